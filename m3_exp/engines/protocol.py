@@ -1,0 +1,47 @@
+"""What an engine must provide: it takes weights and prompts, and gives answers or log-likelihoods.
+
+An engine lives in a child process that can be killed; finished requests are handed over one by one, so that each can
+be journalled when it is done. What crosses to it is plain data: recipes and token ids, never weights or objects.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from m3_exp.types import Answer, Likelihood, Prompt, Recipe, Sampling, Source
+
+
+class EngineDied(Exception):
+    """The engine's process crashed or hung and was killed; `load` starts a new one."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The weights an engine holds: their digest, and what merging them reported."""
+
+    digest: str
+    seconds: float
+    report: Mapping[str, object]
+
+
+class Engine(Protocol):
+    """A living model. `fingerprint` (name, version, dtype) is part of every answer's key; `conditions` is recorded only."""
+
+    fingerprint: Mapping[str, str]
+    conditions: Mapping[str, object]
+
+    def load(self, recipe: Recipe) -> Loaded:
+        """Merge a recipe's weights into the engine. Raises EngineDied, or M3Error for a recipe that is refused."""
+        ...
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source) -> Iterator[Answer]:
+        """Give each answer as it finishes, in any order; all prompts are in flight together. Raises EngineDied."""
+        ...
+
+    def loglikelihood(self, pairs: Sequence[tuple[Prompt, tuple[int, ...]]]) -> Iterator[Likelihood]:
+        """Score given continuations (token ids) of prompts. Raises EngineDied."""
+        ...
+
+    def close(self) -> None: ...
+
+

@@ -1,0 +1,233 @@
+"""The nouns of the project: frozen values that every stage passes on, with no behaviour but identity.
+
+    Source -> Recipe -> Cell -> Answer -> Score -> Result
+
+A *recipe* is what determines one set of weights; a *cell* is one recipe on one benchmark. Everything random or
+defaulted is already resolved in them (see `plan.py`), so that equal values mean equal results.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Json = dict[str, Any]
+
+
+class M3Error(Exception):
+    """A request that cannot be carried out: what is wrong with its value, what is allowed, what to do. One line."""
+
+
+def plain(value: Any) -> Any:
+    """Turn nested dataclasses, mappings and tuples into the dicts and lists that JSON knows."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def identity(value: Any) -> str:
+    """Return the sha256 (64 hex digits) of a value's canonical JSON: sorted keys, shortest exact floats, no NaN."""
+    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------------- merging
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one model lies: a directory, a `.gguf` file or a hub id, and optionally a LoRA adapter on top of it.
+
+    `location` may begin with `package:NAME/` for a file inside an installed Python package.
+    """
+
+    location: str
+    revision: str | None = None
+    adapter: str | None = None
+
+    def __str__(self) -> str:
+        at = f"@{self.revision}" if self.revision else ""
+        return f"{self.location}{at}" + (f"+{self.adapter}" if self.adapter else "")
+
+
+@dataclass(frozen=True)
+class Sparsify:
+    """DARE: drop each delta with probability `drop_rate`, divide the rest by 1 - drop_rate; `seed` keys the mask."""
+
+    drop_rate: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One set of weights. `weights` is None for the method's own default (plain); else one weight an expert.
+
+    `vocab` says what happens where vocabularies differ in length: `mean` (new rows are the mean of the model's own
+    rows, as in the paper) or `refuse`. `check_lineage` is a check, not a part of the recipe's identity.
+    """
+
+    base: Source
+    experts: tuple[Source, ...]
+    method: str  # "module:function"
+    params: Mapping[str, float] = field(default_factory=dict)
+    weights: tuple[float, ...] | None = None
+    sparsify: Sparsify | None = None
+    dtype: str = "bfloat16"
+    vocab: Literal["mean", "refuse"] = "mean"
+    check_lineage: bool = True
+
+
+# ---------------------------------------------------------------------------------------------------- generating
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn. Greedy unless `temperature` > 0; `stops` end an answer and are not part of it."""
+
+    max_tokens: int
+    stops: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    n: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One request: the token ids are rendered by us, so that no engine adds a second BOS."""
+
+    id: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model wrote for one item. `finish` is `stop` (EOS or a stop string) or `length` (cut at max_tokens)."""
+
+    id: str
+    text: str
+    sample: int = 0
+    n_tokens: int = 0
+    finish: str = "stop"
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """log p(continuation | prompt) in nats, summed over the continuation's tokens; `greedy`: each was the argmax."""
+
+    id: str
+    logprob: float
+    n_tokens: int
+    greedy: bool
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Everything an engine is started with. Operational fields are recorded, not part of an answer's identity."""
+
+    name: str = "vllm"
+    dtype: str = "float32"
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
+    tensor_parallel_size: int = 1
+    gpu_memory_utilization: float = 0.9
+    kv_cache_gib: float | None = None
+    threads: int | None = None
+    start_timeout: float = 900.0
+    stall_timeout: float = 300.0
+    answers: str | None = None  # engine=recorded: a file, or another store
+
+
+# ----------------------------------------------------------------------------------------------------- evaluating
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One item of a benchmark: its own id (else its zero-based row, as a string) and its row as the file has it."""
+
+    id: str
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Score:
+    """The verdict on one answer: `value` from 0 to 1, or None for *unscored* with the reason."""
+
+    id: str
+    value: float | None
+    sample: int = 0
+    extracted: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """The verdict on one cell. `score`, `low` and `high` (95 %) are in percent; None where nothing was scored."""
+
+    benchmark: str
+    metric: str
+    score: float | None
+    low: float | None
+    high: float | None
+    n: int
+    n_scored: int
+    n_unscored: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+# ------------------------------------------------------------------------------------------------------- planning
+
+
+@dataclass(frozen=True)
+class EvaluatorSpec:
+    """A plugin and its settings: `target` is `module:class`, `settings` its keyword-only arguments."""
+
+    name: str
+    target: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    items: str = "official"
+    skill: str = "base"
+
+
+@dataclass(frozen=True)
+class Label:
+    """How a cell is shown and grouped in tables. Two labels may stand for the same weights."""
+
+    family: str
+    pair: str
+    method: str
+    ratio: str
+    sparsify: str
+    alpha: float | None = None
+    draw: int | None = None
+    lam: float | None = None
+    mask_seed: int | None = None
+    params: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One recipe on one benchmark. `tokenizer` is the source whose tokenizer renders the prompts."""
+
+    recipe: Recipe
+    evaluator: EvaluatorSpec
+    tokenizer: Source
+    labels: tuple[Label, ...]
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of one request and what they are carried out with."""
+
+    cells: tuple[Cell, ...]
+    engine: EngineSettings
+    seed: int
+    notes: tuple[str, ...] = ()

@@ -142,6 +142,8 @@ class EngineSettings:
     start_timeout: float = 900.0
     stall_timeout: float = 300.0
     answers: str | None = None  # engine=recorded: a file, or another store
+    cores: tuple[int, ...] | None = None  # the CPU cores of this worker; None: all
+    devices: tuple[int, ...] | None = None  # the GPUs of this worker; None: all
 
 
 # ----------------------------------------------------------------------------------------------------- evaluating
@@ -186,6 +188,52 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """The choice of lambda as asked for. Only the fields that `name` uses have a meaning."""
+
+    name: Literal["plain", "mixup", "fixed", "grid"]
+    alpha: float
+    draws: int
+    lam: float
+    nodes: int
+
+
+@dataclass(frozen=True)
+class Dare:
+    """DARE as asked for: `draws` masks, or the one with an explicit `seed`."""
+
+    drop_rate: float
+    draws: int
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class Config:
+    """One composed request, checked: what `config.py` makes of conf/ and the overrides. One Config, many cells."""
+
+    family: str
+    pair: str
+    base: Source
+    experts: Mapping[str, Source]  # the experts of this pair, in order, by their name in the family
+    method: str
+    target: str
+    params: Mapping[str, float]
+    ratio: Ratio
+    dare: Dare | None
+    evaluators: tuple["EvaluatorSpec", ...]
+    engine: EngineSettings
+    dtype: str
+    vocab: Literal["mean", "refuse"]
+    check_lineage: bool
+    tokenizer: str
+    seed: int
+    limit: int | None
+    parameters: int | None
+    published: bool
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class EvaluatorSpec:
     """A plugin and its settings: `target` is `module:class`, `settings` its keyword-only arguments."""
 
@@ -210,16 +258,20 @@ class Label:
     lam: float | None = None
     mask_seed: int | None = None
     params: Mapping[str, float] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()  # what else the command line said about the models
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One recipe on one benchmark. `tokenizer` is the source whose tokenizer renders the prompts."""
+    """One recipe on one benchmark. `tokenizer` is the source whose tokenizer renders the prompts, `home` the one whose
+    tokenizer, template and config go along with a kept checkpoint; labels and home are not part of the identity.
+    """
 
     recipe: Recipe
     evaluator: EvaluatorSpec
     tokenizer: Source
     labels: tuple[Label, ...]
+    home: Source
     limit: int | None = None
 
 

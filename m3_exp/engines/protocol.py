@@ -4,6 +4,7 @@ An engine lives in a child process that can be killed; finished requests are han
 be journalled when it is done. What crosses to it is plain data: recipes and token ids, never weights or objects.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -45,3 +46,6 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
+def prompt_hash(prompt: Prompt) -> str:
+    """Identity of a prompt's token ids, kept with every answer: 32 hex digits."""
+    return hashlib.sha256(str(tuple(prompt.token_ids)).encode()).hexdigest()[:32]

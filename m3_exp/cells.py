@@ -1,0 +1,193 @@
+"""A cell made ready, its keys, and its result in the store: what running and reporting both need of a plan's cell."""
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from m3_exp.merging.canonical import canonical, recipe_key
+from m3_exp.merging.checkpoint import tokenizer_directory
+from m3_exp.scoring.evaluate import load_evaluator
+from m3_exp.scoring.evaluator import Evaluator
+from m3_exp.scoring.items import first
+from m3_exp.store import Store
+from m3_exp.types import Cell, EngineSettings, EvaluatorSpec, Json, M3Error, Problem, Prompt, Sampling, Source, identity
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell's evaluator, items and rendered prompts. `prompts[i]` belongs to `problems[i]`."""
+
+    cell: Cell
+    evaluator: Evaluator
+    problems: tuple[Problem, ...]
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def sampling(self) -> Sampling:
+        return self.evaluator.sampling
+
+    @property
+    def items_digest(self) -> str:
+        """Identity of the item set with its rows and rendered prompts."""
+        return identity([[p.id, p.row, q.token_ids] for p, q in zip(self.problems, self.prompts, strict=True)])
+
+
+class Desk:
+    """Prepares cells and finds their results; remembers evaluators, items and tokenizers while it lives."""
+
+    def __init__(self, store: Store, engine: EngineSettings) -> None:
+        self.store = store
+        self.engine = engine
+        self.fingerprint: Mapping[str, str] = importlib.import_module(f"m3_exp.engines.{engine.name}").fingerprint(engine)
+        self._evaluators: dict[str, Evaluator] = {}
+        self._problems: dict[tuple[str, int | None], tuple[Problem, ...]] = {}
+        self._prompts: dict[tuple[str, int | None, Source], tuple[Prompt, ...]] = {}
+        self._tokenizers: dict[Source, Any] = {}
+        self._recipe_keys: dict[str, str] = {}
+
+    def evaluator(self, spec: EvaluatorSpec) -> Evaluator:
+        key = identity(spec)
+        if key not in self._evaluators:
+            self._evaluators[key] = load_evaluator(spec)
+        return self._evaluators[key]
+
+    def problems(self, cell: Cell) -> tuple[Problem, ...]:
+        """Return a cell's items: all, or the first `limit` in the order of their hashes."""
+        key = (identity(cell.evaluator), cell.limit)
+        if key not in self._problems:
+            found = self.evaluator(cell.evaluator).problems(cell.evaluator.items)
+            self._problems[key] = tuple(first(found, cell.evaluator.name, cell.limit))
+        return self._problems[key]
+
+    def tokenizer(self, source: Source) -> Any:
+        if source not in self._tokenizers:
+            from transformers import AutoTokenizer
+
+            folder = tokenizer_directory(source, self.store)
+            self._tokenizers[source] = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return self._tokenizers[source]
+
+    def task(self, cell: Cell) -> Task:
+        """Load a cell's items and render its prompts to token ids.
+
+        Raises:
+            M3Error: items or tokenizer not at hand, or a prompt that would begin with two BOS tokens.
+        """
+        evaluator, problems = self.evaluator(cell.evaluator), self.problems(cell)
+        key = (identity(cell.evaluator), cell.limit, cell.tokenizer)
+        if key not in self._prompts:
+            tokenizer = self.tokenizer(cell.tokenizer)
+            self._prompts[key] = tuple(
+                Prompt(f"{cell.evaluator.name}/{p.id}", _render(tokenizer, evaluator.prompt(p))) for p in problems
+            )
+        return Task(cell, evaluator, problems, self._prompts[key])
+
+    # ------------------------------------------------------------------------------------------------------- keys
+
+    def recipe_key(self, cell: Cell) -> str:
+        spelled = identity(cell.recipe)
+        if spelled not in self._recipe_keys:
+            self._recipe_keys[spelled] = recipe_key(cell.recipe, self.store)
+        return self._recipe_keys[spelled]
+
+    def answers_key(self, digest: str, task: Task) -> str:
+        """Key of a set of answers: weights, benchmark, sampling (max_tokens and stops included) and engine.
+
+        An answer in it is keyed by item, sample and prompt ids.
+        """
+        return identity([digest, task.cell.evaluator.name, task.sampling, self.fingerprint])
+
+    def cell_key(self, cell: Cell) -> str:
+        """Key of a cell whatever its item set: recipe by content, evaluator with settings and version, engine."""
+        evaluator = self.evaluator(cell.evaluator)
+        spec = replace(cell.evaluator, items="")
+        return identity([self.recipe_key(cell), spec, evaluator.version, evaluator.sampling, self.fingerprint])
+
+    def _spelled_key(self, cell: Cell) -> str:
+        """The cell as it is written down, for finding its result where the models are not at hand any more."""
+        evaluator = self.evaluator(cell.evaluator)
+        spec = replace(cell.evaluator, items="")
+        return identity([canonical(cell.recipe), spec, evaluator.version, evaluator.sampling, self.fingerprint])
+
+    # ----------------------------------------------------------------------------------------------------- results
+
+    def result(self, task: Task) -> Json | None:
+        """Return the stored result of exactly this cell and item set, or None."""
+        return self.store.get(f"results/{self.cell_key(task.cell)}", _result_name(task))
+
+    def put_result(self, task: Task, record: Json) -> None:
+        key = self.cell_key(task.cell)
+        self.store.put(f"results/{key}", _result_name(task), record)
+        self.store.put("spelled", self._spelled_key(task.cell), {"cell_key": key})
+
+    def largest_result(self, cell: Cell) -> Json | None:
+        """Return a cell's result on the largest item set that the store has (exactly `limit` where one is given).
+
+        Models and items need not be at hand: then the key is the one remembered for the cell as it is written.
+        """
+        try:
+            key = self.cell_key(cell)
+        except M3Error:
+            remembered = self.store.get("spelled", self._spelled_key(cell))
+            if remembered is None:
+                return None
+            key = remembered["cell_key"]
+        names = self.store.keys(f"results/{key}")
+        if cell.limit is not None:
+            names = [name for name in names if int(name.split("-")[0]) == self._limited(cell)]
+        records = [self.store.get(f"results/{key}", name) for name in names]
+        fitting = [r for r in records if r is not None and r["items"] == cell.evaluator.items]
+        if not fitting:
+            return None
+        largest = max(r["result"]["n"] for r in fitting)
+        candidates = [r for r in fitting if r["result"]["n"] == largest]
+        if len(candidates) == 1:
+            return candidates[0]
+        current = self.task(cell).items_digest
+        return next((r for r in candidates if r["items_digest"] == current), None)
+
+    def _limited(self, cell: Cell) -> int:
+        try:
+            return len(self.problems(cell))
+        except M3Error:
+            return cell.limit or 0
+
+
+def _result_name(task: Task) -> str:
+    return f"{len(task.problems):06d}-{task.items_digest[:16]}"
+
+
+def _render(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """Turn a prompt into token ids with the tokenizer's own special tokens, and check that BOS stands at most once."""
+    ids = tuple(int(i) for i in tokenizer(text)["input_ids"])
+    bos = tokenizer.bos_token_id
+    if bos is not None and len(ids) > 1 and ids[0] == bos and ids[1] == bos:
+        raise M3Error(f"the tokenizer of {tokenizer.name_or_path} puts two BOS tokens in front of {json.dumps(text[:40])}")
+    return ids
+
+
+def vocabulary(tokenizer: Any) -> dict[str, int]:
+    return dict(tokenizer.get_vocab())
+
+
+def extends(wide: Mapping[str, int], narrow: Mapping[str, int]) -> bool:
+    """Tell whether every token of `narrow` has the same id in `wide`."""
+    return all(wide.get(token) == index for token, index in narrow.items())
+
+
+def widest(sources: list[Source], desk: Desk) -> dict[Source, Source]:
+    """Map each tokenizer to the widest one that extends it: prompts of one class can share an engine."""
+    vocabularies = {source: vocabulary(desk.tokenizer(source)) for source in sources}
+    by_size = sorted(sources, key=lambda source: (-len(vocabularies[source]), str(source)))
+    heads: list[Source] = []
+    chosen: dict[Source, Source] = {}
+    for source in by_size:
+        head = next((h for h in heads if extends(vocabularies[h], vocabularies[source])), None)
+        if head is None:
+            heads.append(source)
+        chosen[source] = head or source
+    return chosen
+
+

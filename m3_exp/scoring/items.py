@@ -1,0 +1,196 @@
+"""Where a benchmark's items come from, and the proof that they are the ones that are meant.
+
+`items=PATH` is that file, `items=lab` the small set that ships with the project (`m3_exp/lab/items`). The official
+items are looked for in this order: the folder that M3_DATA names, an installed package that ships them, the Hugging
+Face hub at a pinned revision. Whatever their source, their content must have the digest written in the plugin, so a
+file format or a mirror does not matter and a changed item is refused.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import m3_exp
+from m3_exp.types import M3Error, Problem, identity
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A parquet or JSON file of a data set on the Hugging Face hub, at one commit."""
+
+    repo: str
+    revision: str
+    path: str
+
+
+@dataclass(frozen=True)
+class ItemSet:
+    """What a benchmark's items must look like, and where the official ones lie.
+
+    `columns` are those each row must have (others are allowed), `id_column` the one that names an item (None: the
+    zero-based row), `file` the path under M3_DATA, `content` the sha256 of the official rows (see `content_digest`),
+    `package_file` an installed package and a path inside it.
+    """
+
+    benchmark: str
+    columns: Mapping[str, type]
+    file: str
+    rows: int
+    content: str
+    origin: str
+    id_column: str | None = None
+    package_file: tuple[str, str] | None = None
+    hub: HubFile | None = None
+
+
+def load(wanted: ItemSet, items: str) -> list[Problem]:
+    """Return the items of one benchmark: `items` is `official`, `lab` or the path of a .json, .jsonl or .gz file.
+
+    Raises:
+        M3Error: they cannot be found (with what to download and where to put it), or are not what they should be.
+    """
+    if items == "official":
+        return _official(wanted)
+    path = _lab_file(wanted.benchmark) if items == "lab" else Path(items).expanduser()
+    if items == "lab" and not path.is_file():
+        raise M3Error(f"items=lab: the lab has no {wanted.benchmark} items yet; use items=official or items=PATH")
+    if not path.is_file():
+        raise M3Error(f"items={items} is not a file; allowed are official, lab or the path of a .json, .jsonl or .gz file")
+    return to_problems(wanted, read_rows(path), str(path))
+
+
+def _lab_file(benchmark: str) -> Path:
+    return Path(m3_exp.__file__).parent / "lab" / "items" / f"{benchmark}.jsonl"
+
+
+def _official(wanted: ItemSet) -> list[Problem]:
+    source = _official_file(wanted)
+    if source is None:
+        raise M3Error(
+            f"the official {wanted.benchmark} items are not here: download {wanted.origin} ({wanted.rows} rows), put it at"
+            f" DIR/{wanted.file} and set M3_DATA=DIR; or use items=lab, or items=PATH"
+        )
+    problems = to_problems(wanted, read_rows(source), str(source))
+    if content_digest(wanted, problems) != wanted.content:
+        raise M3Error(
+            f"{source} holds {len(problems)} rows that are not the official {wanted.rows} of {wanted.benchmark} (their"
+            f" content differs): download {wanted.origin} again, or use items={source} to score it as your own set"
+        )
+    return problems
+
+
+def _official_file(wanted: ItemSet) -> Path | None:
+    folder = os.environ.get("M3_DATA")
+    if folder and (path := Path(folder).expanduser() / wanted.file).is_file():
+        return path
+    if wanted.package_file:
+        package, inside = wanted.package_file
+        spec = find_spec(package)
+        for parent in (spec.submodule_search_locations or []) if spec else []:
+            if (path := Path(parent) / inside).is_file():
+                return path
+    return _from_hub(wanted.hub) if wanted.hub else None
+
+
+def _from_hub(file: HubFile) -> Path | None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(hf_hub_download(file.repo, file.path, revision=file.revision, repo_type="dataset"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError):
+        return None
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read a file of items, one a row: .jsonl or .json (an array), also gzipped, or .parquet.
+
+    Raises:
+        M3Error: it is not readable as such; the line is named.
+    """
+    if path.suffix == ".parquet":
+        from pyarrow import parquet
+
+        rows: list[Row] = parquet.read_table(path).to_pylist()
+        return rows
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        text = data.decode("utf-8")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise M3Error(f"{path} cannot be read: {error}; give a .json or .jsonl file in UTF-8, or one of them as .gz") from None
+    if path.name.removesuffix(".gz").endswith(".json"):
+        return _json_array(path, text)
+    return [_json_object(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _json_array(path: Path, text: str) -> list[Row]:
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        raise M3Error(f"{path} is not JSON: {error}; a .json file must hold one array of objects") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise M3Error(f"{path} must hold one JSON array of objects; a file of one object a line is called .jsonl")
+    return list(rows)
+
+
+def _json_object(path: Path, number: int, line: str) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise M3Error(f"{path}:{number} is not a JSON object: correct that line")
+    return row
+
+
+def to_problems(wanted: ItemSet, rows: Sequence[Row], where: str) -> list[Problem]:
+    """Check rows against the contract (columns, types, unique ids) and name them.
+
+    Raises:
+        M3Error: a row breaks it; the row and the column are named.
+    """
+    if not rows:
+        raise M3Error(f"{where} holds no items: give a file with at least one")
+    problems = []
+    for number, row in enumerate(rows):
+        for column, kind in wanted.columns.items():
+            if not isinstance(row.get(column), kind):
+                found = type(row[column]).__name__ if column in row else "missing"
+                raise M3Error(
+                    f"{where}, item {number}: column {column!r} is {found}, {wanted.benchmark} needs {kind.__name__};"
+                    f" required are {', '.join(wanted.columns)}"
+                )
+        problems.append(Problem(str(row[wanted.id_column]) if wanted.id_column else str(number), row))
+    seen: set[str] = set()
+    for problem in problems:
+        if problem.id in seen:
+            raise M3Error(f"{where}: the id {problem.id!r} occurs twice; every item needs its own")
+        seen.add(problem.id)
+    return problems
+
+
+def content_digest(wanted: ItemSet, problems: Iterable[Problem]) -> str:
+    """Return the sha256 of ids and required columns, in order: equal for the same items in any file format."""
+    rows = [[problem.id, {column: problem.row[column] for column in wanted.columns}] for problem in problems]
+    return identity(rows)
+
+
+def digest(problems: Iterable[Problem]) -> str:
+    """Return the sha256 of an item set: ids and whole rows, in order."""
+    return identity([[problem.id, problem.row] for problem in problems])
+
+
+def first(problems: Sequence[Problem], benchmark: str, n: int | None) -> list[Problem]:
+    """Return the first `n` items (None: all) in the order of sha256("benchmark/id"): a larger n contains a smaller."""
+    if n is not None and n < 1:
+        raise M3Error(f"limit={n} must be at least 1, or left out for all items")
+    ordered = sorted(problems, key=lambda problem: hashlib.sha256(f"{benchmark}/{problem.id}".encode()).hexdigest())
+    return ordered[:n]

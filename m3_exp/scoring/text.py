@@ -1,0 +1,18 @@
+"""What several benchmarks do to a text: the paper's Alpaca prompt, and the cut at the first stop string."""
+
+from collections.abc import Sequence
+
+# The stops of the paper's GSM8K and MATH scripts. The bare words end an answer too, wherever they occur in it.
+MATH_STOPS = ("Instruction:", "Instruction", "Response:", "Response")
+
+# Both maths benchmarks use the same prompt: the Alpaca template and a first half sentence of the answer.
+MATH_PROMPT = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{}\n\n### Response: Let's think step by step."
+)
+
+
+def cut(text: str, stops: Sequence[str]) -> str:
+    """Return the text up to the first occurrence of any stop; a text that is cut already comes back unchanged."""
+    ends = [at for stop in stops if (at := text.find(stop)) >= 0]
+    return text[: min(ends)] if ends else text

@@ -11,8 +11,9 @@ from m3_exp.merging.checkpoint import tokenizer_directory
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.items import first
+from m3_exp.reporting.frame import Found
 from m3_exp.store import Store
-from m3_exp.types import Cell, EngineSettings, EvaluatorSpec, Json, M3Error, Problem, Prompt, Sampling, Source, identity
+from m3_exp.types import Cell, EngineSettings, EvaluatorSpec, Json, M3Error, Plan, Problem, Prompt, Sampling, Source, identity
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,13 @@ class Desk:
         current = self.task(cell).items_digest
         return next((r for r in candidates if r["items_digest"] == current), None)
 
+    def failure(self, cell: Cell) -> str | None:
+        try:
+            noted = self.store.get("failures", self.cell_key(cell))
+        except M3Error:
+            return None
+        return str(noted["reason"]) if noted else None
+
     def _limited(self, cell: Cell) -> int:
         try:
             return len(self.problems(cell))
@@ -191,3 +199,9 @@ def widest(sources: list[Source], desk: Desk) -> dict[Source, Source]:
     return chosen
 
 
+
+
+def found(plan: Plan, store: Store) -> list[Found]:
+    """Look every cell of a plan up: its result on the largest item set, or the reason of its last failure."""
+    desk = Desk(store, plan.engine)
+    return [Found(cell, desk.largest_result(cell), desk.failure(cell)) for cell in plan.cells]

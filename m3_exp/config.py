@@ -8,7 +8,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,6 +94,24 @@ def names(group: str, config_dirs: Sequence[Path] = ()) -> list[str]:
     folders = [ROOT / "sweeps"] if group == "sweeps" else [ROOT / "conf" / group]
     folders += [folder / group for folder in config_dirs]
     return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+
+
+def evaluator(name: str, settings: Sequence[str]) -> EvaluatorSpec:
+    """Compose one benchmark for `m3 score`: its yaml with SETTING=VALUE laid over it, official items by default."""
+    if name not in names("evaluator"):
+        raise M3Error(f"{name} is not a benchmark; there are {', '.join(names('evaluator'))}")
+    overrides = [f"evaluator=[{name}]"]
+    items = "official"
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise M3Error(f"{setting!r} is not a setting: write SETTING=VALUE, as in extractor=flexible")
+        if key == "items":
+            items = value
+        else:
+            overrides.append(f"evaluator.{name}.{key.removeprefix(f'evaluator.{name}.')}={value}")
+    cfg = _compose_all([("family=llama2_13b", *overrides)], ())[0]
+    return replace(_evaluator(cfg, name), items=items)
 
 
 # ------------------------------------------------------------------------------------------- overrides and sweeps
@@ -355,7 +373,7 @@ def _evaluator(cfg: DictConfig, name: str) -> EvaluatorSpec:
     skill = settings.pop("skill", None)
     items = settings.pop("items", None) or cfg["items"] or cfg.family["items"]
     spec = EvaluatorSpec(name=name, target=target, settings=settings, items=str(items))
-    return EvaluatorSpec(name, target, settings, str(items), str(skill or load_evaluator(spec).skill))
+    return replace(spec, skill=str(skill or load_evaluator(spec).skill))
 
 
 def _dtype(cfg: DictConfig) -> str:

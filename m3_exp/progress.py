@@ -57,13 +57,16 @@ class Progress:
             if self._live:
                 print(file=self._stream, flush=True)
 
+    def rate(self) -> float:
+        """Tokens a second since the first one was asked for, merging and starting engines included."""
+        return self.tokens / max(time.monotonic() - self._start, 1e-9)
+
     def line(self) -> str:
         elapsed = time.monotonic() - self._start
-        rate = self.tokens / elapsed if elapsed else 0.0
         text = f"{self.done}/{self.total} items"
         if self.answers:
             left = (self.total - self.done) * elapsed / self.answers
-            text += f", {rate:.0f} tokens/s, {clock(left)} left"
+            text += f", {self.rate():.0f} tokens/s, {clock(left)} left"
         return f"{text} | {'; '.join(self._running.values())}"
 
     def _clear(self) -> None:

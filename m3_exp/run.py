@@ -22,7 +22,7 @@ from m3_exp.plan import spelled
 from m3_exp.progress import Progress
 from m3_exp.scoring.evaluate import evaluate
 from m3_exp.store import Journal, Store
-from m3_exp.types import Answer, Cell, EngineSettings, Json, M3Error, Plan, Prompt, Recipe, Score, Source, plain
+from m3_exp.types import Answer, Cell, EngineSettings, Json, M3Error, Plan, Prompt, Recipe, Score, Source, identity, plain
 
 RESTARTS = 2  # engine deaths in one cell before its remaining items are tried one at a time
 
@@ -79,8 +79,8 @@ class Run:
         self.stopping = threading.Event()
         self.progress = Progress(0)
 
-    def carry_out(self) -> Outcome:
-        """Do what is left of the plan.
+    def carry_out(self, parameters: int | None = None) -> Outcome:
+        """Do what is left of the plan. `parameters` (of the model) files the measured speed for later forecasts.
 
         Raises:
             M3Error: every single cell is refused (a wrong request, nothing was done).
@@ -95,6 +95,7 @@ class Run:
         finally:
             if groups:
                 self.progress.finish()
+                self._remember_speed(parameters)
         return Outcome(
             cells=len(self.plan.cells),
             cached=self.cached,
@@ -103,6 +104,11 @@ class Run:
             tokens=self.progress.tokens,
             engine_starts=self.engine_starts,
         )
+
+    def _remember_speed(self, parameters: int | None) -> None:
+        if self.progress.answers >= 64:
+            key = identity([self.plan.engine.name, self.plan.engine.dtype, parameters])
+            self.store.put("rates", key, {"tokens_per_second": self.progress.rate()})
 
     # ------------------------------------------------------------------------------------------------ before work
 

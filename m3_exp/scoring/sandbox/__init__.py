@@ -1,0 +1,11 @@
+"""Model-written programs, run where they can do no harm and judged where they never ran.
+
+    judge.py     tasks -> verdicts: the pool, the canaries, the second try of a time-out
+    drivers.py   how a box is started: bubblewrap, or Landlock alone
+    box.py       the process inside a box: a candidate (the model's program) or a grader (the benchmark's tests)
+    codec.py     the plain values that cross between the two
+    lockdown.py  what a box gives up before it reads foreign code: files, sockets, processes, memory, time
+
+box.py, codec.py and lockdown.py are started by a bare interpreter: they import nothing but the standard library and
+one another. docs/benchmarks.md, "The sandbox", says what is covered and what is not.
+"""

@@ -1,0 +1,186 @@
+"""The engine's own process: `python -m m3_exp.engines.child READ_FD WRITE_FD PARENT_PID`, started by `process.py`.
+
+It reads requests from one pipe and answers on the other, one at a time, until it is told to close or its parent is
+gone. A refusal (M3Error) is answered; any other exception ends the process, and its log says why.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from m3_exp.engines import wire
+from m3_exp.engines.protocol import Loaded
+from m3_exp.engines.wire import Progress
+from m3_exp.store import Store
+from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source, plain
+
+_PDEATHSIG = 1  # prctl's option
+_EVERY = 1.0  # seconds between progress messages
+_PROBE_TOKENS = 24
+
+Pair = tuple[Prompt, tuple[int, ...]]
+
+
+class Model(Protocol):
+    """What an engine module's `build` returns: a model in this process.
+
+    `generate` and `loglikelihood` give an item as it is done, and between them (each step, say) the number of tokens
+    so far. `dirty` says that a load failed in a way that only a new process can mend.
+    """
+
+    conditions: Mapping[str, object]
+    rows: int
+    dirty: bool
+
+    def load(self, recipe: Recipe) -> Loaded: ...
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source) -> Iterator[Answer | int]: ...
+
+    def loglikelihood(self, pairs: Sequence[Pair]) -> Iterator[Likelihood | int]: ...
+
+    def close(self) -> None: ...
+
+
+class Server:
+    """Answers requests about one model."""
+
+    def __init__(self, output: int) -> None:
+        self._output = output
+        self._model: Model | None = None
+
+    @property
+    def model(self) -> Model:
+        assert self._model is not None
+        return self._model
+
+    def answer(self, request: Json) -> None:
+        """Carry out one request, and say `done` or why it is refused."""
+        try:
+            getattr(self, f"_{request['do']}")(request)
+        except M3Error as error:
+            restart = self._model is None or self._model.dirty
+            self._say({"refused": str(error), "restart": restart})
+        else:
+            self._say({"done": True})
+
+    def _start(self, request: Json) -> None:
+        settings = wire.settings_from(request["settings"])
+        _bind(settings)
+        engine = importlib.import_module(f"m3_exp.engines.{settings.name}")
+        recipe, tokenizer = wire.recipe_from(request["recipe"]), wire.source_from(request["tokenizer"])
+        self._model = engine.build(settings, recipe, tokenizer, Store(Path(request["store"])))
+        self._say({"ready": self.model.conditions})
+
+    def _load(self, request: Json) -> None:
+        loaded = self.model.load(wire.recipe_from(request["recipe"]))
+        self._say({"loaded": {**plain(loaded), "probe": self._probe()}})
+
+    def _probe(self) -> list[float]:
+        """Log-likelihoods of fixed tokens, one by one: the same weights give the same numbers."""
+        ids = [(37 * i * i + 11 * i + 5) % self.model.rows for i in range(_PROBE_TOKENS)]
+        pairs = [(Prompt(str(i), tuple(ids[:i])), (ids[i],)) for i in range(_PROBE_TOKENS // 2, _PROBE_TOKENS)]
+        found = [item for item in self.model.loglikelihood(pairs) if isinstance(item, Likelihood)]
+        return [item.logprob for item in sorted(found, key=lambda item: int(item.id))]
+
+    def _generate(self, request: Json) -> None:
+        prompts = [wire.prompt_from(value) for value in request["prompts"]]
+        sampling, tokenizer = wire.sampling_from(request["sampling"]), wire.source_from(request["tokenizer"])
+        for prompt in prompts:
+            self._check_ids(prompt.id, prompt.token_ids)
+        items = self.model.generate(prompts, sampling, tokenizer)
+        self._stream("answer", items, len(prompts) * sampling.n)
+
+    def _loglikelihood(self, request: Json) -> None:
+        pairs = [(wire.prompt_from(prompt), tuple(ids)) for prompt, ids in request["pairs"]]
+        for prompt, ids in pairs:
+            self._check_ids(prompt.id, (*prompt.token_ids, *ids))
+            if not prompt.token_ids or not ids:
+                raise M3Error(f"item {prompt.id}: prompt and continuation must have at least one token each")
+        self._stream("likelihood", self.model.loglikelihood(pairs), len(pairs))
+
+    def _close(self, request: Json) -> None:
+        self.model.close()
+        os._exit(0)
+
+    def _check_ids(self, item: str, ids: Sequence[int]) -> None:
+        wrong = next((token for token in ids if not 0 <= token < self.model.rows), None)
+        if wrong is not None:
+            rows = f"the model has rows 0 to {self.model.rows - 1}"
+            raise M3Error(f"item {item} holds token {wrong}, {rows}: was it made with another family's tokenizer?")
+
+    def _stream(self, key: str, items: Iterator[Answer | int] | Iterator[Likelihood | int], total: int) -> None:
+        """Send items as they come, and how far it is about once a second."""
+        started = last = time.monotonic()
+        done = 0
+        for item in items:
+            if not isinstance(item, int):
+                done += 1
+                self._say({key: item})
+            elif (now := time.monotonic()) - last >= _EVERY:
+                last = now
+                self._say({"progress": Progress(done, total, item / (now - started))})
+
+    def _say(self, message: Mapping[str, Any]) -> None:
+        data = memoryview(wire.line(message))
+        while data:
+            data = data[os.write(self._output, data) :]
+
+
+def _bind(settings: EngineSettings) -> None:
+    """Keep this process to its cores and GPUs; before torch is imported."""
+    if settings.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, settings.cores)
+    os.environ["OMP_NUM_THREADS"] = str(threads(settings))
+    if settings.devices is not None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else [str(device) for device in range(1 + max(settings.devices))]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[device] for device in settings.devices)
+
+
+def threads(settings: EngineSettings) -> int:
+    """Return how many threads an engine computes with: as set, else one for each of its cores."""
+    if settings.threads:
+        return settings.threads
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _end_with(parent: int) -> None:
+    """Die with the parent, however it dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _read(descriptor: int, requests: "queue.SimpleQueue[Json]") -> None:
+    """Put every request on the queue; at the end of the pipe (no parent any more) kill the whole group."""
+    with contextlib.suppress(OSError), open(descriptor, "rb") as stream:
+        for text in stream:
+            requests.put(json.loads(text))
+    os.killpg(0, signal.SIGKILL)
+
+
+def main(arguments: Sequence[str]) -> None:
+    read, write, parent = (int(argument) for argument in arguments)
+    _end_with(parent)
+    os.set_inheritable(read, False)
+    os.set_inheritable(write, False)
+    requests: queue.SimpleQueue[Json] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(read, requests), daemon=True).start()
+    server = Server(write)
+    while True:
+        server.answer(requests.get())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,129 @@
+"""Our end of an engine's process: start it, talk to it in JSON lines, notice a crash or a hang, kill all of it.
+
+The child has a session of its own (Ctrl-C does not reach it, and one signal to its group ends its workers too) and
+writes what it prints to a log file. It ends with us: it asks the kernel for SIGKILL at its parent's death, and kills
+its group when its command pipe closes. (The kernel means the *thread* that started it: that one must live as long.)
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import m3_exp
+from m3_exp.engines import wire
+from m3_exp.engines.protocol import EngineDied
+from m3_exp.types import Json
+
+_LOG_LINES = 4
+
+
+class Child:
+    """One engine's process. Every method may raise EngineDied; the process and its group are gone then."""
+
+    def __init__(self, engine: str, logs: Path) -> None:
+        logs.mkdir(parents=True, exist_ok=True)
+        self.engine = engine
+        self.log = logs / f"{engine}-{os.getpid()}-{secrets.token_hex(4)}.log"
+        their_input, self._output = os.pipe()
+        self._input, their_output = os.pipe()
+        self._close_pipes = weakref.finalize(self, _close, self._input, self._output)
+        self._killing = threading.Lock()
+        self._received = b""
+        command = [sys.executable, "-m", "m3_exp.engines.child", str(their_input), str(their_output), str(os.getpid())]
+        try:
+            with open(self.log, "wb") as log:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=_environment(),
+                    pass_fds=(their_input, their_output),
+                    start_new_session=True,
+                )
+        finally:
+            _close(their_input, their_output)
+        os.set_blocking(self._input, False)
+        os.set_blocking(self._output, False)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: Mapping[str, Any], patience: float) -> None:
+        """Write one message; a child that takes nothing for `patience` seconds has hung."""
+        data = memoryview(wire.line(message))
+        while data:
+            if not select.select([], [self._output], [], patience)[1]:
+                raise self.died(f"took no request for {patience:g} s")
+            try:
+                data = data[os.write(self._output, data[: 1 << 16]) :]
+            except BrokenPipeError:
+                raise self.died("ended") from None
+
+    def receive(self, patience: float) -> Json:
+        """Return the next message; a child that says nothing for `patience` seconds has hung."""
+        deadline = time.monotonic() + patience
+        while b"\n" not in self._received:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._input], [], [], left)[0]:
+                raise self.died(f"made no progress for {patience:g} s")
+            data = os.read(self._input, 1 << 20)
+            if not data:
+                raise self.died("ended")
+            self._received += data
+        text, self._received = self._received.split(b"\n", 1)
+        message: Json = json.loads(text)
+        return message
+
+    def kill(self) -> None:
+        """End the process and everything that it started. Safe from any thread, and more than once."""
+        with self._killing:
+            if self._process.returncode is None:  # not reaped yet, so that the group is still its own
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+
+    def leave(self, grace: float) -> None:
+        """Ask it to end by itself, and kill what is left after `grace` seconds."""
+        with contextlib.suppress(EngineDied):
+            self.send({"do": "close"}, grace)
+            while select.select([self._input], [], [], grace)[0] and os.read(self._input, 1 << 16):
+                pass  # until it closes its end of the pipe
+        self.kill()
+
+    def died(self, what: str) -> EngineDied:
+        """Kill it and make the error that says why, with the end of its log."""
+        self.kill()
+        code = self._process.returncode
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return EngineDied(f"engine={self.engine} {what} ({how}); {self.log} ends: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        with open(self.log, "rb") as log:
+            log.seek(max(0, os.path.getsize(self.log) - 8192))
+            lines = log.read().decode(errors="replace").splitlines()
+        return " | ".join([text.strip() for text in lines if text.strip()][-_LOG_LINES:]) or "(nothing)"
+
+
+def _environment() -> dict[str, str]:
+    """Ours, and the folder of this package first on the path, wherever the child is started."""
+    package = str(Path(m3_exp.__path__[0]).parent)
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -1,0 +1,151 @@
+"""An engine that lives in a child process: what every engine module's `start` returns.
+
+It keeps two guards of its own. Nothing is generated unless a `load` went through to its end; and whenever a digest is
+loaded again, the log-likelihoods of a fixed probe must equal those of its first load, in a new process too.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from m3_exp.engines.process import Child
+from m3_exp.engines.protocol import EngineDied, Loaded
+from m3_exp.store import Store
+from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source
+
+_GRACE = 10.0  # seconds for a child to end by itself
+_PROBE_TOLERANCE = {"float32": 1e-3}  # nats a token, mean
+_PROBE_TOLERANCE_16_BIT = 0.05
+
+
+class ResidentEngine:
+    """See `protocol.Engine`. `on_progress(done, total, tokens_per_second)` is called about once a second if it is set."""
+
+    def __init__(
+        self,
+        fingerprint: Mapping[str, str],
+        settings: EngineSettings,
+        recipe: Recipe,
+        tokenizer: Source,
+        store: Store,
+    ) -> None:
+        self.fingerprint = fingerprint
+        self.conditions: Mapping[str, object] = {}
+        self.on_progress: Callable[[int, int, float], None] | None = None
+        self._settings = settings
+        self._start = {"do": "start", "settings": settings, "recipe": recipe, "tokenizer": tokenizer}
+        self._store = store
+        self._child: Child | None = None
+        self._busy = False
+        self._loaded = False
+        self._probes: dict[str, list[float]] = {}
+        self._open()
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id (also of its session and group), or None after it died or was closed."""
+        return self._child.pid if self._child else None
+
+    def load(self, recipe: Recipe) -> Loaded:
+        """Merge a recipe's weights into the engine, in a new process if the old one died.
+
+        Raises:
+            EngineDied: it crashed, said nothing for `start_timeout` seconds, or failed its probe.
+            M3Error: the recipe is refused; the engine holds no weights then.
+        """
+        started = time.monotonic()
+        self._loaded = False
+        if self._child is None:
+            self._open()
+        found = self._first("loaded", {"do": "load", "recipe": recipe}, self._settings.start_timeout)
+        self._compare_probe(found["digest"], found["probe"])
+        self._loaded = True
+        return Loaded(found["digest"], time.monotonic() - started, found["report"])
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source) -> Iterator[Answer]:
+        """Give each answer as it finishes, in any order; all prompts are in flight together.
+
+        `tokenizer` decodes, ends (its EOS and its generation config's) and bounds what can be written: rows of the
+        embedding past its length are masked. A prompt that leaves no room for an answer is not cut: its Answer has
+        finish="refused" and the reason as its text. An iterator that is not read to its end costs the engine.
+
+        Raises:
+            EngineDied: it crashed, or said nothing for `stall_timeout` seconds; `load` starts a new one.
+            M3Error: a prompt holds ids that the model has no rows for, or sampling values that cannot be.
+        """
+        request = {"do": "generate", "prompts": prompts, "sampling": sampling, "tokenizer": tokenizer}
+        for reply in self._talk(request, self._settings.stall_timeout):
+            yield Answer(**reply["answer"])
+
+    def loglikelihood(self, pairs: Sequence[tuple[Prompt, tuple[int, ...]]]) -> Iterator[Likelihood]:
+        """Score given continuations (token ids) of prompts, each as it is done, in any order.
+
+        Raises:
+            EngineDied: as `generate`.
+            M3Error: a pair is empty, too long for max_model_len, or holds ids that the model has no rows for.
+        """
+        for reply in self._talk({"do": "loglikelihood", "pairs": pairs}, self._settings.stall_timeout):
+            yield Likelihood(**reply["likelihood"])
+
+    def close(self) -> None:
+        """End the engine. Safe from any thread and more than once; a call under way elsewhere raises EngineDied."""
+        child = self._child
+        if child is None:
+            return
+        if self._busy:
+            child.kill()
+        else:
+            child.leave(_GRACE)
+        self._drop()
+
+    # ------------------------------------------------------------------------------------------------------ talking
+
+    def _open(self) -> None:
+        self._child = Child(self._settings.name, self._store.root / "log")
+        request = {**self._start, "store": str(self._store.root)}
+        self.conditions = self._first("ready", request, self._settings.start_timeout)
+
+    def _first(self, key: str, request: Mapping[str, Any], patience: float) -> Json:
+        found: list[Json] = [reply[key] for reply in self._talk(request, patience)]
+        return found[0]
+
+    def _talk(self, request: Mapping[str, Any], patience: float) -> Iterator[Json]:
+        """Send a request and give the replies up to `done`. Left in any other way, the child cannot be used again."""
+        child = self._child
+        if child is None:
+            raise EngineDied(f"engine={self._settings.name} is not running: load starts a new one")
+        if not self._loaded and request["do"] in ("generate", "loglikelihood"):
+            raise EngineDied(f"engine={self._settings.name} holds no complete weights: load a recipe first")
+        finished, self._busy = False, True
+        try:
+            child.send(request, patience)
+            while "done" not in (reply := child.receive(patience)):
+                if "progress" in reply:
+                    self._report(reply["progress"])
+                elif "refused" in reply:
+                    finished = not reply["restart"]
+                    raise M3Error(reply["refused"])
+                else:
+                    yield reply
+            finished = True
+        finally:
+            self._busy = False
+            if not finished:
+                child.kill()
+                self._drop()
+
+    def _report(self, progress: Json) -> None:
+        if self.on_progress is not None:
+            self.on_progress(progress["done"], progress["total"], progress["tokens_per_second"])
+
+    def _drop(self) -> None:
+        self._child = None
+        self._loaded = False
+
+    def _compare_probe(self, digest: str, probe: list[float]) -> None:
+        first = self._probes.setdefault(digest, probe)
+        apart = sum(abs(a - b) for a, b in zip(first, probe, strict=True)) / len(first)
+        if not apart <= _PROBE_TOLERANCE.get(self._settings.dtype, _PROBE_TOLERANCE_16_BIT):  # NaN fails too
+            child, words = self._child, f"failed its probe: {apart:.3g} nats a token from the first load of {digest[:12]}"
+            self._drop()
+            raise child.died(words) if child else EngineDied(words)

@@ -1,0 +1,116 @@
+"""What an engine's model looks like before it has weights, and the guard on what is streamed into it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from m3_exp.merging.checkpoint import open_model, tokenizer_directory
+from m3_exp.store import Store
+from m3_exp.types import M3Error, Recipe, Source
+
+MAX_MODEL_LEN = 4096
+# Llama-2's old files carry buffers that today's code computes; they are not weights.
+_COMPUTED = (".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached", ".masked_bias")
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A model without weights: `directory` holds its config and tokenizer, `rows` is the widest embedding's length."""
+
+    directory: Path
+    config: Any  # transformers' configuration, with vocab_size = rows
+    rows: int
+    tied: bool
+
+    def tensors(self) -> "Expected":
+        """Return the names and shapes that its weights have: all parameters, a tied head once, persistent buffers."""
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(self.config)
+        model.tie_weights()
+        aliases = set(dict(model.named_parameters(remove_duplicate=False))) - set(dict(model.named_parameters()))
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in aliases}
+        embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
+        modules = {name for name, module in model.named_modules() if any(module is one for one in embeddings)}
+        return Expected(shapes, frozenset(name for name in shapes if name.rpartition(".")[0] in modules))
+
+    def max_model_len(self, wanted: int | None) -> int:
+        """Return the longest prompt with answer, in tokens: as asked for, else the model's own, at most 4096.
+
+        Raises:
+            M3Error: more is asked for than the model has positions.
+        """
+        positions = int(getattr(self.config, "max_position_embeddings", MAX_MODEL_LEN))
+        if wanted is not None and wanted > positions:
+            raise M3Error(f"engine.max_model_len={wanted}: this model has {positions} positions; give at most that")
+        return wanted or min(positions, MAX_MODEL_LEN)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Names and shapes that a stream of weights must have; `embeddings` may have fewer rows than their shape."""
+
+    shapes: dict[str, tuple[int, ...]]
+    embeddings: frozenset[str]
+
+
+def skeleton(recipe: Recipe, tokenizer: Source, store: Store) -> Skeleton:
+    """Describe the model that holds any recipe over these sources, wide enough for `tokenizer`'s own model too.
+
+    Raises:
+        M3Error: a source cannot be read, or the configuration wants code of its own.
+    """
+    from transformers import AutoConfig
+
+    models = [open_model(source, store) for source in dict.fromkeys((recipe.base, *recipe.experts, tokenizer))]
+    directory = tokenizer_directory(tokenizer, store)
+    try:
+        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except (ValueError, OSError) as error:
+        raise M3Error(f"{tokenizer}: transformers does not take its config.json: {error}") from error
+    rows = max(int(model.config["vocab_size"]) for model in models)
+    config.vocab_size = rows
+    config.tie_word_embeddings = models[0].tied
+    return Skeleton(directory, config, rows, models[0].tied)
+
+
+class Fitted:
+    """A stream of weights, checked on its way: each expected tensor exactly once, and nothing else.
+
+    An embedding with fewer rows is filled up with zeros; `rows` is then the number of real ones (logits past them
+    must be masked). `complete` turns true when the stream ended with nothing missing.
+    """
+
+    def __init__(self, stream: Iterable[tuple[str, torch.Tensor]], expected: Expected) -> None:
+        self._stream = stream
+        self._expected = expected
+        self.rows: int | None = None
+        self.complete = False
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        missing = dict(self._expected.shapes)
+        for name, tensor in self._stream:
+            if name not in missing and name.endswith(_COMPUTED):
+                continue
+            if name not in missing:
+                told = "came twice" if name in self._expected.shapes else "is unknown to this model"
+                raise M3Error(f"tensor {name} {told}: the recipe's models do not fit the engine's")
+            yield name, self._fit(name, tensor, missing.pop(name))
+        if missing:
+            raise M3Error(f"{len(missing)} tensors are missing, {min(missing)} among them: the models are incomplete")
+        self.complete = True
+
+    def _fit(self, name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        if name in self._expected.embeddings and tensor.shape[1:] == shape[1:] and tensor.shape[0] <= shape[0]:
+            if self.rows not in (None, tensor.shape[0]):
+                raise M3Error(f"tensor {name} has {tensor.shape[0]} rows, the other embedding {self.rows}")
+            self.rows = tensor.shape[0]
+            padding = tensor.new_zeros((shape[0] - tensor.shape[0], *shape[1:]))
+            return torch.cat([tensor, padding]) if len(padding) else tensor
+        if tuple(tensor.shape) != shape:
+            raise M3Error(f"tensor {name} has shape {list(tensor.shape)}, the engine was started for {list(shape)}")
+        return tensor

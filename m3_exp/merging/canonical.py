@@ -1,0 +1,112 @@
+"""The algebra of recipes: those that mean the same weights become equal, by names (`canonical`) or content (`recipe_key`).
+
+A linear method is theta_0 + sum of c_i delta_i, so that all of them without DARE meet in two forms: an average, where the
+base's share 1 - sum of c_i is 0, and task arithmetic with scaling 1 elsewhere.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from m3_exp.merging.checkpoint import open_model
+from m3_exp.merging.methods import check_params, load
+from m3_exp.merging.source import is_hub, resolve
+from m3_exp.store import Store
+from m3_exp.types import M3Error, Recipe, Source, identity
+
+AVERAGE = "m3_exp.merging.methods.average:average"
+TASK_ARITHMETIC = "m3_exp.merging.methods.task_arithmetic:task_arithmetic"
+_NOTHING = 1e-12  # float32 weights cannot see a share this small
+_ALGORITHM = 1  # goes up whenever the same recipe gives other bytes
+
+
+def canonical(recipe: Recipe) -> Recipe:
+    """Return the one form that all recipes for the same weights share; experts sorted by their names.
+
+    Raises:
+        M3Error: hyper-parameters, weights or the drop rate are not allowed.
+    """
+    _check(recipe)
+    method = load(recipe.method)
+    params = {key: float(value) for key, value in sorted(recipe.params.items())}
+    sparsify = recipe.sparsify if recipe.sparsify and recipe.sparsify.drop_rate > 0 else None
+    recipe = replace(recipe, params=params, sparsify=sparsify, check_lineage=True)
+    n = len(recipe.experts)
+    if method.coefficients is not None:
+        return _linear(recipe, method.coefficients(n, recipe.weights, **params))
+    if method.proportions is not None:
+        pairs = zip(recipe.experts, method.proportions(n, recipe.weights), strict=True)
+        changing = [(expert, weight) for expert, weight in pairs if expert != recipe.base]
+        shares = method.proportions(len(changing), [weight for _, weight in changing]) if changing else ()
+        if not changing:
+            return _single(recipe, recipe.base)
+        return _sorted(recipe, [expert for expert, _ in changing], shares)
+    return recipe if recipe.weights is None else _sorted(recipe, list(recipe.experts), recipe.weights)
+
+
+def recipe_key(recipe: Recipe, store: Store) -> str:
+    """Return the identity of a recipe by content: no path, no name, no order of experts is in it (64 hex digits).
+
+    A hub id counts as `id@commit`; everything else by its digest, taken once.
+    """
+
+    def content(source: Source) -> Source:
+        if is_hub(source) and source.adapter is None:
+            return resolve(source)
+        return Source(open_model(source, store).digest)
+
+    keyed = by_content(recipe, content)
+    unused_base = keyed.experts[0] if keyed.method == AVERAGE else keyed.base
+    return identity({"algorithm": _ALGORITHM, "recipe": replace(keyed, base=unused_base, vocab="mean")})
+
+
+def by_content(recipe: Recipe, content: Callable[[Source], Source]) -> Recipe:
+    """Return the canonical recipe with each source replaced by what stands for its content, experts in that order."""
+    named = canonical(recipe)
+    needed = {named.base} if named.method != AVERAGE else set()
+    known: Mapping[Source, Source] = {s: content(s) for s in sorted({*named.experts, *needed}, key=str)}
+    experts = tuple(known[expert] for expert in named.experts)
+    return canonical(replace(named, base=known.get(named.base, named.base), experts=experts))
+
+
+def _check(recipe: Recipe) -> None:
+    check_params(recipe.method, recipe.params)
+    weights = recipe.weights
+    if not recipe.experts:
+        raise M3Error("a merge needs at least one expert: give family.experts")
+    if weights is not None and len(weights) != len(recipe.experts):
+        raise M3Error(f"{len(weights)} weights for {len(recipe.experts)} experts: give one weight an expert")
+    if weights is not None and not all(math.isfinite(weight) for weight in weights):
+        raise M3Error(f"weights {weights} hold something that is not a finite number")
+    if recipe.sparsify and not 0 <= recipe.sparsify.drop_rate < 1:
+        raise M3Error(f"sparsify.drop_rate={recipe.sparsify.drop_rate} is out of range: at least 0 and below 1")
+    if recipe.dtype not in ("bfloat16", "float16", "float32"):
+        raise M3Error(f"dtype={recipe.dtype} is not known: bfloat16, float16 or float32")
+
+
+def _linear(recipe: Recipe, shares: tuple[float, ...]) -> Recipe:
+    total: dict[Source, float] = {}
+    for expert, share in zip(recipe.experts, shares, strict=True):
+        if expert != recipe.base:  # its delta is 0
+            total[expert] = total.get(expert, 0.0) + share
+    total = {expert: share for expert, share in total.items() if abs(share) >= _NOTHING}
+    if not total:
+        return _single(recipe, recipe.base)
+    if recipe.sparsify is None and abs(1 - math.fsum(total.values())) < _NOTHING:
+        if len(total) == 1:
+            return _single(recipe, next(iter(total)))
+        form = replace(recipe, method=AVERAGE, params={})
+    else:
+        form = replace(recipe, method=TASK_ARITHMETIC, params={"scaling": 1.0})
+    return _sorted(form, list(total), tuple(total.values()))
+
+
+def _single(recipe: Recipe, source: Source) -> Recipe:
+    return replace(recipe, method=AVERAGE, params={}, experts=(source,), weights=(1.0,), sparsify=None)
+
+
+def _sorted(recipe: Recipe, experts: list[Source], weights: tuple[float, ...]) -> Recipe:
+    """Order the experts by name; 12 decimals of a weight are kept, so that 1 - 0.7 and 0.3 are one number."""
+    pairs = sorted(zip(map(str, experts), experts, weights, strict=True), key=lambda pair: (pair[0], pair[2]))
+    rounded = tuple(round(weight, 12) + 0.0 for _, _, weight in pairs)
+    return replace(recipe, experts=tuple(expert for _, expert, _ in pairs), weights=rounded)

@@ -1,0 +1,24 @@
+"""Task arithmetic (arXiv 2212.04089): theta_0 + s sum of w_i (theta_i - theta_0); plain w = 1, so M3's is equation 5."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def task_arithmetic(
+    models: Sequence[Tensor], weights: Sequence[float] | None, base: Tensor, *, scaling: float
+) -> Tensor:
+    """Return the base plus the scaled, weighted sum of the deltas (float32 blocks of one shape)."""
+    shares = coefficients(len(models), weights, scaling=scaling)
+    result = (models[0] - base) * shares[0]
+    for model, share in zip(models[1:], shares[1:], strict=True):
+        delta = model - base
+        delta *= share
+        result += delta
+    result += base
+    return result
+
+
+def coefficients(n: int, weights: Sequence[float] | None, *, scaling: float) -> tuple[float, ...]:
+    """Return each delta's share."""
+    return tuple(scaling * weight for weight in weights or (1.0,) * n)

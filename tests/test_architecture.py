@@ -1,0 +1,71 @@
+"""Imports run one way, and the command line is instant."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# Lower rooms first; a room may import those before it. The three of one line do not import one another.
+ORDER = [["types"], ["store"], ["merging"], ["plan"], ["engines", "scoring", "reporting"], ["cells", "progress"], ["run"],
+         ["forecast"], ["config"], ["doctor"], ["cli"]]  # fmt: skip
+
+
+def _imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def _room(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "m3_exp" and len(parts) > 1 else None
+
+
+def test_imports_run_one_way() -> None:
+    rank = {room: index for index, rooms in enumerate(ORDER) for room in rooms}
+    wrong = []
+    for path in sorted((ROOT / "m3_exp").rglob("*.py")):
+        room = path.relative_to(ROOT / "m3_exp").parts[0].removesuffix(".py")
+        if room not in rank:
+            continue
+        for target in {_room(module) for module in _imports(path)} - {None, room}:
+            assert target is not None
+            if target not in rank or rank[target] >= rank[room]:
+                wrong.append(f"{path.relative_to(ROOT)} imports m3_exp.{target}")
+    assert wrong == []
+
+
+def test_every_room_is_ranked_or_stands_alone() -> None:
+    rooms = {p.stem for p in (ROOT / "m3_exp").iterdir() if p.name not in ("__init__.py", "__pycache__")}
+    assert rooms - {room for rooms_ in ORDER for room in rooms_} == {"install", "lab"}
+
+
+def test_evaluators_import_only_types_and_scoring() -> None:
+    for path in (ROOT / "evaluators").glob("*.py"):
+        assert {_room(m) for m in _imports(path)} <= {None, "types", "scoring"}, path.name
+        assert path.stem not in sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("library", ["hydra", "omegaconf"])
+def test_hydra_stays_in_config(library: str) -> None:
+    users = [p for p in (ROOT / "m3_exp").rglob("*.py") if any(m.split(".")[0] == library for m in _imports(p))]
+    assert [p.name for p in users] == ["config.py"]
+
+
+def test_help_is_instant() -> None:
+    """Not a timing test: the heavy libraries must not be loaded at all."""
+    code = "import sys; from m3_exp.cli import main; main(['--help']); print(sorted({m.split('.')[0] for m in sys.modules}))"
+    start = time.monotonic()
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    loaded = out.splitlines()[-1]
+    assert time.monotonic() - start < 20
+    for heavy in ("torch", "transformers", "hydra", "pandas", "numpy", "scipy"):
+        assert f"'{heavy}'" not in loaded

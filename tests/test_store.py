@@ -1,0 +1,154 @@
+"""The store's invariants: nothing half-written, nothing acknowledged lost, nothing damaged believed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from m3_exp.store import Journal, Store, publish_directory, write_atomic
+from m3_exp.types import M3Error, Source, identity
+
+
+def test_identity_is_canonical() -> None:
+    assert identity({"b": 1, "a": (1, 2)}) == identity({"a": [1, 2], "b": 1})
+    assert identity(Source("x")) != identity(Source("x", revision="1"))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        identity(float("nan"))
+
+
+def test_put_and_get(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    assert store.get("results", "k") is None
+    store.put("results", "k", {"x": 1})
+    assert store.get("results", "k") == {"x": 1}
+    assert store.keys("results") == ["k"]
+    store.drop("results", "k")
+    assert store.keys("results") == []
+
+
+def test_unreadable_value_is_set_aside_not_believed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put("results", "k", {"x": 1})
+    store.path("results", "k").write_bytes(b'{"x": ')
+    assert store.get("results", "k") is None
+    assert len(list((tmp_path / "quarantine").iterdir())) == 1
+
+
+def test_other_format_is_refused(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "format.json", b'{"format": 999}')
+    with pytest.raises(M3Error, match="format 999"):
+        Store(tmp_path)
+
+
+def test_failed_atomic_write_leaves_the_old_file_and_no_debris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    write_atomic(path, b"old")
+
+    def broken(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_journal_merges_writers_and_first_record_comes_first(tmp_path: Path) -> None:
+    with Journal(tmp_path) as one:
+        one.append({"id": "a", "text": "é\ud800"})  # a lone surrogate survives
+    with Journal(tmp_path) as two:
+        two.append({"id": "b"})
+        assert sorted(r["id"] for r in two.read()) == ["a", "b"]
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2
+    assert next(r for r in Journal(tmp_path).read() if r["id"] == "a")["text"] == "é\ud800"
+
+
+def test_every_truncation_of_a_journal_loses_only_its_tail(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        for i in range(5):
+            journal.append({"id": i})
+    (path,) = tmp_path.glob("*.jsonl")
+    data = path.read_bytes()
+    ends = [i + 1 for i, byte in enumerate(data) if byte == 10]
+    for cut in range(len(data)):
+        path.write_bytes(data[:cut])
+        expected = sum(end <= cut for end in ends)
+        assert [r["id"] for r in Journal(tmp_path).read()] == list(range(expected)), cut
+
+
+def test_damage_before_the_last_line_is_refused(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        for i in range(3):
+            journal.append({"id": i})
+    (path,) = tmp_path.glob("*.jsonl")
+    data = bytearray(path.read_bytes())
+    data[12] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(M3Error, match="damaged"):
+        Journal(tmp_path).read()
+
+
+WRITER = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+    from m3_exp.store import Journal
+    folder = Path(sys.argv[1])
+    with Journal(folder) as journal:
+        have = {r["id"] for r in journal.read()}
+        for i in range(400):
+            if i not in have:
+                journal.append({"id": i, "text": "x" * 200})
+                print(i, flush=True)
+""")
+
+
+def test_sigkill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    acknowledged: set[int] = set()
+    for round_ in range(12):
+        child = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        first = child.stdout.readline()
+        time.sleep(0.003 * round_)
+        child.send_signal(signal.SIGKILL)
+        lines = [first, *child.stdout.read().split("\n")]
+        child.wait()
+        acknowledged |= {int(line) for line in lines if line.strip()}
+        on_disk = [r["id"] for r in Journal(tmp_path).read()]
+        assert acknowledged <= set(on_disk)
+        assert len(on_disk) == len(set(on_disk))
+    assert len(acknowledged) > 12
+
+
+def test_published_directory_appears_complete_or_not_at_all(tmp_path: Path) -> None:
+    final = tmp_path / "out"
+    with pytest.raises(RuntimeError, match="midway"), publish_directory(final) as folder:
+        (folder / "a").write_text("half")
+        raise RuntimeError("midway")
+    assert list(tmp_path.iterdir()) == []
+    with publish_directory(final) as folder:
+        (folder / "a").write_text("whole")
+        assert not final.exists()
+    assert (final / "a").read_text() == "whole"
+    with pytest.raises(M3Error, match="not empty"), publish_directory(final):
+        pass
+
+
+def test_debris_of_a_killed_publisher_is_removed_and_a_living_one_kept(tmp_path: Path) -> None:
+    final = tmp_path / "out"
+    code = (
+        "import os, signal, sys; from pathlib import Path; from m3_exp.store import publish_directory\n"
+        "with publish_directory(Path(sys.argv[1])) as f:\n    (f / 'a').write_text('x'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(final)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    with publish_directory(final) as folder:
+        assert [p for p in tmp_path.iterdir() if p != folder] == []
+        (folder / "b").write_text("y")
+    assert json.dumps([p.name for p in sorted(final.iterdir())]) == '["b"]'

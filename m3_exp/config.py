@@ -4,7 +4,6 @@
 that an error is one line of ours and a sweep is planned as a whole.
 """
 
-import inspect
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,8 +19,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from m3_exp.merging.checkpoint import parse_source
-from m3_exp.merging.stream import load_method
+from m3_exp.merging import methods
+from m3_exp.merging.source import parse_source
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.types import Config, Dare, EngineSettings, EvaluatorSpec, M3Error, Ratio, Source
 
@@ -75,13 +74,12 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
     composed = _compose_all(products, folders)
     _refuse_dead(given, composed)
     first = composed[0]
-    workers = first.launcher.workers
     return Request(
         configs=tuple(_config(cfg, _of_models(given)) for cfg in composed),
         store=Path(first.store) if first.store else ROOT / "results" / "store",
         checkpoint=_choice(first, "checkpoint", ("none", "keep")),
         out=Path(first.out) if first.out else None,
-        workers=None if workers is None else _number(first, "launcher.workers", int, low=1),
+        workers=_optional(first, "workers", int, low=1),
         tracker=str(first.tracker.name),
         sweep=sweep,
         sweep_table=table,
@@ -129,7 +127,7 @@ def _refuse_hydra_plugins(overrides: Iterable[Override]) -> None:
     for override in overrides:
         if override.key_or_group in ("hydra/launcher", "hydra/sweeper"):
             kind = override.key_or_group.removeprefix("hydra/")
-            use = "launcher=local launcher.workers=N" if kind == "launcher" else "-m KEY=A,B or sweeps=NAME"
+            use = "launcher=local workers=N" if kind == "launcher" else "-m KEY=A,B or sweeps=NAME"
             raise M3Error(f"{override.input_line}: m3 plans a sweep as a whole and has its own {kind}; use {use}")
 
 
@@ -269,9 +267,8 @@ def _target(method: str) -> str:
     return str(OmegaConf.load(ROOT / "conf" / "method" / f"{method}.yaml").target)
 
 
-def _keywords(target: str) -> list[str]:
-    parameters = inspect.signature(load_method(target)).parameters.values()
-    return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+def _keywords(target: str) -> tuple[str, ...]:
+    return methods.load(target).hyperparameters
 
 
 # -------------------------------------------------------------------------------------------- DictConfig -> Config

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,7 +36,8 @@ class Model(Protocol):
     """What an engine module's `build` returns: a model in this process.
 
     `generate` and `loglikelihood` give an item as it is done, and between them (each step, say) the number of tokens
-    so far. `dirty` says that a load failed in a way that only a new process can mend.
+    so far. `rows` counts the token ids that the loaded weights know; `dirty` says that a load failed in a way that only
+    a new process can mend.
     """
 
     conditions: Mapping[str, object]
@@ -95,6 +97,7 @@ class Server:
     def _generate(self, request: Json) -> None:
         prompts = [wire.prompt_from(value) for value in request["prompts"]]
         sampling, tokenizer = wire.sampling_from(request["sampling"]), wire.source_from(request["tokenizer"])
+        _check_sampling(sampling)
         for prompt in prompts:
             self._check_ids(prompt.id, prompt.token_ids)
         items = self.model.generate(prompts, sampling, tokenizer)
@@ -136,6 +139,19 @@ class Server:
             data = data[os.write(self._output, data) :]
 
 
+def _check_sampling(sampling: Sampling) -> None:
+    allowed = {
+        "max_tokens": (sampling.max_tokens, sampling.max_tokens >= 1, "at least 1"),
+        "n": (sampling.n, sampling.n >= 1, "at least 1"),
+        "temperature": (sampling.temperature, sampling.temperature >= 0, "0 (greedy) or more"),
+        "top_p": (sampling.top_p, 0 < sampling.top_p <= 1, "above 0, at most 1"),
+        "stops": (sampling.stops, all(sampling.stops), "non-empty strings"),
+    }
+    for name, (value, right, words) in allowed.items():
+        if not right:
+            raise M3Error(f"sampling.{name}={value}: give {words}")
+
+
 def _bind(settings: EngineSettings) -> None:
     """Keep this process to its cores and GPUs; before torch is imported."""
     if settings.cores and hasattr(os, "sched_setaffinity"):
@@ -167,7 +183,9 @@ def _read(descriptor: int, requests: "queue.SimpleQueue[Json]") -> None:
     with contextlib.suppress(OSError), open(descriptor, "rb") as stream:
         for text in stream:
             requests.put(json.loads(text))
-    os.killpg(0, signal.SIGKILL)
+    if os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -178,8 +196,12 @@ def main(arguments: Sequence[str]) -> None:
     requests: queue.SimpleQueue[Json] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(read, requests), daemon=True).start()
     server = Server(write)
-    while True:
-        server.answer(requests.get())
+    try:
+        while True:
+            server.answer(requests.get())
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)  # without waiting for anybody's threads
 
 
 if __name__ == "__main__":

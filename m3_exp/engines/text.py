@@ -1,0 +1,96 @@
+"""Token ids to text, and where a text ends: by the rules of vLLM 0.32, so that both engines write the same."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import decoders
+
+from m3_exp.store import Store
+from m3_exp.merging.checkpoint import tokenizer_directory
+from m3_exp.types import M3Error, Prompt, Sampling, Source
+
+
+@dataclass(frozen=True)
+class Speech:
+    """A tokenizer as an engine needs it: `ends` are the token ids that end an answer, `length` its number of ids."""
+
+    tokenizer: Any
+    ends: frozenset[int]
+    length: int
+
+
+def speech(tokenizer: Source, store: Store) -> Speech:
+    """Read a source's tokenizer. It ends at its EOS and at those of its generation config (else of its config).
+
+    Raises:
+        M3Error: it has no tokenizer, or only a slow one (without a tokenizer.json, made or given).
+    """
+    from transformers import AutoTokenizer
+
+    directory = tokenizer_directory(tokenizer, store)
+    read = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    if not getattr(read, "is_fast", False):
+        raise M3Error(f"{tokenizer}: its tokenizer has no fast form; save it with a tokenizer.json")
+    ends = {read.eos_token_id, *_configured_ends(directory)} - {None}
+    return Speech(read, frozenset(ends), len(read))
+
+
+def _configured_ends(directory: Path) -> list[int]:
+    for name in ("generation_config.json", "config.json"):
+        path = directory / name
+        ends = json.loads(path.read_bytes()).get("eos_token_id") if path.is_file() else None
+        if ends is not None:
+            return list(ends) if isinstance(ends, list) else [int(ends)]
+    return []
+
+
+class Text:
+    """One answer as it grows, token by token; without its stop string, special tokens left out."""
+
+    def __init__(self, speech: Speech, prompt_ids: Sequence[int], stops: Sequence[str]) -> None:
+        self.text = ""
+        self._stops = stops
+        self._fast = speech.tokenizer.backend_tokenizer
+        self._stream = decoders.DecodeStream(ids=list(prompt_ids), skip_special_tokens=True)
+
+    def add(self, token: int) -> bool:
+        """Take one token; True when a stop string is complete (the one that ends first, it is cut off)."""
+        new = self._step(token)
+        before = len(self.text)
+        self.text += new
+        found: list[tuple[int, int]] = []
+        for stop in self._stops:
+            start = self.text.find(stop, max(0, before + 1 - len(stop)))
+            if new and start >= 0:
+                found.append((start + len(stop), start))
+        if found:
+            self.text = self.text[: min(found)[1]]
+        return bool(found)
+
+    def _step(self, token: int) -> str:
+        try:
+            return self._stream.step(self._fast, token) or ""
+        except Exception as error:  # invalid UTF-8 that cannot be continued: begin again, as vLLM does (its #17448)
+            if not str(error).startswith("Invalid prefix encountered"):
+                raise
+            self._stream = decoders.DecodeStream(skip_special_tokens=True)
+            return self._stream.step(self._fast, token) or ""
+
+
+def seed(sampling: Sampling, prompt: Prompt, sample: int) -> int:
+    """Return the seed of one sample: its own, whatever is generated beside it."""
+    text = f"{sampling.seed}/{prompt.id}/{sample}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def too_long(prompt: Prompt, max_model_len: int) -> str | None:
+    """Say why a prompt leaves no room for an answer, or None."""
+    if not prompt.token_ids:
+        return "the prompt is empty"
+    if len(prompt.token_ids) < max_model_len:
+        return None
+    return f"the prompt has {len(prompt.token_ids)} tokens, engine.max_model_len={max_model_len} leaves no room"

@@ -1,0 +1,242 @@
+"""From recipes to merged blocks: which models a recipe reads, in which order, and what one block of its output is.
+
+A `Job` is a recipe whose sources are content digests, so that neither paths nor the order of experts reach the
+arithmetic. A `Blender` serves several jobs that share inputs: each block is read and sparsified once for all of them.
+"""
+
+import os
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from m3_exp.merging.canonical import AVERAGE, by_content
+from m3_exp.merging.checkpoint import Entry, Model, open_model
+from m3_exp.merging.methods import load
+from m3_exp.merging.scan import Cutoffs, Scan, cutoffs
+from m3_exp.merging.sparsify import mask_key, sparsified
+from m3_exp.store import Store
+from m3_exp.types import Json, Recipe, Source
+
+BLOCK = 1 << 17  # elements: a few float32 blocks stay in a core's cache
+# Buffers that some checkpoints carry: copied, never merged.
+_BUFFER = re.compile(r"(^|\.)(rotary_emb\.inv_freq|masked_bias|position_ids)$")
+_VOCABULARY = re.compile(
+    r"(^|\.)(embed_tokens|lm_head|wte|embed_in|embed_out|word_embeddings)\.(weight|bias)$"
+)
+_MEAN_ROWS = 1024  # rows summed at once, in float64
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe by content, and the opened models that it reads: the experts in its order, and its base if it needs it."""
+
+    recipe: Recipe
+    experts: tuple[Model, ...]
+    base: Model | None
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        return (*self.experts, *((self.base,) if self.base else ()))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, self.recipe.dtype)
+        return dtype
+
+    @property
+    def tied(self) -> bool:
+        return self.experts[0].tied
+
+    def layout(self) -> dict[str, Entry]:
+        """Return every tensor of the output, by name: the vocabulary at its largest, copied ones as they are."""
+        entries: dict[str, Entry] = {}
+        for model in self.models:
+            for name, entry in model.tensors.items():
+                seen = entries.get(name)
+                if is_copied(name, entry):
+                    entries.setdefault(name, entry)
+                elif seen is None or entry.shape[0] > seen.shape[0]:
+                    entries[name] = Entry(entry.shape, self.dtype)
+        return dict(sorted(entries.items()))
+
+    def touched(self) -> dict[str, dict[str, list[int]]]:
+        """Return the vocabulary rows [first, end) that each model lacks and gets the mean of its rows for."""
+        full = self.layout()
+        return {
+            name: short
+            for name in full
+            if is_vocabulary(name)
+            and (
+                short := {
+                    str(model.source): [model.tensors[name].shape[0], full[name].shape[0]]
+                    for model in self.models
+                    if model.tensors[name].shape[0] < full[name].shape[0]
+                }
+            )
+        }
+
+
+def prepare(recipe: Recipe, store: Store) -> Job:
+    """Open a recipe's models and put it into its content form. The inputs' digests are taken here, NaN and Inf refused."""
+    models: dict[str, Model] = {}
+
+    def content(source: Source) -> Source:
+        model = open_model(source, store)
+        return Source(models.setdefault(model.digest, model).digest)
+
+    keyed = by_content(recipe, content)
+    experts = tuple(models[expert.location] for expert in keyed.experts)
+    base = None if keyed.method == AVERAGE else models[keyed.base.location]
+    return Job(replace(keyed, base=keyed.experts[0]) if base is None else keyed, experts, base)
+
+
+def is_copied(name: str, entry: Entry) -> bool:
+    """Tell whether a tensor is copied from the first model that has it: buffers, and whatever is not a float."""
+    return not entry.dtype.is_floating_point or _BUFFER.search(name) is not None
+
+
+def is_vocabulary(name: str) -> bool:
+    """Tell whether a tensor has one row a token."""
+    return _VOCABULARY.search(name) is not None
+
+
+def thread_pool(threads: int | None) -> ThreadPoolExecutor:
+    """Return a pool whose threads each run torch's operations alone."""
+    return ThreadPoolExecutor(
+        threads or len(os.sched_getaffinity(0)), "merge", initializer=torch.set_num_threads, initargs=(1,)
+    )
+
+
+class Blender:
+    """Computes blocks of several jobs. Scans what they need of the whole model at the start."""
+
+    def __init__(self, jobs: Sequence[Job], store: Store, pool: ThreadPoolExecutor, block: int) -> None:
+        self.jobs = jobs
+        self.layouts = [job.layout() for job in jobs]
+        self._lock = threading.Lock()
+        self._means: dict[tuple[str, str], torch.Tensor] = {}
+        self._dropped: dict[tuple[str, Any], list[int]] = {}
+        self._methods = [load(job.recipe.method) for job in jobs]
+        self._cutoffs: list[Cutoffs | None] = [
+            cutoffs(self._scan(job, layout, block), store, pool) if method.needs_cutoffs else None
+            for job, layout, method in zip(jobs, self.layouts, self._methods, strict=True)
+        ]
+
+    @property
+    def names(self) -> list[str]:
+        """Every tensor of any job, the largest first."""
+        sizes = {name: entry.numel for layout in self.layouts for name, entry in layout.items()}
+        return sorted(sizes, key=lambda name: (-sizes[name], name))
+
+    def blend(self, name: str, start: int, stop: int) -> list[torch.Tensor | None]:
+        """Return one block of each job's output in its final dtype; None for a job that ends before `start`."""
+        block = _Block(self, name, start, stop)
+        return [self._one(index, block) for index in range(len(self.jobs))]
+
+    def report(self, index: int) -> Json:
+        """Return what happened to a job: touched vocabulary rows, copied tensors, measured DARE and TIES shares."""
+        job, cut = self.jobs[index], self._cutoffs[index]
+        names = [str(model.source) for model in job.experts]
+        report: Json = {
+            "touched_rows": job.touched(),
+            "copied": [name for model in job.models[:1] for name, e in model.tensors.items() if is_copied(name, e)],
+        }
+        if job.recipe.sparsify:
+            counts = [self._dropped[(model.digest, job.recipe.sparsify)] for model in job.experts]
+            report["dropped"] = {n: gone / total for n, (gone, total) in zip(names, counts, strict=True)}
+        if cut:
+            report["kept"] = dict(zip(names, cut.kept, strict=True))
+            report["cutoffs"] = dict(zip(names, cut.magnitudes, strict=True))
+        return report
+
+    def _one(self, index: int, block: "_Block") -> torch.Tensor | None:
+        job, method, layout = self.jobs[index], self._methods[index], self.layouts[index]
+        entry = layout.get(block.name)
+        if entry is None or block.start >= entry.numel:
+            return None
+        stop = min(block.stop, entry.numel)
+        if is_copied(block.name, entry):
+            owner = next(model for model in job.models if block.name in model.tensors)
+            return owner.read(block.name, block.start, stop)
+        count = stop - block.start
+        models = [block.expert(model, job.base, job.recipe)[:count] for model in job.experts]
+        extra: dict[str, Any] = {}
+        if method.needs_base and job.base is not None:
+            extra["base"] = block.plain(job.base)[:count]
+        if method.needs_cutoffs:
+            extra["cutoffs"] = self._cutoffs[index]
+        return method.function(models, job.recipe.weights, **extra, **job.recipe.params).to(job.dtype)
+
+    def _scan(self, job: Job, layout: Mapping[str, Entry], block: int) -> Scan:
+        base = job.base or job.experts[0]
+        by_digest = {model.digest: model for model in job.experts}
+
+        def deltas(name: str, start: int, stop: int, experts: Sequence[str]) -> list[torch.Tensor]:
+            read = _Block(self, name, start, stop, counted=False)
+            return [read.expert(by_digest[expert], base, job.recipe) - read.plain(base) for expert in experts]
+
+        sizes = {name: base.tensors[name].numel for name, entry in layout.items() if not is_copied(name, entry)}
+        experts = tuple(model.digest for model in job.experts)
+        return Scan(base.digest, experts, sizes, float(job.recipe.params["retain"]), job.recipe.sparsify, deltas, block)
+
+    def aligned(self, model: Model, name: str, start: int, stop: int) -> torch.Tensor:
+        """Return a float32 block; rows past a model's own vocabulary are the mean of its rows."""
+        own = model.tensors[name].numel
+        block = model.read(name, start, min(stop, own)).to(torch.float32)
+        if stop <= own:
+            return block
+        mean = self._mean_row(model, name)
+        positions = torch.arange(max(start, own), stop) % mean.numel()
+        return torch.cat([block, mean[positions]])
+
+    def count_dropped(self, digest: str, sparsify: Any, dropped: int, total: int) -> None:
+        with self._lock:
+            counts = self._dropped.setdefault((digest, sparsify), [0, 0])
+            counts[0] += dropped
+            counts[1] += total
+
+    def _mean_row(self, model: Model, name: str) -> torch.Tensor:
+        key = (model.digest, name)
+        if key not in self._means:
+            rows, *rest = model.tensors[name].shape
+            width = rest[0] if rest else 1
+            total = torch.zeros(width, dtype=torch.float64)
+            for first in range(0, rows, _MEAN_ROWS):
+                last = min(first + _MEAN_ROWS, rows)
+                total += model.read(name, first * width, last * width).view(-1, width).sum(0, dtype=torch.float64)
+            self._means[key] = (total / rows).to(torch.float32)
+        return self._means[key]
+
+
+class _Block:
+    """What one block's jobs share: each model's float32 elements, plain and sparsified, read at most once."""
+
+    def __init__(self, blender: Blender, name: str, start: int, stop: int, counted: bool = True) -> None:
+        self.name, self.start, self.stop = name, start, stop
+        self._blender, self._counted = blender, counted
+        self._plain: dict[str, torch.Tensor] = {}
+        self._sparse: dict[tuple[str, Any], torch.Tensor] = {}
+
+    def plain(self, model: Model) -> torch.Tensor:
+        if model.digest not in self._plain:
+            self._plain[model.digest] = self._blender.aligned(model, self.name, self.start, self.stop)
+        return self._plain[model.digest]
+
+    def expert(self, model: Model, base: Model | None, recipe: Recipe) -> torch.Tensor:
+        """Return an expert's block, sparsified where the recipe says so."""
+        rule = recipe.sparsify
+        if rule is None or base is None:
+            return self.plain(model)
+        key = (model.digest, rule)
+        if key not in self._sparse:
+            mask = mask_key(rule, model.digest, self.name)
+            sparse, dropped = sparsified(self.plain(model), self.plain(base), mask, self.start, rule.drop_rate)
+            self._sparse[key] = sparse
+            if self._counted:
+                self._blender.count_dropped(*key, dropped, self.stop - self.start)
+        return self._sparse[key]

@@ -1,0 +1,144 @@
+"""Whole-model statistics by streaming: the exact k-th smallest |delta| of each expert, and the majority sign.
+
+The threshold is found without sorting: one pass counts the upper bits of the float32 patterns, a second the lower ones
+within the bin that holds rank k. All experts share both passes; what is found is remembered by content.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor as Pool
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from m3_exp.store import Store
+from m3_exp.types import Json, Sparsify, identity
+
+Words = np.ndarray[Any, np.dtype[np.uint32]]
+Counts = np.ndarray[Any, np.dtype[np.int64]]
+# (tensor name, start, stop) -> the float32 delta of each asked-for expert in that block, in the order asked
+Deltas = Callable[[str, int, int, Sequence[str]], list[torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Cutoffs:
+    """What TIES asks of the whole model: each expert's cut-off and kept share, and the sign of all elected signs' sum."""
+
+    magnitudes: tuple[float, ...]
+    kept: tuple[float, ...]
+    majority: float
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What to scan: the elements of each tensor that count, and whose deltas (digests; all over one base)."""
+
+    base: str
+    experts: tuple[str, ...]
+    sizes: Mapping[str, int]
+    retain: float
+    sparsify: Sparsify | None
+    deltas: Deltas
+    block: int
+
+    @property
+    def rank(self) -> int:
+        """k: the k-th smallest |delta| is the cut-off; 0 keeps everything."""
+        return int(sum(self.sizes.values()) * (1 - self.retain))
+
+    def key(self, what: str, experts: Sequence[str]) -> str:
+        return identity([what, 1, self.base, experts, self.retain, self.sparsify])
+
+
+def cutoffs(scan: Scan, store: Store, pool: Pool) -> Cutoffs:
+    """Return the cut-offs of the experts in their order, from the store where they are known."""
+    known = {expert: store.get("scans", scan.key("cutoff", [expert])) for expert in scan.experts}
+    missing = sorted({expert for expert, value in known.items() if value is None})
+    for expert, value in zip(missing, _magnitudes(scan, missing, pool), strict=True):
+        known[expert] = value
+        store.put("scans", scan.key("cutoff", [expert]), value)
+    found = [known[expert] or {} for expert in scan.experts]
+    magnitudes = tuple(float(value["magnitude"]) for value in found)
+    signs_key = scan.key("majority", sorted(scan.experts))
+    majority = store.get("scans", signs_key)
+    if majority is None:
+        majority = {"sign": _majority(scan, magnitudes, pool)}
+        store.put("scans", signs_key, majority)
+    return Cutoffs(magnitudes, tuple(float(value["kept"]) for value in found), float(majority["sign"]))
+
+
+def _magnitudes(scan: Scan, experts: list[str], pool: Pool) -> list[Json]:
+    total, rank = sum(scan.sizes.values()), scan.rank
+    if not experts or rank == 0:
+        return [{"magnitude": 0.0, "kept": 1.0} for _ in experts]
+    from m3_exp.merging import kernels
+
+    def high(delta: Words, _: int, counts: Counts) -> None:
+        kernels.count_high(delta, counts)
+
+    below, bins = _rank_in(_counts(scan, experts, 1 << 15, high, [0] * len(experts), pool), [rank] * len(experts))
+    ranks = [rank - before for before in below]
+    below_low, ends = _rank_in(_counts(scan, experts, 1 << 16, kernels.count_low, bins, pool), ranks)
+    result: list[Json] = []
+    for upper, lower, before, within in zip(bins, ends, below, below_low, strict=True):
+        pattern = np.array([(upper << 16) | lower], np.uint32)
+        result.append({"magnitude": float(pattern.view(np.float32)[0]), "kept": 1 - (before + within) / total})
+    return result
+
+
+def _counts(
+    scan: Scan, experts: list[str], width: int, count: Callable[[Words, int, Counts], None], bins: list[int], pool: Pool
+) -> Counts:
+    """Run one counting pass over the model: a row of `width` counts an expert."""
+    total, lock = np.zeros((len(experts), width), np.int64), threading.Lock()
+
+    def one(name: str) -> None:
+        counts = np.zeros_like(total)
+        for start, stop in blocks(scan.sizes[name], scan.block):
+            deltas = scan.deltas(name, start, stop, experts)
+            for row, wanted, delta in zip(counts, bins, deltas, strict=True):
+                count(delta.numpy().view(np.uint32), wanted, row)
+        with lock:
+            total.__iadd__(counts)
+
+    for _ in pool.map(one, by_size(scan.sizes)):
+        pass
+    return total
+
+
+def _rank_in(counts: Counts, ranks: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return, for each row of counts, how many lie below the bin that holds its rank (1 = smallest), and that bin."""
+    below, bins = [], []
+    for row, rank in zip(counts, ranks, strict=True):
+        cumulated = np.cumsum(row)
+        place = int(np.searchsorted(cumulated, rank))
+        bins.append(place)
+        below.append(int(cumulated[place] - row[place]))
+    return below, bins
+
+
+def _majority(scan: Scan, magnitudes: Sequence[float], pool: Pool) -> float:
+    """Return the sign of the sum, over the whole model, of the signs of the summed trimmed deltas."""
+
+    def one(name: str) -> int:
+        signs = 0
+        for start, stop in blocks(scan.sizes[name], scan.block):
+            total = torch.zeros(stop - start)
+            for delta, cutoff in zip(scan.deltas(name, start, stop, scan.experts), magnitudes, strict=True):
+                total += delta.masked_fill_(delta.abs() < cutoff, 0.0)
+            signs += int((total > 0).sum()) - int((total < 0).sum())
+        return signs
+
+    return float(np.sign(sum(pool.map(one, by_size(scan.sizes)))))
+
+
+def blocks(numel: int, block: int) -> Iterable[tuple[int, int]]:
+    """Cut a tensor's flat elements into ranges."""
+    return ((start, min(start + block, numel)) for start in range(0, numel, block))
+
+
+def by_size(sizes: Mapping[str, int]) -> list[str]:
+    """Return the names, the largest tensor first, so that threads end together."""
+    return sorted(sizes, key=lambda name: (-sizes[name], name))

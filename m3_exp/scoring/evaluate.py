@@ -1,0 +1,190 @@
+"""Answers -> scores -> a result: plugins by name, the wall around them, and `m3 score`."""
+
+import dataclasses
+import importlib
+import json
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from m3_exp.scoring.evaluator import Evaluator
+from m3_exp.store import dumps, write_atomic
+from m3_exp.types import Answer, EvaluatorSpec, Json, M3Error, Problem, Result, Score, plain
+
+
+def load_evaluator(spec: EvaluatorSpec) -> Evaluator:
+    """Return the plugin that `spec.target` names, with its settings.
+
+    Raises:
+        M3Error: the target cannot be imported, or a setting is unknown or has a value that is not allowed.
+    """
+    module_name, _, class_name = spec.target.partition(":")
+    try:
+        kind = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise M3Error(f"evaluator {spec.name}: target={spec.target} cannot be imported ({error}); write module:Class") from None
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        raise M3Error(f"evaluator {spec.name}: target={spec.target} is not a dataclass; see CONTRIBUTING.md")
+    _check_settings(spec, kind)
+    evaluator: Evaluator = kind(**spec.settings)
+    return evaluator
+
+
+def _check_settings(spec: EvaluatorSpec, kind: type) -> None:
+    hints = typing.get_type_hints(kind)
+    allowed = [field.name for field in dataclasses.fields(kind) if field.init]
+    for key, value in spec.settings.items():
+        if key not in allowed:
+            raise M3Error(f"{spec.name} has no setting {key!r}; there are {', '.join(allowed)}")
+        _check_value(f"{spec.name}: {key}={value}", value, hints[key])
+
+
+def _check_value(what: str, value: object, hint: Any) -> None:
+    if typing.get_origin(hint) is typing.Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise M3Error(f"{what} is not known; allowed are {', '.join(map(str, choices))}")
+    elif hint is int and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise M3Error(f"{what} must be a whole number of at least 1")
+    elif hint is float and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf")):
+        raise M3Error(f"{what} must be a number above 0")
+    elif hint in (str, bool) and not isinstance(value, hint):
+        raise M3Error(f"{what} must be {'true or false' if hint is bool else 'a word'}")
+
+
+def evaluate(
+    evaluator: Evaluator, problems: Sequence[Problem], answers: Sequence[Answer]
+) -> tuple[list[Score], Result]:
+    """Score the answers of one cell: one Score an answer, and one *unscored* an item without an answer.
+
+    This is the wall around a plugin: whatever it raises becomes unscored with the reason, never 0.
+
+    Raises:
+        M3Error: an answer belongs to no problem, or to the same sample as another.
+    """
+    by_id = {problem.id: problem for problem in problems}
+    _check_answers(by_id, answers)
+    order = {problem.id: number for number, problem in enumerate(problems)}
+    present = sorted(answers, key=lambda answer: (order[answer.id], answer.sample))
+    scores = _walled(evaluator, [by_id[answer.id] for answer in present], present)
+    missing = order.keys() - {answer.id for answer in answers}
+    scores += [Score(key, None, reason="no answer") for key in sorted(missing, key=order.__getitem__)]
+    scores.sort(key=lambda score: (order[score.id], score.sample))
+    return scores, evaluator.summarize(scores)
+
+
+def _check_answers(known: Mapping[str, Problem], answers: Sequence[Answer]) -> None:
+    seen: set[tuple[str, int]] = set()
+    for answer in answers:
+        if answer.id not in known:
+            raise M3Error(f"there is an answer for the id {answer.id!r}, which is not among the {len(known)} items")
+        if (answer.id, answer.sample) in seen:
+            raise M3Error(f"item {answer.id!r} has sample {answer.sample} twice")
+        seen.add((answer.id, answer.sample))
+
+
+def _walled(evaluator: Evaluator, problems: list[Problem], answers: list[Answer]) -> list[Score]:
+    """Score all at once; where that fails, one by one, so that only the items at fault stay unscored."""
+    try:
+        return _scored(evaluator, problems, answers)
+    except Exception as error:
+        if len(answers) == 1:
+            reason = f"{evaluator.name} failed: {type(error).__name__}: {error}"
+            return [Score(answers[0].id, None, answers[0].sample, reason=reason)]
+    return [_walled(evaluator, [p], [a])[0] for p, a in zip(problems, answers, strict=True)]
+
+
+def _scored(evaluator: Evaluator, problems: list[Problem], answers: list[Answer]) -> list[Score]:
+    scores = evaluator.score(problems, answers) if answers else []
+    if [(score.id, score.sample) for score in scores] != [(answer.id, answer.sample) for answer in answers]:
+        raise ValueError("it did not return one score for each answer, in order")
+    for score in scores:
+        if score.value is not None and not 0.0 <= score.value <= 1.0:
+            raise ValueError(f"the value {score.value} does not lie between 0 and 1")
+    return scores
+
+
+# ---------------------------------------------------------------------------------------------------------- m3 score
+
+
+@dataclass(frozen=True)
+class ScoredFile:
+    """What `m3 score` found: the object it prints, each answer's score in the file's order, and the exit code."""
+
+    summary: Json
+    scores: tuple[Score, ...]
+    exit_code: int
+
+
+def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None) -> ScoredFile:
+    """Score saved answers, lines of {"id", "text"}, with no model; `out` gets one JSON line for each of them.
+
+    Only the ids in the file count; a repeated id is another sample of that item. Exit code 1 if anything is unscored.
+
+    Raises:
+        M3Error: the file, a line of it, an id or a setting is wrong, or the items are not to be had.
+    """
+    evaluator = load_evaluator(spec)
+    answers = read_answers(path)
+    problems = {problem.id: problem for problem in evaluator.problems(spec.items)}
+    for number, answer in answers:
+        if answer.id not in problems:
+            raise M3Error(
+                f"{path}:{number}: {answer.id!r} is not an item of {spec.name} with items={spec.items}"
+                f" ({len(problems)} items, such as {next(iter(problems))!r})"
+            )
+    present = [problems[key] for key in dict.fromkeys(answer.id for _, answer in answers)]
+    scores, result = evaluate(evaluator, present, [answer for _, answer in answers])
+    found = {(score.id, score.sample): score for score in scores}
+    ordered = tuple(found[answer.id, answer.sample] for _, answer in answers)
+    if out is not None:
+        write_atomic(out, "".join(_line(score) for score in ordered).encode())
+    return ScoredFile(_summary(spec, result), ordered, int(any(score.value is None for score in ordered)))
+
+
+def read_answers(path: Path) -> list[tuple[int, Answer]]:
+    """Return the answers of a file with the numbers of their lines; the k-th line of an id is its sample k.
+
+    Raises:
+        M3Error: there are none, or a line is not an object with the strings `id` and `text`.
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8").split("\n")
+    except OSError as error:
+        raise M3Error(f"{path} cannot be read: {error.strerror}; give a file of JSON lines with id and text") from None
+    except UnicodeDecodeError as error:
+        raise M3Error(f"{path} is not UTF-8 (byte {error.start}): save the answers as UTF-8") from None
+    answers: list[tuple[int, Answer]] = []
+    samples: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            key, text = _answer_line(path, number, line)
+            answers.append((number, Answer(key, text, samples.get(key, 0))))
+            samples[key] = samples.get(key, 0) + 1
+    if not answers:
+        raise M3Error(f"{path} holds no answers: give a file of JSON lines with id and text")
+    return answers
+
+
+def _answer_line(path: Path, number: int, line: str) -> tuple[str, str]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        raise M3Error(f'{path}:{number} is not valid JSON; each line must be an object {{"id": ..., "text": ...}}') from None
+    if not isinstance(record, dict) or not isinstance(record.get("id"), str) or not isinstance(record.get("text"), str):
+        raise M3Error(f'{path}:{number} must be an object with two strings, {{"id": ..., "text": ...}}')
+    return record["id"], record["text"]
+
+
+def _line(score: Score) -> str:
+    return dumps({"id": score.id, "value": score.value, "extracted": score.extracted, "reason": score.reason}) + "\n"
+
+
+def _summary(spec: EvaluatorSpec, result: Result) -> Json:
+    keys = ("benchmark", "metric", "score", "low", "high", "n", "n_scored", "n_unscored", "settings")
+    summary = {key: getattr(result, key) for key in keys}
+    summary["settings"] = {**result.settings, "items": spec.items}
+    cleaned: Json = plain(summary)
+    return cleaned

@@ -1,0 +1,162 @@
+"""The process inside a box. It reads a job from standard input, locks itself down, and only then reads foreign code.
+
+A *candidate* runs the model's program and answers calls of one of its functions with plain values. A *grader* runs
+the benchmark's tests with a stand-in for that function that asks the candidate. The verdict is the grader's, and it
+travels over a descriptor that the candidate never had. Both report on a descriptor of their own, one JSON object a
+line; the candidate closes its before the model's program begins.
+"""
+
+import builtins
+import contextlib
+import importlib
+import json
+import os
+import sys
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from . import codec, lockdown
+
+_PRELOADED = ("bz2", "hashlib", "lzma")  # their compiled parts need shared libraries from outside the standard library
+_REASON_LENGTH = 300
+
+
+def main(role: str, channel: int, report: int, *, landlock: bool) -> None:
+    """Be a box: `role` is candidate or grader, `channel` leads to the other one, `report` to the judge."""
+    job = json.loads(sys.stdin.buffer.read())
+    for name in _PRELOADED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    try:
+        lockdown.lock(lockdown.Quota(job["cpu_seconds"], job["memory"]), landlock=landlock)
+    except (lockdown.LockdownError, OSError, ValueError) as error:
+        _write(report, {"error": str(error)})
+        return
+    _write(report, {"locked": True})
+    if role == "candidate":
+        _be_candidate(job, channel, report)
+    else:
+        _be_grader(job, channel, report)
+
+
+def _write(descriptor: int, record: Mapping[str, Any]) -> None:
+    os.write(descriptor, json.dumps(record).encode() + b"\n")
+
+
+def _describe(error: BaseException) -> str:
+    """Name an error; its text is not asked for where that runs foreign code without end (the judge has a clock)."""
+    try:
+        return f"{type(error).__name__}: {error}"[:_REASON_LENGTH].strip(": ")
+    except Exception:
+        return type(error).__name__[:_REASON_LENGTH]
+
+
+# --------------------------------------------------------------------------------------------------------- candidate
+
+
+def _be_candidate(job: Mapping[str, Any], channel: int, report: int) -> None:
+    code, record = _compile(job["programs"])
+    _write(report, record)
+    os.close(report)
+    failure: BaseException | None = None
+    module = types.ModuleType("answer")
+    sys.modules["answer"] = module
+    try:
+        if code is not None:
+            exec(code, module.__dict__)
+    except BaseException as error:  # sys.exit() too: whatever ends the program is the answer to every call
+        failure = error
+    while True:
+        codec.send(channel, _reply(module.__dict__, job["entry_point"], failure, codec.loads(codec.receive(channel))))
+
+
+def _compile(programs: list[list[str]]) -> tuple[types.CodeType | None, dict[str, Any]]:
+    """Return the code of the first reading that is valid Python, and what to report: its name, or the first error."""
+    first = ""
+    for reading, source in programs:
+        try:
+            return compile(source, "<answer>", "exec", dont_inherit=True), {"reading": reading}
+        except Exception as error:
+            first = first or _describe(error)
+    return None, {"invalid": first}
+
+
+def _reply(names: Mapping[str, Any], entry_point: str, failure: BaseException | None, call: Any) -> bytes:
+    try:
+        if failure is not None:
+            raise failure
+        positional, keywords = call
+        return codec.dumps(("value", names[entry_point](*positional, **keywords)))
+    except BaseException as error:  # the program's own errors, whatever they are, are its answer
+        kind = type(error).__name__ if type(error).__module__ == "builtins" else "RuntimeError"
+        return codec.dumps(("raised", kind, _describe(error)))
+
+
+# ------------------------------------------------------------------------------------------------------------ grader
+
+
+class CandidateGone(BaseException):
+    """The candidate ended or said something that is not a value: no test can go on, whatever it catches."""
+
+
+class TestsUnfit(BaseException):
+    """The tests themselves cannot be run this way: nobody's program is at fault."""
+
+
+def _be_grader(job: Mapping[str, Any], channel: int, report: int) -> None:
+    names: dict[str, Any] = {"__name__": "tests"}
+    try:
+        try:
+            exec(compile(job["prelude"], "<prelude>", "exec", dont_inherit=True), names)
+            tests = compile(job["test"], "<tests>", "exec", dont_inherit=True)
+        except Exception as error:
+            raise TestsUnfit(f"the item's own code fails: {_describe(error)}") from error
+        names[job["entry_point"]] = _stand_in(channel)
+        exec(tests, names)
+        verdict: dict[str, Any] = {"passed": True}
+    except TestsUnfit as error:
+        verdict = {"unfit": str(error)}
+    except CandidateGone as error:
+        verdict = {"passed": False, "gone": True, "reason": str(error)}
+    except BaseException as error:  # a test that fails, in whatever way, is a wrong answer
+        verdict = {"passed": False, "reason": _describe(error)}
+    _write(report, verdict)
+
+
+def _stand_in(channel: int) -> Callable[..., Any]:
+    def candidate(*positional: Any, **keywords: Any) -> Any:
+        try:
+            call = codec.dumps((positional, keywords))
+        except codec.CodecError as error:
+            raise TestsUnfit(f"the tests pass a value that cannot cross: {error}") from error
+        try:
+            codec.send(channel, call)
+            reply = codec.loads(codec.receive(channel))
+        except (OSError, EOFError):
+            raise CandidateGone("the program ended before it answered") from None
+        except codec.CodecError as error:
+            raise CandidateGone(f"the program's answer is not a value: {error}") from None
+        return _opened(reply)
+
+    return candidate
+
+
+def _opened(reply: Any) -> Any:
+    """Return what the candidate returned, or raise what it raised as the built-in exception of that name."""
+    if type(reply) is tuple and len(reply) == 2 and reply[0] == "value":
+        return reply[1]
+    if type(reply) is tuple and len(reply) == 3 and reply[0] == "raised" and type(reply[1]) is str:
+        kind = getattr(builtins, reply[1], RuntimeError)
+        silent = (StopIteration, StopAsyncIteration)  # these would end a test's loop without failing it
+        if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, silent):
+            kind = RuntimeError
+        raise _raised(kind, str(reply[2]))
+    raise CandidateGone("the program's answer is not a reply")
+
+
+def _raised(kind: type[Exception], text: str) -> Exception:
+    try:
+        return kind(text)
+    except TypeError:  # UnicodeDecodeError and its like want more arguments
+        return RuntimeError(text)

@@ -1,0 +1,98 @@
+"""Plans: lambda is drawn here and nowhere else, and what means the same weights is one cell."""
+
+import statistics
+
+import pytest
+from scipy import stats
+
+from m3_exp import config, plan
+from m3_exp.merging import ratio
+from m3_exp.types import M3Error, Plan
+
+
+def build(*args: str, multirun: bool = False) -> Plan:
+    return plan.build(config.request(list(args), multirun=multirun).configs)
+
+
+def test_lambda_follows_its_beta_distribution() -> None:
+    for alpha in (0.2, 0.5, 1, 5):
+        draws = [ratio.mixup(alpha, 0, i) for i in range(2000)]
+        assert stats.kstest(draws, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
+        assert all(0 <= lam <= 1 for lam in draws)
+
+
+def test_draws_are_independent_between_alphas_and_draws_but_shared_by_methods_pairs_and_families() -> None:
+    a = [ratio.uniform(0, 0.5, i) for i in range(2000)]
+    b = [ratio.uniform(0, 1.0, i) for i in range(2000)]
+    assert abs(statistics.correlation(a, b)) < 0.1
+    lams = set()
+    for args in (["method=ties"], ["pair=lm_code"], ["family=llama2_13b", "method=task_arithmetic"]):
+        lams |= {label.lam for cell in build("ratio=mixup", *args).cells for label in cell.labels}
+    assert len(lams) == 1
+    assert lams != {label.lam for cell in build("ratio=mixup", "seed=1").cells for label in cell.labels}
+
+
+def test_grids_are_nested_symmetric_and_crowd_the_ends() -> None:
+    sets = [ratio.grid(n) for n in (3, 5, 9, 17, 33, 65)]
+    assert sets[2] == (0, 1 / 32, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 31 / 32, 1)
+    for small, large in zip(sets, sets[1:], strict=False):
+        assert set(small) < set(large)
+    for nodes in sets:
+        assert [1 - x for x in reversed(nodes)] == list(nodes)
+    with pytest.raises(M3Error):
+        ratio.grid(10)
+
+
+def test_the_same_weights_are_one_cell_with_several_labels() -> None:
+    """TA(s=0.5) = average; average at lambda = 1/2 = average; TIES at 1/2 = TIES; the notes say so."""
+    found = build("method=average,task_arithmetic", "ratio=plain", "evaluator=[gsm8k]", "method.scaling=0.5", multirun=True)
+    assert len(found.cells) == 1
+    assert len(found.cells[0].labels) == 2
+    assert "1 of 2 cells are the same as another" in found.notes[0]
+    found = build("method=average,ties", "ratio=plain,fixed", "evaluator=[gsm8k]", multirun=True)
+    assert len(found.cells) == 2
+
+
+def test_ends_of_a_grid_are_the_experts() -> None:
+    found = build("pair=lm,math,lm_math", "ratio=grid", "ratio.nodes=3", "evaluator=[gsm8k]", multirun=True)
+    assert len(found.cells) == 3
+    assert [len(cell.labels) for cell in found.cells] == [2, 2, 1]
+
+
+def test_swapping_the_experts_and_lambda_changes_nothing() -> None:
+    one = build("ratio=fixed", "ratio.lam=0.3", "evaluator=[gsm8k]").cells[0]
+    two = build("ratio=fixed", "ratio.lam=0.7", "pair.experts=[math,lm]", "evaluator=[gsm8k]").cells[0]
+    assert one.recipe == two.recipe
+
+
+def test_one_mask_serves_all_lambdas_and_draws_of_it_differ() -> None:
+    found = build("ratio=grid", "ratio.nodes=5", "sparsify=dare", "sparsify.draws=2", "evaluator=[gsm8k]")
+    seeds = {cell.recipe.sparsify.seed for cell in found.cells if cell.recipe.sparsify}
+    assert len(seeds) == 2
+    assert len(found.cells) == 10
+
+
+def test_a_single_expert_is_that_expert_under_any_method() -> None:
+    assert build("pair=lm").cells == build("pair=lm", "method=ties", "ratio=mixup", "sparsify=dare").cells
+
+
+def test_the_tokenizer_is_the_skills_expert_or_the_first() -> None:
+    cells = {cell.evaluator.name: cell for cell in build("pair=math_code", "evaluator=[gsm8k,humaneval,alpaca_eval]").cells}
+    assert str(cells["gsm8k"].tokenizer).endswith("math")
+    assert str(cells["humaneval"].tokenizer).endswith("code")
+    assert str(cells["alpaca_eval"].tokenizer).endswith("math")
+
+
+def test_table1_has_the_papers_rows() -> None:
+    found = build("sweeps=table1")
+    labels = {(x.method, x.pair, x.ratio, x.sparsify) for cell in found.cells for x in cell.labels}
+    assert len([x for x in labels if x[0] == "single"]) == 3
+    assert len([x for x in labels if x[0] != "single"]) == 36
+
+
+def test_the_merge_line_names_the_same_weights() -> None:
+    cells = build("method=ties", "ratio=mixup", "sparsify=dare", "evaluator=[gsm8k]", "pair=math_code").cells
+    line = plan.merge_line(cells[0].labels[0], cells[0].recipe)
+    assert line.startswith("m3 merge family=lab pair=math_code method=ties")
+    args = [part for part in line.split()[2:] if not part.startswith("out=")]
+    assert build(*args, "evaluator=[gsm8k]").cells[0].recipe == cells[0].recipe

@@ -88,7 +88,7 @@ def gold(problem: Problem) -> int:
     try:
         return int(number.replace(",", ""))
     except ValueError:
-        raise M3Error(f"gsm8k item {problem.id}: the answer must end in '#### N' with an integer N, found {number!r}") from None
+        raise M3Error(f"gsm8k item {problem.id}: `answer` must end in '#### N', an integer; it is {number!r}") from None
 
 
 def _equal(found: str, right: int) -> bool:

@@ -390,7 +390,7 @@ def _choice(cfg: DictConfig, key: str, allowed: Sequence[str]) -> str:
 def _number(cfg: DictConfig, key: str, kind: type[T], *, low: float | None = None) -> T:
     value = OmegaConf.select(cfg, key)
     try:
-        if isinstance(value, bool) or (kind is int and float(value) != int(value)):
+        if isinstance(value, bool) or (kind is int and not isinstance(value, int)):
             raise ValueError
         number = kind(value)
     except (TypeError, ValueError):

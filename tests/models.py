@@ -1,11 +1,11 @@
 """Tiny models for tests, written in every layout that we read: llama-shaped, two layers, 32 wide, random weights.
 
-    base = random_weights(Shape(), seed=0)
-    write_model(tmp_path / "base", base)
-    write_model(tmp_path / "expert", fine_tuned(base, seed=1), shards=3)
-    write_model(tmp_path / "bin", fine_tuned(base, seed=2), layout="bin", shards=2)
-    write_adapter(tmp_path / "lora", Shape(), seed=3)
-    write_gguf(tmp_path / "base.gguf", base, Shape(), quant="Q4_1")
+base = random_weights(Shape(), seed=0)
+write_model(tmp_path / "base", base)
+write_model(tmp_path / "expert", fine_tuned(base, seed=1), shards=3)
+write_model(tmp_path / "bin", fine_tuned(base, seed=2), layout="bin", shards=2)
+write_adapter(tmp_path / "lora", Shape(), seed=3)
+write_gguf(tmp_path / "base.gguf", base, Shape(), quant="Q4_1")
 """
 
 import json
@@ -87,7 +87,11 @@ def random_weights(shape: Shape, seed: int, dtype: torch.dtype = torch.bfloat16)
     if not shape.tied:
         sizes["lm_head.weight"] = (shape.vocab, shape.hidden)
     weights = {name: 0.1 * torch.randn(size, generator=generator) for name, size in sizes.items()}
-    norms = [f"model.layers.{i}.{n}.weight" for i in range(shape.layers) for n in ("input_layernorm", "post_attention_layernorm")]
+    norms = [
+        f"model.layers.{i}.{n}.weight"
+        for i in range(shape.layers)
+        for n in ("input_layernorm", "post_attention_layernorm")
+    ]
     for name in [*norms, "model.norm.weight"]:
         weights[name] = 1 + 0.05 * torch.randn(shape.hidden, generator=generator)
     return {name: value.to(dtype) for name, value in weights.items()}
@@ -181,8 +185,8 @@ def lora_weights(shape: Shape, seed: int, rank: int = 4, dtype: torch.dtype = to
     out = {}
     for name, (rows, width) in linear_shapes(shape).items():
         stem = "base_model.model." + name.removesuffix(".weight")
-        out[f"{stem}.lora_A.weight"] = (0.2 * torch.randn(rank, width, generator=generator)).to(dtype)
-        out[f"{stem}.lora_B.weight"] = (0.2 * torch.randn(rows, rank, generator=generator)).to(dtype)
+        out[f"{stem}.lora_A.weight"] = (0.1 * torch.randn(rank, width, generator=generator)).to(dtype)
+        out[f"{stem}.lora_B.weight"] = (0.1 * torch.randn(rows, rank, generator=generator)).to(dtype)
     return out
 
 
@@ -251,7 +255,7 @@ def write_gguf(path: Path, weights: Mapping[str, torch.Tensor], shape: Shape, qu
 def _gguf_vocabulary(writer: Any, rows: int) -> None:
     from tokenizers import pre_tokenizers
 
-    symbols = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    symbols = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "ab"]
     symbols += [f"<filler{i}>" for i in range(len(symbols), rows)]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
@@ -264,7 +268,11 @@ def _gguf_vocabulary(writer: Any, rows: int) -> None:
 
 
 def _gguf_name(name: str) -> str:
-    outside = {"model.embed_tokens.weight": "token_embd", "model.norm.weight": "output_norm", "lm_head.weight": "output"}
+    outside = {
+        "model.embed_tokens.weight": "token_embd",
+        "model.norm.weight": "output_norm",
+        "lm_head.weight": "output",
+    }
     if name in outside:
         return outside[name] + ".weight"
     _, _, layer, rest = name.removesuffix(".weight").split(".", 3)

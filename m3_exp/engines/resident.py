@@ -19,7 +19,7 @@ _PROBE_TOLERANCE_16_BIT = 0.05
 
 
 class ResidentEngine:
-    """See `protocol.Engine`. `on_progress(done, total, tokens_per_second)` is called about once a second if it is set."""
+    """See `protocol.Engine`. If set, `on_progress(done, total, tokens_per_second)` is called about once a second."""
 
     def __init__(
         self,
@@ -146,6 +146,7 @@ class ResidentEngine:
         first = self._probes.setdefault(digest, probe)
         apart = sum(abs(a - b) for a, b in zip(first, probe, strict=True)) / len(first)
         if not apart <= _PROBE_TOLERANCE.get(self._settings.dtype, _PROBE_TOLERANCE_16_BIT):  # NaN fails too
-            child, words = self._child, f"failed its probe: {apart:.3g} nats a token from the first load of {digest[:12]}"
+            child = self._child
             self._drop()
-            raise child.died(words) if child else EngineDied(words)
+            assert child is not None
+            raise child.died(f"failed its probe: {apart:.3g} nats a token from the first load of {digest[:12]}")

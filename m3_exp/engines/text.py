@@ -9,8 +9,8 @@ from typing import Any
 
 from tokenizers import decoders
 
-from m3_exp.store import Store
 from m3_exp.merging.checkpoint import tokenizer_directory
+from m3_exp.store import Store
 from m3_exp.types import M3Error, Prompt, Sampling, Source
 
 
@@ -58,7 +58,7 @@ class Text:
         self._stream = decoders.DecodeStream(ids=list(prompt_ids), skip_special_tokens=True)
 
     def add(self, token: int) -> bool:
-        """Take one token; True when a stop string is complete (the one that ends first, it is cut off)."""
+        """Take one token; True when a stop string is complete (the one that ends first; it is cut off)."""
         new = self._step(token)
         before = len(self.text)
         self.text += new
@@ -68,7 +68,7 @@ class Text:
             if new and start >= 0:
                 found.append((start + len(stop), start))
         if found:
-            self.text = self.text[: min(found)[1]]
+            self.text = self.text[: min(found, key=lambda span: span[0])[1]]
         return bool(found)
 
     def _step(self, token: int) -> str:

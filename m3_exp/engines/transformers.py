@@ -71,7 +71,9 @@ class TransformersModel:
         from transformers import AutoModelForCausalLM
 
         if settings.tensor_parallel_size != 1:
-            raise M3Error("engine.tensor_parallel_size: engine=transformers runs on one device; give 1, or take engine=vllm")
+            raise M3Error(
+                "engine.tensor_parallel_size: engine=transformers has one device; give 1, or take engine=vllm"
+            )
         self.dirty = False
         self.rows = bones.rows
         self._store = store
@@ -81,8 +83,9 @@ class TransformersModel:
         self._sequences = settings.max_num_seqs or _SEQUENCES
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(self._threads)
+        auto: Any = AutoModelForCausalLM
         with self._device:
-            model = AutoModelForCausalLM.from_config(bones.config, dtype=getattr(torch, settings.dtype))
+            model = auto.from_config(bones.config, dtype=getattr(torch, settings.dtype))
         self._model = model.eval().requires_grad_(False)
         self._speeches: dict[Source, Speech] = {}
         self.conditions: Mapping[str, object] = {
@@ -105,7 +108,7 @@ class TransformersModel:
             for name, tensor in fitted:
                 own[name].copy_(tensor)
         torch.set_num_threads(self._threads)  # the merge may have set it for its own threads
-        assert fitted.complete and fitted.rows is not None
+        assert fitted.rows is not None
         self.rows = fitted.rows
         return Loaded(weights.digest, time.monotonic() - started, weights.report)
 
@@ -138,9 +141,7 @@ class TransformersModel:
         return _Row(prompt, sample, Text(spoken, prompt.token_ids, sampling.stops), room, generator)
 
     @torch.inference_mode()
-    def _decode(
-        self, rows: list[_Row], sampling: Sampling, spoken: Speech
-    ) -> Iterator[tuple[int, list[_Row]]]:
+    def _decode(self, rows: list[_Row], sampling: Sampling, spoken: Speech) -> Iterator[tuple[int, list[_Row]]]:
         """Decode one batch to its end; after each step give the number of new tokens and the rows it finished."""
         from transformers import DynamicCache
 
@@ -216,7 +217,8 @@ def _choose(logits: torch.Tensor, rows: Sequence[_Row], sampling: Sampling) -> l
     values, order = (logits.float() / sampling.temperature).softmax(dim=-1).cpu().sort(dim=-1, descending=True)
     values[values.cumsum(dim=-1) - values >= sampling.top_p] = 0.0
     return [
-        int(order[index, torch.multinomial(values[index], 1, generator=row.generator)]) for index, row in enumerate(rows)
+        int(order[index, torch.multinomial(values[index], 1, generator=row.generator)])
+        for index, row in enumerate(rows)
     ]
 
 

@@ -82,7 +82,8 @@ class VllmModel:
         self._speeches: dict[Source, Speech] = {}
         on_cpu = bool(current_platform.is_cpu())
         arguments = _arguments(settings, bones) | (_cpu_arguments(settings, bones) if on_cpu else {})
-        self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments), usage_context=UsageContext.LLM_CLASS)
+        usage = UsageContext.LLM_CLASS
+        self._engine: Any = LLMEngine.from_engine_args(EngineArgs(**arguments), usage_context=usage)
         config = self._engine.vllm_config
         self._max_model_len = int(config.model_config.max_model_len)
         self.conditions: Mapping[str, object] = {

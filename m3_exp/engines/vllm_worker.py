@@ -82,8 +82,8 @@ def _tie_again(model: Any) -> None:
     """
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 
-    heads = [module for module in model.modules() if isinstance(module, ParallelLMHead)]
-    tables = [module for module in model.modules() if type(module) is VocabParallelEmbedding]
+    heads: list[Any] = [module for module in model.modules() if isinstance(module, ParallelLMHead)]
+    tables: list[Any] = [module for module in model.modules() if type(module) is VocabParallelEmbedding]
     for head, table in itertools.product(heads, tables):
         head.weight = table.weight
         head.quant_method.process_weights_after_loading(head)

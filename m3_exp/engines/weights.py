@@ -29,8 +29,9 @@ class Skeleton:
         """Return the names and shapes that its weights have: all parameters, a tied head once, persistent buffers."""
         from transformers import AutoModelForCausalLM
 
+        auto: Any = AutoModelForCausalLM
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(self.config)
+            model = auto.from_config(self.config)
         model.tie_weights()
         aliases = set(dict(model.named_parameters(remove_duplicate=False))) - set(dict(model.named_parameters()))
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in aliases}

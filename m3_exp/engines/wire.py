@@ -1,7 +1,7 @@
 """What crosses between an engine's process and ours: one JSON object a line, and the nouns in it.
 
-    to the child     {"do": "start" | "load" | "generate" | "loglikelihood" | "close", ...}
-    from the child   {"ready"}, {"loaded"}, {"answer"}, {"likelihood"}, {"progress"}, {"refused"}, {"done"}
+to the child     {"do": "start" | "load" | "generate" | "loglikelihood" | "close", ...}
+from the child   {"ready"}, {"loaded"}, {"answer"}, {"likelihood"}, {"progress"}, {"refused"}, {"done"}
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Small Python functions in HumanEval's schema: two or three operations on a list, a text or a number, one after another.
+"""Small Python functions in HumanEval's schema: two or three operations on a list, a text or a number in a row.
 
 The parts of an example are its neighbouring operations, in order: training has seen "sort, then take the first three"
 or "square, then sum", a test item asks for pairs that no training function holds. The operations themselves are known
@@ -8,6 +8,7 @@ to both sides.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from m3_exp.lab.split import Example, Side, side
@@ -98,7 +99,7 @@ _OPERATIONS = (
 def draw(rng: random.Random, wanted: Side) -> Example | None:
     """Draw one function, or None where a pair of its operations belongs to the other side or a step does nothing."""
     chain = _chain(rng, 2 if rng.random() < 0.6 else 3)
-    parts = tuple(f"operations {a.wording} > {b.wording}" for a, b in zip(chain, chain[1:], strict=False))
+    parts = tuple(f"operations {a.wording} > {b.wording}" for a, b in pairwise(chain))
     if any(side(part) != wanted for part in parts):
         return None
     k = str(rng.randint(2, 5))
@@ -113,7 +114,8 @@ def draw(rng: random.Random, wanted: Side) -> Example | None:
     lines = [f"{step.gives} = {code}" for step, code in zip(chain[:-1], codes[:-1], strict=True)]
     body = "".join(f"    {line}\n" for line in [*lines, f"return {codes[-1]}"])
     checks = "".join(f"    assert candidate({given!r}) == {result!r}\n" for given, result in cases)
-    row = {"prompt": prompt, "entry_point": name, "canonical_solution": body, "test": f"def check(candidate):\n{checks}"}
+    test = f"def check(candidate):\n{checks}"
+    row = {"prompt": prompt, "entry_point": name, "canonical_solution": body, "test": test}
     return Example(row, "\n" + (head + body).replace("    ", "\t").rstrip("\n"), parts, wording)
 
 

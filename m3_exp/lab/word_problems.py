@@ -1,4 +1,4 @@
-"""Arithmetic word problems in GSM8K's schema: one or two steps, numbers up to a few hundred.
+"""Arithmetic word problems in GSM8K's schema: one or two steps, numbers up to about a hundred.
 
 The part of an example is its set of operands, whatever the story: 12 and 7 are added, subtracted and multiplied on one
 side only.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from m3_exp.lab.split import Example, Side, side
 
-_NAMES = ("Anna", "Ben", "Clara", "David", "Eva", "Felix", "Hanna", "Ivan", "Julia", "Leon", "Maria", "Noah", "Olga", "Paul")
+_NAMES = ("Anna", "Ben", "Clara", "David", "Eva", "Felix", "Hanna", "Ivan", "Julia", "Leon", "Maria", "Noah", "Olga")
 _THINGS = ("apples", "pens", "books", "stamps", "coins", "shells", "cards", "marbles", "eggs", "stones")
 
 _Steps = tuple[str, ...]
@@ -54,28 +54,28 @@ def _share(a: int, b: int) -> _Steps | None:
 
 
 _STORIES = (
-    Story("{A} has {a} {things} and buys {b} more. How many {things} does {A} have now?", ((11, 99), (11, 99)),
+    Story("{A} has {a} {things} and buys {b} more. How many {things} does {A} have now?", ((5, 45), (3, 40)),
           lambda a, b: (plus(a, b),)),
-    Story("{A} had {a} {things} and gave {b} of them to {B}. How many {things} are left?", ((30, 99), (11, 29)),
+    Story("{A} had {a} {things} and gave {b} of them to {B}. How many {things} are left?", ((20, 60), (3, 19)),
           lambda a, b: (minus(a, b),)),
-    Story("A box holds {a} {things}. How many {things} are in {b} boxes?", ((6, 29), (3, 9)),
+    Story("A box holds {a} {things}. How many {things} are in {b} boxes?", ((4, 15), (2, 9)),
           lambda a, b: (times(a, b),)),
     Story("{A} shares {a} {things} equally among {b} friends. How many {things} does each friend get?",
-          ((12, 90), (3, 9)), _share),
+          ((6, 60), (2, 9)), _share),
     Story("{A} has {a} {things}, finds {b} more and then loses {c}. How many {things} does {A} have now?",
-          ((11, 89), (11, 49), (3, 21)), lambda a, b, c: (plus(a, b), minus(a + b, c))),
+          ((5, 40), (3, 30), (2, 9)), lambda a, b, c: (plus(a, b), minus(a + b, c))),
     Story("{A} buys {b} bags with {a} {things} each and gives {c} {things} to {B}. How many {things} does {A} keep?",
-          ((6, 19), (3, 8), (3, 17)), lambda a, b, c: (times(a, b), minus(a * b, c))),
+          ((4, 12), (2, 6), (2, 9)), lambda a, b, c: (times(a, b), minus(a * b, c))),
     Story("{A} has {b} boxes with {a} {things} each and {c} single {things}. How many {things} are there in all?",
-          ((6, 19), (3, 8), (11, 39)), lambda a, b, c: (times(a, b), plus(a * b, c))),
+          ((4, 12), (2, 6), (3, 20)), lambda a, b, c: (times(a, b), plus(a * b, c))),
     Story("{A} has {a} {things}. {B} has {b} more than {A}. How many {things} do they have together?",
-          ((11, 79), (3, 29)), lambda a, b: (plus(a, b), plus(a, a + b))),
+          ((5, 40), (2, 15)), lambda a, b: (plus(a, b), plus(a, a + b))),
     Story("A ticket costs {a} coins. {A} buys {b} tickets and pays with {c} coins. How many coins does {A} get back?",
-          ((4, 15), (3, 6), (50, 99)), _spend),
+          ((3, 9), (2, 5), (20, 50)), _spend),
     Story("{A} is {a} years old and {B} is {b} times as old. How old will {B} be in {c} years?",
-          ((6, 19), (2, 4), (3, 19)), lambda a, b, c: (times(a, b), plus(a * b, c))),
+          ((5, 15), (2, 3), (2, 15)), lambda a, b, c: (times(a, b), plus(a * b, c))),
     Story("Of {a} children in a camp {b} are ill. The others form groups of {c}. How many groups are there?",
-          ((20, 79), (3, 19), (3, 6)), _groups),
+          ((12, 50), (2, 12), (2, 6)), _groups),
 )  # fmt: skip
 
 

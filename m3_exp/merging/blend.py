@@ -25,15 +25,13 @@ from m3_exp.types import Json, Recipe, Source
 BLOCK = 1 << 17  # elements: a few float32 blocks stay in a core's cache
 # Buffers that some checkpoints carry: copied, never merged.
 _BUFFER = re.compile(r"(^|\.)(rotary_emb\.inv_freq|masked_bias|position_ids)$")
-_VOCABULARY = re.compile(
-    r"(^|\.)(embed_tokens|lm_head|wte|embed_in|embed_out|word_embeddings)\.(weight|bias)$"
-)
+_VOCABULARY = re.compile(r"(^|\.)(embed_tokens|lm_head|wte|embed_in|embed_out|word_embeddings)\.(weight|bias)$")
 _MEAN_ROWS = 1024  # rows summed at once, in float64
 
 
 @dataclass(frozen=True)
 class Job:
-    """A recipe by content, and the opened models that it reads: the experts in its order, and its base if it needs it."""
+    """A recipe by content and the opened models it reads: the experts in its order, its base if it needs it."""
 
     recipe: Recipe
     experts: tuple[Model, ...]
@@ -82,7 +80,7 @@ class Job:
 
 
 def prepare(recipe: Recipe, store: Store) -> Job:
-    """Open a recipe's models and put it into its content form. The inputs' digests are taken here, NaN and Inf refused."""
+    """Open a recipe's models and put it into its content form; their digests are taken here, NaN and Inf refused."""
     models: dict[str, Model] = {}
 
     def content(source: Source) -> Source:
@@ -144,7 +142,7 @@ class Blender:
         names = [str(model.source) for model in job.experts]
         report: Json = {
             "touched_rows": job.touched(),
-            "copied": [name for model in job.models[:1] for name, e in model.tensors.items() if is_copied(name, e)],
+            "copied": [name for name, entry in self.layouts[index].items() if is_copied(name, entry)],
         }
         if job.recipe.sparsify:
             counts = [self._dropped[(model.digest, job.recipe.sparsify)] for model in job.experts]
@@ -187,12 +185,11 @@ class Blender:
     def aligned(self, model: Model, name: str, start: int, stop: int) -> torch.Tensor:
         """Return a float32 block; rows past a model's own vocabulary are the mean of its rows."""
         own = model.tensors[name].numel
-        block = model.read(name, start, min(stop, own)).to(torch.float32)
         if stop <= own:
-            return block
+            return model.read(name, start, stop).to(torch.float32)
         mean = self._mean_row(model, name)
-        positions = torch.arange(max(start, own), stop) % mean.numel()
-        return torch.cat([block, mean[positions]])
+        new = mean[torch.arange(max(start, own), stop) % mean.numel()]
+        return torch.cat([model.read(name, start, own).to(torch.float32), new]) if start < own else new
 
     def count_dropped(self, digest: str, sparsify: Any, dropped: int, total: int) -> None:
         with self._lock:

@@ -1,7 +1,8 @@
-"""The algebra of recipes: those that mean the same weights become equal, by names (`canonical`) or content (`recipe_key`).
+"""The algebra of recipes: those that mean the same weights become equal, by name (`canonical`) or by
+content (`recipe_key`).
 
-A linear method is theta_0 + sum of c_i delta_i, so that all of them without DARE meet in two forms: an average, where the
-base's share 1 - sum of c_i is 0, and task arithmetic with scaling 1 elsewhere.
+A linear method is theta_0 + sum of c_i delta_i, so that without DARE all of them meet in two forms: an average where
+the base's share 1 - sum of c_i is 0, and task arithmetic with scaling 1 elsewhere.
 """
 
 import math

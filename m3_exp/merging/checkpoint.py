@@ -149,7 +149,8 @@ def content_digest(tensors: "Mapping[str, tuple[str, list[int], str]]") -> str:
 
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:
     """Return the bytes of a contiguous tensor, not copied."""
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    data: memoryview = tensor.reshape(-1).view(torch.uint8).numpy().data
+    return data
 
 
 def is_finite(block: torch.Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Reading GGUF files of the llama architecture as Hugging Face tensors: names, shapes and head order as transformers has.
+"""Reading GGUF files of the llama architecture as Hugging Face tensors: names, shapes, head order as in transformers.
 
 Only the header is parsed (the format: ggml's docs/gguf.md); quantised rows are dequantised to float32 by slices.
 """
@@ -112,9 +112,9 @@ class GgufFile:
     def _heads(self, name: str) -> int:
         """Return the number of heads whose rows llama.cpp has interleaved in a tensor, 0 for none."""
         if name.endswith("self_attn.q_proj.weight"):
-            return int(self.metadata["llama.attention.head_count"])
+            return int(self.config["num_attention_heads"])
         if name.endswith("self_attn.k_proj.weight"):
-            return int(self.metadata.get("llama.attention.head_count_kv", self.metadata["llama.attention.head_count"]))
+            return int(self.config["num_key_value_heads"])
         return 0
 
     @cached_property
@@ -122,7 +122,7 @@ class GgufFile:
         """The Hugging Face configuration that the file's metadata amounts to."""
         data = {key.removeprefix("llama."): value for key, value in self.metadata.items()}
         rows, hidden = self.entries["model.embed_tokens.weight"].shape
-        heads = int(data["attention.head_count"])
+        heads: int = data["attention.head_count"]
         config: Json = {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
@@ -131,7 +131,7 @@ class GgufFile:
             "intermediate_size": int(data["feed_forward_length"]),
             "num_hidden_layers": int(data["block_count"]),
             "num_attention_heads": heads,
-            "num_key_value_heads": int(data.get("attention.head_count_kv", heads)),
+            "num_key_value_heads": data.get("attention.head_count_kv", heads),
             "head_dim": int(data.get("attention.key_length", hidden // heads)),
             "max_position_embeddings": int(data["context_length"]),
             "rms_norm_eps": _shortest(data["attention.layer_norm_rms_epsilon"]),
@@ -152,7 +152,8 @@ def _permuted(rows: np.ndarray[Any, Any], total: int, heads: int) -> np.ndarray[
     half = total // heads // 2
     head, rest = np.divmod(rows, 2 * half)
     side, position = np.divmod(rest, half)
-    return head * 2 * half + position * 2 + side
+    kept: np.ndarray[Any, Any] = head * 2 * half + position * 2 + side
+    return kept
 
 
 def _shortest(value: float) -> float:

@@ -1,4 +1,4 @@
-"""The loops that torch has no fast word for, compiled by numba and run without the GIL. Import this lazily: it takes 1 s."""
+"""The loops that torch has no fast word for, compiled by numba, run without the GIL. Import this lazily: 1 s."""
 
 from typing import Any
 
@@ -11,7 +11,9 @@ Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def drop(model: Floats, base: Floats, key: np.uint64, start: int, threshold: np.uint64, kept: np.float32, out: Floats) -> int:
+def drop(
+    model: Floats, base: Floats, key: np.uint64, start: int, threshold: np.uint64, kept: np.float32, out: Floats
+) -> int:
     """Write base + masked delta / kept to `out`; return how many were dropped.
 
     An element is dropped where the upper 32 bits of splitmix64(key, its index in the tensor) are below the threshold.
@@ -23,7 +25,7 @@ def drop(model: Floats, base: Floats, key: np.uint64, start: int, threshold: np.
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = (z ^ (z >> np.uint64(31))) >> np.uint64(32)
         gone = z < threshold
-        dropped += gone
+        dropped += 1 if gone else 0
         moved = base[i] + (model[i] - base[i]) / kept
         out[i] = base[i] if gone else moved
     return dropped

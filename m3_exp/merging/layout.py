@@ -191,4 +191,5 @@ class TorchFile:
         self.entries = {name: Entry(tuple(value.shape), value.dtype) for name, value in state.items()}
 
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
-        return self._flat[name][start:stop]
+        block: torch.Tensor = self._flat[name][start:stop]
+        return block

@@ -69,10 +69,9 @@ class LoraTensors:
         for target, (a, b) in adapter.products.items():
             made = (adapter.tensors.entries[b].shape[0], adapter.tensors.entries[a].shape[-1])
             if target not in base.entries or base.entries[target].shape != made:
-                there = base.entries[target].shape if target in base.entries else "no such tensor"
-                raise M3Error(
-                    f"{adapter.folder} changes {target} of shape {made}, {base_name} has {there}: it is for another base"
-                )
+                there = base.entries[target].shape if target in base.entries else "none"
+                both = f"{adapter.folder} changes {target} of shape {made}, {base_name} has {there}"
+                raise M3Error(f"{both}: it is for another base")
 
     @cached_property
     def entries(self) -> Mapping[str, Entry]:

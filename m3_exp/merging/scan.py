@@ -24,7 +24,7 @@ Deltas = Callable[[str, int, int, Sequence[str]], list[torch.Tensor]]
 
 @dataclass(frozen=True)
 class Cutoffs:
-    """What TIES asks of the whole model: each expert's cut-off and kept share, and the sign of all elected signs' sum."""
+    """What TIES asks of the whole model: each expert's cut-off and kept share; the sign of all elected signs' sum."""
 
     magnitudes: tuple[float, ...]
     kept: tuple[float, ...]

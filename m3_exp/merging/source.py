@@ -1,6 +1,6 @@
 """Where a model lies: reading what people write (`parse_source`) and finding it on disk (`locate`).
 
-    DIR | FILE.gguf | package:NAME/PATH | hub/id[@revision] | any of these + "+" + ADAPTER
+DIR | FILE.gguf | package:NAME/PATH | hub/id[@revision] | any of these + "+" + ADAPTER
 """
 
 import importlib.util

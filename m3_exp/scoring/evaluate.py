@@ -3,11 +3,11 @@
 import dataclasses
 import importlib
 import json
+import math
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.store import dumps, write_atomic
@@ -24,12 +24,11 @@ def load_evaluator(spec: EvaluatorSpec) -> Evaluator:
     try:
         kind = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise M3Error(f"evaluator {spec.name}: target={spec.target} cannot be imported ({error}); write module:Class") from None
+        raise M3Error(f"{spec.name}: target={spec.target} cannot be imported ({error}); write module:Class") from None
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise M3Error(f"evaluator {spec.name}: target={spec.target} is not a dataclass; see CONTRIBUTING.md")
     _check_settings(spec, kind)
-    evaluator: Evaluator = kind(**spec.settings)
-    return evaluator
+    return cast(Evaluator, kind(**spec.settings))
 
 
 def _check_settings(spec: EvaluatorSpec, kind: type) -> None:
@@ -46,11 +45,11 @@ def _check_value(what: str, value: object, hint: Any) -> None:
         choices = typing.get_args(hint)
         if value not in choices:
             raise M3Error(f"{what} is not known; allowed are {', '.join(map(str, choices))}")
-    elif hint is int and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+    elif hint is int and (type(value) is not int or value < 1):
         raise M3Error(f"{what} must be a whole number of at least 1")
-    elif hint is float and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf")):
+    elif hint is float and not (type(value) in (int, float) and 0 < cast(float, value) < math.inf):
         raise M3Error(f"{what} must be a number above 0")
-    elif hint in (str, bool) and not isinstance(value, hint):
+    elif hint in (str, bool) and type(value) is not hint:
         raise M3Error(f"{what} must be {'true or false' if hint is bool else 'a word'}")
 
 
@@ -109,19 +108,13 @@ def _scored(evaluator: Evaluator, problems: list[Problem], answers: list[Answer]
 # ---------------------------------------------------------------------------------------------------------- m3 score
 
 
-@dataclass(frozen=True)
-class ScoredFile:
-    """What `m3 score` found: the object it prints, each answer's score in the file's order, and the exit code."""
-
-    summary: Json
-    scores: tuple[Score, ...]
-    exit_code: int
-
-
-def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None) -> ScoredFile:
+def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None) -> tuple[Json, int]:
     """Score saved answers, lines of {"id", "text"}, with no model; `out` gets one JSON line for each of them.
 
-    Only the ids in the file count; a repeated id is another sample of that item. Exit code 1 if anything is unscored.
+    Only the ids in the file count; a repeated id is another sample of that item.
+
+    Returns:
+        What `m3 score` prints, and its exit code: 1 if anything is unscored, else 0.
 
     Raises:
         M3Error: the file, a line of it, an id or a setting is wrong, or the items are not to be had.
@@ -138,10 +131,10 @@ def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None) -> Scor
     present = [problems[key] for key in dict.fromkeys(answer.id for _, answer in answers)]
     scores, result = evaluate(evaluator, present, [answer for _, answer in answers])
     found = {(score.id, score.sample): score for score in scores}
-    ordered = tuple(found[answer.id, answer.sample] for _, answer in answers)
+    ordered = [found[answer.id, answer.sample] for _, answer in answers]
     if out is not None:
         write_atomic(out, "".join(_line(score) for score in ordered).encode())
-    return ScoredFile(_summary(spec, result), ordered, int(any(score.value is None for score in ordered)))
+    return _summary(spec, result), int(any(score.value is None for score in ordered))
 
 
 def read_answers(path: Path) -> list[tuple[int, Answer]]:
@@ -172,7 +165,7 @@ def _answer_line(path: Path, number: int, line: str) -> tuple[str, str]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
-        raise M3Error(f'{path}:{number} is not valid JSON; each line must be an object {{"id": ..., "text": ...}}') from None
+        raise M3Error(f'{path}:{number} is not valid JSON; each line must be {{"id": ..., "text": ...}}') from None
     if not isinstance(record, dict) or not isinstance(record.get("id"), str) or not isinstance(record.get("text"), str):
         raise M3Error(f'{path}:{number} must be an object with two strings, {{"id": ..., "text": ...}}')
     return record["id"], record["text"]

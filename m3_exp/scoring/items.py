@@ -63,7 +63,7 @@ def load(wanted: ItemSet, items: str) -> list[Problem]:
     if items == "lab" and not path.is_file():
         raise M3Error(f"items=lab: the lab has no {wanted.benchmark} items yet; use items=official or items=PATH")
     if not path.is_file():
-        raise M3Error(f"items={items} is not a file; allowed are official, lab or the path of a .json, .jsonl or .gz file")
+        raise M3Error(f"items={items} is not a file; allowed are official, lab, or a .json, .jsonl or .gz file")
     return to_problems(wanted, read_rows(path), str(path))
 
 
@@ -75,8 +75,8 @@ def _official(wanted: ItemSet) -> list[Problem]:
     source = _official_file(wanted)
     if source is None:
         raise M3Error(
-            f"the official {wanted.benchmark} items are not here: download {wanted.origin} ({wanted.rows} rows), put it at"
-            f" DIR/{wanted.file} and set M3_DATA=DIR; or use items=lab, or items=PATH"
+            f"the official {wanted.benchmark} items are not here: download {wanted.origin} ({wanted.rows} rows),"
+            f" put it at DIR/{wanted.file} and set M3_DATA=DIR; or use items=lab, or items=PATH"
         )
     problems = to_problems(wanted, read_rows(source), str(source))
     if content_digest(wanted, problems) != wanted.content:
@@ -125,7 +125,7 @@ def read_rows(path: Path) -> list[Row]:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         text = data.decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise M3Error(f"{path} cannot be read: {error}; give a .json or .jsonl file in UTF-8, or one of them as .gz") from None
+        raise M3Error(f"{path} cannot be read: {error}; give a .json or .jsonl file in UTF-8, or its .gz") from None
     if path.name.removesuffix(".gz").endswith(".json"):
         return _json_array(path, text)
     return [_json_object(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

@@ -9,111 +9,113 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from m3_exp.types import M3Error, Problem
 
 _MARKER = re.compile(r"^\s*(?:[-*•]|\(?\d+[.):])\s+", re.MULTILINE)
 
 
-def max_words(text: str, *, n: int) -> bool:
+def max_words(answer: str, *, n: int) -> bool:
     """At most n words."""
-    return 0 < len(text.split()) <= n
+    return 0 < len(answer.split()) <= n
 
 
-def min_words(text: str, *, n: int) -> bool:
+def min_words(answer: str, *, n: int) -> bool:
     """At least n words."""
-    return len(text.split()) >= n
+    return len(answer.split()) >= n
 
 
-def n_words(text: str, *, n: int) -> bool:
+def n_words(answer: str, *, n: int) -> bool:
     """Exactly n words."""
-    return len(text.split()) == n
+    return len(answer.split()) == n
 
 
-def n_sentences(text: str, *, n: int) -> bool:
-    """Exactly n sentences: parts that end in . ! or ? before blank space or the end."""
-    return len(re.findall(r"[^.!?\s][^.!?]*(?:[.!?]+(?=\s|$)|$)", text)) == n
+def n_sentences(answer: str, *, n: int) -> bool:
+    """Exactly n sentences: the parts between . ! or ? with blank space after it."""
+    return sum(bool(part) for part in re.split(r"(?<=[.!?])\s+", answer)) == n
 
 
-def n_lines(text: str, *, n: int) -> bool:
+def n_lines(answer: str, *, n: int) -> bool:
     """Exactly n lines that are not blank."""
-    return sum(bool(line.strip()) for line in text.splitlines()) == n
+    return sum(bool(line.strip()) for line in answer.splitlines()) == n
 
 
-def n_items(text: str, *, n: int) -> bool:
+def n_items(answer: str, *, n: int) -> bool:
     """Exactly n items: numbered or bulleted lines where there are any, else the parts between commas."""
-    marked = len(_MARKER.findall(text))
-    parts = [part for part in text.split(",") if part.strip()]
+    marked = len(_MARKER.findall(answer))
+    parts = [part for part in answer.split(",") if part.strip()]
     return (marked or len(parts)) == n
 
 
-def contains(text: str, *, text_: str) -> bool:
+def contains(answer: str, *, text: str) -> bool:
     """A given text occurs."""
-    return text_.lower() in text.lower()
+    return text.lower() in answer.lower()
 
 
-def excludes(text: str, *, text_: str) -> bool:
+def excludes(answer: str, *, text: str) -> bool:
     """A given text does not occur, in an answer that is not empty."""
-    return bool(text) and text_.lower() not in text.lower()
+    return bool(answer) and text.lower() not in answer.lower()
 
 
-def starts_with(text: str, *, text_: str) -> bool:
+def starts_with(answer: str, *, text: str) -> bool:
     """The answer starts with a given text."""
-    return text.lower().startswith(text_.lower())
+    return answer.lower().startswith(text.lower())
 
 
-def ends_with(text: str, *, text_: str) -> bool:
+def ends_with(answer: str, *, text: str) -> bool:
     """The answer ends with a given text."""
-    return text.lower().endswith(text_.lower())
+    return answer.lower().endswith(text.lower())
 
 
-def occurs(text: str, *, text_: str, n: int) -> bool:
+def occurs(answer: str, *, text: str, n: int) -> bool:
     """A given text occurs exactly n times."""
-    return text.lower().count(text_.lower()) == n
+    return answer.lower().count(text.lower()) == n
 
 
-def equals(text: str, *, text_: str) -> bool:
+def equals(answer: str, *, text: str) -> bool:
     """The answer is a given text."""
-    return text == text_
+    return answer == text
 
 
-def uppercase(text: str) -> bool:
+def uppercase(answer: str) -> bool:
     """All letters are capitals, and there is at least one."""
-    return text.isupper()
+    return answer.isupper()
 
 
-def lowercase(text: str) -> bool:
+def lowercase(answer: str) -> bool:
     """No letter is a capital, and there is at least one."""
-    return text.islower()
+    return answer.islower()
 
 
-def no_commas(text: str) -> bool:
+def no_commas(answer: str) -> bool:
     """There is no comma, in an answer that is not empty."""
-    return bool(text) and "," not in text
+    return bool(answer) and "," not in answer
 
 
-def json_keys(text: str, *, keys: Sequence[str]) -> bool:
+def json_keys(answer: str, *, keys: list[str]) -> bool:
     """The answer is a JSON object with exactly these keys."""
     try:
-        value = json.loads(text)
+        value = json.loads(answer)
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and sorted(value) == sorted(keys)
 
 
-RULES: Mapping[str, Callable[..., bool]] = {
-    rule.__name__: rule
-    for rule in (
-        max_words, min_words, n_words, n_sentences, n_lines, n_items, contains, excludes, starts_with, ends_with,
-        occurs, equals, uppercase, lowercase, no_commas, json_keys,
-    )  # fmt: skip
-}
+_FUNCTIONS: tuple[Callable[..., bool], ...] = (
+    *(max_words, min_words, n_words, n_sentences, n_lines, n_items, contains, excludes, starts_with, ends_with),
+    *(occurs, equals, uppercase, lowercase, no_commas, json_keys),
+)
+RULES: Mapping[str, Callable[..., bool]] = {function.__name__: function for function in _FUNCTIONS}
 
 
 def broken(text: str, rules: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the rules that an answer does not fulfil, written as in {"rule": ...}; an empty list is a success."""
-    return [json.dumps(rule) for rule in rules if not _bound(rule)(text.strip())]
+    """Return the rules that an answer does not fulfil, each as its JSON; an empty list is a success."""
+    return [json.dumps(rule, ensure_ascii=False) for rule in rules if not _fulfilled(text.strip(), rule)]
+
+
+def _fulfilled(answer: str, rule: Mapping[str, Any]) -> bool:
+    return RULES[rule["rule"]](answer, **{key: value for key, value in rule.items() if key != "rule"})
 
 
 def check(problem: Problem) -> None:
@@ -135,20 +137,9 @@ def check(problem: Problem) -> None:
 def _check_rule(item: str, rule: object) -> None:
     if not isinstance(rule, dict) or rule.get("rule") not in RULES:
         raise M3Error(f"item {item}: {json.dumps(rule)} is not a rule; there are {', '.join(sorted(RULES))}")
-    function = RULES[rule["rule"]]
-    wanted = {p.name.rstrip("_"): p.annotation for p in inspect.signature(function).parameters.values()}
-    del wanted[next(iter(inspect.signature(function).parameters))]
+    parameters = inspect.signature(RULES[rule["rule"]]).parameters.values()
+    wanted = {p.name: get_origin(p.annotation) or p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
     given = {key: value for key, value in rule.items() if key != "rule"}
-    kinds = {int: int, str: str}
-    if given.keys() != wanted.keys() or any(
-        not isinstance(value, kinds.get(wanted[key], list)) for key, value in given.items()
-    ):
-        named = ", ".join(f"{key}: {getattr(kind, '__name__', 'list')}" for key, kind in wanted.items()) or "no arguments"
-        raise M3Error(f"item {item}: {json.dumps(rule)} does not fit the rule, which takes {named}")
-
-
-def _bound(rule: Mapping[str, Any]) -> Callable[[str], bool]:
-    given = {key: value for key, value in rule.items() if key != "rule"}
-    if "text" in given:
-        given["text_"] = given.pop("text")
-    return lambda text: RULES[rule["rule"]](text, **given)
+    if given.keys() != wanted.keys() or any(type(given[key]) is not kind for key, kind in wanted.items()):
+        named = ", ".join(f"{key} ({kind.__name__})" for key, kind in wanted.items()) or "no arguments"
+        raise M3Error(f"item {item}: {json.dumps(rule)} does not fit the rule {rule['rule']}, which takes {named}")

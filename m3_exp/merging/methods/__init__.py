@@ -9,7 +9,7 @@ block or the whole-model thresholds (`merging.scan`). Keyword-only arguments are
 say about its algebra, for `merging.canonical`:
 
     coefficients(n, weights, **hyperparameters)   of a linear method: each delta's share
-    proportions(n, weights)   where only the proportions of weights count, and an expert that is the base changes nothing
+    proportions(n, weights)   where weights count by their proportions, and an expert that is the base changes nothing
     LIMITS = {name: (low, high)}   of a hyper-parameter: low < value <= high
 """
 

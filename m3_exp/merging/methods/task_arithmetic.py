@@ -1,4 +1,4 @@
-"""Task arithmetic (arXiv 2212.04089): theta_0 + s sum of w_i (theta_i - theta_0); plain w = 1, so M3's is equation 5."""
+"""Task arithmetic (arXiv 2212.04089): theta_0 + s sum of w_i (theta_i - theta_0); plain is w = 1."""
 
 from collections.abc import Sequence
 

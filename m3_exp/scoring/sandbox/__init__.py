@@ -9,3 +9,17 @@
 box.py, codec.py and lockdown.py are started by a bare interpreter: they import nothing but the standard library and
 one another. docs/benchmarks.md, "The sandbox", says what is covered and what is not.
 """
+
+
+def probe() -> dict[str, str | None]:
+    """Run every driver; return what is wrong with each, or None where it works."""
+    from m3_exp.scoring.sandbox import judge
+
+    return judge.probe()
+
+
+def level() -> str | None:
+    """Return the name of the driver that will be used, or None where none works."""
+    from m3_exp.scoring.sandbox import judge
+
+    return next((name for name, reason in judge.probe().items() if reason is None), None)

@@ -7,8 +7,6 @@ line; the candidate closes its before the model's program begins.
 """
 
 import builtins
-import contextlib
-import importlib
 import json
 import os
 import sys
@@ -26,10 +24,12 @@ def main(role: str, channel: int, report: int, *, landlock: bool) -> None:
     """Be a box: `role` is candidate or grader, `channel` leads to the other one, `report` to the judge."""
     job = json.loads(sys.stdin.buffer.read())
     for name in _PRELOADED:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+        try:
+            __import__(name)
+        except ImportError:
+            continue
     try:
-        lockdown.lock(lockdown.Quota(job["cpu_seconds"], job["memory"]), landlock=landlock)
+        lockdown.lock(cpu_seconds=job["cpu_seconds"], memory=job["memory"], landlock=landlock)
     except (lockdown.LockdownError, OSError, ValueError) as error:
         _write(report, {"error": str(error)})
         return
@@ -86,11 +86,14 @@ def _reply(names: Mapping[str, Any], entry_point: str, failure: BaseException | 
     try:
         if failure is not None:
             raise failure
+        if entry_point not in names:
+            raise NameError(f"the program defines no {entry_point}")
         positional, keywords = call
         return codec.dumps(("value", names[entry_point](*positional, **keywords)))
     except BaseException as error:  # the program's own errors, whatever they are, are its answer
-        kind = type(error).__name__ if type(error).__module__ == "builtins" else "RuntimeError"
-        return codec.dumps(("raised", kind, _describe(error)))
+        known = type(error).__module__ == "builtins"
+        text = error.args[0] if known and len(error.args) == 1 else str(error) if known else _describe(error)
+        return codec.dumps(("raised", type(error).__name__ if known else "RuntimeError", str(text)[:_REASON_LENGTH]))
 
 
 # ------------------------------------------------------------------------------------------------------------ grader

@@ -8,10 +8,8 @@ A frame is four bytes of length (big endian) and that many bytes of JSON.
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 MAX_FRAME = 16 << 20
@@ -23,11 +21,14 @@ class CodecError(Exception):
     """A value that may not cross, or bytes that are not one."""
 
 
-@dataclass(frozen=True, eq=False)
 class Opaque:
     """A value of some other type in the candidate, of which only the type's name crosses."""
 
-    type_name: str
+    def __init__(self, type_name: str) -> None:
+        self.type_name = type_name
+
+    def __repr__(self) -> str:
+        return f"<{self.type_name}>"
 
 
 def dumps(value: object) -> bytes:
@@ -88,6 +89,9 @@ def _pack(value: Any, depth: int) -> Any:
     for kind, pack in _PACKERS:
         if isinstance(value, kind):
             return pack(value, depth + 1)
+    for module, name in (("fractions", "Fraction"), ("decimal", "Decimal")):
+        if isinstance(value, getattr(sys.modules.get(module), name, ())):
+            return [name.lower(), str(value)]
     return ["opaque", str.__str__(type(value).__name__)[:80]]
 
 
@@ -122,8 +126,6 @@ _PACKERS: tuple[tuple[type, Callable[[Any, int], Any]], ...] = (
     (dict, _pack_dict),
     (set, lambda value, depth: ["set", _pack_all(set.__iter__(value), depth)]),
     (frozenset, lambda value, depth: ["frozenset", _pack_all(frozenset.__iter__(value), depth)]),
-    (Fraction, lambda value, depth: ["fraction", _pack_all((value.numerator, value.denominator), depth)]),
-    (Decimal, lambda value, _: ["decimal", str(value)]),
 )
 
 
@@ -154,6 +156,19 @@ def _unpack_int(text: str, _: int) -> int:
     return int(text, 16)
 
 
+def _unpack_fraction(text: str, _: int) -> Any:
+    from fractions import Fraction
+
+    numerator, _slash, denominator = text.partition("/")
+    return Fraction(int(numerator), int(denominator or "1"))
+
+
+def _unpack_decimal(text: str, _: int) -> Any:
+    from decimal import Decimal
+
+    return Decimal(text)
+
+
 _UNPACKERS: dict[str, tuple[type, Callable[[Any, int], Any]]] = {
     "int": (str, _unpack_int),
     "float": (str, lambda text, _: float(text)),
@@ -164,7 +179,7 @@ _UNPACKERS: dict[str, tuple[type, Callable[[Any, int], Any]]] = {
     "dict": (list, _unpack_dict),
     "set": (list, lambda values, depth: set(_unpack_all(values, depth))),
     "frozenset": (list, lambda values, depth: frozenset(_unpack_all(values, depth))),
-    "fraction": (list, lambda values, depth: Fraction(*_unpack_all(values, depth))),
-    "decimal": (str, lambda text, _: Decimal(text)),
+    "fraction": (str, _unpack_fraction),
+    "decimal": (str, _unpack_decimal),
     "opaque": (str, lambda text, _: Opaque(text)),
 }

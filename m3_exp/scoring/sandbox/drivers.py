@@ -15,7 +15,10 @@ from pathlib import Path
 
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}  # all that a box knows of the environment
 _FLAGS = ("-s", "-S", "-B", "-P")
-_START = "import sys; sys.path.insert(0, {folder!r}); from sandbox.box import main; main({role!r}, {channel}, {report}, landlock={landlock})"
+_START = (
+    "import sys; sys.path.insert(0, {folder!r}); from sandbox.box import main;"
+    " main({role!r}, {channel}, {report}, landlock={landlock})"
+)
 _PACKAGE = Path(__file__).resolve().parent  # the folder called sandbox
 _INSIDE = "/opt/python"
 

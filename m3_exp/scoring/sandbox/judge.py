@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -85,9 +85,11 @@ def probe():
     attempt("run", lambda: subprocess.run(["/bin/true"], check=True))
     return done
 """
+_DRIVERS = {"bubblewrap": drivers.bubblewrap, "landlock": drivers.landlock}
 _GOOD = Task((Program("paper", "def double(x):\n    return 2 * x\n"),), "double", "", "assert double(21) == 42\n")
 _BAD = Task((Program("paper", "def double(x):\n    return 3 * x\n"),), "double", "", "assert double(21) == 42\n")
 _CONTAINED = Task((Program("paper", _PROBE),), "probe", "", "done = probe()\nassert done == [], done\n")
+_CANARIES = (("right", _GOOD, "passed"), ("wrong", _BAD, "failed"), ("escape", _CONTAINED, "passed"))
 
 
 def judge(tasks: Sequence[Task], limits: Limits | None = None, driver: Driver | None = None) -> list[Verdict]:
@@ -111,21 +113,24 @@ def judge(tasks: Sequence[Task], limits: Limits | None = None, driver: Driver | 
 
 
 @functools.cache
+def probe() -> dict[str, str | None]:
+    """Run each driver's canaries, once a process; return what is wrong with it, or None, the preferred driver first."""
+    made = {name: make() for name, make in _DRIVERS.items()}
+    return {name: "not installed" if driver is None else _sickness(driver) for name, driver in made.items()}
+
+
 def working_driver() -> Driver:
     """Return the first driver that, when run, contains a program and judges a right and a wrong one rightly.
 
     Raises:
         M3Error: none does; each one's reason is named.
     """
-    reasons = []
-    for name, make in (("bubblewrap", drivers.bubblewrap), ("landlock", drivers.landlock)):
-        driver = make()
-        reason = "not installed" if driver is None else _sickness(driver)
-        if driver is not None and reason is None:
+    for name, reason in probe().items():
+        if reason is None and (driver := _DRIVERS[name]()) is not None:
             return driver
-        reasons.append(f"{name}: {reason}")
     raise M3Error(
-        f"model-written programs cannot be contained here ({'; '.join(reasons)}): install bubblewrap where user"
+        "model-written programs cannot be contained here"
+        f" ({'; '.join(f'{name}: {reason}' for name, reason in probe().items())}): install bubblewrap where user"
         " namespaces are allowed, or use Linux 5.13 or later with Landlock"
     )
 
@@ -133,7 +138,7 @@ def working_driver() -> Driver:
 def _sickness(driver: Driver) -> str | None:
     """Run the canaries; return what is wrong with a driver, or None."""
     limits = Limits(cpu_seconds=5, wall_seconds=60)
-    for name, task, expected in (("right", _GOOD, "passed"), ("wrong", _BAD, "failed"), ("escape", _CONTAINED, "passed")):
+    for name, task, expected in _CANARIES:
         outcome = _run(task, limits, driver)
         if outcome.kind != expected:
             return f"the {name} canary came out as {outcome.kind} ({outcome.reason})"

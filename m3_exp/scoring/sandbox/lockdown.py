@@ -9,12 +9,9 @@ Kernel interfaces: Documentation/userspace-api/{landlock,seccomp_filter}.rst.
 
 import ctypes
 import os
-import platform
 import resource
 import struct
-import sysconfig
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
@@ -25,16 +22,10 @@ class LockdownError(Exception):
     """This kernel or machine lacks one of the means; nothing foreign may run."""
 
 
-@dataclass(frozen=True)
-class Quota:
-    """What a box may use: whole CPU seconds, and bytes of address space."""
+def lock(*, cpu_seconds: int, memory: int, landlock: bool) -> None:
+    """Give everything up but whole CPU seconds and bytes of address space.
 
-    cpu_seconds: int
-    memory: int
-
-
-def lock(quota: Quota, *, landlock: bool) -> None:
-    """Give everything up. `landlock=False` where namespaces hide the files already.
+    `landlock=False` where namespaces hide the files already.
 
     Raises:
         LockdownError: one of the means is not to be had here.
@@ -43,8 +34,8 @@ def lock(quota: Quota, *, landlock: bool) -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     for name, soft, hard in (
-        ("RLIMIT_CPU", quota.cpu_seconds, quota.cpu_seconds + 1),  # SIGXCPU, then SIGKILL for those who ignore it
-        ("RLIMIT_AS", quota.memory, quota.memory),
+        ("RLIMIT_CPU", cpu_seconds, cpu_seconds + 1),  # SIGXCPU, then SIGKILL for those who ignore it
+        ("RLIMIT_AS", memory, memory),
         ("RLIMIT_FSIZE", 0, 0),
         ("RLIMIT_NOFILE", 64, 64),
         ("RLIMIT_CORE", 0, 0),
@@ -68,7 +59,7 @@ _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 
 def _readable() -> Iterator[tuple[str, int]]:
     """Give the paths that may be read: the standard library, without the packages installed inside its folder."""
-    library = sysconfig.get_path("stdlib")
+    library = os.path.dirname(os.__file__)
     yield library, _READ_DIR
     for entry in os.scandir(library):
         if entry.name not in ("site-packages", "dist-packages"):
@@ -134,7 +125,7 @@ _Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, c
 
 
 def _filter_calls() -> None:
-    machine = platform.machine()
+    machine = os.uname().machine
     if machine not in _MACHINES:
         raise LockdownError(f"the table of system calls knows {', '.join(_MACHINES)}, not {machine}")
     program = b"".join(struct.pack("=HBBI", *instruction) for instruction in _program(*_MACHINES[machine]))

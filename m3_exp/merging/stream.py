@@ -1,0 +1,103 @@
+"""The merged model as a stream of tensors, and everything else that callers of this package need.
+
+    to a model:     s = stream(recipe, store); model.load_weights(s); s.digest, s.report
+    to disk:        write([recipe, ...], [directory, ...], store, tokenizer=source)
+    before:         check(recipe, store), check_params(method, params), forecast(recipe, store)
+
+Memory is bounded: blocks of fixed size, and at most a window of finished tensors. No byte depends on block or threads.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from blake3 import blake3
+
+from m3_exp.merging.blend import BLOCK, Blender, thread_pool
+from m3_exp.merging.check import Forecast, check, forecast
+from m3_exp.merging.checkpoint import content_digest, is_finite, tensor_bytes
+from m3_exp.merging.layout import CODES, Entry
+from m3_exp.merging.methods import check_params
+from m3_exp.merging.scan import blocks
+from m3_exp.merging.write import Written, overflow, write
+from m3_exp.store import Store
+from m3_exp.types import Json, Recipe
+
+__all__ = ["Forecast", "Stream", "Written", "check", "check_params", "forecast", "stream", "write"]
+
+_WINDOW = 128 << 20  # bytes of tensors computed ahead of the reader
+_Pending = tuple[str, torch.Tensor, list["Future[None]"]]
+
+
+def stream(recipe: Recipe, store: Store, *, threads: int | None = None, block: int = BLOCK) -> "Stream":
+    """Merge a recipe as an iterable of (name, tensor): all by name, in the recipe's dtype, a tied head left out.
+
+    Raises:
+        M3Error: the recipe is refused (see `check`), here and not while iterating; only NaN or Inf in the output
+            (float16 overflow) comes up later.
+    """
+    return Stream(recipe, store, threads, block)
+
+
+class Stream:
+    """One pass over the inputs. `digest` and `report` are there when it is exhausted; iterate once."""
+
+    def __init__(self, recipe: Recipe, store: Store, threads: int | None, block: int) -> None:
+        self._started = time.monotonic()
+        self.job = check(recipe, store)
+        self._store, self._threads, self._block = store, threads, block
+        self._digests: dict[str, tuple[str, list[int], str]] = {}
+        self._report: Json | None = None
+
+    @property
+    def digest(self) -> str:
+        """The weights digest: equal to that of the same weights on disk."""
+        self._require_end()
+        return content_digest(self._digests)
+
+    @property
+    def report(self) -> Json:
+        """Touched vocabulary rows, copied tensors, measured DARE and TIES shares, seconds."""
+        self._require_end()
+        return dict(self._report or {})
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        with thread_pool(self._threads) as pool:
+            blender = Blender([self.job], self._store, pool, self._block)
+            waiting: deque[_Pending] = deque()
+            held = 0
+            for name, entry in blender.layouts[0].items():
+                waiting.append(self._start(blender, pool, name, entry))
+                held += entry.nbytes
+                while held > _WINDOW:
+                    held -= waiting[0][1].nbytes
+                    yield self._finish(waiting.popleft())
+            while waiting:
+                yield self._finish(waiting.popleft())
+            self._report = {**blender.report(0), "seconds": time.monotonic() - self._started}
+
+    def _start(self, blender: Blender, pool: ThreadPoolExecutor, name: str, entry: Entry) -> _Pending:
+        out = torch.empty(entry.shape, dtype=entry.dtype)
+        flat = out.view(-1)
+
+        def fill(start: int, stop: int) -> None:
+            (made,) = blender.blend(name, start, stop)
+            if made is not None:
+                flat[start:stop] = made
+
+        return name, out, [pool.submit(fill, *limits) for limits in blocks(entry.numel, self._block)]
+
+    def _finish(self, pending: _Pending) -> tuple[str, torch.Tensor]:
+        name, out, futures = pending
+        for future in futures:
+            future.result()
+        if not is_finite(out):
+            raise overflow(name, self.job.recipe.dtype)
+        self._digests[name] = (CODES[out.dtype], list(out.shape), blake3(tensor_bytes(out)).hexdigest())
+        return name, out
+
+    def _require_end(self) -> None:
+        if self._report is None:
+            raise RuntimeError("a stream has its digest and report only when it was read to its end")

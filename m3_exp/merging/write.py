@@ -1,0 +1,271 @@
+"""Writing merged models: several recipes in one pass over their inputs, each straight into its final shards.
+
+A directory appears under its name only when it is complete and synced (`store.publish_directory`), and is never changed
+afterwards: its files are read-only. `recipe.json` in it says what it was made from.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from blake3 import blake3
+
+from m3_exp.merging.blend import BLOCK, Blender, Job, is_vocabulary, thread_pool
+from m3_exp.merging.canonical import recipe_key
+from m3_exp.merging.check import check, check_same_architecture
+from m3_exp.merging.checkpoint import content_digest, is_finite, resolve, tensor_bytes
+from m3_exp.merging.layout import CODES, Entry, open_directory
+from m3_exp.merging.scan import blocks
+from m3_exp.merging.tokenizer import TOKENIZER, read_config, tokenizer_directory, write_json
+from m3_exp.store import Store, publish_directory
+from m3_exp.types import Json, M3Error, Recipe, Source, plain
+
+SHARD_BYTES = 5_000_000_000
+_SPARE = 64 << 20  # bytes that must stay free on a disk
+_PACKAGES = ("m3_exp", "torch", "numpy", "numba", "safetensors")
+
+
+@dataclass(frozen=True)
+class Written:
+    """One published checkpoint: where it lies, its weights digest, its recipe's key, and what the merge reported."""
+
+    path: Path
+    digest: str
+    key: str
+    report: Json
+
+
+def write(
+    recipes: Sequence[Recipe],
+    outs: Sequence[Path],
+    store: Store,
+    tokenizer: Source,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    threads: int | None = None,
+    block: int = BLOCK,
+) -> list[Written]:
+    """Merge recipes into directories, all in one pass; `tokenizer` says whose config, tokenizer and template go along.
+
+    Raises:
+        M3Error: an `out` is not empty, a recipe is refused, the disk is too small, or the output would hold NaN or Inf;
+            nothing is left behind.
+    """
+    _check_outs(outs)
+    jobs = [check(recipe, store) for recipe in recipes]
+    folder = tokenizer_directory(tokenizer, store)
+    for job in jobs:
+        check_same_architecture(
+            read_config(folder), job.experts[0].config, (str(tokenizer), str(job.experts[0].source))
+        )
+    plans = [_shards(job.layout(), shard_bytes) for job in jobs]
+    _check_disk(outs, plans)
+    keys = [recipe_key(recipe, store) for recipe in recipes]
+    with contextlib.ExitStack() as stack:
+        temporary = [stack.enter_context(publish_directory(out)) for out in outs]
+        with thread_pool(threads) as pool:
+            blender = Blender(jobs, store, pool, block)
+            digests = _pour(blender, pool, temporary, plans, block)
+        written = []
+        for i, (recipe, out) in enumerate(zip(recipes, outs, strict=True)):
+            digest, report = content_digest(digests[i]), blender.report(i)
+            _describe(temporary[i], folder, jobs[i], plans[i])
+            _write_recipe(
+                temporary[i], recipe, tokenizer, jobs[i], {"key": keys[i], "digest": digest, "report": report}
+            )
+            _verify(temporary[i], jobs[i])
+            written.append(Written(out, digest, keys[i], report))
+    return written
+
+
+def overflow(name: str, dtype: str) -> M3Error:
+    """Return the refusal of an output that is not finite."""
+    return M3Error(
+        f"the merged {name} holds NaN or Inf in {dtype}: its values do not fit; write bfloat16 or float32 (dtype=...)"
+    )
+
+
+# -------------------------------------------------------------------------------------------------- before the work
+
+
+def _check_outs(outs: Sequence[Path]) -> None:
+    if len(set(outs)) != len(outs):
+        raise M3Error(f"out names {len(outs)} directories, some of them twice: give each recipe its own")
+    for out in outs:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise M3Error(f"out={out} exists already and is not empty: give a new directory, or remove it first")
+
+
+def _check_disk(outs: Sequence[Path], plans: "Sequence[list[Shard]]") -> None:
+    needed: dict[int, int] = {}
+    places: dict[int, Path] = {}
+    for out, shards in zip(outs, plans, strict=True):
+        place = next(parent for parent in out.absolute().parents if parent.exists())
+        device = place.stat().st_dev
+        places[device] = place
+        needed[device] = needed.get(device, 0) + sum(shard.size for shard in shards)
+    for device, size in needed.items():
+        free = shutil.disk_usage(places[device]).free
+        if size + _SPARE > free:
+            raise M3Error(
+                f"the output takes {size / 1e9:.2f} GB, {places[device]} has {free / 1e9:.2f} GB free: "
+                "make room, or give out=DIR on another disk"
+            )
+
+
+# -------------------------------------------------------------------------------------------------------- the shards
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One safetensors file to be: its header, the offset of each tensor in it, and its size in bytes."""
+
+    name: str
+    header: bytes
+    offsets: Mapping[str, int]
+    size: int
+
+
+def _shards(layout: Mapping[str, Entry], limit: int) -> list[Shard]:
+    """Deal tensors, by name, into files of at most `limit` bytes (a larger tensor gets its own)."""
+    groups: list[list[str]] = [[]]
+    filled = 0
+    for name, entry in layout.items():
+        if groups[-1] and filled + entry.nbytes > limit:
+            groups.append([])
+            filled = 0
+        groups[-1].append(name)
+        filled += entry.nbytes
+    count = len(groups)
+    names = (
+        [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
+        if count > 1
+        else ["model.safetensors"]
+    )
+    return [_shard(file, group, layout) for file, group in zip(names, groups, strict=True)]
+
+
+def _shard(file: str, names: list[str], layout: Mapping[str, Entry]) -> Shard:
+    ordered = sorted(names, key=lambda name: (-layout[name].dtype.itemsize, name))  # keeps every offset aligned
+    header: Json = {"__metadata__": {"format": "pt"}}
+    offsets, end = {}, 0
+    for name in ordered:
+        entry = layout[name]
+        offsets[name] = end
+        end += entry.nbytes
+        header[name] = {"dtype": CODES[entry.dtype], "shape": list(entry.shape), "data_offsets": [offsets[name], end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    head = len(text).to_bytes(8, "little") + text
+    return Shard(file, head, {name: len(head) + at for name, at in offsets.items()}, len(head) + end)
+
+
+@contextlib.contextmanager
+def _created(folder: Path, shards: Sequence[Shard]) -> Iterator[dict[str, tuple[int, int]]]:
+    """Create the files of one output at full size; give each tensor's (descriptor, offset)."""
+    places: dict[str, tuple[int, int]] = {}
+    with contextlib.ExitStack() as stack:
+        for shard in shards:
+            descriptor = os.open(folder / shard.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            stack.callback(os.close, descriptor)
+            os.posix_fallocate(descriptor, 0, shard.size)
+            _put(descriptor, memoryview(shard.header), 0)
+            places.update({name: (descriptor, offset) for name, offset in shard.offsets.items()})
+        yield places
+
+
+def _put(descriptor: int, data: memoryview, offset: int) -> None:
+    while data:
+        done = os.pwrite(descriptor, data, offset)
+        data, offset = data[done:], offset + done
+
+
+def _pour(
+    blender: Blender, pool: ThreadPoolExecutor, folders: Sequence[Path], plans: Sequence[list[Shard]], block: int
+) -> list[dict[str, tuple[str, list[int], str]]]:
+    """Compute every tensor of every job, each by one thread, into its place; return the digests."""
+    digests: list[dict[str, tuple[str, list[int], str]]] = [{} for _ in blender.jobs]
+
+    def one(name: str, places: Sequence[dict[str, tuple[int, int]]]) -> None:
+        entries = [layout.get(name) for layout in blender.layouts]
+        hashers = [blake3() for _ in entries]
+        for start, stop in blocks(max(entry.numel for entry in entries if entry), block):
+            for i, made in enumerate(blender.blend(name, start, stop)):
+                if made is None:
+                    continue
+                if not is_finite(made):
+                    raise overflow(name, blender.jobs[i].recipe.dtype)
+                data = tensor_bytes(made)
+                hashers[i].update(data)
+                descriptor, offset = places[i][name]
+                _put(descriptor, data, offset + start * made.dtype.itemsize)
+        for i, entry in enumerate(entries):
+            if entry is not None:
+                digests[i][name] = (CODES[entry.dtype], list(entry.shape), hashers[i].hexdigest())
+
+    try:
+        with contextlib.ExitStack() as stack:
+            pairs = zip(folders, plans, strict=True)
+            places = [stack.enter_context(_created(folder, shards)) for folder, shards in pairs]
+            futures = [pool.submit(one, name, places) for name in blender.names]
+            try:
+                for future in futures:
+                    future.result()
+            finally:
+                for future in futures:
+                    future.cancel()
+                pool.shutdown()
+    except OSError as error:
+        raise M3Error(
+            f"out={folders[0].parent}: cannot write the merged model ({error.strerror}): make room"
+        ) from error
+    return digests
+
+
+# ------------------------------------------------------------------------------------------------- beside the shards
+
+
+def _describe(out: Path, folder: Path, job: Job, shards: Sequence[Shard]) -> None:
+    """Put the index, configuration, tokenizer and template beside the shards."""
+    if len(shards) > 1:
+        weight_map = {name: shard.name for shard in shards for name in shard.offsets}
+        total = sum(entry.nbytes for entry in job.layout().values())
+        write_json(out / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
+    config = read_config(folder)
+    for key in ("_name_or_path", "auto_map", "quantization_config"):
+        config.pop(key, None)
+    rows = [entry.shape[0] for name, entry in job.layout().items() if is_vocabulary(name)]
+    config.update(torch_dtype=job.recipe.dtype, dtype=job.recipe.dtype, tie_word_embeddings=job.tied)
+    if rows:
+        config["vocab_size"] = max(rows)
+    write_json(out / "config.json", config)
+    for name in ("generation_config.json", *TOKENIZER):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, out / name)
+
+
+def _write_recipe(out: Path, recipe: Recipe, tokenizer: Source, job: Job, made: Json) -> None:
+    resolved = replace(recipe, base=resolve(recipe.base), experts=tuple(resolve(expert) for expert in recipe.experts))
+    inputs = {str(model.source): model.digest for model in job.models}
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    record = {"recipe": plain(resolved), "tokenizer": str(tokenizer), "inputs": inputs, "versions": versions, **made}
+    write_json(out / "recipe.json", record)
+
+
+def _verify(out: Path, job: Job) -> None:
+    """Read the headers back with our own reader, and make every file read-only."""
+    found, wanted = open_directory(out).entries, job.layout()
+    if found != wanted:
+        raise RuntimeError(f"{out}: what was written does not read back: {set(found) ^ set(wanted)}")
+    for path in sorted(out.iterdir()):
+        path.chmod(0o444)

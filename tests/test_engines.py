@@ -1,0 +1,384 @@
+"""The engines as they are used: real vLLM and real transformers, tiny models, each test against a plain reference.
+
+One engine of each kind serves most tests (starting one takes seconds); the vLLM parts start three engines in all.
+"""
+
+import dataclasses
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_models import AVERAGE, END, continued, mixed, write_model
+
+from m3_exp.engines.protocol import EngineDied
+from m3_exp.store import Store
+from m3_exp.types import Answer, EngineSettings, M3Error, Prompt, Recipe, Sampling, Source
+
+pytestmark = pytest.mark.engine
+
+ROOT = Path(__file__).resolve().parent.parent
+TOKENS = 24
+SAMPLING = Sampling(max_tokens=TOKENS)
+PROMPTS = [Prompt(str(i), tuple(range(5 + i, 25 + 2 * i))) for i in range(6)]
+
+
+@dataclass
+class World:
+    """An engine, and the models on disk that it can hold."""
+
+    engine: Any
+    store: Store
+    folder: Path
+    tied: bool
+
+    def source(self, name: str) -> Source:
+        return Source(str(self.folder / name))
+
+    def load(self, *names: str, shares: tuple[float, ...] = (1.0,)) -> str:
+        """Load the weighted average of some models; one alone is itself."""
+        digest: str = self.engine.load(self.recipe(*names, shares=shares)).digest
+        return digest
+
+    def recipe(self, *names: str, shares: tuple[float, ...] = (1.0,)) -> Recipe:
+        experts = tuple(self.source(name) for name in names)
+        return Recipe(experts[0], experts, AVERAGE, weights=shares, dtype="float32", check_lineage=False)
+
+    def answers(self, sampling: Sampling = SAMPLING, tokenizer: str = "a") -> dict[str, Answer]:
+        found = list(self.engine.generate(PROMPTS, sampling, self.source(tokenizer)))
+        assert len(found) == len(PROMPTS) * sampling.n
+        return {answer.id: answer for answer in found}
+
+    def texts(self, tokenizer: str = "a") -> dict[str, str]:
+        return {key: answer.text for key, answer in self.answers(tokenizer=tokenizer).items()}
+
+    def reference(self, *names: str, shares: tuple[float, ...] = (1.0,), words: int = 320) -> dict[str, str]:
+        folders = [self.folder / name for name in names]
+        model = mixed(folders, shares)
+        return {p.id: continued(model, folders[0], p.token_ids, TOKENS, words) for p in PROMPTS}
+
+
+def _world(folder: Path, name: str, *, tied: bool, **settings: Any) -> Iterator[World]:
+    for number, model in enumerate("ab"):
+        write_model(folder / model, number, tied=tied)
+    store = Store(folder / "store")
+    module = importlib.import_module(f"m3_exp.engines.{name}")
+    source = Source(str(folder / "a"))
+    recipe = Recipe(source, (source,), AVERAGE, weights=(1.0,), dtype="float32")
+    engine = module.start(EngineSettings(name=name, **settings), recipe, source, store)
+    try:
+        yield World(engine, store, folder, tied)
+    finally:
+        engine.close()
+
+
+@pytest.fixture(scope="module", params=["transformers", "vllm"])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    yield from _world(tmp_path_factory.mktemp(request.param), request.param, tied=True)
+
+
+@pytest.fixture(params=["transformers", "vllm"])
+def untied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    yield from _world(tmp_path, request.param, tied=False)
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> Iterator[World]:
+    """An engine on one core that counts as hung after four seconds."""
+    core = min(os.sched_getaffinity(0))
+    yield from _world(tmp_path, "transformers", tied=True, stall_timeout=4.0, cores=(core,))
+
+
+# ---------------------------------------------------------------------------------------------------------- swapping
+
+
+def test_nothing_is_generated_without_weights(world: World) -> None:
+    with pytest.raises(EngineDied, match="load a recipe first"):
+        list(world.engine.generate(PROMPTS, SAMPLING, world.source("a")))
+
+
+def test_swapped_tied_weights_write_what_the_model_itself_writes(world: World) -> None:
+    _swap(world)
+
+
+def test_swapped_untied_weights_write_what_the_model_itself_writes(untied: World) -> None:
+    _swap(untied)
+    write_model(untied.folder / "thick", 7, tied=False, inner=96)
+    with pytest.raises(M3Error, match=r"down_proj.weight has shape \[64, 96\], the engine was started for \[64, 128\]"):
+        untied.load("thick")
+    with pytest.raises(EngineDied):
+        untied.answers()
+    assert (untied.engine.pid is None) == (untied.engine.fingerprint["engine"] == "vllm")  # half of vLLM was changed
+
+
+def _swap(world: World) -> None:
+    """Load a, b, a mixture and a again: each time the texts of plain transformers, and the first digest again."""
+    first = world.load("a")
+    assert world.texts() == world.reference("a")
+    assert world.load("b") != first
+    assert world.texts() == world.reference("b")
+    world.load("a", "b", shares=(0.3, 0.7))
+    assert world.texts() == world.reference("a", "b", shares=(0.3, 0.7))
+    assert world.load("a") == first
+    assert world.texts() == world.reference("a")
+    assert len({*world.reference("a").values(), *world.reference("b").values()}) == 2 * len(PROMPTS)
+
+
+def test_a_model_with_fewer_rows_is_itself_in_a_wider_engine(world: World) -> None:
+    write_model(world.folder / "narrow", 7, tied=True, rows=256)
+    world.load("narrow")
+    assert world.texts(tokenizer="narrow") == world.reference("narrow", words=256)
+    with pytest.raises(M3Error, match="item x holds token 256"):
+        list(world.engine.generate([Prompt("x", (256,))], SAMPLING, world.source("a")))
+
+
+def test_weights_that_do_not_fit_are_refused_and_leave_none(world: World) -> None:
+    world.load("a")
+    write_model(world.folder / "wide", 7, tied=True, rows=384)
+    with pytest.raises(M3Error, match=r"embed_tokens.weight has shape \[384, 64\]"):
+        world.load("wide")
+    with pytest.raises(EngineDied):
+        world.answers()
+    world.load("b")
+    assert world.texts() == world.reference("b")
+
+
+def test_a_probe_that_differs_from_the_first_load_ends_the_engine(short: World) -> None:
+    digest = short.load("a")
+    short.engine._probes[digest] = [value + 0.01 for value in short.engine._probes[digest]]
+    with pytest.raises(EngineDied, match=r"failed its probe: 0\.01 nats"):
+        short.load("a")
+    assert short.engine.pid is None
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def test_rows_past_the_tokenizer_are_never_written(world: World) -> None:
+    world.load("a")
+    write_model(world.folder / "few", 0, tied=True, words=100)
+    assert world.texts(tokenizer="few") == world.reference("a", words=100)
+    assert world.texts() == world.reference("a")
+
+
+def test_a_stop_string_ends_an_answer_and_is_not_part_of_it(world: World) -> None:
+    world.load("a")
+    whole = world.reference("a")
+    stops = tuple(" ".join(text.split()[7:9]) for text in whole.values())
+    assert len(set(stops)) == len(PROMPTS)
+    for answer in world.answers(Sampling(max_tokens=TOKENS, stops=stops)).values():
+        text = whole[answer.id]
+        cut = min((text.find(stop), stop) for stop in stops if stop in text)
+        assert (answer.text, answer.finish) == (text[: cut[0]], "stop")
+        assert answer.n_tokens == len((text[: cut[0]] + cut[1]).split())
+
+
+def test_an_answer_ends_at_every_end_of_the_tokenizers_model(world: World) -> None:
+    world.load("a")
+    whole = world.reference("a")
+    word = whole["0"].split()[5]
+    folder = write_model(world.folder / "ends", 0, tied=True)
+    (folder / "generation_config.json").write_text(f'{{"eos_token_id": [{END}, {word[1:]}]}}')
+    answer = world.answers(tokenizer="ends")["0"]
+    first = whole["0"].split().index(word)
+    assert answer.text.split() == whole["0"].split()[:first]
+    assert (answer.finish, answer.n_tokens) == ("stop", first + 1)
+    assert world.answers()["0"].finish == "length"
+
+
+def test_samples_have_seeds_of_their_own(world: World) -> None:
+    world.load("a")
+    sampling = Sampling(max_tokens=8, temperature=1.0, top_p=0.9, n=3, seed=5)
+    together = list(world.engine.generate(PROMPTS, sampling, world.source("a")))
+    alone = list(world.engine.generate(PROMPTS[2:3], sampling, world.source("a")))
+    texts = {(answer.id, answer.sample): answer.text for answer in together}
+    assert len(set(texts.values())) == 3 * len(PROMPTS)
+    assert {answer.sample: answer.text for answer in alone} == {sample: texts["2", sample] for sample in range(3)}
+    other = dataclasses.replace(sampling, seed=6)
+    assert {a.text for a in world.engine.generate(PROMPTS[2:3], other, world.source("a"))}.isdisjoint(texts.values())
+
+
+def test_a_prompt_without_room_is_refused_alone(world: World) -> None:
+    world.load("a")
+    long = Prompt("long", tuple([7] * 256))
+    tight = Prompt("tight", tuple([7] * 250))
+    found = {a.id: a for a in world.engine.generate([long, *PROMPTS[:1], tight], SAMPLING, world.source("a"))}
+    assert found["long"].finish == "refused"
+    assert "256 tokens, engine.max_model_len=256" in found["long"].text
+    assert found["0"].text == world.reference("a")["0"]
+    assert (found["tight"].finish, found["tight"].n_tokens) == ("length", 6)
+
+
+def test_log_likelihoods_are_those_of_the_model(world: World) -> None:
+    world.load("a", "b", shares=(0.5, 0.5))
+    model = mixed([world.folder / "a", world.folder / "b"], (0.5, 0.5))
+    pairs = [(prompt, tuple(range(40, 41 + 2 * index))) for index, prompt in enumerate(PROMPTS)]
+    best = int(model(torch.tensor([PROMPTS[0].token_ids])).logits[0, -1].argmax())
+    pairs.append((Prompt("best", PROMPTS[0].token_ids), (best,)))
+    found = {item.id: item for item in world.engine.loglikelihood(pairs)}
+    assert len(found) == len(pairs)
+    for prompt, ids in pairs:
+        logits = model(torch.tensor([[*prompt.token_ids, *ids]])).logits[0, -len(ids) - 1 : -1]
+        wanted = logits.log_softmax(dim=-1)[range(len(ids)), list(ids)].sum()
+        assert found[prompt.id].logprob == pytest.approx(float(wanted), abs=1e-3)
+        assert found[prompt.id].n_tokens == len(ids)
+        assert found[prompt.id].greedy == (prompt.id == "best")
+
+
+@pytest.mark.parametrize(
+    ("sampling", "words"),
+    [
+        (Sampling(max_tokens=0), "max_tokens=0: give at least 1"),
+        (Sampling(max_tokens=1, temperature=-1.0), "temperature=-1.0"),
+        (Sampling(max_tokens=1, stops=("",)), "non-empty"),
+    ],
+)
+def test_impossible_sampling_is_refused_and_costs_nothing(world: World, sampling: Sampling, words: str) -> None:
+    world.load("a")
+    before = world.engine.pid
+    with pytest.raises(M3Error, match=words):
+        list(world.engine.generate(PROMPTS, sampling, world.source("a")))
+    with pytest.raises(M3Error, match="item 0 holds token 320"):
+        list(world.engine.loglikelihood([(Prompt("0", (5,)), (320,))]))
+    assert world.engine.pid == before
+    assert world.texts() == world.reference("a")
+
+
+def test_fingerprint_and_conditions_say_what_ran(world: World) -> None:
+    name = world.engine.fingerprint["engine"]
+    assert world.engine.fingerprint == {
+        "engine": name,
+        "version": importlib.import_module(name).__version__.partition("+")[0],
+        "dtype": "float32",
+    }
+    conditions = world.engine.conditions
+    assert (conditions["tp"], conditions["device"], conditions["max_model_len"]) == (1, "cpu", 256)
+    assert conditions["threads"] == len(os.sched_getaffinity(0))
+
+
+# ------------------------------------------------------------------------------------------------------------ faults
+
+
+def test_killed_in_the_middle_the_rest_is_done_by_a_fresh_engine(world: World) -> None:
+    """Also the proof that a swapped engine and a fresh one agree: half of the texts come from each."""
+    world.load("a")
+    world.load("b")
+    expected = world.reference("b")
+    many = [dataclasses.replace(prompt, id=f"{n}/{prompt.id}") for n in range(60) for prompt in PROMPTS]
+    dead = world.engine.pid
+    ticks: list[tuple[int, int, float]] = []
+    world.engine.on_progress = lambda *tick: ticks.append(tick)
+    done: dict[str, str] = {}
+
+    def answer_all_and_kill_at_the_first() -> None:
+        for answer in world.engine.generate(many, SAMPLING, world.source("a")):
+            done[answer.id] = answer.text
+            if len(done) == 1:
+                os.kill(dead, signal.SIGKILL)
+
+    with pytest.raises(EngineDied, match=r"\(signal 9\)"):
+        answer_all_and_kill_at_the_first()
+    assert 1 <= len(done) < len(many)
+    assert _gone(dead)
+    rest = [prompt for prompt in many if prompt.id not in done]
+    world.load("b")
+    assert world.engine.pid != dead
+    done |= {answer.id: answer.text for answer in world.engine.generate(rest, SAMPLING, world.source("a"))}
+    assert done == {prompt.id: expected[prompt.id.split("/")[1]] for prompt in many}
+    assert all(0 <= items <= total and rate > 0 for items, total, rate in ticks)
+
+
+def test_a_stopped_engine_counts_as_hung(short: World) -> None:
+    short.load("a")
+    stopped = short.engine.pid
+    os.kill(stopped, signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(EngineDied, match="made no progress for 4 s"):
+        short.answers()
+    assert 4 <= time.monotonic() - began < 30
+    assert _gone(stopped)
+    short.load("a")
+    assert short.texts() == short.reference("a")
+
+
+def test_an_engine_keeps_to_its_core_and_reports_progress(short: World) -> None:
+    assert os.sched_getaffinity(short.engine.pid) == {min(os.sched_getaffinity(0))}
+    assert short.engine.conditions["threads"] == 1
+    short.load("a")
+    ticks: list[tuple[int, int, float]] = []
+    short.engine.on_progress = lambda *tick: ticks.append(tick)
+    began = time.monotonic()
+    while time.monotonic() - began < 2.5:  # a call of more than a second speaks at least once
+        started = len(ticks)
+        long = [dataclasses.replace(PROMPTS[0], id=str(n)) for n in range(256)]
+        before = time.monotonic()
+        list(short.engine.generate(long, Sampling(max_tokens=200), short.source("a")))
+        if time.monotonic() - before > 1.5:
+            assert len(ticks) > started
+    assert all(0 <= done <= total == 256 and rate > 0 for done, total, rate in ticks)
+
+
+def test_an_iterator_left_in_the_middle_costs_the_engine_and_nothing_else(short: World) -> None:
+    short.load("a")
+    answers = short.engine.generate(PROMPTS, SAMPLING, short.source("a"))
+    next(answers)
+    left = short.engine.pid
+    answers.close()
+    assert _gone(left)
+    short.load("a")
+    assert short.texts() == short.reference("a")
+
+
+def test_close_ends_the_process(short: World) -> None:
+    child = short.engine.pid
+    short.engine.close()
+    short.engine.close()
+    assert _gone(child)
+
+
+def test_an_engine_dies_with_its_parent(tmp_path: Path) -> None:
+    write_model(tmp_path / "a", 1, tied=True)
+    program = (
+        "import sys, time; from pathlib import Path; from m3_exp.engines import transformers;"
+        "from m3_exp.store import Store; from m3_exp.types import EngineSettings, Recipe, Source;"
+        f"a = Source({str(tmp_path / 'a')!r}); r = Recipe(a, (a,), {AVERAGE!r});"
+        f"e = transformers.start(EngineSettings('transformers'), r, a, Store(Path({str(tmp_path / 'store')!r})));"
+        "print(e.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert not _gone(child)
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while not _gone(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _gone(child)
+
+
+def test_an_engine_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "a", 1, tied=True)
+    source = Source(str(folder))
+    recipe = Recipe(source, (source,), AVERAGE)
+    module = importlib.import_module("m3_exp.engines.transformers")
+    with pytest.raises(M3Error, match=r"engine\.max_model_len=1000: this model has 256 positions") as error:
+        module.start(EngineSettings("transformers", max_model_len=1000), recipe, source, Store(tmp_path / "store"))
+    assert "\n" not in str(error.value)
+    with pytest.raises(EngineDied, match="AttributeError: module 'torch' has no attribute 'float9'"):
+        module.start(EngineSettings("transformers", dtype="float9"), recipe, source, Store(tmp_path / "store"))
+
+
+def _gone(pid: int) -> bool:
+    """Tell whether a process has ended (a zombie has)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True

@@ -1,0 +1,370 @@
+"""The sandbox: right and wrong programs, what crosses, what it refuses, and that its own failures are never a zero."""
+
+import math
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from decimal import Decimal
+from enum import IntEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from m3_exp.scoring.programs import Program, clean, readings
+from m3_exp.scoring.sandbox import codec, drivers
+from m3_exp.scoring.sandbox import judge as judging
+from m3_exp.scoring.sandbox.drivers import Driver
+from m3_exp.scoring.sandbox.judge import Limits, Task, Verdict, judge
+from m3_exp.types import M3Error
+
+QUICK = Limits(cpu_seconds=1, wall_seconds=20)
+SQUARE_TEST = "assert f(2) == 4\nassert f(-3) == 9\n"
+
+
+def task(source: str, test: str = SQUARE_TEST, prelude: str = "") -> Task:
+    return Task((Program("paper", source),), "f", prelude, test)
+
+
+@pytest.fixture(params=["bubblewrap", "landlock"], scope="module")
+def driver(request: pytest.FixtureRequest) -> Driver:
+    reason = judging.probe()[request.param]
+    if reason is not None:
+        pytest.skip(f"{request.param} does not work here: {reason}")
+    made = {"bubblewrap": drivers.bubblewrap, "landlock": drivers.landlock}[request.param]()
+    assert made is not None
+    return made
+
+
+def test_a_driver_works_here() -> None:
+    """CI and developers' machines must have one, else every test below would skip."""
+    assert judging.working_driver().name in ("bubblewrap", "landlock")
+
+
+# ------------------------------------------------------------------------------------------------------------ verdicts
+
+
+@pytest.mark.parametrize(
+    ("source", "value", "reason"),
+    [
+        ("def f(x): return x * x", 1.0, None),
+        ("def f(x): return float(x * x)", 1.0, None),
+        ("def f(x): return x + 2", 0.0, "AssertionError"),
+        ("def f(x): return g(x)", 0.0, "NameError: name 'g' is not defined"),
+        ("def f(x) return x", 0.0, "SyntaxError"),
+        ("def g(x): return x * x", 0.0, "NameError: the program defines no f"),
+        ("x = 1 / 0\ndef f(x): return x * x", 0.0, "ZeroDivisionError: division by zero"),
+        ("import numpy\ndef f(x): return x * x", 0.0, "ModuleNotFoundError"),
+        ("import hashlib, bz2, lzma, zlib, decimal, datetime, random, re\ndef f(x): return x * x", 1.0, None),
+        ("import threading\ndef f(x):\n    out = []\n    t = threading.Thread(target=lambda: out.append(x * x))\n"
+         "    t.start(); t.join()\n    return out[0]", 1.0, None),
+    ],
+)  # fmt: skip
+def test_verdicts(driver: Driver, source: str, value: float, reason: str | None) -> None:
+    [verdict] = judge([task(source)], QUICK, driver)
+    assert verdict.value == value
+    assert verdict.reason == reason if reason is None else str(verdict.reason).startswith(reason)
+
+
+def test_the_order_of_a_batch_is_kept(driver: Driver) -> None:
+    sources = [f"def f(x): return x * x + {k % 3}" for k in range(12)]
+    assert [v.value for v in judge([task(s) for s in sources], QUICK, driver)] == [float(k % 3 == 0) for k in range(12)]
+
+
+def test_trusted_names_are_the_graders_and_the_functions_own_exceptions_cross(driver: Driver) -> None:
+    prelude = "import math\ndef twice(x):\n    return 2 * x\n"
+    test = (
+        "assert math.isclose(f(2), twice(2))\ntry:\n    f(-1)\nexcept ValueError as error:\n"
+        "    assert str(error) == 'negative'\nelse:\n    assert False, 'no error'\n"
+    )
+    good = "def f(x):\n    if x < 0:\n        raise ValueError('negative')\n    return 4.0"
+    assert judge([task(good, test, prelude)], QUICK, driver)[0].value == 1.0
+    assert judge([task("def twice(x): return 0\ndef f(x): return 0", test, prelude)], QUICK, driver)[0].value == 0.0
+
+
+def test_the_first_reading_that_is_python_runs_and_is_named(driver: Driver) -> None:
+    programs = (Program("a", "def f(x):\nreturn"), Program("b", "def f(x): return x * x"), Program("c", "f = None"))
+    [verdict] = judge([Task(programs, "f", "", SQUARE_TEST)], QUICK, driver)
+    assert verdict == Verdict(1.0, "b", None)
+
+
+def test_hash_order_is_fixed(driver: Driver) -> None:
+    """Sets of strings have the same order in every run, so a verdict cannot depend on chance."""
+    source = "def f(x): return list({'alpha', 'beta', 'gamma', 'delta', 'epsilon'})"
+    test = "assert False, f(0)"
+    assert len({v.reason for v in judge([task(source, test)] * 6, QUICK, driver)}) == 1
+
+
+# --------------------------------------------------------------------------------------- time, memory and leftovers
+
+
+def test_cpu_time_is_limited_and_a_time_out_is_tried_again_alone(driver: Driver) -> None:
+    before = time.monotonic()
+    [loop, good] = judge([task("def f(x):\n    while True: pass"), task("def f(x): return x * x")], QUICK, driver)
+    assert loop == Verdict(0.0, "paper", "more than 1 s of CPU time")
+    assert good.value == 1.0
+    assert time.monotonic() - before > 2 * 1.0  # the first run and the second
+
+
+def test_a_sleeper_meets_the_wall_clock(driver: Driver) -> None:
+    [verdict] = judge([task("import time\ndef f(x): time.sleep(1000)")], Limits(1, wall_seconds=2), driver)
+    assert verdict == Verdict(0.0, "paper", "no verdict after 2 s")
+
+
+def test_memory_is_limited(driver: Driver) -> None:
+    limits = Limits(cpu_seconds=3, memory=256 << 20)
+    [verdict] = judge([task("def f(x): return len(bytearray(300 << 20)) and x * x")], limits, driver)
+    assert (verdict.value, verdict.reason) == (0.0, "MemoryError")
+
+
+def test_nothing_is_left_behind(driver: Driver) -> None:
+    """No process, no descriptor, no zombie, after programs that sleep, loop and die."""
+    sources = ["import time\ndef f(x): time.sleep(1000)", "def f(x):\n    while True: pass", "import os\nos.abort()"]
+    descriptors = len(os.listdir("/proc/self/fd"))
+    judge([task(source) for source in sources], Limits(1, wall_seconds=2), driver)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert _boxes_alive() == []
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_boxes_die_with_the_judge(driver: Driver) -> None:
+    """SIGKILL the judging process in the middle: no box survives it."""
+    code = (
+        "from m3_exp.scoring.sandbox import drivers, judge as j\nfrom m3_exp.scoring.programs import Program\n"
+        "t = j.Task((Program('paper', 'import time\\ndef f(x): time.sleep(1000)'),), 'f', '', 'f(1)')\n"
+        f"print('ready', flush=True); j.judge([t] * 2, j.Limits(100, 1000), drivers.{driver.name}())\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
+    assert process.stdout is not None
+    process.stdout.readline()
+    deadline = time.monotonic() + 60
+    while sum("Task" not in line and "candidate" in line for line in _boxes_alive()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert _boxes_alive()
+    process.kill()
+    process.wait()
+    while _boxes_alive() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert _boxes_alive() == []
+
+
+def _boxes_alive() -> list[str]:
+    """Return the command lines of living boxes that descend from this test's session (other sessions may have some)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+            except OSError:
+                continue
+            if "sandbox.box" in line and state != "Z" and _started_here(entry):
+                found.append(line)
+    return found
+
+
+_START = time.time()
+
+
+def _started_here(entry: Path) -> bool:
+    try:
+        return entry.stat().st_mtime >= _START - 1
+    except OSError:
+        return False
+
+
+# ------------------------------------------------------------------------------------------- failures are not zeros
+
+
+class Broken(Driver):
+    """A driver whose boxes do not start."""
+
+
+def test_a_broken_driver_leaves_everything_unscored() -> None:
+    broken = Driver("broken", ("/bin/false",), sys.executable, "/", landlock=True)
+    verdicts = judge([task("def f(x): return x * x")] * 3, QUICK, broken)
+    assert [v.value for v in verdicts] == [None] * 3
+    assert "right canary came out as infra" in str(verdicts[0].reason)
+
+
+def test_a_driver_that_does_not_contain_is_found_out_by_running_it() -> None:
+    class Open(Driver):
+        """Boxes that only say that they are locked: what a kernel without the means would amount to."""
+
+        def command(self, role: str, channel: int, report: int) -> list[str]:
+            start = f"import sys; sys.path.insert(0, {self.folder!r}); from sandbox import box, lockdown;"
+            start += f" lockdown.lock = lambda **_: None; box.main({role!r}, {channel}, {report}, landlock=False)"
+            return [self.python, "-S", "-c", start]
+
+    folder = str(Path(drivers.__file__).parent.parent)
+    verdicts = judge([task("def f(x): return x * x")], QUICK, Open("open", (), sys.executable, folder, landlock=False))
+    assert verdicts[0].value is None
+    assert "escape canary came out as failed" in str(verdicts[0].reason)
+
+
+def test_without_any_driver_programs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "probe", lambda: {"bubblewrap": "not installed", "landlock": "this kernel has no Landlock"})
+    with pytest.raises(M3Error, match=r"cannot be contained here .*bubblewrap: not installed.*install bubblewrap"):
+        judging.working_driver()
+    [verdict] = judge([task("def f(x): return x * x")])
+    assert verdict.value is None
+    assert "cannot be contained here" in str(verdict.reason)
+
+
+@pytest.mark.parametrize("test", ["assert f(object())", "def broken(:", "import no_such_module_here"])
+def test_tests_that_cannot_run_are_nobodys_fault(driver: Driver, test: str) -> None:
+    """The first two can be told from a wrong program: unscored. An exception in the tests as such cannot."""
+    [verdict] = judge([task("def f(x): return True", test)], QUICK, driver)
+    assert verdict.value == (0.0 if "import" in test else None)
+
+
+def test_an_error_in_the_prelude_is_nobodys_fault(driver: Driver) -> None:
+    [verdict] = judge([task("def f(x): return x * x", prelude="import no_such_module")], QUICK, driver)
+    assert verdict.value is None
+    assert "the item's own code fails: ModuleNotFoundError" in str(verdict.reason)
+
+
+# ------------------------------------------------------------------------------------------------------------- codec
+
+
+class Colour(IntEnum):
+    RED = 3
+
+
+class Liar(int):
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __index__(self) -> int:
+        return 42
+
+
+VALUES: list[Any] = [
+    None, True, False, 0, -1, 2**70, -(2**70), 0.1, -0.0, 1e308, math.inf, "", "héß\n\ud800", b"\x00\xff", 1 + 2j,
+    [], [1, [2, (3,)]], (), {"a": [1]}, {1: {2: None}}, {(1, 2): {3}}, {1, 2}, frozenset({1}), Fraction(1, 3),
+    Decimal("0.10"), [True, 1, 1.0],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_values_cross_as_they_are(value: Any) -> None:
+    back = codec.loads(codec.dumps(value))
+    assert repr(back) == repr(value)
+    assert type(back) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [(Colour.RED, 3), (Counter("aab"), {"a": 2, "b": 1}), (OrderedDict(a=1), {"a": 1}), (Liar(7), 7)],
+)
+def test_subclasses_cross_as_what_they_hold(value: Any, plain: Any) -> None:
+    back = codec.loads(codec.dumps(value))
+    assert type(back) is type(plain)
+    assert back == plain
+
+
+def test_nan_crosses_and_equals_nothing() -> None:
+    assert math.isnan(codec.loads(codec.dumps(math.nan)))
+
+
+def test_anything_else_is_opaque_and_equals_nothing() -> None:
+    back = codec.loads(codec.dumps([object(), len, iter(()), Path("x")]))
+    assert all(type(item) is codec.Opaque for item in back)
+    assert back[0] != object()
+    assert codec.loads(codec.dumps(object())) != codec.loads(codec.dumps(object()))
+
+
+def _nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def _cycle() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize("make", [lambda: _nested(200), lambda: 1 << 3_000_000, lambda: "x" * (17 << 20), _cycle])
+def test_values_too_deep_or_too_large_do_not_cross(make: Callable[[], Any]) -> None:
+    with pytest.raises(codec.CodecError):
+        codec.dumps(make())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"nonsense", b"\xff\xfe", b"NaN", b"[1,2]", b'["list"]', b'["list",1]', b'["set",[["list",[]]]]',
+        b'["eval","1"]', b'["int","zz"]', b'{"a":1}', b'["fraction","1/0"]', b"[" * 100_000, b'["dict",[[1]]]',
+        b'["opaque",["list",[]]]', b'["list",[' * 200 + b"]]" * 200,
+    ],
+    ids=lambda data: repr(data[:24]),
+)  # fmt: skip
+def test_malformed_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(codec.CodecError):
+        codec.loads(data)
+
+
+# ------------------------------------------------------------------------------------------------- answer to program
+
+PROMPT = 'from typing import List\n\ndef half(x):\n    return x / 2\n\ndef f(x: int) -> List[int]:\n    """Doc."""\n'
+BODY = "    y = [x]\n    for i in y:\n        y = [i * 2]\n    return y\n"
+TESTS = "assert f(4) == [8]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "reading"),
+    [
+        (BODY, "body"),
+        (BODY.strip(), "first_line"),
+        ("\n\n" + BODY, "body"),
+        (BODY.replace("    ", "\t"), "body"),
+        ("y = [x * 2]\nreturn y", "dedented"),
+        (PROMPT + BODY, "paper"),
+        ("def f(x):\n" + BODY, "paper"),
+        ("def f(x: int) -> List[int]:\n" + BODY, "paper"),
+        ("Here you are:\r\n```python\r\n" + PROMPT + BODY + "```\r\nIt doubles.", "paper"),
+        ("```python\n" + PROMPT + BODY, "paper"),
+        ("```\n" + PROMPT + BODY + "```", "fence_paper"),
+        ("Sure.\n```py\n" + BODY + "```", "fence_body"),
+        ("def f(x):\n" + BODY + '\nif __name__ == "__main__":\n    import sys; sys.exit(f(', "paper"),
+        ("def f(x):\n" + BODY + "# Example usage: f(", "paper"),
+        ("The solution is:\ndef f(x):\n" + BODY + "\n\nThe answer is: f(2) = [4]", "paper"),
+        ("The answer is:\ndef f(x):\n" + BODY, "paper"),
+        ("### Instruction: none\n### Response:\ndef f(x):\n" + BODY, "paper"),
+    ],
+)
+def test_readings_of_right_answers(text: str, reading: str) -> None:
+    programs = readings(PROMPT, "f", clean(text))
+    [verdict] = judge([Task(programs, "f", PROMPT, TESTS)], QUICK)
+    assert (verdict.value, verdict.reading) == (1.0, reading)
+
+
+@pytest.mark.parametrize("text", ["", "I am sorry.", "def f(x): return [x * 2]\n\nThis function doubles.", BODY + "oops ("])
+def test_readings_of_answers_that_are_no_program_or_a_wrong_one(text: str) -> None:
+    programs = readings(PROMPT, "f", clean(text))
+    assert judge([Task(programs, "f", PROMPT, TESTS)], QUICK)[0].value == 0.0
+
+
+def test_a_prompt_without_a_docstring_still_takes_a_whole_function() -> None:
+    programs = readings("import math\ndef f(x):\n", "f", "def f(x):\n    return math.floor(x)")
+    [verdict] = judge([Task(programs, "f", "", "assert f(1.5) == 1")], QUICK)
+    assert (verdict.value, verdict.reading) == (1.0, "whole")
+
+
+def test_the_judge_needs_no_much_memory_of_its_own() -> None:
+    """A program that answers with 15 MB strings does not fill the judging process."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    judge([task("def f(x): return 'x' * (15 << 20)")] * 4, QUICK)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB

@@ -1,0 +1,202 @@
+"""The main job on a miniature of the paper's family: the real `sweeps=table1`, killed, continued, on one and two engines.
+
+Six tests share three engine starts more than they need: one undisturbed run (one engine), one killed run (one engine)
+that is continued on two engines. All in float32, where texts do not depend on the batch.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from m3_exp import cli
+from m3_exp.config import ROOT
+from m3_exp.store import Journal
+from tests import llama2_mini
+
+
+
+@dataclass(frozen=True)
+class World:
+    """The miniature family and the finished stores."""
+
+    conf: Path
+    whole: Path
+    resumed: Path
+    killed_with: int  # answers on disk when the run was killed
+
+
+def command(world_conf: Path, store: Path, *args: str) -> list[str]:
+    sweep = ["run", "sweeps=table1", "family=llama2_mini", "--config-dir", str(world_conf), f"store={store}"]
+    return [sys.executable, "-m", "m3_exp.cli", *sweep, *OVERRIDES, *args]
+
+
+OVERRIDES = ["limit=3", "items=lab", "dtype=float32"]
+
+
+def answers(store: Path) -> int:
+    return sum(len(Journal(folder).read()) for folder in (store / "answers").glob("*"))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("mini")
+    conf = llama2_mini.build(folder)
+    short = conf / "family" / "llama2_mini.yaml"
+    short.write_text(short.read_text().replace("max_tokens: {}", "max_tokens: {alpaca_eval: 6, gsm8k: 6, hendrycks_math: 6, humaneval: 6}"))
+    whole, resumed = folder / "whole", folder / "resumed"
+    subprocess.run(command(conf, whole), cwd=ROOT, check=True, capture_output=True, timeout=900)
+    killed_with = _killed(command(conf, resumed), resumed)
+    subprocess.run(command(conf, resumed, "workers=2"), cwd=ROOT, check=True, capture_output=True, timeout=900)
+    return World(conf, whole, resumed, killed_with)
+
+
+def _killed(arguments: list[str], store: Path) -> int:
+    """Start a run, SIGKILL it once it has written 40 answers, and return how many are on disk."""
+    child = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 600
+    while answers(store) < 40:
+        assert child.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    return answers(store)
+
+
+def table(world: World, store: Path, capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    line = ["table", "table1", "family=llama2_mini", "--config-dir", str(world.conf), f"store={store}", *OVERRIDES, *args]
+    assert cli.main(line) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(1800)
+class TestTable1:
+    def test_the_killed_and_continued_table_equals_the_undisturbed_one(
+        self, world: World, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        whole, resumed = table(world, world.whole, capsys), table(world, world.resumed, capsys)
+        assert whole == resumed
+        assert "failed" not in whole
+        assert "not run" not in whole
+
+    def test_nothing_that_was_acknowledged_was_generated_again(self, world: World) -> None:
+        assert world.killed_with >= 40
+        assert answers(world.resumed) == answers(world.whole)
+
+    def test_the_table_has_the_papers_rows_and_published_numbers(
+        self, world: World, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        rows = [line for line in table(world, world.whole, capsys).splitlines() if line.startswith("| ")][1:]
+        assert len(rows) == 3 + 36
+        assert sum("(paper " in row for row in rows) == 3 + 36
+        assert "(paper 66.34)" in next(r for r in rows if re.match(r"\| average +\| lm_math +\| no +\| no", r))
+        mixed = [row for row in rows if re.search(r"\| yes +\| (yes|no) ", row)]
+        assert len(mixed) == 18
+        assert all(" of 3" in row for row in mixed)
+
+    def test_the_same_command_again_only_looks(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+        started = time.monotonic()
+        line = command(world.conf, world.whole)[3:]
+        assert cli.main([*line, "--json"]) == 0
+        outcome = json.loads(capsys.readouterr().out)
+        assert outcome["cached"] == outcome["cells"]
+        assert outcome["engine_starts"] == 0
+        assert time.monotonic() - started < 300
+
+    def test_ten_kills_over_recorded_answers(
+        self, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The ten-fold form: the real answers replayed as an engine, SIGKILL at ten moments, then to the end."""
+        store = tmp_path / "replayed"
+        replay = ["engine=recorded", f"engine.answers={world.whole}"]
+        line = [*command(world.conf, store)[3:], *replay]
+        progress = []
+        for round_ in range(10):
+            pid = os.fork()
+            if pid == 0:
+                with open(os.devnull, "w") as sink:
+                    os.dup2(sink.fileno(), 1)
+                    os.dup2(sink.fileno(), 2)
+                    os._exit(cli.main(line))
+            before, deadline = answers(store), time.monotonic() + 120
+            while answers(store) <= before and time.monotonic() < deadline:
+                time.sleep(0.02)
+            time.sleep(0.03 * round_)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            progress.append(answers(store))
+        assert progress == sorted(progress)
+        assert cli.main(line) == 0
+        capsys.readouterr()
+        assert answers(store) == answers(world.whole)
+        assert table(world, store, capsys, *replay) == table(world, world.whole, capsys)
+
+
+def test_one_word_changes_the_family(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    """The plan of table1 on the miniature and on the paper's models differs in sizes and paths only."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    conf = llama2_mini.write_conf(tmp_path)
+    plans = {}
+    for family in ("llama2_mini", "llama2_13b"):
+        line = ["plan", "sweeps=table1", f"family={family}", "--config-dir", str(conf), f"store={tmp_path / 's'}", "--json"]
+        if family == "llama2_mini":
+            for name in ("base", "lm", "math", "code"):
+                (tmp_path / name).mkdir()
+        assert cli.main(line) == 0
+        cells = json.loads(capsys.readouterr().out)["cells"]
+        plans[family] = [_without_paths(cell) for cell in cells]
+    assert len(plans["llama2_mini"]) > 100
+    assert plans["llama2_mini"] == plans["llama2_13b"]
+
+
+def _without_paths(cell: dict[str, Any]) -> dict[str, Any]:
+    recipe = cell["recipe"]
+    weights = recipe["weights"]  # experts are sorted by name, and with them their weights
+    return {
+        **{key: cell[key] for key in ("labels", "lambda", "alpha", "benchmark", "evaluator", "sampling", "limit")},
+        "recipe": {**recipe, "base": None, "experts": len(recipe["experts"]), "weights": weights and sorted(weights)},
+    }
+
+
+def test_a_gated_base_that_answers_401_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401)
+            self.send_header("X-Error-Code", "GatedRepo")
+            self.send_header("X-Error-Message", "Access to model meta-llama/Llama-2-13b-hf is restricted.")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Hub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
+    environment |= {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "m3_exp.cli", "merge", "family=llama2_13b", f"out={tmp_path / 'out'}", f"store={tmp_path / 's'}"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    server.shutdown()
+    assert done.returncode == 2, done.stderr
+    (line,) = [text for text in done.stderr.splitlines() if text.startswith("m3: ")]
+    assert "meta-llama/Llama-2-13b-hf" in line
+    assert re.search(r"gated|log in|token", line)
+    assert not (tmp_path / "out").exists()

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 import torch
-from engine_models import AVERAGE, END, continued, mixed, write_model
 
 from m3_exp.engines.protocol import EngineDied
 from m3_exp.store import Store
 from m3_exp.types import Answer, EngineSettings, M3Error, Prompt, Recipe, Sampling, Source
+from tests.engine_models import AVERAGE, END, continued, mixed, write_model
 
 pytestmark = pytest.mark.engine
 

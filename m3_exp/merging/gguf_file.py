@@ -107,7 +107,7 @@ class GgufFile:
         picked = raw[_permuted(np.arange(first, last), total, heads)] if heads else raw[first:last]
         if kind == GGMLQuantizationType.F32:
             return picked.reshape(-1).view(np.float32).reshape(last - first, width)
-        return quants.dequantize(picked, kind).reshape(last - first, width)
+        return quants.dequantize(picked.reshape(1, -1), kind).reshape(last - first, width)  # one row: one call
 
     def _heads(self, name: str) -> int:
         """Return the number of heads whose rows llama.cpp has interleaved in a tensor, 0 for none."""

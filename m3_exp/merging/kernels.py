@@ -45,3 +45,52 @@ def count_low(deltas: Words, high: int, counts: Counts) -> None:
     for i in range(deltas.size):
         if (deltas[i] >> np.uint32(16)) & np.uint32(0x7FFF) == wanted:
             counts[deltas[i] & np.uint32(0xFFFF)] += 1
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def count_signs(deltas: tuple[Floats, ...], cutoffs: Floats) -> int:
+    """Return the sum of the signs of the summed trimmed deltas."""
+    signs = 0
+    for i in range(deltas[0].size):
+        total = np.float32(0)
+        for j in range(len(deltas)):
+            delta = deltas[j][i]
+            total += delta if abs(delta) >= cutoffs[j] else np.float32(0)
+        signs += (1 if total > 0 else 0) - (1 if total < 0 else 0)
+    return signs
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def ties(
+    models: tuple[Floats, ...],
+    base: Floats,
+    cutoffs: Floats,
+    shares: Floats,
+    majority: np.float32,
+    scaling: np.float32,
+    out: Floats,
+) -> None:
+    """Write one TIES block to `out` (see methods/ties.py for what it computes)."""
+    zero, n = np.float32(0), len(models)
+    for i in range(base.size):
+        total = zero
+        for j in range(n):
+            delta = models[j][i] - base[i]
+            total += delta if abs(delta) >= cutoffs[j] else zero
+        elected = np.float32(1) if total > zero else (np.float32(-1) if total < zero else majority)
+        plain, mixed, share, count = zero, zero, zero, zero
+        for j in range(n):
+            delta = models[j][i] - base[i]
+            kept = abs(delta) >= cutoffs[j] and delta * elected > zero
+            plain += delta if kept else zero
+            mixed += delta * shares[j] if kept else zero
+            share += shares[j] if kept else zero
+            count += np.float32(1) if kept else zero
+        if count > 1:
+            if share == zero:
+                plain /= count
+            elif count == n:  # the shares sum to 1
+                plain = mixed
+            else:
+                plain = mixed / share
+        out[i] = base[i] + scaling * plain

@@ -8,12 +8,24 @@ from typing import Any
 
 from m3_exp.merging.canonical import canonical, recipe_key
 from m3_exp.merging.checkpoint import tokenizer_directory
+from m3_exp.reporting.frame import Found
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.items import first
-from m3_exp.reporting.frame import Found
 from m3_exp.store import Store
-from m3_exp.types import Cell, EngineSettings, EvaluatorSpec, Json, M3Error, Plan, Problem, Prompt, Sampling, Source, identity
+from m3_exp.types import (
+    Cell,
+    EngineSettings,
+    EvaluatorSpec,
+    Json,
+    M3Error,
+    Plan,
+    Problem,
+    Prompt,
+    Sampling,
+    Source,
+    identity,
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +53,9 @@ class Desk:
     def __init__(self, store: Store, engine: EngineSettings) -> None:
         self.store = store
         self.engine = engine
-        self.fingerprint: Mapping[str, str] = importlib.import_module(f"m3_exp.engines.{engine.name}").fingerprint(engine)
+        self.fingerprint: Mapping[str, str] = importlib.import_module(f"m3_exp.engines.{engine.name}").fingerprint(
+            engine
+        )
         self._evaluators: dict[str, Evaluator] = {}
         self._problems: dict[tuple[str, int | None], tuple[Problem, ...]] = {}
         self._prompts: dict[tuple[str, int | None, Source], tuple[Prompt, ...]] = {}
@@ -67,7 +81,9 @@ class Desk:
             from transformers import AutoTokenizer
 
             folder = tokenizer_directory(source, self.store)
-            self._tokenizers[source] = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            self._tokenizers[source] = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
         return self._tokenizers[source]
 
     def task(self, cell: Cell) -> Task:
@@ -172,7 +188,9 @@ def _render(tokenizer: Any, text: str) -> tuple[int, ...]:
     ids = tuple(int(i) for i in tokenizer(text)["input_ids"])
     bos = tokenizer.bos_token_id
     if bos is not None and len(ids) > 1 and ids[0] == bos and ids[1] == bos:
-        raise M3Error(f"the tokenizer of {tokenizer.name_or_path} puts two BOS tokens in front of {json.dumps(text[:40])}")
+        raise M3Error(
+            f"the tokenizer of {tokenizer.name_or_path} puts two BOS tokens in front of {json.dumps(text[:40])}"
+        )
     return ids
 
 
@@ -197,8 +215,6 @@ def widest(sources: list[Source], desk: Desk) -> dict[Source, Source]:
             heads.append(source)
         chosen[source] = head or source
     return chosen
-
-
 
 
 def found(plan: Plan, store: Store) -> list[Found]:

@@ -113,7 +113,9 @@ def run(args: Sequence[str]) -> int:
 
     print(*_lambda_lines(plan), *plan.notes, sep="\n", file=sys.stderr)
     workers = request.workers or default_workers(plan.engine)
-    outcome = Run(plan, store, workers=workers, keep=request.checkpoint == "keep").carry_out(request.configs[0].parameters)
+    outcome = Run(plan, store, workers=workers, keep=request.checkpoint == "keep").carry_out(
+        request.configs[0].parameters
+    )
     failed = [str(failure) for failure in outcome.failures]
     if options.json:
         print(json.dumps({**vars(outcome), "failures": failed}))

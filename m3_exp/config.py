@@ -191,7 +191,9 @@ def _products(block: Sequence[Override]) -> list[tuple[str, ...]]:
 
 
 def _compose_all(products: Sequence[tuple[str, ...]], config_dirs: Sequence[Path]) -> list[DictConfig]:
-    search = [f"hydra.searchpath=[{','.join('file://' + str(d.resolve()) for d in config_dirs)}]"] if config_dirs else []
+    search = (
+        [f"hydra.searchpath=[{','.join('file://' + str(d.resolve()) for d in config_dirs)}]"] if config_dirs else []
+    )
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return [_compose([*search, *product], config_dirs) for product in products]
@@ -339,7 +341,9 @@ def _dare(cfg: DictConfig) -> Dare | None:
         return None
     drop_rate = _number(cfg, "sparsify.drop_rate", float, low=0.0)
     if drop_rate >= 1:
-        raise M3Error(f"sparsify.drop_rate={drop_rate} drops everything: give a number from 0 to below 1 (the paper: 0.2)")
+        raise M3Error(
+            f"sparsify.drop_rate={drop_rate} drops everything: give a number from 0 to below 1 (the paper: 0.2)"
+        )
     seed = None if cfg.sparsify.seed is None else _number(cfg, "sparsify.seed", int, low=0)
     return Dare(drop_rate=drop_rate, draws=_number(cfg, "sparsify.draws", int, low=1), seed=seed)
 

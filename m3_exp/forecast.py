@@ -16,7 +16,7 @@ from m3_exp.store import Store
 from m3_exp.types import Cell, Json, M3Error, Plan, identity, plain
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# tokens a second x parameters, for a first forecast: SmolLM2-135M in float32 on two CPU cores; 13B on one A100 (assumed)
+# tokens a second x parameters, a first guess: SmolLM2-135M in float32 on two CPU cores; 13B on one A100 (assumed)
 _CPU_SPEED, _GPU_SPEED = 300 * 135e6, 1500 * 13e9
 
 
@@ -123,7 +123,7 @@ def _words(totals: Json, basis: str) -> list[str]:
     ]
     if totals["weights_bytes"] is not None:
         lines.append(
-            f"weights {size(totals['weights_bytes'])} a model; memory: engine about {size(totals['engine_ram_bytes'])}, "
+            f"weights {size(totals['weights_bytes'])} a model; memory: engine {size(totals['engine_ram_bytes'])}, "
             f"merging under {size(totals['merging_ram_bytes'])}; disk {size(totals['disk_bytes'])}"
         )
     if totals["seconds_at_most"] is not None:

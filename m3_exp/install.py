@@ -102,7 +102,7 @@ def make_stubs(folder: Path) -> list[str]:
     for name, version in STUBS.items():
         info = f"{name}-{version}.dist-info"
         files = {
-            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: empty, see m3_exp/install.py\n",
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: empty on purpose\n",
             f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: m3_exp\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         }
         path = folder / f"{name}-{version}-py3-none-any.whl"

@@ -156,6 +156,10 @@ def merge_line(label: Label, recipe: Recipe) -> str:
     if label.lam is not None:
         parts += ["ratio=fixed", f"ratio.lam={label.lam!r}"]
     if label.mask_seed is not None and recipe.sparsify is not None:
-        parts += ["sparsify=dare", f"sparsify.drop_rate={recipe.sparsify.drop_rate!r}", f"sparsify.seed={label.mask_seed}"]
+        parts += [
+            "sparsify=dare",
+            f"sparsify.drop_rate={recipe.sparsify.drop_rate!r}",
+            f"sparsify.seed={label.mask_seed}",
+        ]
     parts += [f"dtype={recipe.dtype}", "out=DIR"]
     return " ".join(parts)

@@ -1,4 +1,4 @@
-"""Carries a plan out: groups, what is cached, failures, restarts. The one place where merging, engines and scoring meet.
+"""Carries a plan out: groups, what is cached, failures, restarts. Here merging, engines and scoring meet.
 
 A group is what can share one set of weights in one engine: a recipe with its cells. Workers (one engine each) take
 groups from one queue. A failure is recorded and never stops the others; the same command continues after any kill.
@@ -22,7 +22,20 @@ from m3_exp.plan import spelled
 from m3_exp.progress import Progress
 from m3_exp.scoring.evaluate import evaluate
 from m3_exp.store import Journal, Store
-from m3_exp.types import Answer, Cell, EngineSettings, Json, M3Error, Plan, Prompt, Recipe, Score, Source, identity, plain
+from m3_exp.types import (
+    Answer,
+    Cell,
+    EngineSettings,
+    Json,
+    M3Error,
+    Plan,
+    Prompt,
+    Recipe,
+    Score,
+    Source,
+    identity,
+    plain,
+)
 
 RESTARTS = 2  # engine deaths in one cell before its remaining items are tried one at a time
 
@@ -235,7 +248,7 @@ class Run:
     def _answers(
         self, task: Task, group: Group, digest: str, journal: Journal, slot: "Slot"
     ) -> tuple[list[Answer], dict[str, str], list[str]]:
-        """Return all answers of a task (journalled ones first), the reasons of refused items, and the runs that wrote."""
+        """Return a task's answers (journalled ones first), why items were refused, and the runs that wrote."""
         key = self.desk.answers_key(digest, task)
         benchmark = task.cell.evaluator.name
         spec = {"weights": digest, "benchmark": benchmark, "sampling": task.sampling, "engine": self.desk.fingerprint}
@@ -337,7 +350,7 @@ class _Held:
         for problem, prompt in zip(self.task.problems, self.task.prompts, strict=True):
             for sample in range(self.task.sampling.n):
                 if answer := self.answers.get((prompt.id, sample)):
-                    found.append(replace(answer, id=problem.id))
+                    found += [replace(answer, id=problem.id)]
         return found
 
 
@@ -379,7 +392,7 @@ class Slot:
         if known is not None and known["digest"] != loaded.digest:
             raise M3Error(
                 f"the same recipe gave other weights ({loaded.digest[:12]}) than before ({known['digest'][:12]}): "
-                f"an input has changed under the run, or the machine is faulty; see {self.run.store.path('merges', group.key)}"
+                f"an input changed under the run, or the machine is faulty: {self.run.store.path('merges', group.key)}"
             )
         record: Json = {"digest": loaded.digest, "report": dict(loaded.report), "recipe": plain(group.recipe)}
         if known is None:

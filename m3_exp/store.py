@@ -184,7 +184,9 @@ class Store:
         if marker.exists():
             found = json.loads(marker.read_text()).get("format")
             if found != _FORMAT:
-                raise M3Error(f"store={root} has format {found}, this m3 writes format {_FORMAT}: give another store=DIR")
+                raise M3Error(
+                    f"store={root} has format {found}, this m3 writes format {_FORMAT}: give another store=DIR"
+                )
         elif root.exists() and not root.is_dir():
             raise M3Error(f"store={root} is not a directory")
 
@@ -197,7 +199,7 @@ class Store:
         return self.root / kind / f"{key}.json"
 
     def get(self, kind: str, key: str) -> Json | None:
-        """Return what `put` remembered, or None. A file that does not read as JSON is set aside and counts as absent."""
+        """Return what `put` remembered, or None. A file that is not JSON is set aside and counts as absent."""
         path = self.path(kind, key)
         try:
             value = json.loads(path.read_bytes())

@@ -1,6 +1,6 @@
-"""`family=llama2_mini`: a shape-faithful miniature of llama2_13b, built in a folder, with the conf/ entries that name it.
+"""`family=llama2_mini`: a shape-faithful miniature of llama2_13b, with the conf/ entries that name it.
 
-As the paper's models: Llama-2 tensor names, an untied head, float16, vocabularies of 32000 rows and (math) of 32001 with
+As the paper's models: Llama-2 tensor names, an untied head, float16, vocabularies of 32000 rows and (math) 32001 with
 [PAD], sharded `pytorch_model-*.bin` experts, three tokenizers and templates. Only sizes and paths differ.
 """
 

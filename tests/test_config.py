@@ -31,7 +31,13 @@ def test_every_sweep_composes_and_states_its_command() -> None:
 
 def test_the_default_is_the_lab() -> None:
     (found,) = config.request([]).configs
-    assert (found.family, found.pair, found.method, found.ratio.name, found.dare) == ("lab", "lm_math", "average", "plain", None)
+    assert (found.family, found.pair, found.method, found.ratio.name, found.dare) == (
+        "lab",
+        "lm_math",
+        "average",
+        "plain",
+        None,
+    )
     assert (found.dtype, found.engine.dtype) == ("float32", "float32")
     assert list(found.experts) == ["lm", "math"]
     assert [e.items for e in found.evaluators] == ["lab"] * 3
@@ -118,7 +124,9 @@ def test_a_parameter_on_an_axis_is_harmless_where_another_part_uses_it() -> None
 
 def test_more_choices_come_from_a_config_dir(tmp_path: Path) -> None:
     (tmp_path / "family").mkdir()
-    (tmp_path / "family" / "mine.yaml").write_text((config.ROOT / "conf/family/lab.yaml").read_text().replace("name: lab", "name: mine"))
+    (tmp_path / "family" / "mine.yaml").write_text(
+        (config.ROOT / "conf/family/lab.yaml").read_text().replace("name: lab", "name: mine")
+    )
     assert config.request(["family=mine"], config_dirs=[tmp_path]).configs[0].family == "mine"
     with pytest.raises(M3Error, match="mine"):
         config.request(["family=yours"], config_dirs=[tmp_path])

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -152,7 +153,12 @@ class _Tiny(torch.nn.Module):
 
         super().__init__()
         torch.manual_seed(0)
-        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+        sizes: dict[str, Any] = {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        }
         self.causal = LlamaForCausalLM(LlamaConfig(vocab_size=97, **sizes)).eval()
 
     def get_base_model(self) -> torch.nn.Module:

@@ -1,5 +1,6 @@
 """Plans: lambda is drawn here and nowhere else, and what means the same weights is one cell."""
 
+import itertools
 import statistics
 
 import pytest
@@ -35,7 +36,7 @@ def test_draws_are_independent_between_alphas_and_draws_but_shared_by_methods_pa
 def test_grids_are_nested_symmetric_and_crowd_the_ends() -> None:
     sets = [ratio.grid(n) for n in (3, 5, 9, 17, 33, 65)]
     assert sets[2] == (0, 1 / 32, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 31 / 32, 1)
-    for small, large in zip(sets, sets[1:], strict=False):
+    for small, large in itertools.pairwise(sets):
         assert set(small) < set(large)
     for nodes in sets:
         assert [1 - x for x in reversed(nodes)] == list(nodes)
@@ -45,7 +46,9 @@ def test_grids_are_nested_symmetric_and_crowd_the_ends() -> None:
 
 def test_the_same_weights_are_one_cell_with_several_labels() -> None:
     """TA(s=0.5) = average; average at lambda = 1/2 = average; TIES at 1/2 = TIES; the notes say so."""
-    found = build("method=average,task_arithmetic", "ratio=plain", "evaluator=[gsm8k]", "method.scaling=0.5", multirun=True)
+    found = build(
+        "method=average,task_arithmetic", "ratio=plain", "evaluator=[gsm8k]", "method.scaling=0.5", multirun=True
+    )
     assert len(found.cells) == 1
     assert len(found.cells[0].labels) == 2
     assert "1 of 2 cells are the same as another" in found.notes[0]
@@ -78,7 +81,9 @@ def test_a_single_expert_is_that_expert_under_any_method() -> None:
 
 
 def test_the_tokenizer_is_the_skills_expert_or_the_first() -> None:
-    cells = {cell.evaluator.name: cell for cell in build("pair=math_code", "evaluator=[gsm8k,humaneval,alpaca_eval]").cells}
+    cells = {
+        cell.evaluator.name: cell for cell in build("pair=math_code", "evaluator=[gsm8k,humaneval,alpaca_eval]").cells
+    }
     assert str(cells["gsm8k"].tokenizer).endswith("math")
     assert str(cells["humaneval"].tokenizer).endswith("code")
     assert str(cells["alpaca_eval"].tokenizer).endswith("math")

@@ -144,7 +144,9 @@ def test_boxes_die_with_the_judge(driver: Driver) -> None:
     assert process.stdout is not None
     process.stdout.readline()
     deadline = time.monotonic() + 60
-    while sum("Task" not in line and "candidate" in line for line in _boxes_alive()) < 2 and time.monotonic() < deadline:
+    while (
+        sum("Task" not in line and "candidate" in line for line in _boxes_alive()) < 2 and time.monotonic() < deadline
+    ):
         time.sleep(0.1)
     assert _boxes_alive()
     process.kill()
@@ -209,7 +211,9 @@ def test_a_driver_that_does_not_contain_is_found_out_by_running_it() -> None:
 
 
 def test_without_any_driver_programs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "probe", lambda: {"bubblewrap": "not installed", "landlock": "this kernel has no Landlock"})
+    monkeypatch.setattr(
+        judging, "probe", lambda: {"bubblewrap": "not installed", "landlock": "this kernel has no Landlock"}
+    )
     with pytest.raises(M3Error, match=r"cannot be contained here .*bubblewrap: not installed.*install bubblewrap"):
         judging.working_driver()
     [verdict] = judge([task("def f(x): return x * x")])
@@ -351,7 +355,9 @@ def test_readings_of_right_answers(text: str, reading: str) -> None:
     assert (verdict.value, verdict.reading) == (1.0, reading)
 
 
-@pytest.mark.parametrize("text", ["", "I am sorry.", "def f(x): return [x * 2]\n\nThis function doubles.", BODY + "oops ("])
+@pytest.mark.parametrize(
+    "text", ["", "I am sorry.", "def f(x): return [x * 2]\n\nThis function doubles.", BODY + "oops ("]
+)
 def test_readings_of_answers_that_are_no_program_or_a_wrong_one(text: str) -> None:
     programs = readings(PROMPT, "f", clean(text))
     assert judge([Task(programs, "f", PROMPT, TESTS)], QUICK)[0].value == 0.0

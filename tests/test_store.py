@@ -128,9 +128,14 @@ def test_sigkill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
 
 def test_published_directory_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     final = tmp_path / "out"
-    with pytest.raises(RuntimeError, match="midway"), publish_directory(final) as folder:
-        (folder / "a").write_text("half")
-        raise RuntimeError("midway")
+
+    def fail() -> None:
+        with publish_directory(final) as folder:
+            (folder / "a").write_text("half")
+            raise RuntimeError("midway")
+
+    with pytest.raises(RuntimeError, match="midway"):
+        fail()
     assert list(tmp_path.iterdir()) == []
     with publish_directory(final) as folder:
         (folder / "a").write_text("whole")
@@ -144,7 +149,7 @@ def test_debris_of_a_killed_publisher_is_removed_and_a_living_one_kept(tmp_path:
     final = tmp_path / "out"
     code = (
         "import os, signal, sys; from pathlib import Path; from m3_exp.store import publish_directory\n"
-        "with publish_directory(Path(sys.argv[1])) as f:\n    (f / 'a').write_text('x'); os.kill(os.getpid(), signal.SIGKILL)"
+        "with publish_directory(Path(sys.argv[1])) as f:\n    (f / 'a').write_text('x')\n    os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code, str(final)], check=False)
     assert len(list(tmp_path.iterdir())) == 1

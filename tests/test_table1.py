@@ -1,4 +1,4 @@
-"""The main job on a miniature of the paper's family: the real `sweeps=table1`, killed, continued, on one and two engines.
+"""The main job on a miniature of the paper's family: the real `sweeps=table1`, killed and continued.
 
 Six tests share three engine starts more than they need: one undisturbed run (one engine), one killed run (one engine)
 that is continued on two engines. All in float32, where texts do not depend on the batch.
@@ -23,7 +23,6 @@ from m3_exp import cli
 from m3_exp.config import ROOT
 from m3_exp.store import Journal
 from tests import llama2_mini
-
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("mini")
     conf = llama2_mini.build(folder)
     short = conf / "family" / "llama2_mini.yaml"
-    short.write_text(short.read_text().replace("max_tokens: {}", "max_tokens: {alpaca_eval: 6, gsm8k: 6, hendrycks_math: 6, humaneval: 6}"))
+    short.write_text(
+        short.read_text().replace(
+            "max_tokens: {}", "max_tokens: {alpaca_eval: 6, gsm8k: 6, hendrycks_math: 6, humaneval: 6}"
+        )
+    )
     whole, resumed = folder / "whole", folder / "resumed"
     subprocess.run(command(conf, whole), cwd=ROOT, check=True, capture_output=True, timeout=900)
     killed_with = _killed(command(conf, resumed), resumed)
@@ -75,7 +78,16 @@ def _killed(arguments: list[str], store: Path) -> int:
 
 
 def table(world: World, store: Path, capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    line = ["table", "table1", "family=llama2_mini", "--config-dir", str(world.conf), f"store={store}", *OVERRIDES, *args]
+    line = [
+        "table",
+        "table1",
+        "family=llama2_mini",
+        "--config-dir",
+        str(world.conf),
+        f"store={store}",
+        *OVERRIDES,
+        *args,
+    ]
     assert cli.main(line) == 0
     return capsys.readouterr().out
 
@@ -150,7 +162,15 @@ def test_one_word_changes_the_family(tmp_path: Path, capsys: pytest.CaptureFixtu
     conf = llama2_mini.write_conf(tmp_path)
     plans = {}
     for family in ("llama2_mini", "llama2_13b"):
-        line = ["plan", "sweeps=table1", f"family={family}", "--config-dir", str(conf), f"store={tmp_path / 's'}", "--json"]
+        line = [
+            "plan",
+            "sweeps=table1",
+            f"family={family}",
+            "--config-dir",
+            str(conf),
+            f"store={tmp_path / 's'}",
+            "--json",
+        ]
         if family == "llama2_mini":
             for name in ("base", "lm", "math", "code"):
                 (tmp_path / name).mkdir()

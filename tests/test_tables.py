@@ -53,7 +53,8 @@ def test_one_draw_keeps_its_wilson_interval() -> None:
 def test_an_m3_row_is_the_mean_over_draws_with_their_spread() -> None:
     values = [[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
     table = built(
-        ["ratio=mixup", "ratio.draws=3", "evaluator=[gsm8k]"], lambda i, c: (record(values[i], c, str(i)),)  # type: ignore[arg-type]
+        ["ratio=mixup", "ratio.draws=3", "evaluator=[gsm8k]"],
+        lambda i, c: (record(values[i], c, str(i)),),  # type: ignore[arg-type]
     )
     (row,) = table.rows
     assert row[-1].startswith("75.0 [")
@@ -89,7 +90,7 @@ def test_missing_draws_are_counted() -> None:
 
 def test_a_benchmark_that_is_not_the_rows_is_a_slash() -> None:
     table = built(["pair=math,code"], lambda _, c: (record([1, 0], c),))
-    assert [row[-1] for row in table.rows][0] == "/"
+    assert next(row[-1] for row in table.rows) == "/"
     assert "/" in table.rows[1]
 
 

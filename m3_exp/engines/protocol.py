@@ -26,7 +26,7 @@ class Loaded:
 
 
 class Engine(Protocol):
-    """A living model. `fingerprint` (name, version, dtype) is part of every answer's key; `conditions` is recorded only."""
+    """A living model. `fingerprint` (name, version, dtype) is in every answer's key; `conditions` is recorded only."""
 
     fingerprint: Mapping[str, str]
     conditions: Mapping[str, object]

@@ -20,7 +20,9 @@ from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prom
 def _path(settings: EngineSettings) -> Path:
     path = Path(settings.answers or "")
     if settings.answers is None or not path.exists():
-        raise M3Error(f"engine.answers={settings.answers} does not exist: give a store's directory or a file of answers")
+        raise M3Error(
+            f"engine.answers={settings.answers} does not exist: give a store's directory or a file of answers"
+        )
     return path
 
 
@@ -35,7 +37,9 @@ def fingerprint(settings: EngineSettings) -> dict[str, str]:
     found = {json.dumps(s["engine"], sort_keys=True) for s in sets if s["engine"]["dtype"] == settings.dtype}
     if len(found) != 1:
         listed = "; ".join(sorted(found)) or f"none in {settings.dtype}"
-        raise M3Error(f"engine.answers={path} must hold the answers of one engine in dtype={settings.dtype}, it holds: {listed}")
+        raise M3Error(
+            f"engine.answers={path} must hold the answers of one engine in dtype={settings.dtype}, it holds: {listed}"
+        )
     return {str(key): str(value) for key, value in json.loads(found.pop()).items()}
 
 
@@ -107,6 +111,6 @@ def _read_lines(path: Path) -> dict[tuple[str, int], Answer]:
             row = json.loads(line)
             answer = Answer(f"{row['benchmark']}/{row['id']}", str(row["text"]), int(row.get("sample", 0)))
         except (ValueError, KeyError, TypeError) as error:
-            raise M3Error(f"{path}:{number} is not a line of {{\"benchmark\", \"id\", \"text\"}}: {error}") from error
+            raise M3Error(f'{path}:{number} is not a line of {{"benchmark", "id", "text"}}: {error}') from error
         found.setdefault((answer.id, answer.sample), answer)
     return found

@@ -22,7 +22,7 @@ from m3_exp.merging.sparsify import mask_key, sparsified
 from m3_exp.store import Store
 from m3_exp.types import Json, Recipe, Source
 
-BLOCK = 1 << 17  # elements: a few float32 blocks stay in a core's cache
+BLOCK = 1 << 16  # elements: a few float32 blocks stay in a core's cache
 # Buffers that some checkpoints carry: copied, never merged.
 _BUFFER = re.compile(r"(^|\.)(rotary_emb\.inv_freq|masked_bias|position_ids)$")
 _VOCABULARY = re.compile(r"(^|\.)(embed_tokens|lm_head|wte|embed_in|embed_out|word_embeddings)\.(weight|bias)$")

@@ -1,10 +1,11 @@
-"""The choice of ratio: lambda, the first expert's share. M3 (arXiv 2502.15434, section 3) draws it from Beta(alpha, alpha).
+"""The choice of ratio: lambda, the first expert's share. M3 (arXiv 2502.15434) draws it from Beta(alpha, alpha).
 
 `mixup` draws are independent between alphas and draws, and the same in every method, pair and family, so that
 comparisons are paired. `grid` nodes crowd the ends, where small alphas put their mass.
 """
 
 import hashlib
+import itertools
 
 from scipy.stats import beta
 
@@ -41,7 +42,7 @@ def grid(nodes: int) -> tuple[float, ...]:
         return (0.0, 0.25, 0.5, 0.75, 1.0)
     points = [0.0, 1 / 32, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 31 / 32, 1.0]
     while len(points) < nodes:
-        halved = [(low + high) / 2 for low, high in zip(points, points[1:], strict=False)]
+        halved = [(low + high) / 2 for low, high in itertools.pairwise(points)]
         points = sorted([*points, *halved])
     if len(points) != nodes:
         raise M3Error(f"ratio.nodes={nodes} is not a size of the nested grids: give 3, 5, 9, 17, 33 or 65")

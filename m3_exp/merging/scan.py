@@ -122,14 +122,14 @@ def _rank_in(counts: Counts, ranks: Sequence[int]) -> tuple[list[int], list[int]
 def _majority(scan: Scan, magnitudes: Sequence[float], pool: Pool) -> float:
     """Return the sign of the sum, over the whole model, of the signs of the summed trimmed deltas."""
 
+    from m3_exp.merging import kernels
+
+    lows = np.array(magnitudes, np.float32)
+
     def one(name: str) -> int:
-        signs = 0
-        for start, stop in blocks(scan.sizes[name], scan.block):
-            total = torch.zeros(stop - start)
-            for delta, cutoff in zip(scan.deltas(name, start, stop, scan.experts), magnitudes, strict=True):
-                total += delta.masked_fill_(delta.abs() < cutoff, 0.0)
-            signs += int((total > 0).sum()) - int((total < 0).sum())
-        return signs
+        cuts = blocks(scan.sizes[name], scan.block)
+        deltas = (tuple(d.numpy() for d in scan.deltas(name, *cut, scan.experts)) for cut in cuts)
+        return sum(int(kernels.count_signs(block, lows)) for block in deltas)
 
     return float(np.sign(sum(pool.map(one, by_size(scan.sizes)))))
 

@@ -25,9 +25,9 @@ def tidy(found: Sequence[Found]) -> pd.DataFrame:
 
 
 _COLUMNS = [
-    "family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark", "metric",
-    "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "evaluator", "tokenizer",
-    "runs", "merge",
+    "family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark",
+    "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "evaluator",
+    "tokenizer", "runs", "merge",
 ]  # fmt: skip
 
 

@@ -194,9 +194,13 @@ def _footer(frame: pd.DataFrame) -> list[str]:
     ]
     done = frame[frame["state"] != "missing"]
     if bool((done["method"] == "task_arithmetic").any()):
-        lines.append("task arithmetic without M3 weighs both deltas with 1; with M3 at lambda = 1/2 it is half that sum.")
+        lines.append(
+            "task arithmetic without M3 weighs both deltas with 1; with M3 at lambda = 1/2 it is half that sum."
+        )
     if len(done):
-        lines.append(f"engine: {', '.join(sorted(set(done['engine'])))}; evaluators: {', '.join(sorted(set(done['evaluator'])))}")
+        lines.append(
+            f"engine: {', '.join(sorted(set(done['engine'])))}; evaluators: {', '.join(sorted(set(done['evaluator'])))}"
+        )
     loose = done[(done["runs"] > 1) & ~done["engine"].str.endswith("float32")]
     if len(loose):
         lines.append(
@@ -264,7 +268,9 @@ def as_html(table: Table) -> str:
 
     rows = "\n".join(row("td", texts) for texts in table.rows)
     notes = "\n".join(html.escape(line) for line in table.footer)
-    return f"<table>\n<thead>{row('th', table.header)}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n<pre>{notes}</pre>\n"
+    return (
+        f"<table>\n<thead>{row('th', table.header)}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n<pre>{notes}</pre>\n"
+    )
 
 
 FORMATS: Mapping[str, Callable[[Table], str]] = {"md": markdown, "csv": as_csv, "tex": latex, "html": as_html}

@@ -4,11 +4,13 @@
     sign    = sign(sum of tau_i); where that is 0, the sign of the sum of all elected signs of the model
     merged  = theta_0 + s * (the weighted mean of the tau_i that have this sign; one that is alone is kept as it is)
 
+With more than two, the weights of those kept count by their proportions (equally, where they are all 0).
 Cut-offs and signs never see the weights, so the merge is affine in lambda. Plain is the disjoint mean: equal weights.
 """
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,28 +29,18 @@ def ties(
     retain: float,
 ) -> Tensor:
     """Return the merged block (float32, one shape). `retain` is already in the cut-offs."""
-    shares = proportions(len(models), weights)
-    deltas = [trimmed(model - base, cutoff) for model, cutoff in zip(models, cutoffs.magnitudes, strict=True)]
-    elected = elect(deltas, cutoffs.majority)
-    kept = [delta * elected > 0 for delta in deltas]
-    merged = _pair(deltas, kept, shares) if len(deltas) == 2 else _mean(deltas, kept, shares)
-    merged *= scaling
-    merged += base
+    from m3_exp.merging import kernels
+
+    shares = np.array(proportions(len(models), weights), np.float32)
+    lows = np.array(cutoffs.magnitudes, np.float32)
+    signs_and_scale = np.float32(cutoffs.majority), np.float32(scaling)
+    merged = torch.empty_like(base)
+    arrays = tuple(model.numpy() for model in models)
+    if len(arrays) == 2:
+        kernels.ties_two(*arrays, base.numpy(), lows, shares, *signs_and_scale, merged.numpy())
+    else:
+        kernels.ties_many(arrays, base.numpy(), lows, shares, *signs_and_scale, merged.numpy())
     return merged
-
-
-def trimmed(delta: Tensor, cutoff: float) -> Tensor:
-    """Return the delta with everything below the cut-off in magnitude set to 0; `delta` itself is changed."""
-    return delta.masked_fill_(delta.abs() < cutoff, 0.0)
-
-
-def elect(deltas: Sequence[Tensor], majority: float) -> Tensor:
-    """Return the elected sign of each element: that of the sum, or the majority's where the sum is 0."""
-    total = deltas[0].clone()
-    for delta in deltas[1:]:
-        total += delta
-    elected = total.sign_()
-    return elected.masked_fill_(elected == 0, majority)
 
 
 def proportions(n: int, weights: Sequence[float] | None) -> tuple[float, ...]:
@@ -57,26 +49,3 @@ def proportions(n: int, weights: Sequence[float] | None) -> tuple[float, ...]:
     if not weights or abs(total) < 1e-12:
         return (1.0 / n,) * n
     return tuple(weight if abs(total - 1) < 1e-12 else weight / total for weight in weights)
-
-
-def _pair(deltas: Sequence[Tensor], kept: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    """Mix two: w_1 tau_1 + w_2 tau_2 where both are kept, else the one that is."""
-    mixed = deltas[0] * shares[0]
-    mixed += deltas[1] * shares[1]
-    alone = torch.where(kept[0], deltas[0], deltas[1] * kept[1])
-    return torch.where(kept[0] & kept[1], mixed, alone)
-
-
-def _mean(deltas: Sequence[Tensor], kept: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    """Mix any number: the mean over the kept by their weights (plain where these are all 0); one alone as it is."""
-    total, weight = torch.zeros_like(deltas[0]), torch.zeros_like(deltas[0])
-    plain, count = torch.zeros_like(deltas[0]), torch.zeros_like(deltas[0])
-    for delta, keep, share in zip(deltas, kept, shares, strict=True):
-        own = delta * keep
-        plain += own
-        count += keep
-        own *= share
-        total += own
-        weight += keep * share
-    plain /= count.clamp(min=1)
-    return torch.where((count > 1) & (weight != 0), total / weight, plain)

@@ -149,7 +149,9 @@ def test_debris_of_a_killed_publisher_is_removed_and_a_living_one_kept(tmp_path:
     final = tmp_path / "out"
     code = (
         "import os, signal, sys; from pathlib import Path; from m3_exp.store import publish_directory\n"
-        "with publish_directory(Path(sys.argv[1])) as f:\n    (f / 'a').write_text('x')\n    os.kill(os.getpid(), signal.SIGKILL)"
+        "with publish_directory(Path(sys.argv[1])) as f:\n"
+        "    (f / 'a').write_text('x')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code, str(final)], check=False)
     assert len(list(tmp_path.iterdir())) == 1

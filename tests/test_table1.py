@@ -210,8 +210,9 @@ def test_a_gated_base_that_answers_401_is_one_clear_line(
     Thread(target=server.serve_forever, daemon=True).start()
     environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
     environment |= {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    merge = ["merge", "family=llama2_13b", "pair=base", f"out={tmp_path / 'out'}", f"store={tmp_path / 's'}"]
     done = subprocess.run(
-        [sys.executable, "-m", "m3_exp.cli", "merge", "family=llama2_13b", f"out={tmp_path / 'out'}", f"store={tmp_path / 's'}"],
+        [sys.executable, "-m", "m3_exp.cli", *merge],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     server.shutdown()

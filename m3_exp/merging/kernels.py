@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
+Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 Words = np.ndarray[Any, np.dtype[np.uint32]]
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -119,3 +120,25 @@ def ties_many(
         whole = (count == np.float32(n)) | (share == zero)  # all shares together are 1
         weighted = mixed / (unit if whole else share)
         out[i] = base[i] + scaling * (mean if (count <= unit) | (share == zero) else weighted)
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def add_product(block: Floats, start: int, b: Matrix, a: Matrix, scale: np.float32) -> None:
+    """Add scale * (b @ a) to the flat elements of a matrix that `block` holds from `start` on.
+
+    Each element is summed over the rank in order, so that no bit depends on where a block begins or ends.
+    """
+    width = a.shape[1]
+    sums = np.empty(width, np.float32)
+    at = 0
+    while at < block.size:
+        row, first = divmod(start + at, width)
+        count = min(width - first, block.size - at)
+        sums[:count] = np.float32(0)
+        for k in range(a.shape[0]):
+            factor = b[row, k]
+            for j in range(count):
+                sums[j] += factor * a[k, first + j]
+        for j in range(count):
+            block[at + j] += scale * sums[j]
+        at += count

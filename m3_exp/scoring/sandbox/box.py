@@ -1,4 +1,4 @@
-"""The process inside a box. It reads a job from standard input, locks itself down, and only then reads foreign code.
+"""The process inside a box. It reads its job, locks itself down, and only then lets foreign code run.
 
 A *candidate* runs the model's program and answers calls of one of its functions with plain values. A *grader* runs
 the benchmark's tests with a stand-in for that function that asks the candidate. The verdict is the grader's, and it
@@ -16,31 +16,27 @@ from typing import Any
 
 from . import codec, lockdown
 
-_PRELOADED = ("bz2", "hashlib", "lzma")  # their compiled parts need shared libraries from outside the standard library
 _REASON_LENGTH = 300
 
 
-def main(role: str, channel: int, report: int, *, landlock: bool) -> None:
-    """Be a box: `role` is candidate or grader, `channel` leads to the other one, `report` to the judge."""
-    job = json.loads(sys.stdin.buffer.read())
-    for name in _PRELOADED:
-        try:
-            __import__(name)
-        except ImportError:
-            continue
+def main(role: str, source: int, channel: int, report: int, *, landlock: bool) -> None:
+    """Be a box: `role` is candidate or grader, `source` holds the job, `channel` leads to the other, `report` out."""
+    with open(source, "rb") as file:
+        job = json.loads(file.read())
     try:
         lockdown.lock(cpu_seconds=job["cpu_seconds"], memory=job["memory"], landlock=landlock)
     except (lockdown.LockdownError, OSError, ValueError) as error:
-        _write(report, {"error": str(error)})
+        write(report, {"error": str(error)})
         return
-    _write(report, {"locked": True})
+    write(report, {"locked": True})
     if role == "candidate":
         _be_candidate(job, channel, report)
     else:
         _be_grader(job, channel, report)
 
 
-def _write(descriptor: int, record: Mapping[str, Any]) -> None:
+def write(descriptor: int, record: Mapping[str, Any]) -> None:
+    """Report something to the judge: one line, in one write."""
     os.write(descriptor, json.dumps(record).encode() + b"\n")
 
 
@@ -57,7 +53,7 @@ def _describe(error: BaseException) -> str:
 
 def _be_candidate(job: Mapping[str, Any], channel: int, report: int) -> None:
     code, record = _compile(job["programs"])
-    _write(report, record)
+    write(report, record)
     os.close(report)
     failure: BaseException | None = None
     module = types.ModuleType("answer")
@@ -124,13 +120,13 @@ def _be_grader(job: Mapping[str, Any], channel: int, report: int) -> None:
         verdict = {"passed": False, "gone": True, "reason": str(error)}
     except BaseException as error:  # a test that fails, in whatever way, is a wrong answer
         verdict = {"passed": False, "reason": _describe(error)}
-    _write(report, verdict)
+    write(report, verdict)
 
 
 def _stand_in(channel: int) -> Callable[..., Any]:
     def candidate(*positional: Any, **keywords: Any) -> Any:
         try:
-            call = codec.dumps((positional, keywords))
+            call = codec.dumps((positional, keywords), opaque=False)
         except codec.CodecError as error:
             raise TestsUnfit(f"the tests pass a value that cannot cross: {error}") from error
         try:

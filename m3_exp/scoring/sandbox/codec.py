@@ -31,14 +31,17 @@ class Opaque:
         return f"<{self.type_name}>"
 
 
-def dumps(value: object) -> bytes:
-    """Encode a value. Raises CodecError where it is nested too deeply or too large."""
+def dumps(value: object, *, opaque: bool = True) -> bytes:
+    """Encode a value. Raises CodecError where it is nested too deeply, too large, or would become an Opaque unasked."""
     try:
-        data = json.dumps(_pack(value, 0), ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+        packed = _pack(value, 0)
+        data = json.dumps(packed, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
     except RecursionError:
         raise CodecError("nested too deeply") from None
     if len(data) > MAX_FRAME:
         raise CodecError("larger than 16 MiB")
+    if not opaque and b'["opaque",' in data:
+        raise CodecError("not a plain value")
     return data
 
 

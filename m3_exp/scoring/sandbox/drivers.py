@@ -1,4 +1,4 @@
-"""How a box is started: inside bubblewrap's namespaces, or under Landlock alone.
+"""How boxes are started: inside bubblewrap's namespaces, or under Landlock alone.
 
 In both the box locks itself down as well (lockdown.py). Whether a driver works here is found out by running it
 (`judge.working_driver`), never by looking for a binary or a kernel version.
@@ -16,8 +16,7 @@ from pathlib import Path
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}  # all that a box knows of the environment
 _FLAGS = ("-s", "-S", "-B", "-P")
 _START = (
-    "import sys; sys.path.insert(0, {folder!r}); from sandbox.box import main;"
-    " main({role!r}, {channel}, {report}, landlock={landlock})"
+    "import sys; sys.path.insert(0, {folder!r}); from sandbox.warden import main; main({control}, landlock={landlock})"
 )
 _PACKAGE = Path(__file__).resolve().parent  # the folder called sandbox
 _INSIDE = "/opt/python"
@@ -25,7 +24,7 @@ _INSIDE = "/opt/python"
 
 @dataclass(frozen=True)
 class Driver:
-    """One way to start a box: what comes before Python, which Python, and where it finds this package."""
+    """One way to start boxes: what comes before Python, which Python, and where it finds this package."""
 
     name: str
     prefix: tuple[str, ...]
@@ -33,9 +32,9 @@ class Driver:
     folder: str
     landlock: bool
 
-    def command(self, role: str, channel: int, report: int) -> list[str]:
-        """Return the command line of a box that holds two descriptors."""
-        start = _START.format(folder=self.folder, role=role, channel=channel, report=report, landlock=self.landlock)
+    def command(self, control: int) -> list[str]:
+        """Return the command line of a warden that listens on a descriptor."""
+        start = _START.format(folder=self.folder, control=control, landlock=self.landlock)
         return [*self.prefix, self.python, *_FLAGS, "-c", start]
 
     @property
@@ -62,10 +61,10 @@ def bubblewrap() -> Driver | None:
     prefix += ["--ro-bind", os.path.realpath(sys.executable), f"{_INSIDE}/bin/{version}"]
     prefix += ["--ro-bind", library, f"{_INSIDE}/lib/{version}"]
     for path in _packages(library):
-        prefix += ["--tmpfs", f"{_INSIDE}/lib/{version}/{os.path.relpath(path, library)}"]
+        prefix += _hidden(f"{_INSIDE}/lib/{version}/{os.path.relpath(path, library)}")
     for path in sorted(glob.glob(f"{sys.base_prefix}/lib/*.so*")) if sys.base_prefix != "/usr" else []:
         prefix += ["--ro-bind", path, f"{_INSIDE}/lib/{os.path.basename(path)}"]
-    prefix += ["--ro-bind", str(_PACKAGE), "/opt/box/sandbox", "--chdir", "/", "--"]
+    prefix += ["--ro-bind", str(_PACKAGE), "/opt/box/sandbox", "--remount-ro", "/", "--chdir", "/", "--"]
     return Driver("bubblewrap", tuple(prefix), f"{_INSIDE}/bin/{version}", "/opt/box", landlock=False)
 
 
@@ -83,7 +82,12 @@ def _shown(folders: Sequence[str], masked: Sequence[str]) -> Iterator[str]:
         elif os.path.isdir(folder):
             yield from ("--ro-bind", folder, folder)
     for path in masked:
-        yield from ("--tmpfs", path)
+        yield from _hidden(path)
+
+
+def _hidden(folder: str) -> list[str]:
+    """Cover a folder with an empty one that cannot be written."""
+    return ["--tmpfs", folder, "--remount-ro", folder]
 
 
 def landlock() -> Driver | None:

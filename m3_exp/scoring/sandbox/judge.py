@@ -104,9 +104,10 @@ def judge(tasks: Sequence[Task], limits: Limits | None = None, driver: Driver | 
         driver = driver or working_driver()
     except M3Error as error:
         return [Verdict(None, None, str(error))] * len(tasks)
-    sick = _sickness(driver)
-    outcomes = [] if sick else _run_all(tasks, limits, driver)
-    sick = sick or _sickness(driver)
+    with _warden(driver) as link:
+        sick = _sickness(link)
+        outcomes = [] if sick else _run_all(tasks, limits, link)
+        sick = sick or _sickness(link)
     if sick:
         return [Verdict(None, None, f"the sandbox ({driver.name}) does not judge rightly here: {sick}")] * len(tasks)
     return [_verdict(outcome) for outcome in outcomes]
@@ -115,8 +116,14 @@ def judge(tasks: Sequence[Task], limits: Limits | None = None, driver: Driver | 
 @functools.cache
 def probe() -> dict[str, str | None]:
     """Run each driver's canaries, once a process; return what is wrong with it, or None, the preferred driver first."""
-    made = {name: make() for name, make in _DRIVERS.items()}
-    return {name: "not installed" if driver is None else _sickness(driver) for name, driver in made.items()}
+    return {name: _fitness(make()) for name, make in _DRIVERS.items()}
+
+
+def _fitness(driver: Driver | None) -> str | None:
+    if driver is None:
+        return "not installed"
+    with _warden(driver) as link:
+        return _sickness(link)
 
 
 def working_driver() -> Driver:
@@ -135,21 +142,21 @@ def working_driver() -> Driver:
     )
 
 
-def _sickness(driver: Driver) -> str | None:
-    """Run the canaries; return what is wrong with a driver, or None."""
+def _sickness(link: socket.socket) -> str | None:
+    """Run the canaries; return what is wrong with the boxes, or None."""
     limits = Limits(cpu_seconds=5, wall_seconds=60)
     for name, task, expected in _CANARIES:
-        outcome = _run(task, limits, driver)
+        outcome = _run(task, limits, link)
         if outcome.kind != expected:
             return f"the {name} canary came out as {outcome.kind} ({outcome.reason})"
     return None
 
 
-def _run_all(tasks: Sequence[Task], limits: Limits, driver: Driver) -> list[_Outcome]:
+def _run_all(tasks: Sequence[Task], limits: Limits, link: socket.socket) -> list[_Outcome]:
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
-        outcomes = list(pool.map(lambda task: _run(task, limits, driver), tasks))
+        outcomes = list(pool.map(lambda task: _run(task, limits, link), tasks))
     again = {i for i, outcome in enumerate(outcomes) if outcome.kind in ("timeout", "infra")}
-    return [_run(tasks[i], limits, driver) if i in again else outcome for i, outcome in enumerate(outcomes)]
+    return [_run(tasks[i], limits, link) if i in again else outcome for i, outcome in enumerate(outcomes)]
 
 
 def _verdict(outcome: _Outcome) -> Verdict:
@@ -161,19 +168,51 @@ def _verdict(outcome: _Outcome) -> Verdict:
 # ---------------------------------------------------------------------------------------------------- one task, once
 
 
+@contextlib.contextmanager
+def _warden(driver: Driver) -> Iterator[socket.socket]:
+    """Start a warden and give the socket that asks it for boxes; whatever happens, it is dead in the end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            process = subprocess.Popen(
+                driver.command(theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=driver.environment,
+                cwd="/",
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        try:
+            yield ours
+        finally:
+            ours.close()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
 @dataclass
 class _Box:
-    """A started box: its process, and the reading end of its report."""
+    """A started box, by the reading end of its report; closing that ends it."""
 
-    process: "subprocess.Popen[bytes]"
     report: int
     received: bytes = b""
 
-    def read(self) -> bool:
-        """Take in what the report holds now; return False at its end."""
-        part = os.read(self.report, 65536)
-        self.received += part
-        return bool(part)
+    def wait(self, deadline: float, *wanted: str) -> bool:
+        """Read the report to its end, or until one of the wanted is there; return False where the clock was faster."""
+        while (left := deadline - time.monotonic()) > 0:
+            if not self.records().keys().isdisjoint(wanted):
+                return True
+            if select.select([self.report], [], [], left)[0]:
+                part = os.read(self.report, 65536)
+                if not part:
+                    return True
+                self.received += part
+        return False
 
     def records(self) -> dict[str, Any]:
         """Return all that was reported, merged."""
@@ -183,98 +222,63 @@ class _Box:
         return merged
 
 
-def _run(task: Task, limits: Limits, driver: Driver) -> _Outcome:
+@contextlib.contextmanager
+def _box(link: socket.socket, role: str, channel: socket.socket, job: Mapping[str, Any]) -> Iterator[_Box]:
+    """Ask the warden for a box; whatever happens, its end is on the way when this is left."""
+    source = os.memfd_create("job")
+    reading, writing = os.pipe()
+    try:
+        try:
+            os.write(source, json.dumps(job).encode())
+            os.lseek(source, 0, os.SEEK_SET)
+            socket.send_fds(link, [role.encode()], [source, channel.fileno(), writing])
+        finally:
+            os.close(source)
+            os.close(writing)
+        yield _Box(reading)
+    finally:
+        os.close(reading)
+
+
+def _run(task: Task, limits: Limits, link: socket.socket) -> _Outcome:
     job = {"cpu_seconds": math.ceil(limits.cpu_seconds), "memory": limits.memory, "entry_point": task.entry_point}
-    programs = [[program.reading, program.source] for program in task.programs]
+    program = {**job, "programs": [[program.reading, program.source] for program in task.programs]}
+    tests = {**job, "prelude": task.prelude, "test": task.test}
+    deadline = time.monotonic() + limits.wall_seconds
+    ours, theirs = socket.socketpair()
     try:
         with contextlib.ExitStack() as stack:
-            ours, theirs = socket.socketpair()
             with ours, theirs:
-                candidate = stack.enter_context(
-                    _box(driver, "candidate", theirs.fileno(), {**job, "programs": programs})
-                )
-                grader = stack.enter_context(
-                    _box(driver, "grader", ours.fileno(), {**job, "prelude": task.prelude, "test": task.test})
-                )
-            in_time = _wait(grader, limits.wall_seconds)
-            if "gone" in grader.records():  # let it end as it does, so that its status says why
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    candidate.process.wait(timeout=2)
-            _kill(candidate.process)
-            _kill(grader.process)
-            while candidate.read():
-                pass
-            return _outcome(candidate, grader, in_time, limits)
+                candidate = stack.enter_context(_box(link, "candidate", theirs, program))
+                grader = stack.enter_context(_box(link, "grader", ours, tests))
+            in_time = grader.wait(deadline)
+            candidate.wait(deadline, "reading", "invalid")
+            if "gone" in grader.records():
+                candidate.wait(time.monotonic() + 2.0)
+            return _outcome(candidate.records(), grader.records(), in_time, limits)
     except OSError as error:
         return _Outcome("infra", None, f"a box could not be started: {error}")
 
 
-@contextlib.contextmanager
-def _box(driver: Driver, role: str, channel: int, job: Mapping[str, Any]) -> Iterator[_Box]:
-    """Start a box with its job as standard input; whatever happens, it is dead and closed in the end."""
-    source = os.memfd_create("job")
-    reading, writing = os.pipe()
-    process: subprocess.Popen[bytes] | None = None
-    try:
-        os.write(source, json.dumps(job).encode())
-        os.lseek(source, 0, os.SEEK_SET)
-        process = subprocess.Popen(
-            driver.command(role, channel, writing),
-            stdin=source,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=driver.environment,
-            cwd="/",
-            pass_fds=(channel, writing),
-            start_new_session=True,
-        )
-        os.close(writing)
-        writing = -1
-        yield _Box(process, reading)
-    finally:
-        if process is not None:
-            _kill(process)
-        for descriptor in (source, reading, writing):
-            if descriptor >= 0:
-                os.close(descriptor)
-
-
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """Kill a box with all its processes, unless it has ended, and collect its status."""
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _wait(grader: _Box, seconds: float) -> bool:
-    """Read a grader's report to its end; return False where that does not come in time."""
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
-        if select.select([grader.report], [], [], left)[0] and not grader.read():
-            return True
-    return False
-
-
-def _outcome(candidate: _Box, grader: _Box, in_time: bool, limits: Limits) -> _Outcome:
-    program, tests = candidate.records(), grader.records()
-    for name, records in (("candidate", program), ("grader", tests)):
+def _outcome(candidate: Mapping[str, Any], grader: Mapping[str, Any], in_time: bool, limits: Limits) -> _Outcome:
+    """Turn what the two boxes reported into an outcome."""
+    reading = candidate.get("reading")
+    if "unfit" in grader:
+        return _Outcome("infra", reading, grader["unfit"])
+    for name, records in (("candidate", candidate), ("grader", grader)):
         if "locked" not in records:
             return _Outcome("infra", None, f"the {name}'s box did not start: {records.get('error', 'no reason given')}")
-    reading = program.get("reading")
-    if "unfit" in tests:
-        return _Outcome("infra", reading, tests["unfit"])
     if not in_time:
         return _Outcome("timeout", reading, f"no verdict after {limits.wall_seconds:g} s")
-    if _out_of_cpu(candidate) or ("passed" not in tests and _out_of_cpu(grader)):
+    if _out_of_cpu(candidate) or ("passed" not in grader and _out_of_cpu(grader)):
         return _Outcome("timeout", reading, f"more than {math.ceil(limits.cpu_seconds)} s of CPU time")
-    if "passed" not in tests:
+    if "passed" not in grader:
         return _Outcome("failed", reading, "the tests ended without a verdict")
-    if "invalid" in program:
-        return _Outcome("failed", None, program["invalid"])
-    return _Outcome("passed", reading) if tests["passed"] else _Outcome("failed", reading, tests["reason"])
+    if "invalid" in candidate:
+        return _Outcome("failed", None, candidate["invalid"])
+    return _Outcome("passed", reading) if grader["passed"] else _Outcome("failed", reading, grader["reason"])
 
 
-def _out_of_cpu(box: _Box) -> bool:
-    """Say whether the kernel ended a box for its CPU time (bubblewrap passes a signal on as 128 + its number)."""
-    return box.process.returncode in (-signal.SIGXCPU, 128 + signal.SIGXCPU)
+def _out_of_cpu(records: Mapping[str, Any]) -> bool:
+    """Say whether the kernel ended a box for its CPU time."""
+    return records.get("ended") == -signal.SIGXCPU

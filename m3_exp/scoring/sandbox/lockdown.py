@@ -30,7 +30,7 @@ def lock(*, cpu_seconds: int, memory: int, landlock: bool) -> None:
     Raises:
         LockdownError: one of the means is not to be had here.
     """
-    _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+    die_with_parent()
     _prctl(_PR_SET_DUMPABLE, 0)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     for name, soft, hard in (
@@ -44,6 +44,11 @@ def lock(*, cpu_seconds: int, memory: int, landlock: bool) -> None:
     if landlock:
         _restrict_files(sorted(_readable()))
     _filter_calls()
+
+
+def die_with_parent() -> None:
+    """Make the kernel kill this process when the one that started it ends."""
+    _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
 
 
 def _prctl(option: int, value: int) -> None:

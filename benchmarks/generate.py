@@ -82,7 +82,13 @@ def through_m3(planned, store):  # type: ignore[no-untyped-def]
 
     run = Run(planned, store)
     tasks = [run.desk.task(cell) for cell in planned.cells]
-    group = Group(planned.cells[0].recipe, run.desk.recipe_key(planned.cells[0]), tasks[0].cell.tokenizer, tuple(tasks))
+    group = Group(
+        planned.cells[0].recipe,
+        run.desk.recipe_key(planned.cells[0]),
+        tasks[0].cell.tokenizer,
+        planned.cells[0].recipe,
+        tuple(tasks),
+    )
     slot = Slot(run, planned.engine)
     digest = slot.load(group)["digest"]
     found = []
@@ -130,8 +136,8 @@ def table(rows: list[dict[str, object]], options: argparse.Namespace) -> str:
         "# Generating: m3's engine beside vLLM called directly",
         "",
         f"Measured by `python benchmarks/generate.py --limit {options.limit} --dtype {options.dtype} "
-        f"--max-tokens {options.max_tokens}` on {platform.machine()}, {os.cpu_count()} cores, load before: {os.getloadavg()[1]:.1f}.",
-        "SmolLM2-135M-Instruct, official items, the paper's prompts. Speeds in tokens a second; the ratio is ours to theirs.",
+        f"--max-tokens {options.max_tokens}` on {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}.",
+        "SmolLM2-135M-Instruct, official items, the paper's prompts. Speeds in tokens/s; the ratio is ours to theirs.",
         "",
         "| benchmark | m3 tokens | m3 s | m3 tokens/s | vLLM tokens | vLLM s | vLLM tokens/s | ratio |",
         "|---|---|---|---|---|---|---|---|",

@@ -65,11 +65,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Group:
-    """One recipe's tasks that share an engine; `tokenizer` is the widest one of the engine's class."""
+    """One recipe's tasks that share an engine. `tokenizer` is the widest one of the engine's class, `shapes` a recipe
+    of all models that will come to this engine: it is started with rows for the longest of their vocabularies.
+    """
 
     recipe: Recipe
     key: str
     tokenizer: Source
+    shapes: Recipe
     tasks: tuple[Task, ...]
 
 
@@ -165,9 +168,12 @@ class Run:
             head = classes[task.cell.tokenizer]
             grouped.setdefault((str(head), self.desk.recipe_key(task.cell)), []).append(task)
         order = {head: index for index, head in enumerate(dict.fromkeys(head for head, _ in grouped))}
+        shapes = {
+            head: _shapes([t for (h, _), members in grouped.items() if h == head for t in members]) for head in order
+        }
         found = [
-            Group(members[0].cell.recipe, key, classes[members[0].cell.tokenizer], tuple(members))
-            for (_, key), members in grouped.items()
+            Group(members[0].cell.recipe, key, classes[members[0].cell.tokenizer], shapes[head], tuple(members))
+            for (head, key), members in grouped.items()
         ]
         return sorted(found, key=lambda group: order[str(group.tokenizer)])
 
@@ -383,7 +389,7 @@ class Slot:
             self.close()
             self.run.progress.running(f"starting {self.settings.name}")
             module = importlib.import_module(f"m3_exp.engines.{self.settings.name}")
-            self.engine = module.start(self.settings, group.recipe, group.tokenizer, self.run.store)
+            self.engine = module.start(self.settings, group.shapes, group.tokenizer, self.run.store)
             self._tokenizer = group.tokenizer
             self.run.engine_starts += 1
         assert self.engine is not None
@@ -440,6 +446,13 @@ def visible_gpus() -> list[int]:
 def default_workers(settings: EngineSettings) -> int:
     """As many engines as the GPUs hold; one on a CPU."""
     return max(1, len(visible_gpus()) // settings.tensor_parallel_size)
+
+
+def _shapes(tasks: Sequence[Task]) -> Recipe:
+    """Return a recipe that names every model of these tasks once."""
+    recipes = [task.cell.recipe for task in tasks]
+    experts = dict.fromkeys(source for recipe in recipes for source in recipe.experts)
+    return replace(recipes[0], experts=tuple(experts), weights=None)
 
 
 def _with_reason(score: Score, refused: dict[str, Any]) -> Score:

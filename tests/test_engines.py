@@ -31,6 +31,15 @@ SAMPLING = Sampling(max_tokens=TOKENS)
 PROMPTS = [Prompt(str(i), tuple(range(5 + i, 25 + 2 * i))) for i in range(6)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_for_references() -> Iterator[None]:
+    """The references are tiny: threads would only wait for the engine's."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @dataclass
 class World:
     """An engine, and the models on disk that it can hold."""
@@ -90,11 +99,11 @@ def untied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     yield from _world(tmp_path, request.param, tied=False)
 
 
-@pytest.fixture
-def short(tmp_path: Path) -> Iterator[World]:
-    """An engine on one core that counts as hung after four seconds."""
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """An engine on one core that counts as hung after four seconds; a test begins with a load, which restarts it."""
     core = min(os.sched_getaffinity(0))
-    yield from _world(tmp_path, "transformers", tied=True, stall_timeout=4.0, cores=(core,))
+    yield from _world(tmp_path_factory.mktemp("short"), "transformers", tied=True, stall_timeout=4.0, cores=(core,))
 
 
 # ---------------------------------------------------------------------------------------------------------- swapping
@@ -228,7 +237,7 @@ def test_log_likelihoods_are_those_of_the_model(world: World) -> None:
     for prompt, ids in pairs:
         logits = model(torch.tensor([[*prompt.token_ids, *ids]])).logits[0, -len(ids) - 1 : -1]
         wanted = logits.log_softmax(dim=-1)[range(len(ids)), list(ids)].sum()
-        assert found[prompt.id].logprob == pytest.approx(float(wanted), abs=1e-3)
+        assert found[prompt.id].logprob == pytest.approx(wanted.item(), abs=1e-3)
         assert found[prompt.id].n_tokens == len(ids)
         assert found[prompt.id].greedy == (prompt.id == "best")
 
@@ -272,7 +281,7 @@ def test_killed_in_the_middle_the_rest_is_done_by_a_fresh_engine(world: World) -
     world.load("a")
     world.load("b")
     expected = world.reference("b")
-    many = [dataclasses.replace(prompt, id=f"{n}/{prompt.id}") for n in range(60) for prompt in PROMPTS]
+    many = [dataclasses.replace(prompt, id=f"{n}/{prompt.id}") for n in range(30) for prompt in PROMPTS]
     dead = world.engine.pid
     ticks: list[tuple[int, int, float]] = []
     world.engine.on_progress = lambda *tick: ticks.append(tick)
@@ -310,9 +319,9 @@ def test_a_stopped_engine_counts_as_hung(short: World) -> None:
 
 
 def test_an_engine_keeps_to_its_core_and_reports_progress(short: World) -> None:
+    short.load("a")
     assert os.sched_getaffinity(short.engine.pid) == {min(os.sched_getaffinity(0))}
     assert short.engine.conditions["threads"] == 1
-    short.load("a")
     ticks: list[tuple[int, int, float]] = []
     short.engine.on_progress = lambda *tick: ticks.append(tick)
     began = time.monotonic()
@@ -338,6 +347,7 @@ def test_an_iterator_left_in_the_middle_costs_the_engine_and_nothing_else(short:
 
 
 def test_close_ends_the_process(short: World) -> None:
+    short.load("a")
     child = short.engine.pid
     short.engine.close()
     short.engine.close()

@@ -49,26 +49,35 @@ def test_a_driver_works_here() -> None:
 # ------------------------------------------------------------------------------------------------------------ verdicts
 
 
-@pytest.mark.parametrize(
-    ("source", "value", "reason"),
-    [
-        ("def f(x): return x * x", 1.0, None),
-        ("def f(x): return float(x * x)", 1.0, None),
-        ("def f(x): return x + 2", 0.0, "AssertionError"),
-        ("def f(x): return g(x)", 0.0, "NameError: name 'g' is not defined"),
-        ("def f(x) return x", 0.0, "SyntaxError"),
-        ("def g(x): return x * x", 0.0, "NameError: the program defines no f"),
-        ("x = 1 / 0\ndef f(x): return x * x", 0.0, "ZeroDivisionError: division by zero"),
-        ("import numpy\ndef f(x): return x * x", 0.0, "ModuleNotFoundError"),
-        ("import hashlib, bz2, lzma, zlib, decimal, datetime, random, re\ndef f(x): return x * x", 1.0, None),
-        ("import threading\ndef f(x):\n    out = []\n    t = threading.Thread(target=lambda: out.append(x * x))\n"
-         "    t.start(); t.join()\n    return out[0]", 1.0, None),
-    ],
-)  # fmt: skip
-def test_verdicts(driver: Driver, source: str, value: float, reason: str | None) -> None:
-    [verdict] = judge([task(source)], QUICK, driver)
-    assert verdict.value == value
-    assert verdict.reason == reason if reason is None else str(verdict.reason).startswith(reason)
+_THREAD = """
+import threading
+def f(x):
+    out = []
+    thread = threading.Thread(target=lambda: out.append(x * x))
+    thread.start()
+    thread.join()
+    return out[0]
+"""
+_STANDARD_LIBRARY = "hashlib, bz2, lzma, zlib, gzip, decimal, fractions, datetime, random, re, cmath, statistics, heapq"
+PROGRAMS: list[tuple[str, float, str | None]] = [
+    ("def f(x): return x * x", 1.0, None),
+    ("def f(x): return float(x * x)", 1.0, None),
+    (f"import {_STANDARD_LIBRARY}\ndef f(x): return x * x", 1.0, None),
+    (_THREAD, 1.0, None),
+    ("def f(x): return x + 2", 0.0, "AssertionError"),
+    ("def f(x): return g(x)", 0.0, "NameError: name 'g' is not defined"),
+    ("def f(x) return x", 0.0, "SyntaxError: expected ':' (<answer>, line 1)"),
+    ("def g(x): return x * x", 0.0, "NameError: the program defines no f"),
+    ("x = 1 / 0\ndef f(x): return x * x", 0.0, "ZeroDivisionError: division by zero"),
+    ("import numpy\ndef f(x): return x * x", 0.0, "ModuleNotFoundError: No module named 'numpy'"),
+    ("class E(Exception): pass\ndef f(x): raise E('own')", 0.0, "RuntimeError: E: own"),
+    ("def f(x): print('x' * 1000); return input()", 0.0, "EOFError: EOF when reading a line"),
+]
+
+
+def test_verdicts(driver: Driver) -> None:
+    verdicts = judge([task(source) for source, _, _ in PROGRAMS], Limits(cpu_seconds=3), driver)
+    assert [(v.value, v.reason) for v in verdicts] == [(value, reason) for _, value, reason in PROGRAMS]
 
 
 def test_the_order_of_a_batch_is_kept(driver: Driver) -> None:
@@ -128,6 +137,9 @@ def test_nothing_is_left_behind(driver: Driver) -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
     judge([task(source) for source in sources], Limits(1, wall_seconds=2), driver)
     assert len(os.listdir("/proc/self/fd")) == descriptors
+    deadline = time.monotonic() + 5
+    while _boxes_alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert _boxes_alive() == []
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
@@ -144,13 +156,12 @@ def test_boxes_die_with_the_judge(driver: Driver) -> None:
     assert process.stdout is not None
     process.stdout.readline()
     deadline = time.monotonic() + 60
-    while (
-        sum("Task" not in line and "candidate" in line for line in _boxes_alive()) < 2 and time.monotonic() < deadline
-    ):
-        time.sleep(0.1)
-    assert _boxes_alive()
+    while len(_boxes_alive()) < 5 and time.monotonic() < deadline:  # the warden, keepers and boxes
+        time.sleep(0.05)
+    alive = len(_boxes_alive())
     process.kill()
     process.wait()
+    assert alive >= 5
     while _boxes_alive() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert _boxes_alive() == []
@@ -166,7 +177,7 @@ def _boxes_alive() -> list[str]:
                 state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
             except OSError:
                 continue
-            if "sandbox.box" in line and state != "Z" and _started_here(entry):
+            if "sandbox.warden" in line and state != "Z" and _started_here(entry):
                 found.append(line)
     return found
 
@@ -184,10 +195,6 @@ def _started_here(entry: Path) -> bool:
 # ------------------------------------------------------------------------------------------- failures are not zeros
 
 
-class Broken(Driver):
-    """A driver whose boxes do not start."""
-
-
 def test_a_broken_driver_leaves_everything_unscored() -> None:
     broken = Driver("broken", ("/bin/false",), sys.executable, "/", landlock=True)
     verdicts = judge([task("def f(x): return x * x")] * 3, QUICK, broken)
@@ -199,9 +206,9 @@ def test_a_driver_that_does_not_contain_is_found_out_by_running_it() -> None:
     class Open(Driver):
         """Boxes that only say that they are locked: what a kernel without the means would amount to."""
 
-        def command(self, role: str, channel: int, report: int) -> list[str]:
-            start = f"import sys; sys.path.insert(0, {self.folder!r}); from sandbox import box, lockdown;"
-            start += f" lockdown.lock = lambda **_: None; box.main({role!r}, {channel}, {report}, landlock=False)"
+        def command(self, control: int) -> list[str]:
+            start = f"import sys; sys.path.insert(0, {self.folder!r}); from sandbox import warden, lockdown;"
+            start += f" lockdown.lock = lambda **_: None; warden.main({control}, landlock=False)"
             return [self.python, "-S", "-c", start]
 
     folder = str(Path(drivers.__file__).parent.parent)
@@ -327,40 +334,36 @@ BODY = "    y = [x]\n    for i in y:\n        y = [i * 2]\n    return y\n"
 TESTS = "assert f(4) == [8]\n"
 
 
-@pytest.mark.parametrize(
-    ("text", "reading"),
-    [
-        (BODY, "body"),
-        (BODY.strip(), "first_line"),
-        ("\n\n" + BODY, "body"),
-        (BODY.replace("    ", "\t"), "body"),
-        ("y = [x * 2]\nreturn y", "dedented"),
-        (PROMPT + BODY, "paper"),
-        ("def f(x):\n" + BODY, "paper"),
-        ("def f(x: int) -> List[int]:\n" + BODY, "paper"),
-        ("Here you are:\r\n```python\r\n" + PROMPT + BODY + "```\r\nIt doubles.", "paper"),
-        ("```python\n" + PROMPT + BODY, "paper"),
-        ("```\n" + PROMPT + BODY + "```", "fence_paper"),
-        ("Sure.\n```py\n" + BODY + "```", "fence_body"),
-        ("def f(x):\n" + BODY + '\nif __name__ == "__main__":\n    import sys; sys.exit(f(', "paper"),
-        ("def f(x):\n" + BODY + "# Example usage: f(", "paper"),
-        ("The solution is:\ndef f(x):\n" + BODY + "\n\nThe answer is: f(2) = [4]", "paper"),
-        ("The answer is:\ndef f(x):\n" + BODY, "paper"),
-        ("### Instruction: none\n### Response:\ndef f(x):\n" + BODY, "paper"),
-    ],
-)
-def test_readings_of_right_answers(text: str, reading: str) -> None:
-    programs = readings(PROMPT, "f", clean(text))
-    [verdict] = judge([Task(programs, "f", PROMPT, TESTS)], QUICK)
-    assert (verdict.value, verdict.reading) == (1.0, reading)
+ANSWERS: list[tuple[str, str]] = [
+    (BODY, "body"),
+    (BODY.strip(), "first_line"),
+    ("\n\n" + BODY, "body"),
+    (BODY.replace("    ", "\t"), "body"),
+    ("y = [x * 2]\nreturn y", "dedented"),
+    (PROMPT + BODY, "paper"),
+    ("def f(x):\n" + BODY, "paper"),
+    ("def f(x: int) -> List[int]:\n" + BODY, "paper"),
+    ("Here you are:\r\n```python\r\n" + PROMPT + BODY + "```\r\nIt doubles.", "paper"),
+    ("```python\n" + PROMPT + BODY, "paper"),
+    ("```\n" + PROMPT + BODY + "```", "fence_paper"),
+    ("Sure.\n```py\n" + BODY + "```", "fence_body"),
+    ("def f(x):\n" + BODY + '\nif __name__ == "__main__":\n    import sys; sys.exit(f(', "paper"),
+    ("def f(x):\n" + BODY + "# Example usage: f(", "paper"),
+    ("The solution is:\ndef f(x):\n" + BODY + "\n\nThe answer is: f(2) = [4]", "paper"),
+    ("The answer is:\ndef f(x):\n" + BODY, "paper"),
+    ("### Instruction: none\n### Response:\ndef f(x):\n" + BODY, "paper"),
+]
+NO_ANSWERS = ["", "I am sorry.", "def f(x): return [x * 2]\n\nThis function doubles.", BODY + "oops ("]
 
 
-@pytest.mark.parametrize(
-    "text", ["", "I am sorry.", "def f(x): return [x * 2]\n\nThis function doubles.", BODY + "oops ("]
-)
-def test_readings_of_answers_that_are_no_program_or_a_wrong_one(text: str) -> None:
-    programs = readings(PROMPT, "f", clean(text))
-    assert judge([Task(programs, "f", PROMPT, TESTS)], QUICK)[0].value == 0.0
+def test_readings_of_right_answers() -> None:
+    verdicts = judge([Task(readings(PROMPT, "f", clean(text)), "f", PROMPT, TESTS) for text, _ in ANSWERS])
+    assert [(v.value, v.reading) for v in verdicts] == [(1.0, reading) for _, reading in ANSWERS]
+
+
+def test_readings_of_answers_that_are_no_program_or_a_wrong_one() -> None:
+    verdicts = judge([Task(readings(PROMPT, "f", clean(text)), "f", PROMPT, TESTS) for text in NO_ANSWERS])
+    assert [v.value for v in verdicts] == [0.0] * len(NO_ANSWERS)
 
 
 def test_a_prompt_without_a_docstring_still_takes_a_whole_function() -> None:

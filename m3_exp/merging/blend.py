@@ -20,7 +20,7 @@ from m3_exp.merging.methods import load
 from m3_exp.merging.scan import Cutoffs, Scan, cutoffs
 from m3_exp.merging.sparsify import mask_key, sparsified
 from m3_exp.store import Store
-from m3_exp.types import Json, Recipe, Source
+from m3_exp.types import Json, Recipe, Source, Sparsify
 
 BLOCK = 1 << 16  # elements: a few float32 blocks stay in a core's cache
 # Buffers that some checkpoints carry: copied, never merged.
@@ -118,7 +118,7 @@ class Blender:
         self.layouts = [job.layout() for job in jobs]
         self._lock = threading.Lock()
         self._means: dict[tuple[str, str], torch.Tensor] = {}
-        self._dropped: dict[tuple[str, Any], list[int]] = {}
+        self._dropped: dict[tuple[str, Sparsify], list[int]] = {}
         self._methods = [load(job.recipe.method) for job in jobs]
         self._cutoffs: list[Cutoffs | None] = [
             cutoffs(self._scan(job, layout, block), store, pool) if method.needs_cutoffs else None
@@ -162,13 +162,16 @@ class Blender:
             owner = next(model for model in job.models if block.name in model.tensors)
             return owner.read(block.name, block.start, stop)
         count = stop - block.start
-        models = [block.expert(model, job.base, job.recipe)[:count] for model in job.experts]
+        if method.takes_deltas and job.base is not None:
+            blocks = [block.delta(model, job.base, job.recipe.sparsify)[:count] for model in job.experts]
+        else:
+            blocks = [block.plain(model)[:count] for model in job.experts]
         extra: dict[str, Any] = {}
         if method.needs_base and job.base is not None:
             extra["base"] = block.plain(job.base)[:count]
         if method.needs_cutoffs:
             extra["cutoffs"] = self._cutoffs[index]
-        return method.function(models, job.recipe.weights, **extra, **job.recipe.params).to(job.dtype)
+        return method.function(blocks, job.recipe.weights, **extra, **job.recipe.params).to(job.dtype)
 
     def _scan(self, job: Job, layout: Mapping[str, Entry], block: int) -> Scan:
         base = job.base or job.experts[0]
@@ -176,7 +179,7 @@ class Blender:
 
         def deltas(name: str, start: int, stop: int, experts: Sequence[str]) -> list[torch.Tensor]:
             read = _Block(self, name, start, stop, counted=False)
-            return [read.expert(by_digest[expert], base, job.recipe) - read.plain(base) for expert in experts]
+            return [read.delta(by_digest[expert], base, job.recipe.sparsify) for expert in experts]
 
         sizes = {name: base.tensors[name].numel for name, entry in layout.items() if not is_copied(name, entry)}
         experts = tuple(model.digest for model in job.experts)
@@ -191,7 +194,7 @@ class Blender:
         new = mean[torch.arange(max(start, own), stop) % mean.numel()]
         return torch.cat([model.read(name, start, own).to(torch.float32), new]) if start < own else new
 
-    def count_dropped(self, digest: str, sparsify: Any, dropped: int, total: int) -> None:
+    def count_dropped(self, digest: str, sparsify: Sparsify, dropped: int, total: int) -> None:
         with self._lock:
             counts = self._dropped.setdefault((digest, sparsify), [0, 0])
             counts[0] += dropped
@@ -211,29 +214,28 @@ class Blender:
 
 
 class _Block:
-    """What one block's jobs share: each model's float32 elements, plain and sparsified, read at most once."""
+    """What one block's jobs share: each model's float32 elements and deltas, made at most once."""
 
     def __init__(self, blender: Blender, name: str, start: int, stop: int, counted: bool = True) -> None:
         self.name, self.start, self.stop = name, start, stop
         self._blender, self._counted = blender, counted
         self._plain: dict[str, torch.Tensor] = {}
-        self._sparse: dict[tuple[str, Any], torch.Tensor] = {}
+        self._deltas: dict[tuple[str, str, Sparsify | None], torch.Tensor] = {}
 
     def plain(self, model: Model) -> torch.Tensor:
         if model.digest not in self._plain:
             self._plain[model.digest] = self._blender.aligned(model, self.name, self.start, self.stop)
         return self._plain[model.digest]
 
-    def expert(self, model: Model, base: Model | None, recipe: Recipe) -> torch.Tensor:
-        """Return an expert's block, sparsified where the recipe says so."""
-        rule = recipe.sparsify
-        if rule is None or base is None:
-            return self.plain(model)
-        key = (model.digest, rule)
-        if key not in self._sparse:
-            mask = mask_key(rule, model.digest, self.name)
-            sparse, dropped = sparsified(self.plain(model), self.plain(base), mask, self.start, rule.drop_rate)
-            self._sparse[key] = sparse
-            if self._counted:
-                self._blender.count_dropped(*key, dropped, self.stop - self.start)
-        return self._sparse[key]
+    def delta(self, model: Model, base: Model, rule: Sparsify | None) -> torch.Tensor:
+        """Return an expert's difference from the base, sparsified where there is a rule."""
+        key = (model.digest, base.digest, rule)
+        if key not in self._deltas:
+            delta = self.plain(model) - self.plain(base)
+            if rule is not None:
+                mask = mask_key(rule, model.digest, self.name)
+                delta, dropped = sparsified(delta, mask, self.start, rule.drop_rate)
+                if self._counted:
+                    self._blender.count_dropped(model.digest, rule, dropped, delta.numel())
+            self._deltas[key] = delta
+        return self._deltas[key]

@@ -12,23 +12,21 @@ Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def drop(
-    model: Floats, base: Floats, key: np.uint64, start: int, threshold: np.uint64, kept: np.float32, out: Floats
-) -> np.int64:
-    """Write base + masked delta / kept to `out`; return how many were dropped.
+def drop(delta: Floats, key: np.uint64, start: int, threshold: np.uint64, kept: np.float32, out: Floats) -> np.int64:
+    """Write masked delta / kept to `out`; return how many were dropped.
 
     An element is dropped where the upper 32 bits of splitmix64(key, its index in the tensor) are below the threshold.
     """
     dropped = np.int64(0)
-    for i in range(model.size):
+    for i in range(delta.size):
         z = key + np.uint64(start + i + 1) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = (z ^ (z >> np.uint64(31))) >> np.uint64(32)
         gone = z < threshold
         dropped += np.int64(gone)
-        moved = base[i] + (model[i] - base[i]) / kept
-        out[i] = base[i] if gone else moved
+        scaled = delta[i] / kept
+        out[i] = np.float32(0) if gone else scaled
     return dropped
 
 
@@ -76,10 +74,8 @@ def ties_two(
     zero = np.float32(0)
     low_1, low_2, share_1, share_2 = cutoffs[0], cutoffs[1], shares[0], shares[1]
     for i in range(base.size):
-        one = first[i] - base[i]
-        two = second[i] - base[i]
-        one = one if abs(one) >= low_1 else zero
-        two = two if abs(two) >= low_2 else zero
+        one = first[i] if abs(first[i]) >= low_1 else zero
+        two = second[i] if abs(second[i]) >= low_2 else zero
         total = one + two
         elected = np.float32(1) if total > zero else (np.float32(-1) if total < zero else majority)
         has_one = one * elected > zero
@@ -91,7 +87,7 @@ def ties_two(
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def ties_many(
-    models: tuple[Floats, ...],
+    deltas: tuple[Floats, ...],
     base: Floats,
     cutoffs: Floats,
     shares: Floats,
@@ -100,16 +96,16 @@ def ties_many(
     out: Floats,
 ) -> None:
     """Write one TIES block of any number of experts to `out`: 3 ns an element."""
-    zero, unit, n = np.float32(0), np.float32(1), len(models)
+    zero, unit, n = np.float32(0), np.float32(1), len(deltas)
     for i in range(base.size):
         total = zero
         for j in range(n):
-            delta = models[j][i] - base[i]
+            delta = deltas[j][i]
             total += delta if abs(delta) >= cutoffs[j] else zero
         elected = unit if total > zero else (-unit if total < zero else majority)
         plain, mixed, share, count = zero, zero, zero, zero
         for j in range(n):
-            delta = models[j][i] - base[i]
+            delta = deltas[j][i]
             kept = (abs(delta) >= cutoffs[j]) & (delta * elected > zero)
             delta = delta if kept else zero
             plain += delta
@@ -134,11 +130,13 @@ def add_product(block: Floats, start: int, b: Matrix, a: Matrix, scale: np.float
     while at < block.size:
         row, first = divmod(start + at, width)
         count = min(width - first, block.size - at)
-        sums[:count] = np.float32(0)
-        for k in range(a.shape[0]):
-            factor = b[row, k]
-            for j in range(count):
-                sums[j] += factor * a[k, first + j]
         for j in range(count):
-            block[at + j] += scale * sums[j]
+            sums[j] = np.float32(0)
+        for k in range(a.shape[0]):
+            factor, other = b[row, k], a[k, first : first + count]
+            for j in range(count):
+                sums[j] += factor * other[j]
+        part = block[at : at + count]
+        for j in range(count):
+            part[j] += scale * sums[j]
         at += count

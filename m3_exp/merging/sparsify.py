@@ -17,14 +17,12 @@ def mask_key(sparsify: Sparsify, expert_digest: str, tensor: str) -> int:
     return int.from_bytes(blake3(text.encode()).digest()[:8], "little")
 
 
-def sparsified(
-    model: torch.Tensor, base: torch.Tensor, key: int, start: int, drop_rate: float
-) -> tuple[torch.Tensor, int]:
-    """Return base + masked, rescaled delta for a float32 block that begins at flat element `start`; and the drops."""
+def sparsified(delta: torch.Tensor, key: int, start: int, drop_rate: float) -> tuple[torch.Tensor, int]:
+    """Return the masked, rescaled float32 delta of a block that begins at flat element `start`, and how many it lost."""
     from m3_exp.merging import kernels
 
-    out = torch.empty_like(model)
+    out = torch.empty_like(delta)
     threshold = np.uint64(round(drop_rate * 2**32))
     kept = np.float32(1 - drop_rate)
-    dropped = kernels.drop(model.numpy(), base.numpy(), np.uint64(key), start, threshold, kept, out.numpy())
+    dropped = kernels.drop(delta.numpy(), np.uint64(key), start, threshold, kept, out.numpy())
     return out, int(dropped)

@@ -85,6 +85,8 @@ class Stream:
         def fill(start: int, stop: int) -> None:
             (made,) = blender.blend(name, start, stop)
             if made is not None:
+                if not is_finite(made):
+                    raise overflow(name, self.job.recipe.dtype)
                 flat[start:stop] = made
 
         return name, out, [pool.submit(fill, *limits) for limits in blocks(entry.numel, self._block)]
@@ -93,8 +95,6 @@ class Stream:
         name, out, futures = pending
         for future in futures:
             future.result()
-        if not is_finite(out):
-            raise overflow(name, self.job.recipe.dtype)
         self._digests[name] = (CODES[out.dtype], list(out.shape), blake3(tensor_bytes(out)).hexdigest())
         return name, out
 

@@ -1,11 +1,13 @@
 """Merge methods: one function in one file each, named in yaml as `module:function`; there is no registry.
 
-A method gets the same block of each expert as float32 and returns the merged block:
+A method gets the same block of each expert as float32 and returns the merged block, changing none of its arguments:
 
-    def ties(models, weights, base, cutoffs, *, scaling, retain) -> Tensor
+    def average(models, weights) -> Tensor
+    def ties(deltas, weights, base, cutoffs, *, scaling, retain) -> Tensor
 
-`weights` is one number an expert, or None for the method's own default. Naming `base` or `cutoffs` asks for the base's
-block or the whole-model thresholds (`merging.scan`). Keyword-only arguments are its hyper-parameters. What a module may
+`models` are the experts themselves, `deltas` their differences from the base, after DARE where there is one. `weights`
+is one number an expert, or None for the method's own default. Naming `base` or `cutoffs` asks for the base's block or
+the whole-model thresholds (`merging.scan`). Keyword-only arguments are its hyper-parameters. What a module may
 say about its algebra, for `merging.canonical`:
 
     coefficients(n, weights, **hyperparameters)   of a linear method: each delta's share
@@ -34,6 +36,7 @@ class Method:
     function: Callable[..., torch.Tensor]
     hyperparameters: tuple[str, ...]
     required: tuple[str, ...]
+    takes_deltas: bool
     needs_base: bool
     needs_cutoffs: bool
     coefficients: Callable[..., tuple[float, ...]] | None
@@ -60,6 +63,7 @@ def load(target: str) -> Method:
         function=function,
         hyperparameters=tuple(own),
         required=tuple(key for key, p in own.items() if p.default is inspect.Parameter.empty),
+        takes_deltas="deltas" in parameters,
         needs_base="base" in parameters,
         needs_cutoffs="cutoffs" in parameters,
         coefficients=getattr(module, "coefficients", None),

@@ -6,15 +6,13 @@ from torch import Tensor
 
 
 def task_arithmetic(
-    models: Sequence[Tensor], weights: Sequence[float] | None, base: Tensor, *, scaling: float
+    deltas: Sequence[Tensor], weights: Sequence[float] | None, base: Tensor, *, scaling: float
 ) -> Tensor:
     """Return the base plus the scaled, weighted sum of the deltas (float32 blocks of one shape)."""
-    shares = coefficients(len(models), weights, scaling=scaling)
-    result = (models[0] - base) * shares[0]
-    for model, share in zip(models[1:], shares[1:], strict=True):
-        delta = model - base
-        delta *= share
-        result += delta
+    shares = coefficients(len(deltas), weights, scaling=scaling)
+    result = deltas[0] * shares[0]
+    for delta, share in zip(deltas[1:], shares[1:], strict=True):
+        result += delta * share
     result += base
     return result
 

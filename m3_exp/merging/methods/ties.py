@@ -20,7 +20,7 @@ LIMITS = {"retain": (0.0, 1.0)}
 
 
 def ties(
-    models: Sequence[Tensor],
+    deltas: Sequence[Tensor],
     weights: Sequence[float] | None,
     base: Tensor,
     cutoffs: Cutoffs,
@@ -31,11 +31,11 @@ def ties(
     """Return the merged block (float32, one shape). `retain` is already in the cut-offs."""
     from m3_exp.merging import kernels
 
-    shares = np.array(proportions(len(models), weights), np.float32)
+    shares = np.array(proportions(len(deltas), weights), np.float32)
     lows = np.array(cutoffs.magnitudes, np.float32)
     signs_and_scale = np.float32(cutoffs.majority), np.float32(scaling)
     merged = torch.empty_like(base)
-    arrays = tuple(model.numpy() for model in models)
+    arrays = tuple(delta.numpy() for delta in deltas)
     if len(arrays) == 2:
         kernels.ties_two(*arrays, base.numpy(), lows, shares, *signs_and_scale, merged.numpy())
     else:

@@ -204,15 +204,14 @@ class _Box:
 
     def wait(self, deadline: float, *wanted: str) -> bool:
         """Read the report to its end, or until one of the wanted is there; return False where the clock was faster."""
-        while (left := deadline - time.monotonic()) > 0:
-            if not self.records().keys().isdisjoint(wanted):
+        while self.records().keys().isdisjoint(wanted):
+            if not select.select([self.report], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                return False
+            part = os.read(self.report, 65536)
+            if not part:
                 return True
-            if select.select([self.report], [], [], left)[0]:
-                part = os.read(self.report, 65536)
-                if not part:
-                    return True
-                self.received += part
-        return False
+            self.received += part
+        return True
 
     def records(self) -> dict[str, Any]:
         """Return all that was reported, merged."""

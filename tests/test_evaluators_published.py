@@ -1,0 +1,152 @@
+"""Other people's published verdicts, reproduced item by item; and the benchmarks' own gold answers.
+
+They need the benchmarks' files and published outputs (`M3_DATA`), which may not be in this repository.
+"""
+
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluators import gsm8k, hendrycks_math
+from evaluators.gsm8k import GSM8K
+from evaluators.hendrycks_math import HendrycksMath
+from evaluators.humaneval import HumanEval
+from m3_exp.scoring.evaluate import evaluate
+from m3_exp.scoring.math_equivalence import is_equiv, normalize
+from m3_exp.types import Answer, Problem
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("M3_DATA") or ROOT.parent / "shared" / "data")
+PUBLISHED = DATA / "published_outputs"
+
+
+@pytest.fixture(autouse=True)
+def _data(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not PUBLISHED.is_dir():
+        pytest.skip("the published outputs are not here: set M3_DATA to the folder that holds published_outputs")
+    monkeypatch.setenv("M3_DATA", str(DATA))
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return [json.loads(line) for line in data.decode().splitlines()]
+
+
+SYSTEMS = {"6b_finetuning": 21.68, "6b_verification": 39.04, "175b_finetuning": 34.72, "175b_verification": 56.25}
+
+
+def test_gsm8k_published_verdicts_item_by_item() -> None:
+    """OpenAI's four systems: 5276 of 5276 verdicts, and the four published accuracies."""
+    published = rows(PUBLISHED / "gsm8k" / "openai_example_model_solutions.jsonl.gz")
+    problems = GSM8K().problems("official")
+    by_question = {problem.row["question"]: problem for problem in problems}
+    assert len(published) == len(by_question) == 1319
+    agreed = 0
+    for system, accuracy in SYSTEMS.items():
+        answers = [Answer(by_question[row["question"]].id, row[system]["solution"]) for row in published]
+        scores, result = evaluate(GSM8K(extractor="flexible"), problems, answers)
+        verdicts = {by_question[row["question"]].id: row[system]["is_correct"] for row in published}
+        agreed += sum((score.value == 1.0) == verdicts[score.id] for score in scores)
+        assert result.score == pytest.approx(accuracy, abs=0.005)
+    assert agreed == 5276
+
+
+@pytest.mark.parametrize(
+    ("rendering", "paper", "strict", "flexible", "boxed"),
+    [
+        ("The answer is: {}", 100.0, 0.0, 100.0, 0.0),
+        ("The answer is {}.", 0.0, 0.0, 100.0, 0.0),
+        ("#### {}", 0.0, 100.0, 100.0, 0.0),
+        ("\\boxed{{{}}}", 0.0, 0.0, 100.0, 100.0),
+        ("The answer is: {}.00", 100.0, 0.0, 0.0, 0.0),
+        ("The answer is: {:,}", 99.8, 0.0, 100.0, 0.0),
+        ("The answer is: {} dollars per 7 days.", 100.0, 0.0, 1.5, 0.0),
+        ("The answer is: {}.4", 100.0, 0.0, 0.0, 0.0),  # wrong, and right for the paper's script
+    ],
+)
+def test_gsm8k_gold_in_many_renderings(
+    rendering: str, paper: float, strict: float, flexible: float, boxed: float
+) -> None:
+    """What each extractor makes of the gold answers written in one way: the table of docs/benchmarks.md."""
+    problems = GSM8K().problems("official")
+    answers = [Answer(problem.id, rendering.format(gsm8k.gold(problem))) for problem in problems]
+    evaluators = [GSM8K("paper"), GSM8K("strict"), GSM8K("flexible"), GSM8K("boxed")]
+    found = [evaluate(evaluator, problems, answers)[1].score or 0.0 for evaluator in evaluators]
+    assert found == pytest.approx([paper, strict, flexible, boxed], abs=0.06)
+
+
+def test_humaneval_published_verdicts_item_by_item() -> None:
+    """WizardCoder-15B, greedy: 164 of 164 verdicts, 59.8 %, from whole programs and from the raw answers alike."""
+    published = rows(PUBLISHED / "humaneval" / "wizardcoder-15b-v1.0.greedy.results.jsonl.gz")
+    problems = HumanEval().problems("official")
+    passed = {row["task_id"]: row["passed"] for row in published}
+    assert (len(published), sum(passed.values())) == (164, 98)
+    for field in ("completion", "all_code"):
+        scores, result = evaluate(HumanEval(), problems, [Answer(row["task_id"], row[field]) for row in published])
+        assert [score.id for score in scores if (score.value == 1.0) != passed[score.id]] == []
+        assert result.n_scored == 164
+        assert result.score == pytest.approx(59.756, abs=0.001)
+        assert result.details["score_paper_reading"] == result.score
+
+
+def test_humaneval_gold_passes_in_every_form() -> None:
+    """164 of 164 as a body, a body without its first indentation, and a whole function without the prompt's imports."""
+    problems = HumanEval().problems("official")
+    forms = {
+        "body": lambda row: row["canonical_solution"],
+        "first_line": lambda row: row["canonical_solution"].strip(),
+        "paper": lambda row: (
+            row["prompt"][row["prompt"].index(f"def {row['entry_point']}") :] + row["canonical_solution"]
+        ),
+    }
+    for reading, form in forms.items():
+        scores, result = evaluate(HumanEval(), problems, [Answer(p.id, form(p.row)) for p in problems])
+        assert [score for score in scores if score.value != 1.0] == []
+        assert result.details["readings"] == {reading: 164}
+
+
+def test_humaneval_emptied_solutions_all_fail() -> None:
+    problems = HumanEval().problems("official")
+    scores, result = evaluate(HumanEval(), problems, [Answer(p.id, "    return None") for p in problems])
+    assert (result.score, result.n_scored) == (0.0, 164)
+    assert {score.extracted for score in scores} == {"body"}
+
+
+def test_math_gold_answers_are_equivalent_to_themselves_however_they_are_written() -> None:
+    """All 5000: in the paper's phrase, in a box, and with \\dfrac for \\frac; none is a form not treated."""
+    problems = HendrycksMath().problems("official")
+    golds = [hendrycks_math.gold(problem) for problem in problems]
+    assert all(normalize(gold) is not None for gold in golds)
+    for evaluator, form in (
+        (HendrycksMath(), "The answer is: {}.\nDone"),
+        (HendrycksMath("boxed"), "so \\boxed{{{}}} ."),
+    ):
+        answers = [Answer(p.id, form.format(gold)) for p, gold in zip(problems, golds, strict=True)]
+        assert evaluate(evaluator, problems, answers)[1].score == 100.0
+    assert sum(is_equiv(gold.replace("\\frac", "\\dfrac"), gold) for gold in golds) == 5000
+    assert sum(is_equiv(gold + "1", gold) for gold in golds) == 0
+
+
+def test_math_500_is_scored_from_a_path() -> None:
+    problems = HendrycksMath().problems(str(DATA / "math" / "math500.jsonl"))
+    assert len(problems) == 500
+    assert all(is_equiv(hendrycks_math.gold(problem), problem.row["answer"]) for problem in problems)
+
+
+def test_hendrycks_own_test_cases() -> None:
+    cases = rows(PUBLISHED / "answer_equivalence" / "equivalence_cases.jsonl")
+    own = [case for case in cases if case["source"].startswith("hendrycks/math")]
+    assert len(own) == 8
+    assert [case for case in own if is_equiv(case["gold"], case["pred"]) != case["expected"]] == []
+
+
+def test_planted_wrong_answers_score_0_on_the_real_items() -> None:
+    problems = GSM8K().problems("official")
+    wrong = [Answer(problem.id, f"The answer is: {gsm8k.gold(problem) + 1}") for problem in problems]
+    for extractor in ("paper", "flexible"):
+        assert evaluate(GSM8K(extractor), problems, wrong)[1].score == 0.0
+    assert isinstance(problems[0], Problem)

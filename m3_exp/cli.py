@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from m3_exp.types import Json, M3Error
+from m3_exp.types import Json, M3Error, identity
 
 if TYPE_CHECKING:
     from m3_exp.config import Request
@@ -111,7 +111,9 @@ def run(args: Sequence[str]) -> int:
     plan, store = _planned(request)
     from m3_exp.run import Run, default_workers
 
-    print(*_lambda_lines(plan), *plan.notes, sep="\n", file=sys.stderr)
+    for line in (*_lambda_lines(plan), *plan.notes):
+        print(line, file=sys.stderr)
+    store.put("plans", identity(plan), plan)
     workers = request.workers or default_workers(plan.engine)
     outcome = Run(plan, store, workers=workers, keep=request.checkpoint == "keep").carry_out(
         request.configs[0].parameters
@@ -206,7 +208,7 @@ def score(args: Sequence[str]) -> int:
     from m3_exp.scoring.evaluate import score_file
 
     spec = config.evaluator(options.benchmark, options.settings)
-    found, code = score_file(spec, options.answers, out=options.out)
+    found, code = score_file(spec, options.answers, options.out)
     print(json.dumps(found))
     return code
 

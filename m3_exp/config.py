@@ -223,8 +223,19 @@ def _one_line(error: Exception, config_dirs: Sequence[Path]) -> str:
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match.group(1)
         group, _, rest = key.partition(".")
-        reason = "is not selected" if group == "evaluator" and "." in rest else "is not known"
-        return f"{key} {reason}; {_allowed(group, config_dirs)}"
+        if group != "evaluator" or "." not in rest:
+            return f"{key} is not known; {_allowed(group, config_dirs)}"
+        benchmark, _, setting = rest.partition(".")
+        if benchmark not in names("evaluator", config_dirs):
+            return f"{key}: {benchmark} is no benchmark; {_allowed(group, config_dirs)}"
+        known: Any = OmegaConf.load(ROOT / "conf" / "evaluator" / f"{benchmark}.yaml")
+        own = [str(k) for k in known[benchmark]]
+        has = f"{benchmark} has the settings {', '.join(k for k in own if k != 'target')}"
+        return (
+            f"{key} is not known: {has}"
+            if setting not in own
+            else f"{key}: {benchmark} is not selected; add it to evaluator=[...]"
+        )
     return " ".join(text.split())
 
 

@@ -20,6 +20,7 @@ class Progress:
         self.tokens = 0
         self.answers = 0
         self._running: dict[int, str] = {}
+        self._flows: dict[int, float] = {}
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
         self._lock = threading.Lock()
@@ -31,6 +32,12 @@ class Progress:
         with self._lock:
             self._running[threading.get_ident()] = what
             self._print(force=not self._live)
+
+    def flow(self, done: int, total: int, tokens_per_second: float) -> None:
+        """Take an engine's own word on the batch in flight; shown until the next one."""
+        with self._lock:
+            self._flows[threading.get_ident()] = tokens_per_second
+            self._print()
 
     def cached(self, items: int) -> None:
         """Count items that were there already."""
@@ -66,7 +73,7 @@ class Progress:
         text = f"{self.done}/{self.total} items"
         if self.answers:
             left = (self.total - self.done) * elapsed / self.answers
-            text += f", {self.rate():.0f} tokens/s, {clock(left)} left"
+            text += f", {sum(self._flows.values()) or self.rate():.0f} tokens/s, {clock(left)} left"
         return f"{text} | {'; '.join(self._running.values())}"
 
     def _clear(self) -> None:

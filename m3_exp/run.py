@@ -390,6 +390,8 @@ class Slot:
             self.run.progress.running(f"starting {self.settings.name}")
             module = importlib.import_module(f"m3_exp.engines.{self.settings.name}")
             self.engine = module.start(self.settings, group.shapes, group.tokenizer, self.run.store)
+            assert self.engine is not None
+            self.engine.on_progress = self.run.progress.flow
             self._tokenizer = group.tokenizer
             self.run.engine_starts += 1
         assert self.engine is not None

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from evaluators import alpaca, gsm8k, hendrycks_math, humaneval
+from evaluators import alpaca, gsm8k, hendrycks_math
 from evaluators.alpaca import AlpacaEval
 from evaluators.gsm8k import GSM8K
 from evaluators.hendrycks_math import HendrycksMath
@@ -73,7 +73,7 @@ def test_official_items_with_other_content_are_refused(
 ) -> None:
     path = write(tmp_path / "small" / "test.jsonl", change(ROWS))
     monkeypatch.setenv("M3_DATA", str(tmp_path))
-    with pytest.raises(M3Error, match="not the official 5 of small .*download small.jsonl of nowhere again"):
+    with pytest.raises(M3Error, match=r"not the official 5 of small .*download small.jsonl of nowhere again"):
         load(SMALL, "official")
     assert len(load(SMALL, str(path))) == len(change(ROWS))  # as a set of one's own they are fine
 
@@ -127,7 +127,7 @@ def test_the_real_files_are_the_official_items(
 def test_the_real_alpaca_items_load_but_carry_no_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("M3_DATA", str(DATA))
     assert len(load(alpaca.ITEMS, "official")) == 805
-    with pytest.raises(M3Error, match="item 0 carries no rules, so judge=rules cannot judge it .* use items=lab"):
+    with pytest.raises(M3Error, match=r"item 0 carries no rules, so judge=rules cannot judge it .* use items=lab"):
         AlpacaEval().problems("official")
 
 

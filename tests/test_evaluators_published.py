@@ -117,18 +117,23 @@ def test_humaneval_emptied_solutions_all_fail() -> None:
 
 
 def test_math_gold_answers_are_equivalent_to_themselves_however_they_are_written() -> None:
-    """All 5000: in the paper's phrase, in a box, and with \\dfrac for \\frac; none is a form not treated."""
+    """All 5000 in a box and with \\dfrac for \\frac, and none is a form not treated.
+
+    In the paper's phrase one can never be right: the gold answer of 2269 ends in a full stop, which extraction removes.
+    """
     problems = HendrycksMath().problems("official")
     golds = [hendrycks_math.gold(problem) for problem in problems]
     assert all(normalize(gold) is not None for gold in golds)
+    never = {"paper": ["2269"], "boxed": []}
     for evaluator, form in (
         (HendrycksMath(), "The answer is: {}.\nDone"),
         (HendrycksMath("boxed"), "so \\boxed{{{}}} ."),
     ):
         answers = [Answer(p.id, form.format(gold)) for p, gold in zip(problems, golds, strict=True)]
-        assert evaluate(evaluator, problems, answers)[1].score == 100.0
+        scores, _ = evaluate(evaluator, problems, answers)
+        assert [score.id for score in scores if score.value != 1.0] == never[evaluator.extractor]
     assert sum(is_equiv(gold.replace("\\frac", "\\dfrac"), gold) for gold in golds) == 5000
-    assert sum(is_equiv(gold + "1", gold) for gold in golds) == 0
+    assert sum(is_equiv("7" + gold, gold) for gold in golds) == 0
 
 
 def test_math_500_is_scored_from_a_path() -> None:

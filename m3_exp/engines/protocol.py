@@ -5,7 +5,7 @@ be journalled when it is done. What crosses to it is plain data: recipes and tok
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,6 +30,7 @@ class Engine(Protocol):
 
     fingerprint: Mapping[str, str]
     conditions: Mapping[str, object]
+    on_progress: Callable[[int, int, float], None] | None  # (done, total, tokens a second), about once a second
 
     def load(self, recipe: Recipe) -> Loaded:
         """Merge a recipe's weights into the engine. Raises EngineDied, or M3Error for a recipe that is refused."""

@@ -7,7 +7,7 @@ fingerprint of the engine that wrote them. `engine.answers=FILE` holds lines of 
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from m3_exp.engines.protocol import Loaded, prompt_hash
@@ -55,6 +55,7 @@ class RecordedEngine:
         self.fingerprint: Mapping[str, str] = fingerprint(settings)
         path = _path(settings)
         self.conditions: Mapping[str, object] = {"answers": path.name}
+        self.on_progress: Callable[[int, int, float], None] | None = None
         self._store = store
         self._other = Store(path) if path.is_dir() else None
         self._lines = None if path.is_dir() else _read_lines(path)

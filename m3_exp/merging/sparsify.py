@@ -18,7 +18,7 @@ def mask_key(sparsify: Sparsify, expert_digest: str, tensor: str) -> int:
 
 
 def sparsified(delta: torch.Tensor, key: int, start: int, drop_rate: float) -> tuple[torch.Tensor, int]:
-    """Return the masked, rescaled float32 delta of a block that begins at flat element `start`, and how many it lost."""
+    """Return the masked, rescaled delta (float32) of a block from flat element `start` on, and how many it lost."""
     from m3_exp.merging import kernels
 
     out = torch.empty_like(delta)

@@ -101,12 +101,16 @@ def _official_file(wanted: ItemSet) -> Path | None:
 
 
 def _from_hub(file: HubFile) -> Path | None:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    """Return the hub's file from its cache, else downloaded; None where the hub does not give it."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
+    held = try_to_load_from_cache(file.repo, file.path, revision=file.revision, repo_type="dataset")
+    if isinstance(held, str):
+        return Path(held)
     try:
+        get_hf_file_metadata(hf_hub_url(file.repo, file.path, revision=file.revision, repo_type="dataset"), timeout=10)
         return Path(hf_hub_download(file.repo, file.path, revision=file.revision, repo_type="dataset"))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError):
+    except Exception:  # whatever the client and its HTTP library raise: the caller says what to do without the hub
         return None
 
 

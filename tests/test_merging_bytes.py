@@ -1,0 +1,162 @@
+"""Bytes depend on content alone: not on hash seeds, threads, blocks, sharding, layout, order, or how many are written."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from m3_exp.merging.checkpoint import open_model
+from m3_exp.merging.stream import stream, write
+from m3_exp.store import Store
+from m3_exp.types import Recipe, Source, Sparsify
+from tests.models import Shape, fine_tuned, random_weights, resized, write_adapter, write_gguf, write_model
+
+ROOT = Path(__file__).parents[1]
+TIES = "m3_exp.merging.methods.ties:ties"
+AVERAGE = "m3_exp.merging.methods.average:average"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("bytes")
+    base = random_weights(Shape(), 0)
+    write_model(root / "base", base)
+    write_model(root / "a", fine_tuned(base, 1))
+    write_model(root / "b", resized(fine_tuned(base, 2), 270, 5))
+    write_model(root / "base-bin", base, layout="bin", shards=3)
+    write_model(root / "a-sharded", fine_tuned(base, 1), shards=5)
+    write_model(root / "b-bin", resized(fine_tuned(base, 2), 270, 5), layout="bin", shards=2)
+    return root
+
+
+def recipe(world: Path, names: tuple[str, str, str], lam: float = 0.3, method: str = TIES) -> Recipe:
+    base, *experts = (Source(str(world / name)) for name in names)
+    params = {"scaling": 0.8, "retain": 0.6} if method == TIES else {}
+    return Recipe(base, tuple(experts), method, params, (lam, 1 - lam), Sparsify(0.2, 5) if method == TIES else None)
+
+
+def digest(world: Path, of: Recipe, store: str = "store", **how: int) -> str:
+    flow = stream(of, Store(world / store), **how)  # type: ignore[arg-type]
+    for _ in flow:
+        pass
+    return flow.digest
+
+
+@pytest.mark.parametrize("method", [TIES, AVERAGE])
+def test_blocks_threads_sharding_layout_and_order(world: Path, method: str) -> None:
+    first = digest(world, recipe(world, ("base", "a", "b"), method=method))
+    for i, how in enumerate(
+        ({"threads": 1, "block": 777}, {"threads": 5, "block": 4096}, {"threads": 2, "block": 1 << 20})
+    ):
+        assert digest(world, recipe(world, ("base", "a", "b"), method=method), f"other{i}", **how) == first
+    assert digest(world, recipe(world, ("base-bin", "a-sharded", "b-bin"), method=method), "other3") == first
+    assert digest(world, recipe(world, ("base", "b", "a"), lam=0.7, method=method), "other4") == first
+    assert digest(world, recipe(world, ("base", "a", "b"), lam=0.7, method=method)) != first
+
+
+def test_lora_blocks(tmp_path: Path) -> None:
+    shape = Shape(tied=True)
+    write_gguf(tmp_path / "base.gguf", random_weights(shape, 0), shape, "Q8_0")
+    write_adapter(tmp_path / "x", shape, 1, rank=3)
+    write_adapter(tmp_path / "y", shape, 2, rank=5)
+    base = Source(str(tmp_path / "base.gguf"))
+    experts = tuple(Source(base.location, adapter=str(tmp_path / name)) for name in "xy")
+    of = Recipe(base, experts, TIES, {"scaling": 1.0, "retain": 0.7}, (0.4, 0.6), Sparsify(0.2, 1), dtype="float32")
+    assert len({digest(tmp_path, of, f"store{block}", block=block) for block in (61, 1000, 1 << 16)}) == 1
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from m3_exp.merging.stream import write
+from m3_exp.store import Store
+from m3_exp.types import Recipe, Source, Sparsify
+world, out, store, threads, block = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+base, a, b = (Source(str(world / name)) for name in ("base", "a", "b"))
+params = {"scaling": 0.8, "retain": 0.6}
+recipe = Recipe(base, (a, b), "m3_exp.merging.methods.ties:ties", params, (0.3, 0.7), Sparsify(0.2, 5))
+print(write([recipe], [out], Store(Path(store)), tokenizer=a, shard_bytes=20000, threads=threads, block=block)[0].digest)
+"""
+
+
+def run(world: Path, name: str, hash_seed: int, threads: int, block: int) -> "subprocess.CompletedProcess[str]":
+    command = [
+        sys.executable,
+        "-c",
+        SCRIPT,
+        str(world),
+        str(world / name),
+        str(world / f"store-{name}"),
+        str(threads),
+        str(block),
+    ]
+    environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=120)
+
+
+def test_whole_directories_under_other_hash_seeds_and_threads(world: Path) -> None:
+    one, other = run(world, "one", 1, 1, 1 << 16), run(world, "other", 2, 3, 999)
+    assert files(world / "one") == files(world / "other")
+    assert one.stdout == other.stdout
+    assert len(list((world / "one").glob("model-*-of-*.safetensors"))) > 2
+
+
+def test_one_pass_gives_the_bytes_of_single_merges(world: Path) -> None:
+    store = Store(world / "store")
+    lams = [0.0, 0.25, 1.0]
+    recipes = [recipe(world, ("base", "a", "b"), lam, method) for method in (TIES, AVERAGE) for lam in lams]
+    outs = [world / "many" / str(i) for i in range(len(recipes))]
+    many = write(recipes, outs, store, tokenizer=Source(str(world / "b")))
+    assert len({written.digest for written in many}) == len(recipes)
+    for i, (of, written) in enumerate(zip(recipes, many, strict=True)):
+        (single,) = write([of], [world / "single" / str(i)], store, tokenizer=Source(str(world / "b")))
+        assert files(single.path) == files(written.path)
+        assert written.digest == single.digest == digest(world, of)
+        fresh = Store(world / "nothing-remembered")
+        assert open_model(Source(str(written.path)), fresh).digest == written.digest
+
+
+def test_one_expert_alone_keeps_its_bits(world: Path) -> None:
+    a = Source(str(world / "a"))
+    of = recipe(world, ("base", "a", "b"), 1.0, AVERAGE)
+    merged = dict(stream(of, Store(world / "store")))
+    model = open_model(a, Store(world / "store"))
+    assert sorted(merged) == sorted(model.tensors)
+    assert all(torch.equal(model.read(n, 0, t.numel()), t.view(-1)) for n, t in merged.items())
+    assert digest(world, of) == model.digest
+
+
+def test_killed_while_writing_leaves_no_final_directory(world: Path) -> None:
+    """SIGKILL at ten moments: the final name either does not exist or is whole, and the same command then succeeds."""
+    whole = files(world / "one") if (world / "one").exists() else None
+    landed = 0
+    for i in range(10):
+        name = f"killed{i}"
+        command = [sys.executable, "-c", SCRIPT, str(world), str(world / name), str(world / "store-killed"), "1", "64"]
+        process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if list(world.glob(f".{name}.*.tmp")):
+                time.sleep(0.02 * i)
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        landed += (world / name).exists()
+        if (world / name).exists():
+            assert json.loads((world / name / "recipe.json").read_text())["digest"]
+    assert landed < 10, "no kill came before the end: nothing was tested"
+    again = run(world, "killed0", 0, 2, 1 << 16) if not (world / "killed0").exists() else None
+    assert again is None or files(world / "killed0") == (whole or files(world / "killed0"))
+    assert not list(world.glob(".killed0.*.tmp"))

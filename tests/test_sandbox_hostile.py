@@ -1,7 +1,8 @@
 """Hostile programs: none passes as right, none does its harm, none survives its time or leaves anything behind.
 
-Three kinds, after the table of forgeries, containment and availability that other checkers were measured with.
+Three kinds: forgeries of the verdict, ways out, and denials of service.
 """
+# ruff: noqa: E501 (one program a line reads better than a wrapped one)
 
 import os
 import socket
@@ -62,7 +63,7 @@ FORGERIES = {
     "def f(x): return 7",
     "raising_eq_name": "class AssertionError(BaseException): pass\ndef f(x): raise AssertionError('passed')",
     "nan": "def f(x): return float('nan')",
-    "reads_the_tests": "import gc\ndef f(x):\n    return [o for o in gc.get_objects() if 'assert f(2)' in str(o)[:9999]] and x * x",
+    "reads_the_tests": "import gc\ndef f(x):\n    needle = ''.join(reversed('(f tressa'))\n    return [o for o in gc.get_objects() if needle in str(o)[:9999]] and x * x",
     "channel_swap": "import os\ndef f(x):\n    for d in range(3, 64):\n        try: os.dup2(0, d)\n        except OSError: pass\n    return 7",
     "self_import": "import __main__, sys\nfor m in list(sys.modules.values()):\n    if m: m.__dict__.update(passed=True)\ndef f(x): return 7",
     "ctypes_memory": "import ctypes\ndef f(x):\n    ctypes.memset(id(x), 0, 64)\n    return 7",
@@ -229,7 +230,7 @@ HANGS = {
     "regex": "import re\ndef f(x): return re.match('(a+)+$', 'a' * 64 + 'b')",
     "one_bytecode": "def f(x): return 10 ** 10 ** 8",
     "power_at_compile_time": "def f(x): return 9 ** 9 ** 9 ** 9",
-    "gil": "import ctypes\ndef f(x): ctypes.PyDLL(None).pause()",
+    "gil": "import ctypes\ndef f(x): ctypes.PyDLL(None).sleep(10**6)",
     "endless_iterator": "class L(list):\n    def __iter__(s): return iter(int, 1)\ndef f(x):\n    for _ in L(): pass",
     "endless_generator": "def f(x):\n    while True: yield x",
     "blocks_on_stdin": "import sys\ndef f(x): return sys.stdin.read()",
@@ -258,14 +259,23 @@ HANGS = {
 }  # fmt: skip
 
 
-def test_no_program_outlives_its_time_or_harms_the_next(driver: Driver) -> None:
-    """All of them between two good programs, in one batch: each fails, the good ones pass, and it ends in time."""
+# These run into a time limit, twice each: all of them are in the long form of the test, one of each kind in the short.
+SLOW = {
+    *("loop", "swallows_everything", "ignores_signals", "regex", "one_bytecode", "power_at_compile_time", "gil"),
+    *("endless_iterator", "endless_output", "recursion", "colliding_keys"),
+}
+
+
+@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_no_program_outlives_its_time_or_harms_the_next(driver: Driver, slow: bool) -> None:
+    """Between two good programs, in one batch: each fails, the good ones pass, and it ends in time."""
+    hangs = {name: source for name, source in HANGS.items() if slow or name not in SLOW}
     good = Task((Program("paper", "def f(x): return x * x"),), "f", "", TEST)
-    bad = [Task((Program(name, source),), "f", "", TEST) for name, source in HANGS.items()]
+    bad = [Task((Program(name, source),), "f", "", TEST) for name, source in hangs.items()]
     threads, start = threading.active_count(), time.monotonic()
     verdicts = judge([good, *bad, good], Limits(cpu_seconds=1, wall_seconds=5), driver)
-    assert {name: v.value for name, v in zip(HANGS, verdicts[1:-1], strict=True)} == dict.fromkeys(HANGS, 0.0)
+    assert {name: v.value for name, v in zip(hangs, verdicts[1:-1], strict=True)} == dict.fromkeys(hangs, 0.0)
     assert [verdicts[0].value, verdicts[-1].value] == [1.0, 1.0]
-    assert time.monotonic() - start < 5 * 2 * len(HANGS)
+    assert time.monotonic() - start < 5 * 2 * len(hangs)
     assert threading.active_count() == threads
     assert list(Path("/tmp").glob("m3-planted*")) == []

@@ -7,6 +7,7 @@ that is continued on two engines. All in float32, where texts do not depend on t
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -154,6 +155,37 @@ class TestTable1:
         capsys.readouterr()
         assert answers(store) == answers(world.whole)
         assert table(world, store, capsys, *replay) == table(world, world.whole, capsys)
+
+    def test_a_kept_checkpoint_is_what_the_footers_line_makes(
+        self, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        store = tmp_path / "store"
+        axes = ["pair=lm_math", "method=ties", "ratio=mixup", "sparsify=dare", "evaluator=[gsm8k]"]
+        common = ["family=llama2_mini", "--config-dir", str(world.conf), f"store={store}"]
+        replay = ["engine=recorded", f"engine.answers={world.whole}"]
+        assert cli.main(["run", *axes, *common, *OVERRIDES, *replay, "checkpoint=keep"]) == 0
+        (line,) = re.findall(r"(m3 merge .*) out=DIR", capsys.readouterr().out)
+        assert cli.main([*shlex.split(line)[1:], *common[1:], f"out={tmp_path / 'out'}"]) == 0
+        (kept,) = (store / "checkpoints").iterdir()
+        names = sorted(path.name for path in kept.iterdir())
+        assert names == sorted(path.name for path in (tmp_path / "out").iterdir())
+        for name in names:
+            assert (kept / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
+
+    def test_the_same_weights_by_two_routes_are_evaluated_once(
+        self, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A merge on disk, given as a model of its own, finds the answers that the streamed merge gave."""
+        out, conf = tmp_path / "merged", ["--config-dir", str(world.conf), f"store={world.whole}"]
+        merge = ["merge", "family=llama2_mini", "pair=lm_code", "tokenizer=1", "dtype=float32", f"out={out}", *conf]
+        assert cli.main(merge) == 0
+        base = world.conf.parent / "base"
+        again = ["run", "family=local", f"family.base={base}", f"family.experts=[{out}]", "evaluator=[humaneval]"]
+        again += ["evaluator.humaneval.max_tokens=6", "engine=recorded", f"engine.answers={world.whole}", "--json"]
+        capsys.readouterr()
+        assert cli.main([*again, *OVERRIDES, *conf]) == 0
+        outcome = json.loads(capsys.readouterr().out)
+        assert (outcome["cells"], outcome["cached"], outcome["generated"]) == (1, 0, 0)
 
 
 def test_one_word_changes_the_family(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:

@@ -20,7 +20,7 @@ from m3_exp.store import Store, dumps
 from m3_exp.types import Answer, EngineSettings, Likelihood, M3Error, Prompt, Recipe, Sampling, Source
 
 _CPU_SEQUENCES = 128
-_TYPICAL_LEN = 1024  # tokens a sequence that the CPU's cache is made for; longer ones wait for one another
+_TYPICAL_LEN = 512  # tokens a sequence that the CPU's cache is made for; longer ones wait for one another
 _RAM_SHARE = 0.25
 _COUNT_EVERY = 0.5  # seconds
 

@@ -1,0 +1,259 @@
+"""Time merging beside mergekit 0.1.5: whole processes on generated llama-shaped bfloat16 checkpoints.
+
+    python benchmarks/merge.py                          the full measurement (1.1B parameters; about 30 minutes on 2 cores)
+    python benchmarks/merge.py --layers 2 --hidden 256  a trial
+
+mergekit gets a virtual environment of its own that sees this one's packages (or `--mergekit PATH` names its
+`mergekit-yaml`). Runs alternate, the median of `--runs` counts. Inputs lie on disk, mapped and warm in the page cache;
+outputs go to `--fast` (a tmpfs), because we sync what we write and mergekit does not, and the disk is not what is
+measured. Our inputs' digests are known, as in a sweep; what TIES scans is not.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+ROOT = Path(__file__).resolve().parents[1]
+METHODS = {
+    "linear": ("average", {}, None),
+    "task_arithmetic": ("task_arithmetic", {"scaling": 1.0}, None),
+    "dare_linear": ("task_arithmetic", {"scaling": 1.0}, 0.2),
+    "ties": ("ties", {"scaling": 1.0, "retain": 0.7}, None),
+}
+GOALS = {"linear": 3.0, "task_arithmetic": 3.0, "dare_linear": 2.5, "ties": 7.0}
+OURS = """
+import json, sys
+from pathlib import Path
+from m3_exp.merging.stream import write
+from m3_exp.store import Store
+from m3_exp.types import Recipe, Source, Sparsify
+asked = json.loads(sys.argv[1])
+base, a, b = (Source(f"{asked['models']}/{name}") for name in ("base", "a", "b"))
+method, rate = asked["method"], asked["drop_rate"]
+recipes = [
+    Recipe(base, (a, b), f"m3_exp.merging.methods.{method}:{method}", asked["params"], tuple(weights),
+           None if rate is None else Sparsify(rate, 1))
+    for weights in asked["weights"]
+]
+write(recipes, [Path(out) for out in asked["outs"]], Store(Path(asked["store"])), tokenizer=a)
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process: wall-clock seconds, and the peak of its anonymous memory in MB."""
+
+    seconds: float
+    anonymous: float
+
+
+def main() -> None:
+    options = arguments()
+    work = Path(tempfile.mkdtemp(prefix="m3-merge-", dir=options.work))
+    fast = Path(tempfile.mkdtemp(prefix="m3-merge-", dir=options.fast))
+    try:
+        mergekit = Path(options.mergekit) if options.mergekit else install(work / "mergekit")
+        parameters = generate(work / "models", options.layers, options.hidden)
+        rows = [compare(name, work, fast, mergekit, options.runs) for name in METHODS]
+        share = options.layers * 7 // 22 or 1
+        small = generate(work / "small" / "models", share, options.hidden)
+        one, seven = several(work / "small", fast, options.runs)
+        report(options, rows, parameters, small, one, seven)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(fast, ignore_errors=True)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=22)
+    parser.add_argument("--hidden", type=int, default=2048)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--mergekit", help="a mergekit-yaml of version 0.1.5")
+    parser.add_argument("--work", default=tempfile.gettempdir(), help="where the inputs go (7 GB)")
+    parser.add_argument("--fast", default="/dev/shm", help="where the outputs go, one after the other (6 GB)")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks" / "merge.md")
+    return parser.parse_args()
+
+
+def install(folder: Path) -> Path:
+    """Make an environment with mergekit that shares this one's torch; return its `mergekit-yaml`."""
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    here = next(path for path in sys.path if path.endswith("site-packages"))
+    there = next((folder / "lib").glob("python*")) / "site-packages"
+    (there / "shared.pth").write_text(here + "\n")
+    subprocess.run([folder / "bin" / "pip", "install", "-q", "mergekit==0.1.5"], check=True)
+    return folder / "bin" / "mergekit-yaml"
+
+
+# ------------------------------------------------------------------------------------------------------------- inputs
+
+
+def generate(folder: Path, layers: int, hidden: int) -> int:
+    """Write a random base and two fine-tunes of it, a file a layer; return the number of parameters."""
+    sys.path.insert(0, str(ROOT))
+    from tests.models import Shape, config_of, linear_shapes, write_tokenizer
+
+    shape = Shape(vocab=32000, hidden=hidden, inner=hidden * 11 // 4, layers=layers, heads=32, kv_heads=4)
+    sizes: dict[str, tuple[int, ...]] = {**linear_shapes(shape)}
+    sizes.update({name: (shape.vocab, hidden) for name in ("model.embed_tokens.weight", "lm_head.weight")})
+    norms = [f"layers.{i}.{part}_layernorm" for i in range(layers) for part in ("input", "post_attention")]
+    sizes.update({f"model.{name}.weight": (hidden,) for name in [*norms, "norm"]})
+    groups: dict[str, list[str]] = {}
+    for name in sorted(sizes):
+        groups.setdefault(name.split(".")[2] if ".layers." in name else name, []).append(name)
+    for model in ("base", "a", "b"):
+        (folder / model).mkdir(parents=True)
+        (folder / model / "config.json").write_text(json.dumps(config_of(shape)))
+        write_tokenizer(folder / model, 300)
+    index = {}
+    for number, names in enumerate(groups.values()):
+        file = f"model-{number + 1:05d}-of-{len(groups):05d}.safetensors"
+        index.update(dict.fromkeys(names, file))
+        generator = torch.Generator().manual_seed(number)
+        base = {name: 0.02 * torch.randn(sizes[name], generator=generator) for name in names}
+        for model in ("base", "a", "b"):
+            moved = 0.0 if model == "base" else 0.002
+            tensors = {n: (v + moved * torch.randn(v.shape, generator=generator)).bfloat16() for n, v in base.items()}
+            save_file(tensors, folder / model / file, metadata={"format": "pt"})
+    for model in ("base", "a", "b"):
+        text = json.dumps({"metadata": {}, "weight_map": index})
+        (folder / model / "model.safetensors.index.json").write_text(text)
+    return sum(torch.Size(size).numel() for size in sizes.values())
+
+
+# --------------------------------------------------------------------------------------------------------------- runs
+
+
+def measure(command: list[str], outs: list[Path]) -> Run:
+    """Run a process to its end, watching its anonymous memory; remove what it wrote."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    started, peak = time.monotonic(), 0.0
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while process.poll() is None:
+        peak = max(peak, anonymous(process.pid))
+        time.sleep(0.01)
+    seconds = time.monotonic() - started
+    if process.returncode:
+        raise SystemExit((process.stderr.read() if process.stderr else b"").decode()[-2000:])
+    for out in outs:
+        shutil.rmtree(out)
+    return Run(seconds, peak)
+
+
+def anonymous(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1000 for line in lines if line.startswith("RssAnon")), 0.0)
+
+
+def ours(name: str, work: Path, outs: list[Path], weights: list[tuple[float, float]]) -> Run:
+    method, params, drop_rate = METHODS[name]
+    shutil.rmtree(work / "store" / "scans", ignore_errors=True)
+    asked = {
+        "models": str(work / "models"),
+        "store": str(work / "store"),
+        "outs": [str(out) for out in outs],
+        "method": method,
+        "params": params,
+        "drop_rate": drop_rate,
+        "weights": weights,
+    }
+    return measure([sys.executable, "-c", OURS, json.dumps(asked)], outs)
+
+
+def theirs(name: str, work: Path, out: Path, mergekit: Path) -> Run:
+    density = {"dare_linear": 0.8, "ties": 0.7}.get(name)
+    lines = [f"merge_method: {name}", "dtype: bfloat16", "models:"]
+    for model, weight in (("a", 0.3), ("b", 0.7)):
+        lines += [f"  - model: {work / 'models' / model}", "    parameters:", f"      weight: {weight}"]
+        lines += [f"      density: {density}"] if density else []
+    if name != "linear":
+        lines += [f"base_model: {work / 'models' / 'base'}", "parameters:", "  normalize: false"]
+    config = work / f"{name}.yaml"
+    config.write_text("\n".join(lines) + "\n")
+    return measure([str(mergekit), str(config), str(out)], [out])
+
+
+def compare(name: str, work: Path, fast: Path, mergekit: Path, runs: int) -> tuple[str, Run, Run]:
+    """Alternate ours and theirs; return the medians of time and of peak memory."""
+    weights = [(0.3, 0.7)] if name != "task_arithmetic" else [(0.3, 0.6)]  # else it would be the linear merge
+    ours(name, work, [fast / "warm-up"], weights)  # digests, compiled loops, page cache
+    pairs = [(ours(name, work, [fast / "o"], weights), theirs(name, work, fast / "t", mergekit)) for _ in range(runs)]
+    mine, peer = (median([pair[i] for pair in pairs]) for i in (0, 1))
+    print(f"{name}: {mine} against {peer}, {peer.seconds / mine.seconds:.2f} times", flush=True)
+    return name, mine, peer
+
+
+def several(work: Path, fast: Path, runs: int) -> tuple[Run, Run]:
+    """Time one task arithmetic merge, and seven lambdas in one pass."""
+    lams = [i / 10 for i in range(2, 9)]
+    weights = [(lam, 0.9 - lam) for lam in lams]
+    outs = [fast / str(i) for i in range(7)]
+    ours("task_arithmetic", work, outs[:1], weights[:1])
+    pairs = [
+        (ours("task_arithmetic", work, outs[:1], weights[:1]), ours("task_arithmetic", work, outs, weights))
+        for _ in range(runs)
+    ]
+    one, seven = (median([pair[i] for pair in pairs]) for i in (0, 1))
+    print(f"seven lambdas: {seven} against one: {one}", flush=True)
+    return one, seven
+
+
+def median(runs: list[Run]) -> Run:
+    return Run(statistics.median(run.seconds for run in runs), statistics.median(run.anonymous for run in runs))
+
+
+# -------------------------------------------------------------------------------------------------------------- table
+
+
+def report(
+    options: argparse.Namespace, rows: list[tuple[str, Run, Run]], parameters: int, small: int, one: Run, seven: Run
+) -> None:
+    load = os.getloadavg()[1]
+    lines = [
+        "# Merging beside mergekit 0.1.5",
+        "",
+        f"Two generated bfloat16 fine-tunes of a base, {parameters / 1e9:.2f}B parameters each, llama-shaped; whole",
+        f"processes, median of {options.runs} alternating runs; {os.cpu_count()} cores ({platform.machine()}), Python",
+        f"{platform.python_version()}, torch {torch.__version__}; load average {load:.1f} at the end (our own runs make about 2).",
+        "Inputs on disk in the page cache, outputs to a tmpfs: we sync what we write, mergekit does not. Our inputs'",
+        "digests are known, as in a sweep; TIES scans the whole model in every run (mergekit trims each tensor by itself).",
+        "mergekit computes in its usual `dtype: bfloat16`, we in float32. Made by `python benchmarks/merge.py`.",
+        "",
+        "| method | m3, s | mergekit, s | times faster | goal | m3, MB anonymous | mergekit, MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {mine.seconds:.1f} | {peer.seconds:.1f} | {peer.seconds / mine.seconds:.1f} | {GOALS[name]} "
+        f"| {mine.anonymous:.0f} | {peer.anonymous:.0f} |"
+        for name, mine, peer in rows
+    ]
+    lines += [
+        "",
+        f"Seven lambdas of task arithmetic in one pass ({small / 1e9:.2f}B parameters, so that seven outputs fit the tmpfs):",
+        f"{seven.seconds:.1f} s and {seven.anonymous:.0f} MB; one alone {one.seconds:.1f} s, so seven alone "
+        f"{7 * one.seconds:.1f} s: {seven.seconds / 7 / one.seconds:.2f} of that (goal: below 0.5).",
+        "",
+    ]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text("\n".join(lines))
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -86,7 +86,7 @@ def _score_by_rules(problems: Sequence[Problem], answers: Sequence[Answer]) -> l
     for problem, answer in zip(problems, answers, strict=True):
         failed = rules.broken(answer.text, problem.row["rules"])
         reason = f"not fulfilled: {', '.join(failed)}" if failed else None
-        scores.append(Score(answer.id, float(not failed), answer.sample, answer.text.strip(), reason))
+        scores.append(Score(answer.id, float(not failed), answer.sample, None, reason))
     return scores
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 from m3_exp.scoring.items import ItemSet, load
-from m3_exp.scoring.programs import clean, readings
+from m3_exp.scoring.programs import clean, preamble, readings
 from m3_exp.scoring.sandbox.judge import Limits, Task, judge
 from m3_exp.scoring.summary import mean_result
 from m3_exp.types import Answer, Problem, Result, Sampling, Score
@@ -84,6 +84,6 @@ def task(problem: Problem, text: str) -> Task:
     return Task(
         programs=readings(str(row["prompt"]), str(row["entry_point"]), clean(text)),
         entry_point=str(row["entry_point"]),
-        prelude=str(row["prompt"]),
+        prelude=preamble(str(row["prompt"]), str(row["entry_point"])),
         test=f"{row['test']}\ncheck({row['entry_point']})\n",
     )

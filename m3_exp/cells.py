@@ -36,15 +36,11 @@ class Task:
     evaluator: Evaluator
     problems: tuple[Problem, ...]
     prompts: tuple[Prompt, ...]
+    items_digest: str  # identity of the item set with its rows and rendered prompts
 
     @property
     def sampling(self) -> Sampling:
         return self.evaluator.sampling
-
-    @property
-    def items_digest(self) -> str:
-        """Identity of the item set with its rows and rendered prompts."""
-        return identity([[p.id, p.row, q.token_ids] for p, q in zip(self.problems, self.prompts, strict=True)])
 
 
 class Desk:
@@ -58,7 +54,7 @@ class Desk:
         )
         self._evaluators: dict[str, Evaluator] = {}
         self._problems: dict[tuple[str, int | None], tuple[Problem, ...]] = {}
-        self._prompts: dict[tuple[str, int | None, Source], tuple[Prompt, ...]] = {}
+        self._prompts: dict[tuple[str, int | None, Source], tuple[tuple[Prompt, ...], str]] = {}
         self._tokenizers: dict[Source, Any] = {}
         self._recipe_keys: dict[str, str] = {}
 
@@ -96,10 +92,12 @@ class Desk:
         key = (identity(cell.evaluator), cell.limit, cell.tokenizer)
         if key not in self._prompts:
             tokenizer = self.tokenizer(cell.tokenizer)
-            self._prompts[key] = tuple(
+            prompts = tuple(
                 Prompt(f"{cell.evaluator.name}/{p.id}", _render(tokenizer, evaluator.prompt(p))) for p in problems
             )
-        return Task(cell, evaluator, problems, self._prompts[key])
+            digest = identity([[p.id, p.row, q.token_ids] for p, q in zip(problems, prompts, strict=True)])
+            self._prompts[key] = prompts, digest
+        return Task(cell, evaluator, problems, *self._prompts[key])
 
     # ------------------------------------------------------------------------------------------------------- keys
 

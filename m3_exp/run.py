@@ -131,34 +131,34 @@ class Run:
     def _ready(self) -> list[Task]:
         """Prepare every cell that has no complete result; a refused recipe or missing items fail their cells alone."""
         tasks: list[Task] = []
-        refused: dict[str, str] = {}
+        refused: dict[str, str] = {}  # by recipe key; empty where the recipe is fine
         for cell in self.plan.cells:
             try:
-                task = self._task(cell, refused)
+                task = self.desk.task(cell)
+                found = self.desk.result(task)
+                if found is not None and found["result"]["n_unscored"] == 0:
+                    self.cached += 1
+                    self._complete(task)
+                    continue
+                self._check(cell, refused)
             except M3Error as error:
                 self._fail(cell, str(error))
-                continue
-            found = self.desk.result(task)
-            if found is not None and found["result"]["n_unscored"] == 0:
-                self.cached += 1
-                self._complete(task)
             else:
                 tasks.append(task)
         if self.plan.cells and len(self.failures) == len(self.plan.cells):
             raise M3Error(self.failures[0].reason)
         return tasks
 
-    def _task(self, cell: Cell, refused: dict[str, str]) -> Task:
-        spelled_recipe = str(plain(cell.recipe))
-        if spelled_recipe in refused:
-            raise M3Error(refused[spelled_recipe])
-        try:
-            self.desk.recipe_key(cell)
-            stream.check(cell.recipe, self.store)
-        except M3Error as error:
-            refused[spelled_recipe] = str(error)
-            raise
-        return self.desk.task(cell)
+    def _check(self, cell: Cell, refused: dict[str, str]) -> None:
+        key = self.desk.recipe_key(cell)
+        if key not in refused:
+            try:
+                stream.check(cell.recipe, self.store)
+                refused[key] = ""
+            except M3Error as error:
+                refused[key] = str(error)
+        if refused[key]:
+            raise M3Error(refused[key])
 
     def _groups(self, tasks: Sequence[Task]) -> list[Group]:
         """Order tasks by engine class, then by recipe as planned, so that no engine is started twice in a row."""

@@ -58,9 +58,10 @@ def build(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: St
     """Make the model; called in the engine's own process."""
     import torch
 
-    os.environ |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
-    if not torch.cuda.is_available() and settings.tensor_parallel_size == 1:
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if not torch.cuda.is_available():
+        for name, value in _cpu_environment(settings.tensor_parallel_size).items():
+            os.environ.setdefault(name, value)
     return VllmModel(settings, skeleton(recipe, tokenizer, store), store)
 
 
@@ -241,6 +242,19 @@ def _cpu_arguments(settings: EngineSettings, bones: Skeleton) -> dict[str, Any]:
         wanted = sequences * min(length, _TYPICAL_LEN) * token
         chosen["kv_cache_memory_bytes"] = max(min(wanted, _free_share(settings)), (length + 256) * token)
     return chosen
+
+
+def _cpu_environment(workers: int) -> dict[str, str]:
+    """Use every core that this process may use: in one process, or shared out among the workers of several."""
+    if workers == 1:
+        return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
+    cores = sorted(os.sched_getaffinity(0))
+    if workers > len(cores):
+        raise M3Error(
+            f"engine.tensor_parallel_size={workers}: this machine offers {len(cores)} cores; give at most that"
+        )
+    shares = [",".join(str(core) for core in cores[rank::workers]) for rank in range(workers)]
+    return {"VLLM_CPU_OMP_THREADS_BIND": "|".join(shares), "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
 
 
 def _cache_bytes(config: Any, dtype: str) -> int:

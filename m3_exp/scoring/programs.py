@@ -57,6 +57,11 @@ def _trim(text: str) -> str:
     return re.sub(r"\A(?:[^\S\n]*\n)+", "", text).rstrip()
 
 
+def preamble(source: str, entry_point: str) -> str:
+    """Return what comes before a function's definition: imports and other functions; all where it is not defined."""
+    return re.split(rf"^(?:async )?def {re.escape(entry_point)}\b", source, maxsplit=1, flags=re.MULTILINE)[0]
+
+
 def readings(prompt: str, entry_point: str, text: str) -> tuple[Program, ...]:
     """Return the programs that a cleaned text may be, most literal first.
 
@@ -71,9 +76,8 @@ def readings(prompt: str, entry_point: str, text: str) -> tuple[Program, ...]:
 
 def _readings(prompt: str, entry_point: str, text: str) -> Iterator[Program]:
     yield Program("paper", prompt + text.strip())
-    define = re.compile(rf"^(?:async )?def {re.escape(entry_point)}\b", re.MULTILINE)
-    if define.search(textwrap.dedent(text)):
-        yield Program("whole", define.split(prompt)[0] + textwrap.dedent(text))
+    if preamble(textwrap.dedent(text), entry_point) != textwrap.dedent(text):
+        yield Program("whole", preamble(prompt, entry_point) + textwrap.dedent(text))
     yield Program("body", prompt + text)
     yield Program("first_line", f"{prompt}    {text.lstrip()}")
     yield Program("dedented", prompt + textwrap.indent(textwrap.dedent(text), "    "))

@@ -43,7 +43,11 @@ class Driver:
 
 
 def bubblewrap() -> Driver | None:
-    """Return the driver that uses bubblewrap's namespaces, or None where the program is not installed."""
+    """Return the driver that uses bubblewrap's namespaces, or None where the program is not installed.
+
+    Only options that old versions know: new user namespaces inside are stopped by the box's own lock (seccomp), and
+    the environment is as small as it is given (`Driver.environment`).
+    """
     program = shutil.which("bwrap")
     if program is None or not sys.platform.startswith("linux"):
         return None
@@ -51,13 +55,10 @@ def bubblewrap() -> Driver | None:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     prefix = [
         program, "--unshare-user", "--uid", "65534", "--gid", "65534", "--unshare-pid", "--unshare-net",
-        "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--disable-userns", "--cap-drop", "ALL",
-        "--new-session", "--die-with-parent", "--clearenv",
+        "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL", "--new-session",
+        "--die-with-parent", "--setenv", "LD_LIBRARY_PATH", f"{_INSIDE}/lib",
     ]  # fmt: skip
-    for name, value in {**_ENVIRONMENT, "LD_LIBRARY_PATH": f"{_INSIDE}/lib"}.items():
-        prefix += ["--setenv", name, value]
     prefix += _shown(["/usr/lib", "/usr/lib64", "/lib", "/lib64"], masked=_packages("/usr/lib"))
-    prefix += ["--perms", "0755", "--dir", "/opt", "--perms", "0755", "--dir", _INSIDE]
     prefix += ["--ro-bind", os.path.realpath(sys.executable), f"{_INSIDE}/bin/{version}"]
     prefix += ["--ro-bind", library, f"{_INSIDE}/lib/{version}"]
     for path in _packages(library):

@@ -153,8 +153,11 @@ def _sickness(link: socket.socket) -> str | None:
 
 
 def _run_all(tasks: Sequence[Task], limits: Limits, link: socket.socket) -> list[_Outcome]:
-    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+    pool = ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0)))
+    try:
         outcomes = list(pool.map(lambda task: _run(task, limits, link), tasks))
+    finally:  # on Ctrl-C too: what has not begun does not begin
+        pool.shutdown(cancel_futures=True)
     again = {i for i, outcome in enumerate(outcomes) if outcome.kind in ("timeout", "infra")}
     return [_run(tasks[i], limits, link) if i in again else outcome for i, outcome in enumerate(outcomes)]
 

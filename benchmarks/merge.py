@@ -1,6 +1,6 @@
 """Time merging beside mergekit 0.1.5: whole processes on generated llama-shaped bfloat16 checkpoints.
 
-    python benchmarks/merge.py                          the full measurement (1.1B parameters; about 30 minutes on 2 cores)
+    python benchmarks/merge.py                          in full (1.1B parameters; about 30 minutes on 2 cores)
     python benchmarks/merge.py --layers 2 --hidden 256  a trial
 
 mergekit gets a virtual environment of its own that sees this one's packages (or `--mergekit PATH` names its
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -53,9 +53,10 @@ write(recipes, [Path(out) for out in asked["outs"]], Store(Path(asked["store"]))
 
 @dataclass(frozen=True)
 class Run:
-    """One process: wall-clock seconds, and the peak of its anonymous memory in MB."""
+    """One process: wall-clock and processor seconds, and the peak of its anonymous memory in MB."""
 
     seconds: float
+    processor: float
     anonymous: float
 
 
@@ -141,16 +142,18 @@ def measure(command: list[str], outs: list[Path]) -> Run:
     """Run a process to its end, watching its anonymous memory; remove what it wrote."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     started, peak = time.monotonic(), 0.0
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    while process.poll() is None:
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done, status, usage = os.wait4(process.pid, os.WNOHANG)
+    while not done:
         peak = max(peak, anonymous(process.pid))
         time.sleep(0.01)
+        done, status, usage = os.wait4(process.pid, os.WNOHANG)
     seconds = time.monotonic() - started
-    if process.returncode:
-        raise SystemExit((process.stderr.read() if process.stderr else b"").decode()[-2000:])
+    if status:
+        raise SystemExit(f"failed with status {status}: {' '.join(command)[:2000]}")
     for out in outs:
         shutil.rmtree(out)
-    return Run(seconds, peak)
+    return Run(seconds, usage.ru_utime + usage.ru_stime, peak)
 
 
 def anonymous(pid: int) -> float:
@@ -215,7 +218,7 @@ def several(work: Path, fast: Path, runs: int) -> tuple[Run, Run]:
 
 
 def median(runs: list[Run]) -> Run:
-    return Run(statistics.median(run.seconds for run in runs), statistics.median(run.anonymous for run in runs))
+    return Run(*(statistics.median(getattr(run, field.name) for run in runs) for field in fields(Run)))
 
 
 # -------------------------------------------------------------------------------------------------------------- table
@@ -224,35 +227,48 @@ def median(runs: list[Run]) -> Run:
 def report(
     options: argparse.Namespace, rows: list[tuple[str, Run, Run]], parameters: int, small: int, one: Run, seven: Run
 ) -> None:
-    load = os.getloadavg()[1]
-    lines = [
+    text = "\n".join([*conditions(options, parameters), "", *table(rows), "", *sweep(small, one, seven), ""])
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(text)
+    print(text)
+
+
+def conditions(options: argparse.Namespace, parameters: int) -> list[str]:
+    machine = (
+        f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, torch {torch.__version__}"
+    )
+    return [
         "# Merging beside mergekit 0.1.5",
         "",
         f"Two generated bfloat16 fine-tunes of a base, {parameters / 1e9:.2f}B parameters each, llama-shaped; whole",
-        f"processes, median of {options.runs} alternating runs; {os.cpu_count()} cores ({platform.machine()}), Python",
-        f"{platform.python_version()}, torch {torch.__version__}; load average {load:.1f} at the end (our own runs make about 2).",
-        "Inputs on disk in the page cache, outputs to a tmpfs: we sync what we write, mergekit does not. Our inputs'",
-        "digests are known, as in a sweep; TIES scans the whole model in every run (mergekit trims each tensor by itself).",
-        "mergekit computes in its usual `dtype: bfloat16`, we in float32. Made by `python benchmarks/merge.py`.",
-        "",
-        "| method | m3, s | mergekit, s | times faster | goal | m3, MB anonymous | mergekit, MB |",
-        "|---|---|---|---|---|---|---|",
+        f"processes, median of {options.runs} alternating runs; {machine};",
+        f"load average {os.getloadavg()[1]:.1f} at the end. The runs alone make about 2; on a loaded machine the",
+        "processor seconds (all threads) are the steadier measure. Inputs on disk in the page cache, outputs to a",
+        "tmpfs: we sync what we write, mergekit does not. Our inputs' digests are known, as in a sweep; TIES scans the",
+        "whole model in every run (mergekit trims each tensor by itself). mergekit computes in its usual",
+        "`dtype: bfloat16`, we in float32. Made by `python benchmarks/merge.py`.",
     ]
-    lines += [
-        f"| {name} | {mine.seconds:.1f} | {peer.seconds:.1f} | {peer.seconds / mine.seconds:.1f} | {GOALS[name]} "
-        f"| {mine.anonymous:.0f} | {peer.anonymous:.0f} |"
-        for name, mine, peer in rows
+
+
+def table(rows: list[tuple[str, Run, Run]]) -> list[str]:
+    lines = [
+        "| method | m3, s | mergekit, s | times | goal | m3, CPU s | mergekit | times | m3, MB anonymous | mergekit |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    lines += [
-        "",
-        f"Seven lambdas of task arithmetic in one pass ({small / 1e9:.2f}B parameters, so that seven outputs fit the tmpfs):",
-        f"{seven.seconds:.1f} s and {seven.anonymous:.0f} MB; one alone {one.seconds:.1f} s, so seven alone "
-        f"{7 * one.seconds:.1f} s: {seven.seconds / 7 / one.seconds:.2f} of that (goal: below 0.5).",
-        "",
+    for name, mine, peer in rows:
+        wall = f"{mine.seconds:.1f} | {peer.seconds:.1f} | {peer.seconds / mine.seconds:.1f} | {GOALS[name]}"
+        processor = f"{mine.processor:.1f} | {peer.processor:.1f} | {peer.processor / mine.processor:.1f}"
+        lines.append(f"| {name} | {wall} | {processor} | {mine.anonymous:.0f} | {peer.anonymous:.0f} |")
+    return lines
+
+
+def sweep(small: int, one: Run, seven: Run) -> list[str]:
+    return [
+        f"Seven lambdas of task arithmetic in one pass ({small / 1e9:.2f}B parameters: seven outputs fit the tmpfs):",
+        f"{seven.seconds:.1f} s ({seven.processor:.1f} s CPU, {seven.anonymous:.0f} MB);",
+        f"one alone {one.seconds:.1f} s, so seven alone {7 * one.seconds:.1f} s ({7 * one.processor:.1f} s CPU):",
+        f"the one pass takes {seven.seconds / 7 / one.seconds:.2f} of that (goal: below 0.5).",
     ]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text("\n".join(lines))
-    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from m3_exp.types import Cell, Config, EvaluatorSpec, Label, M3Error, Plan, Reci
 
 @dataclass(frozen=True)
 class Variant:
-    """One recipe of a config as it was asked for, before canonicalisation, with the label it is shown under."""
+    """One recipe of a config in its canonical form, with the label that says how it was asked for."""
 
     label: Label
     recipe: Recipe
@@ -33,10 +33,9 @@ def build(configs: Sequence[Config]) -> Plan:
     asked = 0
     for config in configs:
         for variant in variants(config):
-            recipe = canonical(variant.recipe)
             for evaluator in config.evaluators:
                 whose = tokenizer(config, evaluator)
-                cell = Cell(recipe, evaluator, whose, (variant.label,), merge_tokenizer(config), config.limit)
+                cell = Cell(variant.recipe, evaluator, whose, (variant.label,), merge_tokenizer(config), config.limit)
                 key = identity(replace(cell, labels=(), home=whose))
                 found = cells.get(key)
                 asked += 1
@@ -74,12 +73,16 @@ def variants(config: Config) -> Iterator[Variant]:
     )
     if single:
         average = "m3_exp.merging.methods.average:average"
-        yield Variant(label, replace(recipe, method=average, params={}, weights=(1.0,)))
+        yield _variant(label, replace(recipe, method=average, params={}, weights=(1.0,)))
         return
     for sparsify in _masks(config):
         seed = sparsify.seed if sparsify else None
         for ratio_label, weights in _weights(config, label):
-            yield Variant(replace(ratio_label, mask_seed=seed), replace(recipe, weights=weights, sparsify=sparsify))
+            yield _variant(replace(ratio_label, mask_seed=seed), replace(recipe, weights=weights, sparsify=sparsify))
+
+
+def _variant(label: Label, recipe: Recipe) -> Variant:
+    return Variant(label, replace(canonical(recipe), check_lineage=recipe.check_lineage))
 
 
 def _masks(config: Config) -> list[Sparsify | None]:

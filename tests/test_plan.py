@@ -76,6 +76,11 @@ def test_one_mask_serves_all_lambdas_and_draws_of_it_differ() -> None:
     assert len(found.cells) == 10
 
 
+def test_the_lineage_check_can_be_switched_off() -> None:
+    assert build().cells[0].recipe.check_lineage
+    assert not build("check_lineage=false").cells[0].recipe.check_lineage
+
+
 def test_a_single_expert_is_that_expert_under_any_method() -> None:
     assert build("pair=lm").cells == build("pair=lm", "method=ties", "ratio=mixup", "sparsify=dare").cells
 

@@ -57,7 +57,7 @@ def test_an_m3_row_is_the_mean_over_draws_with_their_spread() -> None:
         lambda i, c: (record(values[i], c, str(i)),),  # type: ignore[arg-type]
     )
     (row,) = table.rows
-    assert row[-1].startswith("75.0 [")
+    assert row[-1].startswith("75.0 [30.1, 95.4]")
     assert row[-1].endswith("sd 25.0 of 3")
     assert row[4] == "0.5"
     assert len(row[5].split(", ")) == 3
@@ -67,6 +67,23 @@ def test_an_m3_row_is_the_mean_over_draws_with_their_spread() -> None:
         every=True,
     )
     assert [r[-1].split()[0] for r in every.rows] == ["50.0", "75.0", "100.0"]
+
+
+def test_draws_that_all_fail_have_an_interval_too() -> None:
+    table = built(["ratio=mixup", "ratio.draws=2", "evaluator=[gsm8k]"], lambda i, c: (record([0] * 20, c, str(i)),))
+    assert table.rows[0][-1].startswith("0.0 [0.0, 16.1]")
+
+
+def test_rows_stand_in_the_papers_order() -> None:
+    axes = ["method=average,task_arithmetic", "ratio=plain,mixup", "pair=lm_math,lm_code,lm", "evaluator=[gsm8k]"]
+    table = built(axes, lambda _, c: (record([1, 0], c),))
+    rows = [row[:3] for row in table.rows]
+    assert rows[0] == ("single", "lm", "")
+    assert rows[1:5] == [
+        ("average", "lm_math", "no"), ("average", "lm_math", "yes"),
+        ("average", "lm_code", "no"), ("average", "lm_code", "yes"),
+    ]  # fmt: skip
+    assert rows[5][0].startswith("task_arithmetic")
 
 
 def test_incomplete_failed_and_missing_cells_are_marked_and_never_zero() -> None:

@@ -1,0 +1,1 @@
+"""Recipe -> a stream of tensors: see docs/merging.md."""

@@ -18,6 +18,7 @@ import pandas as pd
 from scipy import stats
 
 _BENCHMARKS = ["alpaca_eval", "gsm8k", "hendrycks_math", "humaneval", "mbpp"]
+_METHODS = ["single", "average", "task_arithmetic", "ties"]
 _ROW = ["pair", "method", "params", "ratio", "alpha", "sparsify"]
 
 
@@ -73,7 +74,15 @@ def _groups(frame: pd.DataFrame, keys: Sequence[str]) -> list[pd.DataFrame]:
     marked = frame.assign(_lam=frame["lam"].where(frame["ratio"].isin(["fixed", "grid"])))
     if not len(marked):
         return []
-    return [group for _, group in marked.groupby(columns, sort=False, dropna=False)]
+    groups = [group for _, group in marked.groupby(columns, sort=False, dropna=False)]
+    pairs = list(dict.fromkeys(frame["pair"]))
+    return sorted(groups, key=lambda group: _rank(group.iloc[0], pairs))
+
+
+def _rank(line: "pd.Series[Any]", pairs: Sequence[str]) -> tuple[int, str, int, bool, int]:
+    """The paper's order: single models, then method, pair, DARE, and M3 behind the same row without it."""
+    method = _METHODS.index(line["method"]) if line["method"] in _METHODS else len(_METHODS)
+    return method, line["method"], pairs.index(line["pair"]), line["sparsify"] == "dare", line["ratio"] != "plain"
 
 
 def _order(found: Sequence[str]) -> list[str]:
@@ -111,7 +120,8 @@ def value(rows: pd.DataFrame) -> Value | None:
     """Reduce the draws of one row and benchmark to a figure; None where nothing is scored.
 
     One draw keeps its result's own interval (Wilson for proportions). Several are averaged item by item, over the
-    items that all of them have, and the interval is Student's t over items.
+    items that all of them have; the interval is Wilson's on that mean. An item's mean over draws varies no more than a
+    0/1 verdict with the same mean would, so it errs on the wide side, and it never shrinks to a point at 0 or 100 %.
     """
     scored = rows[rows["score"].notna()].drop_duplicates(subset=["weights", "lam", "mask_seed"])
     if not len(scored):
@@ -124,19 +134,24 @@ def value(rows: pd.DataFrame) -> Value | None:
     means = [100 * statistics.fmean(float(table[key] or 0.0) for table in tables) for key in shared]
     if not means:
         return None
-    centre = statistics.fmean(means)
-    half = 0.0
-    if len(means) > 1:
-        half = float(stats.t.ppf(0.975, len(means) - 1)) * statistics.stdev(means) / math.sqrt(len(means))
+    low, high = _wilson(statistics.fmean(means) / 100, len(means))
     return Value(
-        score=centre,
-        low=max(0.0, centre - half),
-        high=min(100.0, centre + half),
+        score=statistics.fmean(means),
+        low=low,
+        high=high,
         n=len(means),
         n_unscored=int(scored["n"].max()) - len(means),
         draws=len(tables),
         spread=statistics.stdev(float(score) for score in scored["score"]),
     )
+
+
+def _wilson(p: float, n: int) -> tuple[float, float]:
+    """Return Wilson's 95 % score interval, in percent, for a mean `p` in [0, 1] of `n` values in [0, 1]."""
+    z = float(stats.norm.ppf(0.975))
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
 
 
 def _cell(rows: pd.DataFrame, size: int | None) -> str:
@@ -189,8 +204,8 @@ def _record(line: "pd.Series[Any]", benchmark: str, rows: pd.DataFrame) -> dict[
 
 def _footer(frame: pd.DataFrame) -> list[str]:
     lines = [
-        "Percent, with 95 % intervals over items (Wilson for one set of weights; Student's t over the items' means "
-        "where draws are averaged; sd is the standard deviation between draws). lambda is the first expert's share."
+        "Percent, with 95 % intervals over items (Wilson; where draws are averaged, on the mean of the items' means; "
+        "sd is the standard deviation between draws). lambda is the first expert's share."
     ]
     done = frame[frame["state"] != "missing"]
     if bool((done["method"] == "task_arithmetic").any()):

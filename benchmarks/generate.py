@@ -135,8 +135,8 @@ def table(rows: list[dict[str, object]], options: argparse.Namespace) -> str:
     lines = [
         "# Generating: m3's engine beside vLLM called directly",
         "",
-        f"Measured by `python benchmarks/generate.py --limit {options.limit} --dtype {options.dtype} "
-        f"--max-tokens {options.max_tokens}` on {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}.",
+        f"Measured by `python benchmarks/generate.py --limit {options.limit} --dtype {options.dtype} --max-tokens "
+        f"{options.max_tokens}` on {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}.",
         "SmolLM2-135M-Instruct, official items, the paper's prompts. Speeds in tokens/s; the ratio is ours to theirs.",
         "",
         "| benchmark | m3 tokens | m3 s | m3 tokens/s | vLLM tokens | vLLM s | vLLM tokens/s | ratio |",

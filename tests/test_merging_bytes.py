@@ -20,6 +20,7 @@ from tests.models import Shape, fine_tuned, random_weights, resized, write_adapt
 
 ROOT = Path(__file__).parents[1]
 TIES = "m3_exp.merging.methods.ties:ties"
+TASK = "m3_exp.merging.methods.task_arithmetic:task_arithmetic"
 AVERAGE = "m3_exp.merging.methods.average:average"
 
 
@@ -38,8 +39,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe(world: Path, names: tuple[str, str, str], lam: float = 0.3, method: str = TIES) -> Recipe:
     base, *experts = (Source(str(world / name)) for name in names)
-    params = {"scaling": 0.8, "retain": 0.6} if method == TIES else {}
-    return Recipe(base, tuple(experts), method, params, (lam, 1 - lam), Sparsify(0.2, 5) if method == TIES else None)
+    params = {TIES: {"scaling": 0.8, "retain": 0.6}, TASK: {"scaling": 0.8}, AVERAGE: {}}[method]
+    return Recipe(base, tuple(experts), method, params, (lam, 1 - lam), Sparsify(0.2, 5) if method != AVERAGE else None)
 
 
 def digest(world: Path, of: Recipe, store: str = "store", **how: int) -> str:
@@ -117,7 +118,7 @@ def test_whole_directories_under_other_hash_seeds_and_threads(world: Path) -> No
 def test_one_pass_gives_the_bytes_of_single_merges(world: Path) -> None:
     store = Store(world / "store")
     lams = [0.0, 0.25, 1.0]
-    recipes = [recipe(world, ("base", "a", "b"), lam, method) for method in (TIES, AVERAGE) for lam in lams]
+    recipes = [recipe(world, ("base", "a", "b"), lam, method) for method in (TIES, TASK, AVERAGE) for lam in lams]
     outs = [world / "many" / str(i) for i in range(len(recipes))]
     many = write(recipes, outs, store, tokenizer=Source(str(world / "b")))
     assert len({written.digest for written in many}) == len(recipes)

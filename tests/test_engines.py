@@ -164,9 +164,12 @@ def test_weights_that_do_not_fit_are_refused_and_leave_none(world: World) -> Non
     assert world.texts() == world.reference("b")
 
 
-def test_a_probe_that_differs_from_the_first_load_ends_the_engine(short: World) -> None:
+def test_a_probe_that_differs_from_the_first_load_ends_the_engine(
+    short: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digest = short.load("a")
-    short.engine._probes[digest] = [value + 0.01 for value in short.engine._probes[digest]]
+    other = [value + 0.01 for value in short.engine._probes[digest]]
+    monkeypatch.setitem(short.engine._probes, digest, other)
     with pytest.raises(EngineDied, match=r"failed its probe: 0\.01 nats"):
         short.load("a")
     assert short.engine.pid is None

@@ -5,11 +5,11 @@ gone. A refusal (M3Error) is answered; any other exception ends the process, and
 """
 
 import contextlib
-import ctypes
 import importlib
 import json
 import os
 import queue
+import select
 import signal
 import sys
 import threading
@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from m3_exp.engines import wire
 from m3_exp.engines.protocol import Loaded
@@ -25,7 +25,6 @@ from m3_exp.engines.wire import Progress
 from m3_exp.store import Store
 from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source, plain
 
-_PDEATHSIG = 1  # prctl's option
 _EVERY = 1.0  # seconds between progress messages
 _PROBE_TOKENS = 24
 
@@ -170,12 +169,29 @@ def threads(settings: EngineSettings) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _end_with(parent: int) -> None:
-    """Die with the parent, however it dies."""
+def _end_with(parent: int, *pipes: int) -> None:
+    """See to it that this process's whole group ends when the parent does, or this process, however they die.
+
+    A guard is forked before anything is loaded: vLLM's own processes would outlive a SIGKILL of ours, and keep a GPU.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, signal.SIGKILL)
+        group = os.getpid()
+        ends = select.poll()
+        ends.register(os.pidfd_open(group), select.POLLIN)
+        ends.register(os.pidfd_open(parent), select.POLLIN)
+        if os.fork() == 0:
+            for pipe in pipes:  # else their ends would stay open as long as the guard
+                os.close(pipe)
+            _guard(group, ends)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _guard(group: int, ends: "select.poll") -> NoReturn:
+    """Wait for either end, then kill the group (this process is of it)."""
+    ends.poll()
+    os.killpg(group, signal.SIGKILL)
+    os._exit(0)
 
 
 def _read(descriptor: int, requests: "queue.SimpleQueue[Json]") -> None:
@@ -190,7 +206,7 @@ def _read(descriptor: int, requests: "queue.SimpleQueue[Json]") -> None:
 
 def main(arguments: Sequence[str]) -> None:
     read, write, parent = (int(argument) for argument in arguments)
-    _end_with(parent)
+    _end_with(parent, read, write)
     os.set_inheritable(read, False)
     os.set_inheritable(write, False)
     requests: queue.SimpleQueue[Json] = queue.SimpleQueue()

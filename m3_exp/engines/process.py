@@ -1,8 +1,8 @@
 """Our end of an engine's process: start it, talk to it in JSON lines, notice a crash or a hang, kill all of it.
 
 The child has a session of its own (Ctrl-C does not reach it, and one signal to its group ends its workers too) and
-writes what it prints to a log file. It ends with us: it asks the kernel for SIGKILL at its parent's death, and kills
-its group when its command pipe closes. (The kernel means the *thread* that started it: that one must live as long.)
+writes what it prints to a log file. It ends with us: a guard that it forks kills its group at our death or its own, and
+so does the child itself when its command pipe closes.
 """
 
 import contextlib

@@ -1,5 +1,6 @@
 """Token ids to text, and where a text ends: by the rules of vLLM 0.32, so that both engines write the same."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -23,8 +24,9 @@ class Speech:
     length: int
 
 
+@functools.cache
 def speech(tokenizer: Source, store: Store) -> Speech:
-    """Read a source's tokenizer. It ends at its EOS and at those of its generation config (else of its config).
+    """Read a source's tokenizer, once in a process. It ends at its EOS and at those of its generation config (else of its config).
 
     Raises:
         M3Error: it has no tokenizer, or only a slow one (without a tokenizer.json, made or given).

@@ -35,6 +35,7 @@ def start(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: St
 
 def build(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: Store) -> "TransformersModel":
     """Make the model; called in the engine's own process."""
+    speech(tokenizer, store)  # read now, where there is time for it
     return TransformersModel(settings, skeleton(recipe, tokenizer, store), store)
 
 
@@ -87,7 +88,6 @@ class TransformersModel:
         with self._device:
             model = auto.from_config(bones.config, dtype=getattr(torch, settings.dtype))
         self._model = model.eval().requires_grad_(False)
-        self._speeches: dict[Source, Speech] = {}
         self.conditions: Mapping[str, object] = {
             "max_num_seqs": self._sequences,
             "tp": 1,
@@ -114,9 +114,7 @@ class TransformersModel:
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source) -> Iterator[Answer | int]:
         """Decode batch by batch, long prompts first, so that a batch's prompts are of about one length."""
-        if tokenizer not in self._speeches:
-            self._speeches[tokenizer] = speech(tokenizer, self._store)
-        spoken = self._speeches[tokenizer]
+        spoken = speech(tokenizer, self._store)
         rows: list[_Row] = []
         for prompt in prompts:
             reason = too_long(prompt, self._max_model_len)

@@ -62,6 +62,7 @@ def build(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: St
     if not torch.cuda.is_available():
         for name, value in _cpu_environment(settings.tensor_parallel_size).items():
             os.environ.setdefault(name, value)
+    speech(tokenizer, store)  # read now, where there is time for it
     return VllmModel(settings, skeleton(recipe, tokenizer, store), store)
 
 
@@ -80,7 +81,6 @@ class VllmModel:
         self._threads = threads(settings)
         self._expected = asdict(bones.tensors())
         self._expected["embeddings"] = sorted(self._expected["embeddings"])
-        self._speeches: dict[Source, Speech] = {}
         on_cpu = bool(current_platform.is_cpu())
         arguments = _arguments(settings, bones) | (_cpu_arguments(settings, bones) if on_cpu else {})
         usage = UsageContext.LLM_CLASS
@@ -113,9 +113,7 @@ class VllmModel:
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source) -> Iterator[Answer | int]:
         """Put all prompts in flight and give each answer in the step that finishes it."""
-        if tokenizer not in self._speeches:
-            self._speeches[tokenizer] = speech(tokenizer, self._store)
-        spoken = self._speeches[tokenizer]
+        spoken = speech(tokenizer, self._store)
         self._engine.output_processor.tokenizer = spoken.tokenizer
         self._limit(min(spoken.length, self.rows))
         flying: list[tuple[Prompt, int]] = []

@@ -16,6 +16,7 @@ from m3_exp.lab.split import Example, Side, side
 _NAMES = ("solve", "compute", "convert", "process", "transform", "evaluate")
 _WORDS = ("red", "Blue", "green", "sky", "Tree", "house", "river", "Stone", "eel", "apple", "Moon", "ox", "idea", "cat")
 _CASES = 6
+_SHORT_SHARE = 0.35  # functions of two operations; the others have three
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,11 @@ _OPERATIONS = (
 
 
 def draw(rng: random.Random, wanted: Side) -> Example | None:
-    """Draw one function, or None where a pair of its operations belongs to the other side or a step does nothing."""
-    chain = _chain(rng, 2 if rng.random() < 0.6 else 3)
-    parts = tuple(f"operations {a.wording} > {b.wording}" for a, b in pairwise(chain))
-    if any(side(part) != wanted for part in parts):
+    """Draw one function, or None where no operation of the right side goes on or a step does nothing."""
+    chain = _chain(rng, 2 if rng.random() < _SHORT_SHARE else 3, wanted)
+    if chain is None:
         return None
+    parts = tuple(_part(a, b) for a, b in pairwise(chain))
     k = str(rng.randint(2, 5))
     codes = [step.code.replace("{k}", k) for step in chain]
     cases = _cases(rng, chain, codes)
@@ -119,12 +120,21 @@ def draw(rng: random.Random, wanted: Side) -> Example | None:
     return Example(row, "\n" + (head + body).replace("    ", "\t").rstrip("\n"), parts, wording)
 
 
-def _chain(rng: random.Random, length: int) -> list[Operation]:
-    """Draw different operations, each taking what the one before gives."""
+def _chain(rng: random.Random, length: int, wanted: Side) -> list[Operation] | None:
+    """Draw different operations, each taking what the one before gives; every pair of neighbours is of one side."""
     chain = [rng.choice([step for step in _OPERATIONS if step.takes != "n"])]
     while len(chain) < length:
-        chain.append(rng.choice([step for step in _OPERATIONS if step.takes == chain[-1].gives and step not in chain]))
+        last = chain[-1]
+        fitting = [step for step in _OPERATIONS if step.takes == last.gives and step not in chain]
+        choices = [step for step in fitting if side(_part(last, step)) == wanted]
+        if not choices:
+            return None
+        chain.append(rng.choice(choices))
     return chain
+
+
+def _part(first: Operation, second: Operation) -> str:
+    return f"operations {first.wording} > {second.wording}"
 
 
 def _cases(rng: random.Random, chain: Sequence[Operation], codes: Sequence[str]) -> list[tuple[Any, Any]] | None:

@@ -50,8 +50,8 @@ class Expert:
 
 EXPERTS = {
     "lm": Expert(("alpaca_eval",), steps=100),
-    "math": Expert(("gsm8k", "hendrycks_math"), steps=100),
-    "code": Expert(("humaneval",), steps=80),
+    "math": Expert(("gsm8k", "hendrycks_math"), steps=160),
+    "code": Expert(("humaneval",), steps=60),
 }
 
 

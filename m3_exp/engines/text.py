@@ -26,7 +26,9 @@ class Speech:
 
 @functools.cache
 def speech(tokenizer: Source, store: Store) -> Speech:
-    """Read a source's tokenizer, once in a process. It ends at its EOS and at those of its generation config (else of its config).
+    """Read a source's tokenizer, once in a process. It ends at its EOS and at those of its generation config.
+
+    Where there is no generation config, its config's count.
 
     Raises:
         M3Error: it has no tokenizer, or only a slow one (without a tokenizer.json, made or given).

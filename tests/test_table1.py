@@ -1,7 +1,7 @@
 """The main job on a miniature of the paper's family: the real `sweeps=table1`, killed and continued.
 
-Six tests share three engine starts more than they need: one undisturbed run (one engine), one killed run (one engine)
-that is continued on two engines. All in float32, where texts do not depend on the batch.
+The tests share four engine starts: one undisturbed run, and one killed run that is continued on two engines. All in
+float32, where texts do not depend on the batch.
 """
 
 import json
@@ -20,9 +20,10 @@ from typing import Any
 
 import pytest
 
-from m3_exp import cli
+from m3_exp import cells, cli, config, plan
 from m3_exp.config import ROOT
-from m3_exp.store import Journal
+from m3_exp.merging.stream import write
+from m3_exp.store import Journal, Store
 from tests import llama2_mini
 
 
@@ -118,6 +119,28 @@ class TestTable1:
         mixed = [row for row in rows if re.search(r"\| yes +\| (yes|no) ", row)]
         assert len(mixed) == 18
         assert all(" of 3" in row for row in mixed)
+
+    def test_after_many_swaps_vllm_writes_what_transformers_writes_on_the_checkpoint(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        """An untied model: the last merge of the sweep, streamed into an engine that held all others before it."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        line = ["sweeps=table1", "family=llama2_mini", *OVERRIDES]
+        planned = plan.build(config.request(line, config_dirs=[world.conf]).configs)
+        cell = [c for c in planned.cells if c.evaluator.name == "gsm8k"][-1]
+        desk = cells.Desk(Store(world.whole), planned.engine)
+        write([cell.recipe], [tmp_path / "out"], desk.store, tokenizer=cell.home)
+        model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+        task, found = desk.task(cell), desk.result(desk.task(cell))
+        assert found is not None
+        journal = {record["id"]: record["text"] for record in desk.store.journal(found["answers"]).read()}
+        for prompt in task.prompts:
+            ids = torch.tensor([prompt.token_ids])
+            written = model.generate(ids, max_new_tokens=6, do_sample=False, pad_token_id=2)[0, ids.shape[1] :]
+            text = desk.tokenizer(cell.tokenizer).decode(written, skip_special_tokens=True)
+            assert journal[prompt.id] == text
 
     def test_the_same_command_again_only_looks(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         started = time.monotonic()

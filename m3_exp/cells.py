@@ -8,6 +8,7 @@ from typing import Any
 
 from m3_exp.merging.canonical import canonical, recipe_key
 from m3_exp.merging.checkpoint import tokenizer_directory
+from m3_exp.merging.source import without_fetching
 from m3_exp.reporting.frame import Found
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.evaluator import Evaluator
@@ -218,4 +219,5 @@ def widest(sources: list[Source], desk: Desk) -> dict[Source, Source]:
 def found(plan: Plan, store: Store) -> list[Found]:
     """Look every cell of a plan up: its result on the largest item set, or the reason of its last failure."""
     desk = Desk(store, plan.engine)
-    return [Found(cell, desk.largest_result(cell), desk.failure(cell)) for cell in plan.cells]
+    with without_fetching():
+        return [Found(cell, desk.largest_result(cell), desk.failure(cell)) for cell in plan.cells]

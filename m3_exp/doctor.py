@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from m3_exp.cells import Desk
 from m3_exp.config import Request
 from m3_exp.forecast import size
+from m3_exp.merging.source import without_fetching
 from m3_exp.plan import build
 from m3_exp.scoring import sandbox
 from m3_exp.store import Store
@@ -27,7 +28,8 @@ class Finding:
 
 def examine(request: Request) -> list[Finding]:
     """Look at everything that the request needs, and at what would widen it."""
-    return [*_engine(request), *_machine(request), *_sandbox(), *_data(request), *_models(request), *_optional()]
+    with without_fetching():
+        return [*_engine(request), *_machine(request), *_sandbox(), *_data(request), *_models(request), *_optional()]
 
 
 def _version(*packages: str) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from m3_exp.cells import Desk
 from m3_exp.merging import stream
+from m3_exp.merging.source import without_fetching
 from m3_exp.plan import spelled
 from m3_exp.progress import clock
 from m3_exp.run import visible_gpus
@@ -32,9 +33,10 @@ class Forecast:
 def forecast(plan: Plan, store: Store, parameters: int | None, *, keep: bool) -> Forecast:
     """Look at every cell: cached, begun, to do, or what is not at hand; then add up items, bytes and time."""
     desk = Desk(store, plan.engine)
-    cells = tuple(_cell(cell, desk) for cell in plan.cells)
     recipes = {identity(cell.recipe): cell for cell in plan.cells}
-    sizes = [_size(cell, store, parameters, plan.engine.dtype) for cell in recipes.values()]
+    with without_fetching():
+        cells = tuple(_cell(cell, desk) for cell in plan.cells)
+        sizes = [_size(cell, store, parameters, plan.engine.dtype) for cell in recipes.values()]
     todo = [c for c in cells if c["state"] != "done"]
     answers = sum(c["left"] or 0 for c in todo)
     tokens = sum((c["left"] or 0) * c["max_tokens"] for c in todo)

@@ -276,3 +276,36 @@ def test_a_gated_base_that_answers_401_is_one_clear_line(
     assert "meta-llama/Llama-2-13b-hf" in line
     assert re.search(r"gated|log in|token", line)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_over_hub_models_fetches_nothing(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            name = self.path.removeprefix("/api/models/").split("/revision")[0]
+            body = json.dumps({"id": name, "modelId": name, "sha": "a" * 40, "siblings": []}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Hub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
+    line = ["plan", "family=llama2_13b", "items=lab", "limit=2", f"store={tmp_path / 's'}", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "m3_exp.cli", *line],
+        cwd=ROOT, env={**environment, "HF_HOME": str(tmp_path / "hf")}, capture_output=True, text=True, timeout=120,
+        check=True,
+    )  # fmt: skip
+    server.shutdown()
+    cells_ = json.loads(done.stdout)["cells"]
+    assert {cell["state"] for cell in cells_} == {"model missing"}
+    assert all("m3 run and m3 merge fetch it" in cell["reason"] for cell in cells_)
+    assert not [path for path in asked if "/resolve/" in path or "/tree/" in path]

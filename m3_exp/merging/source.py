@@ -3,9 +3,12 @@
 DIR | FILE.gguf | package:NAME/PATH | hub/id[@revision] | any of these + "+" + ADAPTER
 """
 
+import contextlib
+import functools
 import importlib.util
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FORMS = "a directory, a .gguf file, package:NAME/PATH, hub/id@revision, or one of these+ADAPTER"
 # What a model needs beside its weights; code (*.py) is never fetched.
+_fetching = True
 _BESIDE_WEIGHTS = ("*.json", "*.model", "*.jinja", "*.txt", "*.tiktoken")
 
 
@@ -43,16 +47,21 @@ def resolve(source: Source) -> Source:
     adapter = str(resolve(parse_source(source.adapter))) if source.adapter else None
     if not is_hub(source) or _is_commit(source.revision):
         return replace(source, adapter=adapter)
+    return replace(source, revision=_commit(replace(source, adapter=None)), adapter=adapter)
+
+
+@functools.cache
+def _commit(source: Source) -> str:
+    """Ask the hub once in a process, so that a run keeps to one commit; the local cache answers where it cannot."""
     from huggingface_hub import HfApi
 
     try:
         commit = HfApi().model_info(source.location, revision=source.revision).sha
     except Exception as error:
-        cached = _cached_commit(source)
-        if cached is None:
+        commit = _cached_commit(source)
+        if commit is None:
             raise _hub_error(source, error) from error
-        commit = cached
-    return replace(source, revision=commit, adapter=adapter)
+    return str(commit)
 
 
 def locate(source: Source) -> Path:
@@ -127,21 +136,43 @@ def _cached_commit(source: Source) -> str | None:
 
 
 def _snapshot(source: Source) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
+    """Return the local copy of a hub model: fetched or completed where that is allowed, else as the cache has it."""
+    from huggingface_hub import snapshot_download
 
+    failure: Exception | None = None
+    if _fetching and os.environ.get("HF_HUB_OFFLINE") not in ("1", "true", "True", "YES"):
+        try:
+            return _fetched(source)
+        except Exception as error:
+            failure = error
     try:
         return Path(snapshot_download(source.location, revision=source.revision, local_files_only=True))
-    except Exception as missing:  # not in the cache, or not all of it
-        if os.environ.get("HF_HUB_OFFLINE") in ("1", "true", "True", "YES"):
-            raise _hub_error(source, missing) from missing
+    except Exception as missing:
+        if not _fetching:
+            raise M3Error(f"{source} is not in this machine's hub cache: m3 run and m3 merge fetch it") from missing
+        raise _hub_error(source, failure or missing) from (failure or missing)
+
+
+@functools.cache
+def _fetched(source: Source) -> Path:
+    """Fetch what is missing of a model, once in a process: safetensors where there are any, else `.bin`."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    files = HfApi().list_repo_files(source.location, revision=source.revision)
+    weights = "*.safetensors" if any(name.endswith(".safetensors") for name in files) else "*.bin"
+    wanted = [weights, *_BESIDE_WEIGHTS]
+    return Path(snapshot_download(source.location, revision=source.revision, allow_patterns=wanted))
+
+
+@contextlib.contextmanager
+def without_fetching() -> Iterator[None]:
+    """Look at this disk only: inside, a hub model that is not in the cache is refused instead of fetched."""
+    global _fetching
+    before, _fetching = _fetching, False
     try:
-        files = HfApi().list_repo_files(source.location, revision=source.revision)
-        safe = any(name.endswith(".safetensors") for name in files)
-        weights = "*.safetensors" if safe else "*.bin"
-        wanted = [weights, *_BESIDE_WEIGHTS]
-        return Path(snapshot_download(source.location, revision=source.revision, allow_patterns=wanted))
-    except Exception as error:
-        raise _hub_error(source, error) from error
+        yield
+    finally:
+        _fetching = before
 
 
 def _hub_error(source: Source, error: Exception) -> M3Error:

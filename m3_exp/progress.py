@@ -72,7 +72,7 @@ class Progress:
         elapsed = time.monotonic() - self._start
         text = f"{self.done}/{self.total} items"
         if self.answers:
-            left = (self.total - self.done) * elapsed / self.answers
+            left = max(0, self.total - self.done) * elapsed / self.answers
             text += f", {sum(self._flows.values()) or self.rate():.0f} tokens/s, {clock(left)} left"
         return f"{text} | {'; '.join(self._running.values())}"
 

@@ -2,16 +2,17 @@
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from m3_exp import chat
 from m3_exp.merging.canonical import canonical, recipe_key
 from m3_exp.merging.checkpoint import tokenizer_directory
 from m3_exp.merging.source import without_fetching
 from m3_exp.reporting.frame import Found
 from m3_exp.scoring.evaluate import load_evaluator
-from m3_exp.scoring.evaluator import Evaluator
+from m3_exp.scoring.evaluator import Evaluator, operational
 from m3_exp.scoring.items import first
 from m3_exp.store import Store
 from m3_exp.types import (
@@ -92,13 +93,45 @@ class Desk:
         evaluator, problems = self.evaluator(cell.evaluator), self.problems(cell)
         key = (identity(cell.evaluator), cell.limit, cell.tokenizer)
         if key not in self._prompts:
-            tokenizer = self.tokenizer(cell.tokenizer)
-            prompts = tuple(
-                Prompt(f"{cell.evaluator.name}/{p.id}", _render(tokenizer, evaluator.prompt(p))) for p in problems
-            )
+            prompts = self._rendered(cell, problems)
             digest = identity([[p.id, p.row, q.token_ids] for p, q in zip(problems, prompts, strict=True)])
             self._prompts[key] = prompts, digest
         return Task(cell, evaluator, problems, *self._prompts[key])
+
+    def prepared(self, task: Task, problems: Sequence[Problem]) -> Task:
+        """Return the task with the items that its evaluator made; what they were made of stays its identity."""
+        return replace(task, problems=tuple(problems), prompts=self._rendered(task.cell, problems))
+
+    def asked(self, task: Task, texts: Sequence[str]) -> tuple[Task, list[str]]:
+        """Return a task of the different prompts that an evaluator asks while it makes its items, and the id of each
+        text in it.
+        """
+        rendered = self.render(task.cell, texts)
+        ids = [f"ask-{identity(tokens)[:32]}" for tokens in rendered]
+        distinct = dict(zip(ids, zip(texts, rendered, strict=True), strict=True))
+        problems = tuple(Problem(key, {"prompt": text}) for key, (text, _) in distinct.items())
+        prompts = tuple(Prompt(f"{task.evaluator.name}/{key}", tokens) for key, (_, tokens) in distinct.items())
+        return replace(task, problems=problems, prompts=prompts), ids
+
+    def _rendered(self, cell: Cell, problems: Sequence[Problem]) -> tuple[Prompt, ...]:
+        evaluator = self.evaluator(cell.evaluator)
+        ids = self.render(cell, [evaluator.prompt(problem) for problem in problems])
+        return tuple(Prompt(f"{evaluator.name}/{p.id}", tokens) for p, tokens in zip(problems, ids, strict=True))
+
+    def render(self, cell: Cell, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Turn prompts into token ids, as plain text or (`chat_template=true`) as a user's message.
+
+        Raises:
+            M3Error: a prompt would begin with two BOS tokens, or the tokenizer's chat template cannot be used.
+        """
+        tokenizer = self.tokenizer(cell.tokenizer)
+        if cell.evaluator.settings.get("chat_template"):
+            found = chat.render(tokenizer_directory(cell.tokenizer, self.store), texts)
+        else:
+            found = [tuple(int(i) for i in tokenizer(text)["input_ids"]) for text in texts]
+        for text, ids in zip(texts, found, strict=True):
+            _check_bos(tokenizer, text, ids)
+        return found
 
     # ------------------------------------------------------------------------------------------------------- keys
 
@@ -118,13 +151,18 @@ class Desk:
     def cell_key(self, cell: Cell) -> str:
         """Key of a cell whatever its item set: recipe by content, evaluator with settings and version, engine."""
         evaluator = self.evaluator(cell.evaluator)
-        spec = replace(cell.evaluator, items="")
+        spec = _meaning(cell.evaluator, evaluator)
         return identity([self.recipe_key(cell), spec, evaluator.version, evaluator.sampling, self.fingerprint])
+
+    def prepared_key(self, digest: str, task: Task) -> str:
+        """Key of the items that an evaluator makes with a model: weights, settings, and the items it makes them of."""
+        spec = _meaning(task.cell.evaluator, task.evaluator)
+        return identity([digest, spec, task.evaluator.version, task.sampling, self.fingerprint, task.items_digest])
 
     def _spelled_key(self, cell: Cell) -> str:
         """The cell as it is written down, for finding its result where the models are not at hand any more."""
         evaluator = self.evaluator(cell.evaluator)
-        spec = replace(cell.evaluator, items="")
+        spec = _meaning(cell.evaluator, evaluator)
         return identity([canonical(cell.recipe), spec, evaluator.version, evaluator.sampling, self.fingerprint])
 
     # ----------------------------------------------------------------------------------------------------- results
@@ -182,15 +220,18 @@ def _result_name(task: Task) -> str:
     return f"{len(task.problems):06d}-{task.items_digest[:16]}"
 
 
-def _render(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """Turn a prompt into token ids with the tokenizer's own special tokens, and check that BOS stands at most once."""
-    ids = tuple(int(i) for i in tokenizer(text)["input_ids"])
+def _meaning(spec: EvaluatorSpec, evaluator: Evaluator) -> EvaluatorSpec:
+    """Return a benchmark's settings without those that say how, not what, and whatever its items."""
+    settings = {key: value for key, value in spec.settings.items() if key not in operational(evaluator)}
+    return replace(spec, settings=settings, items="")
+
+
+def _check_bos(tokenizer: Any, text: str, ids: Sequence[int]) -> None:
     bos = tokenizer.bos_token_id
     if bos is not None and len(ids) > 1 and ids[0] == bos and ids[1] == bos:
         raise M3Error(
             f"the tokenizer of {tokenizer.name_or_path} puts two BOS tokens in front of {json.dumps(text[:40])}"
         )
-    return ids
 
 
 def vocabulary(tokenizer: Any) -> dict[str, int]:

@@ -35,6 +35,9 @@ _USED = {
 }
 
 
+_SHARED_SETTINGS = ("chat_template", "sandbox.driver", "sandbox.allow_weak")  # of every evaluator that knows them
+
+
 @dataclass(frozen=True)
 class Request:
     """What a command line asks for: its composed configs, and the sweep file it names."""
@@ -106,9 +109,12 @@ def evaluator(name: str, settings: Sequence[str]) -> EvaluatorSpec:
             raise M3Error(f"{setting!r} is not a setting: write SETTING=VALUE, as in extractor=flexible")
         if key == "items":
             items = value
+        elif key in _SHARED_SETTINGS:
+            overrides.append(setting)
         else:
             overrides.append(f"evaluator.{name}.{key.removeprefix(f'evaluator.{name}.')}={value}")
-    cfg = _compose_all([("family=llama2_13b", *overrides)], ())[0]
+    family = "lab" if items == "lab" else "llama2_13b"
+    cfg = _compose_all([(f"family={family}", *overrides)], ())[0]
     return replace(_evaluator(cfg, name), items=items)
 
 

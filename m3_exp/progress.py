@@ -39,6 +39,11 @@ class Progress:
             self._flows[threading.get_ident()] = tokens_per_second
             self._print()
 
+    def expect(self, items: int) -> None:
+        """Count items that nobody knew of before the work began."""
+        with self._lock:
+            self.total += items
+
     def cached(self, items: int) -> None:
         """Count items that were there already."""
         with self._lock:

@@ -20,7 +20,9 @@ from m3_exp.engines.protocol import Engine, EngineDied, prompt_hash
 from m3_exp.merging import stream
 from m3_exp.plan import spelled
 from m3_exp.progress import Progress
+from m3_exp.scoring.cache import kept_in
 from m3_exp.scoring.evaluate import evaluate
+from m3_exp.scoring.evaluator import Prepares
 from m3_exp.store import Journal, Store
 from m3_exp.types import (
     Answer,
@@ -29,6 +31,7 @@ from m3_exp.types import (
     Json,
     M3Error,
     Plan,
+    Problem,
     Prompt,
     Recipe,
     Score,
@@ -223,9 +226,10 @@ class Run:
 
     def _evaluate(self, task: Task, group: Group, digest: str, slot: "Slot") -> None:
         key = self.desk.answers_key(digest, task)
-        with self.store.journal(key) as journal:
-            answers, refused, runs = self._answers(task, group, digest, journal, slot)
-        scores, result = evaluate(task.evaluator, task.problems, answers)
+        with kept_in(self.store.root), self.store.journal(key) as journal:
+            made = self._prepared(task, group, digest, journal, slot)
+            answers, refused, runs = self._answers(made, group, digest, journal, slot)
+            scores, result = evaluate(task.evaluator, made.problems, answers)
         scores = [_with_reason(score, refused) for score in scores]
         record: Json = {
             "result": plain(result),
@@ -250,6 +254,42 @@ class Run:
             self._complete(task)
 
     # -------------------------------------------------------------------------------------------------- answering
+
+    def _prepared(self, task: Task, group: Group, digest: str, journal: Journal, slot: "Slot") -> Task:
+        """Let an evaluator make its items with the model; they are kept, and made once.
+
+        Raises:
+            M3Error: the engine refuses a prompt that the evaluator asks.
+        """
+        if not isinstance(task.evaluator, Prepares):
+            return task
+        key = self.desk.prepared_key(digest, task)
+        held = self.store.get("prepared", key)
+        if held is None:
+
+            def ask(texts: Sequence[str]) -> list[str]:
+                return self._ask(*self.desk.asked(task, texts), group, digest, journal, slot)
+
+            problems = plain(task.evaluator.prepare(task.problems, ask))
+            if problems == plain(task.problems):
+                return task
+            held = {"benchmark": task.cell.evaluator.name, "weights": digest, "problems": problems}
+            self.store.put("prepared", key, held)
+            self.progress.say(f"items made by {task.evaluator.name}: {self.store.path('prepared', key)}")
+        made = self.desk.prepared(task, [Problem(p["id"], p["row"]) for p in held["problems"]])
+        self.progress.expect((len(made.prompts) - len(task.prompts)) * task.sampling.n)
+        return made
+
+    def _ask(
+        self, task: Task, ids: Sequence[str], group: Group, digest: str, journal: Journal, slot: "Slot"
+    ) -> list[str]:
+        """Answer prompts that are no items: journalled like all others, so that a killed run does not ask again."""
+        self.progress.expect(len(task.prompts) * task.sampling.n)
+        answers, refused, _ = self._answers(task, group, digest, journal, slot)
+        if refused:
+            raise M3Error(f"{task.evaluator.name} asked what the engine refused: {next(iter(refused.values()))}")
+        texts = {answer.id: answer.text for answer in answers if answer.sample == 0}
+        return [texts[key] for key in ids]
 
     def _answers(
         self, task: Task, group: Group, digest: str, journal: Journal, slot: "Slot"

@@ -159,13 +159,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class Score:
-    """The verdict on one answer: `value` from 0 to 1, or None for *unscored* with the reason."""
+    """The verdict on one answer: `value` from 0 to 1, or None for *unscored* with the reason.
+
+    `notes` are JSON facts about it that summaries and pages use, such as {"level": "Level 5"}.
+    """
 
     id: str
     value: float | None
     sample: int = 0
     extracted: str | None = None
     reason: str | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

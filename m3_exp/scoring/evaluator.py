@@ -4,16 +4,22 @@ The class is a frozen dataclass whose fields are its settings (they are checked 
 before anything is read, and belong to the identity of every score); its docstring is the benchmark's card.
 """
 
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from m3_exp.types import Answer, Problem, Result, Sampling, Score
 
-Ask = Callable[[Sequence[str]], Sequence[str]]
+Ask = Callable[[Sequence[str]], list[str]]
 
 
 class Evaluator(Protocol):
-    """One benchmark. `prepare(ask)` is optional: for benchmarks that need the model to make their items."""
+    """One benchmark. What else it may provide is in the protocols below, each of them optional.
+
+    A setting `chat_template: bool = False` says that `prompt` returns the bare message of a user, which is then
+    rendered by the tokenizer's own chat template; false is the paper's plain text.
+    `operational: ClassVar[tuple[str, ...]]` names settings that say how and not what (retries, caps, drivers): they
+    are left out of a result's identity.
+    """
 
     name: ClassVar[str]
     version: ClassVar[str]  # goes up whenever a prompt, an extraction or a verdict changes
@@ -35,3 +41,50 @@ class Evaluator(Protocol):
     def summarize(self, scores: Sequence[Score]) -> Result:
         """Reduce the scores of one cell, over the scored ones, to a figure with its 95 % interval (percent)."""
         ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A benchmark that needs the model to make its items."""
+
+    def prepare(self, problems: Sequence[Problem], ask: Ask) -> Sequence[Problem]:
+        """Return the items to be scored instead of `problems`; they are frozen and stored.
+
+        `ask(prompts)` gives the model's answers in order, greedy, with the evaluator's sampling, in one engine call.
+        It must ask the same things when it gets the same answers: a killed run replays them from the journal.
+        """
+        ...
+
+
+@runtime_checkable
+class Examined(Protocol):
+    """A benchmark whose grader can be examined before it scores anything."""
+
+    def gold(self, problem: Problem) -> str | None:
+        """Return an answer that must score 1, or None where the item has none."""
+        ...
+
+    def wrong(self, problem: Problem) -> str | None:
+        """Return an answer that must score 0, or None."""
+        ...
+
+
+@runtime_checkable
+class Audited(Protocol):
+    """A benchmark that can say what other rules would make of the same answers."""
+
+    def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]: ...
+
+
+@runtime_checkable
+class Paid(Protocol):
+    """A benchmark whose judge costs money or time outside the engine."""
+
+    def cost(self, problems: Sequence[Problem]) -> Mapping[str, Any] | None:
+        """Return what judging these items would take: calls, prompt_tokens, completion_tokens, dollars, basis."""
+        ...
+
+
+def operational(evaluator: Evaluator) -> tuple[str, ...]:
+    """Return the names of the settings that say how, not what."""
+    return tuple(getattr(evaluator, "operational", ()))

@@ -1,0 +1,255 @@
+"""Is random better than tuned? Ways to choose lambda, compared on response curves at equal cost and without flattery.
+
+    plain      the method's own default: nothing is chosen
+    E[alpha]   one draw from Beta(alpha, alpha), kept whatever it scores: the expectation
+    replay     the paper's protocol: one draw for each of its seven alphas, keep the best
+    tuned      a grid of as many fixed lambdas, keep the best
+    selected   all nodes of the curve, keep the best: each was really merged and evaluated, nothing is interpolated
+
+What is kept is chosen on one random half of the items and scored on the other, both ways round (cross-fitted), over
+many halvings, so nothing is chosen and scored on the same items. What doing both on all items would have claimed
+stands beside it (`claimed`). An objective is one benchmark, or several: each relative to its better parent, and then
+their mean or minimum at each lambda, since a merged model is one model.
+
+Shapes: B repetitions, C candidate lambdas, M benchmarks, K nodes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import special
+
+from m3_exp.reporting.response import Array, Curve, hats, weights
+
+ALPHAS = (0.2, 0.4, 0.5, 1.0, 2.0, 3.0, 5.0)  # the paper's
+_QUANTILES = 512  # of Beta(alpha, alpha), where an expectation has no closed form (the minimum)
+_CHUNK = 500  # repetitions at a time
+_SPREAD = 200  # of the kept lambdas, for the items' share in the uncertainty
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is to be made large. `parents[m]`: the item values of benchmark m's better parent, or () for plain scores.
+
+    All curves have the same nodes. Values are shares of the parent's score where there are parents, else 0 to 1.
+
+    Raises:
+        ValueError: different nodes, no parents for several benchmarks, or a parent that scores nothing.
+    """
+
+    name: str
+    curves: tuple[Curve, ...]
+    parents: tuple[Array, ...] = ()
+    combine: Literal["mean", "minimum"] = "mean"
+
+    def __post_init__(self) -> None:
+        if any(not np.array_equal(curve.lams, self.lams) for curve in self.curves):
+            raise ValueError("the benchmarks of one objective must have the same nodes")
+        if len(self.parents) not in (0, len(self.curves)) or (len(self.curves) > 1 and not self.parents):
+            raise ValueError("several benchmarks are comparable relative to their parents only: give one for each")
+        if any(float(parent.mean()) == 0 for parent in self.parents):
+            raise ValueError("a parent that scores 0 is no unit to measure by")
+
+    @property
+    def lams(self) -> Array:
+        return self.curves[0].lams
+
+    def nodes(self, shares: Sequence[Array]) -> Array:
+        """Return each benchmark's (relative) score at the nodes, shape (B, M, K).
+
+        `shares[m]`: (B, n_m), the weight of each item in each repetition, rows summing to 1.
+        """
+        tops = [share @ curve.values for share, curve in zip(shares, self.curves, strict=True)]
+        units = [np.maximum(share @ parent, 1e-12) for share, parent in zip(shares, self.parents, strict=False)]
+        if self.parents:
+            tops = [top / unit[:, None] for top, unit in zip(tops, units, strict=True)]
+        return np.stack(tops, axis=1)
+
+    def relative(self, values: Sequence[Array], shares: Sequence[Array]) -> Array:
+        """Return the objective of models that are no point of the curve, by item values per benchmark; shape (B,)."""
+        found = [share @ value for share, value in zip(shares, values, strict=True)]
+        if self.parents:
+            units = [np.maximum(s @ p, 1e-12) for s, p in zip(shares, self.parents, strict=True)]
+            found = [top / unit for top, unit in zip(found, units, strict=True)]
+        return self._combined(np.stack(found, axis=1))
+
+    def score(self, nodes: Array, lams: Array) -> Array:
+        """Return the objective at candidate lambdas (B, C) given (B, M, K): interpolated, then combined; (B, C)."""
+        mixed = hats(self.lams, lams.ravel()).reshape(*lams.shape, -1)
+        return self._combined(np.einsum("bck,bmk->bcm", mixed, nodes))
+
+    def expected(self, nodes: Array, alpha: float) -> Array:
+        """Return E[objective | alpha] in each repetition, (B,): in closed form for a mean, by quantiles else."""
+        if self.combine == "mean":
+            return np.asarray(nodes.mean(axis=1) @ weights(self.lams, alpha))
+        middles = special.betaincinv(alpha, alpha, (np.arange(_QUANTILES) + 0.5) / _QUANTILES)
+        at = hats(self.lams, middles)
+        return np.asarray(np.min(np.einsum("ck,bmk->bcm", at, nodes), axis=2).mean(axis=1))
+
+    def _combined(self, found: Array) -> Array:
+        return np.asarray(found.mean(axis=-1) if self.combine == "mean" else found.min(axis=-1))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number with its 95 % interval over items, in the objective's unit."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a way of choosing gives: honestly (on items that did not choose), and as claimed on the choosing items.
+
+    `sd` is the spread between repetitions of the protocol, `quantiles` its 2.5, 50 and 97.5 % points; `kept` the
+    lambdas that were kept, one a repetition and direction.
+    """
+
+    honest: Figure
+    claimed: float
+    sd: float
+    quantiles: tuple[float, float, float]
+    kept: Array
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All ways of choosing on one objective. `contrast` is replay - tuned, paired by item and halving."""
+
+    objective: str
+    plain: Figure | None
+    expected: Mapping[float, Figure]
+    replay: Choice
+    tuned: Choice
+    selected: Choice
+    contrast: Figure
+    best_alpha: Mapping[float, float]  # how often each alpha is the best of the seven over resampled items
+
+
+def compare(
+    objective: Objective,
+    plain: Sequence[Array] | None = None,
+    *,
+    alphas: Sequence[float] = ALPHAS,
+    repeats: int = 10_000,
+    resamples: int = 1_000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare the ways of choosing lambda. `plain`: item values of the method's default, per benchmark.
+
+    The tuned grid has as many lambdas as there are alphas, so both cost the same number of merges.
+    """
+    generator = np.random.default_rng(seed)
+    draws = np.column_stack([generator.beta(alpha, alpha, repeats) for alpha in alphas])
+    grid = np.tile(np.linspace(0, 1, len(alphas)), (repeats, 1))
+    sample = [_resampled(len(curve.ids), resamples, generator) for curve in objective.curves]
+    whole = [np.full((1, len(curve.ids)), 1 / len(curve.ids)) for curve in objective.curves]
+    nodes, resampled = objective.nodes(whole), objective.nodes(sample)
+    moved = np.column_stack([objective.expected(resampled, alpha) for alpha in alphas])
+    nodes_too = np.tile(objective.lams, (repeats, 1))
+    replayed, tuned, selected = _cross_fitted(objective, [draws, grid, nodes_too], generator)
+    again = [_held(objective, resampled, played) for played in (replayed, tuned, selected)]
+    difference = float(replayed.honest.mean() - tuned.honest.mean())
+    return Comparison(
+        objective=objective.name,
+        plain=None
+        if plain is None
+        else _figure(objective.relative(plain, whole)[0], objective.relative(plain, sample)),
+        expected={
+            alpha: _figure(objective.expected(nodes, alpha)[0], moved[:, column]) for column, alpha in enumerate(alphas)
+        },
+        replay=_choice(replayed, again[0]),
+        tuned=_choice(tuned, again[1]),
+        selected=_choice(selected, again[2]),
+        contrast=_around(difference, again[0] - again[1]),
+        best_alpha=_shares(moved, alphas),
+    )
+
+
+@dataclass(frozen=True)
+class _Played:
+    """Repetitions of one protocol: honest and claimed scores (B,), and what was kept in both directions (2B,)."""
+
+    honest: Array
+    claimed: Array
+    kept: Array
+
+
+def _cross_fitted(objective: Objective, candidates: Sequence[Array], generator: np.random.Generator) -> list[_Played]:
+    """Play several protocols on the same halvings."""
+    parts: list[list[tuple[Array, Array, Array]]] = [[] for _ in candidates]
+    for start in range(0, len(candidates[0]), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        count = len(candidates[0][rows])
+        first, second = _halves([len(curve.ids) for curve in objective.curves], count, generator)
+        halves = objective.nodes(first), objective.nodes(second)
+        whole = objective.nodes([(a + b) / 2 for a, b in zip(first, second, strict=True)])
+        for played, lams in zip(parts, candidates, strict=True):
+            played.append(_play(objective, halves, whole, lams[rows]))
+    return [
+        _Played(*(np.concatenate([part[i] for part in played]) for i in range(3)))  # type: ignore[misc]
+        for played in parts
+    ]
+
+
+def _play(objective: Objective, halves: tuple[Array, Array], whole: Array, lams: Array) -> tuple[Array, Array, Array]:
+    scores = [objective.score(nodes, lams) for nodes in halves]
+    rows = np.arange(len(lams))
+    best = [np.argmax(found, axis=1) for found in scores]
+    honest = (scores[1][rows, best[0]] + scores[0][rows, best[1]]) / 2
+    claimed = objective.score(whole, lams).max(axis=1)
+    return honest, claimed, np.column_stack([lams[rows, best[0]], lams[rows, best[1]]]).ravel()
+
+
+def _halves(sizes: Sequence[int], count: int, generator: np.random.Generator) -> tuple[list[Array], list[Array]]:
+    """Return the item weights of random halves, (count, n_m) each, and those of the other halves."""
+    first, second = [], []
+    for n in sizes:
+        chosen = np.argsort(generator.random((count, n)), axis=1) < n // 2
+        first.append(chosen / max(1, n // 2))
+        second.append(~chosen / max(1, n - n // 2))
+    return first, second
+
+
+def _resampled(n: int, count: int, generator: np.random.Generator) -> Array:
+    return np.asarray(generator.multinomial(n, np.full(n, 1 / n), size=count) / n)
+
+
+def _held(objective: Objective, resampled: Array, played: _Played) -> Array:
+    """Return the kept lambdas' average score over resampled items, the choices held fixed: shape (resamples,)."""
+    picks = np.linspace(0, len(played.kept) - 1, _SPREAD).astype(int)
+    lams = np.tile(played.kept[picks], (len(resampled), 1))
+    return np.asarray(objective.score(resampled, lams).mean(axis=1))
+
+
+def _choice(played: _Played, again: Array) -> Choice:
+    honest = float(played.honest.mean())
+    low, middle, high = np.quantile(played.honest, [0.025, 0.5, 0.975])
+    return Choice(
+        honest=_around(honest, again),
+        claimed=float(played.claimed.mean()),
+        sd=float(played.honest.std(ddof=1)),
+        quantiles=(float(low), float(middle), float(high)),
+        kept=played.kept,
+    )
+
+
+def _figure(value: float, resampled: Array) -> Figure:
+    """Return a value with the percentile interval of its resampled values."""
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Figure(float(value), float(min(low, value)), float(max(high, value)))
+
+
+def _around(value: float, resampled: Array) -> Figure:
+    """Return a value with an interval of the width that resampling has, wherever its centre lies."""
+    low, high = np.quantile(resampled - resampled.mean(), [0.025, 0.975])
+    return Figure(value, value + float(low), value + float(high))
+
+
+def _shares(moved: Array, alphas: Sequence[float]) -> dict[float, float]:
+    best = np.argmax(moved, axis=1)
+    return {alpha: float(np.mean(best == column)) for column, alpha in enumerate(alphas)}

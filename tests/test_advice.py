@@ -1,0 +1,90 @@
+"""Frame -> curves -> what `m3 response` says, on hand-made scores."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from m3_exp.merging.ratio import grid
+from m3_exp.reporting import advice
+from m3_exp.reporting.curves import item_means, responses
+
+LAMS = grid(9)
+PARENTS = {"lm_math": ["lm", "math"]}
+
+
+def line(
+    benchmark: str, method: str, ratio: str, share: float, lam: float | None = None, **more: object
+) -> dict[str, object]:
+    """A result on 40 items: item i is right where (i + 0.5) / 40 lies below `share`."""
+    values = {(str(i), 0): float((i + 0.5) / 40 < share) for i in range(40)}
+    return {
+        "family": "lab", "pair": "lm_math", "method": method, "params": "", "ratio": ratio, "alpha": None, "draw": None,
+        "lam": lam, "sparsify": "none", "mask_seed": None, "benchmark": benchmark, "metric": "accuracy",
+        "score": 100 * share, "values": values, **more,
+    }  # fmt: skip
+
+
+def frame(**more: object) -> pd.DataFrame:
+    lines = []
+    for benchmark, at in (("gsm8k", lambda x: 0.8 * (1 - x)), ("alpaca_eval", lambda x: 0.2 + 0.6 * x)):
+        lines += [line(benchmark, "average", "grid", at(lam), lam, **more) for lam in LAMS]
+        lines += [line(benchmark, "average", "plain", at(0.5), **more)]
+        lines += [line(benchmark, "average", "mixup", at(0.3), 0.3, alpha=0.5, draw=0, **more)]
+        lines += [{**line(benchmark, "single", "plain", at(1.0)), "pair": "lm"}]
+        lines += [{**line(benchmark, "single", "plain", at(0.0)), "pair": "math"}]
+    return pd.DataFrame(lines)
+
+
+def test_curves_come_from_the_frame() -> None:
+    found = responses(frame(), PARENTS)
+    assert [r.benchmark for r in found] == ["gsm8k", "alpaca_eval"]
+    assert found[0].curve.values.shape == (40, 9)
+    assert found[0].better_parent()[0] == "math"  # type: ignore[index]
+    assert found[1].better_parent()[0] == "lm"  # type: ignore[index]
+    assert [(d.alpha, d.lam) for d in found[0].draws] == [(0.5, 0.3)]
+
+
+def test_masks_are_averaged_and_kept() -> None:
+    one, two = frame(sparsify="dare", mask_seed=1), frame(sparsify="dare", mask_seed=2)
+    zero = two["benchmark"] == "gsm8k"
+    two.loc[zero, "values"] = two.loc[zero, "values"].map(lambda v: dict.fromkeys(v, 0.0))
+    merged = pd.concat([one, two[two["method"] != "single"]])
+    found = responses(merged, PARENTS)[0]
+    assert len(found.masks) == 2
+    assert found.curve.values.mean() == pytest.approx(found.masks[0].values.mean() / 2)
+    study = advice.study([found], repeats=200, resamples=50)
+    assert study.spreads["gsm8k"][1.0].masks == pytest.approx(100 * found.masks[0].expected(1.0).mean() / np.sqrt(2))
+
+
+def test_items_are_what_every_version_and_sample_scored() -> None:
+    assert item_means({("a", 0): 1.0, ("a", 1): 0.0, ("b", 0): None, ("b", 1): 1.0}) == {"a": 0.5}
+    assert item_means({("a", 0): 1.0, ("a@seed0", 0): 0.0, ("a@seed1", 0): 1.0}) == {"a": 0.5}
+
+
+def test_a_study_has_every_objective_and_way_of_choosing() -> None:
+    found = advice.study(responses(frame(), PARENTS), repeats=500, resamples=100)
+    assert [c.objective for c in found.comparisons] == ["gsm8k", "alpaca_eval", "mean", "minimum"]
+    header, rows = advice.table(found)
+    assert header[1:] == ["gsm8k", "alpaca_eval", "mean (of parent)", "minimum (of parent)"]
+    assert [row[0] for row in rows][:3] == ["plain", "E[alpha=0.2]", "E[alpha=0.4]"]
+    assert rows[0][1].startswith("40.0 [")
+    assert all(row[1].startswith("40.0 [") for row in rows[1:8]), "a straight line has one expectation for every alpha"
+    data = json.loads(advice.as_json(found))
+    least = data["objectives"][3]
+    assert least["selected"]["lambda"] == pytest.approx(0.375, abs=0.13)
+    assert any("best of the seven" in sentence for sentence in data["advice"])
+
+
+def test_a_benchmark_without_parents_is_left_out_of_the_mean_and_named() -> None:
+    lonely = frame()
+    lonely = lonely[(lonely["benchmark"] != "gsm8k") | (lonely["method"] != "single")]
+    found = advice.study(responses(lonely, PARENTS), repeats=100, resamples=50)
+    assert [c.objective for c in found.comparisons] == ["gsm8k", "alpaca_eval"]
+    assert found.notes == ("gsm8k is not in mean and minimum: its parents are not evaluated",)
+
+
+def test_no_curve_is_refused() -> None:
+    with pytest.raises(ValueError, match="no benchmark has a curve"):
+        advice.study([])

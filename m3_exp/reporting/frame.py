@@ -27,7 +27,7 @@ def tidy(found: Sequence[Found]) -> pd.DataFrame:
 _COLUMNS = [
     "family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark",
     "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "evaluator",
-    "tokenizer", "runs", "merge",
+    "tokenizer", "runs", "merge", "details",
 ]  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def _line(label: Any, item: Found) -> dict[str, Any]:
         "ratio": label.ratio, "alpha": label.alpha, "draw": label.draw, "lam": label.lam,
         "sparsify": label.sparsify, "mask_seed": label.mask_seed, "benchmark": cell.evaluator.name,
         "state": "missing", "failure": item.failure, "merge": merge_line(label, cell.recipe),
-        "evaluator": "", "metric": "", "tokenizer": str(cell.tokenizer),
+        "evaluator": "", "metric": "", "tokenizer": str(cell.tokenizer), "details": {},
     }  # fmt: skip
     if record is not None:
         result = record["result"]
@@ -51,5 +51,6 @@ def _line(label: Any, item: Found) -> dict[str, Any]:
             "engine": " ".join(str(record["engine"][key]) for key in ("engine", "version", "dtype")),
             "evaluator": f"{record['evaluator']['name']} {record['evaluator']['version']}",
             "runs": len(record["runs"]),
+            "details": result.get("details", {}),
         }
     return line

@@ -4,6 +4,7 @@
 that an error is one line of ours and a sweep is planned as a whole.
 """
 
+import copy
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -200,9 +201,25 @@ def _compose_all(products: Sequence[tuple[str, ...]], config_dirs: Sequence[Path
     search = (
         [f"hydra.searchpath=[{','.join('file://' + str(d.resolve()) for d in config_dirs)}]"] if config_dirs else []
     )
+    composed: dict[tuple[str, ...], DictConfig] = {}
+    found: list[DictConfig] = []
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return [_compose([*search, *product], config_dirs) for product in products]
+        for product in products:
+            values = {o.key_or_group: o.value() for o in map(_parse, product) if _sets_a_value(o)}
+            key = (*(text for text in product if not _sets_a_value(_parse(text))), *values)
+            if key not in composed:
+                composed[key] = _compose([*search, *product], config_dirs)
+            cfg = copy.deepcopy(composed[key])
+            for name, value in values.items():
+                OmegaConf.update(cfg, name, value)
+            found.append(_resolved(cfg, config_dirs))
+    return found
+
+
+def _sets_a_value(override: Override) -> bool:
+    """Tell whether an override only sets `group.parameter`: composing once serves all values of it."""
+    return override.type is OverrideType.CHANGE and "." in override.key_or_group
 
 
 def _compose(overrides: list[str], config_dirs: Sequence[Path]) -> DictConfig:
@@ -213,6 +230,10 @@ def _compose(overrides: list[str], config_dirs: Sequence[Path]) -> DictConfig:
         raise M3Error(_one_line(error, config_dirs)) from error
     if missing:
         raise M3Error(f"{', '.join(missing)} must be given, as in {missing[0]}=...")
+    return cfg
+
+
+def _resolved(cfg: DictConfig, config_dirs: Sequence[Path]) -> DictConfig:
     try:
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:

@@ -1,12 +1,18 @@
 """GSM8K: grade-school word problems, as the M3 paper scores them (its `test_gsm8k`, `extract_answer_number`)."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
+from m3_exp.scoring.audit import extractors, ran_on
 from m3_exp.scoring.items import HubFile, ItemSet, load
+from m3_exp.scoring.math_equivalence import last_boxed
+from m3_exp.scoring.math_process import Question, judge
+from m3_exp.scoring.math_request import MATH_REQUEST
+from m3_exp.scoring.math_rules import WHOLE_TEXT
 from m3_exp.scoring.summary import mean_result
 from m3_exp.scoring.text import MATH_PROMPT, MATH_STOPS, cut
 from m3_exp.types import Answer, M3Error, Problem, Result, Sampling, Score
@@ -21,9 +27,12 @@ ITEMS = ItemSet(
     hub=HubFile("openai/gsm8k", "cc7b047b6e5bb11b4f1af84efc572db110a51b3c", "main/test-00000-of-00001.parquet"),
 )
 
+Extractor = Literal["paper", "strict", "flexible", "boxed", "math_verify"]
+
 _PAPER_NUMBER = re.compile(r"[-+]?\d*[.,/]?\d+")
 _STRICT_NUMBER = re.compile(r"#### (-?[0-9.,]+)")
 _FLEXIBLE_NUMBER = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
+_WORDS_IN_BOX = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s*\{[^{}]*\}")
 
 
 @dataclass(frozen=True)
@@ -33,26 +42,31 @@ class GSM8K:
     Measured: whether the extracted number equals the gold one (accuracy).
     Items: the 1319 test problems, fields `question` and `answer`; the gold number follows `####`.
     Prompt: the paper's Alpaca template ending in "Let's think step by step."; greedy, at most 1024 tokens, ended by
-        the stops "Instruction:", "Instruction", "Response:", "Response".
+        the stops "Instruction:", "Instruction", "Response:", "Response". `chat_template=true`: the question and a
+        request to end with "The answer is: N", as a user's message, no stops.
     Extractors, all on the text before the first stop:
-        paper     the first number after the last "The answer is: ", rounded to an integer (the paper's script)
-        strict    the number after the first "#### ", compared as text (lm-eval's strict-match)
-        flexible  the last number, compared as text (lm-eval's flexible-extract)
-        boxed     the number in the last \\boxed{...}, compared as a number
+        paper        the first number after the last "The answer is: ", rounded to an integer (the paper's script, which
+                     is WizardMath's and MetaMath's)
+        strict       the number after the first "#### ", compared as text (lm-eval's strict-match)
+        flexible     the last number, compared as text (lm-eval's flexible-extract)
+        boxed        the number in the last \\boxed{...}, units and thousands separators dropped, compared as a number
+        math_verify  whatever the package math-verify finds, compared by it
     Pitfalls: `paper` gives credit for a format (0 % on "The answer is N" without a colon, on "#### N" and on \\boxed)
         and takes 18.4 for 18; of 1,234,567 it reads 1,234. An answer that says "Response" is cut there.
+        `math_verify` leaves an answer on which it hangs (towers of powers) unscored, see `m3_exp.scoring.math_process`.
     """
 
     name: ClassVar[str] = "gsm8k"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     skill: ClassVar[str] = "math"
 
-    extractor: Literal["paper", "strict", "flexible", "boxed"] = "paper"
+    extractor: Extractor = "paper"
     max_tokens: int = 1024
+    chat_template: bool = False
 
     @property
     def sampling(self) -> Sampling:
-        return Sampling(max_tokens=self.max_tokens, stops=MATH_STOPS)
+        return Sampling(max_tokens=self.max_tokens, stops=() if self.chat_template else MATH_STOPS)
 
     def problems(self, items: str) -> list[Problem]:
         problems = load(ITEMS, items)
@@ -61,21 +75,42 @@ class GSM8K:
         return problems
 
     def prompt(self, problem: Problem) -> str:
-        return MATH_PROMPT.format(problem.row["question"])
+        return (MATH_REQUEST if self.chat_template else MATH_PROMPT).format(problem.row["question"])
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        return [self._score(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
-
-    def _score(self, problem: Problem, answer: Answer) -> Score:
-        found = _EXTRACTORS[self.extractor](cut(answer.text, MATH_STOPS))
-        if found is None:
-            return Score(answer.id, 0.0, answer.sample, None, f"no number found by extractor={self.extractor}")
-        right = _equal(found, gold(problem))
-        return Score(answer.id, float(right), answer.sample, found, None if right else f"gold is {gold(problem)}")
+        texts = [cut(answer.text, self.sampling.stops) for answer in answers]
+        if self.extractor == "math_verify":
+            return _by_math_verify(problems, answers, texts)
+        extract = _EXTRACTORS[self.extractor]
+        missing = f"no number found by extractor={self.extractor}"
+        return [
+            _score(answer, extract(text), str(gold(problem)), missing)
+            for problem, answer, text in zip(problems, answers, texts, strict=True)
+        ]
 
     def summarize(self, scores: Sequence[Score]) -> Result:
         missing = sum(score.value is not None and score.extracted is None for score in scores)
         return mean_result(self.name, "accuracy", scores, asdict(self), {"no_answer_found": missing})
+
+    def gold(self, problem: Problem) -> str:
+        return _WRITTEN[self.extractor].format(gold(problem))
+
+    def wrong(self, problem: Problem) -> str:
+        return _WRITTEN[self.extractor].format(gold(problem) + 1)
+
+    def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
+        others = {name: replace(self, extractor=name) for name in get_args(Extractor)}
+        return {"ran_on": ran_on(answers), **extractors(others, problems, answers)}
+
+
+# How a right answer to the extractor is written: the format that it looks for.
+_WRITTEN: Mapping[Extractor, str] = {
+    "paper": "So that is it. The answer is: {}",
+    "strict": "So that is it.\n#### {}",
+    "flexible": "So in the end there are {}.",
+    "boxed": "So that is $\\boxed{{{}}}$.",
+    "math_verify": "So that is $\\boxed{{{}}}$.",
+}
 
 
 def gold(problem: Problem) -> int:
@@ -91,9 +126,17 @@ def gold(problem: Problem) -> int:
         raise M3Error(f"gsm8k item {problem.id}: `answer` must end in '#### N', an integer; it is {number!r}") from None
 
 
-def _equal(found: str, right: int) -> bool:
+def _score(answer: Answer, found: str | None, right: str, missing: str) -> Score:
     """Compare as text: the extractors that compare as numbers have written whole numbers as integers."""
-    return found == str(right)
+    if found is None:
+        return Score(answer.id, 0.0, answer.sample, None, missing)
+    return Score(answer.id, float(found == right), answer.sample, found, None if found == right else f"gold is {right}")
+
+
+def _by_math_verify(problems: Sequence[Problem], answers: Sequence[Answer], texts: Sequence[str]) -> list[Score]:
+    golds = [str(gold(problem)) for problem in problems]
+    verdicts = judge([Question(right, text, *WHOLE_TEXT) for right, text in zip(golds, texts, strict=True)])
+    return [verdict.score(answer, right) for answer, right, verdict in zip(answers, golds, verdicts, strict=True)]
 
 
 def extract_paper(text: str) -> str | None:
@@ -124,21 +167,27 @@ def extract_flexible(text: str) -> str | None:
 
 
 def extract_boxed(text: str) -> str | None:
-    """Return the number in the last \\boxed{...}, whole numbers as integers."""
-    _, box, rest = text.rpartition("\\boxed{")
-    inside = rest.split("}")[0].replace(",", "").replace("\\$", "").replace("$", "").strip()
+    """Return the number in the last \\boxed{...}, whole numbers as integers; what is no number, as it is."""
+    box = last_boxed(text)
+    if box is None:
+        return None
+    inside = _WORDS_IN_BOX.sub("", box)
+    for mark in (",", "\\!", "\\,", "{", "}", "\\$", "$", "\\%", "%", " "):
+        inside = inside.replace(mark, "")
     try:
-        value = float(inside) if box else None
-        return None if value is None else str(int(value)) if value.is_integer() else str(value)
-    except (ValueError, OverflowError):
-        return inside or None
+        value = float(inside)
+    except ValueError:
+        return box.strip() or None
+    if not math.isfinite(value):
+        return box.strip()
+    return str(int(value)) if value.is_integer() else str(value)
 
 
 def _bare(number: str) -> str:
     return number.replace(",", "").replace("$", "").removesuffix(".")
 
 
-_EXTRACTORS: Mapping[str, Callable[[str], str | None]] = {
+_EXTRACTORS: Mapping[Extractor, Callable[[str], str | None]] = {
     "paper": extract_paper,
     "strict": extract_strict,
     "flexible": extract_flexible,

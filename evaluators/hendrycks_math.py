@@ -1,14 +1,19 @@
 """MATH: competition problems, as the M3 paper scores them (its `test_hendrycks_math`, `process_results`)."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import ClassVar, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal, get_args
 
+from m3_exp.scoring.audit import extractors, ran_on
 from m3_exp.scoring.items import ItemSet, load
-from m3_exp.scoring.math_equivalence import is_equiv, last_boxed
+from m3_exp.scoring.math_equivalence import last_boxed
+from m3_exp.scoring.math_process import Question, Verdict, judge
+from m3_exp.scoring.math_request import MATH_REQUEST
+from m3_exp.scoring.math_rules import WHOLE_TEXT, compare
 from m3_exp.scoring.summary import mean_result
 from m3_exp.scoring.text import MATH_PROMPT, MATH_STOPS, cut
-from m3_exp.types import Answer, M3Error, Problem, Result, Sampling, Score
+from m3_exp.types import Answer, Json, M3Error, Problem, Result, Sampling, Score
 
 ITEMS = ItemSet(
     benchmark="hendrycks_math",
@@ -19,33 +24,61 @@ ITEMS = ItemSet(
     origin="src/data/math/test.jsonl of the GitHub repository microsoft/ToRA",
 )
 
+Extractor = Literal["paper", "boxed", "flexible", "math_verify"]
+Equivalence = Literal["paper", "hendrycks", "math_verify", "nemo_skills"]
+
+_DISPLAYED = re.compile(r"\\\[(.+?)\\\]", re.DOTALL)
+_WRONG = "-8642.13579"  # no gold answer, under any rule
+
 
 @dataclass(frozen=True)
 class HendrycksMath:
     """Competition mathematics with short exact answers in LaTeX.
 
-    Measured: whether the extracted text is equivalent to the boxed gold answer under Hendrycks' string normalisation
-        (accuracy); no algebra is done.
-    Items: the 5000 test problems, fields `problem` and `solution` (the last \\boxed{...} is the gold answer).
+    Measured: whether the extracted text is equivalent to the boxed gold answer (accuracy), also by level and by type
+        where the items carry them.
+    Items: the 5000 test problems, fields `problem`, `solution` (the last \\boxed{...} is the gold answer), and `level`
+        and `type` for the sub-scores.
     Prompt: as GSM8K's (the paper's Alpaca template, "Let's think step by step."); greedy, at most 2048 tokens, the
-        same stops.
+        same stops. `chat_template=true`: the problem and a request to end with "The answer is: ...", as a user's
+        message, no stops.
     Extractors, on the text before the first stop:
-        paper  what follows the last "The answer is: " up to ".\\n", without a final full stop (the paper's script)
-        boxed  the content of the last \\boxed{...} (or \\fbox{...}) of the answer
+        paper        what follows the last "The answer is: " up to ".\\n", without a final full stop (the script of
+                     the paper, which is WizardMath's)
+        boxed        the content of the last \\boxed{...} (or \\fbox{...}) of the answer
+        flexible     that, else what the first \\[...\\] holds, else what lies between the first and the last dollar
+                     sign, else the whole text (lm-eval's hendrycks_math)
+        math_verify  whatever the package math-verify finds in the whole text, compared by it
+    Equivalence of what was extracted and the gold answer (`m3_exp.scoring.math_rules`):
+        paper        equal strings after Hendrycks' normalisation, in the copy of lm-eval and the paper; no algebra
+        hendrycks    the same in the authors' own file
+        math_verify  equal for math-verify, both in dollar signs (sympy; hangs are unscored)
+        nemo_skills  equal for `math_equal` of NeMo-Skills
     Pitfalls: `paper` scores 0 on an answer that only boxes its result. Equal values in another form (0.25 and 1/4,
         2x+1 and 1+2x) count as different; "x/2" switches the normalisation off for that item (as in the paper's copy).
+        One gold answer (2269) ends in a full stop, which the paper's extraction removes: it can never be right there.
     """
 
     name: ClassVar[str] = "hendrycks_math"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     skill: ClassVar[str] = "math"
+    flawed: ClassVar[Mapping[str, str]] = {"2269": "its gold answer ends in a full stop, which extractor=paper removes"}
 
-    extractor: Literal["paper", "boxed"] = "paper"
+    extractor: Extractor = "paper"
+    equivalence: Equivalence = "paper"
     max_tokens: int = 2048
+    chat_template: bool = False
+
+    def __post_init__(self) -> None:
+        if self.extractor == "math_verify" and self.equivalence not in ("paper", "math_verify"):
+            raise M3Error(
+                f"hendrycks_math: equivalence={self.equivalence} has no effect under extractor=math_verify, which"
+                " compares by math-verify; leave it out, or use extractor=boxed"
+            )
 
     @property
     def sampling(self) -> Sampling:
-        return Sampling(max_tokens=self.max_tokens, stops=MATH_STOPS)
+        return Sampling(max_tokens=self.max_tokens, stops=() if self.chat_template else MATH_STOPS)
 
     def problems(self, items: str) -> list[Problem]:
         problems = load(ITEMS, items)
@@ -54,21 +87,53 @@ class HendrycksMath:
         return problems
 
     def prompt(self, problem: Problem) -> str:
-        return MATH_PROMPT.format(problem.row["problem"])
+        return (MATH_REQUEST if self.chat_template else MATH_PROMPT).format(problem.row["problem"])
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        return [self._score(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
+        texts = [cut(answer.text, self.sampling.stops) for answer in answers]
+        golds = [gold(problem) for problem in problems]
+        scores = [
+            verdict.score(answer, right)
+            for answer, right, verdict in zip(answers, golds, self._verdicts(golds, texts), strict=True)
+        ]
+        return [replace(score, notes=_notes(problem)) for score, problem in zip(scores, problems, strict=True)]
 
-    def _score(self, problem: Problem, answer: Answer) -> Score:
-        found = _EXTRACTORS[self.extractor](cut(answer.text, MATH_STOPS))
-        if found is None:
-            return Score(answer.id, 0.0, answer.sample, None, f"no answer found by extractor={self.extractor}")
-        right = is_equiv(found, gold(problem))
-        return Score(answer.id, float(right), answer.sample, found, None if right else f"gold is {gold(problem)}")
+    def _verdicts(self, golds: Sequence[str], texts: Sequence[str]) -> list[Verdict]:
+        if self.extractor == "math_verify":
+            return judge([Question(f"${right}$", text, *WHOLE_TEXT) for right, text in zip(golds, texts, strict=True)])
+        found = [_EXTRACTORS[self.extractor](text) for text in texts]
+        if self.equivalence != "math_verify":
+            return compare(list(zip(golds, found, strict=True)), self.equivalence)
+        pairs = [(f"${right}$", f"${text}$" if text else None) for right, text in zip(golds, found, strict=True)]
+        return compare(pairs, "math_verify")
 
     def summarize(self, scores: Sequence[Score]) -> Result:
         missing = sum(score.value is not None and score.extracted is None for score in scores)
-        return mean_result(self.name, "accuracy", scores, asdict(self), {"no_answer_found": missing})
+        parts = {f"by_{key}": _parts(scores, key) for key in ("level", "type")}
+        details = {"no_answer_found": missing, **{name: part for name, part in parts.items() if part}}
+        settings = asdict(self) | ({"equivalence": "math_verify"} if self.extractor == "math_verify" else {})
+        return mean_result(self.name, "accuracy", scores, settings, details)
+
+    def gold(self, problem: Problem) -> str:
+        return _WRITTEN[self.extractor].format(gold(problem))
+
+    def wrong(self, problem: Problem) -> str:
+        return _WRITTEN[self.extractor].format(_WRONG)
+
+    def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
+        kept = "paper" if self.extractor == "math_verify" else self.equivalence
+        others = {name: replace(self, extractor=name, equivalence="paper") for name in get_args(Extractor)}
+        others = {n: e if n == "math_verify" else replace(e, equivalence=kept) for n, e in others.items()}
+        return {"ran_on": ran_on(answers), **extractors(others, problems, answers)}
+
+
+# How a right answer to the extractor is written: the format that it looks for.
+_WRITTEN: Mapping[Extractor, str] = {
+    "paper": "So that is it. The answer is: {}.\nDone",
+    "boxed": "So that is $\\boxed{{{}}}$.",
+    "flexible": "So that is $\\boxed{{{}}}$.",
+    "math_verify": "So that is $\\boxed{{{}}}$.",
+}
 
 
 def gold(problem: Problem) -> str:
@@ -83,10 +148,42 @@ def gold(problem: Problem) -> str:
     return boxed
 
 
+def _notes(problem: Problem) -> Json:
+    return {key: problem.row[key] for key in ("level", "type") if isinstance(problem.row.get(key), str)}
+
+
+def _parts(scores: Sequence[Score], key: str) -> Json:
+    """Return the sub-score of each level or type, in the order of their names."""
+    names = sorted({str(score.notes[key]) for score in scores if key in score.notes})
+    return {name: _part([score for score in scores if score.notes.get(key) == name]) for name in names}
+
+
+def _part(scores: Sequence[Score]) -> Json:
+    """Return a sub-score: the mean with its interval (percent), and the number of scored items."""
+    result = mean_result(HendrycksMath.name, "accuracy", scores, {})
+    return {"score": result.score, "low": result.low, "high": result.high, "n": result.n_scored}
+
+
 def extract_paper(text: str) -> str | None:
     """Return what follows the last "The answer is: ", up to a full stop that ends a line; None without the phrase."""
     _, phrase, rest = text.rpartition("The answer is: ")
     return rest.split(".\n")[0].strip().removesuffix(".").strip() if phrase else None
 
 
-_EXTRACTORS: Mapping[str, Callable[[str], str | None]] = {"paper": extract_paper, "boxed": last_boxed}
+def extract_flexible(text: str) -> str | None:
+    """Return the last box, else the first displayed formula, else what lies between dollar signs, else the text."""
+    box = last_boxed(text)
+    if box is not None:
+        return box
+    displayed = _DISPLAYED.search(text)
+    if displayed:
+        return displayed[1].strip()
+    first, last = text.find("$"), text.rfind("$")
+    return text[first + 1 : last] if first < last else text or None
+
+
+_EXTRACTORS: Mapping[Extractor, Callable[[str], str | None]] = {
+    "paper": extract_paper,
+    "boxed": last_boxed,
+    "flexible": extract_flexible,
+}

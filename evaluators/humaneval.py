@@ -1,15 +1,16 @@
 """HumanEval: Python functions from docstrings, as the M3 paper scores them (its `test_human_eval`)."""
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
-from m3_exp.scoring.items import ItemSet, load
-from m3_exp.scoring.programs import clean, preamble, readings
-from m3_exp.scoring.sandbox.judge import Limits, Task, judge
-from m3_exp.scoring.summary import mean_result
-from m3_exp.types import Answer, Problem, Result, Sampling, Score
+from m3_exp.scoring.coding import PROMPT, CodeSettings
+from m3_exp.scoring.items import ItemSet, load, read_rows
+from m3_exp.scoring.programs import Program, clean, preamble, readings
+from m3_exp.scoring.sandbox.judge import Task
+from m3_exp.scoring.scripts import is_script, item_set, script_task
+from m3_exp.types import Answer, Problem, Result, Score
 
 ITEMS = ItemSet(
     benchmark="humaneval",
@@ -22,68 +23,81 @@ ITEMS = ItemSet(
     package_file=("human_eval", "data/HumanEval.jsonl.gz"),
 )
 
-_PROMPT = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n\n"
-    "### Instruction:\nCreate a Python script for this problem:\n{}\n\n### Response:"
+_REQUEST = (
+    "Complete this Python function. Answer with the whole function, and the imports it needs, in one ```python code"
+    " block.\n\n```python\n{}\n```"
 )
 
 
 @dataclass(frozen=True)
-class HumanEval:
+class HumanEval(CodeSettings):
     """Python functions to be written from a signature and a docstring, judged by running hidden tests.
 
-    Measured: the share of items whose program passes all tests (pass@1).
-    Items: OpenAI's 164, fields `task_id`, `prompt`, `entry_point`, `canonical_solution`, `test`.
+    Measured: pass@k: the share of items whose program passes all tests; for k > 1 the human-eval package's unbiased
+        estimate from n samples of each item (`n_samples`, `temperature`, `top_p`; `k` is a number or a list such as
+        [1,10], the first is the score and all are in the details). Of saved answers, an id that occurs n times has n
+        samples.
+    Items: OpenAI's 164, fields `task_id`, `prompt`, `entry_point`, `canonical_solution`, `test`; a file of one's own
+        (`items=PATH`) may also hold items with a test script (`m3_exp.scoring.scripts`), such as MultiPL-E's.
     Prompt: the paper's Alpaca template with three newlines before "### Instruction:", four spaces turned into a tab;
-        greedy, at most 2048 tokens, no stops.
-    Extraction: the paper's post-processing (`m3_exp.scoring.programs.clean`), then the first reading that is valid
-        Python (`readings`): the paper's own, prompt + text, comes first. Which one it was is a score's `extracted`; how
-        many there were of each is in the result's details, and so is `pass@1` with the paper's own reading alone.
+        greedy, at most 2048 tokens, no stops. `chat_template=true`: a user's message that asks for the whole function
+        in a code block.
+    Extractors:
+        paper  the paper's post-processing (`m3_exp.scoring.programs.clean`), then the first reading that is valid
+               Python (`readings`): the paper's own, prompt + text, comes first. Which one it was is a score's
+               `extracted`; how many there were of each is in the result's details, and so is `score_paper_reading`,
+               pass@1 with the paper's own reading alone.
+        none   prompt + text as it is: all that the human-eval package does
     Verdict: computed in a process where the model's program never ran (`m3_exp.scoring.sandbox`), `timeout` seconds
-        of CPU time as in the human-eval package (3.0), memory limited; no network, no files, no processes.
+        of CPU time as in the human-eval package (3.0), memory limited; no network, no files, no processes. `sandbox`
+        chooses what contains it; what did is in the details, for `allow_weak` too.
     Pitfalls: only the standard library can be imported. Scores move by tens of points with the reading: the paper's
         own gives every answer that is a bare function body 0.
     """
 
     name: ClassVar[str] = "humaneval"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     skill: ClassVar[str] = "code"
 
-    max_tokens: int = 2048
-    timeout: float = 3.0
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(max_tokens=self.max_tokens)
-
     def problems(self, items: str) -> list[Problem]:
-        return load(ITEMS, items)
+        if items in ("official", "lab") or not Path(items).expanduser().is_file():
+            return load(ITEMS, items)
+        row = (read_rows(Path(items).expanduser()) or [{}])[0]
+        own = is_script(row) and not ITEMS.columns.keys() <= row.keys()
+        problems = load(item_set(self.name, row) if own else ITEMS, items)
+        for problem in problems:
+            task(problem, "")
+        return problems
 
     def prompt(self, problem: Problem) -> str:
-        return _PROMPT.format(str(problem.row["prompt"]).replace("    ", "\t"))
+        if self.chat_template:
+            return _REQUEST.format(str(problem.row["prompt"]).strip("\n"))
+        return PROMPT.format(str(problem.row["prompt"]).replace("    ", "\t"))
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        tasks = [task(problem, answer.text) for problem, answer in zip(problems, answers, strict=True)]
-        verdicts = judge(tasks, Limits(cpu_seconds=self.timeout))
-        return [
-            Score(answer.id, verdict.value, answer.sample, verdict.reading, verdict.reason)
-            for answer, verdict in zip(answers, verdicts, strict=True)
-        ]
+        tasks = [task(problem, answer.text, self.extractor) for problem, answer in zip(problems, answers, strict=True)]
+        return self.scored(tasks, answers)
 
     def summarize(self, scores: Sequence[Score]) -> Result:
-        counts = Counter(score.extracted for score in scores if score.extracted is not None)
-        own = [Score(s.id, s.value if s.extracted == "paper" or s.value is None else 0.0, s.sample) for s in scores]
-        paper = mean_result(self.name, "pass@1", own, {}).score
-        details = {"readings": dict(sorted(counts.items())), "score_paper_reading": paper}
-        return mean_result(self.name, "pass@1", scores, asdict(self), details)
+        return self.result(scores)
+
+    def gold(self, problem: Problem) -> str | None:
+        row = problem.row
+        return str(row["canonical_solution"]) if "canonical_solution" in row else None
+
+    def wrong(self, problem: Problem) -> str:
+        return "    return None\n"
 
 
-def task(problem: Problem, text: str) -> Task:
+def task(problem: Problem, text: str, extractor: str = "paper") -> Task:
     """Return what the sandbox needs to judge one answer: its readings as a program, and the trusted tests."""
     row = problem.row
-    return Task(
-        programs=readings(str(row["prompt"]), str(row["entry_point"]), clean(text)),
-        entry_point=str(row["entry_point"]),
-        prelude=preamble(str(row["prompt"]), str(row["entry_point"])),
-        test=f"{row['test']}\ncheck({row['entry_point']})\n",
-    )
+    if "canonical_solution" not in row:
+        return script_task(problem, text, clean(text) if extractor == "paper" else None)
+    prompt, entry_point = str(row["prompt"]), str(row["entry_point"])
+    if extractor == "none":
+        programs: tuple[Program, ...] = (Program("completion", prompt + text),)
+    else:
+        programs = readings(prompt, entry_point, clean(text))
+    test = f"{row['test']}\ncheck({entry_point})\n"
+    return Task(programs, entry_point, preamble(prompt, entry_point), test)

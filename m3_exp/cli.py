@@ -203,12 +203,19 @@ def score(args: Sequence[str]) -> int:
     parser.add_argument("answers", type=Path)
     parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="items=lab|official|PATH, extractor=...")
     parser.add_argument("--out", type=Path, help="write a JSON line for each answer here")
+    parser.add_argument(
+        "--audit", action="store_true", help="add how the answers look, and what other rules make of them"
+    )
     options = parser.parse_intermixed_args(args)
     from m3_exp import config
+    from m3_exp.scoring.cache import kept_in
     from m3_exp.scoring.evaluate import score_file
 
-    spec = config.evaluator(options.benchmark, options.settings)
-    found, code = score_file(spec, options.answers, options.out)
+    stores = [setting.removeprefix("store=") for setting in options.settings if setting.startswith("store=")]
+    settings = [setting for setting in options.settings if not setting.startswith("store=")]
+    with kept_in(Path(stores[-1]) if stores else config.ROOT / "results" / "store"):
+        spec = config.evaluator(options.benchmark, settings)
+        found, code = score_file(spec, options.answers, options.out, audit=options.audit)
     print(json.dumps(found))
     return code
 

@@ -3,7 +3,7 @@
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from m3_exp.cells import Desk
@@ -11,9 +11,11 @@ from m3_exp.config import Request
 from m3_exp.forecast import size
 from m3_exp.merging.source import without_fetching
 from m3_exp.plan import build
-from m3_exp.scoring import sandbox
+from m3_exp.scoring import sandbox, trust
+from m3_exp.scoring.cache import kept_in
+from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.store import Store
-from m3_exp.types import M3Error
+from m3_exp.types import M3Error, Problem, identity
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,10 @@ class Finding:
 def examine(request: Request) -> list[Finding]:
     """Look at everything that the request needs, and at what would widen it."""
     with without_fetching():
-        return [*_engine(request), *_machine(request), *_sandbox(), *_data(request), *_models(request), *_optional()]
+        return [
+            *_engine(request), *_machine(request), *_sandbox(), *_data(request), *_graders(request),
+            *_models(request), *_optional(),
+        ]  # fmt: skip
 
 
 def _version(*packages: str) -> str | None:
@@ -70,7 +75,10 @@ def _sandbox() -> Iterator[Finding]:
         fine = reason is None
         yield Finding(f"sandbox {name}", fine, "works" if fine else f"{reason}")
     level = sandbox.level()
-    advice = "none works: HumanEval stays unscored; install bubblewrap, or use Linux 5.13+ with Landlock"
+    advice = (
+        "none works, so model-written programs stay unscored: install bubblewrap, use Linux 5.13 or later with"
+        " Landlock, or podman; sandbox.allow_weak=true runs them uncontained"
+    )
     yield Finding("sandbox", level is not None, level or advice)
 
 
@@ -85,6 +93,31 @@ def _data(request: Request) -> Iterator[Finding]:
             yield _tried(name, lambda cell=cell: f"{len(desk.problems(cell))} items")  # type: ignore[misc]
     where = os.environ.get("M3_DATA")
     yield Finding("M3_DATA", bool(where), where or "not set: official items come from packages and the hub alone")
+
+
+def _graders(request: Request) -> Iterator[Finding]:
+    """Grade gold and planted wrong answers of each benchmark of the request: all its items, or what 20 s allow."""
+    plan = build(request.configs)
+    desk = Desk(Store(request.store), plan.engine)
+    for cell in {identity(cell.evaluator): cell for cell in plan.cells}.values():
+        evaluator = desk.evaluator(cell.evaluator)
+        try:
+            problems = desk.problems(cell)
+        except M3Error:
+            continue  # its items are not at hand, which `_data` says
+        with kept_in(desk.store.root):
+            finding = _grader(evaluator, problems)
+        yield finding
+
+
+def _grader(evaluator: Evaluator, problems: Sequence[Problem]) -> Finding:
+    name = f"grader {evaluator.name}"
+    if trust.judged_for_money(evaluator, problems):
+        return Finding(name, False, "not tried: its judge is asked for every answer, and may cost money")
+    found = trust.examine(evaluator, problems)
+    if found is None or found.gold + found.wrong == 0:
+        return Finding(name, False, "not tried: this benchmark has no gold answers")
+    return Finding(name, found.perfect, str(found), needed=True)
 
 
 def _models(request: Request) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from m3_exp.merging.source import without_fetching
 from m3_exp.plan import spelled
 from m3_exp.progress import clock
 from m3_exp.run import visible_gpus
+from m3_exp.scoring.evaluator import Paid
 from m3_exp.store import Store
 from m3_exp.types import Cell, Json, M3Error, Plan, identity, plain
 
@@ -54,8 +55,9 @@ def forecast(plan: Plan, store: Store, parameters: int | None, *, keep: bool) ->
         "engine_ram_bytes": None if weights is None else weights + _cache_bytes(plan),
         "disk_bytes": answers * 1500 + (len(recipes) * (weights or 0) if keep else 0),
         "seconds_at_most": None if speed is None else tokens / speed,
+        "judging_dollars": _dollars(todo),
     }
-    return Forecast(cells, totals, (*plan.notes, *_words(totals, basis)))
+    return Forecast(cells, totals, (*plan.notes, *_words(totals, basis), *_judging(todo)))
 
 
 def _cell(cell: Cell, desk: Desk) -> Json:
@@ -72,7 +74,11 @@ def _cell(cell: Cell, desk: Desk) -> Json:
         "max_tokens": evaluator.sampling.max_tokens * evaluator.sampling.n,
         "limit": cell.limit,
     }
-    return line | _state(cell, desk)
+    line |= _state(cell, desk)
+    cost = None
+    if isinstance(evaluator, Paid) and line["n"] is not None and line["state"] != "done":
+        cost = evaluator.cost(desk.problems(cell))
+    return line | {"cost": plain(cost)}
 
 
 def _state(cell: Cell, desk: Desk) -> Json:
@@ -132,6 +138,29 @@ def _words(totals: Json, basis: str) -> list[str]:
         lines.append(f"time at most {clock(totals['seconds_at_most'])} ({basis})")
     if totals["items_unknown"]:
         lines.append(f"{totals['items_unknown']} cells have no items at hand, their cost is not in these figures")
+    return lines
+
+
+def _dollars(todo: Sequence[Json]) -> float | None:
+    """Return what the judges of all cells cost; None where one's price is not known."""
+    dollars = [cell["cost"]["dollars"] for cell in todo if cell["cost"]]
+    return None if None in dollars else sum(dollars)
+
+
+def _judging(todo: Sequence[Json]) -> list[str]:
+    """Say what judges outside the engine take, a line for each kind of cell."""
+    alike: dict[str, list[Json]] = {}
+    for cell in todo:
+        if cell["cost"]:
+            alike.setdefault(identity([cell["benchmark"], cell["cost"]]), []).append(cell)
+    lines = []
+    for cells in alike.values():
+        cost = cells[0]["cost"]
+        price = "price not known" if cost["dollars"] is None else f"{cost['dollars']:.2f} dollars"
+        lines.append(
+            f"judging {cells[0]['benchmark']}: {cost['calls']} calls, {cost['prompt_tokens']} tokens to read and"
+            f" at most {cost['completion_tokens']} to write, {price} a cell, {len(cells)} cells ({cost['basis']})"
+        )
     return lines
 
 

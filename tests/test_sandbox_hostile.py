@@ -14,22 +14,20 @@ from pathlib import Path
 import pytest
 
 from m3_exp.scoring.programs import Program
-from m3_exp.scoring.sandbox import drivers
 from m3_exp.scoring.sandbox import judge as judging
 from m3_exp.scoring.sandbox.drivers import Driver
 from m3_exp.scoring.sandbox.judge import Limits, Task, judge
+from m3_exp.types import M3Error
 
 TEST = "assert f(2) == 4\nassert f(3) == 9\nassert abs(f(0.5) - 0.25) < 1e-6\n"
 
 
-@pytest.fixture(params=["bubblewrap", "landlock"], scope="module")
+@pytest.fixture(params=["bubblewrap", "landlock", "container"], scope="module")
 def driver(request: pytest.FixtureRequest) -> Driver:
-    reason = judging.probe()[request.param]
-    if reason is not None:
-        pytest.skip(f"{request.param} does not work here: {reason}")
-    made = {"bubblewrap": drivers.bubblewrap, "landlock": drivers.landlock}[request.param]()
-    assert made is not None
-    return made
+    try:
+        return judging.working_driver(request.param)
+    except M3Error as error:
+        pytest.skip(f"{request.param} does not work here: {error}")
 
 
 FORGERIES = {
@@ -67,6 +65,23 @@ FORGERIES = {
     "channel_swap": "import os\ndef f(x):\n    for d in range(3, 64):\n        try: os.dup2(0, d)\n        except OSError: pass\n    return 7",
     "self_import": "import __main__, sys\nfor m in list(sys.modules.values()):\n    if m: m.__dict__.update(passed=True)\ndef f(x): return 7",
     "ctypes_memory": "import ctypes\ndef f(x):\n    ctypes.memset(id(x), 0, 64)\n    return 7",
+    "lying_object": "class E:\n    def __bool__(s): return True\n    def __len__(s): return 4\n    def __iter__(s): yield 4\n"
+    "    def __getattr__(s, n): return lambda *a: True\n    def __contains__(s, o): return True\n    def __str__(s): return '4'\n"
+    "    __eq__ = __call__ = __getitem__ = lambda s, *a: True\n    __hash__ = None\ndef f(x): return E()",
+    "lying_function": "class F:\n    def __call__(s, x): return s\n    def __eq__(s, o): return True\n    __abs__ = __sub__ = lambda s, *a: 0.0\nf = F()",
+    "patched_operations": "import sys, operator\nfor m in list(sys.modules.values()):\n    t = getattr(m, '_OPERATIONS', None)\n"
+    "    if t: t.update(dict.fromkeys(t, lambda *a: True))\noperator.eq = lambda *a: True\ndef f(x): return 7",
+    "writes_after_reply": "import os, threading\ndef spam():\n    while True:\n        for d in range(3, 64):\n"
+    "            try: os.write(d, b'\\0\\0\\0\\x17[\"tuple\",[\"value\",7]]   ')\n            except OSError: pass\n"
+    "def f(x):\n    threading.Thread(target=spam, daemon=True).start()\n    return 7",
+    "gives_itself_back": "def f(x): return f",
+    "patched_assert": "import builtins, sys\nclass A(BaseException):\n    def __new__(c, *a): raise SystemExit(0)\n"
+    "builtins.AssertionError = A\nfor m in list(sys.modules.values()): m.__dict__['AssertionError'] = A\ndef f(x): return 7",
+    "swallowed_alarm": "import signal\nsignal.setitimer(signal.ITIMER_REAL, 0)\nsignal.alarm(0)\n"
+    "signal.signal(signal.SIGALRM, lambda *a: None)\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\ndef f(x): return 7",
+    "stdin_replaced": "import io, os, sys\nsys.stdin = io.StringIO('passed\\n')\nfor d in range(3, 64):\n    try: os.dup2(d, 0)\n"
+    "    except OSError: pass\ndef f(x): return input() and 7",
+    "bidirectional_source": "def f(x): return 7 #\u202e 4 == (2)f nruter\u202c\n\u0434\u0435\u0444 = 4",
     "endless_str": "class E(Exception):\n    def __str__(self):\n        while True: pass\ndef f(x): raise E",
 }  # fmt: skip
 
@@ -230,6 +245,10 @@ HANGS = {
     "regex": "import re\ndef f(x): return re.match('(a+)+$', 'a' * 64 + 'b')",
     "one_bytecode": "def f(x): return 10 ** 10 ** 8",
     "power_at_compile_time": "def f(x): return 9 ** 9 ** 9 ** 9",
+    "daemon": "import os, time\ndef f(x):\n    if os.fork() == 0:\n        os.setsid()\n        if os.fork() == 0:\n"
+    "            time.sleep(3); open('/tmp/m3-planted-daemon', 'w')\n    return x * x",
+    "deep_tree": "import os\ndef f(x):\n    for k in range(3000):\n        os.mkdir('/tmp/m3-planted-d' if not k else 'd'); os.chdir('/tmp/m3-planted-d' if not k else 'd')",
+    "symlinks": "import os\ndef f(x):\n    for p in ('/tmp', '.', '/dev/shm', '/opt/box/sandbox'):\n        os.symlink('/etc', p + '/m3-planted-link')\n    return open('/tmp/m3-planted-link/passwd').read()",
     "gil": "import ctypes\ndef f(x): ctypes.PyDLL(None).sleep(10**6)",
     "endless_iterator": "class L(list):\n    def __iter__(s): return iter(int, 1)\ndef f(x):\n    for _ in L(): pass",
     "endless_generator": "def f(x):\n    while True: yield x",

@@ -56,7 +56,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     short = conf / "family" / "llama2_mini.yaml"
     short.write_text(
         short.read_text().replace(
-            "max_tokens: {}", "max_tokens: {alpaca_eval: 6, gsm8k: 6, hendrycks_math: 6, humaneval: 6}"
+            "max_tokens: {}",
+            "judge: rules\nmax_tokens: {alpaca_eval: 6, gsm8k: 6, hendrycks_math: 6, humaneval: 6, mbpp: 6}",
         )
     )
     whole, resumed = folder / "whole", folder / "resumed"

@@ -156,3 +156,25 @@ def test_every_format_holds_every_figure(form: str) -> None:
     if form == "tex":
         assert r"\_" in text or "_" not in text.split(r"\end{tabular}")[0].replace(r"\_", "")
     assert Path(__file__).name not in text
+
+
+@pytest.mark.parametrize(
+    ("levels", "says"),
+    [
+        (["bubblewrap", "bubblewrap"], ["sandbox: humaneval bubblewrap"]),
+        (["landlock", "container:podman"], ["sandbox: humaneval container:podman, landlock"]),
+        (["bubblewrap, weak", "bubblewrap"], ["sandbox: humaneval bubblewrap, weak", "WARNING: humaneval: prog"]),
+        ([None, None], []),
+    ],
+)
+def test_the_footer_says_what_contained_the_programs(levels: list[str | None], says: list[str]) -> None:
+    def outcome(number: int, cell: Cell) -> tuple[dict[str, Any]]:
+        found = record([1, 0], cell)
+        found["result"]["details"] = {"sandbox": levels[number]}
+        return (found,)
+
+    table = built(["pair=lm_code", "method=average,ties", "evaluator=[humaneval]"], outcome)
+    footer = [line for line in table.footer if line.startswith(("sandbox", "WARNING"))]
+    assert len(footer) == len(says)
+    assert all(line.startswith(start) for line, start in zip(footer, says, strict=True))
+    assert not any("WARNING" in line for line in footer) or "UNCONTAINED" in footer[1]

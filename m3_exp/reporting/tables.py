@@ -17,7 +17,10 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-_BENCHMARKS = ["alpaca_eval", "gsm8k", "hendrycks_math", "humaneval", "mbpp"]
+_BENCHMARKS = [
+    "alpaca_eval", "gsm8k", "hendrycks_math", "humaneval", "mbpp", "livebench_instruction_following",
+    "livebench_coding", "livebench_typos", "prompt_bench_sst2", "prompt_bench_cola",
+]  # fmt: skip
 _METHODS = ["single", "average", "task_arithmetic", "ties"]
 _ROW = ["pair", "method", "params", "ratio", "alpha", "sparsify"]
 
@@ -65,7 +68,7 @@ def build(name: str, frame: pd.DataFrame, *, every: bool = False, published: pd.
         shown.append((*_row_names(first), _lambdas(rows), *texts))
         records += [_record(first, b, cells[b]) for b in benchmarks if len(cells[b])]
     header = ("method", "models", "M3", "DARE", "alpha", "lambda", *(_heading(frame, b, sizes[b]) for b in benchmarks))
-    return Table(name, header, tuple(shown), tuple(_footer(frame)), tuple(records))
+    return Table(name, header, tuple(shown), tuple(footer(frame)), tuple(records))
 
 
 def _groups(frame: pd.DataFrame, keys: Sequence[str]) -> list[pd.DataFrame]:
@@ -202,7 +205,8 @@ def _record(line: "pd.Series[Any]", benchmark: str, rows: pd.DataFrame) -> dict[
 # --------------------------------------------------------------------------------------------------------- footer
 
 
-def _footer(frame: pd.DataFrame) -> list[str]:
+def footer(frame: pd.DataFrame) -> list[str]:
+    """Return the lines under a table: what it shows, what made it, what is missing, and how to rebuild each row."""
     lines = [
         "Percent, with 95 % intervals over items (Wilson; where draws are averaged, on the mean of the items' means; "
         "sd is the standard deviation between draws). lambda is the first expert's share."
@@ -216,6 +220,7 @@ def _footer(frame: pd.DataFrame) -> list[str]:
         lines.append(
             f"engine: {', '.join(sorted(set(done['engine'])))}; evaluators: {', '.join(sorted(set(done['evaluator'])))}"
         )
+    lines += _sandboxes(done)
     loose = done[(done["runs"] > 1) & ~done["engine"].str.endswith("float32")]
     if len(loose):
         lines.append(
@@ -226,6 +231,22 @@ def _footer(frame: pd.DataFrame) -> list[str]:
     lines += [f"failed: {r.method} {r.pair} {r.benchmark}: {r.failure}" for r in failures.itertuples()]
     lines.append("weights and the line that rebuilds them:")
     lines += [f"  {digest:12} {merge}" for digest, merge in _rebuild(frame)]
+    return lines
+
+
+def _sandboxes(done: pd.DataFrame) -> list[str]:
+    """Say what contained the model-written programs of each benchmark; where nothing did, so that nobody misses it."""
+    used: dict[str, set[str]] = {}
+    for line in done.itertuples():
+        found = dict(line.details or {}).get("sandbox")
+        used.setdefault(str(line.benchmark), set()).update(str(found).split(", ") if found else ())
+    named = {benchmark: sorted(levels) for benchmark, levels in sorted(used.items()) if levels}
+    texts = [f"{name} {', '.join(levels)}" for name, levels in named.items()]
+    lines = [f"sandbox: {'; '.join(texts)}"] if texts else []
+    weak = [name for name, levels in named.items() if "weak" in levels]
+    if weak:
+        names = ", ".join(weak)
+        lines.append(f"WARNING: {names}: programs ran UNCONTAINED (sandbox.allow_weak), results may be forged")
     return lines
 
 

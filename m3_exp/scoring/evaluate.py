@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from m3_exp.scoring.evaluator import Evaluator
+from m3_exp.scoring.audit import UNKNOWN, counts
+from m3_exp.scoring.evaluator import Audited, Evaluator, Reads
 from m3_exp.store import dumps, write_atomic
 from m3_exp.types import Answer, EvaluatorSpec, Json, M3Error, Problem, Result, Score, plain
 
@@ -58,8 +59,6 @@ def evaluate(
 ) -> tuple[list[Score], Result]:
     """Score the answers of one cell: one Score an answer, and one *unscored* an item without an answer.
 
-    This is the wall around a plugin: whatever it raises becomes unscored with the reason, never 0.
-
     Raises:
         M3Error: an answer belongs to no problem, or to the same sample as another.
     """
@@ -67,7 +66,7 @@ def evaluate(
     _check_answers(by_id, answers)
     order = {problem.id: number for number, problem in enumerate(problems)}
     present = sorted(answers, key=lambda answer: (order[answer.id], answer.sample))
-    scores = _walled(evaluator, [by_id[answer.id] for answer in present], present)
+    scores = walled(evaluator, [by_id[answer.id] for answer in present], present)
     missing = order.keys() - {answer.id for answer in answers}
     scores += [Score(key, None, reason="no answer") for key in sorted(missing, key=order.__getitem__)]
     scores.sort(key=lambda score: (order[score.id], score.sample))
@@ -84,15 +83,18 @@ def _check_answers(known: Mapping[str, Problem], answers: Sequence[Answer]) -> N
         seen.add((answer.id, answer.sample))
 
 
-def _walled(evaluator: Evaluator, problems: list[Problem], answers: list[Answer]) -> list[Score]:
-    """Score all at once; where that fails, one by one, so that only the items at fault stay unscored."""
+def walled(evaluator: Evaluator, problems: list[Problem], answers: list[Answer]) -> list[Score]:
+    """Score all at once; where that fails, one by one, so that only the items at fault stay unscored.
+
+    This is the wall around a plugin's `score`: whatever it raises becomes unscored with the reason, never 0.
+    """
     try:
         return _scored(evaluator, problems, answers)
     except Exception as error:
         if len(answers) == 1:
             reason = f"{evaluator.name} failed: {type(error).__name__}: {error}"
             return [Score(answers[0].id, None, answers[0].sample, reason=reason)]
-    return [_walled(evaluator, [p], [a])[0] for p, a in zip(problems, answers, strict=True)]
+    return [walled(evaluator, [p], [a])[0] for p, a in zip(problems, answers, strict=True)]
 
 
 def _scored(evaluator: Evaluator, problems: list[Problem], answers: list[Answer]) -> list[Score]:
@@ -108,10 +110,11 @@ def _scored(evaluator: Evaluator, problems: list[Problem], answers: list[Answer]
 # ---------------------------------------------------------------------------------------------------------- m3 score
 
 
-def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None) -> tuple[Json, int]:
+def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None, *, audit: bool = False) -> tuple[Json, int]:
     """Score saved answers, lines of {"id", "text"}, with no model; `out` gets one JSON line for each of them.
 
-    Only the ids in the file count; a repeated id is another sample of that item.
+    Only the ids in the file count; a repeated id is another sample of that item. `audit` adds how the answers look,
+    the result's details, and what other rules would make of them where the benchmark knows any.
 
     Returns:
         What `m3 score` prints, and its exit code: 1 if anything is unscored, else 0.
@@ -120,8 +123,9 @@ def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None) -> tupl
         M3Error: the file, a line of it, an id or a setting is wrong, or the items are not to be had.
     """
     evaluator = load_evaluator(spec)
-    answers = read_answers(path)
     problems = {problem.id: problem for problem in evaluator.problems(spec.items)}
+    own = evaluator.answers(path, list(problems.values())) if isinstance(evaluator, Reads) else None
+    answers = read_answers(path) if own is None else list(enumerate(own, 1))
     for number, answer in answers:
         if answer.id not in problems:
             raise M3Error(
@@ -129,16 +133,38 @@ def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None) -> tupl
                 f" ({len(problems)} items, such as {next(iter(problems))!r})"
             )
     present = [problems[key] for key in dict.fromkeys(answer.id for _, answer in answers)]
-    scores, result = evaluate(evaluator, present, [answer for _, answer in answers])
+    given = [answer for _, answer in answers]
+    scores, result = evaluate(evaluator, present, given)
     found = {(score.id, score.sample): score for score in scores}
-    ordered = [found[answer.id, answer.sample] for _, answer in answers]
+    ordered = [found[answer.id, answer.sample] for answer in given]
     if out is not None:
         write_atomic(out, "".join(_line(score) for score in ordered).encode())
-    return _summary(spec, result), int(any(score.value is None for score in ordered))
+    summary = _summary(spec, result)
+    if audit:
+        summary["audit"] = _audit(evaluator, problems, given, ordered, result)
+    return summary, int(result.n_unscored > 0)
+
+
+def _audit(
+    evaluator: Evaluator,
+    problems: Mapping[str, Problem],
+    answers: Sequence[Answer],
+    scores: Sequence[Score],
+    result: Result,
+) -> Json:
+    report = {**counts(answers, scores), "details": plain(result.details)}
+    if isinstance(evaluator, Audited):
+        try:
+            report |= plain(evaluator.audit([problems[answer.id] for answer in answers], answers))
+        except Exception as error:  # the wall: a broken audit takes nothing from the score
+            report["failed"] = f"{evaluator.name} failed: {type(error).__name__}: {error}"
+    return report
 
 
 def read_answers(path: Path) -> list[tuple[int, Answer]]:
     """Return the answers of a file with the numbers of their lines; the k-th line of an id is its sample k.
+
+    A line may also say its `finish`: `length` for an answer that was cut. Other keys are ignored.
 
     Raises:
         M3Error: there are none, or a line is not an object with the strings `id` and `text`.
@@ -153,22 +179,24 @@ def read_answers(path: Path) -> list[tuple[int, Answer]]:
     samples: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         if line.strip():
-            key, text = _answer_line(path, number, line)
-            answers.append((number, Answer(key, text, samples.get(key, 0))))
-            samples[key] = samples.get(key, 0) + 1
+            answer = _answer(f"{path}:{number}", line, samples)
+            answers.append((number, answer))
+            samples[answer.id] = samples.get(answer.id, 0) + 1
     if not answers:
         raise M3Error(f"{path} holds no answers: give a file of JSON lines with id and text")
     return answers
 
 
-def _answer_line(path: Path, number: int, line: str) -> tuple[str, str]:
+def _answer(where: str, line: str, samples: Mapping[str, int]) -> Answer:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
-        raise M3Error(f'{path}:{number} is not valid JSON; each line must be {{"id": ..., "text": ...}}') from None
+        raise M3Error(f'{where} is not valid JSON; each line must be {{"id": ..., "text": ...}}') from None
     if not isinstance(record, dict) or not isinstance(record.get("id"), str) or not isinstance(record.get("text"), str):
-        raise M3Error(f'{path}:{number} must be an object with two strings, {{"id": ..., "text": ...}}')
-    return record["id"], record["text"]
+        raise M3Error(f'{where} must be an object with two strings, {{"id": ..., "text": ...}}')
+    finish = record.get("finish")
+    key = record["id"]
+    return Answer(key, record["text"], samples.get(key, 0), finish=finish if isinstance(finish, str) else UNKNOWN)
 
 
 def _line(score: Score) -> str:

@@ -5,6 +5,7 @@ before anything is read, and belong to the identity of every score); its docstri
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from m3_exp.types import Answer, Problem, Result, Sampling, Score
@@ -58,7 +59,10 @@ class Prepares(Protocol):
 
 @runtime_checkable
 class Examined(Protocol):
-    """A benchmark whose grader can be examined before it scores anything."""
+    """A benchmark whose grader can be examined before it scores anything.
+
+    `flawed: ClassVar[Mapping[str, str]]` names items whose own gold cannot pass, and why; they do not count against it.
+    """
 
     def gold(self, problem: Problem) -> str | None:
         """Return an answer that must score 1, or None where the item has none."""
@@ -74,6 +78,15 @@ class Audited(Protocol):
     """A benchmark that can say what other rules would make of the same answers."""
 
     def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]: ...
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """A benchmark whose authors have a file format of their own for saved answers."""
+
+    def answers(self, path: Path, problems: Sequence[Problem]) -> list[Answer] | None:
+        """Return the answers of such a file, or None where it is none."""
+        ...
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,7 +37,7 @@ class ItemSet:
 
     `columns` are those each row must have (others are allowed), `id_column` the one that names an item (None: the
     zero-based row), `file` the path under M3_DATA, `content` the sha256 of the official rows (see `content_digest`),
-    `package_file` an installed package and a path inside it.
+    `package_file` an installed package and a path inside it, `convert` makes a row of the file's one, before any check.
     """
 
     benchmark: str
@@ -49,6 +49,7 @@ class ItemSet:
     id_column: str | None = None
     package_file: tuple[str, str] | None = None
     hub: HubFile | None = None
+    convert: Callable[[Row], Row] | None = None
 
 
 def load(wanted: ItemSet, items: str) -> list[Problem]:
@@ -164,7 +165,7 @@ def to_problems(wanted: ItemSet, rows: Sequence[Row], where: str) -> list[Proble
     if not rows:
         raise M3Error(f"{where} holds no items: give a file with at least one")
     problems = []
-    for number, row in enumerate(rows):
+    for number, row in enumerate(map(wanted.convert, rows) if wanted.convert else rows):
         for column, kind in wanted.columns.items():
             if not isinstance(row.get(column), kind):
                 found = type(row[column]).__name__ if column in row else "missing"

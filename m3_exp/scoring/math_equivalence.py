@@ -1,19 +1,26 @@
 """Equality of short LaTeX answers under the string normalisation of Hendrycks et al. (MATH, 2021).
 
-Re-implemented from the published behaviour in the form that the paper's code uses (lm-eval's copy): where the
-normalisation of either side meets something it cannot treat, both are compared as they are. It compares strings, not
-values: 0.25 and \\frac{1}{4} differ.
+Re-implemented from the published behaviour, in two forms that differ in two places (see `Copy`). Neither does algebra:
+they compare strings, so 0.25 and \\frac{1}{4} differ. Where the normalisation of either side meets something that it
+cannot treat, both are compared as they are.
 """
+
+from typing import Literal
+
+# `paper`: the copy in lm-eval, WizardMath, MetaMath and the paper's code, where x/2 is a form not treated and a bare %
+# is kept; `hendrycks`: the authors' own file (hendrycks/math, modeling/math_equivalence.py), where x/2 stays as it is
+# while the rest is normalised, and a bare % goes.
+Copy = Literal["paper", "hendrycks"]
 
 
 class _Untreatable(ValueError):
     """The normalisation does not know this form; the answers are compared as they are."""
 
 
-def is_equiv(left: str, right: str) -> bool:
+def is_equiv(left: str, right: str, copy: Copy = "paper") -> bool:
     """Say whether two answers are equal after normalisation (or as they are, where one cannot be normalised)."""
     try:
-        return normalize(left) == normalize(right)
+        return normalize(left, copy) == normalize(right, copy)
     except _Untreatable:
         return left == right
 
@@ -37,7 +44,7 @@ def _braced(text: str) -> str | None:
     return None
 
 
-def normalize(text: str) -> str:
+def normalize(text: str, copy: Copy = "paper") -> str:
     """Return an answer in the normal form.
 
     Raises:
@@ -49,12 +56,14 @@ def normalize(text: str) -> str:
     ):  # fmt: skip
         text = text.replace(old, new)
     text = _without_unit(text).replace("\\%", "")
+    if copy == "hendrycks":
+        text = text.replace("%", "")
     text = text.replace(" .", " 0.").replace("{.", "{0.")
     if text.startswith("."):
         text = "0" + text
     text = _brace_sqrt(_without_name(text)).replace(" ", "")
     text = _brace_fracs(text)
-    return _slash_to_frac("\\frac{1}{2}" if text == "0.5" else text)
+    return _slash_to_frac("\\frac{1}{2}" if text == "0.5" else text, copy)
 
 
 def _without_unit(text: str) -> str:
@@ -97,13 +106,15 @@ def _brace_frac(part: str) -> str:
     return f"{{{numerator}}}" + (f"{{{rest}" if denominator == "{" else f"{{{denominator}}}{rest}")
 
 
-def _slash_to_frac(text: str) -> str:
-    """Turn `3/4` into `\\frac{3}{4}`; anything but whole numbers around one slash is a form not treated."""
+def _slash_to_frac(text: str, copy: Copy) -> str:
+    """Turn `3/4` into `\\frac{3}{4}`; for `paper` anything but whole numbers around one slash is a form not treated."""
     numerator, *denominators = text.split("/")
     if len(denominators) != 1:
         return text
     try:
         above, below = int(numerator), int(denominators[0])
     except ValueError:
+        if copy == "hendrycks":
+            return text
         raise _Untreatable(text) from None
     return f"\\frac{{{above}}}{{{below}}}" if text == f"{above}/{below}" else text

@@ -1,45 +1,102 @@
-"""How boxes are started: inside bubblewrap's namespaces, or under Landlock alone.
+"""How boxes are started: in bubblewrap's namespaces, under Landlock alone, in a container, or with no walls at all.
 
-In both the box locks itself down as well (lockdown.py). Whether a driver works here is found out by running it
-(`judge.working_driver`), never by looking for a binary or a kernel version.
+In all but the last the box locks itself down as well (lockdown.py). Whether a driver works here is found out by running
+it (`judge.working_driver`), never by looking for a binary or a kernel version.
 """
 
 import glob
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from m3_exp.scoring.sandbox.lockdown import Walls
+from m3_exp.types import M3Error
 
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}  # all that a box knows of the environment
 _FLAGS = ("-s", "-S", "-B", "-P")
-_START = (
-    "import sys; sys.path.insert(0, {folder!r}); from sandbox.warden import main; main({control}, landlock={landlock})"
+_WARDEN = (
+    "import sys; sys.path.insert(0, {folder!r}); from sandbox.warden import main; main({control}, walls={walls!r})"
 )
+_RELAY = "import sys; sys.path.insert(0, {folder!r}); from sandbox.relay import main; main()"
 _PACKAGE = Path(__file__).resolve().parent  # the folder called sandbox
-_INSIDE = "/opt/python"
+_PYTHON = "/opt/python"  # where our interpreter is seen in namespaces and containers
+_BOX = "/opt/box"  # where this package is seen there
+_NOBODY = "65534"
 
 
 @dataclass(frozen=True)
 class Driver:
-    """One way to start boxes: what comes before Python, which Python, and where it finds this package."""
+    """One way to start boxes: what comes before Python, which Python, and where it finds this package.
+
+    `relayed`: it has our standard input and output only, so that the warden is started by a relay inside. `stop` is the
+    command that ends what is left where its process does not end by itself; {name} in it and in `prefix` is a new name.
+    """
 
     name: str
     prefix: tuple[str, ...]
     python: str
     folder: str
-    landlock: bool
+    walls: Walls
+    relayed: bool = False
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(_ENVIRONMENT))
+    stop: tuple[str, ...] = ()
 
-    def command(self, control: int) -> list[str]:
-        """Return the command line of a warden that listens on a descriptor."""
-        start = _START.format(folder=self.folder, control=control, landlock=self.landlock)
-        return [*self.prefix, self.python, *_FLAGS, "-c", start]
+    def command(self, control: int, name: str) -> list[str]:
+        """Return the command line of a warden that listens on a descriptor, or of a relay in a container."""
+        start = _RELAY if self.relayed else _WARDEN
+        code = start.format(folder=self.folder, control=control, walls=self.walls)
+        return [*(word.replace("{name}", name) for word in self.prefix), self.python, *_FLAGS, "-c", code]
+
+
+# --------------------------------------------------------------------------------------------------- what a box sees
+
+
+@dataclass(frozen=True)
+class _View:
+    """The files that a box sees, all read-only: (from, to) of what is bound, what is covered, (target, link)s."""
+
+    bound: tuple[tuple[str, str], ...]
+    covered: tuple[str, ...]  # folders of installed packages: answer keys lie there
+    links: tuple[tuple[str, str], ...]
 
     @property
-    def environment(self) -> dict[str, str]:
-        return dict(_ENVIRONMENT)
+    def python(self) -> str:
+        return f"{_PYTHON}/bin/{_version()}"
+
+
+def _version() -> str:
+    return f"python{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _view() -> _View:
+    """Show what the dynamic linker needs, this interpreter with its standard library, and this package."""
+    library = sysconfig.get_path("stdlib")
+    folders = ["/usr/lib", "/usr/lib64", "/lib", "/lib64"]
+    links = tuple((os.readlink(folder), folder) for folder in folders if os.path.islink(folder))
+    bound = [(folder, folder) for folder in folders if os.path.isdir(folder) and not os.path.islink(folder)]
+    bound += [
+        (os.path.realpath(sys.executable), f"{_PYTHON}/bin/{_version()}"),
+        (library, f"{_PYTHON}/lib/{_version()}"),
+    ]
+    shared = sorted(glob.glob(f"{sys.base_prefix}/lib/*.so*")) if sys.base_prefix != "/usr" else []
+    bound += [(path, f"{_PYTHON}/lib/{os.path.basename(path)}") for path in shared]
+    covered = list(_packages("/usr/lib"))
+    covered += [f"{_PYTHON}/lib/{_version()}/{os.path.relpath(path, library)}" for path in _packages(library)]
+    return _View((*bound, (str(_PACKAGE), f"{_BOX}/sandbox")), tuple(covered), links)
+
+
+def _packages(folder: str) -> list[str]:
+    """Return the folders of installed packages below a library folder."""
+    patterns = ("site-packages", "dist-packages", "python3*/site-packages", "python3*/dist-packages")
+    return sorted(path for pattern in patterns for path in glob.glob(f"{folder}/{pattern}"))
+
+
+# ------------------------------------------------------------------------------------------------ bubblewrap, Landlock
 
 
 def bubblewrap() -> Driver | None:
@@ -51,49 +108,144 @@ def bubblewrap() -> Driver | None:
     program = shutil.which("bwrap")
     if program is None or not sys.platform.startswith("linux"):
         return None
-    library = sysconfig.get_path("stdlib")
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    view = _view()
     prefix = [
-        program, "--unshare-user", "--uid", "65534", "--gid", "65534", "--unshare-pid", "--unshare-net",
+        program, "--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY, "--unshare-pid", "--unshare-net",
         "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL", "--new-session",
-        "--die-with-parent", "--setenv", "LD_LIBRARY_PATH", f"{_INSIDE}/lib",
+        "--die-with-parent", "--setenv", "LD_LIBRARY_PATH", f"{_PYTHON}/lib",
     ]  # fmt: skip
-    prefix += _shown(["/usr/lib", "/usr/lib64", "/lib", "/lib64"], masked=_packages("/usr/lib"))
-    prefix += ["--ro-bind", os.path.realpath(sys.executable), f"{_INSIDE}/bin/{version}"]
-    prefix += ["--ro-bind", library, f"{_INSIDE}/lib/{version}"]
-    for path in _packages(library):
-        prefix += _hidden(f"{_INSIDE}/lib/{version}/{os.path.relpath(path, library)}")
-    for path in sorted(glob.glob(f"{sys.base_prefix}/lib/*.so*")) if sys.base_prefix != "/usr" else []:
-        prefix += ["--ro-bind", path, f"{_INSIDE}/lib/{os.path.basename(path)}"]
-    prefix += ["--ro-bind", str(_PACKAGE), "/opt/box/sandbox", "--remount-ro", "/", "--chdir", "/", "--"]
-    return Driver("bubblewrap", tuple(prefix), f"{_INSIDE}/bin/{version}", "/opt/box", landlock=False)
-
-
-def _packages(folder: str) -> list[str]:
-    """Return the folders of installed packages below a library folder: they stay hidden, answer keys lie there."""
-    patterns = ("site-packages", "dist-packages", "python3*/site-packages", "python3*/dist-packages")
-    return sorted(path for pattern in patterns for path in glob.glob(f"{folder}/{pattern}"))
-
-
-def _shown(folders: Sequence[str], masked: Sequence[str]) -> Iterator[str]:
-    """Bind what the dynamic linker needs, read-only; a symbolic link stays one."""
-    for folder in folders:
-        if os.path.islink(folder):
-            yield from ("--symlink", os.readlink(folder), folder)
-        elif os.path.isdir(folder):
-            yield from ("--ro-bind", folder, folder)
-    for path in masked:
-        yield from _hidden(path)
-
-
-def _hidden(folder: str) -> list[str]:
-    """Cover a folder with an empty one that cannot be written."""
-    return ["--tmpfs", folder, "--remount-ro", folder]
+    prefix += [word for target, link in view.links for word in ("--symlink", target, link)]
+    prefix += [word for source, seen in view.bound for word in ("--ro-bind", source, seen)]
+    prefix += [word for path in view.covered for word in ("--tmpfs", path, "--remount-ro", path)]
+    prefix += ["--remount-ro", "/", "--chdir", "/", "--"]
+    return Driver("bubblewrap", tuple(prefix), view.python, _BOX, "namespaces")
 
 
 def landlock() -> Driver | None:
     """Return the driver that relies on Landlock alone, or None on other systems than Linux."""
     if not sys.platform.startswith("linux"):
         return None
-    python = os.path.realpath(sys.executable)
-    return Driver("landlock", (), python, str(_PACKAGE.parent), landlock=True)
+    return Driver("landlock", (), os.path.realpath(sys.executable), str(_PACKAGE.parent), "landlock")
+
+
+def weak() -> Driver:
+    """Return the driver that contains nothing: processes of their own with limits and an empty environment."""
+    return Driver("weak", (), os.path.realpath(sys.executable), str(_PACKAGE.parent), "none")
+
+
+# --------------------------------------------------------------------------------------------------------- containers
+
+RUNTIMES = ("podman", "apptainer", "docker")
+IMAGE = "M3_SANDBOX_IMAGE"
+
+
+def container(runtime: str) -> Driver | None:
+    """Return the driver of a container runtime, or None where it is not installed.
+
+    It runs this machine's own interpreter on read-only binds in an otherwise empty root; with M3_SANDBOX_IMAGE the
+    `python3` (3.11 or later) of that image, which must be there already: nothing is pulled.
+    """
+    program = shutil.which(runtime)
+    return in_container(runtime, program) if program else None
+
+
+def in_container(runtime: str, program: str) -> Driver:
+    """Return the driver of one runtime; `program` is its executable."""
+    image = os.environ.get(IMAGE, "")
+    if runtime == "docker" and not image:
+        _make_empty_image(program)
+    view = _View(((str(_PACKAGE), f"{_BOX}/sandbox"),), (), ()) if image else _view()
+    python = "python3" if image else view.python
+    variables = dict(_ENVIRONMENT) | ({} if image else {"LD_LIBRARY_PATH": f"{_PYTHON}/lib"})
+    words = _apptainer(view, image, variables) if runtime == "apptainer" else _oci(runtime, view, image, variables)
+    return Driver(
+        name=f"container:{runtime}",
+        prefix=(program, *words),
+        python=python,
+        folder=_BOX,
+        walls="namespaces",
+        relayed=True,
+        environment=dict(os.environ),  # the runtime's own: nothing of it reaches a container
+        stop=() if runtime == "apptainer" else (program, "rm", "-f", "{name}"),  # apptainer's is a child of ours
+    )
+
+
+def _oci(runtime: str, view: _View, image: str, variables: Mapping[str, str]) -> Iterator[str]:
+    """Give the words of `podman run` or `docker run` up to the program."""
+    yield from ("run", "--rm", "-i", "--name", "{name}", "--pull", "never", "--network", "none", "--read-only")
+    yield from ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", f"{_NOBODY}:{_NOBODY}")
+    yield from ("--pids-limit", "1024", "--memory", f"{_memory()}m", "--ulimit", "nofile=1024:1024")
+    yield from ("--ulimit", "nproc=1024:1024", "--ulimit", "core=0:0", "--log-driver", "none", "--workdir", "/")
+    for key, value in variables.items():
+        yield from ("--env", f"{key}={value}")
+    for source, seen in view.bound:
+        yield from ("--volume", f"{source}:{seen}:ro")
+    if image:
+        yield from ("--entrypoint", "", image)
+        return
+    root = _empty_root(view)
+    for path in view.covered:
+        yield from ("--volume", f"{root}/{_NOTHING}:{path}:ro")
+    if runtime == "podman":
+        yield from ("--rootfs", root)
+    else:
+        yield from ("--entrypoint", "", _EMPTY_IMAGE)
+
+
+def _apptainer(view: _View, image: str, variables: Mapping[str, str]) -> Iterator[str]:
+    """Give the words of `apptainer exec` up to the program."""
+    yield from ("--silent", "exec", "--containall", "--cleanenv", "--no-home", "--no-init", "--no-privs")
+    yield from ("--net", "--network", "none", "--pwd", "/")
+    for key, value in variables.items():
+        yield from ("--env", f"{key}={value}")
+    for source, seen in view.bound:
+        yield from ("--bind", f"{source}:{seen}:ro")
+    if image:
+        yield image
+        return
+    root = _empty_root(view)
+    for path in view.covered:
+        yield from ("--bind", f"{root}/{_NOTHING}:{path}:ro")
+    yield root
+
+
+_NOTHING = "var"  # an empty folder in the empty root
+_EMPTY_IMAGE = "m3-sandbox-empty:1"  # docker takes no folder as a root: see `_make_empty_image`
+
+
+def _make_empty_image(program: str) -> None:
+    """Give docker an image of empty folders, from nothing, once.
+
+    Raises:
+        M3Error: docker does not take it.
+    """
+    if subprocess.run([program, "image", "inspect", _EMPTY_IMAGE], capture_output=True, check=False).returncode == 0:
+        return
+    root = _empty_root(_view())
+    tar = subprocess.run(["tar", "-C", root, "-c", "."], capture_output=True, check=True)
+    made = subprocess.run([program, "import", "-", _EMPTY_IMAGE], input=tar.stdout, capture_output=True, check=False)
+    if made.returncode != 0:
+        raise M3Error(f"{program} import failed: {made.stderr.decode(errors='replace').strip()[:200]}")
+
+
+def _memory() -> int:
+    """Return three quarters of this machine's memory, in MiB: boxes have limits of their own."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4 >> 20
+
+
+def _empty_root(view: _View) -> str:
+    """Return a folder that holds nothing but the places where something is bound; what it lacks is added."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = cache / "m3_exp" / "sandbox-root"
+    for place in ("proc", "dev", "sys", "tmp", "etc", "run", "var", *(seen.lstrip("/") for _, seen in view.bound)):
+        source = next((source for source, seen in view.bound if seen.lstrip("/") == place), None)
+        path = root / place
+        if source is None or os.path.isdir(source):
+            path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        else:
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            path.touch()
+    for target, link in view.links:
+        if not os.path.lexists(root / link.lstrip("/")):
+            (root / link.lstrip("/")).symlink_to(target)
+    return str(root)

@@ -9,20 +9,26 @@ import functools
 import json
 import math
 import os
-import select
+import queue
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from m3_exp.scoring.programs import Program
-from m3_exp.scoring.sandbox import drivers
+from m3_exp.scoring.sandbox import drivers, pair
 from m3_exp.scoring.sandbox.drivers import Driver
+from m3_exp.scoring.sandbox.pair import Report
 from m3_exp.types import M3Error
+
+Choice = Literal["auto", "bubblewrap", "landlock", "container", "weak"]
 
 
 @dataclass(frozen=True)
@@ -41,22 +47,28 @@ class Limits:
 class Task:
     """A program, by its possible readings, and the tests that call its function.
 
-    `prelude` and `test` are the benchmark's own: they run in the grader, where `entry_point` is a stand-in.
+    `prelude` and `test` are the benchmark's own: they run in the grader, where `entry_point` and `names` (what else of
+    the program the tests use) are stand-ins, put in place after the prelude.
     """
 
     programs: tuple[Program, ...]
     entry_point: str
     prelude: str
     test: str
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`value` is 1.0 (all tests pass), 0.0, or None for *unscored*; `reading` names the program's reading that ran."""
+    """`value` is 1.0 (all tests pass), 0.0, or None for *unscored*; `reading` names the program's reading that ran.
+
+    `sandbox` is what contained the program: a driver's name, `weak` where nothing did.
+    """
 
     value: float | None
     reading: str | None = None
     reason: str | None = None
+    sandbox: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ class _Outcome:
 
 
 _PROBE = """
-def probe():
+def probe(secret):
     import ctypes, glob, os, socket, subprocess
     done = []
     def attempt(name, act):
@@ -76,7 +88,7 @@ def probe():
             done.append(name)
         except BaseException:
             pass
-    attempt("read", lambda: open("/etc/passwd").read())
+    attempt("read", lambda: open(secret).read())
     attempt("environ", lambda: open("/proc/%d/environ" % os.getppid(), "rb").read())
     attempt("write", lambda: open("/tmp/m3-sandbox-probe", "w").close())
     attempt("socket", lambda: socket.socket())
@@ -85,100 +97,163 @@ def probe():
     attempt("run", lambda: subprocess.run(["/bin/true"], check=True))
     return done
 """
-_DRIVERS = {"bubblewrap": drivers.bubblewrap, "landlock": drivers.landlock}
+_DRIVERS: Mapping[str, Callable[[], Driver | None]] = {
+    "bubblewrap": drivers.bubblewrap,
+    "landlock": drivers.landlock,
+    **{f"container:{runtime}": functools.partial(drivers.container, runtime) for runtime in drivers.RUNTIMES},
+}
 _GOOD = Task((Program("paper", "def double(x):\n    return 2 * x\n"),), "double", "", "assert double(21) == 42\n")
 _BAD = Task((Program("paper", "def double(x):\n    return 3 * x\n"),), "double", "", "assert double(21) == 42\n")
-_CONTAINED = Task((Program("paper", _PROBE),), "probe", "", "done = probe()\nassert done == [], done\n")
-_CANARIES = (("right", _GOOD, "passed"), ("wrong", _BAD, "failed"), ("escape", _CONTAINED, "passed"))
+_WEAK = "WARNING: model-written programs run here with NO containment (sandbox.allow_weak=true): they can read, write"
+
+Run = Callable[[pair.Job, pair.Job, float], Report]  # a program, its tests, wall seconds
 
 
-def judge(tasks: Sequence[Task], limits: Limits | None = None, driver: Driver | None = None) -> list[Verdict]:
+def judge(
+    tasks: Sequence[Task],
+    limits: Limits | None = None,
+    driver: Driver | Choice = "auto",
+    *,
+    allow_weak: bool = False,
+) -> list[Verdict]:
     """Judge programs, one verdict each; where nothing contains them they are unscored, with the reason.
 
-    A program that ran out of time is tried once more, alone, before that counts.
+    A program that ran out of time is tried once more, alone, before that counts. `auto` is the first driver that
+    contains; `allow_weak` lets programs run where none does.
     """
     if not tasks:
         return []
     limits = limits or Limits()
     try:
-        driver = driver or working_driver()
+        used = driver if isinstance(driver, Driver) else working_driver(driver, allow_weak=allow_weak)
     except M3Error as error:
         return [Verdict(None, None, str(error))] * len(tasks)
-    with _warden(driver) as link:
-        sick = _sickness(link)
-        outcomes = [] if sick else _run_all(tasks, limits, link)
-        sick = sick or _sickness(link)
+    _warn(used.name)
+    with _started(used) as run:
+        sick = _sickness(run, used)
+        outcomes = [] if sick else _run_all(tasks, limits, run)
+        sick = sick or _sickness(run, used)
     if sick:
-        return [Verdict(None, None, f"the sandbox ({driver.name}) does not judge rightly here: {sick}")] * len(tasks)
-    return [_verdict(outcome) for outcome in outcomes]
+        reason = f"the sandbox ({used.name}) does not judge rightly here: {sick}"
+        return [Verdict(None, None, reason, used.name)] * len(tasks)
+    return [_verdict(outcome, used.name) for outcome in outcomes]
 
 
 @functools.cache
-def probe() -> dict[str, str | None]:
-    """Run each driver's canaries, once a process; return what is wrong with it, or None, the preferred driver first."""
-    return {name: _fitness(make()) for name, make in _DRIVERS.items()}
+def _warn(name: str) -> None:
+    """Say it once a process, where it cannot be overlooked."""
+    if name == "weak":
+        print(f"{_WEAK} and send whatever you can; every result is marked", file=sys.stderr, flush=True)
 
 
-def _fitness(driver: Driver | None) -> str | None:
-    if driver is None:
-        return "not installed"
-    with _warden(driver) as link:
-        return _sickness(link)
+class _Probes(Mapping[str, str | None]):
+    """What is wrong with each containing driver, None where it works; each is run when it is asked for."""
+
+    def __getitem__(self, name: str) -> str | None:
+        return _fitness(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_DRIVERS)
+
+    def __len__(self) -> int:
+        return len(_DRIVERS)
 
 
-def working_driver() -> Driver:
-    """Return the first driver that, when run, contains a program and judges a right and a wrong one rightly.
+def probe() -> Mapping[str, str | None]:
+    """Return what is wrong with each driver when its canaries run (once a process), the preferred driver first."""
+    return _Probes()
+
+
+@functools.cache
+def _fitness(name: str) -> str | None:
+    try:
+        driver = _DRIVERS[name]()
+        if driver is None:
+            return "not installed"
+        with _started(driver) as run:
+            return _sickness(run, driver)
+    except (M3Error, OSError) as error:
+        return str(error)
+
+
+def working_driver(choice: Choice = "auto", *, allow_weak: bool = False) -> Driver:
+    """Return the driver asked for; for `auto` the first that, when run, contains a program and judges rightly.
 
     Raises:
         M3Error: none does; each one's reason is named.
     """
-    for name, reason in probe().items():
-        if reason is None and (driver := _DRIVERS[name]()) is not None:
+    if choice == "weak":
+        if not allow_weak:
+            raise M3Error("sandbox.driver=weak contains nothing: allow it with sandbox.allow_weak=true, or use auto")
+        return drivers.weak()
+    reasons = probe()
+    wanted = [name for name in reasons if choice in ("auto", name.partition(":")[0])]
+    for name in wanted:
+        if reasons[name] is None and (driver := _DRIVERS[name]()) is not None:
             return driver
+    if choice == "auto" and allow_weak:
+        return drivers.weak()
+    found = "; ".join(f"{name}: {reasons[name]}" for name in wanted)
     raise M3Error(
-        "model-written programs cannot be contained here"
-        f" ({'; '.join(f'{name}: {reason}' for name, reason in probe().items())}): install bubblewrap where user"
-        " namespaces are allowed, or use Linux 5.13 or later with Landlock"
+        f"model-written programs cannot be contained here ({found}): install bubblewrap where user namespaces are"
+        " allowed, use Linux 5.13 or later with Landlock, or a container runtime; sandbox.allow_weak=true runs them"
+        " uncontained, at your own risk"
     )
 
 
-def _sickness(link: socket.socket) -> str | None:
-    """Run the canaries; return what is wrong with the boxes, or None."""
+def _sickness(run: Run, driver: Driver) -> str | None:
+    """Run the canaries; return what is wrong with the boxes, or None. Boxes without walls are not asked for any."""
     limits = Limits(cpu_seconds=5, wall_seconds=60)
-    for name, task, expected in _CANARIES:
-        outcome = _run(task, limits, link)
-        if outcome.kind != expected:
-            return f"the {name} canary came out as {outcome.kind} ({outcome.reason})"
+    with tempfile.NamedTemporaryFile("w", prefix="m3-secret-") as secret:
+        secret.write("what no program may read")
+        secret.flush()
+        contained = f"done = probe({secret.name!r})\nassert done == [], done\n"
+        escape = Task((Program("paper", _PROBE),), "probe", "", contained)
+        canaries = [("right", _GOOD, "passed"), ("wrong", _BAD, "failed"), ("escape", escape, "passed")]
+        for name, task, expected in canaries[: 2 if driver.walls == "none" else None]:
+            outcome = _run(task, limits, run)
+            if outcome.kind != expected:
+                return f"the {name} canary came out as {outcome.kind} ({outcome.reason})"
     return None
 
 
-def _run_all(tasks: Sequence[Task], limits: Limits, link: socket.socket) -> list[_Outcome]:
-    pool = ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0)))
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run_all(tasks: Sequence[Task], limits: Limits, run: Run) -> list[_Outcome]:
+    pool = ThreadPoolExecutor(max_workers=_cores())
     try:
-        outcomes = list(pool.map(lambda task: _run(task, limits, link), tasks))
+        outcomes = list(pool.map(lambda task: _run(task, limits, run), tasks))
     finally:  # on Ctrl-C too: what has not begun does not begin
         pool.shutdown(cancel_futures=True)
     again = {i for i, outcome in enumerate(outcomes) if outcome.kind in ("timeout", "infra")}
-    return [_run(tasks[i], limits, link) if i in again else outcome for i, outcome in enumerate(outcomes)]
+    return [_run(tasks[i], limits, run) if i in again else outcome for i, outcome in enumerate(outcomes)]
 
 
-def _verdict(outcome: _Outcome) -> Verdict:
+def _verdict(outcome: _Outcome, sandbox: str) -> Verdict:
     if outcome.kind == "infra":
-        return Verdict(None, outcome.reading, f"sandbox failure: {outcome.reason}")
-    return Verdict(float(outcome.kind == "passed"), outcome.reading, outcome.reason)
+        return Verdict(None, outcome.reading, f"sandbox failure: {outcome.reason}", sandbox)
+    return Verdict(float(outcome.kind == "passed"), outcome.reading, outcome.reason, sandbox)
 
 
-# ---------------------------------------------------------------------------------------------------- one task, once
+# ------------------------------------------------------------------------------------------------- a driver's process
 
 
 @contextlib.contextmanager
-def _warden(driver: Driver) -> Iterator[socket.socket]:
-    """Start a warden and give the socket that asks it for boxes; whatever happens, it is dead in the end."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def _started(driver: Driver) -> Iterator[Run]:
+    """Start a driver's process and give what runs pairs of boxes in it; whatever happens, it is dead in the end."""
+    with _relay(driver) if driver.relayed else _warden(driver) as run:
+        yield run
+
+
+@contextlib.contextmanager
+def _warden(driver: Driver) -> Iterator[Run]:
+    ours, theirs = socket.socketpair()
     with ours:
         with theirs:
             process = subprocess.Popen(
-                driver.command(theirs.fileno()),
+                driver.command(theirs.fileno(), ""),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -188,81 +263,121 @@ def _warden(driver: Driver) -> Iterator[socket.socket]:
                 start_new_session=True,
             )
         try:
-            yield ours
+            yield functools.partial(pair.run, ours)
         finally:
             ours.close()
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-@dataclass
-class _Box:
-    """A started box, by the reading end of its report; closing that ends it."""
-
-    report: int
-    received: bytes = b""
-
-    def wait(self, deadline: float, *wanted: str) -> bool:
-        """Read the report to its end, or until one of the wanted is there; return False where the clock was faster."""
-        while self.records().keys().isdisjoint(wanted):
-            if not select.select([self.report], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                return False
-            part = os.read(self.report, 65536)
-            if not part:
-                return True
-            self.received += part
-        return True
-
-    def records(self) -> dict[str, Any]:
-        """Return all that was reported, merged."""
-        merged: dict[str, Any] = {}
-        for line in self.received.splitlines():
-            merged.update(json.loads(line))
-        return merged
+            _end(process)
 
 
 @contextlib.contextmanager
-def _box(link: socket.socket, role: str, channel: socket.socket, job: Mapping[str, Any]) -> Iterator[_Box]:
-    """Ask the warden for a box; whatever happens, its end is on the way when this is left."""
-    source = os.memfd_create("job")
-    reading, writing = os.pipe()
+def _relay(driver: Driver) -> Iterator[Run]:
+    name = f"m3-sandbox-{uuid.uuid4().hex[:12]}"
+    process = subprocess.Popen(
+        driver.command(0, name),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=driver.environment,
+        cwd="/",
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    line = _Line(process.stdin, process.stdout, process.stderr)
     try:
-        try:
-            os.write(source, json.dumps(job).encode())
-            os.lseek(source, 0, os.SEEK_SET)
-            socket.send_fds(link, [role.encode()], [source, channel.fileno(), writing])
-        finally:
-            os.close(source)
-            os.close(writing)
-        yield _Box(reading)
+        yield line.run
     finally:
-        os.close(reading)
+        with contextlib.suppress(OSError):
+            process.stdin.close()  # the relay ends with it, and the container with the relay
+        if not _end(process) and driver.stop:
+            command = [word.replace("{name}", name) for word in driver.stop]
+            subprocess.run(command, capture_output=True, check=False, timeout=60)
+        line.close()
 
 
-def _run(task: Task, limits: Limits, link: socket.socket) -> _Outcome:
-    job = {"cpu_seconds": math.ceil(limits.cpu_seconds), "memory": limits.memory, "entry_point": task.entry_point}
-    program = {**job, "programs": [[program.reading, program.source] for program in task.programs]}
-    tests = {**job, "prelude": task.prelude, "test": task.test}
-    deadline = time.monotonic() + limits.wall_seconds
-    ours, theirs = socket.socketpair()
+def _end(process: subprocess.Popen[bytes]) -> bool:
+    """Wait for a process to end; say whether it did so by itself."""
     try:
-        with contextlib.ExitStack() as stack:
-            with ours, theirs:
-                candidate = stack.enter_context(_box(link, "candidate", theirs, program))
-                grader = stack.enter_context(_box(link, "grader", ours, tests))
-            in_time = grader.wait(deadline)
-            candidate.wait(deadline, "reading", "invalid")
-            if "gone" in grader.records():
-                candidate.wait(time.monotonic() + 2.0)
-            return _outcome(candidate.records(), grader.records(), in_time, limits)
-    except OSError as error:
-        return _Outcome("infra", None, f"a box could not be started: {error}")
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return False
+    return True
 
 
-def _outcome(candidate: Mapping[str, Any], grader: Mapping[str, Any], in_time: bool, limits: Limits) -> _Outcome:
+class _Line:
+    """The two pipes to a relay: requests out, reports in, many at a time."""
+
+    def __init__(self, requests: IO[bytes], reports: IO[bytes], errors: IO[bytes]) -> None:
+        self._requests, self._lock, self._number = requests, threading.Lock(), 0
+        self._waiting: dict[int, queue.SimpleQueue[Report]] = {}
+        self._said, self._ended = b"", False
+        self._streams = (reports, errors)
+        self._listener = threading.Thread(target=self._listen, args=self._streams, daemon=True)
+        self._listener.start()
+
+    def run(self, program: pair.Job, tests: pair.Job, wall_seconds: float) -> Report:
+        """Have a pair of boxes run on the other side."""
+        answer: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        with self._lock:
+            if self._ended:
+                return self._gone()
+            self._number += 1
+            number = self._number
+            self._waiting[number] = answer
+            request = {"id": number, "program": program, "tests": tests, "wall_seconds": wall_seconds}
+            with contextlib.suppress(OSError, ValueError):  # its end is told to all who wait
+                self._requests.write(json.dumps(request).encode() + b"\n")
+                self._requests.flush()
+        try:
+            return answer.get(timeout=wall_seconds + 30.0)
+        except queue.Empty:
+            return Report({}, {}, False, "the container does not answer")
+
+    def close(self) -> None:
+        """Close the reading ends, once nobody reads there any more."""
+        self._listener.join(timeout=10)
+        if not self._listener.is_alive():
+            for stream in self._streams:
+                stream.close()
+
+    def _listen(self, reports: IO[bytes], errors: IO[bytes]) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            for line in reports:
+                found = json.loads(line)
+                self._waiting.pop(found["id"]).put(Report(**found["report"]))
+            self._said = errors.read()
+        with self._lock:
+            self._ended = True
+            for answer in self._waiting.values():
+                answer.put(self._gone())
+
+    def _gone(self) -> Report:
+        text = self._said.decode(errors="replace").strip().splitlines()
+        return Report({}, {}, False, f"the container ended: {text[-1][:200] if text else 'no reason given'}")
+
+
+# ---------------------------------------------------------------------------------------------------- one task, once
+
+
+def _run(task: Task, limits: Limits, run: Run) -> _Outcome:
+    job: dict[str, Any] = {
+        "cpu_seconds": math.ceil(limits.cpu_seconds),
+        "memory": limits.memory,
+        "entry_point": task.entry_point,
+    }
+    program = {**job, "programs": [[program.reading, program.source] for program in task.programs]}
+    tests = {**job, "prelude": task.prelude, "test": task.test, "names": list(task.names)}
+    tests["cpu_seconds"] = 2 * job["cpu_seconds"]  # it is the program's time that counts, not that of its tests
+    report = run(program, tests, limits.wall_seconds)
+    if report.error is not None:
+        return _Outcome("infra", None, report.error)
+    return _outcome(report.candidate, report.grader, report.in_time, limits)
+
+
+def _outcome(candidate: pair.Job, grader: pair.Job, in_time: bool, limits: Limits) -> _Outcome:
     """Turn what the two boxes reported into an outcome."""
     reading = candidate.get("reading")
     if "unfit" in grader:
@@ -281,6 +396,6 @@ def _outcome(candidate: Mapping[str, Any], grader: Mapping[str, Any], in_time: b
     return _Outcome("passed", reading) if grader["passed"] else _Outcome("failed", reading, grader["reason"])
 
 
-def _out_of_cpu(records: Mapping[str, Any]) -> bool:
+def _out_of_cpu(records: pair.Job) -> bool:
     """Say whether the kernel ended a box for its CPU time."""
     return records.get("ended") == -signal.SIGXCPU

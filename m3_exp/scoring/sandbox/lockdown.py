@@ -4,35 +4,42 @@ Landlock    files: only the standard library can be read, nothing can be written
 seccomp     system calls: only those a computation needs; no processes, sockets, signals, ptrace, chmod, mounts
 rlimits     CPU seconds, address space, no file growth, few descriptors, no core
 
+Boxes without walls (`sandbox.allow_weak`) have the rlimits alone, on any Unix.
+
 Kernel interfaces: Documentation/userspace-api/{landlock,seccomp_filter}.rst.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
+import signal
 import struct
+import sys
+import time
 from collections.abc import Iterator, Sequence
+from typing import Literal
+
+Walls = Literal["namespaces", "landlock", "none"]  # what hides the files: namespaces around the box, Landlock, nothing
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
-_SIGKILL = 9
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
 
 
 class LockdownError(Exception):
     """This kernel or machine lacks one of the means; nothing foreign may run."""
 
 
-def lock(*, cpu_seconds: int, memory: int, landlock: bool) -> None:
+def lock(*, cpu_seconds: int, memory: int, walls: Walls) -> None:
     """Give everything up but whole CPU seconds and bytes of address space.
-
-    `landlock=False` where namespaces hide the files already.
 
     Raises:
         LockdownError: one of the means is not to be had here.
     """
     die_with_parent()
-    _prctl(_PR_SET_DUMPABLE, 0)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    hide()
+    if walls != "none":
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     for name, soft, hard in (
         ("RLIMIT_CPU", cpu_seconds, cpu_seconds + 1),  # SIGXCPU, then SIGKILL for those who ignore it
         ("RLIMIT_AS", memory, memory),
@@ -40,15 +47,53 @@ def lock(*, cpu_seconds: int, memory: int, landlock: bool) -> None:
         ("RLIMIT_NOFILE", 64, 64),
         ("RLIMIT_CORE", 0, 0),
     ):
-        resource.setrlimit(getattr(resource, name), (soft, hard))
-    if landlock:
+        try:
+            resource.setrlimit(getattr(resource, name), (soft, hard))
+        except (ValueError, OSError):
+            if walls != "none":  # macOS has no limit on address space: there, weak is weaker still
+                raise
+    if walls == "landlock":
         _restrict_files(sorted(_readable()))
-    _filter_calls()
+    if walls != "none":
+        _filter_calls()
 
 
 def die_with_parent() -> None:
-    """Make the kernel kill this process when the one that started it ends."""
-    _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+    """Make the kernel kill this process when the one that started it ends; other systems than Linux cannot."""
+    if sys.platform.startswith("linux"):
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def hide() -> None:
+    """Keep this process, its descriptors and its environment from others of the same user (Linux only)."""
+    if sys.platform.startswith("linux"):
+        _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of whatever a descendant leaves behind, so that `end_children` finds it (Linux only)."""
+    if sys.platform.startswith("linux"):
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_children(seconds: float = 5.0) -> None:
+    """Kill the children of this process and what they leave behind, until there is none or the time is over."""
+    deadline = time.monotonic() + seconds
+    while (children := _children()) and time.monotonic() < deadline:
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+def _children() -> list[int]:
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
 
 
 def _prctl(option: int, value: int) -> None:

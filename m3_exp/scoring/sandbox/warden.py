@@ -5,6 +5,7 @@ job, the channel to the other box, the report) the warden forks a *keeper*, and 
 end and reports it; it kills the box as soon as the judge closes its end of the report.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -15,25 +16,25 @@ from . import box, lockdown
 
 # Their compiled parts need shared libraries from outside the standard library, which a box cannot open any more.
 _PRELOADED = ("binascii", "bz2", "hashlib", "lzma", "math", "zlib")
+ROLES = {b"c": "candidate", b"g": "grader"}  # one byte a request: a stream keeps descriptors with their byte
 
 
-def main(control: int, *, landlock: bool) -> None:
+def main(control: int, *, walls: lockdown.Walls) -> None:
     """Serve requests until the judge closes the control socket."""
     lockdown.die_with_parent()
+    lockdown.hide()
     for name in _PRELOADED:
-        try:
+        with contextlib.suppress(ImportError):
             __import__(name)
-        except ImportError:
-            continue
     with socket.socket(fileno=control) as link:
         while True:
-            role, descriptors, _, _ = socket.recv_fds(link, 64, 3)
+            role, descriptors, _, _ = socket.recv_fds(link, 1, 3)
             if not role:
                 return
             if os.fork() == 0:
                 try:
                     link.close()
-                    _keep(role.decode(), *descriptors, landlock=landlock)
+                    _keep(ROLES[role], *descriptors, walls=walls)
                 finally:
                     os._exit(1)
             for descriptor in descriptors:
@@ -43,15 +44,15 @@ def main(control: int, *, landlock: bool) -> None:
 
 def _collect() -> None:
     """Collect the keepers that have ended."""
-    try:
+    with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-    except ChildProcessError:
-        pass
 
 
-def _keep(role: str, job: int, channel: int, report: int, *, landlock: bool) -> NoReturn:
+def _keep(role: str, job: int, channel: int, report: int, *, walls: lockdown.Walls) -> NoReturn:
     lockdown.die_with_parent()
+    if walls == "none":
+        lockdown.adopt_orphans()
     awake, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -63,12 +64,16 @@ def _keep(role: str, job: int, channel: int, report: int, *, landlock: bool) -> 
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.close(awake)
             os.close(wake)
-            box.main(role, job, channel, report, landlock=landlock)
+            if walls == "none":
+                os.setsid()
+            box.main(role, job, channel, report, walls=walls)
         finally:
             os._exit(0)
     os.close(job)
     os.close(channel)  # else the other box would not see this one's end
     status = _end_of(child, awake, report)
+    if walls == "none":
+        _sweep(child)
     box.write(report, {"ended": os.waitstatus_to_exitcode(status)})
     os._exit(0)
 
@@ -86,3 +91,10 @@ def _end_of(child: int, awake: int, report: int) -> int:
             os.kill(child, signal.SIGKILL)
             return os.waitpid(child, 0)[1]
         os.read(awake, 64)
+
+
+def _sweep(group: int) -> None:
+    """End what a box without walls may have started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+    lockdown.end_children()

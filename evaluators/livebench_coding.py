@@ -1,0 +1,151 @@
+"""LiveBench coding: programs for contest problems, from nothing or from their first lines (paper: `test_coding`)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal, get_args
+
+from m3_exp.scoring import livebench
+from m3_exp.scoring.audit import extractors
+from m3_exp.scoring.livebench import TaskFile
+from m3_exp.scoring.livecodebench import questions
+from m3_exp.scoring.livecodebench.questions import NO_FENCE, Fences, Question, Runner
+from m3_exp.scoring.sandbox import levels
+from m3_exp.scoring.sandbox.judge import Limits, Task, Verdict, judge
+from m3_exp.types import Answer, Problem, Result, Sampling, Score
+
+FILES = (
+    TaskFile(
+        "livebench/coding/LCB_generation/question_lite.jsonl.gz",
+        78,
+        "562dd92b4a44bf8c267224c6731fcc08ab088a3dc9f39b2272ff61b3943c3a71",
+    ),
+    TaskFile(
+        "livebench/coding/coding_completion/question_lite.jsonl.gz",
+        50,
+        "79fe27acf9315ed675602296e3592112acb2e0636cd910678d3eb55c4b8deb27",
+    ),
+)
+ORIGIN = (
+    "questions of the GitHub repository maxim-saplin/LiveBench and tests of federicobrancasi/livebench-msbench, which"
+    " these were put together from (or use LiveBench's own, livebench/coding on the Hugging Face hub, as items=PATH)"
+)
+COLUMNS: Mapping[str, type] = {
+    **{"question_id": str, "task": str, "turns": list, "partial_solution": object, "original_json": object},
+    **{"public_test_cases": object, "private_test_cases": object},
+}
+_METRIC = "LiveBench score"
+TIME_IS_OVER = "for one test"  # in the reason of a program that the harness stopped
+_MEMORY = 2 << 30
+
+
+@dataclass(frozen=True)
+class LiveBenchCoding:
+    """Contest problems of LeetCode and AtCoder from LiveCodeBench: whole programs, or the rest of a program.
+
+    Measured: whether a program passes all tests of its question; the result is the mean of the two tasks' means.
+    Items: LCB_generation (78) and coding_completion (50). Here the tests over 20,000 characters are missing, and 11 of
+        the 78 have none: these are left out of the score and counted (`details.left_out`). `release` picks a LiveBench
+        release where the items carry their dates, as LiveBench's own do and these do not.
+    Prompt: the question's only turn, no template; greedy, at most 2048 tokens, no stops.
+    Extraction: what stands between two lines with ```; without two such lines there is no program.
+        fences=last   the last two; the partial solution is put before it unless it begins with that (LiveBench today)
+        fences=first  the first two; the partial solution is always put before it (its first rule)
+    Verdict: in the sandbox, all tests of a question in one process, at most `timeout` seconds of CPU time a test (five
+        times as many by the clock) and ten times that for a question; 2 GiB; the standard library only.
+        runner=livebench  programs are treated and outputs compared as in LiveBench, quirks included
+                          (`m3_exp.scoring.livecodebench`)
+        runner=script     programs that read stdin run as scripts instead; outputs are compared in the same way
+    Pitfalls: an answer without fences has no program (`details.no_program`); a program that imports numpy fails here
+        (`details.missing_module`) and may not at LiveBench's.
+    """
+
+    name: ClassVar[str] = "livebench_coding"
+    version: ClassVar[str] = "1"
+    skill: ClassVar[str] = "code"
+    operational: ClassVar[tuple[str, ...]] = ("sandbox", "allow_weak")
+
+    fences: Fences = "last"
+    runner: Runner = "livebench"
+    release: str = "all"
+    timeout: float = 6.0
+    max_tokens: int = 2048
+    chat_template: bool = False
+    sandbox: Literal["auto", "bubblewrap", "landlock", "container", "weak"] = "auto"
+    allow_weak: bool = False
+
+    def __post_init__(self) -> None:
+        livebench.check_release(self.name, self.release)
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(max_tokens=self.max_tokens)
+
+    def problems(self, items: str) -> list[Problem]:
+        problems = livebench.questions(self.name, COLUMNS, FILES, ORIGIN, items)
+        return livebench.of_release(self.name, problems, self.release)
+
+    def prompt(self, problem: Problem) -> str:
+        return livebench.turn(problem)
+
+    def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
+        read = [questions.read(problem.row) for problem in problems]
+        tasks = [
+            self._task(question, answer)
+            for question, answer in zip(read, answers, strict=True)
+            if isinstance(question, Question)
+        ]
+        verdicts = iter(self._judge(tasks))
+        return [
+            _left_out(problem, answer, question)
+            if isinstance(question, str)
+            else _score(problem, answer, next(verdicts))
+            for problem, answer, question in zip(problems, answers, read, strict=True)
+        ]
+
+    def _task(self, question: Question, answer: Answer) -> Task:
+        program = questions.whole_program(question, answer.text, self.fences)
+        return questions.task(question, program, self.runner, self.timeout)
+
+    def _judge(self, tasks: Sequence[Task]) -> list[Verdict]:
+        """Judge programs; one that ran out of a test's time is tried once more, alone, before that counts."""
+        limits = Limits(10 * self.timeout, 30 * self.timeout, _MEMORY)
+        verdicts = judge(tasks, limits, self.sandbox, allow_weak=self.allow_weak)
+        for number, verdict in enumerate(verdicts):
+            if verdict.value == 0.0 and TIME_IS_OVER in str(verdict.reason):
+                [verdicts[number]] = judge([tasks[number]], limits, self.sandbox, allow_weak=self.allow_weak)
+        return verdicts
+
+    def summarize(self, scores: Sequence[Score]) -> Result:
+        settings = {key: value for key, value in asdict(self).items() if key not in self.operational}
+        details = {
+            "no_program": sum(score.extracted == NO_FENCE for score in scores),
+            "missing_module": sum("ModuleNotFoundError" in str(score.reason) for score in scores),
+            "sandbox": levels(scores),
+        }
+        return livebench.category_result(self.name, _METRIC, scores, settings, details)
+
+    def gold(self, problem: Problem) -> str | None:
+        """Return the item's own right answer, else a program that looks every output up."""
+        question, reference = questions.read(problem.row), problem.row.get("reference_answer")
+        if isinstance(question, str):
+            return None
+        return str(reference) if reference is not None else questions.gold(question)
+
+    def wrong(self, problem: Problem) -> str | None:
+        question = questions.read(problem.row)
+        return None if isinstance(question, str) else questions.wrong(question)
+
+    def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
+        ways = [(fences, runner) for fences in get_args(Fences) for runner in get_args(Runner)]
+        others = {f"fences={f} runner={r}": replace(self, fences=f, runner=r) for f, r in ways}
+        return extractors(others, problems, answers)
+
+
+def _left_out(problem: Problem, answer: Answer, why: str) -> Score:
+    notes = {"task": livebench.task(problem), "left_out": why}
+    return Score(answer.id, None, answer.sample, reason=f"left out: {why}", notes=notes)
+
+
+def _score(problem: Problem, answer: Answer, verdict: Verdict) -> Score:
+    notes = {"task": livebench.task(problem), "sandbox": verdict.sandbox}
+    return Score(answer.id, verdict.value, answer.sample, verdict.reading, verdict.reason, notes)

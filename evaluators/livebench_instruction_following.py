@@ -1,0 +1,147 @@
+"""LiveBench instruction following: news articles, rewritten under instructions that a program can verify."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal, get_args
+
+from m3_exp.scoring import ifeval, ifeval_gold, livebench
+from m3_exp.scoring.audit import extractors
+from m3_exp.scoring.livebench import TaskFile
+from m3_exp.types import Answer, M3Error, Problem, Result, Sampling, Score
+
+FILES = (
+    TaskFile(
+        "livebench/instruction_following/paraphrase/question.jsonl",
+        100,
+        "f0e49484fa41d71751cdbee5d29bd17ecb642ac8b0a466138108ecbf00413d69",
+    ),
+    TaskFile(
+        "livebench/instruction_following/simplify/question.jsonl",
+        100,
+        "96e4052d0ebef2b241574a5cc131230c2869d62ec31e5fa34ba95beb29f87e29",
+    ),
+    TaskFile(
+        "livebench/instruction_following/story_generation/question.jsonl",
+        100,
+        "beb151af444f6e92ca61d2df56eb18c3c1eeb889254e4f32185d7c7210ca4559",
+    ),
+    TaskFile(
+        "livebench/instruction_following/summarize/question.jsonl",
+        100,
+        "3275c173249a9ad4ba062557bf817735eac75ee752447c395962de5e38b5e0c0",
+    ),
+)
+ORIGIN = (
+    "question.jsonl of livebench/data/live_bench/instruction_following/{paraphrase,simplify,story_generation,summarize}"
+    " at commit fc6c60807306 (pull request 271) of the GitHub repository LiveBench/LiveBench"
+)
+COLUMNS: Mapping[str, type] = {
+    **{"question_id": str, "task": str, "turns": list, "instruction_id_list": list, "kwargs": list},
+    **{"livebench_release_date": object, "livebench_removal_date": object},
+}
+Taken = Literal["paper", "livebench"]
+_METRIC = "LiveBench score"
+
+
+@dataclass(frozen=True)
+class LiveBenchInstructionFollowing:
+    """News articles to be paraphrased, simplified, summarised or continued, under one to six verifiable instructions.
+
+    Measured: LiveBench's score of an answer, the mean of two numbers: 1 if every instruction is followed (else 0), and
+        the share that is. The result is the mean of the four tasks' means; `details` has the tasks, the share of
+        prompts with all instructions followed, the share of instructions followed, and each instruction's own.
+    Items: LiveBench's official questions of 2024, 100 a task: 50 of release 2024-06-24 (in force until 2024-11-25) and
+        50 of 2024-11-25. `release=all` (the default; the paper's script prompts with the whole file) or a date: the
+        questions in force on that day, as LiveBench's own tools choose them.
+    Prompt: the question's only turn, no template; greedy, at most 2048 tokens, no stops.
+    Verdict: IFEval's checks (`m3_exp.scoring.ifeval`), strict: the answer is checked as it is.
+        answer=paper      first the paper's stripping: every "The answer is:" is deleted, then the characters .,!?;:
+                          and spaces at both ends, then line breaks, then blank space
+        answer=livebench  the answer as it is
+    Pitfalls: `paper` removes the question mark that both end phrases of this benchmark end in, so that
+        `startend:end_checker` fails unless a quotation mark follows. Counting sentences needs NLTK's punkt_tab: without
+        it the items that count them are unscored.
+    """
+
+    name: ClassVar[str] = "livebench_instruction_following"
+    version: ClassVar[str] = "1"
+    skill: ClassVar[str] = "lm"
+
+    answer: Taken = "paper"
+    release: str = "all"
+    max_tokens: int = 2048
+    chat_template: bool = False
+
+    def __post_init__(self) -> None:
+        livebench.check_release(self.name, self.release)
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(max_tokens=self.max_tokens)
+
+    def problems(self, items: str) -> list[Problem]:
+        problems = livebench.questions(self.name, COLUMNS, FILES, ORIGIN, items)
+        for problem in problems:
+            ifeval.check(problem.id, problem.row["instruction_id_list"], problem.row["kwargs"])
+        return livebench.of_release(self.name, problems, self.release)
+
+    def prompt(self, problem: Problem) -> str:
+        return livebench.turn(problem)
+
+    def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
+        return [self._score(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
+
+    def _score(self, problem: Problem, answer: Answer) -> Score:
+        notes: dict[str, Any] = {"task": livebench.task(problem)}
+        text = strip_paper(answer.text) if self.answer == "paper" else answer.text
+        try:
+            followed = _followed(problem, text)
+        except M3Error as error:
+            return Score(answer.id, None, answer.sample, reason=str(error), notes=notes)
+        notes["followed"] = [[name, right] for name, right in followed]
+        broken = [name for name, right in followed if not right]
+        value = (float(not broken) + (1 - len(broken) / len(followed))) / 2
+        reason = f"not followed: {', '.join(broken)}" if broken else None
+        return Score(answer.id, value, answer.sample, text or None, reason, notes)
+
+    def summarize(self, scores: Sequence[Score]) -> Result:
+        return livebench.category_result(self.name, _METRIC, scores, asdict(self), _details(scores))
+
+    def gold(self, problem: Problem) -> str | None:
+        reference = problem.row.get("reference_answer")
+        if reference is not None:
+            return str(reference)
+        return ifeval_gold.compose(problem.row["instruction_id_list"], problem.row["kwargs"])
+
+    def wrong(self, problem: Problem) -> str | None:
+        return " "
+
+    def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
+        return extractors({way: replace(self, answer=way) for way in get_args(Taken)}, problems, answers)
+
+
+def strip_paper(text: str) -> str:
+    """Strip an answer as the paper's script does before it hands it to LiveBench."""
+    return text.replace("The answer is:", "").strip(".,!?;: ").strip("\n").strip()
+
+
+def _followed(problem: Problem, text: str) -> list[tuple[str, bool]]:
+    pairs = zip(problem.row["instruction_id_list"], problem.row["kwargs"], strict=True)
+    return [(name, ifeval.follows(text, name, arguments)) for name, arguments in pairs]
+
+
+def _details(scores: Sequence[Score]) -> dict[str, Any]:
+    """Return the shares (percent) of prompts and of instructions that were followed, over the scored answers."""
+    lists = [score.notes["followed"] for score in scores if score.value is not None]
+    by_name: dict[str, list[bool]] = {}
+    for name, right in (pair for followed in lists for pair in followed):
+        by_name.setdefault(name, []).append(right)
+    return {
+        "prompt_accuracy": _share([all(right for _, right in followed) for followed in lists]),
+        "instruction_accuracy": _share([right for followed in lists for _, right in followed]),
+        "by_instruction": {name: {"score": _share(by_name[name]), "n": len(by_name[name])} for name in sorted(by_name)},
+    }
+
+
+def _share(verdicts: Sequence[bool]) -> float | None:
+    return 100.0 * sum(verdicts) / len(verdicts) if verdicts else None

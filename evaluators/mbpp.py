@@ -1,0 +1,209 @@
+"""MBPP: short Python functions from one sentence and three asserts, as the M3 paper scores them (its `test_mbpp`)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from m3_exp.scoring import mbpp_plus
+from m3_exp.scoring.coding import PROMPT, CodeSettings
+from m3_exp.scoring.items import ItemSet, Row, load, read_rows
+from m3_exp.scoring.programs import Program, clean, names_in_tests, script_readings
+from m3_exp.scoring.sandbox.judge import Task
+from m3_exp.scoring.scripts import is_script, item_set, script_task
+from m3_exp.types import Answer, M3Error, Problem, Result, Score
+
+_COLUMNS = {"task_id": object, "text": str, "test_list": list}
+_PLUS_COLUMNS = {
+    **{"task_id": str, "prompt": str, "entry_point": str, "canonical_solution": str, "atol": float},
+    **{"base_input": str, "plus_input": str},
+}
+
+
+def _named(row: Row) -> Row:
+    """Call the sentence `text`, as in the test set."""
+    return {"text": row.get("prompt"), **row}
+
+
+def _packed(row: Row) -> Row:
+    """Keep the inputs as JSON text: some hold NaN, which has no canonical form. Where there are none, some have {}."""
+    inputs = {name: row.get(name) or [] for name in ("base_input", "plus_input") if name in row}
+    texts = {name: json.dumps(value) for name, value in inputs.items() if isinstance(value, list)}
+    return {**row, **texts, **({"atol": float(row["atol"])} if "atol" in row else {})}
+
+
+SETS: Mapping[str, ItemSet] = {
+    "test": ItemSet(
+        benchmark="mbpp",
+        columns={**_COLUMNS, "code": str, "test_setup_code": str},
+        file="mbpp/mbpp.test.jsonl",
+        rows=500,
+        content="2b2bd6e939d0f9fb9b264a57611a65f1189d06940e51f26ada640d60d52cf9fb",
+        origin="the rows 11 to 510 of mbpp/mbpp.jsonl of the GitHub repository google-research/google-research",
+        id_column="task_id",
+    ),
+    "sanitized": ItemSet(
+        benchmark="mbpp",
+        columns={**_COLUMNS, "code": str, "test_imports": list},
+        file="mbpp/sanitized-mbpp.json",
+        rows=427,
+        content="abdd3fc19d57a053e426c09c05dae7a93c2a538b190a6961a1cdf29f633a49ee",
+        origin="mbpp/sanitized-mbpp.json of the GitHub repository google-research/google-research",
+        id_column="task_id",
+        convert=_named,
+    ),
+    "plus": ItemSet(
+        benchmark="mbpp",
+        columns=_PLUS_COLUMNS,
+        file="mbpp/MbppPlus.jsonl.gz",
+        rows=378,
+        content="ca10818650eb2975a903517c22f18ce943dc9899a31de9364556ebfb5825be0d",
+        origin="MbppPlus.jsonl.gz of release v0.2.0 of the GitHub repository evalplus/mbppplus_release",
+        id_column="task_id",
+        convert=_packed,
+    ),
+}
+
+_REQUEST = "{}\nYour code must pass these tests:\n\n```python\n{}\n```\n\nAnswer with one ```python code block."
+_PLUS_TIMES, _PLUS_MEMORY = 6.0, 4 << 30  # 60 s and 4 GiB for all inputs of an item, evalplus' own limits
+_EXAMPLES = ("# Example usage", "# Test examples")
+# Item 493's asserts have 4,147 characters; its prompt shows the signature in their place.
+_LONG = "Write a function to calculate a grid of hexagon coordinates"
+_SIGNATURE = "calculate_polygons(startx, starty, endx, endy, radius)"
+
+
+@dataclass(frozen=True)
+class MBPP(CodeSettings):
+    """Short Python functions to be written from one sentence and three asserts.
+
+    Measured: pass@k: the share of items whose program passes all asserts (`n_samples`, `k`, `temperature`, `top_p` as
+        for humaneval).
+    Items: `subset=test`, the 500 test problems (task_id 11 to 510), fields `task_id`, `text`, `code`, `test_list`,
+        `test_setup_code`; `subset=sanitized`, the 427 that its authors verified (`prompt`, `code`, `test_imports`,
+        `test_list`); `subset=plus`, evalplus' 378 (MBPP+ v0.2.0), judged on some hundred inputs each. A file of one's
+        own (`items=PATH`) may have any of the three forms, or be items with a test script (`m3_exp.scoring.scripts`),
+        such as MultiPL-E's.
+    Prompt: the paper's Alpaca template, the sentence, "Test examples:" and all three asserts, four spaces turned into
+        a tab (item 493: its signature only); of MBPP+ the one assert that its authors show; greedy, at most 2048
+        tokens, no stops. `chat_template=true`: a user's message with the same content.
+    Extractors:
+        paper  the paper's post-processing (as humaneval's, a fence ends at a line that begins with ```, and what
+               follows "# Test examples" goes as well), then the first reading that is valid Python
+        none   the text is the program, or what completes an item's own prompt
+    Verdict: computed in a process where the program never ran; `timeout` CPU seconds for all asserts of an item, six
+        times that for all inputs of MBPP+ (evalplus' cap of 60 s; it also limits each input, to 1 s or four times the
+        reference's time). Five inputs of Mbpp/255 whose right outputs have millions of elements are left out.
+    Pitfalls: the prompt shows the asserts: a program that looks them up passes. MBPP/367 needs its reference's class
+        `Node`, which only works where the set-up code runs after the program (as here; not in the paper's harness,
+        whose ceiling is 499). Five sizes of MBPP are in use: scores of different ones cannot be compared.
+    """
+
+    name: ClassVar[str] = "mbpp"
+    version: ClassVar[str] = "1"
+    skill: ClassVar[str] = "code"
+
+    subset: Literal["test", "sanitized", "plus"] = "test"
+    timeout: float = 10.0
+
+    def problems(self, items: str) -> list[Problem]:
+        problems = load(self._items(items), items)
+        for problem in problems:
+            task(problem, "")
+        return problems
+
+    def _items(self, items: str) -> ItemSet:
+        """Return what the items must look like: of a file of one's own, what its first row is."""
+        if items in ("official", "lab") or not Path(items).expanduser().is_file():
+            return SETS[self.subset if items == "official" else "test"]
+        row = (read_rows(Path(items).expanduser()) or [{}])[0]
+        if is_script(row):
+            return item_set(self.name, row)
+        if "plus_input" in row:
+            return SETS["plus"]
+        name = "sanitized" if "prompt" in row and "text" not in row else "test"
+        return ItemSet(self.name, _COLUMNS, "", 0, "", "", "task_id", convert=SETS[name].convert)
+
+    def prompt(self, problem: Problem) -> str:
+        sentence, shown = _shown(problem)
+        if self.chat_template:
+            return _REQUEST.format(sentence, shown) if shown else sentence
+        text = f"\n{sentence}\nTest examples:\n{shown}" if shown else sentence
+        return PROMPT.format(text.replace("    ", "\t"))
+
+    def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
+        tasks = [task(problem, answer.text, self.extractor) for problem, answer in zip(problems, answers, strict=True)]
+        if any("plus_input" in problem.row for problem in problems):
+            return self.scored(tasks, answers, times=_PLUS_TIMES, memory=_PLUS_MEMORY)
+        return self.scored(tasks, answers)
+
+    def summarize(self, scores: Sequence[Score]) -> Result:
+        return self.result(scores)
+
+    def gold(self, problem: Problem) -> str | None:
+        row = problem.row
+        if "canonical_solution" in row:
+            return str(row["canonical_solution"])
+        return str(row["code"]) if "code" in row else None
+
+    def wrong(self, problem: Problem) -> str:
+        asked = task(problem, "")
+        return "".join(f"def {name}(*_, **__):\n    return [None]\n\n" for name in (asked.entry_point, *asked.names))
+
+
+def _shown(problem: Problem) -> tuple[str, str]:
+    """Return the sentence of an item and the tests that its prompt shows."""
+    row = problem.row
+    if is_script(row):
+        return str(row["prompt"]), ""
+    if "plus_input" in row:
+        sentence, _, test = str(row["prompt"]).strip().strip('"').strip().partition("\nassert ")
+        return sentence, f"assert {test}".rstrip()
+    if problem.id == "493" and str(row["text"]).startswith(_LONG):
+        return str(row["text"]), _SIGNATURE
+    return str(row["text"]), "\n".join(str(test) for test in row["test_list"])
+
+
+def task(problem: Problem, text: str, extractor: str = "paper") -> Task:
+    """Return what the sandbox needs to judge one answer: its readings as a program, and the trusted tests.
+
+    Raises:
+        M3Error: the item's tests are not Python, or call nothing.
+    """
+    cleaned = clean(text, "\n```", _EXAMPLES) if extractor == "paper" else None
+    if is_script(problem.row):
+        return script_task(problem, text, cleaned)
+    programs = script_readings(cleaned) if cleaned is not None else (Program("program", text),)
+    if "plus_input" in problem.row:
+        return _plus_task(problem, programs)
+    return _assert_task(problem, programs)
+
+
+def _assert_task(problem: Problem, programs: tuple[Program, ...]) -> Task:
+    row = problem.row
+    test = "\n".join([str(row.get("test_setup_code") or ""), *map(str, row["test_list"]), ""])
+    imports = "".join(f"{line}\n" for line in row.get("test_imports") or [])
+    try:
+        names = names_in_tests(imports + test, str(row.get("code") or ""))
+    except SyntaxError as error:
+        raise M3Error(f"mbpp item {problem.id}: its tests are not Python: {error}; correct the item") from None
+    if not names.asked:
+        raise M3Error(f"mbpp item {problem.id}: its tests call no function of the program; correct the item")
+    return Task(programs, names.asked[0], names.imports + imports, test, names.asked[1:])
+
+
+@cache
+def _oracle() -> str:
+    """Return the text of MBPP+'s rule, which is run in front of its tests."""
+    return Path(mbpp_plus.__file__).read_text(encoding="utf-8")
+
+
+def _plus_task(problem: Problem, programs: tuple[Program, ...]) -> Task:
+    row = problem.row
+    name, number = str(row["entry_point"]), int(problem.id.rpartition("/")[2])
+    solution = str(row["canonical_solution"])
+    prelude = f"{_oracle()}\n_m3_check, _m3_right = check, reference({solution!r}, {name!r}, TestsUnfit)\n"
+    item = (number, name, row["atol"])
+    test = "".join(f"_m3_check({name}, _m3_right, {item!r}, {row[k]!r})\n" for k in ("base_input", "plus_input"))
+    return Task(programs, name, prelude, test)

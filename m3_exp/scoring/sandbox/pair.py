@@ -1,0 +1,108 @@
+"""One program and its tests: a candidate's box and a grader's, started by a warden and watched against the clock.
+
+What comes back is what the two reported; what it means is the judge's matter. This runs where the warden does: in the
+judge's own process, or in a container (relay.py).
+"""
+
+import contextlib
+import json
+import os
+import select
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .warden import ROLES
+
+Job = Mapping[str, Any]
+_BYTE = {role: byte for byte, role in ROLES.items()}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a candidate and a grader said about themselves; `error` where a box could not be started."""
+
+    candidate: Mapping[str, Any]
+    grader: Mapping[str, Any]
+    in_time: bool
+    error: str | None = None
+
+
+def run(link: socket.socket, program: Job, tests: Job, wall_seconds: float) -> Report:
+    """Run one pair of boxes to the grader's end or to the clock's; both are dead in the end."""
+    deadline = time.monotonic() + wall_seconds
+    ours, theirs = socket.socketpair()
+    try:
+        with contextlib.ExitStack() as stack:
+            with ours, theirs:
+                candidate = stack.enter_context(_box(link, "candidate", theirs, program))
+                grader = stack.enter_context(_box(link, "grader", ours, tests))
+            in_time = grader.wait(deadline)
+            candidate.wait(deadline, "reading", "invalid")
+            if "gone" in grader.records():
+                candidate.wait(time.monotonic() + 2.0)
+            return Report(candidate.records(), grader.records(), in_time)
+    except OSError as error:
+        return Report({}, {}, False, f"a box could not be started: {error}")
+
+
+@dataclass
+class _Box:
+    """A started box, by the reading end of its report; closing that ends it."""
+
+    report: int
+    received: bytes = b""
+
+    def wait(self, deadline: float, *wanted: str) -> bool:
+        """Read the report to its end, or until one of the wanted is there; return False where the clock was faster."""
+        watch = select.poll()  # not select(), which knows no descriptors above 1023
+        watch.register(self.report, select.POLLIN)
+        while self.records().keys().isdisjoint(wanted):
+            if not watch.poll(1000 * max(0.0, deadline - time.monotonic())):
+                return False
+            part = os.read(self.report, 65536)
+            if not part:
+                return True
+            self.received += part
+        return True
+
+    def records(self) -> dict[str, Any]:
+        """Return all that was reported, merged."""
+        merged: dict[str, Any] = {}
+        for line in self.received.splitlines():
+            merged.update(json.loads(line))
+        return merged
+
+
+@contextlib.contextmanager
+def _box(link: socket.socket, role: str, channel: socket.socket, job: Job) -> Iterator[_Box]:
+    """Ask the warden for a box; whatever happens, its end is on the way when this is left."""
+    reading, writing = os.pipe()
+    try:
+        try:
+            with _file(json.dumps(job).encode()) as source:
+                socket.send_fds(link, [_BYTE[role]], [source, channel.fileno(), writing])
+        finally:
+            os.close(writing)
+        yield _Box(reading)
+    finally:
+        os.close(reading)
+
+
+@contextlib.contextmanager
+def _file(content: bytes) -> Iterator[int]:
+    """Give a descriptor of a file that has no name."""
+    with contextlib.ExitStack() as stack:
+        if hasattr(os, "memfd_create"):
+            source = os.memfd_create("job")
+            stack.callback(os.close, source)
+        else:
+            source = stack.enter_context(tempfile.TemporaryFile()).fileno()
+        view = memoryview(content)
+        while view:
+            view = view[os.write(source, view) :]
+        os.lseek(source, 0, os.SEEK_SET)
+        yield source

@@ -4,9 +4,10 @@ Exit codes: 0 done; 1 some cells failed (they are named); 2 the request is wrong
 """
 
 import argparse
+import contextlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,6 +29,9 @@ commands
   merge    a Hugging Face checkpoint             m3 merge pair=lm_math ratio=fixed ratio.lam=0.3 out=DIR
   score    saved answers, with no model          m3 score gsm8k ANSWERS.jsonl extractor=flexible
   table    a table from the store                m3 table table1 --format csv         m3 table --list
+  response what every alpha would score          m3 response pair=lm_math method=average
+  figure   a figure from the store               m3 figure figure1a --out FILE.pdf    m3 figure --list
+  wandb    record in W&B, compare alphas there   m3 wandb sync sweeps=table1         m3 wandb workspace sweeps=table1
   status   what is done, running, failed, left   m3 status sweeps=table1
   doctor   is this machine fit, what is missing  m3 doctor
 
@@ -115,9 +119,10 @@ def run(args: Sequence[str]) -> int:
         print(line, file=sys.stderr)
     store.put("plans", identity(plan), plan)
     workers = request.workers or default_workers(plan.engine)
-    outcome = Run(plan, store, workers=workers, keep=request.checkpoint == "keep").carry_out(
-        request.configs[0].parameters
-    )
+    keep = request.checkpoint == "keep"
+    with _tracking(request, plan, store) as tracker:
+        outcome = Run(plan, store, workers=workers, keep=keep, tracker=tracker).carry_out(request.configs[0].parameters)
+        tracker.sweep(lambda: _gathered(request, plan, store))
     failed = [str(failure) for failure in outcome.failures]
     if options.json:
         print(json.dumps({**vars(outcome), "failures": failed}))
@@ -130,6 +135,65 @@ def run(args: Sequence[str]) -> int:
         if failed:
             print(f"to try the failed ones again: m3 run {' '.join(args)}")
     return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _tracking(request: "Request", plan: "Plan", store: "Store", patience: float = 30.0) -> "Iterator[Any]":
+    from m3_exp.reporting import tracker
+
+    found = tracker.start(request.tracker, store.root, sweep=request.sweep, seed=plan.seed, patience=patience)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def _gathered(request: "Request", plan: "Plan", store: "Store") -> Any:
+    from m3_exp.cells import found
+    from m3_exp.reporting.tracker import Gathered
+
+    name = request.sweep or "run"
+    tables = {
+        f"{name}.{form}": _table_text(request, plan, store, form, draw=None, every=False) for form in ("md", "csv")
+    }
+    return Gathered(found(plan, store), {c.pair: list(c.experts) for c in request.configs}, tables)
+
+
+def wandb(args: Sequence[str]) -> int:
+    parser = _parser("wandb", "W&B from the store: sync records everything a plan has, workspace compares alphas.")
+    parser.add_argument("--out", type=Path, help="workspace: write the specifications here, asking nobody")
+    options = parser.parse_intermixed_args(args)
+    if not options.overrides or options.overrides[0] not in ("sync", "workspace"):
+        raise M3Error("m3 wandb takes sync or workspace first, as in: m3 wandb sync sweeps=table1")
+    what = options.overrides.pop(0)
+    options.overrides = ["tracker=wandb", *options.overrides]
+    if _show_config(options):
+        return 0
+    request = _request(options)
+    plan, store = _planned(request)
+    if what == "sync":
+        with _tracking(request, plan, store, patience=3600.0) as tracker:
+            tracker.sweep(lambda: _gathered(request, plan, store))
+        print(json.dumps(tracker.done) if options.json else ", ".join(f"{n} {k}" for k, n in tracker.done.items()))
+        return 1 if tracker.problems else 0
+    return _workspace(request, plan, store, options.out)
+
+
+def _workspace(request: "Request", plan: "Plan", store: "Store", out: Path | None) -> int:
+    from m3_exp.cells import found
+    from m3_exp.reporting import advice, logged, workspace
+
+    parents = {config.pair: list(config.experts) for config in request.configs}
+    studies = [advice.study(members) for members in logged.grouped(found(plan, store), parents)]
+    what = workspace.contents([cell.evaluator.name for cell in plan.cells], studies)
+    settings = request.tracker
+    assert settings is not None
+    if out is None and settings.resolved() == "online":
+        memory = settings.folder(store.root) / "views.json"
+        print(*workspace.save(what, memory, settings.project, settings.entity), sep="\n")
+    else:
+        print(workspace.write(what, out or Path("m3-workspace.json"), settings.project))
+    return 0
 
 
 def _lambda_lines(plan: "Plan") -> list[str]:
@@ -249,18 +313,119 @@ def table(args: Sequence[str]) -> int:
 def _table_text(request: "Request", plan: "Plan", store: "Store", form: str, *, draw: int | None, every: bool) -> str:
     from m3_exp import config
     from m3_exp.cells import found
-    from m3_exp.reporting import frame, tables
+    from m3_exp.reporting import adversarial, frame, published, tables
 
     tidy = frame.tidy(found(plan, store))
     if draw is not None:
         tidy = tidy[tidy["draw"].isna() | (tidy["draw"] == draw)]
-    published = None
-    if all(c.published for c in request.configs):
-        published = tables.read_published(config.ROOT / "results" / "published" / "table1.csv")
-    built = tables.build(request.sweep or "run", tidy, every=every, published=published)
+    folder = config.ROOT / "results" / "published" if all(c.published for c in request.configs) else None
+    if request.sweep_table in published.ATTACKS:
+        built = adversarial.build(str(request.sweep_table), tidy, folder)
+    else:
+        numbers = None if folder is None else tables.read_published(folder / "table1.csv")
+        built = tables.build(request.sweep or "run", tidy, every=every, published=numbers)
     if form == "json":
         return json.dumps({"rows": built.records, "footer": built.footer}) + "\n"
     return tables.FORMATS[form](built)
+
+
+_SHOWN = ("pair", "method")  # of a figure or response: they choose what is shown, not what is looked up
+
+
+def _split_shown(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Part `pair=` and `method=` from the other overrides: left in, they would take the experts out of a sweep."""
+    shown = dict(text.split("=", 1) for text in overrides if text.split("=", 1)[0] in _SHOWN)
+    return shown, [text for text in overrides if text.split("=", 1)[0] not in _SHOWN]
+
+
+def _swept(options: argparse.Namespace, sweep: str, overrides: Sequence[str]) -> tuple["Request", Any]:
+    """Return a sweep's request and its cells as a tidy frame."""
+    from m3_exp.cells import found
+    from m3_exp.reporting import frame
+
+    options.overrides = [f"sweeps={sweep}", *overrides]
+    request = _request(options)
+    plan, store = _planned(request)
+    return request, frame.tidy(found(plan, store))
+
+
+def _parents(request: "Request") -> dict[str, tuple[str, ...]]:
+    return {config.pair: tuple(config.experts) for config in request.configs if len(config.experts) > 1}
+
+
+def figure(args: Sequence[str]) -> int:
+    parser = _parser("figure", "Draw a figure from the store; pair= and method= choose what it shows.")
+    parser.add_argument("--list", action="store_true", help="name the figures and the sweeps they draw")
+    parser.add_argument("--out", type=Path, help="FILE.svg, .pdf or .png; without it NAME.svg and NAME.png")
+    options = parser.parse_intermixed_args(args)
+    from m3_exp import config
+    from m3_exp.reporting import figures, palette
+
+    if options.list:
+        for key, spec in figures.FIGURES.items():
+            print(f"{key:10} {spec.title}" + (f"  [{', '.join(spec.sweeps)}]" if spec.sweeps else ""))
+        return 0
+    name, *overrides = options.overrides or [""]
+    if name not in figures.FIGURES:
+        raise M3Error(f"m3 figure takes a name first, {name!r} is none; there are {', '.join(figures.FIGURES)}")
+    shown, others = _split_shown(overrides)
+    frames: dict[str, Any] = {}
+    parents: dict[str, tuple[str, ...]] = {}
+    published = True
+    for sweep in figures.FIGURES[name].sweeps:
+        request, frames[sweep] = _swept(options, sweep, others)
+        parents |= _parents(request)
+        published = published and all(c.published for c in request.configs)
+    read = figures.read_published(config.ROOT / "results" / "published") if published else {}
+    drawn = figures.FIGURES[name].draw(figures.Data(frames, parents, read, **shown))
+    paths = [str(path) for path in palette.save(drawn, name, options.out)]
+    print(json.dumps(paths) if options.json else "\n".join(paths))
+    return 0
+
+
+def response(args: Sequence[str]) -> int:
+    parser = _parser("response", "What every alpha would score, from the curves of sweeps=lambda_response.")
+    parser.add_argument("--out", type=Path, help="also draw it: FILE.svg, .pdf or .png")
+    parser.add_argument("--repeats", type=int, default=10_000, help="repetitions of the protocols")
+    options = parser.parse_intermixed_args(args)
+    from m3_exp.reporting import advice, curves
+
+    shown, others = _split_shown(options.overrides)
+    sweep = next((text.split("=", 1)[1] for text in others if text.startswith("sweeps=")), "lambda_response")
+    request, tidy = _swept(options, sweep, [text for text in others if not text.startswith("sweeps=")])
+    known = curves.responses(tidy, _parents(request))
+    wanted = [r for r in known if all(getattr(r, key) == value for key, value in shown.items())]
+    if not wanted:
+        had = ", ".join(dict.fromkeys(f"{r.pair} {r.method}" for r in known)) or "none yet"
+        raise M3Error(f"no curve for {shown or 'this request'}: there are {had}; first: m3 run sweeps={sweep}")
+    grouped: dict[tuple[str, ...], list[Any]] = {}
+    for item in wanted:
+        grouped.setdefault((item.pair, item.method, item.params, item.sparsify), []).append(item)
+    if options.out and len(grouped) > 1:
+        raise M3Error("--out draws one pair and method: give pair= and method=")
+    for members in grouped.values():
+        found = advice.study(members, repeats=options.repeats, seed=request.configs[0].seed)
+        _show_study(found, options.json)
+        if options.out:
+            from m3_exp.reporting import palette, response_figure
+
+            print(*palette.save(response_figure.draw_response(found), "response", options.out), sep="\n")
+    return 0
+
+
+def _show_study(found: Any, as_json: bool) -> None:
+    from m3_exp.reporting import advice
+
+    if as_json:
+        print(advice.as_json(found))
+        return
+    first = found.responses[0]
+    items = ", ".join(f"{r.benchmark} {len(r.curve.ids)}" for r in found.responses)
+    title = f"{first.name} {first.params}".rstrip()
+    print(f"{title} ({first.family}): {len(first.curve.lams)} lambdas; items: {items}")
+    header, rows = advice.table(found)
+    _print_rows(header, rows)
+    print(*advice.words(found), sep="\n")
 
 
 def status(args: Sequence[str]) -> int:
@@ -316,8 +481,11 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "merge": merge,
     "score": score,
     "table": table,
+    "response": response,
+    "figure": figure,
     "status": status,
     "doctor": doctor,
+    "wandb": wandb,
 }
 
 if __name__ == "__main__":

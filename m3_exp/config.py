@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from m3_exp.merging import methods
 from m3_exp.merging.source import parse_source
+from m3_exp.reporting import track
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.types import Config, Dare, EngineSettings, EvaluatorSpec, M3Error, Ratio, Source
 
@@ -48,7 +49,7 @@ class Request:
     checkpoint: str
     out: Path | None
     workers: int | None
-    tracker: str
+    tracker: track.Settings | None
     sweep: str | None = None
     sweep_table: str | None = None
     yaml: tuple[str, ...] = field(default=(), repr=False)
@@ -84,7 +85,7 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
         checkpoint=_choice(first, "checkpoint", ("none", "keep")),
         out=Path(first.out) if first.out else None,
         workers=_optional(first, "workers", int, low=1),
-        tracker=str(first.tracker.name),
+        tracker=_tracker(first),
         sweep=sweep,
         sweep_table=table,
         yaml=tuple(OmegaConf.to_yaml(cfg, resolve=True) for cfg in composed),
@@ -413,6 +414,10 @@ def _evaluator(cfg: DictConfig, name: str) -> EvaluatorSpec:
     items = settings.pop("items", None) or cfg["items"] or cfg.family["items"]
     spec = EvaluatorSpec(name=name, target=target, settings=settings, items=str(items))
     return replace(spec, skill=str(skill or load_evaluator(spec).skill))
+
+
+def _tracker(cfg: DictConfig) -> track.Settings | None:
+    return track.chosen({str(key): value for key, value in cfg.tracker.items()})
 
 
 def _dtype(cfg: DictConfig) -> str:

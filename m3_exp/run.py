@@ -20,6 +20,8 @@ from m3_exp.engines.protocol import Engine, EngineDied, prompt_hash
 from m3_exp.merging import stream
 from m3_exp.plan import spelled
 from m3_exp.progress import Progress
+from m3_exp.reporting.frame import Found
+from m3_exp.reporting.tracker import Tracker, Untracked
 from m3_exp.scoring.cache import kept_in
 from m3_exp.scoring.evaluate import evaluate
 from m3_exp.scoring.evaluator import Prepares
@@ -83,11 +85,20 @@ class Group:
 class Run:
     """One plan on its way. `journal` files and results carry `id`, so that a resumed cell can say so."""
 
-    def __init__(self, plan: Plan, store: Store, *, workers: int = 1, keep: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        *,
+        workers: int = 1,
+        keep: bool = False,
+        tracker: Tracker | Untracked | None = None,
+    ) -> None:
         self.plan = plan
         self.store = store
         self.desk = Desk(store, plan.engine)
         self.keep = keep
+        self.tracker = tracker or Untracked()
         self.id = secrets.token_hex(8)
         self.failures: list[Failure] = []
         self.cached = 0
@@ -251,6 +262,7 @@ class Run:
             "runs": runs,
         }
         self.desk.put_result(task, record)
+        self.tracker.cell(Found(task.cell, record))
         if result.n_unscored:
             reasons = sorted({score.reason or "no reason given" for score in scores if score.value is None})
             self._fail(task.cell, f"{result.n_unscored} of {result.n} items are unscored: {'; '.join(reasons[:3])}")

@@ -29,7 +29,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         ("merge -m method=average,ties out=x", "m3 merge takes one method"),
         ("merge family=local family.base=/no/such/dir family.experts=[/no/such/a] out=x", "/no/such"),
         ("table table99", "m3 table takes a name first, 'table99' is none; there are "),
-        ("table", "there are demo"),
+        ("table", "there are alpha_grid, demo"),
         ("score mmlu x.jsonl", "mmlu is not a benchmark; there are alpaca_eval, gsm8k"),
         ("score gsm8k /no/such/file.jsonl", "/no/such/file.jsonl"),
         ("score gsm8k x.jsonl extractor", "'extractor' is not a setting"),

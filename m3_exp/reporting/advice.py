@@ -15,6 +15,8 @@ from m3_exp.reporting.curves import Response, aligned_to
 from m3_exp.reporting.protocols import ALPHAS, Choice, Comparison, Figure, Objective, compare
 from m3_exp.reporting.response import Array, Curve, draw_sd, interpolation_error
 
+_ENOUGH = 10  # right items of a parent, for ratios to it to mean anything
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -80,8 +82,9 @@ def _joint(
     notes: list[str] = []
     for response in responses:
         better = response.better_parent()
-        if better is None or float(better[1].mean()) == 0:
-            why = "its parents are not evaluated" if better is None else "its better parent scores 0"
+        if better is None or float(better[1].sum()) < _ENOUGH:
+            few = f"its better parent is right on fewer than {_ENOUGH} items"
+            why = "its parents are not evaluated" if better is None else few
             notes.append(f"{response.benchmark} is not in mean and minimum: {why}")
             continue
         columns = [int(np.flatnonzero(response.curve.lams == lam)[0]) for lam in lams]

@@ -62,16 +62,20 @@ class Objective:
         `shares[m]`: (B, n_m), the weight of each item in each repetition, rows summing to 1.
         """
         tops = [share @ curve.values for share, curve in zip(shares, self.curves, strict=True)]
-        units = [np.maximum(share @ parent, 1e-12) for share, parent in zip(shares, self.parents, strict=False)]
+        units = self._units(shares)
         if self.parents:
             tops = [top / unit[:, None] for top, unit in zip(tops, units, strict=True)]
         return np.stack(tops, axis=1)
+
+    def _units(self, shares: Sequence[Array]) -> list[Array]:
+        """Return the parents' scores in each repetition; where resampling leaves none, half an item."""
+        return [np.maximum(share @ p, 0.5 / p.size) for share, p in zip(shares, self.parents, strict=False)]
 
     def relative(self, values: Sequence[Array], shares: Sequence[Array]) -> Array:
         """Return the objective of models that are no point of the curve, by item values per benchmark; shape (B,)."""
         found = [share @ value for share, value in zip(shares, values, strict=True)]
         if self.parents:
-            units = [np.maximum(s @ p, 1e-12) for s, p in zip(shares, self.parents, strict=True)]
+            units = self._units(shares)
             found = [top / unit for top, unit in zip(found, units, strict=True)]
         return self._combined(np.stack(found, axis=1))
 

@@ -21,7 +21,7 @@ ITEMS = {
     "alpaca_eval": 805, "gsm8k": 1319, "hendrycks_math": 5000, "humaneval": 164, "mbpp": 500,
     "prompt_bench_sst2": 872, "prompt_bench_cola": 1043, "livebench_typos": 50,
 }  # fmt: skip
-_ATTACKS = {"table2": "stresstest", "table5": "deepwordbug", "table6": "bertattack"}
+ATTACKS = {"table2": "stresstest", "table5": "deepwordbug", "table6": "bertattack"}
 
 NOTES = {
     "alpaca": "paper's AlpacaEval: chatgpt_fn names a model that was retired before the paper appeared, and most values"
@@ -80,13 +80,13 @@ def _table1_notes(row: Row, benchmark: str, text: str) -> list[str]:
 def attacked(folder: Path, table: str, models: str, benchmark: str, mixup: bool) -> dict[str, Number]:
     """Return Table 2's, 5's or 6's figures of one row: accuracy without and with the attack, and PDR."""
     for line in _lines(folder / "adversarial.csv"):
-        if (line["attack"], line["models"], line["dataset"]) == (_ATTACKS.get(table), models, benchmark) and (
+        if (line["attack"], line["models"], line["dataset"]) == (ATTACKS.get(table), models, benchmark) and (
             line["mixup"] == "1"
         ) == mixup:
             notes = ["baseline", *(["cola"] if benchmark.endswith("cola") else [])]
             found = {key: _number(line[f"metric_{key}"], notes) for key in ("no_attack", "attack")}
             if found["attack"].value is None:
-                found["attack"] = Number(100 * 483 / 872, ("derived", *notes))
+                found["attack"] = Number(round(100 * 483 / 872, 2), ("derived", *notes))
             return {**found, "pdr": _number(line["pdr"], notes)}
     return {}
 

@@ -17,6 +17,8 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
+from m3_exp.reporting.curves import item_means
+
 _BENCHMARKS = [
     "alpaca_eval", "gsm8k", "hendrycks_math", "humaneval", "mbpp", "livebench_instruction_following",
     "livebench_coding", "livebench_typos", "prompt_bench_sst2", "prompt_bench_cola",
@@ -123,8 +125,9 @@ def value(rows: pd.DataFrame) -> Value | None:
     """Reduce the draws of one row and benchmark to a figure; None where nothing is scored.
 
     One draw keeps its result's own interval (Wilson for proportions). Several are averaged item by item, over the
-    items that all of them have; the interval is Wilson's on that mean. An item's mean over draws varies no more than a
-    0/1 verdict with the same mean would, so it errs on the wide side, and it never shrinks to a point at 0 or 100 %.
+    items that all of them have (an attacked item's versions are averaged); the interval is Wilson's on that mean. An
+    item's mean over draws varies no more than a 0/1 verdict with the same mean would, so it errs on the wide side, and
+    it never shrinks to a point at 0 or 100 %.
     """
     scored = rows[rows["score"].notna()].drop_duplicates(subset=["weights", "lam", "mask_seed"])
     if not len(scored):
@@ -132,20 +135,25 @@ def value(rows: pd.DataFrame) -> Value | None:
     if len(scored) == 1:
         line = scored.iloc[0]
         return Value(line["score"], line["low"], line["high"], int(line["n"]), int(line["n_unscored"]), 1, None)
-    tables: list[Mapping[Any, float | None]] = list(scored["values"])
-    shared = sorted(key for key in tables[0] if all(table.get(key) is not None for table in tables))
-    means = [100 * statistics.fmean(float(table[key] or 0.0) for table in tables) for key in shared]
-    if not means:
+    tables = [item_means(values) for values in scored["values"]]
+    shared = sorted(set.intersection(*(set(table) for table in tables)))
+    if not shared:
         return None
-    low, high = _wilson(statistics.fmean(means) / 100, len(means))
+    mean = statistics.fmean(100 * statistics.fmean(table[key] for table in tables) for key in shared)
+    low, high = _wilson(mean / 100, len(shared))
+    lacking = int(scored["n"].max()) - len(shared)
+    scores = [float(score) for score in scored["score"]]
+    if not lacking and abs(mean - statistics.fmean(scores)) > 1e-6:  # no plain mean over items: LiveBench, pass@k
+        mean = statistics.fmean(scores)
+        low, high = (statistics.fmean(scored[end].astype(float)) for end in ("low", "high"))
     return Value(
-        score=statistics.fmean(means),
+        score=mean,
         low=low,
         high=high,
-        n=len(means),
-        n_unscored=int(scored["n"].max()) - len(means),
+        n=len(shared),
+        n_unscored=lacking,
         draws=len(tables),
-        spread=statistics.stdev(float(score) for score in scored["score"]),
+        spread=statistics.stdev(scores),
     )
 
 
@@ -221,7 +229,7 @@ def footer(frame: pd.DataFrame) -> list[str]:
             f"engine: {', '.join(sorted(set(done['engine'])))}; evaluators: {', '.join(sorted(set(done['evaluator'])))}"
         )
     lines += _sandboxes(done)
-    loose = done[(done["runs"] > 1) & ~done["engine"].str.endswith("float32")]
+    loose = done[(done["runs"] > 1) & ~done["engine"].astype(str).str.endswith("float32")]
     if len(loose):
         lines.append(
             f"{len(loose)} cells were resumed in a dtype whose texts depend on the batch: "

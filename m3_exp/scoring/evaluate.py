@@ -123,9 +123,11 @@ def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None, *, audi
         M3Error: the file, a line of it, an id or a setting is wrong, or the items are not to be had.
     """
     evaluator = load_evaluator(spec)
+    answers = None if isinstance(evaluator, Reads) and path.is_file() else read_answers(path)
     problems = {problem.id: problem for problem in evaluator.problems(spec.items)}
-    own = evaluator.answers(path, list(problems.values())) if isinstance(evaluator, Reads) else None
-    answers = read_answers(path) if own is None else list(enumerate(own, 1))
+    if answers is None:
+        own = evaluator.answers(path, list(problems.values())) if isinstance(evaluator, Reads) else None
+        answers = read_answers(path) if own is None else list(enumerate(own, 1))
     for number, answer in answers:
         if answer.id not in problems:
             raise M3Error(

@@ -208,7 +208,8 @@ class Store:
         except ValueError:
             quarantine = self.root / "quarantine"
             quarantine.mkdir(exist_ok=True)
-            path.rename(quarantine / f"{kind}-{key}-{secrets.token_hex(4)}.json")
+            with contextlib.suppress(FileNotFoundError):  # another process has set it aside
+                path.rename(quarantine / f"{kind.replace('/', '-')}-{key}-{secrets.token_hex(4)}.json")
             return None
         return value if isinstance(value, dict) else None
 

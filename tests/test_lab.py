@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from m3_exp.lab import exact_answers, functions, instructions, word_problems
+from m3_exp.lab import (
+    instructions,
+    masked_lm,
+    sentences,
+)
 from m3_exp.lab.make_items import BENCHMARKS, ITEMS, N_ITEMS, SEED, examples_of, load_benchmark, render
 from m3_exp.lab.split import Draw, Example, examples, side
-from m3_exp.lab.train import ADAPTERS, EXPERTS, Sample, loss_of, pack, training_examples
+from m3_exp.lab.train import ADAPTERS, EXPERTS, Sample, backward, groups_of, loss_of, pack, training_examples
 from m3_exp.scoring.evaluate import evaluate
-from m3_exp.types import Answer, M3Error
+from m3_exp.types import Answer, M3Error, Problem
 
 NAMES = sorted(BENCHMARKS)
+Row = Mapping[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -39,30 +44,56 @@ def test_items_are_remade_byte_for_byte(name: str, gold: dict[str, list[Example]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gold_answers_score_100_and_planted_wrong_ones_0(name: str, gold: dict[str, list[Example]]) -> None:
-    """The wrong answer of an item is the next item's right one, where that is another answer."""
     evaluator = load_benchmark(name)
     problems = evaluator.problems("lab")
     assert len(problems) == N_ITEMS >= 64
     assert len({evaluator.prompt(problem) for problem in problems}) == N_ITEMS
-    targets = [example.target for example in gold[name]]
-    right = [Answer(problem.id, target) for problem, target in zip(problems, targets, strict=True)]
+    right = [Answer(problem.id, example.target) for problem, example in zip(problems, gold[name], strict=True)]
     assert evaluate(evaluator, problems, right)[1].score == 100.0
-    wrong = [
-        Answer(problem.id, _spoiled(name, target, targets[(i + 1) % N_ITEMS]))
-        for i, (problem, target) in enumerate(zip(problems, targets, strict=True))
-    ]
-    scores, result = evaluate(evaluator, problems, wrong)
+    spoil = _SPOILED[name]
+    spoiled = [Answer(p.id, spoil(p.row, answer.text)) for p, answer in zip(problems, right, strict=True)]
+    scores, result = evaluate(evaluator, problems, spoiled)
     assert result.n_unscored == 0
     assert [score for score in scores if score.value != 0.0] == []
 
 
-def _spoiled(name: str, right: str, other: str) -> str:
-    """Return an answer in the right form that is wrong."""
-    if name == "alpaca_eval":
-        return other.replace(" ", "  x ")
-    if name == "humaneval":
-        return re.sub(r"return (.*)$", r"return [\1]", right)
+def _other_number(row: Row, right: str) -> str:
     return re.sub(r"answer is: (.*)$", r"answer is: 7\1", right)
+
+
+def _other_result(row: Row, right: str) -> str:
+    """Return the program with its result in one more list, or with another number printed before it."""
+    return re.sub(r"return (.*)", r"return [\1]", right).replace("print(", "print(7, ")
+
+
+def _other_words(row: Row, right: str) -> str:
+    """Return a long answer without form that holds just what it must not hold."""
+    kwargs = row["kwargs"][0]
+    return " ".join([*kwargs.get("forbidden_words", ["none"])] * 20)
+
+
+def _other_label(row: Row, right: str) -> str:
+    labels = {
+        "positive": "negative",
+        "negative": "positive",
+        "acceptable": "unacceptable",
+        "unacceptable": "acceptable",
+    }
+    return labels[right.strip()]
+
+
+_SPOILED: dict[str, Callable[[Row, str], str]] = {
+    "alpaca_eval": lambda row, right: f"{right} x  x " * 20,
+    "gsm8k": _other_number,
+    "hendrycks_math": _other_number,
+    "humaneval": _other_result,
+    "livebench_coding": _other_result,
+    "livebench_instruction_following": _other_words,
+    "livebench_typos": lambda row, right: row["turns"][0].partition("\n\n")[2],
+    "mbpp": _other_result,
+    "prompt_bench_cola": _other_label,
+    "prompt_bench_sst2": _other_label,
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,33 +108,54 @@ def test_training_and_test_items_share_no_part(
     assert {side(part) for part in trained} == {"train"}
 
 
-def test_disjoint_by_another_count(gold: dict[str, list[Example]], seen: dict[str, list[Example]]) -> None:
-    """The same without trusting `parts`: numbers, content words and pairs of code lines read from the texts."""
-
-    def numbers(example: Example) -> frozenset[tuple[str, ...]]:
-        return frozenset({tuple(sorted(re.findall(r"\d+", str(example.row["question"]))))})
-
-    def nouns(example: Example) -> frozenset[str]:
-        return frozenset(re.findall(r"\w+", str(example.row["instruction"]))) & frozenset(instructions.NOUNS)
-
-    def steps(example: Example) -> frozenset[tuple[str, str]]:
-        words = re.sub(r"\d", "k", example.text).split(", then ")
-        return frozenset(pairwise(words))
-
-    counts: dict[str, Callable[[Example], frozenset[object]]] = {
-        "gsm8k": numbers,
-        "alpaca_eval": nouns,
-        "humaneval": steps,
-    }
-    for name, parts in counts.items():
-        tested = {part for example in gold[name] for part in parts(example)}
-        trained = {part for example in seen[name] for part in parts(example)}
-        assert tested, name
-        assert trained, name
-        assert not tested & trained, name
+def _numbers(row: Row) -> set[object]:
+    return {tuple(sorted(re.findall(r"\d+", row["question"])))}
 
 
-@pytest.mark.parametrize("draw", [exact_answers.draw, functions.draw, instructions.draw, word_problems.draw])
+def _nouns(row: Row) -> set[object]:
+    """Return the content words of a row's texts, without the s of a plural."""
+    text = " ".join(str(row.get(key, "")) for key in ("instruction", "turns", "ground_truth", "sentence"))
+    words = re.findall(r"[a-z]+", text)
+    return ({*words} | {word.removesuffix("s") for word in words}) & {*instructions.NOUNS}
+
+
+def _sentiments(row: Row) -> set[object]:
+    return {*row["sentence"].split()} & {*sentences.PRAISE, *sentences.BLAME}
+
+
+def _steps(row: Row) -> set[object]:
+    """Return the pairs of operations that a row's text asks for one after the other."""
+    text = row.get("prompt") or row.get("text") or "".join(row.get("turns", []))
+    found = re.search(r'"""(.*)\."""|a function to (.*)\.$|Task: (?:Read [^.]*\. )?(.*?)\.( Print|\n)', text)
+    assert found, text
+    wording = next(group for group in found.groups() if group)
+    return {*pairwise(re.sub(r"\d", "k", wording).lower().split(", then "))}
+
+
+_KINDS: tuple[tuple[Callable[[Row], set[object]], tuple[str, ...]], ...] = (
+    (_numbers, ("gsm8k",)),
+    (_nouns, ("alpaca_eval", "livebench_instruction_following", "livebench_typos", "prompt_bench_cola")),
+    (_sentiments, ("prompt_bench_sst2",)),
+    (_steps, ("humaneval", "livebench_coding", "mbpp")),
+)
+
+
+@pytest.mark.parametrize(("parts", "names"), _KINDS)
+def test_disjoint_by_another_count(
+    parts: Callable[[Row], set[object]],
+    names: tuple[str, ...],
+    gold: dict[str, list[Example]],
+    seen: dict[str, list[Example]],
+) -> None:
+    """The same without trusting `parts`, read from the texts, and across the benchmarks of one kind."""
+    tested = [parts(example.row) for name in names for example in gold[name]]
+    trained = [parts(example.row) for name in names for example in seen[name]]
+    assert all(tested)
+    assert all(trained)
+    assert not set().union(*tested) & set().union(*trained)
+
+
+@pytest.mark.parametrize("draw", BENCHMARKS.values())
 def test_examples_depend_on_the_seed_alone(draw: Draw) -> None:
     once = examples(draw, "x", "train", 30, 5)
     assert once == examples(draw, "x", "train", 30, 5)
@@ -145,6 +197,27 @@ def test_adapters_are_fit_to_ship(name: str) -> None:
         assert not re.search(rb"/(work|home|root|tmp|usr)/", path.read_bytes()[:100_000]), path.name
 
 
+def test_the_masked_model_is_fit_to_ship_and_proposes_words_of_like_use() -> None:
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    assert sum(path.stat().st_size for path in masked_lm.FOLDER.iterdir()) <= 2_000_000
+    tokenizer = AutoTokenizer.from_pretrained(masked_lm.FOLDER)
+    model = AutoModelForMaskedLM.from_pretrained(masked_lm.FOLDER, dtype=torch.float32).eval()
+    words = masked_lm.vocabulary(masked_lm.corpus())
+    assert tokenizer.convert_ids_to_tokens(list(range(model.config.vocab_size))) == words
+    for name, hidden, like in (
+        ("prompt_bench_sst2", "determine", "decide"),
+        ("prompt_bench_cola", "examine", "check"),
+    ):
+        prompt = load_benchmark(name).prompt(Problem("0", {"sentence": "{content}", "label": 1}))
+        assert tokenizer.unk_token_id not in tokenizer(prompt).input_ids
+        assert hidden in prompt
+        found = tokenizer(prompt.replace(hidden, tokenizer.mask_token), return_tensors="pt")
+        with torch.no_grad():
+            logits = model(**found).logits[0, found.input_ids[0].tolist().index(tokenizer.mask_token_id)]
+        assert {hidden, like} <= {*tokenizer.convert_ids_to_tokens(logits.topk(8).indices.tolist())}
+
+
 class _Tiny(torch.nn.Module):
     """A two-layer Llama under the interface of a peft model."""
 
@@ -165,24 +238,48 @@ class _Tiny(torch.nn.Module):
         return self.causal
 
 
-def test_packed_loss_is_that_of_separate_rows() -> None:
-    model = _Tiny()
-    samples = [
-        Sample((5, 6, 7, 8, 20, 21, 2), 5),
-        Sample((5, 6, 7, 8, 30, 31, 32, 33, 34, 2), 7),
-        Sample((5, 6, 7, 9, 40, 2), 4),
-    ]
-    batch = pack(samples)
-    assert batch.ids.numel() == 3 + sum(len(sample.ids) - 3 for sample in samples)
-    total, count = 0.0, 0
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+_SAMPLES = (
+    Sample((5, 6, 7, 8, 20, 21, 2), 5),
+    Sample((5, 6, 7, 8, 30, 31, 32, 33, 34, 2), 7),
+    Sample((5, 6, 7, 9, 40, 2), 4),
+)
+
+
+def _separate(model: _Tiny, samples: Sequence[Sample]) -> torch.Tensor:
+    """Return the mean loss of all target tokens, each sample in a row of its own."""
+    losses = []
+    with torch.autocast("cpu", dtype=torch.bfloat16):
         for sample in samples:
             logits = model.causal(torch.tensor([sample.ids])).logits[0, sample.start - 1 : -1].float()
             wanted = torch.tensor(sample.ids[sample.start :])
-            total += torch.nn.functional.cross_entropy(logits, wanted, reduction="sum").item()
-            count += len(wanted)
-        packed = loss_of(model, batch).item()
-    assert packed == pytest.approx(total / count, rel=2e-3)
+            losses.append(torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
+    return torch.cat(losses).mean()
+
+
+def test_packed_loss_is_that_of_separate_rows() -> None:
+    model = _Tiny()
+    batch = pack(_SAMPLES)
+    assert batch.ids.numel() == 3 + sum(len(sample.ids) - 3 for sample in _SAMPLES)
+    with torch.no_grad():
+        assert loss_of(model, batch).item() == pytest.approx(_separate(model, _SAMPLES).item(), rel=2e-3)
+
+
+def test_a_step_over_several_templates_is_that_of_separate_rows() -> None:
+    """Templates are packed apart; the loss and its gradient are those of all target tokens together."""
+    model = _Tiny()
+    others = (Sample((60, 61, 62, 63, 64, 65, 66, 70, 71, 2), 7), Sample((60, 61, 62, 63, 64, 65, 67, 72, 2), 7))
+    samples = (_SAMPLES[1], others[0], others[1])
+    assert [len(group) for group in groups_of(samples)] == [1, 2]
+    loss, computed = backward(model, samples)
+    assert computed == 10 + 6 + 4 + 3
+    packed = [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
+    model.zero_grad()
+    separate = _separate(model, samples)
+    torch.autograd.backward(separate)
+    assert loss == pytest.approx(separate.item(), rel=2e-3)
+    rows = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    for one, two in zip(packed, rows, strict=True):
+        assert (one - two).norm() <= 0.03 * two.norm() + 1e-6
 
 
 @pytest.mark.long
@@ -193,7 +290,7 @@ def test_training_is_seeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     from m3_exp.lab import train
 
-    monkeypatch.setitem(train.EXPERTS, "code", dataclasses.replace(EXPERTS["code"], steps=3))
+    monkeypatch.setitem(train.EXPERTS, "code", dataclasses.replace(EXPERTS["code"], mix={"humaneval": 24, "mbpp": 12}))
     for folder in ("a", "b"):
         train.train("code", tmp_path / folder)
     one, two = (tmp_path / folder / "adapter_model.safetensors" for folder in ("a", "b"))

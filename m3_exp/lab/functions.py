@@ -1,4 +1,4 @@
-"""Small Python functions in HumanEval's schema: two or three operations on a list, a text or a number in a row.
+"""Small Python functions, two or three operations on a list, a text or a number in a row, in HumanEval's schema.
 
 The parts of an example are its neighbouring operations, in order: training has seen "sort, then take the first three"
 or "square, then sum", a test item asks for pairs that no training function holds. The operations themselves are known
@@ -15,7 +15,6 @@ from m3_exp.lab.split import Example, Side, side
 
 _NAMES = ("solve", "compute", "convert", "process", "transform", "evaluate")
 _WORDS = ("red", "Blue", "green", "sky", "Tree", "house", "river", "Stone", "eel", "apple", "Moon", "ox", "idea", "cat")
-_CASES = 6
 _SHORT_SHARE = 0.35  # functions of two operations; the others have three
 
 
@@ -97,27 +96,73 @@ _OPERATIONS = (
 )
 
 
+@dataclass(frozen=True)
+class Function:
+    """One drawn function: what it takes and gives (a variable's name each), how it is told, its code and its cases.
+
+    `steps` are the statements before the last value, `result` the expression of that value, `cases` inputs and results.
+    """
+
+    takes: str
+    gives: str
+    wording: str
+    steps: tuple[str, ...]
+    result: str
+    cases: tuple[tuple[Any, Any], ...]
+    parts: tuple[str, ...]
+    name: str
+
+    def body(self, indent: str) -> str:
+        return "".join(f"{indent}{line}\n" for line in [*self.steps, f"return {self.result}"])
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many cases a function gets, and how long their inputs are: numbers of a list, words of a text."""
+
+    cases: int = 6
+    numbers: tuple[int, int] = (6, 9)
+    words: tuple[int, int] = (4, 6)
+
+
 def draw(rng: random.Random, wanted: Side) -> Example | None:
+    """Draw one function in HumanEval's schema, or None where no operation of the right side goes on."""
+    found = draw_function(rng, wanted, Sizes())
+    if found is None:
+        return None
+    head = f"def {found.name}({found.takes}):\n"
+    prompt = f'{head}    """{sentence(found.wording)}"""\n'
+    checks = "".join(f"    assert candidate({given!r}) == {result!r}\n" for given, result in found.cases)
+    test = f"def check(candidate):\n{checks}"
+    body = found.body("    ")
+    row = {"prompt": prompt, "entry_point": found.name, "canonical_solution": body, "test": test}
+    return Example(row, "\n" + head + found.body("\t").rstrip("\n"), found.parts, found.wording)
+
+
+def draw_function(rng: random.Random, wanted: Side, sizes: Sizes, short_share: float = _SHORT_SHARE) -> Function | None:
     """Draw one function, or None where no operation of the right side goes on or a step does nothing."""
-    chain = _chain(rng, 2 if rng.random() < _SHORT_SHARE else 3, wanted)
+    chain = _chain(rng, 2 if rng.random() < short_share else 3, wanted)
     if chain is None:
         return None
-    parts = tuple(_part(a, b) for a, b in pairwise(chain))
     k = str(rng.randint(2, 5))
     codes = [step.code.replace("{k}", k) for step in chain]
-    cases = _cases(rng, chain, codes)
+    cases = _cases(rng, chain, codes, sizes)
     if cases is None:
         return None
-    name = rng.choice(_NAMES)
-    wording = ", then ".join(step.wording.replace("{k}", k) for step in chain)
-    head = f"def {name}({chain[0].takes}):\n"
-    prompt = f'{head}    """{wording[0].upper()}{wording[1:]}."""\n'
-    lines = [f"{step.gives} = {code}" for step, code in zip(chain[:-1], codes[:-1], strict=True)]
-    body = "".join(f"    {line}\n" for line in [*lines, f"return {codes[-1]}"])
-    checks = "".join(f"    assert candidate({given!r}) == {result!r}\n" for given, result in cases)
-    test = f"def check(candidate):\n{checks}"
-    row = {"prompt": prompt, "entry_point": name, "canonical_solution": body, "test": test}
-    return Example(row, "\n" + (head + body).replace("    ", "\t").rstrip("\n"), parts, wording)
+    return Function(
+        takes=chain[0].takes,
+        gives=chain[-1].gives,
+        wording=", then ".join(step.wording.replace("{k}", k) for step in chain),
+        steps=tuple(f"{step.gives} = {code}" for step, code in zip(chain[:-1], codes[:-1], strict=True)),
+        result=codes[-1],
+        cases=cases,
+        parts=tuple(_part(a, b) for a, b in pairwise(chain)),
+        name=rng.choice(_NAMES),
+    )
+
+
+def sentence(wording: str) -> str:
+    return f"{wording[0].upper()}{wording[1:]}."
 
 
 def _chain(rng: random.Random, length: int, wanted: Side) -> list[Operation] | None:
@@ -137,9 +182,11 @@ def _part(first: Operation, second: Operation) -> str:
     return f"operations {first.wording} > {second.wording}"
 
 
-def _cases(rng: random.Random, chain: Sequence[Operation], codes: Sequence[str]) -> list[tuple[Any, Any]] | None:
+def _cases(
+    rng: random.Random, chain: Sequence[Operation], codes: Sequence[str], sizes: Sizes
+) -> tuple[tuple[Any, Any], ...] | None:
     """Return inputs and results, or None where the function fails, hardly varies, or a step never matters."""
-    inputs = [_input(rng, chain[0].takes) for _ in range(_CASES)]
+    inputs = [_input(rng, chain[0].takes, sizes) for _ in range(sizes.cases)]
     traces = [_trace(chain, codes, given) for given in inputs]
     if any(trace is None for trace in traces):
         return None
@@ -148,7 +195,7 @@ def _cases(rng: random.Random, chain: Sequence[Operation], codes: Sequence[str])
     echo = all(trace[0] == trace[-1] for trace in full)
     if idle or echo or len({repr(trace[-1]) for trace in full}) < 3 or any(len(repr(trace[-1])) > 80 for trace in full):
         return None
-    return [(trace[0], trace[-1]) for trace in full]
+    return tuple((trace[0], trace[-1]) for trace in full)
 
 
 def _trace(chain: Sequence[Operation], codes: Sequence[str], given: Any) -> list[Any] | None:
@@ -162,8 +209,8 @@ def _trace(chain: Sequence[Operation], codes: Sequence[str], given: Any) -> list
     return values
 
 
-def _input(rng: random.Random, kind: str) -> Any:
-    words = rng.sample(_WORDS, rng.randint(4, 6))
+def _input(rng: random.Random, kind: str, sizes: Sizes) -> Any:
+    words = rng.sample(_WORDS, rng.randint(*sizes.words))
     if kind == "xs":
-        return [rng.randint(-9, 20) for _ in range(rng.randint(6, 9))]
+        return [rng.randint(-9, 20) for _ in range(rng.randint(*sizes.numbers))]
     return words if kind == "ws" else " ".join(words)

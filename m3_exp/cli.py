@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 some cells failed (they are named); 2 the request is wrong
 import argparse
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from m3_exp.types import Json, M3Error, identity
 
 if TYPE_CHECKING:
     from m3_exp.config import Request
+    from m3_exp.reporting.tables import Table
     from m3_exp.store import Store
     from m3_exp.types import Plan
 
@@ -31,6 +33,7 @@ commands
   table    a table from the store                m3 table table1 --format csv         m3 table --list
   response what every alpha would score          m3 response pair=lm_math method=average
   figure   a figure from the store               m3 figure figure1a --out FILE.pdf    m3 figure --list
+  report   one HTML page, down to single answers m3 report sweeps=table1 --out DIR
   wandb    record in W&B, compare alphas there   m3 wandb sync sweeps=table1         m3 wandb workspace sweeps=table1
   status   what is done, running, failed, left   m3 status sweeps=table1
   doctor   is this machine fit, what is missing  m3 doctor
@@ -311,19 +314,13 @@ def table(args: Sequence[str]) -> int:
 
 
 def _table_text(request: "Request", plan: "Plan", store: "Store", form: str, *, draw: int | None, every: bool) -> str:
-    from m3_exp import config
     from m3_exp.cells import found
-    from m3_exp.reporting import adversarial, frame, published, tables
+    from m3_exp.reporting import frame, tables
 
     tidy = frame.tidy(found(plan, store))
     if draw is not None:
         tidy = tidy[tidy["draw"].isna() | (tidy["draw"] == draw)]
-    folder = config.ROOT / "results" / "published" if all(c.published for c in request.configs) else None
-    if request.sweep_table in published.ATTACKS:
-        built = adversarial.build(str(request.sweep_table), tidy, folder)
-    else:
-        numbers = None if folder is None else tables.read_published(folder / "table1.csv")
-        built = tables.build(request.sweep or "run", tidy, every=every, published=numbers)
+    built = _built_table(request, tidy, every=every)
     if form == "json":
         return json.dumps({"rows": built.records, "footer": built.footer}) + "\n"
     return tables.FORMATS[form](built)
@@ -428,6 +425,58 @@ def _show_study(found: Any, as_json: bool) -> None:
     print(*advice.words(found), sep="\n")
 
 
+def report(args: Sequence[str]) -> int:
+    parser = _parser("report", "Write one self-contained HTML page: tables, curves, every cell down to single answers.")
+    parser.add_argument("--out", type=Path, default=Path("report"), help="its directory")
+    options = parser.parse_intermixed_args(args)
+    named = next((text.split("=", 1)[1] for text in options.overrides if text.startswith("sweeps=")), None)
+    sweeps = named.split(",") if named else [] if options.overrides else ["table1", "lambda_response"]
+    others = [text for text in options.overrides if not text.startswith("sweeps=")]
+    if sweeps:
+        options.overrides = [f"sweeps={sweeps[0]}", *others]
+    if _show_config(options):
+        return 0
+    requests = []
+    for sweep in sweeps or [None]:
+        options.overrides = [*([f"sweeps={sweep}"] if sweep else []), *others]
+        requests.append(_request(options))
+    path = options.out / "index.html"
+    flags = [*(["-m"] if options.multirun else []), *(f"--config-dir={folder}" for folder in options.config_dir)]
+    run_lines = [shlex.join(["m3", "run", *flags, *([f"sweeps={s}"] if s else []), *others]) for s in sweeps or [None]]
+    again = shlex.join(["m3", "report", *flags, *([f"sweeps={','.join(sweeps)}"] if sweeps else []), *others])
+    _write_page(requests, path, " && ".join(run_lines), f"{again} --out {shlex.quote(str(options.out))}")
+    print(json.dumps({"path": str(path), "bytes": path.stat().st_size}) if options.json else path)
+    return 0
+
+
+def _write_page(requests: Sequence["Request"], path: Path, command: str, rebuild: str) -> None:
+    from m3_exp import plan as planning
+    from m3_exp import report as collecting
+    from m3_exp.cells import found
+    from m3_exp.reporting import frame, page
+    from m3_exp.store import Store, write_atomic
+
+    store = Store(requests[0].store)
+    tables = [_built_table(r, frame.tidy(found(planning.build(r.configs), store)), every=False) for r in requests]
+    configs = [config for request in requests for config in request.configs]
+    plan = planning.build(configs)
+    title = " and ".join(request.sweep or "run" for request in requests) + f", {configs[0].family}"
+    looked = found(plan, store)
+    data = collecting.collect(plan, looked, store, configs, tables, title=title, command=command, rebuild=rebuild)
+    write_atomic(path, page.build(data).encode())
+
+
+def _built_table(request: "Request", tidy: Any, *, every: bool) -> "Table":
+    from m3_exp import config
+    from m3_exp.reporting import adversarial, published, tables
+
+    folder = config.ROOT / "results" / "published" if all(c.published for c in request.configs) else None
+    if request.sweep_table in published.ATTACKS:
+        return adversarial.build(str(request.sweep_table), tidy, folder)
+    numbers = None if folder is None else tables.read_published(folder / "table1.csv")
+    return tables.build(request.sweep or "run", tidy, every=every, published=numbers)
+
+
 def status(args: Sequence[str]) -> int:
     parser = _parser("status", "Show what of a plan is done, failed and left.")
     options = parser.parse_intermixed_args(args)
@@ -483,6 +532,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "table": table,
     "response": response,
     "figure": figure,
+    "report": report,
     "status": status,
     "doctor": doctor,
     "wandb": wandb,

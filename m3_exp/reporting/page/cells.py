@@ -1,0 +1,214 @@
+"""Cells for the page: the list of all of them, and each one packed for its own page, down to single items.
+
+A page has a limit: where texts (prompts, answers) would pass it, those of the largest cells are left out, their scores
+stay, and the cell's page and the overview say so.
+"""
+
+import json
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any
+
+from m3_exp.plan import spelled
+from m3_exp.reporting import palette
+from m3_exp.reporting.page.data import CellData, Item
+from m3_exp.reporting.page.pack import element, pack
+from m3_exp.reporting.page.tables import escape
+from m3_exp.types import Json, plain
+
+DROPPED = "Prompts and answers are left out here to keep this page small; the store has them, and all scores are below."
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What goes into the page, and which cells lost their texts on the way."""
+
+    elements: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+def pack_cells(cells: Sequence[CellData], budget: int) -> Packed:
+    """Pack every cell; while the whole is larger than `budget` characters, drop the texts of the largest."""
+    numbers = _numbers(cells)
+    held = {data.key: data for data in cells}
+    packed = {key: pack(_packed(data, numbers)) for key, data in held.items()}
+    prompts = _prompts(cells, numbers)
+    for key in sorted(held, key=lambda k: (-len(packed[k]), k)):
+        if sum(map(len, _elements(packed, prompts))) <= budget:
+            break
+        if held[key].items:
+            held[key] = _without_texts(held[key])
+            packed[key] = pack(_packed(held[key], numbers))
+            prompts |= _prompts([c for c in held.values() if _benchmark(c) == _benchmark(held[key])], numbers)
+    return Packed(_elements(packed, prompts), tuple(key for key, data in held.items() if DROPPED in data.note))
+
+
+def _elements(packed: Mapping[str, str], prompts: Mapping[str, str]) -> tuple[str, ...]:
+    held = [element(f"cell-{key}", text) for key, text in packed.items()]
+    return (*held, *(element(f"prompts-{name}", text) for name, text in prompts.items()))
+
+
+def _benchmark(data: CellData) -> str:
+    return data.cell.evaluator.name
+
+
+def _without_texts(data: CellData) -> CellData:
+    items = tuple(replace(item, prompt=None, answer=None) for item in data.items)
+    return replace(data, items=items, note=" ".join(filter(None, [data.note, DROPPED])))
+
+
+def _numbers(cells: Sequence[CellData]) -> dict[str, dict[str, int]]:
+    """Number each benchmark's different prompts, in the order of the items: most are the same in all cells."""
+    found: dict[str, dict[str, int]] = {}
+    for data in cells:
+        numbers = found.setdefault(_benchmark(data), {})
+        for item in data.items:
+            if item.prompt is not None:
+                numbers.setdefault(item.prompt, len(numbers))
+    return found
+
+
+def _prompts(cells: Sequence[CellData], numbers: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
+    """Pack the prompts that some cells asked, by their numbers; one pack a benchmark."""
+    asked: dict[str, dict[int, str]] = {}
+    for data in cells:
+        own = asked.setdefault(_benchmark(data), {})
+        own.update({numbers[_benchmark(data)][i.prompt]: i.prompt for i in data.items if i.prompt is not None})
+    return {name: pack(dict(sorted(own.items()))) for name, own in asked.items()}
+
+
+def _packed(data: CellData, numbers: Mapping[str, Mapping[str, int]]) -> Json:
+    """Return what page.js shows of one cell. An item is a list: see `_item`."""
+    return {
+        "benchmark": _benchmark(data),
+        "title": f"{palette.name(_benchmark(data), 40)}: {title(data)}",
+        "score": _score(data), "state": data.state, "failure": data.failure, "retry": data.retry, "merge": data.merge,
+        "note": data.note, "facts": facts(data),
+        "items": [_item(item, numbers[_benchmark(data)]) for item in data.items],
+    }  # fmt: skip
+
+
+def _item(item: Item, numbers: Mapping[str, int]) -> list[Any]:
+    """Return id, sample, value, extracted, reason, finish, tokens, notes, answer, the prompt's number."""
+    number = None if item.prompt is None else numbers[item.prompt]
+    return [item.id, item.sample, item.value, item.extracted, item.reason, item.finish, item.n_tokens,
+            plain(item.notes), item.answer, number]  # fmt: skip
+
+
+def title(data: CellData) -> str:
+    """Return what a cell is called: its first label, as the plan spells it."""
+    return spelled(data.cell.labels[0])
+
+
+def _score(data: CellData) -> str:
+    if data.record is None:
+        return ""
+    result = data.record["result"]
+    if result["score"] is None:
+        return f"nothing is scored: {result['n_unscored']} of {result['n']} items are unscored"
+    unscored = f", {result['n_unscored']} unscored" if result["n_unscored"] else ""
+    interval = "" if result["low"] is None else f" [{result['low']:.1f}, {result['high']:.1f}]"
+    return f"{result['score']:.1f} %{interval}, {result['metric']}, {result['n']} items{unscored}"
+
+
+def facts(data: CellData) -> list[list[str]]:
+    """Return a cell's provenance, name and value: models, evaluator and settings, engine, digests, what it found."""
+    cell, record = data.cell, data.record
+    found = [["stands for", "; ".join(spelled(label) for label in cell.labels)]] if len(cell.labels) > 1 else []
+    found += [["experts", "; ".join(map(str, cell.recipe.experts))], ["base", str(cell.recipe.base)]]
+    found += [["mixing weights", _weights(data)], ["dtype", cell.recipe.dtype], ["tokenizer", str(cell.tokenizer)]]
+    if cell.recipe.sparsify is not None:
+        found += [["DARE", f"drop rate {cell.recipe.sparsify.drop_rate:g}, mask seed {cell.recipe.sparsify.seed}"]]
+    settings = {**cell.evaluator.settings, **({} if cell.limit is None else {"limit": cell.limit})}
+    version = "" if record is None else f" version {record['evaluator']['version']}"
+    found += [["evaluator", f"{cell.evaluator.target}{version}, items {cell.evaluator.items}"]]
+    found += [["settings", spell(settings)]] if settings else []
+    return found + ([] if record is None else _recorded(record))
+
+
+def _weights(data: CellData) -> str:
+    weights = data.cell.recipe.weights
+    return "the method's own" if weights is None else ", ".join(f"{weight:.6g}" for weight in weights)
+
+
+def _recorded(record: Json) -> list[list[str]]:
+    runs = len(record["runs"])
+    resumed = f"{runs} runs wrote answers: it was resumed" if runs > 1 else ""
+    found = [
+        ["engine", engine(record)],
+        ["sampling", spell(record["sampling"])],
+        ["weights digest", str(record["weights"])],
+        ["recipe key", str(record["recipe_key"])],
+        ["items digest", str(record["items_digest"])],
+        ["resumed", resumed],
+        *[[key.replace("_", " "), spell(value)] for key, value in record["result"].get("details", {}).items()],
+    ]
+    return [pair for pair in found if pair[1]]
+
+
+def engine(record: Json) -> str:
+    """Return the fingerprint of the engine that answered: its name, version and dtype, then whatever else it has."""
+    first = ("engine", "version", "dtype")
+    others = [f"{key} {value}" for key, value in sorted(record["engine"].items()) if key not in first]
+    return " ".join([*(str(record["engine"][key]) for key in first), *others])
+
+
+def spell(value: Any) -> str:
+    """Write a JSON value on one line, mappings as `key=value`."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={spell(inner)}" for key, inner in value.items())
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False)
+
+
+# --------------------------------------------------------------------------------------------------------- the list
+
+_HEADER = ("benchmark", "models", "method", "M3", "α", "λ", "DARE", "score", "95 % interval", "items", "unscored",
+           "state", "weights")  # fmt: skip
+_NUMBERS = frozenset({"α", "λ", "score", "95 % interval", "items", "unscored"})
+
+
+def listing(cells: Sequence[CellData], dropped: Set[str]) -> str:
+    """Return the table of all cells, each with a link to its page; `dropped` are the keys of those without texts."""
+    head = "".join(
+        f'<th scope="col"{_align(name)} aria-sort="none"><button type="button">{name}</button></th>' for name in _HEADER
+    )
+    rows = "\n".join(_listed(data, data.key in dropped) for data in cells)
+    return (
+        '<div class="scroll" role="region" tabindex="0" aria-label="all cells, table">'
+        f'<table class="sortable" id="cell-list"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _align(name: str) -> str:
+    return ' class="num"' if name in _NUMBERS else ""
+
+
+def _listed(data: CellData, dropped: bool) -> str:
+    label = data.cell.labels[0]
+    params = ", ".join(f"{key} {value:g}" for key, value in sorted(label.params.items()))
+    ratio = {"plain": "no", "mixup": "yes"}.get(label.ratio, label.ratio)
+    names = [palette.name(label.pair), palette.name(label.method) + (f" ({params})" if params else ""),
+             "" if label.method == "single" else ratio, _number(label.alpha), _number(label.lam),
+             "yes" if label.sparsify == "dare" else ""]  # fmt: skip
+    values = [*names, *_figures(data), data.state + (" (no texts)" if dropped else "")]
+    values += ["" if data.record is None else str(data.record["weights"])[:12]]
+    first = f'<th scope="row"><a href="#cell/{data.key}">{escape(palette.name(_benchmark(data), 40))}</a></th>'
+    shown = "".join(f"<td{_align(name)}>{escape(value)}</td>" for name, value in zip(_HEADER[1:], values, strict=True))
+    words = " ".join([_benchmark(data), *map(spelled, data.cell.labels)])
+    return f'<tr data-words="{escape(words)}">{first}{shown}</tr>'
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _figures(data: CellData) -> list[str]:
+    """Return score, interval, items and unscored as texts; empty where there is no result."""
+    result = {} if data.record is None else data.record["result"]
+    score, low, high = (result.get(key) for key in ("score", "low", "high"))
+    interval = "" if low is None or high is None else f"{low:.1f} to {high:.1f}"
+    counts = [str(result[key]) if key in result else "" for key in ("n", "n_unscored")]
+    return ["" if score is None else f"{score:.1f}", interval, *counts]

@@ -1,0 +1,76 @@
+"""What a report page is made of: plain values, so that it can be built from a store or by hand."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from m3_exp.reporting.advice import Study
+from m3_exp.reporting.tables import Table
+from m3_exp.types import Cell, Json, identity
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of a cell, one sample: what was asked, what the model wrote, and the verdict on it.
+
+    `prompt` and `answer` are None where the store does not have them any more; `value` is None for unscored.
+    """
+
+    id: str
+    prompt: str | None
+    answer: str | None
+    value: float | None
+    sample: int = 0
+    extracted: str | None = None
+    reason: str | None = None
+    finish: str = ""
+    n_tokens: int = 0
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CellData:
+    """A planned cell, its stored result (None: missing), why it failed, and its items one by one.
+
+    `merge` rebuilds its weights, `retry` runs it again; `note` says why texts are missing, if they are.
+    """
+
+    cell: Cell
+    record: Json | None
+    failure: str | None
+    merge: str
+    retry: str
+    items: tuple[Item, ...] = ()
+    note: str = ""
+
+    @cached_property
+    def key(self) -> str:
+        """Its address in the page, `#cell/KEY`: the same in every report of the same cell."""
+        return identity([self.cell.recipe, self.cell.evaluator, self.cell.tokenizer, self.cell.limit])[:12]
+
+    @property
+    def state(self) -> str:
+        """`done`, `incomplete` (items unscored), `failed`, or `left`."""
+        if self.record is not None:
+            return "incomplete" if self.record["result"]["n_unscored"] else "done"
+        return "failed" if self.failure else "left"
+
+
+@dataclass(frozen=True)
+class PageData:
+    """One report. `command` runs what is shown, `rebuild` makes this page again, `made` is when it was made.
+
+    `models` names what was merged (`math` -> its source), `versions` what it was made with.
+    """
+
+    title: str
+    command: str
+    rebuild: str
+    made: str
+    tables: tuple[Table, ...]
+    studies: tuple[Study, ...]
+    cells: tuple[CellData, ...]
+    models: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from evaluators import alpaca_judges, alpaca_metrics
 from evaluators.alpaca_judges import Asking, JudgeModel, Pair, Verdict
 from m3_exp.scoring import rules
+from m3_exp.scoring.evaluator import digest_of
 from m3_exp.scoring.items import ItemSet, load, read_rows
 from m3_exp.scoring.summary import mean_result
 from m3_exp.types import Answer, Json, M3Error, Problem, Result, Sampling, Score
@@ -122,6 +123,10 @@ class AlpacaEval:
         if self.judge == "precomputed":
             annotation_rows(Path(self.annotations))  # a file that cannot be read is told before answers are made
         return problems
+
+    def pointed_to(self) -> Mapping[str, str]:
+        """Return the digest of published judgments. An address from the environment is no setting: it is recorded."""
+        return {"annotations": digest_of(self.annotations)} if self.judge == "precomputed" else {}
 
     def prompt(self, problem: Problem) -> str:
         instruction = str(problem.row["instruction"])

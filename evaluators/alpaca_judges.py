@@ -193,10 +193,12 @@ def _local(*, structured: bool) -> Mapping[str, Any]:
 
 def _check_address(address: str) -> None:
     parts = urlsplit(address)
-    if address and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username):
+    bare = not (parts.query or parts.fragment or "@" in parts.netloc)
+    if address and not (parts.scheme in ("http", "https") and parts.hostname and bare):
+        shown = parts._replace(netloc=parts.hostname or "", query="", fragment="").geturl()
         raise M3Error(
-            f"alpaca_eval: endpoint={parts._replace(netloc=parts.hostname or '', query='').geturl()} is not an address"
-            " such as http://127.0.0.1:8000/v1 (keys come from the environment, never from an address)"
+            f"alpaca_eval: endpoint={shown} is not an address such as http://127.0.0.1:8000/v1 (keys come from the"
+            " environment, never from an address)"
         )
 
 

@@ -8,10 +8,10 @@ from m3_exp.scoring import livebench
 from m3_exp.scoring.audit import extractors
 from m3_exp.scoring.livebench import TaskFile
 from m3_exp.scoring.livecodebench import questions
-from m3_exp.scoring.livecodebench.questions import NO_FENCE, Fences, Question, Runner
+from m3_exp.scoring.livecodebench.questions import NO_FENCE, Fences, Question, Runner, Unreadable
 from m3_exp.scoring.sandbox import levels
 from m3_exp.scoring.sandbox.judge import Limits, Task, Verdict, judge
-from m3_exp.types import Answer, Problem, Result, Sampling, Score
+from m3_exp.types import Answer, Json, Problem, Result, Sampling, Score
 
 FILES = (
     TaskFile(
@@ -88,7 +88,7 @@ class LiveBenchCoding:
         return livebench.turn(problem)
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        read = [questions.read(problem.row) for problem in problems]
+        read = [_read(problem) for problem in problems]
         tasks = [
             self._task(question, answer)
             for question, answer in zip(read, answers, strict=True)
@@ -96,9 +96,9 @@ class LiveBenchCoding:
         ]
         verdicts = iter(self._judge(tasks))
         return [
-            _left_out(problem, answer, question)
-            if isinstance(question, str)
-            else _score(problem, answer, next(verdicts))
+            _score(problem, answer, next(verdicts))
+            if isinstance(question, Question)
+            else _unjudged(problem, answer, question)
             for problem, answer, question in zip(problems, answers, read, strict=True)
         ]
 
@@ -116,7 +116,7 @@ class LiveBenchCoding:
         return verdicts
 
     def summarize(self, scores: Sequence[Score]) -> Result:
-        settings = {key: value for key, value in asdict(self).items() if key not in self.operational}
+        settings = {**asdict(self), "sandbox": levels(scores)}
         details = {
             "no_program": sum(score.extracted == NO_FENCE for score in scores),
             "missing_module": sum("ModuleNotFoundError" in str(score.reason) for score in scores),
@@ -126,14 +126,14 @@ class LiveBenchCoding:
 
     def gold(self, problem: Problem) -> str | None:
         """Return the item's own right answer, else a program that looks every output up."""
-        question, reference = questions.read(problem.row), problem.row.get("reference_answer")
-        if isinstance(question, str):
+        question, reference = _read(problem), problem.row.get("reference_answer")
+        if not isinstance(question, Question):
             return None
         return str(reference) if reference is not None else questions.gold(question)
 
     def wrong(self, problem: Problem) -> str | None:
-        question = questions.read(problem.row)
-        return None if isinstance(question, str) else questions.wrong(question)
+        question = _read(problem)
+        return questions.wrong(question) if isinstance(question, Question) else None
 
     def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
         ways = [(fences, runner) for fences in get_args(Fences) for runner in get_args(Runner)]
@@ -141,8 +141,19 @@ class LiveBenchCoding:
         return extractors(others, problems, answers)
 
 
-def _left_out(problem: Problem, answer: Answer, why: str) -> Score:
-    notes = {"task": livebench.task(problem), "left_out": why}
+def _read(problem: Problem) -> Question | str | Unreadable:
+    try:
+        return questions.read(problem.row)
+    except Unreadable as damaged:
+        return damaged
+
+
+def _unjudged(problem: Problem, answer: Answer, why: str | Unreadable) -> Score:
+    """Leave a question without tests out; one whose tests are damaged is unscored, and counts as missing."""
+    notes: Json = {"task": livebench.task(problem)}
+    if isinstance(why, Unreadable):
+        return Score(answer.id, None, answer.sample, reason=str(why), notes=notes)
+    notes["left_out"] = why
     return Score(answer.id, None, answer.sample, reason=f"left out: {why}", notes=notes)
 
 

@@ -95,7 +95,7 @@ class LiveBenchTypos:
         return [self._score(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
 
     def _score(self, problem: Problem, answer: Answer) -> Score:
-        gold, notes = problem.row.get("ground_truth"), {"task": livebench.task(problem)}
+        gold, notes = _gold(problem), {"task": livebench.task(problem)}
         if gold is None:
             notes["left_out"] = "no gold text"
             return Score(answer.id, None, answer.sample, reason="left out: its gold text is not known", notes=notes)
@@ -108,16 +108,22 @@ class LiveBenchTypos:
         return livebench.category_result(self.name, _METRIC, scores, asdict(self), {})
 
     def gold(self, problem: Problem) -> str | None:
-        gold = problem.row.get("ground_truth")
+        gold = _gold(problem)
         return None if gold is None else f"<solution>{gold}</solution>" if self.rule == "livebench" else str(gold)
 
     def wrong(self, problem: Problem) -> str | None:
         """Return the text with its errors."""
-        gold, text = problem.row.get("ground_truth"), livebench.turn(problem).partition("\n\n")[2]
+        gold, text = _gold(problem), livebench.turn(problem).partition("\n\n")[2]
         return None if gold is None or str(gold) in text else text
 
     def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
         return extractors({rule: replace(self, rule=rule) for rule in get_args(Rule)}, problems, answers)
+
+
+def _gold(problem: Problem) -> str | None:
+    """Return an item's gold text; a blank one is none, since every answer would contain it."""
+    gold = problem.row.get("ground_truth")
+    return str(gold) if gold is not None and str(gold).strip() else None
 
 
 def last_line(text: str) -> str:

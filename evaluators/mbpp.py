@@ -30,8 +30,18 @@ def _named(row: Row) -> Row:
 def _packed(row: Row) -> Row:
     """Keep the inputs as JSON text: some hold NaN, which has no canonical form. Where there are none, some have {}."""
     inputs = {name: row.get(name) or [] for name in ("base_input", "plus_input") if name in row}
+    for name, value in inputs.items():
+        if isinstance(value, str) and not _is_list(value):
+            raise M3Error(f"mbpp item {row.get('task_id')}: {name} is no list of inputs: {value[:40]!r}")
     texts = {name: json.dumps(value) for name, value in inputs.items() if isinstance(value, list)}
     return {**row, **texts, **({"atol": float(row["atol"])} if "atol" in row else {})}
+
+
+def _is_list(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), list)
+    except ValueError:
+        return False
 
 
 SETS: Mapping[str, ItemSet] = {
@@ -199,9 +209,16 @@ def _oracle() -> str:
     return Path(mbpp_plus.__file__).read_text(encoding="utf-8")
 
 
+def _number(problem: Problem) -> int:
+    digits = problem.id.rpartition("/")[2]
+    if not digits.isdecimal():
+        raise M3Error(f"mbpp: item {problem.id!r}: an item of MBPP+ is called Mbpp/NUMBER")
+    return int(digits)
+
+
 def _plus_task(problem: Problem, programs: tuple[Program, ...]) -> Task:
     row = problem.row
-    name, number = str(row["entry_point"]), int(problem.id.rpartition("/")[2])
+    name, number = str(row["entry_point"]), _number(problem)
     solution = str(row["canonical_solution"])
     prelude = f"{_oracle()}\n_m3_check, _m3_right = check, reference({solution!r}, {name!r}, TestsUnfit)\n"
     item = (number, name, row["atol"])

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from m3_exp.scoring.attacks import frozen, summary
+from m3_exp.scoring.attacks import frozen, masked, summary
 from m3_exp.scoring.attacks.attack import Attack
 from m3_exp.scoring.attacks.frozen import AttackedPrompt
 from m3_exp.scoring.attacks.search import carry_out
-from m3_exp.scoring.evaluator import Ask
+from m3_exp.scoring.evaluator import Ask, digest_of
 from m3_exp.scoring.items import ItemSet, load
 from m3_exp.scoring.text import MATH_STOPS, cut
 from m3_exp.types import Answer, Json, M3Error, Problem, Result, Sampling, Score, identity
@@ -83,6 +83,15 @@ class PromptBench:
     def sampling(self) -> Sampling:
         return Sampling(max_tokens=self.max_tokens, stops=() if self.chat_template else MATH_STOPS)
 
+    def pointed_to(self) -> Mapping[str, str]:
+        """Return the digest of the masked language model, where one is asked and lies in a folder."""
+        if self.attack != "bertattack" or self.masked_lm is None:
+            return {}
+        try:
+            return {"masked_lm": digest_of(str(masked.folder_of(self.masked_lm)))}
+        except M3Error:
+            return {"masked_lm": self.masked_lm}
+
     # --------------------------------------------------------------------------------------------------------- items
 
     def problems(self, items: str) -> list[Problem]:
@@ -101,6 +110,14 @@ class PromptBench:
 
     def _filled(self, instruction: str, problem: Problem) -> str:
         return instruction.replace(frozen.PLACE, str(problem.row["sentence"]))
+
+    def check_saved(self, problems: Sequence[Problem]) -> None:
+        """Refuse to score saved answers as attacked ones where the items carry no attacked prompt."""
+        if self.attack != "none" and not any("instruction" in problem.row for problem in problems):
+            raise M3Error(
+                f"{self.name}: attack={self.attack} needs the attacked items that the answers belong to: give"
+                " items=store/prepared/KEY.json, which the run named when it made them, or attack=none"
+            )
 
     def prepare(self, problems: Sequence[Problem], ask: Ask) -> Sequence[Problem]:
         """Attack the instruction; return the items to score, each without the attack and with each attacked prompt.

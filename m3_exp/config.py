@@ -235,6 +235,9 @@ def _compose(overrides: list[str], config_dirs: Sequence[Path]) -> DictConfig:
 
 
 def _resolved(cfg: DictConfig, config_dirs: Sequence[Path]) -> DictConfig:
+    if cfg.family["items"] == "lab" and cfg["items"] not in (None, "lab"):
+        OmegaConf.update(cfg, "family.max_tokens", {}, merge=False)  # the lab's short answers and its rule judge
+        OmegaConf.update(cfg, "family.judge", "chatgpt_fn", force_add=True)  # belong to the lab's items alone
     try:
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:

@@ -71,7 +71,7 @@ def _cell(cell: Cell, desk: Desk) -> Json:
         "evaluator": plain(cell.evaluator),
         "tokenizer": str(cell.tokenizer),
         "sampling": plain(evaluator.sampling),
-        "max_tokens": evaluator.sampling.max_tokens * evaluator.sampling.n,
+        "max_tokens": evaluator.sampling.max_tokens,
         "limit": cell.limit,
     }
     line |= _state(cell, desk)
@@ -96,8 +96,10 @@ def _state(cell: Cell, desk: Desk) -> Json:
     known = desk.store.get("merges", desk.recipe_key(cell))
     held = 0
     if known is not None:
-        held = len({(r["id"], r["sample"]) for r in desk.store.journal(desk.answers_key(known["digest"], task)).read()})
-    left = max(0, n - held)
+        wanted = {prompt.id for prompt in task.prompts}
+        records = desk.store.journal(desk.answers_key(known["digest"], task)).read()
+        held = len({(r["id"], r["sample"]) for r in records if r["id"] in wanted})
+    left = max(0, n * task.sampling.n - held)
     return {"n": n, "left": left, "state": "begun" if held else "to do", "reason": None}
 
 

@@ -11,6 +11,7 @@ import queue
 import secrets
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -153,7 +154,7 @@ class Run:
             try:
                 task = self.desk.task(cell)
                 found = self.desk.result(task)
-                if found is not None and found["result"]["n_unscored"] == 0:
+                if found is not None and found["result"]["n_unscored"] == 0 and _contained(found, task):
                     self.cached += 1
                     self._complete(task)
                     continue
@@ -244,6 +245,7 @@ class Run:
             self._trust(task)
             made = self._prepared(task, group, digest, journal, slot)
             answers, refused, runs = self._answers(made, group, digest, journal, slot)
+            answers = _complete_items(answers, made.sampling.n)
             scores, result = evaluate(task.evaluator, made.problems, answers)
         scores = [_with_reason(score, refused) for score in scores]
         record: Json = {
@@ -517,6 +519,18 @@ def visible_gpus() -> list[int]:
 def default_workers(settings: EngineSettings) -> int:
     """As many engines as the GPUs hold; one on a CPU."""
     return max(1, len(visible_gpus()) // settings.tensor_parallel_size)
+
+
+def _complete_items(answers: Sequence[Answer], samples: int) -> list[Answer]:
+    """Leave out items of which a sample is missing: they are unscored, not scored on fewer samples."""
+    counts = Counter(answer.id for answer in answers)
+    return [answer for answer in answers if counts[answer.id] == samples]
+
+
+def _contained(found: Json, task: Task) -> bool:
+    """Tell whether a result may stand: one of uncontained programs only where that is (still) allowed."""
+    weak = "weak" in str(found["result"].get("details", {}).get("sandbox"))
+    return not weak or bool(getattr(task.evaluator, "allow_weak", False))
 
 
 def _shapes(tasks: Sequence[Task]) -> Recipe:

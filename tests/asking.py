@@ -35,6 +35,9 @@ class Asking:
     def prompt(self, problem: Problem) -> str:
         return str(problem.row["text"])
 
+    def check_saved(self, problems: Sequence[Problem]) -> None:
+        """Any items will do."""
+
     def prepare(self, problems: Sequence[Problem], ask: Ask) -> Sequence[Problem]:
         texts = [self.prompt(problem) for problem in problems]
         for number in range(2):

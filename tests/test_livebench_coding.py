@@ -110,17 +110,20 @@ def test_a_pickle_of_anything_else_leaves_the_question_out(
 ) -> None:
     monkeypatch.setenv("BOMB", str(tmp_path / "went-off"))
     pickled = base64.b64encode(zlib.compress(pickle.dumps(make()))).decode()
-    assert "its tests cannot be read" in str(questions.read(question("q", pickled).row))
+    with pytest.raises(questions.Unreadable, match="its tests cannot be read"):
+        questions.read(question("q", pickled).row)
     assert not (tmp_path / "went-off").exists()
 
 
 @pytest.mark.parametrize("tests", ["[", "{}", "x", '[{"input": "1"}]', "[3]"])
 def test_tests_that_cannot_be_read_leave_the_question_out(tests: str) -> None:
-    assert "its tests cannot be read" in str(questions.read(question("q", tests).row))
+    with pytest.raises(questions.Unreadable, match="its tests cannot be read"):
+        questions.read(question("q", tests).row)
 
 
 def test_functional_tests_must_be_json() -> None:
-    assert "its tests cannot be read" in str(questions.read(question("q", packed([("x y", "1")]), "f").row))
+    with pytest.raises(questions.Unreadable, match="its tests cannot be read"):
+        questions.read(question("q", packed([("x y", "1")]), "f").row)
 
 
 @pytest.mark.parametrize("tests", [None, "", "[]"])
@@ -368,7 +371,7 @@ def test_the_result_is_the_mean_of_the_tasks_means() -> None:
     assert result.details["by_task"]["LCB_generation"] == {"score": pytest.approx(200 / 3), "n": 3}
     assert (result.details["no_program"], result.details["missing_module"]) == (1, 1)
     assert result.details["sandbox"] in ("bubblewrap", "landlock")
-    assert not {"sandbox", "allow_weak"} & result.settings.keys()
+    assert result.settings["sandbox"] == result.details["sandbox"]
 
 
 def test_the_prompt_is_the_question_and_there_are_no_stops() -> None:

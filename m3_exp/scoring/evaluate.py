@@ -5,12 +5,13 @@ import importlib
 import json
 import math
 import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from m3_exp.scoring.audit import UNKNOWN, counts
-from m3_exp.scoring.evaluator import Audited, Evaluator, Reads
+from m3_exp.scoring.evaluator import Audited, Evaluator, Prepares, Reads
 from m3_exp.store import dumps, write_atomic
 from m3_exp.types import Answer, EvaluatorSpec, Json, M3Error, Problem, Result, Score, plain
 
@@ -123,6 +124,8 @@ def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None, *, audi
         M3Error: the file, a line of it, an id or a setting is wrong, or the items are not to be had.
     """
     evaluator = load_evaluator(spec)
+    if out is not None and out.is_dir():
+        raise M3Error(f"--out {out} is a directory: give a file's name")
     answers = None if isinstance(evaluator, Reads) and path.is_file() else read_answers(path)
     problems = {problem.id: problem for problem in evaluator.problems(spec.items)}
     if answers is None:
@@ -134,6 +137,8 @@ def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None, *, audi
                 f"{path}:{number}: {answer.id!r} is not an item of {spec.name} with items={spec.items}"
                 f" ({len(problems)} items, such as {next(iter(problems))!r})"
             )
+    if isinstance(evaluator, Prepares):
+        evaluator.check_saved(list(problems.values()))
     present = [problems[key] for key in dict.fromkeys(answer.id for _, answer in answers)]
     given = [answer for _, answer in answers]
     scores, result = evaluate(evaluator, present, given)
@@ -144,7 +149,15 @@ def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None, *, audi
     summary = _summary(spec, result)
     if audit:
         summary["audit"] = _audit(evaluator, problems, given, ordered, result)
+    if result.n_unscored:
+        summary["reasons"] = _reasons(ordered)
     return summary, int(result.n_unscored > 0)
+
+
+def _reasons(scores: Sequence[Score]) -> dict[str, int]:
+    """Return the commonest reasons of unscored answers with their counts, at most three."""
+    lost = Counter(s.reason or "no reason given" for s in scores if s.value is None and "left_out" not in s.notes)
+    return dict(lost.most_common(3))
 
 
 def _audit(

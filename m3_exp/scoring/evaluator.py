@@ -4,6 +4,7 @@ The class is a frozen dataclass whose fields are its settings (they are checked 
 before anything is read, and belong to the identity of every score); its docstring is the benchmark's card.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -47,6 +48,10 @@ class Evaluator(Protocol):
 @runtime_checkable
 class Prepares(Protocol):
     """A benchmark that needs the model to make its items."""
+
+    def check_saved(self, problems: Sequence[Problem]) -> None:
+        """Raise M3Error where saved answers are to be scored on items that still had to be prepared (`m3 score`)."""
+        ...
 
     def prepare(self, problems: Sequence[Problem], ask: Ask) -> Sequence[Problem]:
         """Return the items to be scored instead of `problems`; they are frozen and stored.
@@ -96,6 +101,31 @@ class Paid(Protocol):
     def cost(self, problems: Sequence[Problem]) -> Mapping[str, Any] | None:
         """Return what judging these items would take: calls, prompt_tokens, completion_tokens, dollars, basis."""
         ...
+
+
+@runtime_checkable
+class Pointing(Protocol):
+    """A benchmark with settings that point to things whose content decides a score: files, servers."""
+
+    def pointed_to(self) -> Mapping[str, str]:
+        """Return a digest or name of each such thing; never raises, since what is missing is told when it is used."""
+        ...
+
+
+def digest_of(path: str) -> str:
+    """Return the sha256 of a file, or of the names and contents of a folder's files; `missing` where there is none."""
+    place = Path(path).expanduser()
+    files = sorted(place.rglob("*")) if place.is_dir() else [place]
+    found = hashlib.sha256()
+    try:
+        for file in (file for file in files if not file.is_dir()):
+            found.update(f"{file.name} {file.stat().st_size}\n".encode())
+            with file.open("rb") as stream:
+                while part := stream.read(1 << 20):
+                    found.update(part)
+    except OSError:
+        return "missing"
+    return found.hexdigest() if files else "missing"
 
 
 def operational(evaluator: Evaluator) -> tuple[str, ...]:

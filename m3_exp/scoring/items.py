@@ -122,9 +122,12 @@ def read_rows(path: Path) -> list[Row]:
         M3Error: it is not readable as such; the line is named.
     """
     if path.suffix == ".parquet":
-        from pyarrow import parquet
+        from pyarrow import ArrowException, parquet
 
-        rows: list[Row] = parquet.read_table(path).to_pylist()
+        try:
+            rows: list[Row] = parquet.read_table(path).to_pylist()
+        except (ArrowException, OSError) as error:
+            raise M3Error(f"{path} cannot be read as parquet: {' '.join(str(error).split())[:200]}") from None
         return rows
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -139,7 +142,7 @@ def read_rows(path: Path) -> list[Row]:
 def _json_array(path: Path, text: str) -> list[Row]:
     try:
         rows = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise M3Error(f"{path} is not JSON: {error}; a .json file must hold one array of objects") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise M3Error(f"{path} must hold one JSON array of objects; a file of one object a line is called .jsonl")
@@ -149,7 +152,7 @@ def _json_array(path: Path, text: str) -> list[Row]:
 def _json_object(path: Path, number: int, line: str) -> Row:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
         raise M3Error(f"{path}:{number} is not a JSON object: correct that line")

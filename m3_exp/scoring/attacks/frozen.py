@@ -65,6 +65,12 @@ def stored(path: str, benchmark: str) -> list[Problem] | None:
         return None
     if held.get("benchmark") != benchmark:
         raise M3Error(f"{path} was made for {held.get('benchmark')}, not for {benchmark}: give its own")
+    for number, problem in enumerate(held["problems"]):
+        row = problem.get("row") if isinstance(problem, dict) else None
+        if not isinstance(row, dict) or not ({"sentence", "label"} <= row.keys()) or "id" not in problem:
+            raise M3Error(f"{path}, item {number} is no prepared item (id, row with sentence and label): copy it again")
+        if "instruction" in row and not ({"attack", "protocol", "seed", "facts"} <= row.keys()):
+            raise M3Error(f"{path}, item {number} does not say its attack, protocol, seed and facts: copy it again")
     return problems_of(held)
 
 

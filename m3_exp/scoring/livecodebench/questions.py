@@ -36,8 +36,16 @@ class Question:
     partial_solution: str
 
 
+class Unreadable(Exception):
+    """A question's tests are there and damaged: its answers are unscored, not left out."""
+
+
 def read(row: Mapping[str, Any]) -> Question | str:
-    """Return a question from its row, public tests first, or why nobody can judge answers to it."""
+    """Return a question from its row, public tests first, or why nobody can judge answers to it.
+
+    Raises:
+        Unreadable: it has tests, but they cannot be read.
+    """
     try:
         tests = [test for kind in ("public", "private") for test in _tests(row.get(f"{kind}_test_cases"))]
         metadata = row.get("original_json") or {}
@@ -46,7 +54,7 @@ def read(row: Mapping[str, Any]) -> Question | str:
             for given, right in tests:
                 grading.arguments(given), grading.wanted(right)
     except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
-        return f"its tests cannot be read ({error})"
+        raise Unreadable(f"its tests cannot be read ({error}): the item file is damaged") from None
     if not tests:
         return "no tests"
     return Question(tuple(tests), method, str(row.get("partial_solution") or ""))

@@ -1,0 +1,134 @@
+"""What a hostile reader found: each of these was wrong once."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from m3_exp import cli, config
+from m3_exp.cells import Desk
+from m3_exp.plan import build
+from m3_exp.run import _complete_items, _contained
+from m3_exp.scoring.evaluate import load_evaluator
+from m3_exp.store import Store
+from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem
+
+
+def keys(store: Path, *args: str) -> list[str]:
+    planned = build(config.request(["family=lab", "pair=base", *args]).configs)
+    desk = Desk(Store(store), planned.engine)
+    return [desk.cell_key(cell) for cell in planned.cells]
+
+
+def test_a_changed_file_of_judgments_is_another_cell(tmp_path: Path) -> None:
+    file = tmp_path / "annotations.json"
+    line = ["evaluator=[alpaca_eval]", "evaluator.alpaca_eval.judge=precomputed"]
+    line += [f"evaluator.alpaca_eval.annotations={file}"]
+    file.write_text("[]")
+    first = keys(tmp_path, *line)
+    assert keys(tmp_path, *line) == first
+    file.write_text("[ ]")
+    assert keys(tmp_path, *line) != first
+
+
+def test_a_changed_masked_model_is_another_cell(tmp_path: Path) -> None:
+    model = tmp_path / "bert"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"one")
+    (model / "config.json").write_text("{}")
+    line = ["evaluator=[prompt_bench_cola]", "evaluator.prompt_bench_cola.attack=bertattack"]
+    line += [f"evaluator.prompt_bench_cola.masked_lm={model}"]
+    first = keys(tmp_path, *line)
+    (model / "model.safetensors").write_bytes(b"two")
+    assert keys(tmp_path, *line) != first
+
+
+def test_attacked_answers_need_attacked_items(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(json.dumps({"id": "0", "text": "positive"}) + "\n")
+    assert cli.main(["score", "prompt_bench_sst2", str(answers), "items=lab", "attack=deepwordbug"]) == 2
+    assert "needs the attacked items" in capsys.readouterr().err
+
+
+def test_the_labs_short_answers_and_judge_belong_to_its_items() -> None:
+    official = config.request(["pair=base", "items=official"]).configs[0].evaluators
+    settings = {spec.name: spec.settings for spec in official}
+    assert settings["gsm8k"]["max_tokens"] == 1024
+    assert settings["alpaca_eval"]["judge"] == "chatgpt_fn"
+    lab = {spec.name: spec.settings for spec in config.request(["pair=base"]).configs[0].evaluators}
+    assert lab["gsm8k"]["max_tokens"] < 100
+    assert lab["alpaca_eval"]["judge"] == "rules"
+
+
+def test_an_item_with_a_missing_sample_is_not_scored_on_fewer() -> None:
+    answers = [Answer("a", "x", 0), Answer("a", "y", 1), Answer("b", "x", 0)]
+    assert [answer.id for answer in _complete_items(answers, 2)] == ["a", "a"]
+
+
+def test_a_weak_result_stands_only_while_weak_is_allowed() -> None:
+    class Task:
+        evaluator = load_evaluator(EvaluatorSpec("humaneval", "evaluators.humaneval:HumanEval"))
+
+    class Allowed:
+        evaluator = load_evaluator(EvaluatorSpec("humaneval", "evaluators.humaneval:HumanEval", {"allow_weak": True}))
+
+    weak = {"result": {"details": {"sandbox": "weak"}}}
+    assert not _contained(weak, Task())  # type: ignore[arg-type]
+    assert _contained(weak, Allowed())  # type: ignore[arg-type]
+    assert _contained({"result": {"details": {"sandbox": "bubblewrap"}}}, Task())  # type: ignore[arg-type]
+
+
+def test_damaged_tests_are_unscored_and_a_blank_gold_text_is_none() -> None:
+    coding = load_evaluator(EvaluatorSpec("livebench_coding", "evaluators.livebench_coding:LiveBenchCoding"))
+    row = {"question_id": "q", "task": "LCB_generation", "turns": ["?"], "private_test_cases": "xx"}
+    (score,) = coding.score([Problem("q", row)], [Answer("q", "```\nprint(1)\n```")])
+    assert (score.value, "left_out" in score.notes) == (None, False)
+    assert coding.summarize([score]).n_unscored == 1
+    typos = load_evaluator(EvaluatorSpec("livebench_typos", "evaluators.livebench_typos:LiveBenchTypos"))
+    blank = Problem("t", {"question_id": "t", "task": "typos", "turns": ["Fix.\n\nteh"], "ground_truth": " "})
+    (score,) = typos.score([blank], [Answer("t", "anything")])
+    assert score.value is None
+
+
+def test_an_address_with_a_password_is_refused_and_not_shown() -> None:
+    settings = {"judge": "local", "judge_model": "m", "endpoint": "http://:sk-SECRET@127.0.0.1:9/v1"}
+    with pytest.raises(M3Error, match="not an address") as caught:
+        load_evaluator(EvaluatorSpec("alpaca_eval", "evaluators.alpaca:AlpacaEval", settings))
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("bad.parquet", "PAR1 half"),
+        ("deep.jsonl", "[" * 100_000),
+        ("prepared.json", '{"benchmark": "prompt_bench_sst2", "problems": [{"id": "0"}]}'),
+    ],
+)
+def test_a_damaged_item_file_is_one_line(
+    name: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(text)
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(json.dumps({"id": "0", "text": "positive"}) + "\n")
+    assert cli.main(["score", "prompt_bench_sst2", str(answers), f"items={tmp_path / name}"]) == 2
+    assert name in capsys.readouterr().err
+
+
+def test_out_must_not_be_a_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(json.dumps({"id": "0", "text": "positive"}) + "\n")
+    assert cli.main(["score", "prompt_bench_sst2", str(answers), "items=lab", "--out", str(tmp_path)]) == 2
+    assert "is a directory" in capsys.readouterr().err
+
+
+def test_unscored_answers_say_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(json.dumps({"id": "0", "text": "hello"}) + "\n")
+    line = ["score", "alpaca_eval", str(answers), "items=lab", "judge=chatgpt_fn", f"store={tmp_path / 'store'}"]
+    assert cli.main(line) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert any("OPENAI_API_KEY" in reason for reason in printed["reasons"])

@@ -112,6 +112,14 @@ class AlpacaEval:
         )
 
     @property
+    def ineffective(self) -> tuple[str, ...]:
+        """Settings of judges that are not asked."""
+        asked = ("judge_model", "judge_max_tokens", "endpoint", "structured")
+        if self.judge in JUDGES:
+            return (*asked, "order_seed", "annotations")
+        return (*asked, "order_seed") if self.judge == "precomputed" else ("annotations",)
+
+    @property
     def sampling(self) -> Sampling:
         return Sampling(max_tokens=self.max_tokens)
 

@@ -77,6 +77,10 @@ class HendrycksMath:
             )
 
     @property
+    def ineffective(self) -> tuple[str, ...]:
+        return ("equivalence",) if self.extractor == "math_verify" else ()
+
+    @property
     def sampling(self) -> Sampling:
         return Sampling(max_tokens=self.max_tokens, stops=() if self.chat_template else MATH_STOPS)
 

@@ -73,6 +73,10 @@ class LiveBenchTypos:
         return STOPS if self.template == "paper" and not self.chat_template else ()
 
     @property
+    def ineffective(self) -> tuple[str, ...]:
+        return ("template",) if self.chat_template else ()
+
+    @property
     def sampling(self) -> Sampling:
         return Sampling(max_tokens=self.max_tokens, stops=self._stops)
 

@@ -80,6 +80,15 @@ class PromptBench:
         return self.attack != "none" and self.protocol == "transferred"
 
     @property
+    def ineffective(self) -> tuple[str, ...]:
+        """Settings of attacks, as far as no such attack is made."""
+        search = ("attack_settings", "attack_seeds", "backend", "search_items")
+        models = () if self.attack == "bertattack" else ("masked_lm", "sentence_encoder")
+        if self.attack == "none":
+            return (*search, *models, "protocol", "prompts")
+        return (*search, *models) if self._transferred else (*models, "prompts")
+
+    @property
     def sampling(self) -> Sampling:
         return Sampling(max_tokens=self.max_tokens, stops=() if self.chat_template else MATH_STOPS)
 

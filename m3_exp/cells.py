@@ -12,7 +12,7 @@ from m3_exp.merging.checkpoint import tokenizer_directory
 from m3_exp.merging.source import without_fetching
 from m3_exp.reporting.frame import Found
 from m3_exp.scoring.evaluate import load_evaluator
-from m3_exp.scoring.evaluator import Evaluator, Pointing, operational
+from m3_exp.scoring.evaluator import Evaluator, Pointing, without_effect
 from m3_exp.scoring.items import first
 from m3_exp.store import Store
 from m3_exp.types import (
@@ -221,8 +221,9 @@ def _result_name(task: Task) -> str:
 
 
 def _meaning(spec: EvaluatorSpec, evaluator: Evaluator) -> EvaluatorSpec:
-    """Return a benchmark's settings without those that say how, not what, and whatever its items."""
-    settings = {key: value for key, value in spec.settings.items() if key not in operational(evaluator)}
+    """Return a benchmark's settings without those that no result depends on, and whatever its items."""
+    dead = without_effect(evaluator)
+    settings = {key: value for key, value in spec.settings.items() if key not in dead}
     if isinstance(evaluator, Pointing):
         settings |= {f"content of {key}": value for key, value in evaluator.pointed_to().items()}
     return replace(spec, settings=settings, items="")

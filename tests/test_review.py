@@ -43,6 +43,26 @@ def test_a_changed_masked_model_is_another_cell(tmp_path: Path) -> None:
     assert keys(tmp_path, *line) != first
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "one", "other"),
+    [
+        ("prompt_bench_sst2", "protocol=paper", "protocol=adaptive"),
+        ("prompt_bench_sst2", "masked_lm=null", "masked_lm=elsewhere"),
+        ("hendrycks_math", "extractor=math_verify equivalence=paper", "extractor=math_verify equivalence=math_verify"),
+        ("livebench_typos", "chat_template=true template=paper", "chat_template=true template=livebench"),
+        ("alpaca_eval", "judge=rules order_seed=1", "judge=rules order_seed=2"),
+    ],
+)
+def test_one_thing_never_has_two_names(benchmark: str, one: str, other: str, tmp_path: Path) -> None:
+    def key(settings: str) -> list[str]:
+        return keys(
+            tmp_path, f"evaluator=[{benchmark}]", *(f"evaluator.{benchmark}.{text}" for text in settings.split())
+        )
+
+    assert key(one) == key(other)
+    assert key(one) != key(f"{one} max_tokens=7"), "a setting that counts is another cell"
+
+
 def test_attacked_answers_need_attacked_items(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answers = tmp_path / "answers.jsonl"
     answers.write_text(json.dumps({"id": "0", "text": "positive"}) + "\n")

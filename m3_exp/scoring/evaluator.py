@@ -19,8 +19,8 @@ class Evaluator(Protocol):
 
     A setting `chat_template: bool = False` says that `prompt` returns the bare message of a user, which is then
     rendered by the tokenizer's own chat template; false is the paper's plain text.
-    `operational: ClassVar[tuple[str, ...]]` names settings that say how and not what (retries, caps, drivers): they
-    are left out of a result's identity.
+    `operational: ClassVar[tuple[str, ...]]` names settings that say how and not what (retries, caps, drivers), and a
+    property `ineffective` those without effect under the others: both are left out of a result's identity.
     """
 
     name: ClassVar[str]
@@ -128,6 +128,8 @@ def digest_of(path: str) -> str:
     return found.hexdigest() if files else "missing"
 
 
-def operational(evaluator: Evaluator) -> tuple[str, ...]:
-    """Return the names of the settings that say how, not what."""
-    return tuple(getattr(evaluator, "operational", ()))
+def without_effect(evaluator: Evaluator) -> tuple[str, ...]:
+    """Return the names of the settings that no result depends on: those that say how, not what (`operational`), and
+    those that the others leave without effect (`ineffective`, a property). One thing never has two names.
+    """
+    return (*getattr(evaluator, "operational", ()), *getattr(evaluator, "ineffective", ()))

@@ -13,7 +13,7 @@ from evaluators import alpaca_judges, alpaca_metrics
 from evaluators.alpaca import AlpacaEval
 from m3_exp import cli
 from m3_exp.scoring.evaluate import evaluate
-from m3_exp.scoring.evaluator import Examined, Paid, operational
+from m3_exp.scoring.evaluator import Examined, Paid, without_effect
 from m3_exp.types import Answer, M3Error, Problem, Result, Score
 
 DATA = Path(os.environ.get("M3_DATA", ""))
@@ -311,9 +311,9 @@ def test_the_contracts_optional_parts() -> None:
     assert [score.value for score in evaluator.score([item, item], answers)] == [1.0, 0.0]
     assert AlpacaEval(judge="chatgpt_fn").gold(item) is None
     assert AlpacaEval(judge="chatgpt_fn").wrong(item) is None
-    assert set(operational(evaluator)) < set(AlpacaEval.__dataclass_fields__)
-    assert "max_cost" in operational(evaluator)
-    assert not set(operational(evaluator)) & {"judge", "judge_model", "endpoint", "order_seed", "judge_max_tokens"}
+    assert set(without_effect(evaluator)) < set(AlpacaEval.__dataclass_fields__)
+    assert "max_cost" in without_effect(evaluator)
+    assert not set(AlpacaEval.operational) & {"judge", "judge_model", "endpoint", "order_seed", "judge_max_tokens"}
 
 
 def test_a_chat_template_gets_the_bare_instruction() -> None:

@@ -517,9 +517,9 @@ def test_answers_to_nothing_and_doubled_samples_are_refused() -> None:
 
 def test_intervals_against_published_values() -> None:
     """Wilson, 95 %, 15 of 20 (0.5313, 0.8881) and 0 of 10 (0, 0.2775): Newcombe 1998's formula, by hand."""
-    assert (wilson(15, 20).low, wilson(15, 20).high) == pytest.approx((0.5313, 0.8881), abs=5e-5)
+    assert (wilson(0.75, 20).low, wilson(0.75, 20).high) == pytest.approx((0.5313, 0.8881), abs=5e-5)
     assert (wilson(0, 10).low, wilson(0, 10).high) == pytest.approx((0.0, 0.2775), abs=5e-5)
-    assert mean_interval([1.0, 0.0, 1.0, 1.0]) == wilson(3, 4)
+    assert mean_interval([1.0, 0.0, 1.0, 1.0]) == wilson(0.75, 4)
 
 
 def test_means_of_other_values_have_a_t_interval() -> None:

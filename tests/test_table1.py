@@ -39,10 +39,11 @@ class World:
 
 def command(world_conf: Path, store: Path, *args: str) -> list[str]:
     sweep = ["run", "sweeps=table1", "family=llama2_mini", "--config-dir", str(world_conf), f"store={store}"]
-    return [sys.executable, "-m", "m3_exp.cli", *sweep, *OVERRIDES, *args]
+    return [sys.executable, "-m", "m3_exp.cli", *sweep, *SWEEP, *args]
 
 
 OVERRIDES = ["limit=3", "items=lab", "dtype=float32"]
+SWEEP = [*OVERRIDES, "ratio.draws=2"]
 
 
 def answers(store: Path) -> int:
@@ -88,7 +89,7 @@ def table(world: World, store: Path, capsys: pytest.CaptureFixture[str], *args: 
         "--config-dir",
         str(world.conf),
         f"store={store}",
-        *OVERRIDES,
+        *SWEEP,
         *args,
     ]
     assert cli.main(line) == 0
@@ -119,7 +120,7 @@ class TestTable1:
         assert "(paper 66.34)" in next(r for r in rows if re.match(r"\| average +\| lm_math +\| no +\| no", r))
         mixed = [row for row in rows if re.search(r"\| yes +\| (yes|no) ", row)]
         assert len(mixed) == 18
-        assert all(" of 3" in row for row in mixed)
+        assert all(" of 2" in row for row in mixed)
 
     def test_after_many_swaps_vllm_writes_what_transformers_writes_on_the_checkpoint(
         self, world: World, tmp_path: Path
@@ -128,7 +129,7 @@ class TestTable1:
         import torch
         from transformers import AutoModelForCausalLM
 
-        line = ["sweeps=table1", "family=llama2_mini", *OVERRIDES]
+        line = ["sweeps=table1", "family=llama2_mini", *SWEEP]
         planned = plan.build(config.request(line, config_dirs=[world.conf]).configs)
         cell = [c for c in planned.cells if c.evaluator.name == "gsm8k"][-1]
         desk = cells.Desk(Store(world.whole), planned.engine)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
@@ -49,12 +51,13 @@ def mean_interval(values: Array, level: float = LEVEL) -> tuple[float, float]:
     n, p = len(values), float(np.mean(values))
     variance = float(np.mean((values - p) ** 2))
     effective = n * p * (1 - p) / variance if variance > 0 else float(n)
-    z = float(special.ndtri(0.5 + level / 2))
-    centre = p + z * z / (2 * effective)
-    half = z * math.sqrt(p * (1 - p) / effective + z * z / (4 * effective**2))
-    scale = 1 + z * z / effective
-    low, high = (centre - half) / scale, (centre + half) / scale
-    return (0.0 if p == 0 else max(0.0, low)), (1.0 if p == 1 else min(1.0, high))
+    return wilson(p, effective, level)
+
+
+def wilson(p: float, n: float, level: float = LEVEL) -> tuple[float, float]:
+    """Return Wilson's score interval of a proportion of `n`, which need not be whole; never a point at 0 or 1."""
+    low, high = proportion_confint(p * n, n, alpha=1 - level, method="wilson")
+    return (0.0 if p == 0 else max(0.0, float(low))), (1.0 if p == 1 else min(1.0, float(high)))
 
 
 def contrast(first: Mapping[str, float], second: Mapping[str, float], *, seed: int = 0) -> Contrast:
@@ -162,12 +165,7 @@ def detectable(discordance: float, n: int, power: float = 0.8, level: float = LE
 
 def holm(p: Sequence[float]) -> list[float]:
     """Return Holm's adjusted p-values (1979), in the order given."""
-    order = sorted(range(len(p)), key=p.__getitem__)
-    adjusted, worst = [0.0] * len(p), 0.0
-    for rank, index in enumerate(order):
-        worst = max(worst, min(1.0, (len(p) - rank) * p[index]))
-        adjusted[index] = worst
-    return adjusted
+    return [float(q) for q in multipletests(p, method="holm")[1]] if len(p) else []
 
 
 def best_of(n: int) -> float:

@@ -14,22 +14,22 @@ class Interval:
     high: float
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
-    """Return the Wilson score interval of a proportion (0 to 1).
+def wilson(share: float, n: float, level: float = 0.95) -> Interval:
+    """Return the Wilson score interval of a proportion (0 to 1) of `n`, a sample size that need not be whole.
 
     Raises:
-        ValueError: not 0 <= successes <= n, or n is 0.
+        ValueError: not 0 <= share <= 1, or n is not above 0.
     """
-    from scipy.special import ndtri  # not scipy.stats, which takes seconds to import
+    from scipy.special import ndtri  # not scipy.stats or statsmodels, which take seconds to import
 
-    if not 0 <= successes <= n or n < 1:
-        raise ValueError(f"{successes} of {n} is not a proportion")
-    share, z = successes / n, float(ndtri(0.5 + level / 2))
+    if not (0 <= share <= 1 and n > 0):
+        raise ValueError(f"{share} of {n} is not a proportion")
+    z = float(ndtri(0.5 + level / 2))
     middle = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    low = 0.0 if successes == 0 else (middle - half) / scale
-    high = 1.0 if successes == n else (middle + half) / scale
+    low = 0.0 if share == 0 else (middle - half) / scale
+    high = 1.0 if share == 1 else (middle + half) / scale
     return Interval(share, low, high)
 
 
@@ -58,5 +58,5 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     if not values or not all(0.0 <= value <= 1.0 for value in values):
         raise ValueError("item values must lie between 0 and 1, and there must be at least one")
     if all(value in (0.0, 1.0) for value in values):
-        return wilson(round(math.fsum(values)), len(values), level)
+        return wilson(math.fsum(values) / len(values), len(values), level)
     return student(values, level)

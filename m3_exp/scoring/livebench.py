@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from m3_exp.scoring.intervals import Interval, mean_interval
+from m3_exp.scoring.intervals import Interval, mean_interval, wilson
 from m3_exp.scoring.items import ItemSet, load
 from m3_exp.scoring.summary import item_values, mean_result
 from m3_exp.types import M3Error, Problem, Result, Score
@@ -141,7 +141,7 @@ def task_average(groups: Sequence[Sequence[float]]) -> Interval:
     mean = _mean([_mean(group) for group in groups])
     values = [value for group in groups for value in group]
     if all(value in (0.0, 1.0) for value in values):
-        return _wilson(mean, 1 / math.fsum(1 / (len(groups) ** 2 * len(group)) for group in groups))
+        return wilson(mean, 1 / math.fsum(1 / (len(groups) ** 2 * len(group)) for group in groups))
     variance = math.fsum(_variance_of_mean(group) for group in groups) / len(groups) ** 2
     if any(len(group) == 1 for group in groups) or variance == 0.0:
         pooled = mean_interval(values)
@@ -161,15 +161,3 @@ def _variance_of_mean(values: Sequence[float]) -> float:
         return 0.0
     mean = _mean(values)
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
-
-
-def _wilson(share: float, size: float) -> Interval:
-    """Return Wilson's interval of a share for a sample size that need not be whole."""
-    from scipy.special import ndtri
-
-    z = float(ndtri(0.975))
-    middle, half = share + z * z / (2 * size), z * math.sqrt(share * (1 - share) / size + z * z / (4 * size * size))
-    scale = 1 + z * z / size
-    low = 0.0 if share == 0.0 else (middle - half) / scale
-    high = 1.0 if share == 1.0 else (middle + half) / scale
-    return Interval(share, low, high)

@@ -15,7 +15,7 @@ setup: ## make .venv (pip alone, no root); TORCH_INDEX=URL where pip finds no CP
 	@$(PYTHON) m3_exp/install.py --venv $(VENV) --torch-index "$(TORCH_INDEX)" --extras "$(EXTRAS)"
 
 demo: setup ## merge the lab's experts with and without M3, score them with real vLLM, print the table
-	@$(BIN)/m3 run sweeps=demo limit=20 engine=$$(cat $(VENV)/.m3-engine)
+	@$(BIN)/m3 run sweeps=demo limit=20 tracker=none engine=$$(cat $(VENV)/.m3-engine)
 	@echo
 	@echo "Next: m3 run sweeps=table1 (all pairs), m3 plan --list (the axes), m3 run -m ratio=grid method=average,ties"
 	@echo "With a GPU: m3 run sweeps=table1 family=llama2_13b. First: source $(BIN)/activate"

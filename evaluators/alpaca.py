@@ -62,6 +62,7 @@ class AlpacaEval:
     name: ClassVar[str] = "alpaca_eval"
     version: ClassVar[str] = "1"
     skill: ClassVar[str] = "lm"
+    official_rows: ClassVar[int] = ITEMS.rows
     operational: ClassVar[tuple[str, ...]] = (
         *("max_cost", "price_in", "price_out", "retries", "backoff", "timeout", "judge_workers"),
     )

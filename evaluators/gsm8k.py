@@ -17,14 +17,27 @@ from m3_exp.scoring.summary import mean_result
 from m3_exp.scoring.text import MATH_PROMPT, MATH_STOPS, cut
 from m3_exp.types import Answer, M3Error, Problem, Result, Sampling, Score
 
+_COLUMNS = {"question": str, "answer": str}
+_HUB, _REVISION = "openai/gsm8k", "cc7b047b6e5bb11b4f1af84efc572db110a51b3c"
+
+DEV = ItemSet(
+    benchmark="gsm8k",
+    columns=_COLUMNS,
+    file="gsm8k/train.jsonl",
+    rows=7473,
+    content="273c4d99ea56294e59d2d9417fb0e867dedbfaf9fe43281cebae98f3762cd123",
+    origin="grade_school_math/data/train.jsonl of the GitHub repository openai/grade-school-math",
+    hub=HubFile(_HUB, _REVISION, "main/train-00000-of-00001.parquet"),
+)
 ITEMS = ItemSet(
     benchmark="gsm8k",
-    columns={"question": str, "answer": str},
+    columns=_COLUMNS,
     file="gsm8k/test.jsonl",
     rows=1319,
     content="9321c38e6630e6767e00070fe02bdf6d5fe078ad882a5bf5507a42fb09762e6a",
     origin="grade_school_math/data/test.jsonl of the GitHub repository openai/grade-school-math",
-    hub=HubFile("openai/gsm8k", "cc7b047b6e5bb11b4f1af84efc572db110a51b3c", "main/test-00000-of-00001.parquet"),
+    hub=HubFile(_HUB, _REVISION, "main/test-00000-of-00001.parquet"),
+    dev=DEV,
 )
 
 Extractor = Literal["paper", "strict", "flexible", "boxed", "math_verify"]
@@ -40,7 +53,8 @@ class GSM8K:
     """Grade-school arithmetic word problems with an integer answer.
 
     Measured: whether the extracted number equals the gold one (accuracy).
-    Items: the 1319 test problems, fields `question` and `answer`; the gold number follows `####`.
+    Items: the 1319 test problems, fields `question` and `answer`; the gold number follows `####`. `items=dev`: the 7473
+        training problems, for choosing (take a part of them by `limit`).
     Prompt: the paper's Alpaca template ending in "Let's think step by step."; greedy, at most 1024 tokens, ended by
         the stops "Instruction:", "Instruction", "Response:", "Response". `chat_template=true`: the question and a
         request to end with "The answer is: N", as a user's message, no stops.
@@ -59,6 +73,8 @@ class GSM8K:
     name: ClassVar[str] = "gsm8k"
     version: ClassVar[str] = "2"
     skill: ClassVar[str] = "math"
+    official_rows: ClassVar[int] = ITEMS.rows
+    has_dev: ClassVar[bool] = True
 
     extractor: Extractor = "paper"
     max_tokens: int = 1024

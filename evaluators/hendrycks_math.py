@@ -62,6 +62,7 @@ class HendrycksMath:
     name: ClassVar[str] = "hendrycks_math"
     version: ClassVar[str] = "2"
     skill: ClassVar[str] = "math"
+    official_rows: ClassVar[int] = ITEMS.rows
     flawed: ClassVar[Mapping[str, str]] = {"2269": "its gold answer ends in a full stop, which extractor=paper removes"}
 
     extractor: Extractor = "paper"

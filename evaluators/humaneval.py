@@ -58,6 +58,7 @@ class HumanEval(CodeSettings):
     name: ClassVar[str] = "humaneval"
     version: ClassVar[str] = "2"
     skill: ClassVar[str] = "code"
+    official_rows: ClassVar[int] = ITEMS.rows
 
     def problems(self, items: str) -> list[Problem]:
         if items in ("official", "lab") or not Path(items).expanduser().is_file():

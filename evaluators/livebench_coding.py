@@ -77,6 +77,10 @@ class LiveBenchCoding:
         livebench.check_release(self.name, self.release)
 
     @property
+    def official_rows(self) -> int | None:
+        return livebench.official_rows(FILES, self.release)
+
+    @property
     def sampling(self) -> Sampling:
         return Sampling(max_tokens=self.max_tokens)
 

@@ -69,6 +69,11 @@ class LiveBenchTypos:
             raise M3Error(f"livebench_typos: first={self.first} must be a whole number of at least 1, or whole")
 
     @property
+    def official_rows(self) -> int | None:
+        rows = livebench.official_rows(FILES, self.release)
+        return rows if rows is None or isinstance(self.first, str) else min(rows, self.first)
+
+    @property
     def _stops(self) -> tuple[str, ...]:
         return STOPS if self.template == "paper" and not self.chat_template else ()
 

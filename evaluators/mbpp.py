@@ -44,15 +44,36 @@ def _is_list(text: str) -> bool:
         return False
 
 
+_TEST_COLUMNS = {**_COLUMNS, "code": str, "test_setup_code": str}
+_OFFICIAL = ("official", "official-dev")
+_REPEATED = (602, 704, 872)  # development items whose sentence is that of a test item (217, 248, 216)
+
+
+def _is_dev(row: Row) -> bool:
+    """Tell whether a row is of MBPP's prompt, validation or training part and asks what no test item asks."""
+    return not 11 <= int(row["task_id"]) <= 510 and row["task_id"] not in _REPEATED
+
+
+DEV = ItemSet(
+    benchmark="mbpp",
+    columns=_TEST_COLUMNS,
+    file="mbpp/mbpp.jsonl",
+    rows=471,
+    content="032fd12795acead54ee8fef966e792191a45041b3bd10792c584e26af780a6b5",
+    origin="mbpp/mbpp.jsonl of the GitHub repository google-research/google-research",
+    id_column="task_id",
+    keep=_is_dev,
+)
 SETS: Mapping[str, ItemSet] = {
     "test": ItemSet(
         benchmark="mbpp",
-        columns={**_COLUMNS, "code": str, "test_setup_code": str},
+        columns=_TEST_COLUMNS,
         file="mbpp/mbpp.test.jsonl",
         rows=500,
         content="2b2bd6e939d0f9fb9b264a57611a65f1189d06940e51f26ada640d60d52cf9fb",
         origin="the rows 11 to 510 of mbpp/mbpp.jsonl of the GitHub repository google-research/google-research",
         id_column="task_id",
+        dev=DEV,
     ),
     "sanitized": ItemSet(
         benchmark="mbpp",
@@ -92,7 +113,8 @@ class MBPP(CodeSettings):
         for humaneval).
     Items: `subset=test`, the 500 test problems (task_id 11 to 510), fields `task_id`, `text`, `code`, `test_list`,
         `test_setup_code`; `subset=sanitized`, the 427 that its authors verified (`prompt`, `code`, `test_imports`,
-        `test_list`); `subset=plus`, evalplus' 378 (MBPP+ v0.2.0), judged on some hundred inputs each. A file of one's
+        `test_list`); `subset=plus`, evalplus' 378 (MBPP+ v0.2.0), judged on some hundred inputs each;
+        `items=dev` (of `subset=test`), the 471 problems outside 11 to 510 that repeat no test item. A file of one's
         own (`items=PATH`) may have any of the three forms, or be items with a test script (`m3_exp.scoring.scripts`),
         such as MultiPL-E's.
     Prompt: the paper's Alpaca template, the sentence, "Test examples:" and all three asserts, four spaces turned into
@@ -117,6 +139,14 @@ class MBPP(CodeSettings):
     subset: Literal["test", "sanitized", "plus"] = "test"
     timeout: float = 10.0
 
+    @property
+    def has_dev(self) -> bool:
+        return SETS[self.subset].dev is not None
+
+    @property
+    def official_rows(self) -> int:
+        return SETS[self.subset].rows
+
     def problems(self, items: str) -> list[Problem]:
         problems = load(self._items(items), items)
         for problem in problems:
@@ -125,8 +155,8 @@ class MBPP(CodeSettings):
 
     def _items(self, items: str) -> ItemSet:
         """Return what the items must look like: of a file of one's own, what its first row is."""
-        if items in ("official", "lab") or not Path(items).expanduser().is_file():
-            return SETS[self.subset if items == "official" else "test"]
+        if items in (*_OFFICIAL, "lab", "lab-dev") or not Path(items).expanduser().is_file():
+            return SETS[self.subset if items in _OFFICIAL else "test"]
         row = (read_rows(Path(items).expanduser()) or [{}])[0]
         if is_script(row):
             return item_set(self.name, row)

@@ -89,6 +89,10 @@ class PromptBench:
         return (*search, *models) if self._transferred else (*models, "prompts")
 
     @property
+    def official_rows(self) -> int:
+        return self.item_set.rows
+
+    @property
     def sampling(self) -> Sampling:
         return Sampling(max_tokens=self.max_tokens, stops=() if self.chat_template else MATH_STOPS)
 
@@ -140,6 +144,25 @@ class PromptBench:
         attacked = self._frozen() if self._transferred else self._search(searched, ask)
         return [*scored, *(prompt.problem(item, self.protocol) for prompt in attacked for item in scored)]
 
+    def searched(self, n: int) -> tuple[int, int]:
+        """Return how many answers the search for attacks asks for, at most, and how many items are scored, of `n`.
+
+        adaptive parts the items by a hash: about half of them; transferred is counted as one attacked prompt.
+        """
+        if self.attack == "none":
+            return 0, n
+        scored = n if self.protocol == "paper" else n - n // 2
+        if self._transferred:
+            return 0, 2 * scored
+        half, most = (n, self.search_items or n) if self.protocol == "paper" else (n // 2, self._search_limit)
+        measured = self._attack().measured(self.instruction, self.attack_seeds)
+        seeds = self.attack_seeds if self.attack == "deepwordbug" else 1
+        return measured * min(half, most), scored * (1 + seeds)
+
+    @property
+    def _search_limit(self) -> int:
+        return self.search_items or _SEARCHED_ON
+
     def _split(self, problems: Sequence[Problem]) -> tuple[list[Problem], list[Problem]]:
         """Return the items to search on and the items to score."""
         if self.protocol == "paper":
@@ -154,7 +177,7 @@ class PromptBench:
                 f"{self.name}: {len(problems)} item(s) are too few for protocol={self.protocol}, which searches on one"
                 " half and scores the other: give more, or set protocol=paper"
             )
-        return searched[: self.search_items or _SEARCHED_ON], scored
+        return searched[: self._search_limit], scored
 
     def _frozen(self) -> list[AttackedPrompt]:
         return frozen.read(str(self.prompts), self.name, self.attack)

@@ -39,10 +39,17 @@ class Task:
     problems: tuple[Problem, ...]
     prompts: tuple[Prompt, ...]
     items_digest: str  # identity of the item set with its rows and rendered prompts
+    repeat: int = 0  # above 0: the same once more, in another order and with half the batch
 
     @property
     def sampling(self) -> Sampling:
         return self.evaluator.sampling
+
+    def in_order(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Return prompts of this task in the order they are asked: as they are, each repeat in an order of its own."""
+        if not self.repeat:
+            return list(prompts)
+        return sorted(prompts, key=lambda prompt: identity([self.repeat, prompt.id]))
 
 
 class Desk:
@@ -144,9 +151,10 @@ class Desk:
     def answers_key(self, digest: str, task: Task) -> str:
         """Key of a set of answers: weights, benchmark, sampling (max_tokens and stops included) and engine.
 
-        An answer in it is keyed by item, sample and prompt ids.
+        An answer in it is keyed by item, sample and prompt ids. A repeat has a key of its own.
         """
-        return identity([digest, task.cell.evaluator.name, task.sampling, self.fingerprint])
+        parts: list[Any] = [digest, task.cell.evaluator.name, task.sampling, self.fingerprint]
+        return identity([*parts, {"repeat": task.repeat}] if task.repeat else parts)
 
     def cell_key(self, cell: Cell) -> str:
         """Key of a cell whatever its item set: recipe by content, evaluator with settings and version, engine."""
@@ -168,12 +176,12 @@ class Desk:
     # ----------------------------------------------------------------------------------------------------- results
 
     def result(self, task: Task) -> Json | None:
-        """Return the stored result of exactly this cell and item set, or None."""
-        return self.store.get(f"results/{self.cell_key(task.cell)}", _result_name(task))
+        """Return the stored result of exactly this cell, item set and repeat, or None."""
+        return self.store.get(f"{_results(task)}/{self.cell_key(task.cell)}", _result_name(task))
 
     def put_result(self, task: Task, record: Json) -> None:
         key = self.cell_key(task.cell)
-        self.store.put(f"results/{key}", _result_name(task), record)
+        self.store.put(f"{_results(task)}/{key}", _result_name(task), record)
         self.store.put("spelled", self._spelled_key(task.cell), {"cell_key": key})
 
     def largest_result(self, cell: Cell) -> Json | None:
@@ -181,13 +189,9 @@ class Desk:
 
         Models and items need not be at hand: then the key is the one remembered for the cell as it is written.
         """
-        try:
-            key = self.cell_key(cell)
-        except M3Error:
-            remembered = self.store.get("spelled", self._spelled_key(cell))
-            if remembered is None:
-                return None
-            key = remembered["cell_key"]
+        key = self._known_key(cell)
+        if key is None:
+            return None
         names = self.store.keys(f"results/{key}")
         if cell.limit is not None:
             names = [name for name in names if int(name.split("-")[0]) == self._limited(cell)]
@@ -201,6 +205,25 @@ class Desk:
             return candidates[0]
         current = self.task(cell).items_digest
         return next((r for r in candidates if r["items_digest"] == current), None)
+
+    def repeats(self, cell: Cell, record: Json) -> list[Found]:
+        """Return the repeats of a stored result (of the same items), by their number."""
+        kind = f"repeats/{self._known_key(cell)}"
+        records = [self.store.get(kind, name) for name in self.store.keys(kind)]
+        fitting = [r for r in records if r is not None and r["items_digest"] == record["items_digest"]]
+        found = [Found(cell, r, repeat=int(r["repeat"]["number"])) for r in fitting]
+        return sorted(found, key=lambda item: item.repeat)
+
+    def _known_key(self, cell: Cell) -> str | None:
+        """Return a cell's key; where its models are not at hand, the one remembered for the cell as it is written."""
+        try:
+            return self.cell_key(cell)
+        except M3Error:
+            remembered = self.store.get("spelled", self._spelled_key(cell))
+            return None if remembered is None else str(remembered["cell_key"])
+
+    def failure_key(self, cell: Cell, repeat: int = 0) -> str:
+        return self.cell_key(cell) + (f"-{repeat}" if repeat else "")
 
     def failure(self, cell: Cell) -> str | None:
         try:
@@ -217,7 +240,12 @@ class Desk:
 
 
 def _result_name(task: Task) -> str:
-    return f"{len(task.problems):06d}-{task.items_digest[:16]}"
+    return f"{len(task.problems):06d}-{task.items_digest[:16]}" + (f"-{task.repeat}" if task.repeat else "")
+
+
+def _results(task: Task) -> str:
+    """Return where a task's result lies: repeats apart, so that nothing takes them for more data."""
+    return "repeats" if task.repeat else "results"
 
 
 def _meaning(spec: EvaluatorSpec, evaluator: Evaluator) -> EvaluatorSpec:
@@ -260,8 +288,41 @@ def widest(sources: list[Source], desk: Desk) -> dict[Source, Source]:
     return chosen
 
 
-def found(plan: Plan, store: Store) -> list[Found]:
-    """Look every cell of a plan up: its result on the largest item set, or the reason of its last failure."""
+def found(plan: Plan, store: Store, *, repeats: bool = False) -> list[Found]:
+    """Look every cell of a plan up: its result on the largest item set, or the reason of its last failure.
+
+    `repeats` adds what the store has of them behind each result.
+    """
     desk = Desk(store, plan.engine)
+    looked: list[Found] = []
     with without_fetching():
-        return [Found(cell, desk.largest_result(cell), desk.failure(cell)) for cell in plan.cells]
+        for cell in plan.cells:
+            record = desk.largest_result(cell)
+            looked.append(Found(cell, record, desk.failure(cell)))
+            if repeats and record is not None:
+                looked += desk.repeats(cell, record)
+    return looked
+
+
+def repeats_words(plan: Plan, store: Store, repeat: int) -> list[str]:
+    """Say for `m3 plan` and `m3 status` what `repeat=K` adds to a plan's cells; nothing where it is 0."""
+    if not repeat:
+        return []
+    desk = Desk(store, plan.engine)
+    done, answers = 0, 0
+    with without_fetching():
+        for cell in plan.cells:
+            left, asked = _left(cell, desk, repeat)
+            done, answers = done + repeat - left, answers + asked
+    return [f"repeats (noise floor): {done} of {len(plan.cells) * repeat} done; {answers} answers more to generate"]
+
+
+def _left(cell: Cell, desk: Desk, repeat: int) -> tuple[int, int]:
+    """Return how many repeats of a cell are not done, and the answers that they take."""
+    try:
+        task = desk.task(cell)
+        held = [desk.result(replace(task, repeat=number)) for number in range(1, repeat + 1)]
+    except M3Error:
+        return repeat, 0
+    left = sum(record is None or record["result"]["n_unscored"] > 0 for record in held)
+    return left, left * len(task.prompts) * task.sampling.n

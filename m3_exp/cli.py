@@ -9,6 +9,8 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from m3_exp.config import Request
     from m3_exp.reporting.tables import Table
     from m3_exp.store import Store
-    from m3_exp.types import Plan
+    from m3_exp.types import Cell, Plan
 
 HELP = """m3 merges language models, measures what came out, and says whether it is real.
 
@@ -38,10 +40,13 @@ commands
   status   what is done, running, failed, left   m3 status sweeps=table1
   doctor   is this machine fit, what is missing  m3 doctor
 
-every command takes  store=DIR  seed=N  limit=N (items a benchmark)  items=lab|official|PATH
+every command takes  store=DIR  seed=N  limit=N (items a benchmark)  items=lab|official|dev|PATH
 axes                 family  pair  method  ratio  sparsify  evaluator  engine   (m3 plan --list shows the choices)
 options              -m  --json  --config-dir DIR  --cfg job     m3 COMMAND --help says more
 """
+
+
+_SPELLED = 20  # failed cells whose own commands are worked out; a second each
 
 
 class _Parser(argparse.ArgumentParser):
@@ -118,26 +123,54 @@ def run(args: Sequence[str]) -> int:
     plan, store = _planned(request)
     from m3_exp.run import Run, default_workers
 
-    for line in (*_lambda_lines(plan), *plan.notes):
+    for line in (*_lambda_lines(plan), *request.notes, *plan.notes):
         print(line, file=sys.stderr)
     store.put("plans", identity(plan), plan)
     workers = request.workers or default_workers(plan.engine)
     keep = request.checkpoint == "keep"
     with _tracking(request, plan, store) as tracker:
-        outcome = Run(plan, store, workers=workers, keep=keep, tracker=tracker).carry_out(request.configs[0].parameters)
+        how: dict[str, Any] = {"repeat": request.repeat, "command": shlex.join(["m3", "run", *args])}
+        going = Run(plan, store, workers=workers, keep=keep, tracker=tracker, **how)
+        outcome = going.carry_out(request.configs[0].parameters)
         tracker.sweep(lambda: _gathered(request, plan, store))
     failed = [str(failure) for failure in outcome.failures]
+    again = _retries(options, [failure.cell for failure in outcome.failures])
     if options.json:
-        print(json.dumps({**vars(outcome), "failures": failed}))
+        print(json.dumps({**vars(outcome), "failures": failed, "retries": again}))
     else:
         print(_table_text(request, plan, store, "md", draw=None, every=False))
-        for line in failed:
-            print(f"failed: {line}")
+        for line, retry in zip(failed, again, strict=True):
+            print(f"failed: {line}" + (f"\n  again: {retry}" if retry else ""))
         done = outcome.cells - len(failed)
         print(f"{done} of {outcome.cells} cells done ({outcome.cached} were there already)")
         if failed:
-            print(f"to try the failed ones again: m3 run {' '.join(args)}")
+            print(f"to try all failed ones again: {how['command']}")
     return 1 if failed else 0
+
+
+def _retries(options: argparse.Namespace, cells: Sequence["Cell"]) -> list[str]:
+    """Return the command that retries each of some failed cells; empty texts where they are too many to spell."""
+    known: dict[tuple[str, ...], str] = {}
+    return [_retry(options, cell, known) if len(cells) <= _SPELLED else "" for cell in cells]
+
+
+def _retry(options: argparse.Namespace, cell: "Cell", known: dict[tuple[str, ...], str]) -> str:
+    """Return the request narrowed to one cell, as narrow as composes and still holds it; `known` remembers lines."""
+    from m3_exp import config, plan
+
+    flags = [*(["-m"] if options.multirun else []), *(f"--config-dir={folder}" for folder in options.config_dir)]
+    lines = plan.narrowed(options.overrides, cell)
+    key = (*lines[0], identity(cell.recipe))
+    if key in known:
+        return known[key]
+    found = lines[-1]
+    for line in lines[:-1]:
+        with contextlib.suppress(M3Error):
+            request = config.request(line, multirun=options.multirun, config_dirs=options.config_dir)
+            if any(plan.same(cell, other) for other in plan.build(request.configs).cells):
+                found = line
+                break
+    return known.setdefault(key, shlex.join(["m3", "run", *flags, *found]))
 
 
 @contextlib.contextmanager
@@ -222,13 +255,18 @@ def show_plan(args: Sequence[str]) -> int:
     plan, store = _planned(request)
     from m3_exp import forecast
 
-    found = forecast.forecast(plan, store, request.configs[0].parameters, keep=request.checkpoint == "keep")
+    first, keep = request.configs[0], request.checkpoint == "keep"
+    found = forecast.forecast(plan, store, first.parameters, keep=keep, cache_values=first.cache_values)
     if options.json:
         print(json.dumps({"cells": found.cells, "totals": found.totals, "notes": found.notes}))
         return 0
     _print_rows(("recipe", "benchmark", "items", "state"), forecast.rows(found))
+    from m3_exp.cells import repeats_words
+
     reasons = sorted({c["reason"] for c in found.cells if c["reason"]})
-    print(*(f"not at hand: {reason}" for reason in reasons), *_lambda_lines(plan), *found.notes, sep="\n")
+    repeats = repeats_words(plan, store, request.repeat)
+    notes = (*_lambda_lines(plan), *request.notes, *found.notes, *repeats)
+    print(*(f"not at hand: {reason}" for reason in reasons), *notes, sep="\n")
     return 0
 
 
@@ -293,12 +331,25 @@ def table(args: Sequence[str]) -> int:
     parser.add_argument("--format", default="md", choices=["md", "csv", "tex", "html"])
     parser.add_argument("--draw", type=int, help="only this lambda draw, not the mean over draws")
     parser.add_argument("--all", action="store_true", help="a row for every (alpha, draw, lambda)")
+    parser.add_argument(
+        "--marks", default="real", choices=["real", "paper"], help="paper: bold and underlined by score alone"
+    )
+    parser.add_argument(
+        "--select", choices=["crossfit", "dev", "test"], help="a row a pair and method: what is chosen, and its worth"
+    )
+    parser.add_argument("--repeats", action="store_true", help="the noise floor: each repeat beside its first pass")
+    parser.add_argument("--variance", action="store_true", help="items, draws, masks and interpolation apart (curves)")
     options = parser.parse_intermixed_args(args)
     from m3_exp import config
 
     known = config.names("sweeps", options.config_dir)
+    if options.overrides[:1] == ["table3"]:
+        options.overrides[0] = "table3_search"
     if options.list:
-        print(*known, sep="\n")
+        from m3_exp.reporting import tables
+
+        for name in known:
+            print(f"{'table3' if name == 'table3_search' else name:16} {tables.title(config.sweep_file(name, options.config_dir).read_text())}")
         return 0
     if not options.overrides or options.overrides[0] not in known:
         given = options.overrides[0] if options.overrides else "nothing"
@@ -306,24 +357,75 @@ def table(args: Sequence[str]) -> int:
     options.overrides = [f"sweeps={options.overrides[0]}", *options.overrides[1:]]
     if _show_config(options):
         return 0
+    name = "json" if options.json else options.format
+    searched = options.overrides[0] == "sweeps=table3_search" and not (options.all or options.repeats)
+    if options.select or searched:
+        print(_written(_selected(options, options.select or "crossfit"), name), end="")
+        return 0
     request = _request(options)
     plan, store = _planned(request)
-    name = "json" if options.json else options.format
-    print(_table_text(request, plan, store, name, draw=options.draw, every=options.all), end="")
+    if options.repeats or options.variance:
+        print(_written(_apart(request, plan, store, repeats=options.repeats), name), end="")
+        return 0
+    print(_table_text(request, plan, store, name, draw=options.draw, every=options.all, marks=options.marks), end="")
     return 0
 
 
-def _table_text(request: "Request", plan: "Plan", store: "Store", form: str, *, draw: int | None, every: bool) -> str:
+def _table_text(
+    request: "Request", plan: "Plan", store: "Store", form: str, *, draw: int | None, every: bool, marks: str = "real"
+) -> str:
     from m3_exp.cells import found
-    from m3_exp.reporting import frame, tables
+    from m3_exp.reporting import frame, noise
 
-    tidy = frame.tidy(found(plan, store))
+    looked = found(plan, store, repeats=True)
+    tidy = frame.tidy(looked)
     if draw is not None:
         tidy = tidy[tidy["draw"].isna() | (tidy["draw"] == draw)]
-    built = _built_table(request, tidy, every=every)
+    curved = None if draw is not None else _curve_nodes(request, store)
+    built = _built_table(request, tidy, curved, every=every, marks=marks)
+    floor = noise.footer(frame.tidy(looked, repeats=True))
+    return _written(replace(built, footer=(*built.footer, *floor)), form)
+
+
+def _written(built: "Table", form: str) -> str:
+    from m3_exp.reporting import tables
+
     if form == "json":
         return json.dumps({"rows": built.records, "footer": built.footer}) + "\n"
     return tables.FORMATS[form](built)
+
+
+def _selected(options: argparse.Namespace, how: Any) -> "Table":
+    """Return what `--select` chooses; of the search for hyper-parameters, the paper's Table 3 beside its Table 4."""
+    from m3_exp.reporting import selection, table3
+
+    sweep, *given = options.overrides
+    name = sweep.removeprefix("sweeps=")
+    shown, others = _split_shown(given)
+    request, tidy = _swept(options, name, others)
+    for axis, values in shown.items():
+        tidy = tidy[(tidy["method"] == "single") | tidy[axis].isin(values.split(","))]
+    dev = None
+    if how == "dev":
+        _, dev = _swept(options, name, [*(text for text in others if not text.startswith("items=")), "items=dev"])
+    choose = table3.build if request.sweep_table == "table3" else partial(selection.build, name)
+    again = shlex.join(["m3", "run", sweep, *given])
+    return choose(tidy, dev, how, _parents(request), command=again, seed=request.configs[0].seed)
+
+
+def _apart(request: "Request", plan: "Plan", store: "Store", *, repeats: bool) -> "Table":
+    """Return what a table's scores are unsure of: the repeats, or the components of each curve's expectations."""
+    from m3_exp.cells import found
+    from m3_exp.reporting import curves, frame, noise, variance
+
+    name = request.sweep or "run"
+    tidy = frame.tidy(found(plan, store, repeats=repeats), repeats=repeats)
+    if repeats:
+        return noise.build(name, tidy)
+    known = curves.responses(tidy, _parents(request))
+    if not known:
+        raise M3Error(f"{name} holds no curve yet; those of all pairs and methods: m3 run sweeps=lambda_response")
+    return variance.build(known, name=f"{name}: variance")
 
 
 _SHOWN = ("pair", "method")  # of a figure or response: they choose what is shown, not what is looked up
@@ -355,16 +457,28 @@ def figure(args: Sequence[str]) -> int:
     parser.add_argument("--list", action="store_true", help="name the figures and the sweeps they draw")
     parser.add_argument("--out", type=Path, help="FILE.svg, .pdf or .png; without it NAME.svg and NAME.png")
     options = parser.parse_intermixed_args(args)
-    from m3_exp import config
-    from m3_exp.reporting import figures, palette
+    from m3_exp.reporting import figures
 
     if options.list:
         for key, spec in figures.FIGURES.items():
             print(f"{key:10} {spec.title}" + (f"  [{', '.join(spec.sweeps)}]" if spec.sweeps else ""))
         return 0
     name, *overrides = options.overrides or [""]
-    if name not in figures.FIGURES:
+    names = [known for known in figures.FIGURES if name in (known, known.rstrip("abc"))]  # figure1: its three panels
+    if not names:
         raise M3Error(f"m3 figure takes a name first, {name!r} is none; there are {', '.join(figures.FIGURES)}")
+    if options.out and len(names) > 1:
+        raise M3Error(f"--out takes one figure, {name} is {', '.join(names)}: name one of them")
+    paths = [str(path) for known in names for path in _drawn(options, known, overrides)]
+    print(json.dumps(paths) if options.json else "\n".join(paths))
+    return 0
+
+
+def _drawn(options: argparse.Namespace, name: str, overrides: Sequence[str]) -> list[Path]:
+    """Draw one figure into its files."""
+    from m3_exp import config
+    from m3_exp.reporting import figures, palette
+
     shown, others = _split_shown(overrides)
     frames: dict[str, Any] = {}
     parents: dict[str, tuple[str, ...]] = {}
@@ -375,9 +489,7 @@ def figure(args: Sequence[str]) -> int:
         published = published and all(c.published for c in request.configs)
     read = figures.read_published(config.ROOT / "results" / "published") if published else {}
     drawn = figures.FIGURES[name].draw(figures.Data(frames, parents, read, **shown))
-    paths = [str(path) for path in palette.save(drawn, name, options.out)]
-    print(json.dumps(paths) if options.json else "\n".join(paths))
-    return 0
+    return list(palette.save(drawn, name, options.out))
 
 
 def response(args: Sequence[str]) -> int:
@@ -400,14 +512,28 @@ def response(args: Sequence[str]) -> int:
         grouped.setdefault((item.pair, item.method, item.params, item.sparsify), []).append(item)
     if options.out and len(grouped) > 1:
         raise M3Error("--out draws one pair and method: give pair= and method=")
+    developed = _development(options, sweep, others, request)
     for members in grouped.values():
-        found = advice.study(members, repeats=options.repeats, seed=request.configs[0].seed)
+        dev = curves.development(developed, members)
+        found = advice.study(members, dev=dev, repeats=options.repeats, seed=request.configs[0].seed)
         _show_study(found, options.json)
         if options.out:
             from m3_exp.reporting import palette, response_figure
 
             print(*palette.save(response_figure.draw_response(found), "response", options.out), sep="\n")
     return 0
+
+
+def _development(options: argparse.Namespace, sweep: str, overrides: Sequence[str], request: "Request") -> list[Any]:
+    """Return the curves on development items; none where no benchmark has such items."""
+    from m3_exp.reporting import curves
+
+    others = [text for text in overrides if text.split("=", 1)[0] not in ("items", "sweeps")]
+    try:
+        _, tidy = _swept(options, sweep, [*others, "items=dev"])
+    except M3Error:
+        return []
+    return curves.responses(tidy, _parents(request))
 
 
 def _show_study(found: Any, as_json: bool) -> None:
@@ -457,7 +583,10 @@ def _write_page(requests: Sequence["Request"], path: Path, command: str, rebuild
     from m3_exp.store import Store, write_atomic
 
     store = Store(requests[0].store)
-    tables = [_built_table(r, frame.tidy(found(planning.build(r.configs), store)), every=False) for r in requests]
+    tables = [
+        _built_table(r, frame.tidy(found(planning.build(r.configs), store)), _curve_nodes(r, store), every=False)
+        for r in requests
+    ]
     configs = [config for request in requests for config in request.configs]
     plan = planning.build(configs)
     title = " and ".join(request.sweep or "run" for request in requests) + f", {configs[0].family}"
@@ -466,41 +595,72 @@ def _write_page(requests: Sequence["Request"], path: Path, command: str, rebuild
     write_atomic(path, page.build(data).encode())
 
 
-def _built_table(request: "Request", tidy: Any, *, every: bool) -> "Table":
+def _curve_nodes(request: "Request", store: "Store") -> Any:
+    """Return the frame of the grids of lambda that answer for the request's draws; None where it has none."""
+    from dataclasses import replace
+
+    from m3_exp import plan
+    from m3_exp.cells import found
+    from m3_exp.reporting import frame
+
+    mixed = [replace(c, ratio=replace(c.ratio, name="grid")) for c in request.configs if c.ratio.name == "mixup"]
+    if not mixed or request.sweep_table not in ("table1", "figure4"):
+        return None
+    tidy = frame.tidy(found(plan.build(mixed), store))
+    return tidy if bool(tidy["score"].notna().any()) else None
+
+
+def _built_table(request: "Request", tidy: Any, behind: Any = None, *, every: bool, marks: Any = "real") -> "Table":
+    """Return a request's table. `behind`: another frame, of the curves that its M3 rows come from."""
     from m3_exp import config
-    from m3_exp.reporting import adversarial, published, tables
+    from m3_exp.reporting import adversarial, curves, gains, published, table3, tables
 
     folder = config.ROOT / "results" / "published" if all(c.published for c in request.configs) else None
     if request.sweep_table in published.ATTACKS:
-        return adversarial.build(str(request.sweep_table), tidy, folder)
-    numbers = None if folder is None else tables.read_published(folder / "table1.csv")
-    return tables.build(request.sweep or "run", tidy, every=every, published=numbers)
+        return adversarial.build(str(request.sweep_table), tidy, folder, marks=marks)
+    if request.sweep_table == "table3" and not every:
+        with contextlib.suppress(M3Error):  # too little is evaluated to choose: its rows are shown as they are
+            return table3.build(tidy, None, "crossfit", _parents(request), seed=request.configs[0].seed)
+    responses = curves.responses(tidy if behind is None else behind, _parents(request))
+    build = gains.build if request.sweep_table == "figure4" else tables.build
+    return build(
+        request.sweep or "run", tidy, every=every, published=folder, responses=responses, behind=behind, marks=marks
+    )
 
 
 def status(args: Sequence[str]) -> int:
-    parser = _parser("status", "Show what of a plan is done, failed and left.")
+    parser = _parser("status", "Show what of a plan is done, running, failed and left.")
     options = parser.parse_intermixed_args(args)
     if _show_config(options):
         return 0
     request = _request(options)
     plan, store = _planned(request)
     from m3_exp import forecast
-    from m3_exp.cells import found
+    from m3_exp.cells import found, repeats_words
+    from m3_exp.progress import sightings
 
-    looked = forecast.forecast(plan, store, request.configs[0].parameters, keep=False)
+    seen = sightings(store)
+    first = request.configs[0]
+    looked = forecast.forecast(plan, store, first.parameters, keep=False, cache_values=first.cache_values)
     states = [c["state"] for c in looked.cells]
     failures = [(item.cell, item.failure) for item in found(plan, store) if item.failure]
     counts: Json = {state: states.count(state) for state in dict.fromkeys(states)}
-    report = {"cells": len(states), **counts, "failed": len(failures), "totals": looked.totals}
+    alive = [vars(run) | {"this_plan": run.plan == identity(plan)} for run in seen if run.alive]
+    report = {"cells": len(states), **counts, "failed": len(failures), "running": alive, "totals": looked.totals}
     if options.json:
         print(json.dumps(report))
         return 0
     print(", ".join(f"{count} {state}" for state, count in counts.items()) + f"; {len(failures)} failed")
     from m3_exp.plan import spelled
 
-    for cell, reason in failures:
-        print(f"failed: {spelled(cell.labels[0])} on {cell.evaluator.name}: {reason}")
-    print(*looked.notes, sep="\n")
+    for run in seen:
+        print(run if run.plan == identity(plan) else f"{run} (another request)")
+    retries = _retries(options, [cell for cell, _ in failures])
+    for (cell, reason), retry in zip(failures, retries, strict=True):
+        again = f"\n  again: {retry}" if retry else ""
+        print(f"failed: {spelled(cell.labels[0])} on {cell.evaluator.name}: {reason}{again}")
+    notes = looked.notes[len(plan.notes) :]  # what collapsed is m3 plan's to say
+    print(*notes, *repeats_words(plan, store, request.repeat), sep="\n")
     return 0
 
 

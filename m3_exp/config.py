@@ -24,6 +24,7 @@ from m3_exp.merging import methods
 from m3_exp.merging.source import parse_source
 from m3_exp.reporting import track
 from m3_exp.scoring.evaluate import load_evaluator
+from m3_exp.scoring.items import development, has_dev
 from m3_exp.types import Config, Dare, EngineSettings, EvaluatorSpec, M3Error, Ratio, Source
 
 T = TypeVar("T", int, float)
@@ -37,6 +38,7 @@ _USED = {
 }
 
 
+_AXES = ("pair", "method", "ratio", "sparsify")  # of what a block of a sweep is about, even with one value
 _SHARED_SETTINGS = ("chat_template", "sandbox.driver", "sandbox.allow_weak")  # of every evaluator that knows them
 
 
@@ -52,6 +54,8 @@ class Request:
     tracker: track.Settings | None
     sweep: str | None = None
     sweep_table: str | None = None
+    notes: tuple[str, ...] = ()
+    repeat: int = 0
     yaml: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -79,8 +83,10 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
     composed = _compose_all(products, folders)
     _refuse_dead(given, composed)
     first = composed[0]
+    configs, notes = _with_items([_config(cfg, _of_models(given)) for cfg in composed])
     return Request(
-        configs=tuple(_config(cfg, _of_models(given)) for cfg in composed),
+        configs=configs,
+        notes=notes,
         store=Path(first.store) if first.store else ROOT / "results" / "store",
         checkpoint=_choice(first, "checkpoint", ("none", "keep")),
         out=Path(first.out) if first.out else None,
@@ -88,8 +94,29 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
         tracker=_tracker(first),
         sweep=sweep,
         sweep_table=table,
+        repeat=_number(first, "repeat", int, low=0),
         yaml=tuple(OmegaConf.to_yaml(cfg, resolve=True) for cfg in composed),
     )
+
+
+def _with_items(configs: Sequence[Config]) -> tuple[tuple[Config, ...], tuple[str, ...]]:
+    """Leave out of `items=dev` what has no development items, and say so.
+
+    Raises:
+        M3Error: nothing is left.
+    """
+    kept = [replace(c, evaluators=tuple(e for e in c.evaluators if _has_items(e))) for c in configs]
+    lacking = sorted({e.name for c in configs for e in c.evaluators} - {e.name for c in kept for e in c.evaluators})
+    if not lacking:
+        return tuple(configs), ()
+    named = f"{', '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} no development items"
+    if not any(c.evaluators for c in kept):
+        raise M3Error(f"items=dev: {named}: choose by cross-fitting (m3 table NAME --select crossfit)")
+    return tuple(c for c in kept if c.evaluators), (f"items=dev: {named} and are left out",)
+
+
+def _has_items(spec: EvaluatorSpec) -> bool:
+    return not spec.items.endswith("-dev") or has_dev(load_evaluator(spec), spec.name, spec.items)
 
 
 def names(group: str, config_dirs: Sequence[Path] = ()) -> list[str]:
@@ -115,9 +142,9 @@ def evaluator(name: str, settings: Sequence[str]) -> EvaluatorSpec:
             overrides.append(setting)
         else:
             overrides.append(f"evaluator.{name}.{key.removeprefix(f'evaluator.{name}.')}={value}")
-    family = "lab" if items == "lab" else "llama2_13b"
+    family = "lab" if items in ("lab", "lab-dev") else "llama2_13b"
     cfg = _compose_all([(f"family={family}", *overrides)], ())[0]
-    return replace(_evaluator(cfg, name), items=items)
+    return replace(_evaluator(cfg, name), items="official-dev" if items == "dev" else items)
 
 
 # ------------------------------------------------------------------------------------------- overrides and sweeps
@@ -140,13 +167,17 @@ def _refuse_hydra_plugins(overrides: Iterable[Override]) -> None:
 
 
 def _read_sweep(name: str, config_dirs: Sequence[Path]) -> dict[str, Any]:
+    path = sweep_file(name, config_dirs)
+    document = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    if not isinstance(document, dict) or not isinstance(document.get("plans"), list):
+        raise M3Error(f"{path} has no list `plans:`; see sweeps/table1.yaml")
+    return {str(key): value for key, value in document.items()}
+
+
+def sweep_file(name: str, config_dirs: Sequence[Path] = ()) -> Path:
     for folder in [*(d / "sweeps" for d in config_dirs), ROOT / "sweeps"]:
-        path = folder / f"{name}.yaml"
-        if path.is_file():
-            document = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-            if not isinstance(document, dict) or not isinstance(document.get("plans"), list):
-                raise M3Error(f"{path} has no list `plans:`; see sweeps/table1.yaml")
-            return {str(key): value for key, value in document.items()}
+        if (path := folder / f"{name}.yaml").is_file():
+            return path
     raise M3Error(f"sweeps={name} does not exist; there are {', '.join(names('sweeps', config_dirs))}")
 
 
@@ -169,7 +200,7 @@ def _restrict(blocks: list[list[Override]], given: Sequence[Override]) -> list[l
                 laid.append(override)
                 continue
             common = [value for value in _values(override) if value in _values(choice)]
-            if override.is_sweep_override() and not common:
+            if (override.is_sweep_override() or override.key_or_group in _AXES) and not common:
                 break
             laid.append(choice)
         else:
@@ -235,7 +266,7 @@ def _compose(overrides: list[str], config_dirs: Sequence[Path]) -> DictConfig:
 
 
 def _resolved(cfg: DictConfig, config_dirs: Sequence[Path]) -> DictConfig:
-    if cfg.family["items"] == "lab" and cfg["items"] not in (None, "lab"):
+    if cfg.family["items"] == "lab" and cfg["items"] not in (None, "lab", "dev"):
         OmegaConf.update(cfg, "family.max_tokens", {}, merge=False)  # the lab's short answers and its rule judge
         OmegaConf.update(cfg, "family.judge", "chatgpt_fn", force_add=True)  # belong to the lab's items alone
     try:
@@ -348,6 +379,7 @@ def _config(cfg: DictConfig, overrides: tuple[str, ...]) -> Config:
         parameters=None if family.parameters is None else int(family.parameters),
         published=bool(family.published),
         overrides=overrides,
+        cache_values=_optional(cfg, "family.cache_values", int, low=1),
     )
 
 
@@ -414,8 +446,9 @@ def _evaluator(cfg: DictConfig, name: str) -> EvaluatorSpec:
     settings = {str(key): value for key, value in entry.items()}
     target = str(settings.pop("target"))
     skill = settings.pop("skill", None)
-    items = settings.pop("items", None) or cfg["items"] or cfg.family["items"]
-    spec = EvaluatorSpec(name=name, target=target, settings=settings, items=str(items))
+    items = str(settings.pop("items", None) or cfg["items"] or cfg.family["items"])
+    items = development(str(cfg.family["items"])) if items == "dev" else items
+    spec = EvaluatorSpec(name=name, target=target, settings=settings, items=items)
     return replace(spec, skill=str(skill or load_evaluator(spec).skill))
 
 

@@ -1,25 +1,33 @@
 """What a plan would cost and what of it is there already: `m3 plan`. Reads headers and item files, never weights.
 
-A figure that rests on an assumption says so; a speed measured by an earlier run in the same store replaces it.
+A figure that rests on an assumption says so; a speed measured by an earlier run in the same store replaces it. Neither
+models nor items need be at hand: then the family file says how large those are, and the plugins how many these.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from m3_exp.cells import Desk
+from m3_exp.cells import Desk, Task
+from m3_exp.engines.gpus import GPUS, OVERHEAD, Gpu, Load, least_split, sequences, speed
+from m3_exp.engines.weights import MAX_MODEL_LEN
 from m3_exp.merging import stream
+from m3_exp.merging.canonical import AVERAGE
+from m3_exp.merging.check import architecture, seconds
+from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.source import without_fetching
 from m3_exp.plan import spelled
 from m3_exp.progress import clock
 from m3_exp.run import visible_gpus
-from m3_exp.scoring.evaluator import Paid
+from m3_exp.scoring.evaluator import Evaluator, Paid
 from m3_exp.store import Store
-from m3_exp.types import Cell, Json, M3Error, Plan, identity, plain
+from m3_exp.types import Cell, Json, M3Error, Plan, Recipe, identity, plain
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# tokens a second x parameters, a first guess: SmolLM2-135M in float32 on two CPU cores; 13B on one A100 (assumed)
-_CPU_SPEED, _GPU_SPEED = 300 * 135e6, 1500 * 13e9
+_CPU_SPEED = 300 * 135e6  # tokens a second x parameters, a first guess: SmolLM2-135M in float32 on two CPU cores
+_USUAL = 300  # tokens of an answer that may be longer: assumed
+_TOLD = ("A100 80 GB", "H100 80 GB")  # the cards whose times are told
+_LARGE = 1e9  # bytes of weights from which GPUs are spoken of
 
 
 @dataclass(frozen=True)
@@ -31,36 +39,96 @@ class Forecast:
     notes: tuple[str, ...]
 
 
-def forecast(plan: Plan, store: Store, parameters: int | None, *, keep: bool) -> Forecast:
-    """Look at every cell: cached, begun, to do, or what is not at hand; then add up items, bytes and time."""
-    desk = Desk(store, plan.engine)
-    recipes = {identity(cell.recipe): cell for cell in plan.cells}
+@dataclass(frozen=True)
+class Merge:
+    """What one recipe's weights take: their bytes, the seconds to make them, or why they cannot be made."""
+
+    weights: int | None = None
+    seconds: float = 0.0
+    refused: str | None = None
+
+
+def forecast(
+    plan: Plan, store: Store, parameters: int | None, *, keep: bool, cache_values: int | None = None
+) -> Forecast:
+    """Look at every cell: cached, begun, to do, or what is not at hand; then add up items, bytes and time.
+
+    `parameters` and `cache_values` (of the KV cache, a token) are the family's, for models that are not at hand.
+    """
     with without_fetching():
-        cells = tuple(_cell(cell, desk) for cell in plan.cells)
-        sizes = [_size(cell, store, parameters, plan.engine.dtype) for cell in recipes.values()]
-    todo = [c for c in cells if c["state"] != "done"]
+        cells = _cells(plan, Desk(store, plan.engine))
+        merges = {key: _merge(recipe, store, parameters) for key, recipe in _recipes(plan.cells).items()}
+        cache = _cache_values(plan, store) or cache_values
+    totals = _totals(plan, cells, merges, keep)
+    load = _load(plan, totals["weights_bytes"], cache)
+    rate, basis = _speed(plan, store, parameters, load)
+    totals |= {f"seconds_{how}": rate and totals[f"tokens_{how}"] / rate for how in ("typical", "at_most")}
+    totals["gpus"] = [] if load is None else [_on(gpu, load, totals) for gpu in GPUS]
+    refused = sorted({merge.refused for merge in merges.values() if merge.refused})
+    notes = [*plan.notes, *_words(totals, basis), *_gpu_words(plan, totals, load), *_judging(_open(cells))]
+    return Forecast(cells, totals, (*notes, *(f"cannot be merged: {reason}" for reason in refused)))
+
+
+def _recipes(cells: Sequence[Cell]) -> dict[str, Recipe]:
+    return {identity(cell.recipe): cell.recipe for cell in cells}
+
+
+def _open(cells: Sequence[Json]) -> list[Json]:
+    return [cell for cell in cells if cell["state"] != "done"]
+
+
+def _totals(plan: Plan, cells: Sequence[Json], merges: Mapping[str, Merge], keep: bool) -> Json:
+    todo = _open(cells)
+    unmade = _recipes([cell for cell, line in zip(plan.cells, cells, strict=True) if line["state"] != "done"])
+    weights = max((merge.weights or 0 for merge in merges.values()), default=0) or None
     answers = sum(c["left"] or 0 for c in todo)
-    tokens = sum((c["left"] or 0) * c["max_tokens"] for c in todo)
-    weights = max((size for size in sizes if size), default=None)
-    speed, basis = _speed(plan, store, parameters)
-    totals: Json = {
-        "recipes": len(recipes),
+    return {
+        "recipes": len(merges),
         "cells": len(cells),
         "done": len(cells) - len(todo),
         "answers_to_generate": answers,
-        "tokens_at_most": tokens,
+        "searching_answers_at_most": sum(c["searching"] for c in todo),
+        "tokens_at_most": sum((c["left"] or 0) * c["max_tokens"] for c in todo),
+        "tokens_typical": sum((c["left"] or 0) * min(c["max_tokens"], _USUAL) for c in todo),
+        "items_assumed": sum(c["state"] == "items missing" and c["n"] is not None for c in cells),
         "items_unknown": sum(c["n"] is None for c in cells),
         "weights_bytes": weights,
         "merging_ram_bytes": 1 << 30,
+        "merging_seconds": sum(merges[key].seconds for key in unmade),
         "engine_ram_bytes": None if weights is None else weights + _cache_bytes(plan),
-        "disk_bytes": answers * 1500 + (len(recipes) * (weights or 0) if keep else 0),
-        "seconds_at_most": None if speed is None else tokens / speed,
+        "disk_bytes": answers * 1500 + (len(merges) * (weights or 0) if keep else 0),
         "judging_dollars": _dollars(todo),
     }
-    return Forecast(cells, totals, (*plan.notes, *_words(totals, basis), *_judging(todo)))
 
 
-def _cell(cell: Cell, desk: Desk) -> Json:
+# ----------------------------------------------------------------------------------------------------------- cells
+
+
+def _cells(plan: Plan, desk: Desk) -> tuple[Json, ...]:
+    counted: dict[str, tuple[int | None, str | None]] = {}
+    lines = []
+    for cell in plan.cells:
+        key = identity([cell.evaluator, cell.limit])
+        if key not in counted:
+            counted[key] = _counted(cell, desk)
+        lines.append(_cell(cell, desk, *counted[key]))
+    return tuple(lines)
+
+
+def _counted(cell: Cell, desk: Desk) -> tuple[int | None, str | None]:
+    """Return how many items a cell has, and why they are not at hand: of official ones the number is known then, too
+    (an evaluator's `official_rows`).
+    """
+    try:
+        return len(desk.problems(cell)), None
+    except M3Error as error:
+        rows = getattr(desk.evaluator(cell.evaluator), "official_rows", None)
+        if rows is None or cell.evaluator.items != "official":
+            return None, str(error)
+        return min(rows, cell.limit or rows), str(error)
+
+
+def _cell(cell: Cell, desk: Desk, n: int | None, missing: str | None) -> Json:
     evaluator = desk.evaluator(cell.evaluator)
     line: Json = {
         "labels": [spelled(label) for label in cell.labels],
@@ -73,57 +141,143 @@ def _cell(cell: Cell, desk: Desk) -> Json:
         "sampling": plain(evaluator.sampling),
         "max_tokens": evaluator.sampling.max_tokens,
         "limit": cell.limit,
+        "n": n,
     }
-    line |= _state(cell, desk)
+    line |= _state(cell, desk, n, missing)
     cost = None
-    if isinstance(evaluator, Paid) and line["n"] is not None and line["state"] != "done":
+    if isinstance(evaluator, Paid) and missing is None and line["state"] != "done":
         cost = evaluator.cost(desk.problems(cell))
     return line | {"cost": plain(cost)}
 
 
-def _state(cell: Cell, desk: Desk) -> Json:
-    try:
-        n = len(desk.problems(cell))
-    except M3Error as error:
-        return {"n": None, "left": None, "state": "items missing", "reason": str(error)}
+def _state(cell: Cell, desk: Desk, n: int | None, missing: str | None) -> Json:
+    if n is None:
+        return {"left": None, "searching": 0, "state": "items missing", "reason": missing}
+    evaluator = desk.evaluator(cell.evaluator)
+    searching, scored = _searched(evaluator, n)
+    everything = {"left": searching + scored * evaluator.sampling.n, "searching": searching}
+    if missing is not None:
+        return {**everything, "state": "items missing", "reason": missing}
     try:
         task = desk.task(cell)
         found = desk.result(task)
     except M3Error as error:
-        return {"n": n, "left": n, "state": "model missing", "reason": str(error)}
+        return {**everything, "state": "model missing", "reason": str(error)}
     if found is not None and found["result"]["n_unscored"] == 0:
-        return {"n": n, "left": 0, "state": "done", "reason": None}
-    known = desk.store.get("merges", desk.recipe_key(cell))
+        return {"left": 0, "searching": 0, "state": "done", "reason": None}
+    return _begun(desk, task, searching, scored) | {"reason": None}
+
+
+def _searched(evaluator: Evaluator, n: int) -> tuple[int, int]:
+    """Return how many answers it takes, at most, to make a benchmark's items of `n`, and how many are then scored."""
+    search = getattr(evaluator, "searched", None)
+    return search(n) if search else (0, n)
+
+
+def _begun(desk: Desk, task: Task, searching: int, scored: int) -> Json:
+    """Return what of a cell without a result is left; a search that is not over counts in full."""
+    known = desk.store.get("merges", desk.recipe_key(task.cell))
+    wanted = {prompt.id for prompt in task.prompts}
     held = 0
     if known is not None:
-        wanted = {prompt.id for prompt in task.prompts}
+        made = desk.store.get("prepared", desk.prepared_key(known["digest"], task))
+        if made is not None:
+            wanted = {f"{task.evaluator.name}/{problem['id']}" for problem in made["problems"]}
+            searching, scored = 0, len(wanted)
         records = desk.store.journal(desk.answers_key(known["digest"], task)).read()
         held = len({(r["id"], r["sample"]) for r in records if r["id"] in wanted})
-    left = max(0, n * task.sampling.n - held)
-    return {"n": n, "left": left, "state": "begun" if held else "to do", "reason": None}
+    left = max(0, searching + scored * task.sampling.n - held)
+    return {"left": left, "searching": searching, "state": "begun" if held else "to do"}
 
 
-def _size(cell: Cell, store: Store, parameters: int | None, dtype: str) -> int | None:
+# ---------------------------------------------------------------------------------------------- weights and memory
+
+
+def _merge(recipe: Recipe, store: Store, parameters: int | None) -> Merge:
+    """Look at one recipe's headers; where models are not at hand, guess from the number of parameters."""
     try:
-        return int(stream.forecast(cell.recipe, store).output_bytes)
+        found = stream.forecast(recipe, store)
+    except M3Error as error:
+        return Merge(refused=str(error)) if _at_hand(recipe, store) else _guess(recipe, parameters)
+    return Merge(int(found.output_bytes), found.seconds)
+
+
+def _at_hand(recipe: Recipe, store: Store) -> bool:
+    try:
+        for source in (recipe.base, *recipe.experts):
+            open_model(source, store)
     except M3Error:
-        return None if parameters is None else parameters * _BYTES[dtype]
+        return False
+    return True
+
+
+def _guess(recipe: Recipe, parameters: int | None) -> Merge:
+    if parameters is None:
+        return Merge()
+    weights = parameters * _BYTES[recipe.dtype]
+    read = weights * (len(recipe.experts) + (recipe.method != AVERAGE))
+    return Merge(weights, seconds(recipe.method, read, weights))
+
+
+def _cache_values(plan: Plan, store: Store) -> int | None:
+    """Return how many values the KV cache holds of a token, by the first model's configuration; None without it."""
+    try:
+        config = open_model(plan.cells[0].recipe.experts[0], store).config
+    except M3Error:
+        return None
+    shape = architecture(config)
+    heads, size = shape["num_key_value_heads"], shape.get("head_dim")
+    return 2 * int(config["num_hidden_layers"]) * heads * size if heads and size else None
 
 
 def _cache_bytes(plan: Plan) -> int:
     return int((plan.engine.kv_cache_gib or 4.0) * 2**30)
 
 
-def _speed(plan: Plan, store: Store, parameters: int | None) -> tuple[float | None, str]:
+def _load(plan: Plan, weights: int | None, cache: int | None) -> Load | None:
+    if weights is None or cache is None:
+        return None
+    engine = plan.engine
+    length = engine.max_model_len or MAX_MODEL_LEN
+    width, split, share = _BYTES[engine.dtype], engine.tensor_parallel_size, engine.gpu_memory_utilization
+    return Load(weights, width, cache, length, split, share)
+
+
+# ------------------------------------------------------------------------------------------------------------ time
+
+
+def _speed(plan: Plan, store: Store, parameters: int | None, load: Load | None) -> tuple[float | None, str]:
+    """Return the tokens a second of this machine, and where that figure is from."""
     measured = store.get("rates", identity([plan.engine.name, plan.engine.dtype, parameters]))
     if measured is not None:
         return float(measured["tokens_per_second"]), "measured by an earlier run in this store"
+    gpus = len(visible_gpus())
+    if gpus and load is not None:
+        engines = max(1, gpus // load.split)
+        rate = engines * speed(_card("A100 80 GB"), load)
+        return rate or None, f"assumed: {rate:.3g} tokens/s with {engines} engines on {gpus} GPUs, each an A100 80 GB"
     if parameters is None:
         return None, "the model's size is not known here"
-    gpus = len(visible_gpus())
-    speed = (_GPU_SPEED * gpus if gpus else _CPU_SPEED) / parameters
-    where = f"{gpus} GPUs" if gpus else "no GPU"
-    return speed, f"assumed: {speed:.3g} tokens/s for {parameters / 1e9:.3g}B parameters with {where}"
+    rate = _CPU_SPEED / parameters
+    return rate, f"assumed: {rate:.3g} tokens/s for {parameters / 1e9:.3g}B parameters with no GPU"
+
+
+def _card(name: str) -> Gpu:
+    return next(gpu for gpu in GPUS if gpu.name == name)
+
+
+def _on(gpu: Gpu, load: Load, totals: Json) -> Json:
+    """Say what one engine on such cards would do; where the model does not fit, on the fewest cards that hold it."""
+    least = least_split(gpu, load)
+    fits = sequences(gpu, load, load.length)
+    used = load if fits or least is None else replace(load, split=least)
+    rate = speed(gpu, used)
+    times = {f"seconds_{how}": totals[f"tokens_{how}"] / rate if rate else None for how in ("typical", "at_most")}
+    return {"name": gpu.name, "sequences": fits, "least_tensor_parallel_size": least, "cards": used.split,
+            "tokens_per_second": rate or None, **times}  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------------------- words
 
 
 def _words(totals: Json, basis: str) -> list[str]:
@@ -131,16 +285,59 @@ def _words(totals: Json, basis: str) -> list[str]:
         f"{totals['recipes']} distinct recipes, {totals['cells']} cells, {totals['done']} of them done; "
         f"{totals['answers_to_generate']} answers to generate, at most {totals['tokens_at_most']} tokens"
     ]
+    if totals["searching_answers_at_most"]:
+        lines.append(
+            f"at most {totals['searching_answers_at_most']} of these answers are asked by searches for attacks"
+        )
+    if totals["items_assumed"]:
+        lines.append(
+            f"{totals['items_assumed']} cells have no items here: counted are the known sizes of official sets"
+        )
+    if totals["items_unknown"]:
+        lines.append(f"{totals['items_unknown']} cells have no items at hand, their cost is not in these figures")
     if totals["weights_bytes"] is not None:
         lines.append(
             f"weights {size(totals['weights_bytes'])} a model; memory: engine {size(totals['engine_ram_bytes'])}, "
             f"merging under {size(totals['merging_ram_bytes'])}; disk {size(totals['disk_bytes'])}"
         )
     if totals["seconds_at_most"] is not None:
-        lines.append(f"time at most {clock(totals['seconds_at_most'])} ({basis})")
-    if totals["items_unknown"]:
-        lines.append(f"{totals['items_unknown']} cells have no items at hand, their cost is not in these figures")
+        lines.append(f"time here {_times(totals)} ({basis}; {_usual()})")
+    if totals["merging_seconds"]:
+        lines.append(f"merging about {clock(totals['merging_seconds'])} more (2.5 GB/s read and written, assumed)")
     return lines
+
+
+def _usual() -> str:
+    return f"about: answers of {_USUAL} tokens or their limit, at most: all at their limit"
+
+
+def _times(found: Json) -> str:
+    return f"about {clock(found['seconds_typical'])}, at most {clock(found['seconds_at_most'])}"
+
+
+def _gpu_words(plan: Plan, totals: Json, load: Load | None) -> list[str]:
+    """Say what GPUs a large model needs, and how long two of them would take."""
+    if load is None or load.weights < _LARGE:
+        return []
+    one = load.token * load.length // load.split
+    fits = [f"{g['name']} ({g['sequences']})" for g in totals["gpus"] if g["sequences"]]
+    small = [f"{g['name']} {_needs(g)}" for g in totals["gpus"] if not g["sequences"]]
+    holds = (
+        f"holds so many such sequences at once: {', '.join(fits)}" if fits else "too large for each of the known cards"
+    )
+    lines = [
+        f"a GPU at {plan.engine.dtype}, tensor_parallel_size={load.split}: weights {size(load.weights // load.split)}, "
+        f"itself {size(int(OVERHEAD))} (assumed), KV cache {size(one)} for one sequence of {load.length} tokens",
+        "; ".join([holds, *small]),
+    ]
+    told = [g for g in totals["gpus"] if g["name"] in _TOLD and g["tokens_per_second"]]
+    times = [f"{g['cards']} {g['name']}: {_times(g)} ({g['tokens_per_second']:.3g} tokens/s)" for g in told]
+    return [*lines, *([f"time elsewhere, assumed from data sheets: {'; '.join(times)}"] if times else [])]
+
+
+def _needs(gpu: Json) -> str:
+    least = gpu["least_tensor_parallel_size"]
+    return f"needs tensor_parallel_size={least}" if least else "is too small"
 
 
 def _dollars(todo: Sequence[Json]) -> float | None:

@@ -147,6 +147,48 @@ def spelled(label: Label) -> str:
     return text + (" dare" if label.sparsify == "dare" else "")
 
 
+_AXES = ("pair", "method", "ratio", "sparsify", "evaluator")
+
+
+def narrowed(overrides: Sequence[str], cell: Cell) -> list[list[str]]:
+    """Return a request's overrides narrowed to one of its cells, the narrowest first, the request itself last.
+
+    They choose among a sweep's values on each axis; a sweep that sets several benchmarks up by name cannot be narrowed
+    to one of them, so take the first that composes. What it holds beside the cell (other draws, say) is cached.
+    """
+    label, benchmark = cell.labels[0], cell.evaluator.name
+    axes = {} if label.family == "local" else {"pair": label.pair}
+    if label.method != "single":
+        axes |= {"method": label.method, "ratio": label.ratio, "sparsify": label.sparsify}
+        axes |= {f"method.{key}": repr(value) for key, value in sorted(label.params.items())}
+        axes |= {"ratio.alpha": f"{label.alpha:g}"} if label.alpha is not None else {}
+        axes |= {"ratio.lam": repr(label.lam)} if label.ratio == "fixed" else {}
+    line = [text for text in overrides if _stays(_key(text), label)] + [f"{key}={value}" for key, value in axes.items()]
+    others = [text for text in line if _key(text) != "evaluator"]
+    own = [t for t in others if not _key(t).startswith("evaluator.") or _key(t).split(".")[1] == benchmark]
+    return [[*own, f"evaluator=[{benchmark}]"], line, list(overrides)]
+
+
+def same(one: Cell, other: Cell) -> bool:
+    """Tell whether two cells are the same, whatever they are called."""
+    keys = [identity(replace(cell, labels=(), home=cell.tokenizer)) for cell in (one, other)]
+    return keys[0] == keys[1]
+
+
+def _key(override: str) -> str:
+    return override.split("=", 1)[0]
+
+
+def _stays(key: str, label: Label) -> bool:
+    """Tell whether an override of a request says something about one of its cells that its axes do not say."""
+    group, _, parameter = key.partition(".")
+    if group not in _AXES or group == "evaluator":
+        return True
+    if group == "ratio":
+        return parameter in {"mixup": ("draws",), "grid": ("nodes",)}.get(label.ratio, ())
+    return parameter != "" and (group == "pair" or (group == "sparsify" and label.sparsify == "dare"))
+
+
 def merge_line(label: Label, recipe: Recipe) -> str:
     """Return the `m3 merge` command that rebuilds a row's weights exactly."""
     parts = [f"m3 merge family={label.family}"]

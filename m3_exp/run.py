@@ -20,7 +20,7 @@ from m3_exp.cells import Desk, Task, widest
 from m3_exp.engines.protocol import Engine, EngineDied, prompt_hash
 from m3_exp.merging import stream
 from m3_exp.plan import spelled
-from m3_exp.progress import Progress
+from m3_exp.progress import Beacon, Progress
 from m3_exp.reporting.frame import Found
 from m3_exp.reporting.tracker import Tracker, Untracked
 from m3_exp.scoring.cache import kept_in
@@ -49,18 +49,20 @@ RESTARTS = 2  # engine deaths in one cell before its remaining items are tried o
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that has no complete result, and why."""
+    """A cell (or a repeat of it) that has no complete result, and why."""
 
     cell: Cell
     reason: str
+    repeat: int = 0
 
     def __str__(self) -> str:
-        return f"{spelled(self.cell.labels[0])} on {self.cell.evaluator.name}: {self.reason}"
+        again = f" (repeat {self.repeat})" if self.repeat else ""
+        return f"{spelled(self.cell.labels[0])} on {self.cell.evaluator.name}{again}: {self.reason}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a plan's cells."""
+    """What became of a plan's cells; `repeat=K` makes K + 1 of each."""
 
     cells: int
     cached: int
@@ -94,15 +96,22 @@ class Run:
         workers: int = 1,
         keep: bool = False,
         tracker: Tracker | Untracked | None = None,
+        repeat: int = 0,
+        command: str = "",
     ) -> None:
+        """Args: `repeat`, how often each cell is evaluated once more (noise floor); `command`, what began the run."""
         self.plan = plan
         self.store = store
         self.desk = Desk(store, plan.engine)
         self.keep = keep
         self.tracker = tracker or Untracked()
         self.id = secrets.token_hex(8)
+        self._plan = identity(plan)
         self.failures: list[Failure] = []
         self.cached = 0
+        self.completed = 0
+        self.repeat = repeat
+        self.command = command
         self.engine_starts = 0
         self._workers = workers
         self._queue: queue.SimpleQueue[Group] = queue.SimpleQueue()
@@ -119,25 +128,32 @@ class Run:
         Raises:
             M3Error: every single cell is refused (a wrong request, nothing was done).
         """
-        tasks = self._ready()
-        groups = self._groups(tasks)
-        self.progress = Progress(sum(len(t.prompts) * t.sampling.n for t in tasks))
-        for group in groups:
-            self._queue.put(group)
-        try:
-            self._work_all(max(1, min(self._workers, len(groups))))
-        finally:
-            if groups:
-                self.progress.finish()
-                self._remember_speed(parameters)
+        with Beacon(self.store, self.id, self._facts):
+            tasks = self._ready()
+            groups = self._groups(tasks)
+            self.progress = Progress(sum(len(t.prompts) * t.sampling.n for t in tasks))
+            for group in groups:
+                self._queue.put(group)
+            try:
+                self._work_all(max(1, min(self._workers, len(groups))))
+            finally:
+                if groups:
+                    self.progress.finish()
+                    self._remember_speed(parameters)
         return Outcome(
-            cells=len(self.plan.cells),
+            cells=len(self.plan.cells) * (1 + self.repeat),
             cached=self.cached,
             failures=tuple(self.failures),
             generated=self.progress.answers,
             tokens=self.progress.tokens,
             engine_starts=self.engine_starts,
         )
+
+    def _facts(self) -> Json:
+        """Return what others may see of this run (`progress.Sighting`)."""
+        cells = len(self.plan.cells) * (1 + self.repeat)
+        done = {"cells": cells, "cells_done": self.completed, "cells_failed": len(self.failures)}
+        return {"command": self.command, "plan": self._plan, **done, **self.progress.facts()}
 
     def _remember_speed(self, parameters: int | None) -> None:
         if self.progress.answers >= 64:
@@ -147,25 +163,42 @@ class Run:
     # ------------------------------------------------------------------------------------------------ before work
 
     def _ready(self) -> list[Task]:
-        """Prepare every cell that has no complete result; a refused recipe or missing items fail their cells alone."""
+        """Prepare every cell, and its repeats, that has no complete result; what is refused fails its cell alone."""
         tasks: list[Task] = []
         refused: dict[str, str] = {}  # by recipe key; empty where the recipe is fine
         for cell in self.plan.cells:
+            numbers = list(range(1 + self.repeat))
             try:
                 task = self.desk.task(cell)
-                found = self.desk.result(task)
-                if found is not None and found["result"]["n_unscored"] == 0 and _contained(found, task):
-                    self.cached += 1
-                    self._complete(task)
-                    continue
-                self._check(cell, refused)
+                numbers = [number for number in numbers if not self._is_cached(replace(task, repeat=number))]
+                if numbers:
+                    self._check(cell, refused)
             except M3Error as error:
-                self._fail(cell, str(error))
+                self._refuse(cell, numbers, str(error))
+            except Exception as error:  # items that their plugin cannot read, say: recorded, the others go on
+                self._refuse(cell, numbers, f"{type(error).__name__}: {error}", traceback.format_exc(limit=-4))
             else:
-                tasks.append(task)
-        if self.plan.cells and len(self.failures) == len(self.plan.cells):
+                tasks += [replace(task, repeat=number) for number in numbers]
+        if self.failures and not tasks and not self.cached:
             raise M3Error(self.failures[0].reason)
         return tasks
+
+    def _is_cached(self, task: Task) -> bool:
+        """Tell whether nothing is left to do for a task, and count it then."""
+        done = self._is_done(task)
+        if done:
+            self.cached += 1
+            self._complete(task)
+        return done
+
+    def _is_done(self, task: Task) -> bool:
+        found = self.desk.result(task)
+        return found is not None and found["result"]["n_unscored"] == 0 and _contained(found, task)
+
+    def _refuse(self, cell: Cell, repeats: Sequence[int], reason: str, trace: str = "") -> None:
+        """Fail what is left of a cell and its repeats before any work."""
+        for number in repeats:
+            self._fail(cell, reason, trace, repeat=number)
 
     def _check(self, cell: Cell, refused: dict[str, str]) -> None:
         key = self.desk.recipe_key(cell)
@@ -190,7 +223,7 @@ class Run:
             head: _shapes([t for (h, _), members in grouped.items() if h == head for t in members]) for head in order
         }
         found = [
-            Group(members[0].cell.recipe, key, classes[members[0].cell.tokenizer], shapes[head], tuple(members))
+            Group(members[0].cell.recipe, key, classes[members[0].cell.tokenizer], shapes[head], _firsts_first(members))
             for (head, key), members in grouped.items()
         ]
         return sorted(found, key=lambda group: order[str(group.tokenizer)])
@@ -227,17 +260,25 @@ class Run:
         """One group: find or make its weights' digest, then answer and score each task."""
         known = self.store.get("merges", group.key)
         for task in group.tasks:
-            self.progress.running(f"{spelled(task.cell.labels[0])} {task.cell.evaluator.name}")
+            again = f" repeat {task.repeat}" if task.repeat else ""
+            self.progress.running(f"{spelled(task.cell.labels[0])} {task.cell.evaluator.name}{again}")
             try:
+                self._check_first_pass(task)
                 if known is None:
                     known = slot.load(group)
                 self._keep_checkpoint(task, known["digest"])
                 self._evaluate(task, group, str(known["digest"]), slot)
             except (EngineDied, M3Error, OSError) as error:
-                self._fail(task.cell, f"{type(error).__name__}: {error}" if isinstance(error, OSError) else str(error))
+                reason = f"{type(error).__name__}: {error}" if isinstance(error, OSError) else str(error)
+                self._fail(task.cell, reason, repeat=task.repeat)
             except Exception as error:  # the wall of a sweep's job: recorded, the others go on
                 trace = traceback.format_exc(limit=-4)
-                self._fail(task.cell, f"{type(error).__name__}: {error}", trace)
+                self._fail(task.cell, f"{type(error).__name__}: {error}", trace, repeat=task.repeat)
+
+    def _check_first_pass(self, task: Task) -> None:
+        """Raise M3Error for a repeat that has nothing to be compared with."""
+        if task.repeat and not self._is_done(replace(task, repeat=0)):
+            raise M3Error("it has no complete first pass to be compared with: see that one's failure")
 
     def _evaluate(self, task: Task, group: Group, digest: str, slot: "Slot") -> None:
         key = self.desk.answers_key(digest, task)
@@ -248,7 +289,7 @@ class Run:
             answers = _complete_items(answers, made.sampling.n)
             scores, result = evaluate(task.evaluator, made.problems, answers)
         scores = [_with_reason(score, refused) for score in scores]
-        record: Json = {
+        record: Json = self._changed(made, digest, answers) | {
             "result": plain(result),
             "scores": plain(scores),
             "items": task.cell.evaluator.items,
@@ -264,12 +305,25 @@ class Run:
             "runs": runs,
         }
         self.desk.put_result(task, record)
-        self.tracker.cell(Found(task.cell, record))
+        if not task.repeat:
+            self.tracker.cell(Found(task.cell, record))
         if result.n_unscored:
             reasons = sorted({score.reason or "no reason given" for score in scores if score.value is None})
-            self._fail(task.cell, f"{result.n_unscored} of {result.n} items are unscored: {'; '.join(reasons[:3])}")
+            reason = f"{result.n_unscored} of {result.n} items are unscored: {'; '.join(reasons[:3])}"
+            self._fail(task.cell, reason, repeat=task.repeat)
         else:
             self._complete(task)
+
+    def _changed(self, made: Task, digest: str, answers: Sequence[Answer]) -> Json:
+        """Return what a repeat's record says more than others: which of its texts are not those of the first pass."""
+        if not made.repeat:
+            return {}
+        first = replace(made, repeat=0)
+        with self.store.journal(self.desk.answers_key(digest, first)) as journal:
+            texts = {key: answer.text for key, answer in _Held(first, journal).answers.items()}
+        ids = {problem.id: prompt.id for problem, prompt in zip(made.problems, made.prompts, strict=True)}
+        changed = [[a.id, a.sample] for a in answers if a.text != texts.get((ids[a.id], a.sample))]
+        return {"repeat": {"number": made.repeat, "changed": changed}}
 
     def _trust(self, task: Task) -> None:
         """Examine a grader before it scores its first cell.
@@ -329,17 +383,19 @@ class Run:
         key = self.desk.answers_key(digest, task)
         benchmark = task.cell.evaluator.name
         spec = {"weights": digest, "benchmark": benchmark, "sampling": task.sampling, "engine": self.desk.fingerprint}
-        if self.store.get("answer_sets", key) is None:
-            self.store.put("answer_sets", key, spec)
+        again = {"repeat": task.repeat} if task.repeat else {}
+        sets = "repeat_sets" if again else "answer_sets"
+        if self.store.get(sets, key) is None:
+            self.store.put(sets, key, spec | again)
         held = _Held(task, journal)
         self.progress.cached(len(held.answers))
         deaths = 0
         while held.missing():
             alone = deaths > RESTARTS
-            batch = held.missing()[:1] if alone else held.missing()
+            batch = task.in_order(held.missing()[:1] if alone else held.missing())
             try:
                 engine = slot.ready(group)
-                for answer in engine.generate(batch, task.sampling, task.cell.tokenizer):
+                for answer in engine.generate(batch, task.sampling, task.cell.tokenizer, repeat=task.repeat):
                     held.take(answer, self.id)
                     self.progress.generated(answer.n_tokens)
             except EngineDied as death:
@@ -354,7 +410,7 @@ class Run:
             else:
                 held.refuse_silent(batch)
         if slot.engine is not None:
-            self.store.put("conditions", f"{key[:32]}-{self.id}", slot.engine.conditions)
+            self.store.put("conditions", f"{key[:32]}-{self.id}", {**slot.engine.conditions, **again})
         return held.in_order(), held.refused, sorted(held.runs)
 
     def _keep_checkpoint(self, task: Task, digest: str) -> None:
@@ -366,16 +422,19 @@ class Run:
 
     # --------------------------------------------------------------------------------------------------- failures
 
-    def _fail(self, cell: Cell, reason: str, trace: str = "") -> None:
-        failure = Failure(cell, " ".join(reason.split()))
+    def _fail(self, cell: Cell, reason: str, trace: str = "", repeat: int = 0) -> None:
+        failure = Failure(cell, " ".join(reason.split()), repeat)
         with self._lock:
             self.failures.append(failure)
         with contextlib.suppress(M3Error, OSError):
-            self.store.put("failures", self.desk.cell_key(cell), {"reason": failure.reason, "trace": trace})
+            key = self.desk.failure_key(cell, repeat)
+            self.store.put("failures", key, {"reason": failure.reason, "trace": trace})
         self.progress.say(f"failed: {failure}")
 
     def _complete(self, task: Task) -> None:
-        self.store.drop("failures", self.desk.cell_key(task.cell))
+        self.store.drop("failures", self.desk.failure_key(task.cell, task.repeat))
+        with self._lock:
+            self.completed += 1
 
 
 class _Held:
@@ -531,6 +590,11 @@ def _contained(found: Json, task: Task) -> bool:
     """Tell whether a result may stand: one of uncontained programs only where that is (still) allowed."""
     weak = "weak" in str(found["result"].get("details", {}).get("sandbox"))
     return not weak or bool(getattr(task.evaluator, "allow_weak", False))
+
+
+def _firsts_first(tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """Put repeats behind all first passes of their group: the weights are in the engine already."""
+    return tuple(sorted(tasks, key=lambda task: task.repeat))
 
 
 def _shapes(tasks: Sequence[Task]) -> Recipe:

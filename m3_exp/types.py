@@ -237,6 +237,7 @@ class Config:
     parameters: int | None
     published: bool
     overrides: tuple[str, ...] = ()
+    cache_values: int | None = None  # of the KV cache, a token: for forecasts, where no model is at hand
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ import csv
 import io
 from typing import Any
 
+import pytest
+
 from m3_exp import plan
 from m3_exp.config import ROOT, request
-from m3_exp.reporting import adversarial, frame, tables
+from m3_exp.reporting import adversarial, frame, published, tables
 from m3_exp.reporting.tables import Table
-from m3_exp.types import Cell
+from m3_exp.types import Cell, identity
 from tests.test_tables import record
 
 FOLDER = ROOT / "results" / "published"
@@ -16,8 +18,12 @@ FOLDER = ROOT / "results" / "published"
 
 def attacked(cell: Cell, clean: int, under: int, n: int = 200) -> dict[str, Any]:
     """A result on n items of which `clean` are right without the attack and `under` with it."""
-    found = record([1.0] * under + [0.0] * (n - under), cell)
-    found["scores"] = [{"id": f"{s['id']}@seed0", "sample": 0, "value": s["value"]} for s in found["scores"]]
+    verdicts: list[float | None] = [*[1.0] * under, *[0.0] * (n - under)]
+    found = record(verdicts, cell)
+    before = [{"id": s["id"], "sample": 0, "value": float(i < clean)} for i, s in enumerate(found["scores"])]
+    after = [{"id": f"{s['id']}@seed0", "sample": 0, "value": s["value"]} for s in found["scores"]]
+    found["scores"] = before + after
+    found["weights"] = identity([clean, under, n])
     pdr = 100 * (clean - under) / clean if clean else None
     found["result"]["details"] = {
         "accuracy_clean": 100 * clean / n, "parse_rate_clean": 90.0, "parse_rate_attacked": 80.0,
@@ -28,9 +34,9 @@ def attacked(cell: Cell, clean: int, under: int, n: int = 200) -> dict[str, Any]
     return found
 
 
-def built(outcome: Any, *args: str) -> Table:
+def built(outcome: Any, *args: str, marks: tables.Marks = "real") -> Table:
     cells = plan.build(request(["sweeps=table2", "family=llama2_13b", *args]).configs).cells
-    return adversarial.build("table2", frame.tidy([frame.Found(c, *outcome(c)) for c in cells]), FOLDER)
+    return adversarial.build("table2", frame.tidy([frame.Found(c, *outcome(c)) for c in cells]), FOLDER, marks=marks)
 
 
 def test_a_plain_row_has_difference_and_z_and_an_m3_row_has_none() -> None:
@@ -38,10 +44,12 @@ def test_a_plain_row_has_difference_and_z_and_an_m3_row_has_none() -> None:
     rows = {(row[1], row[2]): row for row in table.rows}
     assert len(rows) == 6
     plain, mixed = rows["math_code", "no"], rows["math_code", "yes"]
-    assert plain[5].startswith("60.0 (paper 57.68, z +0.6)")
-    assert plain[6].startswith("30.0 [24.1, 36.7] (paper 35.21, z -1.4)")
+    assert plain[5].startswith("60.0 (paper 57.68, +2.3, z +0.6)")
+    assert plain[6].startswith("30.0 [24.1, 36.7] (paper 35.21, -5.2, z -1.4)")
     assert plain[7] == "50.0 [45.0, 55.0] (paper 38.97)"
     assert mixed[5] == "60.0 (paper 86.24)"
+    first = next(r for r in table.records if r["pair"] == "math_code" and r["ratio"] == "plain")
+    assert first["paper_no_attack_z"] == published.z(60.0, 200, 57.68, 872)
     assert "(paper 55.39)" in mixed[6]
     assert any("derived" in line for line in table.footer)
     assert any("MCC" in line for line in table.footer)
@@ -70,3 +78,40 @@ def test_every_format_takes_it_and_csv_has_both_numbers() -> None:
     assert (lines[0]["attack"], lines[0]["paper_attack"], lines[0]["protocol"]) == ("30.0", "35.21", "paper")
     for form in tables.FORMATS.values():
         assert "math_code" in form(table)
+
+
+def test_each_m3_figure_is_contrasted_with_its_row_without_m3() -> None:
+    """M3 turns 60 -> 30 of 100 right into 90 -> 80: all three figures improve, of PDR the lower is the better."""
+
+    def outcome(cell: Cell) -> tuple[Any, ...]:
+        return (attacked(cell, 180, 160) if cell.labels[0].ratio == "mixup" else attacked(cell, 120, 60),)
+
+    table = built(outcome)
+    signs = {table.header[j]: table.mark(i, j).sign for (i, j) in table.marks if table.rows[i][1] == "lm_code"}
+    assert signs == {f"{b} {figure}": "better" for b in ("sst2", "cola") for figure in ("no attack", "attack", "PDR")}
+    mixed = next(r for r in table.records if r["ratio"] == "mixup")
+    assert (mixed["no_attack_difference"], mixed["attack_difference"]) == (pytest.approx(30), pytest.approx(50))
+    assert mixed["pdr_difference"] == pytest.approx(100 * (20 / 180 - 60 / 120))
+    assert mixed["pdr_diff_low"] < mixed["pdr_difference"] < mixed["pdr_diff_high"] < 0
+    assert mixed["attack_p_holm"] == pytest.approx(min(18 * mixed["attack_p"], 1), rel=1e-6)
+    assert any("after Holm over the 18 comparisons" in line for line in table.footer)
+    assert not any(table.mark(i, j).weight for i, j in table.marks)
+
+
+def test_the_same_weights_are_no_comparison_and_one_draw_of_chance_is_no_difference() -> None:
+    same = built(lambda cell: (attacked(cell, 120, 60),))
+    assert {mark.sign for mark in same.marks.values()} == {"same"}
+    near = built(lambda c: (attacked(c, 120, 60 + (c.labels[0].ratio == "mixup")),))
+    assert {mark.sign for mark in near.marks.values()} == {"untold"}
+    assert all("≈" in line for line in tables.markdown(near).splitlines() if "| yes |" in line)
+
+
+def test_the_papers_marks_are_by_score_alone_and_say_so() -> None:
+    def outcome(cell: Cell) -> tuple[Any, ...]:
+        return (attacked(cell, 121 if cell.labels[0].ratio == "mixup" else 120, 60),)
+
+    table = built(outcome, marks="paper")
+    bold = {(table.rows[i][2], table.header[j].split(" ", 1)[1]) for (i, j) in table.marks}
+    assert bold == {("yes", "no attack"), ("yes", "attack"), ("no", "attack"), ("no", "PDR")}
+    assert any("say nothing about what is real" in line for line in table.footer)
+    assert not any("▲" in line for line in table.footer)

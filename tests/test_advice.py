@@ -8,7 +8,7 @@ import pytest
 
 from m3_exp.merging.ratio import grid
 from m3_exp.reporting import advice
-from m3_exp.reporting.curves import item_means, responses
+from m3_exp.reporting.curves import Response, item_means, responses
 
 LAMS = grid(9)
 PARENTS = {"lm_math": ["lm", "math"]}
@@ -88,3 +88,56 @@ def test_a_benchmark_without_parents_is_left_out_of_the_mean_and_named() -> None
 def test_no_curve_is_refused() -> None:
     with pytest.raises(ValueError, match="no benchmark has a curve"):
         advice.study([])
+
+
+def on_dev(best: float, benchmark: str = "gsm8k", *, parents: bool = True) -> dict[str, Response]:
+    """A curve on development items with its peak at one node."""
+    lines = [line(benchmark, "average", "grid", 0.8 - 0.7 * abs(lam - best), lam) for lam in LAMS]
+    lines += [{**line(benchmark, "single", "plain", 0.5), "pair": name} for name in ("lm", "math") if parents]
+    return {r.benchmark: r for r in responses(pd.DataFrame(lines), PARENTS)}
+
+
+def test_development_items_choose_a_node_that_is_scored_on_the_test() -> None:
+    found = advice.study(responses(frame(), PARENTS), dev=on_dev(0.25), repeats=300, resamples=100)
+    assert found.choosers["gsm8k"].lam == 0.25
+    assert found.choosers.keys() == {"gsm8k", "mean", "minimum"}
+    assert found.choosers["mean"].benchmarks == ("gsm8k",)
+    data = {r["objective"]: r for r in advice.records(found)}
+    assert data["gsm8k"]["developed"]["score"] == pytest.approx(60)
+    assert data["gsm8k"]["developed"]["minus_plain"]["score"] == pytest.approx(20)
+    assert data["alpaca_eval"]["developed"] is None
+    assert data["mean"]["developed"]["score"] == pytest.approx(100 * (0.75 + 0.35 / 0.8) / 2)
+    rows = {row[0]: row[1:] for row in advice.table(found)[1]}
+    chosen = rows["chosen node, really evaluated"]
+    assert chosen[0].startswith("60.0 [")
+    assert " at 0.25, dev " in chosen[0]
+    assert chosen[1].endswith("cross-fitted")
+    assert rows["  - plain"][1] == "/"
+    assert any(sentence.startswith("no development items of alpaca_eval") for sentence in advice.words(found))
+
+
+def test_without_parents_on_development_items_plain_scores_choose() -> None:
+    dev = on_dev(0.75, "gsm8k", parents=False) | on_dev(0.75, "alpaca_eval")
+    found = advice.study(responses(frame(), PARENTS), dev=dev, repeats=100, resamples=50)
+    assert found.choosers["mean"].lam == found.choosers["minimum"].lam == 0.75
+    assert found.choosers["mean"].benchmarks == ("gsm8k", "alpaca_eval")
+
+
+def test_without_development_items_the_command_that_runs_them_is_named() -> None:
+    found = advice.study(responses(frame(), PARENTS), repeats=100, resamples=50)
+    assert "best node, really evaluated" in [row[0] for row in advice.table(found)[1]]
+    assert any("items=dev" in sentence for sentence in advice.words(found))
+
+
+def test_gains_over_plain_are_adjusted_over_alphas_and_benchmarks() -> None:
+    found = advice.study(responses(frame(), PARENTS), repeats=100, resamples=200)
+    first = found.comparisons[0]
+    assert found.adjusted.keys() == {"gsm8k", "alpaca_eval", "mean", "minimum"}
+    assert all(found.adjusted["gsm8k"][alpha] >= gain.p for alpha, gain in first.gains.items())
+    better = frame()
+    plain = (better["benchmark"] == "gsm8k") & (better["ratio"] == "plain") & (better["method"] == "average")
+    better.loc[plain, "values"] = [line("gsm8k", "average", "plain", 0.95)["values"]]
+    far = advice.study(responses(better, PARENTS), repeats=100, resamples=200)
+    marks = {entry["minus_plain"]["mark"] for entry in advice.records(far)[0]["alpha"]}
+    assert marks == {"worse"}
+    assert all(row[1].endswith(" -") for row in advice.table(far)[1][1:8])

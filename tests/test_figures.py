@@ -440,6 +440,21 @@ def test_the_response_figure_draws_the_curves_relative_to_the_better_parent() ->
     expected = np.array([(100 * v.value, 100 * v.low, 100 * v.high) for v in values])
     assert np.array(bars(right, "mean")) == pytest.approx(expected)
     assert hollow(right, "mean") == pytest.approx([100 * mean.replay.claimed, 100 * mean.tuned.claimed])
+    assert "λ = 1/2" in {str(t.get_text()) for t in main.texts}
+    assert any(list(map(float, x.get_xdata())) == [0.5, 0.5] for x in main.lines), "a line at lambda = 1/2"
+
+
+def test_the_node_that_development_items_chose_has_a_row_where_there_are_some() -> None:
+    known = responses(curves({"gsm8k": -0.8, "alpaca_eval": 0.6}), PARENTS)
+    found = advice.study(known, dev={r.benchmark: r for r in known}, repeats=200, resamples=100)
+    figure = response_figure.draw_response(found)
+    right = figure.axes[2]
+    assert row_names(right)[-1] == "on dev items"
+    mean = next(c for c in found.comparisons if c.objective == "mean")
+    assert mean.developed is not None
+    assert bars(right, "mean")[-1] == pytest.approx([100 * x for x in vars(mean.developed.score).values()])
+    assert "Best node: chosen on development items." in written(figure).replace("\n  ", " ")
+    assert "on dev items" not in row_names(response_figure.draw_response(study(curves({"gsm8k": -0.8}))).axes[2])
 
 
 def test_bands_hold_their_curve() -> None:

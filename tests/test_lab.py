@@ -16,7 +16,17 @@ from m3_exp.lab import (
     masked_lm,
     sentences,
 )
-from m3_exp.lab.make_items import BENCHMARKS, ITEMS, N_ITEMS, SEED, examples_of, load_benchmark, render
+from m3_exp.lab.make_items import (
+    BENCHMARKS,
+    ITEMS,
+    N_DEV,
+    N_ITEMS,
+    SEED,
+    dev_examples_of,
+    examples_of,
+    load_benchmark,
+    render,
+)
 from m3_exp.lab.split import Draw, Example, examples, side
 from m3_exp.lab.train import ADAPTERS, EXPERTS, Sample, backward, groups_of, loss_of, pack, training_examples
 from m3_exp.scoring.evaluate import evaluate
@@ -125,11 +135,16 @@ def _sentiments(row: Row) -> set[object]:
 
 def _steps(row: Row) -> set[object]:
     """Return the pairs of operations that a row's text asks for one after the other."""
+    return {*pairwise(_wording(row))}
+
+
+def _wording(row: Row) -> list[str]:
+    """Return the operations that a row's text asks for, in order, whatever their numbers."""
     text = row.get("prompt") or row.get("text") or "".join(row.get("turns", []))
     found = re.search(r'"""(.*)\."""|a function to (.*)\.$|Task: (?:Read [^.]*\. )?(.*?)\.( Print|\n)', text)
     assert found, text
     wording = next(group for group in found.groups() if group)
-    return {*pairwise(re.sub(r"\d", "k", wording).lower().split(", then "))}
+    return re.sub(r"\d", "k", wording).lower().split(", then ")
 
 
 _KINDS: tuple[tuple[Callable[[Row], set[object]], tuple[str, ...]], ...] = (
@@ -153,6 +168,49 @@ def test_disjoint_by_another_count(
     assert all(tested)
     assert all(trained)
     assert not set().union(*tested) & set().union(*trained)
+
+
+@pytest.fixture(scope="module")
+def dev() -> dict[str, list[Example]]:
+    return {name: dev_examples_of(name) for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_development_items_are_remade_byte_for_byte_and_pass_with_their_solutions(
+    name: str, dev: dict[str, list[Example]]
+) -> None:
+    assert (ITEMS / "dev" / f"{name}.jsonl").read_bytes() == render([dict(example.row) for example in dev[name]])
+    evaluator = load_benchmark(name)
+    problems = evaluator.problems("lab-dev")
+    assert len(problems) == N_DEV
+    right = [Answer(problem.id, example.target) for problem, example in zip(problems, dev[name], strict=True)]
+    assert evaluate(evaluator, problems, right)[1].score == 100.0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_development_items_are_none_of_training_and_none_of_the_tests(
+    name: str, dev: dict[str, list[Example]], gold: dict[str, list[Example]], seen: dict[str, list[Example]]
+) -> None:
+    evaluator = load_benchmark(name)
+    prompts = [{evaluator.prompt(p) for p in evaluator.problems(items)} for items in ("lab", "lab-dev")]
+    assert not prompts[0] & prompts[1]
+    assert {side(part) for example in dev[name] for part in example.parts} == {"test"}
+    assert not {part for e in dev[name] for part in e.parts} & {part for e in seen[name] for part in e.parts}
+    assert not {example.text for example in dev[name]} & {example.text for example in gold[name]}
+
+
+def test_development_items_ask_for_no_sum_and_no_program_of_the_tests(
+    dev: dict[str, list[Example]], gold: dict[str, list[Example]], seen: dict[str, list[Example]]
+) -> None:
+    """Read from the texts: other numbers in the stories, other rows of operations in the programs of any benchmark."""
+    numbers = [{key for e in found["gsm8k"] for key in _numbers(e.row)} for found in (dev, gold, seen)]
+    assert not numbers[0] & (numbers[1] | numbers[2])
+    operands = [{e.parts for name in ("gsm8k", "hendrycks_math") for e in found[name]} for found in (dev, gold, seen)]
+    assert not operands[0] & (operands[1] | operands[2])
+    coding = ("humaneval", "livebench_coding", "mbpp")
+    programs = [{tuple(_wording(e.row)) for name in coding for e in found[name]} for found in (dev, gold, seen)]
+    assert len(programs[0]) > N_DEV
+    assert not programs[0] & (programs[1] | programs[2])
 
 
 @pytest.mark.parametrize("draw", BENCHMARKS.values())

@@ -1,5 +1,6 @@
 """Plans: lambda is drawn here and nowhere else, and what means the same weights is one cell."""
 
+import contextlib
 import itertools
 import statistics
 
@@ -107,3 +108,37 @@ def test_the_merge_line_names_the_same_weights() -> None:
     assert line.startswith("m3 merge family=lab pair=math_code method=ties")
     args = [part for part in line.split()[2:] if not part.startswith("out=")]
     assert build(*args, "evaluator=[gsm8k]").cells[0].recipe == cells[0].recipe
+
+
+@pytest.mark.parametrize(
+    ("line", "most"),
+    [
+        ("sweeps=table1 limit=4 ratio.draws=2", 2),
+        ("sweeps=table3_search evaluator=[gsm8k]", 1),
+        ("sweeps=table5 pair=lm_math evaluator.prompt_bench_sst2.protocol=adaptive", 2),
+        ("-m method=ties,average ratio=plain,mixup,fixed ratio.alpha=0.2,0.5 ratio.lam=0.1 method.retain=0.5 "
+         "sparsify=none,dare sparsify.draws=2 evaluator.gsm8k.extractor=strict", 2),
+    ],
+)  # fmt: skip
+def test_a_request_can_be_narrowed_to_any_of_its_cells(line: str, most: int) -> None:
+    """What retries one failed cell: the narrowest line that composes holds it, to the last digit, and few others."""
+    args = line.split()
+    multirun, overrides = "-m" in args, [arg for arg in args if arg != "-m"]
+    whole = build(*overrides, multirun=multirun).cells
+    for cell in (whole[0], whole[2 * len(whole) // 3]):
+        *narrower, last = plan.narrowed(overrides, cell)
+        assert last == overrides
+        for narrow in narrower:
+            with contextlib.suppress(M3Error):
+                found = build(*narrow, multirun=multirun).cells
+                break
+        assert [plan.same(cell, other) for other in found].count(True) == 1
+        assert len(found) <= most
+
+
+def test_a_narrowed_request_drops_what_would_be_dead() -> None:
+    overrides = ["sweeps=table1", "ratio.alpha=0.5", "method.retain=0.5", "sparsify.drop_rate=0.3", "limit=4"]
+    single = build("pair=lm", "limit=4").cells[0]
+    narrow, *_ = plan.narrowed([*overrides, "evaluator.humaneval.max_tokens=6"], single)
+    assert narrow == ["sweeps=table1", "limit=4", "pair=lm", "evaluator=[alpaca_eval]"]
+    assert [plan.same(single, cell) for cell in build(*narrow).cells] == [True]

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.stats import beta
 
 from m3_exp.config import ROOT
 from m3_exp.reporting import published
-from m3_exp.reporting.published import Row
+from m3_exp.reporting.protocols import ALPHAS
+from m3_exp.reporting.published import Number, Row
+from m3_exp.reporting.response import Curve
 
 FOLDER = ROOT / "results" / "published"
 
@@ -46,6 +49,29 @@ def test_notes_stand_where_the_paper_contradicts_itself() -> None:
 def test_gains_are_the_texts() -> None:
     assert published.gain(FOLDER, "lm_code", "livebench_typos", "ties") == 14.0
     assert published.gain(FOLDER, "lm_code", "gsm8k", "ties") is None
+
+
+def test_what_stands_beside_depends_on_what_can_be_compared() -> None:
+    assert str(published.beside_plain(Number(60.0), "gsm8k", 66.0, 1319)) == "(paper 60, +6.0, z +3.2)"
+    assert str(published.beside_plain(Number(60.0, ("alpaca",)), "alpaca_eval", 66.0, 805)) == "(paper 60)"
+    assert str(published.beside_plain(Number(None), "mbpp", 66.0, 500)) == "(paper: illegible)"
+    few, many = (published.beside_plain(Number(60.0), "gsm8k", 66.0, n).z for n in (100, 10_000))
+    assert few is not None
+    assert many is not None
+    assert many > 2 * few > 0, "z counts the items of both sides"
+    curve = Curve(("a", "b"), np.array([0.0, 1.0]), np.array([[0.0, 1.0], [0.0, 1.0]]))
+    assert published.beside_mixed(Number(0.0), curve).percentile == 0.0
+    assert published.beside_mixed(Number(100.0), curve).percentile == pytest.approx(100, abs=0.1)
+    assert published.beside_mixed(Number(50.0), None) == published.Beside(Number(50.0))
+    assert published.beside_mixed(Number(50.0, ("alpaca",)), curve).percentile is None
+
+
+def test_replays_keep_the_best_of_seven_draws() -> None:
+    curve = Curve(("a",), np.array([0.0, 1.0]), np.array([[0.0, 1.0]]))
+    found = published.replayed(curve, repeats=20_000)
+    below = np.prod([beta(a, a).cdf(0.8) for a in ALPHAS])
+    assert float(np.mean(found < 0.8)) == pytest.approx(float(below), abs=0.01)
+    assert np.array_equal(published.replayed(curve, 50), published.replayed(curve, 50))
 
 
 def test_z_and_percentile() -> None:

@@ -1,5 +1,6 @@
 """The store's invariants: nothing half-written, nothing acknowledged lost, nothing damaged believed."""
 
+import fcntl
 import json
 import os
 import signal
@@ -159,3 +160,24 @@ def test_debris_of_a_killed_publisher_is_removed_and_a_living_one_kept(tmp_path:
         assert [p for p in tmp_path.iterdir() if p != folder] == []
         (folder / "b").write_text("y")
     assert json.dumps([p.name for p in sorted(final.iterdir())]) == '["b"]'
+
+
+def test_a_lock_lets_one_in_at_a_time_and_goes_with_a_killed_holder(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    pid = os.fork()
+    if pid == 0:
+        with store.locked("scans", "k"):
+            store.put("scans", "held", {})
+            time.sleep(60)
+        os._exit(0)
+    while store.get("scans", "held") is None:
+        time.sleep(0.01)
+    lock = os.open(tmp_path / "locks" / "scans-k.lock", os.O_RDWR)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(lock)
+    with store.locked("scans", "other"):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    with store.locked("scans", "k"):
+        assert store.keys("scans") == ["held"], "the holder is gone, and so is its lock"

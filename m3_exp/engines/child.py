@@ -35,8 +35,9 @@ class Model(Protocol):
     """What an engine module's `build` returns: a model in this process.
 
     `generate` and `loglikelihood` give an item as it is done, and between them (each step, say) the number of tokens
-    so far. `rows` counts the token ids that the loaded weights know; `dirty` says that a load failed in a way that only
-    a new process can mend.
+    so far; with `at_once` at most so many requests are in flight, and none begins with what an earlier call has cached.
+    `rows` counts the token ids that the loaded weights know; `dirty` says that a load failed in a way that only a new
+    process can mend.
     """
 
     conditions: Mapping[str, object]
@@ -45,7 +46,9 @@ class Model(Protocol):
 
     def load(self, recipe: Recipe) -> Loaded: ...
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source) -> Iterator[Answer | int]: ...
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source, at_once: int | None = None
+    ) -> Iterator[Answer | int]: ...
 
     def loglikelihood(self, pairs: Sequence[Pair]) -> Iterator[Likelihood | int]: ...
 
@@ -99,7 +102,7 @@ class Server:
         _check_sampling(sampling)
         for prompt in prompts:
             self._check_ids(prompt.id, prompt.token_ids)
-        items = self.model.generate(prompts, sampling, tokenizer)
+        items = self.model.generate(prompts, sampling, tokenizer, request.get("at_once"))
         self._stream("answer", items, len(prompts) * sampling.n)
 
     def _loglikelihood(self, request: Json) -> None:

@@ -36,8 +36,13 @@ class Engine(Protocol):
         """Merge a recipe's weights into the engine. Raises EngineDied, or M3Error for a recipe that is refused."""
         ...
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source) -> Iterator[Answer]:
-        """Give each answer as it finishes, in any order; all prompts are in flight together. Raises EngineDied."""
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source, *, repeat: int = 0
+    ) -> Iterator[Answer]:
+        """Give each answer as it finishes, in any order; all prompts are in flight together. Raises EngineDied.
+
+        A `repeat` above 0 asks for the same once more under other conditions: half as many in flight, from no cache.
+        """
         ...
 
     def loglikelihood(self, pairs: Sequence[tuple[Prompt, tuple[int, ...]]]) -> Iterator[Likelihood]:
@@ -45,6 +50,12 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def halved(conditions: Mapping[str, object], requests: int) -> int:
+    """Return half of what an engine would have in flight: of its batch, or of all requests where they are fewer."""
+    batch = conditions.get("max_num_seqs")
+    return max(1, min(requests, batch if isinstance(batch, int) else requests) // 2)
 
 
 def prompt_hash(prompt: Prompt) -> str:

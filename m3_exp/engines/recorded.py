@@ -2,7 +2,8 @@
 
 `engine.answers=DIR` is a store: an answer is found by weights digest, sampling and prompt ids, and the cells keep the
 fingerprint of the engine that wrote them. `engine.answers=FILE` holds lines of {"benchmark", "id", "text"} (and
-"sample" where there are several), taken for whatever weights the plan names: say so where you show the numbers.
+"sample" where there are several, "repeat" in the answers of a repeat), taken for whatever weights the plan names: say
+so where you show the numbers.
 """
 
 import hashlib
@@ -15,6 +16,8 @@ from m3_exp.merging.canonical import recipe_key
 from m3_exp.merging.stream import stream
 from m3_exp.store import Store
 from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source, plain
+
+Lines = dict[tuple[str, int], Answer]  # by prompt id and sample
 
 
 def _path(settings: EngineSettings) -> Path:
@@ -73,22 +76,27 @@ class RecordedEngine:
         self._digest = str(known["digest"])
         return Loaded(self._digest, 0.0, known["report"])
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source) -> Iterator[Answer]:
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source, *, repeat: int = 0
+    ) -> Iterator[Answer]:
+        """Give the recorded answers; a repeat has those that were recorded as that repeat, and no others."""
         if self._lines is not None:
-            found = self._lines
+            found = self._lines.get(repeat, {})
         else:
-            found = self._from_store(sampling, {prompt.id: prompt_hash(prompt) for prompt in prompts})
+            found = self._from_store(sampling, {prompt.id: prompt_hash(prompt) for prompt in prompts}, repeat)
         for prompt in prompts:
             for sample in range(sampling.n):
                 if answer := found.get((prompt.id, sample)):
                     yield answer
 
-    def _from_store(self, sampling: Sampling, hashes: Mapping[str, str]) -> dict[tuple[str, int], Answer]:
+    def _from_store(self, sampling: Sampling, hashes: Mapping[str, str], repeat: int) -> Lines:
         assert self._other is not None
-        found: dict[tuple[str, int], Answer] = {}
-        for key in self._other.keys("answer_sets"):
-            spec = self._other.get("answer_sets", key) or {}
-            if spec["weights"] == self._digest and spec["sampling"] == plain(sampling):
+        found: Lines = {}
+        kind = "repeat_sets" if repeat else "answer_sets"
+        for key in self._other.keys(kind):
+            spec = self._other.get(kind, key) or {}
+            wanted = spec["weights"] == self._digest and spec["sampling"] == plain(sampling)
+            if wanted and spec.get("repeat", 0) == repeat:
                 for record in self._other.journal(key).read():
                     if hashes.get(record["id"]) == record["prompt"]:
                         found.setdefault((record["id"], int(record["sample"])), _answer(record))
@@ -105,13 +113,15 @@ def _answer(record: Json) -> Answer:
     return Answer(record["id"], record["text"], int(record["sample"]), int(record["n_tokens"]), record["finish"])
 
 
-def _read_lines(path: Path) -> dict[tuple[str, int], Answer]:
-    found: dict[tuple[str, int], Answer] = {}
+def _read_lines(path: Path) -> dict[int, Lines]:
+    """Return a file's answers by the number of the repeat, 0 for the first pass."""
+    found: dict[int, Lines] = {}
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
             row = json.loads(line)
             answer = Answer(f"{row['benchmark']}/{row['id']}", str(row["text"]), int(row.get("sample", 0)))
+            repeat = int(row.get("repeat", 0))
         except (ValueError, KeyError, TypeError) as error:
             raise M3Error(f'{path}:{number} is not a line of {{"benchmark", "id", "text"}}: {error}') from error
-        found.setdefault((answer.id, answer.sample), answer)
+        found.setdefault(repeat, {}).setdefault((answer.id, answer.sample), answer)
     return found

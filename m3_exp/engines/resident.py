@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from m3_exp.engines.process import Child
-from m3_exp.engines.protocol import EngineDied, Loaded
+from m3_exp.engines.protocol import EngineDied, Loaded, halved
 from m3_exp.store import Store
 from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source
 
@@ -62,8 +62,10 @@ class ResidentEngine:
         self._loaded = True
         return Loaded(found["digest"], time.monotonic() - started, found["report"])
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source) -> Iterator[Answer]:
-        """Give each answer as it finishes, in any order; all prompts are in flight together.
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source, *, repeat: int = 0
+    ) -> Iterator[Answer]:
+        """Give each answer as it finishes, in any order; all prompts are in flight together, half of them in a repeat.
 
         `tokenizer` decodes, ends (its EOS and its generation config's) and bounds what can be written: rows of the
         embedding past its length are masked. A prompt that leaves no room for an answer is not cut: its Answer has
@@ -73,7 +75,9 @@ class ResidentEngine:
             EngineDied: it crashed, or said nothing for `stall_timeout` seconds; `load` starts a new one.
             M3Error: a prompt holds ids that the model has no rows for, or sampling values that cannot be.
         """
-        request = {"do": "generate", "prompts": prompts, "sampling": sampling, "tokenizer": tokenizer}
+        request: Json = {"do": "generate", "prompts": prompts, "sampling": sampling, "tokenizer": tokenizer}
+        if repeat:
+            request["at_once"] = halved(self.conditions, len(prompts) * sampling.n)
         for reply in self._talk(request, self._settings.stall_timeout):
             yield Answer(**reply["answer"])
 

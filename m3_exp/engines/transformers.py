@@ -112,7 +112,9 @@ class TransformersModel:
         self.rows = fitted.rows
         return Loaded(weights.digest, time.monotonic() - started, weights.report)
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source) -> Iterator[Answer | int]:
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source, at_once: int | None = None
+    ) -> Iterator[Answer | int]:
         """Decode batch by batch, long prompts first, so that a batch's prompts are of about one length."""
         spoken = speech(tokenizer, self._store)
         rows: list[_Row] = []
@@ -124,9 +126,9 @@ class TransformersModel:
                 else:
                     rows.append(self._row(prompt, sample, sampling, spoken))
         rows.sort(key=lambda row: -len(row.prompt.token_ids))
-        tokens = 0
-        for first in range(0, len(rows), self._sequences):
-            for count, finished in self._decode(rows[first : first + self._sequences], sampling, spoken):
+        tokens, batch = 0, min(self._sequences, at_once or self._sequences)
+        for first in range(0, len(rows), batch):
+            for count, finished in self._decode(rows[first : first + batch], sampling, spoken):
                 tokens += count
                 yield from (row.answer for row in finished)
                 yield tokens

@@ -7,6 +7,7 @@ itself; on a GPU vLLM's own defaults hold, with our memory share and tensor para
 import importlib.metadata
 import os
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -23,6 +24,8 @@ _CPU_SEQUENCES = 128
 _TYPICAL_LEN = 512  # tokens a sequence that the CPU's cache is made for; longer ones wait for one another
 _RAM_SHARE = 0.25
 _COUNT_EVERY = 0.5  # seconds
+
+Request = tuple[int, Sequence[int], Any]  # number, token ids, sampling parameters
 
 
 def fingerprint(settings: EngineSettings) -> Mapping[str, str]:
@@ -106,17 +109,21 @@ class VllmModel:
             raise M3Error(refused["refused"])
         if any(reply["digest"] != replies[0]["digest"] for reply in replies):
             raise RuntimeError("the workers merged different weights")
-        if not self._engine.reset_prefix_cache():
-            raise RuntimeError("the prefix cache could not be reset")
+        self._forget()
         self.rows = int(replies[0]["rows"])
         return Loaded(replies[0]["digest"], time.monotonic() - started, replies[0]["report"])
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source) -> Iterator[Answer | int]:
-        """Put all prompts in flight and give each answer in the step that finishes it."""
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source, at_once: int | None = None
+    ) -> Iterator[Answer | int]:
+        """Put the prompts in flight, all of them or `at_once`, and give each answer in the step that finishes it."""
+        if at_once is not None:
+            self._forget()
         spoken = speech(tokenizer, self._store)
         self._engine.output_processor.tokenizer = spoken.tokenizer
         self._limit(min(spoken.length, self.rows))
         flying: list[tuple[Prompt, int]] = []
+        requests: list[Request] = []
         for prompt in prompts:
             reason = too_long(prompt, self._max_model_len)
             for sample in range(sampling.n):
@@ -124,9 +131,9 @@ class VllmModel:
                     yield Answer(prompt.id, reason, sample, finish="refused")
                     continue
                 params = _sampling_params(sampling, spoken, seed(sampling, prompt, sample))
-                self._add(len(flying), prompt.token_ids, params)
+                requests.append((len(flying), prompt.token_ids, params))
                 flying.append((prompt, sample))
-        for output in self._steps():
+        for output in self._steps(requests, at_once):
             if isinstance(output, int):
                 yield output
             else:
@@ -147,9 +154,8 @@ class VllmModel:
             reason = too_long(Prompt(prompt.id, (*prompt.token_ids, *ids)), self._max_model_len)
             if reason:
                 raise M3Error(f"item {prompt.id} with its continuation: {reason}")
-        for index, (prompt, ids) in enumerate(pairs):
-            self._add(index, (*prompt.token_ids, *ids), params)
-        for output in self._steps():
+        requests = [(index, (*prompt.token_ids, *ids), params) for index, (prompt, ids) in enumerate(pairs)]
+        for output in self._steps(requests):
             if isinstance(output, int):
                 yield output
             else:
@@ -160,6 +166,11 @@ class VllmModel:
         """End vLLM's own processes, where it has any."""
         self._engine.engine_core.shutdown()
 
+    def _forget(self) -> None:
+        """Empty the prefix cache: what other weights, or another batch, left there is not what a prompt would give."""
+        if not self._engine.reset_prefix_cache():
+            raise RuntimeError("the prefix cache could not be reset")
+
     def _limit(self, rows: int) -> None:
         self._engine.collective_rpc("limit_vocabulary", args=(rows,))
 
@@ -168,11 +179,18 @@ class VllmModel:
 
         self._engine.add_request(str(index), tokens_input(list(token_ids)), params)
 
-    def _steps(self) -> Iterator[Any]:
-        """Step until nothing is in flight: finished requests, and now and then the number of tokens so far."""
-        finished, last = 0, time.monotonic()
-        while self._engine.has_unfinished_requests():
+    def _steps(self, requests: Sequence[Request], at_once: int | None = None) -> Iterator[Any]:
+        """Step until nothing is in flight: finished requests, and now and then the number of tokens so far.
+
+        A request is added when fewer than `at_once` are in flight; without a limit all are, before the first step.
+        """
+        waiting = deque(requests)
+        done, finished, last = 0, 0, time.monotonic()
+        while waiting or self._engine.has_unfinished_requests():
+            while waiting and (at_once is None or len(requests) - len(waiting) - done < at_once):
+                self._add(*waiting.popleft())
             for output in self._engine.step():
+                done += 1
                 finished += len(output.outputs[0].token_ids)
                 yield output
             if time.monotonic() - last > _COUNT_EVERY:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from m3_exp.merging.check import check_same_architecture
 from m3_exp.merging.checkpoint import open_model, tokenizer_directory
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Recipe, Source
@@ -63,11 +64,13 @@ def skeleton(recipe: Recipe, tokenizer: Source, store: Store) -> Skeleton:
     """Describe the model that holds any recipe over these sources, wide enough for `tokenizer`'s own model too.
 
     Raises:
-        M3Error: a source cannot be read, or the configuration wants code of its own.
+        M3Error: a source cannot be read, is another architecture, or its configuration wants code of its own.
     """
     from transformers import AutoConfig
 
     models = [open_model(source, store) for source in dict.fromkeys((recipe.base, *recipe.experts, tokenizer))]
+    for other in models[1:]:  # all of them will pass through one configuration
+        check_same_architecture(models[0].config, other.config, (str(models[0].source), str(other.source)))
     directory = tokenizer_directory(tokenizer, store)
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)

@@ -1,7 +1,14 @@
-"""Write the lab's test items: `python -m m3_exp.lab.make_items` re-makes `m3_exp/lab/items/*.jsonl`, byte for byte."""
+"""Write the lab's items: `python -m m3_exp.lab.make_items` re-makes `m3_exp/lab/items/**/*.jsonl`, byte for byte.
+
+The test items lie in `items`, the development items (for choosing alpha, lambda or hyper-parameters) in `items/dev`.
+Both are made of test parts only, so neither was seen in training; no development item asks what a test item asks.
+"""
 
 import json
+import random
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +34,8 @@ from m3_exp.types import EvaluatorSpec
 ITEMS = Path(__file__).parent / "items"
 N_ITEMS = 96
 SEED = 0
+N_DEV = 48
+DEV_SEED = 2  # 1 is that of training
 _CONF = Path(m3_exp.__file__).parents[1] / "conf" / "evaluator"
 
 BENCHMARKS: dict[str, Draw] = {
@@ -64,11 +73,44 @@ def load_benchmark(benchmark: str) -> Evaluator:
 
 def examples_of(benchmark: str, wanted: Side, count: int, seed: int) -> list[Example]:
     """Draw `count` different examples of one benchmark and side. Rows get their ids here, where they have any."""
-    found = examples(BENCHMARKS[benchmark], benchmark, wanted, count, seed)
+    return _named(benchmark, examples(BENCHMARKS[benchmark], benchmark, wanted, count, seed), "Lab")
+
+
+def _named(benchmark: str, found: list[Example], prefix: str) -> list[Example]:
     column = _ID_COLUMNS.get(benchmark)
     if column is None:
         return found
-    return [replace(example, row={column: f"Lab/{i}", **example.row}) for i, example in enumerate(found)]
+    return [replace(example, row={column: f"{prefix}/{i}", **example.row}) for i, example in enumerate(found)]
+
+
+# Benchmarks of which an item's parts say all that it asks: numbers, or operations in their order. Of the others the
+# test items use nearly every noun or word of the test side, so a development item is another text, not other words.
+_BY_PARTS = ("gsm8k", "hendrycks_math", "humaneval", "livebench_coding", "mbpp")
+
+
+def dev_examples_of(benchmark: str, count: int = N_DEV, seed: int = DEV_SEED) -> list[Example]:
+    """Draw `count` development examples of one benchmark: of the test side, but none that a test item asks."""
+    texts, parts = _tested(benchmark)
+
+    def draw(rng: random.Random, wanted: Side) -> Example | None:
+        example = BENCHMARKS[benchmark](rng, wanted)
+        known = example is not None and (example.text in texts or _asked(benchmark, example) in parts)
+        return None if known else example
+
+    return _named(benchmark, examples(draw, benchmark, "test", count, seed), "Lab/dev")
+
+
+def _asked(benchmark: str, example: Example) -> tuple[str, ...] | None:
+    return example.parts if benchmark in _BY_PARTS else None
+
+
+@cache
+def _tested(benchmark: str) -> tuple[frozenset[str], frozenset[tuple[str, ...]]]:
+    """Return the texts of a benchmark's test items, and what all benchmarks of its kind ask for."""
+    kind = _BY_PARTS if benchmark in _BY_PARTS else (benchmark,)
+    found = {name: examples_of(name, "test", N_ITEMS, SEED) for name in kind}
+    asked = {_asked(name, example) for name, members in found.items() for example in members}
+    return frozenset(e.text for e in found[benchmark]), frozenset(parts for parts in asked if parts is not None)
 
 
 def render(rows: list[dict[str, Any]]) -> bytes:
@@ -77,9 +119,13 @@ def render(rows: list[dict[str, Any]]) -> bytes:
 
 def main() -> None:
     for benchmark in sorted(BENCHMARKS):
-        rows = [dict(example.row) for example in examples_of(benchmark, "test", N_ITEMS, SEED)]
-        write_atomic(ITEMS / f"{benchmark}.jsonl", render(rows))
-        print(f"{ITEMS.name}/{benchmark}.jsonl: {len(rows)} items")
+        _write(ITEMS / f"{benchmark}.jsonl", examples_of(benchmark, "test", N_ITEMS, SEED))
+        _write(ITEMS / "dev" / f"{benchmark}.jsonl", dev_examples_of(benchmark))
+
+
+def _write(path: Path, found: Sequence[Example]) -> None:
+    write_atomic(path, render([dict(example.row) for example in found]))
+    print(f"{path.relative_to(ITEMS.parent)}: {len(found)} items")
 
 
 if __name__ == "__main__":

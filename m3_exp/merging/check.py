@@ -26,6 +26,10 @@ _FIELDS = (
     "hidden_act",
     "sliding_window",
 )
+_ROPE = (
+    "their rotary attention was trained for other positions, so that no configuration fits a merge of the two; give an "
+    "expert that keeps its base's rope settings"
+)
 # Guesses for a forecast, measured on two cores: bytes read or written a second, and passes over the inputs by TIES.
 _BYTES_PER_SECOND = 2.5e9
 _TIES_PASSES = 4
@@ -74,14 +78,23 @@ def forecast(recipe: Recipe, store: Store) -> Forecast:
     parameters = sum(entry.numel for name, entry in entries.items() if not is_copied(name, entry))
     input_bytes = sum(model.nbytes for model in [*read, *base])
     output_bytes = sum(entry.nbytes for entry in entries.values())
-    passes = _TIES_PASSES if load(form.method).needs_cutoffs else 1
-    seconds = _START + (passes * input_bytes + output_bytes) / _BYTES_PER_SECOND
-    return Forecast(parameters, input_bytes, output_bytes, seconds)
+    return Forecast(parameters, input_bytes, output_bytes, seconds(form.method, input_bytes, output_bytes))
+
+
+def seconds(method: str, input_bytes: float, output_bytes: float) -> float:
+    """Guess how long a merge of so many bytes takes."""
+    passes = _TIES_PASSES if load(method).needs_cutoffs else 1
+    return _START + (passes * input_bytes + output_bytes) / _BYTES_PER_SECOND
 
 
 def architecture(config: Mapping[str, Any]) -> Json:
-    """Return what must agree between models that are merged: kind, sizes, heads, and normalised rope settings."""
+    """Return what must agree between models that are merged: kind, sizes, heads, and normalised rope settings.
+
+    A `sliding_window` that `use_sliding_window` switches off (Qwen's, another in each of its models) says nothing.
+    """
     found: Json = {key: config.get(key) for key in _FIELDS}
+    if config.get("use_sliding_window") is False:
+        found["sliding_window"] = None
     heads = config.get("num_attention_heads")
     found["num_key_value_heads"] = config.get("num_key_value_heads") or heads
     if heads and config.get("hidden_size"):
@@ -104,7 +117,7 @@ def check_same_architecture(first: Json, second: Json, names: Sequence[str]) -> 
     for key in sorted(ours):
         if ours[key] != theirs[key] and None not in (ours[key], theirs[key]):
             both = f"{names[0]} has {key}={ours[key]}, {names[1]} has {theirs[key]}"
-            raise M3Error(f"{both}: only fine-tunes of one base can be merged")
+            raise M3Error(f"{both}: {_ROPE if key == 'rope' else 'only fine-tunes of one base can be merged'}")
 
 
 def _opened(recipe: Recipe, store: Store) -> list[Model]:

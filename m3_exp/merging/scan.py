@@ -53,7 +53,15 @@ class Scan:
 
 
 def cutoffs(scan: Scan, store: Store, pool: Pool) -> Cutoffs:
-    """Return the cut-offs of the experts in their order, from the store where they are known."""
+    """Return the cut-offs of the experts in their order, from the store where they are known.
+
+    Workers that need the same scan wait for the first of them: a whole model is read once.
+    """
+    with store.locked("scans", scan.key("lock", [])):
+        return _cutoffs(scan, store, pool)
+
+
+def _cutoffs(scan: Scan, store: Store, pool: Pool) -> Cutoffs:
     known = {expert: store.get("scans", scan.key("cutoff", [expert])) for expert in scan.experts}
     missing = sorted({expert for expert, value in known.items() if value is None})
     for expert, value in zip(missing, _magnitudes(scan, missing, pool), strict=True):

@@ -17,8 +17,9 @@ from m3_exp.types import M3Error, Source
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FORMS = "a directory, a .gguf file, package:NAME/PATH, hub/id@revision, or one of these+ADAPTER"
-# What a model needs beside its weights; code (*.py) is never fetched.
 _fetching = True
+_unpinned: dict[Source, str] = {}  # why, while nothing is fetched
+# What a model needs beside its weights; code (*.py) is never fetched.
 _BESIDE_WEIGHTS = ("*.json", "*.model", "*.jinja", "*.txt", "*.tiktoken")
 
 
@@ -47,7 +48,19 @@ def resolve(source: Source) -> Source:
     adapter = str(resolve(parse_source(source.adapter))) if source.adapter else None
     if not is_hub(source) or _is_commit(source.revision):
         return replace(source, adapter=adapter)
-    return replace(source, revision=_commit(replace(source, adapter=None)), adapter=adapter)
+    return replace(source, revision=_pinned(replace(source, adapter=None)), adapter=adapter)
+
+
+def _pinned(source: Source) -> str:
+    """Return a source's commit; inside `without_fetching` a hub that does not answer is not asked twice for it."""
+    if source in _unpinned:
+        raise M3Error(_unpinned[source])
+    try:
+        return _commit(source)
+    except M3Error as error:
+        if not _fetching:
+            _unpinned[source] = str(error)
+        raise
 
 
 @functools.cache
@@ -56,7 +69,7 @@ def _commit(source: Source) -> str:
     from huggingface_hub import HfApi
 
     try:
-        commit = HfApi().model_info(source.location, revision=source.revision).sha
+        commit = HfApi().model_info(source.location, revision=source.revision, timeout=30).sha
     except Exception as error:
         commit = _cached_commit(source)
         if commit is None:
@@ -125,14 +138,19 @@ def _is_commit(revision: str | None) -> bool:
 
 
 def _cached_commit(source: Source) -> str | None:
-    """Return the commit that the local hub cache holds for a revision, or None."""
-    from huggingface_hub import snapshot_download
+    """Return the commit that the local hub cache holds for a revision (of no revision: the only one it holds), or None.
+
+    What was fetched by its commit, as runs do, has no branch in the cache.
+    """
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.file_download import repo_folder_name
 
     try:
-        folder = snapshot_download(source.location, revision=source.revision, local_files_only=True)
+        return Path(snapshot_download(source.location, revision=source.revision, local_files_only=True)).name
     except Exception:
-        return None
-    return Path(folder).name
+        folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=source.location, repo_type="model"))
+        held = [path.name for path in folder.glob("snapshots/*")]
+        return held[0] if source.revision is None and len(held) == 1 else None
 
 
 def _snapshot(source: Source) -> Path:
@@ -173,6 +191,7 @@ def without_fetching() -> Iterator[None]:
         yield
     finally:
         _fetching = before
+        _unpinned.clear()
 
 
 def _hub_error(source: Source, error: Exception) -> M3Error:

@@ -1,49 +1,199 @@
 """Tables 2, 5 and 6: accuracy without and under an attack on the instruction, and the drop between them (PDR).
 
-A row is one model: method x pair x with/without M3, a draw of lambda each. The paper's figures stand beside ours: plain
-rows with the difference and its z; an M3 row of the paper is another, unknown lambda, so it has none.
+A row is one model: method x pair x with/without M3, a draw of lambda each. Every M3 row is contrasted with the same row
+without M3: accuracies as in other tables, PDR by the paired bootstrap. The paper's figures stand beside ours: in plain
+rows with difference and z; an M3 row of the paper is another, unknown lambda, so it has none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy import special
 
-from m3_exp.reporting import published
-from m3_exp.reporting.published import NOTES, Number
-from m3_exp.reporting.tables import Table, footer
+from m3_exp.reporting import contrasts, published
+from m3_exp.reporting.contrasts import Compared, Entry, Place
+from m3_exp.reporting.curves import Values, item_means
+from m3_exp.reporting.footers import footer
+from m3_exp.reporting.formats import Mark, Table
+from m3_exp.reporting.published import NOTES, Beside, Number
+from m3_exp.reporting.response import Array
+from m3_exp.reporting.stats import LEVEL, Contrast
+from m3_exp.reporting.tables import Marks
 
+_HEADER = ("method", "models", "M3", "alpha", "lambda")
+_LINE = ["family", "pair", "method", "params", "sparsify"]
+_RESAMPLES = 4999
+_DETECTABLE = float(special.ndtri(0.5 + LEVEL / 2) + special.ndtri(0.8))  # standard errors, for a power of 80 %
 _FIGURES = (("no_attack", "no attack"), ("attack", "attack"), ("pdr", "PDR"))
 
 
-def build(name: str, frame: pd.DataFrame, folder: Path | None = None) -> Table:
-    """Lay out the attack cells of a tidy frame. `folder`: of the published numbers, shown beside ours."""
-    keys = ["pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed"]
+def build(name: str, frame: pd.DataFrame, folder: Path | None = None, *, marks: Marks = "real") -> Table:
+    """Lay out the attack cells of a tidy frame. `folder`: of the published numbers, shown beside ours.
+
+    `marks`: `real`: what the statistics say; `paper`: the better of each pair, whether real or not.
+    """
+    keys = [*_LINE, "ratio", "alpha", "draw", "lam", "mask_seed"]
+    models = [lines for _, lines in frame.groupby(keys, sort=False, dropna=False)]
     benchmarks = sorted(frame["benchmark"].unique(), reverse=True)  # SST-2 first, as the paper
     figures = [f"{_short(benchmark)} {text}" for benchmark in benchmarks for _, text in _FIGURES]
-    header = ("method", "models", "M3", "alpha", "lambda", *figures)
-    rows: list[tuple[str, ...]] = []
-    records: list[Mapping[str, Any]] = []
-    notes: list[str] = []
-    for _, lines in frame.groupby(keys, sort=False, dropna=False):
-        first, texts = lines.iloc[0], list[str]()
-        for benchmark in benchmarks:
-            found = lines[lines["benchmark"] == benchmark]
-            paper = _paper(folder, name, first, benchmark)
-            notes += [note for number in paper.values() for note in number.notes]
-            ours = _ours(found)
-            texts += [_cell(found, ours, paper, key, first, benchmark) for key, _ in _FIGURES]
-            records.append(_record(first, benchmark, ours, paper))
-        rows.append((*_names(first), *texts))
-    lines_ = [
+    cells = {(i, b): lines[lines["benchmark"] == b] for i, lines in enumerate(models) for b in benchmarks}
+    ours = {place: _ours(found) for place, found in cells.items()}
+    compared = _compared(models, benchmarks, cells) if marks == "real" else {}
+    papers = {(i, b): _paper(folder, name, lines.iloc[0], b) for i, lines in enumerate(models) for b in benchmarks}
+    beside = {place: _beside(ours[place], paper, models[place[0]].iloc[0], place[1]) for place, paper in papers.items()}
+    return Table(
+        name,
+        (*_HEADER, *figures),
+        tuple(
+            (
+                *_names(lines.iloc[0]),
+                *(_cell(cells[i, b], ours[i, b], beside[i, b], key) for b in benchmarks for key, _ in _FIGURES),
+            )
+            for i, lines in enumerate(models)
+        ),
+        tuple(_notes(frame, papers.values(), compared, marks, folder)),
+        tuple(
+            _record(
+                lines.iloc[0],
+                b,
+                ours[i, b],
+                beside[i, b],
+                {k: compared.get(_place(i, b, k, benchmarks)) for k, _ in _FIGURES},
+            )
+            for i, lines in enumerate(models)
+            for b in benchmarks
+        ),
+        {place: Mark(found.sign, title=str(found)) for place, found in compared.items()}
+        if marks == "real"
+        else _by_score(models, benchmarks, ours),
+    )
+
+
+def _notes(
+    frame: pd.DataFrame,
+    papers: Iterable[Mapping[str, Number]],
+    compared: Mapping[Place, Compared],
+    marks: Marks,
+    folder: Path | None,
+) -> list[str]:
+    notes = dict.fromkeys(note for paper in papers for number in paper.values() for note in number.notes)
+    said = contrasts.words(compared) if marks == "real" else [contrasts.BY_SCORE]
+    lower = ["Of PDR the lower is the better; its differences are tested by the paired bootstrap over items."]
+    return [
         "Percent, with 95 % intervals over items. PDR = (no attack - attack) / no attack, paired by item.",
         *_protocols(frame),
-        *(NOTES[note] for note in dict.fromkeys(notes)),
+        *said,
+        *(lower if compared else []),
+        *(NOTES[note] for note in notes),
         *([NOTES["lambda"]] if folder else []),
         *footer(frame)[1:],
     ]
-    return Table(name, header, tuple(rows), tuple(lines_), tuple(records))
+
+
+# -------------------------------------------------------------------------------------------------------- contrasts
+
+
+def _place(row: int, benchmark: str, key: str, benchmarks: Sequence[str]) -> Place:
+    """Return where a figure stands in the table."""
+    at = [name for name, _ in _FIGURES].index(key)
+    return row, len(_HEADER) + len(_FIGURES) * benchmarks.index(benchmark) + at
+
+
+def _compared(
+    models: Sequence[pd.DataFrame], benchmarks: Sequence[str], cells: Mapping[tuple[int, str], pd.DataFrame]
+) -> dict[Place, Compared]:
+    """Return each M3 figure's comparison with that of the same row without M3, adjusted over the table."""
+    found: dict[Place, Contrast] = {}
+    same: dict[Place, Compared] = {}
+    for i, benchmark in cells:
+        at = _without_m3(i, models)
+        if at is None:
+            continue
+        mixed, plain = _scored(cells[i, benchmark]), _scored(cells[at, benchmark])
+        if mixed is None or plain is None:
+            continue
+        places = {key: _place(i, benchmark, key, benchmarks) for key, _ in _FIGURES}
+        if mixed["weights"] == plain["weights"]:
+            same |= {place: Compared(None) for place in places.values()}
+        else:
+            found |= {places[key]: c for key, c in _contrasts(mixed["values"], plain["values"]).items()}
+    drops = {_place(i, b, "pdr", benchmarks) for i, b in cells}
+    adjusted = contrasts.adjusted(found)
+    return same | {place: replace(c, less_is_better=place in drops) for place, c in adjusted.items()}
+
+
+def _without_m3(row: int, models: Sequence[pd.DataFrame]) -> int | None:
+    """Return the number of the same row without M3 (with DARE: of the same mask); None for such a row itself."""
+    first = models[row].iloc[0]
+    if first["ratio"] == "plain":
+        return None
+    wanted = [first[key] for key in _LINE]
+    lines = [(i, lines.iloc[0]) for i, lines in enumerate(models)]
+    plain = [(i, x) for i, x in lines if x["ratio"] == "plain" and [x[key] for key in _LINE] == wanted]
+    return next((i for i, x in plain if pd.isna(x["mask_seed"]) or x["mask_seed"] == first["mask_seed"]), None)
+
+
+def _scored(cell: pd.DataFrame) -> "pd.Series[Any] | None":
+    return cell.iloc[0] if len(cell) and not pd.isna(cell.iloc[0]["score"]) else None
+
+
+def _contrasts(mixed: Mapping[Any, Any], plain: Mapping[Any, Any]) -> dict[str, Contrast]:
+    """Return M3 - plain of the figures that both have items in common for."""
+    found: dict[str, Contrast] = {}
+    values = {
+        key: (_version(mixed, attacked=attacked), _version(plain, attacked=attacked))
+        for key, attacked in (("no_attack", False), ("attack", True))
+    }
+    for key, (first, second) in values.items():
+        if first.keys() & second.keys():
+            found[key] = contrasts.contrast(first, second)
+    ids = sorted(set.intersection(*(set(x) for pair in values.values() for x in pair)))
+    drop = _drop_contrast(*(np.array([x[i] for i in ids]) for pair in values.values() for x in pair)) if ids else None
+    return found if drop is None else found | {"pdr": drop}
+
+
+def _version(values: Mapping[Any, Any], *, attacked: bool) -> Values:
+    """Return the item means of the attacked (`ITEM@seedK`) or the clean scores of a cell."""
+    return item_means({key: value for key, value in values.items() if ("@" in key[0]) == attacked})
+
+
+def _drop_contrast(clean: Array, clean_plain: Array, under: Array, under_plain: Array) -> Contrast | None:
+    """Return PDR with M3 minus PDR without, resampling items; None where one of them is right on nothing."""
+    if not clean.any() or not clean_plain.any():
+        return None
+    n = len(clean)
+    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
+    bases = [np.maximum(counts @ values, 0.5) for values in (clean, clean_plain)]
+    moved = (counts @ under_plain) / bases[1] - (counts @ under) / bases[0]
+    low, high = np.quantile(moved, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+    tail = min(np.count_nonzero(moved <= 0), np.count_nonzero(moved >= 0))
+    return Contrast(
+        difference=float(under_plain.sum() / clean_plain.sum() - under.sum() / clean.sum()),
+        low=float(low), high=float(high), p=min(1.0, 2 * (1 + tail) / (_RESAMPLES + 1)), n=n,
+        discordant=int(np.count_nonzero((clean != clean_plain) | (under != under_plain))),
+        method="paired bootstrap of PDR", detectable=_DETECTABLE * float(moved.std(ddof=1)),
+    )  # fmt: skip
+
+
+def _by_score(
+    models: Sequence[pd.DataFrame], benchmarks: Sequence[str], ours: Mapping[tuple[int, str], Mapping[str, Any]]
+) -> dict[Place, Mark]:
+    """Return the paper's bold: of each pair and column the highest accuracy, the lowest PDR."""
+    columns: dict[tuple[Any, ...], dict[Place, Entry]] = {}
+    for (i, b), figures in ours.items():
+        for key, _ in _FIGURES:
+            if figures.get(key) is not None:
+                score = -figures[key] if key == "pdr" else figures[key]
+                column = columns.setdefault((models[i].iloc[0]["pair"], b, key), {})
+                column[_place(i, b, key, benchmarks)] = Entry(float(score), {})
+    return {place: Mark(weight="bold") for place in contrasts.ranked(list(columns.values()))[0]}
+
+
+# ----------------------------------------------------------------------------------------------------------- cells
 
 
 def _short(benchmark: str) -> str:
@@ -80,7 +230,7 @@ def _ours(found: pd.DataFrame) -> dict[str, Any]:
 _RECORDED = (
     "no_attack", "attack", "attack_low", "attack_high", "pdr", "pdr_low", "pdr_high", "pdr_reason", "protocol",
     "parse_rate_clean", "parse_rate_attacked", "mcc_clean", "mcc_attacked", "n", "n_unscored",
-    "paper_no_attack", "paper_attack", "paper_pdr",
+    "paper_no_attack", "paper_attack", "paper_pdr", "paper_no_attack_z", "paper_attack_z",
 )  # fmt: skip
 _PROTOCOLS = ("paper", "adaptive", "transferred")
 
@@ -93,14 +243,7 @@ def _paper(folder: Path | None, name: str, line: "pd.Series[Any]", benchmark: st
     return published.attacked(folder, name, str(line["pair"]), benchmark, line["ratio"] == "mixup")
 
 
-def _cell(
-    found: pd.DataFrame,
-    ours: Mapping[str, Any],
-    paper: Mapping[str, Number],
-    key: str,
-    line: "pd.Series[Any]",
-    benchmark: str,
-) -> str:
+def _cell(found: pd.DataFrame, ours: Mapping[str, Any], beside: Mapping[str, Beside], key: str) -> str:
     if not ours:
         text = "/" if not len(found) else "failed" if found["failure"].notna().any() else "not run"
     elif ours.get(key) is None:
@@ -111,17 +254,20 @@ def _cell(
             text += f" [{ours[f'{key}_low']:.1f}, {ours[f'{key}_high']:.1f}]"
         if key == "attack" and ours["n_unscored"]:
             text += f" ({ours['n_unscored']} unscored)"
-    if key not in paper:
-        return text
-    return f"{text} (paper {paper[key]}{_against(ours, paper[key], key, line, benchmark)})"
+    return f"{text} {beside[key]}" if key in beside else text
 
 
-def _against(ours: Mapping[str, Any], paper: Number, key: str, line: "pd.Series[Any]", benchmark: str) -> str:
-    """Return `, z +1.2` for an accuracy of a plain row."""
-    if key == "pdr" or line["ratio"] != "plain" or ours.get(key) is None or paper.value is None:
-        return ""
-    found = published.z(ours[key], ours["n"], paper.value, published.ITEMS[benchmark])
-    return "" if found is None else f", z {found:+.1f}"
+def _beside(
+    ours: Mapping[str, Any], paper: Mapping[str, Number], line: "pd.Series[Any]", benchmark: str
+) -> dict[str, Beside]:
+    """Return the paper's figures beside ours: with difference and z for an accuracy of a plain row."""
+    compared = line["ratio"] == "plain"
+    return {
+        key: published.beside_plain(number, benchmark, ours[key], ours["n"] - ours["n_unscored"])
+        if compared and key != "pdr" and ours.get(key) is not None
+        else Beside(number)
+        for key, number in paper.items()
+    }
 
 
 def _protocols(frame: pd.DataFrame) -> list[str]:
@@ -136,10 +282,16 @@ def _protocols(frame: pd.DataFrame) -> list[str]:
 
 
 def _record(
-    line: "pd.Series[Any]", benchmark: str, ours: Mapping[str, Any], paper: Mapping[str, Number]
+    line: "pd.Series[Any]",
+    benchmark: str,
+    ours: Mapping[str, Any],
+    beside: Mapping[str, Beside],
+    compared: Mapping[str, Compared | None],
 ) -> dict[str, Any]:
     keys = ("pair", "method", "params", "ratio", "alpha", "draw", "sparsify")
     names = {key: None if pd.isna(line[key]) else line[key] for key in keys}
-    theirs = {f"paper_{key}": number.value for key, number in paper.items()}
+    theirs = {f"paper_{key}": found.number.value for key, found in beside.items()}
+    theirs |= {f"paper_{key}_z": found.z for key, found in beside.items() if key != "pdr"}
     lam: Sequence[float] = [] if pd.isna(line["lam"]) else [float(line["lam"])]
-    return {**names, "benchmark": benchmark, "lambda": lam, **dict.fromkeys(_RECORDED), **ours, **theirs}
+    figures = {f"{key}_{name}": x for key, found in compared.items() for name, x in contrasts.record(found).items()}
+    return {**names, "benchmark": benchmark, "lambda": lam, **dict.fromkeys(_RECORDED), **ours, **theirs, **figures}

@@ -6,6 +6,7 @@ the curve shown is their mean, and what the masks alone do is kept apart.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,17 +20,21 @@ _LINE = ["family", "pair", "method", "params", "sparsify"]
 
 @dataclass(frozen=True)
 class Draw:
-    """One real draw of lambda and what it scored, by item."""
+    """One real draw of lambda and what it scored, by item; `mask_seeds` of the DARE masks that it is the mean over."""
 
     alpha: float
     number: int
     lam: float
     values: Values
+    mask_seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Response:
-    """A pair and method on one benchmark. `parents` are the pair's experts alone, `plain` the method's own default."""
+    """A pair and method on one benchmark. `parents` are the pair's experts alone, `plain` the method's own default.
+
+    `curve` is the mean of `masks`, one curve for each of `mask_seeds`; without DARE there is one, and no seed.
+    """
 
     family: str
     pair: str
@@ -43,6 +48,12 @@ class Response:
     plain: Values | None = None
     parents: Mapping[str, Values] = field(default_factory=dict)
     draws: tuple[Draw, ...] = ()
+    mask_seeds: tuple[int, ...] = ()
+
+    @property
+    def line(self) -> tuple[str, ...]:
+        """What the benchmarks of one pair and method share."""
+        return (self.family, self.pair, self.method, self.params, self.sparsify)
 
     @property
     def name(self) -> str:
@@ -93,22 +104,36 @@ def responses(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> list
     found: list[Response] = []
     for key, rows in done[done["method"] != "single"].groupby([*_LINE, "benchmark"], sort=False):
         *line, benchmark = key
-        masks = list(_masks(rows[rows["ratio"].isin(["grid", "fixed"])]))
+        masks = dict(_masks(rows[rows["ratio"].isin(["grid", "fixed"])]))
         if masks:
             found.append(_response(tuple(map(str, line)), str(benchmark), rows, masks, done, parents))
     return found
+
+
+def grouped(found: Sequence[Response]) -> list[list[Response]]:
+    """Return the benchmarks of each pair and method together, in the order they were found."""
+    groups: dict[tuple[str, ...], list[Response]] = {}
+    for response in found:
+        groups.setdefault(response.line, []).append(response)
+    return list(groups.values())
+
+
+def development(found: Sequence[Response], of: Sequence[Response]) -> dict[str, Response]:
+    """Return, by benchmark, the curves on development items (`found`) of the pair and method that `of` shows."""
+    wanted = {(*response.line, response.benchmark) for response in of}
+    return {response.benchmark: response for response in found if (*response.line, response.benchmark) in wanted}
 
 
 def _response(
     line: tuple[str, ...],
     benchmark: str,
     rows: pd.DataFrame,
-    masks: list[Mapping[float, Values]],
+    masks: Mapping[int | None, Mapping[float, Values]],
     done: pd.DataFrame,
     parents: Mapping[str, Sequence[str]],
 ) -> Response:
     family, pair, method, params, sparsify = line
-    curves = _shared(masks)
+    curves = _shared(list(masks.values()))
     mean = Curve(curves[0].ids, curves[0].lams, np.mean([curve.values for curve in curves], axis=0))
     singles = done[(done["family"] == family) & (done["method"] == "single") & (done["benchmark"] == benchmark)]
     alone = {
@@ -121,15 +146,20 @@ def _response(
         family, pair, method, params, sparsify, benchmark,
         metric=str(rows["metric"].iloc[0]), curve=mean, masks=tuple(curves),
         plain=_mean(plain), parents=alone, draws=tuple(_draws(rows)),
+        mask_seeds=tuple(seed for seed in masks if seed is not None),
     )  # fmt: skip
 
 
-def _masks(rows: pd.DataFrame) -> Iterator[Mapping[float, Values]]:
-    """Give the item values by lambda for each mask seed (one where there is none) that has both ends."""
-    for _, members in rows.groupby("mask_seed", dropna=False, sort=True):
+def _masks(rows: pd.DataFrame) -> Iterator[tuple[int | None, Mapping[float, Values]]]:
+    """Give each mask seed (None without DARE) that has both ends, with its item values by lambda."""
+    for seed, members in rows.groupby("mask_seed", dropna=False, sort=True):
         nodes = {float(lam): item_means(values) for lam, values in zip(members["lam"], members["values"], strict=True)}
         if {0.0, 1.0} <= nodes.keys():
-            yield nodes
+            yield _seed(seed), nodes
+
+
+def _seed(value: Any) -> int | None:
+    return None if pd.isna(value) else int(value)
 
 
 def _shared(masks: Sequence[Mapping[float, Values]]) -> list[Curve]:
@@ -157,4 +187,5 @@ def _draws(rows: pd.DataFrame) -> Iterator[Draw]:
     for (alpha, number, lam), members in mixed.groupby(["alpha", "draw", "lam"], sort=True):
         values = _mean([item_means(found) for found in members["values"]])
         assert values is not None
-        yield Draw(float(alpha), int(number), float(lam), values)
+        seeds = sorted({int(seed) for seed in members["mask_seed"].dropna()})
+        yield Draw(float(alpha), int(number), float(lam), values, tuple(seeds))

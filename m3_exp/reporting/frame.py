@@ -1,4 +1,7 @@
-"""Store -> one tidy DataFrame: a line for each label of each cell, whether it has a result or not."""
+"""Store -> one tidy DataFrame: a line for each label of each cell, whether it has a result or not.
+
+Repeats of a cell (`repeat=K`, the noise floor) are no more data: a frame holds them only where they are asked for.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,27 +10,36 @@ from typing import Any
 import pandas as pd
 
 from m3_exp.plan import merge_line
-from m3_exp.types import Cell, Json
+from m3_exp.types import Cell, Json, identity
 
 
 @dataclass(frozen=True)
 class Found:
-    """A planned cell and what the store has of it: its result, or the reason of its failure."""
+    """A planned cell and what the store has of it: its result, or the reason of its failure.
+
+    `repeat` is 0 for the result itself, else the number of a repeat that is there to be compared with it.
+    """
 
     cell: Cell
     record: Json | None
     failure: str | None = None
+    repeat: int = 0
 
 
-def tidy(found: Sequence[Found]) -> pd.DataFrame:
-    """Return one line a (label, benchmark). Scores are in percent; `values` maps (id, sample) to 0..1 or None."""
-    return pd.DataFrame([_line(label, item) for item in found for label in item.cell.labels], columns=_COLUMNS)
+def tidy(found: Sequence[Found], *, repeats: bool = False) -> pd.DataFrame:
+    """Return one line a (label, benchmark). Scores are in percent; `values` maps (id, sample) to 0..1 or None.
+
+    `cell` names the cell, whatever its labels. `repeats` keeps the lines of repeats: `repeat` is their number, and
+    `changed` the (id, sample) whose texts are not those of the first pass; both are 0 and empty for all other lines.
+    """
+    shown = [item for item in found if repeats or not item.repeat]
+    return pd.DataFrame([_line(label, item) for item in shown for label in item.cell.labels], columns=_COLUMNS)
 
 
 _COLUMNS = [
     "family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark",
     "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "evaluator",
-    "tokenizer", "runs", "merge", "details",
+    "tokenizer", "runs", "merge", "details", "cell", "repeat", "changed", "items_digest",
 ]  # fmt: skip
 
 
@@ -40,6 +52,8 @@ def _line(label: Any, item: Found) -> dict[str, Any]:
         "sparsify": label.sparsify, "mask_seed": label.mask_seed, "benchmark": cell.evaluator.name,
         "state": "missing", "failure": item.failure, "merge": merge_line(label, cell.recipe),
         "evaluator": "", "metric": "", "tokenizer": str(cell.tokenizer), "details": {},
+        "cell": identity([cell.recipe, cell.evaluator, cell.tokenizer, cell.limit])[:12],
+        "repeat": item.repeat, "changed": frozenset(),
     }  # fmt: skip
     if record is not None:
         result = record["result"]
@@ -48,9 +62,11 @@ def _line(label: Any, item: Found) -> dict[str, Any]:
             "state": "done" if result["n_unscored"] == 0 else "incomplete",
             "values": {(s["id"], s["sample"]): s["value"] for s in record["scores"]},
             "weights": record["weights"],
+            "items_digest": record.get("items_digest"),
             "engine": " ".join(str(record["engine"][key]) for key in ("engine", "version", "dtype")),
             "evaluator": f"{record['evaluator']['name']} {record['evaluator']['version']}",
             "runs": len(record["runs"]),
             "details": result.get("details", {}),
+            "changed": frozenset((key, sample) for key, sample in record.get("repeat", {}).get("changed", ())),
         }
     return line

@@ -5,25 +5,29 @@
     replay     the paper's protocol: one draw for each of its seven alphas, keep the best
     tuned      a grid of as many fixed lambdas, keep the best
     selected   all nodes of the curve, keep the best: each was really merged and evaluated, nothing is interpolated
+    developed  the node that is best on development items, scored on the test's: it was really evaluated on both
 
-What is kept is chosen on one random half of the items and scored on the other, both ways round (cross-fitted), over
-many halvings, so nothing is chosen and scored on the same items. What doing both on all items would have claimed
-stands beside it (`claimed`). An objective is one benchmark, or several: each relative to its better parent, and then
-their mean or minimum at each lambda, since a merged model is one model.
+What is kept (except by `developed`, which needs none of it) is chosen on one random half of the items and scored on
+the other, both ways round (cross-fitted), over many halvings, so nothing is chosen and scored on the same items. What
+doing both on all items would have claimed stands beside it (`claimed`). An objective is one benchmark, or several: each
+relative to its better parent, and then their mean or minimum at each lambda, since a merged model is one model.
 
 Shapes: B repetitions, C candidate lambdas, M benchmarks, K nodes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy import special
 
+from m3_exp.reporting import stats
 from m3_exp.reporting.response import Array, Curve, hats, weights
 
 ALPHAS = (0.2, 0.4, 0.5, 1.0, 2.0, 3.0, 5.0)  # the paper's
+ENOUGH = 10  # right items of a parent, for ratios to it to mean anything
 _QUANTILES = 512  # of Beta(alpha, alpha), where an expectation has no closed form (the minimum)
 _CHUNK = 500  # repetitions at a time
 _SPREAD = 200  # of the kept lambdas, for the items' share in the uncertainty
@@ -106,11 +110,22 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Gain(Figure):
+    """A paired difference: its resampled interval, and the two-sided p-value of no difference (normal, unadjusted)."""
+
+    p: float
+
+    @property
+    def sign(self) -> str:
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "not told apart"
+
+
+@dataclass(frozen=True)
 class Choice:
     """What a way of choosing gives: honestly (on items that did not choose), and as claimed on the choosing items.
 
     `sd` is the spread between repetitions of the protocol, `quantiles` its 2.5, 50 and 97.5 % points; `kept` the
-    lambdas that were kept, one a repetition and direction.
+    lambdas that were kept, one a repetition and direction; `claims` what each repetition would claim.
     """
 
     honest: Figure
@@ -118,11 +133,26 @@ class Choice:
     sd: float
     quantiles: tuple[float, float, float]
     kept: Array
+    claims: Array = field(default_factory=lambda: np.empty(0), repr=False)
+
+
+@dataclass(frozen=True)
+class Developed:
+    """The node that development items chose, on the test's items, and its contrasts to other ways of choosing."""
+
+    lam: float
+    score: Figure
+    minus_replay: Gain
+    minus_plain: Gain | None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All ways of choosing on one objective. `contrast` is replay - tuned, paired by item and halving."""
+    """All ways of choosing on one objective. `contrast` is replay - tuned, paired by item and halving.
+
+    `gains` are E[alpha] - plain; `unbeaten` the alphas whose expectation no other's exceeds for sure (Holm over all
+    pairs of them): not chosen by score, so nothing is contrasted with a best that the same items picked.
+    """
 
     objective: str
     plain: Figure | None
@@ -132,46 +162,87 @@ class Comparison:
     selected: Choice
     contrast: Figure
     best_alpha: Mapping[float, float]  # how often each alpha is the best of the seven over resampled items
+    gains: Mapping[float, Gain] = field(default_factory=dict)
+    unbeaten: tuple[float, ...] = ()
+    developed: Developed | None = None
 
 
 def compare(
     objective: Objective,
     plain: Sequence[Array] | None = None,
     *,
+    chosen: float | None = None,
     alphas: Sequence[float] = ALPHAS,
     repeats: int = 10_000,
     resamples: int = 1_000,
     seed: int = 0,
 ) -> Comparison:
-    """Compare the ways of choosing lambda. `plain`: item values of the method's default, per benchmark.
+    """Compare the ways of choosing lambda. `plain`: item values of the method's default, per benchmark; `chosen`: the
+    node that development items chose.
 
     The tuned grid has as many lambdas as there are alphas, so both cost the same number of merges.
     """
     generator = np.random.default_rng(seed)
     draws = np.column_stack([generator.beta(alpha, alpha, repeats) for alpha in alphas])
     grid = np.tile(np.linspace(0, 1, len(alphas)), (repeats, 1))
-    sample = [_resampled(len(curve.ids), resamples, generator) for curve in objective.curves]
+    sample = [resampled(len(curve.ids), resamples, generator) for curve in objective.curves]
     whole = [np.full((1, len(curve.ids)), 1 / len(curve.ids)) for curve in objective.curves]
-    nodes, resampled = objective.nodes(whole), objective.nodes(sample)
-    moved = np.column_stack([objective.expected(resampled, alpha) for alpha in alphas])
+    nodes, moved_nodes = objective.nodes(whole), objective.nodes(sample)
+    values = np.array([objective.expected(nodes, alpha)[0] for alpha in alphas])
+    moved = np.column_stack([objective.expected(moved_nodes, alpha) for alpha in alphas])
     nodes_too = np.tile(objective.lams, (repeats, 1))
     replayed, tuned, selected = _cross_fitted(objective, [draws, grid, nodes_too], generator)
-    again = [_held(objective, resampled, played) for played in (replayed, tuned, selected)]
+    again = [_held(objective, moved_nodes, played) for played in (replayed, tuned, selected)]
     difference = float(replayed.honest.mean() - tuned.honest.mean())
+    base = None if plain is None else _Sampled(objective.relative(plain, whole)[0], objective.relative(plain, sample))
+    held = _Sampled(float(replayed.honest.mean()), again[0])
     return Comparison(
         objective=objective.name,
-        plain=None
-        if plain is None
-        else _figure(objective.relative(plain, whole)[0], objective.relative(plain, sample)),
-        expected={
-            alpha: _figure(objective.expected(nodes, alpha)[0], moved[:, column]) for column, alpha in enumerate(alphas)
-        },
+        plain=None if base is None else figure(*base),
+        expected={alpha: figure(values[i], moved[:, i]) for i, alpha in enumerate(alphas)},
         replay=_choice(replayed, again[0]),
         tuned=_choice(tuned, again[1]),
         selected=_choice(selected, again[2]),
-        contrast=_around(difference, again[0] - again[1]),
+        contrast=around(difference, again[0] - again[1]),
         best_alpha=_shares(moved, alphas),
+        gains={}
+        if base is None
+        else {alpha: gain(values[i] - base.value, moved[:, i] - base.moved) for i, alpha in enumerate(alphas)},
+        unbeaten=tuple(alphas[i] for i in unbeaten(values, moved)),
+        developed=None if chosen is None else _developed(objective, chosen, nodes, moved_nodes, base, held),
     )
+
+
+class _Sampled(NamedTuple):
+    """A number of one model or protocol, and the same over resampled items (the same for all of them)."""
+
+    value: float
+    moved: Array
+
+
+def _developed(
+    objective: Objective, lam: float, nodes: Array, moved_nodes: Array, plain: _Sampled | None, replay: _Sampled
+) -> Developed:
+    value = float(objective.score(nodes, np.array([[lam]]))[0, 0])
+    moved = objective.score(moved_nodes, np.full((len(moved_nodes), 1), lam))[:, 0]
+    return Developed(
+        lam=lam,
+        score=figure(value, moved),
+        minus_replay=gain(value - replay.value, moved - replay.moved),
+        minus_plain=None if plain is None else gain(value - plain.value, moved - plain.moved),
+    )
+
+
+def unbeaten(values: Array, moved: Array) -> list[int]:
+    """Return the columns that no other one exceeds at 5 % after Holm's adjustment over all pairs.
+
+    `values` (C,): one score a column; `moved` (B, C): the same over resampled items.
+    """
+    pairs = list(combinations(range(len(values)), 2))
+    adjusted = stats.holm([gain(values[i] - values[j], moved[:, i] - moved[:, j]).p for i, j in pairs])
+    found = [(i, j) if values[i] < values[j] else (j, i) for (i, j), p in zip(pairs, adjusted, strict=True) if p < 0.05]
+    beaten = {loser for loser, _ in found}
+    return [column for column in range(len(values)) if column not in beaten]
 
 
 @dataclass(frozen=True)
@@ -189,19 +260,19 @@ def _cross_fitted(objective: Objective, candidates: Sequence[Array], generator: 
     for start in range(0, len(candidates[0]), _CHUNK):
         rows = slice(start, start + _CHUNK)
         count = len(candidates[0][rows])
-        first, second = _halves([len(curve.ids) for curve in objective.curves], count, generator)
-        halves = objective.nodes(first), objective.nodes(second)
+        first, second = halves([len(curve.ids) for curve in objective.curves], count, generator)
+        split = objective.nodes(first), objective.nodes(second)
         whole = objective.nodes([(a + b) / 2 for a, b in zip(first, second, strict=True)])
         for played, lams in zip(parts, candidates, strict=True):
-            played.append(_play(objective, halves, whole, lams[rows]))
+            played.append(_play(objective, split, whole, lams[rows]))
     return [
         _Played(*(np.concatenate([part[i] for part in played]) for i in range(3)))  # type: ignore[misc]
         for played in parts
     ]
 
 
-def _play(objective: Objective, halves: tuple[Array, Array], whole: Array, lams: Array) -> tuple[Array, Array, Array]:
-    scores = [objective.score(nodes, lams) for nodes in halves]
+def _play(objective: Objective, split: tuple[Array, Array], whole: Array, lams: Array) -> tuple[Array, Array, Array]:
+    scores = [objective.score(nodes, lams) for nodes in split]
     rows = np.arange(len(lams))
     best = [np.argmax(found, axis=1) for found in scores]
     honest = (scores[1][rows, best[0]] + scores[0][rows, best[1]]) / 2
@@ -209,7 +280,7 @@ def _play(objective: Objective, halves: tuple[Array, Array], whole: Array, lams:
     return honest, claimed, np.column_stack([lams[rows, best[0]], lams[rows, best[1]]]).ravel()
 
 
-def _halves(sizes: Sequence[int], count: int, generator: np.random.Generator) -> tuple[list[Array], list[Array]]:
+def halves(sizes: Sequence[int], count: int, generator: np.random.Generator) -> tuple[list[Array], list[Array]]:
     """Return the item weights of random halves, (count, n_m) each, and those of the other halves."""
     first, second = [], []
     for n in sizes:
@@ -219,41 +290,53 @@ def _halves(sizes: Sequence[int], count: int, generator: np.random.Generator) ->
     return first, second
 
 
-def _resampled(n: int, count: int, generator: np.random.Generator) -> Array:
+def resampled(n: int, count: int, generator: np.random.Generator) -> Array:
+    """Return the item weights of resampled items (with replacement), (count, n), rows summing to 1."""
     return np.asarray(generator.multinomial(n, np.full(n, 1 / n), size=count) / n)
 
 
-def _held(objective: Objective, resampled: Array, played: _Played) -> Array:
+def _held(objective: Objective, moved_nodes: Array, played: _Played) -> Array:
     """Return the kept lambdas' average score over resampled items, the choices held fixed: shape (resamples,)."""
     picks = np.linspace(0, len(played.kept) - 1, _SPREAD).astype(int)
-    lams = np.tile(played.kept[picks], (len(resampled), 1))
-    return np.asarray(objective.score(resampled, lams).mean(axis=1))
+    lams = np.tile(played.kept[picks], (len(moved_nodes), 1))
+    return np.asarray(objective.score(moved_nodes, lams).mean(axis=1))
 
 
 def _choice(played: _Played, again: Array) -> Choice:
     honest = float(played.honest.mean())
     low, middle, high = np.quantile(played.honest, [0.025, 0.5, 0.975])
     return Choice(
-        honest=_around(honest, again),
+        honest=around(honest, again),
         claimed=float(played.claimed.mean()),
         sd=float(played.honest.std(ddof=1)),
         quantiles=(float(low), float(middle), float(high)),
         kept=played.kept,
+        claims=played.claimed,
     )
 
 
-def _figure(value: float, resampled: Array) -> Figure:
+def figure(value: float, moved: Array) -> Figure:
     """Return a value with the percentile interval of its resampled values."""
-    low, high = np.quantile(resampled, [0.025, 0.975])
+    low, high = np.quantile(moved, [0.025, 0.975])
     return Figure(float(value), float(min(low, value)), float(max(high, value)))
 
 
-def _around(value: float, resampled: Array) -> Figure:
+def around(value: float, moved: Array) -> Figure:
     """Return a value with an interval of the width that resampling has, wherever its centre lies."""
-    low, high = np.quantile(resampled - resampled.mean(), [0.025, 0.975])
-    return Figure(value, value + float(low), value + float(high))
+    low, high = np.quantile(moved - moved.mean(), [0.025, 0.975])
+    return Figure(float(value), float(value + low), float(value + high))
+
+
+def gain(value: float, moved: Array) -> Gain:
+    """Return a paired difference with its interval around it and the p-value of none, by its resampled values."""
+    spread = float(moved.std(ddof=1))
+    if spread < 1e-12:  # the same on every item, but for rounding
+        return Gain(*(3 * (round(float(value), 12) + 0.0,)), p=float(abs(value) < 1e-12))
+    p = 2 * float(special.ndtr(-abs(value) / spread))
+    return Gain(**vars(around(float(value), moved)), p=min(1.0, p))
 
 
 def _shares(moved: Array, alphas: Sequence[float]) -> dict[float, float]:
-    best = np.argmax(moved, axis=1)
-    return {alpha: float(np.mean(best == column)) for column, alpha in enumerate(alphas)}
+    best = moved >= moved.max(axis=1, keepdims=True) - 1e-12  # equals share, but for rounding
+    shares = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
+    return {alpha: float(share) for alpha, share in zip(alphas, shares, strict=True)}

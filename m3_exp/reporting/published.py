@@ -14,7 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from m3_exp.reporting.response import Array
+from m3_exp.reporting.protocols import ALPHAS
+from m3_exp.reporting.response import Array, Curve
+
+_REPLAYS = 2_000  # of the paper's protocol: a percentile to about one point
 
 # Items that the paper scored on; its AlpacaEval column cannot be compared (see NOTES).
 ITEMS = {
@@ -30,11 +33,13 @@ NOTES = {
     "same weights": "lm_math: average and task arithmetic share GSM8K and MATH in the paper (so s = 0.5, the same"
     " weights), yet differ by 0.5 points on AlpacaEval",
     "illegible": "illegible in the text of the paper that we have",
+    "2.4": "average lm_code on MBPP is illegible; the paper's text gives the gain of M3 without DARE as +2.4",
     "cola": "CoLA: the paper says MCC; its script computes accuracy, and its numbers are whole counts of 1043",
     "baseline": "the paper's un-attacked baselines of one model and benchmark differ between its tables 2, 5 and 6",
     "derived": "derived: 483 of 872 from the printed PDR; the number itself is illegible",
     "lambda": "M3 rows of the paper are one unseeded draw of lambda each; which alpha stands behind a cell is not"
-    " published, so they have a percentile in the replayed protocol in place of a z",
+    " published: where there is a curve they have, in place of a z, their percentile among replays of the paper's"
+    " protocol (seven draws, one for each alpha, the best kept on the same items)",
 }
 
 
@@ -72,6 +77,8 @@ def _table1_notes(row: Row, benchmark: str, text: str) -> list[str]:
     notes = ["alpaca"] if benchmark == "alpaca_eval" else []
     if text == "8.53":
         notes.append("8.53")
+    if (row.method, row.models, row.dare, benchmark, text) == ("average", "lm_code", False, "mbpp", "?"):
+        notes.append("2.4")
     if row.models == "lm_math" and row.method in ("average", "task_arithmetic") and not row.mixup and not row.dare:
         notes.append("same weights")
     return notes
@@ -107,6 +114,44 @@ def _number(text: str, notes: Sequence[str]) -> Number:
 def _lines(path: Path) -> tuple[dict[str, str], ...]:
     with path.open(newline="") as file:
         return tuple(csv.DictReader(file))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A published figure beside ours: ours - theirs in points and its z, or the percentile of theirs in the replay."""
+
+    number: Number
+    difference: float | None = None
+    z: float | None = None
+    percentile: float | None = None
+
+    def __str__(self) -> str:
+        texts = [f"paper {self.number}"] if self.number.value is not None else ["paper: illegible"]
+        texts += [f"{self.difference:+.1f}"] if self.difference is not None else []
+        texts += [f"z {self.z:+.1f}"] if self.z is not None else []
+        texts += [f"at {self.percentile:.0f} % of the replay"] if self.percentile is not None else []
+        return f"({', '.join(texts)})"
+
+
+def beside_plain(number: Number, benchmark: str, score: float, n: int) -> Beside:
+    """Compare the score (percent) of one model on n items. No z where the figures cannot be compared (AlpacaEval)."""
+    if number.value is None or "alpaca" in number.notes or n < 1 or benchmark not in ITEMS:
+        return Beside(number)
+    return Beside(number, score - number.value, z(score, n, number.value, ITEMS[benchmark]))
+
+
+def beside_mixed(number: Number, curve: Curve | None) -> Beside:
+    """Say where the paper's M3 figure lies among replays on our curve; nothing without one or where not comparable."""
+    if number.value is None or "alpaca" in number.notes or curve is None or not len(curve.ids):
+        return Beside(number)
+    return Beside(number, percentile=percentile(number.value, replayed(curve)))
+
+
+def replayed(curve: Curve, repeats: int = _REPLAYS, seed: int = 0) -> Array:
+    """Replay the paper's protocol: one draw for each of its alphas, the best on the curve's own items; (repeats,)."""
+    generator = np.random.default_rng(seed)
+    draws = np.column_stack([generator.beta(alpha, alpha, repeats) for alpha in ALPHAS])
+    return np.asarray(curve.at(draws).max(axis=1))
 
 
 def z(score: float, n: int, published: float, n_published: int) -> float | None:

@@ -128,14 +128,18 @@ def coarser(curve: Curve) -> Curve | None:
 
 
 def interpolation_error(curve: Curve, alpha: float) -> float | None:
-    """Return how far the expectation moves when every other node is left out, beyond its paired standard error.
+    """Return how far the expectation can be off when every other node is left out, beyond paired standard errors.
 
-    Nested node sets, the same items: the difference coarse - fine has a paired standard error, and what exceeds it is
-    taken as the error of interpolating (for the coarse set; the fine one's is smaller). None with too few nodes.
+    Nested node sets, the same items: at each node left out, coarse - fine is a paired mean with a standard error, and
+    what exceeds it is the coarse line's error there. They are added without their signs: a score that falls like an S
+    bends both ways, and errors that happen to cancel on the coarse set do not on the fine one. An estimate (of the
+    coarse set's error; the fine one's is mostly smaller), no bound. None with too few nodes or items.
     """
     coarse = coarser(curve)
     if coarse is None or len(curve.ids) < 2:
         return None
-    moved = coarse.expected(alpha) - curve.expected(alpha)
-    error = float(moved.std(ddof=1)) / np.sqrt(len(moved))
-    return float(max(0.0, abs(float(moved.mean())) - error))
+    left_out = slice(1, None, 2)
+    moved = coarse.values @ hats(coarse.lams, curve.lams[left_out]).T - curve.values[:, left_out]
+    error = moved.std(axis=0, ddof=1) / np.sqrt(len(moved))
+    beyond = np.maximum(0.0, np.abs(moved.mean(axis=0)) - error)
+    return float(weights(curve.lams, alpha)[left_out] @ beyond)

@@ -27,6 +27,7 @@ _RESAMPLES = 1_000
 _TOP = 3.0  # of the density axis: those below alpha = 1 have no maximum
 _MAIN = 2.9  # inches of the large panel
 _FEW = 4  # benchmarks: up to so many have a band each
+_SPARSE = 10  # real draws: more of them are drawn smaller
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,7 @@ def _explained(study: Study, relative: bool) -> list[str]:
         *(["Open points: real draws of λ."] if drawn else []),
         *(["Dashed levels: plain."] if any(c.plain for c in _shown(study)) else []),
         "Best of 7: chosen on one half of the items, scored on the other; hollow: claimed on the choosing items.",
+        *(["Best node: chosen on development items."] if any(c.developed for c in _shown(study)) else []),
     ]
     return [" ".join(parts)]
 
@@ -191,10 +193,11 @@ def _draw_curves(ax: Axes, curves: Sequence[Line], study: Study, relative: bool)
         ax.plot(line.nodes, at, line.mark.marker, color=line.mark.colour, ms=3.4 if heavy else 3, mew=0.4, ls="none",
                 zorder=5 if heavy else 3)  # fmt: skip
         if line.draws:
-            ax.plot(*zip(*line.draws, strict=True), "o", mfc="white", mec=line.mark.colour, ms=3.6, mew=0.8, ls="none",
-                    zorder=6)  # fmt: skip
+            size = 3.6 if len(line.draws) <= _SPARSE else 2.4
+            ax.plot(*zip(*line.draws, strict=True), "o", mfc="white", mec=line.mark.colour, ms=size, mew=size / 4.5,
+                    ls="none", zorder=6)  # fmt: skip
     _reference(ax, study, curves, relative)
-    ax.set_title(_title(study.responses[0]))
+    ax.set_title(_title(study.responses[0]), pad=13)  # above the name of lambda = 1/2
     ax.set_ylabel("% of the better parent" if relative else "score (%)")
     ax.tick_params(labelbottom=False)
     ax.grid(axis="y", color=palette.FAINT, lw=0.5)
@@ -202,7 +205,9 @@ def _draw_curves(ax: Axes, curves: Sequence[Line], study: Study, relative: bool)
 
 def _reference(ax: Axes, study: Study, curves: Sequence[Line], relative: bool) -> None:
     """Draw the better parent, lambda = 1/2 and plain, and name every line at the right."""
-    ax.axvline(0.5, color=palette.GREY, lw=0.6, ls=(0, (1, 2)), zorder=1)
+    ax.axvline(0.5, color=palette.GREY, lw=0.8, ls=(0, (1, 2)), zorder=1)
+    ax.text(0.5, 1.01, "λ = 1/2", ha="center", va="bottom", fontsize=palette.SMALL, color=palette.GREY,
+            transform=ax.get_xaxis_transform())  # fmt: skip
     ends = [(float(line.middle[-1]), line.label, line.mark) for line in curves]
     plain = [(100 * c.plain.value, c.objective) for c in _shown(study) if c.plain is not None]
     for level, objective in plain:
@@ -309,14 +314,18 @@ def choices(study: Study) -> tuple[list[Row], list[Series]]:
     alphas = [Row(f"alpha {a:g}", f"α = {a:g}", "E[score | α]") for a in ALPHAS]
     rows = [
         Row("plain", "plain"), *alphas, Row("replay", "draws", "Best of 7"), Row("tuned", "fixed λ", "Best of 7"),
+        Row("developed", "on dev items", "Best node"),
     ]  # fmt: skip
-    return rows, [_series(compared) for compared in _shown(study)]
+    series = [_series(compared) for compared in _shown(study)]
+    return [row for row in rows if row.key != "developed" or any(row.key in s.points for s in series)], series
 
 
 def _series(compared: Comparison) -> Series:
     points = {f"alpha {alpha:g}": _point(number) for alpha, number in compared.expected.items()}
     points |= {"replay": _point(compared.replay.honest), "tuned": _point(compared.tuned.honest)}
     points["plain"] = Point(None, note="not run") if compared.plain is None else _point(compared.plain)
+    if compared.developed is not None:
+        points["developed"] = _point(compared.developed.score)
     claimed = {"replay": 100 * compared.replay.claimed, "tuned": 100 * compared.tuned.claimed}
     return Series(palette.name(compared.objective), _mark(compared.objective), points, claimed)
 

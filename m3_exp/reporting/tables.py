@@ -1,320 +1,310 @@
 """The paper's tables from the store: rows, intervals, published numbers beside ours, and how to rebuild each row.
 
-A row is method x pair x with/without M3 x with/without DARE. An M3 row is the mean over its lambda draws (and DARE
-masks); its interval is over items at these draws, and the spread between draws stands beside it. Percent throughout.
+A row is method x pair x with/without M3 x with/without DARE. An M3 row is the expectation at its alpha where there is a
+response curve, else the mean over its lambda draws (and DARE masks); its interval is over items, and the spread between
+draws stands beside it. Every M3 row is contrasted with the same row without M3. Percent throughout.
 """
 
-import csv
-import html
-import io
-import math
-import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
-from scipy import stats
 
-from m3_exp.reporting.curves import item_means
+from m3_exp.merging.ratio import grid
+from m3_exp.reporting import contrasts
+from m3_exp.reporting.contrasts import Compared, Entry, Place
+from m3_exp.reporting.curves import Response, item_means
+from m3_exp.reporting.footers import footer
+from m3_exp.reporting.formats import FORMATS, Mark, Table, as_csv, markdown
+from m3_exp.reporting.protocols import ALPHAS
+from m3_exp.reporting.published import NOTES
+from m3_exp.reporting.rows import KEYS, LINE, Row
+from m3_exp.reporting.values import Value, value
+
+__all__ = ["FORMATS", "Mark", "Marks", "Table", "Value", "as_csv", "build", "footer", "markdown", "value"]
+
+Marks = Literal["real", "paper"]
+_TITLE = 110  # characters
+_LEAST = 5  # nodes of a grid: from fewer no expectation is shown
+_LOOKED_AT = 3  # results of a benchmark, to see how it sums up
 
 _BENCHMARKS = [
     "alpaca_eval", "gsm8k", "hendrycks_math", "humaneval", "mbpp", "livebench_instruction_following",
     "livebench_coding", "livebench_typos", "prompt_bench_sst2", "prompt_bench_cola",
 ]  # fmt: skip
 _METHODS = ["single", "average", "task_arithmetic", "ties"]
-_ROW = ["pair", "method", "params", "ratio", "alpha", "sparsify"]
+_NAMES = ("method", "models", "M3", "DARE", "alpha", "lambda")
+_NOTHING_PICKED = (
+    "Nothing is picked by score: each row shows what its sweep names, and alpha, lambda and parameters are those asked"
+    " for."
+)
 
 
-@dataclass(frozen=True)
-class Table:
-    """What is printed: a header, rows of text, and footnotes. `records` is the same as data."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    footer: tuple[str, ...]
-    records: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
-
-
-@dataclass(frozen=True)
-class Value:
-    """One figure of a table: score and 95 % interval in percent over `n` items, from `draws` draws."""
-
-    score: float
-    low: float
-    high: float
-    n: int
-    n_unscored: int
-    draws: int
-    spread: float | None  # standard deviation between draws, points
-
-
-def build(name: str, frame: pd.DataFrame, *, every: bool = False, published: pd.DataFrame | None = None) -> Table:
+def build(
+    name: str,
+    frame: pd.DataFrame,
+    *,
+    every: bool = False,
+    published: Path | None = None,
+    responses: Sequence[Response] = (),
+    behind: pd.DataFrame | None = None,
+    marks: Marks = "real",
+) -> Table:
     """Lay a tidy frame out as a table.
 
     Args:
-        every: a row for every (alpha, draw, lambda) in place of one for their mean.
-        published: the paper's Table 1 (`results/published/table1.csv`), shown beside ours.
+        every: a row for every (alpha, draw, lambda) in place of one for their mean or for the nodes of a curve.
+        published: the folder of the paper's numbers (`results/published`), shown beside ours.
+        responses: curves: an M3 row whose pair, method, parameters and benchmark have one (of five nodes at least)
+            shows its expectation, and a grid of lambdas is shown as the expectations at the paper's alphas.
+        behind: the frame that the curves come from, where it is another.
+        marks: `real`: what the statistics say; `paper`: highest and second highest, whether real or not.
     """
-    keys = [*_ROW, "draw", "lam", "mask_seed"] if every else _ROW
+    rows = laid_out(frame, every=every, published=published, responses=responses)
     benchmarks = _order(frame["benchmark"].unique())
-    sizes = {b: _one(frame.loc[(frame["benchmark"] == b) & frame["n"].notna(), "n"].unique()) for b in benchmarks}
-    shown: list[tuple[str, ...]] = []
-    records: list[Mapping[str, Any]] = []
-    for rows in _groups(frame, keys):
-        first = rows.iloc[0]
-        cells = {b: rows[rows["benchmark"] == b] for b in benchmarks}
-        texts = [_cell(cells[b], sizes[b]) + _beside(published, first, b) for b in benchmarks]
-        shown.append((*_row_names(first), _lambdas(rows), *texts))
-        records += [_record(first, b, cells[b]) for b in benchmarks if len(cells[b])]
-    header = ("method", "models", "M3", "DARE", "alpha", "lambda", *(_heading(frame, b, sizes[b]) for b in benchmarks))
-    return Table(name, header, tuple(shown), tuple(footer(frame)), tuple(records))
+    compared, weights, said = _marked(rows, benchmarks, marks)
+    header = (*_NAMES, *(_heading(frame, b, rows) for b in benchmarks))
+    places = [(i, len(_NAMES) + j) for i in range(len(rows)) for j in range(len(benchmarks))]
+    notes = [note for row in rows for b in benchmarks if b in row.beside for note in row.beside[b].number.notes]
+    said = [
+        *about(rows, behind is not None),
+        *said,
+        _NOTHING_PICKED,
+        *uneven(frame, benchmarks),
+        *_papers(notes, published),
+    ]
+    return Table(
+        name,
+        header,
+        tuple((*row.names, *(row.text(b) for b in benchmarks)) for row in rows),
+        tuple(footer(_told(frame, rows, every), said, used(rows, behind))),
+        tuple(
+            row.record(b, compared.get((i, len(_NAMES) + j)))
+            for i, row in enumerate(rows)
+            for j, b in enumerate(benchmarks)
+            if len(row.cells[b])
+        ),
+        {place: mark for place in places if (mark := _mark(place, compared, weights)) != Mark()},
+    )
 
 
-def _groups(frame: pd.DataFrame, keys: Sequence[str]) -> list[pd.DataFrame]:
+# ---------------------------------------------------------------------------------------------------------- rows
+
+
+def laid_out(
+    frame: pd.DataFrame, *, every: bool = False, published: Path | None = None, responses: Sequence[Response] = ()
+) -> list[Row]:
+    """Return the rows of a frame in the order in which they are shown; arguments as of `build`."""
+    curves = {(*response.line, response.benchmark): response for response in responses if _suffices(response)}
+    lines = _with_expectations(frame, curves, every)
+    benchmarks = _order(frame["benchmark"].unique())
+    sizes = {b: _usual(lines, curves, b) for b in benchmarks}
+    return [Row(group, benchmarks, curves, sizes, published) for group in _groups(lines, every)]
+
+
+def _suffices(response: Response) -> bool:
+    """Tell whether a grid was evaluated: ends and middle alone may be there as other cells' weights."""
+    return set(grid(_LEAST)) <= set(map(float, response.curve.lams))
+
+
+def _groups(lines: pd.DataFrame, every: bool) -> list[pd.DataFrame]:
     """Split into rows, in the order planned; fixed and grid lambdas are rows of their own."""
-    columns = [*keys, "_lam"]
-    marked = frame.assign(_lam=frame["lam"].where(frame["ratio"].isin(["fixed", "grid"])))
-    if not len(marked):
+    if not len(lines):
         return []
-    groups = [group for _, group in marked.groupby(columns, sort=False, dropna=False)]
-    pairs = list(dict.fromkeys(frame["pair"]))
+    keys = ["family", *KEYS, *(["draw", "lam", "mask_seed"] if every else []), "_lam"]
+    marked = lines.assign(_lam=lines["lam"].where(lines["ratio"].isin(["fixed", "grid"])))
+    groups = [group for _, group in marked.groupby(keys, sort=False, dropna=False)]
+    pairs = list(dict.fromkeys(lines["pair"]))
     return sorted(groups, key=lambda group: _rank(group.iloc[0], pairs))
 
 
-def _rank(line: "pd.Series[Any]", pairs: Sequence[str]) -> tuple[int, str, int, bool, int]:
-    """The paper's order: single models, then method, pair, DARE, and M3 behind the same row without it."""
+def _rank(line: "pd.Series[Any]", pairs: Sequence[str]) -> tuple[Any, ...]:
+    """The paper's order: single models, then method, pair, DARE, and M3 behind the same row without it.
+
+    Of M3, lambdas that were asked for come first, then alphas; the expectation stands before single draws.
+    """
     method = _METHODS.index(line["method"]) if line["method"] in _METHODS else len(_METHODS)
-    return method, line["method"], pairs.index(line["pair"]), line["sparsify"] == "dare", line["ratio"] != "plain"
+    ratio = {"plain": 0, "mixup": 2}.get(str(line["ratio"]), 1)
+    lam = 0.0 if pd.isna(line["_lam"]) else line["_lam"]
+    alpha = 0.0 if pd.isna(line["alpha"]) else line["alpha"]
+    place = (pairs.index(line["pair"]), line["params"], line["sparsify"] == "dare")
+    return (method, line["method"], *place, ratio, lam, alpha, line["state"] != "expected")
 
 
 def _order(found: Sequence[str]) -> list[str]:
     return sorted(found, key=lambda b: (_BENCHMARKS.index(b) if b in _BENCHMARKS else len(_BENCHMARKS), b))
 
 
-def _one(values: Sequence[float]) -> int | None:
-    return int(values[0]) if len(values) == 1 else None
+def _usual(lines: pd.DataFrame, curves: Mapping[tuple[str, ...], Response], benchmark: str) -> int | None:
+    """Return the number of items that most cells of a benchmark have; cells with another say so."""
+    known = Counter(int(n) for n in lines.loc[lines["benchmark"] == benchmark, "n"].dropna())
+    known.update(len(r.curve.ids) for key, r in curves.items() if key[-1] == benchmark)
+    return max(known, key=lambda n: (known[n], n)) if known else None
 
 
-def _row_names(line: "pd.Series[Any]") -> tuple[str, str, str, str, str]:
-    method = f"{line['method']} ({line['params']})" if line["params"] else str(line["method"])
-    mixed = {"plain": "no", "mixup": "yes"}.get(str(line["ratio"]), str(line["ratio"]))
-    alpha = "" if pd.isna(line["alpha"]) else f"{line['alpha']:g}"
-    dare = "yes" if line["sparsify"] == "dare" else "no"
-    if line["method"] == "single":
-        return "single", str(line["pair"]), "", "", ""
-    return method, str(line["pair"]), mixed, dare, alpha
-
-
-def _lambdas(rows: pd.DataFrame) -> str:
-    found = sorted(rows["lam"].dropna().unique())
-    return ", ".join(f"{lam:.3g}" for lam in found)
-
-
-def _heading(frame: pd.DataFrame, benchmark: str, size: int | None) -> str:
+def _heading(frame: pd.DataFrame, benchmark: str, rows: Sequence[Row]) -> str:
+    size = rows[0].sizes[benchmark]
     metrics = sorted(set(frame.loc[frame["benchmark"] == benchmark, "metric"].dropna()) - {""})
     return ", ".join([benchmark, *metrics, *([f"n={size}"] if size else [])])
 
 
-# ------------------------------------------------------------------------------------------------------- one cell
+# -------------------------------------------------------------------------------------------------------- curves
 
 
-def value(rows: pd.DataFrame) -> Value | None:
-    """Reduce the draws of one row and benchmark to a figure; None where nothing is scored.
+def _with_expectations(frame: pd.DataFrame, curves: Mapping[tuple[str, ...], Response], every: bool) -> pd.DataFrame:
+    """Add a line for each expectation that a curve gives; unless `every`, leave out the draws and nodes behind it."""
+    known = {key[:-1] for key in curves}
+    kept: list[Any] = []
+    added: list[Any] = []
+    for line, rows in frame.groupby(LINE, sort=False):
+        lines = rows.to_dict("records")
+        if line in known and rows["method"].iloc[0] != "single":
+            added += _expectations(line, rows, curves)
+            lines = [x for x in lines if every or not _stood_in(x, curves)]
+        kept += lines
+    return pd.DataFrame([*kept, *added], columns=frame.columns)
 
-    One draw keeps its result's own interval (Wilson for proportions). Several are averaged item by item, over the
-    items that all of them have (an attacked item's versions are averaged); the interval is Wilson's on that mean. An
-    item's mean over draws varies no more than a 0/1 verdict with the same mean would, so it errs on the wide side, and
-    it never shrinks to a point at 0 or 100 %.
-    """
-    scored = rows[rows["score"].notna()].drop_duplicates(subset=["weights", "lam", "mask_seed"])
-    if not len(scored):
-        return None
-    if len(scored) == 1:
-        line = scored.iloc[0]
-        return Value(line["score"], line["low"], line["high"], int(line["n"]), int(line["n_unscored"]), 1, None)
-    tables = [item_means(values) for values in scored["values"]]
-    shared = sorted(set.intersection(*(set(table) for table in tables)))
-    if not shared:
-        return None
-    mean = statistics.fmean(100 * statistics.fmean(table[key] for table in tables) for key in shared)
-    low, high = _wilson(mean / 100, len(shared))
-    lacking = int(scored["n"].max()) - len(shared)
-    scores = [float(score) for score in scored["score"]]
-    if not lacking and abs(mean - statistics.fmean(scores)) > 1e-6:  # no plain mean over items: LiveBench, pass@k
-        mean = statistics.fmean(scores)
-        low, high = (statistics.fmean(scored[end].astype(float)) for end in ("low", "high"))
-    return Value(
-        score=mean,
-        low=low,
-        high=high,
-        n=len(shared),
-        n_unscored=lacking,
-        draws=len(tables),
-        spread=statistics.stdev(scores),
+
+def _stood_in(line: Mapping[Any, Any], curves: Mapping[tuple[str, ...], Response]) -> bool:
+    """Tell whether an expectation is shown in place of a line: any node of a curve's grid, draws on its benchmark."""
+    return line["ratio"] == "grid" or (
+        line["ratio"] == "mixup" and (*(line[key] for key in LINE), line["benchmark"]) in curves
     )
 
 
-def _wilson(p: float, n: int) -> tuple[float, float]:
-    """Return Wilson's 95 % score interval, in percent, for a mean `p` in [0, 1] of `n` values in [0, 1]."""
-    z = float(stats.norm.ppf(0.975))
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+def _expectations(
+    line: tuple[str, ...], rows: pd.DataFrame, curves: Mapping[tuple[str, ...], Response]
+) -> Iterator[dict[str, Any]]:
+    """Give a line for each alpha and benchmark: those drawn, and the paper's where there is a grid."""
+    gridded = bool((rows["ratio"] == "grid").any())
+    alphas = sorted({*rows["alpha"].dropna().astype(float), *(ALPHAS if gridded else ())})
+    names = ("merge", "metric", "evaluator", "tokenizer", "engine")
+    for benchmark, members in rows[rows["ratio"] != "plain"].groupby("benchmark", sort=False):
+        known = (*line, benchmark) in curves
+        failed = None if known else next(iter(members["failure"].dropna()), None)
+        if known or gridded:
+            fixed = dict(zip(LINE, line, strict=True)) | {key: members[key].iloc[0] for key in names if key in members}
+            state = "expected" if known else "no curve"
+            for alpha in alphas:
+                yield {**fixed, "ratio": "mixup", "alpha": alpha, "benchmark": benchmark, "state": state,
+                       "failure": failed}  # fmt: skip
 
 
-def _cell(rows: pd.DataFrame, size: int | None) -> str:
-    """Write one cell: `/` where the benchmark does not belong to the row, else figure, interval and what is missing."""
-    if not len(rows):
-        return "/"
-    found = value(rows)
-    if found is None:
-        return "failed" if rows["failure"].notna().any() else "not run"
-    text = f"{found.score:.1f} [{found.low:.1f}, {found.high:.1f}]"
-    if found.draws > 1:
-        text += f" sd {found.spread:.1f} of {found.draws}"
-    if size is None:
-        text += f" n={found.n}"
-    if found.n_unscored:
-        text += f" ({found.n_unscored} unscored)"
-    lacking = int((rows["state"] == "missing").sum())
-    return text + (f" ({lacking} of {len(rows)} draws missing)" if lacking else "")
+# --------------------------------------------------------------------------------------------------------- marks
 
 
-def _beside(published: pd.DataFrame | None, line: "pd.Series[Any]", benchmark: str) -> str:
-    """Return ` (paper 66.34)` where the paper has a number for this row."""
-    if published is None or benchmark not in published.columns or line["ratio"] not in ("plain", "mixup"):
-        return ""
-    row = published[
-        (published["method"] == line["method"])
-        & (published["models"] == line["pair"])
-        & (published["mixup"] == int(line["ratio"] == "mixup"))
-        & (published["dare"] == int(line["sparsify"] == "dare"))
+def _marked(
+    rows: Sequence[Row], benchmarks: Sequence[str], marks: Marks
+) -> tuple[dict[Place, Compared], dict[Place, Mark], list[str]]:
+    """Return each M3 cell's comparison, the cells with weight, and what the footer says of both."""
+    entries = {(i, len(_NAMES) + j): entry for (i, j), entry in entered(rows, benchmarks).items()}
+    columns: dict[tuple[str, str, int], dict[Place, Entry]] = {}
+    for (i, j), entry in entries.items():
+        if rows[i].first["method"] != "single":
+            columns.setdefault((rows[i].line[0], rows[i].line[1], j), {})[i, j] = entry
+    if marks == "paper":
+        first, second = contrasts.ranked(list(columns.values()))
+        weights = {place: Mark(weight="bold") for place in first} | {p: Mark(weight="underline") for p in second}
+        return {}, weights, [contrasts.BY_SCORE]
+    compared = contrasts.against(pairs(rows, entries))
+    best = contrasts.best(list(columns.values()))
+    return compared, {place: Mark(weight="bold") for place in best.places}, contrasts.words(compared, best)
+
+
+def entered(rows: Sequence[Row], benchmarks: Sequence[str]) -> dict[Place, Entry]:
+    """Return every cell that can be compared, by the numbers of its row and benchmark."""
+    return {(i, j): entry for i, row in enumerate(rows) for j, b in enumerate(benchmarks) if (entry := row.entry(b))}
+
+
+def pairs(rows: Sequence[Row], entries: Mapping[Place, Entry]) -> dict[Place, tuple[Entry, Entry]]:
+    """Return each M3 cell with that of the same row without M3: of the same DARE mask, where rows are single masks."""
+    plain: dict[tuple[str, ...], dict[int | None, int]] = {}
+    for i, row in enumerate(rows):
+        if not row.mixed:
+            plain.setdefault(row.line, {})[_mask(row)] = i
+    found: dict[Place, tuple[Entry, Entry]] = {}
+    for (i, j), entry in entries.items():
+        row = rows[i]
+        known = plain.get(row.line, {}) if row.mixed else {}
+        at = known.get(_mask(row), next(iter(known.values())) if len(known) == 1 else None)
+        if at is not None and (at, j) in entries:
+            found[i, j] = (entry, entries[at, j])
+    return found
+
+
+def _mask(row: Row) -> int | None:
+    seeds = row.lines["mask_seed"].dropna().unique()
+    return int(seeds[0]) if len(seeds) == 1 else None
+
+
+def _mark(place: Place, compared: Mapping[Place, Compared], weights: Mapping[Place, Mark]) -> Mark:
+    mark = weights.get(place, Mark())
+    found = compared.get(place)
+    return mark if found is None else replace(mark, sign=found.sign, title=str(found))
+
+
+# --------------------------------------------------------------------------------------------------------- notes
+
+
+def about(rows: Sequence[Row], elsewhere: bool) -> list[str]:
+    if not any(found is not None and found.nodes for row in rows for found in row.values.values()):
+        return []
+    where = " What was evaluated there, and how to rebuild it: m3 table lambda_response --all." if elsewhere else ""
+    return [
+        "E: the expectation over lambda ~ Beta(alpha, alpha) on the response curve through the lambdas evaluated, over"
+        " the items scored at all of them; its sd is that between draws of lambda without the items' noise (masks: that"
+        f" between DARE masks).{where}"
     ]
-    if len(row) != 1 or not str(row.iloc[0][benchmark]):
-        return ""
-    number = str(row.iloc[0][benchmark])
-    return " (paper: illegible)" if number == "?" else f" (paper {number})"
 
 
-def read_published(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False).astype({"mixup": int, "dare": int})
+def _told(frame: pd.DataFrame, rows: Sequence[Row], every: bool) -> pd.DataFrame:
+    """Return the lines of a frame without the draws that an expectation stands in for."""
+    curves = rows[0].curves if rows else {}
+    drawn = [x["ratio"] == "mixup" and _stood_in(x, curves) for x in frame.to_dict("records")]
+    return frame if every else frame[[not x for x in drawn]]
 
 
-def _record(line: "pd.Series[Any]", benchmark: str, rows: pd.DataFrame) -> dict[str, Any]:
-    found = value(rows)
-    names = {key: (None if pd.isna(line[key]) else line[key]) for key in _ROW}
-    figures = vars(found) if found else dict.fromkeys(Value.__dataclass_fields__)
-    return {**names, "benchmark": benchmark, "lambda": [float(x) for x in sorted(rows["lam"].dropna())], **figures}
+def used(rows: Sequence[Row], behind: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Return the lines of the curves' own frame that stand behind a row's expectation."""
+    if behind is None:
+        return None
+    shown = {(*row.line, b) for row in rows for b in row.benchmarks if row.curve(b) is not None}
+    keys = zip(*(behind[key] for key in (*LINE, "benchmark")), strict=True)
+    return behind[[key in shown for key in keys]]
 
 
-# --------------------------------------------------------------------------------------------------------- footer
-
-
-def footer(frame: pd.DataFrame) -> list[str]:
-    """Return the lines under a table: what it shows, what made it, what is missing, and how to rebuild each row."""
-    lines = [
-        "Percent, with 95 % intervals over items (Wilson; where draws are averaged, on the mean of the items' means; "
-        "sd is the standard deviation between draws). lambda is the first expert's share."
+def uneven(frame: pd.DataFrame, benchmarks: Sequence[str]) -> list[str]:
+    """Name the benchmarks whose score is no plain mean over items: there differences and E are the items'."""
+    scored = frame[frame["score"].notna() & (frame["n_unscored"] == 0)]
+    named = [
+        b for b in benchmarks if any(map(_weighted, scored[scored["benchmark"] == b].head(_LOOKED_AT).itertuples()))
     ]
-    done = frame[frame["state"] != "missing"]
-    if bool((done["method"] == "task_arithmetic").any()):
-        lines.append(
-            "task arithmetic without M3 weighs both deltas with 1; with M3 at lambda = 1/2 it is half that sum."
-        )
-    if len(done):
-        lines.append(
-            f"engine: {', '.join(sorted(set(done['engine'])))}; evaluators: {', '.join(sorted(set(done['evaluator'])))}"
-        )
-    lines += _sandboxes(done)
-    loose = done[(done["runs"] > 1) & ~done["engine"].astype(str).str.endswith("float32")]
-    if len(loose):
-        lines.append(
-            f"{len(loose)} cells were resumed in a dtype whose texts depend on the batch: "
-            + "; ".join(sorted({f"{r.method} {r.pair} {r.benchmark}" for r in loose.itertuples()}))
-        )
-    failures = frame[frame["failure"].notna() & (frame["state"] != "done")]
-    lines += [f"failed: {r.method} {r.pair} {r.benchmark}: {r.failure}" for r in failures.itertuples()]
-    lines.append("weights and the line that rebuilds them:")
-    lines += [f"  {digest:12} {merge}" for digest, merge in _rebuild(frame)]
-    return lines
+    return [f"{', '.join(named)}: the score weighs items; differences and E are of their plain mean."] if named else []
 
 
-def _sandboxes(done: pd.DataFrame) -> list[str]:
-    """Say what contained the model-written programs of each benchmark; where nothing did, so that nobody misses it."""
-    used: dict[str, set[str]] = {}
-    for line in done.itertuples():
-        found = dict(line.details or {}).get("sandbox")
-        used.setdefault(str(line.benchmark), set()).update(str(found).split(", ") if found else ())
-    named = {benchmark: sorted(levels) for benchmark, levels in sorted(used.items()) if levels}
-    texts = [f"{name} {', '.join(levels)}" for name, levels in named.items()]
-    lines = [f"sandbox: {'; '.join(texts)}"] if texts else []
-    weak = [name for name, levels in named.items() if "weak" in levels]
-    if weak:
-        names = ", ".join(weak)
-        lines.append(f"WARNING: {names}: programs ran UNCONTAINED (sandbox.allow_weak), results may be forged")
-    return lines
+def _weighted(line: Any) -> bool:
+    items = item_means(line.values)
+    return bool(items) and abs(100 * sum(items.values()) / len(items) - line.score) > 1e-6
 
 
-def _rebuild(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    digests: dict[str, str] = {}
-    for line in frame.itertuples():
-        known = "not made yet" if pd.isna(line.weights) else str(line.weights)[:12]
-        if digests.get(str(line.merge), "not made yet") == "not made yet":
-            digests[str(line.merge)] = known
-    return [(digest, merge) for merge, digest in digests.items()]
+def _papers(notes: Sequence[str], folder: Path | None) -> list[str]:
+    """Return the paper's own contradictions that concern cells shown."""
+    if folder is None:
+        return []
+    lines = [NOTES[note] for note in dict.fromkeys(notes)]
+    return [
+        "(paper X, d, z): its number, ours - its in points, and z over both sampling errors",
+        *lines,
+        NOTES["lambda"],
+    ]
 
 
-# --------------------------------------------------------------------------------------------------------- formats
-
-
-def markdown(table: Table) -> str:
-    widths = [max(len(row[i]) for row in (table.header, *table.rows)) for i in range(len(table.header))]
-
-    def line(row: Sequence[str]) -> str:
-        return "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
-
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([line(table.header), rule, *(line(row) for row in table.rows), "", *table.footer, ""])
-
-
-def as_csv(table: Table) -> str:
-    """Return the table as data: one line a (row, benchmark), numbers unrounded."""
-    out = io.StringIO()
-    if table.records:
-        writer = csv.DictWriter(out, fieldnames=list(table.records[0]))
-        writer.writeheader()
-        writer.writerows({**record, "lambda": " ".join(map(str, record["lambda"]))} for record in table.records)
-    return out.getvalue()
-
-
-def latex(table: Table) -> str:
-    """Return a booktabs tabular."""
-
-    def escape(text: str) -> str:
-        for char in "\\&%$#_{}":
-            text = text.replace(char, f"\\{char}" if char != "\\" else "\\textbackslash ")
-        return text
-
-    body = [" & ".join(escape(text) for text in row) + r" \\" for row in table.rows]
-    head = " & ".join(escape(text) for text in table.header) + r" \\"
-    notes = [f"% {line}" for line in table.footer]
-    columns = "l" * len(table.header)
-    return "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule",
-                      r"\end{tabular}", *notes, ""])  # fmt: skip
-
-
-def as_html(table: Table) -> str:
-    def row(tag: str, texts: Sequence[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts) + "</tr>"
-
-    rows = "\n".join(row("td", texts) for texts in table.rows)
-    notes = "\n".join(html.escape(line) for line in table.footer)
-    return (
-        f"<table>\n<thead>{row('th', table.header)}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n<pre>{notes}</pre>\n"
-    )
-
-
-FORMATS: Mapping[str, Callable[[Table], str]] = {"md": markdown, "csv": as_csv, "tex": latex, "html": as_html}
+def title(sweep: str) -> str:
+    """Return what a sweep file says it is: the first sentence of its comment, up to a colon where it is long."""
+    said = [line.removeprefix("#").strip() for line in sweep.splitlines() if line.startswith("#")]
+    text = " ".join(line for line in said if line and not line.startswith("m3 run"))
+    sentence = text.split(". ")[0].removesuffix(".")
+    return sentence if len(sentence) <= _TITLE else sentence.split(": ")[0]

@@ -21,6 +21,9 @@ class Evaluator(Protocol):
     rendered by the tokenizer's own chat template; false is the paper's plain text.
     `operational: ClassVar[tuple[str, ...]]` names settings that say how and not what (retries, caps, drivers), and a
     property `ineffective` those without effect under the others: both are left out of a result's identity.
+    For forecasts where the items are not at hand, `official_rows` says how many official ones there are (None: not
+    known), and `searched(n)` of a benchmark that `Prepares` how many answers that asks for at most, and how many items
+    are scored then.
     """
 
     name: ClassVar[str]

@@ -4,6 +4,9 @@
 items are looked for in this order: the folder that M3_DATA names, an installed package that ships them, the Hugging
 Face hub at a pinned revision. Whatever their source, their content must have the digest written in the plugin, so a
 file format or a mirror does not matter and a changed item is refused.
+
+Development items are for choosing (alpha, lambda, hyper-parameters) and are none of the test's: `items=dev` means
+`lab-dev` (`m3_exp/lab/items/dev`) where the test items are the lab's, `official-dev` where they are the official ones.
 """
 
 import gzip
@@ -21,6 +24,8 @@ from m3_exp.types import M3Error, Problem, identity
 
 Row = Mapping[str, Any]
 
+_DEV = {"lab": "lab-dev", "official": "official-dev"}  # test items -> the development items that go with them
+
 
 @dataclass(frozen=True)
 class HubFile:
@@ -37,7 +42,8 @@ class ItemSet:
 
     `columns` are those each row must have (others are allowed), `id_column` the one that names an item (None: the
     zero-based row), `file` the path under M3_DATA, `content` the sha256 of the official rows (see `content_digest`),
-    `package_file` an installed package and a path inside it, `convert` makes a row of the file's one, before any check.
+    `package_file` an installed package and a path inside it, `convert` makes a row of the file's one, before any check;
+    `keep` says which of the file's rows belong to the set (None: all), `dev` what development items there are.
     """
 
     benchmark: str
@@ -50,40 +56,80 @@ class ItemSet:
     package_file: tuple[str, str] | None = None
     hub: HubFile | None = None
     convert: Callable[[Row], Row] | None = None
+    keep: Callable[[Row], bool] | None = None
+    dev: "ItemSet | None" = None
+
+
+def development(items: str) -> str:
+    """Return the development items that go with test items: what `items=dev` means where a family has `items`.
+
+    Raises:
+        M3Error: they are a file of one's own.
+    """
+    if items not in _DEV:
+        raise M3Error(
+            f"items=dev: only {' and '.join(_DEV)} items have development items, the family's are {items}:"
+            " give your own development items as items=PATH"
+        )
+    return _DEV[items]
+
+
+def has_dev(evaluator: object, benchmark: str, items: str) -> bool:
+    """Tell whether a benchmark has the development items `lab-dev` or `official-dev`: a file, or what its plugin says.
+
+    A plugin with official development items has the attribute `has_dev`.
+    """
+    if items == _DEV["lab"]:
+        return _lab_file(benchmark, items).is_file()
+    return bool(getattr(evaluator, "has_dev", False))
 
 
 def load(wanted: ItemSet, items: str) -> list[Problem]:
-    """Return the items of one benchmark: `items` is `official`, `lab` or the path of a .json, .jsonl or .gz file.
+    """Return the items of one benchmark: `items` is `official`, `lab` or the path of a .json, .jsonl or .gz file, or
+    `official-dev` or `lab-dev` for its development items.
 
     Raises:
         M3Error: they cannot be found (with what to download and where to put it), or are not what they should be.
     """
-    if items == "official":
-        return _official(wanted)
-    path = _lab_file(wanted.benchmark) if items == "lab" else Path(items).expanduser()
-    if items == "lab" and not path.is_file():
-        raise M3Error(f"items=lab: the lab has no {wanted.benchmark} items yet; use items=official or items=PATH")
+    if items in ("official", "official-dev"):
+        return _official(wanted, items)
+    lab = items in ("lab", "lab-dev")
+    path = _lab_file(wanted.benchmark, items) if lab else Path(items).expanduser()
+    if lab and not path.is_file():
+        kind = "" if items == "lab" else "development "
+        raise M3Error(
+            f"items={items}: the lab has no {wanted.benchmark} {kind}items yet; use items=official or items=PATH"
+        )
     if not path.is_file():
-        raise M3Error(f"items={items} is not a file; allowed are official, lab, or a .json, .jsonl or .gz file")
+        raise M3Error(f"items={items} is not a file; allowed are official, lab, dev, or a .json, .jsonl or .gz file")
     return to_problems(wanted, read_rows(path), str(path))
 
 
-def _lab_file(benchmark: str) -> Path:
-    return Path(m3_exp.__file__).parent / "lab" / "items" / f"{benchmark}.jsonl"
+def _lab_file(benchmark: str, items: str) -> Path:
+    folder = Path(m3_exp.__file__).parent / "lab" / "items"
+    return (folder / "dev" if items == "lab-dev" else folder) / f"{benchmark}.jsonl"
 
 
-def _official(wanted: ItemSet) -> list[Problem]:
+def _official(test: ItemSet, items: str) -> list[Problem]:
+    wanted = test if items == "official" else test.dev
+    if wanted is None:
+        raise M3Error(
+            f"items=dev: {test.benchmark} has no official items but its test's: choose by cross-fitting"
+            " (--select crossfit), or give development items of your own as items=PATH"
+        )
+    aim = "" if wanted is test else " for development"
     source = _official_file(wanted)
     if source is None:
         raise M3Error(
-            f"the official {wanted.benchmark} items are not here: download {wanted.origin} ({wanted.rows} rows),"
+            f"the official {wanted.benchmark} items{aim} are not here: download {wanted.origin} ({wanted.rows} rows),"
             f" put it at DIR/{wanted.file} and set M3_DATA=DIR; or use items=lab, or items=PATH"
         )
     problems = to_problems(wanted, read_rows(source), str(source))
     if content_digest(wanted, problems) != wanted.content:
         raise M3Error(
-            f"{source} holds {len(problems)} rows that are not the official {wanted.rows} of {wanted.benchmark} (their"
-            f" content differs): download {wanted.origin} again, or use items={source} to score it as your own set"
+            f"{source} holds {len(problems)} rows that are not the official {wanted.rows} of {wanted.benchmark}{aim}"
+            f" (their content differs): download {wanted.origin} again, or use items={source} to score it as your own"
+            " set"
         )
     return problems
 
@@ -165,10 +211,11 @@ def to_problems(wanted: ItemSet, rows: Sequence[Row], where: str) -> list[Proble
     Raises:
         M3Error: a row breaks it; the row and the column are named.
     """
-    if not rows:
+    kept = [row for row in rows if wanted.keep(row)] if wanted.keep else rows
+    if not kept:
         raise M3Error(f"{where} holds no items: give a file with at least one")
     problems = []
-    for number, row in enumerate(map(wanted.convert, rows) if wanted.convert else rows):
+    for number, row in enumerate(map(wanted.convert, kept) if wanted.convert else kept):
         for column, kind in wanted.columns.items():
             if not isinstance(row.get(column), kind):
                 found = type(row[column]).__name__ if column in row else "missing"

@@ -47,6 +47,11 @@ def questions(
     return [Problem(problem.id, _with_texts_for_dates(problem.row)) for problem in problems]
 
 
+def official_rows(files: Sequence[TaskFile], release: str) -> int | None:
+    """Return how many official questions there are; None for one release, which only the questions tell."""
+    return sum(file.rows for file in files) if release == "all" else None
+
+
 def _with_texts_for_dates(value: Any) -> Any:
     """Return a row as JSON can hold it: LiveBench's parquet files have dates of their own type."""
     if isinstance(value, Mapping):

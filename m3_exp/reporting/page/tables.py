@@ -10,14 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from m3_exp.reporting import palette
+from m3_exp.reporting.formats import REBUILD, SIGNS, Mark, Table
 from m3_exp.reporting.page.data import CellData
-from m3_exp.reporting.tables import Table
 from m3_exp.types import Label
 
 Record = Mapping[str, Any]
 Index = Mapping[tuple[Any, ...], Sequence[CellData]]
 
-_REBUILD = "weights and the line that rebuilds them:"
 _VALUE = re.compile(r"(?P<value>[-+]?\d+(?:\.\d+)?)(?P<interval> \[[^\]]*\])?(?P<rest>.*)", re.DOTALL)
 _NAMED = ("pair", "method", "params", "ratio", "alpha", "sparsify")
 
@@ -48,8 +47,10 @@ def render(table: Table, cells: Index) -> str:
     details = list(_records(table, columns))
     head = "".join(_heading(text, benchmark) for text, benchmark in zip(table.header, columns, strict=True))
     body = "\n".join(
-        "<tr>" + "".join(_cell(at, text, columns[at], row[at], cells) for at, text in enumerate(texts)) + "</tr>"
-        for texts, row in zip(table.rows, details, strict=True)
+        "<tr>"
+        + "".join(_cell(at, text, columns[at], row[at], cells, table.mark(i, at)) for at, text in enumerate(texts))
+        + "</tr>"
+        for i, (texts, row) in enumerate(zip(table.rows, details, strict=True))
     )
     title = escape(table.title)
     return (
@@ -90,30 +91,35 @@ def _heading(text: str, benchmark: str) -> str:
     return f'<th scope="col"{kind} aria-sort="none"><button type="button">{escape(name)}</button>{small}</th>'
 
 
-def _cell(at: int, text: str, benchmark: str, record: Record | None, cells: Index) -> str:
+def _cell(at: int, text: str, benchmark: str, record: Record | None, cells: Index, mark: Mark) -> str:
     if at == 0:
         name, _, rest = text.partition(" (")
         small = f' <span class="sub">{escape(rest.removesuffix(")"))}</span>' if rest else ""
         return f'<th scope="row" data-v="{escape(text)}">{escape(palette.name(name, 40))}{small}</th>'
     if not benchmark:
-        return f"<td>{escape(palette.name(text, 60) if at == 1 else text)}</td>"
+        return f"<td>{escape(palette.name(text, 60) if at == 1 else text)}{_sign(mark)}</td>"
     if text == "/":
         return '<td class="num none"><span aria-label="not part of this row">/</span></td>'
-    return _value(text, record, [] if record is None else _cells_of(record, cells))
+    return _value(text, record, [] if record is None else _cells_of(record, cells), mark)
 
 
 def _cells_of(record: Record, cells: Index) -> list[CellData]:
-    """Return the cells behind a record: all draws of its row, or those at its lambdas."""
-    found = cells.get((*(record.get(key) for key in _NAMED), record["benchmark"]), [])
+    """Return the cells behind a record: all draws of its row, those at its lambdas, or the nodes of its curve."""
+    named = {**record, "ratio": "grid", "alpha": None} if record.get("nodes") else record
+    found = cells.get((*(named.get(key) for key in _NAMED), record["benchmark"]), [])
     lams = {round(lam, 9) for lam in record.get("lambda") or ()}
     return [c for c in found if not lams or any(round(x.lam, 9) in lams for x in c.cell.labels if x.lam is not None)]
 
 
-def _value(text: str, record: Record | None, cells: Sequence[CellData]) -> str:
+def _sign(mark: Mark) -> str:
+    return f' <span class="sign {mark.sign}">{SIGNS[mark.sign]}</span>' if mark.sign else ""
+
+
+def _value(text: str, record: Record | None, cells: Sequence[CellData], mark: Mark) -> str:
     parts = _VALUE.fullmatch(text)
     number = f' data-v="{parts["value"]}"' if parts else ""
-    shown = escape(text) if parts is None else _typeset(parts)
-    lines = "\n".join(_details(text, record, cells))
+    shown = escape(text) if parts is None else _typeset(parts, mark)
+    lines = "\n".join([*_details(text, record, cells), *([mark.title] if mark.title else [])])
     keys = " ".join(dict.fromkeys(c.key for c in cells))
     return (
         f'<td class="num"{number}><button type="button" class="value" tabindex="-1" data-tip="{escape(lines)}"'
@@ -121,8 +127,9 @@ def _value(text: str, record: Record | None, cells: Sequence[CellData]) -> str:
     )
 
 
-def _typeset(parts: "re.Match[str]") -> str:
-    texts = [f'<span class="v">{escape(parts["value"])}</span>']
+def _typeset(parts: "re.Match[str]", mark: Mark) -> str:
+    value = {"bold": "<b>{}</b>", "underline": "<u>{}</u>", "": "{}"}[mark.weight].format(escape(parts["value"]))
+    texts = [f'<span class="v">{value}{_sign(mark)}</span>']
     texts += [f'<span class="ci">{escape(parts["interval"].strip())}</span>'] if parts["interval"] else []
     texts += [f'<span class="more">{escape(parts["rest"].strip())}</span>'] if parts["rest"].strip() else []
     return " ".join(texts)
@@ -144,8 +151,8 @@ def _details(text: str, record: Record | None, cells: Sequence[CellData]) -> lis
 
 def _notes(footer: Sequence[str]) -> str:
     """Return the notes below a table, the long list of weights folded away."""
-    at = footer.index(_REBUILD) if _REBUILD in footer else len(footer)
+    at = footer.index(REBUILD) if REBUILD in footer else len(footer)
     notes = "".join(f"<li>{escape(line)}</li>" for line in footer[:at])
     lines = escape("\n".join(line.strip() for line in footer[at + 1 :]))
-    folded = f"<details><summary>{escape(_REBUILD.rstrip(':').capitalize())}</summary><pre>{lines}</pre></details>"
+    folded = f"<details><summary>{escape(REBUILD.rstrip(':').capitalize())}</summary><pre>{lines}</pre></details>"
     return f'<ul class="notes">{notes}</ul>' + (folded if lines else "")

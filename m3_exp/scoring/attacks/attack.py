@@ -15,6 +15,8 @@ from m3_exp.types import M3Error
 PAPER_ENTRIES = (2, 3, 6)
 CANDIDATES = {"paper": 2, "promptbench": 48}
 LEAST_COSINE = 0.8  # of both
+EDITS = 4  # of a word, by DeepWordBug
+_ADDITIONS = {"stresstest": STRESSTEST, "checklist": CHECKLIST}
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,19 @@ class Attack:
             return [original.search(self._request(prompt, seed)) for seed in numbers]
         return [self._native(prompt, seed) for seed in numbers]
 
+    def measured(self, prompt: str, seeds: int) -> int:
+        """Return how many prompts the searches of these seeds measure, at most; no model is loaded."""
+        if self.name in _ADDITIONS:
+            return 1 + len(set(_ADDITIONS[self.name]))
+        words = len(self.indices(prompt))
+        variants = words * (EDITS if self.name == "deepwordbug" else CANDIDATES[self.settings])
+        searches = seeds if self.name == "deepwordbug" else 1
+        alone = searches if self.backend == "promptbench" else 1  # native searches of several seeds share the first
+        return alone * (1 + words) + searches * variants
+
     def _native(self, prompt: str, seed: int) -> Search:
-        if self.name in ("stresstest", "checklist"):
-            additions = STRESSTEST if self.name == "stresstest" else CHECKLIST
-            return worst_of(prompt, [append(prompt, addition) for addition in additions])
+        if self.name in _ADDITIONS:
+            return worst_of(prompt, [append(prompt, addition) for addition in _ADDITIONS[self.name]])
         return greedy(prompt, self.indices(prompt), self._variants(prompt, seed))
 
     def _variants(self, prompt: str, seed: int) -> Variants:

@@ -1,0 +1,65 @@
+"""What other runs left in the store: every run saves its plan, so real draws of lambda can be found again.
+
+The response engine predicts what a draw scores; draws that were really merged and evaluated, by whichever sweep or
+command, belong beside its curves.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pydantic import TypeAdapter, ValidationError
+
+from m3_exp.store import Store
+from m3_exp.types import Cell, Json, Label, Plan, identity
+
+_CELL = TypeAdapter(Cell)
+
+
+def draws(store: Store, plan: Plan) -> Plan:
+    """Return the M3 draws of a plan's pairs, methods and benchmarks that any saved plan asked for and it does not.
+
+    A draw belongs to the plan where models, hyper-parameters and drop rate are the same. It is looked up with the
+    plan's own benchmark settings, items, limit and engine, so a score measured in another way is never found.
+    """
+    measured = {_asked(cell, label): cell for cell in plan.cells for label in cell.labels}
+    known = {_shown(cell, label) for cell in plan.cells for label in cell.labels}
+    found: dict[str, Cell] = {}
+    for cell in _saved(store):
+        for label in cell.labels:
+            ours = measured.get(_asked(cell, label))
+            if label.ratio != "mixup" or ours is None:
+                continue
+            same = replace(cell, evaluator=ours.evaluator, tokenizer=ours.tokenizer, limit=ours.limit, labels=(label,))
+            found.setdefault(_shown(same, label), same)
+    return replace(plan, cells=tuple(cell for key, cell in found.items() if key not in known), notes=())
+
+
+def _saved(store: Store) -> Iterator[Cell]:
+    """Give the cells of every plan in the store that has M3 draws; a plan that this version cannot read has none."""
+    for key in store.keys("plans"):
+        for record in (store.get("plans", key) or {}).get("cells", ()):
+            cell = _decoded(record)
+            if cell is not None:
+                yield cell
+
+
+def _decoded(record: Json) -> Cell | None:
+    if not any(label.get("ratio") == "mixup" for label in record.get("labels", ())):
+        return None
+    try:
+        return _CELL.validate_python(record)
+    except ValidationError:
+        return None
+
+
+def _asked(cell: Cell, label: Label) -> str:
+    """Return what draws of one line and benchmark share: everything but lambda and the mask."""
+    line = replace(label, ratio="", alpha=None, draw=None, lam=None, mask_seed=None, params={})
+    params = {key: float(value) for key, value in label.params.items()}
+    recipe, dare = cell.recipe, cell.recipe.sparsify
+    models = (recipe.base, recipe.experts, recipe.dtype, recipe.vocab, dare.drop_rate if dare else None)
+    return identity([line, params, models, cell.evaluator.name])
+
+
+def _shown(cell: Cell, label: Label) -> str:
+    return identity([cell.recipe, cell.evaluator.name, label])

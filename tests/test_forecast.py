@@ -1,0 +1,208 @@
+"""What `m3 plan` forecasts where neither models nor items are at hand, and on which assumptions."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evaluators.gsm8k import GSM8K
+from evaluators.prompt_bench import SST2, PromptBench
+from m3_exp import config, plan
+from m3_exp.engines.gpus import GPUS, OVERHEAD, Load, least_split, sequences, speed
+from m3_exp.forecast import Forecast, forecast
+from m3_exp.merging.check import check_same_architecture
+from m3_exp.merging.source import resolve, without_fetching
+from m3_exp.store import Store
+from m3_exp.types import M3Error, Problem, Source
+from tests.models import Shape, config_of, fine_tuned, random_weights, write_model
+
+CARDS = {gpu.name: gpu for gpu in GPUS}
+LLAMA = Load(weights=26_031_728_640, width=2, cache=409_600, length=4096, split=1, share=0.9)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("M3_DATA", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("m3_exp.scoring.items._from_hub", lambda file: None)
+
+
+def forecasted(tmp_path: Path, *overrides: str) -> Forecast:
+    first, *_ = configs = config.request([*overrides, f"store={tmp_path}"], multirun=True).configs
+    store = Store(tmp_path)
+    return forecast(plan.build(configs), store, first.parameters, keep=False, cache_values=first.cache_values)
+
+
+# ---------------------------------------------------------------------------------------------------------- GPUs
+
+
+def test_memory_of_a_gpu_is_weights_overhead_and_cache() -> None:
+    free = 0.9 * 80e9 - LLAMA.weights - OVERHEAD
+    assert sequences(CARDS["A100 80 GB"], LLAMA, 4096) == int(free // (2 * 409_600 * 4096)) == 12
+    assert sequences(CARDS["RTX 4090 24 GB"], LLAMA, 1) == 0
+    assert least_split(CARDS["RTX 4090 24 GB"], LLAMA) == 2
+    assert least_split(CARDS["A100 40 GB"], LLAMA) == 1
+    assert least_split(CARDS["RTX 4090 24 GB"], replace(LLAMA, weights=10**12)) is None
+    assert speed(CARDS["RTX 4090 24 GB"], LLAMA) == 0.0
+
+
+def test_speed_is_bound_by_bandwidth_and_by_arithmetic() -> None:
+    slow, fast = speed(CARDS["A100 80 GB"], LLAMA), speed(CARDS["H100 80 GB"], LLAMA)
+    assert 500 < slow < fast < 5000  # what vLLM gives of a 13B model is of this order
+    assert slow < 256 * CARDS["A100 80 GB"].bandwidth / LLAMA.weights
+    assert speed(CARDS["A100 80 GB"], replace(LLAMA, split=2)) > slow
+    tiny = Load(weights=200, width=2, cache=2, length=4096, split=1, share=0.9)
+    assert speed(CARDS["A100 80 GB"], tiny) == pytest.approx(256 / 0.005, rel=0.01)  # the launch alone
+
+
+# ------------------------------------------------------------------------------------------- nothing is at hand
+
+
+@pytest.mark.parametrize(("family", "card"), [("llama2_13b", "A100 40 GB"), ("qwen2_5_1_5b", "RTX 4090 24 GB")])
+def test_a_plan_without_models_and_items_is_forecast_from_known_sizes(family: str, card: str, tmp_path: Path) -> None:
+    every = "evaluator=[gsm8k,hendrycks_math,mbpp,livebench_instruction_following,livebench_coding,livebench_typos]"
+    found = forecasted(tmp_path, f"family={family}", "method=ties", "sparsify=dare", every)
+    assert [c["n"] for c in found.cells] == [1319, 5000, 500, 400, 128, 50]
+    assert (found.totals["items_unknown"], found.totals["items_assumed"]) == (0, 6)
+    assert found.totals["answers_to_generate"] == 7397
+    assert found.totals["tokens_at_most"] == 1319 * 1024 + (7397 - 1319) * 2048
+    assert found.totals["tokens_typical"] == 7397 * 300
+    assert next(gpu["name"] for gpu in found.totals["gpus"] if gpu["sequences"]) == card
+    text = "\n".join(found.notes)
+    assert "6 cells have no items here: counted are the known sizes of official sets" in text
+    assert "(assumed), KV cache" in text
+    assert "time elsewhere, assumed from data sheets: 1 A100 80 GB: about" in text
+
+
+def test_a_limit_bounds_known_sizes_and_other_sets_stay_unknown(tmp_path: Path) -> None:
+    limited = forecasted(tmp_path, "family=llama2_13b", "evaluator=[gsm8k]", "limit=7")
+    assert [c["n"] for c in limited.cells] == [7]
+    other = forecasted(tmp_path, "family=llama2_13b", "evaluator=[gsm8k]", "items=/no/such.jsonl")
+    assert [c["n"] for c in other.cells] == [None]
+    assert "1 cells have no items at hand, their cost is not in these figures" in other.notes
+
+
+def test_merging_time_counts_every_recipe_and_the_passes_of_ties(tmp_path: Path) -> None:
+    def merging(*overrides: str) -> float:
+        found = forecasted(tmp_path, "family=llama2_13b", "evaluator=[gsm8k]", *overrides)
+        return float(found.totals["merging_seconds"])
+
+    one = merging("method=average")
+    assert one == pytest.approx(1 + 3 * 26_031_728_640 / 2.5e9)
+    assert merging("method=average", "ratio=grid", "ratio.nodes=3") == pytest.approx(
+        2 * (1 + 2 * 26.03e9 / 2.5e9) + one, rel=1e-3
+    )
+    assert merging("method=ties") == pytest.approx(1 + 13 * 26_031_728_640 / 2.5e9)
+
+
+def test_the_hub_is_asked_once_for_a_model_while_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def model_info(self: object, name: str, **settings: object) -> object:
+        asked.append(name)
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    with without_fetching():
+        for _ in range(3):
+            with pytest.raises(M3Error, match="cannot be reached"):
+                resolve(Source("someone/nothing"))
+    assert asked == ["someone/nothing"]
+    with pytest.raises(M3Error, match="cannot be reached"):
+        resolve(Source("someone/nothing"))
+    assert len(asked) == 2
+
+
+def test_without_the_hub_a_model_is_the_only_commit_of_the_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def model_info(self: object, name: str, **settings: object) -> object:
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    commit = "a" * 40
+    (tmp_path / "hub" / "models--some--model" / "snapshots" / commit).mkdir(parents=True)
+    assert resolve(Source("some/model")).revision == commit
+    (tmp_path / "hub" / "models--two--commits" / "snapshots" / commit).mkdir(parents=True)
+    (tmp_path / "hub" / "models--two--commits" / "snapshots" / ("b" * 40)).mkdir()
+    with pytest.raises(M3Error, match="cannot be reached"):
+        resolve(Source("two/commits"))
+
+
+# --------------------------------------------------------------------------------------------------------- attacks
+
+ITEMS = [Problem(str(k), {"sentence": f"film {k}", "label": k % 2}) for k in range(60)]
+
+
+def asked_and_scored(benchmark: PromptBench) -> tuple[int, int]:
+    """Make the items with a model that always says the first label."""
+    asked = 0
+
+    def ask(texts: Sequence[str]) -> list[str]:
+        nonlocal asked
+        asked += len(texts)
+        return ["negative"] * len(texts)
+
+    scored = len(benchmark.prepare(ITEMS, ask))
+    return asked, scored
+
+
+@pytest.mark.parametrize("settings", ["paper", "promptbench"])
+@pytest.mark.parametrize("attack", ["stresstest", "checklist", "deepwordbug"])
+def test_a_search_asks_no_more_than_was_forecast(attack: str, settings: str) -> None:
+    benchmark = SST2(attack=attack, attack_settings=settings, attack_seeds=2, protocol="paper")  # type: ignore[arg-type]
+    most, scored = benchmark.searched(len(ITEMS))
+    asked, made = asked_and_scored(benchmark)
+    assert made == scored == len(ITEMS) * (3 if attack == "deepwordbug" else 2)
+    assert asked == most if attack != "deepwordbug" else 0.8 * most < asked <= most
+
+
+def test_what_a_search_asks_follows_its_settings() -> None:
+    assert SST2().searched(872) == (0, 872)
+    assert SST2(attack="stresstest").searched(872) == (4 * 100, 2 * 436)
+    assert SST2(attack="stresstest", search_items=10).searched(872) == (4 * 10, 2 * 436)
+    assert SST2(attack="stresstest", protocol="paper").searched(872) == (4 * 872, 2 * 872)
+    assert SST2(attack="bertattack", protocol="paper").searched(10) == ((1 + 3 + 3 * 2) * 10, 20)
+    assert SST2(attack="stresstest", protocol="transferred", prompts="x").searched(10) == (0, 10)
+
+
+def test_attack_cells_of_a_plan_count_their_searches(tmp_path: Path) -> None:
+    attack = ["evaluator=[prompt_bench_sst2]", "evaluator.prompt_bench_sst2.attack=stresstest"]
+    found = forecasted(tmp_path, "family=llama2_13b", *attack)
+    assert found.totals["searching_answers_at_most"] == 400
+    assert found.totals["answers_to_generate"] == 400 + 872
+    assert "at most 400 of these answers are asked by searches for attacks" in found.notes
+
+
+def test_official_rows_are_those_of_the_item_sets() -> None:
+    assert GSM8K.official_rows == 1319
+    assert SST2().official_rows == SST2.item_set.rows
+
+
+# --------------------------------------------------------------------------------------------------------- refusals
+
+
+def test_models_of_other_rope_settings_are_refused_by_name() -> None:
+    ours, theirs = config_of(Shape()), config_of(Shape(), rope_theta=1e6)
+    with pytest.raises(M3Error, match=r"math has rope=.*10000\.0.*base has .*1000000\.0.*: their rotary attention"):
+        check_same_architecture(ours, theirs, ("math", "base"))
+
+
+def test_a_sliding_window_that_is_switched_off_is_no_difference() -> None:
+    def windowed(window: int, used: bool) -> dict[str, object]:
+        return config_of(Shape(), sliding_window=window, use_sliding_window=used)
+
+    check_same_architecture(windowed(4096, False), windowed(32768, False), ("one", "other"))
+    with pytest.raises(M3Error, match="sliding_window"):
+        check_same_architecture(windowed(4096, True), windowed(32768, True), ("one", "other"))
+
+
+def test_a_plan_says_what_cannot_be_merged(tmp_path: Path) -> None:
+    weights = random_weights(Shape(), seed=0)
+    write_model(tmp_path / "base", weights)
+    write_model(tmp_path / "expert", fine_tuned(weights, seed=1), rope_theta=1e6)
+    models = [f"family.base={tmp_path / 'base'}", f"family.experts=[{tmp_path / 'base'},{tmp_path / 'expert'}]"]
+    found = forecasted(tmp_path / "store", "family=local", *models, "items=lab", "evaluator=[gsm8k]", "limit=2")
+    assert found.notes[-1].startswith("cannot be merged: ")
+    assert "rotary attention" in found.notes[-1]

@@ -1,0 +1,395 @@
+"""repeat=K, the noise floor: nothing that was there before changes, and flips are counted as they are.
+
+Answers come from a file (engine=recorded) in which a repeat has answers of its own.
+"""
+
+import json
+import math
+import os
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from m3_exp import cells, cli, config, plan
+from m3_exp.cells import Desk, Task, found
+from m3_exp.engines.protocol import halved
+from m3_exp.engines.vllm import VllmModel
+from m3_exp.progress import Beacon
+from m3_exp.reporting import noise, tables
+from m3_exp.reporting.frame import Found, tidy
+from m3_exp.run import Outcome, Run
+from m3_exp.scoring.evaluate import load_evaluator
+from m3_exp.scoring.items import first as first_items
+from m3_exp.store import Store
+from m3_exp.types import Cell, EngineSettings, EvaluatorSpec, Json, Plan, Prompt, Recipe, Source, identity
+from tests.models import Shape, fine_tuned, random_weights, write_model
+
+SHAPE = Shape(vocab=400, hidden=32, inner=64, layers=2, heads=2, kv_heads=2, context=4096)
+RIGHT, WRONG = "The answer is: {}", "The answer is: no idea"
+
+
+# ---------------------------------------------------------------------------------------------------- identities
+
+
+@pytest.fixture
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Desk, Task]:
+    """A task whose every part is spelled out here, so that its keys are the same on every machine."""
+    monkeypatch.setattr(cells, "recipe_key", lambda recipe, store: "recipe")
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text('{"benchmark": "gsm8k", "id": "0", "text": "x"}\n')
+    desk = Desk(Store(tmp_path / "store"), EngineSettings(name="recorded", answers=str(answers)))
+    spec = EvaluatorSpec("asking", "tests.asking:Asking", {"break_after": 3}, "official", "base")
+    model = Source("/m")
+    average = "m3_exp.merging.methods.average:average"
+    cell = Cell(Recipe(model, (model,), average, {}, (1.0,), None, "float32"), spec, model, (), model, 4)
+    evaluator = desk.evaluator(spec)
+    prompts = tuple(Prompt(f"asking/{i}", (1, 2, i)) for i in range(4))
+    return desk, Task(cell, evaluator, tuple(evaluator.problems("")), prompts, "f" * 64)
+
+
+def test_keys_are_what_they_were_before_there_were_repeats(task: tuple[Desk, Task]) -> None:
+    """Golden values, taken from the code without repeats: results and answers in old stores stay valid."""
+    desk, first = task
+    cell = first.cell
+    assert desk.cell_key(cell) == "64c2ee66b90356e0292cb07479b3b8470ec21faac72c99e40fadc82bdcd4b05c"
+    assert desk.answers_key("d" * 64, first) == "1f7f495f04ed6016567a574ff6ee7bc5885cda214db758b5b88751ac9b068c53"
+    assert desk.prepared_key("d" * 64, first) == "8278f69b7c19edbdde1fcb03f3f32f9f3e361dcb027b152d4ece6f28b0fec0d9"
+    assert desk._spelled_key(cell) == "ebcb2cbf7dd67a0e1977d534dfc72f127f4c1d26537e7b7b936f15196403c12c"
+    assert cells._result_name(first) == "000004-ffffffffffffffff"
+    planned = Plan((cell,), EngineSettings(), 0)
+    assert identity(planned) == "0b0c7aeb527661f6dd76d5253c8e15271520f1f3ddd6b0b32521b43b3605a441"
+
+
+def test_a_repeat_has_keys_of_its_own_but_for_the_items_that_a_model_made(task: tuple[Desk, Task]) -> None:
+    desk, first = task
+    again = [replace(first, repeat=number) for number in (1, 2)]
+    keys = {desk.answers_key("d" * 64, one) for one in (first, *again)}
+    assert len(keys) == 3
+    assert {cells._result_name(one) for one in again} == {"000004-ffffffffffffffff-1", "000004-ffffffffffffffff-2"}
+    assert {desk.prepared_key("d" * 64, one) for one in (first, *again)} == {desk.prepared_key("d" * 64, first)}
+
+
+def test_each_repeat_has_an_order_of_its_own_and_always_the_same(task: tuple[Desk, Task]) -> None:
+    first = task[1]
+    prompts = [Prompt(f"asking/{i}", (i,)) for i in range(50)]
+    orders = [replace(first, repeat=number).in_order(prompts) for number in (1, 2)]
+    assert first.in_order(prompts) == prompts
+    assert len({tuple(order) for order in (prompts, *map(tuple, orders))}) == 3  # type: ignore[arg-type]
+    assert all(sorted(order, key=prompts.index) == prompts for order in orders)
+    rest = replace(first, repeat=1).in_order(prompts[10:])
+    assert rest == [prompt for prompt in orders[0] if prompt in prompts[10:]], "a resumed repeat keeps its order"
+
+
+@pytest.mark.parametrize(
+    ("batch", "requests", "half"), [(128, 500, 64), (128, 96, 48), (1, 9, 1), (7, 100, 3), (None, 10, 5), (64, 1, 1)]
+)
+def test_half_the_batch_is_half_of_what_would_be_in_flight(batch: int | None, requests: int, half: int) -> None:
+    assert halved({} if batch is None else {"max_num_seqs": batch}, requests) == half
+
+
+class Flight:
+    """Stands in for vLLM's engine: every request takes some steps; remembers how many were in flight."""
+
+    def __init__(self) -> None:
+        self.left: dict[int, int] = {}
+        self.most = 0
+        self.output_processor: Any = type("Processor", (), {"request_states": {}})
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self.left)
+
+    def step(self) -> list[Any]:
+        self.most = max(self.most, len(self.left))
+        self.left = {key: steps - 1 for key, steps in self.left.items()}
+        done = [key for key, steps in self.left.items() if not steps]
+        self.left = {key: steps for key, steps in self.left.items() if steps}
+        output = type("Output", (), {"token_ids": [0]})
+        return [type("Done", (), {"request_id": str(key), "outputs": [output]}) for key in done]
+
+
+class Flying(VllmModel):
+    def __init__(self) -> None:
+        self._engine = Flight()
+
+    def _add(self, index: int, token_ids: Sequence[int], params: Any) -> None:
+        self._engine.left[index] = 1 + index % 3
+
+
+@pytest.mark.parametrize(("at_once", "most"), [(None, 20), (5, 5), (1, 1), (64, 20)])
+def test_vllm_has_no_more_in_flight_than_allowed_and_answers_everything(at_once: int | None, most: int) -> None:
+    model = Flying()
+    steps: Iterator[Any] = model._steps([(index, (1,), None) for index in range(20)], at_once)
+    assert sorted(int(output.request_id) for output in steps if not isinstance(output, int)) == list(range(20))
+    assert model._engine.most == most
+
+
+# ----------------------------------------------------------------------------------------------------------- runs
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("models")
+    base = random_weights(SHAPE, seed=0, dtype=torch.float32)
+    for name, weights in (("base", base), ("a", fine_tuned(base, 1)), ("b", fine_tuned(base, 2))):
+        write_model(folder / name, weights, SHAPE)
+    return [folder / name for name in ("base", "a", "b")]
+
+
+def golds(limit: int) -> list[tuple[str, str]]:
+    """The ids and right answers of the lab's first items, as a run with this limit takes them."""
+    spec = config.evaluator("gsm8k", ["items=lab"])
+    evaluator = load_evaluator(spec)
+    items = first_items(evaluator.problems("lab"), "gsm8k", limit)
+    return [(item.id, str(item.row["answer"]).split("####")[1].strip()) for item in items]
+
+
+def write_answers(path: Path, passes: dict[int, list[bool]], reworded: frozenset[int] = frozenset()) -> None:
+    """Write a file of answers: for each pass which items are right; `reworded` ones say it otherwise in repeats."""
+    lines = []
+    for repeat, rights in passes.items():
+        for number, ((key, gold), right) in enumerate(zip(golds(len(rights)), rights, strict=True)):
+            text = RIGHT.format(gold) if right else WRONG
+            text += " indeed" if repeat and number in reworded else ""
+            lines.append({"benchmark": "gsm8k", "id": key, "text": text} | ({"repeat": repeat} if repeat else {}))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def request(models: list[Path], folder: Path, *more: str) -> tuple[Plan, Store]:
+    base, *experts = models
+    line = [
+        "family=local", f"family.base={base}", f"family.experts=[{','.join(map(str, experts))}]", "items=lab",
+        "limit=8", "engine=recorded", f"engine.answers={folder / 'answers.jsonl'}", "dtype=float32",
+        "evaluator=[gsm8k]", f"store={folder / 'store'}", *more,
+    ]  # fmt: skip
+    asked = config.request(line)
+    return plan.build(asked.configs), Store(asked.store)
+
+
+def files(store: Store, *kinds: str) -> dict[str, Json]:
+    """Every record of some kinds by its path; without the run's number, which no two runs share."""
+    found = {}
+    for kind in kinds:
+        for path in sorted((store.root / kind).rglob("*.json")):
+            record = json.loads(path.read_text())
+            record.pop("runs", None)
+            found[str(path.relative_to(store.root))] = record
+    return found
+
+
+FIRST = [True] * 4 + [False] * 4
+AGAIN = [True] * 3 + [False] * 3 + [True] * 2  # one flips down, two up
+
+
+class TestRepeats:
+    def carried(self, models: list[Path], folder: Path, repeat: int, *more: str) -> tuple[Outcome, Plan, Store]:
+        planned, store = request(models, folder, *more)
+        return Run(planned, store, repeat=repeat).carry_out(), planned, store
+
+    def test_the_first_pass_is_the_same_with_and_without_repeats(self, models: list[Path], tmp_path: Path) -> None:
+        shown = []
+        for name, repeat in (("without", 0), ("with", 2)):
+            folder = tmp_path / name
+            folder.mkdir()
+            write_answers(folder / "answers.jsonl", {0: FIRST, 1: AGAIN, 2: FIRST})
+            outcome, planned, store = self.carried(models, folder, repeat, "ratio=grid", "ratio.nodes=3")
+            assert (outcome.cells, outcome.failures) == (3 * (1 + repeat), ())
+            assert outcome.engine_starts == 1, "one engine for all groups and their repeats"
+            assert outcome.generated == 3 * (1 + repeat) * 8
+            table = tables.markdown(tables.build("t", tidy(found(planned, store))))
+            shown.append((files(store, "results", "answer_sets", "spelled", "prepared"), table))
+        assert shown[0][0].keys() == shown[1][0].keys()
+        assert shown[0] == shown[1]
+
+    def test_flips_are_counted_and_nothing_else_sees_the_repeats(self, models: list[Path], tmp_path: Path) -> None:
+        write_answers(tmp_path / "answers.jsonl", {0: FIRST, 1: AGAIN, 2: FIRST}, reworded=frozenset({0}))
+        _, planned, store = self.carried(models, tmp_path, 2)
+        assert [item.repeat for item in found(planned, store)] == [0]
+        looked = found(planned, store, repeats=True)
+        assert [item.repeat for item in looked] == [0, 1, 2]
+        assert list(tidy(looked)["repeat"]) == [0]
+        assert tidy(looked).drop(columns="merge").equals(tidy(found(planned, store)).drop(columns="merge"))
+        one, two = noise.measured(tidy(looked, repeats=True))
+        assert (one.n, one.up, one.down, one.texts, one.graded) == (8, 2, 1, 4, 0)
+        assert (one.score, one.difference) == (50.0, 12.5)
+        assert one.sd == pytest.approx(100 * math.sqrt(3) / 8)
+        assert (two.up, two.down, two.texts, two.sd, two.difference) == (0, 0, 1, 0.0, 0.0)
+        (line,) = noise.footer(tidy(looked, repeats=True))
+        version = planned_version(planned, store)
+        assert line == (
+            f"noise floor (recorded {version} float32): gsm8k 3 of 16 verdicts flipped between repeats (18.8 %), "
+            f"sd {100 * math.sqrt(3 / 16 / 8):.1f} points"
+        )
+        table = noise.build("t", tidy(looked, repeats=True))
+        assert [row[4:10] for row in table.rows] == [
+            ("float32", "1", "8", "4", "2", "1"), ("float32", "2", "8", "1", "0", "0"),
+        ]  # fmt: skip
+        assert table.rows[0][10] == "37.5 [13.7, 69.4]"
+        for form in tables.FORMATS.values():
+            assert "gsm8k" in form(table)
+
+    def test_a_repeat_never_takes_the_first_passs_answers(self, models: list[Path], tmp_path: Path) -> None:
+        """The record has none for the repeat: it is unscored and named, and the first pass stands."""
+        write_answers(tmp_path / "answers.jsonl", {0: FIRST})
+        outcome, planned, store = self.carried(models, tmp_path, 1)
+        assert [str(f).split(": ", 1) for f in outcome.failures] == [
+            ["local average on gsm8k (repeat 1)", "8 of 8 items are unscored: the engine gave no answer"]
+        ]
+        assert outcome.cells - len(outcome.failures) == 1
+        (item,) = found(planned, store)
+        assert item.record is not None
+        assert (item.record["result"]["score"], item.failure) == (50.0, None)
+        assert noise.footer(tidy(found(planned, store, repeats=True), repeats=True)) == []
+        assert cells.repeats_words(planned, store, 1)[0].endswith("0 of 1 done; 8 answers more to generate")
+
+    def test_a_failed_first_pass_fails_its_repeats_too(self, models: list[Path], tmp_path: Path) -> None:
+        write_answers(tmp_path / "answers.jsonl", {1: AGAIN})
+        outcome, _, _ = self.carried(models, tmp_path, 1)
+        assert [f.repeat for f in outcome.failures] == [0, 1]
+        assert "no complete first pass" in outcome.failures[1].reason
+
+    def test_later_repeats_leave_what_is_done(self, models: list[Path], tmp_path: Path) -> None:
+        write_answers(tmp_path / "answers.jsonl", {0: FIRST, 1: AGAIN, 2: AGAIN})
+        assert self.carried(models, tmp_path, 0)[0].generated == 8
+        first = files(Store(tmp_path / "store"), "results")
+        outcome, planned, store = self.carried(models, tmp_path, 2)
+        assert (outcome.cached, outcome.generated, outcome.failures) == (1, 16, ())
+        assert files(store, "results") == first
+        again = self.carried(models, tmp_path, 2)[0]
+        assert (again.cached, again.generated, again.engine_starts) == (3, 0, 0)
+        assert cells.repeats_words(planned, store, 2) == [
+            "repeats (noise floor): 2 of 2 done; 0 answers more to generate"
+        ]
+        assert cells.repeats_words(planned, store, 0) == []
+
+    def test_a_whole_store_is_replayed_with_its_repeats(self, models: list[Path], tmp_path: Path) -> None:
+        write_answers(tmp_path / "answers.jsonl", {0: FIRST, 1: AGAIN})
+        _, _, one = self.carried(models, tmp_path, 1)
+        other = f"engine.answers={one.root}"
+        planned, store = request(models, tmp_path, other, f"store={tmp_path / 'replayed'}")
+        outcome = Run(planned, store, repeat=1).carry_out()
+        assert outcome.failures == ()
+        (told,) = noise.measured(tidy(found(planned, store, repeats=True), repeats=True))
+        assert (told.up, told.down) == (2, 1)
+
+    def test_an_item_that_a_plugin_cannot_read_stops_nobody_else(
+        self, models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_answers(tmp_path / "answers.jsonl", {0: FIRST})
+        planned, store = request(models, tmp_path, "evaluator=[gsm8k,humaneval]")
+        kind = type(Desk(store, planned.engine).evaluator(planned.cells[1].evaluator))
+
+        def broken(*_: object) -> str:
+            raise KeyError("prompt")
+
+        monkeypatch.setattr(kind, "prompt", broken)
+        outcome = Run(planned, store).carry_out()
+        assert [(f.cell.evaluator.name, f.reason) for f in outcome.failures] == [("humaneval", "KeyError: 'prompt'")]
+        assert outcome.generated == 8
+
+    @pytest.mark.engine
+    def test_a_living_engine_repeats_with_half_the_batch(self, models: list[Path], tmp_path: Path) -> None:
+        """In float32 the texts are the same, whatever the batch."""
+        (tmp_path / "answers.jsonl").write_text("")
+        more = ["engine=transformers", "engine.answers=null", "evaluator.gsm8k.max_tokens=4"]
+        outcome, planned, store = self.carried(models, tmp_path, 1, *more)
+        assert (outcome.failures, outcome.generated, outcome.engine_starts) == ((), 16, 1)
+        (told,) = noise.measured(tidy(found(planned, store, repeats=True), repeats=True))
+        assert (told.n, told.texts, told.flips) == (8, 0, 0)
+        conditions = [store.get("conditions", key) or {} for key in store.keys("conditions")]
+        assert sorted(c.get("repeat", 0) for c in conditions) == [0, 1]
+
+
+def planned_version(planned: Plan, store: Store) -> str:
+    return Desk(store, planned.engine).fingerprint["version"]
+
+
+def test_a_grader_that_flips_on_the_same_text_is_told_apart() -> None:
+    (cell,) = plan.build(config.request(["pair=lm", "evaluator=[gsm8k]"]).configs).cells
+
+    def record(values: list[float], changed: list[Any] | None = None) -> Json:
+        return {
+            "result": {"metric": "accuracy", "score": 100 * sum(values) / len(values), "low": 0.0, "high": 100.0,
+                       "n": len(values), "n_unscored": 0},
+            "scores": [{"id": str(i), "sample": 0, "value": value} for i, value in enumerate(values)],
+            "weights": "w", "engine": {"engine": "vllm", "version": "1", "dtype": "bfloat16"},
+            "evaluator": {"name": "gsm8k", "version": "1"}, "runs": [],
+        } | ({} if changed is None else {"repeat": {"number": 1, "changed": changed}})  # fmt: skip
+
+    looked = [Found(cell, record([1, 1, 0, 0.5])), Found(cell, record([0, 1, 1, 0.75], [["0", 0]]), repeat=1)]
+    (told,) = noise.measured(tidy(looked, repeats=True))
+    assert (told.up, told.down, told.graded, told.dtype) == (2, 1, 2, "bfloat16")
+    assert told.sd == pytest.approx(100 * math.sqrt(1 + 1 + 0.25**2) / 4)
+    assert any("that is the grader" in line for line in noise.build("t", tidy(looked, repeats=True)).footer)
+    assert Counter(tidy(looked)["repeat"]) == {0: 1}
+
+
+def test_three_of_96() -> None:
+    """The example of the manual."""
+    assert noise.rate(3, 96) == pytest.approx((3.125, 1.07, 8.79), abs=0.01)
+    assert 100 * math.sqrt(3) / 96 == pytest.approx(1.80, abs=0.005)
+
+
+# --------------------------------------------------------------------------------------------------- command line
+
+
+class TestCommands:
+    @pytest.fixture
+    def line(self, models: list[Path], tmp_path: Path) -> list[str]:
+        base, *experts = models
+        write_answers(tmp_path / "answers.jsonl", {0: FIRST, 1: AGAIN})
+        return [
+            "family=local", f"family.base={base}", f"family.experts=[{','.join(map(str, experts))}]", "items=lab",
+            "limit=8", "engine=recorded", f"engine.answers={tmp_path / 'answers.jsonl'}", "dtype=float32",
+            f"store={tmp_path / 'store'}",
+        ]  # fmt: skip
+
+    def test_run_plan_and_status_know_repeats(self, line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        asked = [*line, "evaluator=[gsm8k]", "repeat=1"]
+        assert cli.main(["plan", *asked]) == 0
+        assert "repeats (noise floor): 0 of 1 done; 8 answers more to generate" in capsys.readouterr().out
+        assert cli.main(["run", *asked]) == 0
+        out = capsys.readouterr().out
+        assert "2 of 2 cells done (0 were there already)" in out
+        assert "gsm8k 3 of 8 verdicts flipped between repeats (37.5 %), sd 21.7 points" in out
+        assert cli.main(["status", *asked]) == 0
+        assert "repeats (noise floor): 1 of 1 done; 0 answers more" in capsys.readouterr().out
+        assert cli.main(["run", *line, "evaluator=[gsm8k]", "repeat=-1"]) == 2
+        assert "repeat=-1 is too small" in capsys.readouterr().err
+
+    def test_a_failed_cell_is_listed_with_the_command_that_retries_it(
+        self, line: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        asked = ["-m", *line, "evaluator=[gsm8k,hendrycks_math]", "ratio=plain,fixed", "ratio.lam=0.25"]
+        assert cli.main(["run", *asked]) == 1
+        out = capsys.readouterr().out.splitlines()
+        failed = [number for number, text in enumerate(out) if text.startswith("failed: ") and "hendrycks" in text]
+        commands = [shlex.split(out[number + 1].removeprefix("  again: ")) for number in failed[-2:]]
+        assert all(command[:2] == ["m3", "run"] for command in commands)
+        assert all(command[-1] == "evaluator=[hendrycks_math]" for command in commands)
+        assert ["ratio=plain" in command for command in commands] == [True, False]
+        for command in commands:
+            assert cli.main([*command[1:], "--json"]) == 1
+            outcome = json.loads(capsys.readouterr().out)
+            assert (outcome["cells"], len(outcome["failures"])) == (1, 1)
+        assert cli.main(["status", *asked]) == 0
+        told = capsys.readouterr().out
+        assert told.count("  again: m3 run ") == 2
+
+    def test_status_sees_a_run_while_it_lives(self, line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        asked = config.request([*line, "evaluator=[gsm8k]"])
+        planned, store = plan.build(asked.configs), Store(asked.store)
+        going = Run(planned, store, command="m3 run this")
+        with Beacon(store, going.id, going._facts):
+            assert cli.main(["status", *line, "evaluator=[gsm8k]"]) == 0
+            assert f"running: m3 run this: pid {os.getpid()} on " in capsys.readouterr().out
+            assert cli.main(["status", *line, "evaluator=[gsm8k]", "--json"]) == 0
+            (seen,) = json.loads(capsys.readouterr().out)["running"]
+            assert (seen["this_plan"], seen["cells"]) == (True, 1)
+        assert cli.main(["status", *line, "evaluator=[gsm8k]", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["running"] == []

@@ -349,7 +349,8 @@ def table(args: Sequence[str]) -> int:
         from m3_exp.reporting import tables
 
         for name in known:
-            print(f"{'table3' if name == 'table3_search' else name:16} {tables.title(config.sweep_file(name, options.config_dir).read_text())}")
+            title = tables.title(config.sweep_file(name, options.config_dir).read_text())
+            print(f"{'table3' if name == 'table3_search' else name:16} {title}")
         return 0
     if not options.overrides or options.overrides[0] not in known:
         given = options.overrides[0] if options.overrides else "nothing"
@@ -437,15 +438,25 @@ def _split_shown(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     return shown, [text for text in overrides if text.split("=", 1)[0] not in _SHOWN]
 
 
-def _swept(options: argparse.Namespace, sweep: str, overrides: Sequence[str]) -> tuple["Request", Any]:
-    """Return a sweep's request and its cells as a tidy frame."""
+def _swept(
+    options: argparse.Namespace, sweep: str, overrides: Sequence[str], *, draws: bool = False
+) -> tuple["Request", Any]:
+    """Return a sweep's request and its cells as a tidy frame; `draws` adds the real draws that other runs left."""
     from m3_exp.cells import found
     from m3_exp.reporting import frame
 
     options.overrides = [f"sweeps={sweep}", *overrides]
     request = _request(options)
     plan, store = _planned(request)
-    return request, frame.tidy(found(plan, store))
+    return request, frame.tidy([*found(plan, store), *(_drawn(plan, store) if draws else ())])
+
+
+def _drawn(plan: "Plan", store: "Store") -> list[Any]:
+    """Return the real draws of a plan's pairs and methods that other runs left in the store."""
+    from m3_exp.cells import found
+    from m3_exp.reporting import saved
+
+    return [item for item in found(saved.draws(store, plan), store) if item.record is not None]
 
 
 def _parents(request: "Request") -> dict[str, tuple[str, ...]]:
@@ -469,12 +480,12 @@ def figure(args: Sequence[str]) -> int:
         raise M3Error(f"m3 figure takes a name first, {name!r} is none; there are {', '.join(figures.FIGURES)}")
     if options.out and len(names) > 1:
         raise M3Error(f"--out takes one figure, {name} is {', '.join(names)}: name one of them")
-    paths = [str(path) for known in names for path in _drawn(options, known, overrides)]
+    paths = [str(path) for known in names for path in _figure_files(options, known, overrides)]
     print(json.dumps(paths) if options.json else "\n".join(paths))
     return 0
 
 
-def _drawn(options: argparse.Namespace, name: str, overrides: Sequence[str]) -> list[Path]:
+def _figure_files(options: argparse.Namespace, name: str, overrides: Sequence[str]) -> list[Path]:
     """Draw one figure into its files."""
     from m3_exp import config
     from m3_exp.reporting import figures, palette
@@ -484,7 +495,7 @@ def _drawn(options: argparse.Namespace, name: str, overrides: Sequence[str]) -> 
     parents: dict[str, tuple[str, ...]] = {}
     published = True
     for sweep in figures.FIGURES[name].sweeps:
-        request, frames[sweep] = _swept(options, sweep, others)
+        request, frames[sweep] = _swept(options, sweep, others, draws=name == "response")
         parents |= _parents(request)
         published = published and all(c.published for c in request.configs)
     read = figures.read_published(config.ROOT / "results" / "published") if published else {}
@@ -496,24 +507,25 @@ def response(args: Sequence[str]) -> int:
     parser = _parser("response", "What every alpha would score, from the curves of sweeps=lambda_response.")
     parser.add_argument("--out", type=Path, help="also draw it: FILE.svg, .pdf or .png")
     parser.add_argument("--repeats", type=int, default=10_000, help="repetitions of the protocols")
+    parser.add_argument("--check", action="store_true", help="hold the curves against the real draws in the store")
     options = parser.parse_intermixed_args(args)
     from m3_exp.reporting import advice, curves
 
     shown, others = _split_shown(options.overrides)
     sweep = next((text.split("=", 1)[1] for text in others if text.startswith("sweeps=")), "lambda_response")
-    request, tidy = _swept(options, sweep, [text for text in others if not text.startswith("sweeps=")])
+    request, tidy = _swept(options, sweep, [t for t in others if not t.startswith("sweeps=")], draws=True)
     known = curves.responses(tidy, _parents(request))
     wanted = [r for r in known if all(getattr(r, key) == value for key, value in shown.items())]
     if not wanted:
         had = ", ".join(dict.fromkeys(f"{r.pair} {r.method}" for r in known)) or "none yet"
         raise M3Error(f"no curve for {shown or 'this request'}: there are {had}; first: m3 run sweeps={sweep}")
-    grouped: dict[tuple[str, ...], list[Any]] = {}
-    for item in wanted:
-        grouped.setdefault((item.pair, item.method, item.params, item.sparsify), []).append(item)
-    if options.out and len(grouped) > 1:
+    if options.check:
+        return _check_curves(wanted, request.configs[0].seed, options)
+    groups = curves.grouped(wanted)
+    if options.out and len(groups) > 1:
         raise M3Error("--out draws one pair and method: give pair= and method=")
     developed = _development(options, sweep, others, request)
-    for members in grouped.values():
+    for members in groups:
         dev = curves.development(developed, members)
         found = advice.study(members, dev=dev, repeats=options.repeats, seed=request.configs[0].seed)
         _show_study(found, options.json)
@@ -521,6 +533,26 @@ def response(args: Sequence[str]) -> int:
             from m3_exp.reporting import palette, response_figure
 
             print(*palette.save(response_figure.draw_response(found), "response", options.out), sep="\n")
+    return 0
+
+
+def _check_curves(known: Sequence[Any], seed: int, options: argparse.Namespace) -> int:
+    """Print what real draws say of each curve that has some."""
+    from m3_exp.reporting import prediction
+
+    drawn = [response for response in known if response.draws]
+    if not drawn:
+        first = known[0]
+        again = f"m3 run -m pair={first.pair} method={first.method} ratio=mixup ratio.alpha=0.5,2 ratio.draws=15"
+        raise M3Error(f"no real draw of {first.pair} {first.method} lies in the store: {again}")
+    checks = [prediction.check(response, repeats=options.repeats, seed=seed) for response in drawn]
+    if options.json:
+        print(prediction.as_json(checks))
+        return 0
+    for response, one in zip(drawn, checks, strict=True):
+        print(f"{response.name} {response.params}".rstrip() + f" ({response.family})")
+        _print_rows(*prediction.table(one))
+        print(*prediction.words(one), sep="\n")
     return 0
 
 
@@ -562,20 +594,25 @@ def report(args: Sequence[str]) -> int:
         options.overrides = [f"sweeps={sweeps[0]}", *others]
     if _show_config(options):
         return 0
-    requests = []
+    requests, developed = [], list[Any]()
     for sweep in sweeps or [None]:
         options.overrides = [*([f"sweeps={sweep}"] if sweep else []), *others]
         requests.append(_request(options))
+        if sweep and any(config.ratio.name == "grid" for config in requests[-1].configs):
+            developed += _development(options, sweep, others, requests[-1])
     path = options.out / "index.html"
     flags = [*(["-m"] if options.multirun else []), *(f"--config-dir={folder}" for folder in options.config_dir)]
     run_lines = [shlex.join(["m3", "run", *flags, *([f"sweeps={s}"] if s else []), *others]) for s in sweeps or [None]]
     again = shlex.join(["m3", "report", *flags, *([f"sweeps={','.join(sweeps)}"] if sweeps else []), *others])
-    _write_page(requests, path, " && ".join(run_lines), f"{again} --out {shlex.quote(str(options.out))}")
+    rebuild = f"{again} --out {shlex.quote(str(options.out))}"
+    _write_page(requests, path, " && ".join(run_lines), rebuild, developed)
     print(json.dumps({"path": str(path), "bytes": path.stat().st_size}) if options.json else path)
     return 0
 
 
-def _write_page(requests: Sequence["Request"], path: Path, command: str, rebuild: str) -> None:
+def _write_page(
+    requests: Sequence["Request"], path: Path, command: str, rebuild: str, developed: Sequence[Any]
+) -> None:
     from m3_exp import plan as planning
     from m3_exp import report as collecting
     from m3_exp.cells import found
@@ -591,7 +628,9 @@ def _write_page(requests: Sequence["Request"], path: Path, command: str, rebuild
     plan = planning.build(configs)
     title = " and ".join(request.sweep or "run" for request in requests) + f", {configs[0].family}"
     looked = found(plan, store)
-    data = collecting.collect(plan, looked, store, configs, tables, title=title, command=command, rebuild=rebuild)
+    named: dict[str, Any] = {"title": title, "command": command, "rebuild": rebuild}
+    beside: dict[str, Any] = {"draws": _drawn(plan, store), "developed": developed}
+    data = collecting.collect(plan, looked, store, configs, tables, **named, **beside)
     write_atomic(path, page.build(data).encode())
 
 

@@ -13,7 +13,7 @@ from m3_exp.engines.protocol import prompt_hash
 from m3_exp.merging.source import without_fetching
 from m3_exp.plan import merge_line
 from m3_exp.reporting import advice, frame
-from m3_exp.reporting.curves import Response, responses
+from m3_exp.reporting.curves import Response, development, grouped, responses
 from m3_exp.reporting.frame import Found
 from m3_exp.reporting.page import CellData, Item, PageData
 from m3_exp.reporting.tables import Table
@@ -35,8 +35,13 @@ def collect(
     title: str,
     command: str,
     rebuild: str,
+    draws: Sequence[Found] = (),
+    developed: Sequence[Response] = (),
 ) -> PageData:
-    """Gather a page's data. `command` runs (and retries) the plan, `rebuild` makes the page again."""
+    """Gather a page's data. `command` runs (and retries) the plan, `rebuild` makes the page again.
+
+    `draws`: real draws of other runs, to stand beside the curves; `developed`: the curves on development items.
+    """
     desk = Desk(store, plan.engine)
     with without_fetching():
         cells = tuple(_cell(item, desk, command) for item in found)
@@ -48,7 +53,7 @@ def collect(
         rebuild=rebuild,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         tables=tuple(tables),
-        studies=tuple(studies(frame.tidy(found), parents)),
+        studies=tuple(studies(frame.tidy([*found, *draws]), parents, developed)),
         cells=cells,
         models={"base": str(configs[0].base), **models},
         versions=_versions(),
@@ -56,13 +61,14 @@ def collect(
     )
 
 
-def studies(tidy: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> list[advice.Study]:
+def studies(
+    tidy: pd.DataFrame, parents: Mapping[str, Sequence[str]], developed: Sequence[Response] = ()
+) -> list[advice.Study]:
     """Return a study for each pair and method that has a curve."""
-    groups: dict[tuple[str, ...], list[Response]] = {}
-    for response in responses(tidy, parents):
-        key = (response.family, response.pair, response.method, response.params, response.sparsify)
-        groups.setdefault(key, []).append(response)
-    return [advice.study(group, repeats=2_000, resamples=500) for group in groups.values()]
+    return [
+        advice.study(group, dev=development(developed, group), repeats=2_000, resamples=500)
+        for group in grouped(responses(tidy, parents))
+    ]
 
 
 def _versions() -> dict[str, str]:

@@ -18,10 +18,11 @@ from scipy.stats import beta
 from m3_exp import plan
 from m3_exp.config import ROOT, request
 from m3_exp.merging.ratio import grid
-from m3_exp.reporting import advice, heatmap, palette, points, response_figure, stats, tables
+from m3_exp.reporting import advice, heatmap, palette, response_figure, stats, tables
 from m3_exp.reporting.curves import responses
 from m3_exp.reporting.figures import FIGURES, Data, read_published
 from m3_exp.reporting.frame import Found, tidy
+from m3_exp.reporting.values import item_values
 from m3_exp.types import M3Error
 from tests.test_tables import record
 
@@ -254,7 +255,7 @@ def test_figure1a_draws_paired_gains_and_the_papers_beside_them() -> None:
     assert len(ours) == 10
     rows = frame[(frame["method"] == "ties") & (frame["sparsify"] == "none") & (frame["pair"] == "lm_math")]
     rows = rows[rows["benchmark"] == "alpaca_eval"]
-    plain, mixed = (points.items(rows[rows["ratio"] == ratio]) for ratio in ("plain", "mixup"))
+    plain, mixed = (item_values(rows[rows["ratio"] == ratio]) for ratio in ("plain", "mixup"))
     expected = stats.contrast(mixed, plain)
     assert ours[0] == pytest.approx((100 * expected.difference, 100 * expected.low, 100 * expected.high))
     assert expected.n == N

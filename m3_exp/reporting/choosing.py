@@ -21,12 +21,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from statsmodels.stats.proportion import proportion_confint
 
-from m3_exp.reporting import points, stats
+from m3_exp.reporting import stats
 from m3_exp.reporting.curves import Values
 from m3_exp.reporting.protocols import ENOUGH, Figure, Gain, around, gain, halves, resampled
 from m3_exp.reporting.response import Array
+from m3_exp.reporting.values import item_values
 
 Picks = NDArray[np.int64]
 How = Literal["crossfit", "dev", "test"]
@@ -196,7 +196,7 @@ def _scored(rows: pd.DataFrame) -> dict[str, dict[str, Values]]:
     found: dict[str, dict[str, Values]] = {}
     marked = rows.assign(_name=_spelled(rows))
     for (name, benchmark), members in marked.groupby(["_name", "benchmark"], sort=False):
-        if bool(members["score"].notna().all()) and (values := points.items(members)):
+        if bool(members["score"].notna().all()) and (values := item_values(members)):
             found.setdefault(str(name), {})[str(benchmark)] = values
     return found
 
@@ -208,7 +208,7 @@ def _default(frame: pd.DataFrame, names: Mapping[str, str], question: str) -> di
     rows = frame[(frame["ratio"] == "plain") & (frame["params"] == params)]
     for key in _GROUP:
         rows = rows[rows[key] == names[key]]
-    return {b: values for b, members in rows.groupby("benchmark") if (values := points.items(members))}
+    return {b: values for b, members in rows.groupby("benchmark") if (values := item_values(members))}
 
 
 def _parents_of(
@@ -217,7 +217,7 @@ def _parents_of(
     own = frame["pair"].isin(list(parents.get(names["pair"], ())))
     rows = frame[(frame["method"] == "single") & (frame["family"] == names["family"]) & own]
     return {
-        str(b): [values for _, one in members.groupby("pair") if (values := points.items(one))]
+        str(b): [values for _, one in members.groupby("pair") if (values := item_values(one))]
         for b, members in rows.groupby("benchmark")
     }
 
@@ -336,8 +336,7 @@ def _mean(items: Array, *, certain: bool) -> Figure:
     mean = float(items.mean())
     if certain:
         return Figure(mean, *stats.mean_interval(items))
-    low, high = proportion_confint(mean * len(items), len(items), method="wilson")
-    return Figure(mean, float(low), float(high))
+    return Figure(mean, *stats.wilson(mean, len(items)))
 
 
 def _cross_fitted(

@@ -18,9 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy import stats as scipy_stats
 
-from m3_exp.reporting import palette, points, stats
+from m3_exp.reporting import palette, stats
 from m3_exp.reporting.curves import Response, Values, responses
 from m3_exp.reporting.protocols import ALPHAS
+from m3_exp.reporting.values import item_values
 from m3_exp.types import M3Error
 
 _COLOURS = "RdBu"  # red below plain, blue above: told apart by colour-blind readers, and the signs are printed
@@ -66,7 +67,7 @@ def changes(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> dict[t
             settings = " and with ".join(sorted(rows["params"].unique()))
             raise M3Error(f"{method} has cells with {settings}: the heat map shows one; choose one with method.KEY=")
         panel = Panel(str(pair), str(method), str(sparsify))
-        plain = points.items(rows[rows["ratio"] == "plain"])
+        plain = item_values(rows[rows["ratio"] == "plain"])
         for alpha in alphas:
             values = _expected(rows, curves.get((panel, str(benchmark))), alpha)
             found[panel, str(benchmark), alpha] = _change(values, plain)
@@ -82,7 +83,7 @@ def _expected(rows: pd.DataFrame, curve: Response | None, alpha: float) -> Value
     """Return each item's expectation at one alpha; nothing where neither a curve nor a draw is there."""
     if curve is not None:
         return dict(zip(curve.curve.ids, map(float, curve.curve.expected(alpha)), strict=True))
-    return points.items(rows[(rows["ratio"] == "mixup") & (rows["alpha"] == alpha)])
+    return item_values(rows[(rows["ratio"] == "mixup") & (rows["alpha"] == alpha)])
 
 
 def _change(values: Values, plain: Values) -> Change:

@@ -3,14 +3,15 @@
 Percent and percent points. Several draws or masks are averaged item by item, over the items that all of them scored.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from m3_exp.reporting import stats, tables
+from m3_exp.reporting import stats
 from m3_exp.reporting.curves import Values, item_means
+from m3_exp.reporting.values import item_values, shared, value
 
 _RESAMPLES = 2_000
 
@@ -30,7 +31,7 @@ class Point:
 
 def score(rows: pd.DataFrame) -> Point:
     """Return what one row of a table shows: the score, averaged over its draws and masks."""
-    found = tables.value(rows)
+    found = value(rows)
     if found is None:
         return Point(None, note=_absence(rows))
     return Point(float(found.score), _number(found.low), _number(found.high), _caveat(rows, found.n_unscored))
@@ -41,7 +42,7 @@ def gain(plain: pd.DataFrame, mixed: pd.DataFrame) -> Point:
     lacking = [(what, rows) for what, rows in (("without M3", plain), ("with M3", mixed)) if not _scored(rows)]
     if lacking:
         return Point(None, note="; ".join(f"{what} {why}" for what, rows in lacking if (why := _absence(rows))))
-    first, second = items(mixed), items(plain)
+    first, second = item_values(mixed), item_values(plain)
     if not first.keys() & second.keys():
         return Point(None, note="no item is scored in both")
     found = stats.contrast(first, second)
@@ -73,7 +74,7 @@ def drop(rows: pd.DataFrame) -> Point:
 
 
 def _drop_of_draws(scored: pd.DataFrame, note: str) -> Point:
-    before, after = (_shared([_version(v, attacked=a) for v in scored["values"]]) for a in (False, True))
+    before, after = (shared([_version(v, attacked=a) for v in scored["values"]]) for a in (False, True))
     ids = sorted(before.keys() & after.keys())
     clean, attacked = (np.array([values[i] for i in ids]) for values in (before, after))
     if not ids:
@@ -94,17 +95,6 @@ def _number(value: float | None) -> float:
 def _version(values: Mapping[tuple[str, int], float | None], *, attacked: bool) -> Values:
     """Return the item means of the attacked (`ITEM@seedK`) or the clean scores of a cell."""
     return item_means({key: value for key, value in values.items() if ("@" in key[0]) == attacked})
-
-
-def items(rows: pd.DataFrame) -> Values:
-    """Return each item's mean over the draws and masks of some rows, over the items that all of them scored."""
-    scored = rows[rows["score"].notna()].drop_duplicates(subset=["weights", "lam", "mask_seed"])
-    return _shared([item_means(values) for values in scored["values"]])
-
-
-def _shared(found: Sequence[Values]) -> Values:
-    ids = set.intersection(*(set(values) for values in found)) if found else set()
-    return {key: float(np.mean([values[key] for values in found])) for key in sorted(ids)}
 
 
 def _scored(rows: pd.DataFrame) -> bool:

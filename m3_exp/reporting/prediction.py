@@ -76,7 +76,8 @@ class Expectation:
 class Replay:
     """The best of one draw for each alpha: real experiments beside the protocol replayed; scores from 0 to 1.
 
-    `lines` replays on the curve as it is, `turns` lets every item turn once between nodes where its verdict differs.
+    `lines` replays on the curve as it is (to whole items, as real scores are), `turns` lets every item turn once
+    between nodes where its verdict differs.
     """
 
     real: Array
@@ -243,7 +244,8 @@ def replay(response: Response, draws: Sequence[Draw], *, repeats: int = 10_000, 
     generator = np.random.default_rng(seed)
     lams = np.column_stack([generator.beta(alpha, alpha, repeats) for alpha in ALPHAS])
     parts = [turned(curve, lams[start : start + _CHUNK], generator) for start in range(0, repeats, _CHUNK)]
-    return Replay(np.array(real), curve.at(lams).max(axis=1), np.concatenate(parts).max(axis=1))
+    whole = np.round(curve.at(lams).max(axis=1) * len(rows)) / len(rows)
+    return Replay(np.array(real), whole, np.concatenate(parts).max(axis=1))
 
 
 def turned(curve: Curve, lams: Array, generator: np.random.Generator) -> Array:

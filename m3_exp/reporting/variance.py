@@ -3,7 +3,8 @@
 items          standard error of E[score | alpha] over items: more items make it smaller
 draws          sd of the population's score between draws of lambda ~ Beta(alpha, alpha): more items do not
 masks          sd of the population's E[score | alpha] between DARE masks: more items do not
-interpolation  how far E moves on every other node, beyond its paired standard error (`response.interpolation_error`)
+interpolation  how far the curve moves without every other node, beyond its standard error, added without signs
+               (`response.interpolation_error`)
 
 A plain sd between draws or masks counts the items' own noise as well. Here it is left out by products of different
 items, which share a draw or mask but no noise; the same for real draws of lambda, where the store has some.
@@ -119,5 +120,6 @@ def _footer() -> tuple[str, ...]:
     return (
         "Points. items: standard error over items. draws, masks: standard deviation of the score itself, without the"
         " items' noise (0.0 where it cannot be told from none); one draw or mask is off by so much, however many the"
-        " items. interpolation: how far E moves without every other node, beyond its standard error.",
+        " items. interpolation: how far the curve moves without every other node, beyond its standard error, added"
+        " without signs.",
     )

@@ -72,6 +72,7 @@ def test_a_study_has_every_objective_and_way_of_choosing() -> None:
     assert rows[0][1].startswith("40.0 [")
     assert all(row[1].startswith("40.0 [") for row in rows[1:8]), "a straight line has one expectation for every alpha"
     data = json.loads(advice.as_json(found))
+    assert (data["pair"], data["method"]) == (found.responses[0].pair, found.responses[0].method)
     least = data["objectives"][3]
     assert least["selected"]["lambda"] == pytest.approx(0.375, abs=0.13)
     assert any("best of the seven" in sentence for sentence in data["advice"])

@@ -402,4 +402,6 @@ def _dev_words(joint: Comparison, found: Study) -> list[str]:
 
 
 def as_json(found: Study) -> str:
-    return json.dumps({"objectives": records(found), "advice": words(found)})
+    """Return a study as one JSON object, named by its family, pair, method, hyper-parameters and sparsifier."""
+    named = dict(zip(("family", "pair", "method", "params", "sparsify"), found.responses[0].line, strict=True))
+    return json.dumps({**named, "objectives": records(found), "advice": words(found)})

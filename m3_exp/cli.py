@@ -79,6 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"m3: {what}; check that path, its rights and the free space", file=sys.stderr)
+        return 2
 
 
 def _parser(command: str, about: str, *, overrides: bool = True) -> argparse.ArgumentParser:
@@ -88,7 +92,7 @@ def _parser(command: str, about: str, *, overrides: bool = True) -> argparse.Arg
         parser.add_argument("-m", "--multirun", action="store_true", help="expand KEY=A,B and ranges to a product")
         parser.add_argument("--config-dir", action="append", default=[], type=Path, help="more conf/ choices, sweeps")
         parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--json", action="store_true", help="print JSON, an object a line")
     return parser
 
 
@@ -206,6 +210,8 @@ def wandb(args: Sequence[str]) -> int:
     if _show_config(options):
         return 0
     request = _request(options)
+    if request.tracker is None:
+        raise M3Error("tracker=none records nothing: leave it out of m3 wandb")
     plan, store = _planned(request)
     if what == "sync":
         with _tracking(request, plan, store, patience=3600.0) as tracker:
@@ -342,6 +348,11 @@ def table(args: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(args)
     from m3_exp import config
 
+    asked = [flag for flag in _VIEWS if getattr(options, flag) not in (None, False)]
+    if len(asked) > 1:
+        raise M3Error(f"{' and '.join(f'--{flag}' for flag in asked)} show different things: give one of them")
+    if options.select and options.marks == "paper":
+        raise M3Error("--marks paper marks by score alone, --select says what a choice is worth: give one of them")
     known = config.names("sweeps", options.config_dir)
     if options.overrides[:1] == ["table3"]:
         options.overrides[0] = "table3_search"
@@ -372,6 +383,9 @@ def table(args: Sequence[str]) -> int:
     return 0
 
 
+_VIEWS = ("select", "repeats", "variance", "all", "draw")  # of a table: each shows other rows
+
+
 def _table_text(
     request: "Request", plan: "Plan", store: "Store", form: str, *, draw: int | None, every: bool, marks: str = "real"
 ) -> str:
@@ -381,6 +395,10 @@ def _table_text(
     looked = found(plan, store, repeats=True)
     tidy = frame.tidy(looked)
     if draw is not None:
+        have = sorted({int(known) for known in tidy["draw"].dropna()})
+        if draw not in have:
+            there = f"draws {', '.join(map(str, have))}" if have else "no draws of lambda"
+            raise M3Error(f"--draw {draw} is not in this table, which has {there}")
         tidy = tidy[tidy["draw"].isna() | (tidy["draw"] == draw)]
     curved = None if draw is not None else _curve_nodes(request, store)
     built = _built_table(request, tidy, curved, every=every, marks=marks)
@@ -402,7 +420,7 @@ def _selected(options: argparse.Namespace, how: Any) -> "Table":
 
     sweep, *given = options.overrides
     name = sweep.removeprefix("sweeps=")
-    shown, others = _split_shown(given)
+    shown, others = _split_shown(options, given)
     request, tidy = _swept(options, name, others)
     for axis, values in shown.items():
         tidy = tidy[(tidy["method"] == "single") | tidy[axis].isin(values.split(","))]
@@ -432,10 +450,18 @@ def _apart(request: "Request", plan: "Plan", store: "Store", *, repeats: bool) -
 _SHOWN = ("pair", "method")  # of a figure or response: they choose what is shown, not what is looked up
 
 
-def _split_shown(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+def _split_shown(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Part `pair=` and `method=` from the other overrides: left in, they would take the experts out of a sweep."""
-    shown = dict(text.split("=", 1) for text in overrides if text.split("=", 1)[0] in _SHOWN)
-    return shown, [text for text in overrides if text.split("=", 1)[0] not in _SHOWN]
+    from m3_exp import config
+
+    shown: dict[str, Any] = {}
+    for axis, _, values in (text.partition("=") for text in overrides if text.partition("=")[0] in _SHOWN):
+        known = [*config.names(axis, options.config_dir), *(("local",) if axis == "pair" else ())]
+        unknown = [value for value in values.split(",") if value not in known]
+        if unknown:
+            raise M3Error(f"{axis}={unknown[0]} is not known; allowed: {', '.join(known)}")
+        shown[axis] = values
+    return shown, [text for text in overrides if text.partition("=")[0] not in _SHOWN]
 
 
 def _swept(
@@ -468,7 +494,7 @@ def figure(args: Sequence[str]) -> int:
     parser.add_argument("--list", action="store_true", help="name the figures and the sweeps they draw")
     parser.add_argument("--out", type=Path, help="FILE.svg, .pdf or .png; without it NAME.svg and NAME.png")
     options = parser.parse_intermixed_args(args)
-    from m3_exp.reporting import figures
+    from m3_exp.reporting import figures, palette
 
     if options.list:
         for key, spec in figures.FIGURES.items():
@@ -478,6 +504,7 @@ def figure(args: Sequence[str]) -> int:
     names = [known for known in figures.FIGURES if name in (known, known.rstrip("abc"))]  # figure1: its three panels
     if not names:
         raise M3Error(f"m3 figure takes a name first, {name!r} is none; there are {', '.join(figures.FIGURES)}")
+    palette.check(options.out)
     if options.out and len(names) > 1:
         raise M3Error(f"--out takes one figure, {name} is {', '.join(names)}: name one of them")
     paths = [str(path) for known in names for path in _figure_files(options, known, overrides)]
@@ -490,17 +517,27 @@ def _figure_files(options: argparse.Namespace, name: str, overrides: Sequence[st
     from m3_exp import config
     from m3_exp.reporting import figures, palette
 
-    shown, others = _split_shown(overrides)
+    shown, others = _split_shown(options, overrides)
     frames: dict[str, Any] = {}
     parents: dict[str, tuple[str, ...]] = {}
     published = True
     for sweep in figures.FIGURES[name].sweeps:
         request, frames[sweep] = _swept(options, sweep, others, draws=name == "response")
+        frames[sweep] = _with_expectations(request, frames[sweep])
         parents |= _parents(request)
-        published = published and all(c.published for c in request.configs)
+        published = published and _comparable(request)
     read = figures.read_published(config.ROOT / "results" / "published") if published else {}
     drawn = figures.FIGURES[name].draw(figures.Data(frames, parents, read, **shown))
     return list(palette.save(drawn, name, options.out))
+
+
+def _with_expectations(request: "Request", tidy: Any) -> Any:
+    """Return a frame in which M3 rows are expectations where the table of the same request shows them."""
+    from m3_exp.reporting import curves, expected
+    from m3_exp.store import Store
+
+    behind = _curve_nodes(request, Store(request.store))
+    return tidy if behind is None else expected.in_place_of_draws(tidy, curves.responses(behind, _parents(request)))
 
 
 def response(args: Sequence[str]) -> int:
@@ -509,16 +546,21 @@ def response(args: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=int, default=10_000, help="repetitions of the protocols")
     parser.add_argument("--check", action="store_true", help="hold the curves against the real draws in the store")
     options = parser.parse_intermixed_args(args)
-    from m3_exp.reporting import advice, curves
+    from m3_exp.reporting import advice, curves, palette
 
-    shown, others = _split_shown(options.overrides)
+    if options.repeats < 1:
+        raise M3Error(f"--repeats {options.repeats} is too few: give at least 1 (without it 10000)")
+    palette.check(options.out)
+    shown, others = _split_shown(options, options.overrides)
     sweep = next((text.split("=", 1)[1] for text in others if text.startswith("sweeps=")), "lambda_response")
     request, tidy = _swept(options, sweep, [t for t in others if not t.startswith("sweeps=")], draws=True)
     known = curves.responses(tidy, _parents(request))
-    wanted = [r for r in known if all(getattr(r, key) == value for key, value in shown.items())]
+    wanted = [r for r in known if all(getattr(r, key) in value.split(",") for key, value in shown.items())]
     if not wanted:
         had = ", ".join(dict.fromkeys(f"{r.pair} {r.method}" for r in known)) or "none yet"
-        raise M3Error(f"no curve for {shown or 'this request'}: there are {had}; first: m3 run sweeps={sweep}")
+        asked = " ".join(f"{key}={value}" for key, value in shown.items()) or "this request"
+        again = shlex.join(["m3", "run", "sweeps=lambda_response", *(t for t in others if not t.startswith("sweeps="))])
+        raise M3Error(f"no curve for {asked}: there are {had}; first: {again}")
     if options.check:
         return _check_curves(wanted, request.configs[0].seed, options)
     groups = curves.grouped(wanted)
@@ -530,7 +572,7 @@ def response(args: Sequence[str]) -> int:
         found = advice.study(members, dev=dev, repeats=options.repeats, seed=request.configs[0].seed)
         _show_study(found, options.json)
         if options.out:
-            from m3_exp.reporting import palette, response_figure
+            from m3_exp.reporting import response_figure
 
             print(*palette.save(response_figure.draw_response(found), "response", options.out), sep="\n")
     return 0
@@ -649,12 +691,17 @@ def _curve_nodes(request: "Request", store: "Store") -> Any:
     return tidy if bool(tidy["score"].notna().any()) else None
 
 
+def _comparable(request: "Request") -> bool:
+    """Tell whether the paper's numbers may stand beside a request's: its models, on the official items."""
+    return all(c.published and all(e.items == "official" for e in c.evaluators) for c in request.configs)
+
+
 def _built_table(request: "Request", tidy: Any, behind: Any = None, *, every: bool, marks: Any = "real") -> "Table":
     """Return a request's table. `behind`: another frame, of the curves that its M3 rows come from."""
     from m3_exp import config
     from m3_exp.reporting import adversarial, curves, gains, published, table3, tables
 
-    folder = config.ROOT / "results" / "published" if all(c.published for c in request.configs) else None
+    folder = config.ROOT / "results" / "published" if _comparable(request) else None
     if request.sweep_table in published.ATTACKS:
         return adversarial.build(str(request.sweep_table), tidy, folder, marks=marks)
     if request.sweep_table == "table3" and not every:

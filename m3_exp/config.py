@@ -39,6 +39,7 @@ _USED = {
 
 
 _AXES = ("pair", "method", "ratio", "sparsify")  # of what a block of a sweep is about, even with one value
+_ITEMS = ("official", "lab", "official-dev", "lab-dev")
 _SHARED_SETTINGS = ("chat_template", "sandbox.driver", "sandbox.allow_weak")  # of every evaluator that knows them
 
 
@@ -448,6 +449,8 @@ def _evaluator(cfg: DictConfig, name: str) -> EvaluatorSpec:
     skill = settings.pop("skill", None)
     items = str(settings.pop("items", None) or cfg["items"] or cfg.family["items"])
     items = development(str(cfg.family["items"])) if items == "dev" else items
+    if items not in _ITEMS and not Path(items).expanduser().is_file():
+        raise M3Error(f"items={items} is not a file; allowed are official, lab, dev, or a .json, .jsonl or .gz file")
     spec = EvaluatorSpec(name=name, target=target, settings=settings, items=items)
     return replace(spec, skill=str(skill or load_evaluator(spec).skill))
 

@@ -41,11 +41,15 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Merge:
-    """What one recipe's weights take: their bytes, the seconds to make them, or why they cannot be made."""
+    """What one recipe's weights take: their bytes, the seconds to make them, or why they cannot be made.
+
+    `models` are those it is made of where one of them is not at hand.
+    """
 
     weights: int | None = None
     seconds: float = 0.0
     refused: str | None = None
+    models: tuple[str, ...] = ()
 
 
 def forecast(
@@ -96,6 +100,7 @@ def _totals(plan: Plan, cells: Sequence[Json], merges: Mapping[str, Merge], keep
         "merging_ram_bytes": 1 << 30,
         "merging_seconds": sum(merges[key].seconds for key in unmade),
         "engine_ram_bytes": None if weights is None else weights + _cache_bytes(plan),
+        "models_to_fetch": len({model for key in unmade for model in merges[key].models}),
         "disk_bytes": answers * 1500 + (len(merges) * (weights or 0) if keep else 0),
         "judging_dollars": _dollars(todo),
     }
@@ -212,11 +217,12 @@ def _at_hand(recipe: Recipe, store: Store) -> bool:
 
 
 def _guess(recipe: Recipe, parameters: int | None) -> Merge:
+    models = tuple(str(source) for source in (recipe.base, *recipe.experts))
     if parameters is None:
-        return Merge()
+        return Merge(models=models)
     weights = parameters * _BYTES[recipe.dtype]
     read = weights * (len(recipe.experts) + (recipe.method != AVERAGE))
-    return Merge(weights, seconds(recipe.method, read, weights))
+    return Merge(weights, seconds(recipe.method, read, weights), models=models)
 
 
 def _cache_values(plan: Plan, store: Store) -> int | None:
@@ -300,6 +306,9 @@ def _words(totals: Json, basis: str) -> list[str]:
             f"weights {size(totals['weights_bytes'])} a model; memory: engine {size(totals['engine_ram_bytes'])}, "
             f"merging under {size(totals['merging_ram_bytes'])}; disk {size(totals['disk_bytes'])}"
         )
+        if count := totals["models_to_fetch"]:
+            fetched = size(count * totals["weights_bytes"])
+            lines.append(f"to fetch: up to {count} models, {fetched} of disk at that dtype")
     if totals["seconds_at_most"] is not None:
         lines.append(f"time here {_times(totals)} ({basis}; {_usual()})")
     if totals["merging_seconds"]:

@@ -8,7 +8,7 @@ import pytest
 
 from m3_exp import plan
 from m3_exp.config import ROOT, request
-from m3_exp.reporting import adversarial, frame, published, tables
+from m3_exp.reporting import adversarial, frame, tables
 from m3_exp.reporting.tables import Table
 from m3_exp.types import Cell, identity
 from tests.test_tables import record
@@ -39,21 +39,32 @@ def built(outcome: Any, *args: str, marks: tables.Marks = "real") -> Table:
     return adversarial.build("table2", frame.tidy([frame.Found(c, *outcome(c)) for c in cells]), FOLDER, marks=marks)
 
 
-def test_a_plain_row_has_difference_and_z_and_an_m3_row_has_none() -> None:
+def test_a_plain_row_has_the_difference_and_an_m3_row_has_none() -> None:
     table = built(lambda cell: (attacked(cell, 120, 60),))
     rows = {(row[1], row[2]): row for row in table.rows}
     assert len(rows) == 6
     plain, mixed = rows["math_code", "no"], rows["math_code", "yes"]
-    assert plain[5].startswith("60.0 (paper 57.68, +2.3, z +0.6)")
-    assert plain[6].startswith("30.0 [24.1, 36.7] (paper 35.21, -5.2, z -1.4)")
+    assert plain[5].startswith("60.0 (paper 57.68, +2.3)")
+    assert plain[6].startswith("30.0 [24.1, 36.7] (paper 35.21, -5.2)")
     assert plain[7] == "50.0 [45.0, 55.0] (paper 38.97)"
     assert mixed[5] == "60.0 (paper 86.24)"
     first = next(r for r in table.records if r["pair"] == "math_code" and r["ratio"] == "plain")
-    assert first["paper_no_attack_z"] == published.z(60.0, 200, 57.68, 872)
+    assert first["paper_no_attack_z"] is None, "the paper's scaling is not published"
+    assert any("does not publish its scaling" in line for line in table.footer)
     assert "(paper 55.39)" in mixed[6]
     assert any("derived" in line for line in table.footer)
     assert any("MCC" in line for line in table.footer)
     assert any("searched and scored on the same items" in line for line in table.footer)
+
+
+def test_another_protocol_has_no_number_of_the_paper() -> None:
+    def outcome(cell: Cell) -> tuple[Any, ...]:
+        found = attacked(cell, 120, 60)
+        details = found["result"]["details"]
+        found["result"]["details"] = {key.replace("pdr_paper", "pdr_adaptive"): x for key, x in details.items()}
+        return (found,)
+
+    assert not any("(paper" in text for row in built(outcome).rows for text in row)
 
 
 def test_what_is_missing_is_said_and_never_zero() -> None:

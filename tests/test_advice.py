@@ -83,7 +83,28 @@ def test_a_benchmark_without_parents_is_left_out_of_the_mean_and_named() -> None
     lonely = lonely[(lonely["benchmark"] != "gsm8k") | (lonely["method"] != "single")]
     found = advice.study(responses(lonely, PARENTS), repeats=100, resamples=50)
     assert [c.objective for c in found.comparisons] == ["gsm8k", "alpaca_eval"]
-    assert found.notes == ("gsm8k is not in mean and minimum: its parents are not evaluated",)
+    assert found.notes == ("gsm8k is not in mean and minimum: its parents are not both evaluated on all its items",)
+
+
+def test_the_worse_parent_never_stands_in_for_the_better_one() -> None:
+    unscored = frame()
+    better = unscored.index[(unscored["benchmark"] == "gsm8k") & (unscored["pair"] == "math")][0]
+    unscored.at[better, "values"] = {**unscored.at[better, "values"], ("3", 0): None}
+    one = frame()
+    one = one[(one["pair"] != "math") | (one["benchmark"] != "gsm8k")]
+    for lacking in (unscored, one):
+        first = responses(lacking, PARENTS)[0]
+        assert first.better_parent() is None
+        found = advice.study([first], repeats=50, resamples=20)
+        assert found.notes == ("gsm8k is not in mean and minimum: its parents are not both evaluated on all its items",)
+
+
+def test_the_best_node_is_the_one_that_is_kept_most_often() -> None:
+    found = advice.study(responses(frame(), PARENTS)[:1], repeats=100, resamples=50)
+    selected = advice.records(found)[0]["selected"]
+    assert (selected["lambda"], selected["share"]) == (0.0, 1.0)
+    rows = {row[0]: row[1] for row in advice.table(found)[1]}
+    assert rows["best node, really evaluated"].endswith(" at 0 (100 %)")
 
 
 def test_no_curve_is_refused() -> None:

@@ -20,6 +20,7 @@ from m3_exp.config import ROOT, request
 from m3_exp.merging.ratio import grid
 from m3_exp.reporting import advice, heatmap, palette, response_figure, stats, tables
 from m3_exp.reporting.curves import responses
+from m3_exp.reporting.expected import in_place_of_draws
 from m3_exp.reporting.figures import FIGURES, Data, read_published
 from m3_exp.reporting.frame import Found, tidy
 from m3_exp.reporting.values import item_values
@@ -257,7 +258,9 @@ def test_figure1a_draws_paired_gains_and_the_papers_beside_them() -> None:
     rows = rows[rows["benchmark"] == "alpaca_eval"]
     plain, mixed = (item_values(rows[rows["ratio"] == ratio]) for ratio in ("plain", "mixup"))
     expected = stats.contrast(mixed, plain)
-    assert ours[0] == pytest.approx((100 * expected.difference, 100 * expected.low, 100 * expected.high))
+    middle, low, high = ours[0]
+    assert middle == pytest.approx(100 * expected.difference)
+    assert low < 100 * expected.low < 100 * expected.high < high, "draws vary besides items"
     assert expected.n == N
     assert hollow(ax, "TIES")[:3] == pytest.approx([38.73 - 38.63, 18.57 - 14.56, 2.48 - 2.12])
     assert row_names(ax)[:4] == ["LM & Math", "AlpacaEval", "GSM8K", "MATH"]
@@ -481,7 +484,9 @@ def test_a_benchmark_without_its_parents_is_named_and_not_drawn() -> None:
     frame = frame[(frame["benchmark"] != "mbpp") | (frame["method"] != "single")]
     figure = response_figure.draw_response(study(frame))
     assert "MBPP" not in {x.get_label() for x in figure.axes[0].lines}
-    assert "mbpp is not in mean and minimum: its parents are not evaluated" in written(figure).replace("\n  ", " ")
+    assert "mbpp is not in mean and minimum: its parents are not both evaluated on all its items" in written(
+        figure
+    ).replace("\n  ", " ")
 
 
 def test_a_tiny_parent_does_not_push_everything_else_out_of_sight() -> None:
@@ -567,3 +572,14 @@ def test_marks_differ_in_grey_too() -> None:
     marks = list(palette.BENCHMARKS.values())
     assert len({mark.marker for mark in marks}) == len(marks)
     assert palette.name("a_benchmark_of_ours_with_quite_a_long_name") == "a benchm…ong name"
+
+
+def test_draws_give_way_to_the_expectation_where_a_grid_was_evaluated() -> None:
+    frame = curves({"gsm8k": 0.8})
+    known = responses(frame, PARENTS)
+    (row,) = in_place_of_draws(frame[frame["ratio"] == "mixup"], known).to_dict("records")
+    assert row["score"] == pytest.approx(100 * known[0].curve.expected(0.5).mean())
+    assert len(row["values"]) == len(known[0].curve.ids)
+    plain = frame[frame["ratio"] != "mixup"]
+    assert len(in_place_of_draws(frame, known)) == len(plain) + 1
+    assert len(in_place_of_draws(frame, [])) == len(frame)

@@ -76,9 +76,10 @@ def test_a_plan_without_models_and_items_is_forecast_from_known_sizes(family: st
 
 
 def test_a_limit_bounds_known_sizes_and_other_sets_stay_unknown(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text("{}\n")
     limited = forecasted(tmp_path, "family=llama2_13b", "evaluator=[gsm8k]", "limit=7")
     assert [c["n"] for c in limited.cells] == [7]
-    other = forecasted(tmp_path, "family=llama2_13b", "evaluator=[gsm8k]", "items=/no/such.jsonl")
+    other = forecasted(tmp_path, "family=llama2_13b", "evaluator=[gsm8k]", f"items={tmp_path / 'mine.jsonl'}")
     assert [c["n"] for c in other.cells] == [None]
     assert "1 cells have no items at hand, their cost is not in these figures" in other.notes
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from m3_exp.merging.ratio import grid
+from m3_exp.reporting import stats
 from m3_exp.reporting.protocols import ALPHAS, Objective, compare
 from m3_exp.reporting.response import Array, Curve, weights
 
@@ -107,6 +108,30 @@ def test_gains_cover_their_truth_where_few_items_are_ever_right() -> None:
         found = compare(Objective("x", (curve(values),)), [values[:, 4]], repeats=2, resamples=300, seed=seed)
         inside += found.gains[1.0].low <= truth <= found.gains[1.0].high
     assert 0.87 <= inside / 40 <= 1
+
+
+def test_intervals_of_what_is_chosen_know_of_the_choice() -> None:
+    """Nearly equal nodes: which is kept is chance, and another data set would keep another (70 to 90 % before)."""
+    rng = np.random.default_rng(11)
+    found = []
+    for seed in range(30):
+        common = rng.random((96, 9)) < 0.5
+        values = (np.where(common, rng.random((96, 1)), rng.random((96, 9))) < 0.5).astype(float)
+        found.append(compare(Objective("x", (curve(values),)), repeats=150, resamples=40, seed=seed))
+    for figures in ([c.contrast for c in found], [c.selected.honest for c in found]):
+        spread = np.std([one.value for one in figures], ddof=1)
+        assert np.mean([one.high - one.low for one in figures]) > 2 * 1.96 * 0.8 * spread
+    assert np.mean([c.selected.honest.low <= 0.5 <= c.selected.honest.high for c in found]) > 0.85
+
+
+def test_what_a_single_node_gains_is_never_certain() -> None:
+    values = coins(np.full(9, 0.3), 96, 4)
+    found = compare(Objective("x", (curve(values),)), [values[:, 4]], chosen=0.75, repeats=20, resamples=20)
+    assert found.developed is not None
+    assert found.developed.minus_plain is not None
+    gained = found.developed.minus_plain
+    assert (gained.low, gained.high) == pytest.approx(stats.tango(0, 0, 96))
+    assert gained.p == 1
 
 
 def test_a_node_chosen_elsewhere_is_scored_and_contrasted_here() -> None:

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import beta
 
 from m3_exp.config import ROOT
-from m3_exp.reporting import published
+from m3_exp.reporting import published, table3
 from m3_exp.reporting.protocols import ALPHAS
 from m3_exp.reporting.published import Number, Row
 from m3_exp.reporting.response import Curve
@@ -59,19 +59,37 @@ def test_what_stands_beside_depends_on_what_can_be_compared() -> None:
     assert few is not None
     assert many is not None
     assert many > 2 * few > 0, "z counts the items of both sides"
-    curve = Curve(("a", "b"), np.array([0.0, 1.0]), np.array([[0.0, 1.0], [0.0, 1.0]]))
-    assert published.beside_mixed(Number(0.0), curve).percentile == 0.0
-    assert published.beside_mixed(Number(100.0), curve).percentile == pytest.approx(100, abs=0.1)
-    assert published.beside_mixed(Number(50.0), None) == published.Beside(Number(50.0))
-    assert published.beside_mixed(Number(50.0, ("alpaca",)), curve).percentile is None
+    flat = Curve(("a", "b"), np.array([0.0, 1.0]), np.array([[0.4, 0.4], [0.6, 0.6]]))
+    assert published.beside_mixed(Number(0.0), "gsm8k", flat).percentile == 0.0
+    assert published.beside_mixed(Number(100.0), "gsm8k", flat).percentile == 100.0
+    assert published.beside_mixed(Number(50.0), "gsm8k", None) == published.Beside(Number(50.0))
+    assert published.beside_mixed(Number(50.0, ("alpaca",)), "gsm8k", flat).percentile is None
 
 
 def test_replays_keep_the_best_of_seven_draws() -> None:
     curve = Curve(("a",), np.array([0.0, 1.0]), np.array([[0.0, 1.0]]))
-    found = published.replayed(curve, repeats=20_000)
+    found = published.replayed(curve, 1_000_000, repeats=20_000)
     below = np.prod([beta(a, a).cdf(0.8) for a in ALPHAS])
     assert float(np.mean(found < 0.8)) == pytest.approx(float(below), abs=0.01)
-    assert np.array_equal(published.replayed(curve, 50), published.replayed(curve, 50))
+    assert np.array_equal(published.replayed(curve, 100, 50), published.replayed(curve, 100, 50))
+
+
+def test_replays_count_the_items_of_both_sides() -> None:
+    """A flat curve has no other noise than 100 items of ours and 1319 of the paper's."""
+    values = np.array([[float(i < 40)] * 2 for i in range(100)])
+    curve = Curve(tuple(map(str, range(100))), np.array([0.0, 1.0]), values)
+    wanted = np.sqrt(0.24 * (1 / 100 + 1 / 1319))
+    assert float(published.replayed(curve, 1319, 20_000).std()) == pytest.approx(float(wanted), rel=0.05)
+
+
+def test_a_figure_of_another_model_has_no_z() -> None:
+    assert {pair: params for (_, pair), params in table3.PAPER.items()} == published.TIES
+    number, same = published.of_our_model(Number(60.0), "ties", "lm_math", "retain 0.7, scaling 1")
+    assert (number.notes, same) == (("params",), False)
+    assert published.of_our_model(Number(60.0), "ties", "lm_code", "retain 0.7, scaling 1") == (Number(60.0), True)
+    number, same = published.of_our_model(Number(60.0), "task_arithmetic", "lm_math", "scaling 1")
+    assert same
+    assert str(published.beside_plain(number, "gsm8k", 66.0, 1319)) == "(paper 60, +6.0)"
 
 
 def test_z_and_percentile() -> None:

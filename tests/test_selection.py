@@ -148,6 +148,40 @@ def test_alphas_compete_as_means_over_their_draws_beside_the_method_without_m3()
     assert draws.candidates.names == ("draw 0 (lambda 0.05)", "draw 1 (lambda 0.06)")
 
 
+def test_one_draw_of_each_alpha_is_a_choice_among_lambdas() -> None:
+    frame = mixed({0.2: 0.3, 1.0: 0.8})
+    table = selection.build("alpha_grid", frame[frame["draw"] != 1], None, "crossfit", PARENTS)
+    assert table.rows[0][3:5] == ("draw (one for each alpha) (2)", "alpha 1, lambda 0.1 100 %")
+    assert table.records[0]["lambda"] == [0.1]
+    assert any("says nothing about alpha" in text for text in table.footer)
+
+
+def test_only_the_same_weights_are_the_same() -> None:
+    frame = mixed({0.2: 0.1, 1.0: 0.4})
+    (group,) = groups(frame, frame, PARENTS)
+    found = choose(group, "dev")
+    assert found.gain is not None
+    assert (found.gain.value, found.gain.p) == (0.0, 1.0)
+    assert (found.gain.low, found.gain.high) == pytest.approx(stats.tango(0, 0, N))
+    table = selection.build("alpha_grid", frame, frame, "dev", PARENTS)
+    assert table.rows[0][6].startswith("+0.0 [-")
+    assert table.rows[0][6].endswith(" not told apart")
+
+
+def test_the_worse_parent_alone_is_no_unit() -> None:
+    frame = searched()
+    (group,) = groups(frame[frame["pair"] != "math"], None, PARENTS)
+    assert not group.candidates.parents
+
+
+def test_items_are_counted_and_the_unscored_ones_too() -> None:
+    frame = mixed({0.2: 0.3, 1.0: 0.8})
+    frame.at[1, "values"] = {**frame.at[1, "values"], ("3", 0): None}
+    table = selection.build("alpha_grid", frame, None, "test", PARENTS)
+    assert "scored items: gsm8k 59 (1 not scored by all, left out)" in table.footer
+    assert [(r["p"], r["p_holm"]) for r in table.records] == [(None, None)] * 2
+
+
 def test_a_table_chosen_on_the_test_items_is_stamped_everywhere() -> None:
     table = selection.build("alpha_grid", mixed({0.2: 0.3, 1.0: 0.8}), None, "test", PARENTS)
     assert "chosen on the test items" in table.title

@@ -1,8 +1,9 @@
 """Tables 2, 5 and 6: accuracy without and under an attack on the instruction, and the drop between them (PDR).
 
 A row is one model: method x pair x with/without M3, a draw of lambda each. Every M3 row is contrasted with the same row
-without M3: accuracies as in other tables, PDR by the paired bootstrap. The paper's figures stand beside ours: in plain
-rows with difference and z; an M3 row of the paper is another, unknown lambda, so it has none.
+without M3: accuracies as in other tables, PDR by the paired bootstrap. The paper's figures stand beside ours where
+the protocol is the paper's: in plain rows with the difference; an M3 row of the paper is another, unknown lambda, so it
+has none. There is no z: the paper does not publish task arithmetic's scaling.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +44,12 @@ def build(name: str, frame: pd.DataFrame, folder: Path | None = None, *, marks: 
     cells = {(i, b): lines[lines["benchmark"] == b] for i, lines in enumerate(models) for b in benchmarks}
     ours = {place: _ours(found) for place, found in cells.items()}
     compared = _compared(models, benchmarks, cells) if marks == "real" else {}
-    papers = {(i, b): _paper(folder, name, lines.iloc[0], b) for i, lines in enumerate(models) for b in benchmarks}
+    other = {b for (_, b), figures in ours.items() if figures.get("protocol", "paper") != "paper"}
+    papers = {
+        (i, b): _paper(folder, name, lines.iloc[0], b) if b not in other else {}
+        for i, lines in enumerate(models)
+        for b in benchmarks
+    }
     beside = {place: _beside(ours[place], paper, models[place[0]].iloc[0], place[1]) for place, paper in papers.items()}
     return Table(
         name,
@@ -123,7 +129,10 @@ def _compared(
             found |= {places[key]: c for key, c in _contrasts(mixed["values"], plain["values"]).items()}
     drops = {_place(i, b, "pdr", benchmarks) for i, b in cells}
     adjusted = contrasts.adjusted(found)
-    return same | {place: replace(c, less_is_better=place in drops) for place, c in adjusted.items()}
+    return same | {
+        place: replace(c, less_is_better=place in drops, one_draw=models[place[0]].iloc[0]["ratio"] == "mixup")
+        for place, c in adjusted.items()
+    }
 
 
 def _without_m3(row: int, models: Sequence[pd.DataFrame]) -> int | None:
@@ -240,7 +249,9 @@ def _paper(folder: Path | None, name: str, line: "pd.Series[Any]", benchmark: st
     if not known or line["ratio"] not in ("plain", "mixup"):
         return {}
     assert folder is not None
-    return published.attacked(folder, name, str(line["pair"]), benchmark, line["ratio"] == "mixup")
+    found = published.attacked(folder, name, str(line["pair"]), benchmark, line["ratio"] == "mixup")
+    named = str(line["method"]), str(line["pair"]), str(line["params"])
+    return {key: published.of_our_model(number, *named)[0] for key, number in found.items()}
 
 
 def _cell(found: pd.DataFrame, ours: Mapping[str, Any], beside: Mapping[str, Beside], key: str) -> str:
@@ -260,7 +271,7 @@ def _cell(found: pd.DataFrame, ours: Mapping[str, Any], beside: Mapping[str, Bes
 def _beside(
     ours: Mapping[str, Any], paper: Mapping[str, Number], line: "pd.Series[Any]", benchmark: str
 ) -> dict[str, Beside]:
-    """Return the paper's figures beside ours: with difference and z for an accuracy of a plain row."""
+    """Return the paper's figures beside ours: with the difference for an accuracy of a plain row."""
     compared = line["ratio"] == "plain"
     return {
         key: published.beside_plain(number, benchmark, ours[key], ours["n"] - ours["n_unscored"])

@@ -191,7 +191,7 @@ def _joint(responses: Sequence[Response]) -> tuple[_Joint | None, list[str]]:
         better = response.better_parent()
         if better is None or float(better[1].sum()) < ENOUGH:
             few = f"its better parent is right on fewer than {ENOUGH} items"
-            why = "its parents are not evaluated" if better is None else few
+            why = "its parents are not both evaluated on all its items" if better is None else few
             notes.append(f"{response.benchmark} is not in mean and minimum: {why}")
             continue
         kept.append(response)
@@ -249,12 +249,20 @@ def _record(compared: Comparison, found: Study) -> dict[str, Any]:
         ],
         **{
             name: {**(_percent(choice.honest) or {}), "claimed": 100 * choice.claimed, "sd": 100 * choice.sd,
-                   "quantiles": [100 * q for q in choice.quantiles], "lambda": float(np.median(choice.kept))}
+                   "quantiles": [100 * q for q in choice.quantiles], **_kept(name, choice)}
             for name, choice in _choices(compared).items()
         },
         "developed": _developed_record(compared.developed, found.choosers.get(compared.objective)),
         "replay_minus_tuned": _percent(compared.contrast),
     }  # fmt: skip
+
+
+def _kept(name: str, choice: Choice) -> dict[str, float | None]:
+    """Return the lambda that is kept most often, with its share; of drawn lambdas, no two alike, the median alone."""
+    if name == "replay":
+        return {"lambda": float(np.median(choice.kept)), "share": None}
+    lams, counts = np.unique(choice.kept, return_counts=True)
+    return {"lambda": float(lams[np.argmax(counts)]), "share": float(counts.max() / counts.sum())}
 
 
 def _minus_plain(compared: Comparison, found: Study, alpha: float) -> dict[str, Any] | None:
@@ -328,7 +336,8 @@ def _developed_rows(data: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def _cross_fitted(record: Mapping[str, Any]) -> str:
-    return f"{_text(record['selected'])} at {record['selected']['lambda']:.3g}"
+    found = record["selected"]
+    return f"{_text(found)} at {found['lambda']:.3g} ({100 * found['share']:.0f} %)"
 
 
 def _expected_text(figure: Mapping[str, Any]) -> str:

@@ -6,9 +6,10 @@
     test       choose and score on the test items, as the paper did: flattered, and stamped with the price
 
 A merged model is one model, so it is chosen for the mean over its benchmarks, each relative to its better parent where
-the parents are evaluated. In every way of choosing an item ends up with one number, `sum_c w_ic y_ic`, with w_ic how
-often candidate c is the chosen one where item i has no say in it (one candidate with dev and test). Scores are means of
-these numbers; intervals are those of one chosen candidate, over resampled items, the choice held fixed.
+all of its parents are evaluated. In every way of choosing an item ends up with one number, `sum_c w_ic y_ic`, with w_ic
+how often candidate c is the chosen one where item i has no say in it (one candidate with dev and test). Scores are
+means of these numbers; intervals are those of one chosen candidate, over resampled items, the choice held fixed. What
+one candidate gains on one benchmark is tested as in the tables (`stats.paired`).
 
 Shapes: n items, C candidates, B resamples.
 """
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from m3_exp.reporting import stats
 from m3_exp.reporting.curves import Values
-from m3_exp.reporting.protocols import ENOUGH, Figure, Gain, around, gain, halves, resampled
+from m3_exp.reporting.protocols import ENOUGH, Figure, Gain, around, by_items, gain, halves, resampled
 from m3_exp.reporting.response import Array
 from m3_exp.reporting.values import item_values
 
@@ -37,6 +38,12 @@ _RESAMPLES = 2_000
 _GROUP = ["family", "pair", "method", "sparsify"]
 # What a method is without a search: the defaults of conf/method/*.yaml, as a frame writes them.
 DEFAULTS = {"task_arithmetic": "scaling 1", "ties": "retain 0.7, scaling 1"}
+
+
+# An alpha of which there is one draw is one lambda: choosing it says nothing about alpha.
+_ONE_EACH = "draw (one for each alpha)"
+_FEW_EACH = "draw (of each alpha)"
+_NO_ALPHA = "an alpha has one draw only: a draw is chosen, which says nothing about alpha (m3 response does)"
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,8 @@ class Group:
     """One question: which of the candidates of a pair and method? `default` is what they are compared with, by item.
 
     `dev` are the same candidates on development items, on the benchmarks that have them; `rows` are the lines of the
-    frame that each candidate stands for.
+    frame that each candidate stands for; `same` the candidates with the default's weights; `unscored` the items of each
+    benchmark that are left out, since a candidate, the default or a parent has no score on them.
     """
 
     names: Mapping[str, str]  # family, pair, method, sparsify, params (empty where they are what is chosen)
@@ -100,6 +108,8 @@ class Group:
     dev: Candidates | None = None
     notes: tuple[str, ...] = ()
     rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    same: frozenset[str] = frozenset()
+    unscored: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -150,7 +160,12 @@ def _question(rows: pd.DataFrame) -> str:
     if ratio == "plain":
         return "hyper-parameters"
     if ratio == "mixup":
-        return "alpha" if rows["alpha"].nunique() > 1 else "draw"
+        draws = rows.groupby("alpha")["lam"].nunique()
+        if len(draws) == 1:
+            return "draw"
+        if int(draws.min()) > 1:
+            return "alpha"
+        return _ONE_EACH if int(draws.max()) == 1 else _FEW_EACH
     return "lambda"
 
 
@@ -161,6 +176,8 @@ def _spelled(rows: pd.DataFrame) -> list[str]:
         return [str(params) for params in rows["params"]]
     if kind == "alpha":
         return [f"alpha {alpha:g}" for alpha in rows["alpha"]]
+    if kind in (_ONE_EACH, _FEW_EACH):
+        return [f"alpha {alpha:g}, lambda {lam:.3g}" for alpha, lam in zip(rows["alpha"], rows["lam"], strict=True)]
     if kind == "draw":
         return [f"draw {int(n)} (lambda {lam:.3g})" for n, lam in zip(rows["draw"], rows["lam"], strict=True)]
     return [f"lambda {lam:.6g}" for lam in rows["lam"]]
@@ -182,13 +199,27 @@ def _group(
     notes = []
     if lacking := len(set(_spelled(rows))) - len(candidates.names):
         notes.append(f"{lacking} of {lacking + len(candidates.names)} candidates lack results and are left out")
+    if question in (_ONE_EACH, _FEW_EACH):
+        notes.append(_NO_ALPHA)
     dev = None if dev_frame is None else _dev(dev_frame, rows, names, parents, candidates)
     lams = {}
-    if question in ("lambda", "draw"):
+    if question == "lambda" or question.startswith("draw"):
         lams = dict(zip(_spelled(rows), map(float, rows["lam"]), strict=True))
     members = rows.groupby(_spelled(rows), sort=False).indices
     places = {str(name): [int(label) for label in rows.index[at]] for name, at in members.items()}
-    return Group(names, question, candidates, aligned, lams, dev, tuple(notes), places)
+    same = frozenset(name for name, at in places.items() if _is(rows.loc[at], _default_rows(frame, names, question)))
+    unscored = {b: _items(rows[rows["benchmark"] == b]) - len(values) for b, values in candidates.values.items()}
+    return Group(names, question, candidates, aligned, lams, dev, tuple(notes), places, same, unscored)
+
+
+def _is(rows: pd.DataFrame, default: pd.DataFrame) -> bool:
+    """Whether a candidate's models are those of the default: the same weights, all of them."""
+    return len(default) > 0 and set(rows["weights"]) == set(default["weights"])
+
+
+def _items(rows: pd.DataFrame) -> int:
+    """Return how many items some results are about, scored or not; an attacked item's versions are one item."""
+    return len({key.partition("@")[0] for values in rows.loc[rows["score"].notna(), "values"] for key, _ in values})
 
 
 def _scored(rows: pd.DataFrame) -> dict[str, dict[str, Values]]:
@@ -202,24 +233,32 @@ def _scored(rows: pd.DataFrame) -> dict[str, dict[str, Values]]:
 
 
 def _default(frame: pd.DataFrame, names: Mapping[str, str], question: str) -> dict[str, Values]:
+    """Return what the default scored, by benchmark and item."""
+    rows = _default_rows(frame, names, question)
+    return {b: values for b, members in rows.groupby("benchmark") if (values := item_values(members))}
+
+
+def _default_rows(frame: pd.DataFrame, names: Mapping[str, str], question: str) -> pd.DataFrame:
     """Return what a choice is compared with: the default hyper-parameters, or the method without M3."""
     hyper = question == "hyper-parameters"
     params = DEFAULTS.get(names["method"], "") if hyper else names["params"]
     rows = frame[(frame["ratio"] == "plain") & (frame["params"] == params)]
     for key in _GROUP:
         rows = rows[rows[key] == names[key]]
-    return {b: values for b, members in rows.groupby("benchmark") if (values := item_values(members))}
+    return rows
 
 
 def _parents_of(
     frame: pd.DataFrame, names: Mapping[str, str], parents: Mapping[str, Sequence[str]]
 ) -> dict[str, list[Values]]:
-    own = frame["pair"].isin(list(parents.get(names["pair"], ())))
-    rows = frame[(frame["method"] == "single") & (frame["family"] == names["family"]) & own]
-    return {
+    """Return the parents' values, of the benchmarks on which all parents are evaluated."""
+    own = set(parents.get(names["pair"], ()))
+    rows = frame[(frame["method"] == "single") & (frame["family"] == names["family"]) & frame["pair"].isin(list(own))]
+    found = {
         str(b): [values for _, one in members.groupby("pair") if (values := item_values(one))]
         for b, members in rows.groupby("benchmark")
     }
+    return {b: values for b, values in found.items() if len(values) == len(own)}
 
 
 def _read(
@@ -318,6 +357,12 @@ def _outcome(
             value - float(candidates.combined(base, whole)[0]), spread - candidates.combined(base_moved, sample)
         )
         gains = {b: gain(float((now[b] - base[b])[0]), moved[b] - base_moved[b]) for b in items}
+        one_model = bool((picks == picks[0]).all())
+        for b, one in default.items():
+            if one_model or not np.abs(items[b] - one).any():
+                gains[b] = by_items(items[b] - one, gains[b])
+        if len(gains) == 1 and one_model:
+            difference = _only(candidates, difference, next(iter(gains.values())))
     return Chosen(
         shares=shares,
         score=around(value, spread),
@@ -327,6 +372,18 @@ def _outcome(
         claimed=float(candidates.objective(whole)[0].max()),
         price=price(candidates),
     )
+
+
+def _only(candidates: Candidates, resampled_: Gain, exact: Gain) -> Gain:
+    """Return the mean's gain where it is over one benchmark: that benchmark's, in units of its better parent.
+
+    What the parent's own score adds is in the resampled interval: the wider of both counts.
+    """
+    if not candidates.parents:
+        return exact
+    unit = float(next(iter(candidates.parents.values())).mean())
+    low, high = min(exact.low / unit, resampled_.low), max(exact.high / unit, resampled_.high)
+    return Gain(resampled_.value, low, high, exact.p)
 
 
 def _mean(items: Array, *, certain: bool) -> Figure:

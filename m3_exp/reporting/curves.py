@@ -31,7 +31,8 @@ class Draw:
 
 @dataclass(frozen=True)
 class Response:
-    """A pair and method on one benchmark. `parents` are the pair's experts alone, `plain` the method's own default.
+    """A pair and method on one benchmark. `parents` are the pair's experts alone (all of them, or none), `plain` the
+    method's own default.
 
     `curve` is the mean of `masks`, one curve for each of `mask_seeds`; without DARE there is one, and no seed.
     """
@@ -60,10 +61,13 @@ class Response:
         return " ".join(part for part in (self.pair, self.method, "dare" if self.sparsify == "dare" else "") if part)
 
     def better_parent(self) -> tuple[str, Array] | None:
-        """Return the parent that scores higher on the curve's items, with its item values; None without parents."""
+        """Return the parent that scores higher on the curve's items, with its item values; None unless all have them.
+
+        Were one parent unscored on an item and left out, the better parent could silently be the worse one.
+        """
         aligned = {name: aligned_to(values, self.curve.ids) for name, values in self.parents.items()}
         known = {name: values for name, values in aligned.items() if values is not None}
-        if not known:
+        if not known or len(known) < len(aligned):
             return None
         best = max(sorted(known), key=lambda name: float(known[name].mean()))
         return best, known[best]
@@ -141,7 +145,12 @@ def _response(
         for row in singles.rename(columns={"values": "values_"}).itertuples()
         if row.pair in parents.get(pair, ())
     }
-    plain = [item_means(values) for values in rows.loc[rows["ratio"] == "plain", "values"]]
+    if len(alone) < len(set(parents.get(pair, ()))):
+        alone = {}  # which parent is the better one is not known
+    without = rows[rows["ratio"] == "plain"]
+    if seeds := [seed for seed in masks if seed is not None]:
+        without = without[without["mask_seed"].isin(seeds)]  # masks that the curve has
+    plain = [item_means(values) for values in without["values"]]
     return Response(
         family, pair, method, params, sparsify, benchmark,
         metric=str(rows["metric"].iloc[0]), curve=mean, masks=tuple(curves),

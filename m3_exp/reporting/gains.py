@@ -51,7 +51,7 @@ def build(
     benchmarks = rows[0].benchmarks if rows else []
     known = tables.pairs(rows, tables.entered(rows, benchmarks))
     compared = contrasts.against(known)
-    plain = {row.line: row for row in reversed(rows) if not row.mixed}
+    plain = {i: rows[at] for i, at in tables.without(rows).items()}
     places = [(i, j) for j, b in enumerate(benchmarks) for i, row in enumerate(rows) if row.mixed and len(row.cells[b])]
     said = [
         *tables.about(rows, behind is not None),
@@ -59,17 +59,13 @@ def build(
         *tables.uneven(frame, benchmarks),
         *([_PAPER] if published is not None else []),
     ]
-    shown = [
-        _texts(rows[i], plain.get(rows[i].line), benchmarks[j], compared.get((i, j)), published) for i, j in places
-    ]
+    shown = [_texts(rows[i], plain.get(i), benchmarks[j], compared.get((i, j)), published) for i, j in places]
     return Table(
         name,
         _HEADER,
         tuple(shown),
         tuple(footer(frame, said, tables.used(rows, behind))),
-        tuple(
-            _record(rows[i], plain.get(rows[i].line), benchmarks[j], compared.get((i, j)), published) for i, j in places
-        ),
+        tuple(_record(rows[i], plain.get(i), benchmarks[j], compared.get((i, j)), published) for i, j in places),
         _marks(places, compared) if marks == "real" else {},
     )
 
@@ -96,7 +92,7 @@ def _texts(
 
 
 def _gain(compared: Compared | None) -> str:
-    if compared is None:
+    if compared is None or compared.other_items:
         return "/"
     if (c := compared.contrast) is None:
         return "0.0 (the same weights)"

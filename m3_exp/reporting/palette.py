@@ -181,6 +181,17 @@ _METADATA: Mapping[str, dict[str, Any]] = {
 }
 
 
+def check(out: Path | None) -> None:
+    """Refuse an ending that no figure can have, before any work.
+
+    Raises:
+        M3Error: a suffix that is none of svg, pdf, png.
+    """
+    form = out.suffix.removeprefix(".").lower() if out else ""
+    if form and form not in _METADATA:
+        raise M3Error(f"--out {out} ends in .{form}; allowed: .svg, .pdf, .png, or no ending for .svg and .png")
+
+
 def save(figure: Figure, name: str, out: Path | None = None) -> list[Path]:
     """Write a figure and return the files: by the suffix of `out`, else `out` (or NAME) with .svg and with .png.
 
@@ -189,10 +200,9 @@ def save(figure: Figure, name: str, out: Path | None = None) -> list[Path]:
     Raises:
         M3Error: a suffix that is none of svg, pdf, png.
     """
+    check(out)
     stem = out or Path(name)
     form = stem.suffix.removeprefix(".").lower()
-    if form and form not in _METADATA:
-        raise M3Error(f"--out {stem} ends in .{form}; allowed: .svg, .pdf, .png, or no ending for .svg and .png")
     paths = [stem] if form else [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("svg", "png")]
     stem.parent.mkdir(parents=True, exist_ok=True)
     with style():

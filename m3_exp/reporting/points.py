@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from m3_exp.reporting import stats
+from m3_exp.reporting.contrasts import Entry, compare
 from m3_exp.reporting.curves import Values, item_means
-from m3_exp.reporting.values import item_values, shared, value
+from m3_exp.reporting.values import item_values, models, shared, value
 
 _RESAMPLES = 2_000
 
@@ -38,15 +38,15 @@ def score(rows: pd.DataFrame) -> Point:
 
 
 def gain(plain: pd.DataFrame, mixed: pd.DataFrame) -> Point:
-    """Return mixed - plain over the items that both scored, in points, with the paired interval."""
+    """Return mixed - plain over the items that both scored, in points, with the paired interval (`contrasts`)."""
     lacking = [(what, rows) for what, rows in (("without M3", plain), ("with M3", mixed)) if not _scored(rows)]
     if lacking:
         return Point(None, note="; ".join(f"{what} {why}" for what, rows in lacking if (why := _absence(rows))))
-    first, second = item_values(mixed), item_values(plain)
-    if not first.keys() & second.keys():
+    first, second = (Entry(0.0, item_values(rows), models=models(rows)) for rows in (mixed, plain))
+    found = compare(first, second)
+    if found is None:
         return Point(None, note="no item is scored in both")
-    found = stats.contrast(first, second)
-    left_out = len(first.keys() | second.keys()) - found.n
+    left_out = len(first.items.keys() | second.items.keys()) - found.n
     note = f"{left_out} items scored in one only are left out" if left_out else _caveat(mixed, 0) or _caveat(plain, 0)
     return Point(100 * found.difference, 100 * found.low, 100 * found.high, note)
 

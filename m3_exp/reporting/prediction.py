@@ -321,7 +321,12 @@ def words(found: Check) -> list[str]:
     said = [
         f"{found.benchmark}: {data['inside']} of {data['draws']} real draws inside their 95 % intervals (half-width"
         f" {data['half']:.1f} on average); RMS error {data['rms']:.2f} points, mean error {data['mean']:+.2f}"
-        + (f"; {data['still']} of them where no item differs between the nodes" if data["still"] else "")
+        + (
+            f"; {data['still']} of them where no item differs between the nodes (the others:"
+            f" {data['inside'] - data['still']} of {data['draws'] - data['still']})"
+            if data["still"]
+            else ""
+        )
         + (f"; {found.trivial} at a node or repeated, not counted" if found.trivial else "")
         + (f"; {found.unpaired} with other masks or items left out" if found.unpaired else "")
     ]
@@ -331,6 +336,10 @@ def words(found: Check) -> list[str]:
         f" {100 * e.predicted:.1f}"
         for e in found.expectations
     ]
+    if data["inside"] < 0.9 * data["draws"]:
+        said.append(
+            "  the score bends between the nodes: more of them come closer (ratio.nodes=17 computes the new ones only)"
+        )
     return said + ([] if data["replay"] is None else _replay_words(data["replay"]))
 
 

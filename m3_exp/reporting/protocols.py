@@ -9,7 +9,8 @@
 
 What is kept (except by `developed`, which needs none of it) is chosen on one random half of the items and scored on
 the other, both ways round (cross-fitted), over many halvings, so nothing is chosen and scored on the same items. What
-doing both on all items would have claimed stands beside it (`claimed`). An objective is one benchmark, or several: each
+doing both on all items would have claimed stands beside it (`claimed`). Intervals hold the choice's own uncertainty:
+choices are made anew on resampled items, no item in both halves. An objective is one benchmark, or several: each
 relative to its better parent, and then their mean or minimum at each lambda, since a merged model is one model.
 
 Shapes: B repetitions, C candidate lambdas, M benchmarks, K nodes.
@@ -30,7 +31,8 @@ ALPHAS = (0.2, 0.4, 0.5, 1.0, 2.0, 3.0, 5.0)  # the paper's
 ENOUGH = 10  # right items of a parent, for ratios to it to mean anything
 _QUANTILES = 512  # of Beta(alpha, alpha), where an expectation has no closed form (the minimum)
 _CHUNK = 500  # repetitions at a time
-_SPREAD = 200  # of the kept lambdas, for the items' share in the uncertainty
+_AGAIN = 100  # times that the choices are made anew, on resampled items
+_HALVINGS = 200  # of each of these
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Gain(Figure):
-    """A paired difference: its resampled interval, and the two-sided p-value of no difference (normal, unadjusted)."""
+    """A paired difference: its resampled interval, and the two-sided p-value of no difference (normal, unadjusted).
+
+    Of one model on one benchmark, and where few items differ: interval and p-value of `stats.paired`.
+    """
 
     p: float
 
@@ -192,7 +197,8 @@ def compare(
     moved = np.column_stack([objective.expected(moved_nodes, alpha) for alpha in alphas])
     nodes_too = np.tile(objective.lams, (repeats, 1))
     replayed, tuned, selected = _cross_fitted(objective, [draws, grid, nodes_too], generator)
-    again = [_held(objective, moved_nodes, played) for played in (replayed, tuned, selected)]
+    few = [shares[:_AGAIN] for shares in sample]
+    again = _again(objective, few, [lams[:_HALVINGS] for lams in (draws, grid, nodes_too)], generator)
     difference = float(replayed.honest.mean() - tuned.honest.mean())
     base = None if plain is None else _Sampled(objective.relative(plain, whole)[0], objective.relative(plain, sample))
     held = _Sampled(float(replayed.honest.mean()), again[0])
@@ -203,13 +209,19 @@ def compare(
         replay=_choice(replayed, again[0]),
         tuned=_choice(tuned, again[1]),
         selected=_choice(selected, again[2]),
-        contrast=around(difference, again[0] - again[1]),
+        contrast=normal(difference, again[0] - again[1]),
         best_alpha=_shares(moved, alphas),
         gains={}
         if base is None
-        else {alpha: gain(values[i] - base.value, moved[:, i] - base.moved) for i, alpha in enumerate(alphas)},
+        else {
+            alpha: _alone(
+                gain(values[i] - base.value, moved[:, i] - base.moved),
+                _differences(objective, [curve.expected(alpha) for curve in objective.curves], plain),
+            )
+            for i, alpha in enumerate(alphas)
+        },
         unbeaten=tuple(alphas[i] for i in unbeaten(values, moved)),
-        developed=None if chosen is None else _developed(objective, chosen, nodes, moved_nodes, base, held),
+        developed=None if chosen is None else _developed(objective, chosen, nodes, moved_nodes, base, held, plain),
     )
 
 
@@ -221,16 +233,46 @@ class _Sampled(NamedTuple):
 
 
 def _developed(
-    objective: Objective, lam: float, nodes: Array, moved_nodes: Array, plain: _Sampled | None, replay: _Sampled
+    objective: Objective,
+    lam: float,
+    nodes: Array,
+    moved_nodes: Array,
+    plain: _Sampled | None,
+    replay: _Sampled,
+    plains: Sequence[Array] | None,
 ) -> Developed:
     value = float(objective.score(nodes, np.array([[lam]]))[0, 0])
     moved = objective.score(moved_nodes, np.full((len(moved_nodes), 1), lam))[:, 0]
     return Developed(
         lam=lam,
         score=figure(value, moved),
-        minus_replay=gain(value - replay.value, moved - replay.moved),
-        minus_plain=None if plain is None else gain(value - plain.value, moved - plain.moved),
+        minus_replay=normal(value - replay.value, moved[: len(replay.moved)] - replay.moved),
+        minus_plain=None
+        if plain is None
+        else _alone(
+            gain(value - plain.value, moved - plain.moved),
+            _differences(objective, [curve.items_at(lam) for curve in objective.curves], plains),
+        ),
     )
+
+
+def _differences(objective: Objective, values: Sequence[Array], plain: Sequence[Array] | None) -> Array | None:
+    """Return the items' differences to plain where their mean is the objective's: one benchmark, plain scores."""
+    return values[0] - plain[0] if plain is not None and len(values) == 1 and not objective.parents else None
+
+
+def _alone(found: Gain, d: Array | None) -> Gain:
+    """Return a gain by the items' differences `d` where these are -1, 0 or 1, or too few to be resampled."""
+    return found if d is None else by_items(d, found)
+
+
+def by_items(d: Array, otherwise: Gain) -> Gain:
+    """Return the mean of one benchmark's differences as `stats.paired` has it, unless it would resample it as well."""
+    d = np.where(np.abs(d) > 1e-9, d, 0.0)
+    if not (stats.few(d) or bool(np.isin(d, (-1.0, 0.0, 1.0)).all())):
+        return otherwise
+    exact = stats.paired(np.maximum(d, 0.0), np.maximum(-d, 0.0))
+    return Gain(otherwise.value, exact.low, exact.high, exact.p)
 
 
 def unbeaten(values: Array, moved: Array) -> list[int]:
@@ -272,12 +314,17 @@ def _cross_fitted(objective: Objective, candidates: Sequence[Array], generator: 
 
 
 def _play(objective: Objective, split: tuple[Array, Array], whole: Array, lams: Array) -> tuple[Array, Array, Array]:
+    honest, kept = _honest(objective, split, lams)
+    return honest, objective.score(whole, lams).max(axis=1), kept
+
+
+def _honest(objective: Objective, split: tuple[Array, Array], lams: Array) -> tuple[Array, Array]:
+    """Return what each half's best scores on the other half, (B,), and what was kept in both directions, (2B,)."""
     scores = [objective.score(nodes, lams) for nodes in split]
     rows = np.arange(len(lams))
     best = [np.argmax(found, axis=1) for found in scores]
     honest = (scores[1][rows, best[0]] + scores[0][rows, best[1]]) / 2
-    claimed = objective.score(whole, lams).max(axis=1)
-    return honest, claimed, np.column_stack([lams[rows, best[0]], lams[rows, best[1]]]).ravel()
+    return honest, np.column_stack([lams[rows, best[0]], lams[rows, best[1]]]).ravel()
 
 
 def halves(sizes: Sequence[int], count: int, generator: np.random.Generator) -> tuple[list[Array], list[Array]]:
@@ -295,18 +342,38 @@ def resampled(n: int, count: int, generator: np.random.Generator) -> Array:
     return np.asarray(generator.multinomial(n, np.full(n, 1 / n), size=count) / n)
 
 
-def _held(objective: Objective, moved_nodes: Array, played: _Played) -> Array:
-    """Return the kept lambdas' average score over resampled items, the choices held fixed: shape (resamples,)."""
-    picks = np.linspace(0, len(played.kept) - 1, _SPREAD).astype(int)
-    lams = np.tile(played.kept[picks], (len(moved_nodes), 1))
-    return np.asarray(objective.score(moved_nodes, lams).mean(axis=1))
+def _again(
+    objective: Objective, sample: Sequence[Array], candidates: Sequence[Array], generator: np.random.Generator
+) -> list[Array]:
+    """Return each protocol's honest score when all of its choices are made anew on resampled items: (resamples,) each.
+
+    Distinct items are halved, so that an item drawn twice is never in both halves. Halvings and candidates are the same
+    for every resample: what differs between these scores is then the items' doing.
+    """
+    masks = halves([shares.shape[1] for shares in sample], len(candidates[0]), generator)
+    found: list[list[float]] = [[] for _ in candidates]
+    for index in range(len(sample[0])):
+        split = [
+            objective.nodes([_weighted(mask, shares[index]) for mask, shares in zip(half, sample, strict=True)])
+            for half in masks
+        ]
+        for scores, lams in zip(found, candidates, strict=True):
+            scores.append(float(_honest(objective, (split[0], split[1]), lams)[0].mean()))
+    return [np.array(scores) for scores in found]
+
+
+def _weighted(mask: Array, share: Array) -> Array:
+    """Return the weights of one half of resampled items, (B, n), rows summing to 1; of all where it is empty."""
+    weighed = mask * share
+    total = weighed.sum(axis=1, keepdims=True)
+    return np.where(total > 0, weighed / np.where(total > 0, total, 1), share)
 
 
 def _choice(played: _Played, again: Array) -> Choice:
     honest = float(played.honest.mean())
     low, middle, high = np.quantile(played.honest, [0.025, 0.5, 0.975])
     return Choice(
-        honest=around(honest, again),
+        honest=normal(honest, again),
         claimed=float(played.claimed.mean()),
         sd=float(played.honest.std(ddof=1)),
         quantiles=(float(low), float(middle), float(high)),
@@ -325,6 +392,14 @@ def around(value: float, moved: Array) -> Figure:
     """Return a value with an interval of the width that resampling has, wherever its centre lies."""
     low, high = np.quantile(moved - moved.mean(), [0.025, 0.975])
     return Figure(float(value), float(value + low), float(value + high))
+
+
+def normal(value: float, moved: Array) -> Gain:
+    """Return a value with a normal interval and p-value by the spread of a few resampled values."""
+    spread = float(moved.std(ddof=1))
+    p = float(abs(value) < 1e-12) if spread < 1e-12 else 2 * float(special.ndtr(-abs(value) / spread))
+    half = float(special.ndtri(0.5 + stats.LEVEL / 2)) * spread
+    return Gain(float(value), float(value) - half, float(value) + half, min(1.0, p))
 
 
 def gain(value: float, moved: Array) -> Gain:

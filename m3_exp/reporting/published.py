@@ -8,13 +8,13 @@ published value lies among what the paper's protocol gives when it is replayed o
 import csv
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from m3_exp.reporting.protocols import ALPHAS
+from m3_exp.reporting.protocols import ALPHAS, resampled
 from m3_exp.reporting.response import Array, Curve
 
 _REPLAYS = 2_000  # of the paper's protocol: a percentile to about one point
@@ -24,6 +24,12 @@ ITEMS = {
     "alpaca_eval": 805, "gsm8k": 1319, "hendrycks_math": 5000, "humaneval": 164, "mbpp": 500,
     "prompt_bench_sst2": 872, "prompt_bench_cola": 1043, "livebench_typos": 50,
 }  # fmt: skip
+# What the paper's search found for TIES (its Table 4), by pair, as a frame writes it.
+TIES = {
+    "lm_math": "retain 0.5, scaling 0.5",
+    "lm_code": "retain 0.7, scaling 1",
+    "math_code": "retain 0.5, scaling 1",
+}
 ATTACKS = {"table2": "stresstest", "table5": "deepwordbug", "table6": "bertattack"}
 
 NOTES = {
@@ -37,9 +43,11 @@ NOTES = {
     "cola": "CoLA: the paper says MCC; its script computes accuracy, and its numbers are whole counts of 1043",
     "baseline": "the paper's un-attacked baselines of one model and benchmark differ between its tables 2, 5 and 6",
     "derived": "derived: 483 of 872 from the printed PDR; the number itself is illegible",
+    "scaling": "task arithmetic: the paper does not publish its scaling, so there is no z",
+    "params": "TIES: other retain and scaling than the paper's search found (its Table 4): its number, not compared",
     "lambda": "M3 rows of the paper are one unseeded draw of lambda each; which alpha stands behind a cell is not"
     " published: where there is a curve they have, in place of a z, their percentile among replays of the paper's"
-    " protocol (seven draws, one for each alpha, the best kept on the same items)",
+    " protocol (seven draws, one for each alpha, the best kept on the same items; both sides' items as random)",
 }
 
 
@@ -133,25 +141,41 @@ class Beside:
         return f"({', '.join(texts)})"
 
 
+def of_our_model(number: Number, method: str, models: str, params: str) -> tuple[Number, bool]:
+    """Tell whether a published figure is of the model that we name so, as far as is known; the number notes why not."""
+    if method == "ties" and params != TIES.get(models):
+        return replace(number, notes=(*number.notes, "params")), False
+    if method == "task_arithmetic":
+        return replace(number, notes=(*number.notes, "scaling")), True
+    return number, True
+
+
 def beside_plain(number: Number, benchmark: str, score: float, n: int) -> Beside:
-    """Compare the score (percent) of one model on n items. No z where the figures cannot be compared (AlpacaEval)."""
+    """Compare the score (percent) of one model on n items. No z of AlpacaEval and task arithmetic."""
     if number.value is None or "alpaca" in number.notes or n < 1 or benchmark not in ITEMS:
         return Beside(number)
-    return Beside(number, score - number.value, z(score, n, number.value, ITEMS[benchmark]))
+    found = None if "scaling" in number.notes else z(score, n, number.value, ITEMS[benchmark])
+    return Beside(number, score - number.value, found)
 
 
-def beside_mixed(number: Number, curve: Curve | None) -> Beside:
+def beside_mixed(number: Number, benchmark: str, curve: Curve | None) -> Beside:
     """Say where the paper's M3 figure lies among replays on our curve; nothing without one or where not comparable."""
-    if number.value is None or "alpaca" in number.notes or curve is None or not len(curve.ids):
+    known = number.value is not None and "alpaca" not in number.notes and benchmark in ITEMS
+    if not known or number.value is None or curve is None or not len(curve.ids):
         return Beside(number)
-    return Beside(number, percentile=percentile(number.value, replayed(curve)))
+    return Beside(number, percentile=percentile(number.value, replayed(curve, ITEMS[benchmark])))
 
 
-def replayed(curve: Curve, repeats: int = _REPLAYS, seed: int = 0) -> Array:
-    """Replay the paper's protocol: one draw for each of its alphas, the best on the curve's own items; (repeats,)."""
+def replayed(curve: Curve, n_published: int, repeats: int = _REPLAYS, seed: int = 0) -> Array:
+    """Replay the paper's protocol: one draw for each of its alphas, the best on the curve's own items; (repeats,).
+
+    What our items leave open is resampled in each repetition, and the score kept is one on `n_published` items.
+    """
     generator = np.random.default_rng(seed)
     draws = np.column_stack([generator.beta(alpha, alpha, repeats) for alpha in ALPHAS])
-    return np.asarray(curve.at(draws).max(axis=1))
+    heights = resampled(len(curve.ids), repeats, generator) @ curve.values
+    tops = [float(np.interp(lams, curve.lams, height).max()) for lams, height in zip(draws, heights, strict=True)]
+    return np.asarray(generator.binomial(n_published, np.clip(tops, 0, 1)) / n_published)
 
 
 def z(score: float, n: int, published: float, n_published: int) -> float | None:

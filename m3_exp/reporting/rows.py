@@ -12,7 +12,7 @@ from m3_exp.reporting import contrasts, published
 from m3_exp.reporting.contrasts import Compared, Entry
 from m3_exp.reporting.curves import Response
 from m3_exp.reporting.published import Beside
-from m3_exp.reporting.values import Value, expected, expected_items, item_values, value
+from m3_exp.reporting.values import Value, expected, expected_items, expected_models, item_values, models, value
 
 LINE = ["family", "pair", "method", "params", "sparsify"]
 KEYS = ["pair", "method", "params", "ratio", "alpha", "sparsify"]
@@ -21,7 +21,8 @@ KEYS = ["pair", "method", "params", "ratio", "alpha", "sparsify"]
 @dataclass(frozen=True)
 class Row:
     """A row. `curves`: by family, pair, method, parameters, sparsify and benchmark; `sizes`: the items that a column
-    has as a rule; `folder`: of the paper's numbers.
+    has as a rule; `folder`: of the paper's numbers; `uneven`: benchmarks whose score is no plain mean of items, which
+    have no curves; `masks`: how many DARE masks its line has, with and without M3.
     """
 
     lines: pd.DataFrame
@@ -29,6 +30,8 @@ class Row:
     curves: Mapping[tuple[str, ...], Response]
     sizes: Mapping[str, int | None]
     folder: Path | None
+    uneven: frozenset[str] = frozenset()
+    masks: int = 0
 
     @cached_property
     def first(self) -> "pd.Series[Any]":
@@ -66,9 +69,14 @@ class Row:
         if found is None:
             return None
         if curve is not None:
-            return Entry(found.score, expected_items(curve, float(self.first["alpha"])))
-        digests = frozenset(self.cells[benchmark]["weights"].dropna().astype(str))
-        return Entry(found.score, item_values(self.cells[benchmark]), digests)
+            alpha = float(self.first["alpha"])
+            return Entry(found.score, expected_items(curve, alpha), models=expected_models(curve, alpha))
+        rows = self.cells[benchmark]
+        digests = frozenset(rows["weights"].dropna().astype(str))
+        one = self.first["ratio"] == "mixup" and found.draws == 1
+        items = set(rows["items_digest"].dropna().astype(str)) if "items_digest" in rows else set()
+        asked = (items.pop(), found.n) if len(items) == 1 else None
+        return Entry(found.score, item_values(rows), digests, models(rows), one, asked)
 
     @cached_property
     def beside(self) -> Mapping[str, Beside]:
@@ -85,9 +93,12 @@ class Row:
         number = published.table1(folder, row, benchmark)
         if number is None or not len(self.cells[benchmark]):
             return None
+        number, same = published.of_our_model(number, row.method, row.models, str(first["params"]))
+        if not same:
+            return Beside(number)
         if row.mixup:
             curve = self.curves.get((*self.line, benchmark))
-            return published.beside_mixed(number, None if curve is None else curve.curve)
+            return published.beside_mixed(number, benchmark, None if curve is None else curve.curve)
         if found is None:
             return Beside(number)
         return published.beside_plain(number, benchmark, found.score, found.n - found.n_unscored)
@@ -114,9 +125,13 @@ class Row:
         if not len(rows):
             return "/"
         paper = f" {self.beside[benchmark]}" if benchmark in self.beside else ""
+        if found is None and benchmark in self.uneven and (rows["state"] == "no curve").any():
+            return "/" + paper
         if found is None:
             return ("failed" if rows["failure"].notna().any() else "not run") + paper
-        text = str(found)
+        text, curve = str(found), self.curve(benchmark)
+        if curve is not None and 0 < len(curve.mask_seeds) < self.masks:
+            text += f" ({len(curve.mask_seeds)} of {self.masks} masks)"
         if found.n != self.sizes[benchmark]:
             text += f" n={found.n}"
         if found.n_unscored:

@@ -47,7 +47,7 @@ def build(
         raise M3Error(f"--select dev: no candidate has results on development items; first: {command} items=dev")
     able = [group for group in found if how != "dev" or group.dev is not None]
     outcomes = [choose(group, how, seed=seed) for group in able]
-    said = [*_says(how, able), *_left_out(found, able, how)]
+    said = [*_says(how, able), _counted(able), *_left_out(found, able, how)]
     shown = sorted({row for group, chosen in zip(able, outcomes, strict=True) for row in group.rows[chosen.name]})
     return _table(name, how, able, outcomes, footer(frame.loc[shown], said), beside)
 
@@ -80,6 +80,18 @@ def _table(
     return Table(title, (*header, *benchmarks), tuple(rows), tuple(footnotes), tuple(records))
 
 
+def _counted(found: Sequence[Group]) -> str:
+    """Say over how many items the scores are, and how many are left out."""
+    counts: dict[str, set[str]] = {}
+    for group in found:
+        for b, values in group.candidates.values.items():
+            without = group.unscored.get(b, 0)
+            counts.setdefault(b, set()).add(
+                f"{len(values)}" + (f" ({without} not scored by all, left out)" if without else "")
+            )
+    return "scored items: " + ", ".join(f"{b} {' or '.join(sorted(texts))}" for b, texts in counts.items())
+
+
 def _names(group: Group) -> tuple[str, str, str, str]:
     params = f" ({group.names['params']})" if group.names["params"] else ""
     dare = "yes" if group.names["sparsify"] == "dare" else "no"
@@ -90,7 +102,11 @@ def _names(group: Group) -> tuple[str, str, str, str]:
 def _joint(group: Group, chosen: Chosen, how: How, p: float | None) -> tuple[str, str, str]:
     """Return the mean over benchmarks, its difference to the default, and what choosing on the test items does."""
     score = _text(chosen.score) + ("" if group.candidates.parents else " (plain mean)") + _stamp(how)
-    return score, _gain_text(chosen, how, p), str(chosen.price) if how == "test" else f"{100 * chosen.claimed:.1f}"
+    return (
+        score,
+        _gain_text(group, chosen, how, p),
+        str(chosen.price) if how == "test" else f"{100 * chosen.claimed:.1f}",
+    )
 
 
 def _stamp(how: How) -> str:
@@ -117,11 +133,12 @@ def _mark(found: Gain, how: How, p: float | None) -> str:
     return "better" if found.value > 0 else "worse"
 
 
-def _gain_text(chosen: Chosen, how: How, p: float | None) -> str:
+def _gain_text(group: Group, chosen: Chosen, how: How, p: float | None) -> str:
     found = chosen.gain
     if found is None:
         return "/"
-    if found.value == found.low == found.high == 0:
+    always = how != "crossfit" or chosen.shares[chosen.name] == 1
+    if found.value == 0 and always and chosen.name in group.same:
         return "the same"
     text = f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
     return f"{text} {_mark(found, how, p)}"
@@ -137,14 +154,17 @@ def _records(group: Group, chosen: Chosen, how: How, p: float | None, paper: str
         "paper": paper,
     }  # fmt: skip
     sizes = {b: len(values) for b, values in group.candidates.values.items()}
+    said = {"p": None} if how == "test" else {}  # a p-value of what the same items chose would be no such thing
+    p = None if how == "test" else p
     joint = {
-        "benchmark": "mean", "unit": unit, "n": sum(sizes.values()), **_figures(chosen.score, chosen.gain), "p_holm": p,
-        "mark": None if chosen.gain is None else _mark(chosen.gain, how, p), "claimed": 100 * chosen.claimed,
-        "price": 100 * chosen.price.points, "se": 100 * chosen.price.se, "rho": chosen.price.rho,
+        "benchmark": "mean", "unit": unit, "n": sum(sizes.values()), **_figures(chosen.score, chosen.gain), **said,
+        "p_holm": p, "mark": None if chosen.gain is None else _mark(chosen.gain, how, p),
+        "claimed": 100 * chosen.claimed, "price": 100 * chosen.price.points,
+        "se": 100 * chosen.price.se, "rho": chosen.price.rho,
     }  # fmt: skip
     empty = dict.fromkeys(("p_holm", "mark", "claimed", "price", "se", "rho"))
     alone = [
-        {"benchmark": b, "unit": "percent", "n": sizes[b], **_figures(score, chosen.gains.get(b)), **empty}
+        {"benchmark": b, "unit": "percent", "n": sizes[b], **_figures(score, chosen.gains.get(b)), **said, **empty}
         for b, score in chosen.benchmarks.items()
     ]
     return [{**shared, **record} for record in (joint, *alone)]
@@ -176,9 +196,10 @@ def _says(how: How, found: Sequence[Group]) -> list[str]:
     defaults = "; ".join(f"{method} {params}" for method, params in DEFAULTS.items())
     lines = [
         _SAYS[how],
-        "Chosen for the mean over benchmarks, each relative to its better parent (plain mean: no parents, or one that"
-        f" is right on fewer than {ENOUGH} items); what is paired or a mean over benchmarks is resampled. Default: the"
-        f" method without M3, or {defaults}; paired by item, better and worse after Holm's adjustment over the rows.",
+        "Chosen for the mean over benchmarks, each relative to its better parent (plain mean: not all parents, or a"
+        f" better one that is right on fewer than {ENOUGH} items); what is cross-fitted or a mean over benchmarks is"
+        f" resampled. Default: the method without M3, or {defaults}; paired by item, better and worse after Holm's"
+        " adjustment over the rows.",
     ]
     if how == "dev":
         lines += _undeveloped(found)

@@ -1,8 +1,9 @@
 """Is a difference real? Paired contrasts of item scores, adjusted for how many were looked at.
 
 Binary scores: Tango's score interval (1998) of the difference of two paired proportions and McNemar's mid-p test (as
-recommended by Fagerland, Lydersen and Laake 2013). Others: the paired bootstrap (BCa, scipy) and a sign-flip test. All
-scores lie between 0 and 1; differences are a - b in the same unit.
+recommended by Fagerland, Lydersen and Laake 2013). Others: the paired bootstrap (BCa, scipy) and a sign-flip test;
+where fewer than 10 items differ, too few to resample, Tango's interval of their signs in units of their root mean
+square. All scores lie between 0 and 1; differences are a - b in the same unit.
 """
 
 import math
@@ -18,6 +19,8 @@ from statsmodels.stats.proportion import proportion_confint
 Array = NDArray[np.float64]
 LEVEL = 0.95
 _RESAMPLES = 4999
+FEW = 10  # items that differ, below which resampling them is too sure
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,9 @@ def paired(a: Array, b: Array, *, seed: int = 0) -> Contrast:
         gained, lost = int((d > 0).sum()), int((d < 0).sum())
         low, high = tango(gained, lost, n)
         p, method = mid_p(gained, lost), "Tango, mid-p McNemar"
+    elif few(d):
+        low, high = scaled_tango(d)
+        p, method = sign_flip(d, seed=seed), "Tango on the signs x root mean square, sign flips"
     else:
         low, high = bootstrap(d, seed=seed)
         p, method = sign_flip(d, seed=seed), "paired bootstrap (BCa), sign flips"
@@ -112,6 +118,26 @@ def tango(gained: int, lost: int, n: int, level: float = LEVEL) -> tuple[float, 
     low = -1.0 if gained - lost == -n else optimize.brentq(lambda x: score(x) - z, -edge, estimate)
     high = 1.0 if gained - lost == n else optimize.brentq(lambda x: score(x) + z, estimate, edge)
     return float(low), float(high)
+
+
+def few(d: Array) -> bool:
+    """Whether too few items differ for resampling to know how sure their mean is."""
+    return int(np.count_nonzero(np.abs(d) > _ROUNDING)) < FEW
+
+
+def scaled_tango(d: Array) -> tuple[float, float]:
+    """Return the interval of a mean of differences of which few are not 0: Tango's of their signs, in units of their
+    root mean square and around their mean (signs alone have another where gains and losses differ in size).
+
+    Simulated, 96 and 164 items: it holds the truth in 94 to 98 %; in 75 % where losses are rare and six times as large
+    as gains, which no few items can show.
+    """
+    moved = d[np.abs(d) > _ROUNDING]
+    gained, lost = int((moved > 0).sum()), int((moved < 0).sum())
+    size = float(np.sqrt(np.mean(moved**2))) if len(moved) else 1.0
+    shift = float(moved.sum() - size * (gained - lost)) / len(d)
+    low, high = tango(gained, lost, len(d))
+    return max(-1.0, size * low + shift), min(1.0, size * high + shift)
 
 
 def mid_p(gained: int, lost: int) -> float:

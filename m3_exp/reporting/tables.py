@@ -16,13 +16,13 @@ import pandas as pd
 from m3_exp.merging.ratio import grid
 from m3_exp.reporting import contrasts
 from m3_exp.reporting.contrasts import Compared, Entry, Place
-from m3_exp.reporting.curves import Response, item_means
+from m3_exp.reporting.curves import Response
 from m3_exp.reporting.footers import footer
 from m3_exp.reporting.formats import FORMATS, Mark, Table, as_csv, markdown
 from m3_exp.reporting.protocols import ALPHAS
 from m3_exp.reporting.published import NOTES
 from m3_exp.reporting.rows import KEYS, LINE, Row
-from m3_exp.reporting.values import Value, value
+from m3_exp.reporting.values import Value, value, weighted
 
 __all__ = ["FORMATS", "Mark", "Marks", "Table", "Value", "as_csv", "build", "footer", "markdown", "value"]
 
@@ -98,14 +98,17 @@ def laid_out(
     frame: pd.DataFrame, *, every: bool = False, published: Path | None = None, responses: Sequence[Response] = ()
 ) -> list[Row]:
     """Return the rows of a frame in the order in which they are shown; arguments as of `build`."""
-    curves = {(*response.line, response.benchmark): response for response in responses if _suffices(response)}
-    lines = _with_expectations(frame, curves, every)
     benchmarks = _order(frame["benchmark"].unique())
+    odd = frozenset(_uneven(frame, benchmarks))
+    curves = {(*r.line, r.benchmark): r for r in responses if gridded(r) and r.benchmark not in odd}
+    lines = _with_expectations(frame, curves, every)
+    masks = {key: int(found["mask_seed"].nunique()) for key, found in frame.groupby(LINE, sort=False)}
     sizes = {b: _usual(lines, curves, b) for b in benchmarks}
-    return [Row(group, benchmarks, curves, sizes, published) for group in _groups(lines, every)]
+    found = [Row(group, benchmarks, curves, sizes, published, odd) for group in _groups(lines, every)]
+    return [replace(row, masks=masks.get(row.line, 0)) for row in found]
 
 
-def _suffices(response: Response) -> bool:
+def gridded(response: Response) -> bool:
     """Tell whether a grid was evaluated: ends and middle alone may be there as other cells' weights."""
     return set(grid(_LEAST)) <= set(map(float, response.curve.lams))
 
@@ -203,7 +206,8 @@ def _marked(
     entries = {(i, len(_NAMES) + j): entry for (i, j), entry in entered(rows, benchmarks).items()}
     columns: dict[tuple[str, str, int], dict[Place, Entry]] = {}
     for (i, j), entry in entries.items():
-        if rows[i].first["method"] != "single":
+        odd = marks == "real" and benchmarks[j - len(_NAMES)] in rows[i].uneven
+        if rows[i].first["method"] != "single" and not odd:
             columns.setdefault((rows[i].line[0], rows[i].line[1], j), {})[i, j] = entry
     if marks == "paper":
         first, second = contrasts.ranked(list(columns.values()))
@@ -220,18 +224,23 @@ def entered(rows: Sequence[Row], benchmarks: Sequence[str]) -> dict[Place, Entry
 
 
 def pairs(rows: Sequence[Row], entries: Mapping[Place, Entry]) -> dict[Place, tuple[Entry, Entry]]:
-    """Return each M3 cell with that of the same row without M3: of the same DARE mask, where rows are single masks."""
+    """Return each M3 cell with that of the same row without M3."""
+    at = without(rows)
+    return {(i, j): (entry, entries[at[i], j]) for (i, j), entry in entries.items() if (at.get(i, -1), j) in entries}
+
+
+def without(rows: Sequence[Row]) -> dict[int, int]:
+    """Return each M3 row's same row without M3, by number: of the same DARE mask, where rows are single masks."""
     plain: dict[tuple[str, ...], dict[int | None, int]] = {}
     for i, row in enumerate(rows):
         if not row.mixed:
             plain.setdefault(row.line, {})[_mask(row)] = i
-    found: dict[Place, tuple[Entry, Entry]] = {}
-    for (i, j), entry in entries.items():
-        row = rows[i]
+    found: dict[int, int] = {}
+    for i, row in enumerate(rows):
         known = plain.get(row.line, {}) if row.mixed else {}
         at = known.get(_mask(row), next(iter(known.values())) if len(known) == 1 else None)
-        if at is not None and (at, j) in entries:
-            found[i, j] = (entry, entries[at, j])
+        if at is not None:
+            found[i] = at
     return found
 
 
@@ -277,17 +286,18 @@ def used(rows: Sequence[Row], behind: pd.DataFrame | None) -> pd.DataFrame | Non
 
 
 def uneven(frame: pd.DataFrame, benchmarks: Sequence[str]) -> list[str]:
-    """Name the benchmarks whose score is no plain mean over items: there differences and E are the items'."""
-    scored = frame[frame["score"].notna() & (frame["n_unscored"] == 0)]
-    named = [
-        b for b in benchmarks if any(map(_weighted, scored[scored["benchmark"] == b].head(_LOOKED_AT).itertuples()))
+    """Name the benchmarks whose score is no plain mean over items: differences are the items', E and bold are not."""
+    if not (named := _uneven(frame, benchmarks)):
+        return []
+    return [
+        f"{', '.join(named)}: the score is no plain mean of items (pass@k, LiveBench), so there is no E, percentile or"
+        " bold; differences are of the plain mean of items."
     ]
-    return [f"{', '.join(named)}: the score weighs items; differences and E are of their plain mean."] if named else []
 
 
-def _weighted(line: Any) -> bool:
-    items = item_means(line.values)
-    return bool(items) and abs(100 * sum(items.values()) / len(items) - line.score) > 1e-6
+def _uneven(frame: pd.DataFrame, benchmarks: Sequence[str]) -> list[str]:
+    scored = frame[frame["score"].notna() & (frame["n_unscored"] == 0)]
+    return [b for b in benchmarks if any(map(weighted, scored[scored["benchmark"] == b].head(_LOOKED_AT).itertuples()))]
 
 
 def _papers(notes: Sequence[str], folder: Path | None) -> list[str]:

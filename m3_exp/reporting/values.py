@@ -1,13 +1,15 @@
 """What one cell of a table is worth: the mean over its draws, or the expectation on a response curve."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from m3_exp.reporting import stats
+from m3_exp.reporting.contrasts import Models
 from m3_exp.reporting.curves import Response, Values, item_means
 from m3_exp.reporting.response import draw_sd
 
@@ -16,8 +18,8 @@ from m3_exp.reporting.response import draw_sd
 class Value:
     """One figure of a table: score and 95 % interval in percent over `n` items, of which some may be unscored.
 
-    From `draws` draws of lambda (and masks); from the `nodes` of a curve there are none. `spread` is the standard
-    deviation between draws, `masks` that between DARE masks, both in points and None where they are not known.
+    From `draws` draws of lambda; from the `nodes` of a curve there are none. `spread` is the standard deviation between
+    draws, `masks` that between DARE masks, both in points and None where they are not known.
     """
 
     score: float
@@ -34,7 +36,7 @@ class Value:
         text = f"{self.score:.1f} [{self.low:.1f}, {self.high:.1f}]"
         if self.nodes:
             text += " E" + (f" sd {self.spread:.1f}" if self.spread is not None else "")
-        elif self.draws > 1:
+        elif self.spread is not None:
             text += f" sd {self.spread:.1f} of {self.draws}"
         return text + (f" masks {self.masks:.1f}" if self.masks is not None else "")
 
@@ -59,14 +61,33 @@ def value(rows: pd.DataFrame) -> Value | None:
     found = item_values(rows)
     if not found:
         return None
-    n = int(scored["n"].max())
+    n = len(set.intersection(*map(_asked, scored["values"])))
     mean = statistics.fmean(100 * found[key] for key in sorted(found))
     low, high = (100 * end for end in stats.wilson(mean / 100, len(found)))
-    scores = [float(score) for score in scored["score"]]
-    if n == len(found) and abs(mean - statistics.fmean(scores)) > 1e-6:  # no plain mean over items: LiveBench, pass@k
-        mean = statistics.fmean(scores)
-        low, high = (statistics.fmean(scored[end].astype(float)) for end in ("low", "high"))
-    return Value(mean, low, high, n, n - len(found), len(scored), statistics.stdev(scores))
+    if any(map(weighted, scored.itertuples())):  # LiveBench, pass@k
+        mean, low, high = (statistics.fmean(scored[key].astype(float)) for key in ("score", "low", "high"))
+    draws = max(1, scored["lam"].nunique())
+    return Value(
+        mean, low, high, n, n - len(found), draws, spread=_between(scored, "lam"), masks=_between(scored, "mask_seed")
+    )
+
+
+def weighted(line: Any) -> bool:
+    """Tell whether a result's score is no plain mean of its items; not known where some are unscored."""
+    items = item_means(line.values) if line.n_unscored == 0 else {}
+    return bool(items) and abs(100 * sum(items.values()) / len(items) - line.score) > 1e-6
+
+
+def _between(scored: pd.DataFrame, key: str) -> float | None:
+    """Return the standard deviation between the levels' mean scores; None for a single level."""
+    means = scored.groupby(key)["score"].mean()
+    return statistics.stdev(map(float, means)) if len(means) > 1 else None
+
+
+def _asked(values: Mapping[tuple[str, int], float | None]) -> set[str]:
+    """Return the items of a result, scored or not, as `item_means` names them."""
+    versions = any("@" in key for key, _ in values)
+    return {key.partition("@")[0] for key, _ in values if ("@" in key) == versions}
 
 
 def expected(response: Response, alpha: float) -> Value:
@@ -90,6 +111,26 @@ def expected_items(response: Response, alpha: float) -> Values:
 def item_values(rows: pd.DataFrame) -> Values:
     """Return each item's mean over the draws and masks of some rows, over the items that all of them scored."""
     return shared([item_means(values) for values in _distinct(rows)["values"]])
+
+
+def models(rows: pd.DataFrame) -> Models:
+    """Return the item values of each model behind some rows."""
+    return {
+        (_level(line.lam), _level(line.mask_seed)): item_means(line.values_)
+        for line in _distinct(rows).rename(columns={"values": "values_"}).itertuples()
+    }
+
+
+def _level(found: Any) -> float | None:
+    return None if pd.isna(found) else float(found)
+
+
+def expected_models(response: Response, alpha: float) -> Models:
+    """Return the expectation under each DARE mask of a curve."""
+    return {
+        (None, float(seed)): dict(zip(mask.ids, map(float, mask.expected(alpha)), strict=True))
+        for seed, mask in zip(response.mask_seeds, response.masks, strict=False)  # without DARE no seed
+    }
 
 
 def shared(found: Sequence[Values]) -> Values:

@@ -484,9 +484,9 @@ def test_a_benchmark_without_its_parents_is_named_and_not_drawn() -> None:
     frame = frame[(frame["benchmark"] != "mbpp") | (frame["method"] != "single")]
     figure = response_figure.draw_response(study(frame))
     assert "MBPP" not in {x.get_label() for x in figure.axes[0].lines}
-    assert "mbpp is not in mean and minimum: its parents are not both evaluated on all its items" in written(
-        figure
-    ).replace("\n  ", " ")
+    assert "mbpp is not in mean and minimum: its parents are not evaluated on all its items" in written(figure).replace(
+        "\n  ", " "
+    )
 
 
 def test_a_tiny_parent_does_not_push_everything_else_out_of_sight() -> None:

@@ -168,9 +168,9 @@ def test_only_the_same_weights_are_the_same() -> None:
     assert table.rows[0][6].endswith(" not told apart")
 
 
-def test_the_worse_parent_alone_is_no_unit() -> None:
+def test_without_parents_plain_scores_count() -> None:
     frame = searched()
-    (group,) = groups(frame[frame["pair"] != "math"], None, PARENTS)
+    (group,) = groups(frame[frame["method"] != "single"], None, PARENTS)
     assert not group.candidates.parents
 
 

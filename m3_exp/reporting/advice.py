@@ -1,6 +1,7 @@
 """What `m3 response` says of a pair and method: ways of choosing lambda on every benchmark, their mean and minimum.
 
-Benchmarks are in percent; mean and minimum in percent of the better parent, over the benchmarks that both parents have.
+Benchmarks are in percent; mean and minimum in percent of the better parent, over the benchmarks that a
+parent was evaluated on.
 E[alpha] - plain is paired by item, its p-values adjusted (Holm) over the seven alphas x all benchmarks; those of the
 mean and of the minimum over their own seven.
 """
@@ -191,9 +192,13 @@ def _joint(responses: Sequence[Response]) -> tuple[_Joint | None, list[str]]:
         better = response.better_parent()
         if better is None or float(better[1].sum()) < ENOUGH:
             few = f"its better parent is right on fewer than {ENOUGH} items"
-            why = "its parents are not both evaluated on all its items" if better is None else few
+            why = "its parents are not evaluated on all its items" if better is None else few
             notes.append(f"{response.benchmark} is not in mean and minimum: {why}")
             continue
+        if response.lacking:
+            notes.append(
+                f"{response.benchmark} is relative to {better[0]}: {', '.join(response.lacking)} not evaluated"
+            )
         kept.append(response)
         parents.append(better[1])
     if len(kept) < 2:

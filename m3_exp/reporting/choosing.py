@@ -5,11 +5,11 @@
     dev        choose on development items (`items=dev`), score on all test items
     test       choose and score on the test items, as the paper did: flattered, and stamped with the price
 
-A merged model is one model, so it is chosen for the mean over its benchmarks, each relative to its better parent where
-all of its parents are evaluated. In every way of choosing an item ends up with one number, `sum_c w_ic y_ic`, with w_ic
-how often candidate c is the chosen one where item i has no say in it (one candidate with dev and test). Scores are
-means of these numbers; intervals are those of one chosen candidate, over resampled items, the choice held fixed. What
-one candidate gains on one benchmark is tested as in the tables (`stats.paired`).
+A merged model is one model, so it is chosen for the mean over its benchmarks, each relative to the better of the
+parents that are evaluated on it, where every benchmark has one. In every way of choosing an item ends up with one
+number, `sum_c w_ic y_ic`, with w_ic how often candidate c is the chosen one where item i has no say in it
+(one with dev and test). Scores are means of these numbers; intervals are those of one chosen candidate, over resampled
+items, the choice held fixed. What one candidate gains on one benchmark is tested as in the tables (`stats.paired`).
 
 Shapes: n items, C candidates, B resamples.
 """
@@ -251,14 +251,13 @@ def _default_rows(frame: pd.DataFrame, names: Mapping[str, str], question: str) 
 def _parents_of(
     frame: pd.DataFrame, names: Mapping[str, str], parents: Mapping[str, Sequence[str]]
 ) -> dict[str, list[Values]]:
-    """Return the parents' values, of the benchmarks on which all parents are evaluated."""
+    """Return the values of the parents that are evaluated, by benchmark."""
     own = set(parents.get(names["pair"], ()))
     rows = frame[(frame["method"] == "single") & (frame["family"] == names["family"]) & frame["pair"].isin(list(own))]
-    found = {
+    return {
         str(b): [values for _, one in members.groupby("pair") if (values := item_values(one))]
         for b, members in rows.groupby("benchmark")
     }
-    return {b: values for b, values in found.items() if len(values) == len(own)}
 
 
 def _read(

@@ -50,6 +50,7 @@ class Response:
     parents: Mapping[str, Values] = field(default_factory=dict)
     draws: tuple[Draw, ...] = ()
     mask_seeds: tuple[int, ...] = ()
+    lacking: tuple[str, ...] = ()  # parents that are not evaluated on this benchmark
 
     @property
     def line(self) -> tuple[str, ...]:
@@ -61,9 +62,12 @@ class Response:
         return " ".join(part for part in (self.pair, self.method, "dare" if self.sparsify == "dare" else "") if part)
 
     def better_parent(self) -> tuple[str, Array] | None:
-        """Return the parent that scores higher on the curve's items, with its item values; None unless all have them.
+        """Return the parent that scores higher on the curve's items, with its item values.
 
-        Were one parent unscored on an item and left out, the better parent could silently be the worse one.
+        None unless those that are evaluated have all of the items.
+
+        Were one parent unscored on an item and left out, the better parent could silently be the worse one. An expert
+        that is not evaluated on the benchmark at all (in Table 1 the others' skills) is in `lacking`, to be named.
         """
         aligned = {name: aligned_to(values, self.curve.ids) for name, values in self.parents.items()}
         known = {name: values for name, values in aligned.items() if values is not None}
@@ -145,8 +149,7 @@ def _response(
         for row in singles.rename(columns={"values": "values_"}).itertuples()
         if row.pair in parents.get(pair, ())
     }
-    if len(alone) < len(set(parents.get(pair, ()))):
-        alone = {}  # which parent is the better one is not known
+    lacking = tuple(name for name in parents.get(pair, ()) if name not in alone)
     without = rows[rows["ratio"] == "plain"]
     if seeds := [seed for seed in masks if seed is not None]:
         without = without[without["mask_seed"].isin(seeds)]  # masks that the curve has
@@ -154,7 +157,7 @@ def _response(
     return Response(
         family, pair, method, params, sparsify, benchmark,
         metric=str(rows["metric"].iloc[0]), curve=mean, masks=tuple(curves),
-        plain=_mean(plain), parents=alone, draws=tuple(_draws(rows)),
+        plain=_mean(plain), parents=alone, lacking=lacking, draws=tuple(_draws(rows)),
         mask_seeds=tuple(seed for seed in masks if seed is not None),
     )  # fmt: skip
 

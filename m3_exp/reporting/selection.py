@@ -196,9 +196,9 @@ def _says(how: How, found: Sequence[Group]) -> list[str]:
     defaults = "; ".join(f"{method} {params}" for method, params in DEFAULTS.items())
     lines = [
         _SAYS[how],
-        "Chosen for the mean over benchmarks, each relative to its better parent (plain mean: not all parents, or a"
-        f" better one that is right on fewer than {ENOUGH} items); what is cross-fitted or a mean over benchmarks is"
-        f" resampled. Default: the method without M3, or {defaults}; paired by item, better and worse after Holm's"
+        "Chosen for the mean over benchmarks, each relative to its better parent of those evaluated on it (plain mean:"
+        f" none is, or it is right on fewer than {ENOUGH} items); what is cross-fitted or a mean over benchmarks"
+        f" is resampled. Default: the method without M3, or {defaults}; paired by item, better and worse after Holm's"
         " adjustment over the rows.",
     ]
     if how == "dev":

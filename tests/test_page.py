@@ -22,6 +22,7 @@ from m3_exp.reporting.page import curves as page_curves
 from m3_exp.reporting.page import tables as page_tables
 from m3_exp.reporting.page.cells import DROPPED
 from m3_exp.types import Cell, EvaluatorSpec, Json, Label, Recipe, Source, identity
+from tests import test_advice
 
 HOSTILE = '</script><img src=x onerror="window.hacked=1"><script>window.hacked=2</script>'
 BENCHMARKS = ("alpaca_eval", "gsm8k", "hendrycks_math")
@@ -438,3 +439,12 @@ def test_nothing_is_wider_than_a_narrow_screen(page: Any) -> None:
     page.locator("#cell-list a").first.click()
     page.wait_for_selector("#cell .item")
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_a_benchmark_relative_to_the_one_parent_evaluated_stays_on_the_page() -> None:
+    whole = test_advice.frame()
+    one = whole[(whole["pair"] != "lm") | (whole["benchmark"] != "gsm8k")]
+    study = advice.study(responses(one, test_advice.PARENTS), repeats=50, resamples=50)
+    (found,) = page_curves.data([study])["studies"]
+    assert [line["key"] for line in found["relative"]] == [*(r.benchmark for r in study.responses), "mean", "minimum"]
+    assert found["experts"] == test_advice.PARENTS["lm_math"]

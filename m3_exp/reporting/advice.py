@@ -28,6 +28,8 @@ from m3_exp.reporting.protocols import (
 )
 from m3_exp.reporting.response import Array, Curve, draw_sd, interpolation_error
 
+LEFT_OUT = "is not in mean and minimum"  # what a note says of a benchmark that is none of theirs
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -193,7 +195,7 @@ def _joint(responses: Sequence[Response]) -> tuple[_Joint | None, list[str]]:
         if better is None or float(better[1].sum()) < ENOUGH:
             few = f"its better parent is right on fewer than {ENOUGH} items"
             why = "its parents are not evaluated on all its items" if better is None else few
-            notes.append(f"{response.benchmark} is not in mean and minimum: {why}")
+            notes.append(f"{response.benchmark} {LEFT_OUT}: {why}")
             continue
         if response.lacking:
             notes.append(

@@ -50,7 +50,7 @@ class Response:
     parents: Mapping[str, Values] = field(default_factory=dict)
     draws: tuple[Draw, ...] = ()
     mask_seeds: tuple[int, ...] = ()
-    lacking: tuple[str, ...] = ()  # parents that are not evaluated on this benchmark
+    experts: tuple[str, ...] = ()  # the pair's, in its order, evaluated on this benchmark or not
 
     @property
     def line(self) -> tuple[str, ...]:
@@ -61,13 +61,18 @@ class Response:
     def name(self) -> str:
         return " ".join(part for part in (self.pair, self.method, "dare" if self.sparsify == "dare" else "") if part)
 
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The experts that are not evaluated on this benchmark: in Table 1 those of other skills."""
+        return tuple(name for name in self.experts if name not in self.parents)
+
     def better_parent(self) -> tuple[str, Array] | None:
         """Return the parent that scores higher on the curve's items, with its item values.
 
         None unless those that are evaluated have all of the items.
 
         Were one parent unscored on an item and left out, the better parent could silently be the worse one. An expert
-        that is not evaluated on the benchmark at all (in Table 1 the others' skills) is in `lacking`, to be named.
+        that is not evaluated on the benchmark at all is in `lacking`, to be named.
         """
         aligned = {name: aligned_to(values, self.curve.ids) for name, values in self.parents.items()}
         known = {name: values for name, values in aligned.items() if values is not None}
@@ -149,7 +154,6 @@ def _response(
         for row in singles.rename(columns={"values": "values_"}).itertuples()
         if row.pair in parents.get(pair, ())
     }
-    lacking = tuple(name for name in parents.get(pair, ()) if name not in alone)
     without = rows[rows["ratio"] == "plain"]
     if seeds := [seed for seed in masks if seed is not None]:
         without = without[without["mask_seed"].isin(seeds)]  # masks that the curve has
@@ -157,7 +161,7 @@ def _response(
     return Response(
         family, pair, method, params, sparsify, benchmark,
         metric=str(rows["metric"].iloc[0]), curve=mean, masks=tuple(curves),
-        plain=_mean(plain), parents=alone, lacking=lacking, draws=tuple(_draws(rows)),
+        plain=_mean(plain), parents=alone, experts=tuple(parents.get(pair, ())), draws=tuple(_draws(rows)),
         mask_seeds=tuple(seed for seed in masks if seed is not None),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from m3_exp.reporting import dots, palette
-from m3_exp.reporting.advice import Study
+from m3_exp.reporting.advice import LEFT_OUT, Study
 from m3_exp.reporting.curves import Response
 from m3_exp.reporting.dots import Row, Series
 from m3_exp.reporting.palette import Mark
@@ -145,7 +145,7 @@ def draw_response(study: Study, notes: Sequence[str] = ()) -> Figure:
 
 def _joined(study: Study) -> list[Response]:
     """Return the benchmarks that the study's mean is over; its notes name the others."""
-    left_out = {note.split()[0] for note in study.notes if "not in mean and minimum" in note}
+    left_out = {note.split()[0] for note in study.notes if LEFT_OUT in note}
     return [response for response in study.responses if response.benchmark not in left_out]
 
 

@@ -48,7 +48,7 @@ def _study(found: Study) -> dict[str, Any]:
     first = found.responses[0]
     header, rows = advice.table(found)
     return {
-        "name": name(found), "pair": first.pair, "experts": list(first.parents),
+        "name": name(found), "pair": first.pair, "experts": list(first.experts),
         "score": [_single(response, None) for response in found.responses],
         "relative": _relative(found),
         "header": [_heading(text) for text in header], "rows": rows, "words": advice.words(found),
@@ -69,9 +69,9 @@ def name(found: Study) -> str:
 def _relative(found: Study) -> list[dict[str, Any]]:
     """Return the benchmarks that are comparable relative to their better parent, with mean and minimum over them.
 
-    `found.notes` names those that are not, at its beginning.
+    `found.notes` names those that are not.
     """
-    left_out = {note.split(" ")[0] for note in found.notes}
+    left_out = {note.split(" ")[0] for note in found.notes if advice.LEFT_OUT in note}
     known = [(r, parent[1]) for r in found.responses if (parent := r.better_parent()) and r.benchmark not in left_out]
     lines = [_single(response, parent) for response, parent in known]
     if len(known) < 2:

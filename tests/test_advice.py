@@ -108,7 +108,7 @@ def test_the_best_node_is_the_one_that_is_kept_most_often() -> None:
     selected = advice.records(found)[0]["selected"]
     assert (selected["lambda"], selected["share"]) == (0.0, 1.0)
     rows = {row[0]: row[1] for row in advice.table(found)[1]}
-    assert rows["best node, really evaluated"].endswith(" at 0 (100 %)")
+    assert rows["best node, cross-fitted"].endswith(" at 0 (100 %)")
 
 
 def test_no_curve_is_refused() -> None:
@@ -151,7 +151,7 @@ def test_without_parents_on_development_items_plain_scores_choose() -> None:
 
 def test_without_development_items_the_command_that_runs_them_is_named() -> None:
     found = advice.study(responses(frame(), PARENTS), repeats=100, resamples=50)
-    assert "best node, really evaluated" in [row[0] for row in advice.table(found)[1]]
+    assert "best node, cross-fitted" in [row[0] for row in advice.table(found)[1]]
     assert any("items=dev" in sentence for sentence in advice.words(found))
 
 

@@ -323,7 +323,7 @@ def table(found: Study) -> tuple[list[str], list[list[str]]]:
         ["  as claimed on the same items", *(f"{r['replay']['claimed']:.1f}" for r in data)],
         ["best of 7 fixed lambdas", *(_text(r["tuned"], "sd") for r in data)],
     ]
-    rows += _developed_rows(data) if found.choosers else [["best node, really evaluated", *map(_cross_fitted, data)]]
+    rows += _developed_rows(data) if found.choosers else [["best node, cross-fitted", *map(_cross_fitted, data)]]
     rows.append(["random - tuned", *(_text(r["replay_minus_tuned"], signed=True) for r in data)])
     return header, rows
 

@@ -31,7 +31,7 @@ def details(scores: Sequence[Score]) -> Json:
 
     A value is a preference minus 1. `avg_length` is that of all answers, judged or not.
     """
-    values = [value for value in item_values(scores).values() if value is not None]
+    values = list(item_values(scores).values())
     lengths = [score.notes["length"] for score in scores if "length" in score.notes]
     discrete = [0.5 if value == 0.5 else float(value > 0.5) for value in values]
     return {

@@ -152,9 +152,15 @@ def _read(problem: Problem) -> Question | str | Unreadable:
         return damaged
 
 
+def _notes(problem: Problem) -> Json:
+    """Return a question's task and its contest problem, which questions of both tasks may share."""
+    title = problem.row.get("question_title")
+    return {"task": livebench.task(problem), **({"problem": title} if title and isinstance(title, str) else {})}
+
+
 def _unjudged(problem: Problem, answer: Answer, why: str | Unreadable) -> Score:
     """Leave a question without tests out; one whose tests are damaged is unscored, and counts as missing."""
-    notes: Json = {"task": livebench.task(problem)}
+    notes = _notes(problem)
     if isinstance(why, Unreadable):
         return Score(answer.id, None, answer.sample, reason=str(why), notes=notes)
     notes["left_out"] = why
@@ -162,5 +168,5 @@ def _unjudged(problem: Problem, answer: Answer, why: str | Unreadable) -> Score:
 
 
 def _score(problem: Problem, answer: Answer, verdict: Verdict) -> Score:
-    notes = {"task": livebench.task(problem), "sandbox": verdict.sandbox}
+    notes = {**_notes(problem), "sandbox": verdict.sandbox}
     return Score(answer.id, verdict.value, answer.sample, verdict.reading, verdict.reason, notes)

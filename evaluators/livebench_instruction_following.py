@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, get_args
 from m3_exp.scoring import ifeval, ifeval_gold, livebench
 from m3_exp.scoring.audit import extractors
 from m3_exp.scoring.livebench import TaskFile
+from m3_exp.scoring.text import name_of
 from m3_exp.types import Answer, M3Error, Problem, Result, Sampling, Score
 
 FILES = (
@@ -96,7 +97,7 @@ class LiveBenchInstructionFollowing:
         return [self._score(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
 
     def _score(self, problem: Problem, answer: Answer) -> Score:
-        notes: dict[str, Any] = {"task": livebench.task(problem)}
+        notes: dict[str, Any] = {"task": livebench.task(problem), "problem": name_of(_article(problem))}
         text = strip_paper(answer.text) if self.answer == "paper" else answer.text
         try:
             followed = _followed(problem, text)
@@ -122,6 +123,12 @@ class LiveBenchInstructionFollowing:
 
     def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
         return extractors({way: replace(self, answer=way) for way in get_args(Taken)}, problems, answers)
+
+
+def _article(problem: Problem) -> str:
+    """Return the sentences that a question is about, which stand between two lines of dashes; else all of it."""
+    parts = livebench.turn(problem).split("\n-------\n")
+    return parts[1] if len(parts) == 3 else livebench.turn(problem)
 
 
 def strip_paper(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -13,6 +13,7 @@ from m3_exp.scoring.items import ItemSet, Row, load, read_rows
 from m3_exp.scoring.programs import Program, clean, names_in_tests, script_readings
 from m3_exp.scoring.sandbox.judge import Task
 from m3_exp.scoring.scripts import is_script, item_set, script_task
+from m3_exp.scoring.text import name_of
 from m3_exp.types import Answer, M3Error, Problem, Result, Score
 
 _COLUMNS = {"task_id": object, "text": str, "test_list": list}
@@ -175,8 +176,10 @@ class MBPP(CodeSettings):
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
         tasks = [task(problem, answer.text, self.extractor) for problem, answer in zip(problems, answers, strict=True)]
         if any("plus_input" in problem.row for problem in problems):
-            return self.scored(tasks, answers, times=_PLUS_TIMES, memory=_PLUS_MEMORY)
-        return self.scored(tasks, answers)
+            scores = self.scored(tasks, answers, times=_PLUS_TIMES, memory=_PLUS_MEMORY)
+        else:
+            scores = self.scored(tasks, answers)
+        return [_named_problem(score, problem) for score, problem in zip(scores, problems, strict=True)]
 
     def summarize(self, scores: Sequence[Score]) -> Result:
         return self.result(scores)
@@ -190,6 +193,11 @@ class MBPP(CodeSettings):
     def wrong(self, problem: Problem) -> str:
         asked = task(problem, "")
         return "".join(f"def {name}(*_, **__):\n    return [None]\n\n" for name in (asked.entry_point, *asked.names))
+
+
+def _named_problem(score: Score, problem: Problem) -> Score:
+    """Note what an item asks for: a few sentences stand for two items."""
+    return replace(score, notes={**score.notes, "problem": name_of(_shown(problem)[0])})
 
 
 def _shown(problem: Problem) -> tuple[str, str]:

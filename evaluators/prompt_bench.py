@@ -11,7 +11,7 @@ from m3_exp.scoring.attacks.frozen import AttackedPrompt
 from m3_exp.scoring.attacks.search import carry_out
 from m3_exp.scoring.evaluator import Ask, digest_of
 from m3_exp.scoring.items import ItemSet, load
-from m3_exp.scoring.text import MATH_STOPS, cut
+from m3_exp.scoring.text import MATH_STOPS, cut, name_of
 from m3_exp.types import Answer, Json, M3Error, Problem, Result, Sampling, Score, identity
 
 _STRIPPED = ",._\"'-+=!?()&^%$#@:\\|{}[]<>/`\n\t\r\v\f "  # from both ends of an answer
@@ -226,7 +226,7 @@ class PromptBench:
         told, label = self._prediction(answer.text), int(problem.row["label"])
         word = self.labels[told] if told >= 0 else None
         reason = None if told == label else f"gold is {self.labels[label]}" if word else "the last word is no label"
-        notes: Json = {"label": label, "prediction": told}
+        notes: Json = {"label": label, "prediction": told, "problem": name_of(str(problem.row["sentence"]))}
         if "instruction" in problem.row:
             notes |= {key: problem.row[key] for key in ("attack", "protocol", "seed", "facts")}
             notes["prompt"] = problem.row["instruction"]

@@ -302,7 +302,7 @@ def merge(args: Sequence[str]) -> int:
 
 
 def _folder(label: Any) -> str:
-    draw = f"alpha-{label.alpha:g}-draw-{label.draw}" if label.draw is not None else f"lam-{label.lam!r}"
+    draw = f"alpha-{label.alpha:g}-draw-{label.draw}" if label.alpha is not None else f"lam-{label.lam!r}"
     if label.lam is None:
         draw = "plain"
     return draw + (f"-mask-{label.mask_seed}" if label.mask_seed is not None else "")
@@ -344,7 +344,9 @@ def table(args: Sequence[str]) -> int:
         "--select", choices=["crossfit", "dev", "test"], help="a row a pair and method: what is chosen, and its worth"
     )
     parser.add_argument("--repeats", action="store_true", help="the noise floor: each repeat beside its first pass")
-    parser.add_argument("--variance", action="store_true", help="items, draws, masks and interpolation apart (curves)")
+    parser.add_argument(
+        "--variance", action="store_true", help="items, draws, masks and what lies between nodes apart (curves)"
+    )
     options = parser.parse_intermixed_args(args)
     from m3_exp import config
 
@@ -684,7 +686,8 @@ def _curve_nodes(request: "Request", store: "Store") -> Any:
     from m3_exp.cells import found
     from m3_exp.reporting import frame
 
-    mixed = [replace(c, ratio=replace(c.ratio, name="grid")) for c in request.configs if c.ratio.name == "mixup"]
+    drawn = [c for c in request.configs if c.ratio.name == "mixup"]
+    mixed = [replace(c, ratio=replace(c.ratio, name="grid", sampled=16)) for c in drawn]
     if not mixed or request.sweep_table not in ("table1", "figure4"):
         return None
     tidy = frame.tidy(found(plan.build(mixed), store))
@@ -703,15 +706,18 @@ def _built_table(request: "Request", tidy: Any, behind: Any = None, *, every: bo
 
     folder = config.ROOT / "results" / "published" if _comparable(request) else None
     if request.sweep_table in published.ATTACKS:
-        return adversarial.build(str(request.sweep_table), tidy, folder, marks=marks)
+        return adversarial.build(
+            str(request.sweep_table), tidy, folder, every=every, marks=marks, parents=_parents(request)
+        )
     if request.sweep_table == "table3" and not every:
         with contextlib.suppress(M3Error):  # too little is evaluated to choose: its rows are shown as they are
             return table3.build(tidy, None, "crossfit", _parents(request), seed=request.configs[0].seed)
     responses = curves.responses(tidy if behind is None else behind, _parents(request))
     build = gains.build if request.sweep_table == "figure4" else tables.build
     return build(
-        request.sweep or "run", tidy, every=every, published=folder, responses=responses, behind=behind, marks=marks
-    )
+        request.sweep or "run", tidy, every=every, published=folder, responses=responses, behind=behind, marks=marks,
+        experts=_parents(request),
+    )  # fmt: skip
 
 
 def status(args: Sequence[str]) -> int:

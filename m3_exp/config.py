@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Which parameter of a group has a meaning under which of its choices; a method's are its function's keywords.
 _USED = {
-    "ratio": {"alpha": "mixup", "draws": "mixup", "lam": "fixed", "nodes": "grid"},
+    "ratio": {"alpha": "mixup", "draws": "mixup", "lam": "fixed", "nodes": "grid", "sampled": "grid"},
     "sparsify": {"drop_rate": "dare", "draws": "dare", "seed": "dare"},
 }
 
@@ -408,6 +408,7 @@ def _ratio(cfg: DictConfig) -> Ratio:
         draws=_number(cfg, "ratio.draws", int, low=1),
         lam=_number(cfg, "ratio.lam", float),
         nodes=_number(cfg, "ratio.nodes", int),
+        sampled=_number(cfg, "ratio.sampled", int),
     )
 
 

@@ -69,7 +69,13 @@ def forecast(
     totals |= {f"seconds_{how}": rate and totals[f"tokens_{how}"] / rate for how in ("typical", "at_most")}
     totals["gpus"] = [] if load is None else [_on(gpu, load, totals) for gpu in GPUS]
     refused = sorted({merge.refused for merge in merges.values() if merge.refused})
-    notes = [*plan.notes, *_words(totals, basis), *_gpu_words(plan, totals, load), *_judging(_open(cells))]
+    notes = [
+        *plan.notes,
+        *_more_words(totals),
+        *_words(totals, basis),
+        *_gpu_words(plan, totals, load),
+        *_judging(_open(cells)),
+    ]
     return Forecast(cells, totals, (*notes, *(f"cannot be merged: {reason}" for reason in refused)))
 
 
@@ -103,6 +109,26 @@ def _totals(plan: Plan, cells: Sequence[Json], merges: Mapping[str, Merge], keep
         "models_to_fetch": len({model for key in unmade for model in merges[key].models}),
         "disk_bytes": answers * 1500 + (len(merges) * (weights or 0) if keep else 0),
         "judging_dollars": _dollars(todo),
+        "draws": _more(plan, cells, "mixup", first=1),
+        "sampled": _more(plan, cells, "sampled", first=0),
+    }
+
+
+def _more(plan: Plan, cells: Sequence[Json], ratio: str, *, first: int) -> Json | None:
+    """Return how many draws of lambda a plan has, and what those after the `first` cost, done or not; None without."""
+    number = {label.draw for cell in plan.cells for label in cell.labels if label.ratio == ratio}
+    if len(number) <= first:
+        return None
+    added = [all(x.ratio == ratio and (x.draw or 0) >= first for x in cell.labels) for cell in plan.cells]
+    more = [cell for cell, new in zip(plan.cells, added, strict=True) if new]
+    others = [cell for cell, new in zip(plan.cells, added, strict=True) if not new]
+    lines = [line for line, new in zip(cells, added, strict=True) if new]
+    answers = [line["answers"] for line in lines]
+    return {
+        "count": len(number),
+        "merges": len(_recipes(more).keys() - _recipes(others).keys()),
+        "answers": None if None in answers else sum(answers),
+        "searching": any(line["searches"] for line in lines),
     }
 
 
@@ -148,6 +174,8 @@ def _cell(cell: Cell, desk: Desk, n: int | None, missing: str | None) -> Json:
         "limit": cell.limit,
         "n": n,
     }
+    searching, scored = _searched(evaluator, n or 0)
+    line |= {"answers": None if n is None else searching + scored * evaluator.sampling.n, "searches": searching > 0}
     line |= _state(cell, desk, n, missing)
     cost = None
     if isinstance(evaluator, Paid) and missing is None and line["state"] != "done":
@@ -314,6 +342,21 @@ def _words(totals: Json, basis: str) -> list[str]:
     if totals["merging_seconds"]:
         lines.append(f"merging about {clock(totals['merging_seconds'])} more (2.5 GB/s read and written, assumed)")
     return lines
+
+
+def _more_words(totals: Json) -> list[str]:
+    """Say what more than one draw of lambda costs, and what lambdas beside a grid's nodes do."""
+    told = {
+        "draws": "draws of lambda: {} more than the paper's one draw (ratio.draws=1)",
+        "sampled": "sampled lambdas: {} more than the nodes alone (ratio.sampled=0)",
+    }
+    return [f"{totals[key]['count']} {words.format(_cost(totals[key]))}" for key, words in told.items() if totals[key]]
+
+
+def _cost(more: Json) -> str:
+    if more["answers"] is None:
+        return f"{more['merges']:,} merges"
+    return f"{more['merges']:,} merges and {'at most ' * more['searching']}{more['answers']:,} answers"
 
 
 def _usual() -> str:

@@ -5,12 +5,14 @@ labels: it is merged and evaluated once, and the plan's notes say what collapsed
 """
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from m3_exp.merging import ratio as ratios
 from m3_exp.merging.canonical import canonical
 from m3_exp.types import Cell, Config, EvaluatorSpec, Label, M3Error, Plan, Recipe, Source, Sparsify, identity
+
+_TOLD = 6  # lines about one-sided draws
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def build(configs: Sequence[Config]) -> Plan:
                 else:
                     asked -= 1
     plan = Plan(cells=tuple(cells.values()), engine=configs[0].engine, seed=configs[0].seed)
-    return replace(plan, notes=_notes(plan, asked))
+    return replace(plan, notes=(*_collapsed(plan, asked), *_one_sided(plan, configs)))
 
 
 def variants(config: Config) -> Iterator[Variant]:
@@ -107,6 +109,8 @@ def _weights(config: Config, label: Label) -> Iterator[tuple[Label, tuple[float,
         return
     for lam in (ratios.fixed(ratio.lam),) if ratio.name == "fixed" else ratios.grid(ratio.nodes):
         yield replace(label, lam=lam), (lam, 1.0 - lam)
+    for draw, lam in enumerate(ratios.sampled(config.seed, ratio.sampled) if ratio.name == "grid" else ()):
+        yield replace(label, ratio="sampled", draw=draw, lam=lam), (lam, 1.0 - lam)
 
 
 def tokenizer(config: Config, evaluator: EvaluatorSpec) -> Source:
@@ -123,7 +127,7 @@ def merge_tokenizer(config: Config) -> Source:
     return list(config.experts.values())[int(config.tokenizer)]
 
 
-def _notes(plan: Plan, asked: int) -> tuple[str, ...]:
+def _collapsed(plan: Plan, asked: int) -> tuple[str, ...]:
     if asked == len(plan.cells):
         return ()
     lines = [f"{asked - len(plan.cells)} of {asked} cells are the same as another and run once"]
@@ -136,12 +140,55 @@ def _notes(plan: Plan, asked: int) -> tuple[str, ...]:
     return tuple(lines)
 
 
+@dataclass(frozen=True, order=True)
+class _Draw:
+    """A draw of lambda: the same in every method, pair and family."""
+
+    alpha: float
+    number: int
+    lam: float
+
+    def __str__(self) -> str:
+        lam = f"{self.lam:.2g}" if self.lam < 0.5 else f"1 - {1 - self.lam:.2g}"
+        return f"alpha {self.alpha:g}, draw {self.number}: lambda {lam}, that is"
+
+
+def _one_sided(plan: Plan, configs: Sequence[Config]) -> list[str]:
+    """Say which draws are all but one of their experts, a line for each draw, `_TOLD` lines at most."""
+    experts = {config.pair: [_called(name) for name in config.experts] for config in configs}
+    found: dict[_Draw, dict[str, str]] = {}
+    for label in (label for cell in plan.cells for label in cell.labels):
+        if label.alpha is not None and label.draw is not None and label.lam is not None:
+            draw, said = _Draw(label.alpha, label.draw, label.lam), ratios.one_sided(label.lam, *experts[label.pair])
+            if said is not None:
+                found.setdefault(draw, {})[label.pair] = said
+    lines = [_whose(draw, found[draw]) for draw in sorted(found)]
+    if len(lines) <= _TOLD:
+        return lines
+    return [*lines[: _TOLD - 1], f"and {len(lines) - _TOLD + 1} more draws with lambda outside [0.02, 0.98]"]
+
+
+def _whose(draw: _Draw, said: Mapping[str, str]) -> str:
+    """Write a one-sided draw on one line: `said` is what it comes to in each pair."""
+    if len(said) == 1:
+        ((pair, share),) = said.items()
+        return f"{pair}, {draw} {share}"
+    pairs = {share: ", ".join(pair for pair in said if said[pair] == share) for share in said.values()}
+    return f"{draw} {', '.join(f'{share} ({named})' for share, named in pairs.items())}"
+
+
+def _called(expert: str) -> str:
+    return f"expert {expert}" if expert.isdigit() else expert
+
+
 def spelled(label: Label) -> str:
     """Write a label on one line, as in `lm_math ties(scaling=1, retain=0.7) mixup(alpha=0.5, draw 0, lambda=0.31)`."""
     params = ", ".join(f"{key}={value:g}" for key, value in label.params.items())
     text = f"{label.pair} {label.method}" + (f"({params})" if params else "")
     if label.ratio == "mixup":
         text += f" mixup(alpha={label.alpha:g}, draw {label.draw}, lambda={label.lam:.4g})"
+    elif label.ratio == "sampled":
+        text += f" sampled(draw {label.draw}, lambda={label.lam:.4g})"
     elif label.lam is not None:
         text += f" lambda={label.lam:.4g}"
     return text + (" dare" if label.sparsify == "dare" else "")
@@ -159,7 +206,7 @@ def narrowed(overrides: Sequence[str], cell: Cell) -> list[list[str]]:
     label, benchmark = cell.labels[0], cell.evaluator.name
     axes = {} if label.family == "local" else {"pair": label.pair}
     if label.method != "single":
-        axes |= {"method": label.method, "ratio": label.ratio, "sparsify": label.sparsify}
+        axes |= {"method": label.method, "ratio": _choice(label), "sparsify": label.sparsify}
         axes |= {f"method.{key}": repr(value) for key, value in sorted(label.params.items())}
         axes |= {"ratio.alpha": f"{label.alpha:g}"} if label.alpha is not None else {}
         axes |= {"ratio.lam": repr(label.lam)} if label.ratio == "fixed" else {}
@@ -175,6 +222,11 @@ def same(one: Cell, other: Cell) -> bool:
     return keys[0] == keys[1]
 
 
+def _choice(label: Label) -> str:
+    """Return the choice of ratio that makes a label: sampled lambdas come with a grid."""
+    return "grid" if label.ratio == "sampled" else label.ratio
+
+
 def _key(override: str) -> str:
     return override.split("=", 1)[0]
 
@@ -185,7 +237,7 @@ def _stays(key: str, label: Label) -> bool:
     if group not in _AXES or group == "evaluator":
         return True
     if group == "ratio":
-        return parameter in {"mixup": ("draws",), "grid": ("nodes",)}.get(label.ratio, ())
+        return parameter in {"mixup": ("draws",), "grid": ("nodes", "sampled")}.get(_choice(label), ())
     return parameter != "" and (group == "pair" or (group == "sparsify" and label.sparsify == "dare"))
 
 

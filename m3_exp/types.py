@@ -202,6 +202,7 @@ class Ratio:
     draws: int
     lam: float
     nodes: int
+    sampled: int
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,10 @@ class EvaluatorSpec:
 
 @dataclass(frozen=True)
 class Label:
-    """How a cell is shown and grouped in tables. Two labels may stand for the same weights."""
+    """How a cell is shown and grouped in tables. Two labels may stand for the same weights.
+
+    `ratio` is the config's choice, or `sampled` for a lambda beside a grid's nodes (a draw that has no alpha).
+    """
 
     family: str
     pair: str

@@ -68,9 +68,11 @@ def test_multirun_expands_a_product_and_a_sweep_restricts_to_what_is_asked() -> 
     [
         (["ratio.alpha=0.5"], "ratio.alpha has no effect under ratio=plain; did you mean ratio=mixup?"),
         (["ratio=fixed", "ratio.nodes=5"], "did you mean ratio=grid?"),
+        (["ratio=mixup", "ratio.sampled=4"], "ratio.sampled has no effect under ratio=mixup; did you mean ratio=grid?"),
+        (["ratio=grid", "ratio.sampled=4.5"], "ratio.sampled=4.5 is not a whole number"),
         (["method.retain=0.5"], "method.retain has no effect under method=average; did you mean method=ties?"),
         (["sparsify.drop_rate=0.1"], "did you mean sparsify=dare?"),
-        (["ratio.alhpa=1"], "ratio.alhpa is not known; ratio has the parameters alpha, draws, lam, nodes"),
+        (["ratio.alhpa=1"], "ratio.alhpa is not known; ratio has the parameters alpha, draws, lam, nodes, sampled"),
         (["method=slurp"], "method=slurp does not exist; allowed: average, task_arithmetic, ties"),
         (["family=nope"], "family=nope does not exist; allowed: "),
         (["sweeps=nope"], "sweeps=nope does not exist; there are "),
@@ -109,6 +111,7 @@ def test_a_wrong_request_is_one_clear_line(args: list[str], says: str) -> None:
         (["ratio=fixed", "ratio.lam=1.5"], "ratio.lam=1.5 is outside [0, 1]"),
         (["ratio=fixed", "ratio.lam=-0.1"], "outside [0, 1]"),
         (["ratio=grid", "ratio.nodes=8"], "ratio.nodes=8 is not a size of the nested grids"),
+        (["ratio=grid", "ratio.sampled=6"], "ratio.sampled=6 does not fill its strata: give 0, 4, 8 or 16"),
         (["method=ties", "method.retain=0"], "method.retain"),
     ],
 )

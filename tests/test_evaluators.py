@@ -13,7 +13,6 @@ from evaluators.humaneval import HumanEval
 from m3_exp.scoring import rules
 from m3_exp.scoring.evaluate import evaluate, load_evaluator
 from m3_exp.scoring.evaluator import Evaluator
-from m3_exp.scoring.intervals import mean_interval, wilson
 from m3_exp.scoring.math_equivalence import is_equiv, last_boxed, normalize
 from m3_exp.scoring.text import cut
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem, Score
@@ -513,24 +512,3 @@ def test_answers_to_nothing_and_doubled_samples_are_refused() -> None:
         evaluate(GSM8K(), GSM, [Answer("x", "")])
     with pytest.raises(M3Error, match="item '0' has sample 0 twice"):
         evaluate(GSM8K(), GSM, [Answer("0", ""), Answer("0", "")])
-
-
-def test_intervals_against_published_values() -> None:
-    """Wilson, 95 %, 15 of 20 (0.5313, 0.8881) and 0 of 10 (0, 0.2775): Newcombe 1998's formula, by hand."""
-    assert (wilson(0.75, 20).low, wilson(0.75, 20).high) == pytest.approx((0.5313, 0.8881), abs=5e-5)
-    assert (wilson(0, 10).low, wilson(0, 10).high) == pytest.approx((0.0, 0.2775), abs=5e-5)
-    assert mean_interval([1.0, 0.0, 1.0, 1.0]) == wilson(0.75, 4)
-
-
-def test_means_of_other_values_have_a_t_interval() -> None:
-    """0.25, 0.5, 0.75: mean 0.5, s 0.25, t(0.975, 2) 4.302653, half width 0.621035, cut to 0 and 1; n = 9 by hand."""
-    assert mean_interval([0.25, 0.5, 0.75]).low == 0.0
-    nine = mean_interval([0.25, 0.5, 0.75] * 3)
-    assert (nine.mean, nine.low, nine.high) == pytest.approx((0.5, 0.5 - 0.166421, 0.5 + 0.166421), abs=1e-5)
-    assert mean_interval([0.5]).low == 0.0
-
-
-@pytest.mark.parametrize("values", [[], [1.5], [-0.1]])
-def test_values_outside_the_range_have_no_mean(values: list[float]) -> None:
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        mean_interval(values)

@@ -23,6 +23,7 @@ from m3_exp.scoring.programs import Program, clean, names_in_tests
 from m3_exp.scoring.sandbox import judge as judging
 from m3_exp.scoring.sandbox.judge import Limits, judge
 from m3_exp.scoring.scripts import script_task
+from m3_exp.scoring.text import name_of
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem, Score
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -211,7 +212,7 @@ def test_what_stands_in_every_result(monkeypatch: pytest.MonkeyPatch, capsys: py
     """The sandbox that was used, in the details and the settings; loudly where it was none."""
     scores, result = evaluate(MBPP(), [item()], [Answer("7", GOOD)])
     used = judging.working_driver().name
-    assert scores[0].notes == {"sandbox": used}
+    assert scores[0].notes == {"sandbox": used, "problem": name_of("Write a function to double a number.")}
     assert result.details["sandbox"] == result.settings["sandbox"] == used
     monkeypatch.setattr(judging, "probe", lambda: {"bubblewrap": "not installed", "landlock": "not there"})
     judging._warn.cache_clear()

@@ -9,8 +9,6 @@ import pytest
 
 from evaluators.livebench_typos import LiveBenchTypos, last_line, solution
 from m3_exp.scoring.evaluate import evaluate, load_evaluator
-from m3_exp.scoring.intervals import mean_interval
-from m3_exp.scoring.livebench import task_average
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem, Score
 
 DATA = Path(os.environ.get("M3_DATA", "/nonexistent"))
@@ -165,47 +163,3 @@ def test_official_gold_scores_100_and_the_uncorrected_text_0(rule: Any) -> None:
     for make, expected in ((evaluator.gold, 100.0), (evaluator.wrong, 0.0)):
         _, result = evaluate(evaluator, problems, [Answer(p.id, make(p) or "") for p in problems])
         assert (result.score, result.n, len(result.details["left_out"])) == (expected, 17, 33)
-
-
-# --------------------------------------------------------------------------------------------------- averages of tasks
-
-
-def test_the_average_of_equal_groups_of_verdicts_has_wilsons_interval() -> None:
-    found = task_average([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
-    assert found.mean == pytest.approx(3 / 8)
-    assert (found.low, found.high) == pytest.approx(
-        (mean_interval([1.0] * 3 + [0.0] * 5).low, mean_interval([1.0] * 3 + [0.0] * 5).high)
-    )
-
-
-def test_unequal_groups_weigh_alike_and_widen_the_interval() -> None:
-    found = task_average([[1.0] * 90 + [0.0] * 10, [0.0] * 10])
-    pooled = mean_interval([1.0] * 90 + [0.0] * 20)
-    assert found.mean == pytest.approx(0.45)
-    assert found.high - found.low > pooled.high - pooled.low
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_all_alike_ends_at_the_edge(value: float) -> None:
-    found = task_average([[value] * 67, [value] * 50])
-    assert (found.mean, found.low == 0.0, found.high == 1.0) == (value, value == 0.0, value == 1.0)
-    assert 0.0 < found.high - found.low < 0.05
-
-
-def test_one_group_is_a_plain_mean() -> None:
-    for values in ([0.25, 0.5, 1.0], [1.0, 0.0]):
-        assert task_average([values]) == mean_interval(values)
-
-
-def test_groups_of_shares_have_the_strata_s_own_variance() -> None:
-    """Two tasks, each without spread of its own but for one value: no spread between tasks enters."""
-    found = task_average([[0.2, 0.2, 0.2, 0.3], [0.8, 0.8, 0.8, 0.9]])
-    assert found.mean == pytest.approx(0.525)
-    half = 2.4469118511 * ((2 * 0.0025 / 4) ** 0.5 / 2)  # t(0.975, 6), variances 0.0025 of 4 values each
-    assert (found.low, found.high) == pytest.approx((0.525 - half, 0.525 + half))
-
-
-@pytest.mark.parametrize("groups", [[[0.25], [0.5, 0.5]], [[0.5, 0.5], [0.25, 0.25]], [[0.25], [0.75]]])
-def test_where_the_strata_tell_nothing_the_interval_is_not_empty(groups: list[list[float]]) -> None:
-    found = task_average(groups)
-    assert found.low < found.mean < found.high

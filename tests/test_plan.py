@@ -2,36 +2,61 @@
 
 import contextlib
 import itertools
-import statistics
 
 import pytest
-from scipy import stats
 
 from m3_exp import config, plan
 from m3_exp.merging import ratio
 from m3_exp.types import M3Error, Plan, identity
+
+ONE = "evaluator=[gsm8k]"
 
 
 def build(*args: str, multirun: bool = False) -> Plan:
     return plan.build(config.request(list(args), multirun=multirun).configs)
 
 
-def test_lambda_follows_its_beta_distribution() -> None:
-    for alpha in (0.2, 0.5, 1, 5):
-        draws = [ratio.mixup(alpha, 0, i) for i in range(2000)]
-        assert stats.kstest(draws, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
-        assert all(0 <= lam <= 1 for lam in draws)
-
-
-def test_draws_are_independent_between_alphas_and_draws_but_shared_by_methods_pairs_and_families() -> None:
-    a = [ratio.uniform(0, 0.5, i) for i in range(2000)]
-    b = [ratio.uniform(0, 1.0, i) for i in range(2000)]
-    assert abs(statistics.correlation(a, b)) < 0.1
+def test_draws_are_shared_by_methods_pairs_and_families_and_belong_to_the_seed() -> None:
     lams = set()
     for args in (["method=ties"], ["pair=lm_code"], ["family=llama2_13b", "method=task_arithmetic"]):
         lams |= {label.lam for cell in build("ratio=mixup", *args).cells for label in cell.labels}
-    assert len(lams) == 1
+    assert lams == {ratio.mixup(0.5, 0, 0)}
     assert lams != {label.lam for cell in build("ratio=mixup", "seed=1").cells for label in cell.labels}
+
+
+def test_sampled_lambdas_stand_beside_the_nodes_of_a_grid() -> None:
+    labels = [cell.labels[0] for cell in build("ratio=grid", "ratio.nodes=3", "ratio.sampled=4", ONE).cells]
+    assert [(x.ratio, x.draw, x.lam) for x in labels[:3]] == [("grid", None, lam) for lam in (0.0, 0.5, 1.0)]
+    drawn = [("sampled", draw, lam, None) for draw, lam in enumerate(ratio.sampled(0, 4))]
+    assert [(x.ratio, x.draw, x.lam, x.alpha) for x in labels[3:]] == drawn
+    assert plan.spelled(labels[3]) == "lm_math average sampled(draw 0, lambda=0.4502)"
+    more = build("ratio=grid", "ratio.nodes=3", "ratio.sampled=8", ONE).cells
+    assert [cell.labels[0] for cell in more][:7] == labels
+    other = build("ratio=grid", "ratio.nodes=3", "ratio.sampled=4", ONE, "pair=lm_code", "method=ties").cells
+    assert [cell.labels[0].lam for cell in other] == [label.lam for label in labels]
+
+
+def test_a_one_sided_draw_is_said_in_words_once_with_its_pairs() -> None:
+    """alpha 0.4, seed 0: u of draw 0 is 0.09, lambda 0.015; draw 1 lies in the middle."""
+    args = ["ratio=mixup", "ratio.alpha=0.4", "ratio.draws=2"]
+    (line,) = build(*args, "method=average,ties", ONE, multirun=True).notes
+    assert line == "lm_math, alpha 0.4, draw 0: lambda 0.015, that is 98.5 % math"
+    (line,) = build(*args, "pair=lm_math,lm_code,math_code", ONE, multirun=True).notes
+    assert line == "alpha 0.4, draw 0: lambda 0.015, that is 98.5 % math (lm_math), 98.5 % code (lm_code, math_code)"
+    local = ["family=local", "family.base=package:a/BASE", "family.experts=[package:a/A,package:b/B]"]
+    (line,) = build(*local, *args, ONE).notes
+    assert line == "local, alpha 0.4, draw 0: lambda 0.015, that is 98.5 % expert 1"
+    assert build("ratio=mixup", ONE).notes == ()
+    assert build("ratio=grid", "ratio.sampled=16", ONE).notes == ()
+
+
+def test_many_one_sided_draws_are_folded() -> None:
+    found = build("ratio=mixup", "ratio.alpha=0.2", "ratio.draws=32", ONE)
+    outside = [x.lam for cell in found.cells for x in cell.labels if x.lam is not None and not 0.02 <= x.lam <= 0.98]
+    assert len(found.notes) == 6
+    assert all(line.startswith("lm_math, alpha 0.2, draw ") for line in found.notes[:5])
+    assert found.notes[1] == "lm_math, alpha 0.2, draw 2: lambda 1 - 4.1e-06, that is 99.9996 % lm"
+    assert found.notes[5] == f"and {len(outside) - 5} more draws with lambda outside [0.02, 0.98]"
 
 
 def test_grids_are_nested_symmetric_and_crowd_the_ends() -> None:
@@ -115,9 +140,11 @@ def test_the_merge_line_names_the_same_weights() -> None:
     [
         ("sweeps=table1 limit=4 ratio.draws=2", 2),
         ("sweeps=table3_search evaluator=[gsm8k]", 1),
-        ("sweeps=table5 pair=lm_math evaluator.prompt_bench_sst2.protocol=adaptive", 2),
+        ("sweeps=table5 pair=lm_math evaluator.prompt_bench_sst2.protocol=adaptive", 8),
         ("-m method=ties,average ratio=plain,mixup,fixed ratio.alpha=0.2,0.5 ratio.lam=0.1 method.retain=0.5 "
          "sparsify=none,dare sparsify.draws=2 evaluator.gsm8k.extractor=strict", 2),
+        ("sweeps=lambda_response ratio.nodes=3 ratio.sampled=4", 7),
+        ("-m ratio=plain,grid ratio.sampled=4 evaluator=[gsm8k,mbpp]", 13),
     ],
 )  # fmt: skip
 def test_a_request_can_be_narrowed_to_any_of_its_cells(line: str, most: int) -> None:
@@ -134,6 +161,12 @@ def test_a_request_can_be_narrowed_to_any_of_its_cells(line: str, most: int) -> 
                 break
         assert [plan.same(cell, other) for other in found].count(True) == 1
         assert len(found) <= most
+
+
+def test_the_merge_line_of_a_sampled_lambda_names_the_same_weights() -> None:
+    cell = build("ratio=grid", "ratio.nodes=3", "ratio.sampled=4", ONE).cells[-1]
+    args = plan.merge_line(cell.labels[0], cell.recipe).split()[2:-1]
+    assert build(*args, ONE).cells[0].recipe == cell.recipe
 
 
 def test_a_narrowed_request_drops_what_would_be_dead() -> None:

@@ -18,7 +18,7 @@ from m3_exp.reporting import prediction, saved
 from m3_exp.reporting.curves import Draw, Response, responses
 from m3_exp.reporting.frame import tidy
 from m3_exp.reporting.protocols import ALPHAS
-from m3_exp.reporting.response import Array, Curve
+from m3_exp.stats.lambdas import Array, Curve
 from m3_exp.store import Store
 from m3_exp.types import Plan, identity
 from tests.test_advice import PARENTS, frame, line

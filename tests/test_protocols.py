@@ -6,7 +6,7 @@ import pytest
 from m3_exp.merging.ratio import grid
 from m3_exp.reporting import stats
 from m3_exp.reporting.protocols import ALPHAS, Objective, compare
-from m3_exp.reporting.response import Array, Curve, weights
+from m3_exp.stats.lambdas import Array, Curve, weights
 
 LAMS = np.array(grid(9))
 

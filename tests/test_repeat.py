@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -217,19 +218,22 @@ class TestRepeats:
         one, two = noise.measured(tidy(looked, repeats=True))
         assert (one.n, one.up, one.down, one.texts, one.graded) == (8, 2, 1, 4, 0)
         assert (one.score, one.difference) == (50.0, 12.5)
-        assert one.sd == pytest.approx(100 * math.sqrt(3) / 8)
-        assert (two.up, two.down, two.texts, two.sd, two.difference) == (0, 0, 1, 0.0, 0.0)
+        assert noise.deviation([one]).value == pytest.approx(100 * math.sqrt(3) / 8)
+        assert (two.up, two.down, two.texts, two.difference) == (0, 0, 1, 0.0)
+        assert str(noise.deviation([two])) == "below 21.6", "none of 8 is no proof of none"
         (line,) = noise.footer(tidy(looked, repeats=True))
         version = planned_version(planned, store)
         assert line == (
-            f"noise floor (recorded {version} float32): gsm8k 3 of 16 verdicts flipped between repeats (18.8 %), "
-            f"sd {100 * math.sqrt(3 / 16 / 8):.1f} points"
+            f"noise floor (recorded {version} float32): gsm8k 3 of 16 verdicts flipped between repeats"
+            f" (18.8 % [7.0, 50.8]), sd of a difference {100 * math.sqrt(3 / 16 / 8):.1f} [9.4, 25.2] points"
         )
         table = noise.build("t", tidy(looked, repeats=True))
         assert [row[4:10] for row in table.rows] == [
             ("float32", "1", "8", "4", "2", "1"), ("float32", "2", "8", "1", "0", "0"),
         ]  # fmt: skip
-        assert table.rows[0][10] == "37.5 [13.7, 69.4]"
+        assert table.rows[0][10] == "37.5 [12.2, 70.9]"
+        assert [row[13] for row in table.rows] == ["21.7 [12.4, 29.8]", "below 21.6"]
+        assert [(x["sd"], x["sd_low"] > 0, x["sd_high"] > 21) for x in table.records][1] == (0.0, False, True)
         for form in tables.FORMATS.values():
             assert "gsm8k" in form(table)
 
@@ -324,15 +328,56 @@ def test_a_grader_that_flips_on_the_same_text_is_told_apart() -> None:
     looked = [Found(cell, record([1, 1, 0, 0.5])), Found(cell, record([0, 1, 1, 0.75], [["0", 0]]), repeat=1)]
     (told,) = noise.measured(tidy(looked, repeats=True))
     assert (told.up, told.down, told.graded, told.dtype) == (2, 1, 2, "bfloat16")
-    assert told.sd == pytest.approx(100 * math.sqrt(1 + 1 + 0.25**2) / 4)
+    assert noise.deviation([told]).value == pytest.approx(100 * math.sqrt(1 + 1 + 0.25**2) / 4)
     assert any("that is the grader" in line for line in noise.build("t", tidy(looked, repeats=True)).footer)
     assert Counter(tidy(looked)["repeat"]) == {0: 1}
 
 
+def repeated(steps: Sequence[float], repeat: int = 1) -> noise.Noise:
+    moved = {(str(item), 0): step for item, step in enumerate(steps)}
+    return noise.Noise({}, "gsm8k", "vllm 1 float32", "w", repeat, moved, 0, 0, 50.0, 0.0)
+
+
 def test_three_of_96() -> None:
     """The example of the manual."""
-    assert noise.rate(3, 96) == pytest.approx((3.125, 1.07, 8.79), abs=0.01)
-    assert 100 * math.sqrt(3) / 96 == pytest.approx(1.80, abs=0.005)
+    one = repeated([1, -1, 1] + [0] * 93)
+    found = noise.rate([one])
+    assert (found.value, found.low, found.high) == pytest.approx((3.125, 0.67, 9.19), abs=0.01)
+    sd = noise.deviation([one])
+    assert (sd.value, sd.low, sd.high) == pytest.approx(
+        tuple(100 * math.sqrt(share / 100 / 96) for share in (found.value, found.low, found.high))
+    )
+    assert sd.value == pytest.approx(100 * math.sqrt(3) / 96)
+
+
+def test_no_flip_is_no_proof_of_none() -> None:
+    """0 of 96: the rule of three allows 3 %, two-sided 4 to 5."""
+    none = repeated([0] * 96)
+    found = noise.rate([none])
+    assert (found.value, found.low) == (0.0, 0.0)
+    assert 3 / 96 < found.high / 100 < 5 / 96
+    assert str(noise.deviation([none])) == f"below {100 * math.sqrt(found.high / 100 / 96):.1f}" == "below 2.2"
+
+
+def test_repeats_of_the_same_items_are_no_other_items() -> None:
+    """One item that flips each time is one cluster: four repeats of it do not make its rate sure."""
+    every = [repeated([1] + [0] * 23, repeat) for repeat in range(1, 5)]
+    spread = [repeated([0] * k + [1] + [0] * (23 - k), k + 1) for k in range(4)]
+    assert noise.rate(every).value == pytest.approx(noise.rate(spread).value)
+    assert noise.rate(every).high > noise.rate(spread).high
+    assert noise.deviation(every).value == pytest.approx(100 / 24)
+
+
+def test_the_deviation_is_that_of_repeated_scores() -> None:
+    """Each of 400 verdicts flips in 5 % of passes, up or down: the sd of the difference is as printed."""
+    generator = np.random.default_rng(0)
+    runs = [(generator.random(400) < 0.05) * generator.choice([-1.0, 1.0], 400) for _ in range(400)]
+    differences = [100 * run.mean() for run in runs]
+    assert noise.deviation([repeated(list(run)) for run in runs]).value == pytest.approx(np.std(differences), rel=0.08)
+    covered = [
+        x.low <= 100 * math.sqrt(0.05 / 400) <= x.high for x in (noise.deviation([repeated(list(r))]) for r in runs)
+    ]
+    assert np.mean(covered) > 0.92
 
 
 # --------------------------------------------------------------------------------------------------- command line
@@ -356,7 +401,8 @@ class TestCommands:
         assert cli.main(["run", *asked]) == 0
         out = capsys.readouterr().out
         assert "2 of 2 cells done (0 were there already)" in out
-        assert "gsm8k 3 of 8 verdicts flipped between repeats (37.5 %), sd 21.7 points" in out
+        assert "gsm8k 3 of 8 verdicts flipped between repeats (37.5 % [12.2, 70.9])" in out
+        assert "sd of a difference 21.7 [12.4, 29.8] points" in out
         assert cli.main(["status", *asked]) == 0
         assert "repeats (noise floor): 1 of 1 done; 0 answers more" in capsys.readouterr().out
         assert cli.main(["run", *line, "evaluator=[gsm8k]", "repeat=-1"]) == 2

@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, special, stats
 
 from m3_exp.merging.ratio import grid
-from m3_exp.reporting.response import (
+from m3_exp.stats.lambdas import (
     Curve,
     draw_sd,
     hats,

@@ -11,7 +11,7 @@ import yaml
 from m3_exp.config import ROOT
 from m3_exp.reporting import choosing, selection, stats, table3
 from m3_exp.reporting.choosing import Candidates, Group, choose, groups, price
-from m3_exp.reporting.response import Array
+from m3_exp.stats.lambdas import Array
 from m3_exp.types import M3Error
 
 PARENTS = {"lm_math": ["lm", "math"]}

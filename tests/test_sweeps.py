@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from m3_exp import config, plan
 from m3_exp.merging.methods import check_params, load
+from m3_exp.merging.ratio import grid
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.types import Cell, Plan, identity
 
@@ -160,17 +161,36 @@ def answered(cell: Cell) -> int:
 
 
 def test_more_draws_of_the_alpha_grid_contain_the_first() -> None:
-    one, three = (planned("alpha_grid", *ONE, f"ratio.draws={n}") for n in (1, 3))
+    one, four = (planned("alpha_grid", *ONE, f"ratio.draws={n}") for n in (1, 4))
     assert keys(one.cells) == keys(planned("alpha_grid", *ONE).cells)
-    assert keys(one.cells) < keys(three.cells)
-    drawn = {(x.alpha, x.draw) for cell in three.cells for x in cell.labels if x.alpha is not None}
-    assert drawn == {(alpha, draw) for alpha in (0.2, 0.4, 0.5, 1.0, 2.0, 3.0, 5.0) for draw in range(3)}
+    assert keys(one.cells) < keys(four.cells)
+    drawn = {(x.alpha, x.draw) for cell in four.cells for x in cell.labels if x.alpha is not None}
+    assert drawn == {(alpha, draw) for alpha in (0.2, 0.4, 0.5, 1.0, 2.0, 3.0, 5.0) for draw in range(4)}
 
 
 def test_larger_node_sets_of_a_response_contain_the_smaller() -> None:
     nine, more = planned("lambda_response", *ONE), planned("lambda_response", *ONE, "ratio.nodes=17")
     assert keys(nine.cells) < keys(more.cells)
     assert len(more.cells) - len(nine.cells) == 8 * 3  # benchmarks
+
+
+def test_a_response_without_sampled_lambdas_is_its_nodes() -> None:
+    whole, alone = planned("lambda_response", *ONE), planned("lambda_response", *ONE, "ratio.sampled=0")
+    assert keys(alone.cells) < keys(whole.cells)
+    assert {x.lam for cell in alone.cells for x in cell.labels if x.ratio != "plain"} == set(grid(9))
+    added = [x for cell in whole.cells for x in cell.labels if x.ratio == "sampled"]
+    assert sorted({x.draw for x in added if x.draw is not None}) == list(range(16))
+    assert len({x.lam for x in added} | set(grid(9))) == 25
+
+
+@pytest.mark.parametrize("sweep", ["table1", "table2", "table5", "table6", "figure4"])
+def test_the_papers_tables_take_four_draws_and_its_single_one_when_asked(sweep: str) -> None:
+    whole, one = planned(sweep, "family=lab"), planned(sweep, "family=lab", "ratio.draws=1")
+    drawn = {(x.method, x.pair, x.draw) for cell in whole.cells for x in cell.labels if x.ratio == "mixup"}
+    single = {(x.method, x.pair, x.draw) for cell in one.cells for x in cell.labels if x.ratio == "mixup"}
+    assert drawn == {(method, pair, draw) for method, pair, _ in drawn for draw in range(4)}
+    assert single == {(method, pair, 0) for method, pair, _ in drawn}
+    assert keys(one.cells) < keys(whole.cells)
 
 
 def test_dare_takes_the_place_of_the_plain_deltas_in_a_response_or_stands_beside_them() -> None:

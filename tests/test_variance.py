@@ -9,7 +9,7 @@ import pytest
 from m3_exp.merging.ratio import grid
 from m3_exp.reporting import tables, variance
 from m3_exp.reporting.curves import Draw, Response
-from m3_exp.reporting.response import Curve
+from m3_exp.stats.lambdas import Curve
 
 LAMS = np.array(grid(9))
 N = 400

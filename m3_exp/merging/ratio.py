@@ -1,15 +1,29 @@
 """The choice of ratio: lambda, the first expert's share. M3 (arXiv 2502.15434) draws it from Beta(alpha, alpha).
 
-`mixup` draws are independent between alphas and draws, and the same in every method, pair and family, so that
-comparisons are paired. `grid` nodes crowd the ends, where small alphas put their mass.
+`mixup` draws are the same in every method, pair and family, so that comparisons are paired. Each by itself is Beta;
+together the draws of one alpha are stratified (a randomly shifted van der Corput sequence: Cranley and Patterson,
+SIAM J. Numer. Anal. 1976), so that the mean of a few is nearer to the expectation than that of independent ones.
+`grid` nodes crowd the ends, where small alphas put their mass; `sampled` lambdas beside them, from the mixture of the
+paper's seven Betas, correct what lies between (scrambled as in Owen, 1995, so that they are stratified as well).
 """
 
 import hashlib
 import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from scipy.stats import beta
+import numpy as np
+from scipy import special
 
+from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.types import M3Error
+
+SAMPLED = (0, 4, 8, 16)  # powers of two, so that every stratum has its lambda
+_MIXED = np.array(ALPHAS)
+_BITS = 52  # of a scrambled number: with the half below them it is exact in float64, and never 0 or 1
+_BOTH = 0.02  # the least share with which an expert counts as merged
+_TINY = float(np.finfo(np.float64).tiny)  # where scipy's quantile stops
 
 
 def uniform(*parts: object) -> float:
@@ -19,10 +33,74 @@ def uniform(*parts: object) -> float:
 
 
 def mixup(alpha: float, seed: int, draw: int) -> float:
-    """Draw lambda ~ Beta(alpha, alpha) as the quantile of a hashed uniform."""
+    """Draw lambda ~ Beta(alpha, alpha): the quantile of the seed's and alpha's shift plus the draw's radical inverse.
+
+    So the first 2^m draws of an alpha have one in each of 2^m equally likely strata (counted from the shift), and a
+    longer list begins with the shorter one.
+    """
     if not 0 < alpha < float("inf"):
         raise M3Error(f"ratio.alpha={alpha} is not a Beta parameter: give a number above 0 (the paper: 0.2 to 5)")
-    return float(beta.ppf(uniform(seed, float(alpha), draw), alpha, alpha))
+    return quantile(alpha, shifted(uniform(seed, "mixup", float(alpha)), draw))
+
+
+def shifted(shift: float, draw: int) -> float:
+    """Return frac(shift + radical inverse of the draw), strictly inside (0, 1)."""
+    return min(max((shift + radical_inverse(draw)) % 1.0, 2**-54), 1 - 2**-53)
+
+
+def radical_inverse(k: int) -> float:
+    """Mirror k's binary digits at the point: 0, 1/2, 1/4, 3/4, 1/8, ... (van der Corput)."""
+    return math.ldexp(int(f"{k:b}"[::-1], 2), -k.bit_length())
+
+
+def quantile(alpha: float, u: float) -> float:
+    """Return the Beta(alpha, alpha) quantile, to some 1e-14 of the distance to the nearer end."""
+    if u > 0.5:
+        return 1.0 - float(special.betaincinv(alpha, alpha, 1.0 - u))
+    return float(special.betaincinv(alpha, alpha, u))
+
+
+@dataclass(frozen=True)
+class _Within:
+    """A number known up to an error."""
+
+    value: float
+    error: float
+
+
+def stratified(alpha: float, draws: Mapping[int, float]) -> bool:
+    """Tell whether lambdas, by their draw's number, are `mixup` draws of one alpha and one seed, whichever it is.
+
+    Independent draws (of several seeds, or of stores from before draws were stratified) are not.
+    """
+    shifts = [_shift(alpha, draw, lam) for draw, lam in draws.items()]
+    best = min(shifts, key=lambda shift: shift.error, default=_Within(0.0, 0.0))
+    return all(_around(one.value - best.value) <= one.error + best.error + 1e-9 for one in shifts)
+
+
+def _shift(alpha: float, draw: int, lam: float) -> _Within:
+    """Return the shift that gives this draw this lambda; next to 0 and 1 a float64 has lost much of it."""
+    below = 0.0 if lam <= _TINY else math.nextafter(lam, 0.0)
+    above = min(math.nextafter(lam, 2.0), 1.0)
+    low, high = (float(special.betainc(alpha, alpha, x)) for x in (below, above))
+    return _Within((low + high) / 2 - radical_inverse(draw), (high - low) / 2)
+
+
+def _around(difference: float) -> float:
+    """Return a difference's distance from the nearest whole number."""
+    return abs(difference - round(difference))
+
+
+def one_sided(lam: float, first: str, second: str) -> str | None:
+    """Say that a merge is all but one of its experts, as in `99.99 % math`; None from 0.02 to 0.98."""
+    if _BOTH <= lam <= 1 - _BOTH:
+        return None
+    name, rest = (first, 100 * (1 - lam)) if lam > 0.5 else (second, 100 * lam)
+    if rest == 0:
+        return f"100 % {name}"
+    if rest < 1e-6:
+        return f"over 99.999999 % {name}"
+    return f"{100 - rest:.{max(1, -math.floor(math.log10(rest)))}f} % {name}"
 
 
 def fixed(lam: float) -> float:
@@ -47,6 +125,44 @@ def grid(nodes: int) -> tuple[float, ...]:
     if len(points) != nodes:
         raise M3Error(f"ratio.nodes={nodes} is not a size of the nested grids: give 3, 5, 9, 17, 33 or 65")
     return tuple(points)
+
+
+def sampled(seed: int, count: int) -> tuple[float, ...]:
+    """Draw lambdas from the equal mixture of Beta(alpha, alpha) over the paper's alphas: quantiles of `scrambled`.
+
+    They are the same in every method, pair and family; a longer list begins with the shorter one.
+    """
+    if count not in SAMPLED:
+        allowed = ", ".join(str(size) for size in SAMPLED[:-1])
+        raise M3Error(f"ratio.sampled={count} does not fill its strata: give {allowed} or {SAMPLED[-1]}")
+    return tuple(mixture_quantile(scrambled(seed, k)) for k in range(count))
+
+
+def scrambled(seed: int, k: int) -> float:
+    """Return the k-th number in (0, 1) of the van der Corput sequence, scrambled by nested uniforms (Owen, 1995).
+
+    Each digit is flipped or not by a hash of the seed, its place and the original digits before it: every number is
+    uniform, and the first 2^m have one in each interval [i / 2^m, (i + 1) / 2^m).
+    """
+    digits = 0
+    for place in range(_BITS):
+        flip = uniform(seed, "sampled", place, k & ((1 << place) - 1)) >= 0.5
+        digits = digits << 1 | ((k >> place & 1) ^ flip)
+    return math.ldexp(digits + 0.5, -_BITS)
+
+
+def mixture_quantile(v: float) -> float:
+    """Invert the distribution function of the paper's mixture, to some 1e-14 of the distance to the nearer end."""
+    if v > 0.5:
+        return min(1.0 - mixture_quantile(1.0 - v), 1 - 2**-53)
+    ends = special.betaincinv(_MIXED, _MIXED, v)
+    low, high = float(ends.min()), float(ends.max())
+    while low < (middle := math.sqrt(low) * math.sqrt(high)) < high:
+        if special.betainc(_MIXED, _MIXED, middle).mean() < v:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def mask_seed(seed: int, draw: int) -> int:

@@ -1,43 +1,39 @@
 """What `m3 response` says of a pair and method: ways of choosing lambda on every benchmark, their mean and minimum.
 
-Benchmarks are in percent; mean and minimum in percent of the better parent, over the benchmarks that a
-parent was evaluated on.
-E[alpha] - plain is paired by item, its p-values adjusted (Holm) over the seven alphas x all benchmarks; those of the
-mean and of the minimum over their own seven.
+Benchmarks are in percent; mean and minimum in percent of the better parent, over the benchmarks that a parent was
+evaluated on. E[alpha] - plain is paired by item and adjusted (max-T) over the seven alphas x all benchmarks of the pair
+and method, as everywhere (`expectations`); mean and minimum have families of their own. Random - tuned is one family
+over benchmarks, mean and minimum (Holm). Every number has its interval, every "cannot tell" what would be needed.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from m3_exp.reporting import stats
-from m3_exp.reporting.curves import Response, aligned_to
-from m3_exp.reporting.protocols import (
-    ALPHAS,
-    ENOUGH,
-    Choice,
-    Comparison,
-    Developed,
-    Figure,
-    Objective,
-    compare,
-    resampled,
-)
-from m3_exp.reporting.response import Array, Curve, draw_sd, interpolation_error
+from m3_exp.reporting import expectations
+from m3_exp.reporting.curves import Response
+from m3_exp.reporting.protocols import ENOUGH, Choice, Combine, Comparison, Developed, Objective, compare
+from m3_exp.stats import family
+from m3_exp.stats.estimate import Array, Estimate
+from m3_exp.stats.lambdas import ALPHAS, Curve, draw_sd, unsure
 
 LEFT_OUT = "is not in mean and minimum"  # what a note says of a benchmark that is none of theirs
 
 
 @dataclass(frozen=True)
 class Spread:
-    """What one alpha's expectation is unsure of besides items, in percent points: draws, masks, interpolation."""
+    """What one alpha's expectation is unsure of besides items, in percent points: draws, masks, and sampled lambdas
+    (standard error), or else how far the curve may bend between its nodes.
+    """
 
     draws: float
     masks: float | None
-    interpolation: float | None
+    sampled: float | None
+    bend: float | None
 
 
 @dataclass(frozen=True)
@@ -56,8 +52,8 @@ class Chooser:
 class Study:
     """All of one pair and method: comparisons by objective, spreads by benchmark and alpha, and what was left out.
 
-    `choosers` are there for objectives that development items could choose for, `adjusted` holds Holm's p-value of
-    E[alpha] - plain by objective and alpha.
+    `choosers` are there for objectives that development items could choose for; `contrasts` holds Holm's p-value of
+    random - tuned by objective.
     """
 
     responses: tuple[Response, ...]
@@ -65,7 +61,7 @@ class Study:
     spreads: Mapping[str, Mapping[float, Spread]]
     notes: tuple[str, ...]
     choosers: Mapping[str, Chooser] = field(default_factory=dict)
-    adjusted: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
+    contrasts: Mapping[str, float] = field(default_factory=dict)
 
 
 def study(
@@ -84,39 +80,50 @@ def study(
         ValueError: there is no curve.
     """
     if not responses:
-        raise ValueError("no benchmark has a curve: at least lambda 0 and 1 must be evaluated")
+        raise ValueError("no benchmark has a curve: all planned nodes must be evaluated, 0 and 1 among them")
     found: list[Comparison] = []
     options: dict[str, Any] = {"repeats": repeats, "resamples": resamples, "seed": seed}
     choosers: dict[str, Chooser] = {}
     dev = dev or {}
+    against = expectations.against_plain(responses)
     for response in responses:
-        plain = None if response.plain is None else aligned_to(response.plain, response.curve.ids)
         name = response.benchmark
         if name in dev and (chosen := _developed(dev, [name], response.curve.lams, seed=seed)):
             choosers[name] = chosen
         lam = choosers[name].lam if name in choosers else None
-        plains = None if plain is None else [plain]
-        compared = compare(Objective(name, (response.curve,)), plains, chosen=lam, **options)
-        found.append(_with_item_intervals(compared, response.curve, plain))
+        one = compare([response], Objective(name, (response.curve,)), chosen=lam, **options)
+        found.append(replace(one, gains={a: against[name, a] for a in one.expected if (name, a) in against}))
     joint, notes = _joint(responses)
-    combines: tuple[Literal["mean", "minimum"], ...] = ("mean", "minimum") if joint else ()
+    combines: tuple[Combine, ...] = ("mean", "minimum") if joint else ()
     for combine in combines:
         assert joint is not None
-        known = [name for name in joint.benchmarks if name in dev]
+        known = [r.benchmark for r in joint.responses if r.benchmark in dev]
         if known and (chosen := _developed(dev, known, joint.curves[0].lams, combine, seed=seed)):
             choosers[combine] = chosen
         lam = choosers[combine].lam if combine in choosers else None
         objective = Objective(combine, joint.curves, joint.parents, combine)
-        found.append(compare(objective, joint.plains, chosen=lam, **options))
+        found.append(compare(joint.responses, objective, chosen=lam, **options))
+    p = family.holm([1.0 if c.contrast.p is None else c.contrast.p for c in found])
+    contrasts = {c.objective: q for c, q in zip(found, p, strict=True)}
     spreads = {r.benchmark: _spreads(r) for r in responses}
-    return Study(tuple(responses), tuple(found), spreads, tuple(notes), choosers, _adjusted(found, spreads))
+    lost = [f"{r.benchmark}: {note}" for r in responses for note in _missing(r)]
+    return Study(tuple(responses), tuple(found), spreads, (*notes, *lost), choosers, contrasts)
+
+
+def _missing(response: Response) -> list[str]:
+    """Say what is missing from a curve, where its numbers stand."""
+    found = list(response.notes)
+    if response.unscored:
+        total = response.unscored + len(response.curve.ids)
+        found.append(f"{response.unscored} of {total} items unscored: in the intervals of E at their worst and best")
+    return found
 
 
 def _developed(
     dev: Mapping[str, Response],
     benchmarks: Sequence[str],
     lams: Array,
-    combine: Literal["mean", "minimum"] = "mean",
+    combine: Combine = "mean",
     *,
     seed: int,
     resamples: int = 1_000,
@@ -130,11 +137,9 @@ def _developed(
         return None
     curves = tuple(_at_nodes(dev[name].curve, shared) for name in benchmarks)
     objective = Objective(combine, curves, _dev_parents([dev[name] for name in benchmarks]), combine)
-    whole = [np.full((1, len(curve.ids)), 1 / len(curve.ids)) for curve in curves]
-    generator = np.random.default_rng(seed)
-    sample = [resampled(len(curve.ids), resamples, generator) for curve in curves]
+    sample = objective.resampled(resamples, np.random.default_rng(seed))
     nodes = np.array([shared])
-    best = int(np.argmax(objective.score(objective.nodes(whole), nodes)[0]))
+    best = int(np.argmax(objective.score(objective.nodes(objective.whole), nodes)[0]))
     again = np.argmax(objective.score(objective.nodes(sample), np.tile(nodes, (resamples, 1))), axis=1)
     return Chooser(shared[best], tuple(benchmarks), float(np.mean(again == best)))
 
@@ -146,42 +151,13 @@ def _dev_parents(found: Sequence[Response]) -> tuple[Array, ...]:
     return tuple(known) if len(known) == len(found) else tuple(np.ones(len(r.curve.ids)) for r in found)
 
 
-def _with_item_intervals(compared: Comparison, curve: Curve, plain: Array | None) -> Comparison:
-    """Give a single benchmark's figures the intervals that tables use: each item gives one number."""
-
-    def exact(values: Array) -> Figure:
-        return Figure(float(values.mean()), *stats.mean_interval(values))
-
-    expected = {alpha: exact(curve.expected(alpha)) for alpha in compared.expected}
-    developed = compared.developed
-    return replace(
-        compared,
-        expected=expected,
-        plain=None if plain is None else exact(plain),
-        developed=None if developed is None else replace(developed, score=exact(curve.items_at(developed.lam))),
-    )
-
-
-def _adjusted(found: Sequence[Comparison], single: Collection[str]) -> dict[str, dict[float, float]]:
-    """Return Holm's p-values of E[alpha] - plain: all benchmarks are one family, mean and minimum one each."""
-    families = [[c for c in found if c.objective in single], *([c] for c in found if c.objective not in single)]
-    adjusted: dict[str, dict[float, float]] = {}
-    for family in families:
-        keys = [(c.objective, alpha) for c in family for alpha in c.gains]
-        holm = stats.holm([c.gains[alpha].p for c in family for alpha in c.gains])
-        for (objective, alpha), p in zip(keys, holm, strict=True):
-            adjusted.setdefault(objective, {})[alpha] = p
-    return adjusted
-
-
 @dataclass(frozen=True)
 class _Joint:
-    """The benchmarks that can be put together on their common nodes; `plains` where all of them have one."""
+    """The benchmarks that can be put together on their common merges."""
 
-    benchmarks: tuple[str, ...]
+    responses: tuple[Response, ...]
     curves: tuple[Curve, ...]
     parents: tuple[Array, ...]
-    plains: list[Array] | None
 
 
 def _joint(responses: Sequence[Response]) -> tuple[_Joint | None, list[str]]:
@@ -205,30 +181,30 @@ def _joint(responses: Sequence[Response]) -> tuple[_Joint | None, list[str]]:
         parents.append(better[1])
     if len(kept) < 2:
         return None, notes
-    plains = [None if r.plain is None else aligned_to(r.plain, r.curve.ids) for r in kept]
-    known = [plain for plain in plains if plain is not None]
-    return _Joint(
-        tuple(r.benchmark for r in kept),
-        tuple(_at_nodes(r.curve, lams) for r in kept),
-        tuple(parents),
-        known if len(known) == len(plains) else None,
-    ), notes
+    return _Joint(tuple(kept), common([r.curve for r in kept], lams), tuple(parents)), notes
+
+
+def common(curves: Sequence[Curve], lams: Sequence[float]) -> tuple[Curve, ...]:
+    """Return curves on the same nodes, with their sampled lambdas where these are the same as well."""
+    drawn = [None if c.sampled is None else tuple(map(float, c.sampled.lams)) for c in curves]
+    same = drawn[0] is not None and all(one == drawn[0] for one in drawn)
+    return tuple(replace(_at_nodes(c, lams), sampled=c.sampled if same else None) for c in curves)
 
 
 def _at_nodes(curve: Curve, lams: Sequence[float]) -> Curve:
-    columns = [int(np.flatnonzero(curve.lams == lam)[0]) for lam in lams]
-    return Curve(curve.ids, np.array(lams), curve.values[:, columns])
+    return curve.on_nodes(np.array(lams))
 
 
 def _spreads(response: Response) -> dict[float, Spread]:
     found = {}
     for alpha in ALPHAS:
         masks = [100 * float(curve.expected(alpha).mean()) for curve in response.masks]
-        error = interpolation_error(response.curve, alpha)
+        rest = unsure(response.curve, {alpha: 1.0})
         found[alpha] = Spread(
             draws=100 * draw_sd(response.curve, alpha),
             masks=float(np.std(masks, ddof=1)) if len(masks) > 1 else None,
-            interpolation=None if error is None else 100 * error,
+            sampled=100 * math.sqrt(rest.sources[0].variance) if rest.sources else None,
+            bend=None if rest.sources else 100 * rest.bend,
         )
     return found
 
@@ -244,24 +220,33 @@ def records(found: Study) -> list[dict[str, Any]]:
 def _record(compared: Comparison, found: Study) -> dict[str, Any]:
     spreads = found.spreads.get(compared.objective, {})
     unit = "percent" if spreads else "percent of the better parent"
+    holds = compared.holds_best
     return {
         "objective": compared.objective,
         "unit": unit,
         "plain": _percent(compared.plain),
         "alpha": [
             {"alpha": alpha, **(_percent(figure) or {}), **({} if alpha not in spreads else _points(spreads[alpha])),
-             "best": compared.best_alpha[alpha], "unbeaten": alpha in compared.unbeaten,
-             "minus_plain": _minus_plain(compared, found, alpha)}
+             "unbeaten": None if holds is None else alpha in holds, "minus_plain": _minus_plain(compared, alpha)}
             for alpha, figure in compared.expected.items()
         ],
         **{
-            name: {**(_percent(choice.honest) or {}), "claimed": 100 * choice.claimed, "sd": 100 * choice.sd,
-                   "quantiles": [100 * q for q in choice.quantiles], **_kept(name, choice)}
+            name: {**(_percent(choice.honest) or {}), "claimed": 100 * choice.claimed.value,
+                   "claimed_low": 100 * choice.claimed.low, "claimed_high": 100 * choice.claimed.high,
+                   "sd": 100 * choice.sd, "quantiles": [100 * q for q in choice.quantiles], **_kept(name, choice)}
             for name, choice in _choices(compared).items()
         },
         "developed": _developed_record(compared.developed, found.choosers.get(compared.objective)),
-        "replay_minus_tuned": _percent(compared.contrast),
+        "replay_minus_tuned": {
+            **(_percent(compared.contrast) or {}), "p": compared.contrast.p,
+            "p_adjusted": found.contrasts[compared.objective],
+            "mark": _verdict(compared.contrast, found.contrasts[compared.objective]),
+        },
     }  # fmt: skip
+
+
+def _verdict(found: Estimate, p: float) -> str:
+    return "not told apart" if p >= family.LIMIT else "better" if found.value > 0 else "worse"
 
 
 def _kept(name: str, choice: Choice) -> dict[str, float | None]:
@@ -272,13 +257,18 @@ def _kept(name: str, choice: Choice) -> dict[str, float | None]:
     return {"lambda": float(lams[np.argmax(counts)]), "share": float(counts.max() / counts.sum())}
 
 
-def _minus_plain(compared: Comparison, found: Study, alpha: float) -> dict[str, Any] | None:
+_MARKED = {"better": "better", "worse": "worse", "untold": "not told apart", "": "no claim"}
+
+
+def _minus_plain(compared: Comparison, alpha: float) -> dict[str, Any] | None:
     gain = compared.gains.get(alpha)
     if gain is None:
         return None
-    p = found.adjusted[compared.objective][alpha]
-    real = ("better" if gain.value > 0 else "worse") if p < 0.05 else "not told apart"
-    return {**(_percent(gain) or {}), "p": gain.p, "p_holm": p, "mark": real}
+    detectable = family.detectable(gain.estimate, gain.family)
+    return {
+        **(_percent(gain.estimate) or {}), "p": gain.estimate.p, "p_adjusted": gain.p_adjusted, "family": gain.family,
+        "mark": _MARKED[gain.mark], "why": gain.why or None, "detectable": 100 * detectable,
+    }  # fmt: skip
 
 
 def _developed_record(developed: Developed | None, chooser: Chooser | None) -> dict[str, Any] | None:
@@ -295,37 +285,50 @@ def _choices(compared: Comparison) -> dict[str, Choice]:
     return {"replay": compared.replay, "tuned": compared.tuned, "selected": compared.selected}
 
 
-def _percent(figure: Figure | None) -> dict[str, float] | None:
+def _percent(figure: Estimate | None) -> dict[str, float] | None:
     if figure is None:
         return None
     return {"score": 100 * figure.value, "low": 100 * figure.low, "high": 100 * figure.high}
 
 
 def _points(spread: Spread) -> dict[str, float | None]:
-    return {"sd_draws": spread.draws, "sd_masks": spread.masks, "interpolation": spread.interpolation}
+    return {"sd_draws": spread.draws, "sd_masks": spread.masks, "se_sampled": spread.sampled, "bend": spread.bend}
 
 
-_MARKS = {"better": " +", "worse": " -"}
+_SIGNS = {"better": " +", "worse": " -"}
 
 
 def table(found: Study) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of text: a row a way of choosing, a column an objective.
 
-    Behind an alpha's expectation ` +` or ` -` says that it differs from plain after Holm's adjustment.
+    Behind an alpha's expectation ` +` or ` -` says that it differs from plain after adjustment; `*` that it is from the
+    nodes alone, so that nothing is claimed.
     """
     data = records(found)
     header = ["", *(r["objective"] if r["unit"] == "percent" else f"{r['objective']} (of parent)" for r in data)]
     rows = [["plain", *(_text(r["plain"]) for r in data)]]
     for index, alpha in enumerate(ALPHAS):
         rows.append([f"E[alpha={alpha:g}]", *(_expected_text(r["alpha"][index]) for r in data)])
+    for index, alpha in enumerate(ALPHAS):
+        rows.append(
+            [f"  - plain, alpha={alpha:g}", *(_text(r["alpha"][index]["minus_plain"], signed=True) for r in data)]
+        )
     rows += [
         ["best of 7 draws (paper)", *(_text(r["replay"], "sd") for r in data)],
-        ["  as claimed on the same items", *(f"{r['replay']['claimed']:.1f}" for r in data)],
+        ["  as claimed on the same items", *(_claimed(r["replay"]) for r in data)],
         ["best of 7 fixed lambdas", *(_text(r["tuned"], "sd") for r in data)],
     ]
     rows += _developed_rows(data) if found.choosers else [["best node, cross-fitted", *map(_cross_fitted, data)]]
     rows.append(["random - tuned", *(_text(r["replay_minus_tuned"], signed=True) for r in data)])
     return header, rows
+
+
+def _percent_text(found: Estimate) -> str:
+    return _text(_percent(found))
+
+
+def _claimed(record: Mapping[str, Any]) -> str:
+    return f"{record['claimed']:.1f} [{record['claimed_low']:.1f}, {record['claimed_high']:.1f}]"
 
 
 def _developed_rows(data: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -348,9 +351,10 @@ def _cross_fitted(record: Mapping[str, Any]) -> str:
 
 
 def _expected_text(figure: Mapping[str, Any]) -> str:
-    masks = figure.get("sd_masks")
+    masks, gain = figure.get("sd_masks"), figure["minus_plain"]
     text = _text(figure, "sd_draws") + (f" masks {masks:.1f}" if masks is not None else "")
-    return text + (_MARKS.get(figure["minus_plain"]["mark"], "") if figure["minus_plain"] else "")
+    nodes_alone = "*" if figure.get("bend") is not None else ""
+    return text + nodes_alone + (_SIGNS.get(gain["mark"], "") if gain else "")
 
 
 def _text(figure: Mapping[str, Any] | None, spread: str | None = None, *, signed: bool = False) -> str:
@@ -362,42 +366,91 @@ def _text(figure: Mapping[str, Any] | None, spread: str | None = None, *, signed
 
 
 def words(found: Study) -> list[str]:
-    """Return the advice in sentences, with its uncertainty."""
+    """Return the advice in sentences, each with its interval, its level and what would be needed to say more."""
     joint = next((c for c in found.comparisons if c.objective == "mean"), found.comparisons[0])
-    best = max(joint.best_alpha, key=joint.best_alpha.__getitem__)
-    contrast = joint.contrast
-    verdict = "is better than" if contrast.low > 0 else "is worse than" if contrast.high < 0 else "cannot be told from"
     what = "the mean over benchmarks" if joint.objective == "mean" else joint.objective
-    flattery = 100 * (joint.replay.claimed - joint.replay.honest.value)
-    share = 100 * joint.best_alpha[best]
     return [
-        f"advice for {what}: alpha = {best:g} is the best of the seven in {share:.0f} % of resamplings",
-        f"random {verdict} tuned at equal cost: {100 * contrast.value:+.1f} points"
-        f" [{100 * contrast.low:+.1f}, {100 * contrast.high:+.1f}]",
-        f"choosing the best of seven draws on the items it is scored on flatters by {flattery:.1f} points",
-        *_alpha_words(joint, found),
+        _best_words(joint, what, found),
+        _contrast_words(joint, what, found),
+        _flattery_words(joint),
+        *_alpha_words(joint, what),
         *_dev_words(joint, found),
         *found.notes,
     ]
 
 
-def _alpha_words(joint: Comparison, found: Study) -> list[str]:
-    """Say which alphas may be the best, and what each is worth beside plain."""
-    every = len(joint.unbeaten) == len(joint.expected)
-    may = "any of the seven" if every else ", ".join(f"{alpha:g}" for alpha in joint.unbeaten)
-    lines = [f"no other alpha is really better than {may} (paired by item, Holm over their 21 pairs)"]
-    if joint.gains:
-        texts = [
-            f"{alpha:g}: {_text(_minus_plain(joint, found, alpha), signed=True)}{_alpha_mark(joint, found, alpha)}"
-            for alpha in joint.gains
-        ]
-        lines.append(f"E[alpha] - plain in points: {'; '.join(texts)}  (+ or - behind: real after Holm over them)")
+def _best_words(joint: Comparison, what: str, found: Study) -> str:
+    holds = joint.holds_best
+    if holds is None:
+        return f"advice for {what}: none of an alpha: {_needed(found)}"
+    every = len(holds) == len(joint.expected)
+    named = "any of the seven alphas" if every else ", ".join(f"{alpha:g}" for alpha in holds)
+    told = "" if not every else "; more items would be needed to leave one out"
+    return (
+        f"advice for {what}: the best alpha is {'' if every else 'among '}{named} (with 95 %: paired by item, max-T"
+        f" over their 21 pairs){told}"
+    )
+
+
+def _needed(found: Study) -> str:
+    return next(
+        (why for r in found.responses if (why := expectations.unclaimed(r, ALPHAS[0]))), "more items are needed"
+    )
+
+
+def _contrast_words(joint: Comparison, what: str, found: Study) -> str:
+    contrast, p = joint.contrast, found.contrasts[joint.objective]
+    verdict = {"better": "is better than", "worse": "is worse than", "not told apart": "cannot be told from"}
+    said = _verdict(contrast, p)
+    text = (
+        f"random (best of seven draws) {verdict[said]} tuned at equal cost on {what}:"
+        f" {_text(_percent(contrast), signed=True)} points, adjusted p {p:.2g} (Holm over"
+        f" {len(found.contrasts)} objectives)"
+    )
+    return text + (_seen(contrast, len(found.contrasts)) if said == "not told apart" else "")
+
+
+def _seen(estimate: Estimate, count: int) -> str:
+    """Say what could not have been seen, and how many items would show the difference that was."""
+    least = family.detectable(estimate, count)
+    text = f"; a difference below {100 * least:.1f} points could not have been seen"
+    if abs(estimate.value) > 1e-9:
+        items = math.ceil(estimate.n * (least / abs(estimate.value)) ** 2)
+        text += f" (one of {100 * abs(estimate.value):.1f} takes about {items:,} items)" if items < 10_000_000 else ""
+    return text
+
+
+def _flattery_words(joint: Comparison) -> str:
+    """Say what choosing on the same items claims beside what choosing on half of them gives."""
+    replay = joint.replay
+    return (
+        "the best of seven draws, chosen on the items it is scored on, claims"
+        f" {_percent_text(replay.claimed)};"
+        f" chosen on one half and scored on the other it is {_text(_percent(replay.honest))}"
+        " (the gap holds the flattery and what half of the items choose worse)"
+    )
+
+
+def _alpha_words(joint: Comparison, what: str) -> list[str]:
+    """Say what each alpha is worth beside plain."""
+    if not joint.gains:
+        return []
+    texts = [
+        f"{alpha:g}: {_text(_percent(gain.estimate), signed=True)}{_SIGNS.get(gain.mark, '')}"
+        for alpha, gain in joint.gains.items()
+    ]
+    first = next(iter(joint.gains.values()))
+    lines = [f"E[alpha] - plain on {what}, in points: {'; '.join(texts)}"]
+    if first.why:
+        return [*lines, f"no claim about E[alpha] - plain: {first.why}"]
+    lines.append(f"+ or - behind: real at 5 % (max-T over {first.family}); the others are not told apart from plain")
+    untold = [gain for gain in joint.gains.values() if gain.mark == "untold"]
+    if untold:
+        least = min(family.detectable(gain.estimate, gain.family) for gain in untold)
+        lines.append(
+            f"of these a difference below {100 * least:.1f} points could not have been seen: more items, or masks"
+        )
     return lines
-
-
-def _alpha_mark(compared: Comparison, found: Study, alpha: float) -> str:
-    gain = _minus_plain(compared, found, alpha)
-    return _MARKS.get(gain["mark"], "") if gain else ""
 
 
 def _dev_words(joint: Comparison, found: Study) -> list[str]:
@@ -409,10 +462,15 @@ def _dev_words(joint: Comparison, found: Study) -> list[str]:
     chooser = found.choosers.get(joint.objective)
     if chooser is not None and joint.developed is not None:
         gain = joint.developed.minus_replay
+        p = 1.0 if gain.p is None else gain.p
         on = ", ".join(chooser.benchmarks)
+        verdict = _verdict(gain, p)
         lines.append(
-            f"development items of {on} choose lambda = {chooser.lam:.3g} ({100 * chooser.share:.0f} % of resamplings);"
-            f" minus best of seven draws: {_text(_percent(gain), signed=True)}, {gain.sign}"
+            f"development items of {on} choose lambda = {chooser.lam:.3g} ({100 * chooser.share:.0f} % of their"
+            " resamplings); minus best of seven draws, on half of the items at a time:"
+            f" {_text(_percent(gain), signed=True)},"
+            f" {verdict} (p {p:.2g}, the only comparison of its kind)"
+            + (_seen(gain, 1) if verdict == "not told apart" else "")
         )
     return lines
 

@@ -1,28 +1,35 @@
 """Which cells of a table really differ: each M3 row against the same row without M3, and the best of a column.
 
-Two families of comparisons, each adjusted over the whole table by Holm's procedure. Two rows with the same weights are
-one model, and no comparison.
+Three questions, three families, fixed before anything is looked at:
+
+    an expectation over lambda - plain   one family a pair and method, the same wherever it stands (`expectations`)
+    this model - the same without M3     all of a table's comparisons of single models, or of ten draws and more (Holm)
+    the best of its column               all of a table's columns (Holm)
+
+Two rows with the same weights are one model, and no comparison. A mean over fewer than ten draws of lambda, or fewer
+than three DARE masks, carries no sign: its interval is of these draws.
 """
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from scipy import stats as scipy_stats
 
-from m3_exp.reporting import stats
 from m3_exp.reporting.curves import Values
+from m3_exp.reporting.expectations import LEAST_MASKS
 from m3_exp.reporting.formats import Sign
-from m3_exp.reporting.response import Array
-from m3_exp.reporting.stats import Contrast
+from m3_exp.stats import family
+from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, Source
+from m3_exp.stats.family import LIMIT
+from m3_exp.stats.paired import paired, spread
+from m3_exp.stats.scored import Scored
 
 Place = tuple[int, int]  # row and column of a table
 Models = Mapping[tuple[float | None, float | None], Values]  # item values by lambda and DARE mask
-_RESOLVED = 1 / 4000  # sign flips resolve little below
-_MANY = 500  # differing items
-_STUDENT = "Student's t"
-LIMIT = 1 - stats.LEVEL
+LEAST_DRAWS = 10  # of lambda: from fewer nothing is said of others
+FEW_DRAWS = f"fewer than {LEAST_DRAWS} draws of lambda: the difference is of these draws"
+FEW_MASKS = f"fewer than {LEAST_MASKS} DARE masks: the difference is of these masks"
 
 
 @dataclass(frozen=True)
@@ -30,15 +37,22 @@ class Entry:
     """A cell that can be compared: score in percent, item values from 0 to 1, and the digests of its weights.
 
     `weights` is empty where the cell belongs to no model: an expectation over lambda. `models`: those that the cell is
-    a mean over. `one_draw`: of lambda, from which another would differ. `asked`: digest and number of the items.
+    a mean over. `drawn`: the number of draws of lambda behind it, 0 where lambda was not drawn. `asked`: digest and
+    number of the items; `unscored` of them have no value; `like`: how the items make the score. An expectation is
+    unsure of `others` besides items and masks, and off by `bias` at most; `why` it carries no sign, else empty.
     """
 
     score: float
     items: Values
     weights: frozenset[str] = frozenset()
     models: Models = field(default_factory=dict)
-    one_draw: bool = False
+    drawn: int = 0
     asked: tuple[str, int] | None = None
+    unscored: int = 0
+    like: Scored | None = None
+    others: tuple[Source, ...] = ()
+    bias: float = 0.0
+    why: str = ""
 
     def same_model(self, other: "Entry") -> bool:
         if self.weights or other.weights:
@@ -52,29 +66,41 @@ class Entry:
         return self.asked[1] == other.asked[1] and self.asked[0] != other.asked[0]
 
 
+Question = Literal["expectation", "model"]
+
+
 @dataclass(frozen=True)
 class Compared:
-    """A cell against its row without M3: the contrast (M3 - plain) and its p-value after Holm; None: the same model.
+    """A cell against its row without M3: the estimate of M3 - plain and its adjusted p-value; None: the same model.
 
-    `less_is_better`: of a drop rate. `one_draw`: the M3 side is a single draw of lambda. `other_items`: there is no
-    contrast because the items are not the same.
+    `question` says which family; `why` no sign is given where none can be. `less_is_better`: of a drop rate.
+    `other_items`: there is no estimate because the items are not the same.
     """
 
-    contrast: Contrast | None
-    p_holm: float | None = None
+    contrast: Estimate | None
+    p_adjusted: float | None = None
+    family: int = 0
+    question: Question = "model"
+    why: str = ""
     less_is_better: bool = False
-    one_draw: bool = False
     other_items: bool = False
 
     @property
     def sign(self) -> Sign:
         if self.other_items:
             return ""
-        if self.contrast is None or self.p_holm is None:
+        if self.contrast is None or self.p_adjusted is None:
             return "same"
-        if self.p_holm >= LIMIT:
+        if self.why:
+            return ""
+        if self.p_adjusted >= LIMIT:
             return "untold"
-        return "better" if (self.contrast.difference > 0) != self.less_is_better else "worse"
+        return "better" if (self.contrast.value > 0) != self.less_is_better else "worse"
+
+    @property
+    def detectable(self) -> float | None:
+        """The smallest true difference that this comparison finds with a power of 80 %, at the level of its family."""
+        return None if self.contrast is None else family.detectable(self.contrast, self.family)
 
     def __str__(self) -> str:
         if self.other_items:
@@ -82,56 +108,97 @@ class Compared:
         if self.contrast is None:
             return "the same weights as without M3: nothing to compare"
         c = self.contrast
-        return (
-            f"M3 - without: {100 * c.difference:+.1f} [{100 * c.low:+.1f}, {100 * c.high:+.1f}] points,"
-            f" p {c.p:.2g}, Holm {self.p_holm:.2g}, {c.n} items, {c.discordant} differ, {c.method}"
+        text = (
+            f"M3 - without: {100 * c.value:+.1f} [{100 * c.low:+.1f}, {100 * c.high:+.1f}] points,"
+            f" p {c.p:.2g}, adjusted {self.p_adjusted:.2g} over {self.family}, {c.n} items, {c.moved} differ, {c.how}"
+        )
+        if self.why:
+            return f"{text}; no sign: {self.why}"
+        return text + (
+            f"; a difference below {100 * (self.detectable or 0):.1f} points could not have been seen (power 80 %)"
+            if self.sign == "untold"
+            else ""
         )
 
 
-def against(pairs: Mapping[Place, tuple[Entry, Entry]]) -> dict[Place, Compared]:
-    """Contrast the first of each pair with the second, over the items that both have; none in common: left out."""
-    found: dict[Place, Contrast] = {}
+def against(
+    pairs: Mapping[Place, tuple[Entry, Entry]], known: Mapping[Place, Compared] | None = None
+) -> dict[Place, Compared]:
+    """Contrast the first of each pair with the second, over the items that both have; none in common: left out.
+
+    `known`: expectations, which are compared in a family of their own.
+    """
+    known = known or {}
+    found: dict[Place, tuple[Estimate, str]] = {}
     same: dict[Place, Compared] = {}
     for place, (mixed, plain) in pairs.items():
         if mixed.same_model(plain):
             same[place] = Compared(None)
         elif mixed.other_items(plain):
             same[place] = Compared(None, other_items=True)
+        elif place in known:
+            same[place] = known[place]
         elif (c := compare(mixed, plain)) is not None:
-            found[place] = c
-    return same | {place: replace(c, one_draw=pairs[place][0].one_draw) for place, c in adjusted(found).items()}
+            found[place] = c, unclaimed(mixed, plain)
+    return same | adjusted(found)
 
 
-def adjusted(found: Mapping[Place, Contrast]) -> dict[Place, Compared]:
-    """Adjust a table's contrasts for one another."""
-    p_holm = stats.holm([c.p for c in found.values()])
-    return {place: Compared(c, p) for (place, c), p in zip(found.items(), p_holm, strict=True)}
+def adjusted(found: Mapping[Place, tuple[Estimate, str]]) -> dict[Place, Compared]:
+    """Adjust a table's comparisons of single models for one another: those that can carry a sign are the family."""
+    claims = {place: c for place, (c, why) in found.items() if not why}
+    p = dict(zip(claims, family.holm([_p(c) for c in claims.values()]), strict=True))
+    return {
+        place: Compared(c, p.get(place, _p(c)), len(claims) if place in p else 1, why=why)
+        for place, (c, why) in found.items()
+    }
 
 
-def compare(first: Entry, second: Entry) -> Contrast | None:
+def _p(found: Estimate) -> float:
+    return 1.0 if found.p is None else found.p
+
+
+def unclaimed(first: Entry, second: Entry) -> str:
+    """Return why the difference of two cells carries no sign; empty where it does."""
+    for entry in (first, second):
+        if entry.why:
+            return entry.why
+        if 0 < entry.drawn < LEAST_DRAWS:
+            return FEW_DRAWS
+    masks = [len({mask for _, mask in entry.models} - {None}) for entry in (first, second)]
+    return FEW_MASKS if any(0 < count < LEAST_MASKS for count in masks) else ""
+
+
+def compare(first: Entry, second: Entry) -> Estimate | None:
     """Contrast two cells over the items that both have, and the DARE masks where both have masks; None: nothing shared.
 
-    Where one is a mean over draws of lambda or masks, what varies between these counts as well as what does between
-    items: Student's t with as many degrees of freedom as the fewest draws or masks leave.
+    Where one is a mean over masks, or over ten draws of lambda and more, what varies between these counts as well as
+    what does between items. The difference of fewer draws is of these draws.
     """
     own = [{mask for _, mask in entry.models} - {None} for entry in (first, second)]
     masks = own[0] & own[1]
     if all(own) and not masks:
         return None
     known = [_under(entry, masks) for entry in (first, second)]
-    sides = [_averaged(found) if found else entry.items for found, entry in zip(known, (first, second), strict=True)]
+    sides = [averaged(found) if found else entry.items for found, entry in zip(known, (first, second), strict=True)]
     ids = sorted(sides[0].keys() & sides[1].keys())
     if not ids:
         return None
-    d = np.array([sides[0][key] - sides[1][key] for key in ids])
-    between = [x for axis in (0, 1) for x in _between(known, axis, ids)]
+    a, b = (np.array([side[key] for key in ids], dtype=float) for side in sides)
+    shape = _shape(first, second, ids)
+    asked = [len(entry.items) + entry.unscored for entry in (first, second)]
+    drawn = [entry.drawn for entry in (first, second)]
+    others = [*first.others, *second.others]
+    others += [s for axis in (0, 1) if axis or max(drawn) >= LEAST_DRAWS for s in _between(known, axis, ids, shape)]
+    bias = first.bias + second.bias
+    found = paired(a, b, shape, others=others, bias=(bias, bias), unscored=max(0, max(asked) - len(ids)))
     had = len(own[0] | own[1])
     some = f", {len(masks)} of {had} masks" if masks and had > len(masks) else ""
-    variance = sum(v for v, _ in between) + (float(d.var(ddof=1)) / len(d) if len(d) > 1 else 0.0)
-    if not between or variance == 0:
-        found = contrast(*sides)
-        return replace(found, method=found.method + some)
-    return _of_draws(d, variance, min(levels for _, levels in between), some)
+    return replace(found, how=found.how + some)
+
+
+def _shape(first: Entry, second: Entry, ids: Sequence[str]) -> Shape:
+    like = first.like or second.like
+    return EVEN if like is None else like.shape(ids)
 
 
 def _under(entry: Entry, masks: Set[float | None]) -> Models:
@@ -142,61 +209,36 @@ def _under(entry: Entry, masks: Set[float | None]) -> Models:
     return {key: values for key, values in entry.models.items() if key[1] in masks or not masks}
 
 
-def _averaged(found: Models) -> Values:
+def averaged(found: Models) -> Values:
+    """Return the item-wise mean of models over the items that all have."""
     ids = set.intersection(*(set(values) for values in found.values()))
     return {key: float(np.mean([values[key] for values in found.values()])) for key in ids}
 
 
-def _between(known: Sequence[Models], axis: int, ids: Sequence[str]) -> list[tuple[float, int]]:
-    """Return the variance of a difference between the levels of lambda (axis 0) or masks (1), and how many they are.
+def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shape) -> list[Source]:
+    """Return what the levels of lambda (axis 0) or masks (1) leave open of a difference.
 
     Of the differences where both sides have the same levels, else of each side for itself.
     """
-    sides: list[dict[float | None, float]] = []
-    for found in known:
-        means: dict[float | None, list[float]] = {}
-        for key, values in found.items():
-            means.setdefault(key[axis], []).append(float(np.mean([values[i] for i in ids])))
-        sides.append({level: float(np.mean(x)) for level, x in means.items()})
+    sides = [levels(found, axis, ids) for found in known]
     if sides[0].keys() == sides[1].keys():
-        sides = [{level: sides[0][level] - sides[1][level] for level in sides[0]}]
-    return [(float(np.var(list(x.values()), ddof=1)) / len(x), len(x)) for x in sides if len(x) > 1]
+        sides = [{level: own - sides[1][level] for level, own in sides[0].items()}]
+    found = [spread(np.column_stack(list(side.values())), shape) for side in sides if len(side) > 1]
+    return [source for source in found if source is not None]
 
 
-def _of_draws(d: Array, variance: float, levels: int, some: str) -> Contrast:
-    mean, se, df = float(d.mean()), float(np.sqrt(variance)), levels - 1
-    strict, wanted = (float(scipy_stats.t.ppf(q, df)) for q in (0.5 + stats.LEVEL / 2, 0.8))
-    p = float(2 * scipy_stats.t.sf(abs(mean) / se, df))
-    low, high = max(-1.0, mean - strict * se), min(1.0, mean + strict * se)
-    method = f"{_STUDENT} over items and {levels} draws or masks{some}"
-    return Contrast(mean, low, high, p, len(d), int(np.count_nonzero(d)), method, min(1.0, (strict + wanted) * se))
+def levels(found: Models, axis: int, ids: Sequence[str]) -> dict[float | None, Array]:
+    """Return the items' means at each level of one axis, (n,) each."""
+    known: dict[float | None, list[Array]] = {}
+    for key, values in found.items():
+        known.setdefault(key[axis], []).append(np.array([values[i] for i in ids], dtype=float))
+    return {level: np.asarray(np.mean(x, axis=0)) for level, x in known.items()}
 
 
-def contrast(first: Values, second: Values) -> Contrast:
-    """Contrast two cells as `stats.contrast` does, where it resamples with two differences.
-
-    Where many items differ, Student's t agrees with the resampling and takes thousands of times less. And below the
-    resolution of sign flips, of which no Holm over a large table would leave anything, the p-value is Student's.
-    """
-    d = np.array([first[key] - second[key] for key in sorted(first.keys() & second.keys())])
-    if not bool(np.isin(d, (-1.0, 0.0, 1.0)).all()) and np.count_nonzero(d) >= _MANY and np.ptp(d) > 0:
-        return _student(d)
-    found = stats.contrast(first, second)
-    if found.p > _RESOLVED or "McNemar" in found.method or float(np.ptp(d)) == 0.0:
-        return found
-    return replace(found, p=min(found.p, _student(d).p))
-
-
-def _student(d: Array) -> Contrast:
-    """Compare by Student's t; `d` are paired differences of which some vary."""
-    tested = scipy_stats.ttest_1samp(d, 0.0)
-    low, high = tested.confidence_interval(stats.LEVEL)
-    seen = stats.detectable(float(np.mean(d**2)), len(d))
-    moved = int(np.count_nonzero(d))
-    return Contrast(float(d.mean()), float(low), float(high), float(tested.pvalue), len(d), moved, _STUDENT, seen)
-
-
-_RECORDED = ("difference", "diff_low", "diff_high", "p", "p_holm", "mark", "discordant", "detectable")
+_RECORDED = (
+    "difference", "diff_low", "diff_high", "p", "p_adjusted", "mark", "question", "family", "discordant", "detectable",
+    "no_mark",
+)  # fmt: skip
 
 
 def record(compared: Compared | None) -> dict[str, Any]:
@@ -205,8 +247,12 @@ def record(compared: Compared | None) -> dict[str, Any]:
         return dict.fromkeys(_RECORDED)
     if (c := compared.contrast) is None:
         return {**dict.fromkeys(_RECORDED), "mark": compared.sign}
-    points = (100 * c.difference, 100 * c.low, 100 * c.high)
-    figures = (*points, c.p, compared.p_holm, compared.sign, c.discordant, 100 * c.detectable)
+    points = (100 * c.value, 100 * c.low, 100 * c.high)
+    detectable = None if compared.detectable is None else 100 * compared.detectable
+    figures = (
+        *points, c.p, compared.p_adjusted, compared.sign, compared.question, compared.family, c.moved, detectable,
+        compared.why or None,
+    )  # fmt: skip
     return dict(zip(_RECORDED, figures, strict=True))
 
 
@@ -235,7 +281,7 @@ def best(columns: Sequence[Mapping[Place, Entry]]) -> Best:
         if others:
             tops.append(own)
             p.append(_beaten(column[top], others))
-    p_holm = iter(stats.holm([value for values in p for value in values]))
+    p_holm = iter(family.holm([value for values in p for value in values]))
     real = [max(next(p_holm) for _ in values) < LIMIT for values in p]
     return Best(
         frozenset(place for own, is_real in zip(tops, real, strict=True) if is_real for place in own),
@@ -253,7 +299,7 @@ def _beaten(top: Entry, others: Sequence[Entry]) -> list[float]:
 def _p_better(top: Entry, other: Entry) -> float:
     """Return the p-value of top - other where top is the higher one on the items of both, else 1."""
     found = None if top.other_items(other) else compare(top, other)
-    return found.p if found is not None and found.difference > 0 else 1.0
+    return _p(found) if found is not None and found.value > 0 and not unclaimed(top, other) else 1.0
 
 
 def ranked(columns: Sequence[Mapping[Place, Entry]]) -> tuple[frozenset[Place], frozenset[Place]]:
@@ -269,36 +315,26 @@ def ranked(columns: Sequence[Mapping[Place, Entry]]) -> tuple[frozenset[Place], 
 
 def words(found: Mapping[Place, Compared], bold: Best | None = None) -> list[str]:
     """Say what the marks of a table mean, how many comparisons stand behind them, and what they could have found."""
-    made = [c.contrast for c in found.values() if c.contrast is not None]
+    made = [c for c in found.values() if c.contrast is not None]
     others = sum(c.other_items for c in found.values())
     same = sum(c.contrast is None for c in found.values()) - others
-    drawn = any("draws or masks" in c.method for c in made)
-    student = f", {_STUDENT} from {_MANY} differing items" if any(c.method == _STUDENT for c in made) else ""
     lines: list[str] = []
     if made or same:
         lines.append(
-            "▲ better, ▼ worse, ≈ not told apart from the same row without M3: paired over items (0/1 scores: Tango's"
-            f" interval, McNemar's mid-p; others: BCa bootstrap, sign flips{student}), at 5 % after Holm over the"
-            f" {len(made)} comparisons of this table"
-            + (f"; = the same weights ({same}): no comparison." if same else ".")
+            "▲ better, ▼ worse, ≈ not told apart from the same row without M3, paired over items, at 5 % after"
+            " adjustment" + (f"; = the same weights ({same}): no comparison." if same else ".")
         )
-    if drawn:
-        lines.append(
-            "Means over draws of lambda or over masks: Student's t on the variance between items and that between draws"
-            " (masks), at one degree of freedom less than draws."
-        )
-    if any(c.one_draw for c in found.values()):
-        lines.append(
-            "A sign of a row with one lambda drawn is of this very draw of lambda; another draw differs, by a sd that"
-            " one draw does not show."
-        )
+    lines += _families(made)
+    for why in dict.fromkeys(c.why for c in made if c.why):
+        lines.append(f"No sign ({sum(c.why == why for c in made)} cells): {why}.")
     if others:
         lines.append(f"Other items under the same ids than without M3 ({others}): no comparison.")
-    finds = [100 * c.detectable for c in made if c.detectable > 0]
+    finds = [100 * c.detectable for c in made if not c.why and c.detectable]
     if finds:
         lines.append(
-            f"Minimal detectable difference (power 80 %, 5 % unadjusted, at the discordance seen): median"
-            f" {np.median(finds):.1f} points, from {min(finds):.1f} to {max(finds):.1f}."
+            f"What could not have been seen: at the level that is used, a true difference below {min(finds):.1f} points"
+            f" in the most sensitive cell (median {np.median(finds):.1f}, least sensitive {max(finds):.1f}) is missed"
+            " more often than once in five times."
         )
     if bold is not None and bold.comparisons:
         which = "none here" if not bold.places else f"{len(bold.places)} here"
@@ -306,6 +342,20 @@ def words(found: Mapping[Place, Compared], bold: Best | None = None) -> list[str
             f"Bold: really better than every other row of its pair in that column, after Holm over"
             f" {bold.comparisons} comparisons; {which}."
         )
+    return lines
+
+
+def _families(made: Sequence[Compared]) -> list[str]:
+    """Name the families of the signs."""
+    lines = []
+    if expected := [c for c in made if c.question == "expectation" and not c.why]:
+        sizes = sorted({c.family for c in expected})
+        lines.append(
+            f"E - plain: adjusted (max-T over items) within its pair and method: seven alphas x benchmarks,"
+            f" {' or '.join(map(str, sizes))} comparisons; a table holds several such families, each at 5 %."
+        )
+    if single := [c for c in made if c.question == "model" and not c.why]:
+        lines.append(f"Single models - plain: Holm over the {single[0].family} comparisons of this table.")
     return lines
 
 

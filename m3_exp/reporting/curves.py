@@ -1,9 +1,11 @@
 """Tidy frame -> response curves: what a pair and method scored along lambda, benchmark by benchmark.
 
-A curve's items are those scored at every node and under every mask. With DARE there is one curve for each mask seed;
-the curve shown is their mean, and what the masks alone do is kept apart.
+A curve's items are those scored at every node and under every mask; how many are left out is counted. With DARE there
+is one curve for each mask seed; the curve shown is their mean, and what the masks alone do is kept apart. A planned
+node without a result leaves no curve (`refused`): what the others say of its place would be a guess.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m3_exp.reporting.response import Array, Curve
+from m3_exp.stats.estimate import EVEN, Array, Shape
+from m3_exp.stats.lambdas import Curve, Sampled
+from m3_exp.stats.scored import Scored
 
 Values = Mapping[str, float]
 
@@ -35,6 +39,8 @@ class Response:
     method's own default.
 
     `curve` is the mean of `masks`, one curve for each of `mask_seeds`; without DARE there is one, and no seed.
+    `plains`: the default under each mask. `unscored` items are left out of the curve, since some model has no score on
+    them.
     """
 
     family: str
@@ -51,6 +57,9 @@ class Response:
     draws: tuple[Draw, ...] = ()
     mask_seeds: tuple[int, ...] = ()
     experts: tuple[str, ...] = ()  # the pair's, in its order, evaluated on this benchmark or not
+    plains: Mapping[int, Values] = field(default_factory=dict)
+    unscored: int = 0
+    notes: tuple[str, ...] = ()  # what is missing from it
 
     @property
     def line(self) -> tuple[str, ...]:
@@ -66,20 +75,45 @@ class Response:
         """The experts that are not evaluated on this benchmark: in Table 1 those of other skills."""
         return tuple(name for name in self.experts if name not in self.parents)
 
+    @property
+    def merges(self) -> str:
+        """Say what the curve goes through, as in `9 nodes + 16 sampled`."""
+        sampled = self.curve.sampled
+        return f"{len(self.curve.lams)} nodes" + (f" + {len(sampled.lams)} sampled" if sampled is not None else "")
+
     def better_parent(self) -> tuple[str, Array] | None:
-        """Return the parent that scores higher on the curve's items, with its item values.
+        """Return the parent that scores higher, with its item values on the curve's items.
 
-        None unless those that are evaluated have all of the items.
+        Which is higher is asked on the other half of the items (by their ids' hashes), so that the better one's score
+        is not flattered by having been picked on the items it is read from: where the halves disagree, so does the
+        name.
 
-        Were one parent unscored on an item and left out, the better parent could silently be the worse one. An expert
-        that is not evaluated on the benchmark at all is in `lacking`, to be named.
+        None unless those that are evaluated have all of the items. Were one parent unscored on an item and left out,
+        the better parent could silently be the worse one. An expert that is not evaluated on the benchmark at all is in
+        `lacking`, to be named.
         """
-        aligned = {name: aligned_to(values, self.curve.ids) for name, values in self.parents.items()}
+        aligned = {name: aligned_to(values, self.curve.ids) for name, values in sorted(self.parents.items())}
         known = {name: values for name, values in aligned.items() if values is not None}
         if not known or len(known) < len(aligned):
             return None
-        best = max(sorted(known), key=lambda name: float(known[name].mean()))
-        return best, known[best]
+        return better_of(known, self.curve.ids, self.curve.shape)
+
+
+def better_of(known: Mapping[str, Array], ids: Sequence[str], shape: Shape = EVEN) -> tuple[str, Array]:
+    """Return the name and the item values of the higher of several models, each half's picked on the other half."""
+    keys = ids if shape.clusters is None else shape.clusters
+    first = np.array([hashlib.sha256(key.encode()).digest()[0] < 128 for key in keys])
+    names = list(known)
+    shares = np.full(len(ids), 1 / len(ids)) if shape.shares is None else shape.shares
+    found = np.empty(len(ids))
+    picked: list[str] = []
+    for here in (first, ~first):
+        there = ~here if bool((~here).any()) else here
+        picked.append(max(names, key=lambda name: float(shares[there] @ known[name][there])))
+        found[here] = known[picked[-1]][here]
+    if not bool(first.any()) or not bool((~first).any()):
+        picked = [picked[0] if bool(first.any()) else picked[1]]
+    return "/".join(dict.fromkeys(picked)), found
 
 
 def aligned_to(values: Values, ids: Sequence[str]) -> Array | None:
@@ -108,19 +142,158 @@ def item_means(values: Mapping[tuple[str, int], float | None]) -> dict[str, floa
     }
 
 
+def scored(rows: pd.DataFrame) -> list[Scored]:
+    """Return what each line with a result scored, item by item (a frame made by hand knows the values alone)."""
+    known = rows["scored"] if "scored" in rows else [None] * len(rows)
+    return [
+        found if isinstance(found, Scored) else _plain_scored(values)
+        for found, values in zip(known, rows["values"], strict=True)
+    ]
+
+
+def _plain_scored(values: Mapping[tuple[str, int], float | None]) -> Scored:
+    means = item_means(values)
+    versions = any("@" in key for key, _ in values)
+    asked = {key.partition("@")[0] for key, _ in values if ("@" in key) == versions}
+    return Scored(means, len(asked) - len(means), {}, {})
+
+
 def responses(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> list[Response]:
-    """Return every curve that a frame holds: a pair and method with at least the lambdas 0 and 1 on a benchmark.
+    """Return every curve that a frame holds: a pair and method with all planned nodes, 0 and 1 among them.
 
     `parents` names each pair's experts, as the frame's singles are called.
     """
     done = frame[frame["score"].notna()]
     found: list[Response] = []
-    for key, rows in done[done["method"] != "single"].groupby([*_LINE, "benchmark"], sort=False):
-        *line, benchmark = key
-        masks = dict(_masks(rows[rows["ratio"].isin(["grid", "fixed"])]))
-        if masks:
-            found.append(_response(tuple(map(str, line)), str(benchmark), rows, masks, done, parents))
+    for key, rows in _lines(frame):
+        if not _missing(rows) and (nodes := _nodes(rows)):
+            found.append(_response(key, rows, nodes, done, parents))
     return found
+
+
+_FREE = frozenset((0.0, 0.5, 1.0))  # nodes that other cells evaluate as well: the experts alone, and average's plain
+
+
+def refused(frame: pd.DataFrame) -> list[str]:
+    """Say which curves there would be if no planned node were without a result, where their evaluation has begun."""
+    said = []
+    for (_, pair, method, params, sparsify, benchmark), rows in _lines(frame):
+        begun = set(rows.loc[(rows["ratio"] == "grid") & rows["score"].notna(), "lam"]) - _FREE
+        if begun and (missing := _missing(rows)):
+            parts = (pair, method, params, "dare" if sparsify == "dare" else "", benchmark)
+            name = " ".join(part for part in parts if part)
+            lams = ", ".join(f"{lam:g}" for lam in missing)
+            planned = rows.loc[rows["ratio"] == "grid", "lam"].nunique()
+            said.append(f"{name}: no expectation, {len(missing)} of {planned} nodes without a result (lambda {lams})")
+    return said
+
+
+def _lines(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    merged = frame[frame["method"] != "single"]
+    for key, rows in merged.groupby([*_LINE, "benchmark"], sort=False):
+        yield tuple(map(str, key)), rows
+
+
+def _missing(rows: pd.DataFrame) -> list[float]:
+    """Return the planned nodes of a grid that have no result under some mask."""
+    planned = rows[rows["ratio"] == "grid"]
+    return sorted({float(lam) for lam in planned.loc[planned["score"].isna(), "lam"]})
+
+
+@dataclass(frozen=True)
+class _Mask:
+    """What one mask (or the merge without DARE) scored, by lambda: at nodes, and at sampled lambdas where all are
+    there.
+    """
+
+    nodes: Mapping[float, Values]
+    sampled: Mapping[float, Values]
+
+
+def _nodes(rows: pd.DataFrame) -> dict[int | None, _Mask]:
+    """Return each mask seed (None without DARE) that has both ends."""
+    found: dict[int | None, _Mask] = {}
+    for seed, members in rows.groupby("mask_seed", dropna=False, sort=True):
+        nodes = _by_lambda(members[members["ratio"].isin(["grid", "fixed"]) & members["score"].notna()])
+        sampled = members[members["ratio"] == "sampled"]
+        whole = len(sampled) >= 4 and bool(sampled["score"].notna().all())
+        if {0.0, 1.0} <= nodes.keys():
+            found[_seed(seed)] = _Mask(nodes, _by_lambda(sampled) if whole else {})
+    return found
+
+
+def _by_lambda(rows: pd.DataFrame) -> dict[float, Values]:
+    return {float(lam): one.values for lam, one in zip(rows["lam"], scored(rows), strict=True)}
+
+
+def _response(
+    key: tuple[str, ...],
+    rows: pd.DataFrame,
+    masks: Mapping[int | None, _Mask],
+    done: pd.DataFrame,
+    parents: Mapping[str, Sequence[str]],
+) -> Response:
+    family, pair, method, params, sparsify, benchmark = key
+    mine = rows[rows["score"].notna()]
+    curves = _shared(list(masks.values()), scored(mine)[0])
+    singles = done[(done["family"] == family) & (done["method"] == "single") & (done["benchmark"] == benchmark)]
+    own = singles[singles["pair"].isin(parents.get(pair, ()))]
+    alone = {str(name): found.values for name, found in zip(own["pair"], scored(own), strict=True)}
+    seeds = tuple(seed for seed in masks if seed is not None)
+    plain = mine[mine["ratio"] == "plain"]
+    if seeds:
+        plain = plain[plain["mask_seed"].isin(seeds)]  # masks that the curve has
+    plains = {seed: found.values for seed, found in zip(plain["mask_seed"], scored(plain), strict=True)}
+    kept = curves[0].ids
+    lines = mine[mine["ratio"].isin(["grid", "fixed", "sampled"])]
+    return Response(
+        family, pair, method, params, sparsify, benchmark,
+        metric=str(mine["metric"].iloc[0]), curve=_averaged(curves), masks=tuple(curves),
+        plain=_mean(list(plains.values())), parents=alone, experts=tuple(parents.get(pair, ())),
+        draws=tuple(_draws(mine)), mask_seeds=seeds,
+        plains={int(seed): found for seed, found in plains.items() if not pd.isna(seed)},
+        unscored=max(len(one.values) + one.unscored for one in scored(lines)) - len(kept),
+        notes=tuple(_noted(rows, masks)),
+    )  # fmt: skip
+
+
+def _noted(rows: pd.DataFrame, masks: Mapping[int | None, _Mask]) -> Iterator[str]:
+    """Say what a curve does without: sampled lambdas of which some have no result."""
+    sampled = rows[rows["ratio"] == "sampled"]
+    lacking = int(sampled["score"].isna().sum())
+    if lacking and any(not mask.sampled for mask in masks.values()):
+        yield f"{lacking} of {len(sampled)} sampled lambdas have no result: the others are not used"
+
+
+def _averaged(curves: Sequence[Curve]) -> Curve:
+    first = curves[0]
+    sampled = [curve.sampled for curve in curves]
+    known = [one for one in sampled if one is not None]
+    mean = Sampled(known[0].lams, np.mean([one.values for one in known], axis=0)) if len(known) == len(curves) else None
+    return Curve(first.ids, first.lams, np.mean([curve.values for curve in curves], axis=0), mean, first.shape)
+
+
+def _seed(value: Any) -> int | None:
+    return None if pd.isna(value) else int(value)
+
+
+def _shared(masks: Sequence[_Mask], like: Scored) -> list[Curve]:
+    """Return a curve a mask, all on the nodes, sampled lambdas and items that every mask has."""
+    lams = sorted(set.intersection(*(set(mask.nodes) for mask in masks)))
+    drawn = sorted(set.intersection(*(set(mask.sampled) for mask in masks)))
+    every = [values for mask in masks for values in (*(mask.nodes[x] for x in lams), *(mask.sampled[x] for x in drawn))]
+    ids = sorted(set.intersection(*map(set, every)))
+
+    def table(found: Mapping[float, Values], at: Sequence[float]) -> Array:
+        return np.array([[found[lam][i] for lam in at] for i in ids], dtype=float).reshape(len(ids), len(at))
+
+    return [
+        Curve(
+            tuple(ids), np.array(lams), table(mask.nodes, lams),
+            Sampled(np.array(drawn), table(mask.sampled, drawn)) if drawn else None, like.shape(ids),
+        )
+        for mask in masks
+    ]  # fmt: skip
 
 
 def grouped(found: Sequence[Response]) -> list[list[Response]]:
@@ -137,59 +310,6 @@ def development(found: Sequence[Response], of: Sequence[Response]) -> dict[str, 
     return {response.benchmark: response for response in found if (*response.line, response.benchmark) in wanted}
 
 
-def _response(
-    line: tuple[str, ...],
-    benchmark: str,
-    rows: pd.DataFrame,
-    masks: Mapping[int | None, Mapping[float, Values]],
-    done: pd.DataFrame,
-    parents: Mapping[str, Sequence[str]],
-) -> Response:
-    family, pair, method, params, sparsify = line
-    curves = _shared(list(masks.values()))
-    mean = Curve(curves[0].ids, curves[0].lams, np.mean([curve.values for curve in curves], axis=0))
-    singles = done[(done["family"] == family) & (done["method"] == "single") & (done["benchmark"] == benchmark)]
-    alone = {
-        str(row.pair): item_means(row.values_)
-        for row in singles.rename(columns={"values": "values_"}).itertuples()
-        if row.pair in parents.get(pair, ())
-    }
-    without = rows[rows["ratio"] == "plain"]
-    if seeds := [seed for seed in masks if seed is not None]:
-        without = without[without["mask_seed"].isin(seeds)]  # masks that the curve has
-    plain = [item_means(values) for values in without["values"]]
-    return Response(
-        family, pair, method, params, sparsify, benchmark,
-        metric=str(rows["metric"].iloc[0]), curve=mean, masks=tuple(curves),
-        plain=_mean(plain), parents=alone, experts=tuple(parents.get(pair, ())), draws=tuple(_draws(rows)),
-        mask_seeds=tuple(seed for seed in masks if seed is not None),
-    )  # fmt: skip
-
-
-def _masks(rows: pd.DataFrame) -> Iterator[tuple[int | None, Mapping[float, Values]]]:
-    """Give each mask seed (None without DARE) that has both ends, with its item values by lambda."""
-    for seed, members in rows.groupby("mask_seed", dropna=False, sort=True):
-        nodes = {float(lam): item_means(values) for lam, values in zip(members["lam"], members["values"], strict=True)}
-        if {0.0, 1.0} <= nodes.keys():
-            yield _seed(seed), nodes
-
-
-def _seed(value: Any) -> int | None:
-    return None if pd.isna(value) else int(value)
-
-
-def _shared(masks: Sequence[Mapping[float, Values]]) -> list[Curve]:
-    """Return a curve a mask, all on the nodes and items that every mask has."""
-    lams = sorted(set.intersection(*(set(nodes) for nodes in masks)))
-    ids = sorted(set.intersection(*(set(nodes[lam]) for nodes in masks for lam in lams)))
-    return [
-        Curve(
-            tuple(ids), np.array(lams), np.array([[nodes[lam][i] for lam in lams] for i in ids]).reshape(len(ids), -1)
-        )
-        for nodes in masks
-    ]
-
-
 def _mean(found: Sequence[Values]) -> Values | None:
     """Return the item-wise mean of several masks' values over the items that all have."""
     if not found:
@@ -201,7 +321,7 @@ def _mean(found: Sequence[Values]) -> Values | None:
 def _draws(rows: pd.DataFrame) -> Iterator[Draw]:
     mixed = rows[rows["ratio"] == "mixup"]
     for (alpha, number, lam), members in mixed.groupby(["alpha", "draw", "lam"], sort=True):
-        values = _mean([item_means(found) for found in members["values"]])
+        values = _mean([found.values for found in scored(members)])
         assert values is not None
         seeds = sorted({int(seed) for seed in members["mask_seed"].dropna()})
         yield Draw(float(alpha), int(number), float(lam), values, tuple(seeds))

@@ -26,14 +26,15 @@ def in_place_of_draws(frame: pd.DataFrame, responses: Sequence[Response]) -> pd.
         elif (*key, line["alpha"]) not in done:
             done.add((*key, line["alpha"]))
             rows.append(line | _expectation(response, float(line["alpha"])))
-    return pd.DataFrame(rows, columns=frame.columns)
+    return pd.DataFrame(rows, columns=[*frame.columns, "expected"])
 
 
 def _expectation(response: Response, alpha: float) -> dict[str, Any]:
     found = values.expected(response, alpha)
     items = values.expected_items(response, alpha)
     return {
-        "score": found.score, "low": found.low, "high": found.high, "n": found.n, "n_unscored": 0, "state": "done",
-        "values": {(item, 0): value for item, value in items.items()}, "failure": None,
+        "score": found.score, "low": found.low, "high": found.high, "n": found.n, "n_unscored": found.n_unscored,
+        "state": "done", "values": {(item, 0): value for item, value in items.items()}, "failure": None,
+        "expected": response,
         "draw": None, "lam": None, "mask_seed": None, "weights": f"E[alpha={alpha:g}]",
     }  # fmt: skip

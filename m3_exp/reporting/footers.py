@@ -7,8 +7,8 @@ import pandas as pd
 from m3_exp.reporting.formats import REBUILD
 
 INTERVALS = (
-    "Percent, with 95 % intervals over items (Wilson; where draws are averaged, on the mean of the items' means; "
-    "sd is the standard deviation between draws). lambda is the first expert's share."
+    "Percent, with 95 % intervals over items like these (docs/statistics.md; never a point, unscored items at their"
+    " worst and best). lambda is the first expert's share."
 )
 _SUM = "task arithmetic without M3 weighs both deltas with 1; with M3 at lambda = 1/2 it is half that sum."
 

@@ -3,14 +3,15 @@
 Repeats of a cell (`repeat=K`, the noise floor) are no more data: a frame holds them only where they are asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from m3_exp.plan import merge_line
-from m3_exp.types import Cell, Json, identity
+from m3_exp.stats.scored import scored
+from m3_exp.types import Cell, Json, Label, identity
 
 
 @dataclass(frozen=True)
@@ -29,44 +30,61 @@ class Found:
 def tidy(found: Sequence[Found], *, repeats: bool = False) -> pd.DataFrame:
     """Return one line a (label, benchmark). Scores are in percent; `values` maps (id, sample) to 0..1 or None.
 
-    `cell` names the cell, whatever its labels. `repeats` keeps the lines of repeats: `repeat` is their number, and
-    `changed` the (id, sample) whose texts are not those of the first pass; both are 0 and empty for all other lines.
+    `scored` is the items as they count in the score (`m3_exp.stats.scored.Scored`; None without a result), which `low`
+    and `high` come from. `cell` names the cell, whatever its labels. `repeats` keeps the lines of repeats: `repeat` is
+    their number, and `changed` the (id, sample) whose texts are not those of the first pass; both are 0 and empty for
+    all other lines.
     """
     shown = [item for item in found if repeats or not item.repeat]
-    return pd.DataFrame([_line(label, item) for item in shown for label in item.cell.labels], columns=_COLUMNS)
+    lines = [{**facts, **_labelled(label, item.cell)} for item, facts in _facts(shown) for label in item.cell.labels]
+    return pd.DataFrame(lines, columns=_COLUMNS)
 
 
 _COLUMNS = [
     "family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark",
     "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "evaluator",
-    "tokenizer", "runs", "merge", "details", "cell", "repeat", "changed", "items_digest",
+    "tokenizer", "runs", "merge", "details", "cell", "repeat", "changed", "items_digest", "scored",
 ]  # fmt: skip
 
 
-def _line(label: Any, item: Found) -> dict[str, Any]:
-    cell, record = item.cell, item.record
-    line: dict[str, Any] = {
+def _facts(found: Sequence[Found]) -> Iterator[tuple[Found, dict[str, Any]]]:
+    """Give each cell with what is the same in all of its lines."""
+    for item in found:
+        cell = item.cell
+        facts: dict[str, Any] = {
+            "benchmark": cell.evaluator.name, "state": "missing", "failure": item.failure, "evaluator": "",
+            "metric": "", "tokenizer": str(cell.tokenizer), "details": {},
+            "cell": identity([cell.recipe, cell.evaluator, cell.tokenizer, cell.limit])[:12],
+            "repeat": item.repeat, "changed": frozenset(), "scored": None,
+        }  # fmt: skip
+        yield item, facts | (_outcome(item.record) if item.record is not None else {})
+
+
+def _labelled(label: Label, cell: Cell) -> dict[str, Any]:
+    return {
         "family": label.family, "pair": label.pair, "method": label.method,
         "params": ", ".join(f"{key} {value:g}" for key, value in sorted(label.params.items())),
         "ratio": label.ratio, "alpha": label.alpha, "draw": label.draw, "lam": label.lam,
-        "sparsify": label.sparsify, "mask_seed": label.mask_seed, "benchmark": cell.evaluator.name,
-        "state": "missing", "failure": item.failure, "merge": merge_line(label, cell.recipe),
-        "evaluator": "", "metric": "", "tokenizer": str(cell.tokenizer), "details": {},
-        "cell": identity([cell.recipe, cell.evaluator, cell.tokenizer, cell.limit])[:12],
-        "repeat": item.repeat, "changed": frozenset(),
+        "sparsify": label.sparsify, "mask_seed": label.mask_seed, "merge": merge_line(label, cell.recipe),
     }  # fmt: skip
-    if record is not None:
-        result = record["result"]
-        line |= {key: result[key] for key in ("metric", "score", "low", "high", "n", "n_unscored")}
-        line |= {
-            "state": "done" if result["n_unscored"] == 0 else "incomplete",
-            "values": {(s["id"], s["sample"]): s["value"] for s in record["scores"]},
-            "weights": record["weights"],
-            "items_digest": record.get("items_digest"),
-            "engine": " ".join(str(record["engine"][key]) for key in ("engine", "version", "dtype")),
-            "evaluator": f"{record['evaluator']['name']} {record['evaluator']['version']}",
-            "runs": len(record["runs"]),
-            "details": result.get("details", {}),
-            "changed": frozenset((key, sample) for key, sample in record.get("repeat", {}).get("changed", ())),
-        }
-    return line
+
+
+def _outcome(record: Json) -> dict[str, Any]:
+    """Return what a result says. Its score is the stored one; the interval is that of its items, whatever is stored."""
+    result, items = record["result"], scored(record)
+    interval = items.estimate().scaled(100.0) if items.values else None
+    return {
+        **{key: result[key] for key in ("metric", "score", "n", "n_unscored")},
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "scored": items,
+        "state": "done" if result["n_unscored"] == 0 else "incomplete",
+        "values": {(s["id"], s["sample"]): s["value"] for s in record["scores"]},
+        "weights": record["weights"],
+        "items_digest": record.get("items_digest"),
+        "engine": " ".join(str(record["engine"][key]) for key in ("engine", "version", "dtype")),
+        "evaluator": f"{record['evaluator']['name']} {record['evaluator']['version']}",
+        "runs": len(record["runs"]),
+        "details": result.get("details", {}),
+        "changed": frozenset((key, sample) for key, sample in record.get("repeat", {}).get("changed", ())),
+    }

@@ -45,18 +45,20 @@ def build(
     responses: Sequence[Response] = (),
     behind: pd.DataFrame | None = None,
     marks: tables.Marks = "real",
+    experts: Mapping[str, Sequence[str]] | None = None,
 ) -> Table:
     """Lay out scores with and without M3 and their differences; arguments as of `tables.build`."""
     rows = tables.laid_out(frame, every=every, responses=responses)
     benchmarks = rows[0].benchmarks if rows else []
     known = tables.pairs(rows, tables.entered(rows, benchmarks))
-    compared = contrasts.against(known)
+    compared = contrasts.against(known, tables.known(rows, benchmarks))
     plain = {i: rows[at] for i, at in tables.without(rows).items()}
     places = [(i, j) for j, b in enumerate(benchmarks) for i, row in enumerate(rows) if row.mixed and len(row.cells[b])]
     said = [
         *tables.about(rows, behind is not None),
         *(contrasts.words(compared) if marks == "real" else []),
-        *tables.uneven(frame, benchmarks),
+        *tables.few_draws(rows),
+        *tables.one_sided(frame, experts or {}),
         *([_PAPER] if published is not None else []),
     ]
     shown = [_texts(rows[i], plain.get(i), benchmarks[j], compared.get((i, j)), published) for i, j in places]
@@ -96,7 +98,7 @@ def _gain(compared: Compared | None) -> str:
         return "/"
     if (c := compared.contrast) is None:
         return "0.0 (the same weights)"
-    return f"{100 * c.difference:+.1f} [{100 * c.low:+.1f}, {100 * c.high:+.1f}]"
+    return f"{100 * c.value:+.1f} [{100 * c.low:+.1f}, {100 * c.high:+.1f}]"
 
 
 def _stated(row: Row, benchmark: str, folder: Path | None) -> float | None:

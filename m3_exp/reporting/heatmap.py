@@ -1,7 +1,7 @@
 """The heat map: E[score | alpha] - plain in points, alpha across and benchmarks down, a panel a pair and method.
 
-Where a grid of lambdas was run the expectation comes from the response curve, else it is the mean of the draws at that
-alpha. An outlined number is a difference that excludes 0 at 5 % after Holm over the whole picture.
+Where a curve was run it is its expectation, else the mean of the draws at that alpha, of which fewer than ten carry no
+claim. Numbers, intervals and families are those of `expectations` and `contrasts`, as in tables. Outlined: real at 5 %.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,16 +16,18 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from scipy import stats as scipy_stats
 
-from m3_exp.reporting import palette, stats
-from m3_exp.reporting.curves import Response, Values, responses
-from m3_exp.reporting.protocols import ALPHAS
-from m3_exp.reporting.values import item_values
+from m3_exp.reporting import contrasts, expectations, palette
+from m3_exp.reporting.contrasts import Place
+from m3_exp.reporting.curves import grouped, responses
+from m3_exp.reporting.values import entry_of
+from m3_exp.stats.estimate import Estimate
+from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.types import M3Error
 
 _COLOURS = "RdBu"  # red below plain, blue above: told apart by colour-blind readers, and the signs are printed
-_ROW = 0.19  # inches
+_ROW = 0.26  # inches
+_TINY = 4.6  # points: of the intervals
 _ACROSS = 3  # panels side by side
 
 
@@ -40,11 +42,17 @@ class Panel:
 
 @dataclass(frozen=True)
 class Change:
-    """E[score | alpha] - plain in points and its p-value; without a value, `why`."""
+    """E[score | alpha] - plain in points, half of its interval's width, and whether it is real; without a value, `why`.
+
+    `unclaimed`: why nothing is claimed of it, else empty. `family`: the comparisons that it was adjusted for.
+    """
 
     value: float | None
-    p: float = 1.0
+    half: float = 0.0
+    real: bool = False
     why: str = ""
+    unclaimed: str = ""
+    family: int = 0
 
 
 Changes = Mapping[tuple[Panel, str, float], Change]
@@ -56,9 +64,16 @@ def changes(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> dict[t
     Raises:
         M3Error: a pair, method and benchmark has several hyper-parameters.
     """
-    curves = {(Panel(r.pair, r.method, r.sparsify), r.benchmark): r for r in responses(frame, parents)}
     alphas = _alphas(frame)
     found: dict[tuple[Panel, str, float], Change] = {}
+    drawn: dict[Place, tuple[Estimate, str]] = {}
+    keys: list[tuple[Panel, str, float]] = []
+    lines = grouped(responses(frame, parents))
+    curves = {
+        (Panel(line[0].pair, line[0].method, line[0].sparsify), *key): compared
+        for line in lines
+        for key, compared in expectations.against_plain(line, alphas).items()
+    }
     merged = frame[frame["method"] != "single"]
     for (pair, method, sparsify, benchmark), rows in merged.groupby(
         ["pair", "method", "sparsify", "benchmark"], sort=False
@@ -67,10 +82,19 @@ def changes(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> dict[t
             settings = " and with ".join(sorted(rows["params"].unique()))
             raise M3Error(f"{method} has cells with {settings}: the heat map shows one; choose one with method.KEY=")
         panel = Panel(str(pair), str(method), str(sparsify))
-        plain = item_values(rows[rows["ratio"] == "plain"])
         for alpha in alphas:
-            values = _expected(rows, curves.get((panel, str(benchmark))), alpha)
-            found[panel, str(benchmark), alpha] = _change(values, plain)
+            key = (panel, str(benchmark), alpha)
+            if key in curves:
+                found[key] = _change(curves[key])
+                continue
+            one = _of_draws(rows, alpha)
+            if isinstance(one, str):
+                found[key] = Change(None, why=one)
+            else:
+                drawn[len(keys), 0] = one
+                keys.append(key)
+    for (row, _), compared in contrasts.adjusted(drawn).items():
+        found[keys[row]] = _drawn_change(compared)
     return found
 
 
@@ -79,37 +103,30 @@ def _alphas(frame: pd.DataFrame) -> list[float]:
     return drawn if drawn and not bool(frame["ratio"].isin(["grid", "fixed"]).any()) else list(ALPHAS)
 
 
-def _expected(rows: pd.DataFrame, curve: Response | None, alpha: float) -> Values:
-    """Return each item's expectation at one alpha; nothing where neither a curve nor a draw is there."""
-    if curve is not None:
-        return dict(zip(curve.curve.ids, map(float, curve.curve.expected(alpha)), strict=True))
-    return item_values(rows[(rows["ratio"] == "mixup") & (rows["alpha"] == alpha)])
+def _change(found: expectations.Compared) -> Change:
+    one = found.estimate
+    return Change(
+        100 * one.value, 50 * (one.high - one.low), found.mark in ("better", "worse"), "", found.why, found.family
+    )
 
 
-def _change(values: Values, plain: Values) -> Change:
-    shared = sorted(values.keys() & plain.keys())
-    if not shared:
-        return Change(None, why="plain is not run" if values else "not run")
-    d = np.array([values[i] - plain[i] for i in shared])
-    return Change(100 * float(d.mean()), _p(d))
+def _drawn_change(found: contrasts.Compared) -> Change:
+    one = found.contrast
+    assert one is not None
+    return Change(
+        100 * one.value, 50 * (one.high - one.low), found.sign in ("better", "worse"), "", found.why, found.family
+    )
 
 
-def _p(d: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:
-    """Return the two-sided p-value of paired differences: McNemar's mid-p for verdicts, else sign flips.
-
-    Sign flips resolve nothing below 1/5000, which no Holm over a large picture would survive: there Student's t.
-    """
-    if bool(np.isin(d, (-1.0, 0.0, 1.0)).all()):
-        return stats.mid_p(int((d > 0).sum()), int((d < 0).sum()))
-    p = stats.sign_flip(d)
-    return p if p > 1 / 4000 else min(p, float(scipy_stats.ttest_1samp(d, 0.0).pvalue))
-
-
-def real(found: Changes) -> frozenset[tuple[Panel, str, float]]:
-    """Return the differences that exclude 0 at 5 % after Holm over all of them."""
-    keys = [key for key, change in found.items() if change.value is not None]
-    adjusted = stats.holm([found[key].p for key in keys])
-    return frozenset(key for key, p in zip(keys, adjusted, strict=True) if p < 1 - stats.LEVEL)
+def _of_draws(rows: pd.DataFrame, alpha: float) -> tuple[Estimate, str] | str:
+    """Return the mean of an alpha's draws less plain, and why nothing is claimed of it; or why there is none."""
+    mixed = rows[(rows["ratio"] == "mixup") & (rows["alpha"] == alpha) & rows["score"].notna()]
+    plain = rows[(rows["ratio"] == "plain") & rows["score"].notna()]
+    if not len(mixed) or not len(plain):
+        return "plain is not run" if len(mixed) else "not run"
+    sides = entry_of(mixed), entry_of(plain)
+    found = contrasts.compare(*sides)
+    return "no item is scored in both" if found is None else (found, contrasts.unclaimed(*sides))
 
 
 # ------------------------------------------------------------------------------------------------------- drawing
@@ -143,12 +160,12 @@ def _layout(found: Changes) -> list[list[Panel]]:
 
 def _fill(axes: "np.ndarray[Any, Any]", panels: Sequence[Sequence[Panel]], found: Changes) -> None:
     """Draw the panels into their axes: methods are named above their first row, pairs before their rows."""
-    marked, shade = real(found), _shade(found)
+    shade = _shade(found)
     alone, digits = axes.size == 1, 1 if axes.shape[1] == 1 else 0
     for i, row in enumerate(panels):
         first = i == 0 or panels[i - 1][0].method != row[0].method
         for ax, panel in zip(axes[i], row, strict=False):
-            _draw_panel(ax, found, panel, marked, shade, first=ax is axes[i, 0], digits=digits)
+            _draw_panel(ax, found, panel, shade, first=ax is axes[i, 0], digits=digits)
             if first:
                 name = palette.name(panel.method)
                 ax.set_title(f"{_row_name(panel)}, {name}" if alone else name, pad=4 if alone else 14)
@@ -177,7 +194,7 @@ def _benchmarks(found: Changes, pair: str) -> list[str]:
 
 
 def _draw_panel(
-    ax: Axes, found: Changes, panel: Panel, marked: frozenset[tuple[Panel, str, float]], shade: Normalize,
+    ax: Axes, found: Changes, panel: Panel, shade: Normalize,
     *, first: bool, digits: int,
 ) -> None:  # fmt: skip
     benchmarks = _benchmarks(found, panel.pair)
@@ -185,7 +202,7 @@ def _draw_panel(
     for i, benchmark in enumerate(benchmarks):
         for j, alpha in enumerate(alphas):
             key = (panel, benchmark, alpha)
-            _draw_cell(ax, i, j, found.get(key), key in marked, shade, digits)
+            _draw_cell(ax, i, j, found.get(key), shade, digits)
     ax.set_xlim(-0.5, len(alphas) - 0.5)
     ax.set_ylim(len(benchmarks) - 0.5, -0.5)
     ax.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
@@ -194,18 +211,19 @@ def _draw_panel(
     ax.spines[:].set_visible(False)
 
 
-def _draw_cell(ax: Axes, i: int, j: int, change: Change | None, is_real: bool, shade: Normalize, digits: int) -> None:
+def _draw_cell(ax: Axes, i: int, j: int, change: Change | None, shade: Normalize, digits: int) -> None:
     """Fill one cell and print its number; hatch it where there is none."""
     if change is None or change.value is None:
         ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fc="white", ec=palette.GREY, hatch="////", lw=0))
         return
     colour = colormaps[_COLOURS](0.5 + 0.4 * float(shade(change.value) * 2 - 1))
     ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fc=colour, ec="white", lw=0.6))
-    if is_real:
+    if change.real:
         ax.add_patch(Rectangle((j - 0.45, i - 0.43), 0.9, 0.86, fill=False, ec="black", lw=0.9, zorder=3))
     light = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 0.5
-    ax.text(j, i, _signed(change.value, digits), ha="center", va="center", fontsize=palette.SMALL,
-            color="black" if light else "white")  # fmt: skip
+    ink = "black" if light else "white"
+    ax.text(j, i - 0.16, _signed(change.value, digits), ha="center", va="center", fontsize=palette.SMALL, color=ink)
+    ax.text(j, i + 0.24, f"±{change.half:.{digits}f}", ha="center", va="center", fontsize=_TINY, color=ink)
 
 
 def _signed(value: float, digits: int) -> str:
@@ -232,8 +250,17 @@ def _source(frame: pd.DataFrame) -> str:
 
 
 def _notes(found: Changes, source: str) -> Iterator[str]:
-    tests = sum(change.value is not None for change in found.values())
-    yield f"{source} Outlined: excludes 0 at 5 % after Holm over {tests} paired contrasts."
+    claims = [change for change in found.values() if change.value is not None and not change.unclaimed]
+    sizes = sorted({change.family for change in claims})
+    yield f"{source} ±: half of the 95 % interval."
+    if claims:
+        counts = " or ".join(map(str, sizes))
+        yield (
+            f"Outlined: real at 5 %, adjusted over the {counts} alphas x benchmarks of its pair and method (a family"
+            f" each; {len({(panel.pair, panel.method, panel.sparsify) for panel, _, _ in found})} here)."
+        )
+    for why in dict.fromkeys(change.unclaimed for change in found.values() if change.unclaimed):
+        yield f"No outline, {sum(change.unclaimed == why for change in found.values())} cells: {why}."
     absent: dict[str, list[str]] = {}
     for (panel, benchmark, _), change in found.items():
         if change.value is None:

@@ -18,17 +18,19 @@ from typing import Any
 import numpy as np
 
 from m3_exp.plan import merge_line, spelled
-from m3_exp.reporting import advice, stats
+from m3_exp.reporting import advice
 from m3_exp.reporting.advice import Study
 from m3_exp.reporting.curves import Response, responses
 from m3_exp.reporting.frame import Found, tidy
 from m3_exp.reporting.track import Files, Grid, Logged
+from m3_exp.stats.estimate import mean
+from m3_exp.stats.scored import scored
 from m3_exp.store import Store
 from m3_exp.types import Json, identity, plain
 
-_STUDY = 1  # goes up when a study of the same scores says something else
+_STUDY = 2  # goes up when a study of the same scores says something else
 _ITEMS = ("id", "sample", "answer", "extracted", "value", "reason")
-_ALPHAS = ("alpha", "E", "low", "high", "sd_draws", "sd_masks", "interpolation", "best")
+_ALPHAS = ("alpha", "E", "low", "high", "sd_draws", "sd_masks", "se_sampled", "bend", "unbeaten")
 
 
 def cell(found: Found, group: str, seed: int, items: Grid | None = None) -> Logged:
@@ -47,14 +49,24 @@ def cell(found: Found, group: str, seed: int, items: Grid | None = None) -> Logg
         tags=_tags(label.family, label.pair, label.method, label.ratio, label.sparsify),
         config=_plan(found, record, seed) | {"lambda": lam, "alpha": alpha},
         summary=_finite(
-            {key: result[key] for key in ("metric", "score", "low", "high", "n", "n_scored", "n_unscored")}
+            {key: result[key] for key in ("metric", "score", "n", "n_scored", "n_unscored")}
+            | _ends(record)
             | {f"score/{name}": result["score"], "lambda": lam, "alpha": alpha}
-            | dict(scalars("details", result.get("details", {})))
+            | {key: x for key, x in scalars("details", result.get("details", {})) if not key.endswith(("low", "high"))}
         ),
         content=identity([record["weights"], result, record["scores"], items is not None]),
         tables={} if items is None else {"items": items},
         artifacts=(Files(f"recipe-{record['recipe_key'][:16]}", "recipe", {"recipe.json": _json(record["recipe"])}),),
     )
+
+
+def _ends(record: Json) -> Json:
+    """Return the interval of a result, from its item scores; nothing where none is scored."""
+    found = scored(record)
+    if not found.values:
+        return {}
+    one = found.estimate().scaled(100)
+    return {"low": one.low, "high": one.high}
 
 
 def cell_id(record: Json) -> str:
@@ -178,10 +190,9 @@ def _nodes(found: Sequence[Response]) -> Iterator[Json]:
         row: Json = {"lambda": lam}
         for one in found:
             for column in np.flatnonzero(one.curve.lams == lam):
-                values = one.curve.values[:, column]
-                low, high = stats.mean_interval(values)
-                row[f"score/{one.benchmark}"] = 100 * float(values.mean())
-                row |= {f"score_low/{one.benchmark}": 100 * low, f"score_high/{one.benchmark}": 100 * high}
+                at = mean(one.curve.values[:, column], one.curve.shape, unscored=one.unscored).scaled(100)
+                row |= {f"score/{one.benchmark}": at.value, f"score_low/{one.benchmark}": at.low}
+                row[f"score_high/{one.benchmark}"] = at.high
         yield row
 
 
@@ -205,7 +216,6 @@ def _choices(records: Sequence[Json]) -> Iterator[tuple[str, float]]:
                     yield f"{way}/{name}" if key == "score" else f"{way}_{key}/{name}", value
         for line in record["alpha"]:
             yield expected(name, line["alpha"]), line["score"]
-        yield f"best_alpha/{name}", max(record["alpha"], key=lambda line: float(line["score"]))["alpha"]
 
 
 def expected(objective: str, alpha: float) -> str:

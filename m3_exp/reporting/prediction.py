@@ -23,9 +23,8 @@ import numpy as np
 from scipy import special, stats
 
 from m3_exp.reporting.curves import Draw, Response, Values
-from m3_exp.reporting.protocols import ALPHAS
-from m3_exp.reporting.response import Array, Curve, second_moments, weights
-from m3_exp.reporting.stats import LEVEL
+from m3_exp.stats.estimate import LEVEL, Array
+from m3_exp.stats.lambdas import ALPHAS, Curve, second_moments, weights
 
 _SAME = 1e-6  # lambdas nearer than this give the same answers: a draw so near a node tests nothing
 _CHUNK = 250  # repetitions of the replay at a time

@@ -7,10 +7,13 @@
     selected   all nodes of the curve, keep the best: each was really merged and evaluated, nothing is interpolated
     developed  the node that is best on development items, scored on the test's: it was really evaluated on both
 
-What is kept (except by `developed`, which needs none of it) is chosen on one random half of the items and scored on
-the other, both ways round (cross-fitted), over many halvings, so nothing is chosen and scored on the same items. What
-doing both on all items would have claimed stands beside it (`claimed`). Intervals hold the choice's own uncertainty:
-choices are made anew on resampled items, no item in both halves. An objective is one benchmark, or several: each
+What is kept (except by `developed`, which needs none of it) is chosen on one random half of the items and scored on the
+other, both ways round (cross-fitted), over many halvings, so nothing is chosen and scored on the same items. What doing
+both on all items would have claimed stands beside it (`claimed`). Choices are made anew on resampled items, no item in
+both halves: the variance of these is what an interval is made of, as of any other mean (`stats.estimate`), so it never
+leaves the score's own range. Replay and tuned go along the curve through all real merges (nodes and sampled lambdas),
+and what that may still bend in between is added to both ends. Minimum over benchmarks: what it falls short by chance is
+added too, and both sides of a difference are scored on as many items. An objective is one benchmark, or several: each
 relative to its better parent, and then their mean or minimum at each lambda, since a merged model is one model.
 
 Shapes: B repetitions, C candidate lambdas, M benchmarks, K nodes.
@@ -18,21 +21,28 @@ Shapes: B repetitions, C candidate lambdas, M benchmarks, K nodes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from scipy import special
 
-from m3_exp.reporting import stats
-from m3_exp.reporting.response import Array, Curve, hats, weights
+from m3_exp.reporting import expectations
+from m3_exp.reporting.curves import Response, aligned_to
+from m3_exp.stats import joint
+from m3_exp.stats.estimate import Array, Estimate, Mean, Source, mean, units
+from m3_exp.stats.family import max_t
+from m3_exp.stats.joint import Unit
+from m3_exp.stats.lambdas import ALPHAS, Curve, bend_at, hats, unsure
+from m3_exp.stats.paired import paired, spread
+from m3_exp.stats.resampling import halves, resampled, weighted, whole
 
-ALPHAS = (0.2, 0.4, 0.5, 1.0, 2.0, 3.0, 5.0)  # the paper's
 ENOUGH = 10  # right items of a parent, for ratios to it to mean anything
 _QUANTILES = 512  # of Beta(alpha, alpha), where an expectation has no closed form (the minimum)
 _CHUNK = 500  # repetitions at a time
 _AGAIN = 100  # times that the choices are made anew, on resampled items
 _HALVINGS = 200  # of each of these
+
+Combine = Literal["mean", "minimum"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ class Objective:
     name: str
     curves: tuple[Curve, ...]
     parents: tuple[Array, ...] = ()
-    combine: Literal["mean", "minimum"] = "mean"
+    combine: Combine = "mean"
 
     def __post_init__(self) -> None:
         if any(not np.array_equal(curve.lams, self.lams) for curve in self.curves):
@@ -62,15 +72,37 @@ class Objective:
     def lams(self) -> Array:
         return self.curves[0].lams
 
+    @property
+    def measures(self) -> list[Unit]:
+        parents = self.parents or (None,) * len(self.curves)
+        return [Unit(len(c.ids), parent, c.shape) for c, parent in zip(self.curves, parents, strict=True)]
+
+    @property
+    def whole(self) -> list[Array]:
+        """The items' own weights, (1, n_m) a benchmark."""
+        return [whole(len(curve.ids), curve.shape) for curve in self.curves]
+
+    def resampled(self, count: int, generator: np.random.Generator) -> list[Array]:
+        return [resampled(len(curve.ids), count, generator, curve.shape) for curve in self.curves]
+
+    def halves(self, count: int, generator: np.random.Generator) -> tuple[list[Array], list[Array]]:
+        found = [halves(len(curve.ids), count, generator, curve.shape) for curve in self.curves]
+        return [first for first, _ in found], [second for _, second in found]
+
+    def refined(self) -> "Objective":
+        """Return the objective along the curves through all real merges."""
+        curves = tuple(curve.refined() for curve in self.curves)
+        return Objective(self.name, curves, self.parents, self.combine)
+
     def nodes(self, shares: Sequence[Array]) -> Array:
         """Return each benchmark's (relative) score at the nodes, shape (B, M, K).
 
         `shares[m]`: (B, n_m), the weight of each item in each repetition, rows summing to 1.
         """
         tops = [share @ curve.values for share, curve in zip(shares, self.curves, strict=True)]
-        units = self._units(shares)
+        units_ = self._units(shares)
         if self.parents:
-            tops = [top / unit[:, None] for top, unit in zip(tops, units, strict=True)]
+            tops = [top / unit[:, None] for top, unit in zip(tops, units_, strict=True)]
         return np.stack(tops, axis=1)
 
     def _units(self, shares: Sequence[Array]) -> list[Array]:
@@ -81,8 +113,7 @@ class Objective:
         """Return the objective of models that are no point of the curve, by item values per benchmark; shape (B,)."""
         found = [share @ value for share, value in zip(shares, values, strict=True)]
         if self.parents:
-            units = self._units(shares)
-            found = [top / unit for top, unit in zip(found, units, strict=True)]
+            found = [top / unit for top, unit in zip(found, self._units(shares), strict=True)]
         return self._combined(np.stack(found, axis=1))
 
     def score(self, nodes: Array, lams: Array) -> Array:
@@ -90,10 +121,8 @@ class Objective:
         mixed = hats(self.lams, lams.ravel()).reshape(*lams.shape, -1)
         return self._combined(np.einsum("bck,bmk->bcm", mixed, nodes))
 
-    def expected(self, nodes: Array, alpha: float) -> Array:
-        """Return E[objective | alpha] in each repetition, (B,): in closed form for a mean, by quantiles else."""
-        if self.combine == "mean":
-            return np.asarray(nodes.mean(axis=1) @ weights(self.lams, alpha))
+    def expected_least(self, nodes: Array, alpha: float) -> Array:
+        """Return E[minimum over benchmarks | alpha] in each repetition, (B,), by quantiles."""
         middles = special.betaincinv(alpha, alpha, (np.arange(_QUANTILES) + 0.5) / _QUANTILES)
         at = hats(self.lams, middles)
         return np.asarray(np.min(np.einsum("ck,bmk->bcm", at, nodes), axis=2).mean(axis=1))
@@ -101,28 +130,39 @@ class Objective:
     def _combined(self, found: Array) -> Array:
         return np.asarray(found.mean(axis=-1) if self.combine == "mean" else found.min(axis=-1))
 
+    def limits(self, *, signed: bool) -> tuple[float, float]:
+        top = float(np.mean([1 / unit.size for unit in self.measures]))
+        return (-top if signed else 0.0, top)
 
-@dataclass(frozen=True)
-class Figure:
-    """One number with its 95 % interval over items, in the objective's unit."""
+    def of(
+        self, value: float, moved: Array, *, signed: bool = False, bias: float = 0.0, short: float = 0.0
+    ) -> Estimate:
+        """Return a number of this objective with an interval from its resampled values.
 
-    value: float
-    low: float
-    high: float
+        `bias`: what it may be off by to either side; `short`: by how much a minimum may fall short.
+        """
+        worth = 1 / sum(1 / (len(self.curves) ** 2 * units(unit.n, unit.shape)) for unit in self.measures)
+        below, above = (bias + short, bias + short) if signed else (bias, bias + short)
+        limits = self.limits(signed=signed)
+        inside = min(limits[1], max(limits[0], float(value)))
+        variance = float(moved.var(ddof=1)) if len(moved) > 1 else 0.0
+        found = Mean(inside, variance, worth, limits, (), (below, above), 0.0, "resampled choices")
+        return found.estimate(n=sum(unit.n for unit in self.measures))
 
+    def bends(self, lams: Array) -> float:
+        """Return by how much, on average over some lambdas, the score may bend away from the curve."""
+        found = [
+            float(bend_at(curve, lams).mean()) / unit.size
+            for curve, unit in zip(self.curves, self.measures, strict=True)
+        ]
+        return float(np.mean(found))
 
-@dataclass(frozen=True)
-class Gain(Figure):
-    """A paired difference: its resampled interval, and the two-sided p-value of no difference (normal, unadjusted).
-
-    Of one model on one benchmark, and where few items differ: interval and p-value of `stats.paired`.
-    """
-
-    p: float
-
-    @property
-    def sign(self) -> str:
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "not told apart"
+    def short(self, parts: int = 1) -> float:
+        """Return by how much a minimum may fall short by chance on 1 / `parts` of the items; 0 of a mean."""
+        if self.combine == "mean":
+            return 0.0
+        middle = [curve.values[:, len(curve.lams) // 2] for curve in self.curves]
+        return joint.shortfall(self.measures, middle, parts)
 
 
 @dataclass(frozen=True)
@@ -133,8 +173,8 @@ class Choice:
     lambdas that were kept, one a repetition and direction; `claims` what each repetition would claim.
     """
 
-    honest: Figure
-    claimed: float
+    honest: Estimate
+    claimed: Estimate
     sd: float
     quantiles: tuple[float, float, float]
     kept: Array
@@ -146,35 +186,34 @@ class Developed:
     """The node that development items chose, on the test's items, and its contrasts to other ways of choosing."""
 
     lam: float
-    score: Figure
-    minus_replay: Gain
-    minus_plain: Gain | None
+    score: Estimate
+    minus_replay: Estimate
+    minus_plain: Estimate | None
 
 
 @dataclass(frozen=True)
 class Comparison:
     """All ways of choosing on one objective. `contrast` is replay - tuned, paired by item and halving.
 
-    `gains` are E[alpha] - plain; `unbeaten` the alphas whose expectation no other's exceeds for sure (Holm over all
-    pairs of them): not chosen by score, so nothing is contrasted with a best that the same items picked.
+    `gains` are E[alpha] - plain with their adjusted p-values (one benchmark: those of `expectations`); `holds_best` the
+    alphas of which one is the best with 95 %, None where the curves can carry no such claim.
     """
 
     objective: str
-    plain: Figure | None
-    expected: Mapping[float, Figure]
+    plain: Estimate | None
+    expected: Mapping[float, Estimate]
     replay: Choice
     tuned: Choice
     selected: Choice
-    contrast: Figure
-    best_alpha: Mapping[float, float]  # how often each alpha is the best of the seven over resampled items
-    gains: Mapping[float, Gain] = field(default_factory=dict)
-    unbeaten: tuple[float, ...] = ()
+    contrast: Estimate
+    gains: Mapping[float, expectations.Compared] = field(default_factory=dict)
+    holds_best: tuple[float, ...] | None = None
     developed: Developed | None = None
 
 
 def compare(
+    responses: Sequence[Response],
     objective: Objective,
-    plain: Sequence[Array] | None = None,
     *,
     chosen: float | None = None,
     alphas: Sequence[float] = ALPHAS,
@@ -182,109 +221,207 @@ def compare(
     resamples: int = 1_000,
     seed: int = 0,
 ) -> Comparison:
-    """Compare the ways of choosing lambda. `plain`: item values of the method's default, per benchmark; `chosen`: the
-    node that development items chose.
+    """Compare the ways of choosing lambda on the benchmarks of an objective; `chosen`: the node by development items.
 
     The tuned grid has as many lambdas as there are alphas, so both cost the same number of merges.
     """
     generator = np.random.default_rng(seed)
     draws = np.column_stack([generator.beta(alpha, alpha, repeats) for alpha in alphas])
     grid = np.tile(np.linspace(0, 1, len(alphas)), (repeats, 1))
-    sample = [resampled(len(curve.ids), resamples, generator) for curve in objective.curves]
-    whole = [np.full((1, len(curve.ids)), 1 / len(curve.ids)) for curve in objective.curves]
-    nodes, moved_nodes = objective.nodes(whole), objective.nodes(sample)
-    values = np.array([objective.expected(nodes, alpha)[0] for alpha in alphas])
-    moved = np.column_stack([objective.expected(moved_nodes, alpha) for alpha in alphas])
     nodes_too = np.tile(objective.lams, (repeats, 1))
-    replayed, tuned, selected = _cross_fitted(objective, [draws, grid, nodes_too], generator)
-    few = [shares[:_AGAIN] for shares in sample]
-    again = _again(objective, few, [lams[:_HALVINGS] for lams in (draws, grid, nodes_too)], generator)
-    difference = float(replayed.honest.mean() - tuned.honest.mean())
-    base = None if plain is None else _Sampled(objective.relative(plain, whole)[0], objective.relative(plain, sample))
-    held = _Sampled(float(replayed.honest.mean()), again[0])
+    candidates = [draws, grid, nodes_too, *([] if chosen is None else [np.full((repeats, 1), chosen)])]
+    along = objective.refined()
+    sample = objective.resampled(resamples, generator)
+    played = _cross_fitted(along, candidates, generator)
+    again = _again(along, [s[:_AGAIN] for s in sample], [lams[:_HALVINGS] for lams in candidates], generator)
+    bends = [along.bends(draws[:_HALVINGS].ravel()), along.bends(grid[0]), 0.0]
+    choices = [_choice(along, *one) for one in zip(played[:3], again[:3], bends, strict=True)]
+    difference = float(played[0].honest.mean() - played[1].honest.mean())
+    plains = plains_of(responses, objective)
     return Comparison(
         objective=objective.name,
-        plain=None if base is None else figure(*base),
-        expected={alpha: figure(values[i], moved[:, i]) for i, alpha in enumerate(alphas)},
-        replay=_choice(replayed, again[0]),
-        tuned=_choice(tuned, again[1]),
-        selected=_choice(selected, again[2]),
-        contrast=normal(difference, again[0] - again[1]),
-        best_alpha=_shares(moved, alphas),
-        gains={}
-        if base is None
-        else {
-            alpha: _alone(
-                gain(values[i] - base.value, moved[:, i] - base.moved),
-                _differences(objective, [curve.expected(alpha) for curve in objective.curves], plain),
-            )
-            for i, alpha in enumerate(alphas)
-        },
-        unbeaten=tuple(alphas[i] for i in unbeaten(values, moved)),
-        developed=None if chosen is None else _developed(objective, chosen, nodes, moved_nodes, base, held, plain),
+        plain=None if plains is None else _of_models(objective, plains),
+        expected={alpha: expected(responses, objective, sample, alpha) for alpha in alphas},
+        replay=choices[0], tuned=choices[1], selected=choices[2],
+        contrast=along.of(
+            difference, again[0].honest - again[1].honest, signed=True, bias=bends[0] + bends[1], short=along.short(2)
+        ),
+        gains=_gains(responses, objective, sample, alphas),
+        holds_best=_holds_best(responses, objective),
+        developed=None if chosen is None else _developed(responses, objective, chosen, played, again, bends[0]),
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------ models and expectations
+
+
+@dataclass(frozen=True)
+class Band:
+    """An objective along lambda with its interval, in its unit: (L,) each."""
+
+    lams: Array
+    value: Array
+    low: Array
+    high: Array
+
+
+def band(objective: Objective, lams: Array) -> Band:
+    """Return what a model at each lambda scores, with its interval: at the nodes that of a real model."""
+    mixed = [curve.values @ hats(curve.lams, lams).T for curve in objective.curves]
+    found = [_of_models(objective, [values[:, k] for values in mixed]) for k in range(len(lams))]
+    value, low, high = (np.array([getattr(one, name) for one in found]) for name in ("value", "low", "high"))
+    return Band(lams, value, low, high)
+
+
+def plains_of(responses: Sequence[Response], objective: Objective) -> list[Array] | None:
+    """Return plain's item values a benchmark; None where one has none of some item."""
+    found = [
+        None if r.plain is None else aligned_to(r.plain, c.ids)
+        for r, c in zip(responses, objective.curves, strict=True)
+    ]
+    known = [values for values in found if values is not None]
+    return known if len(known) == len(found) else None
+
+
+def _of_models(objective: Objective, values: Sequence[Array]) -> Estimate:
+    """Return what one model scores."""
+    if objective.combine == "minimum":
+        return joint.least_of(values, objective.measures)
+    if len(values) == 1 and not objective.parents:
+        return mean(values[0], objective.curves[0].shape)
+    return joint.mean_of(values, objective.measures).estimate(n=sum(map(len, values)))
+
+
+def _alone(responses: Sequence[Response], objective: Objective) -> Response | None:
+    """Return the response of an objective that is one benchmark's plain score."""
+    return responses[0] if len(responses) == 1 and not objective.parents else None
+
+
+def expected(responses: Sequence[Response], objective: Objective, sample: Sequence[Array], alpha: float) -> Estimate:
+    if (one := _alone(responses, objective)) is not None:
+        return expectations.expected(one, alpha)
+    if objective.combine == "minimum":
+        return _expected_least(objective, sample, alpha)
+    values = [curve.expected(alpha) for curve in objective.curves]
+    others, bias = _unsure(responses, objective, {alpha: 1.0})
+    lost = _lost(responses)
+    found = joint.mean_of(values, objective.measures, others=others, bias=bias, unscored=lost)
+    return found.estimate(n=sum(map(len, values)))
+
+
+def _lost(responses: Sequence[Response]) -> float:
+    return max(r.unscored / (r.unscored + len(r.curve.ids)) for r in responses)
+
+
+def _expected_least(objective: Objective, sample: Sequence[Array], alpha: float) -> Estimate:
+    along = objective.refined()
+    value = float(along.expected_least(along.nodes(objective.whole), alpha)[0])
+    moved = along.expected_least(along.nodes(sample), alpha)
+    at = special.betaincinv(alpha, alpha, (np.arange(_QUANTILES) + 0.5) / _QUANTILES)
+    return along.of(value, moved, bias=along.bends(at), short=along.short())
+
+
+def _unsure(
+    responses: Sequence[Response], objective: Objective, alphas: Mapping[float, float]
+) -> tuple[list[Source], float]:
+    """Return what a mean over benchmarks of expectations is unsure of besides items, in its unit.
+
+    Benchmarks share the lambdas (and masks): their errors from these count as if they were all of one sign.
+    """
+    deviations: dict[float, float] = {}
+    bias = 0.0
+    for response, unit in zip(responses, objective.measures, strict=True):
+        found = unsure(response.curve, alphas)
+        masks = np.column_stack([sum(f * m.expected(a) for a, f in alphas.items()) for m in response.masks])
+        between = spread(masks, response.curve.shape)
+        for source in (*found.sources, *([] if between is None else [between])):
+            share = np.sqrt(source.variance) / unit.size / len(responses)
+            deviations[source.freedom] = deviations.get(source.freedom, 0.0) + float(share)
+        bias += found.bias / unit.size / len(responses)
+    return [Source(total**2, freedom) for freedom, total in deviations.items()], bias
+
+
+def _gains(
+    responses: Sequence[Response], objective: Objective, sample: Sequence[Array], alphas: Sequence[float]
+) -> dict[float, expectations.Compared]:
+    """Return E[alpha] - plain: of one benchmark as everywhere, of their mean or minimum in a family of its own."""
+    if _alone(responses, objective) is not None:
+        return {}  # `advice.study` fills them in: their family is that of all benchmarks
+    plains = plains_of(responses, objective)
+    if plains is None:
+        return {}
+    why = next((text for r in responses if (text := expectations.unclaimed(r, alphas[0]))), "")
+    found: list[Estimate] = []
+    errors: list[Array] = []
+    for alpha in alphas:
+        differences = [c.expected(alpha) - plain for c, plain in zip(objective.curves, plains, strict=True)]
+        errors.append(joint.errors_of(differences, objective.measures))
+        if objective.combine == "minimum":
+            found.append(_least_gain(objective, plains, sample, alpha))
+        else:
+            others, bias = _unsure(responses, objective, {alpha: 1.0})
+            lost = _lost(responses)
+            one_ = joint.mean_of(differences, objective.measures, signed=True, others=others, bias=bias, unscored=lost)
+            found.append(one_.estimate(n=sum(map(len, plains))))
+    adjusted = max_t([one.p or 0.0 for one in found], np.column_stack(errors))
+    return {
+        alpha: expectations.Compared(one, p, len(alphas), why)
+        for alpha, one, p in zip(alphas, found, adjusted, strict=True)
+    }
+
+
+def _least_gain(objective: Objective, plains: Sequence[Array], sample: Sequence[Array], alpha: float) -> Estimate:
+    along = objective.refined()
+    here, there = (
+        along.expected_least(along.nodes(s), alpha) - objective.relative(plains, s) for s in (objective.whole, sample)
     )
+    at = special.betaincinv(alpha, alpha, (np.arange(_QUANTILES) + 0.5) / _QUANTILES)
+    return along.of(float(here[0]), there, signed=True, bias=along.bends(at), short=along.short())
 
 
-class _Sampled(NamedTuple):
-    """A number of one model or protocol, and the same over resampled items (the same for all of them)."""
-
-    value: float
-    moved: Array
+def _holds_best(responses: Sequence[Response], objective: Objective) -> tuple[float, ...] | None:
+    if objective.combine == "minimum":
+        return None
+    return expectations.best_alphas(responses, objective.measures)
 
 
 def _developed(
+    responses: Sequence[Response],
     objective: Objective,
     lam: float,
-    nodes: Array,
-    moved_nodes: Array,
-    plain: _Sampled | None,
-    replay: _Sampled,
-    plains: Sequence[Array] | None,
+    played: Sequence["_Played"],
+    again: Sequence["_Again"],
+    bend: float,
 ) -> Developed:
-    value = float(objective.score(nodes, np.array([[lam]]))[0, 0])
-    moved = objective.score(moved_nodes, np.full((len(moved_nodes), 1), lam))[:, 0]
+    """Contrast the chosen node with the others: with the replay on as many items, half of them at a time."""
+    values = [curve.items_at(lam) for curve in objective.curves]
+    plains = plains_of(responses, objective)
+    difference = float(played[3].honest.mean() - played[0].honest.mean())
+    moved = again[3].honest - again[0].honest
     return Developed(
         lam=lam,
-        score=figure(value, moved),
-        minus_replay=normal(value - replay.value, moved[: len(replay.moved)] - replay.moved),
-        minus_plain=None
-        if plain is None
-        else _alone(
-            gain(value - plain.value, moved - plain.moved),
-            _differences(objective, [curve.items_at(lam) for curve in objective.curves], plains),
-        ),
+        score=_of_models(objective, values),
+        minus_replay=objective.of(difference, moved, signed=True, bias=bend, short=objective.short(2)),
+        minus_plain=None if plains is None else _model_gain(objective, values, plains),
     )
 
 
-def _differences(objective: Objective, values: Sequence[Array], plain: Sequence[Array] | None) -> Array | None:
-    """Return the items' differences to plain where their mean is the objective's: one benchmark, plain scores."""
-    return values[0] - plain[0] if plain is not None and len(values) == 1 and not objective.parents else None
+def _model_gain(objective: Objective, values: Sequence[Array], plains: Sequence[Array]) -> Estimate:
+    """Return what one model scores above plain."""
+    if len(values) == 1 and not objective.parents:
+        return paired(values[0], plains[0], objective.curves[0].shape)
+    differences = [a - b for a, b in zip(values, plains, strict=True)]
+    found = joint.mean_of(differences, objective.measures, signed=True)
+    if objective.combine == "mean":
+        return found.estimate(n=sum(map(len, values)))
+    value = float(objective.relative(values, objective.whole)[0] - objective.relative(plains, objective.whole)[0])
+    worst = max(float(np.sum(unit.errors(d) ** 2)) for d, unit in zip(differences, objective.measures, strict=True))
+    short = objective.short()
+    wide = Mean(value, worst, found.n, found.limits, (), (short, short), 0.0, "least of several")
+    return wide.estimate(n=sum(map(len, values)))
 
 
-def _alone(found: Gain, d: Array | None) -> Gain:
-    """Return a gain by the items' differences `d` where these are -1, 0 or 1, or too few to be resampled."""
-    return found if d is None else by_items(d, found)
-
-
-def by_items(d: Array, otherwise: Gain) -> Gain:
-    """Return the mean of one benchmark's differences as `stats.paired` has it, unless it would resample it as well."""
-    d = np.where(np.abs(d) > 1e-9, d, 0.0)
-    if not (stats.few(d) or bool(np.isin(d, (-1.0, 0.0, 1.0)).all())):
-        return otherwise
-    exact = stats.paired(np.maximum(d, 0.0), np.maximum(-d, 0.0))
-    return Gain(otherwise.value, exact.low, exact.high, exact.p)
-
-
-def unbeaten(values: Array, moved: Array) -> list[int]:
-    """Return the columns that no other one exceeds at 5 % after Holm's adjustment over all pairs.
-
-    `values` (C,): one score a column; `moved` (B, C): the same over resampled items.
-    """
-    pairs = list(combinations(range(len(values)), 2))
-    adjusted = stats.holm([gain(values[i] - values[j], moved[:, i] - moved[:, j]).p for i, j in pairs])
-    found = [(i, j) if values[i] < values[j] else (j, i) for (i, j), p in zip(pairs, adjusted, strict=True) if p < 0.05]
-    beaten = {loser for loser, _ in found}
-    return [column for column in range(len(values)) if column not in beaten]
+# ------------------------------------------------------------------------------------------------- ways of choosing
 
 
 @dataclass(frozen=True)
@@ -296,26 +433,31 @@ class _Played:
     kept: Array
 
 
+@dataclass(frozen=True)
+class _Again:
+    """A protocol's honest and claimed scores when all of its choices are made anew on resampled items, (resamples,)."""
+
+    honest: Array
+    claimed: Array
+
+
 def _cross_fitted(objective: Objective, candidates: Sequence[Array], generator: np.random.Generator) -> list[_Played]:
     """Play several protocols on the same halvings."""
     parts: list[list[tuple[Array, Array, Array]]] = [[] for _ in candidates]
+    on_all = objective.nodes(objective.whole)
     for start in range(0, len(candidates[0]), _CHUNK):
         rows = slice(start, start + _CHUNK)
         count = len(candidates[0][rows])
-        first, second = halves([len(curve.ids) for curve in objective.curves], count, generator)
+        first, second = objective.halves(count, generator)
         split = objective.nodes(first), objective.nodes(second)
-        whole = objective.nodes([(a + b) / 2 for a, b in zip(first, second, strict=True)])
         for played, lams in zip(parts, candidates, strict=True):
-            played.append(_play(objective, split, whole, lams[rows]))
+            honest, kept = _honest(objective, split, lams[rows])
+            claimed = objective.score(np.repeat(on_all, count, axis=0), lams[rows]).max(axis=1)
+            played.append((honest, claimed, kept))
     return [
         _Played(*(np.concatenate([part[i] for part in played]) for i in range(3)))  # type: ignore[misc]
         for played in parts
     ]
-
-
-def _play(objective: Objective, split: tuple[Array, Array], whole: Array, lams: Array) -> tuple[Array, Array, Array]:
-    honest, kept = _honest(objective, split, lams)
-    return honest, objective.score(whole, lams).max(axis=1), kept
 
 
 def _honest(objective: Objective, split: tuple[Array, Array], lams: Array) -> tuple[Array, Array]:
@@ -327,91 +469,40 @@ def _honest(objective: Objective, split: tuple[Array, Array], lams: Array) -> tu
     return honest, np.column_stack([lams[rows, best[0]], lams[rows, best[1]]]).ravel()
 
 
-def halves(sizes: Sequence[int], count: int, generator: np.random.Generator) -> tuple[list[Array], list[Array]]:
-    """Return the item weights of random halves, (count, n_m) each, and those of the other halves."""
-    first, second = [], []
-    for n in sizes:
-        chosen = np.argsort(generator.random((count, n)), axis=1) < n // 2
-        first.append(chosen / max(1, n // 2))
-        second.append(~chosen / max(1, n - n // 2))
-    return first, second
-
-
-def resampled(n: int, count: int, generator: np.random.Generator) -> Array:
-    """Return the item weights of resampled items (with replacement), (count, n), rows summing to 1."""
-    return np.asarray(generator.multinomial(n, np.full(n, 1 / n), size=count) / n)
-
-
 def _again(
     objective: Objective, sample: Sequence[Array], candidates: Sequence[Array], generator: np.random.Generator
-) -> list[Array]:
-    """Return each protocol's honest score when all of its choices are made anew on resampled items: (resamples,) each.
+) -> list[_Again]:
+    """Return each protocol's scores when all of its choices are made anew on resampled items.
 
     Distinct items are halved, so that an item drawn twice is never in both halves. Halvings and candidates are the same
     for every resample: what differs between these scores is then the items' doing.
     """
-    masks = halves([shares.shape[1] for shares in sample], len(candidates[0]), generator)
-    found: list[list[float]] = [[] for _ in candidates]
+    count = len(candidates[0])
+    masks = objective.halves(count, generator)
+    shapes = [curve.shape for curve in objective.curves]
+    honest: list[list[float]] = [[] for _ in candidates]
+    claimed: list[list[float]] = [[] for _ in candidates]
     for index in range(len(sample[0])):
         split = [
-            objective.nodes([_weighted(mask, shares[index]) for mask, shares in zip(half, sample, strict=True)])
+            objective.nodes(
+                [weighted((mask > 0) * s[index], shape) for mask, s, shape in zip(half, sample, shapes, strict=True)]
+            )
             for half in masks
         ]
-        for scores, lams in zip(found, candidates, strict=True):
-            scores.append(float(_honest(objective, (split[0], split[1]), lams)[0].mean()))
-    return [np.array(scores) for scores in found]
+        on_all = np.repeat(objective.nodes([s[index : index + 1] for s in sample]), count, axis=0)
+        for number, lams in enumerate(candidates):
+            honest[number].append(float(_honest(objective, (split[0], split[1]), lams)[0].mean()))
+            claimed[number].append(float(objective.score(on_all, lams).max(axis=1).mean()))
+    return [_Again(np.array(h), np.array(c)) for h, c in zip(honest, claimed, strict=True)]
 
 
-def _weighted(mask: Array, share: Array) -> Array:
-    """Return the weights of one half of resampled items, (B, n), rows summing to 1; of all where it is empty."""
-    weighed = mask * share
-    total = weighed.sum(axis=1, keepdims=True)
-    return np.where(total > 0, weighed / np.where(total > 0, total, 1), share)
-
-
-def _choice(played: _Played, again: Array) -> Choice:
-    honest = float(played.honest.mean())
+def _choice(objective: Objective, played: _Played, again: _Again, bend: float) -> Choice:
     low, middle, high = np.quantile(played.honest, [0.025, 0.5, 0.975])
     return Choice(
-        honest=normal(honest, again),
-        claimed=float(played.claimed.mean()),
+        honest=objective.of(float(played.honest.mean()), again.honest, bias=bend, short=objective.short(2)),
+        claimed=objective.of(float(played.claimed.mean()), again.claimed, bias=bend, short=objective.short()),
         sd=float(played.honest.std(ddof=1)),
         quantiles=(float(low), float(middle), float(high)),
         kept=played.kept,
         claims=played.claimed,
     )
-
-
-def figure(value: float, moved: Array) -> Figure:
-    """Return a value with the percentile interval of its resampled values."""
-    low, high = np.quantile(moved, [0.025, 0.975])
-    return Figure(float(value), float(min(low, value)), float(max(high, value)))
-
-
-def around(value: float, moved: Array) -> Figure:
-    """Return a value with an interval of the width that resampling has, wherever its centre lies."""
-    low, high = np.quantile(moved - moved.mean(), [0.025, 0.975])
-    return Figure(float(value), float(value + low), float(value + high))
-
-
-def normal(value: float, moved: Array) -> Gain:
-    """Return a value with a normal interval and p-value by the spread of a few resampled values."""
-    spread = float(moved.std(ddof=1))
-    p = float(abs(value) < 1e-12) if spread < 1e-12 else 2 * float(special.ndtr(-abs(value) / spread))
-    half = float(special.ndtri(0.5 + stats.LEVEL / 2)) * spread
-    return Gain(float(value), float(value) - half, float(value) + half, min(1.0, p))
-
-
-def gain(value: float, moved: Array) -> Gain:
-    """Return a paired difference with its interval around it and the p-value of none, by its resampled values."""
-    spread = float(moved.std(ddof=1))
-    if spread < 1e-12:  # the same on every item, but for rounding
-        return Gain(*(3 * (round(float(value), 12) + 0.0,)), p=float(abs(value) < 1e-12))
-    p = 2 * float(special.ndtr(-abs(value) / spread))
-    return Gain(**vars(around(float(value), moved)), p=min(1.0, p))
-
-
-def _shares(moved: Array, alphas: Sequence[float]) -> dict[float, float]:
-    best = moved >= moved.max(axis=1, keepdims=True) - 1e-12  # equals share, but for rounding
-    shares = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
-    return {alpha: float(share) for alpha, share in zip(alphas, shares, strict=True)}

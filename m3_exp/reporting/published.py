@@ -1,8 +1,9 @@
 """The paper's numbers (results/published/*.csv) beside ours: differences, z, and where the paper contradicts itself.
 
-A plain row is one model: our score and the paper's differ by sampling of items on both sides, so z is their difference
-over both standard errors. An M3 row is a model at an unknown lambda: it has no z; what can be said is where the
-published value lies among what the paper's protocol gives when it is replayed on our curve (its percentile).
+A plain row is one model, and both sides answered the same items: how far their scores differ by chance depends on how
+alike the answers are, item by item, and the paper's are not published. So z is a range: from independent answers to
+answers as alike as two such scores can have. An M3 row is a model at an unknown lambda: it has no z; what can be said
+is where the published value lies among what the paper's protocol gives when it is replayed on our curve: a range too.
 """
 
 import csv
@@ -14,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from m3_exp.reporting.protocols import ALPHAS, resampled
-from m3_exp.reporting.response import Array, Curve
+from m3_exp.stats.estimate import LEVEL, Array, Mean, normal
+from m3_exp.stats.lambdas import ALPHAS, Curve
+from m3_exp.stats.resampling import resampled
 
 _REPLAYS = 2_000  # of the paper's protocol: a percentile to about one point
+_PRINTED = 0.01  # points: two scores nearer than this are one; the paper rounds to two decimals, or cuts (8.53)
 
 # Items that the paper scored on; its AlpacaEval column cannot be compared (see NOTES).
 ITEMS = {
@@ -47,7 +50,16 @@ NOTES = {
     "params": "TIES: other retain and scaling than the paper's search found (its Table 4): its number, not compared",
     "lambda": "M3 rows of the paper are one unseeded draw of lambda each; which alpha stands behind a cell is not"
     " published: where there is a curve they have, in place of a z, their percentile among replays of the paper's"
-    " protocol (seven draws, one for each alpha, the best kept on the same items; both sides' items as random)",
+    " protocol (seven draws, one for each alpha, the best kept on the same items). It is a range, the smaller first, of"
+    " two readings: both sides' items as random (independent answers), and the very same items and answers for both, so"
+    " that only the draws of lambda (and which of the items are ours) vary. A percentile in the middle is no evidence"
+    " that the models agree",
+    "correlation": "z is ours - the paper's in standard errors, as a range: first as if the two models' answers were"
+    " independent (so is the 95 % interval of the difference), then as if they were as alike as two such scores can be."
+    " Both answered the same items, so the truth lies between. A small z is no evidence that the models agree; and a"
+    " large second number is none that they differ, since one model evaluated twice can have it. Flips that `repeat`"
+    " measured are only a lower bound of the second one's standard error. Some of the paper's items count as drawn from"
+    " them at random",
 }
 
 
@@ -125,20 +137,61 @@ def _lines(path: Path) -> tuple[dict[str, str], ...]:
 
 
 @dataclass(frozen=True)
+class Distance:
+    """Ours - theirs in points, with the 95 % interval of independent answers, and in standard errors.
+
+    `z_low` takes the two models' answers as independent, `z_high` as alike as two such scores can be; neither where the
+    items or the models are not the same. |z_low| <= |z_high|, and both have the sign of the difference.
+    """
+
+    difference: float
+    low: float
+    high: float
+    z_low: float | None = None
+    z_high: float | None = None
+
+    def __str__(self) -> str:
+        text = f"{_signed(self.difference)} [{_signed(self.low)}, {_signed(self.high)}]"
+        if not self.z_low or not self.z_high:
+            return text
+        ends = dict.fromkeys((_signed(self.z_low), _signed(self.z_high)))
+        return f"{text}, z {' to '.join(ends)}"
+
+
+@dataclass(frozen=True)
 class Beside:
-    """A published figure beside ours: ours - theirs in points and its z, or the percentile of theirs in the replay."""
+    """A published figure beside ours: how far ours is from it, or its percentile among replays as a range."""
 
     number: Number
-    difference: float | None = None
-    z: float | None = None
-    percentile: float | None = None
+    distance: Distance | None = None
+    percentile_low: float | None = None
+    percentile_high: float | None = None
 
     def __str__(self) -> str:
         texts = [f"paper {self.number}"] if self.number.value is not None else ["paper: illegible"]
-        texts += [f"{self.difference:+.1f}"] if self.difference is not None else []
-        texts += [f"z {self.z:+.1f}"] if self.z is not None else []
-        texts += [f"at {self.percentile:.0f} % of the replay"] if self.percentile is not None else []
+        texts += [str(self.distance)] if self.distance is not None else []
+        if self.percentile_low is not None and self.percentile_high is not None:
+            ends = dict.fromkeys((f"{self.percentile_low:.0f}", f"{self.percentile_high:.0f}"))
+            texts.append(f"at {' to '.join(ends)} % of the replay")
         return f"({', '.join(texts)})"
+
+    def record(self) -> dict[str, float | None]:
+        """Return it as data: percent, points and standard errors."""
+        far = {} if self.distance is None else vars(self.distance)
+        return {
+            "paper": self.number.value,
+            "paper_difference": far.get("difference"),
+            "paper_difference_low": far.get("low"),
+            "paper_difference_high": far.get("high"),
+            "z_low": far.get("z_low"),
+            "z_high": far.get("z_high"),
+            "percentile_low": self.percentile_low,
+            "percentile_high": self.percentile_high,
+        }
+
+
+def _signed(number: float) -> str:
+    return f"{number:+.1f}" if round(number, 1) else "0.0"
 
 
 def of_our_model(number: Number, method: str, models: str, params: str) -> tuple[Number, bool]:
@@ -151,41 +204,82 @@ def of_our_model(number: Number, method: str, models: str, params: str) -> tuple
 
 
 def beside_plain(number: Number, benchmark: str, score: float, n: int) -> Beside:
-    """Compare the score (percent) of one model on n items. No z of AlpacaEval and task arithmetic."""
-    if number.value is None or "alpaca" in number.notes or n < 1 or benchmark not in ITEMS:
+    """Compare the score (percent) of one model on n of the paper's items. No z of AlpacaEval and task arithmetic."""
+    if not _comparable(number, benchmark) or number.value is None or n < 1:
         return Beside(number)
-    found = None if "scaling" in number.notes else z(score, n, number.value, ITEMS[benchmark])
-    return Beside(number, score - number.value, found)
+    found = distance(score, n, number.value, ITEMS[benchmark])
+    if "scaling" in number.notes:
+        return Beside(number, replace(found, z_low=None, z_high=None))
+    return Beside(replace(number, notes=(*number.notes, "correlation")) if found.z_low else number, found)
 
 
 def beside_mixed(number: Number, benchmark: str, curve: Curve | None) -> Beside:
     """Say where the paper's M3 figure lies among replays on our curve; nothing without one or where not comparable."""
-    known = number.value is not None and "alpaca" not in number.notes and benchmark in ITEMS
-    if not known or number.value is None or curve is None or not len(curve.ids):
+    if not _comparable(number, benchmark) or number.value is None or curve is None:
         return Beside(number)
-    return Beside(number, percentile=percentile(number.value, replayed(curve, ITEMS[benchmark])))
+    items = ITEMS[benchmark]
+    if not 0 < len(curve.ids) <= items:
+        return Beside(number)
+    ends = sorted(percentile(number.value, replayed(curve, items, alike=alike)) for alike in (False, True))
+    return Beside(number, percentile_low=ends[0], percentile_high=ends[1])
 
 
-def replayed(curve: Curve, n_published: int, repeats: int = _REPLAYS, seed: int = 0) -> Array:
+def _comparable(number: Number, benchmark: str) -> bool:
+    return number.value is not None and "alpaca" not in number.notes and benchmark in ITEMS
+
+
+def distance(score: float, n: int, published: float, n_published: int) -> Distance:
+    """Return how far a score on n items is from a published one (both in percent) on `n_published`.
+
+    The interval squares and adds the half widths of the two scores' own intervals (as Newcombe 1998, method 10), so it
+    holds at every n. Its half towards 0 over 1.96 is the standard error of `z_low`: 1.96 where that end is 0. For
+    `z_high` our n items are a random part of the paper's (none where they are more), and only as many of those are
+    answered otherwise as the scores differ by: |d| of them, all in one direction, so the variance is (|d| - d^2) / N.
+    """
+    ours, theirs = score / 100, published / 100
+    (low, high), (their_low, their_high) = _ends(ours, n), _ends(theirs, n_published)
+    difference = score - published if abs(score - published) >= _PRINTED else 0.0
+    below, above = math.hypot(ours - low, their_high - theirs), math.hypot(high - ours, theirs - their_low)
+    found = Distance(difference, difference - 100 * below, difference + 100 * above)
+    if n > n_published:
+        return found
+    if not difference:
+        return replace(found, z_low=0.0, z_high=0.0)
+    d, to_normal = difference / 100, normal(LEVEL)
+    own, independent = (ours - low, below) if d > 0 else (high - ours, above)
+    open_part = own * math.sqrt(finite_population(n, n_published))
+    alike = math.hypot(open_part, to_normal * math.sqrt((abs(d) - d * d) / n_published)) or independent
+    return replace(found, z_low=to_normal * d / independent, z_high=to_normal * d / min(independent, alike))
+
+
+def _ends(share: float, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of n items."""
+    return Mean(share, share * (1 - share) / max(1, n - 1), n).ends()
+
+
+def finite_population(n: int, whole: int) -> float:
+    """Return the factor of the variance of a mean over n items that are drawn from `whole` without replacement."""
+    return (whole - n) / max(1, whole - 1)
+
+
+def replayed(curve: Curve, n_published: int, repeats: int = _REPLAYS, seed: int = 0, *, alike: bool = False) -> Array:
     """Replay the paper's protocol: one draw for each of its alphas, the best on the curve's own items; (repeats,).
 
     What our items leave open is resampled in each repetition, and the score kept is one on `n_published` items.
+    `alike`: these are the same items, answered the same, and ours a part of them, or all: then only lambda varies.
     """
     generator = np.random.default_rng(seed)
     draws = np.column_stack([generator.beta(alpha, alpha, repeats) for alpha in ALPHAS])
     heights = resampled(len(curve.ids), repeats, generator) @ curve.values
+    if alike:
+        means = curve.values.mean(axis=0)
+        heights = means + (heights - means) * math.sqrt(finite_population(len(curve.ids), n_published))
     tops = [float(np.interp(lams, curve.lams, height).max()) for lams, height in zip(draws, heights, strict=True)]
-    return np.asarray(generator.binomial(n_published, np.clip(tops, 0, 1)) / n_published)
-
-
-def z(score: float, n: int, published: float, n_published: int) -> float | None:
-    """Return the z of two independent proportions in percent (ours - the paper's); None where neither varies."""
-    ours, theirs = score / 100, published / 100
-    variance = ours * (1 - ours) / n + theirs * (1 - theirs) / n_published
-    return (ours - theirs) / math.sqrt(variance) if variance > 0 else None
+    shares = np.clip(tops, 0, 1)
+    return np.asarray(shares if alike else generator.binomial(n_published, shares) / n_published)
 
 
 def percentile(published: float, replayed: Array) -> float:
     """Return where a published value (percent) lies among replayed scores (0 to 1): 0 to 100, ties counted half."""
-    below = float(np.mean(replayed < published / 100)) + float(np.mean(replayed == published / 100)) / 2
-    return 100 * below
+    above = 100 * replayed - published
+    return 100 * (float(np.mean(above <= -_PRINTED)) + float(np.mean(np.abs(above) < _PRINTED)) / 2)

@@ -2,7 +2,7 @@
 
 Curves are the piecewise-linear ones that every number is computed from, not smoothed. With two benchmarks or more all
 are relative to their better parent (100 %), with their mean and minimum; one alone is in percent of its items.
-Bands are 95 % over resampled items.
+Bands are the 95 % intervals of single models.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,15 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from m3_exp.reporting import dots, palette
-from m3_exp.reporting.advice import LEFT_OUT, Study
+from m3_exp.reporting.advice import LEFT_OUT, Study, common
 from m3_exp.reporting.curves import Response
 from m3_exp.reporting.dots import Row, Series
 from m3_exp.reporting.palette import Mark
 from m3_exp.reporting.points import Point
-from m3_exp.reporting.protocols import ALPHAS, Comparison, Objective
-from m3_exp.reporting.protocols import Figure as Number
-from m3_exp.reporting.response import Array, Curve
+from m3_exp.reporting.protocols import Comparison, Objective, band
+from m3_exp.stats.estimate import Array, Estimate
+from m3_exp.stats.lambdas import ALPHAS
 
-_RESAMPLES = 1_000
 _TOP = 3.0  # of the density axis: those below alpha = 1 have no maximum
 _MAIN = 2.9  # inches of the large panel
 _FEW = 4  # benchmarks: up to so many have a band each
@@ -47,14 +46,12 @@ class Line:
 # --------------------------------------------------------------------------------------------------------- numbers
 
 
-def lines(found: Sequence[Response], *, relative: bool, seed: int = 0) -> list[Line]:
+def lines(found: Sequence[Response], *, relative: bool) -> list[Line]:
     """Return a line a benchmark, then mean and minimum where benchmarks are relative to their parents."""
-    generator = np.random.default_rng(seed)
-    usable = [(r, _parent(r)) for r in found]
     if not relative:
-        return [_line(r, None, generator) for r in found]
-    known = [(r, parent) for r, parent in usable if parent is not None]
-    return [*(_line(r, parent, generator) for r, parent in known), *_joint(known, generator)]
+        return [_line(r, None) for r in found]
+    known = [(r, parent) for r in found if (parent := _parent(r)) is not None]
+    return [*(_line(r, parent) for r, parent in known), *_joint(known)]
 
 
 def _parent(response: Response) -> Array | None:
@@ -63,15 +60,17 @@ def _parent(response: Response) -> Array | None:
     return None if better is None or float(better[1].mean()) == 0 else better[1]
 
 
-def _line(response: Response, parent: Array | None, generator: np.random.Generator) -> Line:
-    curve = response.curve
-    objective = Objective(response.benchmark, (curve,), () if parent is None else (parent,))
-    low, high = np.quantile(objective.nodes([_resampled(curve, generator)])[:, 0], [0.025, 0.975], axis=0)
-    middle = objective.nodes([_whole(curve)])[0, 0]
-    return Line(
-        palette.name(response.benchmark), palette.benchmark(response.benchmark),
-        curve.lams, 100 * middle, 100 * low, 100 * high, curve.lams, tuple(_draws(response, parent)),
-    )  # fmt: skip
+def _line(response: Response, parent: Array | None) -> Line:
+    objective = Objective(response.benchmark, (response.curve,), () if parent is None else (parent,))
+    mark = palette.benchmark(response.benchmark)
+    return _drawn(palette.name(response.benchmark), mark, objective, objective.lams, tuple(_draws(response, parent)))
+
+
+def _drawn(
+    label: str, mark: Mark, objective: Objective, lams: Array, draws: tuple[tuple[float, float], ...] = ()
+) -> Line:
+    along = band(objective, lams)
+    return Line(label, mark, lams, 100 * along.value, 100 * along.low, 100 * along.high, objective.lams, draws)
 
 
 def _draws(response: Response, parent: Array | None) -> list[tuple[float, float]]:
@@ -87,37 +86,15 @@ def _draws(response: Response, parent: Array | None) -> list[tuple[float, float]
     return found
 
 
-def _joint(known: Sequence[tuple[Response, Array]], generator: np.random.Generator) -> list[Line]:
+def _joint(known: Sequence[tuple[Response, Array]]) -> list[Line]:
     """Return mean and minimum over benchmarks along lambda, on the nodes that all of them have."""
     shared = sorted(set.intersection(*(set(map(float, r.curve.lams)) for r, _ in known)))
-    curves = tuple(_on(r.curve, shared) for r, _ in known)
+    curves = common([r.curve for r, _ in known], shared)
     parents = tuple(parent for _, parent in known)
     at = np.union1d(np.linspace(0, 1, 129), shared)
-    whole, sample = [_whole(c) for c in curves], [_resampled(c, generator) for c in curves]
-    found = []
-    for objective, mark in (
-        (Objective("mean", curves, parents, "mean"), palette.MEAN),
-        (Objective("minimum", curves, parents, "minimum"), palette.MINIMUM),
-    ):
-        moved = objective.score(objective.nodes(sample), np.tile(at, (_RESAMPLES, 1)))
-        low, high = np.quantile(moved, [0.025, 0.975], axis=0)
-        middle = objective.score(objective.nodes(whole), at[None])[0]
-        found.append(Line(objective.name, mark, at, 100 * middle, 100 * low, 100 * high, np.array(shared)))
-    return found
-
-
-def _on(curve: Curve, lams: Sequence[float]) -> Curve:
-    columns = [int(np.flatnonzero(curve.lams == lam)[0]) for lam in lams]
-    return Curve(curve.ids, np.array(lams), curve.values[:, columns])
-
-
-def _whole(curve: Curve) -> Array:
-    return np.full((1, len(curve.ids)), 1 / len(curve.ids))
-
-
-def _resampled(curve: Curve, generator: np.random.Generator) -> Array:
-    n = len(curve.ids)
-    return np.asarray(generator.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n)
+    mean = Objective("mean", curves, parents, "mean")
+    least = Objective("minimum", curves, parents, "minimum")
+    return [_drawn("mean", palette.MEAN, mean, at), _drawn("minimum", palette.MINIMUM, least, at)]
 
 
 # --------------------------------------------------------------------------------------------------------- drawing
@@ -326,11 +303,11 @@ def _series(compared: Comparison) -> Series:
     points["plain"] = Point(None, note="not run") if compared.plain is None else _point(compared.plain)
     if compared.developed is not None:
         points["developed"] = _point(compared.developed.score)
-    claimed = {"replay": 100 * compared.replay.claimed, "tuned": 100 * compared.tuned.claimed}
+    claimed = {"replay": 100 * compared.replay.claimed.value, "tuned": 100 * compared.tuned.claimed.value}
     return Series(palette.name(compared.objective), _mark(compared.objective), points, claimed)
 
 
-def _point(number: Number) -> Point:
+def _point(number: Estimate) -> Point:
     return Point(100 * number.value, 100 * number.low, 100 * number.high)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from m3_exp.reporting import contrasts, published
+from m3_exp.reporting import contrasts, expectations, published
 from m3_exp.reporting.contrasts import Compared, Entry
 from m3_exp.reporting.curves import Response
-from m3_exp.reporting.published import Beside
-from m3_exp.reporting.values import Value, expected, expected_items, expected_models, item_values, models, value
+from m3_exp.reporting.published import Beside, Number
+from m3_exp.reporting.values import Value, entry_of, expected, expected_entry, value
 
 LINE = ["family", "pair", "method", "params", "sparsify"]
 KEYS = ["pair", "method", "params", "ratio", "alpha", "sparsify"]
@@ -21,8 +21,7 @@ KEYS = ["pair", "method", "params", "ratio", "alpha", "sparsify"]
 @dataclass(frozen=True)
 class Row:
     """A row. `curves`: by family, pair, method, parameters, sparsify and benchmark; `sizes`: the items that a column
-    has as a rule; `folder`: of the paper's numbers; `uneven`: benchmarks whose score is no plain mean of items, which
-    have no curves; `masks`: how many DARE masks its line has, with and without M3.
+    has as a rule; `folder`: of the paper's numbers; `masks`: how many DARE masks its line has, with and without M3.
     """
 
     lines: pd.DataFrame
@@ -30,7 +29,6 @@ class Row:
     curves: Mapping[tuple[str, ...], Response]
     sizes: Mapping[str, int | None]
     folder: Path | None
-    uneven: frozenset[str] = frozenset()
     masks: int = 0
 
     @cached_property
@@ -65,18 +63,24 @@ class Row:
 
     def entry(self, benchmark: str) -> Entry | None:
         """Return what can be compared of a cell; None where it has no score."""
-        found, curve = self.values[benchmark], self.curve(benchmark)
+        if self.values[benchmark] is None:
+            return None
+        curve = self.curve(benchmark)
+        if curve is not None:
+            return expected_entry(curve, float(self.first["alpha"]))
+        return entry_of(self.cells[benchmark])
+
+    def against_plain(self, benchmark: str) -> Compared | None:
+        """Return an expectation's comparison with plain, as everywhere; None where the cell is none."""
+        curve = self.curve(benchmark)
+        if curve is None:
+            return None
+        alpha = float(self.first["alpha"])
+        line = [response for key, response in self.curves.items() if key[:-1] == self.line]
+        found = expectations.against_plain(line, (alpha,)).get((benchmark, alpha))
         if found is None:
             return None
-        if curve is not None:
-            alpha = float(self.first["alpha"])
-            return Entry(found.score, expected_items(curve, alpha), models=expected_models(curve, alpha))
-        rows = self.cells[benchmark]
-        digests = frozenset(rows["weights"].dropna().astype(str))
-        one = self.first["ratio"] == "mixup" and found.draws == 1
-        items = set(rows["items_digest"].dropna().astype(str)) if "items_digest" in rows else set()
-        asked = (items.pop(), found.n) if len(items) == 1 else None
-        return Entry(found.score, item_values(rows), digests, models(rows), one, asked)
+        return Compared(found.estimate, found.p_adjusted, found.family, "expectation", found.why)
 
     @cached_property
     def beside(self) -> Mapping[str, Beside]:
@@ -115,9 +119,11 @@ class Row:
 
     def _lambdas(self) -> str:
         """Return the lambdas drawn or asked for, and of how many nodes the curves are that stand in for draws."""
-        nodes = sorted({found.nodes for found in self.values.values() if found is not None and found.nodes})
+        curves = [curve for b in self.benchmarks if (curve := self.curve(b)) is not None]
         drawn = ", ".join(f"{lam:.3g}" for lam in sorted(self.lines["lam"].dropna().unique()))
-        return "; ".join([*(f"curve of {n} nodes" for n in nodes), *([drawn] if drawn else [])])
+        return "; ".join(
+            [*(f"curve of {text}" for text in sorted({c.merges for c in curves})), *([drawn] if drawn else [])]
+        )
 
     def text(self, benchmark: str) -> str:
         """Write a cell: `/` where the benchmark does not belong to the row, else the figure and what is missing."""
@@ -125,8 +131,8 @@ class Row:
         if not len(rows):
             return "/"
         paper = f" {self.beside[benchmark]}" if benchmark in self.beside else ""
-        if found is None and benchmark in self.uneven and (rows["state"] == "no curve").any():
-            return "/" + paper
+        if found is None and (rows["state"] == "no curve").any():
+            return "no curve" + paper
         if found is None:
             return ("failed" if rows["failure"].notna().any() else "not run") + paper
         text, curve = str(found), self.curve(benchmark)
@@ -156,9 +162,4 @@ def _none(found: Any) -> Any:
 
 
 def _paper_record(beside: Beside | None) -> dict[str, Any]:
-    if beside is None:
-        return dict.fromkeys(("paper", "paper_difference", "z", "percentile"))
-    return {
-        "paper": beside.number.value, "paper_difference": beside.difference, "z": beside.z,
-        "percentile": beside.percentile,
-    }  # fmt: skip
+    return (beside or Beside(Number(None))).record()

@@ -4,14 +4,18 @@ How it is chosen and scored is `choosing.py`'s business. Percent throughout.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from m3_exp.reporting import stats
-from m3_exp.reporting.choosing import DEFAULTS, HALVINGS, HOW, Chosen, Group, How, choose, groups
-from m3_exp.reporting.protocols import ENOUGH, Figure, Gain
-from m3_exp.reporting.tables import Table, footer
+from m3_exp.reporting.candidates import DEFAULTS, Group, groups
+from m3_exp.reporting.choosing import HALVINGS, HOW, Chosen, How, choose
+from m3_exp.reporting.footers import footer
+from m3_exp.reporting.formats import Table
+from m3_exp.reporting.protocols import ENOUGH
+from m3_exp.stats import family
+from m3_exp.stats.estimate import Estimate
 from m3_exp.types import M3Error
 
 

@@ -13,23 +13,23 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from m3_exp.merging import ratio
 from m3_exp.merging.ratio import grid
 from m3_exp.reporting import contrasts
 from m3_exp.reporting.contrasts import Compared, Entry, Place
-from m3_exp.reporting.curves import Response
+from m3_exp.reporting.curves import Response, refused
 from m3_exp.reporting.footers import footer
 from m3_exp.reporting.formats import FORMATS, Mark, Table, as_csv, markdown
-from m3_exp.reporting.protocols import ALPHAS
 from m3_exp.reporting.published import NOTES
 from m3_exp.reporting.rows import KEYS, LINE, Row
-from m3_exp.reporting.values import Value, value, weighted
+from m3_exp.reporting.values import Value, value
+from m3_exp.stats.lambdas import ALPHAS
 
 __all__ = ["FORMATS", "Mark", "Marks", "Table", "Value", "as_csv", "build", "footer", "markdown", "value"]
 
 Marks = Literal["real", "paper"]
 _TITLE = 110  # characters
 _LEAST = 5  # nodes of a grid: from fewer no expectation is shown
-_LOOKED_AT = 3  # results of a benchmark, to see how it sums up
 
 _BENCHMARKS = [
     "alpaca_eval", "gsm8k", "hendrycks_math", "humaneval", "mbpp", "livebench_instruction_following",
@@ -52,6 +52,7 @@ def build(
     responses: Sequence[Response] = (),
     behind: pd.DataFrame | None = None,
     marks: Marks = "real",
+    experts: Mapping[str, Sequence[str]] | None = None,
 ) -> Table:
     """Lay a tidy frame out as a table.
 
@@ -62,6 +63,7 @@ def build(
             shows its expectation, and a grid of lambdas is shown as the expectations at the paper's alphas.
         behind: the frame that the curves come from, where it is another.
         marks: `real`: what the statistics say; `paper`: highest and second highest, whether real or not.
+        experts: each pair's, as they are called.
     """
     rows = laid_out(frame, every=every, published=published, responses=responses)
     benchmarks = _order(frame["benchmark"].unique())
@@ -73,7 +75,9 @@ def build(
         *about(rows, behind is not None),
         *said,
         _NOTHING_PICKED,
-        *uneven(frame, benchmarks),
+        *few_draws(rows),
+        *one_sided(_told(frame, rows, every), experts or {}),
+        *_refused(frame if behind is None else behind),
         *_papers(notes, published),
     ]
     return Table(
@@ -99,12 +103,11 @@ def laid_out(
 ) -> list[Row]:
     """Return the rows of a frame in the order in which they are shown; arguments as of `build`."""
     benchmarks = _order(frame["benchmark"].unique())
-    odd = frozenset(_uneven(frame, benchmarks))
-    curves = {(*r.line, r.benchmark): r for r in responses if gridded(r) and r.benchmark not in odd}
+    curves = {(*r.line, r.benchmark): r for r in responses if gridded(r)}
     lines = _with_expectations(frame, curves, every)
     masks = {key: int(found["mask_seed"].nunique()) for key, found in frame.groupby(LINE, sort=False)}
     sizes = {b: _usual(lines, curves, b) for b in benchmarks}
-    found = [Row(group, benchmarks, curves, sizes, published, odd) for group in _groups(lines, every)]
+    found = [Row(group, benchmarks, curves, sizes, published) for group in _groups(lines, every)]
     return [replace(row, masks=masks.get(row.line, 0)) for row in found]
 
 
@@ -118,7 +121,7 @@ def _groups(lines: pd.DataFrame, every: bool) -> list[pd.DataFrame]:
     if not len(lines):
         return []
     keys = ["family", *KEYS, *(["draw", "lam", "mask_seed"] if every else []), "_lam"]
-    marked = lines.assign(_lam=lines["lam"].where(lines["ratio"].isin(["fixed", "grid"])))
+    marked = lines.assign(_lam=lines["lam"].where(lines["ratio"].isin(["fixed", "grid", "sampled"])))
     groups = [group for _, group in marked.groupby(keys, sort=False, dropna=False)]
     pairs = list(dict.fromkeys(lines["pair"]))
     return sorted(groups, key=lambda group: _rank(group.iloc[0], pairs))
@@ -130,11 +133,11 @@ def _rank(line: "pd.Series[Any]", pairs: Sequence[str]) -> tuple[Any, ...]:
     Of M3, lambdas that were asked for come first, then alphas; the expectation stands before single draws.
     """
     method = _METHODS.index(line["method"]) if line["method"] in _METHODS else len(_METHODS)
-    ratio = {"plain": 0, "mixup": 2}.get(str(line["ratio"]), 1)
+    rank = {"plain": 0, "mixup": 2}.get(str(line["ratio"]), 1)
     lam = 0.0 if pd.isna(line["_lam"]) else line["_lam"]
     alpha = 0.0 if pd.isna(line["alpha"]) else line["alpha"]
     place = (pairs.index(line["pair"]), line["params"], line["sparsify"] == "dare")
-    return (method, line["method"], *place, ratio, lam, alpha, line["state"] != "expected")
+    return (method, line["method"], *place, rank, lam, alpha, line["state"] != "expected")
 
 
 def _order(found: Sequence[str]) -> list[str]:
@@ -144,7 +147,7 @@ def _order(found: Sequence[str]) -> list[str]:
 def _usual(lines: pd.DataFrame, curves: Mapping[tuple[str, ...], Response], benchmark: str) -> int | None:
     """Return the number of items that most cells of a benchmark have; cells with another say so."""
     known = Counter(int(n) for n in lines.loc[lines["benchmark"] == benchmark, "n"].dropna())
-    known.update(len(r.curve.ids) for key, r in curves.items() if key[-1] == benchmark)
+    known.update(len(r.curve.ids) + r.unscored for key, r in curves.items() if key[-1] == benchmark)
     return max(known, key=lambda n: (known[n], n)) if known else None
 
 
@@ -167,13 +170,13 @@ def _with_expectations(frame: pd.DataFrame, curves: Mapping[tuple[str, ...], Res
         if line in known and rows["method"].iloc[0] != "single":
             added += _expectations(line, rows, curves)
             lines = [x for x in lines if every or not _stood_in(x, curves)]
-        kept += lines
+        kept += [x for x in lines if every or x["ratio"] != "sampled"]
     return pd.DataFrame([*kept, *added], columns=frame.columns)
 
 
 def _stood_in(line: Mapping[Any, Any], curves: Mapping[tuple[str, ...], Response]) -> bool:
     """Tell whether an expectation is shown in place of a line: any node of a curve's grid, draws on its benchmark."""
-    return line["ratio"] == "grid" or (
+    return line["ratio"] in ("grid", "sampled") or (
         line["ratio"] == "mixup" and (*(line[key] for key in LINE), line["benchmark"]) in curves
     )
 
@@ -203,17 +206,18 @@ def _marked(
     rows: Sequence[Row], benchmarks: Sequence[str], marks: Marks
 ) -> tuple[dict[Place, Compared], dict[Place, Mark], list[str]]:
     """Return each M3 cell's comparison, the cells with weight, and what the footer says of both."""
-    entries = {(i, len(_NAMES) + j): entry for (i, j), entry in entered(rows, benchmarks).items()}
+    shift = len(_NAMES)
+    entries = {(i, shift + j): entry for (i, j), entry in entered(rows, benchmarks).items()}
+    expected = {(i, shift + j): compared for (i, j), compared in known(rows, benchmarks).items()}
     columns: dict[tuple[str, str, int], dict[Place, Entry]] = {}
     for (i, j), entry in entries.items():
-        odd = marks == "real" and benchmarks[j - len(_NAMES)] in rows[i].uneven
-        if rows[i].first["method"] != "single" and not odd:
+        if rows[i].first["method"] != "single":
             columns.setdefault((rows[i].line[0], rows[i].line[1], j), {})[i, j] = entry
     if marks == "paper":
         first, second = contrasts.ranked(list(columns.values()))
         weights = {place: Mark(weight="bold") for place in first} | {p: Mark(weight="underline") for p in second}
         return {}, weights, [contrasts.BY_SCORE]
-    compared = contrasts.against(pairs(rows, entries))
+    compared = contrasts.against(pairs(rows, entries), expected)
     best = contrasts.best(list(columns.values()))
     return compared, {place: Mark(weight="bold") for place in best.places}, contrasts.words(compared, best)
 
@@ -227,6 +231,12 @@ def pairs(rows: Sequence[Row], entries: Mapping[Place, Entry]) -> dict[Place, tu
     """Return each M3 cell with that of the same row without M3."""
     at = without(rows)
     return {(i, j): (entry, entries[at[i], j]) for (i, j), entry in entries.items() if (at.get(i, -1), j) in entries}
+
+
+def known(rows: Sequence[Row], benchmarks: Sequence[str]) -> dict[Place, Compared]:
+    """Return the comparisons of expectations with plain, which have families of their own."""
+    found = {(i, j): row.against_plain(b) for i, row in enumerate(rows) for j, b in enumerate(benchmarks)}
+    return {place: compared for place, compared in found.items() if compared is not None}
 
 
 def without(rows: Sequence[Row]) -> dict[int, int]:
@@ -259,14 +269,31 @@ def _mark(place: Place, compared: Mapping[Place, Compared], weights: Mapping[Pla
 
 
 def about(rows: Sequence[Row], elsewhere: bool) -> list[str]:
-    if not any(found is not None and found.nodes for row in rows for found in row.values.values()):
+    """Say what an expectation is, and what it assumes where no sampled lambdas correct it."""
+    found = [value for row in rows for value in row.values.values() if value is not None and value.nodes]
+    if not found:
         return []
     where = " What was evaluated there, and how to rebuild it: m3 table lambda_response --all." if elsewhere else ""
-    return [
-        "E: the expectation over lambda ~ Beta(alpha, alpha) on the response curve through the lambdas evaluated, over"
-        " the items scored at all of them; its sd is that between draws of lambda without the items' noise (masks: that"
-        f" between DARE masks).{where}"
+    lines = [
+        "E: the expectation over lambda ~ Beta(alpha, alpha), over items like these; the interval holds items, which"
+        " lambdas were sampled, and DARE masks where there are several. sd: between draws of lambda, without the items'"
+        f" noise (masks: between DARE masks).{where}"
     ]
+    bends = [value.bend for value in found if not value.sampled]
+    if bends:
+        lines.append(
+            "E*: from the nodes alone. Its interval assumes that the score bends away from a straight line between two"
+            f" nodes by no more than they show themselves (up to {max(bends):.1f} points here); a peak between them is"
+            " seen by none. No sign is given; ratio.sampled=16 adds the merges that correct it."
+        )
+    lost = sorted({value.n_unscored for value in found if value.n_unscored})
+    if lost:
+        lines.append("Unscored items of a curve are in its interval at their worst and at their best.")
+    return lines
+
+
+def _refused(frame: pd.DataFrame) -> list[str]:
+    return [f"{text}." for text in refused(frame)]
 
 
 def _told(frame: pd.DataFrame, rows: Sequence[Row], every: bool) -> pd.DataFrame:
@@ -285,19 +312,30 @@ def used(rows: Sequence[Row], behind: pd.DataFrame | None) -> pd.DataFrame | Non
     return behind[[key in shown for key in keys]]
 
 
-def uneven(frame: pd.DataFrame, benchmarks: Sequence[str]) -> list[str]:
-    """Name the benchmarks whose score is no plain mean over items: differences are the items', E and bold are not."""
-    if not (named := _uneven(frame, benchmarks)):
+def one_sided(frame: pd.DataFrame, experts: Mapping[str, Sequence[str]]) -> list[str]:
+    """Name the draws of lambda that are all but one of their experts, in words."""
+    drawn = frame[(frame["ratio"] == "mixup") & frame["lam"].notna()]
+    found: dict[str, None] = {}
+    for pair, alpha, draw, lam in zip(*(drawn[key] for key in ("pair", "alpha", "draw", "lam")), strict=True):
+        names = list(experts.get(str(pair), ()))
+        said = ratio.one_sided(float(lam), *names) if len(names) == 2 else None
+        if said is not None:
+            found[f"{pair} alpha {alpha:g} draw {int(draw)}: {said}"] = None
+    return [f"Draws of lambda that are all but one expert: {'; '.join(found)}."] if found else []
+
+
+def few_draws(rows: Sequence[Row]) -> list[str]:
+    """Say what the interval of a mean over few draws of lambda is of."""
+    draws = {v.draws for row in rows for v in row.values.values() if v is not None and row.first["ratio"] == "mixup"}
+    few = sorted(count for count in draws if 0 < count < contrasts.LEAST_DRAWS)
+    if not few:
         return []
+    counts = " or ".join(map(str, few))
     return [
-        f"{', '.join(named)}: the score is no plain mean of items (pass@k, LiveBench), so there is no E, percentile or"
-        " bold; differences are of the plain mean of items."
+        f"Means over {counts} draw{'s' if few[-1] > 1 else ''} of lambda: the interval is over items, of these very"
+        " draws; another set of draws differs by more (sd: between draws). Of the expectation over lambda nothing is"
+        " claimed: m3 run sweeps=lambda_response evaluates it."
     ]
-
-
-def _uneven(frame: pd.DataFrame, benchmarks: Sequence[str]) -> list[str]:
-    scored = frame[frame["score"].notna() & (frame["n_unscored"] == 0)]
-    return [b for b in benchmarks if any(map(weighted, scored[scored["benchmark"] == b].head(_LOOKED_AT).itertuples()))]
 
 
 def _papers(notes: Sequence[str], folder: Path | None) -> list[str]:
@@ -306,7 +344,6 @@ def _papers(notes: Sequence[str], folder: Path | None) -> list[str]:
         return []
     lines = [NOTES[note] for note in dict.fromkeys(notes)]
     return [
-        "(paper X, d, z): its number, ours - its in points, and z over both sampling errors",
         *lines,
         NOTES["lambda"],
     ]

@@ -1,17 +1,20 @@
 """What one cell of a table is worth: the mean over its draws, or the expectation on a response curve."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from m3_exp.reporting import stats
-from m3_exp.reporting.contrasts import Models
-from m3_exp.reporting.curves import Response, Values, item_means
-from m3_exp.reporting.response import draw_sd
+from m3_exp.reporting import expectations
+from m3_exp.reporting.contrasts import LEAST_DRAWS, Entry, Models, levels
+from m3_exp.reporting.curves import Response, Values, scored
+from m3_exp.stats.estimate import EVEN, Estimate, mean, weighted_mean
+from m3_exp.stats.lambdas import Curve, draw_sd, unsure
+from m3_exp.stats.paired import spread
+from m3_exp.stats.scored import Scored
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,8 @@ class Value:
     """One figure of a table: score and 95 % interval in percent over `n` items, of which some may be unscored.
 
     From `draws` draws of lambda; from the `nodes` of a curve there are none. `spread` is the standard deviation between
-    draws, `masks` that between DARE masks, both in points and None where they are not known.
+    draws, `masks` that between DARE masks, both in points and None where they are not known. An expectation without
+    `sampled` lambdas assumes that the score bends by at most `bend` points between two nodes.
     """
 
     score: float
@@ -31,11 +35,13 @@ class Value:
     spread: float | None
     masks: float | None = None
     nodes: int = 0
+    sampled: int = 0
+    bend: float = 0.0
 
     def __str__(self) -> str:
         text = f"{self.score:.1f} [{self.low:.1f}, {self.high:.1f}]"
         if self.nodes:
-            text += " E" + (f" sd {self.spread:.1f}" if self.spread is not None else "")
+            text += " E" + ("" if self.sampled else "*") + (f" sd {self.spread:.1f}" if self.spread is not None else "")
         elif self.spread is not None:
             text += f" sd {self.spread:.1f} of {self.draws}"
         return text + (f" masks {self.masks:.1f}" if self.masks is not None else "")
@@ -44,64 +50,100 @@ class Value:
 def value(rows: pd.DataFrame) -> Value | None:
     """Reduce the draws of one row and benchmark to a figure; None where nothing is scored.
 
-    One draw keeps its result's own interval (Wilson for proportions). Several are averaged item by item, over the
-    items that all of them have (an attacked item's versions are averaged); the interval is Wilson's on that mean. An
-    item's mean over draws varies no more than a 0/1 verdict with the same mean would, so it errs on the wide side, and
-    it never shrinks to a point at 0 or 100 %.
+    Several draws or masks are averaged item by item, over the items that all of them have. The interval is over items,
+    of these draws; from ten draws on it is of draws like them, and masks count where there are several.
     """
-    scored = _distinct(rows)
-    if not len(scored):
+    lines = _distinct(rows)
+    if not len(lines):
         return None
-    if len(scored) == 1:
-        line = scored.iloc[0]
-        return Value(
-            float(line["score"]), float(line["low"]), float(line["high"]), int(line["n"]), int(line["n_unscored"]), 1,
-            None,
-        )  # fmt: skip
-    found = item_values(rows)
-    if not found:
+    if (known := _expectation(lines)) is not None:
+        return expected(*known)
+    entry = entry_of(rows)
+    if not entry.items:
         return None
-    n = len(set.intersection(*map(_asked, scored["values"])))
-    mean = statistics.fmean(100 * found[key] for key in sorted(found))
-    low, high = (100 * end for end in stats.wilson(mean / 100, len(found)))
-    if any(map(weighted, scored.itertuples())):  # LiveBench, pass@k
-        mean, low, high = (statistics.fmean(scored[key].astype(float)) for key in ("score", "low", "high"))
-    draws = max(1, scored["lam"].nunique())
+    found = estimate(entry)
+    levels = models(rows)
+    draws = max(1, len({lam for lam, _ in levels}))
     return Value(
-        mean, low, high, n, n - len(found), draws, spread=_between(scored, "lam"), masks=_between(scored, "mask_seed")
-    )
+        100 * found.value, 100 * found.low, 100 * found.high, len(entry.items) + entry.unscored, entry.unscored, draws,
+        spread=_between(levels, 0, entry), masks=_between(levels, 1, entry),
+    )  # fmt: skip
 
 
-def weighted(line: Any) -> bool:
-    """Tell whether a result's score is no plain mean of its items; not known where some are unscored."""
-    items = item_means(line.values) if line.n_unscored == 0 else {}
-    return bool(items) and abs(100 * sum(items.values()) / len(items) - line.score) > 1e-6
+def _expectation(lines: pd.DataFrame) -> tuple[Response, float] | None:
+    """Return the curve and alpha of lines that stand for an expectation (`reporting.expected`)."""
+    found = lines["expected"].iloc[0] if "expected" in lines else None
+    return (found, float(lines["alpha"].iloc[0])) if isinstance(found, Response) else None
 
 
-def _between(scored: pd.DataFrame, key: str) -> float | None:
-    """Return the standard deviation between the levels' mean scores; None for a single level."""
-    means = scored.groupby(key)["score"].mean()
-    return statistics.stdev(map(float, means)) if len(means) > 1 else None
+def estimate(entry: Entry) -> Estimate:
+    """Return a cell's score with its interval, over the items that all of its models have."""
+    ids = sorted(entry.items)
+    shape = EVEN if entry.like is None else entry.like.shape(ids)
+    axes = [1, *([0] if entry.drawn >= LEAST_DRAWS else [])]
+    tables = [np.column_stack(list(levels(entry.models, axis, ids).values())) for axis in axes if entry.models]
+    others = [*entry.others, *(source for table in tables if (source := spread(table, shape)) is not None)]
+    return mean(np.array([entry.items[key] for key in ids]), shape, others=others, unscored=entry.unscored)
 
 
-def _asked(values: Mapping[tuple[str, int], float | None]) -> set[str]:
-    """Return the items of a result, scored or not, as `item_means` names them."""
-    versions = any("@" in key for key, _ in values)
-    return {key.partition("@")[0] for key, _ in values if ("@" in key) == versions}
+def entry_of(rows: pd.DataFrame) -> Entry:
+    """Return what can be compared of the lines of one row and benchmark, of which at least one has a result."""
+    lines = _distinct(rows)
+    if (known := _expectation(lines)) is not None:
+        return expected_entry(*known)
+    found = scored(lines)
+    items = shared([one.values for one in found])
+    drawn = int(lines.loc[lines["ratio"] == "mixup", "lam"].nunique())
+    digests = frozenset(lines["weights"].dropna().astype(str))
+    names = set(lines["items_digest"].dropna().astype(str)) if "items_digest" in lines else set()
+    asked = max(len(one.values) + one.unscored for one in found)
+    unscored = asked - len(items)
+    here = (names.pop(), asked) if len(names) == 1 else None
+    score = 100 * float(weighted_mean(np.array(list(items.values())), found[0].shape(list(items)))) if items else 0.0
+    return Entry(score, items, digests, models(rows), drawn, here, unscored, found[0])
+
+
+def _between(found: Models, axis: int, entry: Entry) -> float | None:
+    """Return the standard deviation between the levels' scores, in points; None for a single level."""
+    ids = sorted(entry.items)
+    shape = EVEN if entry.like is None else entry.like.shape(ids)
+    means = [100 * float(weighted_mean(values, shape)) for values in levels(found, axis, ids).values()]
+    return statistics.stdev(means) if len(means) > 1 else None
 
 
 def expected(response: Response, alpha: float) -> Value:
-    """Return the expectation under Beta(alpha, alpha) on a curve: over its items, each of which gives one number."""
-    curve = response.curve
-    items = curve.expected(alpha)
-    low, high = stats.mean_interval(items)
-    masks = [100 * float(mask.expected(alpha).mean()) for mask in response.masks]
+    """Return the expectation under Beta(alpha, alpha) on a curve (`expectations.expected`)."""
+    curve, found = response.curve, expectations.expected(response, alpha)
+    masks = [100 * float(weighted_mean(mask.expected(alpha), mask.shape)) for mask in response.masks]
+    assumed = 100 * unsure(curve, {alpha: 1.0}).bend
     return Value(
-        100 * float(items.mean()), 100 * low, 100 * high,
-        n=len(curve.ids), n_unscored=0, draws=0, nodes=len(curve.lams),
+        100 * found.value, 100 * found.low, 100 * found.high,
+        n=len(curve.ids) + response.unscored, n_unscored=response.unscored, draws=0, nodes=len(curve.lams),
         spread=100 * draw_sd(curve, alpha) if len(curve.ids) > 1 else None,
         masks=statistics.stdev(masks) if len(masks) > 1 else None,
+        sampled=0 if not curve.corrected(alpha) or curve.sampled is None else len(curve.sampled.lams), bend=assumed,
     )  # fmt: skip
+
+
+def expected_entry(response: Response, alpha: float) -> Entry:
+    """Return an expectation as a cell that can be compared."""
+    curve, found = response.curve, unsure(response.curve, {alpha: 1.0})
+    items = expected_items(response, alpha)
+    score = 100 * float(weighted_mean(curve.expected(alpha), curve.shape))
+    like = Scored(items, response.unscored, *_named(curve))
+    return Entry(
+        score, items, models=expected_models(response, alpha), unscored=response.unscored, like=like,
+        others=found.sources, bias=found.bias, why=expectations.unclaimed(response, alpha),
+    )  # fmt: skip
+
+
+def _named(curve: Curve) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the strata and clusters of a curve's items by id."""
+    strata, clusters = (
+        {} if names is None else dict(zip(curve.ids, names, strict=True))
+        for names in (curve.shape.strata, curve.shape.clusters)
+    )
+    return strata, clusters
 
 
 def expected_items(response: Response, alpha: float) -> Values:
@@ -110,15 +152,14 @@ def expected_items(response: Response, alpha: float) -> Values:
 
 def item_values(rows: pd.DataFrame) -> Values:
     """Return each item's mean over the draws and masks of some rows, over the items that all of them scored."""
-    return shared([item_means(values) for values in _distinct(rows)["values"]])
+    return shared([one.values for one in scored(_distinct(rows))])
 
 
 def models(rows: pd.DataFrame) -> Models:
     """Return the item values of each model behind some rows."""
-    return {
-        (_level(line.lam), _level(line.mask_seed)): item_means(line.values_)
-        for line in _distinct(rows).rename(columns={"values": "values_"}).itertuples()
-    }
+    lines = _distinct(rows)
+    keys = zip(lines["lam"], lines["mask_seed"], strict=True)
+    return {(_level(lam), _level(mask)): one.values for (lam, mask), one in zip(keys, scored(lines), strict=True)}
 
 
 def _level(found: Any) -> float | None:

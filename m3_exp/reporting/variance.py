@@ -1,10 +1,11 @@
-"""Where a score's uncertainty comes from: items, draws of lambda, DARE masks and interpolation, each by itself.
+"""Where a score's uncertainty comes from: items, draws of lambda, DARE masks and what lies between nodes, each by
+itself.
 
-items          standard error of E[score | alpha] over items: more items make it smaller
-draws          sd of the population's score between draws of lambda ~ Beta(alpha, alpha): more items do not
-masks          sd of the population's E[score | alpha] between DARE masks: more items do not
-interpolation  how far the curve moves without every other node, beyond its standard error, added without signs
-               (`response.interpolation_error`)
+items     standard error of E[score | alpha] over items: more items make it smaller
+draws     sd of the population's score between draws of lambda ~ Beta(alpha, alpha): more items do not
+masks     sd of the population's E[score | alpha] between DARE masks: more items do not
+sampled   standard error from which lambdas were sampled beside the nodes: more of them make it smaller
+bend      without sampled lambdas, by how much the score is taken to bend between two nodes at most
 
 A plain sd between draws or masks counts the items' own noise as well. Here it is left out by products of different
 items, which share a draw or mask but no noise; the same for real draws of lambda, where the store has some.
@@ -16,14 +17,18 @@ from typing import Any
 
 import numpy as np
 
+from m3_exp.reporting import expectations
 from m3_exp.reporting.curves import Response
-from m3_exp.reporting.response import Array, draw_sd, interpolation_error
 from m3_exp.reporting.tables import Table
+from m3_exp.stats import estimate
+from m3_exp.stats.estimate import Array
+from m3_exp.stats.lambdas import draw_sd, unsure
+from m3_exp.stats.paired import spread
 
 ALPHAS = (0.2, 0.5, 1.0, 5.0)
 _HEADER = (
     "models", "method", "DARE", "benchmark", "alpha", "E", "items (se)", "draws (sd)", "real draws (sd)", "masks (sd)",
-    "interpolation",
+    "sampled (se)", "bend",
 )  # fmt: skip
 
 
@@ -31,10 +36,13 @@ _HEADER = (
 class Components:
     """What one expectation is unsure of, in percent points, over `n` items.
 
-    `masks` and `drawn` (real draws of this alpha) are None below two of them; `interpolation` with too few nodes.
+    `masks` and `drawn` (real draws of this alpha) are None below two of them; `sampled` without sampled
+    lambdas, `bend` with them.
     """
 
     expected: float
+    low: float
+    high: float
     n: int
     items: float
     draws: float
@@ -42,41 +50,40 @@ class Components:
     n_masks: int
     drawn: float | None
     n_drawn: int
-    interpolation: float | None
-
-
-def between(values: Array) -> float | None:
-    """Return the sd between columns of the population's mean, without the noise of the rows that were sampled.
-
-    `values` (n, columns): an item's score under each mask or draw. With d_ij the deviation of an item from its mean
-    over columns, sum_j sum_{i != k} d_ij d_kj / (n (n - 1) (columns - 1)) is unbiased for the variance between columns.
-    0 where it comes out negative; None with fewer than two items or columns.
-    """
-    n, columns = values.shape
-    if n < 2 or columns < 2:
-        return None
-    d = values - values.mean(axis=1, keepdims=True)
-    products = float((d.sum(axis=0) ** 2).sum() - (d**2).sum())
-    return float(np.sqrt(max(0.0, products / (n * (n - 1) * (columns - 1)))))
+    sampled: float | None
+    bend: float | None
 
 
 def components(response: Response, alpha: float) -> Components:
     """Part the uncertainty of one curve's expectation at `alpha`."""
-    expected = response.curve.expected(alpha)
-    n = len(expected)
+    found = expectations.expected(response, alpha)
+    items = estimate.influences(response.curve.expected(alpha), response.curve.shape)
     masks = np.column_stack([mask.expected(alpha) for mask in response.masks])
     drawn = _drawn(response, alpha)
+    rest = unsure(response.curve, {alpha: 1.0})
     return Components(
-        expected=100 * float(expected.mean()),
-        n=n,
-        items=100 * float(expected.std(ddof=1)) / n**0.5 if n > 1 else float("nan"),
+        expected=100 * found.value,
+        low=100 * found.low,
+        high=100 * found.high,
+        n=found.n,
+        items=100 * float(np.sqrt(items @ items)) if found.n > 1 else float("nan"),
         draws=100 * draw_sd(response.curve, alpha),
-        masks=_percent(between(masks)),
+        masks=between(masks),
         n_masks=masks.shape[1],
-        drawn=_percent(between(drawn)),
+        drawn=between(drawn),
         n_drawn=drawn.shape[1],
-        interpolation=_percent(interpolation_error(response.curve, alpha)),
+        sampled=100 * float(np.sqrt(rest.sources[0].variance)) if rest.sources else None,
+        bend=None if rest.sources else 100 * rest.bend,
     )
+
+
+def between(values: Array) -> float | None:
+    """Return the sd in points between columns (n, m) of the population's mean, without the noise of the rows.
+
+    0 where its estimate comes out negative; None with fewer than two items or columns.
+    """
+    found = spread(values) if len(values) > 1 else None
+    return None if found is None else 100 * float(np.sqrt(found.variance * values.shape[1]))
 
 
 def _drawn(response: Response, alpha: float) -> Array:
@@ -84,10 +91,6 @@ def _drawn(response: Response, alpha: float) -> Array:
     found = [draw.values for draw in response.draws if draw.alpha == alpha]
     ids = sorted(set.intersection(*map(set, found))) if found else []
     return np.array([[values[i] for values in found] for i in ids], dtype=float).reshape(len(ids), len(found))
-
-
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
 
 
 def build(responses: Sequence[Response], alphas: Sequence[float] = ALPHAS, name: str = "variance") -> Table:
@@ -101,9 +104,9 @@ def _row(response: Response, alpha: float, found: Components) -> tuple[str, ...]
     method = f"{response.method} ({response.params})" if response.params else response.method
     return (
         response.pair, method, "yes" if response.sparsify == "dare" else "no", f"{response.benchmark}, n={found.n}",
-        f"{alpha:g}", f"{found.expected:.1f}", f"{found.items:.1f}", f"{found.draws:.1f}",
-        _counted(found.drawn, found.n_drawn), _counted(found.masks, found.n_masks),
-        "" if found.interpolation is None else f"{found.interpolation:.1f}",
+        f"{alpha:g}", f"{found.expected:.1f} [{found.low:.1f}, {found.high:.1f}]", f"{found.items:.1f}",
+        f"{found.draws:.1f}", _counted(found.drawn, found.n_drawn), _counted(found.masks, found.n_masks),
+        "" if found.sampled is None else f"{found.sampled:.1f}", "" if found.bend is None else f"{found.bend:.1f}",
     )  # fmt: skip
 
 
@@ -120,6 +123,7 @@ def _footer() -> tuple[str, ...]:
     return (
         "Points. items: standard error over items. draws, masks: standard deviation of the score itself, without the"
         " items' noise (0.0 where it cannot be told from none); one draw or mask is off by so much, however many the"
-        " items. interpolation: how far the curve moves without every other node, beyond its standard error, added"
-        " without signs.",
+        " items. sampled: standard error from which lambdas were sampled. bend: without sampled lambdas, by how much"
+        " the score is taken to bend between two nodes at most. Each sd is an estimate from few draws or masks: three"
+        " give it to a factor of 0.5 to 6 (95 %).",
     )

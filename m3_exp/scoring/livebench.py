@@ -6,15 +6,15 @@ its score carries the note `left_out`, it is not in n, and the result's details 
 """
 
 import datetime
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
-from m3_exp.scoring.intervals import Interval, mean_interval, wilson
 from m3_exp.scoring.items import ItemSet, load
-from m3_exp.scoring.summary import item_values, mean_result
+from m3_exp.scoring.summary import mean_result
+from m3_exp.stats.scored import LEFT_OUT, of_scores
 from m3_exp.types import M3Error, Problem, Result, Score
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -108,61 +108,14 @@ def _in_release(row: Mapping[str, Any], release: str) -> bool:
 # ------------------------------------------------------------------------------------------------------------ results
 
 
-def left_out(score: Score) -> bool:
-    """Say whether a score stands for a question that nobody can judge."""
-    return "left_out" in score.notes
-
-
 def category_result(
     benchmark: str, metric: str, scores: Sequence[Score], settings: Mapping[str, Any], details: Mapping[str, Any]
 ) -> Result:
     """Return the mean of the tasks' means in percent with its 95 % interval; `details` gets `by_task` and `left_out`.
 
-    A score's task is its note `task`.
+    A score's task is its note `task`; the tasks are strata of equal weight, the items of one `problem` one cluster.
     """
-    kept = [score for score in scores if not left_out(score)]
-    tasks = {score.id: str(score.notes["task"]) for score in kept if "task" in score.notes}
-    groups: dict[str, list[float]] = {}
-    for key, value in item_values(kept).items():
-        if value is not None:
-            groups.setdefault(tasks[key], []).append(value)
-    by_task = {name: {"score": 100.0 * _mean(groups[name]), "n": len(groups[name])} for name in sorted(groups)}
-    missing = {score.id: score.notes["left_out"] for score in scores if left_out(score)}
-    result = mean_result(benchmark, metric, kept, settings, {"by_task": by_task, **details, "left_out": missing})
-    if not groups:
-        return result
-    interval = task_average(list(groups.values()))
-    return replace(result, score=100.0 * interval.mean, low=100.0 * interval.low, high=100.0 * interval.high)
-
-
-def task_average(groups: Sequence[Sequence[float]]) -> Interval:
-    """Return the mean of the groups' means with its 95 % interval, the groups being strata of equal weight.
-
-    Values of 0 and 1 alone: Wilson's interval of the mean at the size of an equal sample, 1 / sum(weight^2 / n).
-    Otherwise Student's t with the strata's own variances; where those cannot be told, the pooled values' interval.
-    """
-    if len(groups) == 1:
-        return mean_interval(groups[0])
-    mean = _mean([_mean(group) for group in groups])
-    values = [value for group in groups for value in group]
-    if all(value in (0.0, 1.0) for value in values):
-        return wilson(mean, 1 / math.fsum(1 / (len(groups) ** 2 * len(group)) for group in groups))
-    variance = math.fsum(_variance_of_mean(group) for group in groups) / len(groups) ** 2
-    if any(len(group) == 1 for group in groups) or variance == 0.0:
-        pooled = mean_interval(values)
-        return Interval(mean, min(mean, pooled.low), max(mean, pooled.high))
-    from scipy.special import stdtrit
-
-    half = float(stdtrit(len(values) - len(groups), 0.975)) * math.sqrt(variance)
-    return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-def _variance_of_mean(values: Sequence[float]) -> float:
-    if len(values) == 1:
-        return 0.0
-    mean = _mean(values)
-    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
+    tasks = of_scores(scores, by_task=True).by_task()
+    by_task = {name: {"score": 100.0 * fmean(values), "n": len(values)} for name, values in tasks.items()}
+    missing = {score.id: score.notes[LEFT_OUT] for score in scores if LEFT_OUT in score.notes}
+    return mean_result(benchmark, metric, scores, settings, {"by_task": by_task, **details, "left_out": missing})

@@ -1,22 +1,34 @@
 """Scores -> the figure of a cell with its 95 % interval: a mean over items, in percent."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from m3_exp.scoring.intervals import mean_interval
+from m3_exp.stats.scored import Scored, of_scores
 from m3_exp.types import Result, Score
 
 
-def item_values(scores: Sequence[Score]) -> dict[str, float | None]:
-    """Return each item's value, the mean over its samples; None where one of them is unscored."""
-    samples: dict[str, list[float | None]] = {}
-    for score in scores:
-        samples.setdefault(score.id, []).append(score.value)
-    means: dict[str, float | None] = {}
-    for key, values in samples.items():
-        known = [value for value in values if value is not None]
-        means[key] = sum(known) / len(known) if len(known) == len(values) else None
-    return means
+@dataclass(frozen=True)
+class Figure:
+    """A score with its 95 % interval in percent over `n` scored items; all None where there are none."""
+
+    score: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+def item_values(scores: Sequence[Score]) -> dict[str, float]:
+    """Return the value of each scored item, the mean over its samples."""
+    return dict(of_scores(scores).values)
+
+
+def figure(found: Scored) -> Figure:
+    """Return the score of some items; unscored ones widen its interval by the worst and the best they could be."""
+    if not found.values:
+        return Figure(None, None, None, 0)
+    estimate = found.estimate().scaled(100.0)
+    return Figure(estimate.value, estimate.low, estimate.high, estimate.n)
 
 
 def mean_result(
@@ -26,19 +38,22 @@ def mean_result(
     settings: Mapping[str, Any],
     details: Mapping[str, Any] | None = None,
 ) -> Result:
-    """Return the mean over the scored items, in percent, with its 95 % interval; n counts items, not samples."""
-    values = item_values(scores)
-    known = [value for value in values.values() if value is not None]
-    interval = mean_interval(known) if known else None
+    """Return the mean over the scored items, in percent, with its 95 % interval; n counts items, not samples.
+
+    What an item counts is said by `metric` (pass@k), and by `details`: where these hold `by_task`, the result is the
+    mean of the tasks' means. Items whose scores have the same note `problem` are one cluster.
+    """
+    found = of_scores(scores, metric, by_task="by_task" in (details or {}))
+    shown = figure(found)
     return Result(
         benchmark=benchmark,
         metric=metric,
-        score=100.0 * interval.mean if interval else None,
-        low=100.0 * interval.low if interval else None,
-        high=100.0 * interval.high if interval else None,
-        n=len(values),
-        n_scored=len(known),
-        n_unscored=len(values) - len(known),
+        score=shown.score,
+        low=shown.low,
+        high=shown.high,
+        n=shown.n + found.unscored,
+        n_scored=shown.n,
+        n_unscored=found.unscored,
         settings=dict(settings),
         details=dict(details or {}),
     )

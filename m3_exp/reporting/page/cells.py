@@ -14,6 +14,7 @@ from m3_exp.reporting import palette
 from m3_exp.reporting.page.data import CellData, Item
 from m3_exp.reporting.page.pack import element, pack
 from m3_exp.reporting.page.tables import escape
+from m3_exp.stats.scored import scored
 from m3_exp.types import Json, plain
 
 DROPPED = "Prompts and answers are left out here to keep this page small; the store has them, and all scores are below."
@@ -107,8 +108,18 @@ def _score(data: CellData) -> str:
     if result["score"] is None:
         return f"nothing is scored: {result['n_unscored']} of {result['n']} items are unscored"
     unscored = f", {result['n_unscored']} unscored" if result["n_unscored"] else ""
-    interval = "" if result["low"] is None else f" [{result['low']:.1f}, {result['high']:.1f}]"
+    low, high = _ends(data)
+    interval = "" if low is None else f" [{low:.1f}, {high:.1f}]"
     return f"{result['score']:.1f} %{interval}, {result['metric']}, {result['n']} items{unscored}"
+
+
+def _ends(data: CellData) -> tuple[float, float] | tuple[None, None]:
+    """Return the interval of a cell's score, from its item scores."""
+    found = None if data.record is None else scored(data.record)
+    if found is None or not found.values:
+        return None, None
+    one = found.estimate().scaled(100)
+    return one.low, one.high
 
 
 def facts(data: CellData) -> list[list[str]]:
@@ -208,7 +219,7 @@ def _number(value: float | None) -> str:
 def _figures(data: CellData) -> list[str]:
     """Return score, interval, items and unscored as texts; empty where there is no result."""
     result = {} if data.record is None else data.record["result"]
-    score, low, high = (result.get(key) for key in ("score", "low", "high"))
+    score, (low, high) = result.get("score"), _ends(data)
     interval = "" if low is None or high is None else f"{low:.1f} to {high:.1f}"
     counts = [str(result[key]) if key in result else "" for key in ("n", "n_unscored")]
     return ["" if score is None else f"{score:.1f}", interval, *counts]

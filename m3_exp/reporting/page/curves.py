@@ -4,22 +4,23 @@ The page only looks up: expectations, intervals and the node weights w_k(alpha) 
 are written twice. All values are in percent (of the items, or of the better parent).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import special
 
-from m3_exp.reporting import advice, palette, stats
+from m3_exp.reporting import advice, palette
 from m3_exp.reporting.advice import Study
 from m3_exp.reporting.curves import Response, Values, aligned_to
 from m3_exp.reporting.page.pack import rounded
 from m3_exp.reporting.palette import Mark
-from m3_exp.reporting.protocols import ALPHAS as PAPER
-from m3_exp.reporting.protocols import Objective
-from m3_exp.reporting.response import Array, Curve, draw_sd, weights
+from m3_exp.reporting.protocols import Objective, band, expected
+from m3_exp.stats.estimate import Array
+from m3_exp.stats.lambdas import ALPHAS as PAPER
+from m3_exp.stats.lambdas import draw_sd, weights
 
-_RESAMPLES = 500
+_RESAMPLES = 200
 _FINE = 129  # lambdas at which a minimum over benchmarks is followed: it bends between nodes
 
 
@@ -76,67 +77,48 @@ def _relative(found: Study) -> list[dict[str, Any]]:
     lines = [_single(response, parent) for response, parent in known]
     if len(known) < 2:
         return lines
-    shared = sorted(set.intersection(*(set(map(float, r.curve.lams)) for r, _ in known)))
-    curves = tuple(_on(r.curve, shared) for r, _ in known)
-    parents = tuple(parent for _, parent in known)
     responses = [r for r, _ in known]
+    shared = sorted(set.intersection(*(set(map(float, r.curve.lams)) for r in responses)))
+    curves = advice.common([r.curve for r in responses], shared)
+    parents = tuple(parent for _, parent in known)
     mean = Objective("mean", curves, parents, "mean")
     least = Objective("minimum", curves, parents, "minimum")
     return [*lines, _line(mean, palette.MEAN, responses), _line(least, palette.MINIMUM, responses)]
 
 
-def _on(curve: Curve, lams: Sequence[float]) -> Curve:
-    columns = [int(np.flatnonzero(curve.lams == lam)[0]) for lam in lams]
-    return Curve(curve.ids, np.array(lams), curve.values[:, columns])
-
-
 def _single(response: Response, parent: Array | None) -> dict[str, Any]:
-    """Return one benchmark's line; intervals of plain scores are those of the tables, of ratios resampled."""
+    """Return one benchmark's line: plain scores, or those relative to a parent."""
     objective = Objective(response.benchmark, (response.curve,), () if parent is None else (parent,))
     line = _line(objective, palette.benchmark(response.benchmark), [response])
     line["metric"], better = response.metric, response.better_parent()
     line["parent"] = None if better is None else {"name": better[0], "value": _percent(float(better[1].mean()))}
     if parent is None:
-        curve = response.curve
-        line |= _intervals("", [curve.values[:, k] for k in range(len(curve.lams))])
-        line |= _intervals("e_", [curve.expected(alpha) for alpha in ALPHAS])
-        line["sd"] = rounded([100 * draw_sd(curve, alpha) for alpha in ALPHAS])
+        line["sd"] = rounded([100 * draw_sd(response.curve, alpha) for alpha in ALPHAS])
     return line
-
-
-def _intervals(prefix: str, columns: Sequence[Array]) -> dict[str, list[float]]:
-    found = [stats.mean_interval(values) for values in columns]
-    return {f"{prefix}low": [_percent(low) for low, _ in found], f"{prefix}high": [_percent(high) for _, high in found]}
 
 
 def _line(objective: Objective, mark: Mark, responses: Sequence[Response]) -> dict[str, Any]:
     """Return one curve: `at` the lambdas `lams` with a band, `e` at ALPHAS with an interval, real draws and plain."""
-    whole = [np.full((1, len(curve.ids)), 1 / len(curve.ids)) for curve in objective.curves]
-    generator = np.random.default_rng(0)
-    sample = [generator.multinomial(n, np.full(n, 1 / n), _RESAMPLES) / n for n in map(len, _ids(objective))]
+    sample = objective.resampled(_RESAMPLES, np.random.default_rng(0))
     lams = objective.lams if objective.combine == "mean" else np.union1d(np.linspace(0, 1, _FINE), objective.lams)
-    acting = np.stack([weights(lams, alpha) for alpha in ALPHAS])  # (121, L)
-    at = objective.score(objective.nodes(whole), lams[None])[0]
-    moved = objective.score(objective.nodes(sample), np.tile(lams, (_RESAMPLES, 1)))
+    along = band(objective, lams)
+    e = [expected(responses, objective, sample, float(alpha)) for alpha in ALPHAS]
     shown = [r.plain for r in responses]
     return {
         "key": objective.name, "name": palette.name(objective.name), **_drawn(mark),
         "n": sum(len(ids) for ids in _ids(objective)),
-        "lams": rounded(lams.tolist(), 5), "at": _percents(at), **_bounds("", at, moved),
+        "lams": rounded(lams.tolist(), 5), "at": _percents(along.value), "low": _percents(along.low),
+        "high": _percents(along.high),
         "nodes": rounded(objective.lams.tolist(), 5),
         "weights": rounded(np.stack([weights(objective.lams, alpha) for alpha in ALPHAS]).tolist(), 4),
-        "e": _percents(acting @ at), **_bounds("e_", acting @ at, moved @ acting.T),
-        "plain": _value(objective, shown, whole), "draws": _draws(objective, responses, whole),
+        "e": _percents([one.value for one in e]), "e_low": _percents([one.low for one in e]),
+        "e_high": _percents([one.high for one in e]),
+        "plain": _value(objective, shown, objective.whole), "draws": _draws(objective, responses, objective.whole),
     }  # fmt: skip
 
 
 def _ids(objective: Objective) -> list[tuple[str, ...]]:
     return [curve.ids for curve in objective.curves]
-
-
-def _bounds(prefix: str, value: Array, moved: Array) -> dict[str, list[float]]:
-    low, high = np.quantile(moved, [0.025, 0.975], axis=0)
-    return {f"{prefix}low": _percents(np.minimum(low, value)), f"{prefix}high": _percents(np.maximum(high, value))}
 
 
 def _value(objective: Objective, values: Sequence[Values | None], shares: Sequence[Array]) -> float | None:
@@ -171,5 +153,5 @@ def _percent(value: float) -> float:
     return round(100 * value, 2)
 
 
-def _percents(values: Array) -> list[float]:
+def _percents(values: Iterable[float]) -> list[float]:
     return [_percent(float(value)) for value in values]

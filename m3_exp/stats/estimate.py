@@ -1,0 +1,278 @@
+"""A mean of item scores, or of their differences, with an interval and a p-value that hold at every size of sample.
+
+The interval of a mean m of n values that lie between two limits is Wald's after z^2/2 pseudo-items at each limit (0 and
+1: for 0/1 values this is Agresti and Coull's, 1998), z^2/4 for a difference (-1 and 1: for 0/1 values Bonett and
+Price's, 2012). So it never has width 0, no few items make it sure, and what it says of a score that nobody reaches
+agrees with the rule of three. A p-value is the level at which the interval just touches 0.
+
+Besides items a mean may be unsure of
+
+    masks, draws   a variance of its own with few degrees of freedom: its Student quantile counts in proportion to it
+                   (Cochran and Cox 1950), so with two masks the interval is as wide as two masks leave it
+    bias           what an interpolation or a minimum may be off by, to either side: added to the ends
+    missing        items without a score: the ends hold whatever they would have scored (Manski 1989)
+
+Measured coverage: docs/statistics.md (benchmarks/coverage.py makes it anew).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, special
+
+Array = NDArray[np.float64]
+LEVEL = 0.95
+_HIGHEST = 37.0  # normal quantile: p-values below 1e-299 are 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One number with its 95 % interval, over `n` items; `p`: two-sided, of a true value of 0 (None where none is
+    asked).
+
+    `se` is the standard error at that level, pseudo-items included. `how` names the interval. `moved` items differ from
+    0 (of a difference). `unscored` items are in the interval by their worst and best values.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    how: str
+    p: float | None = None
+    se: float = math.nan
+    moved: int = 0
+    unscored: int = 0
+
+    @property
+    def difference(self) -> float:
+        return self.value
+
+    def scaled(self, by: float) -> "Estimate":
+        """Return the same number in another unit (100: percent)."""
+        return replace(self, value=by * self.value, low=by * self.low, high=by * self.high, se=by * self.se)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A part of a mean's variance, and on how many degrees of freedom it is known."""
+
+    variance: float
+    freedom: float = math.inf
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean that is known up to what it is unsure of. `n`: independent items (clusters, where there are any)."""
+
+    value: float
+    items: float  # variance of the mean, over items
+    n: float
+    limits: tuple[float, float] = (0.0, 1.0)
+    others: tuple[Source, ...] = ()
+    bias: tuple[float, float] = (0.0, 0.0)  # how far the truth may lie below and above, besides chance
+    missing: float = 0.0  # share of the items without a score
+    how: str = ""
+
+    @property
+    def signed(self) -> bool:
+        return self.limits[0] < 0
+
+    def standard_error(self, level: float = LEVEL) -> float:
+        """Return the standard error with the pseudo-items of a level."""
+        return self._wald(normal(level))[1]
+
+    def critical(self, z: float) -> float:
+        """Return how many standard errors the interval of a normal quantile reaches, by what is known of each source.
+        """
+        total = self.items + sum(source.variance for source in self.others)
+        if total <= 0:
+            return z
+        reach = [(z, self.items), *((_student(z, source.freedom), source.variance) for source in self.others)]
+        return sum(quantile * variance for quantile, variance in reach) / total
+
+    def _wald(self, z: float) -> tuple[float, float]:
+        """Return centre and standard error with the pseudo-items of a normal quantile."""
+        low, high = self.limits
+        k = z * z / (4 if self.signed else 2)
+        n = self.n + 2 * k
+        middle = (self.n * self.value + k * (low + high)) / n
+        total = self.items + sum(source.variance for source in self.others)
+        squares = self.n * (self.n * total + self.value**2) + k * (low * low + high * high)
+        return middle, math.sqrt(max(0.0, squares / n - middle * middle) / n)
+
+    def _ends(self, z: float) -> tuple[float, float]:
+        low, high = self.limits
+        middle, error = self._wald(z)
+        half = self.critical(z) * error
+        below, above = max(low, middle - half - self.bias[0]), min(high, middle + half + self.bias[1])
+        return (1 - self.missing) * below + self.missing * low, (1 - self.missing) * above + self.missing * high
+
+    def ends(self, level: float = LEVEL) -> tuple[float, float]:
+        """Return the interval at a level, within the limits."""
+        below, above = self._ends(normal(level))
+        return min(below, self.value), max(above, self.value)
+
+    def p_value(self) -> float:
+        """Return the two-sided p-value of a true value of 0: the level at which the interval just touches it."""
+
+        def excludes(z: float) -> float:
+            low, high = self._ends(z)
+            return low if self.value > 0 else -high
+
+        if self.value == 0 or excludes(1e-6) <= 0:
+            return 1.0
+        if excludes(_HIGHEST) > 0:
+            return 0.0
+        return float(2 * special.ndtr(-optimize.brentq(excludes, 1e-6, _HIGHEST, xtol=1e-10)))
+
+    def estimate(self, *, n: int | None = None, moved: int = 0, unscored: int = 0) -> Estimate:
+        """Return it as one number; `n` items are named where clusters or weights make that another number."""
+        low, high = self.ends()
+        return Estimate(
+            self.value, low, high, round(self.n) if n is None else n, self.how, self.p_value() if self.signed else None,
+            self.standard_error(), moved, unscored,
+        )  # fmt: skip
+
+
+def normal(level: float) -> float:
+    """Return the two-sided normal quantile of a level."""
+    return float(special.ndtri(0.5 + level / 2))
+
+
+def _student(z: float, freedom: float) -> float:
+    """Return Student's quantile at the level of a normal one."""
+    return z if math.isinf(freedom) else float(-special.stdtrit(freedom, special.ndtr(-z)))
+
+
+# ------------------------------------------------------------------------------------------------- items -> a mean
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the items of a benchmark make its score: (n,) each, None where every item counts alone and the same.
+
+    `shares` are the items' weights, summing to 1 (LiveBench: a question weighs 1 / (tasks x questions of its task)),
+    and `strata` the groups within which a weight is shared; items of one problem or template are one of `clusters`.
+    """
+
+    shares: Array | None = None
+    strata: Sequence[str] | None = None
+    clusters: Sequence[str] | None = None
+
+    def of(self, rows: Array) -> "Shape":
+        """Return the shape of some of the items; within each stratum they share its whole weight."""
+        strata = None if self.strata is None else [self.strata[i] for i in rows]
+        clusters = None if self.clusters is None else [self.clusters[i] for i in rows]
+        return Shape(None if strata is None else even_shares(strata), strata, clusters)
+
+
+EVEN = Shape()
+
+
+def even_shares(strata: Sequence[str]) -> Array:
+    """Return the items' shares where every stratum counts the same, whatever its size."""
+    _, which, sizes = np.unique(np.asarray(strata, dtype=str), return_inverse=True, return_counts=True)
+    return np.asarray(1 / (len(sizes) * sizes[which]), dtype=float)
+
+
+def weighted_mean(values: Array, shape: Shape = EVEN) -> Array:
+    """Return the score of item values, along the first axis."""
+    return np.asarray(values.mean(axis=0) if shape.shares is None else shape.shares @ values)
+
+
+def influences(values: Array, shape: Shape = EVEN) -> Array:
+    """Return each independent unit's part in the error of the score: their sum of squares is its variance over items.
+
+    Shapes: values (n,) or (n, C); the result (G,) or (G, C), G clusters or items. Deviations are from the stratum's
+    mean, and each stratum (or the whole) is corrected for the mean that it has estimated.
+    """
+    n = len(values)
+    shares = np.full(n, 1 / n) if shape.shares is None else shape.shares
+    flat = values.reshape(n, -1)
+    names = np.zeros(n, dtype=int) if shape.strata is None else _numbered(shape.strata)
+    deviations = np.empty_like(flat, dtype=float)
+    for name in np.unique(names):
+        rows = np.flatnonzero(names == name)
+        units = len(rows) if shape.clusters is None else len({shape.clusters[i] for i in rows})
+        if units == 1:  # what one item is off by cannot be told: as far as from the middle of its range
+            deviations[rows] = np.maximum(np.abs(flat[rows] - 0.5), 0.5) if len(np.unique(names)) > 1 else 0.0
+            continue
+        deviations[rows] = (flat[rows] - flat[rows].mean(axis=0)) * math.sqrt(units / (units - 1))
+    parts = deviations * shares[:, None]
+    if shape.clusters is not None:
+        which = _numbered(shape.clusters)
+        summed = np.zeros((which.max() + 1, parts.shape[1]))
+        np.add.at(summed, which, parts)
+        parts = summed
+    return np.asarray(parts.reshape(len(parts), *values.shape[1:]))
+
+
+def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
+    return np.asarray(np.unique(np.asarray(names, dtype=str), return_inverse=True)[1], dtype=np.int64)
+
+
+def units(n: int, shape: Shape = EVEN) -> float:
+    """Return how many independent items of equal weight a score is worth: for the pseudo-items of its interval."""
+    known = float(n) if shape.shares is None else float(1 / np.sum(shape.shares**2))
+    return known if shape.clusters is None else known * len(set(shape.clusters)) / n
+
+
+AGRESTI = "Agresti-Coull"
+BONETT = "Bonett-Price"
+
+
+def mean(
+    values: Array, shape: Shape = EVEN, *, others: Sequence[Source] = (), bias: float = 0.0, unscored: int = 0
+) -> Estimate:
+    """Return the score of item values (n,) from 0 to 1 with its interval, whatever they are: 0/1, graded, expectations.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    found = of_items(values, shape, others=others, bias=(bias, bias), unscored=unscored)
+    return found.estimate(n=len(values), unscored=unscored)
+
+
+def of_items(
+    values: Array,
+    shape: Shape = EVEN,
+    *,
+    signed: bool = False,
+    others: Sequence[Source] = (),
+    bias: tuple[float, float] = (0.0, 0.0),
+    unscored: int = 0,
+) -> Mean:
+    """Return what item values (n,), or differences of them (`signed`), say of their mean.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    values = np.asarray(values, dtype=float)
+    if not len(values):
+        raise ValueError("no item is scored")
+    limits = (-1.0, 1.0) if signed else (0.0, 1.0)
+    parts = influences(values, shape)
+    found = float(weighted_mean(values, shape))
+    how = _named(BONETT if signed else AGRESTI, shape, others, bias, unscored)
+    inside = min(limits[1], max(limits[0], found))
+    lost = unscored / (len(values) + unscored)
+    return Mean(inside, float(parts @ parts), units(len(values), shape), limits, tuple(others), bias, lost, how)
+
+
+def _named(how: str, shape: Shape, others: Sequence[Source], bias: tuple[float, float], unscored: int) -> str:
+    parts = [how]
+    if shape.clusters is not None:
+        parts.append("problems as clusters")
+    if any(math.isfinite(source.freedom) for source in others):
+        parts.append(f"{1 + min(int(s.freedom) for s in others if math.isfinite(s.freedom))} masks or draws")
+    if any(math.isinf(source.freedom) for source in others):
+        parts.append("sampled lambdas")
+    if max(bias) > 0:
+        parts.append("bias bound")
+    if unscored:
+        parts.append("worst case of unscored items")
+    return ", ".join(parts)

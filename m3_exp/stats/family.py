@@ -1,0 +1,87 @@
+"""Many comparisons at once: adjusted p-values, what could have been found, and what choosing the best gains by chance.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import special
+
+from m3_exp.stats.estimate import LEVEL, Array, Estimate
+
+LIMIT = 1 - LEVEL
+POWER = 0.8
+_DRAWN = 40_000  # normal vectors: an adjusted p-value of 0.05 to 0.001
+_SURE = 0.01  # adjusted p-values below are Bonferroni's, which needs no drawing
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return Holm's adjusted p-values (1979), in the order given."""
+    if not len(p):
+        return []
+    from statsmodels.stats.multitest import multipletests  # slow to import
+
+    return [float(q) for q in multipletests(p, method="holm")[1]]
+
+
+def max_t(p: Sequence[float], influences: Array) -> list[float]:
+    """Return p-values adjusted for comparisons that share their items: the single-step maximum (Westfall and Young
+    1993).
+
+    `influences` (U, C): each independent unit's part in the error of each of C comparisons; units of other items are
+    zeros there, so comparisons that share none are independent. The adjusted value is the probability that the smallest
+    of C p-values with these correlations (normal, all true differences 0) is as small; never above Bonferroni's.
+    """
+    if not len(p):
+        return []
+    count = len(p)
+    size = np.sqrt((influences**2).sum(axis=0))
+    unit = influences / np.where(size > 0, size, 1.0)
+    correlation = unit.T @ unit
+    correlation[np.diag_indices(count)] = 1.0
+    values, vectors = np.linalg.eigh(correlation)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    drawn = np.random.default_rng(0).standard_normal((_DRAWN, count)) @ root.T
+    least = np.sort(2 * special.ndtr(-np.abs(drawn).max(axis=1)))
+    return [_adjusted(float(q), count, least) for q in p]
+
+
+def _adjusted(p: float, count: int, least: Array) -> float:
+    bonferroni = min(1.0, count * p)
+    if bonferroni < _SURE:
+        return bonferroni
+    share = float(np.searchsorted(least, p, side="right")) / len(least)
+    return min(bonferroni, max(p, share, _SURE))
+
+
+def critical(count: int, level: float = LEVEL) -> float:
+    """Return the normal quantile that the first of `count` comparisons must exceed in Holm's procedure."""
+    return float(-special.ndtri((1 - level) / 2 / max(1, count)))
+
+
+def detectable(found: Estimate, count: int = 1, power: float = POWER) -> float:
+    """Return the smallest true difference that a comparison like this one finds with `power`, as one of `count`."""
+    reach = critical(count)
+    return float(min(1.0, (reach + float(special.ndtri(power))) * found.se))
+
+
+def best_of(n: int) -> float:
+    """Return the expected maximum of n independent standard normal scores: 1.35 for the paper's seven alphas."""
+    grid = np.linspace(-10, 10, 200_001)
+    density = n * np.exp(-(grid**2) / 2) / math.sqrt(2 * math.pi) * special.ndtr(grid) ** (n - 1)
+    return float(np.trapezoid(grid * density, grid))
+
+
+def selection_price(scores: Array) -> float:
+    """Return what picking the best of several columns on the test items gains by chance alone.
+
+    best_of(columns) x SE x sqrt(1 - rho): SE the mean standard error of the columns' means, rho their mean correlation
+    over items. `scores`: shape (n, columns), from 0 to 1; 0 where nothing varies.
+    """
+    n, columns = scores.shape
+    if n < 2 or columns < 2:
+        return 0.0
+    covariance = np.cov(scores, rowvar=False)
+    own = float(np.mean(np.diag(covariance)))
+    shared = float((covariance.sum() - np.trace(covariance)) / (columns * (columns - 1)))
+    return best_of(columns) * math.sqrt(max(0.0, own - shared) / n)

@@ -1,0 +1,100 @@
+"""Several benchmarks as one number: each relative to its better parent, then their mean or their minimum.
+
+A merged model is one model, so it is chosen and judged by all of its benchmarks together. With v a model's items on a
+benchmark and q the parent's, r = mean v / mean q is its share of the parent; the error of r is that of the mean of
+(v - r q) / mean q (the delta method), over the same items.
+
+The minimum of several estimates lies below the minimum of what they estimate, since the one that was unlucky is taken.
+So the truth may lie above it by as much as the least of that many equal scores would fall short (`shortfall`), and the
+ends of its interval are those of all benchmarks at once (Bonferroni; the least lower end and the least upper end hold
+the least true value: the intersection bounds of Chernozhukov, Lee and Rosen 2013 without their selection).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from m3_exp.stats.estimate import EVEN, LEVEL, Array, Estimate, Mean, Shape, Source, influences, units, weighted_mean
+from m3_exp.stats.family import best_of
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one benchmark's scores are measured by: its better parent's item values; None: plain scores."""
+
+    n: int
+    parent: Array | None = None
+    shape: Shape = EVEN
+
+    @property
+    def size(self) -> float:
+        """The parent's score; half an item where it has none."""
+        if self.parent is None:
+            return 1.0
+        return max(float(weighted_mean(self.parent, self.shape)), 0.5 / self.n)
+
+    def ratio(self, values: Array) -> float:
+        return float(weighted_mean(values, self.shape)) / self.size
+
+    def errors(self, values: Array) -> Array:
+        """Return each independent item's part in the error of the ratio."""
+        residual = values if self.parent is None else values - self.ratio(values) * self.parent
+        return influences(residual, self.shape) / self.size
+
+
+def mean_of(
+    values: Sequence[Array],
+    measures: Sequence[Unit],
+    *,
+    signed: bool = False,
+    others: Sequence[Source] = (),
+    bias: float = 0.0,
+    unscored: float = 0.0,
+) -> Mean:
+    """Return the mean over benchmarks of what models (or differences of them, `signed`) score relative to the parents.
+
+    `values`: (n_b,) item values a benchmark; `others`, `bias`: already in the unit of the result; `unscored`: the
+    largest share of items without a score.
+    """
+    count = len(values)
+    errors = np.concatenate([unit.errors(v) / count for v, unit in zip(values, measures, strict=True)])
+    top = float(np.mean([1 / unit.size for unit in measures]))
+    worth = 1 / sum(1 / (count**2 * units(unit.n, unit.shape)) for unit in measures)
+    value = float(np.mean([unit.ratio(v) for v, unit in zip(values, measures, strict=True)]))
+    limits = (-top if signed else 0.0, top)
+    how = "relative to the better parent, delta method" if measures[0].parent is not None else "delta method"
+    return Mean(
+        min(limits[1], max(limits[0], value)),
+        float(errors @ errors),
+        worth,
+        limits,
+        tuple(others),
+        (bias, bias),
+        unscored,
+        how,
+    )
+
+
+def errors_of(values: Sequence[Array], measures: Sequence[Unit]) -> Array:
+    """Return each independent item's part in the error of the mean over benchmarks, one benchmark below the other."""
+    return np.concatenate([unit.errors(v) / len(values) for v, unit in zip(values, measures, strict=True)])
+
+
+def least_of(values: Sequence[Array], measures: Sequence[Unit]) -> Estimate:
+    """Return the minimum over benchmarks of what a model scores relative to the parents, with an interval that holds
+    it.
+    """
+    each = [mean_of([v], [unit]) for v, unit in zip(values, measures, strict=True)]
+    ends = [one.ends(1 - (1 - LEVEL) / len(each)) for one in each]
+    low, high = min(low for low, _ in ends), min(high for _, high in ends)
+    value = min(one.value for one in each)
+    error = max(one.standard_error() for one in each)
+    return Estimate(value, low, high, min(unit.n for unit in measures), "least of several, Bonferroni", se=error)
+
+
+def shortfall(measures: Sequence[Unit], values: Sequence[Array], parts: int = 1) -> float:
+    """Return by how much the minimum over benchmarks may fall short by chance, on 1 / `parts` of the items."""
+    largest = max(float(np.sum(unit.errors(v) ** 2)) for v, unit in zip(values, measures, strict=True))
+    return best_of(len(values)) * math.sqrt(parts * largest)

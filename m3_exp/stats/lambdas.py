@@ -1,0 +1,317 @@
+"""Item scores at a few lambdas -> the expected score for every alpha, with all that it is unsure of.
+
+alpha acts on a merged model through lambda ~ Beta(alpha, alpha) alone. Between two nodes an item's score is taken to
+be linear in lambda, so E[score | alpha] is one linear functional of the scores at the nodes: its weights w_k(alpha)
+are the expectations of the hat functions of the nodes, in closed form by incomplete beta functions.
+
+A score that bends between the nodes makes that wrong by an amount that no number of items mends. So real merges at
+*sampled* lambdas stand beside the nodes, drawn (stratified) from the equal mixture of the paper's seven Betas: with
+r_k the real score less the interpolated one at the k-th of D of them and rho the ratio of densities,
+
+    E[score | alpha] = sum_k w_k y_k + 1/D sum_k rho(lambda_k) r_k
+
+has no interpolation error at all (a control variate). Each item still gives one number. What the choice of lambdas
+leaves open is a variance of its own: of the second differences of rho r along the strata, or where that is larger, of a
+residual as high as the curve bends at the nodes beside each interval (where no sampled lambda met it).
+
+The same holds for every alpha between the least and the largest of the seven (the ratio of densities is 7 at most).
+Without sampled lambdas, or for an alpha outside, the interpolation error is bounded: by a parabola
+in each interval, as high as the nodes' second differences say. That is an assumption, and printed as such
+(`Expectation.bend`): a peak that lies between two nodes is seen by none of them. No claim is made from it.
+
+Shapes: n items, K nodes ascending from 0 to 1, D sampled lambdas; scores are from 0 to 1.
+"""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from scipy import special
+
+from m3_exp.stats.estimate import EVEN, Array, Shape, Source, influences, weighted_mean
+
+ALPHAS = (0.2, 0.4, 0.5, 1.0, 2.0, 3.0, 5.0)  # the paper's; sampled lambdas come from the mixture of their Betas
+_BEND = 0.9  # height of an unseen residual, in parabolas of the nodes' second differences: by simulation
+_FINE = 128  # quadrature points a stratum
+_EDGE = 1e-300
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Real merges at sampled lambdas, in the order of their strata: `values[i, k]` is item i at `lams[k]`.
+
+    Raises:
+        ValueError: fewer than four, or shapes that do not fit.
+    """
+
+    lams: Array
+    values: Array
+
+    def __post_init__(self) -> None:
+        if len(self.lams) < 4 or self.values.shape[1:] != self.lams.shape:
+            raise ValueError(f"{len(self.lams)} sampled lambdas with values of shape {self.values.shape}")
+        if not bool(np.all(np.diff(self.lams) > 0)):
+            raise ValueError("sampled lambdas must ascend")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Item scores at the nodes. `values[i, k]` is item `ids[i]` at `lams[k]`; the nodes contain 0 and 1.
+
+    Raises:
+        ValueError: the nodes do not ascend from 0 to 1, or the shapes do not fit.
+    """
+
+    ids: tuple[str, ...]
+    lams: Array
+    values: Array
+    sampled: Sampled | None = None
+    shape: Shape = EVEN
+
+    def __post_init__(self) -> None:
+        if self.lams.ndim != 1 or len(self.lams) < 2 or self.lams[0] != 0 or self.lams[-1] != 1:
+            raise ValueError("the nodes must begin with lambda 0 and end with 1")
+        if not bool(np.all(np.diff(self.lams) > 0)):
+            raise ValueError("the nodes must ascend")
+        if self.values.shape != (len(self.ids), len(self.lams)):
+            raise ValueError(f"values have the shape {self.values.shape}, not ({len(self.ids)}, {len(self.lams)})")
+        if self.sampled is not None and len(self.sampled.values) != len(self.ids):
+            raise ValueError("nodes and sampled lambdas must have the same items")
+
+    @property
+    def means(self) -> Array:
+        """The score at each node, shape (K,)."""
+        return weighted_mean(self.values, self.shape)
+
+    def at(self, lam: float | Array) -> Array:
+        """Return the score at any lambda, by the piecewise-linear interpolant through the nodes."""
+        return np.asarray(np.interp(lam, self.lams, self.means))
+
+    def items_at(self, lam: float) -> Array:
+        """Return each item's interpolated score at one lambda, shape (n,)."""
+        return np.asarray(self.values @ hats(self.lams, np.array([lam]))[0])
+
+    def corrected(self, alpha: float) -> bool:
+        """Tell whether the expectation at an alpha is free of interpolation error: sampled lambdas are there for it."""
+        return self.sampled is not None and ALPHAS[0] <= alpha <= ALPHAS[-1]
+
+    def residuals(self) -> Array:
+        """Return real less interpolated scores at the sampled lambdas, shape (n, D); none: (n, 0)."""
+        if self.sampled is None:
+            return np.empty((len(self.ids), 0))
+        return np.asarray(self.sampled.values - self.values @ hats(self.lams, self.sampled.lams).T)
+
+    def expected(self, alpha: float) -> Array:
+        """Return each item's part in the expected score under Beta(alpha, alpha), shape (n,).
+
+        Their mean is the expectation; with sampled lambdas a single one may lie outside 0 to 1.
+        """
+        found = self.values @ weights(self.lams, alpha)
+        if self.corrected(alpha) and self.sampled is not None:
+            found = found + (self.residuals() * density_ratio(self.sampled.lams, alpha)).mean(axis=1)
+        return np.asarray(found)
+
+    def subset(self, rows: Array) -> "Curve":
+        """Return the curve of some of the items, by their numbers."""
+        sampled = None if self.sampled is None else Sampled(self.sampled.lams, self.sampled.values[rows])
+        return Curve(tuple(self.ids[i] for i in rows), self.lams, self.values[rows], sampled, self.shape.of(rows))
+
+    def refined(self) -> "Curve":
+        """Return the curve through all real merges: the sampled lambdas are nodes as well."""
+        if self.sampled is None:
+            return self
+        lams, at = np.unique(np.concatenate([self.lams, self.sampled.lams]), return_index=True)
+        values = np.concatenate([self.values, self.sampled.values], axis=1)[:, at]
+        return Curve(self.ids, lams, values, shape=self.shape)
+
+    def on_nodes(self, lams: Array) -> "Curve":
+        """Return the curve on some of its nodes, without sampled lambdas."""
+        return replace(self, lams=lams, values=self.values[:, np.searchsorted(self.lams, lams)], sampled=None)
+
+
+@dataclass(frozen=True)
+class Unsure:
+    """What expectations over lambda are unsure of besides items: `sources` of variance, and a bound of their bias.
+
+    `bend`: by how much, at most, the score is taken to bend away from a straight line between two nodes (0 with sampled
+    lambdas: nothing is assumed).
+    """
+
+    sources: tuple[Source, ...] = ()
+    bias: float = 0.0
+    bend: float = 0.0
+
+
+def unsure(curve: Curve, alphas: Mapping[float, float]) -> Unsure:
+    """Return what a sum of expectations, `alphas` with their factors, is unsure of besides items.
+
+    {0.5: 1.0} is the expectation at 0.5 (and its difference from any model), {2.0: 1.0, 0.5: -1.0} that of two alphas.
+    """
+    if all(curve.corrected(alpha) for alpha in alphas):
+        return Unsure((Source(_sampling_variance(curve, alphas)),))
+    heights = np.sqrt(_bends(curve))
+    reach = np.array([[abs(factor) for factor in alphas.values()] @ _bumps(curve.lams, tuple(alphas))])
+    return Unsure(bias=float((reach @ heights).sum()), bend=float(heights.max(initial=0.0)))
+
+
+def bend_at(curve: Curve, lams: Array) -> Array:
+    """Return by how much the score may bend away from its interpolant at some lambdas, as for `unsure`."""
+    k = np.clip(np.searchsorted(curve.lams, lams, side="right"), 1, len(curve.lams) - 1)
+    left, right = curve.lams[k - 1], curve.lams[k]
+    return np.asarray(np.sqrt(_bends(curve))[k - 1] * 4 * (lams - left) * (right - lams) / (right - left) ** 2)
+
+
+def _sampling_variance(curve: Curve, alphas: Mapping[float, float]) -> float:
+    """Return the variance that the choice of sampled lambdas leaves: what is seen of it, or what the bends allow."""
+    assert curve.sampled is not None
+    lams = curve.sampled.lams
+    count = len(lams)
+    rho = sum((factor * density_ratio(lams, alpha) for alpha, factor in alphas.items()), np.zeros(count))
+    parts = curve.residuals() * rho
+    means = weighted_mean(parts, curve.shape)
+    turns = means[:-2] - 2 * means[1:-1] + means[2:]
+    own = influences(parts[:, :-2] - 2 * parts[:, 1:-1] + parts[:, 2:], curve.shape)
+    seen = max(0.0, float((turns**2 - (own**2).sum(axis=0)).sum())) / 6 / count / (count - 2)
+    unseen = _unseen(tuple(map(float, curve.lams)), count, tuple(sorted(alphas.items())))
+    return max(seen, float(np.asarray(unseen) @ _bends(curve)))
+
+
+def _bends(curve: Curve) -> Array:
+    """Return the squared height that the score's bend may have in each interval, shape (K - 1,).
+
+    A parabola of the nodes' second differences; in an interval the mean square of those at its two ends (the outer
+    nodes have none).
+    """
+    width = np.diff(curve.lams)
+    if len(width) < 2:
+        return np.ones(len(width))  # two nodes say nothing of what lies between them
+    slopes = np.diff(curve.means) / width
+    second = (2 * np.diff(slopes) / (curve.lams[2:] - curve.lams[:-2])) ** 2
+    padded = np.concatenate([second[:1], second, second[-1:]])
+    return np.asarray((padded[:-1] + padded[1:]) / 2 * (_BEND * width**2 / 8) ** 2)
+
+
+@lru_cache(maxsize=1024)
+def _bumps_of(lams: tuple[float, ...], alpha: float) -> tuple[float, ...]:
+    at = np.array(lams)
+    zeroth, first, second = _moments(at, alpha)
+    left, right = at[:-1], at[1:]
+    return tuple(
+        map(float, 4 * np.maximum(0.0, (left + right) * first - second - left * right * zeroth) / (right - left) ** 2)
+    )
+
+
+def _bumps(lams: Array, alphas: tuple[float, ...]) -> Array:
+    """Return E[4 (lambda - a)(b - lambda) / (b - a)^2 in interval (a, b)], shape (alphas, K - 1)."""
+    return np.array([_bumps_of(tuple(map(float, lams)), alpha) for alpha in alphas])
+
+
+@lru_cache(maxsize=256)
+def _unseen(lams: tuple[float, ...], count: int, alphas: tuple[tuple[float, float], ...]) -> tuple[float, ...]:
+    """Return the sampling variance of a residual that is a parabola of height 1 in one interval, for each interval."""
+    at = mixture_quantile((np.arange(count * _FINE) + 0.5) / (count * _FINE))
+    rho = sum((factor * density_ratio(at, alpha) for alpha, factor in alphas), np.zeros(len(at)))
+    found = []
+    for left, right in itertools.pairwise(lams):
+        bump = np.where((at > left) & (at < right), 4 * (at - left) * (right - at) / (right - left) ** 2, 0.0)
+        found.append(float((rho * bump).reshape(count, _FINE).var(axis=1).sum()) / count**2)
+    return tuple(found)
+
+
+# ------------------------------------------------------------------------------------------------------- the mixture
+
+
+def _log_density(lams: Array, alpha: float) -> Array:
+    inside = np.clip(lams, _EDGE, 1 - 1e-16)
+    return np.asarray((alpha - 1) * (np.log(inside) + np.log1p(-inside)) - special.betaln(alpha, alpha))
+
+
+def density_ratio(lams: Array, alpha: float) -> Array:
+    """Return the density of Beta(alpha, alpha) over that of the equal mixture of the seven: 7 at most."""
+    every = np.array([_log_density(lams, one) for one in ALPHAS])
+    mixture = special.logsumexp(every, axis=0) - np.log(len(ALPHAS))
+    return np.asarray(np.exp(_log_density(lams, alpha) - mixture))
+
+
+@lru_cache(maxsize=1)
+def _mixture_table() -> tuple[Array, Array]:
+    half = np.geomspace(1e-16, 0.5, 40_001)
+    lams = np.concatenate([half, 1 - half[-2::-1]])
+    return np.mean([special.betainc(alpha, alpha, lams) for alpha in ALPHAS], axis=0), lams
+
+
+def mixture_quantile(shares: Array) -> Array:
+    """Return the quantiles of the equal mixture of the seven Betas, by interpolation in a table (to about 1e-8)."""
+    cumulative, lams = _mixture_table()
+    return np.asarray(np.interp(shares, cumulative, lams))
+
+
+# -------------------------------------------------------------------------------------------------------- the weights
+
+
+def hats(lams: Array, at: Array) -> Array:
+    """Return the hat function of each node at some lambdas, shape (len(at), K); each row sums to 1."""
+    right = np.clip(np.searchsorted(lams, at, side="right"), 1, len(lams) - 1)
+    share = (at - lams[right - 1]) / (lams[right] - lams[right - 1])
+    found = np.zeros((len(at), len(lams)))
+    rows = np.arange(len(at))
+    found[rows, right - 1] = 1 - share
+    found[rows, right] = share
+    return found
+
+
+def _moments(lams: Array, alpha: float) -> tuple[Array, Array, Array]:
+    """Return the integrals of 1, lambda and lambda^2 against Beta(alpha, alpha) over each interval, shapes (K - 1,)."""
+    second = (alpha + 1) / (2 * (2 * alpha + 1))
+    zeroth = np.diff(special.betainc(alpha, alpha, lams))
+    first = 0.5 * np.diff(special.betainc(alpha + 1, alpha, lams))
+    return zeroth, first, second * np.diff(special.betainc(alpha + 2, alpha, lams))
+
+
+def weights(lams: Array, alpha: float) -> Array:
+    """Return w_k(alpha) = E[hat_k(lambda)], lambda ~ Beta(alpha, alpha): shape (K,), >= 0, summing to 1.
+
+    Raises:
+        ValueError: alpha is not above 0.
+    """
+    if not alpha > 0:
+        raise ValueError(f"alpha={alpha} must be above 0")
+    zeroth, first, _ = _moments(lams, alpha)
+    left, right, width = lams[:-1], lams[1:], np.diff(lams)
+    found = np.zeros(len(lams))
+    found[:-1] += (right * zeroth - first) / width
+    found[1:] += (first - left * zeroth) / width
+    return np.maximum(found, 0.0)  # a rounding below zero where an interval holds no mass
+
+
+def second_moments(lams: Array, alpha: float) -> Array:
+    """Return E[hat_j(lambda) hat_k(lambda)], shape (K, K): only neighbours overlap."""
+    zeroth, first, second = _moments(lams, alpha)
+    left, right, square = lams[:-1], lams[1:], np.diff(lams) ** 2
+    found = np.zeros((len(lams), len(lams)))
+    k = np.arange(len(lams) - 1)
+    found[k, k] += (right**2 * zeroth - 2 * right * first + second) / square
+    found[k + 1, k + 1] += (second - 2 * left * first + left**2 * zeroth) / square
+    cross = ((left + right) * first - second - left * right * zeroth) / square
+    found[k, k + 1] += cross
+    found[k + 1, k] += cross
+    return found
+
+
+def draw_sd(curve: Curve, alpha: float) -> float:
+    """Return the standard deviation of the population's score between draws of lambda, without the items' noise.
+
+    The variance over lambda of a mean over n items would count their sampling noise as well. A product of the means of
+    two different halves does not, and this is its average over all pairs of different items. 0 where the estimate
+    comes out negative.
+    """
+    n = len(curve.ids)
+    if n < 2:
+        return float("nan")
+    w = weights(curve.lams, alpha)
+    spread = second_moments(curve.lams, alpha) - np.outer(w, w)
+    total = curve.values.sum(axis=0)  # of the plain mean of items
+    own = np.einsum("ij,jk,ik->", curve.values, spread, curve.values)
+    return float(np.sqrt(max(0.0, (total @ spread @ total - own) / (n * (n - 1)))))

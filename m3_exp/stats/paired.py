@@ -1,0 +1,129 @@
+"""Is one model better than another on the same items? The one paired comparison.
+
+0/1 scores: Tango's score interval (1998) of the difference of two paired proportions and McNemar's mid-p test (as
+recommended by Fagerland, Lydersen and Laake 2013). All others (graded scores, expectations over lambda, means over
+masks or draws, weighted scores, clusters): the interval of `estimate.Mean`, and its p-value.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy import optimize, special
+
+from m3_exp.stats.estimate import EVEN, LEVEL, Array, Estimate, Mean, Shape, Source, normal, of_items
+
+_ROUNDING = 1e-9
+BINARY = "Tango, mid-p McNemar"
+
+
+def contrast(first: Mapping[str, float], second: Mapping[str, float]) -> Estimate:
+    """Compare two sets of item scores over the items that both have; an item that only one has counts as unscored.
+
+    Raises:
+        ValueError: no item is in both.
+    """
+    shared = sorted(first.keys() & second.keys())
+    if not shared:
+        raise ValueError("no item is scored in both: nothing can be paired")
+    alone = len(first.keys() ^ second.keys())
+    return paired(np.array([first[i] for i in shared]), np.array([second[i] for i in shared]), unscored=alone)
+
+
+def paired(
+    a: Array,
+    b: Array,
+    shape: Shape = EVEN,
+    *,
+    others: Sequence[Source] = (),
+    bias: tuple[float, float] = (0.0, 0.0),
+    unscored: int = 0,
+) -> Estimate:
+    """Compare two aligned arrays of item scores (n,): the mean of a - b, from -1 to 1.
+
+    `others`, `bias`: what else the difference is unsure of; `unscored` more items have no score on one side.
+
+    Raises:
+        ValueError: there are no items.
+    """
+    d = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    d = np.where(np.abs(d) > _ROUNDING, d, 0.0)
+    found = of_items(d, shape, signed=True, others=others, bias=bias, unscored=unscored)
+    moved = int(np.count_nonzero(d))
+    verdicts = bool(np.isin(a, (0.0, 1.0)).all() and np.isin(b, (0.0, 1.0)).all())
+    if verdicts and shape == EVEN and not others and max(bias) == 0:
+        return _binary(int((d > 0).sum()), int((d < 0).sum()), len(d), found, unscored)
+    return found.estimate(n=len(d), moved=moved, unscored=unscored)
+
+
+def _binary(gained: int, lost: int, n: int, found: Mean, unscored: int) -> Estimate:
+    """Return the difference of two paired proportions; unscored items as all lost, then as all gained."""
+    total = n + unscored
+    low, high = tango(gained, lost + unscored, total)[0], tango(gained + unscored, lost, total)[1]
+    if gained == lost:
+        p = 1.0
+    elif gained > lost:
+        p = mid_p(gained, lost + unscored) if gained > lost + unscored else 1.0
+    else:
+        p = mid_p(gained + unscored, lost) if lost > gained + unscored else 1.0
+    how = BINARY + (", worst case of unscored items" if unscored else "")
+    value = (gained - lost) / n
+    return replace(
+        found.estimate(n=n, moved=gained + lost, unscored=unscored),
+        low=min(low, value), high=max(high, value), p=p, how=how,
+    )  # fmt: skip
+
+
+def tango(gained: int, lost: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Return Tango's score interval of a difference of paired proportions, (gained - lost) / n.
+
+    `gained` items are right in the first only, `lost` in the second only, of `n`.
+
+    Raises:
+        ValueError: the counts are impossible.
+    """
+    if min(gained, lost) < 0 or gained + lost > n or n < 1:
+        raise ValueError(f"gained {gained}, lost {lost} of {n} is impossible")
+    z = normal(level)
+    estimate = (gained - lost) / n
+
+    def score(delta: float) -> float:
+        """The score statistic for a true difference delta; falls from above z to below -z."""
+        b = -gained - lost + (2 * n - gained + lost) * delta
+        c = -lost * delta * (1 - delta)
+        q = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
+        variance = n * (2 * q + delta * (1 - delta))
+        return (gained - lost - n * delta) / math.sqrt(max(variance, 1e-300))
+
+    edge = 1 - 1e-12
+    low = -1.0 if gained - lost == -n else optimize.brentq(lambda x: score(x) - z, -edge, estimate)
+    high = 1.0 if gained - lost == n else optimize.brentq(lambda x: score(x) + z, estimate, edge)
+    return float(low), float(high)
+
+
+def mid_p(gained: int, lost: int) -> float:
+    """Return McNemar's mid-p value: the exact one less half the probability of what was seen. 1 with no discordance."""
+    n, least = gained + lost, min(gained, lost)
+    if n == 0:
+        return 1.0
+    below = float(special.bdtr(least, n, 0.5))
+    seen = below - (float(special.bdtr(least - 1, n, 0.5)) if least else 0.0)
+    return min(1.0, 2 * below - seen)
+
+
+def spread(values: Array, shape: Shape = EVEN) -> Source | None:
+    """Return what a mean over several DARE masks (or draws of lambda) is unsure of, besides items.
+
+    `values` (n, m): an item's score under each of m masks. With d the deviation of an item from its mean over masks,
+    the sum over masks of (sum_i d_ij)^2 - sum_i d_ij^2 is free of the items' own noise; 0 where it comes out negative.
+    None with one mask, of which nothing can be said.
+    """
+    n, columns = values.shape
+    if columns < 2:
+        return None
+    deviations = values - values.mean(axis=1, keepdims=True)
+    shares = np.full(n, 1 / n) if shape.shares is None else shape.shares
+    means = shares @ deviations
+    noise = ((shares[:, None] * (deviations - means)) ** 2).sum() * n / max(1, n - 1)
+    return Source(float(max(0.0, (means**2).sum() - noise)) / (columns - 1) / columns, columns - 1)

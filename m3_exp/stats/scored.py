@@ -1,0 +1,117 @@
+"""Scores of single answers -> what each item counts in a result's score, and from it that score with its interval.
+
+The one reading of item scores: results are made by it, and whoever compares stored ones reads them by it again, so an
+interval that was stored with a result is never needed. An item is worth the mean over its samples; under pass@k (k > 1)
+the unbiased estimate of k samples (Chen et al. 2021); where it was attacked (`ITEM@seedK`) the mean over the attacked
+versions, the clean one only saying whether the item counts.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from m3_exp.stats.estimate import EVEN, Estimate, Shape, even_shares, mean
+from m3_exp.types import Score
+
+LEFT_OUT, TASK, PROBLEM = "left_out", "task", "problem"  # the notes of a score that are read here
+_ATTACKED = re.compile(r"(.+)@seed\d+")
+_PASS_AT = re.compile(r"pass@(\d+)")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The items of a result: id -> what it counts in the score, from 0 to 1.
+
+    `unscored` items were asked for and have no value. `strata` (id -> task) where the score is the mean of the tasks'
+    means, else empty. `clusters` (id -> problem) of items that may share one; any other item is its own cluster.
+    """
+
+    values: Mapping[str, float]
+    unscored: int = 0
+    strata: Mapping[str, str] = field(default_factory=dict)
+    clusters: Mapping[str, str] = field(default_factory=dict)
+
+    def shape(self, ids: Sequence[str]) -> Shape:
+        """Return how these items make a score; what none of them differ in, or share, counts as not there."""
+        tasks = [self.strata[key] for key in ids] if self.strata else []
+        problems = [f"problem {self.clusters[key]}" if key in self.clusters else f"item {key}" for key in ids]
+        strata = tasks if len(set(tasks)) > 1 else None
+        clusters = problems if len(set(problems)) < len(problems) else None
+        if strata is None and clusters is None:
+            return EVEN
+        return Shape(None if strata is None else even_shares(strata), strata, clusters)
+
+    def estimate(self) -> Estimate:
+        """Return the score with its interval, from 0 to 1.
+
+        Raises:
+            ValueError: no item has a value.
+        """
+        found = mean(np.array(list(self.values.values())), self.shape(list(self.values)), unscored=self.unscored)
+        if not self.strata:
+            return found
+        score = fmean(fmean(task) for task in self.by_task().values())  # not by shares: all 1 is 1 to the last digit
+        return replace(found, value=score, low=min(found.low, score), high=max(found.high, score))
+
+    def by_task(self) -> dict[str, list[float]]:
+        """Return the values of each task, in the order of their names."""
+        tasks: dict[str, list[float]] = {}
+        for key, value in self.values.items():
+            tasks.setdefault(self.strata[key], []).append(value)
+        return dict(sorted(tasks.items()))
+
+
+def scored(record: Mapping[str, Any]) -> Scored:
+    """Return the items of a stored record: its `scores`, counted as the `metric` and `details` of its `result` say."""
+    result = record["result"]
+    scores = [Score(s["id"], s["value"], s["sample"], notes=s.get("notes") or {}) for s in record["scores"]]
+    return of_scores(scores, result["metric"], by_task="by_task" in (result.get("details") or {}))
+
+
+def of_scores(scores: Sequence[Score], metric: str = "", *, by_task: bool = False) -> Scored:
+    """Return the items of scores; those that carry the note `left_out` are none. `by_task`: a mean of tasks' means.
+
+    Raises:
+        ValueError: an item has fewer than the k samples of pass@k.
+    """
+    counted = _attacked([score for score in scores if LEFT_OUT not in score.notes])
+    samples: dict[str, list[float | None]] = {}
+    for key, score in counted:
+        samples.setdefault(key, []).append(score.value)
+    known = {key: [v for v in found if v is not None] for key, found in samples.items() if None not in found}
+    k = int(asked[1]) if (asked := _PASS_AT.fullmatch(metric)) else 1
+    values = {key: math.fsum(v) / len(v) if k == 1 else pass_at_k(v, k) for key, v in known.items()}
+    strata = _noted(counted, TASK) if by_task else {}
+    return Scored(values, len(samples) - len(values), strata, _noted(counted, PROBLEM))
+
+
+def pass_at_k(samples: Sequence[float], k: int) -> float:
+    """Return the unbiased estimate of the chance that one of k samples is right, 1 - C(n - c, k) / C(n, k).
+
+    Raises:
+        ValueError: there are fewer than k.
+    """
+    n, right = len(samples), round(sum(samples))
+    if n < k:
+        raise ValueError(f"pass@{k} needs at least {k} samples of an item, one has {n}")
+    return 1.0 - math.comb(n - right, k) / math.comb(n, k)
+
+
+def _attacked(scores: Sequence[Score]) -> list[tuple[str, Score]]:
+    """Return scores with the names of their items: all, or where any is of an attack those, unscored where the clean
+    item is.
+    """
+    versions = [(match[1], score) for score in scores if (match := _ATTACKED.fullmatch(score.id))]
+    if not versions:
+        return [(score.id, score) for score in scores]
+    clean = {score.id for score in scores if score.value is not None}
+    return [(key, score if key in clean else Score(key, None, notes=score.notes)) for key, score in versions]
+
+
+def _noted(counted: Sequence[tuple[str, Score]], name: str) -> dict[str, str]:
+    return {key: str(score.notes[name]) for key, score in counted if name in score.notes}

@@ -11,7 +11,7 @@ where it can go wrong.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,9 +60,9 @@ class Population:
         return expectation(self.curve, alpha)
 
 
-@lru_cache(maxsize=None)
+@cache
 def expectation(curve: str, alpha: float) -> float:
-    """Return E[h(lambda)], lambda ~ Beta(alpha, alpha): Gauss-Legendre in log(lambda), panel by panel, from both ends."""
+    """Return E[h(lambda)], lambda ~ Beta(alpha, alpha): Gauss-Legendre in log(lambda), from both ends."""
     x, w = np.polynomial.legendre.leggauss(24)
     edges = np.linspace(0.0, 45.0 / alpha, 901)
     middle, half = (edges[1:] + edges[:-1]) / 2, np.diff(edges) / 2
@@ -155,7 +155,8 @@ def _design() -> tuple[Population, ...]:
         P("merge as its parents, n 24", "relative", "flat", 24, sets=300),
     ]  # fmt: skip
     names = [one.name for one in found]
-    assert len(found) <= 80 and len(set(names)) == len(names)
+    assert len(found) <= 80
+    assert len(set(names)) == len(names)
     return tuple(found)
 
 

@@ -2,8 +2,8 @@
 
     hyper-parameters    of a method without M3, compared with its defaults
     lambda              the nodes of a grid, compared (as all below) with the method without M3
-    draw                draws of lambda, each by itself. The halves of the items share a lucky draw, so a mean over a few
-                        would make an alpha look better that is not: the choice says nothing about alpha
+    draw                draws of lambda, each by itself: the halves of the items share a lucky draw, so a mean over a
+                        few would make an alpha look better that is not, and nothing is said about alpha
     alpha               the paper's seven, by their expectations on curves with sampled lambdas
 
 Shapes: m masks (1 without DARE), n items, C candidates, B sets of weights.
@@ -69,7 +69,7 @@ class Scores:
 
     @property
     def size(self) -> int:
-        return self.under.shape[1]
+        return int(self.under.shape[1])
 
     @property
     def unit(self) -> Unit:
@@ -256,7 +256,7 @@ def _of_alpha(line: Sequence[Response], frame: pd.DataFrame, dev: Sequence[Respo
     return Group(
         names, "alpha", candidates,
         dev=_read({r.benchmark: _models_of(r) for r in dev if _corrected(r) and r.benchmark in known}),
-        notes=tuple(notes), rows=dict.fromkeys(candidates.names, [int(label) for label in mine.index]),
+        notes=tuple(notes), rows={name: [int(label) for label in mine.index] for name in candidates.names},
         why=_few_masks(candidates, names),
     )  # fmt: skip
 

@@ -176,19 +176,19 @@ def _outcome(
 ) -> Chosen:
     """Score what was chosen; `moved`: where the choice alternates, what it comes to on resampled items."""
     each, names = candidates.each, list(candidates.scores)
-    luck = [_luck([one]) for one in each]
+    luck = [_luck([one]) * one.unit.size for one in each]
+    both = luck[0] / each[0].unit.size if len(each) == 1 else _luck(each)
     gains: dict[str, Estimate] = {}
     if each[0].default is not None:
         gains = {b: _gained(each[k], mixes[k], moved, k, luck[k]) for k, b in enumerate(names)}
-    return Chosen(
-        shares=shares,
-        score=_joint(candidates, mixes, moved, signed=False),
-        benchmarks={b: _scored(each[k], mixes[k], moved, k, luck[k]) for k, b in enumerate(names)},
-        gain=_joint(candidates, mixes, moved, signed=True) if gains else None,
-        gains=gains,
-        claimed=float(candidates.objective(candidates.whole)[0].max()),
-        price=price(candidates),
-    )
+    benchmarks = {b: _scored(each[k], mixes[k], moved, k, luck[k]) for k, b in enumerate(names)}
+    alone = names[0] if len(names) == 1 and not candidates.relative else None
+    score = benchmarks[alone] if alone else _joint(candidates, mixes, moved, both, signed=False)
+    gain = None
+    if gains:
+        gain = gains[alone] if alone else _joint(candidates, mixes, moved, both, signed=True)
+    claimed = float(candidates.objective(candidates.whole)[0].max())
+    return Chosen(shares, score, benchmarks, gain, gains, claimed, price(candidates))
 
 
 def _scored(one: Scores, mix: Array, moved: _Moved | None, at: int, luck: float) -> Estimate:
@@ -207,17 +207,16 @@ def _gained(one: Scores, mix: Array, moved: _Moved | None, at: int, luck: float)
     return _alternating(found, moved.variance(at, signed=True)).estimate(n=one.size, unscored=one.unscored)
 
 
-def _joint(candidates: Candidates, mixes: Sequence[Array], moved: _Moved | None, *, signed: bool) -> Estimate:
+def _joint(
+    candidates: Candidates, mixes: Sequence[Array], moved: _Moved | None, luck: float, *, signed: bool
+) -> Estimate:
     """Return the mean over benchmarks of what was chosen, or (`signed`) its difference from the default."""
     each = candidates.each
-    if len(each) == 1 and not candidates.relative:
-        make = _gained if signed else _scored
-        return make(each[0], mixes[0], moved, 0, _luck(each))
     values = [one.items(mix) - one.base if signed else one.items(mix) for one, mix in zip(each, mixes, strict=True)]
     lost = max(one.unscored / (one.unscored + one.size) for one in each)
     others = _together(each, mixes, signed=signed)
     found = mean_of(values, [one.unit for one in each], signed=signed, others=others, unscored=lost)
-    found = replace(found, bias=(_luck(each), 0.0))
+    found = replace(found, bias=(luck, 0.0))
     known = found if moved is None else _alternating(found, moved.variance(None, signed=signed))
     return known.estimate(n=sum(one.size for one in each), unscored=sum(one.unscored for one in each))
 
@@ -242,7 +241,8 @@ def _together(each: Sequence[Scores], mixes: Sequence[Array], *, signed: bool = 
 def _luck(each: Sequence[Scores]) -> float:
     """Return by how much the best of equal candidates looks better through the lambdas and masks that all items share.
 
-    At most the expected maximum of independent errors with the largest variance of a difference (Sudakov and Fernique).
+    At most the expected maximum of independent errors with the largest variance of a difference (Sudakov and Fernique);
+    in units of the parents.
     """
     if all(one.curve is None and len(one.under) < 2 for one in each):
         return 0.0
@@ -257,8 +257,8 @@ def _luck(each: Sequence[Scores]) -> float:
 def price(candidates: Candidates) -> Price:
     """Return what picking the best candidate on the test items gains by chance alone, in the objective's unit.
 
-    For one benchmark this is `stats.family.selection_price`; for several, the candidates' covariance is that of the mean
-    over benchmarks, the parents' scores taken as they are.
+    For one benchmark this is `stats.family.selection_price`; for several, the candidates' covariance is that of the
+    mean over benchmarks, the parents' scores taken as they are.
     """
     count, each = len(candidates.names), candidates.each
     parts = [influences(one.values, one.shape) / one.unit.size / len(each) for one in each]

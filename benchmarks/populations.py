@@ -119,7 +119,7 @@ def _design() -> tuple[Population, ...]:
         P("tasks, n 96", "score", "", 96, variant="strata"),
         P("tasks graded, n 872", "score", "", 872, graded=True, variant="strata"),
         P("pairs of a problem, n 96", "score", "", 96, clusters=2),
-        P("fours of a problem, n 24", "score", "", 24, clusters=4),
+        P("fours of a problem, n 24", "score", "", 24, clusters=4, level=0.8),
         P("8 of a problem, n 872", "score", "", 872, clusters=8),
         P("10 % lost, n 164", "score", "", 164, variant="lost"),
         P("wrong ones lost, n 164", "score", "", 164, variant="lost wrong"),

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cache
 from statistics import stdev
 from typing import Any
 
@@ -29,7 +30,7 @@ Verdicts = Sequence[float | None]
 
 
 def result(cell: Cell, before: Verdicts, under: Verdicts) -> dict[str, Any]:
-    """A result on items with these verdicts without and under the attack. The PDR that it stores is wrong: nobody reads it."""
+    """A result on items with these verdicts without and under the attack. Its stored PDR is wrong: nobody reads it."""
     both = [None if b is None else u for b, u in zip(before, under, strict=True)]
     found = record(both, cell)
     clean = [{"id": s["id"], "sample": 0, "value": b} for s, b in zip(found["scores"], before, strict=True)]
@@ -49,9 +50,13 @@ def attacked(cell: Cell, clean: int, under: int, n: int = 200) -> dict[str, Any]
     return result(cell, *([float(i < right) for i in range(n)] for right in (clean, under)))
 
 
+@cache
+def cells(*args: str) -> tuple[Cell, ...]:
+    return plan.build(request(["sweeps=table2", "family=llama2_13b", *args]).configs).cells
+
+
 def framed(outcome: Callable[[Cell], Any], *args: str) -> pd.DataFrame:
-    cells = plan.build(request(["sweeps=table2", "family=llama2_13b", *args]).configs).cells
-    return frame.tidy([frame.Found(c, *outcome(c)) for c in cells])
+    return frame.tidy([frame.Found(c, *outcome(c)) for c in cells(*args)])
 
 
 def built(outcome: Callable[[Cell], Any], *args: str, **more: Any) -> Table:
@@ -134,22 +139,15 @@ def test_figures_come_from_item_scores_and_never_from_what_a_result_stores() -> 
     assert gone["attack_low"] == 0 < gone["attack_high"]
 
 
-def test_a_pdr_that_is_not_bounded_below_says_so() -> None:
-    """20 items of two sentences: as clusters, one of them right somewhere is no evidence that any ever is."""
-
-    def outcome(cell: Cell) -> tuple[Any, ...]:
-        found = attacked(cell, 1, 5, 20)
-        for score in found["scores"]:
-            score["notes"] = {"problem": str(int(score["id"].partition("@")[0]) // 10)}
-        return (found,)
-
-    found = framed(outcome)
+def test_a_pdr_that_is_not_bounded_below_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of ten right, and still right: at 95 % that is a bound, at 99.9 % it is none."""
+    monkeypatch.setattr(drops, "LEVEL", 0.999)
+    found = framed(lambda cell: (attacked(cell, 1, 1, 10),))
     table = adversarial.build("table2", found)
     line, point = figures(table, ratio="plain"), points.drop(found.head(1))
-    assert (line["pdr"], line["pdr_low"], line["pdr_reason"]) == (-400, None, "not bounded below")
-    assert table.rows[0][7].startswith("-400.0 [-inf, ")
-    assert any("not bounded below" in text for text in table.footer)
-    assert (point.value, math.isnan(point.low), point.note) == (-400, True, "not bounded below")
+    assert (line["pdr"], line["pdr_low"], line["pdr_reason"]) == (0, None, "not bounded below")
+    assert table.rows[0][7].startswith("0.0 [-inf, ")
+    assert (point.value, math.isnan(point.low), point.note) == (0, True, "not bounded below")
     assert point.high == line["pdr_high"]
 
 

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from scipy.stats import beta
+from statsmodels.stats.proportion import proportion_confint
 
 from m3_exp.config import ROOT
 from m3_exp.reporting import published, table3
@@ -86,12 +87,9 @@ def test_an_m3_figure_has_its_percentile_as_a_range() -> None:
 
 
 def ends(right: float, n: int) -> tuple[float, float]:
-    """Agresti and Coull's interval by hand; its variance counts n - 1."""
-    p, z = right / n, 1.959964
-    size, middle = n + z * z, (right + z * z / 2) / (n + z * z)
-    squares = n * (p * (1 - p) * n / (n - 1) + p * p) + z * z / 2
-    half = z * np.sqrt((squares / size - middle**2) / size)
-    return middle - half, middle + half
+    """Agresti and Coull's interval; `right` need not be whole."""
+    low, high = proportion_confint(right, n, method="agresti_coull")
+    return float(low), float(high)
 
 
 def test_the_range_of_all_items_by_hand() -> None:

@@ -40,7 +40,6 @@ _PDR = (
     "PDR = (no attack - attack) / no attack, paired by item: the lower the better. An item that is unscored without the"
     " attack is unscored under it and in PDR. sd: between draws of lambda (masks: between DARE masks)."
 )
-_UNBOUNDED = "-inf: this PDR is not bounded below, since the accuracy without the attack is not clearly above 0."
 
 
 def build(
@@ -343,7 +342,6 @@ def _notes(
     used = {cell.protocol for cell in cells}
     return [
         _PDR,
-        *([_UNBOUNDED] if any(cell._reason() == drops.UNBOUNDED for cell in cells) else []),
         *(f"protocol {said}." for protocol, said in _PROTOCOLS.items() if protocol in used),
         *_few_draws(rows),
         *one_sided(frame, parents),

@@ -136,8 +136,7 @@ def _best(
     at = [candidates.names.index(name) for name in chooser.names]
     best = at[int(np.argmax(chooser.objective(chooser.whole)[0]))]
     again = np.argmax(chooser.objective(chooser.sample(resamples, generator)), axis=1)
-    counts = np.zeros(len(candidates.names))
-    np.add.at(counts, [at[c] for c in again], 1 / resamples)
+    counts = np.bincount(np.array(at)[again], minlength=len(candidates.names)) / resamples
     alone = np.eye(len(candidates.names))[best]
     return _Played(tuple(one.alone(alone) for one in candidates.each), counts), best
 

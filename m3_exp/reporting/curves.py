@@ -248,7 +248,7 @@ def _response(
     lines = mine[mine["ratio"].isin(["grid", "fixed", "sampled"])]
     return Response(
         family, pair, method, params, sparsify, benchmark,
-        metric=str(mine["metric"].iloc[0]), curve=_averaged(curves), masks=tuple(curves),
+        metric=str(mine["metric"].iloc[0]), curve=averaged(curves), masks=tuple(curves),
         plain=_mean(list(plains.values())), parents=alone, experts=tuple(parents.get(pair, ())),
         draws=tuple(_draws(mine)), mask_seeds=seeds,
         plains={int(seed): found for seed, found in plains.items() if not pd.isna(seed)},
@@ -265,7 +265,8 @@ def _noted(rows: pd.DataFrame, masks: Mapping[int | None, _Mask]) -> Iterator[st
         yield f"{lacking} of {len(sampled)} sampled lambdas have no result: the others are not used"
 
 
-def _averaged(curves: Sequence[Curve]) -> Curve:
+def averaged(curves: Sequence[Curve]) -> Curve:
+    """Return the item-wise mean of curves (one a mask) that have the same items, nodes and sampled lambdas."""
     first = curves[0]
     sampled = [curve.sampled for curve in curves]
     known = [one for one in sampled if one is not None]

@@ -21,9 +21,9 @@ import numpy as np
 
 from m3_exp.reporting.curves import Response, aligned_to
 from m3_exp.stats import family
-from m3_exp.stats.estimate import Array, Estimate, Shape, Source, influences, mean
+from m3_exp.stats.estimate import Array, Estimate, Shape, Source, influences
 from m3_exp.stats.joint import Unit, errors_of, mean_of
-from m3_exp.stats.lambdas import ALPHAS, Unsure, unsure
+from m3_exp.stats.lambdas import ALPHAS, Unsure, expectation, unsure
 from m3_exp.stats.paired import paired, spread
 
 LEAST_MASKS = 3
@@ -53,11 +53,7 @@ class Compared:
 
 def expected(response: Response, alpha: float) -> Estimate:
     """Return E[score | alpha] over the items that the curve has; the unscored ones widen it."""
-    found = unsure(response.curve, {alpha: 1.0})
-    masks = np.column_stack([mask.expected(alpha) for mask in response.masks])
-    others = _sources(found, spread(masks, response.curve.shape))
-    items = response.curve.expected(alpha)
-    return mean(items, response.curve.shape, others=others, bias=found.bias, unscored=response.unscored)
+    return expectation(response.curve, alpha, response.masks, response.unscored)
 
 
 def unclaimed(response: Response, alpha: float) -> str:

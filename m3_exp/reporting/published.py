@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m3_exp.stats.estimate import LEVEL, Array, Mean, normal
+from m3_exp.stats.estimate import LEVEL, Array, normal, proportion
 from m3_exp.stats.lambdas import ALPHAS, Curve
 from m3_exp.stats.resampling import resampled
 
@@ -254,7 +254,8 @@ def distance(score: float, n: int, published: float, n_published: int) -> Distan
 
 def _ends(share: float, n: int) -> tuple[float, float]:
     """Return the 95 % interval of a share of n items."""
-    return Mean(share, share * (1 - share) / max(1, n - 1), n).ends()
+    found = proportion(share, n)
+    return found.low, found.high
 
 
 def finite_population(n: int, whole: int) -> float:

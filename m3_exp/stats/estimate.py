@@ -100,8 +100,9 @@ class Mean:
         k = z * z / (4 if self.signed else 2)
         n = self.n + 2 * k
         middle = (self.n * self.value + k * (low + high)) / n
-        total = self.items + sum(source.variance for source in self.others)
-        squares = self.n * (self.n * total + self.value**2) + k * (low * low + high * high)
+        others = sum(source.variance for source in self.others)
+        square = max(0.0, self.n - 1) * self.items + self.n * others + self.value**2
+        squares = self.n * square + k * (low * low + high * high)
         return middle, math.sqrt(max(0.0, squares / n - middle * middle) / n)
 
     def _ends(self, z: float) -> tuple[float, float]:
@@ -235,6 +236,12 @@ def mean(
     """
     found = of_items(values, shape, others=others, bias=(bias, bias), unscored=unscored)
     return found.estimate(n=len(values), unscored=unscored)
+
+
+def proportion(share: float, n: float) -> Estimate:
+    """Return a share (0 to 1) of `n` items, which need not be whole, with its interval."""
+    variance = share * (1 - share) / (n - 1) if n > 1 else 0.0
+    return Mean(share, variance, n, how=AGRESTI).estimate()
 
 
 def of_items(

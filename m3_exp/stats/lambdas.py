@@ -23,14 +23,15 @@ Shapes: n items, K nodes ascending from 0 to 1, D sampled lambdas; scores are fr
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from scipy import special
 
-from m3_exp.stats.estimate import EVEN, Array, Shape, Source, influences, weighted_mean
+from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, Source, influences, mean, weighted_mean
+from m3_exp.stats.paired import spread
 
 ALPHAS = (0.2, 0.4, 0.5, 1.0, 2.0, 3.0, 5.0)  # the paper's; sampled lambdas come from the mixture of their Betas
 _BEND = 0.9  # height of an unseen residual, in parabolas of the nodes' second differences: by simulation
@@ -154,6 +155,17 @@ def unsure(curve: Curve, alphas: Mapping[float, float]) -> Unsure:
     heights = np.sqrt(_bends(curve))
     reach = np.array([[abs(factor) for factor in alphas.values()] @ _bumps(curve.lams, tuple(alphas))])
     return Unsure(bias=float((reach @ heights).sum()), bend=float(heights.max(initial=0.0)))
+
+
+def expectation(curve: Curve, alpha: float, masks: Sequence[Curve] = (), unscored: int = 0) -> Estimate:
+    """Return E[score | alpha] with its interval: over items, sampled lambdas, and masks where there are several.
+
+    `curve` is the mean of `masks`; `unscored` more items have no score at some node.
+    """
+    found = unsure(curve, {alpha: 1.0})
+    between = spread(np.column_stack([mask.expected(alpha) for mask in masks]), curve.shape) if masks else None
+    others = found.sources if between is None else (*found.sources, between)
+    return mean(curve.expected(alpha), curve.shape, others=others, bias=found.bias, unscored=unscored)
 
 
 def bend_at(curve: Curve, lams: Array) -> Array:

@@ -392,9 +392,10 @@ def _row(p: Population, what: str, found: Mapping[str, Sequence[Outcome]], secon
     def each(of: Callable[[Sequence[Outcome]], float | None]) -> tuple[float | None, ...]:
         return tuple(None if (x := of(outcomes)) is None else round(x, 3) for outcomes in found.values())
 
+    sets = len(next(iter(found.values())))
     return Row(
-        p.name, p.number, what, len(next(iter(found.values()))), tuple(found), each(_covered), each(_width), each(_bias),  # type: ignore[arg-type]
-        each(lambda x: _rejected(x, 0.05)), each(lambda x: _rejected(x, MANY)), each(_marked),
+        p.name, p.number, what, sets, tuple(found), each(_covered), each(_width), each(_bias),  # type: ignore[arg-type]
+        each(lambda x: _rejected(x, LEVEL)), each(lambda x: _rejected(x, MANY)), each(_marked),
         each(lambda x: _worth(x, p.n)), round(seconds, 1),  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -450,10 +451,12 @@ def flags(row: Row, sigmas: float = 1.25) -> list[str]:
 
 
 def _why(row: Row, wide: Sequence[bool]) -> str:
-    """Say why an interval must be wide: worst cases, few masks, or a scatter of a few items."""
+    """Say why an interval must be wide: worst cases, few masks, a scatter of a few items; empty: it need not."""
     population = next(p for p in populations.DESIGN if p.name == row.name)
     if population.variant.startswith("lost"):
         return " (worst case of the lost)"
+    if population.number == "nodes":
+        return " (bias bound)"
     if 1 < population.masks < 4:
         return f" ({population.masks} masks)"
     least = min((x for x, is_wide in zip(row.worth, wide, strict=True) if is_wide), default=math.inf)
@@ -484,9 +487,9 @@ def page(rows: Sequence[Row], seconds: float) -> str:
         "Coverage of 95 % intervals in %; their width over that of the interval that knows the scatter; % of sets with",
         "p < .05 and p < .05/60 where the truth is 0, and with a false sign. From left to right alpha =",
         f"{', '.join(map(str, ALPHAS))} (masks, minimum, relative: 0.2, 1, 5; draws: 0.5, 2);",
-        "of pairs the true difference 0, then 8 points (at low scores half of the score). Monte Carlo error of 1,000 sets:",
-        "0.7. Last column: *low* coverage, *false* p-values or signs, *wide* (above 97 % at more than 1.2 times the width)",
-        "and why, where it is forced.",
+        "of pairs the true difference 0, then 8 points (at low scores half of the score). Monte Carlo error of 1,000",
+        "sets: 0.7; other numbers of sets in brackets. Last column: *low* coverage, *false* p-values or signs, *wide*",
+        "(above 97 % at more than 1.2 times the width) and why, where it is forced.",
     ]
     for number in PRINTED:
         own = [row for row in rows if row.number == number]
@@ -507,7 +510,8 @@ def _line(row: Row) -> str:
     coverage = "" if row.what == SIGNS else _series(row.coverage, 1 if len(row.coverage) < 4 else 0)
     width = "" if row.what in (SIGNS, BEST) else _series(row.width, 2)
     cells = (
-        row.name, row.what, coverage, width, _series(row.p05, 1), _series(row.p60, 2), _series(row.marks, 1),
+        row.name + ("" if row.sets in (0, 1000) else f" ({row.sets})"), row.what, coverage, width,
+        _series(row.p05, 1), _series(row.p60, 2), _series(row.marks, 1),
         ", ".join(flags(row)),
     )  # fmt: skip
     return "| " + " | ".join(cells) + " |"

@@ -679,7 +679,9 @@ def _write_page(
 
 
 def _curve_nodes(request: "Request", store: "Store") -> Any:
-    """Return the frame of the grids of lambda that answer for the request's draws; None where it has none."""
+    """Return the frame of the grids of lambda that answer for the request's draws, with what they are compared with:
+    the same without M3. None where there is no grid.
+    """
     from dataclasses import replace
 
     from m3_exp import plan
@@ -690,8 +692,10 @@ def _curve_nodes(request: "Request", store: "Store") -> Any:
     mixed = [replace(c, ratio=replace(c.ratio, name="grid", sampled=16)) for c in drawn]
     if not mixed or request.sweep_table not in ("table1", "figure4"):
         return None
-    tidy = frame.tidy(found(plan.build(mixed), store))
-    return tidy if bool(tidy["score"].notna().any()) else None
+    plain = [c for c in request.configs if c.ratio.name == "plain" and len(c.experts) > 1]
+    tidy = frame.tidy(found(plan.build([*mixed, *plain]), store))
+    evaluated = tidy["score"].notna() & tidy["ratio"].isin(["grid", "sampled"])
+    return tidy if bool(evaluated.any()) else None
 
 
 def _comparable(request: "Request") -> bool:

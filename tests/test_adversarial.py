@@ -73,8 +73,8 @@ def test_a_plain_row_has_the_difference_and_an_m3_row_has_none() -> None:
     rows = {(row[1], row[2]): row for row in table.rows}
     assert len(rows) == 6
     plain, mixed = rows["math_code", "no"], rows["math_code", "yes"]
-    assert plain[5].startswith("60.0 [53.1, 66.6] (paper 57.68, +2.3 [")
-    assert plain[6].startswith("30.0 [24.0, 36.7] (paper 35.21, -5.2 [")
+    assert plain[5].startswith("60.0 [53.1, 66.5] (paper 57.68, +2.3 [")
+    assert plain[6].startswith("30.0 [24.1, 36.7] (paper 35.21, -5.2 [")
     assert plain[7] == "50.0 [41.1, 58.9] (paper 38.97)"
     assert mixed[5].endswith("(paper 86.24)")
     first = figures(table, pair="math_code", ratio="plain")

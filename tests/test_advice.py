@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m3_exp.merging.ratio import grid
+from m3_exp.merging.ratio import grid, sampled
 from m3_exp.reporting import advice
 from m3_exp.reporting.curves import Response, item_means, responses
 
 LAMS = grid(9)
+SAMPLED = sorted(sampled(0, 16))
 PARENTS = {"lm_math": ["lm", "math"]}
 
 
@@ -30,6 +31,7 @@ def frame(**more: object) -> pd.DataFrame:
     lines = []
     for benchmark, at in (("gsm8k", lambda x: 0.8 * (1 - x)), ("alpaca_eval", lambda x: 0.2 + 0.6 * x)):
         lines += [line(benchmark, "average", "grid", at(lam), lam, **more) for lam in LAMS]
+        lines += [line(benchmark, "average", "sampled", at(lam), lam, **more) for lam in SAMPLED]
         lines += [line(benchmark, "average", "plain", at(0.5), **more)]
         lines += [line(benchmark, "average", "mixup", at(0.3), 0.3, alpha=0.5, draw=0, **more)]
         lines += [{**line(benchmark, "single", "plain", at(1.0)), "pair": "lm"}]

@@ -18,12 +18,15 @@ from scipy.stats import beta
 from m3_exp import plan
 from m3_exp.config import ROOT, request
 from m3_exp.merging.ratio import grid
-from m3_exp.reporting import advice, heatmap, palette, response_figure, stats, tables
+from m3_exp.reporting import advice, heatmap, palette, response_figure, tables
 from m3_exp.reporting.curves import responses
 from m3_exp.reporting.expected import in_place_of_draws
 from m3_exp.reporting.figures import FIGURES, Data, read_published
 from m3_exp.reporting.frame import Found, tidy
 from m3_exp.reporting.values import item_values
+from m3_exp.stats.estimate import mean
+from m3_exp.stats.paired import contrast
+from m3_exp.stats.ratio import drop
 from m3_exp.types import M3Error
 from tests.test_tables import record
 
@@ -46,11 +49,11 @@ def line(benchmark: str, share: float, *, pair: str = "lm_math", method: str = "
     """A result on 40 items: item i is right where ((i + shift) % 40 + 0.5) / 40 lies below `share`."""
     values = {(str(i), 0): float(((i + shift) % N + 0.5) / N < share) for i in range(N)}
     score = 100 * float(np.mean(list(values.values())))
-    low, high = stats.mean_interval(np.array(list(values.values())))
+    found = mean(np.array(list(values.values())))
     return {
         "family": "lab", "pair": pair, "method": method, "params": "", "ratio": ratio, "alpha": alpha, "draw": draw,
         "lam": lam, "sparsify": sparsify, "mask_seed": None, "benchmark": benchmark, "metric": "accuracy",
-        "score": score, "low": 100 * low, "high": 100 * high, "n": N, "n_unscored": 0, "state": "done",
+        "score": score, "low": 100 * found.low, "high": 100 * found.high, "n": N, "n_unscored": 0, "state": "done",
         "failure": None, "values": values, "weights": f"{pair} {method} {ratio} {lam} {sparsify}", "details": {},
         **more,
     }  # fmt: skip
@@ -257,10 +260,10 @@ def test_figure1a_draws_paired_gains_and_the_papers_beside_them() -> None:
     rows = frame[(frame["method"] == "ties") & (frame["sparsify"] == "none") & (frame["pair"] == "lm_math")]
     rows = rows[rows["benchmark"] == "alpaca_eval"]
     plain, mixed = (item_values(rows[rows["ratio"] == ratio]) for ratio in ("plain", "mixup"))
-    expected = stats.contrast(mixed, plain)
+    expected = contrast(mixed, plain)
     middle, low, high = ours[0]
     assert middle == pytest.approx(100 * expected.difference)
-    assert low < 100 * expected.low < 100 * expected.high < high, "draws vary besides items"
+    assert (low, high) == pytest.approx((100 * expected.low, 100 * expected.high)), "of these three draws"
     assert expected.n == N
     assert hollow(ax, "TIES")[:3] == pytest.approx([38.73 - 38.63, 18.57 - 14.56, 2.48 - 2.12])
     assert row_names(ax)[:4] == ["LM & Math", "AlpacaEval", "GSM8K", "MATH"]
@@ -335,18 +338,19 @@ def test_figure4_has_scores_and_gains_in_the_same_rows() -> None:
     assert list(scores.get_yticks()) == list(gains.get_yticks())
 
 
-def test_pdr_is_the_results_own_or_that_of_the_mean_over_draws() -> None:
+def test_pdr_is_that_of_the_item_scores_whatever_a_result_stores() -> None:
+    """20 of 40 are right, under the attack every other of them; of two draws the mean."""
     stress, bugs, _ = FIGURES["pdr"].draw(Data(full(), PARENTS)).axes
-    assert bars(stress, "without M3") == [(25.0, 15.0, 35.0), (60.0, 50.0, 70.0)] * 3
-    clean, under = np.arange(N) < N / 2, (np.arange(N) < N / 2) & (np.arange(N) % 2 == 1)
-    value, low, high = bars(bugs, "with M3")[0]
-    assert value == pytest.approx(100 * (1 - under.mean() / clean.mean()))
-    assert low < value < high
+    clean = [float(k < N / 2) for k in range(N)]
+    known = drop(clean, [value * (k % 2) for k, value in enumerate(clean)])
+    assert known.value == 0.5
+    for ax, label in ((stress, "without M3"), (bugs, "with M3")):
+        assert bars(ax, label) == [pytest.approx((50, 100 * known.low, 100 * known.high))] * 6
 
 
 def test_an_undefined_pdr_is_no_zero() -> None:
     lines = adversarial().to_dict("records")
-    lines[0]["details"] = {"pdr_paper": None, "pdr_paper_reason": "undefined: no item is right without the attack"}
+    lines[0]["values"] = dict.fromkeys(lines[0]["values"], 0.0)
     figure = FIGURES["pdr"].draw(Data({"table6": pd.DataFrame(lines)}, PARENTS))
     assert len(bars(figure.axes[2], "without M3")) == 5
     assert "undefined: no item is right without the attack" in written(figure)

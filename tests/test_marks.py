@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,15 @@ import pandas as pd
 import pytest
 
 from m3_exp.config import ROOT
-from m3_exp.merging.ratio import grid
-from m3_exp.reporting import contrasts, formats, gains, published, stats, tables
+from m3_exp.merging.ratio import grid, sampled
+from m3_exp.reporting import contrasts, expectations, formats, gains, heatmap, points, published, tables
 from m3_exp.reporting.contrasts import Entry
 from m3_exp.reporting.curves import responses
+from m3_exp.reporting.expected import in_place_of_draws
 from m3_exp.reporting.formats import FORMATS, Mark, Table
+from m3_exp.stats.paired import contrast
+from m3_exp.stats.scored import Scored
+from tests.test_tables import ends
 
 FOLDER = ROOT / "results" / "published"
 PARENTS = {"lm_math": ["lm", "math"]}
@@ -27,12 +31,12 @@ N = 200
 
 
 def line(ratio: str, share: float, lam: float | None = None, **more: Any) -> dict[str, Any]:
-    """A result on N items of which the first `share` are right."""
+    """A result on N items of which the first `share` are right. `low` and `high` are wrong: nothing may read them."""
     values = {(str(i), 0): float((i + 0.5) / N < share) for i in range(N)}
     return {
         "family": "lab", "pair": "lm_math", "method": "average", "params": "", "ratio": ratio, "alpha": None,
         "draw": None, "lam": lam, "sparsify": "none", "mask_seed": None, "benchmark": "gsm8k", "metric": "accuracy",
-        "score": 100 * share, "low": 100 * share - 3, "high": 100 * share + 3, "n": N, "n_unscored": 0, "state": "done",
+        "score": 100 * share, "low": -7.0, "high": 700.0, "n": N, "n_unscored": 0, "state": "done",
         "failure": None, "values": values, "weights": f"{ratio} {share} {lam}", "engine": "vllm 0.32.0 float32",
         "evaluator": "gsm8k 2", "tokenizer": "lm", "runs": 1, "merge": f"m3 merge {ratio} {lam}", "details": {},
         "cell": "c", "repeat": 0, "changed": frozenset(), "items_digest": "0123456789abcdef",
@@ -41,6 +45,15 @@ def line(ratio: str, share: float, lam: float | None = None, **more: Any) -> dic
 
 def curve(at: Callable[[float], float], **more: Any) -> list[dict[str, Any]]:
     return [line("grid", at(lam), lam, **more) for lam in LAMS]
+
+
+def corrected(at: Callable[[float], float], **more: Any) -> list[dict[str, Any]]:
+    """A curve with sampled lambdas beside its nodes."""
+    return [*curve(at, **more), *(line("sampled", at(lam), lam, **more) for lam in sampled(0, 16))]
+
+
+def said(table: Table) -> str:
+    return "\n".join(table.footer)
 
 
 def built(lines: list[dict[str, Any]], nodes: list[dict[str, Any]] | None = None, **options: Any) -> Table:
@@ -58,9 +71,9 @@ def test_an_m3_row_is_the_expectation_where_there_is_a_curve_and_else_the_mean_o
     table = built(lines, curve(lambda x: 0.2 + 0.4 * x))
     row = dict(zip((h.split(",")[0] for h in table.header), table.rows[1], strict=True))
     found = responses(pd.DataFrame(curve(lambda x: 0.2 + 0.4 * x)), PARENTS)[0].curve
-    low, high = stats.mean_interval(found.expected(0.5))
-    assert row["gsm8k"].startswith(f"40.0 [{100 * low:.1f}, {100 * high:.1f}] E sd ")
-    assert re.search(r"E sd (\S+)", row["gsm8k"]).group(1) == f"{100 * 0.4 * np.sqrt(0.125):.1f}"  # type: ignore[union-attr]
+    low, high = ends(list(found.expected(0.5)))  # a straight line bends nowhere: nothing but items
+    assert row["gsm8k"].startswith(f"40.0 [{low:.1f}, {high:.1f}] E* sd ")
+    assert re.search(r"E\* sd (\S+)", row["gsm8k"]).group(1) == f"{100 * 0.4 * np.sqrt(0.125):.1f}"  # type: ignore[union-attr]
     assert re.fullmatch(r"45\.0 \[.*\] sd 7\.1 of 2", row["mbpp"])
     assert row["lambda"] == "curve of 5 nodes; 0.3, 0.8"
     record = next(r for r in table.records if r["ratio"] == "mixup" and r["benchmark"] == "gsm8k")
@@ -85,13 +98,115 @@ def test_the_masks_of_dare_have_a_spread_of_their_own() -> None:
     plain = [line("plain", 0.5, mask_seed=seed, **of) for seed in (1, 2)]
     table = built([*plain, line("mixup", 0.5, 0.3, alpha=1.0, draw=0, **of)], nodes)
     assert table.rows[1][-1].startswith("50.0 [")
-    assert table.rows[1][-1].endswith("E sd 0.0 masks 14.1")
-    assert table.mark(1, 6).sign == "untold"
+    assert table.rows[1][-1].endswith("E* sd 0.0 masks 14.1")
+    assert table.mark(1, 6).sign == ""
 
 
-def test_a_curve_without_both_ends_is_not_run() -> None:
+def test_nodes_alone_make_no_claim_and_say_what_they_assume() -> None:
+    """A dip of 40 points in the middle: E*, its interval widened by the bend, no sign however far from plain."""
+
+    def dip(x: float) -> float:
+        return 0.5 - 0.4 * (x == 0.5)
+
+    lines = [line("plain", 0.95), line("mixup", 0.5, 0.3, alpha=1.0, draw=0)]
+    table = built(lines, curve(dip))
+    text, record = table.rows[1][-1], table.records[1]
+    found = responses(pd.DataFrame(curve(dip)), PARENTS)[0].curve
+    low, high = ends(list(found.expected(1.0)))
+    assert " E* " in text
+    assert record["low"] < low - 1 < high + 1 < record["high"]
+    assert table.mark(1, 6).sign == ""
+    assert (record["sampled"], record["no_mark"]) == (0, expectations.NO_SAMPLED)
+    assert f"(up to {record['bend']:.1f} points here); a peak between them is seen by none" in said(table)
+    assert f"No sign (1 cells): {expectations.NO_SAMPLED}" in said(table)
+    second = 0.4 / 0.25**2 * np.sqrt((1 + 4) / 2)  # of 1/4 and of 1/2, beside the inner intervals
+    assert record["bend"] == pytest.approx(100 * 0.9 * second * 0.25**2 / 8), "0.9 of the nodes' parabola"
+
+
+def test_sampled_lambdas_carry_a_sign_in_the_family_of_their_pair_and_method() -> None:
+    of: dict[str, Any] = {"alpha": 0.5, "draw": 0}
+    lines = [line("plain", 0.5), line("mixup", 0.5, 0.3, **of)]
+    lines += [{**x, "benchmark": "mbpp"} for x in lines]
+    nodes = [*corrected(lambda x: 0.2 + 0.1 * x), *corrected(lambda x: 0.5, benchmark="mbpp")]
+    table = built(lines, [*nodes, *(x for x in lines if x["ratio"] == "plain")])
+    assert " E sd " in table.rows[1][-2]
+    assert [table.mark(1, column).sign for column in (6, 7)] == ["worse", "untold"]
+    worse = next(r for r in table.records if r["mark"] == "worse")
+    assert (worse["question"], worse["family"], worse["sampled"], worse["bend"]) == ("expectation", 14, 16, 0.0)
+    assert worse["p"] <= worse["p_adjusted"] <= 14 * worse["p"]
+    assert (
+        "E - plain: adjusted (max-T over items) within its pair and method: seven alphas x benchmarks, 14 comparisons"
+    ) in said(table)
+    assert "What could not have been seen: at the level that is used, a true difference below" in said(table)
+    assert "E*" not in said(table)
+
+
+def test_one_question_has_one_answer_wherever_it_is_asked() -> None:
+    """E - plain in a table of draws, in the table of the curve, in the heat map and a figure: to the last digit."""
+    plain = line("plain", 0.55)
+    nodes = [plain, *corrected(lambda x: 0.2 + 0.5 * x * x)]
+    one = built([plain, line("mixup", 0.5, 0.3, alpha=0.5, draw=0)], nodes).records[1]
+    other = next(r for r in built(nodes, nodes).records if r["alpha"] == 0.5)
+    figures = ("score", "low", "high", "difference", "diff_low", "diff_high", "p", "p_adjusted", "family", "mark")
+    assert [one[key] for key in figures] == [other[key] for key in figures]
+    change = heatmap.changes(pd.DataFrame(nodes), PARENTS)[heatmap.Panel("lm_math", "average", "none"), "gsm8k", 0.5]
+    assert (change.value, change.family) == (one["difference"], one["family"])
+    assert change.half == pytest.approx((one["diff_high"] - one["diff_low"]) / 2)
+    assert change.real == (one["mark"] in ("better", "worse"))
+    drawn = pd.DataFrame([line("mixup", 0.5, 0.3, alpha=0.5, draw=0)])
+    instead = in_place_of_draws(drawn, responses(pd.DataFrame(nodes), PARENTS))
+    point = points.gain(pd.DataFrame([plain]), instead)
+    assert (point.value, point.low, point.high) == (one["difference"], one["diff_low"], one["diff_high"])
+    score = points.score(instead)
+    assert (score.value, score.low, score.high) == (one["score"], one["low"], one["high"])
+
+
+def test_a_failed_node_leaves_no_expectation_and_is_named() -> None:
+    nodes = corrected(lambda x: 0.2 + 0.4 * x)
+    gone = {"score": None, "low": None, "high": None, "values": None, "weights": None, "state": "missing"}
+    nodes[1] |= gone | {"failure": "the engine died"}
+    for table in (built([line("plain", 0.5), *nodes], nodes), built([line("plain", 0.5), *nodes])):
+        assert not any(" E" in row[-1] for row in table.rows)
+        assert table.rows[2][-1] == "failed", "its nodes stand there one by one"
+        assert "lm_math average gsm8k: no expectation, 1 of 5 nodes without a result (lambda 0.25)." in said(table)
+        assert "failed: average lm_math gsm8k: the engine died" in said(table)
+    other = [*nodes, *corrected(lambda x: 0.5, benchmark="mbpp")]
+    assert {row[-2] for row in built(other, other).rows} == {"no curve"}, "in the rows of a benchmark that has one"
+    drawn = built([line("plain", 0.5), line("mixup", 0.45, 0.3, alpha=0.5, draw=0)], nodes)
+    assert drawn.rows[1][-1].startswith("45.0 ["), "its draws stand there again"
+    assert "no expectation, 1 of 5 nodes" in said(drawn)
+
+
+def test_sampled_lambdas_without_a_result_are_not_used() -> None:
+    nodes = corrected(lambda x: 0.2 + 0.4 * x)
+    nodes[-1] |= {"score": None, "values": None, "state": "missing"}
+    table = built([line("plain", 0.5), *nodes], nodes)
+    assert all(" E* " in row[-1] for row in table.rows[1:])
+    (found,) = responses(pd.DataFrame(nodes), PARENTS)
+    assert found.notes == ("1 of 16 sampled lambdas have no result: the others are not used",)
+
+
+def test_an_item_unscored_at_a_node_is_counted_and_in_the_interval() -> None:
+    nodes = corrected(lambda x: 0.5)
+    whole = built([line("plain", 0.5), *nodes], nodes).records[1]
+    nodes[2]["values"] = {**nodes[2]["values"], **{(str(i), 0): None for i in range(90, 110)}}
+    nodes[2] |= {"n_unscored": 20, "state": "incomplete"}
+    table = built([line("plain", 0.5), *nodes], nodes)
+    record = table.records[1]
+    assert (record["n"], record["n_unscored"]) == (200, 20)
+    assert "(20 unscored)" in table.rows[1][-1]
+    assert "Unscored items of a curve are in its interval at their worst and at their best." in said(table)
+    known = [0.0] * 90 + [1.0] * 90
+    low, high = ends(known, unscored=20)
+    assert record["low"] <= low + 1e-9 < whole["low"]
+    assert record["high"] >= high - 1e-9 > whole["high"]
+    assert record["diff_low"] < whole["diff_low"] - 5
+    assert record["diff_high"] > whole["diff_high"] + 5
+
+
+def test_a_curve_without_both_ends_has_no_expectation() -> None:
     table = built([line("plain", 0.5), *curve(lambda x: 0.3)[1:]], curve(lambda x: 0.3, benchmark="mbpp"))
-    assert [row[-1] for row in table.rows[1:]] == ["not run"] * 7
+    assert [row[-1] for row in table.rows[1:]] == ["no curve"] * 7
 
 
 def test_ends_and_middle_are_no_curve() -> None:
@@ -120,27 +235,67 @@ def test_a_row_names_its_items_where_they_are_not_the_columns() -> None:
 
 
 def test_every_m3_row_is_marked_against_its_row_without_m3() -> None:
-    of: dict[str, Any] = {"alpha": 0.5, "draw": 0}
+    masks = [{"sparsify": "dare", "mask_seed": seed} for seed in (1, 2, 3)]
     lines = [
-        line("plain", 0.5), line("mixup", 0.7, 0.1, **of),
-        line("plain", 0.5, method="ties"), line("mixup", 0.51, 0.1, method="ties", **of),
-        line("plain", 0.5, sparsify="dare", mask_seed=1), line("mixup", 0.3, 0.1, sparsify="dare", mask_seed=1, **of),
+        line("plain", 0.5), line("fixed", 0.7, 0.1),
+        line("plain", 0.5, method="ties"), line("fixed", 0.51, 0.1, method="ties"),
+        *(line("plain", 0.5, **of) for of in masks), *(line("fixed", 0.3, 0.1, **of) for of in masks),
         line("plain", 0.5, pair="lm_code"), line("fixed", 0.5, 0.5, pair="lm_code", weights="plain 0.5 None"),
         line("plain", 0.5, method="single", pair="lm"),
     ]  # fmt: skip
     table = built(lines)
     found = {(row[0], row[1], row[3], row[2]): table.mark(i, 6).sign for i, row in enumerate(table.rows)}
-    assert found["average", "lm_math", "no", "yes"] == "better"
-    assert found["average", "lm_math", "yes", "yes"] == "worse"
-    assert found["ties", "lm_math", "no", "yes"] == "untold"
+    assert found["average", "lm_math", "no", "fixed"] == "better"
+    assert found["average", "lm_math", "yes", "fixed"] == "worse"
+    assert found["ties", "lm_math", "no", "fixed"] == "untold"
     assert found["average", "lm_code", "no", "fixed"] == "same"
     assert [sign for key, sign in found.items() if key[3] in ("no", "")] == [""] * 5
     better = next(r for r in table.records if r["mark"] == "better")
-    exact = stats.contrast({str(i): float(i < 140) for i in range(N)}, {str(i): float(i < 100) for i in range(N)})
-    assert (better["difference"], better["diff_low"]) == (pytest.approx(20), pytest.approx(100 * exact.low))
-    assert (better["p"], better["p_holm"], better["discordant"]) == (exact.p, pytest.approx(3 * exact.p), 40)
-    assert any("the 3 comparisons of this table; = the same weights (1)" in text for text in table.footer)
-    assert any("Minimal detectable difference" in text for text in table.footer)
+    exact = contrast({str(i): float(i < 140) for i in range(N)}, {str(i): float(i < 100) for i in range(N)})
+    assert [better["difference"], better["diff_low"], better["diff_high"]] == [
+        pytest.approx(100 * x) for x in (exact.value, exact.low, exact.high)
+    ]
+    assert better["p"] == pytest.approx(2**-40), "McNemar's mid-p of 40 gained and none lost"
+    assert (better["p_adjusted"], better["discordant"]) == (pytest.approx(3 * 2**-40), 40)
+    assert (better["question"], better["family"], better["no_mark"]) == ("model", 3, None)
+    assert "Single models - plain: Holm over the 3 comparisons of this table." in said(table)
+    assert "; = the same weights (1): no comparison." in said(table)
+    untold = next(r for r in table.records if r["mark"] == "untold")
+    assert untold["detectable"] > untold["difference"]
+    assert f"a difference below {untold['detectable']:.1f} points could not have been seen" in table.mark(
+        next(i for i, row in enumerate(table.rows) if row[0] == "ties" and row[2] == "fixed"), 6
+    ).title
+    assert re.search(r"a true difference below \d+\.\d points in the most sensitive cell", said(table))
+
+
+def test_one_or_two_masks_carry_no_sign_and_three_do() -> None:
+    for count in (1, 2, 3):
+        masks = [{"sparsify": "dare", "mask_seed": seed} for seed in range(count)]
+        single = built([*(line("plain", 0.5, **m) for m in masks), *(line("fixed", 0.9, 0.1, **m) for m in masks)])
+        nodes = [x for m in masks for x in corrected(lambda x: 0.9, **m)]
+        mean = built([*(line("plain", 0.5, **m) for m in masks), *nodes], nodes)
+        assert [single.mark(1, 6).sign, mean.mark(1, 6).sign] == ["better" if count == 3 else ""] * 2
+        if count < 3:
+            assert f"No sign (1 cells): {contrasts.FEW_MASKS}." in said(single)
+            assert f"No sign (7 cells): {expectations.FEW_MASKS}." in said(mean)
+            assert "no sign: fewer than 3 DARE masks" in single.mark(1, 6).title
+            assert single.records[1]["p_adjusted"] == single.records[1]["p"], "no member of a family"
+            assert not {mark.weight for mark in [*single.marks.values(), *mean.marks.values()]} - {""}
+
+
+def test_masks_that_differ_widen_the_difference() -> None:
+    """Three masks 30 points apart: with two degrees of freedom, +10 points of 200 items is no finding."""
+
+    def of(spread: float) -> Table:
+        masks = list(zip((1, 2, 3), (-spread, 0.0, spread), strict=True))
+        plain = [line("plain", 0.5, sparsify="dare", mask_seed=seed) for seed, _ in masks]
+        return built([*plain, *(line("fixed", 0.6 + x, 0.1, sparsify="dare", mask_seed=seed) for seed, x in masks)])
+
+    alike, apart = of(0.0), of(0.3)
+    assert (alike.mark(1, 6).sign, apart.mark(1, 6).sign) == ("better", "untold")
+    assert alike.records[1]["difference"] == pytest.approx(apart.records[1]["difference"])
+    assert apart.records[1]["diff_low"] < 0 < alike.records[1]["diff_low"]
+    assert apart.records[1]["high"] > alike.records[1]["high"] + 10, "the score itself is of masks like these"
 
 
 def test_chance_findings_do_not_survive_how_many_were_looked_at() -> None:
@@ -149,10 +304,10 @@ def test_chance_findings_do_not_survive_how_many_were_looked_at() -> None:
     def lines(count: int) -> list[dict[str, Any]]:
         return [x for k in range(count) for x in (
             line("plain", 0.5, benchmark=f"b{k}"),
-            line("mixup", 0.5 + 0.035 * (k == 0), 0.1, alpha=0.5, draw=0, benchmark=f"b{k}"),
+            line("fixed", 0.5 + 0.035 * (k == 0), 0.1, benchmark=f"b{k}"),
         )]  # fmt: skip
 
-    assert 0.005 < stats.mid_p(7, 0) < 0.01
+    assert built(lines(1)).records[1]["p"] == pytest.approx(2**-7)
     assert built(lines(1)).mark(1, 6).sign == "better"
     assert built(lines(10)).mark(1, 6).sign == "untold"
 
@@ -187,67 +342,142 @@ def test_the_papers_marks_are_bold_and_underlined_by_score() -> None:
     assert {r["p"] for r in table.records} == {None}
 
 
-def test_fine_p_values_survive_holm_where_sign_flips_end() -> None:
-    generator = np.random.default_rng(0)
-    mixed = {str(i): float(x) for i, x in enumerate(0.3 + 0.1 * generator.random(N))}
-    plain = {key: value - 0.05 for key, value in mixed.items()} | {"0": 0.2}
-    assert stats.contrast(mixed, plain).p == pytest.approx(1 / 5000)
-    assert contrasts.contrast(mixed, plain).p < 1e-9
-    entry = Entry(30.0, mixed)
-    assert contrasts.against({(0, 0): (entry, Entry(20.0, plain)), (0, 1): (entry, Entry(1.0, {"x": 1.0}))}).keys() == {
-        (0, 0)
-    }
+def test_what_has_no_item_in_common_is_no_comparison() -> None:
+    one, two = {str(i): 1.0 for i in range(50)}, {str(i): 0.0 for i in range(50)}
+    pairs = {(0, 0): (Entry(100.0, one), Entry(0.0, two)), (0, 1): (Entry(100.0, one), Entry(100.0, {"x": 1.0}))}
+    assert contrasts.against(pairs).keys() == {(0, 0)}
 
 
-def test_students_t_stands_in_for_resampling_where_many_items_differ() -> None:
-    generator = np.random.default_rng(1)
-    plain = {str(i): float(x) for i, x in enumerate(generator.random(600) < 0.5)}
-    mixed = {
-        key: 0.9 * value + 0.07 * float(x) for (key, value), x in zip(plain.items(), generator.random(600), strict=True)
-    }
-    quick, slow = contrasts.contrast(mixed, plain), stats.contrast(mixed, plain)
-    assert quick.method == "Student's t"
-    assert [quick.difference, quick.detectable] == pytest.approx([slow.difference, slow.detectable])
-    assert [quick.low, quick.high] == pytest.approx([slow.low, slow.high], abs=5e-4)
+def test_a_figure_has_the_tables_gain() -> None:
+    lines = pd.DataFrame([line("plain", 0.5), line("fixed", 0.58, 0.3)])
+    record = tables.build("t", lines).records[1]
+    point = points.gain(lines[lines["ratio"] == "plain"], lines[lines["ratio"] == "fixed"])
+    assert (point.value, point.low, point.high) == (record["difference"], record["diff_low"], record["diff_high"])
 
 
-def test_a_mean_over_draws_counts_what_varies_between_draws() -> None:
-    """Items threshold lambda, so draws are the population's: their mean is told apart in about 5 %, not in 54 %."""
+def test_a_mean_over_ten_draws_counts_what_varies_between_draws() -> None:
+    """Items threshold lambda, so draws are the population's: their mean is told apart in about 5 %."""
     generator, found = np.random.default_rng(3), []
     for _ in range(300):
-        level, other, lams = generator.random(96), generator.random(96), generator.beta(0.5, 0.5, 3)
+        level, other, lams = generator.random(96), generator.random(96), generator.beta(0.5, 0.5, 10)
         drawn: dict[tuple[float | None, float | None], dict[str, float]] = {
             (lam, None): {str(i): float(x < lam) for i, x in enumerate(level)} for lam in map(float, lams)
         }
         mean = {str(i): float(np.mean([values[str(i)] for values in drawn.values()])) for i in range(96)}
         plain = {str(i): float(x < 0.5) for i, x in enumerate(other)}
-        contrast = contrasts.compare(Entry(50.0, mean, models=drawn), Entry(50.0, plain, models={(None, None): plain}))
-        assert contrast is not None
-        assert contrast.method == "Student's t over items and 3 draws or masks"
-        found.append(contrast.p < 0.05)
-    assert np.mean(found) < 0.12
-    one = built([line("plain", 0.5), line("mixup", 0.6, 0.3, alpha=0.5, draw=0)])
-    assert any("of this very draw of lambda" in text for text in one.footer)
+        sides = Entry(50.0, mean, models=drawn, drawn=10), Entry(50.0, plain, models={(None, None): plain})
+        one = contrasts.compare(*sides)
+        assert one is not None
+        assert one.p is not None
+        assert "10 masks or draws" in one.how
+        assert contrasts.unclaimed(*sides) == ""
+        found.append(one.p < 0.05)
+    assert np.mean(found) < 0.1
+
+
+def test_a_score_that_is_a_mean_of_tasks_has_expectation_marks_and_contrasts_of_that_score() -> None:
+    """Two tasks of 180 and 20 items (LiveBench's score): +5 % of the large one and -40 % of the small one is -17.5."""
+    strata = {str(i): "large" if i < 180 else "small" for i in range(N)}
+
+    def tasks(ratio: str, large: float, small: float, lam: float | None = None, **more: Any) -> dict[str, Any]:
+        right = {*range(round(180 * large)), *range(180, 180 + round(20 * small))}
+        values = {str(i): float(i in right) for i in range(N)}
+        score = 100 * (large + small) / 2
+        known = {"values": {(key, 0): x for key, x in values.items()}, "scored": Scored(values, 0, strata)}
+        return line(ratio, 0.5, lam, **known, **more) | {"score": score, "weights": f"{ratio} {large} {small} {lam}"}
+
+    lines = [tasks("plain", 0.5, 0.9), tasks("fixed", 0.55, 0.5, 0.3)]
+    table = built(lines)
+    plain, mixed = table.records
+    assert [plain["score"], mixed["score"]] == pytest.approx([70.0, 52.5])
+    assert mixed["difference"] == pytest.approx(52.5 - 70.0), "the mean over items rose by 0.5"
+    assert mixed["diff_low"] < -17.5 < mixed["diff_high"]
+    assert mixed["high"] - mixed["low"] > 100 * 1.96 * 0.5 * np.sqrt(0.25 / 20), "20 items weigh half of the score"
+    assert table.mark(1, 6).sign == "worse"
+
+    nodes = [tasks("plain", 0.5, 0.9), *(tasks("grid", 0.55, 0.2, lam) for lam in LAMS)]
+    nodes += [tasks("sampled", 0.55, 0.2, lam) for lam in sampled(0, 16)]
+    curved = built(nodes, nodes)
+    assert all(row[-1].startswith("37.5 ") and " E sd " in row[-1] for row in curved.rows[1:])
+    assert [r["difference"] for r in curved.records[1:]] == [pytest.approx(37.5 - 70.0)] * 7
+    assert {curved.mark(i, 6).sign for i in range(1, 8)} == {"worse"}
+    assert curved.mark(0, 6).weight == "bold", "plain beats all seven"
+    best = built([tasks("plain", 0.5, 0.95), tasks("plain", 0.6, 0.05, method="ties")])
+    assert {best.rows[i][0]: mark.weight for (i, _), mark in best.marks.items()} == {"average": "bold"}
+
+
+def test_no_interval_has_width_0_or_leaves_its_range() -> None:
+    """Whatever small frame: scores in 0 to 100, contrasts in -100 to 100, each inside its interval."""
+    for seed in range(40):
+        lines, nodes = _random_lines(np.random.default_rng(seed))
+        for table in (built(lines, nodes), built(lines, nodes, every=True), gains.build("t", pd.DataFrame(lines))):
+            for record in table.records:
+                if record["score"] is not None:
+                    assert 0 <= record["low"] < record["high"] <= 100, (seed, record)
+                    assert record["low"] - 1e-9 <= record["score"] <= record["high"] + 1e-9, (seed, record)
+                if record["difference"] is not None:
+                    assert -100 <= record["diff_low"] < record["diff_high"] <= 100, (seed, record)
+                    assert record["diff_low"] <= record["difference"] <= record["diff_high"], (seed, record)
+                    assert 0 <= record["p"] <= record["p_adjusted"] <= 1, (seed, record)
+        for change in heatmap.changes(pd.DataFrame(lines + nodes), PARENTS).values():
+            assert change.value is None or (change.half > 0 and -100 <= change.value <= 100), seed
+
+
+def _random_lines(generator: np.random.Generator) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return plain, fixed and drawn lines and a curve on 1 to 12 items: 0/1 or graded, extreme, some unscored."""
+    n, graded = int(generator.integers(1, 13)), bool(generator.integers(2))
+    dare = bool(generator.integers(2))
+    seeds: list[int | None] = list(range(int(generator.integers(1, 4)))) if dare else [None]
+    tasks = {str(i): f"task {i % 2}" for i in range(n)} if generator.integers(3) == 0 else {}
+
+    def one(ratio: str, lam: float | None, **more: Any) -> dict[str, Any]:
+        level = float(generator.choice([0.0, 0.1, 0.5, 1.0]))
+        values: dict[str, float | None] = {
+            str(i): float(generator.random() * level) if graded else float(generator.random() < level) for i in range(n)
+        }
+        if n > 2 and generator.integers(4) == 0:
+            values[str(generator.integers(n))] = None
+        known = {key: x for key, x in values.items() if x is not None}
+        found = Scored(known, n - len(known), tasks)
+        return line(ratio, found.estimate().value, lam, sparsify="dare" if dare else "none", **more) | {
+            "n": n, "n_unscored": n - len(known), "values": {(key, 0): x for key, x in values.items()}, "scored": found,
+        }  # fmt: skip
+
+    def drawn(ratio: str, lams: Sequence[float | None], **more: Any) -> list[dict[str, Any]]:
+        return [one(ratio, lam, mask_seed=seed, **more) for lam in lams for seed in seeds]
+
+    lines = [*drawn("plain", [None]), *drawn("fixed", [0.3])]
+    for draw in range(int(generator.integers(1, 12))):
+        lines += drawn("mixup", [float(generator.random())], alpha=0.5, draw=draw)
+    nodes = [*drawn("grid", LAMS), *(drawn("sampled", sampled(0, 4)) if generator.integers(2) else [])]
+    return lines, [*nodes, *drawn("plain", [None])]
 
 
 def test_only_masks_of_both_sides_are_compared() -> None:
     of: dict[str, Any] = {"sparsify": "dare"}
     plain = [line("plain", share, mask_seed=seed, **of) for seed, share in ((1, 0.5), (2, 0.9), (3, 0.9))]
     table = built([*plain, line("mixup", 0.5, 0.3, alpha=1.0, draw=0, mask_seed=1, **of)],
-                  curve(lambda x: 0.5, mask_seed=1, **of))  # fmt: skip
-    assert table.records[1]["difference"] == 0.0
+                  [*corrected(lambda x: 0.5, mask_seed=1, **of), *plain])  # fmt: skip
+    assert table.records[1]["difference"] == pytest.approx(0, abs=1e-9)
     assert table.rows[1][-1].endswith("(1 of 3 masks)")
-    assert table.mark(1, 6).title.endswith("1 of 3 masks")
+    assert table.mark(1, 6).title.endswith("no sign: fewer than 3 DARE masks (sparsify.draws=3)")
+    drawn = built([*plain, line("fixed", 0.5, 0.3, mask_seed=1, **of)])
+    assert drawn.records[1]["difference"] == 0.0
+    assert "1 of 3 masks" in drawn.mark(1, 6).title
     assert re.search(r"\] masks 23\.1$", table.rows[0][-1]), "masks are no draws"
     assert (table.records[0]["draws"], table.records[0]["spread"]) == (1, None)
 
 
-def test_items_asked_are_those_of_all_draws() -> None:
+def test_an_item_that_one_draw_lacks_counts_as_unscored() -> None:
     drawn = [line("mixup", 0.5, lam, alpha=0.5, draw=k) for k, lam in enumerate((0.2, 0.7))]
     drawn[1]["values"] = {key: x for key, x in drawn[1]["values"].items() if int(key[0]) < 150}
     drawn[1] |= {"n": 150, "score": 100 * 100 / 150}
-    record = built(drawn).records[0]
-    assert (record["n"], record["n_unscored"]) == (150, 0)
+    table = built(drawn)
+    record = table.records[0]
+    assert (record["n"], record["n_unscored"]) == (200, 50)
+    both = [float(i < 100) for i in range(150)]
+    assert (record["low"], record["high"]) == pytest.approx(ends(both, unscored=50))
+    assert "(50 unscored)" in table.rows[0][-1]
 
 
 def test_other_items_under_the_same_ids_are_not_compared() -> None:
@@ -260,12 +490,6 @@ def test_other_items_under_the_same_ids_are_not_compared() -> None:
 def test_the_same_expectation_twice_is_one_model() -> None:
     assert Entry(1.0, {"a": 1.0}).same_model(Entry(1.0, {"a": 1.0}))
     assert not Entry(1.0, {"a": 1.0}).same_model(Entry(1.0, {"a": 1.0}, frozenset({"w"})))
-
-
-def test_a_score_that_is_no_mean_of_items_has_no_expectation() -> None:
-    table = built([line("plain", 0.5, score=60.0), *curve(lambda x: 0.5, score=60.0)], curve(lambda x: 0.5, score=60.0))
-    assert not any(" E" in row[-1] for row in table.rows)
-    assert any("no plain mean of items (pass@k, LiveBench)" in text for text in table.footer)
 
 
 # ----------------------------------------------------------------------------------------------- the paper's numbers
@@ -282,17 +506,21 @@ def test_a_published_m3_number_has_its_percentile_in_the_replay() -> None:
     draws = generator.binomial(1319, tops) / 1319
     record = table.records[1]
     assert record["paper"] == 66.26
-    assert record["percentile"] == pytest.approx(100 * np.mean(draws < 0.6626), abs=4)
+    ends_ = record["percentile_low"], record["percentile_high"]
+    assert min(abs(x - 100 * np.mean(draws < 0.6626)) for x in ends_) < 4
+    assert ends_[0] <= ends_[1]
     assert published.replayed(found, 1319).shape == (2000,)
-    assert table.rows[1][-1].endswith(f"(paper 66.26, at {record['percentile']:.0f} % of the replay)")
-    assert table.records[0]["z"] == published.z(66.5, 200, 66.34, 1319)
-    assert (record["z"], table.records[0]["percentile"]) == (None, None)
+    told = " to ".join(dict.fromkeys(f"{x:.0f}" for x in ends_))
+    assert table.rows[1][-1].endswith(f"(paper 66.26, at {told} % of the replay)")
+    assert table.records[0]["z_low"] == published.distance(66.5, 200, 66.34, 1319).z_low
+    assert (record["z_low"], table.records[0]["percentile_low"]) == (None, None)
     assert any("percentile" in text for text in table.footer)
 
 
 def test_the_footer_is_complete() -> None:
     nodes = curve(lambda x: 0.5, engine="vllm 0.33.0 float32")
     unscored = line("plain", 0.5, n_unscored=3)
+    unscored["values"] |= dict.fromkeys((("7", 0), ("8", 0), ("9", 0)))
     text = built([unscored, line("mixup", 0.5, 0.3, alpha=0.5, draw=0)], nodes)
     assert "(3 unscored)" in text.rows[0][-1]
     assert "engine: vllm 0.32.0 float32, vllm 0.33.0 float32; evaluators: gsm8k 2" in text.footer
@@ -309,7 +537,8 @@ def test_the_footer_is_complete() -> None:
 def test_gains_stand_beside_the_papers() -> None:
     of: dict[str, Any] = {"pair": "lm_code", "benchmark": "livebench_typos"}
     lines = [
-        line("plain", 0.3, method="ties", **of), line("mixup", 0.5, 0.2, method="ties", alpha=0.5, draw=0, **of),
+        line("plain", 0.3, method="ties", **of),
+        *(line("mixup", 0.5, 0.2 + k / 20, method="ties", alpha=0.5, draw=k, **of) for k in range(10)),
         line("plain", 0.3, **of),
         line("mixup", 0.0, 0.2, alpha=0.5, draw=0, **of, state="missing") | {"score": None, "values": None},
     ]  # fmt: skip
@@ -326,6 +555,9 @@ def test_gains_stand_beside_the_papers() -> None:
     assert (table.records[1]["difference"], table.records[1]["paper_gain"]) == (pytest.approx(20), 14.0)
     assert gains.build("figure4", pd.DataFrame(lines)).rows[1][-1] == ""
     assert not gains.build("figure4", pd.DataFrame(lines), marks="paper").marks
+    one = gains.build("figure4", pd.DataFrame([*lines[:2], lines[-2]]))
+    assert one.mark(0, table.header.index("gain")).sign == "", "one draw of lambda"
+    assert "Means over 1 draw of lambda" in said(one)
 
 
 # ----------------------------------------------------------------------------------------------------------- formats
@@ -360,10 +592,12 @@ def test_markdown_and_html_spell_marks_and_escape() -> None:
 
 def test_csv_is_the_data() -> None:
     assert FORMATS["csv"](marked()).splitlines() == ["benchmark,lambda,score", "gsm8k,0.25 0.5,75.0"]
-    table = built([line("plain", 0.5), line("mixup", 0.6, 0.3, alpha=0.5, draw=0)])
+    table = built([line("plain", 0.5), line("fixed", 0.6, 0.3)])
     columns = FORMATS["csv"](table).splitlines()[0].split(",")
-    wanted = {"difference", "diff_low", "diff_high", "p", "p_holm", "mark", "discordant", "detectable"}
-    assert wanted | {"paper", "z", "percentile"} <= set(columns)
+    wanted = {"difference", "diff_low", "diff_high", "p", "p_adjusted", "mark", "discordant", "detectable"}
+    wanted |= {"question", "family", "no_mark", "n_unscored", "sampled", "bend"}
+    beside = {"paper", "paper_difference", "z_low", "z_high", "percentile_low", "percentile_high"}
+    assert wanted | beside <= set(columns)
     assert json.loads(json.dumps(table.records))[1]["mark"] == "better"
 
 

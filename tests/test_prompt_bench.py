@@ -281,10 +281,13 @@ def test_an_unscored_half_of_a_pair_leaves_the_item_unscored() -> None:
     problems = list(evaluator.prepare(items(80), model))
     answers = model.answers(problems)
     n = len(problems) // 2
+    _, whole = evaluate(evaluator, problems, answers)
     _, result = evaluate(evaluator, problems, answers[1:])  # one clean answer is missing
     assert (result.n, result.n_scored, result.n_unscored) == (n, n - 1, 1)
     _, result = evaluate(evaluator, problems, answers[:-1])  # one attacked answer is missing
     assert (result.n, result.n_scored, result.n_unscored) == (n, n - 1, 1)
+    assert result.details["pdr_adaptive_low"] < whole.details["pdr_adaptive_low"]
+    assert result.details["pdr_adaptive_high"] > whole.details["pdr_adaptive_high"]
     _, result = evaluate(evaluator, problems, answers[n:])  # all clean answers are
     assert (result.score, result.n_unscored, result.details["pdr_adaptive"]) == (None, n, None)
 

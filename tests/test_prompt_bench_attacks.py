@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import string
@@ -16,9 +17,10 @@ from m3_exp.scoring.attacks import original
 from m3_exp.scoring.attacks.attack import Attack
 from m3_exp.scoring.attacks.edits import CharacterEdits, edit_distance
 from m3_exp.scoring.attacks.masked import MaskedWords, SameMeaning
-from m3_exp.scoring.attacks.measures import matthews, performance_drop
+from m3_exp.scoring.attacks.measures import Drop, matthews, performance_drop
 from m3_exp.scoring.attacks.search import Found, Measure, carry_out
 from m3_exp.scoring.attacks.words import append, modifiable, replace, words
+from m3_exp.stats import ratio
 from m3_exp.types import M3Error
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -322,47 +324,20 @@ def test_matthews_correlation() -> None:
     assert matthews(labels, three) == pytest.approx(metrics.matthews_corrcoef(labels, three))
 
 
-def test_performance_drop_and_its_interval() -> None:
-    """The ends are where attacked - ratio x clean is just not significant (the t test of paired values)."""
-    clean = [1.0] * 60 + [0.0] * 20
-    attacked = [1.0] * 30 + [0.0] * 40 + [1.0] * 10
-    drop = performance_drop(clean, attacked)
-    assert drop.value == pytest.approx(1 - 40 / 60)
-    assert drop.low is not None
-    assert drop.high is not None
-    assert drop.low < drop.value < drop.high < 1
-    ttest = pytest.importorskip("scipy.stats").ttest_1samp
-    for end in (drop.low, drop.high):
-        differences = [a - (1 - end) * c for a, c in zip(attacked, clean, strict=True)]
-        assert ttest(differences, 0.0).pvalue == pytest.approx(0.05)
-    wider = performance_drop(clean, attacked, level=0.99)
-    assert wider.low is not None
-    assert wider.low < drop.low
+def test_performance_drop_is_the_statistics_rooms_as_json_can_hold_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean, attacked = [1.0] * 60 + [0.0] * 20, [1.0] * 30 + [0.0] * 40 + [1.0] * 10
+    for missing, clusters in ((0, None), (3, None), (0, [k // 2 for k in range(80)])):
+        found = performance_drop(clean, attacked, missing=missing, clusters=clusters)
+        known = ratio.drop(clean, attacked, missing=missing, clusters=clusters)
+        assert (found.value, found.low, found.high, found.reason) == (known.value, known.low, known.high, None)
+    monkeypatch.setattr(ratio, "drop", lambda *_, **__: ratio.Ratio(0.0, -math.inf, 0.8, None, 10, "by hand"))
+    assert performance_drop(clean, attacked) == Drop(0.0, None, 0.8, "not bounded below")
 
 
 def test_performance_drop_where_it_is_not_defined() -> None:
-    assert performance_drop([0.0, 0.0], [1.0, 0.0]).reason == "undefined: no item is right without the attack"
-    assert performance_drop([], []).reason == "no item is scored"
-    few = performance_drop([1.0, 0.0, 0.0, 0.0], [0.0] * 4)
-    assert (few.value, few.low) == (1.0, None)
-    assert few.reason == "no interval: the accuracy without the attack is not clearly above 0"
-    same = performance_drop([1.0, 1.0, 0.0] * 20, [1.0, 1.0, 0.0] * 20)
-    assert (same.value, same.low, same.high) == (0.0, pytest.approx(0.0), pytest.approx(0.0))
-
-
-def test_paired_intervals_cover_what_they_say() -> None:
-    """Of 400 samples of 120 paired items, about 95 % have an interval that holds the true drop."""
-    import numpy as np
-
-    random = np.random.default_rng(0)
-    inside = 0
-    for _ in range(400):
-        clean = random.random(120) < 0.7
-        attacked = np.where(clean, random.random(120) < 0.6, random.random(120) < 0.2)
-        drop = performance_drop(clean.astype(float).tolist(), attacked.astype(float).tolist())
-        truth = 1 - (0.7 * 0.6 + 0.3 * 0.2) / 0.7
-        inside += drop.low is not None and drop.high is not None and drop.low <= truth <= drop.high
-    assert 0.92 <= inside / 400 <= 0.98
+    never = performance_drop([0.0, 0.0], [1.0, 0.0])
+    assert never == Drop(None, reason="undefined: no item is right without the attack")
+    assert performance_drop([], []) == Drop(None, reason="no item is scored")
 
 
 def test_prompts_in_a_file_are_the_form_of_results(tmp_path: Path) -> None:

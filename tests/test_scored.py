@@ -49,11 +49,14 @@ def stored(scores: Sequence[Score], result: Result) -> dict[str, Any]:
 
 
 def ends(value: float, variance: float, n: float) -> tuple[float, float]:
-    """Wald's interval, cut to 0 and 1, after z^2 / 2 items of 0 and as many of 1 beside n of that mean and spread."""
+    """Wald's interval, cut to 0 and 1, after z^2 / 2 items of 0 and as many of 1 beside n of that mean.
+
+    `variance` is the mean's, estimated with n - 1.
+    """
     k = Z * Z / 2
     total = n + 2 * k
     middle = (n * value + k) / total
-    square = (n * (n * variance + value**2) + k) / total
+    square = (n * ((n - 1) * variance + value**2) + k) / total
     half = Z * math.sqrt((square - middle**2) / total)
     return max(0.0, middle - half), min(1.0, middle + half)
 
@@ -100,22 +103,15 @@ def test_an_attacked_item_is_the_mean_of_its_versions_where_the_clean_one_is_sco
 # ------------------------------------------------------------------------------------------------------------ intervals
 
 
-@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 96), (96, 96)])
-def test_where_all_are_alike_the_interval_is_agresti_and_coulls(right: int, n: int) -> None:
+@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 96), (96, 96), (2, 3), (7, 400), (200, 400), (600, 1319)])
+def test_of_verdicts_the_interval_is_agresti_and_coulls(right: int, n: int) -> None:
     result = mean_result("b", "accuracy", verdicts(right, n), {})
     low, high = proportion_confint(right, n, method="agresti_coull")
     assert (result.low, result.high) == pytest.approx((100 * max(0.0, low), 100 * min(1.0, high)))
+    assert result.score == pytest.approx(100 * right / n)
     assert result.low is not None
     assert result.high is not None
     assert 0 <= result.low < result.high <= 100
-
-
-@pytest.mark.parametrize(("right", "n"), [(7, 400), (200, 400), (393, 400), (600, 1319)])
-def test_of_verdicts_the_interval_is_agresti_and_coulls_but_for_one_degree_of_freedom(right: int, n: int) -> None:
-    result = mean_result("b", "accuracy", verdicts(right, n), {})
-    expected = proportion_confint(right, n, method="agresti_coull")
-    assert (result.low, result.high) == pytest.approx([100 * end for end in expected], abs=0.01)
-    assert result.score == pytest.approx(100 * right / n)
 
 
 def test_one_item_says_next_to_nothing() -> None:

@@ -110,8 +110,10 @@ class _Played:
 
 
 def _halves(candidates: Candidates, count: int, generator: np.random.Generator) -> tuple[list[Array], list[Array]]:
+    """Return which items are in random halves of each benchmark (1, else 0), and in the others, (count, n) each."""
     found = [halves(one.size, count, generator, one.shape) for one in candidates.each]
-    return [first for first, _ in found], [second for _, second in found]
+    first, second = ([(half > 0).astype(float) for half in side] for side in zip(*found, strict=True))
+    return first, second
 
 
 def _played(candidates: Candidates, halved: tuple[Weights, Weights], sample: Weights) -> _Played:
@@ -120,9 +122,9 @@ def _played(candidates: Candidates, halved: tuple[Weights, Weights], sample: Wei
     picked = []
     for half in halved:
         parts = zip(half, sample, candidates.each, strict=True)
-        mine = [weighted((h > 0) * s, one.shape) for h, s, one in parts]
+        mine = [weighted(h * s, one.shape) for h, s, one in parts]
         picked.append(np.eye(count)[np.argmax(candidates.objective(mine), axis=1)])
-    mixes = [(a > 0).T @ picked[1] + (b > 0).T @ picked[0] for a, b in zip(*halved, strict=True)]
+    mixes = [a.T @ picked[1] + b.T @ picked[0] for a, b in zip(*halved, strict=True)]
     return _Played(
         tuple(mix / mix.sum(axis=1, keepdims=True) for mix in mixes),
         np.asarray((picked[0] + picked[1]).mean(axis=0) / 2),

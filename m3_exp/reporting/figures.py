@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from m3_exp.reporting import advice, dots, palette, points
-from m3_exp.reporting.curves import Response, responses
+from m3_exp.reporting.curves import Response, refused, responses
 from m3_exp.reporting.dots import Row, Series
 from m3_exp.reporting.frame import tidy
 from m3_exp.reporting.heatmap import draw_heatmap
@@ -342,16 +342,19 @@ def response(data: Data) -> Figure:
     frame = data.frames.get("lambda_response")
     if frame is None:
         raise M3Error("figure response draws cells of sweeps=lambda_response; m3 run sweeps=lambda_response")
-    found = responses(_only(frame, data), data.parents)
+    found, lost = responses(_only(frame, data), data.parents), refused(_only(frame, data))
     names = sorted({_line(r) for r in found})
     if not found:
-        raise M3Error("no benchmark has a curve: lambda 0 and 1 must be evaluated; m3 run sweeps=lambda_response")
+        why = "".join(f"; {text}" for text in lost)
+        raise M3Error(
+            f"no benchmark has a curve: all planned nodes must be evaluated{why}; m3 run sweeps=lambda_response"
+        )
     if len(names) > 1:
         raise M3Error(f"response shows one pair and method; choose with pair=, method=, sparsify= among {names}")
-    absent = sorted(set(frame.loc[_of(frame, found[0]), "benchmark"]) - {r.benchmark for r in found})
-    return draw_response(
-        advice.study(found), [f"{palette.name(b)}: no curve, not run at lambda 0 and 1" for b in absent]
-    )
+    named = {text.split(":")[0].split(" ")[-1] for text in lost}
+    known = {r.benchmark for r in found} | named
+    absent = sorted(set(frame.loc[_of(frame, found[0]), "benchmark"]) - known)
+    return draw_response(advice.study(found), [*lost, *(f"{palette.name(b)}: no curve, not run" for b in absent)])
 
 
 def _line(found: Response) -> str:

@@ -19,15 +19,14 @@ from matplotlib.patches import Rectangle
 
 from m3_exp.reporting import contrasts, expectations, palette
 from m3_exp.reporting.contrasts import Place
-from m3_exp.reporting.curves import grouped, responses
+from m3_exp.reporting.curves import grouped, refused, responses
 from m3_exp.reporting.values import entry_of
 from m3_exp.stats.estimate import Estimate
 from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.types import M3Error
 
 _COLOURS = "RdBu"  # red below plain, blue above: told apart by colour-blind readers, and the signs are printed
-_ROW = 0.26  # inches
-_TINY = 4.6  # points: of the intervals
+_ROW = 0.32  # inches: a number and its interval
 _ACROSS = 3  # panels side by side
 
 
@@ -44,7 +43,8 @@ class Panel:
 class Change:
     """E[score | alpha] - plain in points, half of its interval's width, and whether it is real; without a value, `why`.
 
-    `unclaimed`: why nothing is claimed of it, else empty. `family`: the comparisons that it was adjusted for.
+    `unclaimed`: why nothing is claimed of it, else empty. `family`: the comparisons that it was adjusted for. `drawn`:
+    a mean of draws, not an expectation on a curve.
     """
 
     value: float | None
@@ -53,6 +53,7 @@ class Change:
     why: str = ""
     unclaimed: str = ""
     family: int = 0
+    drawn: bool = False
 
 
 Changes = Mapping[tuple[Panel, str, float], Change]
@@ -113,9 +114,8 @@ def _change(found: expectations.Compared) -> Change:
 def _drawn_change(found: contrasts.Compared) -> Change:
     one = found.contrast
     assert one is not None
-    return Change(
-        100 * one.value, 50 * (one.high - one.low), found.sign in ("better", "worse"), "", found.why, found.family
-    )
+    real = found.sign in ("better", "worse")
+    return Change(100 * one.value, 50 * (one.high - one.low), real, "", found.why, found.family, drawn=True)
 
 
 def _of_draws(rows: pd.DataFrame, alpha: float) -> tuple[Estimate, str] | str:
@@ -136,7 +136,7 @@ def draw_heatmap(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> F
     """Draw every panel: methods across, at most three, pairs (and DARE) down."""
     found = changes(frame, parents)
     panels = _layout(found)
-    notes = list(_notes(found, _source(frame)))
+    notes = [*_notes(found, _source(frame)), *(f"{text}." for text in refused(frame))]
     counts = [len(_benchmarks(found, row[0].pair)) for row in panels]
     width = palette.COLUMN if len(panels[0]) == 1 else palette.DOUBLE
     tall = sum(_ROW * n + 0.24 for n in counts) + 0.84 + palette.SPACING * len(palette.lines_of(notes, width))
@@ -222,8 +222,8 @@ def _draw_cell(ax: Axes, i: int, j: int, change: Change | None, shade: Normalize
         ax.add_patch(Rectangle((j - 0.45, i - 0.43), 0.9, 0.86, fill=False, ec="black", lw=0.9, zorder=3))
     light = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 0.5
     ink = "black" if light else "white"
-    ax.text(j, i - 0.16, _signed(change.value, digits), ha="center", va="center", fontsize=palette.SMALL, color=ink)
-    ax.text(j, i + 0.24, f"±{change.half:.{digits}f}", ha="center", va="center", fontsize=_TINY, color=ink)
+    for y, text in ((i - 0.19, _signed(change.value, digits)), (i + 0.2, f"±{change.half:.{digits}f}")):
+        ax.text(j, y, text, ha="center", va="center", fontsize=palette.SMALL, color=ink)
 
 
 def _signed(value: float, digits: int) -> str:
@@ -250,15 +250,16 @@ def _source(frame: pd.DataFrame) -> str:
 
 
 def _notes(found: Changes, source: str) -> Iterator[str]:
-    claims = [change for change in found.values() if change.value is not None and not change.unclaimed]
-    sizes = sorted({change.family for change in claims})
     yield f"{source} ±: half of the 95 % interval."
-    if claims:
-        counts = " or ".join(map(str, sizes))
+    claims = {key: change for key, change in found.items() if change.value is not None and not change.unclaimed}
+    if of_curves := {panel: change.family for (panel, _, _), change in claims.items() if not change.drawn}:
+        counts = " or ".join(map(str, sorted(set(of_curves.values()))))
         yield (
             f"Outlined: real at 5 %, adjusted over the {counts} alphas x benchmarks of its pair and method (a family"
-            f" each; {len({(panel.pair, panel.method, panel.sparsify) for panel, _, _ in found})} here)."
+            f" each; {len(of_curves)} here)."
         )
+    if drawn := [change for change in claims.values() if change.drawn]:
+        yield f"Outlined: real at 5 %, after Holm over the {drawn[0].family} means of draws here."
     for why in dict.fromkeys(change.unclaimed for change in found.values() if change.unclaimed):
         yield f"No outline, {sum(change.unclaimed == why for change in found.values())} cells: {why}."
     absent: dict[str, list[str]] = {}

@@ -4,7 +4,8 @@ Predictions go along the curve through all real merges, nodes and sampled lambda
 called nodes here. A prediction differs from reality for two reasons. Where the expected score bends between two nodes,
 a straight line is off, for every set of items: that is an error of the curve. And an item whose verdict differs between
 two nodes turns somewhere in between, which the line, being an expectation, cannot say where: that is chance, the same
-kind as which items were asked. Generation adds nothing here in float32, greedy (docs/lab.md); elsewhere it is a third reason.
+kind as which items were asked. Generation adds nothing here in float32, greedy (docs/lab.md); elsewhere it is a third
+reason.
 
 The interval of one difference is a score interval: its standard error is that which a true line has. With d_i the
 item's real minus predicted score, s the place between its two nodes and a_i, b_i its scores there, the variance of the
@@ -30,7 +31,7 @@ import numpy as np
 from scipy import stats
 
 from m3_exp.reporting.curves import Draw, Response, Values, averaged
-from m3_exp.stats.estimate import EVEN, LEVEL, Array, Mean, Source, normal, weighted_mean
+from m3_exp.stats.estimate import LEVEL, Array, Mean, Source, normal, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS, Curve, second_moments, unsure, weights
 
 _SAME = 1e-6  # lambdas nearer than this give the same answers: a draw so near a node tests nothing
@@ -271,14 +272,12 @@ def replay(response: Response, draws: Sequence[Draw], *, repeats: int = 10_000, 
     if not len(rows):
         return None
     curve = response.curve.subset(rows).refined()
-    real = [
-        max(float(weighted_mean(_scored(draw.values, curve), curve.shape)) for draw in members) for members in sets
-    ]
+    real = [max(float(weighted_mean(_scored(draw.values, curve), curve.shape)) for draw in members) for members in sets]
     generator = np.random.default_rng(seed)
     lams = np.column_stack([generator.beta(alpha, alpha, repeats) for alpha in ALPHAS])
     parts = [turned(curve, lams[start : start + _CHUNK], generator) for start in range(0, repeats, _CHUNK)]
     lines = curve.at(lams).max(axis=1)
-    if curve.shape == EVEN:
+    if curve.shape.even:
         lines = np.round(lines * len(rows)) / len(rows)
     return Replay(np.array(real), lines, np.concatenate(parts).max(axis=1))
 
@@ -358,15 +357,14 @@ def words(found: Check) -> list[str]:
     said = [_inside_words(found, data)]
     said += [
         f"  E{'' if e.corrected else '*'}[alpha={e.alpha:g}] = {100 * e.expected:.1f}; mean of {e.draws} real draws"
-        f" {100 * e.real:.1f},"
-        f" difference {100 * (e.real - e.expected):+.1f} +- {100 * e.half:.1f}; the curve at the same lambdas"
-        f" {100 * e.predicted:.1f}"
+        f" {100 * e.real:.1f}, difference {100 * (e.real - e.expected):+.1f} +- {100 * e.half:.1f}; the curve at the"
+        f" same lambdas {100 * e.predicted:.1f}"
         for e in found.expectations
     ]
     if any(not e.corrected for e in found.expectations):
         said.append(
             "  E*: from the nodes alone; its +- holds the bend between them that the nodes themselves show"
-            " (ratio.sampled=16 corrects it)"
+            f" (ratio.sampled=16 corrects it for alpha from {ALPHAS[0]:g} to {ALPHAS[-1]:g})"
         )
     if data["inside"] - data["still_inside"] < 0.9 * (data["draws"] - data["still"]):
         said.append(
@@ -377,20 +375,15 @@ def words(found: Check) -> list[str]:
 
 def _inside_words(found: Check, data: Mapping[str, Any]) -> str:
     """Say how many draws that test something lie in their intervals; those that test nothing are named apart."""
-    moving = data["draws"] - data["still"]
-    still = (
-        f"{data['still']} where no item differs between the nodes ({data['still_inside']} inside: that says little)"
-        if data["still"]
-        else ""
-    )
-    inside = f"{data['inside'] - data['still_inside']} of {moving} real draws inside their 95 % intervals"
-    parts = [
-        *([inside] if moving else []),
-        *([f"{'and ' if moving else 'real draws: '}{still}"] if still else []),
-    ]
+    moving, still = data["draws"] - data["still"], data["still"]
+    parts = []
+    if moving:
+        parts.append(f"{data['inside'] - data['still_inside']} of {moving} real draws inside their 95 % intervals")
+    if still:
+        parts.append(f"{data['still_inside']} of {still} where no item differs between the nodes, which says little")
+    parts.append(f"on the curve through {found.merges} (half-width {data['half']:.1f} on average)")
     return (
-        f"{found.benchmark}: {', '.join(parts)}, on the curve through {found.merges} (half-width {data['half']:.1f} on"
-        f" average); RMS error {data['rms']:.2f} points, mean error {data['mean']:+.2f}"
+        f"{found.benchmark}: {', '.join(parts)}; RMS error {data['rms']:.2f} points, mean error {data['mean']:+.2f}"
         + (f"; {found.trivial} at a node or repeated, not counted" if found.trivial else "")
         + (f"; {found.unpaired} with other masks or items left out" if found.unpaired else "")
     )

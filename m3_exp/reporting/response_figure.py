@@ -134,13 +134,22 @@ def _explained(study: Study, relative: bool) -> list[str]:
     drawn = any(response.draws for response in study.responses)
     many = relative and len(_joined(study)) > _FEW
     parts = [
-        "Bands (of mean and minimum) and bars: 95 % over items." if many else "Bands and bars: 95 % over items.",
+        f"Bands{' (of mean and minimum)' if many else ''} and bars: 95 % over items{_besides(study)}.",
         *(["Open points: real draws of λ."] if drawn else []),
         *(["Dashed levels: plain."] if any(c.plain for c in _shown(study)) else []),
         "Best of 7: chosen on one half of the items, scored on the other; hollow: claimed on the choosing items.",
         *(["Best node: chosen on development items."] if any(c.developed for c in _shown(study)) else []),
     ]
     return [" ".join(parts)]
+
+
+def _besides(study: Study) -> str:
+    """Say what the bars of E hold besides items."""
+    sampled = [response.curve.sampled is not None for response in study.responses]
+    held = ["which λ were sampled"] if any(sampled) else []
+    held += [] if all(sampled) else ["how far a curve without sampled λ may bend between its nodes (no claim)"]
+    held += ["DARE masks"] if any(len(response.masks) > 1 for response in study.responses) else []
+    return f"; those of E also hold {' and '.join(held)}"
 
 
 def _shown(study: Study) -> list[Comparison]:

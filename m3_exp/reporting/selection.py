@@ -108,6 +108,8 @@ def _family(told: Sequence[_Told | None], how: How) -> str:
     if how == "test":
         return "No difference is called real, and none has a p-value: the items that chose are those that score."
     count = sum(one is not None and one.detectable is not None for one in told)
+    if not count:
+        return "No row has a difference that could be called real."
     return (
         f"Better, worse, not told apart: does what is chosen differ from the default? One family, the {count} such rows"
         " of this table, at 5 % after Holm. Behind `not told apart`: a true difference below that many points could not"
@@ -209,13 +211,13 @@ def _records(group: Group, chosen: Chosen, how: How, told: _Told | None, paper: 
     told = told or _Told("")
     joint = {
         "benchmark": "mean", "unit": unit, **_figures(chosen.score, chosen.gain), **said,
-        "p_adjusted": told.p_adjusted, "mark": told.mark or None, "family": told.family,
+        "p_adjusted": told.p_adjusted, "mark": told.mark or None, "comparisons": told.family,
         "detectable": None if told.detectable is None else 100 * told.detectable, "no_mark": group.why or None,
         "claimed": 100 * chosen.claimed, "price": 100 * chosen.price.points,
         "se": 100 * chosen.price.se, "rho": chosen.price.rho,
     }  # fmt: skip
     empty = dict.fromkeys(
-        ("p_adjusted", "mark", "family", "detectable", "no_mark", "claimed", "price", "se", "rho")
+        ("p_adjusted", "mark", "comparisons", "detectable", "no_mark", "claimed", "price", "se", "rho")
     )  # fmt: skip
     alone = [
         {"benchmark": b, "unit": "percent", **_figures(score, chosen.gains.get(b)), **said, **empty}

@@ -25,7 +25,7 @@ from scipy import optimize, special
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
-_HIGHEST = 37.0  # normal quantile: p-values below 1e-299 are 0
+_HIGHEST = 8.0  # normal quantile: p-values below 1.2e-15 are that (scipy's Student quantiles fail further out)
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,8 @@ class Mean:
 
         if self.value == 0 or excludes(1e-6) <= 0:
             return 1.0
-        if excludes(_HIGHEST) > 0:
-            return 0.0
-        return float(2 * special.ndtr(-optimize.brentq(excludes, 1e-6, _HIGHEST, xtol=1e-10)))
+        reach = _HIGHEST if excludes(_HIGHEST) > 0 else optimize.brentq(excludes, 1e-6, _HIGHEST, xtol=1e-10)
+        return float(2 * special.ndtr(-reach))
 
     def estimate(self, *, n: int | None = None, moved: int = 0, unscored: int = 0) -> Estimate:
         """Return it as one number; `n` items are named where clusters or weights make that another number."""
@@ -163,6 +162,11 @@ class Shape:
     shares: Array | None = None
     strata: Sequence[str] | None = None
     clusters: Sequence[str] | None = None
+
+    @property
+    def even(self) -> bool:
+        """Whether every item counts alone and the same."""
+        return self.shares is None and self.strata is None and self.clusters is None
 
     def of(self, rows: Array) -> "Shape":
         """Return the shape of some of the items; within each stratum they share its whole weight."""

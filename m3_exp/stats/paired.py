@@ -52,7 +52,7 @@ def paired(
     found = of_items(d, shape, signed=True, others=others, bias=bias, unscored=unscored)
     moved = int(np.count_nonzero(d))
     verdicts = bool(np.isin(a, (0.0, 1.0)).all() and np.isin(b, (0.0, 1.0)).all())
-    if verdicts and shape == EVEN and not others and max(bias) == 0:
+    if verdicts and shape.even and not others and max(bias) == 0:
         return _binary(int((d > 0).sum()), int((d < 0).sum()), len(d), found, unscored)
     return found.estimate(n=len(d), moved=moved, unscored=unscored)
 

@@ -21,7 +21,7 @@ def matthews(labels: Sequence[int], predictions: Sequence[int]) -> float | None:
 
 @dataclass(frozen=True)
 class Drop:
-    """PDR = 1 - attacked / clean, from minus infinity to 1; None where it, or its lower end, is not, with the reason."""
+    """PDR = 1 - attacked / clean, from minus infinity to 1. None where there is none, or no end: the reason."""
 
     value: float | None
     low: float | None = None

@@ -6,11 +6,12 @@ An attacked score has the id `ITEM@seedK`, the clean one the item's; the notes o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import Any
 
-from m3_exp.scoring.attacks.measures import matthews, performance_drop
+from m3_exp.scoring.attacks.measures import Drop, matthews, performance_drop
 from m3_exp.scoring.summary import mean_result
+from m3_exp.stats.scored import of_scores
 from m3_exp.types import Json, Result, Score
 
 _MARK = "@seed"
@@ -28,7 +29,7 @@ def result(benchmark: str, scores: Sequence[Score], settings: Mapping[str, Any])
         return mean_result(benchmark, "accuracy", scores, settings, _figures(scores))
     paired = [_paired(score, clean.get(score.id.rpartition(_MARK)[0])) for score in attacked]
     details = {
-        **_drops(paired, clean),
+        **_drops(scores),
         **_figures(list(clean.values()), "_clean"),
         **_figures(attacked, "_attacked"),
         "prompts": _prompts(attacked),
@@ -45,20 +46,12 @@ def _paired(score: Score, clean: Score | None) -> Score:
     return replace(score, id=item, sample=int(seed), value=None if lost else score.value, reason=reason)
 
 
-def _drops(paired: Sequence[Score], clean: Mapping[str, Score]) -> Json:
+def _drops(scores: Sequence[Score]) -> Json:
     """Return PDR over all seeds with its interval, under its protocol's name, and by seed."""
-    protocol = next((score.notes["protocol"] for score in paired if score.notes), "unknown")
-    by_item: dict[str, dict[int, list[float | None]]] = {}
-    for score in paired:
-        by_item.setdefault(score.id, {}).setdefault(score.sample, []).append(score.value)
-    means = {item: {seed: _mean(values) for seed, values in of.items()} for item, of in by_item.items()}
-    before = {item: float(clean[item].value or 0.0) for item in means if item in clean}
-    whole = {item: mean for item, of in means.items() if (mean := _mean(list(of.values()))) is not None}
-    drop = performance_drop([before[item] for item in whole], list(whole.values()))
-    by_seed: dict[str, float | None] = {}
-    for seed in sorted({score.sample for score in paired}):
-        under = {item: value for item, of in means.items() if (value := of.get(seed)) is not None}
-        by_seed[str(seed)] = _percent(performance_drop([before[item] for item in under], list(under.values())).value)
+    protocol = next((score.notes["protocol"] for score in scores if "protocol" in score.notes), "unknown")
+    drop = _drop(scores)
+    seeds = sorted({int(score.id.rpartition(_MARK)[2]) for score in scores if _MARK in score.id})
+    by_seed = {str(seed): _percent(_drop(_of_seed(scores, seed)).value) for seed in seeds}
     values = [value for value in by_seed.values() if value is not None]
     return {
         f"pdr_{protocol}": _percent(drop.value),
@@ -70,9 +63,19 @@ def _drops(paired: Sequence[Score], clean: Mapping[str, Score]) -> Json:
     }
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known and len(known) == len(values) else None
+def _drop(scores: Sequence[Score]) -> Drop:
+    """Return the PDR of the items that are scored without the attack and under it; the others are missing."""
+    under, clean = of_scores(scores), of_scores([score for score in scores if _MARK not in score.id]).values
+    ids = sorted(under.values.keys() & clean.keys())
+    missing = len(under.values) + under.unscored - len(ids)
+    return performance_drop(
+        [clean[item] for item in ids], [under.values[item] for item in ids], clusters=under.shape(ids).clusters,
+        missing=missing,
+    )  # fmt: skip
+
+
+def _of_seed(scores: Sequence[Score], seed: int) -> list[Score]:
+    return [score for score in scores if _MARK not in score.id or score.id.endswith(f"{_MARK}{seed}")]
 
 
 def _figures(scores: Sequence[Score], suffix: str = "") -> Json:

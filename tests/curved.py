@@ -1,0 +1,50 @@
+"""Response curves of populations whose truth is known (`benchmarks/populations.py`), and frames of them by hand."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks import populations
+from m3_exp.merging import ratio
+from m3_exp.reporting.curves import Response
+from m3_exp.stats.estimate import Array
+from m3_exp.stats.lambdas import Curve, Sampled
+
+NODES = np.array(populations.NODES)
+Height = Callable[[Array], Array]
+
+
+def drawn(
+    height: Height, n: int, rng: np.random.Generator, *, sampled: int = 16, more: Sequence[float] = (), seed: int = 0
+) -> tuple[Curve, Array]:
+    """Return n items' curve (9 nodes and `sampled` lambdas of a seed), and what they score at `more` lambdas."""
+    others = np.array(sorted(ratio.sampled(seed, sampled)))
+    lams = np.concatenate([NODES, others, np.array(more, dtype=float)])
+    values = populations.answers(rng, populations.paths(rng, n, lams), height(lams))
+    at, here, rest = np.split(values, [len(NODES), len(NODES) + len(others)], axis=1)
+    return Curve(names(n), NODES, at, Sampled(others, here) if sampled else None), rest
+
+
+def names(n: int) -> tuple[str, ...]:
+    return tuple(f"{i:04d}" for i in range(n))
+
+
+def response(
+    curve: Curve, plain: Array | None = None, *, masks: Sequence[Curve] = (), plains: Sequence[Array] = (), **more: Any
+) -> Response:
+    """Return a curve as a response; `masks` and their `plains` are DARE's, 0, 1, 2 and so on their seeds."""
+    default = plain if plain is not None or not plains else np.mean(plains, axis=0)
+    return Response(
+        **{
+            "family": "lab", "pair": "lm_math", "method": "ties", "params": "", "benchmark": "gsm8k",
+            "sparsify": "dare" if masks else "none", "metric": "accuracy", "curve": curve,
+            "masks": tuple(masks) or (curve,), "mask_seeds": tuple(range(len(masks))),
+            "plain": None if default is None else by_item(curve.ids, default),
+            "plains": {seed: by_item(curve.ids, values) for seed, values in enumerate(plains)}, **more,
+        }
+    )  # fmt: skip
+
+
+def by_item(ids: Sequence[str], values: Array) -> Mapping[str, float]:
+    return dict(zip(ids, map(float, values), strict=True))

@@ -461,7 +461,8 @@ def _why(row: Row, wide: Sequence[bool]) -> str:
         return f" ({population.masks} masks)"
     least = min((x for x, is_wide in zip(row.worth, wide, strict=True) if is_wide), default=math.inf)
     most = max((x for x, is_wide in zip(row.worth, wide, strict=True) if is_wide), default=math.inf)
-    return f" (scatter of {least:.2g} items)" if most < FEW else ""
+    few = most < FEW and population.number not in ("ways", "minimum", "draws")
+    return f" (scatter of {least:.2g} items)" if few else ""
 
 
 def _error(share: float, sets: int) -> float:
@@ -494,24 +495,52 @@ def page(rows: Sequence[Row], seconds: float) -> str:
     for number in PRINTED:
         own = [row for row in rows if row.number == number]
         if own:
-            lines += [
-                "",
-                f"## {number}",
-                "",
-                "| population | number | coverage | width | p < .05 | p < .05/60 | signs | |",
-            ]
-            lines.append("|---|---|---|---|---|---|---|---|")
-            lines += map(_line, own)
+            lines += ["", f"## {number}", "", *(_expected_table(own) if number in ("E", "nodes") else _table(own))]
+    known = {row.name for row in rows}
+    lacking = [p.name for p in populations.DESIGN if p.name not in known]
+    if lacking:
+        lines += ["", f"Not measured this time, {len(lacking)} populations: {'; '.join(lacking)}."]
     design = "; ".join(f"{p.name} ({p.number})" for p in populations.DESIGN)
     return "\n".join([*lines, "", f"Design (`benchmarks/populations.py`), {len(populations.DESIGN)}: {design}.", ""])
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    header = "| population | number | coverage | width | p < .05 | p < .05/60 | signs | |"
+    return [header, "|---|---|---|---|---|---|---|---|", *map(_line, rows)]
+
+
+def _expected_table(rows: Sequence[Row]) -> list[str]:
+    """Return one line a population: E, E - plain, false signs, and how often the best alpha is among those printed."""
+    lines = [
+        "| population | E: coverage | width | E - plain: coverage | width | p < .05 | p < .05/60 | signs | best | |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(row.name for row in rows):
+        own = {row.what: row for row in rows if row.name == name}
+        if not {"E", "E - plain"} <= own.keys():
+            lines += [f"| {_name(row)} | {row.what} ||||||||fails |" for row in own.values()]
+            continue
+        e, gain = own["E"], own["E - plain"]
+        signs = _series(own[SIGNS].marks, 1) if SIGNS in own else ""
+        best = _series(own[BEST].coverage, 0) if BEST in own else ""
+        said = [f"{row.what}: {flag}" for row in own.values() for flag in flags(row)]
+        cells = (
+            _name(e), _series(e.coverage, 0), _series(e.width, 2), _series(gain.coverage, 0), _series(gain.width, 2),
+            _series(gain.p05, 1), _series(gain.p60, 2), signs, best, "; ".join(said),
+        )  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _name(row: Row) -> str:
+    return row.name + ("" if row.sets in (0, 1000) else f" ({row.sets})")
 
 
 def _line(row: Row) -> str:
     coverage = "" if row.what == SIGNS else _series(row.coverage, 1 if len(row.coverage) < 4 else 0)
     width = "" if row.what in (SIGNS, BEST) else _series(row.width, 2)
     cells = (
-        row.name + ("" if row.sets in (0, 1000) else f" ({row.sets})"), row.what, coverage, width,
-        _series(row.p05, 1), _series(row.p60, 2), _series(row.marks, 1),
+        _name(row), row.what, coverage, width, _series(row.p05, 1), _series(row.p60, 2), _series(row.marks, 1),
         ", ".join(flags(row)),
     )  # fmt: skip
     return "| " + " | ".join(cells) + " |"

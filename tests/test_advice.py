@@ -1,14 +1,17 @@
 """Frame -> curves -> what `m3 response` says, on hand-made scores."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from m3_exp.merging.ratio import grid, sampled
-from m3_exp.reporting import advice
+from m3_exp.reporting import advice, expectations
 from m3_exp.reporting.curves import Response, item_means, responses
+from m3_exp.stats import family
+from m3_exp.stats.lambdas import ALPHAS
 
 LAMS = grid(9)
 SAMPLED = sorted(sampled(0, 16))
@@ -72,12 +75,22 @@ def test_a_study_has_every_objective_and_way_of_choosing() -> None:
     assert header[1:] == ["gsm8k", "alpaca_eval", "mean (of parent)", "minimum (of parent)"]
     assert [row[0] for row in rows][:3] == ["plain", "E[alpha=0.2]", "E[alpha=0.4]"]
     assert rows[0][1].startswith("40.0 [")
-    assert all(row[1].startswith("40.0 [") for row in rows[1:8]), "a straight line has one expectation for every alpha"
+    line_ = [float(row[1].split(" ")[0]) for row in rows[1:8]]
+    assert line_ == pytest.approx([40.0] * 7, abs=0.7), (
+        "a straight line (in steps of an item) is the same for every alpha"
+    )
     data = json.loads(advice.as_json(found))
     assert (data["pair"], data["method"]) == (found.responses[0].pair, found.responses[0].method)
     least = data["objectives"][3]
     assert least["selected"]["lambda"] == pytest.approx(0.375, abs=0.13)
-    assert any("best of the seven" in sentence for sentence in data["advice"])
+    assert least["unit"] == "percent of the better parent"
+    assert data["objectives"][0]["alpha"][0]["unbeaten"] is True
+    said = data["advice"]
+    assert said[0] == (
+        "advice for the mean over benchmarks: the best alpha is any of the seven alphas (with 95 %: paired by item,"
+        " max-T over their 21 pairs); more items would be needed to leave one out"
+    )
+    assert any("chosen on the items it is scored on, claims" in sentence for sentence in said)
 
 
 def test_a_benchmark_without_parents_is_left_out_of_the_mean_and_named() -> None:
@@ -157,15 +170,89 @@ def test_without_development_items_the_command_that_runs_them_is_named() -> None
     assert any("items=dev" in sentence for sentence in advice.words(found))
 
 
-def test_gains_over_plain_are_adjusted_over_alphas_and_benchmarks() -> None:
-    found = advice.study(responses(frame(), PARENTS), repeats=100, resamples=200)
-    first = found.comparisons[0]
-    assert found.adjusted.keys() == {"gsm8k", "alpaca_eval", "mean", "minimum"}
-    assert all(found.adjusted["gsm8k"][alpha] >= gain.p for alpha, gain in first.gains.items())
-    better = frame()
+def test_gains_over_plain_are_those_of_everywhere() -> None:
+    """One family over alphas and benchmarks; mean and minimum have families of their own."""
+    known = responses(frame(), PARENTS)
+    found = advice.study(known, repeats=100, resamples=50)
+    against = expectations.against_plain(known)
+    assert len(against) == 14
+    for compared in found.comparisons[:2]:
+        assert compared.gains == {a: against[compared.objective, a] for a in ALPHAS}
+    assert [c.gains[1.0].family for c in found.comparisons] == [14, 14, 7, 7]
+    data = {r["objective"]: r for r in advice.records(found)}
+    for entry in data["gsm8k"]["alpha"]:
+        gain = against["gsm8k", entry["alpha"]]
+        assert (entry["minus_plain"]["p"], entry["minus_plain"]["p_adjusted"]) == (gain.estimate.p, gain.p_adjusted)
+        assert entry["minus_plain"]["detectable"] == 100 * family.detectable(gain.estimate, 14)
+
+
+def far(**more: object) -> pd.DataFrame:
+    """Plain is right on 38 of 40 items, the curve's middle on 16."""
+    better = frame(**more)
     plain = (better["benchmark"] == "gsm8k") & (better["ratio"] == "plain") & (better["method"] == "average")
     better.loc[plain, "values"] = [line("gsm8k", "average", "plain", 0.95)["values"]]
-    far = advice.study(responses(better, PARENTS), repeats=100, resamples=200)
-    marks = {entry["minus_plain"]["mark"] for entry in advice.records(far)[0]["alpha"]}
-    assert marks == {"worse"}
-    assert all(row[1].endswith(" -") for row in advice.table(far)[1][1:8])
+    return better
+
+
+def test_what_is_real_is_marked() -> None:
+    found = advice.study(responses(far(), PARENTS), repeats=100, resamples=50)
+    assert {entry["minus_plain"]["mark"] for entry in advice.records(found)[0]["alpha"]} == {"worse"}
+    rows = advice.table(found)[1]
+    assert all(row[1].endswith(" -") for row in rows[1:8])
+    assert any("(max-T over 7)" in sentence for sentence in advice.words(found)), "of the mean over benchmarks"
+    alone = advice.study(responses(far(), PARENTS)[:1], repeats=100, resamples=50)
+    assert any("real at 5 % (max-T over 7)" in sentence for sentence in advice.words(alone))
+
+
+def test_without_sampled_lambdas_nothing_is_claimed_and_what_is_needed_is_said() -> None:
+    nodes = far()
+    found = advice.study(responses(nodes[nodes["ratio"] != "sampled"], PARENTS), repeats=100, resamples=50)
+    entries = advice.records(found)[0]["alpha"]
+    assert {entry["minus_plain"]["mark"] for entry in entries} == {"no claim"}
+    assert {entry["unbeaten"] for entry in entries} == {None}
+    assert all(entry["bend"] is not None for entry in entries)
+    said = advice.words(found)
+    assert said[0].endswith(f"none of an alpha: {expectations.NO_SAMPLED}")
+    assert f"no claim about E[alpha] - plain: {expectations.NO_SAMPLED}" in said
+    assert not any(row[1].endswith((" -", " +")) for row in advice.table(found)[1][1:8])
+    assert all(row[1].endswith("*") for row in advice.table(found)[1][1:8])
+
+
+def test_every_cannot_tell_says_what_could_not_have_been_seen() -> None:
+    found = advice.study(responses(frame(), PARENTS)[:1], repeats=200, resamples=50)
+    data = advice.records(found)[0]
+    assert {entry["minus_plain"]["mark"] for entry in data["alpha"]} == {"not told apart"}
+    least = min(entry["minus_plain"]["detectable"] for entry in data["alpha"])
+    said = advice.words(found)
+    assert any(f"a difference below {least:.1f} points could not have been seen" in sentence for sentence in said)
+    (contrast,) = [sentence for sentence in said if sentence.startswith("random (best of seven draws)")]
+    if "cannot be told" in contrast:
+        assert "points could not have been seen" in contrast
+
+
+def test_no_figure_stands_without_its_interval() -> None:
+    """Each score or difference of the table is followed by the ends of its interval, which lie in its range."""
+    for given in (frame(), far()):
+        found = advice.study(responses(given, PARENTS), dev=on_dev(0.25), repeats=100, resamples=50)
+        for row in advice.table(found)[1]:
+            for text in row[1:3]:
+                ends = re.match(r"([+-]?[0-9.]+) \[([+-]?[0-9.]+), ([+-]?[0-9.]+)\]", text)
+                assert text == "/" or ends, (row[0], text)
+                if ends:
+                    value, low, high = map(float, ends.groups())
+                    assert -100 <= low <= value <= high <= 100
+                    assert low < high
+                    assert low >= 0 or "+" in text or "-" in row[0]
+
+
+def test_unscored_items_are_told_beside_the_numbers() -> None:
+    lost = frame()
+    at = lost.index[(lost["ratio"] == "grid") & (lost["benchmark"] == "gsm8k")][3]
+    lost.at[at, "values"] = {**lost.at[at, "values"], ("3", 0): None, ("4", 0): None}
+    found = advice.study(responses(lost, PARENTS), repeats=50, resamples=20)
+    note = "gsm8k: 2 of 40 items unscored: in the intervals of E at their worst and best"
+    assert note in found.notes
+    assert note in advice.words(found)
+    whole = advice.study(responses(frame(), PARENTS), repeats=50, resamples=20)
+    one, other = (study.comparisons[0].expected[1.0] for study in (found, whole))
+    assert one.high - one.low > other.high - other.low

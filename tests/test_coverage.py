@@ -12,6 +12,9 @@ import pytest
 from scipy import stats
 
 from benchmarks import coverage, populations
+from m3_exp.reporting.protocols import Objective
+from m3_exp.stats.lambdas import Curve, Sampled
+from m3_exp.stats.paired import paired, spread
 
 RARE = 1e-5  # of a single number; some tens are looked at
 
@@ -89,3 +92,33 @@ def test_items_score_what_the_curve_says(graded: bool) -> None:
     truth = populations.CURVES["dip"](lams)
     found = populations.answers(rng, populations.paths(rng, 40_000, lams), truth, graded=graded).mean(axis=0)
     assert found == pytest.approx(truth, abs=0.012)
+
+
+@pytest.mark.parametrize("masks", [2, 3])
+def test_masks_that_agree_by_chance_make_nothing_sure(masks: int) -> None:
+    rng = np.random.default_rng(masks)
+    sets, n = 400, 1319
+    sure = []
+    for _ in range(sets):
+        latent = populations.paths(rng, n, np.array([0.5, 0.4]))
+        shifts = populations.MASK_SD * rng.standard_normal((masks, 2))
+        found = np.array([populations.answers(rng, latent, 0.4 + shift) for shift in shifts])
+        between = spread((found[:, :, 0] - found[:, :, 1]).T)
+        assert between is not None
+        estimate = paired(*found.mean(axis=0).T, others=[between])
+        sure.append(estimate.p is not None and estimate.p < coverage.MANY)
+    assert 100 * float(np.mean(sure)) <= most(sets, coverage.MANY)
+
+
+def test_a_straight_curve_does_not_bend_because_two_merges_lie_close() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(1000, 1010):
+        drawn = np.array(coverage.lambdas(seed))
+        lams = np.concatenate([populations.NODES, drawn])
+        items = populations.answers(rng, populations.paths(rng, 1319, lams), populations.CURVES["line"](lams))
+        k = len(populations.NODES)
+        curve = Curve(
+            tuple(map(str, range(1319))), np.array(populations.NODES), items[:, :k], Sampled(drawn, items[:, k:])
+        )
+        along = Objective("b", (curve,)).refined()
+        assert along.bends(rng.beta(0.5, 0.5, 500)) < 0.01

@@ -1,5 +1,6 @@
 """Figures from known frames: what is plotted is read back, no text overlaps, the same data give the same bytes."""
 
+import re
 import subprocess
 import sys
 import warnings
@@ -14,21 +15,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy.stats import beta
+from statsmodels.stats.proportion import proportion_confint
 
 from m3_exp import plan
 from m3_exp.config import ROOT, request
-from m3_exp.merging.ratio import grid
-from m3_exp.reporting import advice, heatmap, palette, response_figure, tables
+from m3_exp.merging.ratio import grid, sampled
+from m3_exp.reporting import advice, expectations, heatmap, palette, response_figure, tables
 from m3_exp.reporting.curves import responses
 from m3_exp.reporting.expected import in_place_of_draws
 from m3_exp.reporting.figures import FIGURES, Data, read_published
 from m3_exp.reporting.frame import Found, tidy
 from m3_exp.reporting.values import item_values
-from m3_exp.stats.estimate import mean
 from m3_exp.stats.paired import contrast
 from m3_exp.stats.ratio import drop
 from m3_exp.types import M3Error
-from tests.test_tables import record
+from tests.test_tables import ends, record
 
 N = 40
 PARENTS = {"lm_math": ["lm", "math"], "lm_code": ["lm", "code"], "math_code": ["math", "code"]}
@@ -38,7 +39,7 @@ TABLE1 = {
     "math_code": ["gsm8k", "hendrycks_math", "humaneval", "mbpp"],
 }
 OOD = {"lm_math": "livebench_coding", "lm_code": "livebench_typos", "math_code": "livebench_instruction_following"}
-PDR = {"prompt_bench_sst2": 25.0, "prompt_bench_cola": 60.0}
+PDR = ("prompt_bench_sst2", "prompt_bench_cola")
 PUBLISHED = read_published(ROOT / "results" / "published")
 Line = dict[str, Any]
 
@@ -46,14 +47,16 @@ Line = dict[str, Any]
 def line(benchmark: str, share: float, *, pair: str = "lm_math", method: str = "ties", ratio: str = "plain",
          lam: float | None = None, alpha: float | None = None, draw: int | None = None, sparsify: str = "none",
          shift: int = 0, **more: Any) -> Line:  # fmt: skip
-    """A result on 40 items: item i is right where ((i + shift) % 40 + 0.5) / 40 lies below `share`."""
+    """A result on 40 items: item i is right where ((i + shift) % 40 + 0.5) / 40 lies below `share`.
+
+    Its interval is wrong: nothing may read it.
+    """
     values = {(str(i), 0): float(((i + shift) % N + 0.5) / N < share) for i in range(N)}
     score = 100 * float(np.mean(list(values.values())))
-    found = mean(np.array(list(values.values())))
     return {
         "family": "lab", "pair": pair, "method": method, "params": "", "ratio": ratio, "alpha": alpha, "draw": draw,
         "lam": lam, "sparsify": sparsify, "mask_seed": None, "benchmark": benchmark, "metric": "accuracy",
-        "score": score, "low": 100 * found.low, "high": 100 * found.high, "n": N, "n_unscored": 0, "state": "done",
+        "score": score, "low": -7.0, "high": 700.0, "n": N, "n_unscored": 0, "state": "done",
         "failure": None, "values": values, "weights": f"{pair} {method} {ratio} {lam} {sparsify}", "details": {},
         **more,
     }  # fmt: skip
@@ -90,8 +93,8 @@ def ood() -> pd.DataFrame:
 
 
 def attacked(benchmark: str, pair: str, ratio: str, **more: Any) -> Line:
-    drop = PDR[benchmark]
-    details = {"pdr_adaptive": drop, "pdr_adaptive_low": drop - 10, "pdr_adaptive_high": drop + 10}
+    """Half of the items are right, every other of these under the attack; the PDR stored with it is wrong."""
+    details = {"pdr_adaptive": 99.0, "pdr_adaptive_low": 99.0, "pdr_adaptive_high": 99.0}
     clean = line(benchmark, 0.5, pair=pair, method="task_arithmetic", ratio=ratio, **more)
     under = {(f"{key}@seed0", 0): value * (int(key) % 2) for (key, _), value in clean["values"].items()}
     return {**clean, "details": details, "values": {**clean["values"], **under}}
@@ -106,12 +109,19 @@ def adversarial(draws: int = 1) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def curves(benchmarks: Mapping[str, float], *, method: str = "average", plain: bool = True) -> pd.DataFrame:
-    """A grid over lambda of lm_math; each benchmark's score falls or rises along it by its slope around 0.5."""
+def curves(
+    benchmarks: Mapping[str, float], *, method: str = "average", plain: bool = True, more: bool = True
+) -> pd.DataFrame:
+    """A grid over lambda of lm_math; each benchmark's score falls or rises along it by its slope around 0.5.
+
+    `more`: with sampled lambdas beside its nodes.
+    """
     lines = []
     for benchmark, slope in benchmarks.items():
         of = {"method": method}
         lines += [line(benchmark, 0.5 + slope * (x - 0.5), ratio="grid", lam=x, **of) for x in grid(9)]
+        drawn = sampled(0, 16) if more else ()
+        lines += [line(benchmark, 0.5 + slope * (x - 0.5), ratio="sampled", lam=x, **of) for x in drawn]
         lines += [line(benchmark, 0.55, **of)] if plain else []
         lines.append(line(benchmark, 0.5 - 0.2 * slope, ratio="mixup", lam=0.3, alpha=0.5, draw=0, **of))
         lines += [line(benchmark, 0.5 + slope * (x - 0.5), pair=who, method="single") for who, x in
@@ -153,6 +163,16 @@ def row_names(ax: Axes) -> list[str]:
 
 def written(figure: Figure) -> str:
     return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+def unwrapped(figure: Figure) -> str:
+    """All that is written, notes without their line breaks."""
+    return written(figure).replace("\n  ", " ")
+
+
+def numbers(figure: Figure) -> list[str]:
+    """The numbers of a heat map's first panel, without their intervals."""
+    return [x for text in figure.axes[0].texts if not (x := text.get_text()).startswith("±")]
 
 
 def shown_texts(figure: Figure) -> Iterator[Text]:
@@ -314,9 +334,10 @@ def test_a_score_of_zero_is_drawn_at_zero_with_its_interval() -> None:
     frame = table1()
     zero = (frame["pair"] == "lm_code") & (frame["benchmark"] == "mbpp")
     frame.loc[zero, "values"] = frame.loc[zero, "values"].map(lambda values: dict.fromkeys(values, 0.0))
-    frame.loc[zero, ["score", "low", "high"]] = [0.0, 0.0, 8.8]
+    frame.loc[zero, "score"] = 0.0
     ax = FIGURES["figure1c"].draw(Data({"table1": frame}, PARENTS)).axes[1]
-    assert bars(ax, "TIES")[-1] == pytest.approx((0.0, 0.0, 8.8))
+    high = 100 * proportion_confint(0, N, method="agresti_coull")[1]
+    assert bars(ax, "TIES")[-1] == pytest.approx((0.0, 0.0, high))
 
 
 def test_figure1c_shows_what_the_table_shows() -> None:
@@ -373,7 +394,8 @@ def test_figure3_draws_the_densities() -> None:
 
 
 def test_the_heat_map_holds_expectations_less_plain_and_outlines_the_real_ones() -> None:
-    frame = curves({"gsm8k": -0.8, "alpaca_eval": 0.6})
+    plain = [line(benchmark, 0.95, method="average") for benchmark in ("gsm8k", "alpaca_eval")]
+    frame = pd.concat([curves({"gsm8k": -0.8, "alpaca_eval": 0.6}, plain=False), pd.DataFrame(plain)])
     figure = FIGURES["heatmap"].draw(Data({"lambda_response": frame}, PARENTS))
     found = heatmap.changes(frame, PARENTS)
     curve = next(r for r in responses(frame, PARENTS) if r.benchmark == "gsm8k")
@@ -381,20 +403,50 @@ def test_the_heat_map_holds_expectations_less_plain_and_outlines_the_real_ones()
     panel = heatmap.Panel("lm_math", "average", "none")
     expected = 100 * (curve.curve.expected(0.2).mean() - np.mean(list(curve.plain.values())))
     assert found[panel, "gsm8k", 0.2].value == pytest.approx(expected)
-    texts = {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in figure.axes[0].texts}
+    texts, halves = (
+        {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in figure.axes[0].texts
+         if t.get_text().startswith("±") == half}
+        for half in (False, True)
+    )  # fmt: skip
     for i, benchmark in enumerate(("alpaca_eval", "gsm8k")):
         for j, alpha in enumerate((0.2, 0.4, 0.5, 1.0, 2.0, 3.0, 5.0)):
-            value = found[panel, benchmark, alpha].value
-            assert float(texts[i, j].replace("−", "-")) == pytest.approx(value, abs=0.051)
+            change = found[panel, benchmark, alpha]
+            assert float(texts[i, j].replace("−", "-")) == pytest.approx(change.value, abs=0.051)
+            assert halves[i, j] == f"±{change.half:.1f}"
     outlined = [p for p in figure.axes[0].patches if not p.get_fill()]
-    assert len(outlined) == len(heatmap.real(found))
+    assert len(outlined) == sum(change.real for change in found.values()) > 0
+    assert (
+        "Outlined: real at 5 %, adjusted over the 14 alphas x benchmarks of its pair and method (a family each; 1 here)"
+    ) in unwrapped(figure)
 
 
-def test_holm_is_over_the_whole_picture() -> None:
-    keys = [(heatmap.Panel("p", "m", "none"), str(i), 1.0) for i in range(4)]
-    found = {key: heatmap.Change(1.0, p) for key, p in zip(keys, (0.012, 0.02, 0.04, 0.5), strict=True)}
-    assert heatmap.real(found) == {keys[0]}
-    assert heatmap.real({keys[0]: heatmap.Change(None, why="not run")}) == frozenset()
+def test_the_heat_map_claims_nothing_of_nodes_alone() -> None:
+    frame = curves({"gsm8k": -0.8, "alpaca_eval": 0.6}, more=False)
+    figure = FIGURES["heatmap"].draw(Data({"lambda_response": frame}, PARENTS))
+    assert not [p for p in figure.axes[0].patches if not p.get_fill()]
+    assert f"No outline, 14 cells: {expectations.NO_SAMPLED}" in unwrapped(figure)
+    assert "Outlined" not in written(figure)
+
+
+def test_the_heat_map_names_a_curve_that_lost_a_node() -> None:
+    lines = curves({"gsm8k": -0.8, "alpaca_eval": 0.6}).to_dict("records")
+    at = ("gsm8k", 0.25, "grid")
+    lost = [missing(x, "died") if (x["benchmark"], x["lam"], x["ratio"]) == at else x for x in lines]
+    figure = FIGURES["heatmap"].draw(Data({"lambda_response": pd.DataFrame(lost)}, PARENTS))
+    assert len([p for p in figure.axes[0].patches if p.get_hatch()]) == 6, "one draw of alpha = 0.5 stands there"
+    assert "lm_math average gsm8k: no expectation, 1 of 9 nodes without a result (lambda 0.25)." in unwrapped(figure)
+    assert collisions(figure) == []
+
+
+def test_the_heat_maps_means_of_ten_draws_are_one_family() -> None:
+    lines = [line("gsm8k", 0.5)]
+    for alpha in (0.5, 1.0):
+        of: dict[str, Any] = {"ratio": "mixup", "alpha": alpha}
+        lines += [line("gsm8k", 0.9, draw=k, lam=alpha / 10 + k / 50, **of) for k in range(10)]
+    figure = FIGURES["heatmap"].draw(Data({"alpha_grid": pd.DataFrame(lines)}, PARENTS))
+    assert len([p for p in figure.axes[0].patches if not p.get_fill()]) == 2
+    assert "after Holm over the 2 means of draws here" in unwrapped(figure)
+    assert "Each the mean of 10 draws of λ." in written(figure)
 
 
 def test_one_draw_is_called_one_and_missing_cells_are_hatched() -> None:
@@ -402,8 +454,10 @@ def test_one_draw_is_called_one_and_missing_cells_are_hatched() -> None:
     lines += [line("gsm8k", 0.9, ratio="mixup", alpha=a, draw=0, lam=0.2 + a / 10) for a in (0.5, 1.0)]
     lines.append(missing(line("gsm8k", 0.9, ratio="mixup", alpha=2.0, draw=0, lam=0.7)))
     figure = FIGURES["heatmap"].draw(Data({"alpha_grid": pd.DataFrame(lines)}, PARENTS))
-    assert [t.get_text() for t in figure.axes[0].texts] == ["+40.0", "+40.0"]
+    assert numbers(figure) == ["+40.0", "+40.0"]
     assert len([p for p in figure.axes[0].patches if p.get_hatch()]) == 1
+    assert not [p for p in figure.axes[0].patches if not p.get_fill()], "of one draw nothing is claimed"
+    assert "No outline, 2 cells: fewer than 10 draws of lambda" in unwrapped(figure)
     assert "Each ONE draw of λ" in written(figure)
     assert "Hatched, not run: LM & Math TIES GSM8K" in written(figure)
 
@@ -412,7 +466,7 @@ def test_draws_alone_are_compared_with_the_plain_cells_of_the_other_sweep() -> N
     draws = pd.DataFrame([line("gsm8k", 0.9, ratio="mixup", alpha=a, draw=0, lam=0.2 + a / 10) for a in (0.5, 1.0)])
     plain = pd.DataFrame([line("gsm8k", 0.5), missing(line("gsm8k", 0.5, ratio="grid", lam=0.0))])
     figure = FIGURES["heatmap"].draw(Data({"alpha_grid": draws, "lambda_response": plain}, PARENTS))
-    assert [t.get_text() for t in figure.axes[0].texts] == ["+40.0", "+40.0"]
+    assert numbers(figure) == ["+40.0", "+40.0"]
     assert "Each ONE draw of λ" in written(figure)
 
 
@@ -447,7 +501,8 @@ def test_the_response_figure_draws_the_curves_relative_to_the_better_parent() ->
     values = [mean.plain, *mean.expected.values(), mean.replay.honest, mean.tuned.honest]
     expected = np.array([(100 * v.value, 100 * v.low, 100 * v.high) for v in values])
     assert np.array(bars(right, "mean")) == pytest.approx(expected)
-    assert hollow(right, "mean") == pytest.approx([100 * mean.replay.claimed, 100 * mean.tuned.claimed])
+    assert hollow(right, "mean") == pytest.approx([100 * mean.replay.claimed.value, 100 * mean.tuned.claimed.value])
+    assert "those of E also hold which λ were sampled." in unwrapped(figure)
     assert "λ = 1/2" in {str(t.get_text()) for t in main.texts}
     assert any(list(map(float, x.get_xdata())) == [0.5, 0.5] for x in main.lines), "a line at lambda = 1/2"
 
@@ -460,7 +515,8 @@ def test_the_node_that_development_items_chose_has_a_row_where_there_are_some() 
     assert row_names(right)[-1] == "on dev items"
     mean = next(c for c in found.comparisons if c.objective == "mean")
     assert mean.developed is not None
-    assert bars(right, "mean")[-1] == pytest.approx([100 * x for x in vars(mean.developed.score).values()])
+    score = mean.developed.score
+    assert bars(right, "mean")[-1] == pytest.approx([100 * x for x in (score.value, score.low, score.high)])
     assert "Best node: chosen on development items." in written(figure).replace("\n  ", " ")
     assert "on dev items" not in row_names(response_figure.draw_response(study(curves({"gsm8k": -0.8}))).axes[2])
 
@@ -539,6 +595,18 @@ def test_several_hyperparameters_are_refused() -> None:
         FIGURES["figure1c"].draw(Data({"table1": both}, PARENTS))
 
 
+def test_a_curve_that_lost_a_node_is_refused_by_name() -> None:
+    lines = curves({"gsm8k": -0.8, "alpaca_eval": 0.6}).to_dict("records")
+    at = ("gsm8k", 0.125, "grid")
+    lost = pd.DataFrame([missing(x) if (x["benchmark"], x["lam"], x["ratio"]) == at else x for x in lines])
+    said = "lm_math average gsm8k: no expectation, 1 of 9 nodes without a result (lambda 0.125)"
+    figure = FIGURES["response"].draw(Data({"lambda_response": lost}, PARENTS))
+    assert said in unwrapped(figure)
+    assert "GSM8K" not in {str(t.get_text()) for t in figure.axes[0].texts}
+    with pytest.raises(M3Error, match=re.escape(said)):
+        FIGURES["response"].draw(Data({"lambda_response": lost[lost["benchmark"] == "gsm8k"]}, PARENTS))
+
+
 def test_response_asks_which_of_several_curves() -> None:
     both = pd.concat([curves({"gsm8k": -0.8}), curves({"gsm8k": -0.5}, method="ties")])
     with pytest.raises(M3Error, match="choose with pair="):
@@ -583,6 +651,9 @@ def test_draws_give_way_to_the_expectation_where_a_grid_was_evaluated() -> None:
     known = responses(frame, PARENTS)
     (row,) = in_place_of_draws(frame[frame["ratio"] == "mixup"], known).to_dict("records")
     assert row["score"] == pytest.approx(100 * known[0].curve.expected(0.5).mean())
+    alone = responses(curves({"gsm8k": 0.8}, more=False), PARENTS)
+    (straight,) = in_place_of_draws(frame[frame["ratio"] == "mixup"], alone).to_dict("records")
+    assert (straight["low"], straight["high"]) == pytest.approx(ends(list(alone[0].curve.expected(0.5))))
     assert len(row["values"]) == len(known[0].curve.ids)
     plain = frame[frame["ratio"] != "mixup"]
     assert len(in_place_of_draws(frame, known)) == len(plain) + 1

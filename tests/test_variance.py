@@ -1,4 +1,4 @@
-"""Items, draws, masks and interpolation apart: simulated components are found again."""
+"""Items, draws, masks, sampled lambdas and bends apart: simulated components are found again."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from m3_exp.merging.ratio import grid
-from m3_exp.reporting import tables, variance
+from benchmarks import populations
+from m3_exp.merging.ratio import grid, sampled
+from m3_exp.reporting import expectations, tables, variance
 from m3_exp.reporting.curves import Draw, Response
-from m3_exp.stats.lambdas import Curve
+from m3_exp.stats.lambdas import Curve, Sampled
+from tests import curved
 
 LAMS = np.array(grid(9))
 N = 400
@@ -45,13 +47,20 @@ def test_between_is_unbiased_where_the_plain_sd_is_not() -> None:
     found, naive = [], []
     for _ in range(3000):
         values = verdicts(0.5 + generator.normal(0, 0.02, size=(1, 4)) + np.zeros((N, 4)), generator)
-        d = values - values.mean(axis=1, keepdims=True)
-        found.append(((d.sum(axis=0) ** 2).sum() - (d**2).sum()) / (N * (N - 1) * 3))
         naive.append(values.mean(axis=0).var(ddof=1))
         got = variance.between(values)
-        assert got == pytest.approx(np.sqrt(max(0.0, found[-1])))
-    assert np.mean(found) == pytest.approx(0.02**2, rel=0.15)
+        assert got is not None
+        found.append((got / 100) ** 2)
+    assert 1 <= np.mean(found) / 0.02**2 < 1.35, "0 where an estimate comes out negative"
     assert np.mean(naive) > 2.3 * 0.02**2
+
+
+def test_between_is_products_of_different_items() -> None:
+    """By hand: over pairs of masks, the mean over pairs of different items of the product of their deviations."""
+    values = np.random.default_rng(5).random((7, 3)) + np.array([0.0, 0.5, 0.1])
+    d = values - values.mean(axis=1, keepdims=True)
+    pairs = [d[i, k] * d[j, k] for k in range(3) for i in range(7) for j in range(7) if i != j]
+    assert variance.between(values) == pytest.approx(100 * np.sqrt(sum(pairs) / (7 * 6 * 2)))
 
 
 def test_nothing_between_equal_columns_and_none_with_one() -> None:
@@ -101,3 +110,34 @@ def test_the_table_has_a_row_for_each_alpha_and_says_how_many() -> None:
     assert table.records[2]["draws"] == variance.components(response, 1.0).draws
     for form in tables.FORMATS.values():
         assert "gsm8k" in form(table)
+
+
+def test_sampled_lambdas_leave_a_standard_error_and_nodes_alone_a_bend() -> None:
+    """A dip of population items: the sd of E over many sets of sampled lambdas is the standard error that is told."""
+    height = populations.CURVES["dip"]
+    es, told = [], []
+    lams, count = np.linspace(0, 1, 2001), 120
+    for seed in range(count):
+        at = np.array(sorted(sampled(seed, 16)))
+        one = Curve(("a", "b"), LAMS, np.tile(height(LAMS), (2, 1)), Sampled(at, np.tile(height(at), (2, 1))))
+        found = variance.components(curved.response(one), 5.0)
+        assert found.bend is None
+        assert found.sampled is not None
+        es.append(found.expected)
+        told.append(found.sampled)
+    assert np.std(es, ddof=1) < np.sqrt(np.mean(np.square(told))) < 4 * np.std(es, ddof=1)
+    alone = variance.components(curved.response(one.on_nodes(LAMS)), 5.0)
+    assert alone.sampled is None
+    assert alone.bend is not None
+    missed = np.abs(height(lams) - np.interp(lams, LAMS, height(LAMS))).max()
+    assert 0.5 * 100 * missed < alone.bend < 3 * 100 * missed
+    rows = variance.build([curved.response(c) for c in (one, one.on_nodes(LAMS))], [5.0]).rows
+    assert [(row[10] == "", row[11] == "") for row in rows] == [(False, True), (True, False)]
+
+
+def test_the_expectation_is_that_of_everywhere() -> None:
+    one, rest = curved.drawn(populations.CURVES["S"], 96, np.random.default_rng(0), more=[0.5])
+    given = curved.response(one, rest[:, 0])
+    for alpha in (0.2, 5.0):
+        found, known = variance.components(given, alpha), expectations.expected(given, alpha).scaled(100)
+        assert (found.expected, found.low, found.high) == (known.value, known.low, known.high)

@@ -558,11 +558,15 @@ def response(args: Sequence[str]) -> int:
     request, tidy = _swept(options, sweep, [t for t in others if not t.startswith("sweeps=")], draws=True)
     known = curves.responses(tidy, _parents(request))
     wanted = [r for r in known if all(getattr(r, key) in value.split(",") for key, value in shown.items())]
+    for key, value in shown.items():
+        tidy = tidy[tidy[key].isin(value.split(","))]
+    lost = curves.refused(tidy)
     if not wanted:
         had = ", ".join(dict.fromkeys(f"{r.pair} {r.method}" for r in known)) or "none yet"
         asked = " ".join(f"{key}={value}" for key, value in shown.items()) or "this request"
-        again = shlex.join(["m3", "run", "sweeps=lambda_response", *(t for t in others if not t.startswith("sweeps="))])
-        raise M3Error(f"no curve for {asked}: there are {had}; first: {again}")
+        again = shlex.join(["m3", "run", f"sweeps={sweep}", *(t for t in others if not t.startswith("sweeps="))])
+        why = "".join(f"{text}; " for text in lost)
+        raise M3Error(f"no curve for {asked}: {why}there are {had}; first: {again}")
     if options.check:
         return _check_curves(wanted, request.configs[0].seed, options)
     groups = curves.grouped(wanted)
@@ -577,6 +581,7 @@ def response(args: Sequence[str]) -> int:
             from m3_exp.reporting import response_figure
 
             print(*palette.save(response_figure.draw_response(found), "response", options.out), sep="\n")
+    print(*(f"{text}\n" for text in lost), sep="", end="", file=sys.stderr if options.json else sys.stdout)
     return 0
 
 

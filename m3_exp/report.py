@@ -56,6 +56,7 @@ def collect(
         studies=tuple(studies(frame.tidy([*found, *draws]), parents, developed)),
         cells=cells,
         models={"base": str(configs[0].base), **models},
+        experts=parents,
         versions=_versions(),
         notes=plan.notes,
     )

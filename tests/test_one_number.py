@@ -287,8 +287,8 @@ def test_asking_for_fewer_rows_changes_no_number(alpha: float) -> None:
 def record_of(scores: Sequence[Score], details: Any) -> dict[str, Any]:
     result = mean_result("gsm8k", "accuracy", scores, {}, details)
     return json.loads(json.dumps({
-        "result": plain(result), "scores": plain(scores), "weights": "w", "runs": ["r"], "recipe_key": "k", "recipe": {},
-        "items": "official", "items_digest": "d", "engine": {"engine": "vllm", "version": "0", "dtype": "float32"},
+        "result": plain(result), "scores": plain(scores), "weights": "w", "runs": ["r"], "recipe_key": "k",
+        "recipe": {}, "items": "official", "items_digest": "d", "engine": {"engine": "vllm", "version": "0", "dtype": "float32"},
         "evaluator": {"name": "gsm8k", "version": "1"}, "sampling": {}, "tokenizer": "t",
     }))  # type: ignore[no-any-return]  # fmt: skip
 

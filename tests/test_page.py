@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from m3_exp.merging.ratio import grid
-from m3_exp.reporting import advice, frame, tables
+from m3_exp.merging.ratio import grid, sampled
+from m3_exp.reporting import advice, expectations, frame, tables
 from m3_exp.reporting.curves import responses
 from m3_exp.reporting.frame import Found
 from m3_exp.reporting.page import CellData, Item, PageData, build
@@ -48,7 +48,7 @@ def record(benchmark: str, wanted: float, weights: str) -> Json:
     score = 100 * float(np.mean(values))
     return {
         "result": {"benchmark": benchmark, "metric": _METRICS.get(benchmark, "accuracy"), "score": score,
-                   "low": max(0.0, score - 11), "high": min(100.0, score + 11), "n": N, "n_scored": N, "n_unscored": 0,
+                   "low": -7.0, "high": 700.0, "n": N, "n_scored": N, "n_unscored": 0,
                    "settings": {}, "details": {"no_answer_found": 2}},
         "scores": scores, "items": "lab", "items_digest": "d" * 64, "answers": "a" * 64, "weights": weights,
         "recipe_key": "e" * 64, "runs": ["one"], "sampling": {"max_tokens": 40, "stops": []},
@@ -68,7 +68,10 @@ def found(label: Label, benchmark: str, wanted: float | None, failure: str | Non
 
 
 def world() -> list[Found]:
-    """Two experts, two methods with a curve, plain, three draws, and one cell that failed."""
+    """Two experts, two methods with a curve, plain, three draws, and one cell that failed.
+
+    Sampled lambdas stand beside the nodes of average only; one draw is all but one expert.
+    """
     lines: list[Found] = []
     for benchmark in BENCHMARKS:
         for pair, lam in (("lm", 1.0), ("math", 0.0)):
@@ -81,11 +84,13 @@ def world() -> list[Found]:
             )
             plain = Label("lab", "lm_math", method, "plain", "none")
             lines.append(found(plain, benchmark, None if failure else share(benchmark, 0.5, method), failure or None))
-            for draw, lam in enumerate((0.31, 0.08, 0.77)):
+            for draw, lam in enumerate((0.31, 0.0001, 0.77)):
                 label = Label("lab", "lm_math", method, "mixup", "none", alpha=0.5, draw=draw, lam=lam)
                 lines.append(found(label, benchmark, share(benchmark, lam, method)))
-            for lam in grid(9):
-                label = Label("lab", "lm_math", method, "grid", "none", lam=lam)
+            merges = [("grid", lam) for lam in grid(9)]
+            merges += [("sampled", lam) for lam in sampled(0, 16)] if method == "average" else []
+            for ratio, lam in merges:
+                label = Label("lab", "lm_math", method, ratio, "none", lam=lam)
                 lines.append(found(label, benchmark, share(benchmark, lam, method)))
     return lines
 
@@ -105,17 +110,20 @@ def _item(score: Json) -> Item:
 
 def page_data() -> PageData:
     lines = world()
-    tidy = frame.tidy(lines)
+    tidy, experts = frame.tidy(lines), {"lm_math": ["lm", "math"]}
     groups: dict[str, list[Any]] = {}
-    for response in responses(tidy, {"lm_math": ["lm", "math"]}):
+    for response in responses(tidy, experts):
         groups.setdefault(response.name, []).append(response)
     return PageData(
         title="Table 1 of the lab", command="m3 run sweeps=table1", rebuild="m3 report sweeps=table1",
         made="2026-11-22 03:20 UTC",
-        tables=(tables.build("table1", tidy[tidy["ratio"] != "grid"]), tables.build("lambda_response", tidy)),
+        tables=(
+            tables.build("table1", tidy[~tidy["ratio"].isin(["grid", "sampled"])], experts=experts),
+            tables.build("lambda_response", tidy, experts=experts),
+        ),
         studies=tuple(advice.study(group, repeats=200, resamples=100) for group in groups.values()),
         cells=tuple(map(cell_data, lines)),
-        models={"base": "models/base", "lm": "models/lm"}, versions={"m3_exp": "0.1.0", "vllm": "0.32.0"},
+        models={"base": "models/base", "lm": "models/lm"}, experts=experts, versions={"m3_exp": "0.1.0", "vllm": "0.32.0"},
         notes=("2 of 80 cells are the same as another and run once",),
     )  # fmt: skip
 
@@ -202,12 +210,59 @@ def test_looked_up_expectations_are_the_response_engines(data: PageData, text: s
                 by_nodes = float(
                     np.dot(line["weights"][at], [line["at"][line["lams"].index(x)] for x in line["nodes"]])
                 )
-                assert by_nodes == pytest.approx(exact, abs=0.05), "node weights and nodes give it too"
-                assert line["e_low"][at] <= line["e"][at] <= line["e_high"][at]
+                if response.curve.sampled is None:
+                    assert by_nodes == pytest.approx(exact, abs=0.05), "node weights and nodes give it too"
+                known = expectations.expected(response, alpha).scaled(100)
+                shown_ends = line["e_low"][at], line["e_high"][at]
+                assert shown_ends == pytest.approx((known.low, known.high), abs=0.006)
+                assert 0 <= shown_ends[0] < line["e"][at] < shown_ends[1] <= 100
         names = [line["key"] for line in shown["relative"]]
         assert names[-2:] == ["mean", "minimum"]
         for compared, line in zip(study.comparisons[-2:], shown["relative"][-2:], strict=True):
             assert line["e"][held["alphas"].index(0.5)] == pytest.approx(100 * compared.expected[0.5].value, abs=0.2)
+
+
+def test_every_alpha_minus_plain_is_that_of_all_other_places(data: PageData, text: str) -> None:
+    held = packed(text, "curves")
+    for study, shown in zip(data.studies, held["studies"], strict=True):
+        against = expectations.against_plain(study.responses)
+        for response, line in zip(study.responses, shown["score"], strict=True):
+            assert line["corrected"] == (response.curve.sampled is not None)
+            if response.plain is None:
+                assert set(line["gain"]) == {None}
+                assert set(line["marks"]) == {""}
+                continue
+            assert all(-100 <= low < high <= 100 and low <= value <= high for value, low, high in line["gain"])
+            for number, alpha in enumerate(held["marked"]):
+                known = against[response.benchmark, alpha]
+                one = known.estimate.scaled(100)
+                at = held["alphas"].index(alpha)
+                assert line["gain"][at] == pytest.approx([one.value, one.low, one.high], abs=0.006)
+                assert line["marks"][number] == known.mark
+    average, arithmetic = held["studies"]
+    assert "max-T over the 14 alphas x benchmarks" in average["claims"]["signs"], "plain failed on gsm8k"
+    assert average["claims"]["why"] == ""
+    assert {"worse", "untold"} & set(average["score"][0]["marks"])
+    assert arithmetic["claims"]["why"] == expectations.NO_SAMPLED
+    assert {mark for line in arithmetic["score"] for mark in line["marks"]} == {""}
+
+
+def test_draws_that_are_all_but_one_expert_are_named(data: PageData, text: str) -> None:
+    line = packed(text, "curves")["studies"][0]["score"][0]
+    assert [draw["said"] for draw in line["draws"]] == ["", "99.99 % math", ""]
+    assert "λ = 0.0001 (99.99 % math), 0.31, 0.77" in text, "in the dialog of the value"
+    assert "lm_math alpha 0.5 draw 1: 99.99 % math" in text, "and below the table"
+
+
+def test_an_interval_stored_with_a_result_changes_nothing(data: PageData, text: str) -> None:
+    def edited(one: CellData) -> CellData:
+        if one.record is None:
+            return one
+        return replace(one, record={**one.record, "result": {**one.record["result"], "low": 1.0, "high": 2.0}})
+
+    assert build(replace(data, cells=tuple(map(edited, data.cells)))) == text
+    first = packed(text, f"cell-{data.cells[0].key}")["score"]
+    assert re.fullmatch(r"(\d+\.\d) % \[\d+\.\d, \d+\.\d\], win rate, 60 items", first)
 
 
 def test_tables_with_three_columns_a_benchmark_keep_their_records(data: PageData) -> None:
@@ -290,6 +345,29 @@ def test_the_slider_moves_the_number_and_the_density(page: Any) -> None:
     assert number.inner_text() == before
 
 
+def test_the_slider_says_what_is_claimed_and_what_not(page: Any) -> None:
+    curves_drawn(page)
+    page.check("input[name=unit][value=score]")
+    cells = page.locator("#expected tr[data-line=alpaca_eval] td")
+    said = page.locator("#claims")
+    assert re.fullmatch(r"\d+\.\d", cells.first.inner_text())
+    assert re.fullmatch(r"\[\d+\.\d, \d+\.\d\]", cells.nth(1).inner_text())
+    assert re.fullmatch(r"[−+]\d+\.\d \[[−+]\d+\.\d, [−+]\d+\.\d\] [▲▼≈]", cells.nth(5).inner_text())
+    assert "max-T over the 14 alphas x benchmarks" in said.inner_text()
+    page.focus("#alpha")
+    page.keyboard.press("ArrowRight")
+    assert "No sign at this α" in said.inner_text()
+    assert re.fullmatch(r"[−+]\d+\.\d \[[−+]\d+\.\d, [−+]\d+\.\d\]", cells.nth(5).inner_text())
+    page.keyboard.press("End")
+    assert "Nothing is claimed at this α: sampled lambdas correct alphas from 0.2 to 5 only" in said.inner_text()
+    assert cells.first.inner_text().endswith(" E*")
+    page.click("#alphas >> text='0.5'")
+    page.select_option("#study", "1")
+    assert "Nothing is claimed of E − plain: the curve has no sampled lambdas" in said.inner_text()
+    assert page.locator("#expected tr[data-line=gsm8k] td").first.inner_text().endswith(" E*")
+    assert "α = 0.5 draw 1: 99.99 % math" in page.locator("#explained").inner_text()
+
+
 def test_another_study_and_unit(page: Any) -> None:
     curves_drawn(page)
     assert page.locator("#expected tbody tr").count() == len(BENCHMARKS) + 2, "mean and minimum too"
@@ -324,7 +402,7 @@ def test_a_value_tells_its_interval_and_leads_to_its_cells(page: Any) -> None:
     row.locator("button.value").first.hover()
     tip = page.locator("#tip").inner_text()
     assert "60 items" in tip
-    assert "λ = 0.08, 0.31, 0.77" in tip
+    assert "λ = 0.0001 (99.99 % math), 0.31, 0.77" in tip
     assert "α = 0.5" in tip
     assert "weights " in tip
     row.locator("button.value").first.click()

@@ -107,6 +107,11 @@ def study(
     contrasts = {c.objective: q for c, q in zip(found, p, strict=True)}
     spreads = {r.benchmark: _spreads(r) for r in responses}
     lost = [f"{r.benchmark}: {note}" for r in responses for note in _missing(r)]
+    if joint is not None:
+        lost.append(
+            "minimum: the least of several estimates falls short of the least truth by chance; its intervals hold that, its"
+            " values do not"
+        )
     return Study(tuple(responses), tuple(found), spreads, (*notes, *lost), choosers, contrasts)
 
 

@@ -150,7 +150,7 @@ class Objective:
         return found.estimate(n=sum(unit.n for unit in self.measures))
 
     def bends(self, lams: Array) -> float:
-        """Return by how much, on average over some lambdas, the score may bend away from the curve."""
+        """Return by how much, on average over some lambdas, the score may bend away from the refined curve."""
         found = [
             float(bend_at(curve, lams).mean()) / unit.size
             for curve, unit in zip(self.curves, self.measures, strict=True)
@@ -234,7 +234,7 @@ def compare(
     sample = objective.resampled(resamples, generator)
     played = _cross_fitted(along, candidates, generator)
     again = _again(along, [s[:_AGAIN] for s in sample], [lams[:_HALVINGS] for lams in candidates], generator)
-    bends = [along.bends(draws[:_HALVINGS].ravel()), along.bends(grid[0]), 0.0]
+    bends = [objective.bends(draws[:_HALVINGS].ravel()), objective.bends(grid[0]), 0.0]
     choices = [_choice(along, *one) for one in zip(played[:3], again[:3], bends, strict=True)]
     difference = float(played[0].honest.mean() - played[1].honest.mean())
     plains = plains_of(responses, objective)
@@ -318,7 +318,7 @@ def _expected_least(objective: Objective, sample: Sequence[Array], alpha: float)
     value = float(along.expected_least(along.nodes(objective.whole), alpha)[0])
     moved = along.expected_least(along.nodes(sample), alpha)
     at = special.betaincinv(alpha, alpha, (np.arange(_QUANTILES) + 0.5) / _QUANTILES)
-    return along.of(value, moved, bias=along.bends(at), short=along.short())
+    return along.of(value, moved, bias=objective.bends(at), short=objective.short())
 
 
 def _unsure(
@@ -376,7 +376,7 @@ def _least_gain(objective: Objective, plains: Sequence[Array], sample: Sequence[
         along.expected_least(along.nodes(s), alpha) - objective.relative(plains, s) for s in (objective.whole, sample)
     )
     at = special.betaincinv(alpha, alpha, (np.arange(_QUANTILES) + 0.5) / _QUANTILES)
-    return along.of(float(here[0]), there, signed=True, bias=along.bends(at), short=along.short())
+    return along.of(float(here[0]), there, signed=True, bias=objective.bends(at), short=objective.short())
 
 
 def _holds_best(responses: Sequence[Response], objective: Objective) -> tuple[float, ...] | None:

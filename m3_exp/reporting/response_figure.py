@@ -20,7 +20,7 @@ from m3_exp.reporting.dots import Row, Series
 from m3_exp.reporting.palette import Mark
 from m3_exp.reporting.points import Point
 from m3_exp.reporting.protocols import Comparison, Objective, band
-from m3_exp.stats.estimate import Array, Estimate
+from m3_exp.stats.estimate import Array, Estimate, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS
 
 _TOP = 3.0  # of the density axis: those below alpha = 1 have no maximum
@@ -76,13 +76,15 @@ def _drawn(
 def _draws(response: Response, parent: Array | None) -> list[tuple[float, float]]:
     """Return each real draw's lambda and score in the line's unit, over the items it shares with the curve."""
     ids = response.curve.ids
-    unit = dict(zip(ids, np.ones(len(ids)) if parent is None else parent, strict=True))
+    unit = np.ones(len(ids)) if parent is None else parent
     found = []
     for draw in response.draws:
-        shared = [key for key in ids if key in draw.values]
-        below = sum(unit[key] for key in shared)
+        shared = np.array([i for i, key in enumerate(ids) if key in draw.values], dtype=int)
+        shape = response.curve.shape if len(shared) == len(ids) else response.curve.shape.of(shared)
+        below = float(weighted_mean(unit[shared], shape)) if len(shared) else 0.0
         if below > 0:
-            found.append((draw.lam, 100 * sum(draw.values[key] for key in shared) / below))
+            own = np.array([draw.values[ids[i]] for i in shared])
+            found.append((draw.lam, 100 * float(weighted_mean(own, shape)) / below))
     return found
 
 
@@ -217,7 +219,7 @@ def _parent_levels(ax: Axes, study: Study) -> list[tuple[float, str, Mark]]:
     for response in study.responses:
         better = response.better_parent()
         if better is not None:
-            level, mark = 100 * float(better[1].mean()), Mark(palette.GREY, "")
+            level, mark = 100 * float(weighted_mean(better[1], response.curve.shape)), Mark(palette.GREY, "")
             ax.axhline(level, color=palette.GREY, lw=0.8, zorder=2)
             found.append((level, f"better parent ({better[0]})", mark))
     return found

@@ -23,7 +23,7 @@ from m3_exp.reporting.tables import Table
 from m3_exp.stats import estimate
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.lambdas import draw_sd, unsure
-from m3_exp.stats.paired import spread
+from m3_exp.stats.paired import between
 
 ALPHAS = (0.2, 0.5, 1.0, 5.0)
 _HEADER = (
@@ -68,22 +68,19 @@ def components(response: Response, alpha: float) -> Components:
         n=found.n,
         items=100 * float(np.sqrt(items @ items)) if found.n > 1 else float("nan"),
         draws=100 * draw_sd(response.curve, alpha),
-        masks=between(masks),
+        masks=_between(masks),
         n_masks=masks.shape[1],
-        drawn=between(drawn),
+        drawn=_between(drawn),
         n_drawn=drawn.shape[1],
         sampled=100 * float(np.sqrt(rest.sources[0].variance)) if rest.sources else None,
         bend=None if rest.sources else 100 * rest.bend,
     )
 
 
-def between(values: Array) -> float | None:
-    """Return the sd in points between columns (n, m) of the population's mean, without the noise of the rows.
-
-    0 where its estimate comes out negative; None with fewer than two items or columns.
-    """
-    found = spread(values) if len(values) > 1 else None
-    return None if found is None else 100 * float(np.sqrt(found.variance * values.shape[1]))
+def _between(values: Array) -> float | None:
+    """Return the sd in points between columns of the population's mean, without the items' noise; None of one item."""
+    found = between(values) if len(values) > 1 else None
+    return None if found is None else 100 * found
 
 
 def _drawn(response: Response, alpha: float) -> Array:

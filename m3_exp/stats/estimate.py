@@ -7,8 +7,9 @@ agrees with the rule of three. A p-value is the level at which the interval just
 
 Besides items a mean may be unsure of
 
-    masks, draws   a variance of its own with few degrees of freedom: its Student quantile counts in proportion to it
-                   (Cochran and Cox 1950), so with two masks the interval is as wide as two masks leave it
+    masks, draws   a variance of its own with few degrees of freedom: each source reaches as far as its own Student
+                   quantile says, and these are added as squares (Banerjee 1961: never too short, whatever the parts)
+    clusters       items of one problem are one unit, on as many degrees of freedom as there are units less one
     bias           what an interpolation or a minimum may be off by, to either side: added to the ends
     missing        items without a score: the ends hold whatever they would have scored (Manski 1989)
 
@@ -58,10 +59,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Source:
-    """A part of a mean's variance, and on how many degrees of freedom it is known."""
+    """A part of a mean's variance, and on how many degrees of freedom it is known.
+
+    `shared` of it is in the variance over items as well: the items' own noise under few masks or draws.
+    """
 
     variance: float
     freedom: float = math.inf
+    shared: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Mean:
     bias: tuple[float, float] = (0.0, 0.0)  # how far the truth may lie below and above, besides chance
     missing: float = 0.0  # share of the items without a score
     how: str = ""
+    freedom: float = math.inf  # of `items`
 
     @property
     def signed(self) -> bool:
@@ -86,13 +92,13 @@ class Mean:
         return self._wald(normal(level))[1]
 
     def critical(self, z: float) -> float:
-        """Return how many standard errors the interval of a normal quantile reaches, by what is known of each source.
-        """
-        total = self.items + sum(source.variance for source in self.others)
+        """Return how many standard errors the interval reaches, by what is known of each source."""
+        sources = (Source(self.items, self.freedom), *self.others)
+        total = sum(source.variance for source in sources)
         if total <= 0:
-            return z
-        reach = [(z, self.items), *((_student(z, source.freedom), source.variance) for source in self.others)]
-        return sum(quantile * variance for quantile, variance in reach) / total
+            return _student(z, self.freedom)
+        reach = (_student(z, source.freedom) * math.sqrt(source.variance) for source in sources)
+        return math.hypot(*reach) / math.sqrt(total)
 
     def _wald(self, z: float) -> tuple[float, float]:
         """Return centre and standard error with the pseudo-items of a normal quantile."""
@@ -168,6 +174,11 @@ class Shape:
         """Whether every item counts alone and the same."""
         return self.shares is None and self.strata is None and self.clusters is None
 
+    @property
+    def alone(self) -> "Shape":
+        """The same with every item as its own cluster."""
+        return Shape(self.shares, self.strata, None)
+
     def of(self, rows: Array) -> "Shape":
         """Return the shape of some of the items; within each stratum they share its whole weight."""
         strata = None if self.strata is None else [self.strata[i] for i in rows]
@@ -185,7 +196,10 @@ def even_shares(strata: Sequence[str]) -> Array:
 
 
 def weighted_mean(values: Array, shape: Shape = EVEN) -> Array:
-    """Return the score of item values, along the first axis."""
+    """Return the score of item values along the first axis; of strata the mean of their means, exactly 1 of ones."""
+    if shape.strata is not None:
+        names = _numbered(shape.strata)
+        return np.asarray(np.mean([values[names == name].mean(axis=0) for name in range(names.max() + 1)], axis=0))
     return np.asarray(values.mean(axis=0) if shape.shares is None else shape.shares @ values)
 
 
@@ -220,10 +234,22 @@ def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
     return np.asarray(np.unique(np.asarray(names, dtype=str), return_inverse=True)[1], dtype=np.int64)
 
 
-def units(n: int, shape: Shape = EVEN) -> float:
-    """Return how many independent items of equal weight a score is worth: for the pseudo-items of its interval."""
+def units(n: int, shape: Shape = EVEN, values: Array | None = None) -> float:
+    """Return how many independent items of equal weight a score is worth: for the pseudo-items of its interval.
+
+    Of clusters: the items divided by how much the `values` within one vary together (the design effect, from 1 to the
+    items a cluster); without values, or where nothing varies, the clusters.
+    """
     known = float(n) if shape.shares is None else float(1 / np.sum(shape.shares**2))
-    return known if shape.clusters is None else known * len(set(shape.clusters)) / n
+    if shape.clusters is None:
+        return known
+    most = n / len(set(shape.clusters))
+    if values is None:
+        return known / most
+    together, alone = (
+        float((parts**2).sum()) for parts in (influences(values, shape), influences(values, shape.alone))
+    )
+    return known / (min(most, max(1.0, together / alone)) if alone > 0 else most)
 
 
 AGRESTI = "Agresti-Coull"
@@ -271,7 +297,10 @@ def of_items(
     how = _named(BONETT if signed else AGRESTI, shape, others, bias, unscored)
     inside = min(limits[1], max(limits[0], found))
     lost = unscored / (len(values) + unscored)
-    return Mean(inside, float(parts @ parts), units(len(values), shape), limits, tuple(others), bias, lost, how)
+    own = max(0.0, float(parts @ parts) - sum(source.shared for source in others))
+    freedom = math.inf if shape.clusters is None else max(1.0, len(parts) - 1.0)
+    worth = units(len(values), shape, values)
+    return Mean(inside, own, worth, limits, tuple(others), bias, lost, how, freedom)
 
 
 def _named(how: str, shape: Shape, others: Sequence[Source], bias: tuple[float, float], unscored: int) -> str:

@@ -1,13 +1,13 @@
-"""Many comparisons at once: adjusted p-values, what could have been found, and what choosing the best gains by chance.
-"""
+"""Many comparisons at once: adjusted p-values, what could have been found, and what choosing the best gains."""
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy import special
 
-from m3_exp.stats.estimate import LEVEL, Array, Estimate
+from m3_exp.stats.estimate import LEVEL, Array, Estimate, normal
 
 LIMIT = 1 - LEVEL
 POWER = 0.8
@@ -60,11 +60,15 @@ def critical(count: int, level: float = LEVEL) -> float:
 
 
 def detectable(found: Estimate, count: int = 1, power: float = POWER) -> float:
-    """Return the smallest true difference that a comparison like this one finds with `power`, as one of `count`."""
-    reach = critical(count)
-    return float(min(1.0, (reach + float(special.ndtri(power))) * found.se))
+    """Return the smallest true difference that a comparison like this one finds with `power`, as one of `count`.
+
+    What its interval holds besides chance over items (bias, unscored items, few masks) is added as it is.
+    """
+    besides = max(0.0, (found.high - found.low) / 2 - normal(LEVEL) * found.se)
+    return (critical(count) + float(special.ndtri(power))) * found.se + besides
 
 
+@lru_cache(maxsize=64)
 def best_of(n: int) -> float:
     """Return the expected maximum of n independent standard normal scores: 1.35 for the paper's seven alphas."""
     grid = np.linspace(-10, 10, 200_001)

@@ -36,11 +36,19 @@ class Unit:
         return max(float(weighted_mean(self.parent, self.shape)), 0.5 / self.n)
 
     def ratio(self, values: Array) -> float:
+        """Return the share of the parent, less what a ratio of means exceeds that of its items' means by on average."""
+        plain = self._plain(values)
+        if self.parent is None:
+            return plain
+        errors, below = influences(plain * self.parent - values, self.shape), influences(self.parent, self.shape)
+        return plain - float(errors @ below) / self.size**2
+
+    def _plain(self, values: Array) -> float:
         return float(weighted_mean(values, self.shape)) / self.size
 
     def errors(self, values: Array) -> Array:
         """Return each independent item's part in the error of the ratio."""
-        residual = values if self.parent is None else values - self.ratio(values) * self.parent
+        residual = values if self.parent is None else values - self._plain(values) * self.parent
         return influences(residual, self.shape) / self.size
 
 

@@ -169,10 +169,16 @@ def expectation(curve: Curve, alpha: float, masks: Sequence[Curve] = (), unscore
 
 
 def bend_at(curve: Curve, lams: Array) -> Array:
-    """Return by how much the score may bend away from its interpolant at some lambdas, as for `unsure`."""
+    """Return by how much the score may bend away from the line through all real merges (`refined`) at some lambdas.
+
+    Between two nodes it is the parabola that `unsure` allows; a sampled lambda in between leaves one of its own
+    curvature on each side. (The second differences of merges that lie close together would be noise.)
+    """
     k = np.clip(np.searchsorted(curve.lams, lams, side="right"), 1, len(curve.lams) - 1)
-    left, right = curve.lams[k - 1], curve.lams[k]
-    return np.asarray(np.sqrt(_bends(curve))[k - 1] * 4 * (lams - left) * (right - lams) / (right - left) ** 2)
+    curvature = np.sqrt(_bends(curve))[k - 1] * 4 / (curve.lams[k] - curve.lams[k - 1]) ** 2
+    merges = curve.refined().lams
+    at = np.clip(np.searchsorted(merges, lams, side="right"), 1, len(merges) - 1)
+    return np.asarray(curvature * (lams - merges[at - 1]) * (merges[at] - lams))
 
 
 def _sampling_variance(curve: Curve, alphas: Mapping[float, float]) -> float:

@@ -9,8 +9,7 @@ versions, the clean one only saying whether the item counts.
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from statistics import fmean
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,11 +51,8 @@ class Scored:
         Raises:
             ValueError: no item has a value.
         """
-        found = mean(np.array(list(self.values.values())), self.shape(list(self.values)), unscored=self.unscored)
-        if not self.strata:
-            return found
-        score = fmean(fmean(task) for task in self.by_task().values())  # not by shares: all 1 is 1 to the last digit
-        return replace(found, value=score, low=min(found.low, score), high=max(found.high, score))
+        ids = sorted(self.values)  # whatever order they were stored in, the sums round alike
+        return mean(np.array([self.values[key] for key in ids]), self.shape(ids), unscored=self.unscored)
 
     def by_task(self) -> dict[str, list[float]]:
         """Return the values of each task, in the order of their names."""

@@ -126,7 +126,8 @@ def _folded(title: str, lines: Sequence[str]) -> str:
 
 def _tables(data: PageData) -> str:
     found = tables.index(data.cells)
-    return "\n".join(tables.render(table, found) for table in data.tables) or "<p>No table was asked for.</p>"
+    shown = [tables.render(table, found, data.experts) for table in data.tables]
+    return "\n".join(shown) or "<p>No table was asked for.</p>"
 
 
 def _curves(data: PageData) -> str:

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from m3_exp.reporting import advice, palette
+from m3_exp.merging.ratio import one_sided
+from m3_exp.reporting import advice, expectations, palette
 from m3_exp.reporting.advice import Study
 from m3_exp.reporting.curves import Response, Values, aligned_to
 from m3_exp.reporting.page.pack import rounded
 from m3_exp.reporting.palette import Mark
-from m3_exp.reporting.protocols import Objective, band, expected
-from m3_exp.stats.estimate import Array
+from m3_exp.reporting.protocols import Comparison, Objective, band, expected
+from m3_exp.stats.estimate import Array, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS as PAPER
 from m3_exp.stats.lambdas import draw_sd, weights
 
@@ -41,6 +42,7 @@ def data(studies: Sequence[Study]) -> dict[str, Any]:
         "alphas": [float(f"{alpha:.4g}") for alpha in ALPHAS],
         "marked": list(PAPER),
         "log_beta": rounded([float(special.betaln(alpha, alpha)) for alpha in ALPHAS], 5),
+        "outside": expectations.OUTSIDE,
         "studies": [_study(found) for found in studies],
     }
 
@@ -48,12 +50,48 @@ def data(studies: Sequence[Study]) -> dict[str, Any]:
 def _study(found: Study) -> dict[str, Any]:
     first = found.responses[0]
     header, rows = advice.table(found)
+    compared = {one.objective: one for one in found.comparisons}
+    score = [_single(response, None) for response in found.responses]
+    relative = _relative(found)
+    for line in (*score, *relative):
+        line |= _gains(compared[line["key"]], next((r for r in found.responses if r.benchmark == line["key"]), None))
     return {
-        "name": name(found), "pair": first.pair, "experts": list(first.experts),
-        "score": [_single(response, None) for response in found.responses],
-        "relative": _relative(found),
+        "name": name(found), "pair": first.pair, "experts": list(first.experts), "score": score, "relative": relative,
+        "claims": _claims(found),
         "header": [_heading(text) for text in header], "rows": rows, "words": advice.words(found),
     }  # fmt: skip
+
+
+def _gains(compared: Comparison, response: Response | None) -> dict[str, Any]:
+    """Return E - plain at ALPHAS, (value, low, high) or None, and at the paper's seven the sign, as everywhere.
+
+    Of a benchmark in points of its score. Mean and minimum are compared at the seven only, in a family of their own.
+    """
+    known = {alpha: gain.estimate for alpha, gain in compared.gains.items()}
+    if response is not None:
+        others = {float(alpha): expectations.minus_plain(response, float(alpha)) for alpha in ALPHAS}
+        known = {alpha: one for alpha, one in others.items() if one is not None} | known
+    found = [known.get(float(alpha)) for alpha in ALPHAS]
+    return {
+        "gain": [None if one is None else _percents((one.value, one.low, one.high)) for one in found],
+        "marks": [compared.gains[alpha].mark if alpha in compared.gains else "" for alpha in PAPER],
+    }
+
+
+def _claims(found: Study) -> dict[str, str]:
+    """Say what the signs are of, or why there are none."""
+    gains = [gain for one in found.comparisons for gain in one.gains.values()]
+    if not gains:
+        return {"signs": "", "why": "plain is not evaluated"}
+    whys = list(dict.fromkeys(gain.why for gain in gains if gain.why))
+    single = next((gain.family for one in found.comparisons for gain in one.gains.values()
+                   if one.objective in found.spreads), 0)  # fmt: skip
+    joint = "; mean and minimum: over their seven alphas" if len(found.comparisons) > len(found.responses) else ""
+    signs = (
+        "▲ better, ▼ worse, ≈ not told apart from plain, at 5 %: max-T over the"
+        f" {single} alphas x benchmarks of this pair and method{joint}."
+    )
+    return {"signs": signs, "why": "; ".join(whys)}
 
 
 def _heading(text: str) -> str:
@@ -91,7 +129,8 @@ def _single(response: Response, parent: Array | None) -> dict[str, Any]:
     objective = Objective(response.benchmark, (response.curve,), () if parent is None else (parent,))
     line = _line(objective, palette.benchmark(response.benchmark), [response])
     line["metric"], better = response.metric, response.better_parent()
-    line["parent"] = None if better is None else {"name": better[0], "value": _percent(float(better[1].mean()))}
+    level = None if better is None else _percent(float(weighted_mean(better[1], response.curve.shape)))
+    line["parent"] = None if better is None else {"name": better[0], "value": level}
     if parent is None:
         line["sd"] = rounded([100 * draw_sd(response.curve, alpha) for alpha in ALPHAS])
     return line
@@ -106,7 +145,8 @@ def _line(objective: Objective, mark: Mark, responses: Sequence[Response]) -> di
     shown = [r.plain for r in responses]
     return {
         "key": objective.name, "name": palette.name(objective.name), **_drawn(mark),
-        "n": sum(len(ids) for ids in _ids(objective)),
+        "n": sum(len(r.curve.ids) + r.unscored for r in responses), "unscored": sum(r.unscored for r in responses),
+        "corrected": all(curve.sampled is not None for curve in objective.curves),
         "lams": rounded(lams.tolist(), 5), "at": _percents(along.value), "low": _percents(along.low),
         "high": _percents(along.high),
         "nodes": rounded(objective.lams.tolist(), 5),
@@ -128,14 +168,19 @@ def _value(objective: Objective, values: Sequence[Values | None], shares: Sequen
     return _percent(float(objective.relative(known, shares)[0])) if len(known) == len(values) else None
 
 
-def _draws(objective: Objective, responses: Sequence[Response], shares: Sequence[Array]) -> list[dict[str, float]]:
-    """Return the real draws that every benchmark of the objective has."""
+def _draws(objective: Objective, responses: Sequence[Response], shares: Sequence[Array]) -> list[dict[str, Any]]:
+    """Return the real draws that every benchmark of the objective has; `said` of one that is all but one expert."""
     named: list[Mapping[tuple[float, int, float], Values]] = [
         {(draw.alpha, draw.number, draw.lam): draw.values for draw in response.draws} for response in responses
     ]
     shared = sorted(set.intersection(*(set(found) for found in named)))
     scored = [(key, _value(objective, [found[key] for found in named], shares)) for key in shared]
-    return [{"alpha": a, "draw": d, "lam": round(lam, 5), "value": v} for (a, d, lam), v in scored if v is not None]
+    names = responses[0].experts
+    return [
+        {"alpha": a, "draw": d, "lam": round(lam, 5), "value": v,
+         "said": (one_sided(lam, *names) if len(names) == 2 else None) or ""}
+        for (a, d, lam), v in scored if v is not None
+    ]  # fmt: skip
 
 
 _SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "<": "triangle-left",

@@ -1,6 +1,6 @@
 """What a report page is made of: plain values, so that it can be built from a store or by hand."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -61,7 +61,8 @@ class CellData:
 class PageData:
     """One report. `command` runs what is shown, `rebuild` makes this page again, `made` is when it was made.
 
-    `models` names what was merged (`math` -> its source), `versions` what it was made with.
+    `models` names what was merged (`math` -> its source), `experts` those of each pair, `versions` what it was made
+    with.
     """
 
     title: str
@@ -72,5 +73,6 @@ class PageData:
     studies: tuple[Study, ...]
     cells: tuple[CellData, ...]
     models: Mapping[str, str] = field(default_factory=dict)
+    experts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -253,16 +253,41 @@ class Curves {
     all("#alphas button").forEach((button) => button.setAttribute("aria-pressed", String(Number(button.textContent) === this.alpha)));
     this.table(text);
     find("#explained").textContent = this.explained();
+    find("#claims").textContent = this.claims();
     cancelAnimationFrame(this.frame);
     if (this.near && find("#chart").clientWidth) this.frame = requestAnimationFrame(() => this.draw());
   }
 
   explained() {
     const first = this.study.experts[0] ?? "the first expert";
-    const draws = this.shown.some((line) => line.draws.length) ? " Open circles: real draws of λ." : "";
+    const sided = new Set(this.shown.flatMap((line) => line.draws.filter((d) => d.said).map((d) => `α = ${d.alpha} draw ${d.draw}: ${d.said}`)));
+    const told = sided.size ? ` Of these all but one expert: ${[...sided].join("; ")}.` : "";
+    const draws = this.shown.some((line) => line.draws.length) ? ` Open circles: real draws of λ.${told}` : "";
     const plain = this.shown.some((line) => line.plain !== null) ? " Dotted levels: the method's own default (plain)." : "";
     return `λ is the share of ${first}. A node was really merged and evaluated; its area is the weight that α gives it. `
-      + `Bands and bars: 95 % over items.${plain}${draws}`;
+      + `Bands and bars: 95 %, of bands over items, of E also over sampled λ and DARE masks.${plain}${draws}`;
+  }
+
+  /** Whether E at this alpha is free of interpolation error: sampled lambdas stand beside the nodes. */
+  corrected(line) { return line.corrected && this.alpha >= this.data.marked[0] && this.alpha <= this.data.marked.at(-1); }
+
+  /** What the signs are of, or why nothing is claimed at this alpha. */
+  claims() {
+    const { signs, why } = this.study.claims, starred = this.lines.some((line) => !this.corrected(line));
+    const star = starred ? "E*: from the nodes alone; its interval holds what the curve may bend between them. " : "";
+    const points = this.unit === "score" ? "" : " E − plain of a benchmark is in points of its score.";
+    if (why) return `${star}Nothing is claimed of E − plain: ${why}.${points}`;
+    if (this.data.marked.includes(this.alpha)) return `${star}${signs}${points}`;
+    if (starred) return `${star}Nothing is claimed at this α: ${this.data.outside}.${points}`;
+    return `No sign at this α: signs stand at the paper's seven, which are one family.${points}`;
+  }
+
+  /** E − plain with its interval, and at the paper's alphas its sign; empty where it is not compared. */
+  gain(line) {
+    const found = line.gain[this.index], mark = line.marks[this.data.marked.indexOf(this.alpha)];
+    if (!found) return "";
+    const [value, low, high] = found.map((x) => (x < 0 ? "−" : "+") + fixed(Math.abs(x)));
+    return `${value} [${low}, ${high}]${{ better: " ▲", worse: " ▼", untold: " ≈" }[mark] ?? ""}`;
   }
 
   table(alpha) {
@@ -272,8 +297,8 @@ class Curves {
     find("#expected thead").replaceChildren(make("tr", {}, ...header.map((text, at) => make("th", { scope: "col", class: at ? "num" : "" }, text))));
     find("#expected tbody").replaceChildren(...this.lines.map((line) => {
       const e = line.e[this.index], half = line.at[line.lams.indexOf(0.5)];
-      const cells = [fixed(e), interval(line.e_low[this.index], line.e_high[this.index]), ...(sd ? [fixed(line.sd?.[this.index])] : []),
-        fixed(half), fixed(line.plain), line.plain === null ? "" : (e < line.plain ? "−" : "+") + fixed(Math.abs(e - line.plain)), String(line.n)];
+      const cells = [fixed(e) + (this.corrected(line) ? "" : " E*"), interval(line.e_low[this.index], line.e_high[this.index]), ...(sd ? [fixed(line.sd?.[this.index])] : []),
+        fixed(half), fixed(line.plain), this.gain(line), line.n + (line.unscored ? ` (${line.unscored} unscored)` : "")];
       return make("tr", { "data-line": line.key }, make("th", { scope: "row" }, swatch(line), line.name), ...cells.map((text) => make("td", { class: "num" }, text)));
     }));
   }
@@ -297,7 +322,7 @@ class Curves {
       hovertemplate: `<b>${line.name}</b><br>%{text}<extra></extra>` };
     const draws = { x: line.draws.map((d) => d.lam), y: line.draws.map((d) => d.value), mode: "markers",
       marker: { color: colour, symbol: "circle-open", size: 8, line: { width: 1.6 } },
-      text: line.draws.map((d) => `draw ${d.draw} of α = ${d.alpha}, λ = ${d.lam}: ${fixed(d.value)}`), hovertemplate: `<b>${line.name}</b><br>%{text}<extra></extra>` };
+      text: line.draws.map((d) => `draw ${d.draw} of α = ${d.alpha}, λ = ${d.lam}${d.said ? ` (${d.said})` : ""}: ${fixed(d.value)}`), hovertemplate: `<b>${line.name}</b><br>%{text}<extra></extra>` };
     const plain = line.plain === null ? [] : [{ x: [0, 1], y: [line.plain, line.plain], mode: "lines", line: { color: colour, width: 1, dash: "1px,3px" },
       hovertemplate: `<b>${line.name}</b>, plain: ${fixed(line.plain)}<extra></extra>` }];
     const e = line.e[this.index], low = line.e_low[this.index], high = line.e_high[this.index];

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from m3_exp.merging.ratio import one_sided
 from m3_exp.reporting import palette
 from m3_exp.reporting.formats import REBUILD, SIGNS, Mark, Table
 from m3_exp.reporting.page.data import CellData
@@ -39,8 +40,8 @@ def _named(label: Label) -> tuple[Any, ...]:
     return label.pair, label.method, params, label.ratio, label.alpha, label.sparsify
 
 
-def render(table: Table, cells: Index) -> str:
-    """Return a table with its notes; `cells` is what `index` gave."""
+def render(table: Table, cells: Index, experts: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Return a table with its notes; `cells` is what `index` gave, `experts` are each pair's."""
     if not table.rows:
         return f"<h3>{escape(table.title)}</h3><p>Nothing is planned.</p>"
     columns = [_benchmark(heading, table.records) for heading in table.header]
@@ -48,7 +49,10 @@ def render(table: Table, cells: Index) -> str:
     head = "".join(_heading(text, benchmark) for text, benchmark in zip(table.header, columns, strict=True))
     body = "\n".join(
         "<tr>"
-        + "".join(_cell(at, text, columns[at], row[at], cells, table.mark(i, at)) for at, text in enumerate(texts))
+        + "".join(
+            _cell(at, text, columns[at], row[at], cells, table.mark(i, at), experts or {})
+            for at, text in enumerate(texts)
+        )
         + "</tr>"
         for i, (texts, row) in enumerate(zip(table.rows, details, strict=True))
     )
@@ -91,7 +95,10 @@ def _heading(text: str, benchmark: str) -> str:
     return f'<th scope="col"{kind} aria-sort="none"><button type="button">{escape(name)}</button>{small}</th>'
 
 
-def _cell(at: int, text: str, benchmark: str, record: Record | None, cells: Index, mark: Mark) -> str:
+def _cell(
+    at: int, text: str, benchmark: str, record: Record | None, cells: Index, mark: Mark,
+    experts: Mapping[str, Sequence[str]],
+) -> str:  # fmt: skip
     if at == 0:
         name, _, rest = text.partition(" (")
         small = f' <span class="sub">{escape(rest.removesuffix(")"))}</span>' if rest else ""
@@ -100,7 +107,8 @@ def _cell(at: int, text: str, benchmark: str, record: Record | None, cells: Inde
         return f"<td>{escape(palette.name(text, 60) if at == 1 else text)}{_sign(mark)}</td>"
     if text == "/":
         return '<td class="num none"><span aria-label="not part of this row">/</span></td>'
-    return _value(text, record, [] if record is None else _cells_of(record, cells), mark)
+    lines = _details(text, record, [] if record is None else _cells_of(record, cells), experts)
+    return _value(text, lines, [] if record is None else _cells_of(record, cells), mark)
 
 
 def _cells_of(record: Record, cells: Index) -> list[CellData]:
@@ -115,11 +123,11 @@ def _sign(mark: Mark) -> str:
     return f' <span class="sign {mark.sign}">{SIGNS[mark.sign]}</span>' if mark.sign else ""
 
 
-def _value(text: str, record: Record | None, cells: Sequence[CellData], mark: Mark) -> str:
+def _value(text: str, details: Sequence[str], cells: Sequence[CellData], mark: Mark) -> str:
     parts = _VALUE.fullmatch(text)
     number = f' data-v="{parts["value"]}"' if parts else ""
     shown = escape(text) if parts is None else _typeset(parts, mark)
-    lines = "\n".join([*_details(text, record, cells), *([mark.title] if mark.title else [])])
+    lines = "\n".join([*details, *([mark.title] if mark.title else [])])
     keys = " ".join(dict.fromkeys(c.key for c in cells))
     return (
         f'<td class="num"{number}><button type="button" class="value" tabindex="-1" data-tip="{escape(lines)}"'
@@ -135,18 +143,29 @@ def _typeset(parts: "re.Match[str]", mark: Mark) -> str:
     return " ".join(texts)
 
 
-def _details(text: str, record: Record | None, cells: Sequence[CellData]) -> list[str]:
+def _details(
+    text: str, record: Record | None, cells: Sequence[CellData], experts: Mapping[str, Sequence[str]]
+) -> list[str]:
     lines = [text]
     if record is not None:
         draws, sd = record.get("draws"), record.get("spread")
         unscored = record.get("n_unscored")
         lines += [f"{record['n']} items" + (f", {unscored} unscored" if unscored else "")] if record.get("n") else []
-        lines += [f"λ = {', '.join(f'{lam:.4g}' for lam in record['lambda'])}"] if record.get("lambda") else []
+        lines += [f"λ = {', '.join(_lambdas(record, experts))}"] if record.get("lambda") else []
         lines += [f"α = {record['alpha']:g}"] if record.get("alpha") is not None else []
         lines += [f"{draws} draws, standard deviation {sd:.2f}"] if sd is not None and draws else []
     digests = dict.fromkeys(str(c.record["weights"])[:12] for c in cells if c.record is not None)
     lines += [f"weights {', '.join(digests)}"] if digests else []
     return lines + [c.failure for c in cells if c.failure and c.record is None]
+
+
+def _lambdas(record: Record, experts: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Give a record's lambdas; beside a draw that is all but one of its experts, which."""
+    names = experts.get(str(record.get("pair")), ())
+    drawn = record.get("ratio") == "mixup" and not record.get("nodes") and len(names) == 2
+    for lam in record["lambda"]:
+        said = one_sided(float(lam), *names) if drawn else None
+        yield f"{lam:.4g}" + (f" ({said})" if said else "")
 
 
 def _notes(footer: Sequence[str]) -> str:

@@ -226,7 +226,8 @@ def _workspace(request: "Request", plan: "Plan", store: "Store", out: Path | Non
     from m3_exp.reporting import advice, logged, workspace
 
     parents = {config.pair: list(config.experts) for config in request.configs}
-    studies = [advice.study(members) for members in logged.grouped(found(plan, store), parents)]
+    seed = request.configs[0].seed
+    studies = [advice.study(members, seed=seed) for members in logged.grouped(found(plan, store), parents)]
     what = workspace.contents([cell.evaluator.name for cell in plan.cells], studies)
     settings = request.tracker
     assert settings is not None
@@ -522,14 +523,14 @@ def _figure_files(options: argparse.Namespace, name: str, overrides: Sequence[st
     shown, others = _split_shown(options, overrides)
     frames: dict[str, Any] = {}
     parents: dict[str, tuple[str, ...]] = {}
-    published = True
+    published, seed = True, 0
     for sweep in figures.FIGURES[name].sweeps:
         request, frames[sweep] = _swept(options, sweep, others, draws=name == "response")
         frames[sweep] = _with_expectations(request, frames[sweep])
         parents |= _parents(request)
-        published = published and _comparable(request)
+        published, seed = published and _comparable(request), request.configs[0].seed
     read = figures.read_published(config.ROOT / "results" / "published") if published else {}
-    drawn = figures.FIGURES[name].draw(figures.Data(frames, parents, read, **shown))
+    drawn = figures.FIGURES[name].draw(figures.Data(frames, parents, read, seed=seed, **shown))
     return list(palette.save(drawn, name, options.out))
 
 

@@ -53,7 +53,7 @@ def collect(
         rebuild=rebuild,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         tables=tuple(tables),
-        studies=tuple(studies(frame.tidy([*found, *draws]), parents, developed)),
+        studies=tuple(studies(frame.tidy([*found, *draws]), parents, developed, seed=configs[0].seed)),
         cells=cells,
         models={"base": str(configs[0].base), **models},
         experts=parents,
@@ -63,12 +63,11 @@ def collect(
 
 
 def studies(
-    tidy: pd.DataFrame, parents: Mapping[str, Sequence[str]], developed: Sequence[Response] = ()
+    tidy: pd.DataFrame, parents: Mapping[str, Sequence[str]], developed: Sequence[Response] = (), *, seed: int = 0
 ) -> list[advice.Study]:
-    """Return a study for each pair and method that has a curve."""
+    """Return a study for each pair and method that has a curve: with the numbers that `m3 response` prints."""
     return [
-        advice.study(group, dev=development(developed, group), repeats=2_000, resamples=500)
-        for group in grouped(responses(tidy, parents))
+        advice.study(group, dev=development(developed, group), seed=seed) for group in grouped(responses(tidy, parents))
     ]
 
 

@@ -5,11 +5,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pandas as pd
 import pytest
 
-from m3_exp import cli
+from m3_exp import cells, cli, config
 from m3_exp.config import ROOT
+from m3_exp.reporting import advice
+from m3_exp.reporting.frame import Found, tidy
+from m3_exp.store import Store
+from m3_exp.types import M3Error
+from tests import test_figures
+from tests.test_tables import record
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,3 +120,84 @@ def test_secrets_do_not_reach_the_store(tmp_path: Path) -> None:
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     for text in (written.decode(errors="replace"), done.stdout, done.stderr):
         assert not any(token in text for token in ("hf_secret_123", "wb_secret_456"))
+
+
+# ------------------------------------------------------------------------------------------------- what is printed
+
+
+def swept(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `m3 response` find a frame made by hand, and no development items."""
+
+    def of(_: Any, __: str, overrides: list[str], *, draws: bool = False) -> Any:
+        if "items=dev" in overrides:
+            raise M3Error("none")
+        return SimpleNamespace(configs=[SimpleNamespace(pair="lm_math", experts={"lm": 1, "math": 2}, seed=0)]), frame
+
+    quick = advice.study
+    monkeypatch.setattr(cli, "_swept", of)
+    monkeypatch.setattr(advice, "study", lambda found, **more: quick(found, **more | {"repeats": 50, "resamples": 20}))
+
+
+def without_a_node(*benchmarks: str) -> pd.DataFrame:
+    lines = test_figures.curves({"gsm8k": -0.8, "alpaca_eval": 0.6}).to_dict("records")
+    return pd.DataFrame([
+        test_figures.missing(x) if x["benchmark"] in benchmarks and (x["ratio"], x["lam"]) == ("grid", 0.25) else x
+        for x in lines
+    ])  # fmt: skip
+
+
+def test_response_says_which_curve_lacks_a_node(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "lm_math average gsm8k: no expectation, 1 of 9 nodes without a result (lambda 0.25)"
+    swept(without_a_node("gsm8k"), monkeypatch)
+    assert cli.main(["response", "pair=lm_math"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "lm_math average (lab): 9 lambdas; items: alpaca_eval 40"
+    assert out[-1] == said
+    assert cli.main(["response", "pair=lm_math", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert [json.loads(line)["pair"] for line in captured.out.splitlines()] == ["lm_math"]
+    assert said in captured.err
+    swept(without_a_node("gsm8k", "alpaca_eval"), monkeypatch)
+    assert cli.main(["response", "pair=lm_math", "method=average"]) == 2
+    error = capsys.readouterr().err
+    assert f"no curve for pair=lm_math method=average: {said}; lm_math average alpaca_eval: no expectation" in error
+    assert "there are none yet; first: m3 run sweeps=lambda_response" in error
+    assert cli.main(["response", "method=ties"]) == 2
+    assert "no expectation" not in capsys.readouterr().err, "what was not asked for is not named"
+
+
+def test_a_table_names_draws_by_the_requests_experts(tmp_path: Path) -> None:
+    request = config.request(["sweeps=table1", "pair=lm_math", f"store={tmp_path}"])
+    draw = {"ratio": "mixup", "alpha": 0.5, "draw": 1, "lam": 0.0001}
+    extra = {"engine": "vllm", "evaluator": "gsm8k 2", "tokenizer": "t", "runs": 1, "merge": "m3 merge"}
+    lines = pd.DataFrame([test_figures.line("gsm8k", 0.5, **draw, **extra)])
+    built = cli._built_table(request, lines, every=False)
+    assert "Draws of lambda that are all but one expert: lm_math alpha 0.5 draw 1: 99.99 % math." in built.footer
+
+
+def test_what_stands_behind_a_tables_draws_holds_plain_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it E - plain would be adjusted with the table's single models, and not as in m3 response."""
+
+    def found(plan: Any, _: Store, **__: Any) -> list[Found]:
+        return [Found(cell, record([1, 0, 1, float(i % 2)], cell, str(i))) for i, cell in enumerate(plan.cells)]
+
+    monkeypatch.setattr(cells, "found", found)
+    request = config.request([
+        "sweeps=table1", "pair=lm_math", "method=average", "sparsify=none", "evaluator=[gsm8k]", f"store={tmp_path}"
+    ])  # fmt: skip
+    behind = cli._curve_nodes(request, Store(tmp_path))
+    assert behind["ratio"].value_counts().to_dict() == {"sampled": 16, "grid": 9, "plain": 1}
+    planned = cli._planned(request)[0]
+    built = cli._built_table(request, tidy(found(planned, Store(tmp_path))), behind, every=False)
+    mixed = next(r for r in built.records if r["ratio"] == "mixup")
+    assert (mixed["question"], mixed["family"], mixed["nodes"], mixed["sampled"]) == ("expectation", 7, 9, 16)
+
+
+def test_every_draw_of_an_attacked_table_has_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["table", "table2", "--all", f"store={tmp_path}"]) == 0
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| task_arithmetic")]
+    drawn = [row[5].strip() for row in rows if row[3].strip() == "yes"]
+    assert len(rows) == 3 * 5
+    assert len(set(drawn)) == 4, "the same four lambdas in every pair"

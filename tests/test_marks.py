@@ -262,9 +262,10 @@ def test_every_m3_row_is_marked_against_its_row_without_m3() -> None:
     assert "; = the same weights (1): no comparison." in said(table)
     untold = next(r for r in table.records if r["mark"] == "untold")
     assert untold["detectable"] > untold["difference"]
-    assert f"a difference below {untold['detectable']:.1f} points could not have been seen" in table.mark(
-        next(i for i, row in enumerate(table.rows) if row[0] == "ties" and row[2] == "fixed"), 6
-    ).title
+    assert (
+        f"a difference below {untold['detectable']:.1f} points could not have been seen"
+        in table.mark(next(i for i, row in enumerate(table.rows) if row[0] == "ties" and row[2] == "fixed"), 6).title
+    )
     assert re.search(r"a true difference below \d+\.\d points in the most sensitive cell", said(table))
 
 
@@ -408,7 +409,7 @@ def test_a_score_that_is_a_mean_of_tasks_has_expectation_marks_and_contrasts_of_
 
 def test_no_interval_has_width_0_or_leaves_its_range() -> None:
     """Whatever small frame: scores in 0 to 100, contrasts in -100 to 100, each inside its interval."""
-    for seed in range(40):
+    for seed in range(20):
         lines, nodes = _random_lines(np.random.default_rng(seed))
         for table in (built(lines, nodes), built(lines, nodes, every=True), gains.build("t", pd.DataFrame(lines))):
             for record in table.records:

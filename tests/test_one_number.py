@@ -130,7 +130,7 @@ def told() -> dict[str, dict[Key, E]]:
         "table of draws": of_table(tables.build("t", drawn(), responses=known(), behind=whole()).records),
         "gains": of_table(gains.build("t", drawn(), responses=known(), behind=whole()).records),
         "variance": {
-            Key(r["method"], r["benchmark"], r["alpha"]): r | {"score": r["expected"]}
+            Key(r["method"], r["benchmark"], r["alpha"]): {**r, "score": r["expected"]}
             for r in variance.build(known(), ALPHAS).records
         },
         "response": {
@@ -239,7 +239,8 @@ def test_a_gain_is_one_number_with_one_p_value(who: str) -> None:
 def test_a_gain_is_that_number_in_the_heat_map() -> None:
     for (panel, benchmark, alpha), change in heatmap.changes(whole(), PARENTS).items():
         value, low, high, _, p_adjusted = gained()["table"][Key(panel.method, benchmark, alpha)]
-        assert (change.value, change.half) == (value, pytest.approx((high - low) / 2, rel=1e-12))
+        assert change.value == value
+        assert change.half == pytest.approx((high - low) / 2, rel=1e-12)
         assert (change.real, change.family, change.unclaimed) == (p_adjusted < 0.05, 14, "")
 
 
@@ -269,6 +270,22 @@ def test_a_mark_is_one_everywhere() -> None:
     }  # fmt: skip
 
 
+def test_plain_is_one_number() -> None:
+    """Its unscored item and its masks count in `m3 response` and W&B as in the table."""
+    table = {
+        (r["method"], r["benchmark"]): (r["score"], r["low"], r["high"])
+        for r in tables.build("t", whole(), responses=known()).records if r["ratio"] == "plain"
+    }  # fmt: skip
+    for study in studies():
+        summary = logged.response(study, "g").summary
+        for record in advice.records(study):
+            if record["unit"] == "percent":
+                exact = table[study.responses[0].method, record["objective"]]
+                assert tuple(record["plain"][name] for name in ("score", "low", "high")) == exact
+                names = ("plain", "plain_low", "plain_high")
+                assert tuple(summary[f"{name}/{record['objective']}"] for name in names) == exact
+
+
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_asking_for_fewer_rows_changes_no_number(alpha: float) -> None:
     """One alpha, one method: the family is that of the pair and method all the same."""
@@ -286,11 +303,14 @@ def test_asking_for_fewer_rows_changes_no_number(alpha: float) -> None:
 
 def record_of(scores: Sequence[Score], details: Any) -> dict[str, Any]:
     result = mean_result("gsm8k", "accuracy", scores, {}, details)
-    return json.loads(json.dumps({
+    record = {
         "result": plain(result), "scores": plain(scores), "weights": "w", "runs": ["r"], "recipe_key": "k",
-        "recipe": {}, "items": "official", "items_digest": "d", "engine": {"engine": "vllm", "version": "0", "dtype": "float32"},
-        "evaluator": {"name": "gsm8k", "version": "1"}, "sampling": {}, "tokenizer": "t",
-    }))  # type: ignore[no-any-return]  # fmt: skip
+        "recipe": {}, "items": "official", "items_digest": "d", "sampling": {}, "tokenizer": "t",
+        "engine": {"engine": "vllm", "version": "0", "dtype": "float32"},
+        "evaluator": {"name": "gsm8k", "version": "1"},
+    }  # fmt: skip
+    stored: dict[str, Any] = json.loads(json.dumps(record))
+    return stored
 
 
 def scores_of(kind: str) -> tuple[list[Score], dict[str, Any]]:

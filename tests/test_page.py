@@ -123,7 +123,8 @@ def page_data() -> PageData:
         ),
         studies=tuple(advice.study(group, repeats=200, resamples=100) for group in groups.values()),
         cells=tuple(map(cell_data, lines)),
-        models={"base": "models/base", "lm": "models/lm"}, experts=experts, versions={"m3_exp": "0.1.0", "vllm": "0.32.0"},
+        models={"base": "models/base", "lm": "models/lm"}, experts=experts,
+        versions={"m3_exp": "0.1.0", "vllm": "0.32.0"},
         notes=("2 of 80 cells are the same as another and run once",),
     )  # fmt: skip
 

@@ -110,7 +110,7 @@ def test_with_sampled_lambdas_the_mean_over_draws_meets_the_corrected_expectatio
     for seed in range(60):
         rng = np.random.default_rng(seed)
         lams = rng.beta(5.0, 5.0, 40)
-        curve, real = curved.drawn(height, 1319, rng, more=lams, seed=seed)
+        curve, real = curved.drawn(height, 1319, rng, more=lams.tolist(), seed=seed)
         drawn = [Draw(5.0, k, float(x), curved.by_item(curve.ids, real[:, k])) for k, x in enumerate(lams)]
         beside = [(draw, curve) for draw in drawn]
         found = prediction._expectation(5.0, beside)

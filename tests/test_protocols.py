@@ -38,7 +38,7 @@ def several(curves: tuple[Curve, ...], parents: tuple[Array, ...], combine: Any,
 
 
 def test_a_flat_curve_rewards_no_way_of_choosing() -> None:
-    noise = (np.random.default_rng(0).random((400, 9)) < 0.5) * 1.0
+    noise = (np.random.default_rng(0).random((400, 9)) < 0.5).astype(float)
     found = compared(curve(noise), repeats=1500, resamples=100)
     assert abs(found.replay.honest.value - noise.mean()) < 0.03
     assert found.replay.claimed.value > found.replay.honest.value + 0.01
@@ -275,10 +275,10 @@ def test_a_band_is_that_of_real_models_at_the_nodes() -> None:
 def test_gains_over_plain_of_a_mean_are_paired_and_a_family_of_their_own() -> None:
     """Where all merges are alike nothing is gained; a high middle that plain is at is a loss for every alpha."""
     at = np.sort(mixture_quantile((np.arange(16) + 0.5) / 16))
-    peak = lambda lams: 0.2 + 0.6 * (1 - np.abs(2 * lams - 1))  # noqa: E731
+    lams = np.concatenate([LAMS, at])
     every = []
     for seed in (1, 2):
-        both = coins(peak(np.concatenate([LAMS, at])), 600, seed)
+        both = coins(0.2 + 0.6 * (1 - np.abs(2 * lams - 1)), 600, seed)
         every.append(curve(both[:, :9], Sampled(at, both[:, 9:])))
     curves, plains = tuple(every), tuple(c.values[:, 4] for c in every)
     found = several(curves, tuple(np.ones(600) for _ in every), "mean", plains)

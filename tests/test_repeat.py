@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
+from scipy.stats import t as student_t
+from statsmodels.stats.proportion import proportion_confint
 
 from m3_exp import cells, cli, config, plan
 from m3_exp.cells import Desk, Task, found
@@ -220,19 +223,25 @@ class TestRepeats:
         assert (one.score, one.difference) == (50.0, 12.5)
         assert noise.deviation([one]).value == pytest.approx(100 * math.sqrt(3) / 8)
         assert (two.up, two.down, two.texts, two.difference) == (0, 0, 1, 0.0)
-        assert str(noise.deviation([two])) == "below 21.6", "none of 8 is no proof of none"
+        none = deviations([[0]] * 8, 8).split(", ")[1]
+        assert str(noise.deviation([two])) == f"below {none}" == "below 22.8", "none of 8 is no proof of none"
         (line,) = noise.footer(tidy(looked, repeats=True))
+        flipped = [*[[1, 0]] * 3, *[[0, 0]] * 5]
+        low, high = ends(flipped)
         version = planned_version(planned, store)
         assert line == (
             f"noise floor (recorded {version} float32): gsm8k 3 of 16 verdicts flipped between repeats"
-            f" (18.8 % [7.0, 50.8]), sd of a difference {100 * math.sqrt(3 / 16 / 8):.1f} [9.4, 25.2] points"
+            f" (18.8 % [{low:.1f}, {high:.1f}]), sd of a difference {100 * math.sqrt(3 / 16 / 8):.1f}"
+            f" [{deviations(flipped, 8)}] points"
         )
+        assert (low, high) == pytest.approx((3.24, 46.36), abs=0.01)
         table = noise.build("t", tidy(looked, repeats=True))
         assert [row[4:10] for row in table.rows] == [
             ("float32", "1", "8", "4", "2", "1"), ("float32", "2", "8", "1", "0", "0"),
         ]  # fmt: skip
-        assert table.rows[0][10] == "37.5 [12.2, 70.9]"
-        assert [row[13] for row in table.rows] == ["21.7 [12.4, 29.8]", "below 21.6"]
+        alone = [*[[1]] * 3, *[[0]] * 5]
+        assert table.rows[0][10] == "37.5 [{:.1f}, {:.1f}]".format(*ends(alone))
+        assert [row[13] for row in table.rows] == [f"21.7 [{deviations(alone, 8)}]", "below 22.8"]
         assert [(x["sd"], x["sd_low"] > 0, x["sd_high"] > 21) for x in table.records][1] == (0.0, False, True)
         for form in tables.FORMATS.values():
             assert "gsm8k" in form(table)
@@ -309,6 +318,27 @@ class TestRepeats:
         assert sorted(c.get("repeat", 0) for c in conditions) == [0, 1]
 
 
+def ends(items: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The interval of a share of flips in percent by hand: Agresti and Coull's of as many verdicts as they are worth by
+    their design effect, with Student's quantile, since the items (each one cluster of its repeats) are few.
+    """
+    found = [np.array(verdicts, dtype=float) for verdicts in items]
+    n, clusters = sum(map(len, found)), len(found)
+    p = sum(verdicts.sum() for verdicts in found) / n
+    together = sum((verdicts - p).sum() ** 2 for verdicts in found) * clusters / (clusters - 1)
+    alone = sum(((verdicts - p) ** 2).sum() for verdicts in found) * n / (n - 1)
+    worth = n / (min(n / clusters, max(1.0, together / alone)) if alone else n / clusters)
+    z, student = norm.ppf(0.975), student_t.ppf(0.975, clusters - 1)
+    middle = (worth * p + z * z / 2) / (worth + z * z)
+    squares = worth * ((worth - 1) * together / n**2 + p * p) + z * z / 2
+    half = student * math.sqrt((squares / (worth + z * z) - middle**2) / (worth + z * z))
+    return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
+
+
+def deviations(items: Sequence[Sequence[float]], verdicts: int) -> str:
+    return ", ".join(f"{100 * math.sqrt(share / 100 / verdicts):.1f}" for share in ends(items))
+
+
 def planned_version(planned: Plan, store: Store) -> str:
     return Desk(store, planned.engine).fingerprint["version"]
 
@@ -342,7 +372,11 @@ def test_three_of_96() -> None:
     """The example of the manual."""
     one = repeated([1, -1, 1] + [0] * 93)
     found = noise.rate([one])
-    assert (found.value, found.low, found.high) == pytest.approx((3.125, 0.67, 9.19), abs=0.01)
+    low, high = ends([*[[1]] * 3, *[[0]] * 93])
+    assert (found.value, found.low, found.high) == pytest.approx((3.125, low, high))
+    known = [100 * x for x in proportion_confint(3, 96, method="agresti_coull")]
+    assert (found.low, found.high) == pytest.approx(known, abs=0.1)
+    assert found.low < known[0] < known[1] < found.high, "Student's quantile"
     sd = noise.deviation([one])
     assert (sd.value, sd.low, sd.high) == pytest.approx(
         tuple(100 * math.sqrt(share / 100 / 96) for share in (found.value, found.low, found.high))
@@ -401,8 +435,10 @@ class TestCommands:
         assert cli.main(["run", *asked]) == 0
         out = capsys.readouterr().out
         assert "2 of 2 cells done (0 were there already)" in out
-        assert "gsm8k 3 of 8 verdicts flipped between repeats (37.5 % [12.2, 70.9])" in out
-        assert "sd of a difference 21.7 [12.4, 29.8] points" in out
+        flipped = [*[[1]] * 3, *[[0]] * 5]
+        low, high = ends(flipped)
+        assert f"gsm8k 3 of 8 verdicts flipped between repeats (37.5 % [{low:.1f}, {high:.1f}])" in out
+        assert f"sd of a difference 21.7 [{deviations(flipped, 8)}] points" in out
         assert cli.main(["status", *asked]) == 0
         assert "repeats (noise floor): 1 of 1 done; 0 answers more" in capsys.readouterr().out
         assert cli.main(["run", *line, "evaluator=[gsm8k]", "repeat=-1"]) == 2

@@ -87,13 +87,13 @@ def test_the_sd_between_draws_is_free_of_the_items_noise() -> None:
     """Items whose chance is the same at every lambda: no spread between draws, however noisy they are."""
     lams = np.array(grid(9))
     generator = np.random.default_rng(1)
-    flat = [draw_sd(curve((generator.random((400, 9)) < 0.5) * 1.0, lams), 0.5) for _ in range(200)]
+    flat = [draw_sd(curve((generator.random((400, 9)) < 0.5).astype(float), lams), 0.5) for _ in range(200)]
     naive = [
         np.sqrt(v @ (second_moments(lams, 0.5) - np.outer(weights(lams, 0.5), weights(lams, 0.5))) @ v)
         for v in ((generator.random((400, 9)) < 0.5).mean(axis=0) for _ in range(200))
     ]
     assert np.mean(np.square(flat)) < 0.6 * np.mean(np.square(naive))
-    sloped = [draw_sd(curve((generator.random((400, 9)) < lams) * 1.0, lams), 1.0) for _ in range(200)]
+    sloped = [draw_sd(curve((generator.random((400, 9)) < lams).astype(float), lams), 1.0) for _ in range(200)]
     assert np.mean(sloped) == pytest.approx(np.sqrt(1 / 12), rel=0.02)
 
 
@@ -271,15 +271,21 @@ def test_equal_sides_differ_by_nothing_within_an_interval_that_has_a_width() -> 
 # ---------------------------------------------------------------------------------------------------------- DARE masks
 
 
+PLAIN = 0.5 + 1e-9  # where the populations below have the score of plain
+
+
+def steps(curve_at: float, plain_at: float) -> curved.Height:
+    """A flat score, and another of plain."""
+    return lambda lams: np.where(lams == PLAIN, plain_at, curve_at)
+
+
 def masked(seed: int, n: int, masks: int, sd: float, gain: float = 0.0) -> "curves.Response":
     """A flat curve and its plain under several masks, whose scores move together or apart by `sd`."""
     rng = np.random.default_rng([seed, 7])
     found, plains = [], []
     for mixed, plain in rng.normal(0, sd, (masks, 2)):
-        one, rest = curved.drawn(
-            lambda lam, m=mixed, q=plain: np.where(lam == 0.5 + 1e-9, 0.5 + q, 0.5 + m + gain), n, rng, seed=seed,
-            more=[0.5 + 1e-9],
-        )  # fmt: skip
+        heights = steps(0.5 + mixed + gain, 0.5 + plain)
+        one, rest = curved.drawn(heights, n, rng, seed=seed, more=[PLAIN])
         found.append(one)
         plains.append(rest[:, 0])
     return response(curves.averaged(found), masks=found, plains=plains)
@@ -342,9 +348,7 @@ def test_one_difference_has_one_adjusted_p_value() -> None:
 
 def flat_line(seed: int, benchmark: str, gain: float) -> "curves.Response":
     rng = np.random.default_rng([seed, 11])
-    one, rest = curved.drawn(
-        lambda lam: np.where(lam == 0.5 + 1e-9, 0.5 - gain, 0.5), 300, rng, seed=seed, more=[0.5 + 1e-9]
-    )
+    one, rest = curved.drawn(steps(0.5, 0.5 - gain), 300, rng, seed=seed, more=[PLAIN])
     return response(one, rest[:, 0], benchmark=benchmark)
 
 
@@ -473,7 +477,7 @@ def test_values_in_another_order_are_paired_by_name() -> None:
     rng = np.random.default_rng(0)
     one, rest = curved.drawn(populations.CURVES["S"], 60, rng, more=[0.5])
     given = response(one, rest[:, 0])
-    backwards = replace(given, plain=dict(reversed(by_item(one.ids, rest[:, 0]).items())))
+    backwards = replace(given, plain=dict(reversed(list(by_item(one.ids, rest[:, 0]).items()))))
     assert expectations.minus_plain(backwards, 1.0) == expectations.minus_plain(given, 1.0)
 
 

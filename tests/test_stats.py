@@ -212,7 +212,7 @@ def test_without_pseudo_items_it_would_be_students_and_walds() -> None:
     t = float(scipy_stats.t.ppf(0.975, 2))
     assert masks == pytest.approx((0.3 - t * 0.01, 0.3 + t * 0.01), abs=1e-6)
     both = Mean(0.3, 1e-4, n, others=(Source(1e-4, 2),))
-    assert both.critical(Z) == pytest.approx((Z + t) / 2)
+    assert both.critical(Z) == pytest.approx(math.hypot(Z, t) / math.sqrt(2)), "squares added: Banerjee 1961"
 
 
 def test_bias_and_unscored_items_widen_to_both_sides() -> None:
@@ -259,12 +259,13 @@ def test_tasks_count_the_same_and_their_variance_is_the_sum_of_theirs() -> None:
 
 
 def test_items_of_one_problem_are_one_item() -> None:
-    """Each problem asked twice with one outcome: the interval is that of half as many."""
+    """Each problem asked twice with one outcome: the interval is that of half as many, known on as many less one."""
     half = np.random.default_rng(1).random(30)
     twice = np.repeat(half, 2)
     shape = Shape(clusters=[str(i // 2) for i in range(60)])
     found, alone = mean(twice, shape), mean(half)
-    assert (found.low, found.high) == pytest.approx((alone.low, alone.high))
+    wider = (found.high - found.low) / (alone.high - alone.low)
+    assert 1 <= wider <= 1.001 * scipy_stats.t.ppf(0.975, 29) / Z
     assert (found.n, found.how) == (60, "Agresti-Coull, problems as clusters")
     assert found.high - found.low > 1.3 * (mean(twice).high - mean(twice).low)
 
@@ -312,8 +313,11 @@ def test_what_masks_do_is_told_from_the_items_noise() -> None:
         source = spread(values)
         assert source is not None
         assert source.freedom == 3
-        found.append(source.variance)
-    assert np.mean(found) == pytest.approx(0.02**2 / 4, rel=0.4)  # cut at 0: a little too large
+        found.append((source.variance, source.shared))
+    variance, shared = np.mean(found, axis=0)
+    noise = 0.25 / 400 / 4
+    assert variance == pytest.approx(noise + 0.02**2 / 4, rel=0.1)
+    assert 0.7 * noise < shared <= noise, "which is in the variance over items too; never more than was seen"
     assert spread(np.zeros((400, 1))) is None
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
+from statsmodels.stats.proportion import proportion_confint
 
 from m3_exp.merging.ratio import grid
 from m3_exp.plan import spelled
@@ -40,7 +41,10 @@ SHARES: dict[str, Callable[[float], float]] = {
 
 
 def cell(benchmark: str, label: Label, share: float, **details: Any) -> Found:
-    """A cell on 40 items with its result: item i is right where (i + 0.5) / 40 lies below `share`."""
+    """A cell on 40 items with its result: item i is right where (i + 0.5) / 40 lies below `share`.
+
+    The interval stored with it is wrong: nothing may read it.
+    """
     weights = None if label.lam is None else (label.lam, 1 - label.lam)
     recipe = Recipe(BASE, (LM, MATH), "m:average" if label.method != "single" else f"m:{label.pair}", weights=weights)
     spec = EvaluatorSpec(benchmark, f"evaluators.{benchmark}:It", {"extractor": "paper"}, "lab", "math")
@@ -50,8 +54,8 @@ def cell(benchmark: str, label: Label, share: float, **details: Any) -> Found:
     ]
     right = 2.5 * sum(score["value"] for score in scores)
     result = {
-        "benchmark": benchmark, "metric": "accuracy", "score": right, "low": max(0.0, right - 11.25),
-        "high": min(100.0, right + 9.125), "n": 40, "n_scored": 40, "n_unscored": 0, "settings": {}, "details": details,
+        "benchmark": benchmark, "metric": "accuracy", "score": right, "low": -7.0, "high": 700.0,
+        "n": 40, "n_scored": 40, "n_unscored": 0, "settings": {}, "details": details,
     }  # fmt: skip
     key = f"{label.pair}-{label.method}-{label.lam}"
     record: Json = {
@@ -241,6 +245,14 @@ def test_runs_read_back_say_what_the_store_says(tmp_path: Path) -> None:
     assert {key for key in runs if later[key] != runs[key]} <= {logged.cell_id(record)}
 
 
+def _ends(item: Found) -> tuple[float, float]:
+    """A cell's interval from its item scores, in percent."""
+    assert item.record is not None
+    scores = [score["value"] for score in item.record["scores"]]
+    low, high = proportion_confint(sum(scores), len(scores), method="agresti_coull")
+    return 100 * low, 100 * high
+
+
 def _compare_cell(item: Found, seen: Back) -> None:
     assert item.record is not None
     result = item.record["result"]
@@ -250,8 +262,9 @@ def _compare_cell(item: Found, seen: Back) -> None:
     assert config["recipe"] == item.record["recipe"]
     assert config["evaluator"] == item.record["evaluator"]
     assert (config["alpha"], config["lambda"], config["seed"]) == (0.5, 0.3, 3)
-    for key in ("score", "low", "high", "n", "n_scored", "n_unscored", "metric"):
+    for key in ("score", "n", "n_unscored", "metric"):
         assert seen.summary[key] == result[key]
+    assert (seen.summary["low"], seen.summary["high"]) == pytest.approx(_ends(item))
     assert (seen.summary["alpha"], seen.summary["lambda"], seen.summary["details/pdr_paper"]) == (0.5, 0.3, 12.5)
     assert [row[4] for row in seen.tables["items"]["data"]] == [s["value"] for s in item.record["scores"]]
     assert [a["type"] for a in seen.artifacts.values() if a["name"].startswith("recipe-")] == ["recipe"]
@@ -419,7 +432,8 @@ def test_runs_are_sent_under_their_own_ids_once(
         summary = json.loads([files["wandb-summary.json"] for files in streams if "wandb-summary.json" in files][-1][
             "content"
         ][0])  # fmt: skip
-        assert [summary[key] for key in ("score", "low", "n")] == [record["result"][k] for k in ("score", "low", "n")]
+        assert [summary[key] for key in ("score", "n")] == [record["result"][k] for k in ("score", "n")]
+        assert summary["low"] == pytest.approx(_ends(ids[given["name"]])[0])
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path: Path, found: list[Found]) -> None:
@@ -575,7 +589,7 @@ def test_the_workspace_draws_what_runs_hold(tmp_path: Path, found: list[Found], 
     assert [section["name"] for section in sections] == [
         "Score against alpha", "Score against lambda", "Single draws", "Parallel coordinates",
     ]  # fmt: skip
-    assert "random cannot be told from tuned" in json.dumps(views["report"])
+    assert "random (best of seven draws) cannot be told from tuned at equal cost" in json.dumps(views["report"])
 
 
 def test_saving_twice_changes_the_same_views(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from m3_exp.merging.ratio import grid, sampled
 from m3_exp.reporting import expectations, tables, variance
 from m3_exp.reporting.curves import Draw, Response
 from m3_exp.stats.lambdas import Curve, Sampled
+from m3_exp.stats.paired import between
 from tests import curved
 
 LAMS = np.array(grid(9))
@@ -48,9 +49,9 @@ def test_between_is_unbiased_where_the_plain_sd_is_not() -> None:
     for _ in range(3000):
         values = verdicts(0.5 + generator.normal(0, 0.02, size=(1, 4)) + np.zeros((N, 4)), generator)
         naive.append(values.mean(axis=0).var(ddof=1))
-        got = variance.between(values)
+        got = between(values)
         assert got is not None
-        found.append((got / 100) ** 2)
+        found.append(got**2)
     assert 1 <= np.mean(found) / 0.02**2 < 1.35, "0 where an estimate comes out negative"
     assert np.mean(naive) > 2.3 * 0.02**2
 
@@ -60,14 +61,14 @@ def test_between_is_products_of_different_items() -> None:
     values = np.random.default_rng(5).random((7, 3)) + np.array([0.0, 0.5, 0.1])
     d = values - values.mean(axis=1, keepdims=True)
     pairs = [d[i, k] * d[j, k] for k in range(3) for i in range(7) for j in range(7) if i != j]
-    assert variance.between(values) == pytest.approx(100 * np.sqrt(sum(pairs) / (7 * 6 * 2)))
+    assert between(values) == pytest.approx(np.sqrt(sum(pairs) / (7 * 6 * 2)))
 
 
 def test_nothing_between_equal_columns_and_none_with_one() -> None:
     values = np.tile(np.random.default_rng(1).random((30, 1)), (1, 5))
-    assert variance.between(values) == 0.0
-    assert variance.between(values[:, :1]) is None
-    assert variance.between(values[:1]) is None
+    assert between(values) == 0.0
+    assert between(values[:, :1]) is None
+    assert variance._between(values[:1]) is None, "of one item nothing can be told"
 
 
 def test_each_component_is_found_again() -> None:

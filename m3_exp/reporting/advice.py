@@ -109,8 +109,8 @@ def study(
     lost = [f"{r.benchmark}: {note}" for r in responses for note in _missing(r)]
     if joint is not None:
         lost.append(
-            "minimum: the least of several estimates falls short of the least truth by chance; its intervals hold that, its"
-            " values do not"
+            "minimum: the least of several estimates falls short of the least truth by chance; its intervals hold that,"
+            " its values do not"
         )
     return Study(tuple(responses), tuple(found), spreads, (*notes, *lost), choosers, contrasts)
 

@@ -71,6 +71,11 @@ class Response:
         return " ".join(part for part in (self.pair, self.method, "dare" if self.sparsify == "dare" else "") if part)
 
     @property
+    def gridded(self) -> bool:
+        """Whether a grid was evaluated: ends and middle alone may be there as other cells' weights."""
+        return {0.0, 0.25, 0.5, 0.75, 1.0} <= set(map(float, self.curve.lams))
+
+    @property
     def lacking(self) -> tuple[str, ...]:
         """The experts that are not evaluated on this benchmark: in Table 1 those of other skills."""
         return tuple(name for name in self.experts if name not in self.parents)

@@ -21,7 +21,7 @@ import numpy as np
 
 from m3_exp.reporting.curves import Response, aligned_to
 from m3_exp.stats import family
-from m3_exp.stats.estimate import Array, Estimate, Shape, Source, influences
+from m3_exp.stats.estimate import Array, Estimate, Shape, Source, influences, mean
 from m3_exp.stats.joint import Unit, errors_of, mean_of
 from m3_exp.stats.lambdas import ALPHAS, Unsure, expectation, unsure
 from m3_exp.stats.paired import paired, spread
@@ -54,6 +54,31 @@ class Compared:
 def expected(response: Response, alpha: float) -> Estimate:
     """Return E[score | alpha] over the items that the curve has; the unscored ones widen it."""
     return expectation(response.curve, alpha, response.masks, response.unscored)
+
+
+def plain(response: Response) -> Estimate | None:
+    """Return what the method without M3 scores, as a table shows it: over its own items, with its masks."""
+    if not response.plain:
+        return None
+    ids = sorted(response.plain)
+    shape = response.curve.shape
+    if not shape.even and ids != list(response.curve.ids):
+        rows = np.array([i for i, key in enumerate(response.curve.ids) if key in response.plain], dtype=int)
+        ids, shape = [response.curve.ids[i] for i in rows], shape.of(rows)
+    values = aligned_to(response.plain, ids)
+    masks = [found for one in response.plains.values() if (found := aligned_to(one, ids)) is not None]
+    between = spread(np.column_stack(masks), shape) if masks else None
+    lost = max(0, response.unscored + len(response.curve.ids) - len(ids))
+    assert values is not None
+    return mean(values, shape, others=() if between is None else (between,), unscored=lost)
+
+
+def at(response: Response, lam: float) -> Estimate:
+    """Return the score at one lambda, with masks and unscored items: at a node that of real models."""
+    masks = np.column_stack([mask.items_at(lam) for mask in response.masks])
+    between = spread(masks, response.curve.shape)
+    items = np.clip(response.curve.items_at(lam), 0.0, 1.0)
+    return mean(items, response.curve.shape, others=_sources(Unsure(), between), unscored=response.unscored)
 
 
 def unclaimed(response: Response, alpha: float) -> str:
@@ -124,8 +149,10 @@ def _sources(found: Unsure, masks: Source | None) -> tuple[Source, ...]:
 def against_plain(line: Sequence[Response], alphas: Sequence[float] = ALPHAS) -> dict[tuple[str, float], Compared]:
     """Return every E[score | alpha] - plain of one pair and method, by benchmark and alpha, adjusted as one family.
 
-    An alpha beyond the seven is adjusted as an eighth, and changes nothing for the seven.
+    An alpha beyond the seven is adjusted as an eighth, and changes nothing for the seven. Curves of fewer than five
+    nodes are left out, as in tables.
     """
+    line = [response for response in line if response.gridded]
     found = dict(_family(tuple(map(_Keyed, line)), ALPHAS))
     for alpha in alphas:
         if alpha not in ALPHAS:

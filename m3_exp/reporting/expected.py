@@ -7,14 +7,13 @@ import pandas as pd
 
 from m3_exp.reporting import values
 from m3_exp.reporting.curves import Response
-from m3_exp.reporting.tables import gridded
 
 _LINE = ["family", "pair", "method", "params", "sparsify", "benchmark"]
 
 
 def in_place_of_draws(frame: pd.DataFrame, responses: Sequence[Response]) -> pd.DataFrame:
     """Return a frame in which the M3 lines that have a curve are one line an alpha: its expectation, item by item."""
-    known = {(*response.line, response.benchmark): response for response in responses if gridded(response)}
+    known = {(*response.line, response.benchmark): response for response in responses if response.gridded}
     rows: list[dict[str, Any]] = []
     done: set[tuple[Any, ...]] = set()
     for row in frame.to_dict("records"):

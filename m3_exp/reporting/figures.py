@@ -38,7 +38,8 @@ class Data:
 
     `frames`: tidy frames by sweep; `parents`: each pair's experts, as singles are called in the frames; `published`:
     results/published/*.csv by name, only for the family that the paper used; `alpha`: which M3 cells where several
-    alphas were run; `pair`, `method`, `sparsify`: which curve `response` shows where there are several.
+    alphas were run; `pair`, `method`, `sparsify`: which curve `response` shows where there are several; `seed`: the
+    sweeps', of what it resamples.
     """
 
     frames: Mapping[str, pd.DataFrame]
@@ -48,6 +49,7 @@ class Data:
     pair: str | None = None
     method: str | None = None
     sparsify: str | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -354,7 +356,8 @@ def response(data: Data) -> Figure:
     named = {text.split(":")[0].split(" ")[-1] for text in lost}
     known = {r.benchmark for r in found} | named
     absent = sorted(set(frame.loc[_of(frame, found[0]), "benchmark"]) - known)
-    return draw_response(advice.study(found), [*lost, *(f"{palette.name(b)}: no curve, not run" for b in absent)])
+    notes = [*lost, *(f"{palette.name(b)}: no curve, not run" for b in absent)]
+    return draw_response(advice.study(found, seed=data.seed), notes)
 
 
 def _line(found: Response) -> str:

@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 
 from m3_exp.plan import merge_line, spelled
-from m3_exp.reporting import advice
+from m3_exp.reporting import advice, expectations
 from m3_exp.reporting.advice import Study
 from m3_exp.reporting.curves import Response, responses
 from m3_exp.reporting.frame import Found, tidy
 from m3_exp.reporting.track import Files, Grid, Logged
-from m3_exp.stats.estimate import mean
 from m3_exp.stats.scored import scored
 from m3_exp.store import Store
 from m3_exp.types import Json, identity, plain
@@ -190,7 +189,7 @@ def _nodes(found: Sequence[Response]) -> Iterator[Json]:
         row: Json = {"lambda": lam}
         for one in found:
             for column in np.flatnonzero(one.curve.lams == lam):
-                at = mean(one.curve.values[:, column], one.curve.shape, unscored=one.unscored).scaled(100)
+                at = expectations.at(one, float(one.curve.lams[column])).scaled(100)
                 row |= {f"score/{one.benchmark}": at.value, f"score_low/{one.benchmark}": at.low}
                 row[f"score_high/{one.benchmark}"] = at.high
         yield row

@@ -240,7 +240,7 @@ def compare(
     plains = plains_of(responses, objective)
     return Comparison(
         objective=objective.name,
-        plain=None if plains is None else _of_models(objective, plains),
+        plain=_plain(responses, objective, plains),
         expected={alpha: expected(responses, objective, sample, alpha) for alpha in alphas},
         replay=choices[0], tuned=choices[1], selected=choices[2],
         contrast=along.of(
@@ -265,10 +265,14 @@ class Band:
     high: Array
 
 
-def band(objective: Objective, lams: Array) -> Band:
+def band(responses: Sequence[Response], objective: Objective, lams: Array) -> Band:
     """Return what a model at each lambda scores, with its interval: at the nodes that of a real model."""
-    mixed = [curve.values @ hats(curve.lams, lams).T for curve in objective.curves]
-    found = [_of_models(objective, [values[:, k] for values in mixed]) for k in range(len(lams))]
+    one = _alone(responses, objective)
+    if one is not None:
+        found = [expectations.at(one, float(lam)) for lam in lams]
+    else:
+        mixed = [curve.values @ hats(curve.lams, lams).T for curve in objective.curves]
+        found = [_of_models(objective, [values[:, k] for values in mixed]) for k in range(len(lams))]
     value, low, high = (np.array([getattr(one, name) for one in found]) for name in ("value", "low", "high"))
     return Band(lams, value, low, high)
 
@@ -290,6 +294,13 @@ def _of_models(objective: Objective, values: Sequence[Array]) -> Estimate:
     if len(values) == 1 and not objective.parents:
         return mean(values[0], objective.curves[0].shape)
     return joint.mean_of(values, objective.measures).estimate(n=sum(map(len, values)))
+
+
+def _plain(responses: Sequence[Response], objective: Objective, plains: Sequence[Array] | None) -> Estimate | None:
+    """Return what plain scores: on one benchmark as everywhere."""
+    if (one := _alone(responses, objective)) is not None:
+        return expectations.plain(one)
+    return None if plains is None else _of_models(objective, plains)
 
 
 def _alone(responses: Sequence[Response], objective: Objective) -> Response | None:

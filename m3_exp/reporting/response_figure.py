@@ -62,14 +62,19 @@ def _parent(response: Response) -> Array | None:
 
 def _line(response: Response, parent: Array | None) -> Line:
     objective = Objective(response.benchmark, (response.curve,), () if parent is None else (parent,))
-    mark = palette.benchmark(response.benchmark)
-    return _drawn(palette.name(response.benchmark), mark, objective, objective.lams, tuple(_draws(response, parent)))
+    name, mark = palette.name(response.benchmark), palette.benchmark(response.benchmark)
+    return _drawn(name, mark, [response], objective, objective.lams, tuple(_draws(response, parent)))
 
 
 def _drawn(
-    label: str, mark: Mark, objective: Objective, lams: Array, draws: tuple[tuple[float, float], ...] = ()
+    label: str,
+    mark: Mark,
+    responses: Sequence[Response],
+    objective: Objective,
+    lams: Array,
+    draws: tuple[tuple[float, float], ...] = (),
 ) -> Line:
-    along = band(objective, lams)
+    along = band(responses, objective, lams)
     return Line(label, mark, lams, 100 * along.value, 100 * along.low, 100 * along.high, objective.lams, draws)
 
 
@@ -96,7 +101,9 @@ def _joint(known: Sequence[tuple[Response, Array]]) -> list[Line]:
     at = np.union1d(np.linspace(0, 1, 129), shared)
     mean = Objective("mean", curves, parents, "mean")
     least = Objective("minimum", curves, parents, "minimum")
-    return [_drawn("mean", palette.MEAN, mean, at), _drawn("minimum", palette.MINIMUM, least, at)]
+    responses = [r for r, _ in known]
+    drawn = (("mean", palette.MEAN, mean), ("minimum", palette.MINIMUM, least))
+    return [_drawn(label, mark, responses, objective, at) for label, mark, objective in drawn]
 
 
 # --------------------------------------------------------------------------------------------------------- drawing

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import pandas as pd
 
 from m3_exp.merging import ratio
-from m3_exp.merging.ratio import grid
 from m3_exp.reporting import contrasts
 from m3_exp.reporting.contrasts import Compared, Entry, Place
 from m3_exp.reporting.curves import Response, refused
@@ -29,7 +28,6 @@ __all__ = ["FORMATS", "Mark", "Marks", "Table", "Value", "as_csv", "build", "foo
 
 Marks = Literal["real", "paper"]
 _TITLE = 110  # characters
-_LEAST = 5  # nodes of a grid: from fewer no expectation is shown
 
 _BENCHMARKS = [
     "alpaca_eval", "gsm8k", "hendrycks_math", "humaneval", "mbpp", "livebench_instruction_following",
@@ -103,17 +101,12 @@ def laid_out(
 ) -> list[Row]:
     """Return the rows of a frame in the order in which they are shown; arguments as of `build`."""
     benchmarks = _order(frame["benchmark"].unique())
-    curves = {(*r.line, r.benchmark): r for r in responses if gridded(r)}
+    curves = {(*r.line, r.benchmark): r for r in responses if r.gridded}
     lines = _with_expectations(frame, curves, every)
     masks = {key: int(found["mask_seed"].nunique()) for key, found in frame.groupby(LINE, sort=False)}
     sizes = {b: _usual(lines, curves, b) for b in benchmarks}
     found = [Row(group, benchmarks, curves, sizes, published) for group in _groups(lines, every)]
     return [replace(row, masks=masks.get(row.line, 0)) for row in found]
-
-
-def gridded(response: Response) -> bool:
-    """Tell whether a grid was evaluated: ends and middle alone may be there as other cells' weights."""
-    return set(grid(_LEAST)) <= set(map(float, response.curve.lams))
 
 
 def _groups(lines: pd.DataFrame, every: bool) -> list[pd.DataFrame]:

@@ -127,10 +127,10 @@ def mid_p(gained: int, lost: int) -> float:
 def spread(values: Array, shape: Shape = EVEN) -> Source | None:
     """Return what a mean over several DARE masks (or draws of lambda) is unsure of, besides items.
 
-    `values` (n, m): an item's score under each of m masks. The variance between the masks' means is taken as it is; what
-    of it is the items' own noise (`shared`) is taken from the variance over items instead. (Deducted here, a variance
-    that is small by chance is believed: of equal pairs under 2 masks 6 % then differ at a level of 0.08 %, by simulation.)
-    None with one mask, of which nothing can be said.
+    `values` (n, m): an item's score under each of m masks. The variance between the masks' means is taken as it is;
+    what of it is the items' own noise (`shared`) is taken from the variance over items instead. (Deducted here, a
+    variance that is small by chance is believed: of equal pairs under 2 masks 6 % then differ at a level of 0.08 %, by
+    simulation.) None with one mask, of which nothing can be said.
     """
     columns = values.shape[1]
     if columns < 2:

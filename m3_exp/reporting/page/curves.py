@@ -140,7 +140,7 @@ def _line(objective: Objective, mark: Mark, responses: Sequence[Response]) -> di
     """Return one curve: `at` the lambdas `lams` with a band, `e` at ALPHAS with an interval, real draws and plain."""
     sample = objective.resampled(_RESAMPLES, np.random.default_rng(0))
     lams = objective.lams if objective.combine == "mean" else np.union1d(np.linspace(0, 1, _FINE), objective.lams)
-    along = band(objective, lams)
+    along = band(responses, objective, lams)
     e = [expected(responses, objective, sample, float(alpha)) for alpha in ALPHAS]
     shown = [r.plain for r in responses]
     return {

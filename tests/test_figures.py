@@ -439,6 +439,34 @@ def test_the_heat_map_names_a_curve_that_lost_a_node() -> None:
     assert collisions(figure) == []
 
 
+def test_a_curve_without_plain_is_not_called_not_run() -> None:
+    figure = FIGURES["heatmap"].draw(Data({"lambda_response": curves({"gsm8k": -0.8}, plain=False)}, PARENTS))
+    assert "Hatched, plain is not run: LM & Math Average GSM8K." in unwrapped(figure)
+
+
+@pytest.mark.parametrize("name", ["figure1a", "figure1b", "figure1c", "figure4", "pdr"])
+def test_figures_say_what_the_bars_of_m3_are_of(name: str) -> None:
+    said = unwrapped(FIGURES[name].draw(Data(full(), PARENTS))).replace("\n", " ")
+    count = {"figure1a": "3 draws", "figure1c": "3 draws", "pdr": "1 or 2 draws"}.get(name, "1 draw")
+    assert f"M3: mean of {count} of λ; bars: items, of these draws." in said
+    assert "the expectation" not in said
+    many = {sweep: frame.loc[frame.index.repeat(10)] for sweep, frame in full().items()}
+    for frame in many.values():
+        mixed = frame["ratio"] == "mixup"
+        frame.loc[mixed, "lam"] = frame.loc[mixed, "lam"] + np.tile(np.arange(10), mixed.sum() // 10) / 1000
+    more = unwrapped(FIGURES[name].draw(Data(many, PARENTS))).replace("\n", " ")
+    assert "bars: items and draws." in more
+    assert "of these draws" not in more
+
+
+def test_figures_say_that_m3_is_an_expectation_where_a_curve_was_evaluated() -> None:
+    frame = curves({"gsm8k": 0.8}, method="ties")
+    placed = in_place_of_draws(frame[frame["ratio"].isin(["plain", "mixup"])], responses(frame, PARENTS))
+    said = unwrapped(FIGURES["figure1a"].draw(Data({"table1": placed}, PARENTS))).replace("\n", " ")
+    assert "M3: the expectation over λ, from response curves." in said
+    assert "draws" not in said
+
+
 def test_the_heat_maps_means_of_ten_draws_are_one_family() -> None:
     lines = [line("gsm8k", 0.5)]
     for alpha in (0.5, 1.0):

@@ -4,6 +4,7 @@
 without a value: its place stays empty and a note says why. What each figure shows of the paper: docs/figures.md.
 """
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from m3_exp.reporting import advice, dots, palette, points
+from m3_exp.reporting.contrasts import LEAST_DRAWS
 from m3_exp.reporting.curves import Response, refused, responses
 from m3_exp.reporting.dots import Row, Series
 from m3_exp.reporting.frame import tidy
@@ -30,6 +32,8 @@ _LINES = {
     ("dare", "mixup"): ("+ DARE + M3", palette.BOTH),
 }
 _EMPTY = tidy([])
+_LABEL = 36  # characters below an axis of one column
+_ROW = ["pair", "method", "params", "sparsify", "benchmark"]
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,29 @@ def _rows(frame: pd.DataFrame, pair: str, method: str, benchmark: str, ratio: st
     return found
 
 
+def _mixed(frames: Sequence[pd.DataFrame]) -> list[str]:
+    """Say what an M3 row is: an expectation from a curve, or a mean of draws, and what its bar is of."""
+    drawn: set[int] = set()
+    expected = False
+    for frame in frames:
+        done = frame[(frame["ratio"] == "mixup") & frame["score"].notna()]
+        own = (
+            done["expected"].map(lambda found: isinstance(found, Response)) if "expected" in done else done["score"] < 0
+        )
+        expected = expected or bool(own.any())
+        drawn |= {int(rows["lam"].nunique()) for _, rows in done[~own].groupby([*_ROW, "alpha"])}
+    few, many = (sorted(n for n in drawn if (n < LEAST_DRAWS) == is_few) for is_few in (True, False))
+    return [
+        *(["M3: the expectation over λ, from response curves."] if expected else []),
+        *([f"M3: mean of {_counted(few)} of λ; bars: items, of these draws."] if few else []),
+        *([f"M3: mean of {_counted(many)} of λ; bars: items and draws."] if many else []),
+    ]
+
+
+def _counted(draws: Sequence[int]) -> str:
+    return f"{' or '.join(map(str, draws))} draw{'s' if draws[-1] > 1 else ''}"
+
+
 def _pairs(frame: pd.DataFrame) -> list[str]:
     """Return the merged pairs in the paper's order, others behind them."""
     merged = frame.loc[frame["method"] != "single", "pair"].unique()
@@ -154,7 +181,8 @@ def figure1a(data: Data) -> Figure:
         Series(palette.name(m), palette.method(m), _gains(frame, m), _paper_gains(data, m))
         for m in ("task_arithmetic", "ties")
     ]
-    return dots.chart(_grouped(_cells(frame)), series, "Gain by M3 (points)", zero=True)
+    label = "\n".join(["Gain by M3 (points)", *(textwrap.fill(text, _LABEL) for text in _mixed([frame]))])
+    return dots.chart(_grouped(_cells(frame)), series, label, zero=True)
 
 
 def _gains(frame: pd.DataFrame, method: str) -> dict[str, Point]:
@@ -176,7 +204,7 @@ def figure1c(data: Data) -> Figure:
                [_within(one, pair) for one in series], palette.name(pair), "table1")
         for pair in _pairs(frame)
     ]  # fmt: skip
-    return dots.side_by_side(panels, below="Score with TIES (%)")
+    return dots.side_by_side(panels, below="Score with TIES (%)", said=_mixed([frame]))
 
 
 def _within(one: Series, pair: str) -> Series:
@@ -236,7 +264,7 @@ def figure1b(data: Data) -> Figure:
         ),
     ]
     said = ["The paper prints no scores out of distribution, only gains: see figure4."] if data.published else []
-    return dots.side_by_side(panels, said=said)
+    return dots.side_by_side(panels, said=[*_mixed(list(frames.values())), *said])
 
 
 def figure4(data: Data) -> Figure:
@@ -259,7 +287,7 @@ def figure4(data: Data) -> Figure:
     return dots.side_by_side([
         dots.Panel(rows, scores, "Score out of distribution (%)", "figure4"),
         dots.Panel(rows, gained, "Gain by M3 (points)", "figure4", zero=True),
-    ])  # fmt: skip
+    ], said=_mixed([frame]))  # fmt: skip
 
 
 def _paper_ood(data: Data) -> dict[str, float]:
@@ -283,7 +311,9 @@ def pdr(data: Data) -> Figure:
         )
         for sweep, attack in _ATTACKS.items()
     ]
-    return dots.side_by_side(panels, below="Performance drop rate (% of the accuracy without the attack)")
+    return dots.side_by_side(
+        panels, below="Performance drop rate (% of the accuracy without the attack)", said=_mixed(list(frames.values()))
+    )
 
 
 def _drop_rows(frame: pd.DataFrame) -> list[Row]:

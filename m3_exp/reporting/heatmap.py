@@ -75,6 +75,7 @@ def changes(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> dict[t
         for line in lines
         for key, compared in expectations.against_plain(line, alphas).items()
     }
+    curved = {(Panel(r.pair, r.method, r.sparsify), r.benchmark) for line in lines for r in line}
     merged = frame[frame["method"] != "single"]
     for (pair, method, sparsify, benchmark), rows in merged.groupby(
         ["pair", "method", "sparsify", "benchmark"], sort=False
@@ -87,6 +88,9 @@ def changes(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> dict[t
             key = (panel, str(benchmark), alpha)
             if key in curves:
                 found[key] = _change(curves[key])
+                continue
+            if (panel, str(benchmark)) in curved:
+                found[key] = Change(None, why="plain is not run")
                 continue
             one = _of_draws(rows, alpha)
             if isinstance(one, str):

@@ -266,7 +266,7 @@ def test_where_one_parent_is_better_both_halves_say_so() -> None:
 
 def test_a_band_is_that_of_real_models_at_the_nodes() -> None:
     values = coins(LAMS, 96, 3)
-    along = band(Objective("x", (curve(values),)), LAMS)
+    along = band([], Objective("x", (curve(values),)), LAMS)
     known = [mean(values[:, k]) for k in range(9)]
     assert along.value.tolist() == [one.value for one in known]
     assert (along.low.tolist(), along.high.tolist()) == ([one.low for one in known], [one.high for one in known])

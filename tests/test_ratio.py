@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from m3_exp.merging import ratio
+from m3_exp.stats.lambdas import density_ratio
 from m3_exp.types import M3Error
 
 SEEDS = range(1500)
@@ -179,12 +180,12 @@ def test_larger_samples_contain_the_smaller_and_other_sizes_are_refused() -> Non
             ratio.sampled(0, count)
 
 
-def test_the_mixtures_density_is_the_mean_of_seven() -> None:
-    lams = np.array([[1e-9, 0.1, 0.5], [0.7, 0.99, 1 - 1e-9]])
-    expected = np.mean([stats.beta.pdf(lams, alpha, alpha) for alpha in (0.2, 0.4, 0.5, 1, 2, 3, 5)], axis=0)
-    assert ratio.mixture_density(lams) == pytest.approx(expected, rel=1e-7)
-    assert ratio.mixture_density(0.5).shape == ()
-    assert list(ratio.mixture_density([0, 1])) == [math.inf, math.inf]
+@pytest.mark.parametrize("alpha", [0.2, 0.7, 5.0])
+def test_the_ratio_of_densities_is_to_the_mean_of_seven(alpha: float) -> None:
+    lams = np.array([1e-9, 0.1, 0.5, 0.7, 0.99, 1 - 1e-9])
+    mixture = np.mean([stats.beta.pdf(lams, one, one) for one in (0.2, 0.4, 0.5, 1, 2, 3, 5)], axis=0)
+    assert density_ratio(lams, alpha) == pytest.approx(stats.beta.pdf(lams, alpha, alpha) / mixture, rel=1e-6)
+    assert float(density_ratio(np.geomspace(1e-300, 0.5, 5000), alpha).max()) <= 7 * (1 + 1e-9)
 
 
 # ----------------------------------------------------------------------------------------------------------- words

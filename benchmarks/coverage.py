@@ -242,7 +242,9 @@ def masks(p: Population, rng: np.random.Generator, index: int) -> Iterator[Outco
         gain = expectations.minus_plain(response, alpha)
         assert gain is not None
         yield _of("E", f"{alpha:g}", expectations.expected(response, alpha), truth + own[0])
-        yield _of("E - plain", f"{alpha:g}", gain, truth - plain_score + own[0] - own[1], null=alpha == 1.0)
+        # (one mask: what is true of it is not 0, and no p-value of it is printed)
+        null = alpha == 1.0 and p.masks > 1
+        yield _of("E - plain", f"{alpha:g}", gain, truth - plain_score + own[0] - own[1], null=null)
     entries = [
         Entry(0.0, contrasts.averaged(models), models=models)
         for models in ({(None, float(k)): one for k, one in enumerate(side)} for side in (rows, plains))
@@ -250,7 +252,7 @@ def masks(p: Population, rng: np.random.Generator, index: int) -> Iterator[Outco
     found = contrasts.compare(*entries)
     assert found is not None
     false = bool(contrasts.adjusted({(0, 0): (found, contrasts.unclaimed(*entries))})[0, 0].sign in ("better", "worse"))
-    yield _of("row - plain", "", found, own[2] - own[1], null=True, mark=false)
+    yield _of("row - plain", "", found, own[2] - own[1], null=p.masks > 1, mark=false)
     yield _of("row", "", values.estimate(entries[0]), plain_score + own[2])
     marks = {alpha: one.mark for (_, alpha), one in expectations.against_plain([response]).items()}
     yield _signs(marks, {alpha: p.truth(alpha) - plain_score for alpha in ALPHAS})

@@ -150,9 +150,9 @@ def _design() -> tuple[Population, ...]:
         *(P(f"{d} draws, n {n}", "draws", c, n, draws=d)
           for n, d, c in ((96, 1, "S"), (1319, 3, "S"), (96, 4, "steep S"), (96, 10, "S"), (1319, 10, "steep S"))),
         *(P(f"PDR {v}, n {n}", "PDR", "", n, variant=v) for n, v in ((24, ".9 .85"), (96, ".6 .01"), (872, ".9 .5"))),
-        *(P(f"ways, {c}, n {n}", "ways", c, n, sets=80) for c, n in (("S", 20), ("line", 96), ("dip", 96))),
-        P("three alike, n 96", "minimum", "flat", 96, sets=60),
-        P("merge as its parents, n 24", "relative", "flat", 24, sets=300),
+        *(P(f"ways, {c}, n {n}", "ways", c, n, sets=400) for c, n in (("S", 20), ("line", 96), ("dip", 96))),
+        P("three alike, n 96", "minimum", "flat", 96, sets=200),
+        P("merge as its parents, n 24", "relative", "flat", 24, sets=400),
     ]  # fmt: skip
     names = [one.name for one in found]
     assert len(found) <= 80

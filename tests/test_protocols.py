@@ -266,10 +266,45 @@ def test_where_one_parent_is_better_both_halves_say_so() -> None:
 
 def test_a_band_is_that_of_real_models_at_the_nodes() -> None:
     values = coins(LAMS, 96, 3)
-    along = band([], Objective("x", (curve(values),)), LAMS)
+    along = band([response(curve(values))], Objective("x", (curve(values),)), LAMS)
     known = [mean(values[:, k]) for k in range(9)]
     assert along.value.tolist() == [one.value for one in known]
     assert (along.low.tolist(), along.high.tolist()) == ([one.low for one in known], [one.high for one in known])
+
+
+@pytest.mark.parametrize("combine", ["mean", "minimum"])
+def test_masks_and_unscored_items_widen_what_several_benchmarks_say(combine: Any) -> None:
+    """Three masks whose curves lie 20 points apart, then 24 of 120 items without a score, on each of two benchmarks."""
+    offsets = (-0.2, 0.0, 0.2)
+    every = [[curve(coins(np.full(9, 0.5 + off), 96, 10 * b + k)) for k, off in enumerate(offsets)] for b in (0, 1)]
+    averaged = [curve(np.mean([one.values for one in masks], axis=0)) for masks in every]
+    plains = [[one.values[:, 4] for one in masks] for masks in every]
+    objective = Objective(combine, tuple(averaged), (np.ones(96), np.ones(96)), combine)
+    kinds: dict[str, dict[str, Any]] = {"bare": {}, "masks": {"masks": True}, "lost": {"unscored": 24}}
+    widths: dict[str, list[float]] = {}
+    for kind, more in kinds.items():
+        given = [
+            response(
+                c, np.mean(p, axis=0), benchmark=str(k), unscored=more.get("unscored", 0),
+                **({"masks": m, "plains": p} if "masks" in more else {}),
+            )
+            for k, (c, m, p) in enumerate(zip(averaged, every, plains, strict=True))
+        ]  # fmt: skip
+        found = compare(given, objective, chosen=0.5, alphas=(1.0,), repeats=50, resamples=20)
+        assert found.plain is not None
+        assert found.developed is not None
+        assert found.developed.minus_plain is not None
+        along = band(given, objective, np.array([0.5]))
+        ends = [
+            found.plain, found.expected[1.0], found.gains[1.0].estimate, found.developed.score,
+            found.developed.minus_plain,
+        ]  # fmt: skip
+        widths[kind] = [float(along.high[0] - along.low[0]), *(one.high - one.low for one in ends)]
+    students = 2 * 4.303 * 0.2 / np.sqrt(3)  # of three numbers 20 points apart, alike on both benchmarks
+    for k in (0, 1, 2, 4):
+        assert widths["masks"][k] > 0.8 * min(1.0, students)
+    for bare, lost in zip(widths["bare"], widths["lost"], strict=True):
+        assert lost > bare + 0.15
 
 
 def test_gains_over_plain_of_a_mean_are_paired_and_a_family_of_their_own() -> None:

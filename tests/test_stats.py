@@ -221,9 +221,17 @@ def test_bias_and_unscored_items_widen_to_both_sides() -> None:
     off = mean(values, bias=0.03)
     assert (off.low, off.high) == pytest.approx((bare.low - 0.03, bare.high + 0.03))
     lost = mean(values, unscored=32)
-    assert (lost.low, lost.high) == pytest.approx((0.75 * bare.low, 0.75 * bare.high + 0.25))
+    assert (lost.low, lost.high) == pytest.approx((mean(verdicts(50, 128)).low, mean(verdicts(82, 128)).high))
     assert lost.unscored == 32
     assert "worst case of unscored items" in lost.how
+
+
+@pytest.mark.parametrize(("right", "n", "unscored"), [(0, 20, 1), (20, 20, 3), (8, 8, 16), (400, 1319, 132)])
+def test_unscored_items_are_all_wrong_and_then_all_right(right: int, n: int, unscored: int) -> None:
+    found = mean(verdicts(right, n), unscored=unscored)
+    low, _ = proportion_confint(right, n + unscored, method="agresti_coull")
+    _, high = proportion_confint(right + unscored, n + unscored, method="agresti_coull")
+    assert (found.low, found.high) == pytest.approx((max(0.0, low), min(1.0, high)), abs=1e-12)
 
 
 def test_of_unscored_items_the_worst_is_taken_for_a_sign() -> None:

@@ -101,6 +101,12 @@ def minus_plain(response: Response, alpha: float) -> Estimate | None:
     return paired(sides.mixed, sides.plain, sides.of(response), others=others, bias=bias, unscored=lost)
 
 
+def masks_of_difference(response: Response, alpha: float) -> Source | None:
+    """Return what DARE masks leave open of E[score | alpha] - plain; None without several masks that both have."""
+    sides = _sides(response, alpha)
+    return None if sides is None else sides.masks
+
+
 @dataclass(frozen=True)
 class _Sides:
     """Both sides of a difference on the items (`rows` of the curve) that both have, and what their masks leave open."""

@@ -29,7 +29,7 @@ from scipy import special
 from m3_exp.reporting import expectations
 from m3_exp.reporting.curves import Response, aligned_to
 from m3_exp.stats import joint
-from m3_exp.stats.estimate import Array, Estimate, Mean, Source, mean, units
+from m3_exp.stats.estimate import Array, Estimate, Mean, Source, units
 from m3_exp.stats.family import max_t
 from m3_exp.stats.joint import Unit
 from m3_exp.stats.lambdas import ALPHAS, Curve, bend_at, hats, unsure
@@ -135,18 +135,27 @@ class Objective:
         return (-top if signed else 0.0, top)
 
     def of(
-        self, value: float, moved: Array, *, signed: bool = False, bias: float = 0.0, short: float = 0.0
+        self,
+        value: float,
+        moved: Array,
+        *,
+        signed: bool = False,
+        bias: float = 0.0,
+        short: float = 0.0,
+        others: Sequence[Source] = (),
+        missing: float = 0.0,
     ) -> Estimate:
         """Return a number of this objective with an interval from its resampled values.
 
-        `bias`: what it may be off by to either side; `short`: by how much a minimum may fall short.
+        `bias`: what it may be off by to either side; `short`: by how much a minimum may fall short; `others`: what it
+        is unsure of besides items; `missing`: the largest share of items without a score.
         """
         worth = 1 / sum(1 / (len(self.curves) ** 2 * units(unit.n, unit.shape)) for unit in self.measures)
         below, above = (bias + short, bias + short) if signed else (bias, bias + short)
         limits = self.limits(signed=signed)
         inside = min(limits[1], max(limits[0], float(value)))
         variance = float(moved.var(ddof=1)) if len(moved) > 1 else 0.0
-        found = Mean(inside, variance, worth, limits, (), (below, above), 0.0, "resampled choices")
+        found = Mean(inside, variance, worth, limits, tuple(others), (below, above), missing, "resampled choices")
         return found.estimate(n=sum(unit.n for unit in self.measures))
 
     def bends(self, lams: Array) -> float:
@@ -235,7 +244,8 @@ def compare(
     played = _cross_fitted(along, candidates, generator)
     again = _again(along, [s[:_AGAIN] for s in sample], [lams[:_HALVINGS] for lams in candidates], generator)
     bends = [objective.bends(draws[:_HALVINGS].ravel()), objective.bends(grid[0]), 0.0]
-    choices = [_choice(along, *one) for one in zip(played[:3], again[:3], bends, strict=True)]
+    lost = _lost(responses)
+    choices = [_choice(along, *one, lost) for one in zip(played[:3], again[:3], bends, strict=True)]
     difference = float(played[0].honest.mean() - played[1].honest.mean())
     plains = plains_of(responses, objective)
     return Comparison(
@@ -244,7 +254,8 @@ def compare(
         expected={alpha: expected(responses, objective, sample, alpha) for alpha in alphas},
         replay=choices[0], tuned=choices[1], selected=choices[2],
         contrast=along.of(
-            difference, again[0].honest - again[1].honest, signed=True, bias=bends[0] + bends[1], short=along.short(2)
+            difference, again[0].honest - again[1].honest, signed=True, bias=bends[0] + bends[1], short=along.short(2),
+            missing=lost,
         ),
         gains=_gains(responses, objective, sample, alphas),
         holds_best=_holds_best(responses, objective),
@@ -271,8 +282,7 @@ def band(responses: Sequence[Response], objective: Objective, lams: Array) -> Ba
     if one is not None:
         found = [expectations.at(one, float(lam)) for lam in lams]
     else:
-        mixed = [curve.values @ hats(curve.lams, lams).T for curve in objective.curves]
-        found = [_of_models(objective, [values[:, k] for values in mixed]) for k in range(len(lams))]
+        found = [_of_models(responses, objective, _models_at(responses, objective, float(lam))) for lam in lams]
     value, low, high = (np.array([getattr(one, name) for one in found]) for name in ("value", "low", "high"))
     return Band(lams, value, low, high)
 
@@ -287,20 +297,51 @@ def plains_of(responses: Sequence[Response], objective: Objective) -> list[Array
     return known if len(known) == len(found) else None
 
 
-def _of_models(objective: Objective, values: Sequence[Array]) -> Estimate:
+@dataclass(frozen=True)
+class _Models:
+    """One model on each benchmark: item values (n_m,), and what a benchmark's DARE masks leave open (None: none)."""
+
+    values: Sequence[Array]
+    masks: Sequence[Source | None]
+
+
+def _models_at(responses: Sequence[Response], objective: Objective, lam: float) -> _Models:
+    masks = [spread(np.column_stack([m.items_at(lam) for m in r.masks]), r.curve.shape) for r in responses]
+    return _Models([curve.items_at(lam) for curve in objective.curves], masks)
+
+
+def _plain_models(responses: Sequence[Response], plains: Sequence[Array]) -> _Models:
+    masks = []
+    for response in responses:
+        found = [v for one in response.plains.values() if (v := aligned_to(one, response.curve.ids)) is not None]
+        masks.append(spread(np.column_stack(found), response.curve.shape) if found else None)
+    return _Models(plains, masks)
+
+
+def _of_models(responses: Sequence[Response], objective: Objective, models: _Models) -> Estimate:
     """Return what one model scores."""
+    others = _in_units(objective, [[] if one is None else [one] for one in models.masks])
+    lost = [r.unscored / (r.unscored + len(r.curve.ids)) for r in responses]
     if objective.combine == "minimum":
-        return joint.least_of(values, objective.measures)
-    if len(values) == 1 and not objective.parents:
-        return mean(values[0], objective.curves[0].shape)
-    return joint.mean_of(values, objective.measures).estimate(n=sum(map(len, values)))
+        return joint.least_of(models.values, objective.measures, others, lost)
+    together = joint.together(others)
+    found = joint.mean_of(models.values, objective.measures, others=together, unscored=max(lost))
+    return found.estimate(n=sum(map(len, models.values)))
+
+
+def _in_units(objective: Objective, sources: Sequence[Sequence[Source]]) -> list[list[Source]]:
+    """Return each benchmark's sources of variance relative to its parent."""
+    return [
+        [Source(source.variance / unit.size**2, source.freedom) for source in own]
+        for own, unit in zip(sources, objective.measures, strict=True)
+    ]
 
 
 def _plain(responses: Sequence[Response], objective: Objective, plains: Sequence[Array] | None) -> Estimate | None:
     """Return what plain scores: on one benchmark as everywhere."""
     if (one := _alone(responses, objective)) is not None:
         return expectations.plain(one)
-    return None if plains is None else _of_models(objective, plains)
+    return None if plains is None else _of_models(responses, objective, _plain_models(responses, plains))
 
 
 def _alone(responses: Sequence[Response], objective: Objective) -> Response | None:
@@ -312,7 +353,7 @@ def expected(responses: Sequence[Response], objective: Objective, sample: Sequen
     if (one := _alone(responses, objective)) is not None:
         return expectations.expected(one, alpha)
     if objective.combine == "minimum":
-        return _expected_least(objective, sample, alpha)
+        return _expected_least(responses, objective, sample, alpha)
     values = [curve.expected(alpha) for curve in objective.curves]
     others, bias = _unsure(responses, objective, {alpha: 1.0})
     lost = _lost(responses)
@@ -324,32 +365,38 @@ def _lost(responses: Sequence[Response]) -> float:
     return max(r.unscored / (r.unscored + len(r.curve.ids)) for r in responses)
 
 
-def _expected_least(objective: Objective, sample: Sequence[Array], alpha: float) -> Estimate:
+def _expected_least(
+    responses: Sequence[Response], objective: Objective, sample: Sequence[Array], alpha: float
+) -> Estimate:
     along = objective.refined()
     value = float(along.expected_least(along.nodes(objective.whole), alpha)[0])
     moved = along.expected_least(along.nodes(sample), alpha)
     at = special.betaincinv(alpha, alpha, (np.arange(_QUANTILES) + 0.5) / _QUANTILES)
-    return along.of(value, moved, bias=objective.bends(at), short=objective.short())
+    masks = [spread(np.column_stack([m.expected(alpha) for m in r.masks]), r.curve.shape) for r in responses]
+    return along.of(
+        value, moved, bias=objective.bends(at), short=objective.short(),
+        others=_masks_of_least(objective, masks), missing=_lost(responses),
+    )  # fmt: skip
 
 
 def _unsure(
-    responses: Sequence[Response], objective: Objective, alphas: Mapping[float, float]
+    responses: Sequence[Response], objective: Objective, alphas: Mapping[float, float], *, minus_plain: bool = False
 ) -> tuple[list[Source], float]:
-    """Return what a mean over benchmarks of expectations is unsure of besides items, in its unit.
+    """Return what a mean over benchmarks of expectations (less plain's score) is unsure of besides items, in its unit.
 
     Benchmarks share the lambdas (and masks): their errors from these count as if they were all of one sign.
     """
-    deviations: dict[float, float] = {}
+    sources: list[list[Source]] = []
     bias = 0.0
     for response, unit in zip(responses, objective.measures, strict=True):
         found = unsure(response.curve, alphas)
         masks = np.column_stack([sum(f * m.expected(a) for a, f in alphas.items()) for m in response.masks])
         between = spread(masks, response.curve.shape)
-        for source in (*found.sources, *([] if between is None else [between])):
-            share = np.sqrt(source.variance) / unit.size / len(responses)
-            deviations[source.freedom] = deviations.get(source.freedom, 0.0) + float(share)
+        if minus_plain and response.mask_seeds:
+            between = expectations.masks_of_difference(response, *alphas)
+        sources.append([*found.sources, *([] if between is None else [between])])
         bias += found.bias / unit.size / len(responses)
-    return [Source(total**2, freedom) for freedom, total in deviations.items()], bias
+    return joint.together(_in_units(objective, sources)), bias
 
 
 def _gains(
@@ -368,9 +415,9 @@ def _gains(
         differences = [c.expected(alpha) - plain for c, plain in zip(objective.curves, plains, strict=True)]
         errors.append(joint.errors_of(differences, objective.measures))
         if objective.combine == "minimum":
-            found.append(_least_gain(objective, plains, sample, alpha))
+            found.append(_least_gain(responses, objective, plains, sample, alpha))
         else:
-            others, bias = _unsure(responses, objective, {alpha: 1.0})
+            others, bias = _unsure(responses, objective, {alpha: 1.0}, minus_plain=True)
             lost = _lost(responses)
             one_ = joint.mean_of(differences, objective.measures, signed=True, others=others, bias=bias, unscored=lost)
             found.append(one_.estimate(n=sum(map(len, plains))))
@@ -381,13 +428,25 @@ def _gains(
     }
 
 
-def _least_gain(objective: Objective, plains: Sequence[Array], sample: Sequence[Array], alpha: float) -> Estimate:
+def _least_gain(
+    responses: Sequence[Response], objective: Objective, plains: Sequence[Array], sample: Sequence[Array], alpha: float
+) -> Estimate:
     along = objective.refined()
     here, there = (
         along.expected_least(along.nodes(s), alpha) - objective.relative(plains, s) for s in (objective.whole, sample)
     )
     at = special.betaincinv(alpha, alpha, (np.arange(_QUANTILES) + 0.5) / _QUANTILES)
-    return along.of(float(here[0]), there, signed=True, bias=objective.bends(at), short=objective.short())
+    return along.of(
+        float(here[0]), there, signed=True, bias=objective.bends(at), short=objective.short(),
+        others=_masks_of_least(objective, [expectations.masks_of_difference(r, alpha) for r in responses]),
+        missing=_lost(responses),
+    )  # fmt: skip
+
+
+def _masks_of_least(objective: Objective, masks: Sequence[Source | None]) -> list[Source]:
+    """Return what masks leave open of a minimum: no more than of the benchmark where they leave most."""
+    sources = _in_units(objective, [[] if one is None else [one] for one in masks])
+    return [max((source for own in sources for source in own), key=lambda one: one.variance)] if any(sources) else []
 
 
 def _holds_best(responses: Sequence[Response], objective: Objective) -> tuple[float, ...] | None:
@@ -405,31 +464,52 @@ def _developed(
     bend: float,
 ) -> Developed:
     """Contrast the chosen node with the others: with the replay on as many items, half of them at a time."""
-    values = [curve.items_at(lam) for curve in objective.curves]
+    models, one = _models_at(responses, objective, lam), _alone(responses, objective)
     plains = plains_of(responses, objective)
     difference = float(played[3].honest.mean() - played[0].honest.mean())
     moved = again[3].honest - again[0].honest
     return Developed(
         lam=lam,
-        score=_of_models(objective, values),
-        minus_replay=objective.of(difference, moved, signed=True, bias=bend, short=objective.short(2)),
-        minus_plain=None if plains is None else _model_gain(objective, values, plains),
+        score=_of_models(responses, objective, models) if one is None else expectations.at(one, lam),
+        minus_replay=objective.of(
+            difference, moved, signed=True, bias=bend, short=objective.short(2), missing=_lost(responses)
+        ),
+        minus_plain=None if plains is None else _model_gain(responses, objective, lam, models.values, plains),
     )
 
 
-def _model_gain(objective: Objective, values: Sequence[Array], plains: Sequence[Array]) -> Estimate:
+def _model_gain(
+    responses: Sequence[Response], objective: Objective, lam: float, values: Sequence[Array], plains: Sequence[Array]
+) -> Estimate:
     """Return what one model scores above plain."""
-    if len(values) == 1 and not objective.parents:
-        return paired(values[0], plains[0], objective.curves[0].shape)
+    masks = [_masks_of_gain(response, lam) for response in responses]
+    if _alone(responses, objective) is not None:
+        others, lost = [one for one in masks if one is not None], responses[0].unscored
+        return paired(values[0], plains[0], objective.curves[0].shape, others=others, unscored=lost)
     differences = [a - b for a, b in zip(values, plains, strict=True)]
-    found = joint.mean_of(differences, objective.measures, signed=True)
+    together = joint.together(_in_units(objective, [[] if one is None else [one] for one in masks]))
+    lost_share = _lost(responses)
+    found = joint.mean_of(differences, objective.measures, signed=True, others=together, unscored=lost_share)
     if objective.combine == "mean":
         return found.estimate(n=sum(map(len, values)))
     value = float(objective.relative(values, objective.whole)[0] - objective.relative(plains, objective.whole)[0])
     worst = max(float(np.sum(unit.errors(d) ** 2)) for d, unit in zip(differences, objective.measures, strict=True))
     short = objective.short()
-    wide = Mean(value, worst, found.n, found.limits, (), (short, short), 0.0, "least of several")
+    wide = Mean(
+        value, worst, found.n, found.limits, tuple(_masks_of_least(objective, masks)), (short, short), lost_share,
+        "least of several",
+    )  # fmt: skip
     return wide.estimate(n=sum(map(len, values)))
+
+
+def _masks_of_gain(response: Response, lam: float) -> Source | None:
+    """Return what DARE masks leave open of a model at one lambda, less plain, by the masks that both have."""
+    found = [
+        mask.items_at(lam) - plain
+        for seed, mask in zip(response.mask_seeds, response.masks, strict=False)
+        if seed in response.plains and (plain := aligned_to(response.plains[seed], response.curve.ids)) is not None
+    ]
+    return spread(np.column_stack(found), response.curve.shape) if found else None
 
 
 # ------------------------------------------------------------------------------------------------- ways of choosing
@@ -507,11 +587,15 @@ def _again(
     return [_Again(np.array(h), np.array(c)) for h, c in zip(honest, claimed, strict=True)]
 
 
-def _choice(objective: Objective, played: _Played, again: _Again, bend: float) -> Choice:
+def _choice(objective: Objective, played: _Played, again: _Again, bend: float, lost: float) -> Choice:
     low, middle, high = np.quantile(played.honest, [0.025, 0.5, 0.975])
     return Choice(
-        honest=objective.of(float(played.honest.mean()), again.honest, bias=bend, short=objective.short(2)),
-        claimed=objective.of(float(played.claimed.mean()), again.claimed, bias=bend, short=objective.short()),
+        honest=objective.of(
+            float(played.honest.mean()), again.honest, bias=bend, short=objective.short(2), missing=lost
+        ),
+        claimed=objective.of(
+            float(played.claimed.mean()), again.claimed, bias=bend, short=objective.short(), missing=lost
+        ),
         sd=float(played.honest.std(ddof=1)),
         quantiles=(float(low), float(middle), float(high)),
         kept=played.kept,

@@ -101,7 +101,7 @@ class Tracker:
             if recorder.knows(logged.response_id(members), logged.response_content(members)):
                 self.done["known"] += 1
             else:
-                self._put(logged.response(advice.study(members), self.group))
+                self._put(logged.response(advice.study(members, seed=self.seed), self.group))
         if gathered.tables or gathered.figures:
             self._put(logged.sweep(self.group, gathered.found, gathered.tables, gathered.figures))
 

@@ -11,7 +11,8 @@ Besides items a mean may be unsure of
                    quantile says, and these are added as squares (Banerjee 1961: never too short, whatever the parts)
     clusters       items of one problem are one unit, on as many degrees of freedom as there are units less one
     bias           what an interpolation or a minimum may be off by, to either side: added to the ends
-    missing        items without a score: the ends hold whatever they would have scored (Manski 1989)
+    missing        items without a score: the lower end is that of all of them at the lower limit, the upper of all at
+                   the upper one (Manski 1989)
 
 Measured coverage: docs/statistics.md (benchmarks/coverage.py makes it anew).
 """
@@ -113,10 +114,25 @@ class Mean:
 
     def _ends(self, z: float) -> tuple[float, float]:
         low, high = self.limits
+        below, above = self, self
+        if self.missing:
+            below, above = self._completed(low), self._completed(high)
+        return max(low, below._end(z, -1)), min(high, above._end(z, 1))
+
+    def _end(self, z: float, side: int) -> float:
         middle, error = self._wald(z)
-        half = self.critical(z) * error
-        below, above = max(low, middle - half - self.bias[0]), min(high, middle + half + self.bias[1])
-        return (1 - self.missing) * below + self.missing * low, (1 - self.missing) * above + self.missing * high
+        return middle + side * (self.critical(z) * error + self.bias[side > 0])
+
+    def _completed(self, at: float) -> "Mean":
+        """Return the mean of all items, those without a score being `at` one limit."""
+        known = 1 - self.missing
+        n = self.n / known
+        within, apart = max(0.0, self.n - 1) * self.items, self.missing * (self.value - at) ** 2
+        others = tuple(replace(source, variance=known**2 * source.variance) for source in self.others)
+        return replace(
+            self, value=known * self.value + self.missing * at, items=known * (within + apart) / max(1.0, n - 1), n=n,
+            others=others, bias=(known * self.bias[0], known * self.bias[1]), missing=0.0,
+        )  # fmt: skip
 
     def ends(self, level: float = LEVEL) -> tuple[float, float]:
         """Return the interval at a level, within the limits."""

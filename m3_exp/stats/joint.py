@@ -90,16 +90,31 @@ def errors_of(values: Sequence[Array], measures: Sequence[Unit]) -> Array:
     return np.concatenate([unit.errors(v) / len(values) for v, unit in zip(values, measures, strict=True)])
 
 
-def least_of(values: Sequence[Array], measures: Sequence[Unit]) -> Estimate:
+def least_of(
+    values: Sequence[Array],
+    measures: Sequence[Unit],
+    others: Sequence[Sequence[Source]] | None = None,
+    unscored: Sequence[float] | None = None,
+) -> Estimate:
     """Return the minimum over benchmarks of what a model scores relative to the parents, with an interval that holds
-    it.
+    it. `others` and `unscored`: a benchmark's, as of `mean_of`.
     """
-    each = [mean_of([v], [unit]) for v, unit in zip(values, measures, strict=True)]
+    given = zip(values, measures, others or [()] * len(values), unscored or [0.0] * len(values), strict=True)
+    each = [mean_of([v], [unit], others=more, unscored=lost) for v, unit, more, lost in given]
     ends = [one.ends(1 - (1 - LEVEL) / len(each)) for one in each]
     low, high = min(low for low, _ in ends), min(high for _, high in ends)
     value = min(one.value for one in each)
     error = max(one.standard_error() for one in each)
     return Estimate(value, low, high, min(unit.n for unit in measures), "least of several, Bonferroni", se=error)
+
+
+def together(sources: Sequence[Sequence[Source]]) -> list[Source]:
+    """Return the sources of a mean over benchmarks, given each one's: as if all their errors were of one sign."""
+    deviations: dict[float, float] = {}
+    for source in (source for own in sources for source in own):
+        share = math.sqrt(source.variance) / len(sources)
+        deviations[source.freedom] = deviations.get(source.freedom, 0.0) + share
+    return [Source(total**2, freedom) for freedom, total in deviations.items()]
 
 
 def shortfall(measures: Sequence[Unit], values: Sequence[Array], parts: int = 1) -> float:

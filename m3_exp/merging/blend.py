@@ -17,10 +17,10 @@ import torch
 from m3_exp.merging.canonical import AVERAGE, by_content
 from m3_exp.merging.checkpoint import Entry, Model, open_model
 from m3_exp.merging.methods import load
-from m3_exp.merging.scan import Cutoffs, Scan, cutoffs
+from m3_exp.merging.scan import Cutoffs, Scan, blocks, cutoffs
 from m3_exp.merging.sparsify import mask_key, sparsified
 from m3_exp.store import Store
-from m3_exp.types import Json, Recipe, Source, Sparsify
+from m3_exp.types import Json, M3Error, Recipe, Source, Sparsify
 
 BLOCK = 1 << 16  # elements: a few float32 blocks stay in a core's cache
 # Buffers that some checkpoints carry: copied, never merged.
@@ -116,6 +116,7 @@ class Blender:
     def __init__(self, jobs: Sequence[Job], store: Store, pool: ThreadPoolExecutor, block: int) -> None:
         self.jobs = jobs
         self.layouts = [job.layout() for job in jobs]
+        self._block = block
         self._lock = threading.Lock()
         self._means: dict[tuple[str, str], torch.Tensor] = {}
         self._dropped: dict[tuple[str, Sparsify], list[int]] = {}
@@ -131,8 +132,16 @@ class Blender:
         sizes = {name: entry.numel for layout in self.layouts for name, entry in layout.items()}
         return sorted(sizes, key=lambda name: (-sizes[name], name))
 
+    def blocks(self, name: str) -> list[tuple[int, int]]:
+        """Return the ranges of flat elements in which a tensor is made: all where a method wants whole tensors."""
+        numel = max(layout[name].numel for layout in self.layouts if name in layout)
+        whole = any(method.whole_tensors for method in self._methods)
+        return list(blocks(numel, max(numel, 1) if whole else self._block))
+
     def blend(self, name: str, start: int, stop: int) -> list[torch.Tensor | None]:
-        """Return one block of each job's output in its final dtype; None for a job that ends before `start`."""
+        """Return one of the `blocks` of each job's output, flat and in its final dtype; None for a job that ends before
+        `start`.
+        """
         block = _Block(self, name, start, stop)
         return [self._one(index, block) for index in range(len(self.jobs))]
 
@@ -162,16 +171,22 @@ class Blender:
             owner = next(model for model in job.models if block.name in model.tensors)
             return owner.read(block.name, block.start, stop)
         count = stop - block.start
+        shape = entry.shape if method.whole_tensors else (count,)
         if method.takes_deltas and job.base is not None:
-            blocks = [block.delta(model, job.base, job.recipe.sparsify)[:count] for model in job.experts]
+            experts = [block.delta(model, job.base, job.recipe.sparsify) for model in job.experts]
         else:
-            blocks = [block.plain(model)[:count] for model in job.experts]
+            experts = [block.plain(model) for model in job.experts]
         extra: dict[str, Any] = {}
         if method.needs_base and job.base is not None:
-            extra["base"] = block.plain(job.base)[:count]
+            extra["base"] = block.plain(job.base)[:count].view(shape)
         if method.needs_cutoffs:
             extra["cutoffs"] = self._cutoffs[index]
-        return method.function(blocks, job.recipe.weights, **extra, **job.recipe.params).to(job.dtype)
+        given = [expert[:count].view(shape) for expert in experts]
+        made = method.function(given, job.recipe.weights, **extra, **job.recipe.params)
+        if not isinstance(made, torch.Tensor) or made.shape != shape:
+            what = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
+            raise M3Error(f"method {method.target} returned {what} for {block.name}, a tensor of {shape} is needed")
+        return made.to(job.dtype).reshape(-1)
 
     def _scan(self, job: Job, layout: Mapping[str, Entry], block: int) -> Scan:
         base = job.base or job.experts[0]

@@ -20,7 +20,6 @@ from m3_exp.merging.check import Forecast, check, forecast
 from m3_exp.merging.checkpoint import content_digest, is_finite, tensor_bytes
 from m3_exp.merging.layout import CODES, Entry
 from m3_exp.merging.methods import check_params
-from m3_exp.merging.scan import blocks
 from m3_exp.merging.write import Written, overflow, write
 from m3_exp.store import Store
 from m3_exp.types import Json, Recipe
@@ -89,7 +88,7 @@ class Stream:
                     raise overflow(name, self.job.recipe.dtype)
                 flat[start:stop] = made
 
-        return name, out, [pool.submit(fill, *limits) for limits in blocks(entry.numel, self._block)]
+        return name, out, [pool.submit(fill, *limits) for limits in blender.blocks(name)]
 
     def _finish(self, pending: _Pending) -> tuple[str, torch.Tensor]:
         name, out, futures = pending

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from m3_exp.types import M3Error
 
+granularity = "element"
+
 
 def average(models: Sequence[Tensor], weights: Sequence[float] | None) -> Tensor:
     """Return the weighted average of float32 blocks of one shape."""

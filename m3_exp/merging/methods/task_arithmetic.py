@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+granularity = "element"
+
 
 def task_arithmetic(
     deltas: Sequence[Tensor], weights: Sequence[float] | None, base: Tensor, *, scaling: float

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from m3_exp.merging.scan import Cutoffs
 
+granularity = "element"
 LIMITS = {"retain": (0.0, 1.0)}
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from evaluators import alpaca_judges, alpaca_metrics
 from evaluators.alpaca_judges import Asking, JudgeModel, Pair, Verdict
+from m3_exp.reading.paths import expanded
 from m3_exp.scoring import rules
 from m3_exp.scoring.evaluator import digest_of
 from m3_exp.scoring.items import ItemSet, load, read_rows
@@ -130,7 +131,7 @@ class AlpacaEval:
             for problem in problems:
                 JUDGES[self.judge].check(problem)
         if self.judge == "precomputed":
-            annotation_rows(Path(self.annotations))  # a file that cannot be read is told before answers are made
+            annotation_rows(self._judgments)  # a file that cannot be read is told before answers are made
         return problems
 
     def pointed_to(self) -> Mapping[str, str]:
@@ -140,6 +141,10 @@ class AlpacaEval:
     def prompt(self, problem: Problem) -> str:
         instruction = str(problem.row["instruction"])
         return instruction if self.chat_template else _PROMPT.format(instruction)
+
+    @property
+    def _judgments(self) -> Path:
+        return Path(expanded(self.annotations, "annotations"))
 
     # ------------------------------------------------------------------------------------------------------ scoring
 
@@ -161,7 +166,7 @@ class AlpacaEval:
         return Asking(self.retries, self.backoff, self.timeout, self.judge_workers, self.max_cost, prices)
 
     def _published(self, pairs: Sequence[Pair]) -> list[tuple[Verdict, Json]]:
-        known = {(row["instruction"], row["output_2"]): row for row in annotation_rows(Path(self.annotations))}
+        known = {(row["instruction"], row["output_2"]): row for row in annotation_rows(self._judgments)}
         instructions = {instruction for instruction, _ in known}
         return [_look_up(known, instructions, pair, self.annotations) for pair in pairs]
 
@@ -208,7 +213,8 @@ class AlpacaEval:
         seen: dict[str, int] = {}
         answers = []
         for number, row in enumerate(read_rows(path)):
-            text, key = row.get("output_2", row.get("output")), ids.get(row.get("instruction"))
+            text, asked = row.get("output_2", row.get("output")), row.get("instruction")
+            key = ids.get(asked) if isinstance(asked, str) else None
             if not isinstance(text, str) or key is None:
                 wrong = "has no text `output` or `output_2`" if key else "has an instruction that no item has"
                 raise M3Error(f"{path}, row {number} {wrong}: rows need `instruction` and `output`; see items=")

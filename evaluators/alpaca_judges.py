@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from m3_exp.reading.records import say
 from m3_exp.scoring.cache import folder
 from m3_exp.types import Json, M3Error
 
@@ -286,6 +287,10 @@ def ask_worker(job: Json, timeout: float) -> Json:
         finally:
             watch.stop()
         code = process.wait()
+        noise.seek(0)
+        for said in noise.read().decode("utf-8", "replace").split("\n"):
+            if said.startswith("m3: "):
+                say(said.removeprefix("m3: "))
         if answer is None:
             raise M3Error(f"the judging process {_end(code, noise, silent=watch.barked)}")
         return answer

@@ -16,9 +16,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from m3_exp.types import Json
+from pydantic import Field
+
+from m3_exp.reading.files import parse_json
+from m3_exp.reading.records import read_record, sealed
+from m3_exp.reading.typed import Strict, checked
+from m3_exp.types import Json, M3Error
 
 LONGEST_WAIT = 300.0  # seconds: who asks to be left alone for longer is taken at his word, and nothing waits for it
 GIVEN_UP = 3  # items in a row that no attempt could get judged: the judge is away, do not try them all
@@ -40,6 +45,48 @@ class Passing(Exception):
         self.wait = wait
 
 
+# ---------------------------------------------------------------------------------------------------------- replies
+
+
+class _Function(Strict):
+    arguments: str
+
+
+class _Call(Strict):
+    function: _Function
+
+
+class _Message(Strict):
+    content: str | None = None
+    tool_calls: list[_Call] | None = None
+    function_call: _Function | None = None
+
+
+class _Token(Strict):
+    token: str
+    logprob: Annotated[float, Field(le=0.01)]  # a rounding above 0; not NaN
+
+
+class _Place(Strict):
+    top_logprobs: tuple[_Token, ...] = Field((), strict=False)
+
+
+class _Logprobs(Strict):
+    content: list[_Place] | None = None
+
+
+class _Choice(Strict):
+    """One choice of a chat completion: what anybody here or in the alpaca-eval package reads of it."""
+
+    message: _Message
+    logprobs: _Logprobs | None = None
+
+
+class _Usage(Strict):
+    prompt_tokens: Annotated[int, Field(ge=0)]
+    completion_tokens: Annotated[int, Field(ge=0)] = 0
+
+
 # ------------------------------------------------------------------------------------------------------------- kept
 
 
@@ -50,17 +97,15 @@ class Replies:
     folder: Path
 
     def get(self, key: str) -> Json | None:
-        try:
-            record = json.loads(self._path(key).read_bytes())
-        except (OSError, ValueError):
-            return None
-        return record if isinstance(record, dict) and record.get("key") == key and "choice" in record else None
+        """Return a kept reply; a damaged one is named, set aside, and asked for again."""
+        record = read_record(self._path(key), key, self.folder.parent / "quarantine", bare=True)
+        return record if record is not None and record.get("key") == key and is_choice(record.get("choice")) else None
 
     def put(self, record: Mapping[str, Any]) -> None:
         path = self._path(record["key"])
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-            part.write(json.dumps(record).encode())
+            part.write(sealed(json.dumps(record), path.stem))
             part.flush()
             os.fsync(part.fileno())
         os.replace(part.name, path)
@@ -104,8 +149,8 @@ class Purse:
         if self.price is None:
             return
         cost = held if billed else 0.0
-        if billed and usage and isinstance(usage.get("prompt_tokens"), int):
-            cost = self._dollars(usage["prompt_tokens"], usage.get("completion_tokens") or 0)
+        if billed and usage:
+            cost = self._dollars(usage["prompt_tokens"], usage.get("completion_tokens", 0))
         with self._changed:
             self._calls -= 1
             self._held = self._held - held if self._calls else 0.0
@@ -254,18 +299,37 @@ class Endpoint:
 def _record(body: str) -> Json:
     """Read a reply. Raises Passing where it is not one: proxies and dying servers say the strangest things."""
     try:
-        reply = json.loads(body)
-        choice = dict(reply["choices"][0])
-        message = dict(choice["message"])
-    except (ValueError, LookupError, TypeError, RecursionError):
-        raise Passing("the answer is not a chat completion") from None
-    usage = reply.get("usage")
+        reply = parse_json(body, "the reply")
+        choices = reply.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        checked(_Choice, choice, "choices.0")
+    except M3Error as error:
+        raise Passing(f"the answer is not a chat completion: {error}"[:200]) from None
+    model = reply.get("model")
     return {
-        "choice": {**choice, "message": message},
-        "model": reply.get("model"),
-        "usage": dict(usage) if isinstance(usage, Mapping) else None,
+        "choice": choice,
+        "model": model if isinstance(model, str) else None,
+        "usage": _usage(reply.get("usage")),
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _usage(said: object) -> Json | None:
+    """Return the tokens that a server counted; None where it says nothing that can be booked."""
+    try:
+        checked(_Usage, said, "usage")
+    except M3Error:
+        return None
+    return dict(said) if isinstance(said, Mapping) else None
+
+
+def is_choice(value: object) -> bool:
+    """Tell whether something is one choice of a chat completion, all of whose parts that anybody reads are sound."""
+    try:
+        checked(_Choice, value, "choice")
+    except M3Error:
+        return False
+    return True
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -277,5 +341,5 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         pass
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None

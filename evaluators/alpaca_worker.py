@@ -109,7 +109,7 @@ def _text(choice: Json) -> str | None:
 def _preferences(
     annotator: Any, single: Any, pairs: Any, prompt_of: Mapping[int, str], replies: Mapping[str, Json | str]
 ) -> dict[tuple[str, str, str], float]:
-    """Let the package parse the replies, undo the swaps and settle the draws; unparsable ones are left out."""
+    """Let the package parse the replies, undo the swaps and settle the draws; what is no preference is left out."""
     answered = {prompt: reply for prompt, reply in replies.items() if isinstance(reply, dict)}
 
     def completions(prompts: Sequence[str], **_: Any) -> Json:
@@ -126,7 +126,7 @@ def _preferences(
     return {
         (row["instruction"], row["output_1"], row["output_2"]): float(row["preference"])
         for row in rows
-        if row["preference"] is not None and row["preference"] == row["preference"]
+        if row["preference"] is not None and 1 <= row["preference"] <= 2
     }
 
 

@@ -139,7 +139,9 @@ def gold(problem: Problem) -> int:
     try:
         return int(number.replace(",", ""))
     except ValueError:
-        raise M3Error(f"gsm8k item {problem.id}: `answer` must end in '#### N', an integer; it is {number!r}") from None
+        raise M3Error(
+            f"gsm8k item {problem.id}: `answer` must end in '#### N', an integer; it is {number[:40]!r}"
+        ) from None
 
 
 def _score(answer: Answer, found: str | None, right: str, missing: str) -> Score:

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from m3_exp.scoring.coding import PROMPT, CodeSettings
-from m3_exp.scoring.items import ItemSet, load, read_rows
+from m3_exp.scoring.items import ItemSet, Row, first_row, load, own_file
 from m3_exp.scoring.programs import Program, clean, preamble, readings
 from m3_exp.scoring.sandbox.judge import Task
-from m3_exp.scoring.scripts import is_script, item_set, script_task
+from m3_exp.scoring.scripts import function_name, is_script, item_set, script_task
 from m3_exp.types import Answer, Problem, Result, Score
 
 ITEMS = ItemSet(
@@ -61,11 +60,12 @@ class HumanEval(CodeSettings):
     official_rows: ClassVar[int] = ITEMS.rows
 
     def problems(self, items: str) -> list[Problem]:
-        if items in ("official", "lab") or not Path(items).expanduser().is_file():
-            return load(ITEMS, items)
-        row = (read_rows(Path(items).expanduser()) or [{}])[0]
+        file = own_file(items)
+        row: Row = {} if file is None else first_row(file)
         own = is_script(row) and not ITEMS.columns.keys() <= row.keys()
         problems = load(item_set(self.name, row) if own else ITEMS, items)
+        if file is None:
+            return problems
         for problem in problems:
             task(problem, "")
         return problems
@@ -91,11 +91,15 @@ class HumanEval(CodeSettings):
 
 
 def task(problem: Problem, text: str, extractor: str = "paper") -> Task:
-    """Return what the sandbox needs to judge one answer: its readings as a program, and the trusted tests."""
+    """Return what the sandbox needs to judge one answer: its readings as a program, and the trusted tests.
+
+    Raises:
+        M3Error: the item's tests are not Python, or call nothing.
+    """
     row = problem.row
-    if "canonical_solution" not in row:
+    if row.get("canonical_solution") is None or row.get("entry_point") is None:
         return script_task(problem, text, clean(text) if extractor == "paper" else None)
-    prompt, entry_point = str(row["prompt"]), str(row["entry_point"])
+    prompt, entry_point = str(row["prompt"]), function_name(problem)
     if extractor == "none":
         programs: tuple[Program, ...] = (Program("completion", prompt + text),)
     else:

@@ -29,8 +29,8 @@ ORIGIN = (
     "questions of the GitHub repository maxim-saplin/LiveBench and tests of federicobrancasi/livebench-msbench, which"
     " these were put together from (or use LiveBench's own, livebench/coding on the Hugging Face hub, as items=PATH)"
 )
-COLUMNS: Mapping[str, type] = {
-    **{"question_id": str, "task": str, "turns": list, "partial_solution": object, "original_json": object},
+COLUMNS: Mapping[str, Any] = {
+    **{"question_id": str, "task": str, "turns": list[str], "partial_solution": object, "original_json": object},
     **{"public_test_cases": object, "private_test_cases": object},
 }
 _METRIC = "LiveBench score"

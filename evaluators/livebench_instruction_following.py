@@ -36,8 +36,14 @@ ORIGIN = (
     "question.jsonl of livebench/data/live_bench/instruction_following/{paraphrase,simplify,story_generation,summarize}"
     " at commit fc6c60807306 (pull request 271) of the GitHub repository LiveBench/LiveBench"
 )
-COLUMNS: Mapping[str, type] = {
-    **{"question_id": str, "task": str, "turns": list, "instruction_id_list": list, "kwargs": list},
+COLUMNS: Mapping[str, Any] = {
+    **{
+        "question_id": str,
+        "task": str,
+        "turns": list[str],
+        "instruction_id_list": list[str],
+        "kwargs": list[dict[str, Any]],
+    },
     **{"livebench_release_date": object, "livebench_removal_date": object},
 }
 Taken = Literal["paper", "livebench"]

@@ -22,7 +22,7 @@ ORIGIN = (
     "questions and judged answers of the GitHub repositories maxim-saplin/LiveBench and LiveBench/LiveBench, of which"
     " these were put together (or use LiveBench's own, livebench/language on the Hugging Face hub, as items=PATH)"
 )
-COLUMNS: Mapping[str, type] = {"question_id": str, "task": str, "turns": list, "ground_truth": object}
+COLUMNS: Mapping[str, Any] = {"question_id": str, "task": str, "turns": list[str], "ground_truth": object}
 Rule = Literal["paper", "livebench"]
 STOPS = ("The answer is:",)
 _METRIC = "LiveBench score"

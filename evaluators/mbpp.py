@@ -9,14 +9,15 @@ from typing import ClassVar, Literal
 
 from m3_exp.scoring import mbpp_plus
 from m3_exp.scoring.coding import PROMPT, CodeSettings
-from m3_exp.scoring.items import ItemSet, Row, load, read_rows
+from m3_exp.scoring.items import ItemSet, Row, first_row, load, own_file
 from m3_exp.scoring.programs import Program, clean, names_in_tests, script_readings
 from m3_exp.scoring.sandbox.judge import Task
-from m3_exp.scoring.scripts import is_script, item_set, script_task
+from m3_exp.scoring.scripts import function_name, is_script, item_set, script_task
 from m3_exp.scoring.text import name_of
 from m3_exp.types import Answer, M3Error, Problem, Result, Score
 
-_COLUMNS = {"task_id": object, "text": str, "test_list": list}
+_COLUMNS = {"task_id": object, "text": str, "test_list": list[str]}
+_OPTIONAL = {"code": str, "test_setup_code": str, "test_imports": list[str]}
 _PLUS_COLUMNS = {
     **{"task_id": str, "prompt": str, "entry_point": str, "canonical_solution": str, "atol": float},
     **{"base_input": str, "plus_input": str},
@@ -35,16 +36,18 @@ def _packed(row: Row) -> Row:
         if isinstance(value, str) and not _is_list(value):
             raise M3Error(f"mbpp item {row.get('task_id')}: {name} is no list of inputs: {value[:40]!r}")
     texts = {name: json.dumps(value) for name, value in inputs.items() if isinstance(value, list)}
-    return {**row, **texts, **({"atol": float(row["atol"])} if "atol" in row else {})}
+    atol = row.get("atol")
+    return {**row, **texts, **({"atol": float(atol)} if type(atol) is int and abs(atol) <= _EXACT else {})}
 
 
 def _is_list(text: str) -> bool:
     try:
         return isinstance(json.loads(text), list)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
+_EXACT = 2**53  # whole numbers up to here are exact as floats
 _TEST_COLUMNS = {**_COLUMNS, "code": str, "test_setup_code": str}
 _OFFICIAL = ("official", "official-dev")
 _REPEATED = (602, 704, 872)  # development items whose sentence is that of a test item (217, 248, 216)
@@ -52,7 +55,8 @@ _REPEATED = (602, 704, 872)  # development items whose sentence is that of a tes
 
 def _is_dev(row: Row) -> bool:
     """Tell whether a row is of MBPP's prompt, validation or training part and asks what no test item asks."""
-    return not 11 <= int(row["task_id"]) <= 510 and row["task_id"] not in _REPEATED
+    number = row.get("task_id")
+    return type(number) is int and not 11 <= number <= 510 and number not in _REPEATED
 
 
 DEV = ItemSet(
@@ -78,7 +82,7 @@ SETS: Mapping[str, ItemSet] = {
     ),
     "sanitized": ItemSet(
         benchmark="mbpp",
-        columns={**_COLUMNS, "code": str, "test_imports": list},
+        columns={**_COLUMNS, "code": str, "test_imports": list[str]},
         file="mbpp/sanitized-mbpp.json",
         rows=427,
         content="abdd3fc19d57a053e426c09c05dae7a93c2a538b190a6961a1cdf29f633a49ee",
@@ -156,15 +160,17 @@ class MBPP(CodeSettings):
 
     def _items(self, items: str) -> ItemSet:
         """Return what the items must look like: of a file of one's own, what its first row is."""
-        if items in (*_OFFICIAL, "lab", "lab-dev") or not Path(items).expanduser().is_file():
+        file = own_file(items)
+        if file is None:
             return SETS[self.subset if items in _OFFICIAL else "test"]
-        row = (read_rows(Path(items).expanduser()) or [{}])[0]
+        row = first_row(file)
         if is_script(row):
             return item_set(self.name, row)
         if "plus_input" in row:
             return SETS["plus"]
         name = "sanitized" if "prompt" in row and "text" not in row else "test"
-        return ItemSet(self.name, _COLUMNS, "", 0, "", "", "task_id", convert=SETS[name].convert)
+        convert = SETS[name].convert
+        return ItemSet(self.name, _COLUMNS, "", 0, "", "", "task_id", convert=convert, optional=_OPTIONAL)
 
     def prompt(self, problem: Problem) -> str:
         sentence, shown = _shown(problem)
@@ -234,7 +240,7 @@ def _assert_task(problem: Problem, programs: tuple[Program, ...]) -> Task:
     imports = "".join(f"{line}\n" for line in row.get("test_imports") or [])
     try:
         names = names_in_tests(imports + test, str(row.get("code") or ""))
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # what Python's parser raises
         raise M3Error(f"mbpp item {problem.id}: its tests are not Python: {error}; correct the item") from None
     if not names.asked:
         raise M3Error(f"mbpp item {problem.id}: its tests call no function of the program; correct the item")
@@ -256,7 +262,7 @@ def _number(problem: Problem) -> int:
 
 def _plus_task(problem: Problem, programs: tuple[Program, ...]) -> Task:
     row = problem.row
-    name, number = str(row["entry_point"]), _number(problem)
+    name, number = function_name(problem), _number(problem)
     solution = str(row["canonical_solution"])
     prelude = f"{_oracle()}\n_m3_check, _m3_right = check, reference({solution!r}, {name!r}, TestsUnfit)\n"
     item = (number, name, row["atol"])

@@ -109,8 +109,10 @@ class PromptBench:
 
     def problems(self, items: str) -> list[Problem]:
         """Return the items; `items` may be a file of items that a run stored, for its saved answers."""
-        problems = frozen.stored(items, self.name) or load(self.item_set, items)
-        for problem in problems:
+        kept = frozen.stored(items, self.name)
+        problems = load(self.item_set, items) if kept is None else kept
+        for problem in problems if kept is None else ():
+            frozen.check_clean(problem, f"{self.name}, items={items}")
             if problem.row["label"] not in (0, 1):
                 raise M3Error(f"{self.name} item {problem.id}: label is {problem.row['label']!r}; it must be 0 or 1")
         if not self._transferred:

@@ -9,11 +9,12 @@ from typing import Any
 from m3_exp import chat
 from m3_exp.merging.canonical import canonical, recipe_key
 from m3_exp.merging.checkpoint import tokenizer_directory
-from m3_exp.merging.source import without_fetching
+from m3_exp.merging.source import parse_source, without_fetching
+from m3_exp.merging.tokenizer import open_tokenizer, refusing
 from m3_exp.reporting.frame import Found
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.evaluator import Evaluator, Pointing, without_effect
-from m3_exp.scoring.items import first
+from m3_exp.scoring.items import digest, first
 from m3_exp.store import Store
 from m3_exp.types import (
     Cell,
@@ -62,7 +63,9 @@ class Desk:
             engine
         )
         self._evaluators: dict[str, Evaluator] = {}
+        self._items: dict[str, Sequence[Problem]] = {}
         self._problems: dict[tuple[str, int | None], tuple[Problem, ...]] = {}
+        self._rows: dict[tuple[str, int | None], str] = {}
         self._prompts: dict[tuple[str, int | None, Source], tuple[tuple[Prompt, ...], str]] = {}
         self._tokenizers: dict[Source, Any] = {}
         self._recipe_keys: dict[str, str] = {}
@@ -75,20 +78,23 @@ class Desk:
 
     def problems(self, cell: Cell) -> tuple[Problem, ...]:
         """Return a cell's items: all, or the first `limit` in the order of their hashes."""
-        key = (identity(cell.evaluator), cell.limit)
+        spec, key = cell.evaluator, (identity(cell.evaluator), cell.limit)
         if key not in self._problems:
-            found = self.evaluator(cell.evaluator).problems(cell.evaluator.items)
-            self._problems[key] = tuple(first(found, cell.evaluator.name, cell.limit))
+            if key[0] not in self._items:
+                self._items[key[0]] = self.evaluator(spec).problems(spec.items)
+            self._problems[key] = tuple(first(self._items[key[0]], spec.name, cell.limit))
         return self._problems[key]
+
+    def rows_digest(self, cell: Cell) -> str:
+        """Return the identity of a cell's items: their ids and rows, without prompts."""
+        key = (identity(cell.evaluator), cell.limit)
+        if key not in self._rows:
+            self._rows[key] = digest(self.problems(cell))
+        return self._rows[key]
 
     def tokenizer(self, source: Source) -> Any:
         if source not in self._tokenizers:
-            from transformers import AutoTokenizer
-
-            folder = tokenizer_directory(source, self.store)
-            self._tokenizers[source] = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
+            self._tokenizers[source] = open_tokenizer(tokenizer_directory(source, self.store))
         return self._tokenizers[source]
 
     def task(self, cell: Cell) -> Task:
@@ -129,13 +135,14 @@ class Desk:
         """Turn prompts into token ids, as plain text or (`chat_template=true`) as a user's message.
 
         Raises:
-            M3Error: a prompt would begin with two BOS tokens, or the tokenizer's chat template cannot be used.
+            M3Error: a prompt would begin with two BOS tokens, or the tokenizer or its chat template cannot be used.
         """
         tokenizer = self.tokenizer(cell.tokenizer)
         if cell.evaluator.settings.get("chat_template"):
             found = chat.render(tokenizer_directory(cell.tokenizer, self.store), texts)
         else:
-            found = [tuple(int(i) for i in tokenizer(text)["input_ids"]) for text in texts]
+            with refusing(cell.tokenizer):
+                found = [tuple(int(i) for i in tokenizer(text)["input_ids"]) for text in texts]
         for text, ids in zip(texts, found, strict=True):
             _check_bos(tokenizer, text, ids)
         return found
@@ -180,31 +187,51 @@ class Desk:
         return self.store.get(f"{_results(task)}/{self.cell_key(task.cell)}", _result_name(task))
 
     def put_result(self, task: Task, record: Json) -> None:
-        key = self.cell_key(task.cell)
-        self.store.put(f"{_results(task)}/{key}", _result_name(task), record)
+        key, rows = self.cell_key(task.cell), self.rows_digest(task.cell)
+        self.store.put(f"{_results(task)}/{key}", _result_name(task), {**record, "rows_digest": rows})
         self.store.put("spelled", self._spelled_key(task.cell), {"cell_key": key})
 
     def largest_result(self, cell: Cell) -> Json | None:
         """Return a cell's result on the largest item set that the store has (exactly `limit` where one is given).
 
-        Models and items need not be at hand: then the key is the one remembered for the cell as it is written.
+        Its items are the first of those that the cell names now; where these are not at hand, any that bear their name.
+        Models need not be at hand: then the key is the one remembered for the cell as it is written.
         """
         key = self._known_key(cell)
         if key is None:
             return None
-        names = self.store.keys(f"results/{key}")
-        if cell.limit is not None:
-            names = [name for name in names if int(name.split("-")[0]) == self._limited(cell)]
-        records = [self.store.get(f"results/{key}", name) for name in names]
-        fitting = [r for r in records if r is not None and r["items"] == cell.evaluator.items]
-        if not fitting:
-            return None
-        largest = max(r["result"]["n"] for r in fitting)
-        candidates = [r for r in fitting if r["result"]["n"] == largest]
-        if len(candidates) == 1:
-            return candidates[0]
-        current = self.task(cell).items_digest
-        return next((r for r in candidates if r["items_digest"] == current), None)
+        sizes = {name: _size(name) for name in self.store.keys(f"results/{key}")}
+        wanted = set(sizes.values()) if cell.limit is None else {self._limited(cell)}
+        for size in sorted(wanted - {0}, reverse=True):
+            records = [self.store.get(f"results/{key}", name) for name in sizes if sizes[name] == size]
+            fitting = [record for record in records if record is not None and self._fits(cell, size, record)]
+            if fitting:
+                return self._same_prompts(cell, size, fitting)
+        return None
+
+    def _fits(self, cell: Cell, size: int, record: Json) -> bool:
+        """Tell whether a result is one of the first `size` items of a cell, as far as they are at hand."""
+        if record["items"] != cell.evaluator.items:
+            return False
+        named = replace(cell, limit=size)
+        try:
+            if "rows_digest" in record:
+                return bool(record["rows_digest"] == self.rows_digest(named))
+            if "tokenizer" in record:
+                named = replace(named, tokenizer=parse_source(record["tokenizer"]))
+            return bool(record["items_digest"] == self.task(named).items_digest)
+        except M3Error:
+            return True
+
+    def _same_prompts(self, cell: Cell, size: int, records: Sequence[Json]) -> Json | None:
+        """Return the one of several results whose prompts are the cell's: tokenizers may differ on the same items."""
+        if len(records) == 1:
+            return records[0]
+        try:
+            current = self.task(replace(cell, limit=size)).items_digest
+        except M3Error:
+            return None  # which of them it is cannot be told
+        return next((record for record in records if record["items_digest"] == current), None)
 
     def repeats(self, cell: Cell, record: Json) -> list[Found]:
         """Return the repeats of a stored result (of the same items), by their number."""
@@ -241,6 +268,12 @@ class Desk:
 
 def _result_name(task: Task) -> str:
     return f"{len(task.problems):06d}-{task.items_digest[:16]}" + (f"-{task.repeat}" if task.repeat else "")
+
+
+def _size(name: str) -> int:
+    """Return how many items a result is of, by its file's name; 0 for a name that is none."""
+    number = name.split("-")[0]
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 0
 
 
 def _results(task: Task) -> str:

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from m3_exp.merging.tokenizer import open_tokenizer
 from m3_exp.types import M3Error
 
 TODAY = datetime(2024, 7, 26)  # the date in Meta's own templates where no clock is at hand
@@ -60,11 +61,14 @@ class _FixedClock(datetime):
 
 
 def _main(folder: str) -> int:
-    from transformers import AutoTokenizer
     from transformers.utils import chat_template_utils
 
     chat_template_utils.datetime = _FixedClock  # type: ignore[attr-defined]
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    try:
+        tokenizer = open_tokenizer(Path(folder))
+    except M3Error as error:
+        print(error, file=sys.stderr)
+        return 1
     messages = json.load(sys.stdin)
     if not tokenizer.chat_template:
         print(f"the tokenizer in {folder} has no chat template", file=sys.stderr)

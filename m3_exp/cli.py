@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
+from m3_exp.reading.paths import given
+from m3_exp.reading.shown import Escaping, abridged, escaped
 from m3_exp.types import Json, M3Error, identity
 
 if TYPE_CHECKING:
@@ -55,8 +57,16 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    """Run one command and return its exit code. Whatever it prints is escaped once, here: names come from files."""
+    out, err = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = cast(TextIO, Escaping(out)), cast(TextIO, Escaping(err))
+    try:
+        return _carried_out(list(sys.argv[1:] if argv is None else argv))
+    finally:
+        sys.stdout, sys.stderr = out, err
+
+
+def _carried_out(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
@@ -71,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise M3Error(f"m3 {command} is not a command; there are {', '.join(COMMANDS)}")
         return COMMANDS[command](rest)
     except M3Error as error:
-        print(f"m3: {error}", file=sys.stderr)
+        print(f"m3: {escaped(abridged(str(error)))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nm3: interrupted; the same command continues where this one stopped", file=sys.stderr)
@@ -81,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"m3: {what}; check that path, its rights and the free space", file=sys.stderr)
+        print(f"m3: {escaped(what)}; check that path, its rights and the free space", file=sys.stderr)
         return 2
 
 
@@ -90,7 +100,7 @@ def _parser(command: str, about: str, *, overrides: bool = True) -> argparse.Arg
     if overrides:
         parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, sweeps=NAME")
         parser.add_argument("-m", "--multirun", action="store_true", help="expand KEY=A,B and ranges to a product")
-        parser.add_argument("--config-dir", action="append", default=[], type=Path, help="more conf/ choices, sweeps")
+        parser.add_argument("--config-dir", action="append", default=[], type=given, help="more conf/ choices, sweeps")
         parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
     parser.add_argument("--json", action="store_true", help="print JSON, an object a line")
     return parser
@@ -134,7 +144,7 @@ def run(args: Sequence[str]) -> int:
     keep = request.checkpoint == "keep"
     with _tracking(request, plan, store) as tracker:
         how: dict[str, Any] = {"repeat": request.repeat, "command": shlex.join(["m3", "run", *args])}
-        going = Run(plan, store, workers=workers, keep=keep, tracker=tracker, **how)
+        going = Run(plan, store, workers=workers, keep=keep, verify=request.verify, tracker=tracker, **how)
         outcome = going.carry_out(request.configs[0].parameters)
         tracker.sweep(lambda: _gathered(request, plan, store))
     failed = [str(failure) for failure in outcome.failures]
@@ -201,7 +211,7 @@ def _gathered(request: "Request", plan: "Plan", store: "Store") -> Any:
 
 def wandb(args: Sequence[str]) -> int:
     parser = _parser("wandb", "W&B from the store: sync records everything a plan has, workspace compares alphas.")
-    parser.add_argument("--out", type=Path, help="workspace: write the specifications here, asking nobody")
+    parser.add_argument("--out", type=given, help="workspace: write the specifications here, asking nobody")
     options = parser.parse_intermixed_args(args)
     if not options.overrides or options.overrides[0] not in ("sync", "workspace"):
         raise M3Error("m3 wandb takes sync or workspace first, as in: m3 wandb sync sweeps=table1")
@@ -295,7 +305,16 @@ def merge(args: Sequence[str]) -> int:
     variants = list(plan.variants(config))
     outs = [request.out] if len(variants) == 1 else [request.out / _folder(v.label) for v in variants]
     recipes = [variant.recipe for variant in variants]
-    written = write(recipes, outs, Store(request.store), tokenizer=plan.merge_tokenizer(config))
+    written = write(
+        recipes,
+        outs,
+        Store(request.store),
+        plan.merge_tokenizer(config),
+        with_tokenizer=config.tokenizer != "none",
+        verify=request.verify,
+    )
+    for line in sorted({line for result in written for line in result.report.get("notes", ())}):
+        print(line, file=sys.stderr)
     for variant, out, result in zip(variants, outs, written, strict=True):
         line = {"out": str(out), "weights": result.digest, "lambda": variant.label.lam, "report": dict(result.report)}
         print(json.dumps(line) if options.json else f"{out}: {plan.spelled(variant.label)}, weights {result.digest}")
@@ -312,9 +331,9 @@ def _folder(label: Any) -> str:
 def score(args: Sequence[str]) -> int:
     parser = _parser("score", "Score saved answers, lines of {id, text}, with no model.", overrides=False)
     parser.add_argument("benchmark")
-    parser.add_argument("answers", type=Path)
+    parser.add_argument("answers", type=given)
     parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="items=lab|official|PATH, extractor=...")
-    parser.add_argument("--out", type=Path, help="write a JSON line for each answer here")
+    parser.add_argument("--out", type=given, help="write a JSON line for each answer here")
     parser.add_argument(
         "--audit", action="store_true", help="add how the answers look, and what other rules make of them"
     )
@@ -323,7 +342,11 @@ def score(args: Sequence[str]) -> int:
     from m3_exp.scoring.cache import kept_in
     from m3_exp.scoring.evaluate import score_file
 
-    stores = [setting.removeprefix("store=") for setting in options.settings if setting.startswith("store=")]
+    stores = [
+        config.raw_path(setting.removeprefix("store="), "store")
+        for setting in options.settings
+        if setting.startswith("store=")
+    ]
     settings = [setting for setting in options.settings if not setting.startswith("store=")]
     with kept_in(Path(stores[-1]) if stores else config.ROOT / "results" / "store"):
         spec = config.evaluator(options.benchmark, settings)
@@ -495,7 +518,7 @@ def _parents(request: "Request") -> dict[str, tuple[str, ...]]:
 def figure(args: Sequence[str]) -> int:
     parser = _parser("figure", "Draw a figure from the store; pair= and method= choose what it shows.")
     parser.add_argument("--list", action="store_true", help="name the figures and the sweeps they draw")
-    parser.add_argument("--out", type=Path, help="FILE.svg, .pdf or .png; without it NAME.svg and NAME.png")
+    parser.add_argument("--out", type=given, help="FILE.svg, .pdf or .png; without it NAME.svg and NAME.png")
     options = parser.parse_intermixed_args(args)
     from m3_exp.reporting import figures, palette
 
@@ -545,7 +568,7 @@ def _with_expectations(request: "Request", tidy: Any) -> Any:
 
 def response(args: Sequence[str]) -> int:
     parser = _parser("response", "What every alpha would score, from the curves of sweeps=lambda_response.")
-    parser.add_argument("--out", type=Path, help="also draw it: FILE.svg, .pdf or .png")
+    parser.add_argument("--out", type=given, help="also draw it: FILE.svg, .pdf or .png")
     parser.add_argument("--repeats", type=int, default=10_000, help="repetitions of the protocols")
     parser.add_argument("--check", action="store_true", help="hold the curves against the real draws in the store")
     options = parser.parse_intermixed_args(args)
@@ -635,11 +658,13 @@ def _show_study(found: Any, as_json: bool) -> None:
 
 def report(args: Sequence[str]) -> int:
     parser = _parser("report", "Write one self-contained HTML page: tables, curves, every cell down to single answers.")
-    parser.add_argument("--out", type=Path, default=Path("report"), help="its directory")
+    parser.add_argument("--out", type=given, default=Path("report"), help="its directory")
     options = parser.parse_intermixed_args(args)
     named = next((text.split("=", 1)[1] for text in options.overrides if text.startswith("sweeps=")), None)
-    sweeps = named.split(",") if named else [] if options.overrides else ["table1", "lambda_response"]
+    sweeps = named.split(",") if named is not None else [] if options.overrides else ["table1", "lambda_response"]
     others = [text for text in options.overrides if not text.startswith("sweeps=")]
+    if "" in sweeps:
+        raise M3Error(f"sweeps={named} names nothing: give names with commas between, as in sweeps=table1")
     if sweeps:
         options.overrides = [f"sweeps={sweeps[0]}", *others]
     if _show_config(options):

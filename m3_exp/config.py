@@ -5,29 +5,39 @@ that an error is one line of ours and a sweep is planned as a whole.
 """
 
 import copy
+import functools
 import itertools
+import math
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, OverrideType, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from m3_exp.merging import methods
 from m3_exp.merging.source import parse_source
+from m3_exp.reading.files import exists
+from m3_exp.reading.paths import expanded, is_file
+from m3_exp.reading.yaml_files import check_yaml, wrong_yaml
 from m3_exp.reporting import track
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.items import development, has_dev
 from m3_exp.types import Config, Dare, EngineSettings, EvaluatorSpec, M3Error, Ratio, Source
 
 T = TypeVar("T", int, float)
+
+# What composing raises for a wrong value, a wrong file or an interpolation without end.
+_HYDRA_RAISES = (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, RecursionError)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,6 +51,14 @@ _USED = {
 _AXES = ("pair", "method", "ratio", "sparsify")  # of what a block of a sweep is about, even with one value
 _ITEMS = ("official", "lab", "official-dev", "lab-dev")
 _SHARED_SETTINGS = ("chat_template", "sandbox.driver", "sandbox.allow_weak")  # of every evaluator that knows them
+_PATHS = ("out", "store", "items", "engine.answers", "family.base", "family.experts", "family.masked_lm", "tracker.dir")
+_PATH_SETTINGS = ("items", "annotations", "prompts", "masked_lm")  # of evaluators
+_DRIVERS = ("auto", "bubblewrap", "landlock", "container", "weak")
+_LARGEST = 2**63 - 1
+_NAME, _NAMES = 255, 4000  # bytes that Linux takes for a name, and for a whole path
+_LONGEST = 20_000  # characters of an override
+_DEEPEST = 50  # brackets open in one
+_MANY = 10_000  # draws, nodes, repeats or workers: more is a slip of the pen
 
 
 @dataclass(frozen=True)
@@ -57,6 +75,7 @@ class Request:
     sweep_table: str | None = None
     notes: tuple[str, ...] = ()
     repeat: int = 0
+    verify: bool = True
     yaml: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -67,10 +86,10 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
         M3Error: anything unknown, dead, missing or of the wrong type.
     """
     overrides = [_parse(arg) for arg in args]
-    sweep = next((str(o.value()) for o in overrides if o.key_or_group == "sweeps"), None)
+    sweep = next((_named(o) for o in overrides if o.key_or_group == "sweeps"), None)
     given = [o for o in overrides if o.key_or_group != "sweeps"]
-    _refuse_hydra_plugins(given)
     folders = [*config_dirs]
+    _check_folders(folders)
     if sweep is None:
         blocks: list[list[Override]] = [given]
         table = None
@@ -78,8 +97,13 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
         document = _read_sweep(sweep, folders)
         blocks = _restrict(_sweep_blocks(sweep, document), given)
         table = document.get("table", sweep)
+    for block in blocks:
+        _refuse_hydra(block)
+        _refuse_unknown(block, folders)
+        _refuse_no_paths(block)
     if not multirun and sweep is None and (axis := next((o for o in given if o.is_sweep_override()), None)):
-        raise M3Error(f"{axis.input_line}: several values need -m, as in: m3 run -m {axis.input_line}")
+        name = f"; one name with a comma is quoted: {_quoted(axis.input_line or '')}" if _is_path(axis) else ""
+        raise M3Error(f"{axis.input_line}: several values need -m, as in: m3 run -m {axis.input_line}{name}")
     products = [product for block in blocks for product in _products(block)]
     composed = _compose_all(products, folders)
     _refuse_dead(given, composed)
@@ -88,14 +112,15 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
     return Request(
         configs=configs,
         notes=notes,
-        store=Path(first.store) if first.store else ROOT / "results" / "store",
+        store=_path(first, "store") or ROOT / "results" / "store",
         checkpoint=_choice(first, "checkpoint", ("none", "keep")),
-        out=Path(first.out) if first.out else None,
-        workers=_optional(first, "workers", int, low=1),
+        out=_path(first, "out"),
+        workers=_optional(first, "workers", int, low=1, high=_MANY),
         tracker=_tracker(first),
         sweep=sweep,
         sweep_table=table,
-        repeat=_number(first, "repeat", int, low=0),
+        repeat=_number(first, "repeat", int, low=0, high=_MANY),
+        verify=_truth(first, "verify"),
         yaml=tuple(OmegaConf.to_yaml(cfg, resolve=True) for cfg in composed),
     )
 
@@ -138,7 +163,7 @@ def evaluator(name: str, settings: Sequence[str]) -> EvaluatorSpec:
         if not equals:
             raise M3Error(f"{setting!r} is not a setting: write SETTING=VALUE, as in extractor=flexible")
         if key == "items":
-            items = value
+            items = raw_path(value, "items")
         elif key in _SHARED_SETTINGS:
             overrides.append(setting)
         else:
@@ -153,31 +178,224 @@ def evaluator(name: str, settings: Sequence[str]) -> EvaluatorSpec:
 
 def _parse(text: str) -> Override:
     try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise M3Error(f"{text[:200]} is not UTF-8: rename what it names, or give another path to it") from None
+    if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", text):
+        raise M3Error(f"{text[:200]} holds a control character, which no value can: correct it")
+    if len(text) > _LONGEST or _depth(text) > _DEEPEST:
+        what = f"longer than {_LONGEST} characters" if len(text) > _LONGEST else f"over {_DEEPEST} brackets deep"
+        raise M3Error(f"{_short(text)} is {what}: give less, or a yaml file in --config-dir")
+    try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
         reason = str(error).splitlines()[0]
-        raise M3Error(f"{text!r} is not an override: {reason}; write KEY=VALUE, as in ratio.alpha=0.5") from error
+    except (ValueError, RecursionError):  # a number of over 4,300 digits; brackets without end
+        reason = "a number is too long, or brackets are nested too deep"
+    use = "write KEY=VALUE, as in ratio.alpha=0.5"
+    if (
+        "=" in text
+        and len(text) < 1000
+        and "${" not in text
+        and "while evaluating" not in reason
+        and _parses(_unquoted_by_shell(text))
+    ):
+        use = f"a value with such characters is quoted: {_quoted(text)}"
+    raise M3Error(f"{_short(text)} is not an override: {reason}; {use}")
 
 
-def _refuse_hydra_plugins(overrides: Iterable[Override]) -> None:
+def _parses(text: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(text)
+    except (HydraException, ValueError):
+        return False
+    return True
+
+
+def _depth(text: str) -> int:
+    return max(itertools.accumulate((sign in "[{(") - (sign in "]})") for sign in text), default=0)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 200 else text[:197] + "...")
+
+
+def _quoted(override: str) -> str:
+    """Return an override with its value (of family.experts each) in Hydra's quotes, as it is typed into a shell."""
+    line = _unquoted_by_shell(override)
+    key, _, value = line.partition("=")
+    return shlex.quote(line) if re.search(r'["$`\\!]', line) else f'{key}="{value}"'
+
+
+def _unquoted_by_shell(override: str) -> str:
+    key, _, value = override.partition("=")
+    if key == "family.experts" and value.startswith("[") and value.endswith("]"):
+        parts = [part.strip() for part in re.findall(r"""'[^']*'|"[^"']*"|[^,]+""", value[1:-1])]
+        parts = [part[1:-1] if re.fullmatch(r'"[^"\']*"', part) else part for part in parts]
+        return f"{key}=[{','.join(map(_in_quotes, parts))}]"
+    return f"{key}={_in_quotes(value)}"
+
+
+def _in_quotes(text: str) -> str:
+    """Return a text as Hydra reads it back: in single quotes, with a backslash before those inside."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return text
+    text = re.sub(r"(\\*)'", r"\1\1\'", text)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", text) + "'"
+
+
+def raw_path(text: str, what: str) -> str:
+    """Return the path of a setting that Hydra does not read: as it is, or in the quotes that Hydra needs elsewhere.
+
+    Raises:
+        M3Error: it is empty, or no path.
+    """
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return expanded(str(_parse(f"{what}={text}").value()) if quoted else text, what)
+
+
+def _named(override: Override) -> str:
+    """Return the one sweep file that `sweeps=NAME` names."""
+    if override.is_sweep_override():
+        raise M3Error(f"{override.input_line}: one sweep at a time, as in sweeps=table1 (m3 report takes several)")
+    return str(override.value())
+
+
+def _check_folders(config_dirs: Sequence[Path]) -> None:
+    """Refuse a --config-dir that is none, or holds YAML that cannot be read."""
+    for folder in config_dirs:
+        if not folder.is_dir():
+            raise M3Error(f"--config-dir {folder} is not a directory: give one with family/, pair/ ... or sweeps/")
+        for path in sorted((*folder.glob("*.yaml"), *folder.glob("*/*.yaml"))):
+            _load(path)
+
+
+def _load(path: Path) -> DictConfig:
+    """Load a yaml file that a user gives.
+
+    Raises:
+        M3Error: it is not such yaml, or holds no mapping.
+    """
+    check_yaml(path)
+    try:
+        found = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
+        raise wrong_yaml(error, path) from error
+    if not isinstance(found, DictConfig):
+        raise M3Error(f"{path} holds a list, a mapping of KEY: VALUE is needed")
+    return found
+
+
+def _refuse_hydra(overrides: Iterable[Override]) -> None:
     for override in overrides:
-        if override.key_or_group in ("hydra/launcher", "hydra/sweeper"):
-            kind = override.key_or_group.removeprefix("hydra/")
+        key = override.key_or_group
+        if key in ("hydra/launcher", "hydra/sweeper"):
+            kind = key.removeprefix("hydra/")
             use = "launcher=local workers=N" if kind == "launcher" else "-m KEY=A,B or sweeps=NAME"
             raise M3Error(f"{override.input_line}: m3 plans a sweep as a whole and has its own {kind}; use {use}")
+        if re.match(r"hydra\b", key):
+            use = (
+                "use --config-dir DIR" if key == "hydra.searchpath" else "leave it out; out=DIR and store=DIR say where"
+            )
+            raise M3Error(f"{override.input_line}: m3 composes by itself, hydra.* has no effect: {use}")
+
+
+def _refuse_unknown(overrides: Iterable[Override], config_dirs: Sequence[Path]) -> None:
+    """Refuse what Hydra would add, delete or leave out without a word."""
+    for override in overrides:
+        key, line = override.key_or_group, override.input_line
+        if override.type is OverrideType.DEL:
+            raise M3Error(f"{line}: nothing can be deleted: give it another value, as {key}=VALUE")
+        if override.package is not None:
+            raise M3Error(f"{line}: m3 knows no packages (@): write {key}=VALUE")
+        if not re.match(r"[A-Za-z]", key):
+            raise M3Error(f"{line}: {key or 'nothing'} is not the name of a key; write KEY=VALUE, as in limit=10")
+        if key == "tuned" and override.value() not in names("tuned", config_dirs):
+            raise M3Error(f"{line} does not exist; allowed: {', '.join(names('tuned', config_dirs))}")
+        group, _, rest = key.partition(".")
+        if rest == "name" and names(group, config_dirs):
+            raise M3Error(f"{line}: the name of a choice is not changed; choose with {group}=NAME")
+        if "." not in key and names(key, config_dirs):
+            value = override.value() if not override.is_sweep_override() else ""
+            if not (isinstance(value, str) or (key == "evaluator" and _is_texts(value))):
+                allowed = ", ".join(names(key, config_dirs))
+                raise M3Error(f"{line} is no choice; allowed: {allowed}" + _as_list(key))
+            if isinstance(value, str) and value and "$" not in value and value not in names(key, config_dirs):
+                raise M3Error(f"{line} does not exist; allowed: {', '.join(names(key, config_dirs))}")
+            if value == "" and not override.is_sweep_override():
+                raise M3Error(f"{line} is empty; allowed: {', '.join(names(key, config_dirs))}{_as_list(key)}")
+        if override.type in (OverrideType.ADD, OverrideType.FORCE_ADD) and not _is_known(key, config_dirs):
+            raise M3Error(f"{line}: {key} is not known; {_allowed(group, config_dirs)}")
+
+
+def _as_list(group: str) -> str:
+    return ", at least one, as evaluator=[A,B]" if group == "evaluator" else ""
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+
+
+def _is_known(key: str, config_dirs: Sequence[Path]) -> bool:
+    """Tell whether a key that is added is one that something reads."""
+    group, _, rest = key.partition(".")
+    if not rest:
+        return group != "defaults" and (group in OmegaConf.load(ROOT / "conf" / "config.yaml") or bool(names(group)))
+    if group == "evaluator":
+        return rest.partition(".")[0] in names(group, config_dirs)
+    files = [*(ROOT / "conf" / group).glob("*.yaml"), *(f for d in config_dirs for f in (d / group).glob("*.yaml"))]
+    known = {str(name) for file in files for name in OmegaConf.load(file)}
+    return rest.partition(".")[0] in known or group == "method"
+
+
+def _is_path(override: Override) -> bool:
+    group, _, rest = override.key_or_group.partition(".")
+    named = override.key_or_group.startswith("family.experts.")
+    return (
+        override.key_or_group in _PATHS or named or (group == "evaluator" and rest.partition(".")[2] in _PATH_SETTINGS)
+    )
+
+
+def _refuse_no_paths(overrides: Iterable[Override]) -> None:
+    """Refuse the value of a path's key that Hydra reads as a number or as nothing: a folder may be named 1e-4."""
+    for override in overrides:
+        if not _is_path(override) or override.is_sweep_override():
+            continue
+        value, line = override.value(), override.input_line or ""
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, str) and not part.strip():
+                raise M3Error(f"{line}: an empty name: give a path, or leave {override.key_or_group} out")
+        several = override.key_or_group == "family.experts" and (isinstance(value, dict) or _is_texts(value))
+        if (
+            not isinstance(value, str | None)
+            and not several
+            and value != []
+            and str(value) != line.partition("=")[2].strip()
+        ):
+            raise M3Error(f"{line}: a name that looks like a number or a list is quoted: {_quoted(line)}")
+        if isinstance(value, dict) and not all(isinstance(part, str) for part in value.values()):
+            raise M3Error(f"{line}: each expert is a name: write 'family.experts={{NAME: A, OTHER: B}}'")
 
 
 def _read_sweep(name: str, config_dirs: Sequence[Path]) -> dict[str, Any]:
     path = sweep_file(name, config_dirs)
-    document = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    if not isinstance(document, dict) or not isinstance(document.get("plans"), list):
+    document = OmegaConf.to_container(_load(path), resolve=False)
+    if not isinstance(document, dict) or not isinstance(plans := document.get("plans"), list) or not plans:
         raise M3Error(f"{path} has no list `plans:`; see sweeps/table1.yaml")
+    for number, block in enumerate(plans, 1):
+        if not isinstance(block, dict) or not block:
+            raise M3Error(f"{path}: plan {number} is no mapping of KEY: VALUE; see sweeps/table1.yaml")
+        for key, value in block.items():
+            if not isinstance(key, str) or isinstance(value, dict):
+                raise M3Error(f"{path}: plan {number}: {key} must hold a value, or values with commas between")
+    if not isinstance(document.get("table", name), str):
+        raise M3Error(f"{path}: table must be the name of a table, it is {document['table']}")
     return {str(key): value for key, value in document.items()}
 
 
 def sweep_file(name: str, config_dirs: Sequence[Path] = ()) -> Path:
     for folder in [*(d / "sweeps" for d in config_dirs), ROOT / "sweeps"]:
-        if (path := folder / f"{name}.yaml").is_file():
+        if name in names("sweeps", config_dirs) and is_file(path := folder / f"{name}.yaml"):
             return path
     raise M3Error(f"sweeps={name} does not exist; there are {', '.join(names('sweeps', config_dirs))}")
 
@@ -211,8 +429,20 @@ def _restrict(blocks: list[list[Override]], given: Sequence[Override]) -> list[l
     return [[*(o for o in block if o.key_or_group not in asked), *given] for block in blocks]
 
 
+def _check_sweep(override: Override) -> None:
+    """Refuse a sweep whose values cannot be listed, or are too many to be meant."""
+    sweep, line, key = override.value(), override.input_line, override.key_or_group
+    if isinstance(sweep, Glob | IntervalSweep):
+        raise M3Error(f"{line}: m3 expands lists and ranges: name the values, as in {key}=A,B or {key}=range(1,5)")
+    if isinstance(sweep, RangeSweep):
+        start, stop, step = (float(value or 0) for value in (sweep.start, sweep.stop, sweep.step))
+        if not step or not 0 < (stop - start) / step <= _MANY:
+            raise M3Error(f"{line} gives no values, or more than {_MANY}: write range(START,STOP,STEP)")
+
+
 def _values(override: Override) -> list[str]:
     if override.is_sweep_override():
+        _check_sweep(override)
         return [str(value) for value in override.sweep_string_iterator()]
     return [str(override.get_value_element_as_str())]
 
@@ -222,18 +452,21 @@ def _products(block: Sequence[Override]) -> list[tuple[str, ...]]:
         if not override.is_sweep_override():
             return [override.input_line or ""]
         prefix = override.input_line.split("=", 1)[0] if override.input_line else override.key_or_group
+        _check_sweep(override)
         return [f"{prefix}={value}" for value in override.sweep_string_iterator()]
 
-    return list(itertools.product(*(spelled(override) for override in block)))
+    values = [spelled(override) for override in block]
+    if math.prod(map(len, values)) > _MANY:
+        raise M3Error(f"that is a product of more than {_MANY} requests: give fewer values")
+    return list(itertools.product(*values))
 
 
 # ------------------------------------------------------------------------------------------------------- composing
 
 
 def _compose_all(products: Sequence[tuple[str, ...]], config_dirs: Sequence[Path]) -> list[DictConfig]:
-    search = (
-        [f"hydra.searchpath=[{','.join('file://' + str(d.resolve()) for d in config_dirs)}]"] if config_dirs else []
-    )
+    folders = ",".join(_in_quotes(f"file://{folder.resolve()}") for folder in config_dirs)
+    search = [f"hydra.searchpath=[{folders}]"] if config_dirs else []
     composed: dict[tuple[str, ...], DictConfig] = {}
     found: list[DictConfig] = []
     GlobalHydra.instance().clear()
@@ -244,8 +477,11 @@ def _compose_all(products: Sequence[tuple[str, ...]], config_dirs: Sequence[Path
             if key not in composed:
                 composed[key] = _compose([*search, *product], config_dirs)
             cfg = copy.deepcopy(composed[key])
-            for name, value in values.items():
-                OmegaConf.update(cfg, name, value)
+            try:
+                for name, value in values.items():
+                    OmegaConf.update(cfg, name, value)
+            except _HYDRA_RAISES as error:
+                raise M3Error(_one_line(error, config_dirs)) from error
             found.append(_resolved(cfg, config_dirs))
     return found
 
@@ -259,10 +495,11 @@ def _compose(overrides: list[str], config_dirs: Sequence[Path]) -> DictConfig:
     try:
         cfg = compose("config", overrides)
         missing = sorted(OmegaConf.missing_keys(cfg))
-    except (HydraException, OmegaConfBaseException) as error:
+    except _HYDRA_RAISES as error:
         raise M3Error(_one_line(error, config_dirs)) from error
     if missing:
         raise M3Error(f"{', '.join(missing)} must be given, as in {missing[0]}=...")
+    _check_shape(cfg, config_dirs)
     return cfg
 
 
@@ -272,7 +509,7 @@ def _resolved(cfg: DictConfig, config_dirs: Sequence[Path]) -> DictConfig:
         OmegaConf.update(cfg, "family.judge", "chatgpt_fn", force_add=True)  # belong to the lab's items alone
     try:
         OmegaConf.resolve(cfg)
-    except OmegaConfBaseException as error:
+    except _HYDRA_RAISES as error:
         raise M3Error(_one_line(error, config_dirs)) from error
     return cfg
 
@@ -280,6 +517,8 @@ def _resolved(cfg: DictConfig, config_dirs: Sequence[Path]) -> DictConfig:
 def _one_line(error: Exception, config_dirs: Sequence[Path]) -> str:
     """Turn Hydra's message into: what is wrong with its value, what is allowed."""
     text = str(error)
+    if match := re.search(r"^(.*?)\s+full_key: (\S+)", text, re.DOTALL):
+        return f"{match[2]}: {' '.join(match[1].split())}: write its value out"
     if match := re.search(r"Could not find '([^'/]+)/([^']+)'", text):
         group, choice = match.groups()
         return f"{group}={choice} does not exist; allowed: {', '.join(names(group, config_dirs))}"
@@ -314,7 +553,54 @@ def _allowed(group: str, config_dirs: Sequence[Path]) -> str:
     known = OmegaConf.load(ROOT / "conf" / group / f"{choices[-1]}.yaml")
     if group in ("evaluator", "pair"):
         return f"allowed choices of {group}: {', '.join(choices)}"
-    return f"{group} has the parameters {', '.join(sorted(str(k) for k in known if k != 'name'))}"
+    return f"{group} has {_listed({str(k) for k in known if k != 'name'})}"
+
+
+# What a request is made of, and what is read of each; more may be said of a family and an evaluator.
+_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "family": ("name", "base", "experts", "dtype", "items", "vocab", "parameters", "published", "max_tokens"),
+    "pair": ("name", "experts"),
+    "method": ("name", "target"),
+    "ratio": ("name", "alpha", "draws", "lam", "nodes", "sampled"),
+    "sparsify": ("name", "drop_rate", "draws", "seed"),
+    "engine": (
+        "name", "max_model_len", "max_num_seqs", "tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib",
+        "threads", "start_timeout", "stall_timeout", "answers",
+    ),
+    "tracker": ("name",),
+    "launcher": ("name",),
+}  # fmt: skip
+_CLOSED = {"family": ("cache_values", "chat_template", "judge", "masked_lm"), "pair": (), "ratio": (), "sparsify": (),
+           "engine": (), "launcher": ()}  # fmt: skip
+
+
+def _check_shape(cfg: DictConfig, config_dirs: Sequence[Path]) -> None:
+    """Refuse a composed request that lacks what a plan reads, or holds what nothing reads (a yaml of a --config-dir).
+
+    Raises:
+        M3Error: the key, and what is allowed.
+    """
+    for key in (str(key) for key in cfg if key not in _GROUPS and key not in _top_keys()):
+        raise M3Error(f"{key} is not known; {_allowed(key, config_dirs)}")
+    for group, needed in _GROUPS.items():
+        part = cfg.get(group)
+        if not OmegaConf.is_dict(part):
+            raise M3Error(f"{group}={part} is no choice; allowed: {', '.join(names(group, config_dirs))}")
+        for key in needed:
+            if key not in part:
+                raise M3Error(f"{group}.{key} is missing in the yaml of this {group}: add it, as conf/{group} has it")
+        known = {*needed, *_CLOSED.get(group, ())}
+        for key in (str(key) for key in part if group in _CLOSED and key not in known):
+            raise M3Error(f"{group}.{key} is not known; {group} has {_listed(known - {'name'})}")
+
+
+def _listed(parameters: set[str]) -> str:
+    return f"the parameters {', '.join(sorted(parameters))}" if parameters else "no parameters"
+
+
+@functools.cache
+def _top_keys() -> tuple[str, ...]:
+    return ("evaluator", *(str(key) for key in OmegaConf.load(ROOT / "conf" / "config.yaml")))
 
 
 def _refuse_dead(given: Sequence[Override], composed: Sequence[DictConfig]) -> None:
@@ -333,6 +619,8 @@ def _refuse_dead(given: Sequence[Override], composed: Sequence[DictConfig]) -> N
         if parameter in ("name", "target", "") or live:
             continue
         now = sorted({str(cfg[group].name) for cfg in composed})
+        if not users:
+            raise M3Error(f"{override.key_or_group} is not known: no method of {group}={','.join(now)} has it")
         raise M3Error(
             f"{override.key_or_group} has no effect under {group}={','.join(now)}; "
             f"did you mean {' or '.join(f'{group}={name}' for name in users)}?"
@@ -344,6 +632,8 @@ def _target(method: str) -> str:
 
 
 def _keywords(target: str) -> tuple[str, ...]:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", target):
+        raise M3Error(f"method.target={target} is not module:function, as m3_exp.merging.methods.ties:ties is")
     return methods.load(target).hyperparameters
 
 
@@ -359,10 +649,11 @@ def _of_models(given: Sequence[Override]) -> tuple[str, ...]:
 def _config(cfg: DictConfig, overrides: tuple[str, ...]) -> Config:
     experts = _experts(cfg)
     family = cfg.family
+    _check_shared(cfg)
     return Config(
         family=str(family.name),
         pair="local" if family.name == "local" else str(cfg.pair.name),
-        base=parse_source(str(family.base)),
+        base=parse_source(_source(cfg, family.base, "family.base")),
         experts=experts,
         method=str(cfg.method.name),
         target=str(cfg.method.target),
@@ -373,28 +664,82 @@ def _config(cfg: DictConfig, overrides: tuple[str, ...]) -> Config:
         engine=_engine(cfg),
         dtype=_dtype(cfg),
         vocab=_choice(cfg, "family.vocab", ("mean", "refuse")),  # type: ignore[arg-type]
-        check_lineage=bool(cfg.check_lineage),
-        tokenizer=_choice(cfg, "tokenizer", ("base", *(str(i) for i in range(len(experts))))),
-        seed=_number(cfg, "seed", int),
+        check_lineage=_truth(cfg, "check_lineage"),
+        tokenizer=_choice(cfg, "tokenizer", ("base", "none", *(str(i) for i in range(len(experts))))),
+        seed=_number(cfg, "seed", int, low=0),
         limit=None if cfg.limit is None else _number(cfg, "limit", int, low=1),
-        parameters=None if family.parameters is None else int(family.parameters),
-        published=bool(family.published),
+        parameters=_optional(cfg, "family.parameters", int, low=1),
+        published=_truth(cfg, "family.published"),
         overrides=overrides,
         cache_values=_optional(cfg, "family.cache_values", int, low=1),
     )
 
 
+def _check_shared(cfg: DictConfig) -> None:
+    """Check what evaluators read only where they are selected."""
+    if not OmegaConf.is_dict(cfg.sandbox):
+        raise M3Error(f"sandbox={cfg.sandbox} is not a mapping: give sandbox.driver=... or sandbox.allow_weak=...")
+    _choice(cfg, "sandbox.driver", _DRIVERS)
+    _truth(cfg, "sandbox.allow_weak")
+    _truth(cfg, "chat_template")
+    if not OmegaConf.is_dict(cfg.family.max_tokens):
+        raise M3Error(f"family.max_tokens={cfg.family.max_tokens} is not a mapping: give family.max_tokens.gsm8k=N")
+    if not cfg.get("evaluator"):
+        raise M3Error(
+            f"evaluator is empty: give at least one, as evaluator=[A,B]; allowed: {', '.join(names('evaluator'))}"
+        )
+
+
+def _source(cfg: DictConfig, value: object, key: str) -> str:
+    """Return the text of a model with each `~` in it (of a base, of an adapter) expanded."""
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise M3Error(f"{key}={value} is not a model: give a directory, a hub id or a file, as a text")
+    parts = re.split(r"\+(?=~)", str(value))
+    return "+".join(expanded(part.strip(), key) for part in parts)
+
+
+def _path(cfg: DictConfig, key: str) -> Path | None:
+    """Return a folder to write into, which exists or can be made as far as names go."""
+    value = OmegaConf.select(cfg, key)
+    if value is None:
+        return None
+    path = Path(expanded(str(value), key))
+    if any(len(part.encode()) > _NAME for part in path.parts) or len(str(path).encode()) > _NAMES:
+        raise M3Error(f"{key}={path} is too long for the name of a folder: give a shorter one")
+    for parent in path.absolute().parents:
+        if exists(parent) and not parent.is_dir():
+            raise M3Error(f"{key}={path} lies below {parent}, which is a file: give a folder")
+    return path
+
+
+def _truth(cfg: DictConfig, key: str) -> bool:
+    value = OmegaConf.select(cfg, key)
+    if not isinstance(value, bool):
+        raise M3Error(f"{key}={value} is not known; allowed: true, false")
+    return value
+
+
 def _experts(cfg: DictConfig) -> dict[str, Source]:
     family = cfg.family
     if OmegaConf.is_list(family.experts):
-        found = [str(item) for item in family.experts]
+        found = [_source(cfg, item, "family.experts") for item in family.experts]
         if not found:
             raise M3Error("family.experts is empty: give 'family.experts=[A,B]'")
+        for one in map(",".join, itertools.pairwise(found)):
+            if exists(Path(one)):
+                raise M3Error(
+                    f"family.experts is split at the comma in {one}; such a path is quoted: {_in_quotes(one)}"
+                )
         return {str(index): parse_source(text) for index, text in enumerate(found)}
     if not OmegaConf.is_dict(family.experts):
         raise M3Error(f"family.experts={family.experts} is not a list: give 'family.experts=[A,B]'")
-    known = {"base": str(family.base), **{str(k): str(v) for k, v in family.experts.items()}}
+    experts = {str(k): _source(cfg, v, f"family.experts.{k}") for k, v in family.experts.items()}
+    known = {"base": _source(cfg, family.base, "family.base"), **experts}
+    if not OmegaConf.is_list(cfg.pair.experts) or not cfg.pair.experts:
+        raise M3Error(f"pair.experts={cfg.pair.experts} is not a list of experts: give pair.experts=[A,B]")
     wanted = [str(name) for name in cfg.pair.experts]
+    if twice := [name for name in wanted if wanted.count(name) > 1]:
+        raise M3Error(f"pair.experts names {twice[0]!r} twice: name each expert once")
     for name in wanted:
         if name not in known:
             raise M3Error(f"pair.experts names {name!r}; family={family.name} has {', '.join(known)}")
@@ -403,12 +748,12 @@ def _experts(cfg: DictConfig) -> dict[str, Source]:
 
 def _ratio(cfg: DictConfig) -> Ratio:
     return Ratio(
-        name=cfg.ratio.name,
+        name=_choice(cfg, "ratio.name", ("plain", "mixup", "fixed", "grid")),  # type: ignore[arg-type]
         alpha=_number(cfg, "ratio.alpha", float),
-        draws=_number(cfg, "ratio.draws", int, low=1),
+        draws=_number(cfg, "ratio.draws", int, low=1, high=_MANY),
         lam=_number(cfg, "ratio.lam", float),
-        nodes=_number(cfg, "ratio.nodes", int),
-        sampled=_number(cfg, "ratio.sampled", int),
+        nodes=_number(cfg, "ratio.nodes", int, low=1, high=_MANY),
+        sampled=_number(cfg, "ratio.sampled", int, low=0, high=_MANY),
     )
 
 
@@ -421,37 +766,42 @@ def _dare(cfg: DictConfig) -> Dare | None:
             f"sparsify.drop_rate={drop_rate} drops everything: give a number from 0 to below 1 (the paper: 0.2)"
         )
     seed = None if cfg.sparsify.seed is None else _number(cfg, "sparsify.seed", int, low=0)
-    return Dare(drop_rate=drop_rate, draws=_number(cfg, "sparsify.draws", int, low=1), seed=seed)
+    return Dare(drop_rate=drop_rate, draws=_number(cfg, "sparsify.draws", int, low=1, high=_MANY), seed=seed)
 
 
 def _engine(cfg: DictConfig) -> EngineSettings:
     e = cfg.engine
     return EngineSettings(
-        name=str(e.name),
+        name=_choice(cfg, "engine.name", names("engine")),
         dtype=_dtype(cfg),
-        max_model_len=_optional(cfg, "engine.max_model_len", int, low=16),
-        max_num_seqs=_optional(cfg, "engine.max_num_seqs", int, low=1),
-        tensor_parallel_size=_number(cfg, "engine.tensor_parallel_size", int, low=1),
-        gpu_memory_utilization=_number(cfg, "engine.gpu_memory_utilization", float, low=0.05),
-        kv_cache_gib=_optional(cfg, "engine.kv_cache_gib", float, low=0.01),
-        threads=_optional(cfg, "engine.threads", int, low=1),
-        start_timeout=_number(cfg, "engine.start_timeout", float, low=1),
-        stall_timeout=_number(cfg, "engine.stall_timeout", float, low=1),
-        answers=None if e.answers is None else str(e.answers),
+        max_model_len=_optional(cfg, "engine.max_model_len", int, low=16, high=2**31),
+        max_num_seqs=_optional(cfg, "engine.max_num_seqs", int, low=1, high=2**20),
+        tensor_parallel_size=_number(cfg, "engine.tensor_parallel_size", int, low=1, high=_MANY),
+        gpu_memory_utilization=_number(cfg, "engine.gpu_memory_utilization", float, low=0.05, high=1),
+        kv_cache_gib=_optional(cfg, "engine.kv_cache_gib", float, low=0.01, high=1e6),
+        threads=_optional(cfg, "engine.threads", int, low=1, high=_MANY),
+        start_timeout=_number(cfg, "engine.start_timeout", float, low=1, high=1e7),
+        stall_timeout=_number(cfg, "engine.stall_timeout", float, low=1, high=1e7),
+        answers=None if e.answers is None else expanded(str(e.answers), "engine.answers"),
     )
 
 
 def _evaluator(cfg: DictConfig, name: str) -> EvaluatorSpec:
-    entry = OmegaConf.to_container(cfg.evaluator[name], resolve=True)
-    if not isinstance(entry, dict):
-        raise M3Error(f"evaluator.{name} is not a mapping")
-    settings = {str(key): value for key, value in entry.items()}
+    if not OmegaConf.is_dict(cfg.evaluator[name]):
+        raise M3Error(f"evaluator.{name}={cfg.evaluator[name]} is not a mapping: give evaluator.{name}.SETTING=VALUE")
+    settings = {str(key): value for key, value in cfg.evaluator[name].items()}
+    settings |= {key: OmegaConf.to_object(value) for key, value in settings.items() if OmegaConf.is_config(value)}
+    for key in (key for key in _PATH_SETTINGS if isinstance(settings.get(key), str) and settings[key]):
+        settings[key] = expanded(settings[key], f"evaluator.{name}.{key}")
     target = str(settings.pop("target"))
     skill = settings.pop("skill", None)
     items = str(settings.pop("items", None) or cfg["items"] or cfg.family["items"])
     items = development(str(cfg.family["items"])) if items == "dev" else items
-    if items not in _ITEMS and not Path(items).expanduser().is_file():
+    items = items if items in _ITEMS else expanded(items, "items")
+    if items not in _ITEMS and not is_file(Path(items)):
         raise M3Error(f"items={items} is not a file; allowed are official, lab, dev, or a .json, .jsonl or .gz file")
+    if skill is not None and not isinstance(skill, str):
+        raise M3Error(f"evaluator.{name}.skill={skill} is not the name of an expert, such as math")
     spec = EvaluatorSpec(name=name, target=target, settings=settings, items=items)
     return replace(spec, skill=str(skill or load_evaluator(spec).skill))
 
@@ -474,19 +824,23 @@ def _choice(cfg: DictConfig, key: str, allowed: Sequence[str]) -> str:
     return value
 
 
-def _number(cfg: DictConfig, key: str, kind: type[T], *, low: float | None = None) -> T:
+def _number(cfg: DictConfig, key: str, kind: type[T], *, low: float | None = None, high: float = _LARGEST) -> T:
     value = OmegaConf.select(cfg, key)
+    what = "a whole number" if kind is int else "a number"
     try:
         if isinstance(value, bool) or (kind is int and not isinstance(value, int)):
             raise ValueError
         number = kind(value)
-    except (TypeError, ValueError):
-        what = "a whole number" if kind is int else "a number"
+    except (TypeError, ValueError, OverflowError):
         raise M3Error(f"{key}={value} is not {what}") from None
-    if number != number or (low is not None and number < low):
-        raise M3Error(f"{key}={value} is too small or not a number: give at least {low:g}")
+    if not math.isfinite(number):
+        raise M3Error(f"{key}={value} is not finite: give {what}")
+    if low is not None and number < low:
+        raise M3Error(f"{key}={value} is too small: give at least {low:g}")
+    if abs(number) > high:
+        raise M3Error(f"{key}={value} is too large: give at most {high:g}")
     return number
 
 
-def _optional(cfg: DictConfig, key: str, kind: type[T], *, low: float) -> T | None:
-    return None if OmegaConf.select(cfg, key) is None else _number(cfg, key, kind, low=low)
+def _optional(cfg: DictConfig, key: str, kind: type[T], *, low: float, high: float = _LARGEST) -> T | None:
+    return None if OmegaConf.select(cfg, key) is None else _number(cfg, key, kind, low=low, high=high)

@@ -32,7 +32,7 @@ def examine(request: Request) -> list[Finding]:
     """Look at everything that the request needs, and at what would widen it."""
     with without_fetching():
         return [
-            *_engine(request), *_machine(request), *_sandbox(), *_data(request), *_graders(request),
+            *_engine(request), *_machine(request), *_kernels(), *_sandbox(), *_data(request), *_graders(request),
             *_models(request), *_optional(),
         ]  # fmt: skip
 
@@ -68,6 +68,17 @@ def _machine(request: Request) -> Iterator[Finding]:
     yield Finding(
         "store", os.access(folder, os.W_OK), "writable" if os.access(folder, os.W_OK) else "not writable", True
     )
+
+
+def _kernels() -> Iterator[Finding]:
+    from m3_exp.merging import compiled, kernels
+
+    folder = compiled.cache_folder(kernels.drop)
+    missing = (
+        "every process compiles them anew (some seconds): no folder is there for them that this user alone can write;"
+        " set NUMBA_CACHE_DIR to one"
+    )
+    yield Finding("compiled loops", folder is not None, f"kept in {folder}" if folder else missing)
 
 
 def _sandbox() -> Iterator[Finding]:

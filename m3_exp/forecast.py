@@ -13,8 +13,10 @@ from m3_exp.engines.gpus import GPUS, OVERHEAD, Gpu, Load, least_split, sequence
 from m3_exp.engines.weights import MAX_MODEL_LEN
 from m3_exp.merging import stream
 from m3_exp.merging.canonical import AVERAGE
-from m3_exp.merging.check import architecture, seconds
+from m3_exp.merging.check import seconds
 from m3_exp.merging.checkpoint import open_model
+from m3_exp.merging.model_config import architecture
+from m3_exp.merging.notes import notes as adapter_notes
 from m3_exp.merging.source import without_fetching
 from m3_exp.plan import spelled
 from m3_exp.progress import clock
@@ -63,6 +65,7 @@ def forecast(
         cells = _cells(plan, Desk(store, plan.engine))
         merges = {key: _merge(recipe, store, parameters) for key, recipe in _recipes(plan.cells).items()}
         cache = _cache_values(plan, store) or cache_values
+        adapters = sorted({line for recipe in _recipes(plan.cells).values() for line in adapter_notes(recipe, store)})
     totals = _totals(plan, cells, merges, keep)
     load = _load(plan, totals["weights_bytes"], cache)
     rate, basis = _speed(plan, store, parameters, load)
@@ -71,6 +74,7 @@ def forecast(
     refused = sorted({merge.refused for merge in merges.values() if merge.refused})
     notes = [
         *plan.notes,
+        *adapters,
         *_more_words(totals),
         *_words(totals, basis),
         *_gpu_words(plan, totals, load),

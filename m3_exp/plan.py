@@ -121,10 +121,12 @@ def tokenizer(config: Config, evaluator: EvaluatorSpec) -> Source:
 
 
 def merge_tokenizer(config: Config) -> Source:
-    """Return whose tokenizer, template and config go along with a checkpoint (`tokenizer=base|0|1`)."""
+    """Return whose tokenizer, template and config go along with a checkpoint (`tokenizer=base|none|0|1`; none: only the
+    first expert's config).
+    """
     if config.tokenizer == "base":
         return config.base
-    return list(config.experts.values())[int(config.tokenizer)]
+    return list(config.experts.values())[0 if config.tokenizer == "none" else int(config.tokenizer)]
 
 
 def _collapsed(plan: Plan, asked: int) -> tuple[str, ...]:

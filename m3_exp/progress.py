@@ -15,8 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
 
+from m3_exp.reading.shown import beneath, escaped
 from m3_exp.store import Store
-from m3_exp.types import Json
+from m3_exp.types import Json, M3Error
 
 EVERY = 15.0
 BEAT = 5.0  # seconds between two signs of life in the store
@@ -33,7 +34,7 @@ class Progress:
         self.answers = 0
         self._running: dict[int, str] = {}
         self._flows: dict[int, float] = {}
-        self._stream = stream or sys.stderr
+        self._stream = beneath(stream or sys.stderr)
         self._live = self._stream.isatty()
         self._lock = threading.Lock()
         self._start = time.monotonic()
@@ -73,7 +74,7 @@ class Progress:
         """Print a line of its own (a failure, a restart)."""
         with self._lock:
             self._clear()
-            print(line, file=self._stream, flush=True)
+            print(escaped(line, "\n"), file=self._stream, flush=True)
 
     def finish(self) -> None:
         with self._lock:
@@ -106,7 +107,7 @@ class Progress:
         left = self.left()
         if left is not None:
             text += f", {sum(self._flows.values()) or self.rate():.0f} tokens/s, {clock(left)} left"
-        return f"{text} | {'; '.join(self._running.values())}"
+        return escaped(f"{text} | {'; '.join(self._running.values())}")
 
     def _clear(self) -> None:
         if self._live:
@@ -184,7 +185,7 @@ class Beacon:
         self._thread = threading.Thread(target=self._beat, name="beacon", daemon=True)
 
     def __enter__(self) -> "Beacon":
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, M3Error):
             _forget_dead(self._store)
             self._lock = _locked(self._store, self._run, os.O_CREAT | os.O_EXCL)
         self.show()
@@ -194,14 +195,14 @@ class Beacon:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, M3Error):
             _forget(self._store, self._run)
         if self._lock is not None:
             os.close(self._lock)
 
     def show(self) -> None:
         """Write a sign of life now."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, M3Error):
             about = {**self._about, "locked": self._lock is not None, "updated": time.time()}
             self._store.put("runs", self._run, {**about, **self._facts()})
 

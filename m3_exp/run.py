@@ -95,6 +95,7 @@ class Run:
         *,
         workers: int = 1,
         keep: bool = False,
+        verify: bool = True,
         tracker: Tracker | Untracked | None = None,
         repeat: int = 0,
         command: str = "",
@@ -103,7 +104,7 @@ class Run:
         self.plan = plan
         self.store = store
         self.desk = Desk(store, plan.engine)
-        self.keep = keep
+        self.keep, self.verify = keep, verify
         self.tracker = tracker or Untracked()
         self.id = secrets.token_hex(8)
         self._plan = identity(plan)
@@ -418,7 +419,7 @@ class Run:
             return
         self.progress.running(f"writing checkpoint {digest[:12]}")
         out = self.store.checkpoint(digest)
-        stream.write([task.cell.recipe], [out], self.store, tokenizer=task.cell.home)
+        stream.write([task.cell.recipe], [out], self.store, tokenizer=task.cell.home, verify=self.verify)
 
     # --------------------------------------------------------------------------------------------------- failures
 

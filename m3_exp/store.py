@@ -4,13 +4,15 @@ Invariants (docs/design.md, "The store"):
   keys       nothing is keyed by a path or a name; a changed input is a new key, and nothing is ever edited
   publish    a file or directory appears under its final name only when it is complete and synced
   journal    one line an answer, `crc32 json`, one write on an O_APPEND descriptor, then fdatasync; one file for each
-             writer, held under flock; on reading, a torn last line is dropped and its item redone, bad bytes
-             elsewhere refuse the file
+             writer, held under flock; on reading, a torn last line is dropped and its item redone
+  damage     every record and every line carries a checksum: one that does not match is named on stderr, set aside in
+             quarantine/ and made again, never used
   loss       SIGKILL at any instant loses at most what was not yet acknowledged
   result     written once, atomically, last: absent means not done
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -21,9 +23,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from m3_exp.reading.files import cannot_read
+from m3_exp.reading.records import read_record, say, sealed, set_aside
 from m3_exp.types import Json, M3Error, plain
 
-_FORMAT = 1
+_FORMAT = 2  # 1: records without checksums, which are still read
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+_MADE_AGAIN = ("inputs", "scans")  # kinds that change weights and are cheap: never believed without a checksum
 
 
 def dumps(value: Any) -> str:
@@ -101,14 +107,30 @@ def _remove_if_abandoned(path: Path) -> None:
         os.close(descriptor)
 
 
+def _names(folder: Path) -> list[str]:
+    """Return the sorted names in a folder; none where there is no such folder.
+
+    Raises:
+        M3Error: this user may not look into it.
+    """
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise cannot_read(folder, error) from error
+
+
 class Journal:
     """All records of one folder, appended by this process to a file of its own. Use as a context manager.
 
-    `read` merges every writer's file; the caller decides what a record's key is, and the first one wins.
+    `read` merges every writer's file; the caller decides what a record's key is, and the first one wins. Files with
+    damaged lines are copied to `quarantine` (default: a folder of that name here), and lose those lines.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, quarantine: Path | None = None) -> None:
         self.folder = folder
+        self.quarantine = quarantine or folder / "quarantine"
         self._descriptor: int | None = None
 
     def __enter__(self) -> "Journal":
@@ -146,28 +168,57 @@ class Journal:
         """Return every writer's records, by file name and then in the order they were written.
 
         Raises:
-            M3Error: a line other than a file's last is damaged.
+            M3Error: this user may not read the folder or one of the files.
         """
-        records: list[Json] = []
-        if self.folder.is_dir():
-            for path in sorted(self.folder.glob("*.jsonl")):
-                records.extend(_read_journal(path))
-        return records
+        files = [self.folder / name for name in _names(self.folder) if name.endswith(".jsonl")]
+        return [record for path in files for record in self._read(path)]
+
+    def _read(self, path: Path) -> list[Json]:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise cannot_read(path, error) from error
+        lines = data.split(b"\n")[:-1]  # what follows the last \n is empty, or torn by a kill
+        records = [_record(line) for line in lines]
+        damaged = [number for number, record in enumerate(records, 1) if record is None]
+        if damaged:
+            whole = [line for line, record in zip(lines, records, strict=True) if record is not None]
+            self._repair(path, data, b"".join(line + b"\n" for line in whole), damaged)
+        return [record for record in records if record is not None]
+
+    def _repair(self, path: Path, data: bytes, whole: bytes, damaged: list[int]) -> None:
+        """Put the whole lines in the place of a file with damaged ones, a copy of which is kept; unless its writer
+        lives, or this user may not: then the damaged lines are passed over by every reader.
+        """
+        copy = self.quarantine / f"{self.folder.name}-{path.stem}-{secrets.token_hex(4)}.jsonl"
+        done = "they are passed over"
+        with contextlib.suppress(OSError), _locked(path):
+            if path.read_bytes() == data:
+                write_atomic(copy, data)
+                write_atomic(path, whole)
+                done = f"a copy is kept as {copy}"
+        said = f"{len(damaged)} damaged lines" if len(damaged) > 1 else "a damaged line"
+        say(f"{path}:{damaged[0]} holds {said} (checksum): {done}, and what is lost is generated again")
 
 
-def _read_journal(path: Path) -> Iterator[Json]:
-    data = path.read_bytes()
-    lines = data.split(b"\n")
-    tail = lines.pop()  # empty after a complete last line, else torn
-    for number, line in enumerate(lines, 1):
-        crc, _, body = line.partition(b" ")
-        if crc != b"%08x" % zlib.crc32(body):
-            if number == len(lines) and not tail:
-                return
-            raise M3Error(
-                f"{path}:{number} is damaged (checksum): move this file away, its answers will be generated again"
-            )
-        yield json.loads(body)
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a journal's lock. Raises BlockingIOError where its writer lives."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _record(line: bytes) -> Json | None:
+    """Return what a journal's line holds, None where it is damaged."""
+    crc, _, body = line.partition(b" ")
+    if crc != b"%08x" % zlib.crc32(body):
+        return None
+    record = json.loads(body)
+    return record if isinstance(record, dict) else None
 
 
 class Store:
@@ -180,15 +231,44 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        marker = root / "format.json"
-        if marker.exists():
-            found = json.loads(marker.read_text()).get("format")
-            if found != _FORMAT:
-                raise M3Error(
-                    f"store={root} has format {found}, this m3 writes format {_FORMAT}: give another store=DIR"
-                )
-        elif root.exists() and not root.is_dir():
-            raise M3Error(f"store={root} is not a directory")
+        self._format = self._read_format()
+
+    @property
+    def quarantine(self) -> Path:
+        """Where damaged files are set aside."""
+        return self.root / "quarantine"
+
+    def _read_format(self) -> int:
+        """Return the format of what lies here: an empty store is of this one.
+
+        Raises:
+            M3Error: it was written by a later m3, or is no store.
+        """
+        marker = self.root / "format.json"
+        try:
+            if self.root.exists() and not self.root.is_dir():
+                raise M3Error(f"store={self.root} is not a directory")
+            data = marker.read_bytes()
+        except FileNotFoundError:
+            return _FORMAT
+        except OSError as error:
+            raise cannot_read(marker, error) from error
+        except ValueError as error:
+            raise M3Error(f"store={str(self.root)!r} is not the name of a directory ({error})") from error
+        try:
+            found = json.loads(data)["format"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            found = None
+        if type(found) is not int or found < 1:
+            set_aside(marker, "format", "it does not name a format", self.quarantine)
+            with contextlib.suppress(OSError):
+                self._mark()
+            return _FORMAT
+        if found > _FORMAT:
+            raise M3Error(
+                f"store={self.root} has format {found}, this m3 writes format {_FORMAT}: give another store=DIR"
+            )
+        return int(found)
 
     def _mark(self) -> None:
         marker = self.root / "format.json"
@@ -199,51 +279,56 @@ class Store:
         return self.root / kind / f"{key}.json"
 
     def get(self, kind: str, key: str) -> Json | None:
-        """Return what `put` remembered, or None. A file that is not JSON is set aside and counts as absent."""
-        path = self.path(kind, key)
-        try:
-            value = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            quarantine = self.root / "quarantine"
-            quarantine.mkdir(exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # another process has set it aside
-                path.rename(quarantine / f"{kind.replace('/', '-')}-{key}-{secrets.token_hex(4)}.json")
-            return None
-        return value if isinstance(value, dict) else None
+        """Return what `put` remembered, or None. A damaged record is named, set aside, and counts as absent.
+
+        Raises:
+            M3Error: this user may not read it.
+        """
+        bare = self._format == 1 and kind not in _MADE_AGAIN
+        return read_record(self.path(kind, key), f"{kind}/{key}", self.quarantine, bare=bare)
 
     def put(self, kind: str, key: str, value: Any) -> None:
-        """Remember a value under a key, atomically. The same key always means the same value."""
-        self._mark()
-        write_atomic(self.path(kind, key), dumps(value).encode() + b"\n")
+        """Remember an object under a key, atomically. The same key always means the same value.
+
+        Raises:
+            OSError: it cannot be written. What can be made again (`inputs`, `scans`) is then not kept where this user
+                may only read.
+        """
+        try:
+            self._mark()
+            write_atomic(self.path(kind, key), sealed(dumps(value), f"{kind}/{key}"))
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise
+            if kind not in _MADE_AGAIN:
+                said = f"{error.strerror}: give a folder that you may write by store=DIR"
+                raise OSError(error.errno, said, str(self.root)) from error
 
     def drop(self, kind: str, key: str) -> None:
         self.path(kind, key).unlink(missing_ok=True)
 
     def keys(self, kind: str) -> list[str]:
-        folder = self.root / kind
-        return sorted(path.stem for path in folder.glob("*.json")) if folder.is_dir() else []
+        return sorted(Path(name).stem for name in _names(self.root / kind) if name.endswith(".json"))
 
     @contextlib.contextmanager
     def locked(self, kind: str, key: str) -> Iterator[None]:
         """Let one thread of all processes on this store in at a time; the lock goes with its holder, however it ends.
 
-        Where the file system knows no locks nobody waits: what is done twice then is done twice, no more.
+        Where nothing can be written, or the file system knows no locks, nobody waits: what is done twice then is done
+        twice, no more.
         """
         path = (self.root / "locks" / f"{kind}-{key}").with_suffix(".lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
+        with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                stack.callback(os.close, descriptor)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
-        finally:
-            os.close(descriptor)
 
     def journal(self, key: str) -> Journal:
         self._mark()
-        return Journal(self.root / "answers" / key)
+        return Journal(self.root / "answers" / key, self.quarantine)
 
     def checkpoint(self, digest: str) -> Path:
         return self.root / "checkpoints" / digest

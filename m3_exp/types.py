@@ -34,7 +34,7 @@ def plain(value: Any) -> Any:
 def identity(value: Any) -> str:
     """Return the sha256 (64 hex digits) of a value's canonical JSON: sorted keys, shortest exact floats, no NaN."""
     text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------------- merging

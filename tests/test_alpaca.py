@@ -119,7 +119,7 @@ def test_a_file_without_one_preference_is_no_zero(tmp_path: Path) -> None:
         ('[{"instruction": "i"}]', "row 0: a judgment needs the texts instruction and output_2"),
         ('[{"instruction": "i", "output_2": "o"}]', "row 0: a judgment needs a preference"),
         ('{"instruction": "i"}', "must hold one JSON array"),
-        ("[", "is not JSON"),
+        ("[", "is not valid JSON"),
     ],
 )
 def test_a_broken_file_of_judgments_is_refused(text: str, message: str, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_multirun_expands_a_product_and_a_sweep_restricts_to_what_is_asked() -> 
         (["hydra/sweeper=optuna"], "use -m KEY=A,B"),
         (["family=local"], "family.base"),
         (["sparsify=dare", "sparsify.drop_rate=1"], "sparsify.drop_rate=1.0 drops everything"),
-        (["tokenizer=7"], "tokenizer=7 is not known; allowed: base, 0, 1"),
+        (["tokenizer=7"], "tokenizer=7 is not known; allowed: base, none, 0, 1"),
         (["checkpoint=all"], "checkpoint=all is not known; allowed: none, keep"),
         (["pair.experts=[lm,poet]"], "pair.experts names 'poet'"),
     ],

@@ -11,7 +11,7 @@ from evaluators.prompt_bench import SST2, PromptBench
 from m3_exp import config, plan
 from m3_exp.engines.gpus import GPUS, OVERHEAD, Load, least_split, sequences, speed
 from m3_exp.forecast import Forecast, forecast
-from m3_exp.merging.check import check_same_architecture
+from m3_exp.merging.model_config import check_same_architecture
 from m3_exp.merging.source import resolve, without_fetching
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Problem, Source

@@ -386,7 +386,7 @@ def test_saved_answers_under_attack_are_scored_without_a_model(tmp_path: Path) -
             "two prompts of attack=checklist with one seed",
         ),
         ('{"benchmark": "prompt_bench_cola", "problems": []}', "was made for prompt_bench_cola"),
-        ("{", "cannot be read"),
+        ("{", "is not valid JSON"),
     ],
 )
 def test_frozen_prompts_that_cannot_be_used_are_refused(tmp_path: Path, content: str, message: str) -> None:

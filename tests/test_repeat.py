@@ -181,7 +181,8 @@ def files(store: Store, *kinds: str) -> dict[str, Json]:
     for kind in kinds:
         for path in sorted((store.root / kind).rglob("*.json")):
             record = json.loads(path.read_text())
-            record.pop("runs", None)
+            for own in ("runs", "checksum"):
+                record.pop(own, None)
             found[str(path.relative_to(store.root))] = record
     return found
 

@@ -55,9 +55,12 @@ class Load:
 
 
 def sequences(gpu: Gpu, load: Load, tokens: int) -> int:
-    """Return how many sequences of so many tokens the cache of an engine on such cards holds; 0 where it cannot."""
+    """Return how many sequences of so many tokens the cache of an engine on such cards holds; 0 where it cannot, or
+    where the model says that a token takes nothing.
+    """
     free = load.share * gpu.memory - load.weights / load.split - OVERHEAD
-    return max(0, math.floor(free * load.split / (load.token * tokens)))
+    each = load.token * tokens
+    return max(0, math.floor(free * load.split / each)) if each > 0 and math.isfinite(free) else 0
 
 
 def least_split(gpu: Gpu, load: Load) -> int | None:

@@ -10,19 +10,34 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from m3_exp.engines.protocol import Loaded, prompt_hash
 from m3_exp.merging.canonical import recipe_key
 from m3_exp.merging.stream import stream
+from m3_exp.reading.files import exists, lines, parse_json, read_bytes, read_text
+from m3_exp.reading.typed import Strict, checked
 from m3_exp.store import Store
 from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source, plain
 
 Lines = dict[tuple[str, int], Answer]  # by prompt id and sample
 
 
+class Line(Strict):
+    """A line of a file of answers; what else it holds is not read."""
+
+    benchmark: str
+    id: str | int
+    text: str
+    sample: Annotated[int, Field(ge=0, le=1 << 20)] = 0
+    repeat: Annotated[int, Field(ge=0, le=1 << 20)] = 0
+
+
 def _path(settings: EngineSettings) -> Path:
     path = Path(settings.answers or "")
-    if settings.answers is None or not path.exists():
+    if not settings.answers or not exists(path):
         raise M3Error(
             f"engine.answers={settings.answers} does not exist: give a store's directory or a file of answers"
         )
@@ -32,11 +47,11 @@ def _path(settings: EngineSettings) -> Path:
 def fingerprint(settings: EngineSettings) -> dict[str, str]:
     """Return the engine that wrote the answers (a store), or the file's digest."""
     path = _path(settings)
-    if path.is_file():
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    if not path.is_dir():
+        digest = hashlib.sha256(read_bytes(path)).hexdigest()[:16]
         return {"engine": "recorded", "version": digest, "dtype": settings.dtype}
     other = Store(path)
-    sets = [other.get("answer_sets", key) or {} for key in other.keys("answer_sets")]
+    sets = filter(None, (other.get("answer_sets", key) for key in other.keys("answer_sets")))
     found = {json.dumps(s["engine"], sort_keys=True) for s in sets if s["engine"]["dtype"] == settings.dtype}
     if len(found) != 1:
         listed = "; ".join(sorted(found)) or f"none in {settings.dtype}"
@@ -93,10 +108,10 @@ class RecordedEngine:
         assert self._other is not None
         found: Lines = {}
         kind = "repeat_sets" if repeat else "answer_sets"
+        asked = {"weights": self._digest, "sampling": plain(sampling), "repeat": repeat}
         for key in self._other.keys(kind):
-            spec = self._other.get(kind, key) or {}
-            wanted = spec["weights"] == self._digest and spec["sampling"] == plain(sampling)
-            if wanted and spec.get("repeat", 0) == repeat:
+            spec = {"repeat": 0, **(self._other.get(kind, key) or {})}
+            if all(spec.get(field) == value for field, value in asked.items()):
                 for record in self._other.journal(key).read():
                     if hashes.get(record["id"]) == record["prompt"]:
                         found.setdefault((record["id"], int(record["sample"])), _answer(record))
@@ -114,14 +129,23 @@ def _answer(record: Json) -> Answer:
 
 
 def _read_lines(path: Path) -> dict[int, Lines]:
-    """Return a file's answers by the number of the repeat, 0 for the first pass."""
+    """Return a file's answers by the number of the repeat, 0 for the first pass.
+
+    Raises:
+        M3Error: it cannot be read, or a line is no answer, or answers what another one did.
+    """
     found: dict[int, Lines] = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            row = json.loads(line)
-            answer = Answer(f"{row['benchmark']}/{row['id']}", str(row["text"]), int(row.get("sample", 0)))
-            repeat = int(row.get("repeat", 0))
-        except (ValueError, KeyError, TypeError) as error:
-            raise M3Error(f'{path}:{number} is not a line of {{"benchmark", "id", "text"}}: {error}') from error
-        found.setdefault(repeat, {}).setdefault((answer.id, answer.sample), answer)
+    places: dict[tuple[int, str, int], int] = {}
+    for number, text in lines(read_text(path)):
+        where = f"{path}:{number}"
+        line = checked(Line, parse_json(text, where), where)
+        answer = Answer(f"{line.benchmark}/{line.id}", line.text, line.sample)
+        place = (line.repeat, answer.id, line.sample)
+        if place in places:
+            raise M3Error(
+                f"{where} answers {answer.id} a second time (before: line {places[place]}): remove one of the two, or"
+                ' number them by "sample", from 0'
+            )
+        places[place] = number
+        found.setdefault(line.repeat, {})[answer.id, line.sample] = answer
     return found

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,9 @@ from typing import Any
 from tokenizers import decoders
 
 from m3_exp.merging.checkpoint import tokenizer_directory
+from m3_exp.merging.tokenizer import open_tokenizer
+from m3_exp.reading.files import exists, read_json
+from m3_exp.reading.typed import Strict, checked
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Prompt, Sampling, Source
 
@@ -31,24 +33,26 @@ def speech(tokenizer: Source, store: Store) -> Speech:
     Where there is no generation config, its config's count.
 
     Raises:
-        M3Error: it has no tokenizer, or only a slow one (without a tokenizer.json, made or given).
+        M3Error: it has no tokenizer, a broken one, or only a slow one (without a tokenizer.json, made or given).
     """
-    from transformers import AutoTokenizer
-
     directory = tokenizer_directory(tokenizer, store)
-    read = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    read = open_tokenizer(directory)
     if not getattr(read, "is_fast", False):
         raise M3Error(f"{tokenizer}: its tokenizer has no fast form; save it with a tokenizer.json")
     ends = {read.eos_token_id, *_configured_ends(directory)} - {None}
     return Speech(read, frozenset(ends), len(read))
 
 
+class _Ends(Strict):
+    eos_token_id: int | list[int] | None = None
+
+
 def _configured_ends(directory: Path) -> list[int]:
     for name in ("generation_config.json", "config.json"):
         path = directory / name
-        ends = json.loads(path.read_bytes()).get("eos_token_id") if path.is_file() else None
+        ends = checked(_Ends, read_json(path), path).eos_token_id if exists(path) else None
         if ends is not None:
-            return list(ends) if isinstance(ends, list) else [int(ends)]
+            return list(ends) if isinstance(ends, list) else [ends]
     return []
 
 

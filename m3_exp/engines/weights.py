@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from m3_exp.merging.check import check_same_architecture
 from m3_exp.merging.checkpoint import open_model, tokenizer_directory
+from m3_exp.merging.model_config import check_same_architecture
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Recipe, Source
 
@@ -78,8 +78,9 @@ def skeleton(recipe: Recipe, tokenizer: Source, store: Store) -> Skeleton:
         raise M3Error(f"{tokenizer}: transformers does not take its config.json: {error}") from error
     rows = max(int(model.config["vocab_size"]) for model in models)
     config.vocab_size = rows
-    config.tie_word_embeddings = models[0].tied
-    return Skeleton(directory, config, rows, models[0].tied)
+    tied = all(model.tied for model in models)
+    config.tie_word_embeddings = tied
+    return Skeleton(directory, config, rows, tied)
 
 
 class Fitted:

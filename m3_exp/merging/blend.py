@@ -19,6 +19,7 @@ from m3_exp.merging.checkpoint import Entry, Model, open_model
 from m3_exp.merging.methods import load
 from m3_exp.merging.scan import Cutoffs, Scan, blocks, cutoffs
 from m3_exp.merging.sparsify import mask_key, sparsified
+from m3_exp.merging.tying import alike
 from m3_exp.store import Store
 from m3_exp.types import Json, M3Error, Recipe, Source, Sparsify
 
@@ -58,7 +59,7 @@ class Job:
                 seen = entries.get(name)
                 if is_copied(name, entry):
                     entries.setdefault(name, entry)
-                elif seen is None or entry.shape[0] > seen.shape[0]:
+                elif seen is None or entry.shape[:1] > seen.shape[:1]:
                     entries[name] = Entry(entry.shape, self.dtype)
         return dict(sorted(entries.items()))
 
@@ -88,9 +89,11 @@ def prepare(recipe: Recipe, store: Store) -> Job:
         return Source(models.setdefault(model.digest, model).digest)
 
     keyed = by_content(recipe, content)
-    experts = tuple(models[expert.location] for expert in keyed.experts)
-    base = None if keyed.method == AVERAGE else models[keyed.base.location]
-    return Job(replace(keyed, base=keyed.experts[0]) if base is None else keyed, experts, base)
+    needs_base = keyed.method != AVERAGE
+    sources = [*keyed.experts, *((keyed.base,) if needs_base else ())]
+    read = alike([models[source.location] for source in sources])
+    recipe = keyed if needs_base else replace(keyed, base=keyed.experts[0])
+    return Job(recipe, tuple(read[: len(keyed.experts)]), read[-1] if needs_base else None)
 
 
 def is_copied(name: str, entry: Entry) -> bool:

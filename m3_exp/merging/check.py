@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -10,26 +9,12 @@ from m3_exp.merging.blend import Job, is_copied, is_vocabulary, prepare
 from m3_exp.merging.canonical import AVERAGE, canonical
 from m3_exp.merging.checkpoint import Entry, Model, open_model
 from m3_exp.merging.methods import load
+from m3_exp.merging.model_config import check_same_architecture
+from m3_exp.merging.tying import alike
 from m3_exp.store import Store
-from m3_exp.types import Json, M3Error, Recipe
+from m3_exp.types import M3Error, Recipe
 
 _SAMPLE, _SAMPLES = 4096, 4  # elements of a sampled block, and blocks of a tensor
-_FIELDS = (
-    "model_type",
-    "architectures",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "sliding_window",
-)
-_ROPE = (
-    "their rotary attention was trained for other positions, so that no configuration fits a merge of the two; give an "
-    "expert that keeps its base's rope settings"
-)
 # Guesses for a forecast, measured on two cores: bytes read or written a second, and passes over the inputs by TIES.
 _BYTES_PER_SECOND = 2.5e9
 _TIES_PASSES = 4
@@ -74,7 +59,8 @@ def forecast(recipe: Recipe, store: Store) -> Forecast:
     _check_headers(_opened(recipe, store), recipe.vocab)
     read = [open_model(source, store) for source in form.experts]
     base = [] if form.method == AVERAGE else [open_model(form.base, store)]
-    entries = Job(form, tuple(read), base[0] if base else None).layout()
+    models = alike([*read, *base])
+    entries = Job(form, tuple(models[: len(read)]), models[-1] if base else None).layout()
     parameters = sum(entry.numel for name, entry in entries.items() if not is_copied(name, entry))
     input_bytes = sum(model.nbytes for model in [*read, *base])
     output_bytes = sum(entry.nbytes for entry in entries.values())
@@ -87,48 +73,21 @@ def seconds(method: str, input_bytes: float, output_bytes: float) -> float:
     return _START + (passes * input_bytes + output_bytes) / _BYTES_PER_SECOND
 
 
-def architecture(config: Mapping[str, Any]) -> Json:
-    """Return what must agree between models that are merged: kind, sizes, heads, and normalised rope settings.
-
-    A `sliding_window` that `use_sliding_window` switches off (Qwen's, another in each of its models) says nothing.
-    """
-    found: Json = {key: config.get(key) for key in _FIELDS}
-    if config.get("use_sliding_window") is False:
-        found["sliding_window"] = None
-    heads = config.get("num_attention_heads")
-    found["num_key_value_heads"] = config.get("num_key_value_heads") or heads
-    if heads and config.get("hidden_size"):
-        found["head_dim"] = config.get("head_dim") or config["hidden_size"] // heads
-    rope = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
-    theta = (config.get("rope_parameters") or {}).get("rope_theta", config.get("rope_theta"))
-    rope.pop("rope_theta", None)
-    kind = rope.pop("rope_type", rope.pop("type", "default"))
-    found["rope"] = {"theta": float(theta or 10000.0), "type": kind, **({} if kind == "default" else rope)}
-    return found
-
-
-def check_same_architecture(first: Json, second: Json, names: Sequence[str]) -> None:
-    """Refuse two configurations that differ in what must agree.
-
-    Raises:
-        M3Error: the first setting that differs, with both values.
-    """
-    ours, theirs = architecture(first), architecture(second)
-    for key in sorted(ours):
-        if ours[key] != theirs[key] and None not in (ours[key], theirs[key]):
-            both = f"{names[0]} has {key}={ours[key]}, {names[1]} has {theirs[key]}"
-            raise M3Error(f"{both}: {_ROPE if key == 'rope' else 'only fine-tunes of one base can be merged'}")
-
-
 def _opened(recipe: Recipe, store: Store) -> list[Model]:
     form = canonical(recipe)
     needed = {*form.experts, *((recipe.base,) if recipe.check_lineage or form.method != AVERAGE else ())}
     used = {*recipe.experts} if recipe.check_lineage else set()
-    return [open_model(source, store) for source in sorted({*needed, *used}, key=str)]
+    return alike([open_model(source, store) for source in sorted({*needed, *used}, key=str)])
 
 
 def _check_headers(models: list[Model], vocab: str) -> None:
     first = models[0]
+    for model in models:
+        for name, entry in model.tensors.items():
+            if is_vocabulary(name) and not entry.shape:
+                raise M3Error(
+                    f"{model.source}: {name} is a scalar, of shape (), a row a token is needed: fetch it again"
+                )
     for other in models[1:]:
         names = (str(first.source), str(other.source))
         check_same_architecture(first.config, other.config, names)
@@ -167,9 +126,10 @@ def _check_lineage(expert: Model, base: Model) -> None:
     """Refuse an expert that is further from the base than the base is from 0, on a fixed sample of every matrix."""
     if expert is base:
         return
+    expert, base = alike([expert, base])
     delta = size = 0.0
     for name, entry in base.tensors.items():
-        if len(entry.shape) < 2 or is_copied(name, entry):
+        if len(entry.shape) < 2 or is_copied(name, entry) or name not in expert.tensors:
             continue
         rows = min(entry.numel, expert.tensors[name].numel)
         for start in _starts(rows):

@@ -4,9 +4,11 @@
     open_model(source, store) -> Model
     tokenizer_directory(source, store) -> Path
 
-A digest is taken once for each file (the same pass finds NaN and Inf) and remembered by inode, size and time.
+A digest is taken once for each file (the same pass finds NaN and Inf) and remembered by `file_identity`.
 """
 
+import contextlib
+import importlib.metadata
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,24 +19,40 @@ from pathlib import Path
 import torch
 from blake3 import blake3
 
+from m3_exp.merging.adapters import Adapted, Base, adapt
 from m3_exp.merging.gguf_file import GgufFile
-from m3_exp.merging.layout import CODES, Entry, Tensors, open_directory
-from m3_exp.merging.lora import Adapter, LoraTensors
+from m3_exp.merging.layout import CODES, Entry, Renamed, Tensors, open_directory
+from m3_exp.merging.loading import Loading, ask
+from m3_exp.merging.model_config import read_config, tie_said
 from m3_exp.merging.source import is_hub, locate, parse_source, resolve
-from m3_exp.merging.tokenizer import read_config, tokenizer_directory
+from m3_exp.merging.tokenizer import tokenizer_directory
+from m3_exp.reading.files import cannot_read
+from m3_exp.reading.typed import checked
 from m3_exp.store import Store, dumps
 from m3_exp.types import Json, M3Error, Source, identity
 
 __all__ = ["Entry", "Model", "is_hub", "open_model", "parse_source", "resolve", "tokenizer_directory"]
 
 HEAD = "lm_head.weight"
-EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.embed_in.weight")
+EMBEDDINGS = (
+    "model.embed_tokens.weight",
+    "transformer.wte.weight",
+    "gpt_neox.embed_in.weight",
+    "transformer.word_embeddings.weight",
+    "model.decoder.embed_tokens.weight",
+    "model.language_model.embed_tokens.weight",
+    "language_model.model.embed_tokens.weight",
+)
 _CHUNK = 1 << 22  # elements hashed at once
+_SAMPLES, _SAMPLE = 9, 4096  # places of a file, from head to tail, and the bytes read there
 
 
 @dataclass(frozen=True)
 class Model:
-    """One opened model. `tensors` leaves out a tied head; `tied` says that the head is the embedding."""
+    """One opened model. `tensors` leaves out a tied head; `tied` says that the head is the embedding.
+
+    `tied_form` is the tied model that this one is with its head written out (`merging.tying`): the same weights.
+    """
 
     source: Source
     config: Json
@@ -43,7 +61,8 @@ class Model:
     store: Store
     content: Tensors
     base: "Model | None" = None
-    adapter: Adapter | None = None
+    adapter: Adapted | None = None
+    tied_form: "Model | None" = None
 
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Return the flat elements [start, stop) of a tensor in its stored dtype, a view where possible."""
@@ -56,15 +75,31 @@ class Model:
         Raises:
             M3Error: a tensor holds NaN or Inf, or a tied head differs from the embedding.
         """
+        if self.tied_form is not None:
+            return self.tied_form.digest
         if self.base is not None and self.adapter is not None:
-            scales = {name: self.adapter.scale(name) for name in sorted(self.adapter.products)}
-            own = content_digest(self._digests(self.adapter.tensors))
-            return blake3(dumps(["lora", self.base.digest, own, scales]).encode()).hexdigest()
+            own = content_digest(self._digests(self.adapter.files))
+            made = ["lora", self.base.digest, own, self.adapter.settings]
+            return blake3(dumps(made).encode()).hexdigest()
         digests = self._digests(self.content)
-        embedding = next((name for name in EMBEDDINGS if name in digests), None)
-        if self.tied and HEAD in digests and embedding and digests[HEAD][2] != digests[embedding][2]:
-            raise M3Error(f"{self.source}: its config ties the head to the embedding, but {HEAD} holds other weights")
+        others = [self.embedding] if self.embedding else sorted({*digests} - {HEAD})
+        if self.tied and HEAD in digests and not any(digests[HEAD][2] == digests[name][2] for name in others):
+            raise M3Error(
+                f"{self.source}: its config ties the head to the embedding, but {HEAD} holds other weights, of which "
+                "loaders take one or the other: set tie_word_embeddings to false in its config.json, or remove the head"
+            )
         return content_digest({name: digests[name] for name in self.tensors})
+
+    @property
+    def embedding(self) -> str | None:
+        """The name of the token embedding."""
+        return next((name for name in EMBEDDINGS if name in self.content.entries), None)
+
+    def head_is_embedding(self) -> bool:
+        """Tell whether a stored head holds the embedding's weights."""
+        if HEAD not in self.content.entries or self.embedding is None:
+            return False
+        return _equal(self.content, HEAD, self.embedding)
 
     @property
     def nbytes(self) -> int:
@@ -75,10 +110,14 @@ class Model:
     def _digests(self, tensors: Tensors) -> "dict[str, tuple[str, list[int], str]]":
         found: dict[str, tuple[str, list[int], str]] = {}
         for path, names in sorted(tensors.parts.items()):
-            key = identity({"digest": 1, "file": file_identity(path)})
+            file = file_identity(path)
+            renamed = {"names": tensors.names_of(names)} if isinstance(tensors, Renamed) else {}
+            key = identity({"digest": 2, "file": file, **renamed})
             known = self.store.get("inputs", key)
             if known is None:
                 known = _digest_part(tensors, names)
+                if file_identity(path) != file:
+                    raise M3Error(f"{path} changed while it was read: try again when nothing writes to it")
                 self.store.put("inputs", key, known)
             if known["not_finite"]:
                 name = known["not_finite"][0]
@@ -100,44 +139,107 @@ def open_model(source: Source, store: Store) -> Model:
     folder = locate(parse_source(source.adapter))
     key = ("adapter", str(source), str(store.root), *_stamps(path), *_stamps(folder))
     if key not in _OPEN:
-        adapter = Adapter(folder)
-        tensors = LoraTensors(model.content, adapter, str(model.source))
-        untied = model.tied and (HEAD in adapter.products or HEAD in adapter.replaced)
-        if untied:
-            raise M3Error(f"{source}: the adapter changes {HEAD}, which the base ties to its embedding")
-        entries = {name: entry for name, entry in tensors.entries.items() if name in model.tensors}
-        if len(entries) < len(tensors.entries) and not model.tied:
-            new = sorted(set(tensors.entries) - set(entries))
-            raise M3Error(f"{source}: the adapter holds {new[0]}, which the base does not have")
-        _OPEN[key] = Model(source, model.config, model.tied, entries, store, tensors, model, adapter)
+        kind = str(model.config.get("model_type"))
+        adapted = adapt(folder, Base(model.content, kind, model.tied, model.embedding, HEAD, str(model.source)))
+        config = model.config if adapted.tied == model.tied else {**model.config, "tie_word_embeddings": False}
+        names = [name for name in sorted(adapted.entries) if not (adapted.tied and name == HEAD)]
+        entries = {name: adapted.entries[name] for name in names}
+        _OPEN[key] = Model(source, config, adapted.tied, entries, store, adapted, model, adapted)
     return _OPEN[key]
 
 
 _OPEN: dict[tuple[str, ...], Model] = {}
 
 
+def _as_loaded(config: Json, content: Tensors, store: Store) -> tuple[Tensors, bool]:
+    """Return the tensors under the names that transformers loads them by, and whether the head is the embedding.
+
+    transformers is asked where it matters: a config.json that is silent about the head (its classes have defaults),
+    and names that may lack a prefix, be buffers, or be copies of what the model ties them to.
+    """
+    tied = tie_said(config)
+    if tied is not None and _plainly_named(content.entries):
+        return content, tied
+    shapes = {name: list(entry.shape) for name, entry in content.entries.items()}
+    key = identity(["loading", 2, importlib.metadata.version("transformers"), config, shapes])
+    known = store.get("loading", key)
+    found = checked(Loading, known, "loading") if known else ask(config, content.entries)
+    if known is None and found.note is None:
+        store.put("loading", key, found.model_dump())
+    if found.note or found.error:
+        whole = Model(Source(""), config, False, content.entries, store, content)
+        return content, (HEAD not in content.entries or whole.head_is_embedding()) if tied is None else tied
+    names: dict[str, str] = {}
+    for stored, mine in found.names.items():
+        if mine in names:
+            both = f"{names[mine]} and {stored}, which are one tensor of {found.model}"
+            raise M3Error(f"{next(iter(content.parts)).parent} holds both {both}: remove the one that is out of date")
+        if mine is not None:
+            names[mine] = stored
+    for name, source in sorted(found.ties.items()):
+        if name in names and source not in names:
+            names[source] = names.pop(name)
+        elif name in names and _equal(content, names[name], names[source]):
+            del names[name]
+    renamed = names != {name: name for name in content.entries}
+    return Renamed(content, names) if renamed else content, found.tied if tied is None else tied
+
+
+def _equal(content: Tensors, one: str, other: str) -> bool:
+    """Tell whether two tensors are of one dtype and shape and hold the same values."""
+    entry = content.entries[one]
+    if entry != content.entries[other]:
+        return False
+    cuts = [(start, min(start + _CHUNK, entry.numel)) for start in range(0, entry.numel, _CHUNK)]
+    return all(torch.equal(content.read(one, *cut), content.read(other, *cut)) for cut in cuts)
+
+
+def _plainly_named(names: Mapping[str, Entry]) -> bool:
+    """Tell whether names are those of weights, and of biases beside weights, under the prefix of a base model."""
+    listed = [name for name in names if name != HEAD]
+    plain = all(
+        name.endswith(".weight") or (name.endswith(".bias") and f"{name.removesuffix('.bias')}.weight" in names)
+        for name in listed
+    )
+    return plain and {name.partition(".")[0] for name in listed} in ({"model"}, {"transformer"}, {"gpt_neox"})
+
+
 def _opened(source: Source, path: Path, store: Store) -> Model:
     key = ("model", str(source), str(store.root), *_stamps(path))
     if key not in _OPEN:
-        content: Tensors = GgufFile(path) if path.is_file() else open_directory(path)
+        gguf = path.is_file()
+        content: Tensors = GgufFile(path) if gguf else open_directory(path)
         config = content.config if isinstance(content, GgufFile) else read_config(path)
         if config.get("quantization_config"):
             raise M3Error(f"{source} is quantised ({path / 'config.json'}): give the model it was made from")
-        tied = bool(config.get("tie_word_embeddings", HEAD not in content.entries))
+        content, tied = (content, bool(config["tie_word_embeddings"])) if gguf else _as_loaded(config, content, store)
         names = [name for name in sorted(content.entries) if not (tied and name == HEAD)]
         _OPEN[key] = Model(source, config, tied, {name: content.entries[name] for name in names}, store, content)
     return _OPEN[key]
 
 
 def file_identity(path: Path) -> list[str | int]:
-    """Return what tells a file from any other and from its own past: real path, device, inode, size, mtime."""
+    """Return what tells a file from any other and from its own past, whatever its owner does to its times.
+
+    The real path, device, inode, size, modification and change time, and the blake3 of a sample of the content: the
+    change time follows every write and no user can set it; the sample is for file systems that do not keep it. A file
+    that may not be read has no sample.
+    """
     real = os.path.realpath(path)
-    stat = os.stat(real)
-    return [real, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns]
+    stat, sample = os.stat(real), blake3()
+    with contextlib.suppress(PermissionError), open(real, "rb") as file:
+        for place in range(_SAMPLES):
+            start = max(0, stat.st_size - _SAMPLE) * place // (_SAMPLES - 1)
+            sample.update(os.pread(file.fileno(), _SAMPLE, start))
+    times = [stat.st_mtime_ns, stat.st_ctime_ns]
+    return [real, stat.st_dev, stat.st_ino, stat.st_size, *times, sample.hexdigest()]
 
 
 def _stamps(path: Path) -> list[str]:
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+    except OSError as error:
+        raise cannot_read(path, error) from error
     return [dumps(file_identity(file)) for file in files if file.is_file()]
 
 

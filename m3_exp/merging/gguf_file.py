@@ -3,23 +3,28 @@
 Only the header is parsed (the format: ggml's docs/gguf.md); quantised rows are dequantised to float32 by slices.
 """
 
+import contextlib
 import mmap
 import re
 import struct
 import threading
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 
-from m3_exp.merging.layout import Entry
+from m3_exp.merging.layout import Entry, mapped
+from m3_exp.reading.typed import Count, Finite, Strict, checked
 from m3_exp.types import Json, M3Error
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_PAIRS, _TENSORS, _ITEMS = 1 << 16, 1 << 20, 1 << 24  # more of them than any model has
+_NAME = 100  # characters of a field's or tensor's name; ggml allows 64
 _BLOCK = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -46,25 +51,91 @@ class _Stored:
     shape: tuple[int, ...]
     offset: int
 
+    @property
+    def width(self) -> int:
+        return self.shape[1] if len(self.shape) > 1 else 1
+
+    @property
+    def row_bytes(self) -> int:
+        per_block, block_bytes = _sizes()[self.kind]
+        return self.width * block_bytes // per_block
+
+
+class _Llama(Strict):
+    """What a llama model's metadata must say."""
+
+    architecture: str = Field(alias="general.architecture")
+    alignment: Count = Field(32, alias="general.alignment", le=1 << 20)
+    heads: Count = Field(alias="llama.attention.head_count")
+    kv_heads: Count | None = Field(None, alias="llama.attention.head_count_kv")
+    head_dim: Count | None = Field(None, alias="llama.attention.key_length")
+    inner: Count = Field(alias="llama.feed_forward_length")
+    layers: Count = Field(alias="llama.block_count")
+    context: Count = Field(alias="llama.context_length")
+    eps: Finite = Field(alias="llama.attention.layer_norm_rms_epsilon", gt=0)
+    theta: Finite = Field(10000.0, alias="llama.rope.freq_base", gt=0)
+    rope: str = Field("none", alias="llama.rope.scaling.type")
+    factor: Finite | None = Field(None, alias="llama.rope.scaling.factor", gt=0)
+    bos: int | None = Field(None, alias="tokenizer.ggml.bos_token_id")
+    eos: int | None = Field(None, alias="tokenizer.ggml.eos_token_id")
+    pad: int | None = Field(None, alias="tokenizer.ggml.padding_token_id")
+
 
 class GgufFile:
-    """The tensors of one file under their Hugging Face names, all float32. `metadata` leaves out long arrays' items."""
+    """The tensors of one file under their Hugging Face names, all float32. `metadata` leaves out long arrays' items.
+
+    Raises:
+        M3Error: it may not be read, is damaged, lacks what a llama model needs, or holds what one does not have.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with open(path, "rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        self._map = mapped(path)
         try:
             header = _Header(self._map)
-            self.metadata, self._stored = header.metadata, header.tensors
-        except (struct.error, UnicodeDecodeError, KeyError, ValueError) as error:
-            raise M3Error(f"{path} is not a readable GGUF file ({error}): fetch it again") from error
-        self.header_bytes = header.end
+        except (struct.error, ValueError) as error:
+            reason = "it is cut short" if isinstance(error, struct.error) else error
+            raise M3Error(f"{path} is not a readable GGUF file ({reason}): fetch it again") from error
+        self.metadata, self._stored, self.header_bytes = header.metadata, header.tensors, header.end
         architecture = self.metadata.get("general.architecture")
+        if architecture is None:
+            raise M3Error(f"{path}: general.architecture is missing from its metadata: fetch it again")
         if architecture != "llama":
             raise M3Error(f"{path} holds a {architecture} model: GGUF files of the llama architecture can be read")
+        self._said = checked(_Llama, self.metadata, path)
         self._names = {self._hugging_face_name(name): name for name in sorted(self._stored)}
+        if "model.embed_tokens.weight" not in self._names:
+            raise M3Error(f"{path} holds no token_embd.weight, the embedding: fetch it again")
+        for name, ours in self._names.items():
+            self._check(name, ours, self._stored[ours])
+        self._check_order()
         self._last = threading.local()
+
+    def _check_order(self) -> None:
+        """Refuse tensors that do not follow one another as ggml demands: without overlaps and holes, padded."""
+        due, alignment = self.header_bytes, self._said.alignment
+        for name, stored in self._stored.items():
+            if stored.offset != due:
+                raise M3Error(f"{self.path}: tensor {name} begins at {stored.offset}, not at {due}: fetch it again")
+            due += -(-stored.shape[0] * stored.row_bytes // alignment) * alignment
+
+    def _check(self, name: str, ours: str, stored: "_Stored") -> None:
+        """Refuse a tensor whose kind, shape or bytes are not what a llama model's can be."""
+        where = f"{self.path}: tensor {ours}"
+        if len(stored.shape) not in (1, 2) or 0 in stored.shape:
+            raise M3Error(f"{where} has the shape {stored.shape}: one or two dimensions, none of them 0, are needed")
+        if stored.kind not in _sizes():
+            raise M3Error(f"{where} is of the quantised type {stored.kind}, which gguf cannot dequantise")
+        per_block, row_bytes = _sizes()[stored.kind][0], stored.row_bytes
+        if stored.width % per_block or row_bytes <= 0:
+            raise M3Error(f"{where} has rows of {stored.width}, its type packs {per_block} at a time: fetch it again")
+        if stored.offset + stored.shape[0] * row_bytes > len(self._map):
+            raise M3Error(f"{where} ends beyond the file, which is cut short: fetch it again")
+        heads = self._heads(name)
+        if heads and stored.shape[0] % (2 * heads):
+            raise M3Error(
+                f"{where} has {stored.shape[0]} rows, which {heads} heads (attention.head_count) do not share"
+            )
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
@@ -86,7 +157,7 @@ class GgufFile:
         """Return the flat elements [start, stop) of a tensor, dequantised to float32."""
         if getattr(self._last, "key", None) != (name, start, stop):
             stored = self._stored[self._names[name]]
-            width = stored.shape[-1] if len(stored.shape) > 1 else 1
+            width = stored.width
             first = start // width
             rows = self._rows(name, stored, first, -(-stop // width))
             self._last.value = torch.from_numpy(rows.reshape(-1)[start - first * width : stop - first * width])
@@ -95,13 +166,10 @@ class GgufFile:
         return value
 
     def _rows(self, name: str, stored: _Stored, first: int, last: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
+        from gguf import GGMLQuantizationType, quants
 
         kind = GGMLQuantizationType(stored.kind)
-        per_block, block_bytes = GGML_QUANT_SIZES[kind]
-        width = stored.shape[-1] if len(stored.shape) > 1 else 1
-        row_bytes = width * block_bytes // per_block
-        total = stored.shape[0]
+        width, row_bytes, total = stored.width, stored.row_bytes, stored.shape[0]
         raw = np.frombuffer(self._map, np.uint8, total * row_bytes, stored.offset).reshape(total, row_bytes)
         heads = self._heads(name)
         picked = raw[_permuted(np.arange(first, last), total, heads)] if heads else raw[first:last]
@@ -112,39 +180,59 @@ class GgufFile:
     def _heads(self, name: str) -> int:
         """Return the number of heads whose rows llama.cpp has interleaved in a tensor, 0 for none."""
         if name.endswith("self_attn.q_proj.weight"):
-            return int(self.config["num_attention_heads"])
+            return self._said.heads
         if name.endswith("self_attn.k_proj.weight"):
-            return int(self.config["num_key_value_heads"])
+            return self._said.kv_heads or self._said.heads
         return 0
 
     @cached_property
     def config(self) -> Json:
         """The Hugging Face configuration that the file's metadata amounts to."""
-        data = {key.removeprefix("llama."): value for key, value in self.metadata.items()}
-        rows, hidden = self.entries["model.embed_tokens.weight"].shape
-        heads: int = data["attention.head_count"]
-        config: Json = {
+        said = self._said
+        rows, *rest = self.entries["model.embed_tokens.weight"].shape
+        hidden = rest[0] if rest else 1
+        return {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
             "hidden_act": "silu",
             "hidden_size": hidden,
-            "intermediate_size": int(data["feed_forward_length"]),
-            "num_hidden_layers": int(data["block_count"]),
-            "num_attention_heads": heads,
-            "num_key_value_heads": data.get("attention.head_count_kv", heads),
-            "head_dim": int(data.get("attention.key_length", hidden // heads)),
-            "max_position_embeddings": int(data["context_length"]),
-            "rms_norm_eps": _shortest(data["attention.layer_norm_rms_epsilon"]),
-            "rope_theta": _shortest(data.get("rope.freq_base", 10000.0)),
-            "rope_scaling": _rope_scaling(data),
+            "intermediate_size": said.inner,
+            "num_hidden_layers": said.layers,
+            "num_attention_heads": said.heads,
+            "num_key_value_heads": said.kv_heads or said.heads,
+            "head_dim": said.head_dim or hidden // said.heads,
+            "max_position_embeddings": said.context,
+            "rms_norm_eps": _shortest(said.eps),
+            "rope_theta": _shortest(said.theta),
+            "rope_scaling": self._rope_scaling(),
             "vocab_size": rows,
             "tie_word_embeddings": "lm_head.weight" not in self.entries,
             "attention_bias": False,
             "mlp_bias": False,
+            "bos_token_id": said.bos,
+            "eos_token_id": said.eos,
+            "pad_token_id": said.pad,
         }
-        for ours, theirs in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
-            config[f"{ours}_token_id"] = data.get(f"tokenizer.ggml.{theirs}_token_id")
-        return config
+
+    def _rope_scaling(self) -> Json | None:
+        if self._said.rope == "none":
+            return None
+        if self._said.factor is None:
+            raise M3Error(f"{self.path}: llama.rope.scaling.factor is missing, rope.scaling.type is {self._said.rope}")
+        return {"rope_type": self._said.rope, "factor": _shortest(self._said.factor)}
+
+
+@cache
+def _sizes() -> dict[int, tuple[int, int]]:
+    """Return the types that gguf can dequantise: how many elements it packs into how many bytes."""
+    from gguf import GGML_QUANT_SIZES, quants
+
+    known: dict[int, tuple[int, int]] = {}
+    for kind, (per_block, block_bytes) in GGML_QUANT_SIZES.items():
+        with contextlib.suppress(NotImplementedError):
+            quants.dequantize(np.zeros((1, block_bytes), np.uint8), kind)
+            known[int(kind)] = (per_block, block_bytes)
+    return known
 
 
 def _permuted(rows: np.ndarray[Any, Any], total: int, heads: int) -> np.ndarray[Any, Any]:
@@ -161,11 +249,6 @@ def _shortest(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def _rope_scaling(data: Json) -> Json | None:
-    kind = data.get("rope.scaling.type", "none")
-    return None if kind == "none" else {"rope_type": kind, "factor": _shortest(data["rope.scaling.factor"])}
-
-
 class _Header:
     """The metadata and the tensor list at the beginning of a GGUF file (version 2 or 3)."""
 
@@ -174,47 +257,72 @@ class _Header:
         self._at = 4
         if data[:4] != b"GGUF":
             raise ValueError("it does not begin with GGUF")
-        version, tensors, pairs = self._scalar("I"), self._scalar("Q"), self._scalar("Q")
+        version = self._scalar("I")
         if version not in (2, 3):
             raise ValueError(f"version {version}; 2 and 3 are known")
+        tensors = self._count("Q", _TENSORS, "tensors")
+        pairs = self._count("Q", _PAIRS, "metadata fields")
         self.metadata: Json = {}
         for _ in range(pairs):
-            key = self._text()
-            self.metadata[key] = self._value(self._scalar("I"))
+            key = self._name("a metadata field")
+            self.metadata[key] = self._value(key, self._scalar("I"))
         listed = [self._tensor() for _ in range(tensors)]
-        alignment = int(self.metadata.get("general.alignment", 32))
+        alignment = self.metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or not 1 <= alignment <= _PAIRS:
+            raise ValueError(f"general.alignment is {alignment}")
         self.end = -(-self._at // alignment) * alignment
         self.tensors = {name: _Stored(kind, shape, self.end + offset) for name, kind, shape, offset in listed}
+        if len(self.tensors) < len(listed):
+            raise ValueError("two of its tensors have one name")
 
     def _scalar(self, code: str) -> Any:
         value = struct.unpack_from("<" + code, self._data, self._at)[0]
         self._at += struct.calcsize("<" + code)
         return value
 
-    def _text(self) -> str:
-        length = self._scalar("Q")
-        begin, self._at = self._at, self._at + length
+    def _count(self, code: str, most: int, what: str) -> int:
+        count = int(self._scalar(code))
+        if count > most:
+            raise ValueError(f"it says that it has {count} {what}")
+        return count
+
+    def _skip(self, size: int) -> int:
+        """Pass over bytes; return where they begin."""
+        begin, self._at = self._at, self._at + size
         if self._at > len(self._data):
             raise ValueError("it is cut short")
+        return begin
+
+    def _text(self) -> str:
+        begin = self._skip(self._scalar("Q"))
         return self._data[begin : self._at].decode("utf-8", "replace")
 
-    def _value(self, kind: int) -> Any:
+    def _name(self, what: str) -> str:
+        """Return the name of something, which must be one that a model can have."""
+        name = self._text()
+        if not 0 < len(name) <= _NAME or not name.isprintable():
+            raise ValueError(f"it calls {what} {name[:_NAME]!r}")
+        return name
+
+    def _value(self, key: str, kind: int) -> Any:
         if kind == _STRING:
             return self._text()
         if kind != _ARRAY:
-            return self._scalar(_SCALARS[kind])
-        item, count = self._scalar("I"), self._scalar("Q")
+            return self._scalar(self._code(key, kind))
+        item, count = self._scalar("I"), self._count("Q", _ITEMS, f"items in {key!r}")
         if item == _STRING:
             for _ in range(count):
-                self._at += 8 + struct.unpack_from("<Q", self._data, self._at)[0]
-        elif item == _ARRAY:
-            for _ in range(count):
-                self._value(_ARRAY)
+                self._skip(self._scalar("Q"))
         else:
-            self._at += count * struct.calcsize("<" + _SCALARS[item])
+            self._skip(count * struct.calcsize("<" + self._code(key, item)))
         return {"items": count}
 
+    def _code(self, key: str, kind: int) -> str:
+        if kind not in _SCALARS:
+            raise ValueError(f"{key!r} is of the unknown type {kind}")
+        return _SCALARS[kind]
+
     def _tensor(self) -> tuple[str, int, tuple[int, ...], int]:
-        name = self._text()
-        shape = tuple(self._scalar("Q") for _ in range(self._scalar("I")))
+        name = self._name("a tensor")
+        shape = tuple(self._scalar("Q") for _ in range(self._count("I", 8, f"dimensions in {name!r}")))
         return name, self._scalar("I"), shape[::-1], self._scalar("Q")

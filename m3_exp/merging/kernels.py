@@ -3,15 +3,16 @@
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from m3_exp.merging.compiled import compiled
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
-Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
+Stack = np.ndarray[tuple[int, int, int], np.dtype[np.float32]]
 Words = np.ndarray[Any, np.dtype[np.uint32]]
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def drop(delta: Floats, key: np.uint64, start: int, threshold: np.uint64, kept: np.float32, out: Floats) -> np.int64:
     """Write masked delta / kept to `out`; return how many were dropped.
 
@@ -30,14 +31,14 @@ def drop(delta: Floats, key: np.uint64, start: int, threshold: np.uint64, kept: 
     return dropped
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def count_high(deltas: Words, counts: Counts) -> None:
     """Count the upper 15 bits of |delta|, deltas given as float32 bit patterns."""
     for i in range(deltas.size):
         counts[(deltas[i] >> np.uint32(16)) & np.uint32(0x7FFF)] += 1
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def count_low(deltas: Words, high: int, counts: Counts) -> None:
     """Count the lower 16 bits of |delta| where the upper 15 are `high`."""
     wanted = np.uint32(high)
@@ -46,7 +47,7 @@ def count_low(deltas: Words, high: int, counts: Counts) -> None:
             counts[deltas[i] & np.uint32(0xFFFF)] += 1
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def count_signs(deltas: tuple[Floats, ...], cutoffs: Floats) -> int:
     """Return the sum of the signs of the summed trimmed deltas."""
     signs = 0
@@ -59,7 +60,7 @@ def count_signs(deltas: tuple[Floats, ...], cutoffs: Floats) -> int:
     return signs
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def ties_two(
     first: Floats,
     second: Floats,
@@ -85,7 +86,7 @@ def ties_two(
         out[i] = base[i] + scaling * (both if (has_one and has_two) else alone)
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def ties_many(
     deltas: tuple[Floats, ...],
     base: Floats,
@@ -118,22 +119,23 @@ def ties_many(
         out[i] = base[i] + scaling * (mean if (count <= unit) | (share == zero) else weighted)
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def add_product(block: Floats, start: int, b: Matrix, a: Matrix, scale: np.float32) -> None:
-    """Add scale * (b @ a) to the flat elements of a matrix that `block` holds from `start` on.
+@compiled
+def add_product(block: Floats, start: int, b: Stack, a: Stack, scale: np.float32) -> None:
+    """Add scale * (b @ a) to the flat elements that `block` holds from `start` on, of a stack of matrices.
 
     Each element is summed over the rank in order, so that no bit depends on where a block begins or ends.
     """
-    width = a.shape[1]
+    height, width = b.shape[1], a.shape[2]
     sums = np.empty(width, np.float32)
     at = 0
     while at < block.size:
-        row, first = divmod(start + at, width)
+        line, first = divmod(start + at, width)
+        one, row = divmod(line, height)
         count = min(width - first, block.size - at)
         for j in range(count):
             sums[j] = np.float32(0)
-        for k in range(a.shape[0]):
-            factor, other = b[row, k], a[k, first : first + count]
+        for k in range(a.shape[1]):
+            factor, other = b[one, row, k], a[one, k, first : first + count]
             for j in range(count):
                 sums[j] += factor * other[j]
         part = block[at : at + count]

@@ -5,7 +5,11 @@ Files are mapped, never loaded: `read` returns a view. Headers are validated bef
 
 import json
 import mmap
-import pickle
+import os
+import re
+import struct
+import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +17,8 @@ from typing import Any, Protocol
 
 import torch
 
+from m3_exp.reading.files import cannot_read, exists, read_json
+from m3_exp.reading.typed import Strict, checked
 from m3_exp.types import M3Error
 
 DTYPES = {
@@ -75,6 +81,8 @@ class ShardedTensors:
             for name, entry in file.entries.items():
                 if name in self._home:
                     raise M3Error(f"{file.path} and {self._home[name].path.name} both hold the tensor {name}")
+                if not entry.numel:
+                    raise M3Error(f"{file.path}: tensor {name} is empty (its shape is {entry.shape}): fetch it again")
                 self._home[name] = file
                 self.entries[name] = entry
 
@@ -82,21 +90,44 @@ class ShardedTensors:
         return self._home[name].read(name, start, stop)
 
 
+class Renamed:
+    """Tensors under other names: `names` maps each name to the stored one; what it does not reach is left out."""
+
+    def __init__(self, tensors: Tensors, names: Mapping[str, str]) -> None:
+        self._tensors, self._names = tensors, names
+        self.entries = {name: tensors.entries[stored] for name, stored in names.items()}
+        known: dict[str, str] = {}
+        for name, stored in names.items():
+            known.setdefault(stored, name)
+        self.parts = {
+            path: sorted(known[stored] for stored in held if stored in known) for path, held in tensors.parts.items()
+        }
+
+    def names_of(self, names: list[str]) -> dict[str, str]:
+        """Return the stored names of some tensors."""
+        return {name: self._names[name] for name in names}
+
+    def read(self, name: str, start: int, stop: int) -> torch.Tensor:
+        return self._tensors.read(self._names[name], start, stop)
+
+
 def open_directory(folder: Path) -> ShardedTensors:
-    """Open a model directory's weights.
+    """Open a model directory's weights: safetensors where there are any, else `.bin`.
+
+    Shards without their index are read where their numbering is complete.
 
     Raises:
         M3Error: no weights, two layouts at once, a missing shard, an index that names absent tensors or paths outside,
-            or a file that holds anything but tensors.
+            an empty tensor, or a file that holds anything but tensors or may not be read.
     """
-    found = {name: folder / name for name in _LAYOUTS if (folder / name).is_file()}
+    found = [name for name in _LAYOUTS if exists(folder / name)]
     safe = [name for name in found if "safetensors" in name]
-    names = safe or sorted(found)
+    names = safe or found
     if len(names) > 1:
         raise M3Error(f"{folder} holds both {names[0]} and {names[1]}: remove the one that is out of date")
     if not names:
-        raise M3Error(f"{folder} holds no weights: one of {', '.join(_LAYOUTS)} is needed")
-    path = found[names[0]]
+        return ShardedTensors(_without_index(folder))
+    path = folder / names[0]
     opener = SafetensorsFile if safe else TorchFile
     if path.suffix != ".json":
         return ShardedTensors([opener(path)])
@@ -121,18 +152,69 @@ _LAYOUTS = (
 )
 
 
-def _read_index(path: Path) -> dict[str, str]:
+_SHARD = re.compile(r"(model|pytorch_model)-(\d{5})-of-(\d{5})\.(safetensors|bin)")
+
+
+def _without_index(folder: Path) -> "list[SafetensorsFile | TorchFile]":
+    """Open all shards of a folder that lacks their index, where the numbers in their names say that none is missing."""
     try:
-        index = json.loads(path.read_bytes())["weight_map"]
-        shards = sorted(set(index.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise M3Error(f"{path} is not an index of shards ({error!r}): fetch it again") from error
-    for shard in shards:
-        if not isinstance(shard, str) or Path(shard).name != shard or shard in ("", ".", ".."):
+        listed = sorted(os.listdir(folder))
+    except OSError as error:
+        raise cannot_read(folder, error) from error
+    shards = [match for match in map(_SHARD.fullmatch, listed) if match]
+    safe = [match for match in shards if match[4] == "safetensors"]
+    shards = safe or shards
+    if not shards:
+        others = [name for name in listed if name.endswith((".safetensors", ".bin", ".gguf", ".pt", ".pth"))]
+        held = f" (it holds {', '.join(others[:3])})" if others else ""
+        raise M3Error(f"{folder} holds no weights{held}: one of {', '.join(_LAYOUTS)} is needed")
+    first = shards[0]
+    index, total = f"{first[1]}.{first[4]}.index.json", int(first[3])
+    wanted = [f"{first[1]}-{i:05d}-of-{first[3]}.{first[4]}" for i in range(1, total + 1)]
+    names = [match[0] for match in shards]
+    if len({match[3] for match in shards}) > 1:
+        both = f"{names[0]} and {next(match[0] for match in shards if match[3] != first[3])}"
+        raise M3Error(f"{folder} holds shards of two models, {both}, and no index: remove those that are out of date")
+    if names != wanted:
+        absent = next((name for name in wanted if name not in names), index)
+        there = f"{names[0]} and {len(names) - 1} more shards" if len(names) > 1 else names[0]
+        raise M3Error(f"{folder} holds {there}, but neither {index} nor {absent}: fetch them")
+    opener = SafetensorsFile if safe else TorchFile
+    return [opener(folder / name) for name in names]
+
+
+class _Index(Strict):
+    weight_map: dict[str, str]
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    index = checked(_Index, read_json(path), path).weight_map
+    for shard in sorted(set(index.values())):
+        if Path(shard).name != shard or shard in ("", ".", "..") or "\0" in shard:
             raise M3Error(f"{path} names the shard {shard!r}: only bare file names beside the index are allowed")
-        if not (path.parent / shard).is_file():
+        if not exists(path.parent / shard):
             raise M3Error(f"{path.parent} lacks the shard {shard} that {path.name} names: fetch the model again")
+    if not index:
+        raise M3Error(f"{path}: weight_map is empty: fetch it again")
     return dict(index)
+
+
+def mapped(path: Path) -> mmap.mmap:
+    """Map a file for reading.
+
+    Raises:
+        M3Error: it may not be read, is no regular file, or is empty.
+    """
+    try:
+        if not path.is_file():
+            os.stat(path)
+            raise M3Error(f"{path} is not a regular file: fetch the model again")
+        with open(path, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except ValueError as error:
+        raise M3Error(f"{path} is empty: fetch it again") from error
 
 
 class SafetensorsFile:
@@ -142,13 +224,12 @@ class SafetensorsFile:
         from safetensors import SafetensorError, safe_open
 
         self.path = path
+        self._map = mapped(path)
         try:
             with safe_open(path, framework="pt"):  # refuses bad lengths, overlaps and holes
                 pass
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, ValueError, OverflowError) as error:
             raise M3Error(f"{path} is damaged or cut short ({error}): fetch it again") from error
-        with open(path, "rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         length = int.from_bytes(self._map[:8], "little")
         header: dict[str, Any] = json.loads(self._map[8 : 8 + length])
         header.pop("__metadata__", None)
@@ -173,23 +254,75 @@ class TorchFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        with mapped(path) as data:
+            records = _records(path, data)
         try:
-            state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        except (pickle.UnpicklingError, EOFError) as error:
-            raise M3Error(f"{path} holds something other than tensors, or is damaged: it is not opened") from error
-        except (RuntimeError, ValueError, OSError) as error:
-            reason = str(error).partition("\n")[0][:120]
-            raise M3Error(f"{path} cannot be mapped ({reason}): save it again with torch >= 1.6") from error
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about the opcodes that it then refuses
+                state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        except Exception as error:  # whatever the opcodes of a stranger's pickle lead torch to
+            raise M3Error(
+                f"{path} holds something other than tensors, or is damaged ({_reason(error)}): it is not opened"
+            ) from error
         if not isinstance(state, dict):
             raise M3Error(f"{path} holds a {type(state).__name__}: a .bin file of named tensors is needed")
         for name, value in state.items():
             if not isinstance(name, str) or not isinstance(value, torch.Tensor):
                 raise M3Error(f"{path} holds something other than tensors: {name!r} is a {type(value).__name__}")
-            if value.dtype not in CODES or value.layout != torch.strided or not value.is_contiguous():
+            if value.layout != torch.strided or value.device.type != "cpu" or value.dtype not in CODES:
                 raise M3Error(f"{path}: tensor {name} is {value.dtype}, {value.layout}: a plain dense one is needed")
+            if not value.is_contiguous() or value.is_neg():
+                raise M3Error(f"{path}: tensor {name} is a view that is not contiguous: save it with .contiguous()")
+        self._check_storages(state, records)
         self._flat = {name: value.detach().view(-1) for name, value in state.items()}
         self.entries = {name: Entry(tuple(value.shape), value.dtype) for name, value in state.items()}
+
+    def _check_storages(self, state: Mapping[str, torch.Tensor], records: "list[tuple[int, int]]") -> None:
+        """Refuse a pickle whose storages are not the records of its archive: torch maps whatever length it names."""
+        storages = {value.untyped_storage() for value in state.values()}
+        found = sorted({(storage.data_ptr(), storage.nbytes()) for storage in storages if storage.nbytes()})
+        begin = found[0][0] - records[0][0] if found and records else 0
+        if [(pointer - begin, size) for pointer, size in found] != records:
+            raise M3Error(f"{self.path} is damaged: its tensors are not of the sizes that it stores; fetch it again")
 
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
         block: torch.Tensor = self._flat[name][start:stop]
         return block
+
+
+def _reason(error: Exception) -> str:
+    """Return the part of torch's message that says what it met; its advice is to trust the file."""
+    said = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
+    return " ".join(said.partition("\n")[0].split())[:120] or type(error).__name__
+
+
+_LOCAL = 30  # bytes of a zip entry's own header before its name
+
+
+def _records(path: Path, data: mmap.mmap) -> list[tuple[int, int]]:
+    """Return where the storages of a torch archive lie and their sizes; nothing may be packed."""
+    if data[:2] != b"PK":
+        raise M3Error(
+            f"{path} is not an archive of torch >= 1.6 (it cannot be mapped): save it again with a newer torch"
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
+        raise M3Error(f"{path} is damaged or cut short ({error}): fetch it again") from error
+    found = []
+    for entry in entries:
+        at = entry.header_offset
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(data):
+            raise M3Error(
+                f"{path} holds packed or impossible entries ({entry.filename[:40]}): save it again with torch"
+            )
+        if at + _LOCAL > len(data):
+            raise M3Error(f"{path} is damaged or cut short ({entry.filename[:40]}): fetch it again")
+        names = int.from_bytes(data[at + 26 : at + 28], "little") + int.from_bytes(data[at + 28 : at + 30], "little")
+        begin = at + _LOCAL + names
+        if begin + entry.file_size > len(data):
+            raise M3Error(f"{path} is damaged or cut short ({entry.filename[:40]}): fetch it again")
+        if "/data/" in entry.filename and entry.file_size:
+            found.append((begin, entry.file_size))
+    return sorted(found)

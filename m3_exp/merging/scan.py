@@ -49,7 +49,7 @@ class Scan:
         return int(sum(self.sizes.values()) * (1 - self.retain))
 
     def key(self, what: str, experts: Sequence[str]) -> str:
-        return identity([what, 1, self.base, experts, self.retain, self.sparsify])
+        return identity([what, 2, self.base, experts, self.retain, self.sparsify])
 
 
 def cutoffs(scan: Scan, store: Store, pool: Pool) -> Cutoffs:

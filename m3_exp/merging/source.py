@@ -4,6 +4,7 @@ DIR | FILE.gguf | package:NAME/PATH | hub/id[@revision] | any of these + "+" + A
 """
 
 import contextlib
+import errno
 import functools
 import importlib.util
 import os
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from m3_exp.reading.files import cannot_read, exists
+from m3_exp.reading.paths import expanded
 from m3_exp.types import M3Error, Source
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -86,12 +89,12 @@ def locate(source: Source) -> Path:
     location = source.location
     if location.startswith("package:"):
         return _in_package(location)
-    path = Path(location).expanduser()
-    if path.exists():
+    path = _path(location)
+    if exists(path):
         return path.resolve()
     if is_hub(source):
         return _snapshot(resolve(replace(source, adapter=None)))
-    raise M3Error(f"{location} does not exist: give {_FORMS}")
+    raise _absent(location)
 
 
 def is_hub(source: Source) -> bool:
@@ -99,8 +102,21 @@ def is_hub(source: Source) -> bool:
     return not _on_disk(source.location) and _HUB_ID.fullmatch(source.location) is not None
 
 
+def _path(text: str) -> Path:
+    return Path(expanded(text, "the model"))
+
+
 def _on_disk(text: str) -> bool:
-    return bool(text) and Path(text).expanduser().exists()
+    return bool(text) and exists(_path(text))
+
+
+def _absent(text: str) -> M3Error:
+    try:
+        os.stat(_path(text))
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return cannot_read(Path(text), error)
+    return M3Error(f"{text} does not exist: give {_FORMS}")
 
 
 def _looks_remote(text: str) -> bool:
@@ -112,7 +128,7 @@ def _single(text: str) -> Source:
         return Source(text)
     name, _, revision = text.partition("@")
     if text.endswith(".gguf") or text.startswith((".", "/", "~")):
-        raise M3Error(f"{text} does not exist: give {_FORMS}")
+        raise _absent(text)
     if not _HUB_ID.fullmatch(name) or text.endswith("@"):
         raise M3Error(f"{text!r} is not a model: give {_FORMS}")
     return Source(name, revision=revision or None)
@@ -120,12 +136,17 @@ def _single(text: str) -> Source:
 
 def _in_package(location: str) -> Path:
     name, _, inside = location.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if not name.isidentifier():
+        raise M3Error(f"{location}: {name!r} is not the name of a Python package: give package:NAME/PATH")
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # a module that no finder made
+        spec = None
     folders = list(spec.submodule_search_locations or []) if spec else []
     if not folders:
         raise M3Error(f"{location}: the Python package {name} is not installed here: pip install {name}")
     path = Path(folders[0], inside)
-    if not path.exists():
+    if not exists(path):
         raise M3Error(f"{location}: the package {name} at {folders[0]} holds no {inside}")
     return path.resolve()
 

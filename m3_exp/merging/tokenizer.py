@@ -4,15 +4,25 @@ For a GGUF file it is converted once by `transformers` and kept in the store; an
 is put beside the base's configuration.
 """
 
+import contextlib
+import functools
 import json
-import shutil
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Annotated, Any
 
 from blake3 import blake3
+from pydantic import Field
 
+from m3_exp.merging import tokenizer_probe
 from m3_exp.merging.gguf_file import GgufFile
+from m3_exp.merging.model_config import ModelConfig
 from m3_exp.merging.source import locate, parse_source
+from m3_exp.reading.files import decoded, exists, parse_json, read_bytes, read_json
+from m3_exp.reading.typed import Finite, Strict, checked
 from m3_exp.store import Store, publish_directory
 from m3_exp.types import Json, M3Error, Source
 
@@ -28,8 +38,62 @@ TOKENIZER = (
     "merges.txt",
     "chat_template.jinja",
     "chat_template.json",
+    "tekken.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
 )
-_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_VOCABULARIES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "tekken.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "*.tiktoken",
+)
+_LARGEST = 512 << 20  # bytes of a tokenizer's file
+_Id = Annotated[int, Field(ge=0, lt=1 << 24)]  # the library keeps a table up to the largest
+
+
+class _Added(Strict):
+    id: _Id
+
+
+class _Core(Strict):
+    vocab: dict[str, _Id] | list[Any] = Field(default_factory=list)
+
+
+class _Fast(Strict):
+    """tokenizer.json, as far as it could break the library that reads it."""
+
+    model: _Core
+    added_tokens: list[_Added] = Field(default_factory=list)
+
+
+_Token = str | dict[str, Any] | None
+
+
+class _Settings(Strict):
+    """tokenizer_config.json, where its values would break the library only later."""
+
+    model_max_length: int | Finite | None = None
+    added_tokens_decoder: dict[Annotated[str, Field(pattern=r"^\d{1,8}$")], dict[str, Any]] | None = None
+    chat_template: str | list[Any] | dict[str, Any] | None = None
+    auto_map: dict[str, Any] | None = None
+    bos_token: _Token = None
+    eos_token: _Token = None
+    unk_token: _Token = None
+    pad_token: _Token = None
+
+
+_KINDS: dict[str, type[Strict]] = {
+    "tokenizer.json": _Fast,
+    "tokenizer_config.json": _Settings,
+    "vocab.json": _Core,
+    "config.json": ModelConfig,
+    "generation_config.json": Strict,
+}
 
 
 def tokenizer_directory(source: Source, store: Store) -> Path:
@@ -43,24 +107,55 @@ def tokenizer_directory(source: Source, store: Store) -> Path:
     if source.adapter is None:
         return folder
     adapter = locate(parse_source(source.adapter))
-    if not any((adapter / name).is_file() for name in _VOCABULARIES):
+    if not _vocabularies(adapter):
         return folder
-    files = [folder / name for name in CONFIGS] + [adapter / name for name in TOKENIZER]
+    _checked(adapter)
+    files = [folder / name for name in CONFIGS] + tokenizer_files(adapter)
     return _kept(store, _digest(files), lambda out: _copy(files, out))
 
 
-def read_config(folder: Path) -> Json:
-    try:
-        config: Json = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise M3Error(f"{folder} holds no readable config.json: give a Hugging Face model directory") from error
-    return config
+def tokenizer_files(folder: Path) -> list[Path]:
+    """Return the files of a tokenizer that a directory holds, whichever library reads them."""
+    named = [folder / name for name in TOKENIZER if exists(folder / name)]
+    return [*named, *sorted(folder.glob("*.tiktoken"))]
+
+
+def tokenizer_config(path: Path) -> bytes:
+    """Return a tokenizer's file as it goes along with a merge: without `auto_map`, whose code stays behind."""
+    data = read_bytes(path, _LARGEST)
+    if path.name != "tokenizer_config.json" or b"auto_map" not in data:
+        return data
+    settings = parse_json(data, path)
+    settings.pop("auto_map", None)
+    return json.dumps(settings, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _vocabularies(folder: Path) -> list[Path]:
+    return [path for name in _VOCABULARIES for path in sorted(folder.glob(name))]
 
 
 def _checked(folder: Path) -> Path:
-    if not any((folder / name).is_file() for name in _VOCABULARIES):
-        raise M3Error(f"{folder} holds no tokenizer: one of {', '.join(_VOCABULARIES)} is needed")
+    if not _vocabularies(folder):
+        raise M3Error(
+            f"{folder} holds no tokenizer (one of {', '.join(_VOCABULARIES)}): tokenizer=base or the number of another "
+            "expert takes that model's, and m3 merge tokenizer=none does without"
+        )
+    for path in (*tokenizer_files(folder), *(folder / name for name in CONFIGS if exists(folder / name))):
+        _check_file(path, path.stat().st_size, path.stat().st_ctime_ns)
     return folder
+
+
+@functools.lru_cache(maxsize=256)
+def _check_file(path: Path, _size: int, _time: int) -> None:
+    """Refuse a file that may not be read, is no JSON by its name, or numbers its tokens as none can be."""
+    if path.suffix != ".json":
+        data = read_bytes(path, _LARGEST)
+        if path.suffix in (".jinja", ".txt"):
+            decoded(data, path)
+        return
+    value = read_json(path, object, _LARGEST)
+    if path.name in _KINDS:
+        checked(_KINDS[path.name], {"vocab": value} if path.name == "vocab.json" else value, path)
 
 
 def _converted(path: Path, store: Store) -> Path:
@@ -72,11 +167,9 @@ def _converted(path: Path, store: Store) -> Path:
     def convert(out: Path) -> None:
         from transformers import AutoTokenizer
 
-        try:
+        with refusing(path):
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        except Exception as error:  # tokenizers raises bare ones
-            raise M3Error(f"{path}: transformers cannot convert its tokenizer ({error}): give tokenizer=...") from error
-        tokenizer.save_pretrained(out)
+            tokenizer.save_pretrained(out)
         ends = {f"{name}_token_id": file.config[f"{name}_token_id"] for name in ("bos", "eos", "pad")}
         write_json(out / "config.json", file.config)
         write_json(out / "generation_config.json", ends)
@@ -100,7 +193,7 @@ def _kept(store: Store, key: str, make: Callable[[Path], None]) -> Path:
 def _copy(files: list[Path], out: Path) -> None:
     for path in files:
         if path.is_file():
-            shutil.copyfile(path, out / path.name)
+            (out / path.name).write_bytes(read_bytes(path, _LARGEST))
 
 
 def _digest(files: list[Path]) -> str:
@@ -113,3 +206,54 @@ def _digest(files: list[Path]) -> str:
 
 def write_json(path: Path, value: Json) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer of a directory (see `tokenizer_directory`), as transformers loads it; its code is never run.
+
+    Raises:
+        M3Error: the library that reads it refuses it, or panics, or needs more time or memory than any tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    fast = folder / "tokenizer.json"
+    if exists(fast):
+        _probe(fast, fast.stat().st_size, fast.stat().st_ctime_ns)
+    with refusing(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer("")  # what loads may still break on its first text
+    return tokenizer
+
+
+@functools.lru_cache(maxsize=256)
+def _probe(path: Path, _size: int, _time: int) -> None:
+    """Load a tokenizer.json in a process of its own first."""
+    done = subprocess.run(
+        [sys.executable, "-m", "m3_exp.merging.tokenizer_probe", str(path)],
+        capture_output=True,
+        env={**os.environ, "TOKENIZERS_PARALLELISM": "0", "RAYON_NUM_THREADS": "1"},
+        check=False,
+    )
+    if done.returncode == 1 and done.stdout:
+        raise _broken(path, done.stdout.decode(errors="replace").strip())
+    if done.returncode:
+        most = f"{tokenizer_probe.SECONDS} s or {tokenizer_probe.MEMORY >> 30} GiB"
+        raise _broken(path, f"it needs more than {most}, or ends its library, exit code {done.returncode}")
+
+
+@contextlib.contextmanager
+def refusing(path: Path | Source) -> Iterator[None]:
+    """Turn whatever libraries raise over a broken tokenizer into one line; a panic of Rust's is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, MemoryError) or not (isinstance(error, Exception) or "Panic" in type(error).__name__):
+            raise
+        raise _broken(path, " ".join(f"{type(error).__name__}: {error}".split())) from error
+
+
+def _broken(path: Path | Source, reason: str) -> M3Error:
+    return M3Error(
+        f"{path}: its tokenizer cannot be loaded ({reason[:300]}): fetch its files again, or take another model's "
+        "(tokenizer=base or the number of an expert)"
+    )

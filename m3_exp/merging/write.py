@@ -17,18 +17,23 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from m3_exp.merging import loading
 from m3_exp.merging.blend import BLOCK, Blender, Job, is_vocabulary, thread_pool
 from m3_exp.merging.canonical import recipe_key
-from m3_exp.merging.check import check, check_same_architecture
-from m3_exp.merging.checkpoint import content_digest, is_finite, resolve, tensor_bytes
+from m3_exp.merging.check import check
+from m3_exp.merging.checkpoint import content_digest, is_finite, open_model, resolve, tensor_bytes
 from m3_exp.merging.layout import CODES, Entry, open_directory
-from m3_exp.merging.scan import blocks
-from m3_exp.merging.tokenizer import TOKENIZER, read_config, tokenizer_directory, write_json
+from m3_exp.merging.model_config import check_same_architecture
+from m3_exp.merging.notes import notes
+from m3_exp.merging.source import locate
+from m3_exp.merging.tokenizer import tokenizer_config, tokenizer_directory, tokenizer_files, write_json
+from m3_exp.reading.files import exists
 from m3_exp.store import Store, publish_directory
 from m3_exp.types import Json, M3Error, Recipe, Source, plain
 
 SHARD_BYTES = 5_000_000_000
 _SPARE = 64 << 20  # bytes that must stay free on a disk
+_LEFT_BEHIND = ("_name_or_path", "auto_map", "quantization_config")
 _PACKAGES = ("m3_exp", "torch", "numpy", "numba", "safetensors")
 
 
@@ -48,35 +53,53 @@ def write(
     store: Store,
     tokenizer: Source,
     *,
+    with_tokenizer: bool = True,
+    verify: bool = True,
     shard_bytes: int = SHARD_BYTES,
     threads: int | None = None,
     block: int = BLOCK,
 ) -> list[Written]:
     """Merge recipes into directories, all in one pass; `tokenizer` says whose config, tokenizer and template go along.
 
+    `with_tokenizer=False` leaves the tokenizer behind. With `verify`, transformers loads the names and
+    shapes into the model that config.json describes, beside the write, before a directory gets its name.
+
     Raises:
-        M3Error: an `out` is not empty, a recipe is refused, the disk is too small, or the output would hold NaN or Inf;
-            nothing is left behind.
+        M3Error: an `out` is not empty, a recipe is refused, the disk is too small, or the output would hold NaN or Inf,
+            or transformers could not load it; nothing is left behind.
     """
     _check_outs(outs)
+    if verify:
+        loading.start()
     jobs = [check(recipe, store) for recipe in recipes]
-    folder = tokenizer_directory(tokenizer, store)
+    theirs = open_model(tokenizer, store).config
+    beside = _beside(tokenizer, store, with_tokenizer)
     for job in jobs:
-        check_same_architecture(
-            read_config(folder), job.experts[0].config, (str(tokenizer), str(job.experts[0].source))
-        )
+        check_same_architecture(theirs, job.experts[0].config, (str(tokenizer), str(job.experts[0].source)))
+    configs = [_config(theirs, job) for job in jobs]
     plans = [_shards(job.layout(), shard_bytes) for job in jobs]
     _check_disk(outs, plans)
     keys = [recipe_key(recipe, store) for recipe in recipes]
     with contextlib.ExitStack() as stack:
+        asked = stack.enter_context(ThreadPoolExecutor(1))
+        loads = [
+            asked.submit(loading.ask, config, job.layout()) for config, job in zip(configs, jobs, strict=True) if verify
+        ]
         temporary = [stack.enter_context(publish_directory(out)) for out in outs]
         with thread_pool(threads) as pool:
             blender = Blender(jobs, store, pool, block)
-            digests = _pour(blender, pool, temporary, plans, block)
+            digests = _pour(blender, pool, temporary, plans)
         written = []
         for i, (recipe, out) in enumerate(zip(recipes, outs, strict=True)):
             digest, report = content_digest(digests[i]), blender.report(i)
-            _describe(temporary[i], folder, jobs[i], plans[i])
+            if lines := notes(recipe, store):
+                report["notes"] = lines
+            if verify:
+                found = loads[i].result()
+                loading.refuse(found, str(tokenizer))
+                report["loaded_by"] = found.model or f"not tried: {found.note}"
+                report["left_out"] = found.unexpected
+            _describe(temporary[i], configs[i], beside, jobs[i], plans[i])
             _write_recipe(
                 temporary[i], recipe, tokenizer, jobs[i], {"key": keys[i], "digest": digest, "report": report}
             )
@@ -188,7 +211,7 @@ def _put(descriptor: int, data: memoryview, offset: int) -> None:
 
 
 def _pour(
-    blender: Blender, pool: ThreadPoolExecutor, folders: Sequence[Path], plans: Sequence[list[Shard]], block: int
+    blender: Blender, pool: ThreadPoolExecutor, folders: Sequence[Path], plans: Sequence[list[Shard]]
 ) -> list[dict[str, tuple[str, list[int], str]]]:
     """Compute every tensor of every job, each by one thread, into its place; return the digests."""
     digests: list[dict[str, tuple[str, list[int], str]]] = [{} for _ in blender.jobs]
@@ -196,7 +219,7 @@ def _pour(
     def one(name: str, places: Sequence[dict[str, tuple[int, int]]]) -> None:
         entries = [layout.get(name) for layout in blender.layouts]
         hashers = [blake3() for _ in entries]
-        for start, stop in blocks(max(entry.numel for entry in entries if entry), block):
+        for start, stop in blender.blocks(name):
             for i, made in enumerate(blender.blend(name, start, stop)):
                 if made is None:
                     continue
@@ -232,23 +255,34 @@ def _pour(
 # ------------------------------------------------------------------------------------------------- beside the shards
 
 
-def _describe(out: Path, folder: Path, job: Job, shards: Sequence[Shard]) -> None:
+def _beside(tokenizer: Source, store: Store, with_tokenizer: bool) -> dict[str, bytes]:
+    """Return the files that go along: the generation configuration, and the tokenizer where it is wanted."""
+    folder = tokenizer_directory(tokenizer, store) if with_tokenizer else locate(tokenizer)
+    paths = [folder / "generation_config.json", *(tokenizer_files(folder) if with_tokenizer else [])]
+    return {path.name: tokenizer_config(path) for path in paths if exists(path)}
+
+
+def _config(theirs: Json, job: Job) -> Json:
+    """Return the config.json of a merge."""
+    config = {key: value for key, value in theirs.items() if key not in _LEFT_BEHIND}
+    rows = [entry.shape[0] for name, entry in job.layout().items() if is_vocabulary(name)]
+    sizes = {"vocab_size": max(rows)} if rows else {}
+    config.update(torch_dtype=job.recipe.dtype, dtype=job.recipe.dtype, tie_word_embeddings=job.tied)
+    if "text_config" not in config:
+        return {**config, **sizes}
+    inner = {**config["text_config"], "tie_word_embeddings": job.tied}
+    return {**config, "text_config": {**inner, **(sizes if "vocab_size" in inner else {})}}
+
+
+def _describe(out: Path, config: Json, beside: Mapping[str, bytes], job: Job, shards: Sequence[Shard]) -> None:
     """Put the index, configuration, tokenizer and template beside the shards."""
     if len(shards) > 1:
         weight_map = {name: shard.name for shard in shards for name in shard.offsets}
         total = sum(entry.nbytes for entry in job.layout().values())
         write_json(out / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
-    config = read_config(folder)
-    for key in ("_name_or_path", "auto_map", "quantization_config"):
-        config.pop(key, None)
-    rows = [entry.shape[0] for name, entry in job.layout().items() if is_vocabulary(name)]
-    config.update(torch_dtype=job.recipe.dtype, dtype=job.recipe.dtype, tie_word_embeddings=job.tied)
-    if rows:
-        config["vocab_size"] = max(rows)
     write_json(out / "config.json", config)
-    for name in ("generation_config.json", *TOKENIZER):
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, out / name)
+    for name, data in beside.items():
+        (out / name).write_bytes(data)
 
 
 def _write_recipe(out: Path, recipe: Recipe, tokenizer: Source, job: Job, made: Json) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from m3_exp.reporting import advice, dots, palette, points
+from m3_exp.reporting import advice, dots, palette, points, published
 from m3_exp.reporting.contrasts import LEAST_DRAWS
 from m3_exp.reporting.curves import Response, refused, responses
 from m3_exp.reporting.dots import Row, Series
@@ -71,7 +71,7 @@ class FigureSpec:
 
 def read_published(folder: Path) -> dict[str, pd.DataFrame]:
     """Read results/published/*.csv as text: an empty cell is one that the paper did not evaluate."""
-    return {path.stem: pd.read_csv(path, dtype=str, keep_default_na=False) for path in sorted(folder.glob("*.csv"))}
+    return {path.stem: pd.DataFrame(published.rows(path)) for path in sorted(folder.glob("*.csv"))}
 
 
 # ---------------------------------------------------------------------------------------------------------- choosing

@@ -13,7 +13,11 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
 
+from m3_exp.reading.shown import escaped
+
 Sign = Literal["", "better", "worse", "untold", "same"]
+_FORMULA = ("=", "+", "-", "@")  # how a spreadsheet's formulas begin
+_NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( [-+]?[\d.]+(e[-+]?\d+)?)*( \[[-+\d., ]*\])?")
 REBUILD = "weights and the line that rebuilds them:"
 
 
@@ -73,28 +77,36 @@ def markdown(table: Table) -> str:
         return "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
 
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([line(header), rule, *map(line, rows), "", *table.footer, ""])
+    return "\n".join([line(header), rule, *map(line, rows), "", *(escaped(line, "\n") for line in table.footer), ""])
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split("\n"))
+    """Return a text on one line, with what is not printable spelled out."""
+    return escaped(" ".join(text.split("\n")))
 
 
 # ------------------------------------------------------------------------------------------------------- data
 
 
 def as_csv(table: Table) -> str:
-    """Return the table as data: one line a (row, benchmark), numbers unrounded, lists with a blank between."""
+    """Return the table as data: one line a (row, benchmark), numbers unrounded, lists with a blank between.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front, as spreadsheets themselves write it.
+    """
     out = io.StringIO()
     if table.records:
-        writer = csv.DictWriter(out, fieldnames=list(table.records[0]))
+        writer = csv.DictWriter(out, fieldnames=list(table.records[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows({key: _plain(value) for key, value in record.items()} for record in table.records)
     return out.getvalue()
 
 
 def _plain(value: Any) -> Any:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+    text = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+    if not isinstance(text, str):
+        return text
+    text = escaped(text, "\n")
+    return f"'{text}" if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
 
 
 # ------------------------------------------------------------------------------------------------------- LaTeX
@@ -222,19 +234,22 @@ def _stacked(side: str, top: str, below: Sequence[str]) -> str:
 
 
 def as_html(table: Table) -> str:
+    def safe(text: str) -> str:
+        return html.escape(escaped(text, keep="\n"))
+
     def cell(i: int, j: int, text: str) -> str:
         mark = table.mark(i, j)
         names = " ".join(name for name in (mark.sign, mark.weight and f"is-{mark.weight}") if name)
         kind = f' class="{names}"' if names else ""
-        title = f' title="{html.escape(mark.title)}"' if mark.title else ""
-        shown = _spelled(html.escape(text), mark, lambda x: f"<b>{x}</b>", lambda x: f"<u>{x}</u>", SIGNS[mark.sign])
+        title = f' title="{safe(mark.title)}"' if mark.title else ""
+        shown = _spelled(safe(text), mark, lambda x: f"<b>{x}</b>", lambda x: f"<u>{x}</u>", SIGNS[mark.sign])
         return f"<td{kind}{title}>{shown}</td>"
 
-    head = "".join(f"<th>{html.escape(text)}</th>" for text in table.header)
+    head = "".join(f"<th>{safe(text)}</th>" for text in table.header)
     rows = "\n".join(
         "<tr>" + "".join(cell(i, j, text) for j, text in enumerate(row)) + "</tr>" for i, row in enumerate(table.rows)
     )
-    notes = "\n".join(html.escape(line) for line in table.footer)
+    notes = "\n".join(safe(line) for line in table.footer)
     return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n<pre>{notes}</pre>\n"
 
 

@@ -7,7 +7,9 @@ is where the published value lies among what the paper's protocol gives when it 
 """
 
 import csv
+import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,9 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from m3_exp.reading.files import MIB, read_text
 from m3_exp.stats.estimate import LEVEL, Array, normal, proportion
 from m3_exp.stats.lambdas import ALPHAS, Curve
 from m3_exp.stats.resampling import resampled
+from m3_exp.types import M3Error
 
 _REPLAYS = 2_000  # of the paper's protocol: a percentile to about one point
 _PRINTED = 0.01  # points: two scores nearer than this are one; the paper rounds to two decimals, or cuts (8.53)
@@ -33,6 +37,14 @@ TIES = {
     "lm_code": "retain 0.7, scaling 1",
     "math_code": "retain 0.5, scaling 1",
 }
+_COLUMNS = {
+    "table1": ("method", "models", "mixup", "dare"),
+    "adversarial": ("attack", "models", "dataset", "mixup", "metric_no_attack", "metric_attack", "pdr"),
+    "ood_gains": ("models", "benchmark", "method", "gain_points"),
+}
+_FLAGS = ("mixup", "dare")
+_FIGURES = (*ITEMS, "metric_no_attack", "metric_attack", "pdr", "gain_points")
+_FIGURE = re.compile(r"[-+]?[0-9]{1,4}(\.[0-9]{1,9})?")
 ATTACKS = {"table2": "stresstest", "table5": "deepwordbug", "table6": "bertattack"}
 
 NOTES = {
@@ -86,7 +98,7 @@ class Row:
 
 def table1(folder: Path, row: Row, benchmark: str) -> Number | None:
     """Return Table 1's figure, or None where the paper has none."""
-    for line in _lines(folder / "table1.csv"):
+    for line in rows(folder / "table1.csv"):
         named = Row(line["method"], line["models"], line["mixup"] == "1", line["dare"] == "1")
         if named == row and line.get(benchmark):
             return _number(line[benchmark], _table1_notes(row, benchmark, line[benchmark]))
@@ -106,7 +118,7 @@ def _table1_notes(row: Row, benchmark: str, text: str) -> list[str]:
 
 def attacked(folder: Path, table: str, models: str, benchmark: str, mixup: bool) -> dict[str, Number]:
     """Return Table 2's, 5's or 6's figures of one row: accuracy without and with the attack, and PDR."""
-    for line in _lines(folder / "adversarial.csv"):
+    for line in rows(folder / "adversarial.csv"):
         if (line["attack"], line["models"], line["dataset"]) == (ATTACKS.get(table), models, benchmark) and (
             line["mixup"] == "1"
         ) == mixup:
@@ -120,9 +132,9 @@ def attacked(folder: Path, table: str, models: str, benchmark: str, mixup: bool)
 
 def gain(folder: Path, models: str, benchmark: str, method: str) -> float | None:
     """Return Figure 4's gain of M3 in points, as the text states it; the bars themselves are not published."""
-    for line in _lines(folder / "ood_gains.csv"):
+    for line in rows(folder / "ood_gains.csv"):
         if (line["models"], line["benchmark"], line["method"]) == (models, benchmark, method):
-            return float(line["gain_points"])
+            return _number(line["gain_points"], ()).value
     return None
 
 
@@ -131,9 +143,36 @@ def _number(text: str, notes: Sequence[str]) -> Number:
 
 
 @cache
-def _lines(path: Path) -> tuple[dict[str, str], ...]:
-    with path.open(newline="") as file:
-        return tuple(csv.DictReader(file))
+def rows(path: Path) -> tuple[dict[str, str], ...]:
+    """Return the rows of a table of the paper's: its columns are there, and its figures are figures or `?`.
+
+    Raises:
+        M3Error: it cannot be read, is not UTF-8, lacks a column, or a row has a field too many, too few or of no sense.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path, MIB), newline=""), strict=True)
+    try:
+        found = tuple(reader)
+    except csv.Error as error:
+        raise M3Error(f"{path}:{reader.line_num} is not CSV ({error}): correct it") from None
+    lacking = [column for column in _COLUMNS.get(path.stem, ()) if column not in (reader.fieldnames or ())]
+    if lacking or not found:
+        raise M3Error(f"{path} has no {f'column {lacking[0]}' if lacking else 'rows'}: take the project's own again")
+    for number, row in enumerate(found, 1):
+        if None in row or None in row.values():
+            raise M3Error(f"{path}, row {number} has not as many fields as the first line names: correct it")
+        for column, text in row.items():
+            if not _sound(column, text):
+                allowed = "0 or 1" if column in _FLAGS else "a number, or ? where it is illegible"
+                raise M3Error(f"{path}, row {number}: {column} is {text[:40]!r}; give {allowed}")
+    return found
+
+
+def _sound(column: str, text: str) -> bool:
+    """Tell whether a field can stand in its column."""
+    if column in _FLAGS:
+        return text in ("0", "1")
+    empty = text == "" and column in ITEMS  # was not evaluated
+    return column not in _FIGURES or empty or text == "?" or _FIGURE.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)

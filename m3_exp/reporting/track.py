@@ -14,6 +14,7 @@ import fcntl
 import json
 import netrc
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,12 +25,21 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from m3_exp.reading.paths import expanded
+from m3_exp.reading.records import read_record, sealed
 from m3_exp.store import dumps, write_atomic
 from m3_exp.types import Json, M3Error, identity
 
 # What says which run a process belongs to: not to be taken over where m3 runs inside another W&B run or agent.
 _OF_A_RUN = ("WANDB_MODE", "WANDB_DIR", "WANDB_RUN_ID", "WANDB_RUN_GROUP", "WANDB_NAME", "WANDB_NOTES", "WANDB_TAGS",
-             "WANDB_JOB_TYPE", "WANDB_RESUME", "WANDB_SWEEP_ID", "WANDB_SERVICE", "WANDB_PROGRAM")  # fmt: skip
+             "WANDB_JOB_TYPE", "WANDB_RESUME", "WANDB_DISABLED", "WANDB_SWEEP_ID", "WANDB_SERVICE",
+             "WANDB_PROGRAM")  # fmt: skip
+_VARIABLES = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY", "dir": "WANDB_DIR"}
+_MODES: Mapping[str, Literal["offline", "online", "disabled"]] = {
+    **{"online": "online", "run": "online", "shared": "online", "offline": "offline", "dryrun": "offline"},
+    "disabled": "disabled",
+}  # W&B's, and what they mean here
+_YES = ("true", "1", "t", "yes", "y", "on")  # of WANDB_DISABLED
 _ORPHAN = 30.0  # seconds that a child goes on sending whose parent was killed
 _SEND_EVERY = 60.0  # seconds between two sendings during a sweep; each costs about 3 s of one core
 
@@ -55,26 +65,52 @@ class Settings:
             raise M3Error(f"tracker.items={self.items} is not known; allowed: true, false")
         if not isinstance(self.project, str) or not self.project:
             raise M3Error(f"tracker.project={self.project} is no name of a W&B project, such as m3_exp")
+        if len(self.project) > 128 or re.search(r"[/\\#?%:\x00-\x1f\x7f]", self.project):
+            raise M3Error(
+                f"tracker.project={self.project} is no name of a W&B project: at most 128 characters, none of /\\#?%:"
+            )
+        if not isinstance(self.entity, str | None):
+            raise M3Error(f"tracker.entity={self.entity} is no name of a W&B user or team")
 
     def folder(self, store: Path) -> Path:
         """Return the folder that W&B calls `wandb`."""
         return (Path(self.dir).expanduser() if self.dir else store).resolve() / "wandb"
 
     def resolved(self, environment: Mapping[str, str] = os.environ) -> Literal["offline", "online", "disabled"]:
-        """Return what `mode` comes to here: WANDB_MODE where it is auto, else whether a key is at hand."""
-        wanted = environment.get("WANDB_MODE", "") if self.mode == "auto" else self.mode
-        if wanted in ("disabled", "offline"):
-            return "disabled" if wanted == "disabled" else "offline"
-        if wanted in ("online", "run"):
-            return "online"
-        return "online" if wanted == "" and has_key(environment) else "offline"
+        """Return what `mode` comes to here: where it is auto, what WANDB_DISABLED, else WANDB_MODE say, else whether a
+        key is at hand.
+
+        Raises:
+            M3Error: WANDB_MODE is none of W&B's.
+        """
+        if self.mode in ("offline", "online"):
+            return _MODES[self.mode]
+        if environment.get("WANDB_DISABLED", "").lower() in _YES:
+            return "disabled"
+        wanted = environment.get("WANDB_MODE", "")
+        if wanted and wanted not in _MODES:
+            raise M3Error(f"WANDB_MODE={wanted} is not known; allowed: {', '.join(_MODES)}, or tracker.mode=offline")
+        return _MODES[wanted or ("online" if has_key(environment) else "offline")]
 
 
-def chosen(choice: Mapping[str, Any]) -> Settings | None:
-    """Return the settings of a choice of `conf/tracker`; None for `none`."""
+def chosen(choice: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Settings | None:
+    """Return the settings of a choice of `conf/tracker`; None for `none`.
+
+    What a choice leaves open comes from W&B's own variables, as `wandb.init` takes it.
+    """
     if choice["name"] == "none":
         return None
-    return Settings(**{key: value for key, value in choice.items() if key != "name"})
+    given = {key: value for key, value in choice.items() if key != "name"}
+    for key, variable in _VARIABLES.items():
+        if given.get(key) is None and environment.get(variable):
+            given[key] = environment[variable]
+    if given.get("project") is None:
+        given["project"] = Settings.project
+    if given.get("dir") is not None:
+        given["dir"] = expanded(str(given["dir"]), "tracker.dir")
+    found = Settings(**given)
+    found.resolved(environment)  # a mode that W&B does not know is told before anything is done
+    return found
 
 
 def has_key(environment: Mapping[str, str] = os.environ) -> bool:
@@ -168,7 +204,8 @@ class Recorder:
             before = set(self.folder.glob(f"*-{logged.id}"))
             try:
                 made = self._write(logged)
-                write_atomic(marker, dumps({"id": logged.id, "content": logged.content, "folder": made.name}).encode())
+                known = {"id": logged.id, "content": logged.content, "folder": made.name}
+                write_atomic(marker, sealed(dumps(known), marker.stem))
             except BaseException:
                 for folder in set(self.folder.glob(f"*-{logged.id}")) - before:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -200,9 +237,8 @@ class Recorder:
         return self.index / f"{identity([self.settings.entity, self.settings.project, run_id])[:32]}.json"
 
     def _known(self, marker: Path) -> Json:
-        with contextlib.suppress(OSError, ValueError):
-            found = json.loads(marker.read_bytes())
-            return found if isinstance(found, dict) else {}
+        with contextlib.suppress(M3Error):
+            return read_record(marker, marker.stem, self.index / "quarantine", bare=True) or {}
         return {}
 
     def _file(self, entry: Json, run_id: str) -> Path:

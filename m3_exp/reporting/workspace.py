@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from m3_exp.reading.records import read_record, sealed
 from m3_exp.reporting.track import default_entity
 from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.store import dumps, write_atomic
@@ -202,13 +203,9 @@ def _saved(views: Views, memory: Path, key: str) -> list[str]:
             "id": views.workspace._internal_id,
             "report": views.report.id,
         }
-        write_atomic(memory, dumps(_remembered(memory) | {key: known}).encode())
+        write_atomic(memory, sealed(dumps(_remembered(memory) | {key: known}), memory.stem))
     return [str(views.workspace.url), str(views.report.url)]
 
 
 def _remembered(memory: Path) -> Json:
-    try:
-        found = json.loads(memory.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_record(memory, memory.stem, memory.parent / "quarantine", bare=True) or {}

@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib
-import json
+import inspect
 import math
 import typing
 from collections import Counter
@@ -10,36 +10,64 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from m3_exp.reading.files import lines, parse_json, read_text
+from m3_exp.reading.paths import is_file
 from m3_exp.scoring.audit import UNKNOWN, counts
 from m3_exp.scoring.evaluator import Audited, Evaluator, Prepares, Reads
 from m3_exp.store import dumps, write_atomic
 from m3_exp.types import Answer, EvaluatorSpec, Json, M3Error, Problem, Result, Score, plain
+
+_METHODS = {"problems": 2, "prompt": 2, "score": 3, "summarize": 2}  # with how many arguments they are called
+_MISSING = (dataclasses.MISSING, dataclasses.MISSING)
 
 
 def load_evaluator(spec: EvaluatorSpec) -> Evaluator:
     """Return the plugin that `spec.target` names, with its settings.
 
     Raises:
-        M3Error: the target cannot be imported, or a setting is unknown or has a value that is not allowed.
+        M3Error: the target cannot be imported or is no evaluator, which is seen before anything of it is called; or a
+            setting is unknown, missing or has a value that is not allowed.
     """
     module_name, _, class_name = spec.target.partition(":")
     try:
         kind = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # the wall: a module of one's own may raise anything
         raise M3Error(f"{spec.name}: target={spec.target} cannot be imported ({error}); write module:Class") from None
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise M3Error(f"evaluator {spec.name}: target={spec.target} is not a dataclass; see CONTRIBUTING.md")
+    if lacking := _lacking(kind):
+        raise M3Error(f"evaluator {spec.name}: target={spec.target} has no {lacking}; see CONTRIBUTING.md")
     _check_settings(spec, kind)
     return cast(Evaluator, kind(**spec.settings))
 
 
+def _lacking(kind: type) -> str:
+    """Return what a class lacks of an evaluator, without making one; nothing where it is one."""
+    texts = [name for name in ("name", "version", "skill") if not isinstance(getattr(kind, name, None), str)]
+    methods = [name for name, n in _METHODS.items() if not _takes(getattr(kind, name, None), n)]
+    return ", ".join([*texts, *([] if hasattr(kind, "sampling") else ["sampling"]), *methods])
+
+
+def _takes(method: object, n: int) -> bool:
+    """Tell whether something can be called with n arguments."""
+    try:
+        inspect.signature(cast(Any, method)).bind(*range(n))
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def _check_settings(spec: EvaluatorSpec, kind: type) -> None:
     hints = typing.get_type_hints(kind)
-    allowed = [field.name for field in dataclasses.fields(kind) if field.init]
+    fields = [field for field in dataclasses.fields(kind) if field.init]
+    allowed = [field.name for field in fields]
     for key, value in spec.settings.items():
         if key not in allowed:
             raise M3Error(f"{spec.name} has no setting {key!r}; there are {', '.join(allowed)}")
         _check_value(f"{spec.name}: {key}={value}", value, hints[key])
+    for field in fields:
+        if field.name not in spec.settings and (field.default, field.default_factory) == _MISSING:
+            raise M3Error(f"{spec.name} needs the setting {field.name}; there are {', '.join(allowed)}")
 
 
 def _check_value(what: str, value: object, hint: Any) -> None:
@@ -53,6 +81,10 @@ def _check_value(what: str, value: object, hint: Any) -> None:
         raise M3Error(f"{what} must be a number above 0")
     elif hint in (str, bool) and type(value) is not hint:
         raise M3Error(f"{what} must be {'true or false' if hint is bool else 'a word'}")
+    elif type(value) is int and abs(value) >= 1 << 31:
+        raise M3Error(f"{what} is too large: give at most {(1 << 31) - 1}")
+    elif hint == str | None and not isinstance(value, str | None):
+        raise M3Error(f"{what} must be a text, or null")
 
 
 def evaluate(
@@ -126,7 +158,7 @@ def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None, *, audi
     evaluator = load_evaluator(spec)
     if out is not None and out.is_dir():
         raise M3Error(f"--out {out} is a directory: give a file's name")
-    answers = None if isinstance(evaluator, Reads) and path.is_file() else read_answers(path)
+    answers = None if isinstance(evaluator, Reads) and is_file(path) else read_answers(path)
     problems = {problem.id: problem for problem in evaluator.problems(spec.items)}
     if answers is None:
         own = evaluator.answers(path, list(problems.values())) if isinstance(evaluator, Reads) else None
@@ -184,29 +216,19 @@ def read_answers(path: Path) -> list[tuple[int, Answer]]:
     Raises:
         M3Error: there are none, or a line is not an object with the strings `id` and `text`.
     """
-    try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except OSError as error:
-        raise M3Error(f"{path} cannot be read: {error.strerror}; give a file of JSON lines with id and text") from None
-    except UnicodeDecodeError as error:
-        raise M3Error(f"{path} is not UTF-8 (byte {error.start}): save the answers as UTF-8") from None
     answers: list[tuple[int, Answer]] = []
     samples: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            answer = _answer(f"{path}:{number}", line, samples)
-            answers.append((number, answer))
-            samples[answer.id] = samples.get(answer.id, 0) + 1
+    for number, line in lines(read_text(path)):
+        answer = _answer(f"{path}:{number}", line, samples)
+        answers.append((number, answer))
+        samples[answer.id] = samples.get(answer.id, 0) + 1
     if not answers:
         raise M3Error(f"{path} holds no answers: give a file of JSON lines with id and text")
     return answers
 
 
 def _answer(where: str, line: str, samples: Mapping[str, int]) -> Answer:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        raise M3Error(f'{where} is not valid JSON; each line must be {{"id": ..., "text": ...}}') from None
+    record = parse_json(line, where, object)
     if not isinstance(record, dict) or not isinstance(record.get("id"), str) or not isinstance(record.get("text"), str):
         raise M3Error(f'{where} must be an object with two strings, {{"id": ..., "text": ...}}')
     finish = record.get("finish")

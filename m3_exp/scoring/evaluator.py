@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from m3_exp.types import Answer, Problem, Result, Sampling, Score
+from m3_exp.reading.paths import expanded
+from m3_exp.types import Answer, M3Error, Problem, Result, Sampling, Score
 
 Ask = Callable[[Sequence[str]], list[str]]
 
@@ -117,16 +118,16 @@ class Pointing(Protocol):
 
 def digest_of(path: str) -> str:
     """Return the sha256 of a file, or of the names and contents of a folder's files; `missing` where there is none."""
-    place = Path(path).expanduser()
-    files = sorted(place.rglob("*")) if place.is_dir() else [place]
     found = hashlib.sha256()
     try:
+        place = Path(expanded(path, "the path"))
+        files = sorted(place.rglob("*")) if place.is_dir() else [place]
         for file in (file for file in files if not file.is_dir()):
             found.update(f"{file.name} {file.stat().st_size}\n".encode())
             with file.open("rb") as stream:
                 while part := stream.read(1 << 20):
                     found.update(part)
-    except OSError:
+    except (OSError, M3Error):
         return "missing"
     return found.hexdigest() if files else "missing"
 

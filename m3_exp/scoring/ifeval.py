@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from m3_exp.reading import patterns
 from m3_exp.types import M3Error
 
 RELATIONS = ("less than", "at least")
@@ -32,19 +33,26 @@ def _related(count: int, relation: str, threshold: int) -> bool:
     return count < threshold if relation == "less than" else count >= threshold
 
 
+def _count(given: str, pattern: str, text: str, flags: int = 0) -> int:
+    """Return how often a pattern occurs; one whose `given` part repeats may take for ever, so it has a time limit."""
+    if set("*+?{") & set(given):
+        return patterns.count(pattern, text, "an instruction's keyword", flags=flags)
+    return sum(1 for _ in re.finditer(pattern, text, flags))
+
+
 # ---------------------------------------------------------------------------------------------------------- keywords
 
 
 def _existence(text: str, *, keywords: list[str]) -> bool:
-    return all(re.search(keyword, text, re.IGNORECASE) for keyword in keywords)
+    return all(_count(keyword, keyword, text, re.IGNORECASE) for keyword in keywords)
 
 
 def _frequency(text: str, *, keyword: str, frequency: int, relation: str) -> bool:
-    return _related(len(re.findall(keyword.strip(), text, re.IGNORECASE)), relation, frequency)
+    return _related(_count(keyword, keyword.strip(), text, re.IGNORECASE), relation, frequency)
 
 
 def _forbidden_words(text: str, *, forbidden_words: list[str]) -> bool:
-    return not any(re.search(rf"\b{word}\b", text, re.IGNORECASE) for word in forbidden_words)
+    return not any(_count(word, rf"\b{word}\b", text, re.IGNORECASE) for word in forbidden_words)
 
 
 def _letter_frequency(text: str, *, letter: str, let_frequency: int, let_relation: str) -> bool:
@@ -110,7 +118,8 @@ def _number_placeholders(text: str, *, num_placeholders: int) -> bool:
 
 def _postscript(text: str, *, postscript_marker: str) -> bool:
     marker = postscript_marker.strip()
-    return bool(re.search(_POSTSCRIPTS.get(marker, rf"\s*{marker.lower()}.*$"), text.lower(), re.MULTILINE))
+    pattern = _POSTSCRIPTS.get(marker, rf"\s*{marker.lower()}.*$")
+    return bool(_count(marker, pattern, text.lower(), re.MULTILINE))
 
 
 def _number_bullet_lists(text: str, *, num_bullets: int) -> bool:
@@ -129,7 +138,7 @@ def _number_highlighted_sections(text: str, *, num_highlights: int) -> bool:
 
 
 def _multiple_sections(text: str, *, section_spliter: str, num_sections: int) -> bool:
-    return len(re.split(rf"\s?{section_spliter.strip()}\s?\d+\s?", text)) - 1 >= num_sections
+    return _count(section_spliter, rf"\s?{section_spliter.strip()}\s?\d+\s?", text) >= num_sections
 
 
 def _json_format(text: str) -> bool:

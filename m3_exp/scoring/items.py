@@ -9,21 +9,26 @@ Development items are for choosing (alpha, lambda, hyper-parameters) and are non
 `lab-dev` (`m3_exp/lab/items/dev`) where the test items are the lab's, `official-dev` where they are the official ones.
 """
 
-import gzip
+import datetime
 import hashlib
-import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import m3_exp
+from m3_exp.reading.files import MIB, TEXT, check_finite, kind_of, lines, parse_json, read_text
+from m3_exp.reading.paths import expanded, is_file
 from m3_exp.types import M3Error, Problem, identity
 
 Row = Mapping[str, Any]
 
+_NAMED = ("official", "official-dev", "lab", "lab-dev")
+_MOST = 20_000_000  # objects and arrays of a file, each of which takes over 50 bytes of memory
+_BATCH = 256  # rows of a parquet file at a time
 _DEV = {"lab": "lab-dev", "official": "official-dev"}  # test items -> the development items that go with them
 
 
@@ -40,14 +45,16 @@ class HubFile:
 class ItemSet:
     """What a benchmark's items must look like, and where the official ones lie.
 
-    `columns` are those each row must have (others are allowed), `id_column` the one that names an item (None: the
-    zero-based row), `file` the path under M3_DATA, `content` the sha256 of the official rows (see `content_digest`),
-    `package_file` an installed package and a path inside it, `convert` makes a row of the file's one, before any check;
-    `keep` says which of the file's rows belong to the set (None: all), `dev` what development items there are.
+    `columns` are those each row must have, with their types (`list[str]`: a list of texts; `object`: whatever it is,
+    or missing), `optional` the types of those that may be null or missing; others are allowed. `id_column` names an
+    item (None: the zero-based row), `file` the path under M3_DATA, `content` the sha256 of the official rows (see
+    `content_digest`), `package_file` an installed package and a path inside it, `convert` makes a row of the file's
+    one, before any check; `keep` says which of the file's rows belong to the set (None: all), `dev` what development
+    items there are.
     """
 
     benchmark: str
-    columns: Mapping[str, type]
+    columns: Mapping[str, Any]
     file: str
     rows: int
     content: str
@@ -58,6 +65,7 @@ class ItemSet:
     convert: Callable[[Row], Row] | None = None
     keep: Callable[[Row], bool] | None = None
     dev: "ItemSet | None" = None
+    optional: Mapping[str, Any] = field(default_factory=dict)
 
 
 def development(items: str) -> str:
@@ -94,15 +102,32 @@ def load(wanted: ItemSet, items: str) -> list[Problem]:
     if items in ("official", "official-dev"):
         return _official(wanted, items)
     lab = items in ("lab", "lab-dev")
-    path = _lab_file(wanted.benchmark, items) if lab else Path(items).expanduser()
-    if lab and not path.is_file():
+    path = _lab_file(wanted.benchmark, items) if lab else Path(expanded(items, "items"))
+    if is_file(path):
+        return to_problems(wanted, read_rows(path), str(path))
+    if lab:
         kind = "" if items == "lab" else "development "
         raise M3Error(
             f"items={items}: the lab has no {wanted.benchmark} {kind}items yet; use items=official or items=PATH"
         )
-    if not path.is_file():
-        raise M3Error(f"items={items} is not a file; allowed are official, lab, dev, or a .json, .jsonl or .gz file")
-    return to_problems(wanted, read_rows(path), str(path))
+    raise M3Error(f"items={items} is not a file; allowed are official, lab, dev, or a .json, .jsonl or .gz file")
+
+
+def own_file(items: str) -> Path | None:
+    """Return the file of one's own that `items` names; None where it names none, or a set of items.
+
+    Raises:
+        M3Error: it cannot be the path of a file.
+    """
+    if items in _NAMED:
+        return None
+    path = Path(expanded(items, "items"))
+    return path if is_file(path) else None
+
+
+def first_row(path: Path) -> Row:
+    """Return the first row of a file, which tells what form its items have; an empty one where there is none."""
+    return next(iter(read_rows(path)), {})
 
 
 def _lab_file(benchmark: str, items: str) -> Path:
@@ -136,7 +161,7 @@ def _official(test: ItemSet, items: str) -> list[Problem]:
 
 def _official_file(wanted: ItemSet) -> Path | None:
     folder = os.environ.get("M3_DATA")
-    if folder and (path := Path(folder).expanduser() / wanted.file).is_file():
+    if folder and is_file(path := Path(expanded(folder, "M3_DATA")) / wanted.file):
         return path
     if wanted.package_file:
         package, inside = wanted.package_file
@@ -165,44 +190,54 @@ def read_rows(path: Path) -> list[Row]:
     """Read a file of items, one a row: .jsonl or .json (an array), also gzipped, or .parquet.
 
     Raises:
-        M3Error: it is not readable as such; the line is named.
+        M3Error: it is not readable as such, or too large; the line is named.
     """
     if path.suffix == ".parquet":
-        from pyarrow import ArrowException, parquet
-
-        try:
-            rows: list[Row] = parquet.read_table(path).to_pylist()
-        except (ArrowException, OSError) as error:
-            raise M3Error(f"{path} cannot be read as parquet: {' '.join(str(error).split())[:200]}") from None
-        return rows
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        text = data.decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise M3Error(f"{path} cannot be read: {error}; give a .json or .jsonl file in UTF-8, or its .gz") from None
-    if path.name.removesuffix(".gz").endswith(".json"):
-        return _json_array(path, text)
-    return [_json_object(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-
-
-def _json_array(path: Path, text: str) -> list[Row]:
-    try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise M3Error(f"{path} is not JSON: {error}; a .json file must hold one array of objects") from None
+        return _parquet_rows(path)
+    text = read_text(path)
+    if text.count("{") + text.count("[") > _MOST:
+        raise M3Error(f"{path} holds more than {_MOST:,} objects and arrays: that is no file of items")
+    if not path.name.removesuffix(".gz").endswith(".json"):
+        return [_object(path, number, line) for number, line in lines(text)]
+    rows = parse_json(text, path, object)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise M3Error(f"{path} must hold one JSON array of objects; a file of one object a line is called .jsonl")
-    return list(rows)
+    return rows
 
 
-def _json_object(path: Path, number: int, line: str) -> Row:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        row = None
+def _object(path: Path, number: int, line: str) -> Row:
+    row = parse_json(line, f"{path}:{number}", object)
     if not isinstance(row, dict):
-        raise M3Error(f"{path}:{number} is not a JSON object: correct that line")
+        more = "; a file of one array is called .json" if isinstance(row, list) else ""
+        raise M3Error(f"{path}:{number} is not a JSON object but {kind_of(row)}: correct that line{more}")
     return row
+
+
+def _parquet_rows(path: Path) -> list[Row]:
+    """Read a parquet file a few rows at a time, since a small one can stand for very much."""
+    from pyarrow import ArrowException, parquet
+
+    rows: list[Row] = []
+    size = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_BATCH):
+                size += batch.nbytes
+                if size > TEXT or len(rows) > _MOST:
+                    raise M3Error(f"{path} unpacks to more than {TEXT // MIB} MiB: that is no file of items")
+                rows += [_with_texts_for_dates(row) for row in batch.to_pylist()]
+    except (ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError) as error:  # whatever damage does
+        raise M3Error(f"{path} cannot be read as parquet: {' '.join(str(error).split())[:200]}") from None
+    return rows
+
+
+def _with_texts_for_dates(value: Any) -> Any:
+    """Return a row as JSON can hold it: parquet files have dates of their own type."""
+    if isinstance(value, Mapping):
+        return {key: _with_texts_for_dates(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_texts_for_dates(item) for item in value]
+    return value.isoformat() if isinstance(value, datetime.date) else value
 
 
 def to_problems(wanted: ItemSet, rows: Sequence[Row], where: str) -> list[Problem]:
@@ -216,13 +251,7 @@ def to_problems(wanted: ItemSet, rows: Sequence[Row], where: str) -> list[Proble
         raise M3Error(f"{where} holds no items: give a file with at least one")
     problems = []
     for number, row in enumerate(map(wanted.convert, kept) if wanted.convert else kept):
-        for column, kind in wanted.columns.items():
-            if not isinstance(row.get(column), kind):
-                found = type(row[column]).__name__ if column in row else "missing"
-                raise M3Error(
-                    f"{where}, item {number}: column {column!r} is {found}, {wanted.benchmark} needs {kind.__name__};"
-                    f" required are {', '.join(wanted.columns)}"
-                )
+        _check_row(wanted, row, f"{where}, item {number}")
         problems.append(Problem(str(row[wanted.id_column]) if wanted.id_column else str(number), row))
     seen: set[str] = set()
     for problem in problems:
@@ -232,9 +261,36 @@ def to_problems(wanted: ItemSet, rows: Sequence[Row], where: str) -> list[Proble
     return problems
 
 
+def _check_row(wanted: ItemSet, row: Row, where: str) -> None:
+    given = {key: kind for key, kind in wanted.optional.items() if row.get(key) is not None}
+    for column, kind in {**wanted.columns, **given}.items():
+        fault = _fault(kind, row[column], column) if column in row else None if kind is object else (column, "missing")
+        if fault is not None:
+            needed = kind.__name__ if get_origin(kind) is None else str(kind)
+            raise M3Error(
+                f"{where}: column {fault[0]!r} is {fault[1]}, {wanted.benchmark} needs {needed};"
+                f" required are {', '.join(wanted.columns)}"
+            )
+    if wanted.id_column and not (type(name := row.get(wanted.id_column)) is int or (name and isinstance(name, str))):
+        raise M3Error(f"{where}: its id, {wanted.id_column!r}, is {kind_of(name)}: give a text or a whole number")
+    check_finite(row, where)
+
+
+def _fault(kind: Any, value: object, name: str) -> tuple[str, str] | None:
+    """Return what of a value is not of a type, and what it is; None where all is."""
+    if get_origin(kind) is list and isinstance(value, list):
+        found = (_fault(get_args(kind)[0], item, f"{name}.{number}") for number, item in enumerate(value))
+        return next((fault for fault in found if fault), None)
+    if kind is float:
+        fits = (type(value) is float and math.isfinite(value)) or (type(value) is int and abs(value) <= 2**53)
+    else:
+        fits = kind is object or type(value) is (get_origin(kind) or kind)
+    return None if fits else (name, str(value) if kind is type(value) else type(value).__name__)
+
+
 def content_digest(wanted: ItemSet, problems: Iterable[Problem]) -> str:
     """Return the sha256 of ids and required columns, in order: equal for the same items in any file format."""
-    rows = [[problem.id, {column: problem.row[column] for column in wanted.columns}] for problem in problems]
+    rows = [[problem.id, {column: problem.row.get(column) for column in wanted.columns}] for problem in problems]
     return identity(rows)
 
 

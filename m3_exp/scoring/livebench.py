@@ -5,7 +5,6 @@ A category's score is the mean of its tasks' means (LiveBench's `show_livebench_
 its score carries the note `left_out`, it is not in n, and the result's details name it.
 """
 
-import datetime
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,10 @@ from m3_exp.scoring.summary import mean_result
 from m3_exp.stats.scored import LEFT_OUT, of_scores
 from m3_exp.types import M3Error, Problem, Result, Score
 
+_OPTIONAL = {
+    **{"ground_truth": str, "reference_answer": str, "livebench_release_date": str, "livebench_removal_date": str},
+    **{"partial_solution": str, "public_test_cases": str, "private_test_cases": str, "original_json": dict},
+}
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -40,11 +43,13 @@ def questions(
     Raises:
         M3Error: a file is missing or not what it should be, or a question is not one turn of text.
     """
-    sets = [ItemSet(benchmark, columns, f.file, f.rows, f.content, origin, "question_id") for f in files]
+    sets = [
+        ItemSet(benchmark, columns, f.file, f.rows, f.content, origin, "question_id", optional=_OPTIONAL) for f in files
+    ]
     problems = [problem for wanted in (sets if items == "official" else sets[:1]) for problem in load(wanted, items)]
     for problem in problems:
         turn(problem)
-    return [Problem(problem.id, _with_texts_for_dates(problem.row)) for problem in problems]
+    return problems
 
 
 def official_rows(files: Sequence[TaskFile], release: str) -> int | None:
@@ -52,21 +57,12 @@ def official_rows(files: Sequence[TaskFile], release: str) -> int | None:
     return sum(file.rows for file in files) if release == "all" else None
 
 
-def _with_texts_for_dates(value: Any) -> Any:
-    """Return a row as JSON can hold it: LiveBench's parquet files have dates of their own type."""
-    if isinstance(value, Mapping):
-        return {key: _with_texts_for_dates(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_texts_for_dates(item) for item in value]
-    return value.isoformat() if isinstance(value, datetime.date) else value
-
-
 def turn(problem: Problem) -> str:
     """Return the text of a question's only turn. Raises M3Error where there is none or more than one."""
     turns = problem.row["turns"]
-    if len(turns) != 1 or not isinstance(turns[0], str):
+    if len(turns) != 1:
         raise M3Error(f"question {problem.id} has {len(turns)} turns; LiveBench's have one text each")
-    return turns[0]
+    return str(turns[0])
 
 
 def task(problem: Problem) -> str:

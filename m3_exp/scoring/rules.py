@@ -135,9 +135,9 @@ def check(problem: Problem) -> None:
 
 
 def _check_rule(item: str, rule: object) -> None:
-    if not isinstance(rule, dict) or rule.get("rule") not in RULES:
+    if not isinstance(rule, dict) or not isinstance(name := rule.get("rule"), str) or name not in RULES:
         raise M3Error(f"item {item}: {json.dumps(rule)} is not a rule; there are {', '.join(sorted(RULES))}")
-    parameters = inspect.signature(RULES[rule["rule"]]).parameters.values()
+    parameters = inspect.signature(RULES[name]).parameters.values()
     wanted = {p.name: get_origin(p.annotation) or p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
     given = {key: value for key, value in rule.items() if key != "rule"}
     if given.keys() != wanted.keys() or any(type(given[key]) is not kind for key, kind in wanted.items()):

@@ -6,6 +6,7 @@ uses and nobody else defines. A script that only defines `check(candidate)`, as 
 """
 
 import ast
+import keyword
 from typing import Any
 
 from m3_exp.scoring.items import ItemSet, Row
@@ -32,7 +33,21 @@ def item_set(benchmark: str, row: Row) -> ItemSet:
     """Return what a file of such items must look like; `row` is its first."""
     named = convert(row)["task_id"] is not None
     columns = {"prompt": str, "test": str, **({"task_id": object} if named else {})}
-    return ItemSet(benchmark, columns, "", 0, "", "", "task_id" if named else None, convert=convert)
+    optional = {"entry_point": str, "canonical_solution": str, "code": str}
+    id_column = "task_id" if named else None
+    return ItemSet(benchmark, columns, "", 0, "", "", id_column, convert=convert, optional=optional)
+
+
+def function_name(problem: Problem) -> str:
+    """Return the `entry_point` of an item.
+
+    Raises:
+        M3Error: it is not the name of a function.
+    """
+    name = str(problem.row["entry_point"])
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise M3Error(f"item {problem.id}: entry_point is {name[:80]!r}, not the name of a function: correct the item")
+    return name
 
 
 def script_task(problem: Problem, text: str, cleaned: str | None) -> Task:
@@ -47,13 +62,14 @@ def script_task(problem: Problem, text: str, cleaned: str | None) -> Task:
     code = _is_python(prompt)
     try:
         names = names_in_tests(test, prompt if code else "")
-    except SyntaxError as error:
+        functions = _functions(test)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # what Python's parser raises
         raise M3Error(f"item {problem.id}: its test script is not Python: {error}; correct the item") from None
-    given = problem.row.get("entry_point")
-    asked = tuple(dict.fromkeys([*([str(given)] if given else []), *names.asked]))
+    given = function_name(problem) if problem.row.get("entry_point") else None
+    asked = tuple(dict.fromkeys([*([given] if given else []), *names.asked]))
     if not asked:
         raise M3Error(f"item {problem.id}: its test script calls no function of the program; name it in entry_point")
-    if given and given not in names.asked and "check" in _functions(test):
+    if given and given not in names.asked and "check" in functions:
         test += f"\ncheck({given})\n"
     prelude = (preamble(prompt, asked[0]) if code else "") + names.imports
     return Task(_programs(prompt if code else "", asked[0], text, cleaned), asked[0], prelude, test, asked[1:])
@@ -72,7 +88,7 @@ def _is_python(source: str) -> bool:
     for end in ("", "    pass\n", "\n    pass\n"):
         try:
             ast.parse(source + end)
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         return True
     return False

@@ -53,7 +53,7 @@ def read(row: Mapping[str, Any]) -> Question | str:
         if method is not None:
             for given, right in tests:
                 grading.arguments(given), grading.wanted(right)
-    except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, zlib.error) as error:
         raise Unreadable(f"its tests cannot be read ({error}): the item file is damaged") from None
     if not tests:
         return "no tests"

@@ -1,0 +1,54 @@
+"""Numba's compiler as the kernels use it: without the GIL, and the machine code is kept where there is a place for it.
+
+Numba keeps it in $NUMBA_CACHE_DIR, beside the source or in the user's cache folder: the first that this user can write.
+In a read-only installation without a home there is none; each process then compiles what it uses (seconds). So it does
+where others could write the folder: who can fill it has his code run here.
+"""
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from numba import config, njit
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(function: F) -> F:
+    """Return a function that is compiled at its first call with each set of types."""
+    anew: F = njit(nogil=True)(function)
+    if not _has_a_place():
+        return anew
+    try:
+        kept: F = njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # numba finds no folder to keep it in
+        return anew
+    return kept if _trusted(cache_folder(kept)) else anew
+
+
+def cache_folder(function: Callable[..., Any]) -> Path | None:
+    """Return where a compiled function's machine code is kept, None where every process compiles it anew."""
+    folder = function.stats.cache_path  # type: ignore[attr-defined]
+    return Path(folder) if folder else None
+
+
+def _has_a_place() -> bool:
+    """Tell whether numba has a folder to look at; for a user without a home it would make one named ~ right here."""
+    user = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~")
+    return bool(config.CACHE_DIR) or os.access(Path(__file__).parent, os.W_OK) or os.path.isabs(user)
+
+
+def _trusted(folder: Path | None) -> bool:
+    """Tell whether nobody can put code into a folder but this user, root, and whoever can change the source."""
+    if folder is None or folder.parent == Path(__file__).parent:
+        return True
+    places = [folder, *folder.absolute().parents]
+    return all(place.stat().st_uid in (0, os.getuid()) and not _is_open(place, folder) for place in places)
+
+
+def _is_open(place: Path, folder: Path) -> bool:
+    """Tell whether everybody may write here; above the folder the sticky bit keeps its entries from others."""
+    mode = place.stat().st_mode
+    return bool(mode & stat.S_IWOTH) and not (mode & stat.S_ISVTX and place != folder)

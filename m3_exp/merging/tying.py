@@ -1,0 +1,53 @@
+"""Models that tie their head beside models that store one: merged where both mean the same weights."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from m3_exp.merging.checkpoint import HEAD, Model
+from m3_exp.merging.layout import Entry, Tensors
+
+
+def alike(models: Sequence[Model]) -> list[Model]:
+    """Return the same models, with or without a head all of them, where that is the same weights.
+
+    A stored head that equals the embedding is as good as none. Where an adapter unties a base, the embedding of the
+    tied models is read again as their head. Other models of both kinds stay as they are: a head that a checkpoint lacks
+    may have been lost.
+    """
+    headed = [model for model in models if HEAD in model.tensors]
+    if 0 < len(headed) < len(models) and all(model.head_is_embedding() for model in headed):
+        return [_tied(model) for model in models]
+    if not any(model.base and model.base.tied and not model.tied for model in models):
+        return list(models)
+    return [_written_out(model) if model.tied else model for model in models]
+
+
+def _tied(model: Model) -> Model:
+    kept = {name: entry for name, entry in model.tensors.items() if name != HEAD}
+    return replace(model, tied=True, tensors=kept, tied_form=None)
+
+
+def _written_out(model: Model) -> Model:
+    if model.embedding is None:
+        return model
+    content = _WithHead(model.content, model.embedding)
+    tensors = {name: content.entries[name] for name in sorted({*model.tensors, HEAD})}
+    return replace(model, tied=False, tensors=tensors, content=content, tied_form=model)
+
+
+class _WithHead:
+    """The tensors of a tied model with its head as one of them."""
+
+    def __init__(self, content: Tensors, embedding: str) -> None:
+        self._content, self._embedding = content, embedding
+        self.entries: Mapping[str, Entry] = {**content.entries, HEAD: content.entries[embedding]}
+
+    @property
+    def parts(self) -> Mapping[Path, list[str]]:
+        return self._content.parts
+
+    def read(self, name: str, start: int, stop: int) -> torch.Tensor:
+        return self._content.read(self._embedding if name == HEAD else name, start, stop)

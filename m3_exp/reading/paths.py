@@ -1,0 +1,50 @@
+"""Paths as people write them: one rule for `~`, and names that no file can have."""
+
+import os
+import stat
+from pathlib import Path
+
+from m3_exp.reading.files import cannot_read
+from m3_exp.types import M3Error
+
+
+def expanded(text: str, what: str) -> str:
+    """Return a path with a leading `~` or `~user` replaced by that home; `what` is what the path is called.
+
+    Raises:
+        M3Error: it is empty, holds a NUL, is not UTF-8, or that home is not known.
+    """
+    if not text:
+        raise M3Error(f"{what} is empty: give a path, or leave it out")
+    if "\0" in text:
+        raise M3Error(f"{what} holds a NUL, which no path can: correct it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise M3Error(f"{what}={text} is not UTF-8: rename it, or give another path to it") from None
+    found = os.path.expanduser(text)
+    if found.startswith("~"):
+        home = found.partition("/")[0]
+        raise M3Error(
+            f"{what}={text}: the home of {home} is not known here: write the path out, or ./{found} for a name"
+        )
+    return found
+
+
+def given(text: str) -> Path:
+    """Return the path of a command line's own option, by the rule of `expanded`."""
+    return Path(expanded(text, "the path"))
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a regular file lies at a path; a name that no file can have is none.
+
+    Raises:
+        M3Error: a folder on the way may not be looked into.
+    """
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except PermissionError as error:
+        raise cannot_read(path, error) from error
+    except (OSError, ValueError):
+        return False

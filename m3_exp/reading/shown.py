@@ -1,0 +1,52 @@
+"""How text that is not ours is shown: nothing that a terminal, a log or TeX would act on stays as it is."""
+
+import re
+from typing import Any, TextIO
+
+_MOST = 1800  # characters of a message
+_LONG = re.compile(r"\S{401,}")  # no word of a message, and few paths
+
+
+def abridged(text: str) -> str:
+    """Return a message with what is longer than any word, path or sentence cut to its beginning and end."""
+    text = _LONG.sub(lambda match: f"{match[0][:200]}...{match[0][-100:]}", text)
+    return text if len(text) <= _MOST else f"{text[: _MOST - 400]} ... {text[-390:]}"
+
+
+def escaped(text: str, keep: str = "") -> str:
+    r"""Return one line: control characters, line ends, direction marks and half surrogates as `\x1b`, `\n`, `\u202e`;
+    but for those in `keep`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() or sign in keep else ascii(sign)[1:-1] for sign in text)
+
+
+class Escaping:
+    """A text stream on which nothing but lines of printable characters can be written.
+
+    A carriage return that a writing begins with is kept: progress bars of libraries renew their own line with it. DEL,
+    the one such character that JSON may hold, is spelled as JSON spells it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        start = "\r" if text.startswith("\r") else ""
+        shown = start + escaped(text.removeprefix("\r").replace("\x7f", r"\u007f"), keep="\n\t")
+        encoding = self._stream.encoding or "utf-8"
+        self._stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    @property
+    def beneath(self) -> TextIO:
+        return self._stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def beneath(stream: TextIO) -> TextIO:
+    """Return the stream for who moves the cursor itself, and escapes what is not its own."""
+    return stream.beneath if isinstance(stream, Escaping) else stream

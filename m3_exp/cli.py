@@ -292,6 +292,10 @@ def merge(args: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(args)
     if _show_config(options):
         return 0
+    if "verify=false" not in options.overrides:
+        from m3_exp.merging import loading
+
+        loading.start()  # it imports transformers while this process imports the rest
     request = _request(options)
     if request.out is None:
         raise M3Error("out=DIR must be given: a new directory for the checkpoint")

@@ -206,8 +206,13 @@ HUMANEVAL = {
     "canonical_solution": "    return 1\n",
     "test": "def check(candidate):\n    assert candidate() == 1\n",
 }
-MBPP = {"task_id": 1, "text": "Return 1.", "code": "def one(): return 1", "test_list": ["assert one() == 1"]}
-PLUS = {
+MBPP: dict[str, Any] = {
+    "task_id": 1,
+    "text": "Return 1.",
+    "code": "def one(): return 1",
+    "test_list": ["assert one() == 1"],
+}
+PLUS: dict[str, Any] = {
     **{"task_id": "Mbpp/1", "prompt": '"""\nOne.\nassert one(1) == 1\n"""', "entry_point": "one", "atol": 0},
     **{"canonical_solution": "def one(x): return 1", "base_input": [[1]], "plus_input": [[2], [float("nan")]]},
 }
@@ -524,6 +529,7 @@ def test_flags_of_the_paper_are_zero_or_one(tmp_path: Path) -> None:
 
 # -------------------------------------------------------------------------------------------------------------- replies
 
+WRONG_LOGPROBS: list[Any] = [3, [], {"content": 3}, {"content": [3]}, {"content": [{"top_logprobs": [1]}]}]
 REPLY: dict[str, Any] = {
     "choices": [
         {
@@ -562,10 +568,7 @@ def test_a_reply_is_read() -> None:
         *(with_choice(message={"tool_calls": c}) for c in ({}, [1], [{}], [{"function": {}}], "x")),
         with_choice(message={"tool_calls": [{"function": {"arguments": {"a": 1}}}]}),
         with_choice(message={"function_call": "x"}),
-        *(
-            with_choice(logprobs=p)
-            for p in (3, [], {"content": 3}, {"content": [3]}, {"content": [{"top_logprobs": [1]}]})
-        ),
+        *(with_choice(logprobs=p) for p in WRONG_LOGPROBS),
         *(
             with_choice(logprobs={"content": [{"top_logprobs": [{"token": "m", "logprob": p}]}]})
             for p in (float("nan"), 5.0, "-1", None)
@@ -607,7 +610,7 @@ def test_a_kept_reply_that_is_malformed_is_asked_for_again(tmp_path: Path) -> No
 # ------------------------------------------------------------------------------------------------------------ mutations
 
 SANDBOXED = ("humaneval", "mbpp", "livebench_coding")  # whose scoring starts processes
-OWN = {"humaneval": [HUMANEVAL], "mbpp": [MBPP, {**MBPP, "task_id": 2}]}
+OWN: dict[str, list[dict[str, Any]]] = {"humaneval": [HUMANEVAL], "mbpp": [MBPP, {**MBPP, "task_id": 2}]}
 
 
 def broken_lines(path: Path, chance: random.Random) -> str:

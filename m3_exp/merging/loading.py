@@ -15,15 +15,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from m3_exp.merging.layout import CODES, Entry
 from m3_exp.reading.typed import Strict, checked
 from m3_exp.types import Json, M3Error
 
-_SECONDS = 300.0  # for importing transformers on a busy machine and building the largest model there is
+if TYPE_CHECKING:
+    from m3_exp.merging.layout import Entry
+
+_SECONDS = 120.0  # for importing transformers on a busy machine and building the largest model there is
+_SILENT = f"transformers did not answer within {_SECONDS:g} s"
 
 
 class Mismatch(Strict):
@@ -58,8 +61,10 @@ def start() -> None:
         _child()
 
 
-def ask(config: Json, entries: Mapping[str, Entry]) -> Loading:
+def ask(config: Json, entries: "Mapping[str, Entry]") -> Loading:
     """Return what transformers makes of a configuration and the names and shapes of its weights. One at a time."""
+    from m3_exp.merging.layout import CODES  # torch: not before the child is started
+
     question = {
         "config": config,
         "tensors": {name: [CODES[entry.dtype], list(entry.shape)] for name, entry in entries.items()},
@@ -72,7 +77,7 @@ def ask(config: Json, entries: Mapping[str, Entry]) -> Loading:
             reply = None
         if reply is None:
             child.kill()
-            return Loading(note="transformers did not answer")
+            return Loading(note=_SILENT)
     return checked(Loading, reply, "the loader's answer")
 
 
@@ -83,6 +88,10 @@ def refuse(found: Loading, whose: str) -> None:
         M3Error: it raises, or would make weights of its own, or leave a whole layer out.
     """
     off = "verify=false writes it all the same"
+    if found.note == _SILENT:
+        raise M3Error(
+            f"{_SILENT}: whether the model that config.json of {whose} describes can be loaded is not known; {off}"
+        )
     if found.error:
         raise M3Error(
             f"transformers cannot load the merged model with the config.json of {whose}: {found.error}; {off}"

@@ -6,6 +6,7 @@ checkpoint is run.
 
 import json
 import os
+import resource
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +14,13 @@ from typing import Any
 from m3_exp.merging.layout import DTYPES
 from m3_exp.types import Json
 
+_MEMORY = 16 << 30  # bytes of address space: a config.json may ask for any number of layers
 _IDLE = ("sklearn",)  # transformers imports it where it is installed, for a helper of generation: two seconds
 
 
 def main() -> None:
     sys.modules.update(dict.fromkeys(_IDLE))  # type: ignore[arg-type]
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     for line in sys.stdin:
@@ -27,6 +30,8 @@ def main() -> None:
 def _answer(question: Json) -> Json:
     config, tensors = question["config"], question["tensors"]
     kind = config.get("model_type")
+    if not kind:
+        return {"error": "it names no model_type"}
     try:
         made = _config(config)
         model_class = _model_class(made, config.get("architectures") or [])

@@ -453,18 +453,21 @@ def flags(row: Row, sigmas: float = 1.25) -> list[str]:
 
 
 def _why(row: Row, wide: Sequence[bool]) -> str:
-    """Say why an interval must be wide: worst cases, few masks, a scatter of a few items; empty: it need not."""
+    """Say why an interval is wide: worst cases, few masks or merges, a scatter of a few items; empty: it need not."""
     population = next(p for p in populations.DESIGN if p.name == row.name)
     if population.variant.startswith("lost"):
         return " (worst case of the lost)"
     if population.number == "nodes":
         return " (bias bound)"
-    if 1 < population.masks < 4:
+    if population.masks > 1:
         return f" ({population.masks} masks)"
+    if population.draws >= contrasts.LEAST_DRAWS:
+        return " (draws counted as independent)"
     least = min((x for x, is_wide in zip(row.worth, wide, strict=True) if is_wide), default=math.inf)
     most = max((x for x, is_wide in zip(row.worth, wide, strict=True) if is_wide), default=math.inf)
-    few = most < FEW and population.number not in ("ways", "minimum", "draws")
-    return f" (scatter of {least:.2g} items)" if few else ""
+    if most < FEW and population.number not in ("ways", "minimum", "draws"):
+        return f" (scatter of {least:.2g} items)"
+    return " (variance over lambdas bounded)" if population.number == "E" else ""
 
 
 def _error(share: float, sets: int) -> float:

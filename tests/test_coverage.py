@@ -47,7 +47,7 @@ def most(sets: int, level: float) -> float:
         ("nodes: dip, n 1319", 100),
         ("3 masks, n 1319", 80),
         ("3 draws, n 1319", 60),
-        ("10 draws, n 96", 200),
+        ("10 draws, n 96", 60),
         ("three alike, n 96", 20),
         ("merge as its parents, n 24", 40),
     ],

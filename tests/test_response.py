@@ -439,10 +439,13 @@ def test_unscored_items_are_counted_and_widen() -> None:
     assert (whole.unscored, len(whole.curve.ids)) == (0, 40)
     assert (lost.unscored, len(lost.curve.ids)) == (8, 32)
     found = expectations.expected(lost, 1.0)
-    of_those = expectation(lost.curve, 1.0)
     assert found.unscored == 8
-    assert found.low == pytest.approx(0.8 * of_those.low)
-    assert found.high == pytest.approx(0.8 * of_those.high + 0.2)
+    ids, lams = (*lost.curve.ids, *(f"lost{k}" for k in range(8))), lost.curve.lams
+    worst, best = (
+        expectation(Curve(ids, lams, np.concatenate([lost.curve.values, np.full((8, len(lams)), score)])), 1.0)
+        for score in (0.0, 1.0)
+    )
+    assert (found.low, found.high) == pytest.approx((worst.low, best.high))
 
 
 def test_no_sign_is_given_that_unscored_items_could_turn() -> None:

@@ -128,7 +128,9 @@ def test_unscored_items_widen_the_interval_by_the_worst_and_the_best_they_could_
     assert known.low is not None
     assert known.high is not None
     assert (result.score, result.n, result.n_scored, result.n_unscored) == (10.0, 40, 30, 10)
-    assert (result.low, result.high) == pytest.approx((0.75 * known.low, 0.75 * known.high + 25))
+    worst, best = (proportion_confint(right, 40, method="agresti_coull") for right in (3, 13))
+    assert (result.low, result.high) == pytest.approx((100 * worst[0], 100 * best[1]))
+    assert result.low < known.low < known.high < result.high
 
 
 def test_nothing_scored_has_no_score_and_no_interval() -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 from scipy import special
+from statsmodels.stats.proportion import proportion_confint
 
 from m3_exp.config import ROOT
 from m3_exp.merging.ratio import grid, sampled
@@ -144,9 +145,9 @@ def test_an_unscored_item_widens_what_it_is_left_out_of() -> None:
     whole, lacking = (Candidates(("a", "b"), {"x": Scores(values, values[:, :, 0], unscored=k)}) for k in (0, 6))
     first, second = (choose(Group({}, "lambda", known), "test") for known in (whole, lacking))
     assert first.score.value == second.score.value
-    share = N / (N + 6)
-    ends = share * first.score.low, share * first.score.high + 1 - share
-    assert (second.score.low, second.score.high) == pytest.approx(ends)
+    right = int(values[0, :, 0].sum())
+    worst, best = (proportion_confint(k, N + 6, method="agresti_coull") for k in (right, right + 6))
+    assert (second.score.low, second.score.high) == pytest.approx((worst[0], best[1]))
     assert first.gain is not None
     assert second.gain is not None
     assert second.gain.low < first.gain.low - 0.05

@@ -27,13 +27,14 @@ def ends(values: Sequence[float], unscored: int = 0) -> tuple[float, float]:
     Wald's, of the items and z^2/2 more of 0 and as many of 1; unscored items are all 0 at the low end, all 1 at the
     high one.
     """
-    v, pseudo = np.array(values, dtype=float), Z * Z / 2
-    n = len(v) + 2 * pseudo
-    middle = (v.sum() + pseudo) / n
-    half = Z * math.sqrt((((v**2).sum() + pseudo) / n - middle**2) / n)
-    lost = unscored / (len(v) + unscored)
-    low, high = max(0.0, middle - half), min(1.0, middle + half)
-    return 100 * (1 - lost) * low, 100 * ((1 - lost) * high + lost)
+    found, pseudo = [], Z * Z / 2
+    for lost, side in ((0.0, -1), (1.0, 1)):
+        v = np.array([*values, *[lost] * unscored], dtype=float)
+        n = len(v) + 2 * pseudo
+        middle = (v.sum() + pseudo) / n
+        half = Z * math.sqrt((((v**2).sum() + pseudo) / n - middle**2) / n)
+        found.append(100 * min(1.0, max(0.0, middle + side * half)))
+    return found[0], found[1]
 
 
 def shown(values: Sequence[float], unscored: int = 0) -> str:

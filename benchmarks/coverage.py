@@ -487,7 +487,8 @@ def page(rows: Sequence[Row], seconds: float) -> str:
     lines = [
         "# Coverage of the printed intervals",
         "",
-        f"Made by `python -m benchmarks.coverage` on {made}, numpy {np.__version__}; {seconds / 60:.0f} worker-minutes).",
+        f"Made by `python -m benchmarks.coverage` on {made}, numpy {np.__version__};",
+        f"{seconds / 60:.0f} worker-minutes).",
         "Seeds: crc32 of the population's name; `ratio.sampled`: 1000 to 1249, `ratio.mixup`: 1000 + the set.",
         "",
         "Coverage of 95 % intervals in %; their width over that of the interval that knows the scatter; % of sets with",

@@ -9,9 +9,10 @@ from evaluators import alpaca_judges, alpaca_metrics
 from evaluators.alpaca_judges import Asking, JudgeModel, Pair, Verdict
 from m3_exp.reading.paths import expanded
 from m3_exp.scoring import rules
-from m3_exp.scoring.evaluator import digest_of
+from m3_exp.scoring.evaluator import ChatSettings, digest_of
 from m3_exp.scoring.items import ItemSet, load, read_rows
 from m3_exp.scoring.summary import mean_result
+from m3_exp.scoring.thoughts import UNCLOSED
 from m3_exp.types import Answer, Json, M3Error, Problem, Result, Sampling, Score
 
 ITEMS = ItemSet(
@@ -39,7 +40,7 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class AlpacaEval:
+class AlpacaEval(ChatSettings):
     """Open instructions, one turn.
 
     Measured: the win rate over the reference outputs under the judge: the mean preference for the answer, from 0 to
@@ -61,7 +62,7 @@ class AlpacaEval:
     """
 
     name: ClassVar[str] = "alpaca_eval"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     skill: ClassVar[str] = "lm"
     official_rows: ClassVar[int] = ITEMS.rows
     operational: ClassVar[tuple[str, ...]] = (
@@ -83,9 +84,9 @@ class AlpacaEval:
     timeout: float = 60.0
     judge_workers: int = 8
     max_tokens: int = 2048
-    chat_template: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._check_numbers()
         if self.judge == "precomputed":
             if not self.annotations:
@@ -156,10 +157,16 @@ class AlpacaEval:
             for problem, answer in zip(problems, answers, strict=True)
         ]
         if self.judge == "precomputed":
-            return [_score(a, p, *found) for a, p, found in zip(answers, pairs, self._published(pairs), strict=True)]
+            lost: tuple[Verdict, Json] = (Verdict(1.0), {})
+            return [
+                _score(a, p, *(lost if a.finish == UNCLOSED else found))
+                for a, p, found in zip(answers, pairs, self._published(pairs), strict=True)
+            ]
         model = self._model()
-        found = alpaca_judges.verdicts(model, pairs, self.order_seed, self._asking(model))
-        return [_score(a, p, v, {}) for a, p, v in zip(answers, pairs, found, strict=True)]
+        told = [pair for pair, answer in zip(pairs, answers, strict=True) if answer.finish != UNCLOSED]
+        found = iter(alpaca_judges.verdicts(model, told, self.order_seed, self._asking(model)))
+        verdicts = [Verdict(1.0) if answer.finish == UNCLOSED else next(found) for answer in answers]
+        return [_score(a, p, v, {}) for a, p, v in zip(answers, pairs, verdicts, strict=True)]
 
     def _asking(self, model: JudgeModel) -> Asking:
         prices = alpaca_judges.price(model, self.price_in, self.price_out)

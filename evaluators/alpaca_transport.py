@@ -8,9 +8,7 @@ is never asked for again. The key stands in no file and no message.
 import email.utils
 import hashlib
 import json
-import os
 import random
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +21,7 @@ from pydantic import Field
 from m3_exp.reading.files import parse_json
 from m3_exp.reading.records import read_record, sealed
 from m3_exp.reading.typed import Strict, checked
+from m3_exp.scoring.cache import keep
 from m3_exp.types import Json, M3Error
 
 LONGEST_WAIT = 300.0  # seconds: who asks to be left alone for longer is taken at his word, and nothing waits for it
@@ -103,12 +102,7 @@ class Replies:
 
     def put(self, record: Mapping[str, Any]) -> None:
         path = self._path(record["key"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-            part.write(sealed(json.dumps(record), path.stem))
-            part.flush()
-            os.fsync(part.fileno())
-        os.replace(part.name, path)
+        keep(path, sealed(json.dumps(record), path.stem))
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"

@@ -1,6 +1,5 @@
 """GSM8K: grade-school word problems, as the M3 paper scores them (its `test_gsm8k`, `extract_answer_number`)."""
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -8,11 +7,13 @@ from fractions import Fraction
 from typing import Any, ClassVar, Literal, get_args
 
 from m3_exp.scoring.audit import extractors, ran_on
+from m3_exp.scoring.boxes import last_boxed
+from m3_exp.scoring.evaluator import ChatSettings
 from m3_exp.scoring.items import HubFile, ItemSet, load
-from m3_exp.scoring.math_equivalence import last_boxed
 from m3_exp.scoring.math_process import Question, judge
 from m3_exp.scoring.math_request import MATH_REQUEST
 from m3_exp.scoring.math_rules import WHOLE_TEXT
+from m3_exp.scoring.numbers import last_number, one_number
 from m3_exp.scoring.summary import mean_result
 from m3_exp.scoring.text import MATH_PROMPT, MATH_STOPS, cut
 from m3_exp.types import Answer, M3Error, Problem, Result, Sampling, Score
@@ -40,16 +41,15 @@ ITEMS = ItemSet(
     dev=DEV,
 )
 
-Extractor = Literal["paper", "strict", "flexible", "boxed", "math_verify"]
+Extractor = Literal["paper", "strict", "flexible", "last_number", "boxed", "math_verify"]
 
 _PAPER_NUMBER = re.compile(r"[-+]?\d*[.,/]?\d+")
 _STRICT_NUMBER = re.compile(r"#### (-?[0-9.,]+)")
 _FLEXIBLE_NUMBER = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
-_WORDS_IN_BOX = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s*\{[^{}]*\}")
 
 
 @dataclass(frozen=True)
-class GSM8K:
+class GSM8K(ChatSettings):
     """Grade-school arithmetic word problems with an integer answer.
 
     Measured: whether the extracted number equals the gold one (accuracy).
@@ -63,22 +63,24 @@ class GSM8K:
                      is WizardMath's and MetaMath's)
         strict       the number after the first "#### ", compared as text (lm-eval's strict-match)
         flexible     the last number, compared as text (lm-eval's flexible-extract)
-        boxed        the number in the last \\boxed{...}, units and thousands separators dropped, compared as a number
+        last_number  the last number, compared as a number: 26.00, 9 500 and \\$5,600.00 are whole
+        boxed        the one number in the last complete \\boxed{...}, compared as a number
         math_verify  whatever the package math-verify finds, compared by it
+    `last_number` and `boxed` read LaTeX and plain text alike (units, currencies, thousands, signs, fractions, mixed
+        numbers); two numbers in a box, 3:4, a range or 1,23 are no number (`m3_exp.scoring.numbers`).
     Pitfalls: `paper` gives credit for a format (0 % on "The answer is N" without a colon, on "#### N" and on \\boxed)
         and takes 18.4 for 18; of 1,234,567 it reads 1,234. An answer that says "Response" is cut there.
         `math_verify` leaves an answer on which it hangs (towers of powers) unscored, see `m3_exp.scoring.math_process`.
     """
 
     name: ClassVar[str] = "gsm8k"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     skill: ClassVar[str] = "math"
     official_rows: ClassVar[int] = ITEMS.rows
     has_dev: ClassVar[bool] = True
 
     extractor: Extractor = "paper"
     max_tokens: int = 1024
-    chat_template: bool = False
 
     @property
     def sampling(self) -> Sampling:
@@ -116,7 +118,7 @@ class GSM8K:
 
     def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
         others = {name: replace(self, extractor=name) for name in get_args(Extractor)}
-        return {"ran_on": ran_on(answers), **extractors(others, problems, answers)}
+        return {"ran_on": ran_on(answers), **extractors(others, problems, answers, self.extractor)}
 
 
 # How a right answer to the extractor is written: the format that it looks for.
@@ -124,6 +126,7 @@ _WRITTEN: Mapping[Extractor, str] = {
     "paper": "So that is it. The answer is: {}",
     "strict": "So that is it.\n#### {}",
     "flexible": "So in the end there are {}.",
+    "last_number": "So in the end there are {}.",
     "boxed": "So that is $\\boxed{{{}}}$.",
     "math_verify": "So that is $\\boxed{{{}}}$.",
 }
@@ -184,21 +187,19 @@ def extract_flexible(text: str) -> str | None:
     return _bare(matches[-1]) if matches else None
 
 
+def extract_last_number(text: str) -> str | None:
+    """Return the last number of a text, whole numbers as integers; None where there is none or it has no one value."""
+    number = last_number(text)
+    return None if number is None else str(number)
+
+
 def extract_boxed(text: str) -> str | None:
     """Return the number in the last \\boxed{...}, whole numbers as integers; what is no number, as it is."""
     box = last_boxed(text)
     if box is None:
         return None
-    inside = _WORDS_IN_BOX.sub("", box)
-    for mark in (",", "\\!", "\\,", "{", "}", "\\$", "$", "\\%", "%", " "):
-        inside = inside.replace(mark, "")
-    try:
-        value = float(inside)
-    except ValueError:
-        return box.strip() or None
-    if not math.isfinite(value):
-        return box.strip()
-    return str(int(value)) if value.is_integer() else str(value)
+    number = one_number(box)
+    return box.strip() if number is None else str(number)
 
 
 def _bare(number: str) -> str:
@@ -209,5 +210,6 @@ _EXTRACTORS: Mapping[Extractor, Callable[[str], str | None]] = {
     "paper": extract_paper,
     "strict": extract_strict,
     "flexible": extract_flexible,
+    "last_number": extract_last_number,
     "boxed": extract_boxed,
 }

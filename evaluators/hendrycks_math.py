@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
 from m3_exp.scoring.audit import extractors, ran_on
+from m3_exp.scoring.boxes import last_boxed
+from m3_exp.scoring.evaluator import ChatSettings
 from m3_exp.scoring.items import ItemSet, load
-from m3_exp.scoring.math_equivalence import last_boxed
 from m3_exp.scoring.math_process import Question, Verdict, judge
 from m3_exp.scoring.math_request import MATH_REQUEST
 from m3_exp.scoring.math_rules import WHOLE_TEXT, compare
@@ -32,7 +33,7 @@ _WRONG = "-8642.13579"  # no gold answer, under any rule
 
 
 @dataclass(frozen=True)
-class HendrycksMath:
+class HendrycksMath(ChatSettings):
     """Competition mathematics with short exact answers in LaTeX.
 
     Measured: whether the extracted text is equivalent to the boxed gold answer (accuracy), also by level and by type
@@ -45,9 +46,9 @@ class HendrycksMath:
     Extractors, on the text before the first stop:
         paper        what follows the last "The answer is: " up to ".\\n", without a final full stop (the script of
                      the paper, which is WizardMath's)
-        boxed        the content of the last \\boxed{...} (or \\fbox{...}) of the answer
+        boxed        the content of the last complete, non-empty \\boxed{...} (or \\fbox{...}) of the answer
         flexible     that, else what the first \\[...\\] holds, else what lies between the first and the last dollar
-                     sign, else the whole text (lm-eval's hendrycks_math)
+                     sign, else the whole text (lm-eval's hendrycks_math, which also takes a box that is only mentioned)
         math_verify  whatever the package math-verify finds in the whole text, compared by it
     Equivalence of what was extracted and the gold answer (`m3_exp.scoring.math_rules`):
         paper        equal strings after Hendrycks' normalisation, in the copy of lm-eval and the paper; no algebra
@@ -60,7 +61,7 @@ class HendrycksMath:
     """
 
     name: ClassVar[str] = "hendrycks_math"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     skill: ClassVar[str] = "math"
     official_rows: ClassVar[int] = ITEMS.rows
     flawed: ClassVar[Mapping[str, str]] = {"2269": "its gold answer ends in a full stop, which extractor=paper removes"}
@@ -68,9 +69,9 @@ class HendrycksMath:
     extractor: Extractor = "paper"
     equivalence: Equivalence = "paper"
     max_tokens: int = 2048
-    chat_template: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.extractor == "math_verify" and self.equivalence not in ("paper", "math_verify"):
             raise M3Error(
                 f"hendrycks_math: equivalence={self.equivalence} has no effect under extractor=math_verify, which"
@@ -129,7 +130,7 @@ class HendrycksMath:
         kept = "paper" if self.extractor == "math_verify" else self.equivalence
         others = {name: replace(self, extractor=name, equivalence="paper") for name in get_args(Extractor)}
         others = {n: e if n == "math_verify" else replace(e, equivalence=kept) for n, e in others.items()}
-        return {"ran_on": ran_on(answers), **extractors(others, problems, answers)}
+        return {"ran_on": ran_on(answers), **extractors(others, problems, answers, self.extractor)}
 
 
 # How a right answer to the extractor is written: the format that it looks for.
@@ -145,7 +146,7 @@ def gold(problem: Problem) -> str:
     """Return the gold answer of an item: the content of the last box of its solution.
 
     Raises:
-        M3Error: the solution has no complete \\boxed{...}.
+        M3Error: the solution has no complete \\boxed{...} that holds something.
     """
     boxed = last_boxed(str(problem.row["solution"]))
     if boxed is None:

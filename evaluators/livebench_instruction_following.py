@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from typing import Any, ClassVar, Literal, get_args
 
 from m3_exp.scoring import ifeval, ifeval_gold, livebench
 from m3_exp.scoring.audit import extractors
+from m3_exp.scoring.evaluator import ChatSettings, Evaluator
+from m3_exp.scoring.items import ItemSet, first_row, load, own_file
 from m3_exp.scoring.livebench import TaskFile
 from m3_exp.scoring.text import name_of
 from m3_exp.types import Answer, M3Error, Problem, Result, Sampling, Score
@@ -41,17 +44,27 @@ COLUMNS: Mapping[str, Any] = {
         "question_id": str,
         "task": str,
         "turns": list[str],
-        "instruction_id_list": list[str],
-        "kwargs": list[dict[str, Any]],
+        "instruction_id_list": object,  # both are read item by item
+        "kwargs": object,
     },
     **{"livebench_release_date": object, "livebench_removal_date": object},
 }
+# IFEval's own form of an item: input_data.jsonl of google-research.
+_IFEVAL = ItemSet(
+    benchmark="livebench_instruction_following",
+    columns={"prompt": str, "instruction_id_list": object, "kwargs": object},
+    file="",
+    rows=0,
+    content="",
+    origin="",
+    id_column="key",
+)
 Taken = Literal["paper", "livebench"]
 _METRIC = "LiveBench score"
 
 
 @dataclass(frozen=True)
-class LiveBenchInstructionFollowing:
+class LiveBenchInstructionFollowing(ChatSettings):
     """News articles to be paraphrased, simplified, summarised or continued, under one to six verifiable instructions.
 
     Measured: LiveBench's score of an answer, the mean of two numbers: 1 if every instruction is followed (else 0), and
@@ -59,28 +72,38 @@ class LiveBenchInstructionFollowing:
         prompts with all instructions followed, the share of instructions followed, and each instruction's own.
     Items: LiveBench's official questions of 2024, 100 a task: 50 of release 2024-06-24 (in force until 2024-11-25) and
         50 of 2024-11-25. `release=all` (the default; the paper's script prompts with the whole file) or a date: the
-        questions in force on that day, as LiveBench's own tools choose them.
+        questions in force on that day, as LiveBench's own tools choose them. Items of a file of one's own may have
+        IFEval's form as well. One whose instructions cannot be read is unscored.
     Prompt: the question's only turn, no template; greedy, at most 2048 tokens, no stops.
     Verdict: IFEval's checks (`m3_exp.scoring.ifeval`), strict: the answer is checked as it is.
         answer=paper      first the paper's stripping: every "The answer is:" is deleted, then the characters .,!?;:
                           and spaces at both ends, then line breaks, then blank space
-        answer=livebench  the answer as it is
+        answer=livebench  the answer without thoughts, stripped, as LiveBench's judge takes it since 2025
     Pitfalls: `paper` removes the question mark that both end phrases of this benchmark end in, so that
         `startend:end_checker` fails unless a quotation mark follows. Counting sentences needs NLTK's punkt_tab: without
         it the items that count them are unscored.
     """
 
     name: ClassVar[str] = "livebench_instruction_following"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     skill: ClassVar[str] = "lm"
 
     answer: Taken = "paper"
     release: str = "all"
     max_tokens: int = 2048
-    chat_template: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         livebench.check_release(self.name, self.release)
+
+    @property
+    def livebench_rules(self) -> bool:
+        return self.answer == "livebench"
+
+    def judged(self, text: str) -> str | None:
+        """Return what is judged of an answer's text; where thoughts are dropped, LiveBench's judge strips it too."""
+        found = super().judged(text)
+        return found.strip() if found is not None and self.livebench_rules and self.thought == "drop" else found
 
     @property
     def official_rows(self) -> int | None:
@@ -91,10 +114,21 @@ class LiveBenchInstructionFollowing:
         return Sampling(max_tokens=self.max_tokens)
 
     def problems(self, items: str) -> list[Problem]:
-        problems = livebench.questions(self.name, COLUMNS, FILES, ORIGIN, items)
-        for problem in problems:
-            ifeval.check(problem.id, problem.row["instruction_id_list"], problem.row["kwargs"])
-        return livebench.of_release(self.name, problems, self.release)
+        """Return the items. One whose instructions cannot be read stays among them, unscored with the reason.
+
+        Raises:
+            M3Error: there is no other, or the file is no file of items.
+        """
+        own = own_file(items)
+        if own is not None and _IFEVAL.columns.keys() <= first_row(own).keys():
+            found = [_question(problem) for problem in load(_IFEVAL, items)]
+        else:
+            found = livebench.questions(self.name, COLUMNS, FILES, ORIGIN, items)
+        problems = livebench.of_release(self.name, found, self.release)
+        faults = [fault for fault in map(_fault, problems) if fault]
+        if len(faults) == len(problems):
+            raise M3Error(f"{self.name}: no item can be judged: {faults[0]}")
+        return problems
 
     def prompt(self, problem: Problem) -> str:
         return livebench.turn(problem)
@@ -106,9 +140,12 @@ class LiveBenchInstructionFollowing:
         notes: dict[str, Any] = {"task": livebench.task(problem), "problem": name_of(_article(problem))}
         text = strip_paper(answer.text) if self.answer == "paper" else answer.text
         try:
+            _check(problem)
             followed = _followed(problem, text)
         except M3Error as error:
             return Score(answer.id, None, answer.sample, reason=str(error), notes=notes)
+        if any(ifeval.hangs_on_language(text, name) for name, _ in followed):
+            notes["language_detected"] = True
         notes["followed"] = [[name, right] for name, right in followed]
         broken = [name for name, right in followed if not right]
         value = (float(not broken) + (1 - len(broken) / len(followed))) / 2
@@ -122,13 +159,40 @@ class LiveBenchInstructionFollowing:
         reference = problem.row.get("reference_answer")
         if reference is not None:
             return str(reference)
-        return ifeval_gold.compose(problem.row["instruction_id_list"], problem.row["kwargs"])
+        return None if _fault(problem) else ifeval_gold.compose(*_instructions(problem))
 
     def wrong(self, problem: Problem) -> str | None:
-        return " "
+        return None if _fault(problem) else " "
 
     def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
-        return extractors({way: replace(self, answer=way) for way in get_args(Taken)}, problems, answers)
+        ways: tuple[Taken, ...] = get_args(Taken)
+        others: dict[str, Evaluator] = {
+            way: self if way == self.answer else replace(self, answer=way, thought=None) for way in ways
+        }
+        return extractors(others, problems, answers)
+
+
+def _question(problem: Problem) -> Problem:
+    """Return an item of IFEval's own as a question of LiveBench's form."""
+    return Problem(problem.id, {**problem.row, "task": "ifeval", "turns": [problem.row["prompt"]]})
+
+
+def _instructions(problem: Problem) -> tuple[Any, Any]:
+    return problem.row.get("instruction_id_list"), problem.row.get("kwargs")
+
+
+def _check(problem: Problem) -> None:
+    """Raise M3Error where an item's instructions are not known or cannot be read."""
+    ifeval.check(problem.id, *_instructions(problem))
+
+
+def _fault(problem: Problem) -> str | None:
+    """Return why an item's instructions cannot be judged, None where they can."""
+    try:
+        _check(problem)
+    except M3Error as error:
+        return str(error)
+    return None
 
 
 def _article(problem: Problem) -> str:
@@ -143,17 +207,22 @@ def strip_paper(text: str) -> str:
 
 
 def _followed(problem: Problem, text: str) -> list[tuple[str, bool]]:
-    pairs = zip(problem.row["instruction_id_list"], problem.row["kwargs"], strict=True)
+    pairs = zip(*_instructions(problem), strict=True)
     return [(name, ifeval.follows(text, name, arguments)) for name, arguments in pairs]
 
 
 def _details(scores: Sequence[Score]) -> dict[str, Any]:
-    """Return the shares (percent) of prompts and of instructions that were followed, over the scored answers."""
+    """Return the shares (percent) of prompts and of instructions that were followed, over the scored answers.
+
+    `language_detected` names the items whose verdict is langdetect's, in its version here; others may differ.
+    """
     lists = [score.notes["followed"] for score in scores if score.value is not None]
     by_name: dict[str, list[bool]] = {}
     for name, right in (pair for followed in lists for pair in followed):
         by_name.setdefault(name, []).append(right)
+    detected = sorted({score.id for score in scores if score.notes.get("language_detected")})
     return {
+        **({"language_detected": detected, "langdetect": version("langdetect")} if detected else {}),
         "prompt_accuracy": _share([all(right for _, right in followed) for followed in lists]),
         "instruction_accuracy": _share([right for followed in lists for _, right in followed]),
         "by_instruction": {name: {"score": _share(by_name[name]), "n": len(by_name[name])} for name in sorted(by_name)},

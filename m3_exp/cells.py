@@ -13,7 +13,7 @@ from m3_exp.merging.source import parse_source, without_fetching
 from m3_exp.merging.tokenizer import open_tokenizer, refusing
 from m3_exp.reporting.frame import Found
 from m3_exp.scoring.evaluate import load_evaluator
-from m3_exp.scoring.evaluator import Evaluator, Pointing, without_effect
+from m3_exp.scoring.evaluator import Evaluator, Pointing, settings_of, without_effect
 from m3_exp.scoring.items import digest, first
 from m3_exp.store import Store
 from m3_exp.types import (
@@ -59,9 +59,9 @@ class Desk:
     def __init__(self, store: Store, engine: EngineSettings) -> None:
         self.store = store
         self.engine = engine
-        self.fingerprint: Mapping[str, str] = importlib.import_module(f"m3_exp.engines.{engine.name}").fingerprint(
-            engine
-        )
+        module = importlib.import_module(f"m3_exp.engines.{engine.name}")
+        self.fingerprint: Mapping[str, str] = module.fingerprint(engine)
+        self.batched: bool = module.batched(engine)  # whether a text may depend on what else is in flight
         self._evaluators: dict[str, Evaluator] = {}
         self._items: dict[str, Sequence[Problem]] = {}
         self._problems: dict[tuple[str, int | None], tuple[Problem, ...]] = {}
@@ -132,14 +132,15 @@ class Desk:
         return tuple(Prompt(f"{evaluator.name}/{p.id}", tokens) for p, tokens in zip(problems, ids, strict=True))
 
     def render(self, cell: Cell, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """Turn prompts into token ids, as plain text or (`chat_template=true`) as a user's message.
+        """Turn prompts into token ids, as plain text or (`chat_template=true`, `chat_args`) as a user's message.
 
         Raises:
             M3Error: a prompt would begin with two BOS tokens, or the tokenizer or its chat template cannot be used.
         """
         tokenizer = self.tokenizer(cell.tokenizer)
         if cell.evaluator.settings.get("chat_template"):
-            found = chat.render(tokenizer_directory(cell.tokenizer, self.store), texts)
+            folder = tokenizer_directory(cell.tokenizer, self.store)
+            found = chat.render(folder, texts, cell.evaluator.settings.get("chat_args"))
         else:
             with refusing(cell.tokenizer):
                 found = [tuple(int(i) for i in tokenizer(text)["input_ids"]) for text in texts]
@@ -282,9 +283,12 @@ def _results(task: Task) -> str:
 
 
 def _meaning(spec: EvaluatorSpec, evaluator: Evaluator) -> EvaluatorSpec:
-    """Return a benchmark's settings without those that no result depends on, and whatever its items."""
+    """Return a benchmark's settings without those that no result depends on, and whatever its items.
+
+    Defaults are spelled out, so that a default and its value are one thing.
+    """
     dead = without_effect(evaluator)
-    settings = {key: value for key, value in spec.settings.items() if key not in dead}
+    settings = {key: value for key, value in settings_of(evaluator).items() if key not in dead}
     if isinstance(evaluator, Pointing):
         settings |= {f"content of {key}": value for key, value in evaluator.pointed_to().items()}
     return replace(spec, settings=settings, items="")

@@ -10,7 +10,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,20 @@ _CPU_SECONDS = 300
 _MEMORY = 16 << 30  # bytes of address space: transformers alone maps some
 
 
-def render(folder: Path, messages: Sequence[str], *, seconds: float = 600.0) -> list[tuple[int, ...]]:
+def render(
+    folder: Path, messages: Sequence[str], arguments: Mapping[str, Any] | None = None, *, seconds: float = 600.0
+) -> list[tuple[int, ...]]:
     """Return the token ids of each message as a chat of one turn, up to where the model's answer begins.
 
+    `arguments` are the template's own, such as enable_thinking; plain JSON values.
+
     Raises:
-        M3Error: the tokenizer has no template, or the template failed or took too long.
+        M3Error: the tokenizer has no template or it does not read an argument, or it failed or took too long.
     """
     try:
         done = subprocess.run(
             [sys.executable, "-m", "m3_exp.chat", str(folder)],
-            input=json.dumps(list(messages)).encode(),
+            input=json.dumps([list(messages), dict(arguments or {})]).encode(),
             capture_output=True,
             timeout=seconds,
             env=_environment(),
@@ -60,6 +64,17 @@ class _FixedClock(datetime):
         return TODAY
 
 
+def _unread(template: str, arguments: Mapping[str, Any]) -> str:
+    """Say which argument a template does not read, and what it reads; nothing where it reads all."""
+    from jinja2 import meta
+    from transformers.utils import chat_template_utils
+
+    environment = chat_template_utils._compile_jinja_template(template).environment
+    known = meta.find_undeclared_variables(environment.parse(template)) - {"messages", "add_generation_prompt"}
+    unread = sorted(arguments.keys() - known)
+    return f"reads no {unread[0]!r} (chat_args); it reads {', '.join(sorted(known)) or 'none'}" if unread else ""
+
+
 def _main(folder: str) -> int:
     from transformers.utils import chat_template_utils
 
@@ -69,15 +84,18 @@ def _main(folder: str) -> int:
     except M3Error as error:
         print(error, file=sys.stderr)
         return 1
-    messages = json.load(sys.stdin)
+    messages, arguments = json.load(sys.stdin)
     if not tokenizer.chat_template:
         print(f"the tokenizer in {folder} has no chat template", file=sys.stderr)
         return 1
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    if wrong := _unread(tokenizer.get_chat_template(), arguments):
+        print(f"the template of {folder} {wrong}", file=sys.stderr)
+        return 1
+    turns = [[{"role": "user", "content": message}] for message in messages]
     rendered = [
-        tokenizer.apply_chat_template([{"role": "user", "content": m}], add_generation_prompt=True, tokenize=False)
-        for m in messages
+        tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False, **arguments) for turn in turns
     ]
     json.dump([tokenizer(text, add_special_tokens=False)["input_ids"] for text in rendered], sys.stdout)
     return 0

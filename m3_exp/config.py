@@ -30,7 +30,7 @@ from m3_exp.reading.files import exists
 from m3_exp.reading.paths import expanded, is_file
 from m3_exp.reading.yaml_files import check_yaml, wrong_yaml
 from m3_exp.reporting import track
-from m3_exp.scoring.evaluate import load_evaluator
+from m3_exp.scoring.evaluate import load_evaluator, replaced_by
 from m3_exp.scoring.items import development, has_dev
 from m3_exp.types import Config, Dare, EngineSettings, EvaluatorSpec, M3Error, Ratio, Source
 
@@ -50,10 +50,12 @@ _USED = {
 
 _AXES = ("pair", "method", "ratio", "sparsify")  # of what a block of a sweep is about, even with one value
 _ITEMS = ("official", "lab", "official-dev", "lab-dev")
-_SHARED_SETTINGS = ("chat_template", "sandbox.driver", "sandbox.allow_weak")  # of every evaluator that knows them
+# Of every evaluator that knows them.
+_SHARED_SETTINGS = ("chat_template", "chat_args", "thought", "sandbox.driver", "sandbox.allow_weak")
 _PATHS = ("out", "store", "items", "engine.answers", "family.base", "family.experts", "family.masked_lm", "tracker.dir")
 _PATH_SETTINGS = ("items", "annotations", "prompts", "masked_lm")  # of evaluators
 _DRIVERS = ("auto", "bubblewrap", "landlock", "container", "weak")
+_ARGUMENTS = "chat_args is one quoted word: 'chat_args={enable_thinking: false}'"
 _LARGEST = 2**63 - 1
 _NAME, _NAMES = 255, 4000  # bytes that Linux takes for a name, and for a whole path
 _LONGEST = 20_000  # characters of an override
@@ -161,7 +163,8 @@ def evaluator(name: str, settings: Sequence[str]) -> EvaluatorSpec:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise M3Error(f"{setting!r} is not a setting: write SETTING=VALUE, as in extractor=flexible")
+            use = _ARGUMENTS if setting.endswith("}") else "write SETTING=VALUE, as in extractor=flexible"
+            raise M3Error(f"{_short(setting)} is not a setting: {use}")
         if key == "items":
             items = raw_path(value, "items")
         elif key in _SHARED_SETTINGS:
@@ -192,9 +195,10 @@ def _parse(text: str) -> Override:
         reason = str(error).splitlines()[0]
     except (ValueError, RecursionError):  # a number of over 4,300 digits; brackets without end
         reason = "a number is too long, or brackets are nested too deep"
-    use = "write KEY=VALUE, as in ratio.alpha=0.5"
+    use = _ARGUMENTS if "chat_args={" in text or text.endswith("}") else "write KEY=VALUE, as in ratio.alpha=0.5"
     if (
         "=" in text
+        and use != _ARGUMENTS
         and len(text) < 1000
         and "${" not in text
         and "while evaluating" not in reason
@@ -325,7 +329,8 @@ def _refuse_unknown(overrides: Iterable[Override], config_dirs: Sequence[Path]) 
             if value == "" and not override.is_sweep_override():
                 raise M3Error(f"{line} is empty; allowed: {', '.join(names(key, config_dirs))}{_as_list(key)}")
         if override.type in (OverrideType.ADD, OverrideType.FORCE_ADD) and not _is_known(key, config_dirs):
-            raise M3Error(f"{line}: {key} is not known; {_allowed(group, config_dirs)}")
+            use = _ARGUMENTS if "chat_args." in key else _allowed(group, config_dirs)
+            raise M3Error(f"{line}: {key} is not known; {use}")
 
 
 def _as_list(group: str) -> str:
@@ -525,6 +530,8 @@ def _one_line(error: Exception, config_dirs: Sequence[Path]) -> str:
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match.group(1)
         group, _, rest = key.partition(".")
+        if re.search(r"(^|\.)chat_args\.", key):
+            return f"{key} is not known: {_ARGUMENTS}"
         if group != "evaluator" or "." not in rest:
             return f"{key} is not known; {_allowed(group, config_dirs)}"
         benchmark, _, setting = rest.partition(".")
@@ -532,6 +539,8 @@ def _one_line(error: Exception, config_dirs: Sequence[Path]) -> str:
             return f"{key}: {benchmark} is no benchmark; {_allowed(group, config_dirs)}"
         known: Any = OmegaConf.load(ROOT / "conf" / "evaluator" / f"{benchmark}.yaml")
         own = [str(k) for k in known[benchmark]]
+        if instead := replaced_by(str(known[benchmark]["target"]), setting):
+            return f"{key} is not known any more; give {instead}"
         has = f"{benchmark} has the settings {', '.join(k for k in own if k != 'target')}"
         return (
             f"{key} is not known: {has}"

@@ -25,7 +25,7 @@ from m3_exp.reporting.frame import Found
 from m3_exp.reporting.tracker import Tracker, Untracked
 from m3_exp.scoring.cache import kept_in
 from m3_exp.scoring.evaluate import evaluate
-from m3_exp.scoring.evaluator import Prepares
+from m3_exp.scoring.evaluator import Prepares, judged_texts
 from m3_exp.scoring.trust import check_grader
 from m3_exp.store import Journal, Store
 from m3_exp.types import (
@@ -129,6 +129,7 @@ class Run:
         Raises:
             M3Error: every single cell is refused (a wrong request, nothing was done).
         """
+        self.store.sweep()
         with Beacon(self.store, self.id, self._facts):
             tasks = self._ready()
             groups = self._groups(tasks)
@@ -304,6 +305,7 @@ class Run:
             "recipe_key": group.key,
             "recipe": plain(group.recipe),
             "runs": runs,
+            "batched": self.desk.batched,
         }
         self.desk.put_result(task, record)
         if not task.repeat:
@@ -354,7 +356,8 @@ class Run:
         if held is None:
 
             def ask(texts: Sequence[str]) -> list[str]:
-                return self._ask(*self.desk.asked(task, texts), group, digest, journal, slot)
+                heard = self._ask(*self.desk.asked(task, texts), group, digest, journal, slot)
+                return judged_texts(task.evaluator, heard)
 
             problems = plain(task.evaluator.prepare(task.problems, ask))
             if problems == plain(task.problems):

@@ -7,7 +7,8 @@ Invariants (docs/design.md, "The store"):
              writer, held under flock; on reading, a torn last line is dropped and its item redone
   damage     every record and every line carries a checksum: one that does not match is named on stderr, set aside in
              quarantine/ and made again, never used
-  loss       SIGKILL at any instant loses at most what was not yet acknowledged
+  loss       SIGKILL at any instant loses at most what was not yet acknowledged; a temporary file that it leaves is
+             removed by whoever writes there next, or begins a run (temporary.py)
   result     written once, atomically, last: absent means not done
 """
 
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from m3_exp import temporary as temporaries
 from m3_exp.reading.files import cannot_read
 from m3_exp.reading.records import read_record, say, sealed, set_aside
 from m3_exp.types import Json, M3Error, plain
@@ -48,13 +50,14 @@ def sync_directory(path: Path) -> None:
 def write_atomic(path: Path, data: bytes) -> None:
     """Put `data` under `path` in one step: a temporary file beside it, synced, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary = temporaries.beside(path)
     try:
         with open(temporary, "xb") as file:
+            temporaries.hold(file.fileno())
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -71,12 +74,11 @@ def publish_directory(final: Path) -> Iterator[Path]:
     if final.exists() and (not final.is_dir() or any(final.iterdir())):
         raise M3Error(f"out={final} exists already and is not empty: give a new directory, or remove it first")
     final.parent.mkdir(parents=True, exist_ok=True)
-    for stale in final.parent.glob(f".{final.name}.*.tmp"):
-        _remove_if_abandoned(stale)
-    temporary = final.with_name(f".{final.name}.{secrets.token_hex(6)}.tmp")
+    temporaries.sweep(final.parent)
+    temporary = temporaries.beside(final)
     temporary.mkdir()
     lock = os.open(temporary, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    temporaries.hold(lock)
     try:
         yield temporary
         for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
@@ -93,18 +95,6 @@ def publish_directory(final: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(lock)
-
-
-def _remove_if_abandoned(path: Path) -> None:
-    """Remove the temporary directory of a killed writer; one whose writer lives is locked and stays."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path, ignore_errors=True)
-    except BlockingIOError:
-        pass
-    finally:
-        os.close(descriptor)
 
 
 def _names(folder: Path) -> list[str]:
@@ -325,6 +315,12 @@ class Store:
                 stack.callback(os.close, descriptor)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
+
+    def sweep(self) -> None:
+        """Remove the temporary files and directories that killed writers left here, in whatever kind."""
+        for folder, inner, _ in os.walk(self.root):
+            inner[:] = [name for name in inner if not name.endswith(".tmp") and Path(folder).name != "checkpoints"]
+            temporaries.sweep(Path(folder))
 
     def journal(self, key: str) -> Journal:
         self._mark()

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # Lower rooms first; a room may import those before it. The three of one line do not import one another.
-ORDER = [["types"], ["reading"], ["stats"], ["store"], ["merging"], ["plan"], ["engines", "scoring", "reporting"],
+ORDER = [["types"], ["reading"], ["stats"], ["temporary"], ["store"], ["merging"], ["plan"], ["engines", "scoring", "reporting"],
          ["chat", "progress"], ["cells"], ["run", "report"], ["forecast"], ["config"], ["doctor"], ["cli"]]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from evaluators.humaneval import HumanEval
 from m3_exp.scoring import rules
 from m3_exp.scoring.evaluate import evaluate, load_evaluator
 from m3_exp.scoring.evaluator import Evaluator
-from m3_exp.scoring.math_equivalence import is_equiv, last_boxed, normalize
+from m3_exp.scoring.math_equivalence import is_equiv, normalize
 from m3_exp.scoring.text import cut
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem, Score
 
@@ -246,23 +246,6 @@ def test_forms_that_the_normalisation_does_not_treat(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "boxed"),
-    [
-        ("\\boxed{1}", "1"),
-        ("\\boxed{1} \\boxed{\\frac{1}{2}} end", "\\frac{1}{2}"),
-        ("\\fbox{3}", "3"),
-        ("\\boxed{a{b}{c}}", "a{b}{c}"),
-        ("\\boxed{}", ""),
-        ("\\boxed{open", None),
-        ("\\boxed 5", None),
-        ("none", None),
-    ],
-)
-def test_last_boxed(text: str, boxed: str | None) -> None:
-    assert last_boxed(text) == boxed
-
-
-@pytest.mark.parametrize(
     ("text", "paper"),
     [
         ("The answer is: \\frac{1}{2}.\nMore", "\\frac{1}{2}"),
@@ -419,7 +402,7 @@ TARGETS = {
         (
             "gsm8k",
             {"extractor": "regex"},
-            "gsm8k: extractor=regex is not known; allowed are paper, strict, flexible, boxed, math_verify",
+            "gsm8k: extractor=regex is not known; allowed are paper, strict, flexible, last_number, boxed, math_verify",
         ),
         ("gsm8k", {"extracter": "paper"}, "gsm8k has no setting 'extracter'; there are extractor, max_tokens"),
         ("gsm8k", {"name": "other"}, "gsm8k has no setting 'name'"),
@@ -450,7 +433,10 @@ def test_settings_are_part_of_the_result() -> None:
     evaluator = load_evaluator(spec)
     assert evaluator.sampling.max_tokens == 96
     _, result = evaluate(evaluator, GSM, [Answer("0", "4")])
-    assert result.settings == {"extractor": "flexible", "max_tokens": 96, "chat_template": False}
+    assert result.settings == {
+        **{"chat_template": False, "chat_args": None, "thought": "keep"},
+        **{"extractor": "flexible", "max_tokens": 96},
+    }
 
 
 # ------------------------------------------------------------------------------------------------ the wall, the mean

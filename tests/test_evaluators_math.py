@@ -77,7 +77,7 @@ def test_strict_and_flexible_are_lm_evals_on_random_answers() -> None:
     [
         ("18", "18"), ("18.0", "18"), ("-3", "-3"), ("1,250", "1250"), ("1{,}250", "1250"), ("1\\!250", "1250"),
         ("\\$18", "18"), ("$18$", "18"), ("18\\text{ dollars}", "18"), ("18 \\mathrm{cm}", "18"), ("18\\%", "18"),
-        ("\\text{yes}", "\\text{yes}"), ("x=4", "x=4"), ("1.5", "1.5"), ("", None), ("9" * 400, "9" * 400),
+        ("\\text{yes}", "\\text{yes}"), ("x=4", "4"), ("1.5", "1.5"), ("", "7"), ("9" * 400, "9" * 400),
     ],
 )  # fmt: skip
 def test_gsm8k_reads_numbers_in_boxes(box: str, number: str | None) -> None:
@@ -275,10 +275,16 @@ def test_it_works_outside_the_main_thread() -> None:
     assert found == [True]
 
 
-def test_an_unreadable_gold_is_unscored_for_an_evaluator() -> None:
-    problem = Problem("0", {"problem": "?", "solution": "$\\boxed{}$"})
-    [score] = HendrycksMath("boxed", "math_verify").score([problem], [Answer("0", "\\boxed{5}")])
-    assert (score.value, score.reason) == (None, "no answer found in gold ''")
+@pytest.mark.parametrize("solution", ["$\\boxed{}$", "$\\boxed{\\, ~}$", "in a \\boxed", "$\\boxed{5$"])
+def test_an_item_without_a_gold_answer_is_refused_and_never_scored(solution: str, tmp_path: Path) -> None:
+    row = {"problem": "?", "solution": solution}
+    items = tmp_path / "items.jsonl"
+    items.write_text(json.dumps(row) + "\n")
+    with pytest.raises(M3Error, match="hendrycks_math item 0: its solution must hold the gold answer in"):
+        HendrycksMath().problems(str(items))
+    [score], _ = evaluate(HendrycksMath("boxed"), [Problem("0", row)], [Answer("0", "\\boxed{5}")])
+    assert score.value is None
+    assert "must hold the gold answer" in str(score.reason)
 
 
 # ---------------------------------------------------------------------------------------------- sub-scores and audits
@@ -336,13 +342,33 @@ def test_what_every_extractor_makes_of_the_same_answers() -> None:
         "paper": (33, 2),
         "strict": (33, 2),
         "flexible": (67, 0),
+        "last_number": (67, 0),
         "boxed": (0, 3),
         "math_verify": (67, 0),
     }
     pairs = {(pair["a"], pair["b"]): (pair["n"], pair["ids"]) for pair in report["disagreements"]}
-    assert len(pairs) == 10
+    assert len(pairs) == 15
+    assert report["warnings"] == []  # of three answers nothing can be said
     assert pairs["paper", "strict"] == (2, ["0", "1"])
     assert pairs["flexible", "math_verify"] == (0, [])  # of answer 1 both read the 5
+
+
+def test_the_audit_warns_where_extractors_differ_by_more_than_chance() -> None:
+    """Of 40 answers with a decimal 12 are right: 30 points, by Tango's published formula 18.1 to 45.4."""
+    problems = [Problem(str(k), GSM[0].row) for k in range(40)]
+    answers = [Answer(str(k), f"The answer is: {'4.0' if k < 12 else '5'}") for k in range(40)]
+    report = GSM8K("flexible").audit(problems, answers)
+    warned = [sentence for sentence in report["warnings"] if sentence.startswith("last_number scores")]
+    assert len(warned) == 1
+    assert warned[0].startswith(
+        "last_number scores 30.0 points above flexible (95 % interval 18.1 to 45.4, paired over 40"
+    )
+    assert "Read some of the ids under `disagreements`" in warned[0]
+    silent = [sentence for sentence in report["warnings"] if "strict" in sentence or "boxed" in sentence]
+    assert silent == []  # they find nothing in any answer, and were not asked for
+    assert any("strict finds no answer in 40 of 40" in s for s in GSM8K("strict").audit(problems, answers)["warnings"])
+    same = [Answer(str(k), "The answer is: 4\n#### 4\n\\boxed{4}") for k in range(40)]
+    assert GSM8K().audit(problems, same)["warnings"] == []
 
 
 def test_the_math_audit_keeps_the_equivalence_that_was_asked_for() -> None:

@@ -46,25 +46,27 @@ def test_gsm8k_published_verdicts_item_by_item() -> None:
     problems = GSM8K().problems("official")
     by_question = {problem.row["question"]: problem for problem in problems}
     assert len(published) == len(by_question) == 1319
-    agreed = 0
+    agreed: dict[gsm8k.Extractor, int] = {"flexible": 0, "last_number": 0}
     for system, accuracy in SYSTEMS.items():
         answers = [Answer(by_question[row["question"]].id, row[system]["solution"]) for row in published]
-        scores, result = evaluate(GSM8K(extractor="flexible"), problems, answers)
         verdicts = {by_question[row["question"]].id: row[system]["is_correct"] for row in published}
-        agreed += sum((score.value == 1.0) == verdicts[score.id] for score in scores)
-        assert result.score == pytest.approx(accuracy, abs=0.005)
-    assert agreed == 5276
+        for extractor in agreed:
+            scores, result = evaluate(GSM8K(extractor=extractor), problems, answers)
+            agreed[extractor] += sum((score.value == 1.0) == verdicts[score.id] for score in scores)
+            assert result.score == pytest.approx(accuracy, abs=0.005)
+    assert agreed == {"flexible": 5276, "last_number": 5276}
 
 
 RENDERINGS = {
-    "The answer is: {}": [100.0, 0.0, 100.0, 0.0, 100.0],
-    "The answer is {}.": [0.0, 0.0, 100.0, 0.0, 100.0],
-    "#### {}": [0.0, 100.0, 100.0, 0.0, 100.0],
-    "\\boxed{{{}}}": [0.0, 0.0, 100.0, 100.0, 100.0],
-    "The answer is: {}.00": [100.0, 0.0, 0.0, 0.0, 100.0],
-    "The answer is: {:,}": [99.8, 0.0, 100.0, 0.0, 100.0],
-    "The answer is: {} dollars per 7 days.": [100.0, 0.0, 1.5, 0.0, 100.0],
-    "The answer is: {}.4": [100.0, 0.0, 0.0, 0.0, 0.0],  # wrong, and right for the paper's script
+    "The answer is: {}": [100.0, 0.0, 100.0, 100.0, 0.0, 100.0],
+    "The answer is {}.": [0.0, 0.0, 100.0, 100.0, 0.0, 100.0],
+    "#### {}": [0.0, 100.0, 100.0, 100.0, 0.0, 100.0],
+    "\\boxed{{{}}}": [0.0, 0.0, 100.0, 100.0, 100.0, 100.0],
+    "The answer is: {}.00": [100.0, 0.0, 0.0, 100.0, 0.0, 100.0],
+    "The answer is: {:,}": [99.8, 0.0, 100.0, 100.0, 0.0, 100.0],
+    "The answer is: \\${:,}.00.": [99.8, 0.0, 0.0, 100.0, 0.0, 0.0],
+    "The answer is: {} dollars per 7 days.": [100.0, 0.0, 1.5, 1.5, 0.0, 100.0],
+    "The answer is: {}.4": [100.0, 0.0, 0.0, 0.0, 0.0, 0.0],  # wrong, and right for the paper's script
 }
 
 
@@ -76,7 +78,8 @@ def test_gsm8k_gold_in_many_renderings(rendering: str) -> None:
     """
     problems = GSM8K().problems("official")
     answers = [Answer(problem.id, rendering.format(gsm8k.gold(problem))) for problem in problems]
-    found = [evaluate(GSM8K(name), problems, answers)[1].score for name in ("paper", "strict", "flexible", "boxed")]
+    names: list[gsm8k.Extractor] = ["paper", "strict", "flexible", "last_number", "boxed"]
+    found = [evaluate(GSM8K(name), problems, answers)[1].score for name in names]
     found.append(evaluate(GSM8K("math_verify"), problems[::10], answers[::10])[1].score)
     assert found == pytest.approx(RENDERINGS[rendering], abs=0.06)
 

@@ -58,6 +58,8 @@ def test_what_is_printed_and_written(tmp_path: Path, items: Path) -> None:
         "extractor": "paper",
         "max_tokens": 1024,
         "chat_template": False,
+        "chat_args": None,
+        "thought": "keep",
         "items": str(items),
     }
     assert code == 0

@@ -55,37 +55,69 @@ def one(evaluator: LiveBenchCoding, problem: Problem, text: str) -> Score:
 
 
 @pytest.mark.parametrize(
-    ("text", "last", "first"),
+    ("text", "rules", "found"),
     [
-        ("```python\na\nb\n```", "a\nb", "a\nb"),
-        ("x\n```\na\n```\ny\n```py\nb\n```", "b", "a"),
-        ("```\na\n```\n```\nb", "", "a"),  # three fences: the last two hold nothing
-        ("    ```python\n    a\n    ```", "    a", "    a"),
-        ("```python a\nb ```", "", ""),
-        ("```\n```", "", ""),
-        ("a", None, None),
-        ("```python\na", None, None),
-        ("", None, None),
+        ("```python\na\nb\n```", 2024, ("fence", "a\nb")),
+        ("```python\na\nb\n```", 2025, ("fence", "a\nb")),
+        ("x\n```\na\n```\ny\n```py\nb\n```", 2024, ("fence", "a")),
+        ("x\n```\na\n```\ny\n```py\nb\n```", 2025, ("fence", "b")),
+        ("```\na\n```\n```\nb", 2024, ("fence", "a")),
+        ("```\na\n```\n```\nb", 2025, ("no program", "")),  # three fence lines: the last two hold nothing
+        ("    ```python\n    a\n    ```", 2024, ("fence", "    a")),
+        ("    ```python\n    a\n    ```", 2025, ("fence", "    a")),
+        ("```python a\nb ```", 2024, ("no program", "")),
+        ("```python a\nb ```", 2025, ("no program", "")),
+        ("```\n```", 2024, ("no program", "")),
+        ("```\n\n\n```", 2024, ("fence", "\n")),
+        ("a", 2024, ("no program", "")),
+        ("a\n  b \n\n", 2025, ("text", "a\n  b")),
+        ("```python\na", 2024, ("no program", "")),
+        ("```python\na", 2025, ("text", "```python\na")),
+        ("a\nb\n```\n\n", 2024, ("no program", "")),
+        ("a\nb\n```\n\n", 2025, ("closing fence", "a\nb")),
+        ("a\n``` Done.", 2025, ("closing fence", "a")),
+        ("a```", 2025, ("no program", "")),  # the line with the fence goes, whatever else it holds
+        ("a\n```\nDone.", 2025, ("text", "a\n```\nDone.")),
+        ("`a`", 2024, ("backticks", "a")),
+        ("`a`", 2025, ("backticks", "a")),
+        ("`a`\n", 2024, ("no program", "")),
+        ("`a`\n", 2025, ("text", "`a`")),
+        ("``", 2024, ("no program", "")),
+        ("`", 2025, ("text", "`")),
+        ("", 2024, ("no program", "")),
+        (" \n", 2025, ("no program", "")),
     ],
 )
-def test_a_program_stands_between_two_fence_lines(text: str, last: str | None, first: str | None) -> None:
-    assert questions.extract(text, "last") == last
-    assert questions.extract(text, "first") == first
+def test_where_a_program_stands_by_the_rules_of_a_year(text: str, rules: Any, found: tuple[str, str]) -> None:
+    assert questions.extract(text, rules) == Program(*found)
 
 
 @pytest.mark.parametrize(
-    ("answer", "fences", "source"),
+    ("answer", "rules", "source"),
     [
-        ("    return 1", "last", "def f():\n    return 1"),
-        ("    return 1", "first", "def f():\n    return 1"),
-        ("def f():\n    return 1", "last", "def f():\n    return 1"),  # it begins with the partial solution
-        ("def f():\n    return 1", "first", "def f():\ndef f():\n    return 1"),
+        ("    return 1", 2024, "def f():\n    return 1"),
+        ("    return 1", 2025, "def f():\n    return 1"),
+        ("def f():\n    return 1", 2024, "def f():\ndef f():\n    return 1"),
+        ("def f():\n    return 1", 2025, "def f():\n    return 1"),  # it begins with the partial solution
+        (" def f():\n    return 1", 2025, "def f():\n def f():\n    return 1"),
     ],
 )
-def test_a_partial_solution_is_put_before_the_answer(answer: str, fences: Any, source: str) -> None:
+def test_a_partial_solution_is_put_before_the_answer(answer: str, rules: Any, source: str) -> None:
     asked = Question((("", "1"),), "f", "def f():")
-    assert questions.whole_program(asked, fenced(answer), fences) == Program("fence", source)
-    assert questions.whole_program(asked, answer, fences) == Program("no fence", "def f():\n")
+    assert questions.whole_program(asked, fenced(answer), rules) == Program("fence", source)
+
+
+def test_without_a_fence_there_is_no_program_in_2024_and_the_text_is_one_in_2025() -> None:
+    asked = Question((("", "1"),), "f", "def f():")
+    assert questions.whole_program(asked, "    return 1", 2024).reading == "no program"
+    assert questions.whole_program(asked, "    return 1", 2025) == Program("text", "def f():\n    return 1")
+    assert questions.whole_program(asked, "", 2025) == Program("no program", "def f():\n")
+
+
+def test_no_program_fails_even_where_an_import_gives_the_method_its_name() -> None:
+    problem = question("q", packed([("1\n2", "3")]), "add")  # `from operator import *`
+    assert one(LiveBenchCoding(rules=2024), problem, "").value == 0.0
+    assert one(LiveBenchCoding(rules=2025), problem, "").value == 1.0  # so does LiveBench's
 
 
 # --------------------------------------------------------------------------------------------------------------- tests
@@ -151,12 +183,12 @@ OUTPUTS = [
 
 @pytest.mark.parametrize(("found", "right", "same"), OUTPUTS)
 def test_outputs_are_compared_as_in_livebench(found: str, right: str, same: bool) -> None:
-    assert grading.same_output(found, right) is same
+    assert grading.same_output(found, right, 2024) is same
 
 
 @pytest.mark.parametrize("found", [None, 6, ["6"], b"6", object()])
 def test_an_output_is_a_text(found: object) -> None:
-    assert grading.same_output(found, "6") is False
+    assert not any(grading.same_output(found, "6", rules) for rules in (2024, 2025))
 
 
 # The same for a method that returns the first value where the second, JSON, is expected.
@@ -172,7 +204,7 @@ VALUES = [
 
 @pytest.mark.parametrize(("found", "right", "same"), VALUES)
 def test_values_are_compared_as_in_livebench(found: object, right: str, same: bool) -> None:
-    assert grading.same_value(found, grading.wanted(right)) is same
+    assert grading.same_value(found, grading.wanted(right, 2024), 2024) is same
 
 
 @pytest.mark.parametrize(
@@ -180,7 +212,7 @@ def test_values_are_compared_as_in_livebench(found: object, right: str, same: bo
     [("1\n[2]", [1, [2]]), ('"a b"', ["a b"]), ('{"1": 2}', [{1: 2}]), ('{"a": 2}\n3', [{"a": 2}, 3]), ("{}\n3", [{}])],
 )
 def test_arguments_are_one_json_value_a_line(text: str, arguments: list[Any]) -> None:
-    assert grading.arguments(text) == arguments
+    assert grading.arguments(text, 2024) == arguments
 
 
 # ------------------------------------------------------------------------------------------------------------ programs
@@ -267,7 +299,7 @@ METHODS = [
 @pytest.mark.parametrize("runner", ["livebench", "script"])
 def test_programs_that_read_stdin(runner: Any) -> None:
     asked = Question(tuple(SUM), None, "")
-    tasks = [questions.task(asked, Program("fence", source), runner, 6.0) for _, source, *_ in PROGRAMS]
+    tasks = [questions.task(asked, Program("fence", source), 2024, runner, 6.0) for _, source, *_ in PROGRAMS]
     found = {case[0]: verdict for case, verdict in zip(PROGRAMS, judge(tasks, Limits(60, 180)), strict=True)}
     expected = {name: float(script if runner == "script" else own) for name, _, own, script in PROGRAMS}
     assert {name: verdict.value for name, verdict in found.items()} == expected, found
@@ -275,7 +307,7 @@ def test_programs_that_read_stdin(runner: Any) -> None:
 
 def test_methods() -> None:
     asked = Question(tuple(ADD), "add", "")
-    tasks = [questions.task(asked, Program("fence", source), "livebench", 6.0) for _, source, _ in METHODS]
+    tasks = [questions.task(asked, Program("fence", source), 2024, "livebench", 6.0) for _, source, _ in METHODS]
     found = {case[0]: verdict for case, verdict in zip(METHODS, judge(tasks, Limits(60, 180)), strict=True)}
     assert {name: verdict.value for name, verdict in found.items()} == {n: float(right) for n, _, right in METHODS}, (
         found
@@ -318,7 +350,7 @@ def test_a_time_out_is_tried_once_more_alone(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_right_outputs_stay_with_the_grader() -> None:
     secret = "a very secret output"
     asked = Question((("x", secret),), None, "")
-    task = questions.task(asked, Program("fence", PRINT), "livebench", 6.0)
+    task = questions.task(asked, Program("fence", PRINT), 2024, "livebench", 6.0)
     assert secret in task.test
     assert all(secret not in program.source for program in task.programs)
 
@@ -366,7 +398,7 @@ def test_the_result_is_the_mean_of_the_tasks_means() -> None:
     answers = [Answer(p.id, text) for p, text in zip(problems, texts, strict=True)]
     scores, result = evaluate(LiveBenchCoding(), problems, answers)
     assert [score.value for score in scores] == [1.0, 1.0, 0.0, 0.0]
-    assert [score.extracted for score in scores] == ["fence", "fence", "no fence", "fence"]
+    assert [score.extracted for score in scores] == ["fence", "fence", "no program", "fence"]
     assert result.score == pytest.approx(100 * (2 / 3 + 0) / 2)
     assert result.details["by_task"]["LCB_generation"] == {"score": pytest.approx(200 / 3), "n": 3}
     assert (result.details["no_program"], result.details["missing_module"]) == (1, 1)
@@ -399,9 +431,9 @@ PARTIALS = [
 ]
 
 
-@pytest.mark.parametrize("fences", ["last", "first"])
-def test_programs_that_look_outputs_up_score_1_and_useless_ones_0(fences: Any) -> None:
-    evaluator = LiveBenchCoding(fences=fences)
+@pytest.mark.parametrize("rules", [2024, 2025])
+def test_programs_that_look_outputs_up_score_1_and_useless_ones_0(rules: Any) -> None:
+    evaluator = LiveBenchCoding(rules=rules)
     problems = [question(str(k), packed(ADD), "add", partial) for k, partial in enumerate(PARTIALS)]
     problems.append(question("stdin", packed([*SUM, ("\n a \n", "x  y\n\nz")])))
     for make, expected in ((evaluator.gold, 1.0), (evaluator.wrong, 0.0)):
@@ -503,5 +535,5 @@ def test_our_solutions_of_official_questions(runner: Any) -> None:
 def test_a_completion_may_repeat_the_partial_solution_only_by_the_newer_rule() -> None:
     problem = next(p for p in LiveBenchCoding().problems("official") if p.id.startswith("d5ecf69bb5d8"))
     text = fenced(problem.row["partial_solution"] + "\n" + SOLUTIONS["d5ecf69bb5d8"][0])
-    assert one(LiveBenchCoding(fences="last"), problem, text).value == 1.0
-    assert one(LiveBenchCoding(fences="first"), problem, text).value == 0.0
+    assert one(LiveBenchCoding(rules=2025), problem, text).value == 1.0
+    assert one(LiveBenchCoding(rules=2024), problem, text).value == 0.0

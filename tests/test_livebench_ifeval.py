@@ -168,7 +168,7 @@ def test_a_language_is_always_detected_alike() -> None:
         (
             ["keywords:letter_frequency"],
             [{"letter": "ab", "let_frequency": 1, "let_relation": LEAST}],
-            "give one letter",
+            "give one character",
         ),
         (
             ["length_constraints:nth_paragraph_first_word"],

@@ -45,8 +45,8 @@ class Model:
         sentence, _, after = rest.partition(">")
         label, strength = int(sentence[-1]), _hash(before + after)
         if _hash(sentence) < (0.2 + 0.7 * strength if self.always is None else self.always):
-            return f"I think it is {self.evaluator.labels[label]}."
-        return "Hard to say" if _hash(text) < 0.25 else self.evaluator.labels[1 - label].upper() + "'"
+            return f"I think it is {self.evaluator.words[label]}."
+        return "Hard to say" if _hash(text) < 0.25 else self.evaluator.words[1 - label].upper() + "'"
 
     def answers(self, problems: Sequence[Problem]) -> list[Answer]:
         return [Answer(problem.id, self.answer(self.evaluator.prompt(problem))) for problem in problems]
@@ -121,7 +121,7 @@ def test_official_items(kind: type[PromptBench], monkeypatch: pytest.MonkeyPatch
     assert (len(problems), ones) == {"prompt_bench_sst2": (872, 444), "prompt_bench_cola": (1043, 721)}[kind.name]
     _, result = evaluate(kind(), problems, [Answer(p.id, str(kind().gold(p))) for p in problems])
     assert (result.score, result.details["mcc"], result.details["parse_rate"]) == (100.0, 1.0, 100.0)
-    _, result = evaluate(kind(), problems, [Answer(p.id, kind.labels[1]) for p in problems])
+    _, result = evaluate(kind(), problems, [Answer(p.id, kind.words[1]) for p in problems])
     assert result.score == pytest.approx(100 * ones / len(problems))
     assert result.details["mcc"] is None
 
@@ -203,7 +203,7 @@ def test_an_attack_is_searched_on_one_half_and_scored_on_the_other(
     assert facts["accuracy_after"] < facts["accuracy_before"]
     assert {problem.row["instruction"] for problem in under} == {found["prompt"]}
     assert "{content}" in found["prompt"]
-    assert all(found["prompt"].count(f"{label}'") >= 1 for label in kind.labels)
+    assert all(found["prompt"].count(f"{label}'") >= 1 for label in kind.words)
     before = {score.id: score.value for score in scores}
     drop = 1 - sum(before[p.id] or 0 for p in under) / sum(before[p.id] or 0 for p in clean)
     assert result.details["pdr_adaptive"] == pytest.approx(100 * drop)

@@ -31,7 +31,7 @@ ORACLE = pytest.mark.skipif(not PACKAGES, reason=f"the oracle is not installed: 
 
 
 def protected(kind: type[PromptBench]) -> tuple[str, ...]:
-    return (*(f"{label}'" for label in kind.labels), "content")
+    return (*(f"{label}'" for label in kind.words), "content")
 
 
 def steps(n: int) -> Measure:

@@ -154,6 +154,7 @@ def test_programs_are_judged_through_standard_input_and_output(fake: Callable[[s
 def test_a_container_that_dies_leaves_its_items_unscored(fake: Callable[[str], Driver]) -> None:
     driver = fake("podman")
     started: list[int] = []
+    ended = threading.Event()
     original = subprocess.Popen
 
     class Watched(original):  # type: ignore[type-arg, misc, valid-type]
@@ -166,17 +167,42 @@ def test_a_container_that_dies_leaves_its_items_unscored(fake: Callable[[str], D
         sleepers = [task("import time\ndef f(x):\n    time.sleep(6)\n    return x * x")] * 2
 
         def kill_soon() -> None:
-            while not started:
-                time.sleep(0.02)
-            time.sleep(2.0)
-            os.kill(started[0], 9)
+            done = 0
+            while not ended.wait(0.02):
+                if len(started) > done:
+                    ended.wait(2.0)
+                    os.kill(started[done], 9)
+                    done += 1
 
         thread = threading.Thread(target=kill_soon)
         thread.start()
+        patch.setattr(judging, "_PAUSES", (0.0,))
         verdicts = judge(sleepers, Limits(5, 20), driver)
+        ended.set()
         thread.join()
+    assert len(started) == 2
     assert [v.value for v in verdicts] == [None, None]
     assert "the container ended" in str(verdicts[0].reason)
+
+
+def test_what_a_container_took_along_is_tried_again_in_another(fake: Callable[[str], Driver]) -> None:
+    lines = ["import os, time\ndef f(x):\n    time.sleep(2)\n    return x * x"] * 2
+
+    class Dying(Driver):
+        """Its first container ends after a second."""
+
+        def command(self, control: int, name: str) -> list[str]:
+            made.append(name)
+            start = super().command(control, name)
+            code = "import threading, os, time; "
+            code += "threading.Thread(target=lambda: (time.sleep(1), os._exit(1)), daemon=True).start(); "
+            return [*start[:-1], code + start[-1]] if len(made) == 1 else start
+
+    made: list[str] = []
+    podman = fake("podman")
+    driver = Dying(**{name: getattr(podman, name) for name in Driver.__dataclass_fields__})
+    assert [v.value for v in judge([task(line) for line in lines], Limits(5, 20), driver)] == [1.0, 1.0]
+    assert len(made) == 2
 
 
 def test_a_runtime_that_does_not_start_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

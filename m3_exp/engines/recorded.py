@@ -61,6 +61,11 @@ def fingerprint(settings: EngineSettings) -> dict[str, str]:
     return {str(key): str(value) for key, value in json.loads(found.pop()).items()}
 
 
+def batched(settings: EngineSettings) -> bool:
+    """Say that no text depends on what else is asked: it is written down."""
+    return False
+
+
 def start(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: Store) -> "RecordedEngine":
     """Open the record; nothing of `recipe` and `tokenizer` is needed."""
     return RecordedEngine(settings, store)

@@ -28,6 +28,11 @@ def fingerprint(settings: EngineSettings) -> Mapping[str, str]:
     return {"engine": "transformers", "version": version, "dtype": settings.dtype}
 
 
+def batched(settings: EngineSettings) -> bool:
+    """Tell whether a text may depend on what else is in flight: in 16 bits it does."""
+    return settings.dtype != "float32"
+
+
 def start(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: Store) -> ResidentEngine:
     """Start an engine for recipes like this one, in a process of its own; see `vllm.start`."""
     return ResidentEngine(fingerprint(settings), settings, recipe, tokenizer, store)

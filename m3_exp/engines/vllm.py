@@ -43,6 +43,11 @@ def fingerprint(settings: EngineSettings) -> Mapping[str, str]:
     raise M3Error("engine=vllm: vLLM is not installed here; run `make setup`, or take engine=transformers")
 
 
+def batched(settings: EngineSettings) -> bool:
+    """Tell whether a text may depend on what else is in flight: in 16 bits it does."""
+    return settings.dtype != "float32"
+
+
 def start(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: Store) -> ResidentEngine:
     """Start an engine for recipes like this one, in a process of its own; it holds no weights yet.
 

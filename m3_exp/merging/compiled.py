@@ -5,15 +5,19 @@ In a read-only installation without a home there is none; each process then comp
 where others could write the folder: who can fill it has his code run here.
 """
 
+import contextlib
 import os
 import stat
+import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from numba import config, njit
 
 F = TypeVar("F", bound=Callable[..., Any])
+_HOUR = 3600.0
 
 
 def compiled(function: F) -> F:
@@ -25,7 +29,19 @@ def compiled(function: F) -> F:
         kept: F = njit(nogil=True, cache=True)(function)
     except RuntimeError:  # numba finds no folder to keep it in
         return anew
-    return kept if _trusted(cache_folder(kept)) else anew
+    if not _trusted(folder := cache_folder(kept)):
+        return anew
+    _sweep(folder)
+    return kept
+
+
+@cache
+def _sweep(folder: Path | None) -> None:
+    """Remove what killed processes left of numba's own temporary files, which live for an instant."""
+    for path in folder.glob("*.nb?.tmp.*") if folder else ():
+        with contextlib.suppress(OSError):
+            if time.time() - path.lstat().st_mtime > _HOUR:
+                path.unlink()
 
 
 def cache_folder(function: Callable[..., Any]) -> Path | None:

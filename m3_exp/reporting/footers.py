@@ -29,6 +29,8 @@ def footer(frame: pd.DataFrame, said: Sequence[str] = (), behind: pd.DataFrame |
         *([_SUM] if summed else []),
         *_made_by(done),
         *_sandboxes(done),
+        *_lacking_tests(done),
+        *_thoughts(done),
         *_resumed(done),
         *_failed(frame),
         REBUILD,
@@ -55,7 +57,9 @@ def _item_sets(done: pd.DataFrame) -> list[str]:
 
 
 def _resumed(done: pd.DataFrame) -> list[str]:
-    loose = done[(done["runs"] > 1) & ~done["engine"].astype(str).str.endswith("float32")]
+    if "batched" not in done:  # a frame made by hand
+        return []
+    loose = done[(done["runs"] > 1) & done["batched"].eq(True)]
     if not len(loose):
         return []
     names = sorted({f"{r.method} {r.pair} {r.benchmark}" for r in loose.itertuples()})
@@ -81,6 +85,37 @@ def _sandboxes(done: pd.DataFrame) -> list[str]:
         names = ", ".join(weak)
         lines.append(f"WARNING: {names}: programs ran UNCONTAINED (sandbox.allow_weak), results may be forged")
     return lines
+
+
+def _thoughts(done: pd.DataFrame) -> list[str]:
+    """Say of each benchmark how many answers hold thoughts that were judged with them, or are unclosed ones."""
+    said = (
+        ("thoughts_kept", "hold a thought that was judged with the answer (thought=drop drops it)"),
+        ("unclosed_thoughts", "are unclosed thoughts, which count as no answer"),
+    )
+    lines = []
+    for key, words in said:
+        found: dict[str, int] = {}
+        for line in done.itertuples():
+            count = int(dict(line.details or {}).get(key, 0))
+            found[str(line.benchmark)] = max(count, found.get(str(line.benchmark), 0))
+        named = "; ".join(f"{name} up to {count} a cell" for name, count in sorted(found.items()) if count)
+        lines += [f"answers that {words}: {named}"] if named else []
+    return lines
+
+
+def _lacking_tests(done: pd.DataFrame) -> list[str]:
+    """Say of each benchmark how many of its questions are judged by fewer tests than LiveBench has."""
+    found: dict[str, list[dict[str, int]]] = {}
+    for line in done.itertuples():
+        if (lacking := dict(line.details or {}).get("lacking_tests") or {}).get("questions"):
+            found.setdefault(str(line.benchmark), []).append(lacking)
+    return [
+        f"{benchmark}: {max(cell['questions'] for cell in cells)} questions lack {max(cell['tests'] for cell in cells)}"
+        " of LiveBench's tests here, so what passes them may be wrong: at most"
+        f" {max(cell['passed'] for cell in cells)} of a cell's items"
+        for benchmark, cells in sorted(found.items())
+    ]
 
 
 def _rebuild(frame: pd.DataFrame) -> list[tuple[str, str]]:

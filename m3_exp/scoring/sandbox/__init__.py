@@ -6,11 +6,15 @@
     pair.py      one candidate's box and one grader's, watched against the clock
     warden.py    the process that forks boxes and sees to their end
     box.py       the process inside a box: a candidate (the model's program) or a grader (the benchmark's tests)
+    reading.py   which reading of an answer is the program
+    talk.py      requests and replies between the two
+    standins.py  what stands in one for an object of the other, and what may be asked of it
     codec.py     what crosses between the two: plain values, and numbers for what is not plain
+    layout.py    how a set is built anew with the same order of iteration
     lockdown.py  what a box gives up before it reads foreign code: files, sockets, processes, memory, time
 
-relay.py, pair.py, warden.py, box.py, codec.py and lockdown.py are run by a bare interpreter: they import nothing but
-the standard library and one another. docs/security.md says what is covered and what is not.
+All but judge.py and drivers.py are run by a bare interpreter: they import nothing but the standard library and one
+another. docs/security.md says what is covered and what is not.
 """
 
 from collections.abc import Sequence

@@ -6,16 +6,22 @@ grader's, and it travels over a descriptor that the candidate never had. Both re
 JSON object a line; the candidate closes its before the model's program begins.
 """
 
-import builtins
+import abc
+import collections
+import copy
+import enum
+import functools
+import itertools
 import json
 import operator
 import os
+import re
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
-from . import codec, lockdown
+from . import codec, lockdown, reading, standins, talk
 
 _REASON_LENGTH = 300
 
@@ -53,59 +59,54 @@ def _describe(error: BaseException) -> str:
 
 
 def _be_candidate(job: Mapping[str, Any], channel: int, report: int) -> NoReturn:
-    code, record = _compile(job["programs"])
+    code, record = reading.choose(job["programs"], job["names"], _describe)
     write(report, record)
     os.close(report)
-    program = _Program()
+    program = _Program(channel)
     try:
         if code is not None:
             exec(code, program.names)
     except BaseException as error:  # sys.exit() too: whatever ends the program is the answer to every request
         program.failure = error
     while True:
-        codec.send(channel, program.reply(codec.receive(channel)))
-
-
-def _compile(programs: list[list[str]]) -> tuple[types.CodeType | None, dict[str, Any]]:
-    """Return the code of the first reading that is valid Python, and what to report: its name, or the first error."""
-    first = ""
-    for reading, source in programs:
-        try:
-            return compile(source, "<answer>", "exec", dont_inherit=True), {"reading": reading}
-        except Exception as error:
-            first = first or _describe(error)
-    return None, {"invalid": first}
+        program.talk.serve()
 
 
 class _Program:
     """A program that has run: its names, and the objects that the tests hold on to."""
 
-    def __init__(self) -> None:
+    def __init__(self, channel: int) -> None:
         module = types.ModuleType("answer")
         sys.modules["answer"] = module
         self.names: dict[str, Any] = module.__dict__
         self.failure: BaseException | None = None
-        self._kept: list[object] = []
+        self._given: dict[str, Any] = {}
+        self.kept = Kept()
+        wire = codec.Wire(1, self.kept.keep, self._find, self._make)
+        self.talk = talk.Talk(channel, wire, {name: functools.partial(self._do, act) for name, act in _ASKED.items()})
 
-    def reply(self, request: bytes) -> bytes:
-        """Carry a request out and return what came of it, a value or an exception."""
-        try:
-            if self.failure is not None:
-                raise self.failure
-            operation, target, *arguments = codec.loads(request, self._find)
-            return codec.dumps(("value", _OPERATIONS[operation](target, *arguments)), self._keep)
-        except BaseException as error:  # the program's own errors, whatever they are, are its answer
-            known = type(error).__module__ == "builtins"
-            text = error.args[0] if known and len(error.args) == 1 else str(error) if known else _describe(error)
-            name = type(error).__name__ if known else "RuntimeError"
-            return codec.dumps(("raised", name, str(text)[:_REASON_LENGTH]))
+    def _do(self, act: Callable[..., Any], target: Any, *arguments: Any) -> Any:
+        """Carry a request out; its value goes along with the program's names that stand for another value since."""
+        if self.failure is not None:
+            raise self.failure
+        value = self._named(target) if act is _names else act(target, *arguments)
+        changed = {name: self.names[name] for name in self._given if self._is_new(name)}
+        self._given.update(changed)
+        return value, changed
 
-    def _keep(self, value: object) -> int:
-        self._kept.append(value)
-        return len(self._kept) - 1
+    def _named(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return what the program calls by these names, and tell from now on when that is another value."""
+        self._given = {name: self.names[name] for name in names if name in self.names}
+        return dict(self._given)
+
+    def _is_new(self, name: str) -> bool:
+        return name in self.names and self.names[name] is not self._given[name]
 
     def _find(self, key: int | str) -> object:
-        return self._kept[key] if isinstance(key, int) else self.names.get(key, _undefined(key))
+        return self.kept.find(key) if isinstance(key, int) else self.names.get(key, _undefined(key))
+
+    def _make(self, key: int | str, about: codec.About) -> object:
+        return standins.make_foreign(about, lambda *request: self.talk.ask(*request))
 
 
 def _undefined(name: str) -> Callable[..., NoReturn]:
@@ -115,146 +116,245 @@ def _undefined(name: str) -> Callable[..., NoReturn]:
     return undefined
 
 
-def _step(iterator: Iterator[Any]) -> tuple[Any, ...]:
-    for value in iterator:
-        return (value,)
-    return ()
+class Kept:
+    """Objects that the other side may name: each has one number."""
+
+    def __init__(self) -> None:
+        self._objects: list[object] = []
+        self._numbers: dict[int, int] = {}
+
+    def keep(self, value: object) -> tuple[int, codec.About]:
+        number = self._numbers.setdefault(id(value), len(self._objects))
+        if number == len(self._objects):
+            self._objects.append(value)
+        return number, _about(value)
+
+    def find(self, number: int) -> object:
+        return self._objects[number]
+
+    def holds(self, value: object) -> bool:
+        """Say whether the other side has the number of this object."""
+        return id(value) in self._numbers
 
 
-# What the tests may do with an object of the program. `==` is not among them: the program never judges itself.
-_OPERATIONS: Mapping[str, Callable[..., Any]] = {
+_FUNCTIONS = (
+    *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.MethodWrapperType),
+    *(types.WrapperDescriptorType, types.MethodDescriptorType, functools.partial, functools._lru_cache_wrapper),
+    *(operator.itemgetter, operator.attrgetter, operator.methodcaller),
+)
+_ITERATORS = frozenset(
+    [zip, enumerate, reversed, type(iter("")), type(iter(b"")), type(iter(bytearray())), type(iter(range(0))),
+     type(iter(range(1 << 80))), type(iter([])), type(reversed([])), type(iter(())), type(iter({})), type(iter(set())),
+     type(iter({}.values())), type(iter({}.items())), type(reversed({})), type(iter(int, 0)), type(re.finditer("", "")),
+     type(iter(collections.deque())), type(iter(collections.OrderedDict()))]
+    + [kind for kind in vars(itertools).values() if isinstance(kind, type)]
+)  # fmt: skip
+_GENERATED: Mapping[type, str] = {types.GeneratorType: "generator", map: "map", filter: "filter"}
+_METACLASSES = (type, abc.ABCMeta, enum.EnumMeta)  # whose classes compare by identity
+_PLAIN = (re.Match, re.Pattern)
+
+
+def _about(value: object) -> codec.About:
+    """Say what an object is, by its real type."""
+    kind = type(value)
+    name = str.__str__(type.__dict__["__name__"].__get__(kind))
+    if kind in _GENERATED:
+        return codec.About(_GENERATED[kind], name)
+    if kind in _ITERATORS:
+        return codec.About("iterator", name)
+    if kind in _FUNCTIONS:
+        return codec.About("function", str(getattr(value, "__name__", name)))
+    if isinstance(value, type) and kind in _METACLASSES:
+        own = str.__str__(value.__name__)
+        if issubclass(value, Exception):
+            bases = tuple(base.__name__ for base in value.__mro__ if base.__module__ == "builtins")
+            return codec.About("error", own, bases)
+        return codec.About("class", own)
+    has = functools.partial(hasattr, kind)
+    traits = {
+        "call": has("__call__"),
+        "iterate": has("__iter__") or has("__getitem__"),
+        "next": has("__next__"),
+        "true": not has("__bool__") and not has("__len__"),
+        "plain": kind in _PLAIN,
+    }
+    return codec.About("object", name, tuple(trait for trait, there in traits.items() if there))
+
+
+def _step(iterator: Any, sent: Any) -> tuple[Any, ...]:
+    """Return the next value of an iterator as a tuple of it; an empty one at its end."""
+    try:
+        return (iterator.send(sent) if sent is not None else next(iterator),)
+    except StopIteration:
+        return ()
+
+
+def _names(_: Any) -> NoReturn:
+    raise AssertionError  # `_Program` answers this itself
+
+
+def _operate(target: Any, name: str, *arguments: Any) -> Any:
+    if name not in standins.OPERATORS:
+        raise TypeError(f"{name} cannot be asked for")
+    return getattr(target, name)(*arguments)
+
+
+# What the tests may do with an object of the program. No operator is among them that a value of theirs would go into.
+_ASKED: Mapping[str, Callable[..., Any]] = {
+    "names": _names,
     "call": lambda target, positional, keywords: target(*positional, **keywords),
     "get": getattr,
     "set": setattr,
-    "iter": iter,
-    "step": _step,
+    "iterate": iter,
+    "send": _step,
     "len": len,
     "bool": bool,
     "str": str,
+    "repr": repr,
     "item": operator.getitem,
-    "contains": operator.contains,
+    "set_item": operator.setitem,
+    "delete_item": operator.delitem,
+    "enter": lambda target: target.__enter__(),
+    "exit": lambda target: target.__exit__(None, None, None),
+    "is_instance": lambda target, value: target in type.__dict__["__mro__"].__get__(type(value)),
+    "copy": copy.copy,
+    "deep_copy": copy.deepcopy,
 }
 
 
 # ------------------------------------------------------------------------------------------------------------ grader
 
 
-class CandidateGone(BaseException):
-    """The candidate ended or said something that is not a value: no test can go on, whatever it catches."""
-
-
 class TestsUnfit(BaseException):
     """The tests themselves cannot be run this way: nobody's program is at fault. Preludes know it by its name."""
 
 
+class NoPlainValue(BaseException):
+    """The tests do with an object of the program what only plain values are fit for: a failed test."""
+
+
 def _be_grader(job: Mapping[str, Any], channel: int, report: int) -> None:
     names: dict[str, Any] = {"__name__": "tests", "TestsUnfit": TestsUnfit}
+    program = _Tested(channel, names)
     try:
         try:
             exec(compile(job["prelude"], "<prelude>", "exec", dont_inherit=True), names)
             tests = compile(job["test"], "<tests>", "exec", dont_inherit=True)
         except Exception as error:
             raise TestsUnfit(f"the item's own code fails: {_describe(error)}") from error
-        ask = _asking(channel)
-        for name in (job["entry_point"], *job["names"]):
-            names[name] = _StandIn("function", name, ask)
+        program.define(list(dict.fromkeys((job["entry_point"], *job["names"]))))
         exec(tests, names)
         verdict: dict[str, Any] = {"passed": True}
-    except TestsUnfit as error:
-        verdict = {"unfit": str(error)}
-    except CandidateGone as error:
-        verdict = {"passed": False, "gone": True, "reason": str(error)}
     except BaseException as error:  # a test that fails, in whatever way, is a wrong answer
-        verdict = {"passed": False, "reason": _describe(error)}
+        verdict = {"passed": False, "reason": program.explained(error)}
+        program.ended = program.ended or (error if isinstance(error, _ENDS) else None)
+    match program.ended:
+        case TestsUnfit():
+            verdict = {"unfit": str(program.ended)}
+        case talk.Gone():
+            verdict = {"passed": False, "gone": True, "reason": str(program.ended)}
+        case NoPlainValue():
+            verdict = {"passed": False, "reason": str(program.ended)}
     write(report, verdict)
 
 
-Ask = Callable[..., Any]
+_ENDS = (TestsUnfit, talk.Gone, NoPlainValue)
 
 
-class _StandIn(codec.Opaque):
-    """An object of the program, in the tests: everything but `==` asks the program."""
+class _Tested:
+    """The program as the tests see it: stand-ins for its names, in the tests' own namespace.
 
-    __slots__ = ("_ask",)
+    `ended` is what ended the tests for good, even where they caught it.
+    """
 
-    def __init__(self, type_name: str, key: int | str, ask: Ask) -> None:
-        super().__init__(type_name, key)
-        object.__setattr__(self, "_ask", ask)
+    def __init__(self, channel: int, names: dict[str, Any]) -> None:
+        self.ended: BaseException | None = None
+        self._names = names
+        self._defined: dict[str, Any] = {}
+        self._met: str | None = None
+        self._classes: frozenset[str] = frozenset()
+        self._kept = Kept()
+        wire = codec.Wire(0, self._kept.keep, lambda key: self._kept.find(int(key)), self._make)
+        self._talk = talk.Talk(channel, wire, {name: self._only_kept(act) for name, act in _LENT.items()}, _ENDS)
 
-    def __call__(self, *positional: Any, **keywords: Any) -> Any:
-        return _ask(self, "call", positional, keywords)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # Python's own protocols are those below
-            raise AttributeError(name)
-        return _ask(self, "get", name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        _ask(self, "set", name, value)
-
-    def __iter__(self) -> Iterator[Any]:
-        iterator = _ask(self, "iter")
-        while found := _ask(iterator, "step"):
-            yield found[0]
-
-    def __next__(self) -> Any:
-        for value in _ask(self, "step"):
-            return value
-        raise StopIteration
-
-    def __len__(self) -> int:
-        return int(_ask(self, "len"))
-
-    def __bool__(self) -> bool:
-        return _ask(self, "bool") is True
-
-    def __str__(self) -> str:
-        return str.__str__(_ask(self, "str"))
-
-    def __getitem__(self, key: Any) -> Any:
-        return _ask(self, "item", key)
-
-    def __contains__(self, value: Any) -> bool:
-        return _ask(self, "contains", value) is True
-
-
-def _ask(target: Any, operation: str, *arguments: Any) -> Any:
-    return object.__getattribute__(target, "_ask")(operation, target, *arguments)
-
-
-def _asking(channel: int) -> Ask:
-    def ask(*request: Any) -> Any:
+    def define(self, names: list[str]) -> None:
+        """Put what the program calls by these names into the tests' namespace."""
+        self._classes = frozenset(name for name in names if name[:1].isupper())
         try:
-            data = codec.dumps(request)
-        except codec.CodecError as error:
-            raise TestsUnfit(f"the tests pass a value that cannot cross: {error}") from error
+            found = self.ask("names", names)
+        except Exception:  # the program failed: each use of a name says so
+            found = {}
+        for name in names:
+            self._set(name, found[name] if name in found else self._undefined(name))
+
+    def ask(self, operation: str, *rest: Any) -> Any:
+        """Return what the program makes of a request, or raise what it raises."""
         try:
-            codec.send(channel, data)
-            reply = codec.loads(codec.receive(channel), make=lambda name, key: _StandIn(name, key, ask))
-        except (OSError, EOFError):
-            raise CandidateGone("the program ended before it answered") from None
+            value, changed = self._talk.ask(operation, *rest)
         except codec.CodecError as error:
-            raise CandidateGone(f"the program's answer is not a value: {error}") from None
-        return _opened(reply)
+            self.ended = TestsUnfit(f"the tests pass a value that cannot cross: {error}")
+            raise self.ended from error
+        except _ENDS as error:
+            self.ended = self.ended or error
+            raise
+        except (TypeError, ValueError) as error:
+            if error.__traceback__ is not None and error.__traceback__.tb_next is None:
+                self.ended = talk.Gone("the program's answer is not a reply")
+                raise self.ended from None
+            raise
+        for name, new in changed.items():
+            if self._names.get(name) is self._defined.get(name):
+                self._set(name, new)
+        return value
 
-    return ask
+    def explained(self, error: BaseException) -> str:
+        """Return why a test failed, with the first object among the program's answers that is no plain value."""
+        told = _describe(error)
+        return told if self._met is None else f"{told} ({_returned(self._met)})"
+
+    def _set(self, name: str, value: Any) -> None:
+        self._names[name] = self._defined[name] = value
+
+    def _undefined(self, name: str) -> object:
+        return self._talk.wire.stand_in(name, codec.About("function", name))
+
+    def _make(self, key: int | str, about: codec.About) -> object:
+        if about.kind == "object" and "plain" not in about.traits and about.name not in self._classes:
+            self._met = self._met or about.name
+        return standins.make(about, self.ask, self._refuse, self._classes)
+
+    def _refuse(self, name: str) -> BaseException:
+        self.ended = self.ended or NoPlainValue(_returned(name))
+        return self.ended
+
+    def _only_kept(self, act: Callable[..., Any]) -> Callable[..., Any]:
+        def carry_out(target: Any, *arguments: Any) -> Any:
+            if not self._kept.holds(target):
+                raise TypeError("no object of the tests")
+            return act(target, *arguments)
+
+        return carry_out
 
 
-def _opened(reply: Any) -> Any:
-    """Return what the candidate returned, or raise what it raised as the built-in exception of that name."""
-    if type(reply) is tuple and len(reply) == 2 and reply[0] == "value":
-        return reply[1]
-    if type(reply) is tuple and len(reply) == 3 and reply[0] == "raised" and type(reply[1]) is str:
-        kind = getattr(builtins, reply[1], RuntimeError)
-        silent = (StopIteration, StopAsyncIteration)  # these would end a test's loop without failing it
-        if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, silent):
-            kind = RuntimeError
-        raise _raised(kind, str(reply[2]))
-    raise CandidateGone("the program's answer is not a reply")
+def _returned(name: str) -> str:
+    return f"the program returned {_article(name)} {name}, which is no plain value"
 
 
-def _raised(kind: type[Exception], text: str) -> Exception:
-    try:
-        return kind(text)
-    except TypeError:  # UnicodeDecodeError and its like want more arguments
-        return RuntimeError(text)
+def _article(name: str) -> str:
+    return "an" if name[:1].lower() in "aeiou" else "a"
+
+
+def _open_attribute(target: Any, name: str, *value: Any) -> Any:
+    """Read or set an attribute of an object of the tests; nothing of Python's own, and none of a function."""
+    if name.startswith("_") or _about(target).kind != "object":
+        raise AttributeError(name)
+    return setattr(target, name, *value) if value else getattr(target, name)
+
+
+# What a program may do with an object that the tests have passed to it.
+_LENT: Mapping[str, Callable[..., Any]] = {
+    **{name: _ASKED[name] for name in ("call", "iterate", "send", "len", "bool", "str", "repr", "item")},
+    "get": _open_attribute,
+    "set": _open_attribute,
+    "operate": _operate,
+}

@@ -19,10 +19,12 @@ from m3_exp.types import M3Error
 
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}  # all that a box knows of the environment
 _FLAGS = ("-s", "-S", "-B", "-P")
+# After the standard library, and gone again before anything foreign runs: the folder's other modules are not for it.
 _WARDEN = (
-    "import sys; sys.path.insert(0, {folder!r}); from sandbox.warden import main; main({control}, walls={walls!r})"
+    "import sys; sys.path.append({folder!r}); from sandbox.warden import main; sys.path.pop();"
+    " main({control}, walls={walls!r})"
 )
-_RELAY = "import sys; sys.path.insert(0, {folder!r}); from sandbox.relay import main; main()"
+_RELAY = "import sys; sys.path.append({folder!r}); from sandbox.relay import main; sys.path.pop(); main()"
 _PACKAGE = Path(__file__).resolve().parent  # the folder called sandbox
 _PYTHON = "/opt/python"  # where our interpreter is seen in namespaces and containers
 _BOX = "/opt/box"  # where this package is seen there
@@ -78,16 +80,24 @@ def _view() -> _View:
     library = sysconfig.get_path("stdlib")
     folders = ["/usr/lib", "/usr/lib64", "/lib", "/lib64"]
     links = tuple((os.readlink(folder), folder) for folder in folders if os.path.islink(folder))
-    bound = [(folder, folder) for folder in folders if os.path.isdir(folder) and not os.path.islink(folder)]
+    real = [folder for folder in folders if os.path.isdir(folder) and not os.path.islink(folder)]
+    system = [_libraries(folder) for folder in real]
+    bound = [(folder, folder) for folder in system]
     bound += [
         (os.path.realpath(sys.executable), f"{_PYTHON}/bin/{_version()}"),
         (library, f"{_PYTHON}/lib/{_version()}"),
     ]
     shared = sorted(glob.glob(f"{sys.base_prefix}/lib/*.so*")) if sys.base_prefix != "/usr" else []
     bound += [(path, f"{_PYTHON}/lib/{os.path.basename(path)}") for path in shared]
-    covered = list(_packages("/usr/lib"))
+    covered = [path for folder in system for path in _packages(folder)]
     covered += [f"{_PYTHON}/lib/{_version()}/{os.path.relpath(path, library)}" for path in _packages(library)]
     return _View((*bound, (str(_PACKAGE), f"{_BOX}/sandbox")), tuple(covered), links)
+
+
+def _libraries(folder: str) -> str:
+    """Return where a system's libraries lie in a folder of theirs: Debian has one for each architecture in it."""
+    inner = os.path.join(folder, str(sysconfig.get_config_var("MULTIARCH") or "."))
+    return inner if os.path.isfile(os.path.join(inner, "libc.so.6")) else folder
 
 
 def _packages(folder: str) -> list[str]:
@@ -117,8 +127,16 @@ def bubblewrap() -> Driver | None:
     prefix += [word for target, link in view.links for word in ("--symlink", target, link)]
     prefix += [word for source, seen in view.bound for word in ("--ro-bind", source, seen)]
     prefix += [word for path in view.covered for word in ("--tmpfs", path, "--remount-ro", path)]
-    prefix += ["--remount-ro", "/", "--chdir", "/", "--"]
+    prefix += [word for path in _build_notes() for word in ("--ro-bind", "/dev/null", path)]
+    prefix += ["--hostname", "box", "--remount-ro", "/", "--chdir", "/", "--"]
     return Driver("bubblewrap", tuple(prefix), view.python, _BOX, "namespaces")
+
+
+def _build_notes() -> list[str]:
+    """Return where a box would find in which folders the interpreter was built and installed."""
+    library = sysconfig.get_path("stdlib")
+    found = glob.glob(f"{library}/_sysconfigdata*.py") + glob.glob(f"{library}/config-*/Makefile")
+    return sorted(f"{_PYTHON}/lib/{_version()}/{os.path.relpath(path, library)}" for path in found)
 
 
 def landlock() -> Driver | None:

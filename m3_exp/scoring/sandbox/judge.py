@@ -16,10 +16,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import IO, Any, Literal
 
 from m3_exp.scoring.programs import Program
@@ -62,13 +63,15 @@ class Task:
 class Verdict:
     """`value` is 1.0 (all tests pass), 0.0, or None for *unscored*; `reading` names the program's reading that ran.
 
-    `sandbox` is what contained the program: a driver's name, `weak` where nothing did.
+    `sandbox` is what contained the program: a driver's name, `weak` where nothing did. `not_python` names the readings
+    that were found to be no Python.
     """
 
     value: float | None
     reading: str | None = None
     reason: str | None = None
     sandbox: str | None = None
+    not_python: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class _Outcome:
     kind: Literal["passed", "failed", "timeout", "infra"]
     reading: str | None = None
     reason: str | None = None
+    not_python: tuple[str, ...] = ()
+    starved: bool = False  # it failed for want of what another box may have taken
 
 
 _PROBE = """
@@ -104,6 +109,8 @@ _DRIVERS: Mapping[str, Callable[[], Driver | None]] = {
 }
 _GOOD = Task((Program("paper", "def double(x):\n    return 2 * x\n"),), "double", "", "assert double(21) == 42\n")
 _BAD = Task((Program("paper", "def double(x):\n    return 3 * x\n"),), "double", "", "assert double(21) == 42\n")
+_PAUSES = (0.0, 1.0, 3.0)  # seconds before each try of what could not start
+_SCARCE = ("can't start new thread", "Resource temporarily unavailable")  # in the reason of a starved failure
 _WEAK = "WARNING: model-written programs run here with NO containment (sandbox.allow_weak=true): they can read, write"
 
 Run = Callable[[pair.Job, pair.Job, float], Report]  # a program, its tests, wall seconds
@@ -132,7 +139,9 @@ def judge(
     with _started(used) as run:
         sick = _sickness(run, used)
         outcomes = [] if sick else _run_all(tasks, limits, run)
-        sick = sick or _sickness(run, used)
+        ill = sick or _sickness(run, used)
+    if not sick:
+        sick = _again(tasks, limits, used, outcomes, doubtful=ill is not None)
     if sick:
         reason = f"the sandbox ({used.name}) does not judge rightly here: {sick}"
         return [Verdict(None, None, reason, used.name)] * len(tasks)
@@ -227,14 +236,41 @@ def _run_all(tasks: Sequence[Task], limits: Limits, run: Run) -> list[_Outcome]:
         outcomes = list(pool.map(lambda task: _run(task, limits, run), tasks))
     finally:  # on Ctrl-C too: what has not begun does not begin
         pool.shutdown(cancel_futures=True)
-    again = {i for i, outcome in enumerate(outcomes) if outcome.kind in ("timeout", "infra")}
-    return [_run(tasks[i], limits, run) if i in again else outcome for i, outcome in enumerate(outcomes)]
+    return outcomes
+
+
+def _again(
+    tasks: Sequence[Task], limits: Limits, used: Driver, outcomes: list[_Outcome], *, doubtful: bool
+) -> str | None:
+    """Try again, alone, what another program may be to blame for; return what is wrong with the boxes, or None.
+
+    What could not start is tried first, a few times with a pause: a bomb of processes or memory takes a while to end.
+    What ran out of time is tried once more. Where the boxes were `doubtful` after all, so is every failure.
+    """
+    again = [i for i, outcome in enumerate(outcomes) if outcome.kind in ("timeout", "infra") or outcome.starved]
+    if doubtful:
+        again = [i for i, outcome in enumerate(outcomes) if outcome.kind != "passed"]
+    if not again and not doubtful:
+        return None
+    for pause in _PAUSES:
+        time.sleep(pause)
+        with _started(used) as run:
+            if (sick := _sickness(run, used)) is not None:
+                continue
+            waiting = [i for i in again if outcomes[i].kind != "timeout"]
+            for i in [*waiting, *(i for i in again if i not in waiting)]:
+                outcomes[i] = _run(tasks[i], limits, run)
+            sick = _sickness(run, used)
+        again = [i for i in waiting if outcomes[i].kind == "infra"]
+        if sick is None and not again:
+            return None
+    return sick
 
 
 def _verdict(outcome: _Outcome, sandbox: str) -> Verdict:
     if outcome.kind == "infra":
         return Verdict(None, outcome.reading, f"sandbox failure: {outcome.reason}", sandbox)
-    return Verdict(float(outcome.kind == "passed"), outcome.reading, outcome.reason, sandbox)
+    return Verdict(float(outcome.kind == "passed"), outcome.reading, outcome.reason, sandbox, outcome.not_python)
 
 
 # ------------------------------------------------------------------------------------------------- a driver's process
@@ -368,13 +404,15 @@ def _run(task: Task, limits: Limits, run: Run) -> _Outcome:
         "memory": limits.memory,
         "entry_point": task.entry_point,
     }
-    program = {**job, "programs": [[program.reading, program.source] for program in task.programs]}
+    names = [task.entry_point, *task.names]
+    program = {**job, "programs": [[program.reading, program.source] for program in task.programs], "names": names}
     tests = {**job, "prelude": task.prelude, "test": task.test, "names": list(task.names)}
     tests["cpu_seconds"] = 2 * job["cpu_seconds"]  # it is the program's time that counts, not that of its tests
     report = run(program, tests, limits.wall_seconds)
     if report.error is not None:
         return _Outcome("infra", None, report.error)
-    return _outcome(report.candidate, report.grader, report.in_time, limits)
+    outcome = _outcome(report.candidate, report.grader, report.in_time, limits)
+    return replace(outcome, not_python=tuple(report.candidate.get("not_python", ())))
 
 
 def _outcome(candidate: pair.Job, grader: pair.Job, in_time: bool, limits: Limits) -> _Outcome:
@@ -387,15 +425,22 @@ def _outcome(candidate: pair.Job, grader: pair.Job, in_time: bool, limits: Limit
             return _Outcome("infra", None, f"the {name}'s box did not start: {records.get('error', 'no reason given')}")
     if not in_time:
         return _Outcome("timeout", reading, f"no verdict after {limits.wall_seconds:g} s")
-    if _out_of_cpu(candidate) or ("passed" not in grader and _out_of_cpu(grader)):
-        return _Outcome("timeout", reading, f"more than {math.ceil(limits.cpu_seconds)} s of CPU time")
+    most = math.ceil(limits.cpu_seconds)
+    if _out_of_cpu(candidate, most) or ("passed" not in grader and _out_of_cpu(grader, 2 * most)):
+        return _Outcome("timeout", reading, f"more than {most} s of CPU time")
     if "passed" not in grader:
+        if grader.get("ended") == -signal.SIGKILL:
+            return _Outcome("infra", reading, "the grader's box was killed: is memory short?")
         return _Outcome("failed", reading, "the tests ended without a verdict")
     if "invalid" in candidate:
         return _Outcome("failed", None, candidate["invalid"])
-    return _Outcome("passed", reading) if grader["passed"] else _Outcome("failed", reading, grader["reason"])
+    if grader["passed"]:
+        return _Outcome("passed", reading)
+    reason = grader["reason"]
+    killed = candidate.get("ended") == -signal.SIGKILL and "told" not in candidate  # perhaps for want of memory
+    return _Outcome("failed", reading, reason, starved=killed or any(word in reason for word in _SCARCE))
 
 
-def _out_of_cpu(records: pair.Job) -> bool:
-    """Say whether the kernel ended a box for its CPU time."""
-    return records.get("ended") == -signal.SIGXCPU
+def _out_of_cpu(records: pair.Job, most: int) -> bool:
+    """Say whether a box has used more CPU time than it may, whether or not the kernel has ended it for that."""
+    return records.get("ended") == -signal.SIGXCPU or records.get("cpu", 0.0) > most

@@ -18,6 +18,7 @@ from typing import Any
 from .warden import ROLES
 
 Job = Mapping[str, Any]
+_GRACE = 0.1  # seconds for a candidate whose grader has ended to end by itself
 _BYTE = {role: byte for byte, role in ROLES.items()}
 
 
@@ -40,10 +41,8 @@ def run(link: socket.socket, program: Job, tests: Job, wall_seconds: float) -> R
             with ours, theirs:
                 candidate = stack.enter_context(_box(link, "candidate", theirs, program))
                 grader = stack.enter_context(_box(link, "grader", ours, tests))
-            in_time = grader.wait(deadline)
-            candidate.wait(deadline, "reading", "invalid")
-            if "gone" in grader.records():
-                candidate.wait(time.monotonic() + 2.0)
+            in_time = grader.wait(deadline, "ended", "error")
+            candidate.end()
             return Report(candidate.records(), grader.records(), in_time)
     except OSError as error:
         return Report({}, {}, False, f"a box could not be started: {error}")
@@ -55,24 +54,36 @@ class _Box:
 
     report: int
     received: bytes = b""
+    told: bool = False  # to end
 
     def wait(self, deadline: float, *wanted: str) -> bool:
-        """Read the report to its end, or until one of the wanted is there; return False where the clock was faster."""
+        """Read the report until one of the wanted is there, or to its end; return False where the clock was faster."""
         watch = select.poll()  # not select(), which knows no descriptors above 1023
         watch.register(self.report, select.POLLIN)
         while self.records().keys().isdisjoint(wanted):
             if not watch.poll(1000 * max(0.0, deadline - time.monotonic())):
                 return False
-            part = os.read(self.report, 65536)
+            try:
+                part = os.read(self.report, 65536)
+            except ConnectionResetError:  # what was said to it last has not been read
+                part = b""
             if not part:
                 return True
             self.received += part
         return True
 
+    def end(self) -> None:
+        """Have the box end, by itself where it does so at once, and read what is told of its end."""
+        if not self.wait(time.monotonic() + _GRACE, "ended", "error"):
+            with contextlib.suppress(OSError):
+                os.write(self.report, b"x")
+                self.told = True
+            self.wait(time.monotonic() + 10.0, "ended", "error")
+
     def records(self) -> dict[str, Any]:
         """Return all that was reported, merged."""
-        merged: dict[str, Any] = {}
-        for line in self.received.splitlines():
+        merged: dict[str, Any] = {"told": True} if self.told else {}
+        for line in self.received.split(b"\n")[:-1]:
             merged.update(json.loads(line))
         return merged
 
@@ -80,16 +91,11 @@ class _Box:
 @contextlib.contextmanager
 def _box(link: socket.socket, role: str, channel: socket.socket, job: Job) -> Iterator[_Box]:
     """Ask the warden for a box; whatever happens, its end is on the way when this is left."""
-    reading, writing = os.pipe()
-    try:
-        try:
-            with _file(json.dumps(job).encode()) as source:
-                socket.send_fds(link, [_BYTE[role]], [source, channel.fileno(), writing])
-        finally:
-            os.close(writing)
-        yield _Box(reading)
-    finally:
-        os.close(reading)
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs, _file(json.dumps(job).encode()) as source:
+            socket.send_fds(link, [_BYTE[role]], [source, channel.fileno(), theirs.fileno()])
+        yield _Box(ours.fileno())
 
 
 @contextlib.contextmanager

@@ -1,0 +1,315 @@
+"""What stands in one process for an object that stays in the other.
+
+    of a function, a generator, `map` or `filter`   one of the same type: it asks and takes the next over there
+    of a class of exceptions                        a class of that name, derived from the same built-in ones
+    of a class                                      called, read and set over there; `isinstance` asks for the real type
+    of any other object                             an `Instance`
+
+No value of the tests is ever given to a program's own operator. Of an `Instance` the tests may read and set attributes,
+call methods, iterate, pass it back, and ask whether it is the same object; all that comes back is plain, and compared
+where the program never ran. What an operator of its own would have to answer (`==`, `<`, `in`, arithmetic, `hash`,
+`abs`, `len`, `bool`, `str`, an index) fails the test: it is no plain value. Only an object of a class that the tests
+call by its name (with a capital letter, as classes have), and a type of Python's own, are asked for their length,
+truth, text and items as well.
+"""
+
+import builtins
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from .codec import About, CodecError
+
+Ask = Callable[..., Any]  # ask(operation, target, *arguments)
+Refuse = Callable[[str], BaseException]  # what to raise where a value would judge itself; the type's name goes in
+
+
+class Function:
+    """A function or another callable of the program."""
+
+    def __init__(self, about: About, ask: Ask) -> None:
+        object.__setattr__(self, "_asks", ask)
+        object.__setattr__(self, "__name__", about.name)
+
+    def __repr__(self) -> str:
+        return f"<function {object.__getattribute__(self, '__name__')}>"
+
+    def __call__(self, *positional: Any, **keywords: Any) -> Any:
+        return _ask(self, "call", positional, keywords)
+
+    def __getattr__(self, name: str) -> Any:
+        return _attribute(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _ask(self, "set", name, value)
+
+    def __deepcopy__(self, _: Any) -> Any:
+        return self
+
+
+class Class(Function):
+    """A class of the program."""
+
+    def __repr__(self) -> str:
+        return f"<class {object.__getattribute__(self, '__name__')}>"
+
+    def __instancecheck__(self, value: object) -> bool:
+        return isinstance(value, Instance) and _ask(self, "is_instance", value) is True
+
+
+class Instance:
+    """An object of some class of the program."""
+
+    def __init__(self, about: About, ask: Ask, refuse: Refuse) -> None:
+        object.__setattr__(self, "_about", about)
+        object.__setattr__(self, "_asks", ask)
+        object.__setattr__(self, "_refuses", refuse)
+
+    def __repr__(self) -> str:
+        return f"<{_own(self, '_about').name}>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _QUESTIONS and not isinstance(self, Open):
+            raise _refused(self)
+        return _attribute(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _ask(self, "set", name, value)
+
+    def __bool__(self) -> bool:
+        if "true" in _own(self, "_about").traits:
+            return True
+        raise _refused(self)
+
+    def __contains__(self, value: Any) -> bool:
+        if "iterate" not in _own(self, "_about").traits:
+            raise _refused(self)
+        return any(item is value or item == value for item in _ask(self, "iterate"))
+
+    def __eq__(self, other: object) -> bool:
+        if self is other or other is None:
+            return self is other
+        raise _refused(self)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __copy__(self) -> Any:
+        return _ask(self, "copy")
+
+    def __deepcopy__(self, _: Any) -> Any:
+        return _ask(self, "deep_copy")
+
+
+class Open(Instance):
+    """An object whose class the tests call by its name: it may be asked for its length, truth, text and items."""
+
+    def __repr__(self) -> str:
+        return str(_ask(self, "repr"))
+
+    def __str__(self) -> str:
+        return str(_ask(self, "str"))
+
+    def __format__(self, specification: str) -> str:
+        return format(str(self), specification)
+
+    def __len__(self) -> int:
+        return int(_ask(self, "len"))
+
+    def __bool__(self) -> bool:
+        return _ask(self, "bool") is True
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)
+
+    def __getitem__(self, key: Any) -> Any:
+        return _ask(self, "item", key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        _ask(self, "set_item", key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        _ask(self, "delete_item", key)
+
+    def __enter__(self) -> Any:
+        return _ask(self, "enter")
+
+    def __exit__(self, *_: object) -> None:
+        _ask(self, "exit")
+
+
+class Foreign(Open):
+    """An object of the tests, in the program: every operator is asked of it."""
+
+
+def _refusing(self: Instance, *_: Any, **__: Any) -> Any:
+    raise _refused(self)
+
+
+def _asking(name: str) -> Callable[..., Any]:
+    return lambda self, *arguments: _ask(self, "operate", name, *arguments)
+
+
+_TWO_SIDED = "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor or"
+_ANSWERED = (
+    *("lt", "le", "gt", "ge", "neg", "pos", "abs", "invert", "int", "float", "complex", "index", "round", "trunc"),
+    *("floor", "ceil", "reversed", "bytes"),
+    *(side + name for name in _TWO_SIDED.split() for side in ("", "r", "i")),
+)
+OPERATORS = frozenset(f"__{name}__" for name in (*_ANSWERED, "eq", "ne", "hash", "contains"))
+
+
+def _define_operators() -> None:
+    for name in _ANSWERED:
+        setattr(Instance, f"__{name}__", _refusing)
+    for name in ("hash", "str", "format", "getitem", "setitem", "delitem", "enter", "exit"):
+        setattr(Instance, f"__{name}__", _refusing)
+    for operator in OPERATORS:
+        setattr(Foreign, operator, _asking(operator))
+
+
+_define_operators()
+
+# What is asked of a text, a number or a collection by a method's name, and could be answered to please.
+_QUESTIONS = frozenset({
+    "startswith", "endswith", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower",
+    "isnumeric", "isprintable", "isspace", "istitle", "isupper", "is_integer", "issubset", "issuperset", "isdisjoint",
+    "count", "index", "find", "rfind", "rindex",
+})  # fmt: skip
+
+
+class _Callable:
+    def __call__(self, *positional: Any, **keywords: Any) -> Any:
+        return _ask(self, "call", positional, keywords)
+
+
+class _Iterable:
+    def __iter__(self) -> Iterator[Any]:
+        return iter(_ask(self, "iterate"))
+
+
+class _Iterator:
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        return _next(self)
+
+
+_TRAITS: Mapping[str, type] = {"call": _Callable, "next": _Iterator, "iterate": _Iterable}
+
+
+class Lazy(_Iterator):
+    """An iterator of Python's own: what it gives next is asked for when it is wanted."""
+
+    def __init__(self, about: About, ask: Ask) -> None:
+        self._asks, self._about = ask, about
+
+    def __repr__(self) -> str:
+        return f"<{self._about.name}>"
+
+
+def make(about: About, ask: Ask, refuse: Refuse, classes: frozenset[str]) -> object:
+    """Return what stands for an object of the program in the tests; `classes` are those that the tests name."""
+    if about.kind in ("function", "class"):
+        return (Class if about.kind == "class" else Function)(about, ask)
+    if about.kind == "object":
+        known = "plain" in about.traits or about.name in classes
+        return _type(Open if known else Instance, about)(about, ask, refuse)
+    return _either(about, ask)
+
+
+def make_foreign(about: About, ask: Ask) -> object:
+    """Return what stands for an object of the tests in the program."""
+    if about.kind in ("function", "class"):
+        return _function(about, ask)
+    if about.kind == "object":
+        return _type(Foreign, about)(about, ask, TypeError)
+    return _either(about, ask)
+
+
+def _type(base: type[Instance], about: About) -> type[Instance]:
+    traits = tuple(kind for trait, kind in _TRAITS.items() if trait in about.traits)
+    name = "object" if hasattr(builtins, about.name) else about.name  # no class of a program is Python's own
+    return type(name, (*traits, base), {})
+
+
+def _either(about: About, ask: Ask) -> object:
+    if about.kind in ("generator", "map", "filter"):
+        return _generated(about.kind, ask)
+    if about.kind == "iterator":
+        return Lazy(about, ask)
+    if about.kind == "error":
+        return _error(about)
+    raise CodecError("not a value")
+
+
+def _function(about: About, ask: Ask) -> object:
+    """Return a real function that calls one of the other side."""
+
+    def called(*positional: Any, **keywords: Any) -> Any:
+        return ask("call", called, positional, keywords)
+
+    called.__name__ = called.__qualname__ = about.name
+    return called
+
+
+def _generated(kind: str, ask: Ask) -> object:
+    """Return a generator that takes what another gives, or a `map` or `filter` of it."""
+    stand_in: list[Any] = []
+
+    def generate() -> Any:
+        sent = None
+        while True:
+            found = ask("send", stand_in[0], sent)
+            if len(found) == 0:
+                return
+            sent = yield found[0]
+
+    made: Any = generate()
+    if kind == "map":
+        made = map(_same, made)
+    if kind == "filter":
+        made = filter(_always, made)
+    stand_in.append(made)
+    return made
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _always(_: Any) -> bool:
+    return True
+
+
+def _error(about: About) -> type:
+    for name in about.traits:
+        base = getattr(builtins, name, None)
+        if isinstance(base, type) and issubclass(base, Exception):
+            return type(about.name, (base,), {"__module__": "answer"})
+    return type(about.name, (Exception,), {"__module__": "answer"})
+
+
+def _own(stand_in: Any, name: str) -> Any:
+    """Read an attribute of a stand-in itself."""
+    return object.__getattribute__(stand_in, name)
+
+
+def _ask(stand_in: Any, operation: str, *arguments: Any) -> Any:
+    return _own(stand_in, "_asks")(operation, stand_in, *arguments)
+
+
+def _refused(stand_in: Instance) -> BaseException:
+    return _own(stand_in, "_refuses")(_own(stand_in, "_about").name)  # type: ignore[no-any-return]
+
+
+def _attribute(stand_in: Any, name: str) -> Any:
+    if name.startswith("__"):  # Python's own protocols are written out here
+        raise AttributeError(name)
+    return _ask(stand_in, "get", name)
+
+
+def _next(stand_in: Any) -> Any:
+    for value in _ask(stand_in, "send", None):
+        return value
+    raise StopIteration

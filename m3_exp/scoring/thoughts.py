@@ -1,0 +1,195 @@
+"""Thoughts of reasoning models: what a model writes before its answer, between marks that its kind of model knows.
+
+A thought stands at the start of a text, after blank space. Its opening mark may be missing, since chat templates
+supply it: then a closing mark that nothing opened ends it. Later in a text it stands on lines of its own, outside of
+code. Whatever else looks like a mark is the answer's: a program that prints one, a sentence about them.
+"""
+
+import bisect
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+UNCLOSED = "unclosed thought"  # the `finish` of an answer that is none
+_NAMES = "think|thinking|thoughts?|reasoning|seed:think"
+_SPACES = " \t\r"
+_QUOTES = "\"'`"
+_BLANK = re.compile(r"\s*")
+_BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
+_FENCE = re.compile(r"^[^\S\n]*(?:```|~~~)", re.MULTILINE)
+# What a tokenizer that shows its special tokens leaves before a turn.
+_TURN = re.compile(r"\A\s*(?:<s>|<\|im_start\|>assistant|<\|start\|>assistant|<\|assistant\|>)?\s*")
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """The opening and the closing mark of one kind of thought, as patterns."""
+
+    opening: str
+    closing: str
+
+    @cached_property
+    def either(self) -> re.Pattern[str]:
+        return re.compile(f"(?P<opening>{self.opening})|(?P<closing>{self.closing})")
+
+
+_KINDS = (
+    _Marks(rf"(?i:<\s*(?:{_NAMES})(?:\s[^<>]{{0,200}})?>)", rf"(?i:<\s*/\s*(?:{_NAMES})\s*>)"),
+    _Marks(r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
+    _Marks(r"\[THINK\]", r"\[/THINK\]"),  # Magistral
+    _Marks(r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Command A
+    _Marks(r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),  # Apertus
+    _Marks("◁think▷", "◁/think▷"),  # Kimi
+    _Marks(r"<\|channel>thought", r"<channel\|>"),  # Gemma
+)
+# What may stand around an answer behind a thought, and is not a part of it.
+_ANSWERS = re.compile(
+    r"\s*(?:<\|begin_of_solution\|>(?P<a>.*?)(?:<\|end_of_solution\|>|\Z)"
+    r"|<\|START_RESPONSE\|>(?P<b>.*?)(?:<\|END_RESPONSE\|>|\Z)"
+    r"|<answer>(?P<c>.*?)</answer>\s*\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
+# gpt-oss: channels of one turn; without special tokens their names run into the text.
+_CHANNEL = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>")
+_FINAL = re.compile(r"<\|channel\|>\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
+_CHANNEL_ENDS = re.compile(r"<\|(?:end|return|call|start)\|>")
+_BARE_ANALYSIS = re.compile(r"analysis(?=[A-Z])")
+_BARE_FINAL = "assistantfinal"
+
+
+def drop(text: str) -> str | None:
+    """Return an answer without its thoughts and the blank lines behind them, None where a thought does not end.
+
+    A text without thoughts comes back as it is.
+    """
+    begun = _TURN.sub("", text, count=1)
+    if _CHANNEL.match(begun) or _FINAL.search(begun) or _BARE_ANALYSIS.match(begun):
+        return _final(begun)
+    for kind in _KINDS:
+        rest = _without(begun, kind) if kind.either.search(begun) else begun
+        if rest != begun:
+            return None if rest is None else _answer(rest)
+    return text
+
+
+def held(text: str) -> bool:
+    """Tell whether a text holds a thought that `drop` would take away, or that does not end."""
+    return drop(text) != text
+
+
+def drop_as_livebench(text: str) -> str:
+    """Remove every <think>...</think>, wherever it stands, as LiveBench's judge does (since 2025-01-22).
+
+    What re.sub("<think>.*?</think>", "", text, flags=re.DOTALL) makes, in linear time.
+    """
+    at = 0
+    kept: list[str] = []
+    while (opened := text.find("<think>", at)) >= 0 and (closed := text.find("</think>", opened)) >= 0:
+        kept.append(text[at:opened])
+        at = closed + len("</think>")
+    return "".join([*kept, text[at:]])
+
+
+def _final(text: str) -> str | None:
+    """Return the final channel of a gpt-oss answer, None where there is none."""
+    if not _BARE_ANALYSIS.match(text):
+        finals = list(_FINAL.finditer(text))
+        return _CHANNEL_ENDS.split(text[finals[-1].end() :])[0] if finals else None
+    _, found, rest = text.rpartition(_BARE_FINAL)
+    return rest if found else None
+
+
+def _without(text: str, kind: _Marks) -> str | None:
+    """Return a text without the thoughts of one kind, None where one does not end."""
+    fences = _Fences(text)
+    at, found = 0, False
+    while True:
+        opening = _opening(text, kind, at)
+        end = _end(text, kind, opening.end()) if opening else _lone_end(text, kind, at, fences, alone=found)
+        if opening and end is None:
+            return None
+        if end is None:
+            return _without_later(text, kind, at, fences)
+        at, found = end, True
+
+
+def _opening(text: str, kind: _Marks, at: int) -> re.Match[str] | None:
+    """Return the opening mark that stands at a place, after blank space."""
+    found = kind.either.match(text, _BLANK.match(text, at).end())  # type: ignore[union-attr]
+    return found if found and found["opening"] else None
+
+
+def _end(text: str, kind: _Marks, start: int) -> int | None:
+    """Return where a thought that began before `start` ends: where as many marks close as open.
+
+    Where that is nowhere, since one was only mentioned, it is the last mark that closes.
+    """
+    depth, last = 1, None
+    for mark in _marks(text, kind, start):
+        depth += 1 if mark["opening"] else -1
+        last = last if mark["opening"] else mark.end()
+        if depth == 0:
+            break
+    return last
+
+
+def _lone_end(text: str, kind: _Marks, start: int, fences: "_Fences", *, alone: bool) -> int | None:
+    """Return the end of the first mark that closes what nothing opened; `alone`: of those on lines of their own."""
+    depth = 0
+    for mark in _marks(text, kind, start):
+        if not _alone(text, mark) and (alone or fences.around(mark)):
+            continue
+        depth += 1 if mark["opening"] else -1
+        if depth < 0:
+            return mark.end()
+    return None
+
+
+def _without_later(text: str, kind: _Marks, start: int, fences: "_Fences") -> str:
+    """Return a text from `start` on without thoughts that begin on a line of their own, outside of code, and end."""
+    at = start
+    kept: list[str] = []
+    while True:
+        begins = (m for m in _marks(text, kind, at) if m["opening"] and _alone(text, m) and not fences.around(m))
+        opening = next(begins, None)
+        end = _end(text, kind, opening.end()) if opening else None
+        if opening is None or end is None:
+            return "".join([*kept, text[at:]])
+        kept.append(text[at : opening.start()])
+        at = end
+
+
+def _marks(text: str, kind: _Marks, start: int) -> Iterator[re.Match[str]]:
+    """Yield the marks from `start` on that are not just mentioned in quotes."""
+    for mark in kind.either.finditer(text, start):
+        before, behind = text[max(0, mark.start() - 1) : mark.start()], text[mark.end() : mark.end() + 1]
+        if not (before and before in _QUOTES and behind in (before, "\\")):
+            yield mark
+
+
+def _alone(text: str, mark: re.Match[str]) -> bool:
+    """Tell whether nothing else stands on the line of a mark."""
+    before, behind = mark.start(), mark.end()
+    while before and text[before - 1] in _SPACES:
+        before -= 1
+    while behind < len(text) and text[behind] in _SPACES:
+        behind += 1
+    return text[before - 1 : before] in ("", "\n") and text[behind : behind + 1] in ("", "\n")
+
+
+class _Fences:
+    """Where code stands between fences."""
+
+    def __init__(self, text: str) -> None:
+        self._at = [found.start() for found in _FENCE.finditer(text)]
+
+    def around(self, mark: re.Match[str]) -> bool:
+        return bisect.bisect_left(self._at, mark.start()) % 2 == 1
+
+
+def _answer(rest: str) -> str:
+    """Return what stands behind a thought, without blank lines before it and marks around it."""
+    found = _ANSWERS.match(rest)
+    inside = rest if found is None else next(part for part in found.groups() if part is not None)
+    return _BLANK_LINES.sub("", inside)

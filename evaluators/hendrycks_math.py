@@ -1,6 +1,5 @@
 """MATH: competition problems, as the M3 paper scores them (its `test_hendrycks_math`, `process_results`)."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
@@ -28,7 +27,6 @@ ITEMS = ItemSet(
 Extractor = Literal["paper", "boxed", "flexible", "math_verify"]
 Equivalence = Literal["paper", "hendrycks", "math_verify", "nemo_skills"]
 
-_DISPLAYED = re.compile(r"\\\[(.+?)\\\]", re.DOTALL)
 _WRONG = "-8642.13579"  # no gold answer, under any rule
 
 
@@ -110,7 +108,7 @@ class HendrycksMath(ChatSettings):
         found = [_EXTRACTORS[self.extractor](text) for text in texts]
         if self.equivalence != "math_verify":
             return compare(list(zip(golds, found, strict=True)), self.equivalence)
-        pairs = [(f"${right}$", f"${text}$" if text else None) for right, text in zip(golds, found, strict=True)]
+        pairs = [(_formula(right), _formula(text) if text else None) for right, text in zip(golds, found, strict=True)]
         return compare(pairs, "math_verify")
 
     def summarize(self, scores: Sequence[Score]) -> Result:
@@ -131,6 +129,11 @@ class HendrycksMath(ChatSettings):
         others = {name: replace(self, extractor=name, equivalence="paper") for name in get_args(Extractor)}
         others = {n: e if n == "math_verify" else replace(e, equivalence=kept) for n, e in others.items()}
         return {"ran_on": ran_on(answers), **extractors(others, problems, answers, self.extractor)}
+
+
+def _formula(text: str) -> str:
+    """Return a text in dollar signs, on one line: math-verify knows no formula with a line break in it."""
+    return f"${' '.join(text.split())}$"
 
 
 # How a right answer to the extractor is written: the format that it looks for.
@@ -181,9 +184,10 @@ def extract_flexible(text: str) -> str | None:
     box = last_boxed(text)
     if box is not None:
         return box
-    displayed = _DISPLAYED.search(text)
-    if displayed:
-        return displayed[1].strip()
+    start = text.find("\\[")
+    end = text.find("\\]", start + 3)  # something must stand between
+    if -1 < start < end:
+        return text[start + 2 : end].strip()
     first, last = text.find("$"), text.rfind("$")
     return text[first + 1 : last] if first < last else text or None
 

@@ -276,8 +276,8 @@ def test_a_wrong_column_is_named(
     [
         ("livebench_instruction_following", "turns", [3], "column 'turns.0' is int"),
         ("livebench_instruction_following", "turns", [], "has 0 turns"),
-        ("livebench_instruction_following", "instruction_id_list", [["x"]], "column 'instruction_id_list.0' is list"),
-        ("livebench_instruction_following", "kwargs", [3], "column 'kwargs.0' is int"),
+        ("livebench_instruction_following", "instruction_id_list", [["x"]], "no item can be judged"),
+        ("livebench_instruction_following", "kwargs", [3], "no item can be judged"),
         ("livebench_instruction_following", "kwargs", [], "instructions and 0 kwargs"),
         ("livebench_coding", "original_json", [1], "column 'original_json' is list"),
         ("livebench_coding", "public_test_cases", [{"input": "", "output": ""}], "'public_test_cases' is list"),

@@ -22,7 +22,7 @@ _FIRST_ANSWER = re.compile(r"[Tt]he (?:final )?answer is|#### |\\boxed\{")
 # What begins another question after an answer: the paper's stops, and the turns of common prompts.
 _NEXT_QUESTION = re.compile(
     "|".join(map(re.escape, MATH_STOPS))
-    + r"|\n\s*(?:Q|Question|Problem|USER|User|Human|Input)\s*\d*:|<\|im_start\|>|\[INST\]|Below is an instruction"
+    + r"|\n[^\S\n]*(?:Q|Question|Problem|USER|User|Human|Input)\s*\d*:|<\|im_start\|>|\[INST\]|Below is an instruction"
 )
 
 

@@ -10,7 +10,7 @@ _COMMAND = re.compile(r"\\(boxed|fbox)(?![A-Za-z])")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is text
 _BLANK = re.compile(r"[\s~]*")
 _EMPTY = re.compile(
-    r"(?:[\s~{}$.…]|\\[,;:!() ]|\\(?:quad|qquad|[lc]?dots)(?![A-Za-z])|\\(?:text|mathrm)(?=\s*\{))*", re.DOTALL
+    r"(?:[\s~{}$.…_?]|\\[,;:!() _]|\\(?:q?quad|[lc]?dots|square|Box)(?![A-Za-z])|\\(?:text|mathrm|underline)(?=\s*\{))*"
 )
 # Without braces: the rest of the line, up to the end of the formula.
 _END = re.compile(r"\$|\\\)|\\\]|\n")

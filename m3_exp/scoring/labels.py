@@ -23,6 +23,7 @@ _END = re.compile(
 _COMMANDS = re.compile(r"\\(?:boxed|fbox|text|mathrm|operatorname|emph)(?:bf|it)?\b|</?[a-z][^<>]{0,100}>|```\w*")
 _MARKUP = re.compile(r"[*_`\"“”‘«»\\{}\[\]$~]+|(?<!\w)'+|'+(?!\w)")
 _NOT = re.compile(r"\b(?:rather than|instead of|as opposed to)\b")
+_NOT_BUT = re.compile(r"\bnot (?:an? )?\w+ but\b")
 _SURE = re.compile(r"\b(?:no|without(?: a| any)?) (?:doubt|question)\b")
 _TOKEN = re.compile(r"[^\W_]+(?:['-][^\W_]+)*|->|[.!?;,:=/|&()\n…—–→-]")
 _SENTENCE_ENDS = frozenset(".!?;\n…")
@@ -46,7 +47,7 @@ _DOUBTS = _set(
 )
 _JOINS = _set("or and nor but to / | & , -> →")
 _BESIDE = _set("also even both partly somewhat")
-_REASONS = _set(", ; : ( — – - because since as")
+_REASONS = _set(", ; : ( — – - because since as not")
 _VALUES = _set("false true no none yes")
 
 
@@ -57,7 +58,8 @@ def stated(text: str, labels: Sequence[str]) -> int:
     """
     ends = (found.start() for found in _END.finditer(text) if text[: found.start()].strip())
     said = unicodedata.normalize("NFKC", _END.sub("", text[: next(ends, len(text))])).lower().replace("’", "'")
-    bare = _SURE.sub("", _MARKUP.sub("", _COMMANDS.sub(" ", said)))
+    plain = _COMMANDS.sub(lambda found: f" {tag} " if (tag := found[0].strip("<>")) in labels else " ", said)
+    bare = _NOT_BUT.sub("", _SURE.sub("", _MARKUP.sub("", plain)))
     answer = _Answer(_TOKEN.findall(_NOT.sub("not", bare)), frozenset(labels))
     for ways in ((answer.alone, answer.begins, answer.named), (answer.linked,)):
         found = {answer.tokens[at] for at in answer.clear if any(way(at) for way in ways)}

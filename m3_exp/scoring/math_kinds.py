@@ -49,6 +49,9 @@ def corrected(equal: bool, gold: str, pred: str, found: str) -> bool:
         return False
     start = _BEGINS.match(said)
     more = _GOES_ON.match(said, start.end()) if start and right else None
+    if not equal and right:  # a percentage with decimals, a named amount of money
+        number = one_number(found)
+        return number is not None and number.value == right.value
     return equal and not (start and more and more[1] != start[0])
 
 

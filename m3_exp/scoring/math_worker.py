@@ -129,7 +129,8 @@ def _bare(text: str) -> str:
 
 
 def _in_latex(text: str) -> str:
-    return text if _IN_LATEX.search(text) else f"${text}$"
+    """Return a text in dollar signs unless it has them; on one line, since a formula with a line break is not read."""
+    return text if _IN_LATEX.search(text) else f"${' '.join(text.split())}$"
 
 
 _RULES = {"math_verify": _math_verify, "nemo_skills": _nemo_skills}

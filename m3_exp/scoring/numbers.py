@@ -39,15 +39,18 @@ _LATEX = tuple(
         (r"\\%", "%"),
         (r"(?:\{,\}|\\text\s*\{,\}|,)(?:\s*\\!)?", ","),
         (r"\\[,;:!> \n]|\\q?quad(?![A-Za-z])|\\\w*space(?![A-Za-z])\*?(?:\{[^{}]*\})?|~|&nbsp;|\\\\", " "),
-        (r"\^\s*\{?\s*(?:\\circ|\\degree|°)(?![A-Za-z])\s*\}?|\\(?:degree|circ)(?![A-Za-z])", "°"),
+        (r"\^[\s{]*+(?:\\circ|\\degree|°)(?![A-Za-z])\s*\}?|\\(?:degree|circ)(?![A-Za-z])", "°"),
         (rf"\\[dtc]?frac\s*\{{\s*{_TERM}\s*\}}\s*\{{\s*{_TERM}\s*\}}", r" \1/\2 "),
         (r"\\[dtc]?frac\s*(\d)\s*(\d)", r" \1/\2 "),
+        (rf"\\[dtc]?frac\s*\{{\s*{_TERM}\s*\}}\s*(\d)|\\[dtc]?frac\s*(\d)\s*\{{\s*{_TERM}\s*\}}", r" \1\3/\2\4 "),
         (r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r" √\1/√\2 "),
         (rf"\{{\s*{_TERM}\s*\\over\s*{_TERM}\s*\}}", r" \1/\2 "),
         (r"\\(?:times|cdot|ast)(?![A-Za-z])|(?<=\d)x(?=\d)|(?<=\d )x(?= \d)", "×"),
-        (r"\\(?:approx|simeq|cong|equiv)(?![A-Za-z])", "="),
+        (r"\\(?:approx|sim|simeq|cong|equiv)(?![A-Za-z])", "="),
         (r"\\pm(?![A-Za-z])", "±"),
         (r"\\div(?![A-Za-z])", "÷"),
+        (r"\\(?:mu|micro)(?![A-Za-z])", "u"),
+        (r"\\(?:Omega|ohm)(?![A-Za-z])", " ohm"),
         (r"\\sqrt(?![A-Za-z])", "√"),
         (r"\\pi(?![A-Za-z])", "π"),
         (rf"\\(?:{_WRAPPERS})(?![A-Za-z])\*?", ""),
@@ -55,7 +58,8 @@ _LATEX = tuple(
         (r"\\([#&_])", r"\1"),
         (r"(?<=\d)[{}]+(?=\d)", " "),
         (r"[{}]", ""),
-        (r"(?<=[A-Za-z])\^-?\d+", ""),  # of a unit
+        (r"(?<=[A-Za-z])\$?\^-?\d+", ""),  # of a unit
+        (r"(?<=[A-Za-z]) ?× ?(?=[A-Za-z])", " "),  # N·m
         (r"\^(?=\s*(?:st|nd|rd|th)\b)", ""),
         (r"\*++(?!\s?[\d.])|(?<=\s)\*\*+(?=[\d$.])|(?<![\d)])(?<![\d)]\s)\*++|__+", " "),  # bold
         (r"(?<![A-Za-z0-9])_(?=\s?[-$€£\d.])", " "),
@@ -174,6 +178,7 @@ _LEADING_DASH = re.compile(r"(^|=)\s*[–—]\s+")  # nothing but a sign there
 _SIDES = re.compile(r"=|(?<=[A-Za-z]):(?= )")
 _ALONE = r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])"
 _UNSOLVED = re.compile(rf"(?=.*{_ALONE})(?:.*[\d+*×÷^]|.*{_ALONE}\s*[-/]\s*{_ALONE})")
+_NAMED = re.compile(r"_\w+|(?<=(?<![A-Za-z])[A-Wa-hp-w])\(\d+(?:, ?\d+)*\)")  # x_1, f(3), C(8, 2)
 _RELATION = re.compile(r"[<>≤≥≠∈∞±|]")
 # What makes a box say something else than the one number in it: operators, unknown commands, a variable, some words.
 _MORE = re.compile(
@@ -204,7 +209,7 @@ def one_number(box: str) -> Number | None:
     if _RELATION.search(plain) or not numbered:
         return None
     side, last = numbered[-1], sides[-1]
-    others = [re.sub(r"_\w+", "", other) for other in sides if other is not side]
+    others = [_NAMED.sub("", other) for other in sides if other is not side]
     if (side is not last and len(numbered) > 1) or any(_UNSOLVED.match(other) for other in others):
         return None
     runs = list(_RUN.finditer(side))

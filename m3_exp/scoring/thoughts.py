@@ -2,7 +2,7 @@
 
 A thought stands at the start of a text, after blank space. Its opening mark may be missing, since chat templates
 supply it: then a closing mark that nothing opened ends it. Later in a text it stands on lines of its own, outside of
-code. Whatever else looks like a mark is the answer's: a program that prints one, a sentence about them.
+code: its opening mark alone, or all of it on one line. Whatever else looks like a mark is the answer's: a program that prints one, a sentence about them.
 """
 
 import bisect
@@ -19,7 +19,7 @@ _BLANK = re.compile(r"\s*")
 _BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
 _FENCE = re.compile(r"^[^\S\n]*(?:```|~~~)", re.MULTILINE)
 # What a tokenizer that shows its special tokens leaves before a turn.
-_TURN = re.compile(r"\A\s*(?:<s>|<\|im_start\|>assistant|<\|start\|>assistant|<\|assistant\|>)?\s*")
+_TURN = re.compile(r"\A[\s\ufeff\u200b]*(?:<s>|<\|im_start\|>assistant|<\|start\|>assistant|<\|assistant\|>)?\s*")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ _KINDS = (
 _ANSWERS = re.compile(
     r"\s*(?:<\|begin_of_solution\|>(?P<a>.*?)(?:<\|end_of_solution\|>|\Z)"
     r"|<\|START_RESPONSE\|>(?P<b>.*?)(?:<\|END_RESPONSE\|>|\Z)"
-    r"|<answer>(?P<c>.*?)</answer>\s*\Z)",
+    r"|<answer>(?P<c>.*?)</answer>\s*\Z"
+    r"|<output>(?P<d>.*?)</output>\s*\Z)",
     re.DOTALL | re.IGNORECASE,
 )
 # gpt-oss: channels of one turn; without special tokens their names run into the text.
@@ -147,12 +148,12 @@ def _lone_end(text: str, kind: _Marks, start: int, fences: "_Fences", *, alone: 
 
 
 def _without_later(text: str, kind: _Marks, start: int, fences: "_Fences") -> str:
-    """Return a text from `start` on without thoughts that begin on a line of their own, outside of code, and end."""
+    """Return a text from `start` on without thoughts on lines of their own, outside of code, that end."""
     at = start
     kept: list[str] = []
     while True:
-        begins = (m for m in _marks(text, kind, at) if m["opening"] and _alone(text, m) and not fences.around(m))
-        opening = next(begins, None)
+        openings = (mark for mark in _marks(text, kind, at) if mark["opening"] and not fences.around(mark))
+        opening = next((m for m in openings if _alone(text, m) or _is_line(text, m, kind)), None)
         end = _end(text, kind, opening.end()) if opening else None
         if opening is None or end is None:
             return "".join([*kept, text[at:]])
@@ -176,6 +177,14 @@ def _alone(text: str, mark: re.Match[str]) -> bool:
     while behind < len(text) and text[behind] in _SPACES:
         behind += 1
     return text[before - 1 : before] in ("", "\n") and text[behind : behind + 1] in ("", "\n")
+
+
+def _is_line(text: str, opening: re.Match[str], kind: _Marks) -> bool:
+    """Tell whether an opening mark begins a line that a closing one ends."""
+    start = text.rfind("\n", 0, opening.start()) + 1
+    end = text.find("\n", opening.end())
+    rest = text[opening.end() : len(text) if end < 0 else end]
+    return not text[start : opening.start()].strip() and re.search(rf"{kind.closing}\s*\Z", rest) is not None
 
 
 class _Fences:

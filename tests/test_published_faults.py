@@ -43,6 +43,9 @@ def test_a_box_may_have_line_breaks(equivalence: str, gold: str, text: str, righ
         ("8400", r"\text{Difference} = \$8,400", 1.0),
         ("8400", r"\text{Difference} = \$8,401", 0.0),
         ("28", r"2 \text{ boxes and } 8", 0.0),
+        ("15", "15 - p", 0.0),
+        ("72", "72Ihopeitiscorrect", 0.0),
+        ("15", "x = 15 - p", 0.0),
     ],
 )
 def test_a_dressed_number_is_that_number_for_math_verify(gold: str, box: str, right: float) -> None:

@@ -1,7 +1,7 @@
 """Numbers that math-verify 0.9.0 takes for others: its verdict, put right where the kinds of two numbers differ.
 
-It reads the whole part of `2 2/3`, drops the base of `2516_9`, takes 1000 for `1000(26)` and the first number of
-`5 or 6`, `5:6`, `2½` and `28x` in plain text, and compares after rounding to six decimals. Each of these is decided
+It reads the whole part of `2 2/3`, drops the base of `2516_9`, takes 1000 for `1000(26)`, one number of `5 or 6` and
+the first of `5:6`, `2½` and `28x` in plain text, and compares after rounding to six decimals. Each of these is decided
 here by arithmetic, where the gold answer is one number; everything else is math-verify's.
 """
 
@@ -14,10 +14,16 @@ _AROUND = 24  # characters behind what was found that may belong to it
 _SMALL, _FAR = 1e-4, 0.01  # below this, rounding to six decimals makes numbers equal that differ by more than 1 %
 
 _STOP = re.compile(r"(?<=[\d})])\.(?=\s*(?:\$|\\\)|\\\]|\}))")
+_SPACED = re.compile(r"\\(boxed|fbox)\s+\{")
 _THIN = re.compile(r"\\[,;]")
 _THOUSANDS = re.compile(r"(?<![\d.])[1-9]\d{0,2}(?:\\[,;]\d{3})+(?!\d)")
 _MIXED = re.compile(r"[-+]?\d+\s+\d+\s*/\s*\d+(?![\d/])|[-+]?\d+\(\d+\)|[-+]?\d+ ?[¼-¾⅐-⅞]")
 _BEGINS = re.compile(r"[-+]?(?:\d[\d,]*)?\.?\d+")
+# A number with its name or a percent sign, of which math-verify makes something else.
+_DRESSED = re.compile(
+    r"(?:(?:\\text\{[^{}]*\}|[A-Za-z][A-Za-z ]*)\s*=\s*)?\\?\$?\s*([-+]?[\d,]*\.?\d+)(?:\s|\\[,;:! ])*(?:\\?%)?"
+)
+_OTHER = re.compile(r"(-?\d[\d,]*)\s+or\s+\$?\Z")
 _GOES_ON = re.compile(r"[xyzni](?![A-Za-z'])|:\d|\s+or\s+\$?(-?\d[\d,]*)")
 
 _WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
@@ -25,12 +31,14 @@ _BASE = re.compile(
     r"(?<![A-Za-z0-9\\])[0-9A-F]*\d[0-9A-F]*\s*(?:_|\\?\s*(?:\\text(?:bf|rm)?)?[{(\s~]*(?:in\s+)?base\b)"
     rf"[\s{{(~]*(?:\\(?:text|mathrm|textbf)\s*\{{)?\s*(?:base\s+)?(\d+|{'|'.join(_WORDS)})(?![A-Za-z0-9])"
 )
+_WORD_BASE = re.compile(rf"_\s*\{{?\s*\\(?:text|mathrm|textbf)\s*\{{\s*({'|'.join(_WORDS)})\s*\}}\s*\}}?")
 
 
 def readable(text: str) -> str:
-    """Drop what math-verify reads nothing with: a full stop between a number and the end of its formula or box, and
-    the thin spaces of thousands, `1\\,234`.
+    """Write anew what math-verify reads nothing with: a full stop between a number and the end of its formula or box,
+    the thin spaces of thousands, `1\\,234`, the blank of `\\boxed {5}`, and a base in words.
     """
+    text = _WORD_BASE.sub(lambda found: f"_{{{_WORDS.index(found[1]) + 2}}}", _SPACED.sub(r"\\\1{", text))
     return _THOUSANDS.sub(lambda found: _THIN.sub("", found[0]), _STOP.sub("", text))
 
 
@@ -49,10 +57,11 @@ def corrected(equal: bool, gold: str, pred: str, found: str) -> bool:
         return False
     start = _BEGINS.match(said)
     more = _GOES_ON.match(said, start.end()) if start and right else None
-    if not equal and right:  # a percentage with decimals, a named amount of money
-        number = one_number(found)
+    if not equal and right and (dressed := _DRESSED.fullmatch(found.strip(" $*"))):
+        number = one_number(dressed[1])
         return number is not None and number.value == right.value
-    return equal and not (start and more and more[1] != start[0])
+    other = _OTHER.search(_before(pred, found)) if start and right else None
+    return equal and not (start and ((more and more[1] != start[0]) or (other and other[1] != start[0])))
 
 
 def far_apart(left: Any, right: Any) -> bool:
@@ -72,6 +81,13 @@ def _in_place(pred: str, found: str) -> str:
     core = found.strip(" $*")
     at = pred.rfind(core) if core else -1
     return core if at < 0 else pred[at : at + len(core) + _AROUND].split("\n")[0]
+
+
+def _before(pred: str, found: str) -> str:
+    """Return what stands before what was found, in the answer."""
+    core = found.strip(" $*")
+    at = pred.rfind(core) if core else 0
+    return pred[max(0, at - _AROUND) : max(0, at)]
 
 
 def _bases(text: str) -> list[int]:

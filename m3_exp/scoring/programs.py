@@ -35,6 +35,7 @@ from m3_exp.scoring.fences import Fence, fences
 GUARD = 'if __name__ == "__main__":'
 EXAMPLES = ("# Example usage", "# Test examples")  # what MBPP's post-processing cuts at; HumanEval's at the first
 _MOST_FENCES = 16  # of an answer: half of them its first, half its last
+_QUOTE = re.compile(r"^[ \t]*>(?:[ \t]|$)", re.MULTILINE)  # of Markdown
 _TAG = re.compile(r"\A\s*py(?:thon)?3?[ \t]*\n")  # what follows a fence that the prompt opened
 _LONGEST = 300_000  # characters of an answer in which parts are looked for
 _MOST_CHARACTERS = 4_000_000  # of an answer's readings, all together
@@ -131,7 +132,7 @@ def _in_order(
 
     These come last where the last fence is wanted, or where the cleaning cut a program in two.
     """
-    text = (cleaned if text is None else text).replace("\r\n", "\n")
+    text = (cleaned if text is None else text).replace("\r\n", "\n").removeprefix("\ufeff")
     parts = list(_parts(entry_point, text, last)) if len(text) <= _LONGEST else []
     inline = [("inline_", part) for part in _inline(text)] if parts else []
     found: list[Program] = []
@@ -171,7 +172,7 @@ def _bounded(programs: Iterable[Program]) -> Iterator[Program]:
 
 def _parts(entry_point: str, text: str, last: bool) -> Iterator[tuple[str, str]]:
     """Return the parts of a text that may be its program, best first, with the prefix of their readings' names."""
-    blocks, lines = _program_fences(text), text.split("\n")
+    blocks, lines = _program_fences(text) or _program_fences(_QUOTE.sub("", text)), text.split("\n")
     if blocks:
         fenced = [fence.body for fence in blocks if fence.is_python]
         series = [_few(fenced), _few([fence.body for fence in blocks])]

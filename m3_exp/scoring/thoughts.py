@@ -2,7 +2,8 @@
 
 A thought stands at the start of a text, after blank space. Its opening mark may be missing, since chat templates
 supply it: then a closing mark that nothing opened ends it. Later in a text it stands on lines of its own, outside of
-code: its opening mark alone, or all of it on one line. Whatever else looks like a mark is the answer's: a program that prints one, a sentence about them.
+code: its opening mark does, or all of it. Whatever else looks like a mark is the answer's: a program that prints one, a
+sentence about them.
 """
 
 import bisect
@@ -171,20 +172,26 @@ def _marks(text: str, kind: _Marks, start: int) -> Iterator[re.Match[str]]:
 
 def _alone(text: str, mark: re.Match[str]) -> bool:
     """Tell whether nothing else stands on the line of a mark."""
-    before, behind = mark.start(), mark.end()
-    while before and text[before - 1] in _SPACES:
-        before -= 1
+    behind = mark.end()
     while behind < len(text) and text[behind] in _SPACES:
         behind += 1
-    return text[before - 1 : before] in ("", "\n") and text[behind : behind + 1] in ("", "\n")
+    return _begins_line(text, mark) and text[behind : behind + 1] in ("", "\n")
+
+
+def _begins_line(text: str, mark: re.Match[str]) -> bool:
+    before = mark.start()
+    while before and text[before - 1] in _SPACES:
+        before -= 1
+    return text[before - 1 : before] in ("", "\n")
 
 
 def _is_line(text: str, opening: re.Match[str], kind: _Marks) -> bool:
     """Tell whether an opening mark begins a line that a closing one ends."""
-    start = text.rfind("\n", 0, opening.start()) + 1
+    if not _begins_line(text, opening):
+        return False
     end = text.find("\n", opening.end())
     rest = text[opening.end() : len(text) if end < 0 else end]
-    return not text[start : opening.start()].strip() and re.search(rf"{kind.closing}\s*\Z", rest) is not None
+    return re.search(rf"{kind.closing}[{_SPACES}]*\Z", rest) is not None
 
 
 class _Fences:

@@ -303,7 +303,7 @@ class _Tested:
                 raise self.ended from None
             raise
         for name, new in changed.items():
-            if self._names.get(name) is self._defined.get(name):
+            if name in self._defined and self._names.get(name) is self._defined[name]:
                 self._set(name, new)
         return value
 

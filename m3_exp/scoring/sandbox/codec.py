@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import layout
+from .questions import QUESTIONS
 
 MAX_FRAME = 16 << 20
 _MAX_DEPTH = 150
@@ -661,6 +662,8 @@ class _Unpacker:
             raise CodecError("not a value")
         if len(fields) != len(values) or len(fields) > _MAX_FIELDS:
             raise CodecError("not a value")
+        if any(name in QUESTIONS and callable(value) for name, value in zip(fields, values, strict=True)):
+            raise CodecError("a field would answer for a method")
         key = (name, tuple(fields))
         kind = self._wire.own_tuples.get(key)
         if kind is None:

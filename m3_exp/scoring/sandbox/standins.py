@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .codec import About, CodecError
+from .questions import QUESTIONS
 
 Ask = Callable[..., Any]  # ask(operation, target, *arguments)
 Refuse = Callable[[str], BaseException]  # what to raise where a value would judge itself; the type's name goes in
@@ -26,8 +27,11 @@ Refuse = Callable[[str], BaseException]  # what to raise where a value would jud
 class Function:
     """A function or another callable of the program."""
 
-    def __init__(self, about: About, ask: Ask) -> None:
+    def __init__(self, about: About, ask: Ask, refuse: Refuse, known: bool) -> None:
+        object.__setattr__(self, "_about", about)
         object.__setattr__(self, "_asks", ask)
+        object.__setattr__(self, "_refuses", refuse)
+        object.__setattr__(self, "_known", known)
         object.__setattr__(self, "__name__", about.name)
 
     def __repr__(self) -> str:
@@ -57,19 +61,18 @@ class Class(Function):
 
 
 class Instance:
-    """An object of some class of the program."""
+    """An object of some class of the program; `known` where the tests call that class by its name."""
 
-    def __init__(self, about: About, ask: Ask, refuse: Refuse) -> None:
+    def __init__(self, about: About, ask: Ask, refuse: Refuse, known: bool) -> None:
         object.__setattr__(self, "_about", about)
         object.__setattr__(self, "_asks", ask)
         object.__setattr__(self, "_refuses", refuse)
+        object.__setattr__(self, "_known", known)
 
     def __repr__(self) -> str:
         return f"<{_own(self, '_about').name}>"
 
     def __getattr__(self, name: str) -> Any:
-        if name in _QUESTIONS and not isinstance(self, Open):
-            raise _refused(self)
         return _attribute(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -169,13 +172,6 @@ def _define_operators() -> None:
 
 _define_operators()
 
-# What is asked of a text, a number or a collection by a method's name, and could be answered to please.
-_QUESTIONS = frozenset({
-    "startswith", "endswith", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower",
-    "isnumeric", "isprintable", "isspace", "istitle", "isupper", "is_integer", "issubset", "issuperset", "isdisjoint",
-    "count", "index", "find", "rfind", "rindex",
-})  # fmt: skip
-
 
 class _Callable:
     def __call__(self, *positional: Any, **keywords: Any) -> Any:
@@ -210,11 +206,12 @@ class Lazy(_Iterator):
 
 def make(about: About, ask: Ask, refuse: Refuse, classes: frozenset[str]) -> object:
     """Return what stands for an object of the program in the tests; `classes` are those that the tests name."""
+    known = about.name in classes
     if about.kind in ("function", "class"):
-        return (Class if about.kind == "class" else Function)(about, ask)
+        return (Class if about.kind == "class" else Function)(about, ask, refuse, known)
     if about.kind == "object":
-        known = "plain" in about.traits or about.name in classes
-        return _type(Open if known else Instance, about)(about, ask, refuse)
+        base = Open if known or "plain" in about.traits else Instance
+        return _type(base, about)(about, ask, refuse, known)
     return _either(about, ask)
 
 
@@ -223,7 +220,7 @@ def make_foreign(about: About, ask: Ask) -> object:
     if about.kind in ("function", "class"):
         return _function(about, ask)
     if about.kind == "object":
-        return _type(Foreign, about)(about, ask, TypeError)
+        return _type(Foreign, about)(about, ask, TypeError, True)
     return _either(about, ask)
 
 
@@ -299,14 +296,17 @@ def _ask(stand_in: Any, operation: str, *arguments: Any) -> Any:
     return _own(stand_in, "_asks")(operation, stand_in, *arguments)
 
 
-def _refused(stand_in: Instance) -> BaseException:
+def _refused(stand_in: Function | Instance) -> BaseException:
     return _own(stand_in, "_refuses")(_own(stand_in, "_about").name)  # type: ignore[no-any-return]
 
 
 def _attribute(stand_in: Any, name: str) -> Any:
     if name.startswith("__"):  # Python's own protocols are written out here
         raise AttributeError(name)
-    return _ask(stand_in, "get", name)
+    value = _ask(stand_in, "get", name)
+    if name in QUESTIONS and callable(value) and not _own(stand_in, "_known"):
+        raise _refused(stand_in)
+    return value
 
 
 def _next(stand_in: Any) -> Any:

@@ -27,6 +27,10 @@ MATH = Problem("0", {"problem": "?", "solution": "$\\boxed{28}$"})
         ("\\boxed{4}, \\fbox{3}", "4"),
         ("none", None),
         ("\\boxedx{5}", None),
+        ("\\boxed{5} \\boxed{\\_\\_}", "5"),
+        ("\\boxed{5} \\boxed{?}", "5"),
+        ("\\boxed{5} \\boxed{\\square}", "5"),
+        ("\\boxed{5} \\boxed{\\underline{\\quad}}", "5"),
         # spacing and braces
         ("\\boxed {5}", "5"),
         ("\\boxed\n  {5}", "5"),

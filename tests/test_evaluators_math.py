@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -332,6 +333,15 @@ def test_an_unscored_item_is_not_in_its_sub_score() -> None:
 )
 def test_answers_that_run_on(text: str, goes_on: bool) -> None:
     assert ran_on([Answer("0", text)]) == int(goes_on)
+
+
+@pytest.mark.parametrize("part", ["\n", "\n ", "\r\n", "\\[", "$", "Q "])
+def test_no_text_takes_an_audit_long(part: str) -> None:
+    text = "#### 1" + part * (400_000 // len(part))
+    started = time.monotonic()
+    assert ran_on([Answer("0", text)]) == 0
+    hendrycks_math.extract_flexible(text)
+    assert time.monotonic() - started < 2
 
 
 def test_what_every_extractor_makes_of_the_same_answers() -> None:

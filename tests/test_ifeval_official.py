@@ -45,6 +45,7 @@ UNREADABLE = [
     (([["punctuation:no_comma"]], [{}]), "is not an instruction"),
     (([], []), "0 instructions and 0 kwargs"),
     ((["keywords:existence"], [{}]), "has the kwargs none; it takes keywords"),
+    ((["language:response_language"], [{"language": "xx"}]), "language='xx' is not allowed; give one of af ar"),
     ((["keywords:letter_frequency"], [{"letter": "ab", "let_relation": "at least", "let_frequency": 1}]), "one char"),
 ]  # fmt: skip
 

@@ -12,6 +12,7 @@ from m3_exp.types import Answer, M3Error, Problem
 LABELS = ("negative", "positive")
 
 POSITIVE = [
+    "<positive>", "Answer: <positive>", "Positive rather than negative", "The sentiment is not negative but positive.",
     "positive", "Positive", "POSITIVE", "Positive.", "positive!", "'positive'", '"Positive"', "“positive”",
     "`positive`",
     "**Positive**", "*positive*", "__positive__", "_positive_", "***Positive.***", "**Positive**.", "### Positive",
@@ -55,6 +56,7 @@ POSITIVE = [
     "positive\npositive\npositive", "The answer is: positive",
 ]  # fmt: skip
 NONE = [
+    "not positive but not negative", "not negative but neutral", "neither not positive", "<sentiment>",
     "", "   ", "I do not know.", "neutral", "positive or negative", "positive/negative", "Positive | Negative",
     "positive, negative",
     "positive and negative", "positive\nnegative", "- positive\n- negative", "not positive", "Not positive.",

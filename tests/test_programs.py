@@ -58,6 +58,9 @@ def fence(code: str, info: str = "python", marks: str = "```") -> str:
 
 # name, answer, verdict in the paper's text mode, verdict in chat mode; both benchmarks.
 BOTH: list[tuple[str, str, int, int]] = [
+    ("a byte order mark", f"\ufeff{RIGHT}", 1, 1),
+    ("a quoted fence", "".join(f"> {line}\n" for line in fence(RIGHT).split("\n")), 1, 1),
+    ("a quoted fence after prose", "So:\n\n" + "".join(f"> {line}\n" for line in fence(RIGHT).split("\n")), 1, 1),
     ("bare", RIGHT, 1, 1),
     ("one fence", fence(RIGHT), 1, 1),
     ("prose around a fence", "Here it is:\n\n" + fence(RIGHT) + "\nIt adds them up.", 1, 1),

@@ -82,6 +82,18 @@ def test_what_is_no_thought_stays(text: str) -> None:
     assert not held(text)
 
 
+def test_a_later_thought_may_be_one_line() -> None:
+    later = "First.\n<think>b</think>\nSecond."
+    assert drop(f"<think>a</think>\n{later}") == "First.\n\nSecond."
+    assert drop(later) == "First.\n\nSecond."
+    for text in ("First.\n<think>b</think> c\nSecond.", "```\n<think>b</think>\n```", "a <think>b</think>\nc"):
+        assert drop(text) == text
+
+
+def test_a_byte_order_mark_may_stand_before_a_thought() -> None:
+    assert drop("\ufeff<think>a</think>\nb") == "b"
+
+
 def test_marks_around_an_answer_behind_a_thought() -> None:
     thought = "<|begin_of_thought|>\nWell.\n<|end_of_thought|>\n\n"
     assert drop(f"{thought}<|begin_of_solution|>\nIt is 28.\n<|end_of_solution|>") == "It is 28.\n"

@@ -271,6 +271,14 @@ def _check_arguments(what: str, values: Mapping[str, Any], needed: Mapping[str, 
         raise M3Error(f"{what}: nth_paragraph={values['nth_paragraph']} is more than num_paragraphs; give at most that")
 
 
+# What langdetect tells apart.
+_LANGUAGES = (
+    *("af", "ar", "bg", "bn", "ca", "cs", "cy", "da", "de", "el", "en", "es", "et", "fa", "fi", "fr", "gu", "he", "hi"),
+    *("hr", "hu", "id", "it", "ja", "kn", "ko", "lt", "lv", "mk", "ml", "mr", "ne", "nl", "no", "pa", "pl", "pt", "ro"),
+    *("ru", "sk", "sl", "so", "sq", "sv", "sw", "ta", "te", "th", "tl", "tr", "uk", "ur", "vi", "zh-cn", "zh-tw"),
+)
+
+
 def _fits(key: str, value: object, kind: type) -> bool:
     if type(value) is not kind or value in ("", []):
         return False
@@ -278,6 +286,8 @@ def _fits(key: str, value: object, kind: type) -> bool:
         return value in RELATIONS
     if key == "letter":
         return len(str(value)) == 1
+    if key == "language":
+        return value in _LANGUAGES
     if isinstance(value, int):
         return value >= (1 if key == "nth_paragraph" else 0)
     return not isinstance(value, list) or all(isinstance(item, str) and item for item in value)
@@ -287,7 +297,8 @@ def _allowed(key: str, kind: type) -> str:
     if key.endswith("relation"):
         return " or ".join(repr(relation) for relation in RELATIONS)
     words = {int: "a whole number of at least 0 (nth_paragraph: 1)", list: "a list of words"}
-    return words.get(kind, "one character" if key == "letter" else "a text")
+    texts = {"letter": "one character", "language": f"one of {' '.join(_LANGUAGES)}"}
+    return words.get(kind, texts.get(key, "a text"))
 
 
 # -------------------------------------------------------------------------------------------- sentences and languages

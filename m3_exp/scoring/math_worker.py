@@ -95,7 +95,7 @@ def _reply(gold: str, pred: str, targets: Sequence[Any], **options: Any) -> dict
     right, found = _parse(gold, targets), _parse(pred, targets)
     texts = [item for item in found if isinstance(item, str)]
     shown = texts[-1][:_SHOWN] if texts else None
-    equal = corrected(_verify(right, found, **options), gold, pred, shown or "")
+    equal = bool(right) and corrected(_verify(right, found, **options), gold, pred, shown or "")
     return {"equal": equal, "found": shown, "parsed": bool(found), "gold": bool(right)}
 
 

@@ -9,8 +9,12 @@
     reading.py   which reading of an answer is the program
     talk.py      requests and replies between the two
     standins.py  what stands in one for an object of the other, and what may be asked of it
+    questions.py methods that an answer's own object is never asked to judge by
     codec.py     what crosses between the two: plain values, and numbers for what is not plain
-    layout.py    how a set is built anew with the same order of iteration
+    kinds.py     the types of plain values, and how those that can change are set
+    packing.py   values -> JSON
+    unpacking.py JSON -> values of exactly these types
+    layout.py    how a set lies in its table, and how another is made that lies the same
     lockdown.py  what a box gives up before it reads foreign code: files, sockets, processes, memory, time
 
 All but judge.py and drivers.py are run by a bare interpreter: they import nothing but the standard library and one

@@ -1,101 +1,212 @@
-"""A set's order of iteration: how to build one whose elements come in the order, and lie in a table, of another's.
+"""How a set lies in its table, and how to build another that lies the same: iteration, `pop` and growth follow from it.
 
-Elements are added in some order, some of them by way of a frozenset (as Python makes a set of constants: it merges a
-frozenset, into a smaller table than one by one). Which way gives the same is found by trying.
+CPython's table (Objects/setobject.c): an element lies in the first free place of the sequence that its hash names, and
+what is removed leaves a hole, which may be used again. So elements that are added in an order in which each comes after
+those that stand in its way, into a table of the same size, lie as they did; something is added and removed where a hole
+is to be. Elements that stand in one another's way (they came into holes) each take the place of something.
+
+The table is read from memory where the interpreter keeps it as expected, else the order of iteration is told.
 """
 
-import itertools
-import operator
-from collections.abc import Iterable
+import ctypes
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-_FEW = 6  # elements of which every order is tried
-_MOST_SPLITS = 64
-_MOST_REPAIRS = 20
+# Places of the table, the one where `pop` begins to look, the places of holes, and those of the last elements.
+Form = tuple[int, int, list[int], list[int]]
+
+FARTHEST = 1 << 12  # place where `pop` begins to look, in a table that may since have become smaller
+
+_SMALLEST = 8
+_NEIGHBOURS = 9  # that are looked at before a jump
+_WORDS = ctypes.c_ssize_t * 6
+_FILL, _MASK, _TABLE, _FINGER = 0, 2, 3, 5
+_REMOVED = -1  # in place of a hash
+_PLAIN = frozenset({"builtins", "fractions", "decimal", "datetime"})  # modules of types that compare as Python does
 
 
-def fill(target: set[Any], merged: int, order: list[Any]) -> None:
-    """Empty a set and add elements, the first so many of them merged from a frozenset."""
+def state(value: Any) -> tuple[int, ...]:
+    """Return numbers that are other ones once the table of a set or frozenset is another."""
+    if not _READABLE:
+        return ()
+    words = _words(value)
+    return words[_FILL], words[_MASK], words[_FINGER]
+
+
+def plan(value: Any) -> tuple[Form | None, list[Any]]:
+    """Return the arguments with which `fill` and `frozen` make a set like this one; None is a small one without holes.
+
+    Of objects that Python cannot tell from others by value, the order of iteration is all there is: their hashes are
+    addresses.
+    """
+    kind = set if isinstance(value, set) else frozenset
+    items = list(kind.__iter__(value))
+    if not _READABLE:
+        return None, items
+    words = _words(value)
+    size = words[_MASK] + 1
+    finger = words[_FINGER] if words[_FINGER] <= FARTHEST else words[_FINGER] & size - 1
+    if words[_FILL] == len(items) < 2 and not finger:
+        return None, items
+    table = (ctypes.c_ssize_t * (2 * size)).from_address(words[_TABLE])[:]
+    places = [place for place in range(size) if table[2 * place]]
+    holes = [place for place in places if table[2 * place + 1] == _REMOVED]
+    taken = [place for place in places if table[2 * place + 1] != _REMOVED]
+    found = [(place, table[2 * place + 1], item) for place, item in zip(taken, items, strict=True)]
+    order, late = _in_order(found, holes, size - 1)
+    if size == _SMALLEST and not holes and not finger and not late:
+        return None, order
+    made_of_values = not order or type(order[0]).__module__ in _PLAIN
+    return (size, finger, holes, late) if holes or made_of_values else None, order
+
+
+def fill(target: set[Any], form: Form | None, order: Sequence[Any]) -> None:
+    """Empty a set and add elements so that it has this form."""
     target.clear()
-    target.update(frozenset(order[:merged]))
-    for item in order[merged:]:
+    if form is None and not (_READABLE and _words(target)[_FINGER]):
+        for item in order:
+            target.add(item)
+        return
+    for hole in _filled(target, form or (_SMALLEST, 0, [], []), order):
+        target.discard(hole)
+
+
+def frozen(form: Form | None, order: Sequence[Any]) -> frozenset[Any]:
+    """Make a frozenset of this form; where it has holes, and is fuller or emptier than usual, one near it."""
+    if form is None:
+        return frozenset(list(order))
+    size, _, holes, late = form
+    if holes or late:
+        base: set[Any] = set()
+        return frozenset(_filled(base, form, order)) ^ base
+    early = _room(size)
+    made = frozenset(_sized(list(order[:early]), size))
+    return made.union(order[early:]) if order[early:] else made
+
+
+def _filled(target: set[Any], form: Form, order: Sequence[Any]) -> "list[_Hole]":
+    """Fill an empty set; return what is still to be removed from it."""
+    size, finger, places, late = form
+    if finger or (_READABLE and _words(target)[_FINGER]):
+        _point(target, finger or size)
+    holes = [_Hole(place) for place in places]
+    instead = [_Hole(place) for place in late]
+    first = len(order) - len(late)
+    keys = [*holes, *order[:first], *instead]
+    early = _room(size)
+    target.update(_sized(keys[:early], size))
+    for key in keys[early:]:
+        target.add(key)
+    for hole, item in zip(instead, order[first:], strict=True):
+        target.discard(hole)
         target.add(item)
+    return holes
 
 
-def frozen(merged: int, order: list[Any]) -> frozenset[Any]:
-    """Make a frozenset of elements, merged from a set or one by one."""
-    return frozenset(set(order)) if merged else frozenset(order)
+class _Hole:
+    """What is added at a place to be removed again."""
+
+    def __init__(self, place: int) -> None:
+        self._place = place
+
+    def __hash__(self) -> int:
+        return self._place
 
 
-def plan(value: set[Any]) -> tuple[int, list[Any]]:
-    """Return the arguments with which `fill` makes a set like this one; the nearest where none is found."""
-    items = list(set.__iter__(value))
-    splits = (0, len(items), *range(1, min(len(items), _MOST_SPLITS)))
+class _Double:
+    """A second of a key: in a dict beside it, and to a set the same."""
 
-    def build(merged: int, order: list[Any]) -> set[Any]:
-        made: set[Any] = set()
-        fill(made, merged, order)
-        return made
+    def __init__(self, key: Any) -> None:
+        self._key, self.same = key, False
 
-    return _found(items, set.__sizeof__(value), build, splits)
+    def __hash__(self) -> int:
+        return hash(self._key)
 
-
-def frozen_plan(value: frozenset[Any]) -> tuple[int, list[Any]]:
-    """Return the arguments with which `frozen` makes a frozenset like this one; the nearest where none is found."""
-    items = list(frozenset.__iter__(value))
-    return _found(items, frozenset.__sizeof__(value), frozen, (0, len(items)))
+    def __eq__(self, other: object) -> bool:
+        return self.same and other is self._key
 
 
-def _found(items: list[Any], size: int, build: Any, splits: Iterable[int]) -> tuple[int, list[Any]]:
-    if len(items) < 2:
-        return 0, items
-    first = _homes_first(items, size)
-    for merged in splits:
-        starts = [items, first, *(itertools.permutations(items) if len(items) <= _FEW else ())]
-        for start in map(list, starts):
-            made = build(merged, start)
-            if made.__sizeof__() != size:
-                break
-            if order := _ordered(items, start, made, lambda order: build(merged, order)):  # noqa: B023
-                return merged, order
-    return 0, items
+def _room(size: int) -> int:
+    """Return of how many keys a dict makes a set of this size."""
+    return size // 2 - 1 if size > _SMALLEST else _SMALLEST
 
 
-def _homes_first(items: list[Any], size: int) -> list[Any]:
-    """Return what lies in the place that its hash names, then the rest: growing the table does not move the former."""
-    mask = max(8, (size - set().__sizeof__()) // 16) - 1
-    taken: set[int] = set()
-    home: list[Any] = []
-    away: list[Any] = []
-    for item in items:
-        place = step = hash(item) & (1 << 64) - 1
-        place &= mask
-        start = place
-        while (found := next((p for p in range(place, place + _run(place, mask)) if p not in taken), None)) is None:
-            step >>= 5
-            place = (place * 5 + 1 + step) & mask
-        taken.add(found)
-        (home if found == start else away).append(item)
-    return [*home, *away]
+def _sized(keys: list[Any], size: int) -> dict[Any, None]:
+    """Return a dict whose keys make a set of this size, which its length decides: where it lacks some, doubles."""
+    if size == _SMALLEST or not keys:
+        return dict.fromkeys(keys)
+    doubles = [_Double(keys[0]) for _ in range(size // 4 + 1 - len(keys))]
+    made = dict.fromkeys([keys[0], *doubles, *keys[1:]])
+    for double in doubles:
+        double.same = True
+    return made
 
 
-def _run(place: int, mask: int) -> int:
-    """Return how many neighbours CPython tries before it jumps."""
-    return 10 if place + 9 <= mask else 1
+def _point(target: set[Any], finger: int) -> None:
+    """Have `pop` begin to look at a place from now on, in an empty set with a small table."""
+    size = _SMALLEST
+    while size < finger:
+        size *= 2
+    target.update(_sized([_Hole(finger - 1)], size))
+    target.pop()
+    for place in range(size // 4):
+        hole = _Hole(place)
+        target.add(hole)
+        target.discard(hole)
+    target.difference_update(())  # makes a table anew of which more than a quarter is holes
 
 
-def _ordered(items: list[Any], order: list[Any], made: Iterable[Any], build: Any) -> list[Any] | None:
-    """Return an order of adding that gives this order of iteration: what came before it in its stead is added later."""
-    for _ in range(_MOST_REPAIRS):
-        found = list(made)
-        if len(found) != len(items):
-            return None
-        late = next((i for i, same in enumerate(map(operator.is_, found, items)) if not same), None)
-        if late is None:
-            return order
-        item, early = items[late], found[late]
-        rest = [other for other in order if other is not item]
-        place = next(i for i, other in enumerate(rest) if other is early)
-        order = [*rest[:place], item, *rest[place:]]
-        made = build(order)
-    return None
+def _in_order(found: Sequence[tuple[int, int, Any]], holes: list[int], mask: int) -> tuple[list[Any], list[int]]:
+    """Return (place, hash, element)s as elements, each after all that lie on the way to its place.
+
+    Where the last ones stand in one another's way, their places are returned too.
+    """
+    order: list[Any] = []
+    there = set(holes)
+    pending = list(found)
+    while pending:
+        later = []
+        for entry in pending:
+            place, code, item = entry
+            if place == code & mask or all(step in there for step in _way(code, mask, place)):
+                order.append(item)
+                there.add(place)
+            else:
+                later.append(entry)
+        if len(later) == len(pending):
+            return [*order, *(item for _, _, item in later)], [place for place, _, _ in later]
+        pending = later
+    return order, []
+
+
+def _way(code: int, mask: int, end: int) -> Iterator[int]:
+    """Give the places that are looked at for a hash before this one."""
+    rest = code & (1 << 64) - 1
+    start = rest & mask
+    while True:
+        for place in range(start, start + 1 + (_NEIGHBOURS if start + _NEIGHBOURS <= mask else 0)):
+            if place == end:
+                return
+            yield place
+        rest >>= 5
+        start = start * 5 + 1 + rest & mask
+
+
+def _words(value: Any) -> tuple[int, ...]:
+    """Return fill, used, mask, the address of the table, a hash and the finger of a set or frozenset."""
+    return tuple(_WORDS.from_address(id(value) + object.__basicsize__))
+
+
+def _readable() -> bool:
+    """Say whether a set lies in memory as CPython 3.7 to 3.14 have it."""
+    if not isinstance(set.__basicsize__, int) or set.__basicsize__ < object.__basicsize__ + ctypes.sizeof(_WORDS):
+        return False
+    probe = {*range(0, 40, 8)}
+    probe.discard(8)
+    words = _words(probe)
+    size = (probe.__sizeof__() - _SMALL_SIZE) // (2 * ctypes.sizeof(ctypes.c_ssize_t))
+    return words[:3] == (5, 4, size - 1) and words[_FINGER] == 0 and size == 32
+
+
+_SMALL_SIZE = set().__sizeof__()
+_READABLE = _readable()

@@ -6,8 +6,7 @@ Asked of an object of the program under test, such a method could be answered to
 QUESTIONS = frozenset({
     "startswith", "endswith", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower",
     "isnumeric", "isprintable", "isspace", "istitle", "isupper", "count", "index", "find", "rfind", "rindex", "replace",
-    "split", "rsplit", "partition", "rpartition", "strip", "lstrip", "rstrip", "removeprefix", "removesuffix", "join",
-    "format", "format_map", "translate",
+    "partition", "rpartition", "strip", "lstrip", "rstrip", "removeprefix", "removesuffix", "translate",
     "issubset", "issuperset", "isdisjoint", "union", "intersection", "difference", "symmetric_difference",
     "is_integer", "is_canonical", "is_finite", "is_infinite", "is_nan", "is_normal", "is_qnan", "is_signed", "is_snan",
     "is_subnormal", "is_zero", "compare", "compare_signal", "compare_total", "compare_total_mag", "same_quantum",

@@ -6,11 +6,11 @@
     of any other object                             an `Instance`
 
 No value of the tests is ever given to a program's own operator. Of an `Instance` the tests may read and set attributes,
-call methods, iterate, pass it back, and ask whether it is the same object; all that comes back is plain, and compared
-where the program never ran. What an operator of its own would have to answer (`==`, `<`, `in`, arithmetic, `hash`,
-`abs`, `len`, `bool`, `str`, an index) fails the test: it is no plain value. Only an object of a class that the tests
-call by its name (with a capital letter, as classes have), and a type of Python's own, are asked for their length,
-truth, text and items as well.
+call methods (those of QUESTIONS only where they call its class by name), enter, iterate, pass it back, and ask whether
+it is the same object; all that comes back is plain, and compared where the program never ran. What an operator of its
+own would have to answer (`==`, `<`, `in`, arithmetic, `hash`, `abs`, `len`, `bool`, `str`, an index) fails the test: it
+is no plain value. Only an object of a class that the tests call by its name (with a capital letter, as classes have),
+and a type of Python's own, are asked for their length, truth, text and items as well.
 """
 
 import builtins
@@ -96,6 +96,12 @@ class Instance:
     def __ne__(self, other: object) -> bool:
         return not self == other
 
+    def __enter__(self) -> Any:
+        return _ask(self, "enter")
+
+    def __exit__(self, *_: object) -> None:
+        _ask(self, "exit")
+
     def __copy__(self) -> Any:
         return _ask(self, "copy")
 
@@ -133,12 +139,6 @@ class Open(Instance):
     def __delitem__(self, key: Any) -> None:
         _ask(self, "delete_item", key)
 
-    def __enter__(self) -> Any:
-        return _ask(self, "enter")
-
-    def __exit__(self, *_: object) -> None:
-        _ask(self, "exit")
-
 
 class Foreign(Open):
     """An object of the tests, in the program: every operator is asked of it."""
@@ -164,7 +164,7 @@ OPERATORS = frozenset(f"__{name}__" for name in (*_ANSWERED, "eq", "ne", "hash",
 def _define_operators() -> None:
     for name in _ANSWERED:
         setattr(Instance, f"__{name}__", _refusing)
-    for name in ("hash", "str", "format", "getitem", "setitem", "delitem", "enter", "exit"):
+    for name in ("hash", "str", "format", "getitem", "setitem", "delitem"):
         setattr(Instance, f"__{name}__", _refusing)
     for operator in OPERATORS:
         setattr(Foreign, operator, _asking(operator))

@@ -1,0 +1,235 @@
+"""What JSON knows -> values of exactly the built-in types, whatever the bytes were."""
+
+import collections
+import datetime
+import decimal
+import fractions
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import layout
+from .kinds import (
+    CHANGEABLE,
+    CONSTANTS,
+    ERRORS,
+    MAX_BITS,
+    MAX_DEPTH,
+    TYPES,
+    About,
+    CodecError,
+    Shared,
+    checked_form,
+    is_singular,
+)
+from .questions import QUESTIONS
+
+if TYPE_CHECKING:
+    from .codec import Wire
+
+_MAX_FIELDS = 1000
+_SINGLE = (TypeError, ValueError)
+
+
+class Unpacker:
+    """What `Packer` wrote -> values of exactly the built-in types."""
+
+    def __init__(self, wire: "Wire") -> None:
+        self._wire = wire
+        self._met: list[Any] = []
+
+    def change(self, changed: list[Any]) -> None:
+        """Give shared values their new contents."""
+        for number, packed in changed:
+            shared = self._wire.shared.get(number) if type(number) is int else None
+            if shared is None:
+                raise CodecError("not a value")
+            self._fill(shared, packed, 1)
+
+    def unpack(self, packed: Any, depth: int) -> Any:
+        """Return the value that was packed. Raises CodecError, or what malformed lists raise, for anything else."""
+        if packed is None or type(packed) is bool:
+            return packed
+        if type(packed) in (int, float, str):
+            if not is_singular(packed):
+                self._met.append(packed)
+            return packed
+        if depth > MAX_DEPTH:
+            raise CodecError("nested too deeply")
+        if type(packed) is not list or not packed or type(packed[0]) is not str:
+            raise CodecError("not a value")
+        tag, *rest = packed
+        if tag in CHANGEABLE:
+            return self._changeable(tag, *rest, depth=depth)
+        if tag in ("@", "=", "yours", "mine"):
+            return self._known(tag, rest)
+        if tag not in _KINDS:
+            raise CodecError("not a value")
+        value = _KINDS[tag](self, depth + 1, *rest)
+        if not is_singular(value):
+            self._met.append(value)
+        return value
+
+    def _known(self, tag: str, rest: list[Any]) -> Any:
+        """Return a value that is there already, or what stands for an object that stays there."""
+        if tag == "mine":
+            key, kind, name, traits = rest
+            if type(key) not in (int, str) or {type(word) for word in (kind, name, *traits)} != {str}:
+                raise CodecError("not a value")
+            return self._wire.stand_in(key, About(kind, name, tuple(traits)))
+        [key] = rest
+        if tag == "yours":
+            if self._wire.find is None or type(key) not in (int, str):
+                raise CodecError("not a value")
+            return self._wire.find(key)
+        if type(key) is not int or key < 0:
+            raise CodecError("not a value")
+        return self._wire.shared[key].value if tag == "@" else self._met[key]
+
+    def _all(self, packed: list[Any], depth: int) -> list[Any]:
+        if type(packed) is not list:
+            raise CodecError("not a value")
+        unpack = self.unpack
+        return [unpack(item, depth) for item in packed]
+
+    def _changeable(self, tag: str, number: int, head: Any, packed: list[Any], *, depth: int) -> Any:
+        """Make a value that the other side shares from now on."""
+        if type(number) is not int or number % 2 == self._wire.first or number in self._wire.shared:
+            raise CodecError("not a value")
+        value = CHANGEABLE[tag].make(self.unpack(head, depth + 1))
+        shared = Shared(value, tag, [])
+        self._wire.share(number, shared)
+        self._fill(shared, packed, depth + 1)
+        return value
+
+    def _fill(self, shared: Shared, packed: list[Any], depth: int) -> None:
+        extra = packed[:1] if shared.tag == "set" else []  # how it was made: no value
+        CHANGEABLE[shared.tag].set(shared.value, [*extra, *self._all(packed[len(extra) :], depth)])
+        shared.agreed = CHANGEABLE[shared.tag].contents(shared.value)
+
+    def _tuple(self, depth: int, items: list[Any]) -> tuple[Any, ...]:
+        return tuple(self._all(items, depth))
+
+    def _range(self, depth: int, items: list[Any]) -> range:
+        return range(*self._all(items, depth))
+
+    def _slice(self, depth: int, items: list[Any]) -> slice:
+        return slice(*self._all(items, depth))
+
+    def _keys(self, depth: int, items: list[Any]) -> Any:
+        return dict.fromkeys(self._all(items, depth)).keys()
+
+    def _values(self, depth: int, items: list[Any]) -> Any:
+        return dict(enumerate(self._all(items, depth))).values()
+
+    def _items(self, depth: int, items: list[Any]) -> Any:
+        flat = self._all(items, depth)
+        return dict(zip(flat[::2], flat[1::2], strict=True)).items()
+
+    def _nan(self, _: int, number: int) -> float:
+        if type(number) is not int:
+            raise CodecError("not a value")
+        return self._wire.nan(number)
+
+    def _frozenset(self, depth: int, form: Any, items: list[Any]) -> frozenset[Any]:
+        elements = self._all(items, depth)
+        return layout.frozen(checked_form(form, len(elements)), elements)
+
+    def _named(self, depth: int, name: str, fields: list[str], items: list[Any]) -> Any:
+        values = self._all(items, depth)
+        if type(fields) is not list or not all(type(word) is str for word in (name, *fields)):
+            raise CodecError("not a value")
+        if len(fields) != len(values) or len(fields) > _MAX_FIELDS:
+            raise CodecError("not a value")
+        if any(name in QUESTIONS and callable(value) for name, value in zip(fields, values, strict=True)):
+            raise CodecError("a field would answer for a method")
+        key = (name, tuple(fields))
+        kind = self._wire.own_tuples.get(key)
+        if kind is None:
+            kind = self._wire.own_tuples[key] = collections.namedtuple(name, fields)  # type: ignore[misc]
+        return tuple.__new__(kind, values)
+
+    def _error(self, depth: int, name: str, args: list[Any]) -> BaseException:
+        values = self._all(args, depth)
+        try:
+            return ERRORS[name](*values)
+        except _SINGLE:
+            error = ERRORS[name].__new__(ERRORS[name])
+            error.args = tuple(values)
+            return error
+
+
+def _texts(read: Callable[[str], Any]) -> Callable[..., Any]:
+    def checked(_: Unpacker, __: int, text: Any) -> Any:
+        if type(text) is not str:
+            raise CodecError("not a value")
+        return read(text)
+
+    return checked
+
+
+def _whole_numbers(read: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(_: Unpacker, __: int, parts: Any) -> Any:
+        if type(parts) is not list or not {type(part) for part in parts} <= {int, type(None), list}:
+            raise CodecError("not a value")
+        return read(*parts)
+
+    return checked
+
+
+def _read_int(text: str) -> int:
+    if len(text) > MAX_BITS // 4 + 4:
+        raise CodecError("an integer of more than 2,000,000 bits")
+    return int(text, 16)
+
+
+def _read_fraction(text: str) -> fractions.Fraction:
+    numerator, _, denominator = text.partition("/")
+    return fractions.Fraction(_read_int(numerator), _read_int(denominator))
+
+
+def _read_zone(days: int, seconds: int, microseconds: int) -> datetime.timezone:
+    return datetime.timezone(datetime.timedelta(days, seconds, microseconds))
+
+
+def _read_time(*parts: Any) -> datetime.time:
+    hour, minute, second, microsecond, fold, zone = parts
+    return datetime.time(hour, minute, second, microsecond, _read_zone(*zone) if zone else None, fold=fold)
+
+
+def _read_datetime(*parts: Any) -> datetime.datetime:
+    year, month, day, *clock = parts
+    return datetime.datetime.combine(datetime.date(year, month, day), _read_time(*clock))
+
+
+_TEXTS: Mapping[str, Callable[[str], Any]] = {
+    "int": _read_int,
+    "float": float,
+    "bytes": bytes.fromhex,
+    "text": lambda text: bytes.fromhex(text).decode("utf-32-le", "surrogatepass"),
+    "complex": complex,
+    "fraction": _read_fraction,
+    "decimal": decimal.Decimal,
+    "type": lambda name: TYPES[name],
+    "constant": lambda name: CONSTANTS[name],
+}
+_NUMBERS: Mapping[str, Callable[..., Any]] = {
+    "date": datetime.date,
+    "time": _read_time,
+    "datetime": _read_datetime,
+    "timedelta": datetime.timedelta,
+    "timezone": _read_zone,
+}
+_KINDS: Mapping[str, Callable[..., Any]] = {
+    "tuple": Unpacker._tuple,
+    "named": Unpacker._named,
+    "frozenset": Unpacker._frozenset,
+    "range": Unpacker._range,
+    "slice": Unpacker._slice,
+    "keys": Unpacker._keys,
+    "values": Unpacker._values,
+    "items": Unpacker._items,
+    "error": Unpacker._error,
+    "nan": Unpacker._nan,
+    **{name: _texts(read) for name, read in _TEXTS.items()},
+    **{name: _whole_numbers(read) for name, read in _NUMBERS.items()},
+}

@@ -27,10 +27,11 @@ import numpy as np
 from benchmarks import populations
 from benchmarks.populations import ALPHAS, MASK_SD, NODES, Array, Population, answers, paths, problems, strata
 from m3_exp.merging import ratio as ratios
-from m3_exp.reporting import contrasts, expectations, values
-from m3_exp.reporting.contrasts import Entry
-from m3_exp.reporting.curves import Response, Values
-from m3_exp.reporting.protocols import Objective, compare
+from m3_exp.reporting.choices.protocols import Objective, compare
+from m3_exp.reporting.comparisons import contrasts, values
+from m3_exp.reporting.comparisons.contrasts import Entry
+from m3_exp.reporting.curves import expectations
+from m3_exp.reporting.curves.evaluated import Response, Values
 from m3_exp.stats import ratio
 from m3_exp.stats.estimate import EVEN, Estimate, Shape, even_shares, mean
 from m3_exp.stats.lambdas import Curve, Sampled

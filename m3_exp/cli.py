@@ -20,7 +20,7 @@ from m3_exp.types import Json, M3Error, identity
 
 if TYPE_CHECKING:
     from m3_exp.config import Request
-    from m3_exp.reporting.tables import Table
+    from m3_exp.reporting.tables.paper import Table
     from m3_exp.store import Store
     from m3_exp.types import Cell, Plan
 
@@ -189,7 +189,7 @@ def _retry(options: argparse.Namespace, cell: "Cell", known: dict[tuple[str, ...
 
 @contextlib.contextmanager
 def _tracking(request: "Request", plan: "Plan", store: "Store", patience: float = 30.0) -> "Iterator[Any]":
-    from m3_exp.reporting import tracker
+    from m3_exp.reporting.wandb import tracker
 
     found = tracker.start(request.tracker, store.root, sweep=request.sweep, seed=plan.seed, patience=patience)
     try:
@@ -200,7 +200,7 @@ def _tracking(request: "Request", plan: "Plan", store: "Store", patience: float 
 
 def _gathered(request: "Request", plan: "Plan", store: "Store") -> Any:
     from m3_exp.cells import found
-    from m3_exp.reporting.tracker import Gathered
+    from m3_exp.reporting.wandb.tracker import Gathered
 
     name = request.sweep or "run"
     tables = {
@@ -233,7 +233,8 @@ def wandb(args: Sequence[str]) -> int:
 
 def _workspace(request: "Request", plan: "Plan", store: "Store", out: Path | None) -> int:
     from m3_exp.cells import found
-    from m3_exp.reporting import advice, logged, workspace
+    from m3_exp.reporting.choices import advice
+    from m3_exp.reporting.wandb import logged, workspace
 
     parents = {config.pair: list(config.experts) for config in request.configs}
     seed = request.configs[0].seed
@@ -387,10 +388,10 @@ def table(args: Sequence[str]) -> int:
     if options.overrides[:1] == ["table3"]:
         options.overrides[0] = "table3_search"
     if options.list:
-        from m3_exp.reporting import tables
+        from m3_exp.reporting.tables import paper
 
         for name in known:
-            title = tables.title(config.sweep_file(name, options.config_dir).read_text())
+            title = paper.title(config.sweep_file(name, options.config_dir).read_text())
             print(f"{'table3' if name == 'table3_search' else name:16} {title}")
         return 0
     if not options.overrides or options.overrides[0] not in known:
@@ -420,7 +421,8 @@ def _table_text(
     request: "Request", plan: "Plan", store: "Store", form: str, *, draw: int | None, every: bool, marks: str = "real"
 ) -> str:
     from m3_exp.cells import found
-    from m3_exp.reporting import frame, noise
+    from m3_exp.reporting.data import frame
+    from m3_exp.reporting.tables import noise
 
     looked = found(plan, store, repeats=True)
     tidy = frame.tidy(looked)
@@ -437,16 +439,16 @@ def _table_text(
 
 
 def _written(built: "Table", form: str) -> str:
-    from m3_exp.reporting import tables
+    from m3_exp.reporting.tables import paper
 
     if form == "json":
         return json.dumps({"rows": built.records, "footer": built.footer}) + "\n"
-    return tables.FORMATS[form](built)
+    return paper.FORMATS[form](built)
 
 
 def _selected(options: argparse.Namespace, how: Any) -> "Table":
     """Return what `--select` chooses; of the search for hyper-parameters, the paper's Table 3 beside its Table 4."""
-    from m3_exp.reporting import selection, table3
+    from m3_exp.reporting.tables import selection, table3
 
     sweep, *given = options.overrides
     name = sweep.removeprefix("sweeps=")
@@ -465,13 +467,15 @@ def _selected(options: argparse.Namespace, how: Any) -> "Table":
 def _apart(request: "Request", plan: "Plan", store: "Store", *, repeats: bool) -> "Table":
     """Return what a table's scores are unsure of: the repeats, or the components of each curve's expectations."""
     from m3_exp.cells import found
-    from m3_exp.reporting import curves, frame, noise, variance
+    from m3_exp.reporting.curves import evaluated
+    from m3_exp.reporting.data import frame
+    from m3_exp.reporting.tables import noise, variance
 
     name = request.sweep or "run"
     tidy = frame.tidy(found(plan, store, repeats=repeats), repeats=repeats)
     if repeats:
         return noise.build(name, tidy)
-    known = curves.responses(tidy, _parents(request))
+    known = evaluated.responses(tidy, _parents(request))
     if not known:
         raise M3Error(f"{name} holds no curve yet; those of all pairs and methods: m3 run sweeps=lambda_response")
     return variance.build(known, name=f"{name}: variance")
@@ -499,7 +503,7 @@ def _swept(
 ) -> tuple["Request", Any]:
     """Return a sweep's request and its cells as a tidy frame; `draws` adds the real draws that other runs left."""
     from m3_exp.cells import found
-    from m3_exp.reporting import frame
+    from m3_exp.reporting.data import frame
 
     options.overrides = [f"sweeps={sweep}", *overrides]
     request = _request(options)
@@ -510,7 +514,7 @@ def _swept(
 def _drawn(plan: "Plan", store: "Store") -> list[Any]:
     """Return the real draws of a plan's pairs and methods that other runs left in the store."""
     from m3_exp.cells import found
-    from m3_exp.reporting import saved
+    from m3_exp.reporting.data import saved
 
     return [item for item in found(saved.draws(store, plan), store) if item.record is not None]
 
@@ -524,16 +528,16 @@ def figure(args: Sequence[str]) -> int:
     parser.add_argument("--list", action="store_true", help="name the figures and the sweeps they draw")
     parser.add_argument("--out", type=given, help="FILE.svg, .pdf or .png; without it NAME.svg and NAME.png")
     options = parser.parse_intermixed_args(args)
-    from m3_exp.reporting import figures, palette
+    from m3_exp.reporting.figures import catalogue, palette
 
     if options.list:
-        for key, spec in figures.FIGURES.items():
+        for key, spec in catalogue.FIGURES.items():
             print(f"{key:10} {spec.title}" + (f"  [{', '.join(spec.sweeps)}]" if spec.sweeps else ""))
         return 0
     name, *overrides = options.overrides or [""]
-    names = [known for known in figures.FIGURES if name in (known, known.rstrip("abc"))]  # figure1: its three panels
+    names = [known for known in catalogue.FIGURES if name in (known, known.rstrip("abc"))]  # figure1: its three panels
     if not names:
-        raise M3Error(f"m3 figure takes a name first, {name!r} is none; there are {', '.join(figures.FIGURES)}")
+        raise M3Error(f"m3 figure takes a name first, {name!r} is none; there are {', '.join(catalogue.FIGURES)}")
     palette.check(options.out)
     if options.out and len(names) > 1:
         raise M3Error(f"--out takes one figure, {name} is {', '.join(names)}: name one of them")
@@ -545,29 +549,30 @@ def figure(args: Sequence[str]) -> int:
 def _figure_files(options: argparse.Namespace, name: str, overrides: Sequence[str]) -> list[Path]:
     """Draw one figure into its files."""
     from m3_exp import config
-    from m3_exp.reporting import figures, palette
+    from m3_exp.reporting.figures import catalogue, palette
 
     shown, others = _split_shown(options, overrides)
     frames: dict[str, Any] = {}
     parents: dict[str, tuple[str, ...]] = {}
     published, seed = True, 0
-    for sweep in figures.FIGURES[name].sweeps:
+    for sweep in catalogue.FIGURES[name].sweeps:
         request, frames[sweep] = _swept(options, sweep, others, draws=name == "response")
         frames[sweep] = _with_expectations(request, frames[sweep])
         parents |= _parents(request)
         published, seed = published and _comparable(request), request.configs[0].seed
-    read = figures.read_published(config.ROOT / "results" / "published") if published else {}
-    drawn = figures.FIGURES[name].draw(figures.Data(frames, parents, read, seed=seed, **shown))
+    read = catalogue.read_published(config.ROOT / "results" / "published") if published else {}
+    drawn = catalogue.FIGURES[name].draw(catalogue.Data(frames, parents, read, seed=seed, **shown))
     return list(palette.save(drawn, name, options.out))
 
 
 def _with_expectations(request: "Request", tidy: Any) -> Any:
     """Return a frame in which M3 rows are expectations where the table of the same request shows them."""
-    from m3_exp.reporting import curves, expected
+    from m3_exp.reporting.comparisons import expected
+    from m3_exp.reporting.curves import evaluated
     from m3_exp.store import Store
 
     behind = _curve_nodes(request, Store(request.store))
-    return tidy if behind is None else expected.in_place_of_draws(tidy, curves.responses(behind, _parents(request)))
+    return tidy if behind is None else expected.in_place_of_draws(tidy, evaluated.responses(behind, _parents(request)))
 
 
 def response(args: Sequence[str]) -> int:
@@ -576,7 +581,9 @@ def response(args: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=int, default=10_000, help="repetitions of the protocols")
     parser.add_argument("--check", action="store_true", help="hold the curves against the real draws in the store")
     options = parser.parse_intermixed_args(args)
-    from m3_exp.reporting import advice, curves, palette
+    from m3_exp.reporting.choices import advice
+    from m3_exp.reporting.curves import evaluated
+    from m3_exp.reporting.figures import palette
 
     if options.repeats < 1:
         raise M3Error(f"--repeats {options.repeats} is too few: give at least 1 (without it 10000)")
@@ -584,11 +591,11 @@ def response(args: Sequence[str]) -> int:
     shown, others = _split_shown(options, options.overrides)
     sweep = next((text.split("=", 1)[1] for text in others if text.startswith("sweeps=")), "lambda_response")
     request, tidy = _swept(options, sweep, [t for t in others if not t.startswith("sweeps=")], draws=True)
-    known = curves.responses(tidy, _parents(request))
+    known = evaluated.responses(tidy, _parents(request))
     wanted = [r for r in known if all(getattr(r, key) in value.split(",") for key, value in shown.items())]
     for key, value in shown.items():
         tidy = tidy[tidy[key].isin(value.split(","))]
-    lost = curves.refused(tidy)
+    lost = evaluated.refused(tidy)
     if not wanted:
         had = ", ".join(dict.fromkeys(f"{r.pair} {r.method}" for r in known)) or "none yet"
         asked = " ".join(f"{key}={value}" for key, value in shown.items()) or "this request"
@@ -597,25 +604,25 @@ def response(args: Sequence[str]) -> int:
         raise M3Error(f"no curve for {asked}: {why}there are {had}; first: {again}")
     if options.check:
         return _check_curves(wanted, request.configs[0].seed, options)
-    groups = curves.grouped(wanted)
+    groups = evaluated.grouped(wanted)
     if options.out and len(groups) > 1:
         raise M3Error("--out draws one pair and method: give pair= and method=")
     developed = _development(options, sweep, others, request)
     for members in groups:
-        dev = curves.development(developed, members)
+        dev = evaluated.development(developed, members)
         found = advice.study(members, dev=dev, repeats=options.repeats, seed=request.configs[0].seed)
         _show_study(found, options.json)
         if options.out:
-            from m3_exp.reporting import response_figure
+            from m3_exp.reporting.figures import response
 
-            print(*palette.save(response_figure.draw_response(found), "response", options.out), sep="\n")
+            print(*palette.save(response.draw_response(found), "response", options.out), sep="\n")
     print(*(f"{text}\n" for text in lost), sep="", end="", file=sys.stderr if options.json else sys.stdout)
     return 0
 
 
 def _check_curves(known: Sequence[Any], seed: int, options: argparse.Namespace) -> int:
     """Print what real draws say of each curve that has some."""
-    from m3_exp.reporting import prediction
+    from m3_exp.reporting.curves import prediction
 
     drawn = [response for response in known if response.draws]
     if not drawn:
@@ -635,18 +642,18 @@ def _check_curves(known: Sequence[Any], seed: int, options: argparse.Namespace) 
 
 def _development(options: argparse.Namespace, sweep: str, overrides: Sequence[str], request: "Request") -> list[Any]:
     """Return the curves on development items; none where no benchmark has such items."""
-    from m3_exp.reporting import curves
+    from m3_exp.reporting.curves import evaluated
 
     others = [text for text in overrides if text.split("=", 1)[0] not in ("items", "sweeps")]
     try:
         _, tidy = _swept(options, sweep, [*others, "items=dev"])
     except M3Error:
         return []
-    return curves.responses(tidy, _parents(request))
+    return evaluated.responses(tidy, _parents(request))
 
 
 def _show_study(found: Any, as_json: bool) -> None:
-    from m3_exp.reporting import advice
+    from m3_exp.reporting.choices import advice
 
     if as_json:
         print(advice.as_json(found))
@@ -695,7 +702,8 @@ def _write_page(
     from m3_exp import plan as planning
     from m3_exp import report as collecting
     from m3_exp.cells import found
-    from m3_exp.reporting import frame, page
+    from m3_exp.reporting import page
+    from m3_exp.reporting.data import frame
     from m3_exp.store import Store, write_atomic
 
     store = Store(requests[0].store)
@@ -721,7 +729,7 @@ def _curve_nodes(request: "Request", store: "Store") -> Any:
 
     from m3_exp import plan
     from m3_exp.cells import found
-    from m3_exp.reporting import frame
+    from m3_exp.reporting.data import frame
 
     drawn = [c for c in request.configs if c.ratio.name == "mixup"]
     mixed = [replace(c, ratio=replace(c.ratio, name="grid", sampled=16)) for c in drawn]
@@ -741,7 +749,9 @@ def _comparable(request: "Request") -> bool:
 def _built_table(request: "Request", tidy: Any, behind: Any = None, *, every: bool, marks: Any = "real") -> "Table":
     """Return a request's table. `behind`: another frame, of the curves that its M3 rows come from."""
     from m3_exp import config
-    from m3_exp.reporting import adversarial, curves, gains, published, table3, tables
+    from m3_exp.reporting.curves import evaluated
+    from m3_exp.reporting.data import published
+    from m3_exp.reporting.tables import adversarial, gains, paper, table3
 
     folder = config.ROOT / "results" / "published" if _comparable(request) else None
     if request.sweep_table in published.ATTACKS:
@@ -751,8 +761,8 @@ def _built_table(request: "Request", tidy: Any, behind: Any = None, *, every: bo
     if request.sweep_table == "table3" and not every:
         with contextlib.suppress(M3Error):  # too little is evaluated to choose: its rows are shown as they are
             return table3.build(tidy, None, "crossfit", _parents(request), seed=request.configs[0].seed)
-    responses = curves.responses(tidy if behind is None else behind, _parents(request))
-    build = gains.build if request.sweep_table == "figure4" else tables.build
+    responses = evaluated.responses(tidy if behind is None else behind, _parents(request))
+    build = gains.build if request.sweep_table == "figure4" else paper.build
     return build(
         request.sweep or "run", tidy, every=every, published=folder, responses=responses, behind=behind, marks=marks,
         experts=_parents(request),

@@ -29,7 +29,7 @@ from m3_exp.merging.source import parse_source
 from m3_exp.reading.files import exists
 from m3_exp.reading.paths import expanded, is_file
 from m3_exp.reading.yaml_files import check_yaml, wrong_yaml
-from m3_exp.reporting import track
+from m3_exp.reporting.wandb import track
 from m3_exp.scoring.evaluate import load_evaluator, replaced_by
 from m3_exp.scoring.items import development, has_dev
 from m3_exp.types import Config, Dare, EngineSettings, EvaluatorSpec, M3Error, Ratio, Source

@@ -12,11 +12,12 @@ from m3_exp.cells import Desk, Task
 from m3_exp.engines.protocol import prompt_hash
 from m3_exp.merging.source import without_fetching
 from m3_exp.plan import merge_line
-from m3_exp.reporting import advice, frame
-from m3_exp.reporting.curves import Response, development, grouped, responses
-from m3_exp.reporting.frame import Found
+from m3_exp.reporting.choices import advice
+from m3_exp.reporting.curves.evaluated import Response, development, grouped, responses
+from m3_exp.reporting.data import frame
+from m3_exp.reporting.data.frame import Found
 from m3_exp.reporting.page import CellData, Item, PageData
-from m3_exp.reporting.tables import Table
+from m3_exp.reporting.tables.paper import Table
 from m3_exp.scoring.evaluator import Prepares
 from m3_exp.store import Store
 from m3_exp.types import Cell, Config, Json, M3Error, Plan, Problem

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks import populations
 from m3_exp.merging import ratio
-from m3_exp.reporting.curves import Response
+from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.lambdas import Curve, Sampled
 

@@ -16,8 +16,10 @@ import pytest
 from evaluators.prompt_bench import SST2
 from m3_exp import plan
 from m3_exp.config import ROOT, request
-from m3_exp.reporting import adversarial, drops, frame, points, tables
-from m3_exp.reporting.tables import Table
+from m3_exp.reporting.comparisons import drops, points
+from m3_exp.reporting.data import frame
+from m3_exp.reporting.tables import adversarial, paper
+from m3_exp.reporting.tables.paper import Table
 from m3_exp.stats import ratio
 from m3_exp.stats.estimate import mean
 from m3_exp.types import Cell, identity
@@ -114,10 +116,10 @@ def test_what_is_missing_is_said_and_never_zero() -> None:
 
 def test_every_format_takes_it_and_csv_has_both_numbers() -> None:
     table = built(lambda cell: (attacked(cell, 120, 60),))
-    lines = list(csv.DictReader(io.StringIO(tables.as_csv(table))))
+    lines = list(csv.DictReader(io.StringIO(paper.as_csv(table))))
     assert len(lines) == 12
     assert (lines[0]["attack"], lines[0]["paper_attack"], lines[0]["protocol"]) == ("30.0", "35.21", "paper")
-    for form in tables.FORMATS.values():
+    for form in paper.FORMATS.values():
         assert "math_code" in form(table)
 
 
@@ -224,7 +226,7 @@ def test_four_draws_are_averaged_item_by_item_with_their_spread() -> None:
     every = adversarial.build("table2", found, every=True)
     assert [r["pdr"] for r in every.records if r["pair"] == "lm_code" and r["ratio"] == "mixup"] == [50.0] * 8
     assert [row[4] for row in every.rows if row[2] == "yes"] == [f"{x:.3g}" for x in found["lam"].dropna()[::2]]
-    assert "of 4" not in tables.markdown(every)
+    assert "of 4" not in paper.markdown(every)
 
 
 def test_an_item_counts_where_all_draws_have_it_and_missing_draws_are_said() -> None:
@@ -325,7 +327,7 @@ def test_the_same_weights_are_no_comparison_and_one_draw_of_chance_is_no_differe
     assert {mark.sign for mark in same.marks.values()} == {"same"}
     near = built(lambda c: (attacked(c, 120, 60 + (c.labels[0].ratio == "mixup")),), "ratio.draws=10", "pair=lm_math")
     assert {mark.sign for mark in near.marks.values()} == {"untold"}
-    assert all("≈" in line for line in tables.markdown(near).splitlines() if "| yes |" in line)
+    assert all("≈" in line for line in paper.markdown(near).splitlines() if "| yes |" in line)
 
 
 def test_the_papers_marks_are_by_score_alone_and_say_so() -> None:

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from m3_exp.merging.ratio import grid, sampled
-from m3_exp.reporting import advice, expectations
-from m3_exp.reporting.curves import Response, item_means, responses
+from m3_exp.reporting.choices import advice
+from m3_exp.reporting.curves import expectations
+from m3_exp.reporting.curves.evaluated import Response, item_means, responses
 from m3_exp.stats import family
 from m3_exp.stats.lambdas import ALPHAS
 

@@ -10,8 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # Lower rooms first; a room may import those before it. The three of one line do not import one another.
-ORDER = [["types"], ["reading"], ["stats"], ["temporary"], ["store"], ["merging"], ["plan"], ["engines", "scoring", "reporting"],
-         ["chat", "progress"], ["cells"], ["run", "report"], ["forecast"], ["config"], ["doctor"], ["cli"]]  # fmt: skip
+ORDER = [["types"], ["reading"], ["stats"], ["temporary"], ["store"], ["merging"], ["plan"],
+         ["engines", "scoring", "reporting"], ["chat", "progress"], ["cells"], ["run", "report"], ["forecast"],
+         ["config"], ["doctor"], ["cli"]]  # fmt: skip
 
 
 def _imports(path: Path) -> set[str]:
@@ -40,6 +41,21 @@ def test_imports_run_one_way() -> None:
             assert target is not None
             if target not in rank or rank[target] >= rank[room]:
                 wrong.append(f"{path.relative_to(ROOT)} imports m3_exp.{target}")
+    assert wrong == []
+
+
+REPORTING = [["data", "curves"], ["comparisons"], ["choices"], ["tables", "figures", "wandb"], ["page"]]
+
+
+def test_rooms_of_reporting_stand_on_one_another() -> None:
+    rank = {room: index for index, rooms in enumerate(REPORTING) for room in rooms}
+    folder = ROOT / "m3_exp" / "reporting"
+    assert {path.stem for path in folder.iterdir()} - {"__init__", "__pycache__"} == set(rank)
+    wrong = []
+    for path in sorted(folder.rglob("*.py")):
+        room = path.relative_to(folder).parts[0]
+        targets = {m.split(".")[2] for m in _imports(path) if m.startswith("m3_exp.reporting.")}
+        wrong += [f"{path} imports {t}" for t in targets & set(rank) - {room} if rank[t] >= rank.get(room, 0)]
     assert wrong == []
 
 

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from benchmarks import coverage, populations
-from m3_exp.reporting.protocols import Objective
+from m3_exp.reporting.choices.protocols import Objective
 from m3_exp.stats.lambdas import Curve, Sampled
 from m3_exp.stats.paired import paired, spread
 

@@ -13,7 +13,7 @@ import pytest
 
 from evaluators.livebench_coding import LiveBenchCoding
 from m3_exp.config import evaluator as composed
-from m3_exp.reporting.footers import footer
+from m3_exp.reporting.tables.footers import footer
 from m3_exp.scoring.evaluate import evaluate, load_evaluator
 from m3_exp.scoring.livecodebench import grading, questions
 from m3_exp.scoring.livecodebench.questions import Question

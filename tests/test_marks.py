@@ -15,11 +15,15 @@ import pytest
 
 from m3_exp.config import ROOT
 from m3_exp.merging.ratio import grid, sampled
-from m3_exp.reporting import contrasts, expectations, formats, gains, heatmap, points, published, tables
-from m3_exp.reporting.contrasts import Entry
-from m3_exp.reporting.curves import responses
-from m3_exp.reporting.expected import in_place_of_draws
-from m3_exp.reporting.formats import FORMATS, Mark, Table
+from m3_exp.reporting.comparisons import contrasts, points
+from m3_exp.reporting.comparisons.contrasts import Entry
+from m3_exp.reporting.comparisons.expected import in_place_of_draws
+from m3_exp.reporting.curves import expectations
+from m3_exp.reporting.curves.evaluated import responses
+from m3_exp.reporting.data import published
+from m3_exp.reporting.figures import heatmap
+from m3_exp.reporting.tables import formats, gains, paper
+from m3_exp.reporting.tables.formats import FORMATS, Mark, Table
 from m3_exp.stats.paired import contrast
 from m3_exp.stats.scored import Scored
 from tests.test_tables import ends
@@ -59,7 +63,7 @@ def said(table: Table) -> str:
 def built(lines: list[dict[str, Any]], nodes: list[dict[str, Any]] | None = None, **options: Any) -> Table:
     behind = None if nodes is None else pd.DataFrame(nodes)
     found = [] if behind is None else responses(behind, PARENTS)
-    return tables.build("t", pd.DataFrame(lines), responses=found, behind=behind, **options)
+    return paper.build("t", pd.DataFrame(lines), responses=found, behind=behind, **options)
 
 
 # ---------------------------------------------------------------------------------------------------- expectations
@@ -351,7 +355,7 @@ def test_what_has_no_item_in_common_is_no_comparison() -> None:
 
 def test_a_figure_has_the_tables_gain() -> None:
     lines = pd.DataFrame([line("plain", 0.5), line("fixed", 0.58, 0.3)])
-    record = tables.build("t", lines).records[1]
+    record = paper.build("t", lines).records[1]
     point = points.gain(lines[lines["ratio"] == "plain"], lines[lines["ratio"] == "fixed"])
     assert (point.value, point.low, point.high) == (record["difference"], record["diff_low"], record["diff_high"])
 
@@ -645,7 +649,7 @@ def test_latex_compiles(tmp_path: Path) -> None:
 
 
 def test_titles_come_from_the_sweep_files() -> None:
-    assert tables.title("# m3 run sweeps=x\n#\n# What it shows. More of it.\ntable: x\n") == "What it shows"
-    assert tables.title("# Table 1: all of it\n").startswith("Table 1: all")
+    assert paper.title("# m3 run sweeps=x\n#\n# What it shows. More of it.\ntable: x\n") == "What it shows"
+    assert paper.title("# Table 1: all of it\n").startswith("Table 1: all")
     for path in (ROOT / "sweeps").glob("*.yaml"):
-        assert 10 < len(tables.title(path.read_text())) < 130, path.name
+        assert 10 < len(paper.title(path.read_text())) < 130, path.name

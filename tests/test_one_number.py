@@ -17,12 +17,17 @@ import pytest
 
 from benchmarks import populations
 from m3_exp.merging import ratio
-from m3_exp.reporting import advice, expected, figures, frame, gains, heatmap, logged, points, tables, variance
-from m3_exp.reporting.advice import Study
-from m3_exp.reporting.curves import Response, grouped, responses
-from m3_exp.reporting.heatmap import Panel
+from m3_exp.reporting.choices import advice
+from m3_exp.reporting.choices.advice import Study
+from m3_exp.reporting.comparisons import expected, points
+from m3_exp.reporting.curves.evaluated import Response, grouped, responses
+from m3_exp.reporting.data import frame
+from m3_exp.reporting.figures import catalogue, heatmap
+from m3_exp.reporting.figures.heatmap import Panel
 from m3_exp.reporting.page import cells as page_cells
 from m3_exp.reporting.page import curves as page
+from m3_exp.reporting.tables import gains, paper, variance
+from m3_exp.reporting.wandb import logged
 from m3_exp.scoring.summary import mean_result
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.lambdas import ALPHAS
@@ -126,8 +131,8 @@ def of_table(records: Sequence[Any]) -> dict[Key, Any]:
 def told() -> dict[str, dict[Key, E]]:
     """E[score | alpha] with its interval in percent, by who says it."""
     found = {
-        "table": of_table(tables.build("t", whole(), responses=known()).records),
-        "table of draws": of_table(tables.build("t", drawn(), responses=known(), behind=whole()).records),
+        "table": of_table(paper.build("t", whole(), responses=known()).records),
+        "table of draws": of_table(paper.build("t", drawn(), responses=known(), behind=whole()).records),
         "gains": of_table(gains.build("t", drawn(), responses=known(), behind=whole()).records),
         "variance": {
             Key(r["method"], r["benchmark"], r["alpha"]): {**r, "score": r["expected"]}
@@ -151,7 +156,7 @@ def by_point() -> dict[Key, E]:
     placed = expected.in_place_of_draws(drawn(), known())
     found = {}
     for key in KEYS:
-        rows = figures._rows(figures._at_alpha(placed, key.alpha), "lm_math", key.method, key.benchmark, "mixup",
+        rows = catalogue._rows(catalogue._at_alpha(placed, key.alpha), "lm_math", key.method, key.benchmark, "mixup",
                              METHODS[key.method][0])  # fmt: skip
         one = points.score(rows)
         assert one.value is not None
@@ -183,8 +188,8 @@ def gained() -> dict[str, dict[Key, Gain]]:
     found = {
         name: {key: tuple(r[n] for n in names) for key, r in of_table(table.records).items()}
         for name, table in {
-            "table": tables.build("t", whole(), responses=known()),
-            "table of draws": tables.build("t", drawn(), responses=known(), behind=whole()),
+            "table": paper.build("t", whole(), responses=known()),
+            "table of draws": paper.build("t", drawn(), responses=known(), behind=whole()),
             "gains": gains.build("t", drawn(), responses=known(), behind=whole()),
         }.items()
     }
@@ -247,9 +252,9 @@ def test_a_gain_is_that_number_in_the_heat_map() -> None:
 def test_a_gain_is_that_number_in_figures() -> None:
     placed = expected.in_place_of_draws(drawn(), known())
     for key in KEYS:
-        at = figures._at_alpha(placed, key.alpha)
+        at = catalogue._at_alpha(placed, key.alpha)
         rows = [
-            figures._rows(at, "lm_math", key.method, key.benchmark, kind, METHODS[key.method][0])
+            catalogue._rows(at, "lm_math", key.method, key.benchmark, kind, METHODS[key.method][0])
             for kind in ("plain", "mixup")
         ]
         one = points.gain(*rows)
@@ -257,7 +262,7 @@ def test_a_gain_is_that_number_in_figures() -> None:
 
 
 def test_a_mark_is_one_everywhere() -> None:
-    table = tables.build("t", whole(), responses=known())
+    table = paper.build("t", whole(), responses=known())
     words = {"better": "better", "worse": "worse", "untold": "not told apart"}
     said = {
         Key(s.responses[0].method, r["objective"], a["alpha"]): a["minus_plain"]["mark"]
@@ -274,7 +279,7 @@ def test_plain_is_one_number() -> None:
     """Its unscored item and its masks count in `m3 response` and W&B as in the table."""
     table = {
         (r["method"], r["benchmark"]): (r["score"], r["low"], r["high"])
-        for r in tables.build("t", whole(), responses=known()).records if r["ratio"] == "plain"
+        for r in paper.build("t", whole(), responses=known()).records if r["ratio"] == "plain"
     }  # fmt: skip
     for study in studies():
         summary = logged.response(study, "g").summary
@@ -291,7 +296,7 @@ def test_asking_for_fewer_rows_changes_no_number(alpha: float) -> None:
     """One alpha, one method: the family is that of the pair and method all the same."""
     some = drawn()
     some = some[(some["method"] == "ties") & ((some["ratio"] == "plain") | (some["alpha"] == alpha))]
-    table = tables.build("t", some, responses=known(), behind=whole())
+    table = paper.build("t", some, responses=known(), behind=whole())
     for key, record in of_table(table.records).items():
         assert (record["score"], record["low"], record["high"]) == told()["table"][key]
         names = ("difference", "diff_low", "diff_high", "p", "p_adjusted")
@@ -340,7 +345,7 @@ def test_a_models_score_is_one_number(kind: str, tmp_path: Path) -> None:
     (cell,) = plan.build(request(["pair=math", "evaluator=[gsm8k]"]).configs).cells
     found = frame.Found(cell, record)
     tidy = frame.tidy([found])
-    (row,) = tables.build("t", tidy).records
+    (row,) = paper.build("t", tidy).records
     point = points.score(tidy)
     run = logged.cell(found, "g", 0).summary
     read = scored(record).estimate().scaled(100)
@@ -360,7 +365,7 @@ def test_a_models_score_is_one_number(kind: str, tmp_path: Path) -> None:
 def test_a_node_of_a_curve_is_the_model_that_it_is() -> None:
     """Without masks: a row of the table of all lambdas, W&B's history over lambda, and the page's band."""
     one = [r for r in known() if r.method == "average"]
-    every = tables.build("t", whole(), every=True, responses=known()).records
+    every = paper.build("t", whole(), every=True, responses=known()).records
     table = {
         (r["benchmark"], r["lambda"][0]): (r["score"], r["low"], r["high"])
         for r in every if r["method"] == "average" and r["ratio"] == "grid"

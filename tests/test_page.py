@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 
 from m3_exp.merging.ratio import grid, sampled
-from m3_exp.reporting import advice, expectations, frame, tables
-from m3_exp.reporting.curves import responses
-from m3_exp.reporting.frame import Found
+from m3_exp.reporting.choices import advice
+from m3_exp.reporting.curves import expectations
+from m3_exp.reporting.curves.evaluated import responses
+from m3_exp.reporting.data import frame
+from m3_exp.reporting.data.frame import Found
 from m3_exp.reporting.page import CellData, Item, PageData, build
 from m3_exp.reporting.page import curves as page_curves
 from m3_exp.reporting.page import tables as page_tables
 from m3_exp.reporting.page.cells import DROPPED
+from m3_exp.reporting.tables import paper
 from m3_exp.types import Cell, EvaluatorSpec, Json, Label, Recipe, Source, identity
 from tests import test_advice
 
@@ -118,8 +121,8 @@ def page_data() -> PageData:
         title="Table 1 of the lab", command="m3 run sweeps=table1", rebuild="m3 report sweeps=table1",
         made="2026-11-22 03:20 UTC",
         tables=(
-            tables.build("table1", tidy[~tidy["ratio"].isin(["grid", "sampled"])], experts=experts),
-            tables.build("lambda_response", tidy, experts=experts),
+            paper.build("table1", tidy[~tidy["ratio"].isin(["grid", "sampled"])], experts=experts),
+            paper.build("lambda_response", tidy, experts=experts),
         ),
         studies=tuple(advice.study(group, repeats=200, resamples=100) for group in groups.values()),
         cells=tuple(map(cell_data, lines)),
@@ -269,7 +272,7 @@ def test_an_interval_stored_with_a_result_changes_nothing(data: PageData, text: 
 def test_tables_with_three_columns_a_benchmark_keep_their_records(data: PageData) -> None:
     header = ("method", "models", "M3", "alpha", "lambda", "cola no attack", "cola attack", "cola PDR")
     names = {"pair": "lm_math", "method": "average", "params": "", "ratio": "plain", "alpha": None, "sparsify": "none"}
-    shown = tables.Table(
+    shown = paper.Table(
         "table2", header, (("average", "lm_math", "no", "", "", "80.0", "60.0 [50.0, 70.0]", "25.0"),), ("A note.",),
         ({**names, "benchmark": "prompt_bench_cola", "lambda": [], "n": 96, "n_unscored": 2},),
     )  # fmt: skip

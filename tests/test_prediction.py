@@ -15,9 +15,10 @@ from m3_exp.cells import Desk, Task, found
 from m3_exp.config import request
 from m3_exp.merging import ratio
 from m3_exp.merging.ratio import grid
-from m3_exp.reporting import prediction, saved
-from m3_exp.reporting.curves import Draw, Response, responses
-from m3_exp.reporting.frame import tidy
+from m3_exp.reporting.curves import prediction
+from m3_exp.reporting.curves.evaluated import Draw, Response, responses
+from m3_exp.reporting.data import saved
+from m3_exp.reporting.data.frame import tidy
 from m3_exp.stats import paired
 from m3_exp.stats.estimate import Array, Shape, even_shares
 from m3_exp.stats.lambdas import ALPHAS, Curve, Sampled, unsure

@@ -8,8 +8,9 @@ from scipy.stats import beta
 from statsmodels.stats.proportion import proportion_confint
 
 from m3_exp.config import ROOT
-from m3_exp.reporting import published, table3
-from m3_exp.reporting.published import Beside, Number, Row
+from m3_exp.reporting.data import published
+from m3_exp.reporting.data.published import Beside, Number, Row
+from m3_exp.reporting.tables import table3
 from m3_exp.stats.lambdas import ALPHAS, Curve
 
 FOLDER = ROOT / "results" / "published"

@@ -25,8 +25,8 @@ from m3_exp.cells import Desk, Task, found
 from m3_exp.engines.protocol import halved
 from m3_exp.engines.vllm import VllmModel
 from m3_exp.progress import Beacon
-from m3_exp.reporting import noise, tables
-from m3_exp.reporting.frame import Found, tidy
+from m3_exp.reporting.data.frame import Found, tidy
+from m3_exp.reporting.tables import noise, paper
 from m3_exp.run import Outcome, Run
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.items import first as first_items
@@ -206,7 +206,7 @@ class TestRepeats:
             assert (outcome.cells, outcome.failures) == (3 * (1 + repeat), ())
             assert outcome.engine_starts == 1, "one engine for all groups and their repeats"
             assert outcome.generated == 3 * (1 + repeat) * 8
-            table = tables.markdown(tables.build("t", tidy(found(planned, store))))
+            table = paper.markdown(paper.build("t", tidy(found(planned, store))))
             shown.append((files(store, "results", "answer_sets", "spelled", "prepared"), table))
         assert shown[0][0].keys() == shown[1][0].keys()
         assert shown[0] == shown[1]
@@ -244,7 +244,7 @@ class TestRepeats:
         assert table.rows[0][10] == "37.5 [{:.1f}, {:.1f}]".format(*ends(alone))
         assert [row[13] for row in table.rows] == [f"21.7 [{deviations(alone, 8)}]", "below 22.8"]
         assert [(x["sd"], x["sd_low"] > 0, x["sd_high"] > 21) for x in table.records][1] == (0.0, False, True)
-        for form in tables.FORMATS.values():
+        for form in paper.FORMATS.values():
             assert "gsm8k" in form(table)
 
     def test_a_repeat_never_takes_the_first_passs_answers(self, models: list[Path], tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from scipy import integrate, stats
 
 from benchmarks import populations
 from m3_exp.merging.ratio import grid
-from m3_exp.reporting import curves, expectations
-from m3_exp.reporting.curves import refused, responses
+from m3_exp.reporting.curves import evaluated, expectations
+from m3_exp.reporting.curves.evaluated import refused, responses
 from m3_exp.stats import family
 from m3_exp.stats.lambdas import (
     ALPHAS,
@@ -279,7 +279,7 @@ def steps(curve_at: float, plain_at: float) -> curved.Height:
     return lambda lams: np.where(lams == PLAIN, plain_at, curve_at)
 
 
-def masked(seed: int, n: int, masks: int, sd: float, gain: float = 0.0) -> "curves.Response":
+def masked(seed: int, n: int, masks: int, sd: float, gain: float = 0.0) -> "evaluated.Response":
     """A flat curve and its plain under several masks, whose scores move together or apart by `sd`."""
     rng = np.random.default_rng([seed, 7])
     found, plains = [], []
@@ -288,7 +288,7 @@ def masked(seed: int, n: int, masks: int, sd: float, gain: float = 0.0) -> "curv
         one, rest = curved.drawn(heights, n, rng, seed=seed, more=[PLAIN])
         found.append(one)
         plains.append(rest[:, 0])
-    return response(curves.averaged(found), masks=found, plains=plains)
+    return response(evaluated.averaged(found), masks=found, plains=plains)
 
 
 def test_masks_that_scatter_are_not_called_different() -> None:
@@ -346,7 +346,7 @@ def test_one_difference_has_one_adjusted_p_value() -> None:
     assert np.mean([c.p_adjusted for c in every.values()]) < np.mean(holm), "the seven share their items"
 
 
-def flat_line(seed: int, benchmark: str, gain: float) -> "curves.Response":
+def flat_line(seed: int, benchmark: str, gain: float) -> "evaluated.Response":
     rng = np.random.default_rng([seed, 11])
     one, rest = curved.drawn(steps(0.5, 0.5 - gain), 300, rng, seed=seed, more=[PLAIN])
     return response(one, rest[:, 0], benchmark=benchmark)

@@ -26,7 +26,7 @@ from evaluators.mbpp import MBPP
 from evaluators.prompt_bench import SST2, CoLA
 from m3_exp import plan
 from m3_exp.config import request
-from m3_exp.reporting import frame
+from m3_exp.reporting.data import frame
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.sandbox.judge import Verdict
 from m3_exp.scoring.summary import mean_result

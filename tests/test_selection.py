@@ -12,9 +12,10 @@ from statsmodels.stats.proportion import proportion_confint
 
 from m3_exp.config import ROOT
 from m3_exp.merging.ratio import grid, sampled
-from m3_exp.reporting import candidates, choosing, selection, table3
-from m3_exp.reporting.candidates import NO_ALPHA, Candidates, Group, Scores, groups
-from m3_exp.reporting.choosing import choose, price
+from m3_exp.reporting.choices import candidates, choosing
+from m3_exp.reporting.choices.candidates import NO_ALPHA, Candidates, Group, Scores, groups
+from m3_exp.reporting.choices.choosing import choose, price
+from m3_exp.reporting.tables import selection, table3
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.family import detectable, selection_price
 from m3_exp.stats.paired import tango

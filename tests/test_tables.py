@@ -15,7 +15,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from m3_exp import plan
 from m3_exp.config import ROOT, request
-from m3_exp.reporting import frame, tables
+from m3_exp.reporting.data import frame
+from m3_exp.reporting.tables import paper
 from m3_exp.types import Cell
 
 Z = 1.959963984540054  # normal, 97.5 %
@@ -65,10 +66,10 @@ def record(values: list[float | None], cell: Cell, weights: str = "d") -> dict[s
     }
 
 
-def built(args: list[str], outcome: Any, **options: Any) -> tables.Table:
+def built(args: list[str], outcome: Any, **options: Any) -> paper.Table:
     cells = plan.build(request(args, multirun=True).configs).cells
     found = [frame.Found(cell, *outcome(number, cell)) for number, cell in enumerate(cells)]
-    return tables.build("t", frame.tidy(found), **options)
+    return paper.build("t", frame.tidy(found), **options)
 
 
 def test_a_score_has_the_interval_of_its_items() -> None:
@@ -95,7 +96,7 @@ def test_an_interval_stored_with_a_result_is_never_read() -> None:
     line = ["method=average,ties", "ratio=plain,mixup", "ratio.draws=2", "evaluator=[gsm8k,mbpp]"]
     one, other = built(line, outcome(-7.0, 700.0)), built(line, outcome(50.0, 50.0))
     assert one == other
-    assert [form(one) for form in tables.FORMATS.values()] == [form(other) for form in tables.FORMATS.values()]
+    assert [form(one) for form in paper.FORMATS.values()] == [form(other) for form in paper.FORMATS.values()]
 
 
 def test_an_m3_row_is_the_mean_over_draws_with_their_spread() -> None:
@@ -192,10 +193,10 @@ def test_the_footer_names_the_line_that_rebuilds_each_row() -> None:
     assert "method=ties method.retain=0.7 method.scaling=1.0 ratio=fixed ratio.lam=0.25" in lines[0]
 
 
-@pytest.mark.parametrize("form", sorted(tables.FORMATS))
+@pytest.mark.parametrize("form", sorted(paper.FORMATS))
 def test_every_format_holds_every_figure(form: str) -> None:
     table = built(["method=average,ties", "evaluator=[gsm8k]"], lambda _, c: (record([1, 0, 1, 1], c),))
-    text = tables.FORMATS[form](table)
+    text = paper.FORMATS[form](table)
     if form == "csv":
         rows = list(csv.DictReader(io.StringIO(text)))
         assert [float(row["score"]) for row in rows] == [75.0, 75.0]
@@ -260,7 +261,7 @@ def test_draws_that_are_all_but_one_expert_are_named_in_words() -> None:
         cells = plan.build(request(["ratio=mixup", f"ratio.draws={len(draws)}", "evaluator=[gsm8k]"]).configs).cells
         found = frame.tidy([frame.Found(cell, record([1, 0], cell, str(i))) for i, cell in enumerate(cells)])
         found["lam"] = [draws[int(draw)] for draw in found["draw"]]
-        table = tables.build("t", found, experts=experts)
+        table = paper.build("t", found, experts=experts)
         return [text for text in table.footer if text.startswith("Draws of lambda that are all but one expert")]
 
     (line,) = said({0: 0.0001, 1: 0.5, 2: 0.99, 3: 0.02}, {"lm_math": ("lm", "math")})
@@ -274,7 +275,7 @@ def test_draws_that_are_all_but_one_expert_are_named_in_words() -> None:
 def test_an_unscored_item_is_counted_and_in_the_interval_of_every_comparison() -> None:
     """12 of 20 items gained and none lost is real; with six more that nobody scored it need not be."""
 
-    def built_with(lost: int) -> tables.Table:
+    def built_with(lost: int) -> paper.Table:
         def outcome(_: int, cell: Cell) -> Any:
             mixed = cell.labels[0].ratio == "fixed"
             some: list[float | None] = [float(mixed) if i < 12 else 1.0 for i in range(20)]

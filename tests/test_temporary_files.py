@@ -20,7 +20,7 @@ import torch
 from m3_exp import cli, temporary
 from m3_exp.engines import recorded, transformers, vllm
 from m3_exp.merging import compiled
-from m3_exp.reporting.footers import footer
+from m3_exp.reporting.tables.footers import footer
 from m3_exp.scoring import cache
 from m3_exp.store import Store, publish_directory, write_atomic
 from m3_exp.types import EngineSettings

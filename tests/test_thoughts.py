@@ -16,7 +16,7 @@ from evaluators.gsm8k import GSM8K
 from evaluators.livebench_instruction_following import LiveBenchInstructionFollowing
 from evaluators.livebench_typos import LiveBenchTypos
 from evaluators.prompt_bench import SST2
-from m3_exp.reporting.footers import _thoughts
+from m3_exp.reporting.tables.footers import _thoughts
 from m3_exp.scoring.evaluate import UNCLOSED, evaluate, score_file
 from m3_exp.scoring.evaluator import judged_texts
 from m3_exp.scoring.thoughts import drop, drop_as_livebench, held

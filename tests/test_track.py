@@ -21,12 +21,13 @@ from statsmodels.stats.proportion import proportion_confint
 
 from m3_exp.merging.ratio import grid
 from m3_exp.plan import spelled
-from m3_exp.reporting import advice, logged, tracker, workspace
-from m3_exp.reporting.advice import Study
-from m3_exp.reporting.frame import Found, tidy
-from m3_exp.reporting.protocols import ALPHAS
-from m3_exp.reporting.track import Logged, Recorder, Settings
-from m3_exp.reporting.track import chosen as track_chosen
+from m3_exp.reporting.choices import advice
+from m3_exp.reporting.choices.advice import Study
+from m3_exp.reporting.choices.protocols import ALPHAS
+from m3_exp.reporting.data.frame import Found, tidy
+from m3_exp.reporting.wandb import logged, tracker, workspace
+from m3_exp.reporting.wandb.track import Logged, Recorder, Settings
+from m3_exp.reporting.wandb.track import chosen as track_chosen
 from m3_exp.store import Store
 from m3_exp.types import Cell, EvaluatorSpec, Json, Label, M3Error, Recipe, Source, plain
 
@@ -539,7 +540,7 @@ def test_wandb_has_one_home_and_loads_late(library: str, home: str) -> None:
         named += [str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         users |= {path.name for name in named if name.split(".")[0] == library}
     assert users == {home}
-    code = "import sys, m3_exp.reporting.tracker, m3_exp.reporting.workspace; print(sorted(sys.modules))"
+    code = "import sys, m3_exp.reporting.wandb.tracker, m3_exp.reporting.wandb.workspace; print(sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert f"'{library}'" not in loaded
 
@@ -595,7 +596,7 @@ def test_the_workspace_draws_what_runs_hold(tmp_path: Path, found: list[Found], 
 def test_saving_twice_changes_the_same_views(tmp_path: Path) -> None:
     """A loopback server in the place of W&B's; in a process of its own, as the client keeps its account for good."""
     code = (
-        "import json, sys; from pathlib import Path; from m3_exp.reporting import workspace as w; "
+        "import json, sys; from pathlib import Path; from m3_exp.reporting.wandb import workspace as w; "
         "what = w.Contents(('gsm8k',), ('gsm8k',)); "
         "print(json.dumps([w.save(what, Path(sys.argv[1]), 'm3_exp') for _ in range(2)]))"
     )
@@ -615,7 +616,7 @@ def test_saving_twice_changes_the_same_views(tmp_path: Path) -> None:
 def test_a_workspace_that_cannot_be_saved_is_one_line(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from m3_exp.types import M3Error\n"
-        "from m3_exp.reporting import workspace as w\n"
+        "from m3_exp.reporting.wandb import workspace as w\n"
         "try:\n    w.save(w.Contents(('gsm8k',)), Path(sys.argv[1]), 'm3_exp')\n"
         "except M3Error as error:\n    print(error)"
     )

@@ -8,8 +8,9 @@ import pytest
 
 from benchmarks import populations
 from m3_exp.merging.ratio import grid, sampled
-from m3_exp.reporting import expectations, tables, variance
-from m3_exp.reporting.curves import Draw, Response
+from m3_exp.reporting.curves import expectations
+from m3_exp.reporting.curves.evaluated import Draw, Response
+from m3_exp.reporting.tables import paper, variance
 from m3_exp.stats.lambdas import Curve, Sampled
 from m3_exp.stats.paired import between
 from tests import curved
@@ -109,7 +110,7 @@ def test_the_table_has_a_row_for_each_alpha_and_says_how_many() -> None:
     assert row[9].endswith(f" of {MASKS}")
     assert table.rows[0][8] == "", "no real draws of that alpha"
     assert table.records[2]["draws"] == variance.components(response, 1.0).draws
-    for form in tables.FORMATS.values():
+    for form in paper.FORMATS.values():
         assert "gsm8k" in form(table)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from m3_exp import config
-from m3_exp.reporting.track import _OF_A_RUN, Settings, chosen
+from m3_exp.reporting.wandb.track import _OF_A_RUN, Settings, chosen
 from m3_exp.types import M3Error
 
 CHOICE = {"name": "wandb", "project": None, "entity": None, "mode": "auto", "dir": None, "items": False}

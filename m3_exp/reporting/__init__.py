@@ -1,0 +1,13 @@
+"""What the store holds, as figures with intervals, in tables, pictures, a page and W&B. Lower rooms first:
+
+    data          store -> one tidy frame; the paper's numbers; what other runs left
+    curves        frame -> response curves over lambda, E[score | alpha] of them, and how well they predict real draws
+    comparisons   what a cell is worth, and which cells really differ
+    choices       ways of choosing alpha or lambda, and what each is worth (`m3 response`, `--select`)
+    tables        rows, footnotes and formats; the paper's tables and ours
+    figures       the paper's figures and ours
+    page          one HTML file, down to single answers
+    wandb         what W&B is told, and the child process that tells it
+
+A room imports those above it, never those below; tables and wandb, figures and wandb do not know one another.
+"""

@@ -47,7 +47,7 @@ class Asked(NamedTuple):
     files: Callable[[], dict[str, str]] = dict
 
 
-def reading() -> Iterator[Asked]:
+def reading() -> Iterator[Asked]:  # noqa: C901
     """Give every command that reads the store. They run in the folder of the world."""
     here = [*CONFIG, "store=store", *RECORDED]
     yield Asked("plan list", ["plan", "--list"])

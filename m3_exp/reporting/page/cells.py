@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from m3_exp.plan import spelled
-from m3_exp.reporting import palette
+from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page.data import CellData, Item
 from m3_exp.reporting.page.pack import element, pack
 from m3_exp.reporting.page.tables import escape

@@ -11,12 +11,14 @@ import numpy as np
 from scipy import special
 
 from m3_exp.merging.ratio import one_sided
-from m3_exp.reporting import advice, expectations, palette
-from m3_exp.reporting.advice import Study
-from m3_exp.reporting.curves import Response, Values, aligned_to
+from m3_exp.reporting.choices import advice
+from m3_exp.reporting.choices.advice import Study
+from m3_exp.reporting.choices.protocols import Comparison, Objective, band, expected
+from m3_exp.reporting.curves import expectations
+from m3_exp.reporting.curves.evaluated import Response, Values, aligned_to
+from m3_exp.reporting.figures import palette
+from m3_exp.reporting.figures.palette import Mark
 from m3_exp.reporting.page.pack import rounded
-from m3_exp.reporting.palette import Mark
-from m3_exp.reporting.protocols import Comparison, Objective, band, expected
 from m3_exp.stats.estimate import Array, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS as PAPER
 from m3_exp.stats.lambdas import draw_sd, weights

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from m3_exp.merging.ratio import one_sided
-from m3_exp.reporting import palette
-from m3_exp.reporting.formats import REBUILD, SIGNS, Mark, Table
+from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page.data import CellData
+from m3_exp.reporting.tables.formats import REBUILD, SIGNS, Mark, Table
 from m3_exp.types import Label
 
 Record = Mapping[str, Any]

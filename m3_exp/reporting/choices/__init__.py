@@ -1,0 +1,7 @@
+"""Choosing one of several candidates (alphas, lambdas, draws, parameters), and what the chosen one is worth.
+
+candidates.py   frame -> what there is to choose from, aligned by item
+choosing.py     cross-fit, development items, or the test set itself -> the chosen one and its worth
+protocols.py    random against tuned at equal cost, on curves
+advice.py       all of it for a pair and method: what `m3 response`, the page and W&B say
+"""

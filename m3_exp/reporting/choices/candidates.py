@@ -1,0 +1,412 @@
+"""Tidy frame -> what there is to choose from: for each pair and method the candidates' item scores, aligned.
+
+    hyper-parameters    of a method without M3, compared with its defaults
+    lambda              the nodes of a grid, compared (as all below) with the method without M3
+    draw                draws of lambda, each by itself: the halves of the items share a lucky draw, so a mean over a
+                        few would make an alpha look better that is not, and nothing is said about alpha
+    alpha               the paper's seven, by their expectations on curves with sampled lambdas
+
+Shapes: m masks (1 without DARE), n items, C candidates, B sets of weights.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from m3_exp.reporting.choices.protocols import ENOUGH
+from m3_exp.reporting.comparisons.contrasts import FEW_MASKS
+from m3_exp.reporting.curves.evaluated import Response, Values, better_of, grouped, responses, scored
+from m3_exp.reporting.curves.expectations import LEAST_MASKS, NO_SAMPLED
+from m3_exp.stats.estimate import EVEN, Array, Shape, Source, weighted_mean
+from m3_exp.stats.joint import Unit
+from m3_exp.stats.lambdas import ALPHAS, Curve, unsure
+from m3_exp.stats.paired import spread
+from m3_exp.stats.resampling import resampled, whole
+from m3_exp.stats.scored import Scored
+
+Model = Mapping[float | None, Values]  # item values by DARE mask
+Weights = Sequence[Array]  # of the items of each benchmark, (B, n) with rows that sum to 1
+
+_GROUP = ["family", "pair", "method", "sparsify"]
+_LINE = ("family", "pair", "method", "params", "sparsify")
+# What a method is without a search: the defaults of conf/method/*.yaml, as a frame writes them.
+DEFAULTS = {"task_arithmetic": "scaling 1", "ties": "retain 0.7, scaling 1"}
+
+HYPER, DRAWS = "hyper-parameters", "draw (of each alpha)"
+NO_ALPHA = (
+    "a choice among these draws of lambda, which says nothing about alpha; what it takes: m3 run sweeps=lambda_response"
+)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All candidates on one benchmark: an item's value `under` each DARE mask (m, n, C), the `default`'s (m, n).
+
+    `parent` (n,) are the better parent's items; None: plain scores. `curve`: that of which the values are expectations,
+    a column for each of `ALPHAS`. `unscored` items are left out, since some model has no score on them.
+    """
+
+    under: Array
+    default: Array | None = None
+    parent: Array | None = None
+    shape: Shape = EVEN
+    curve: Curve | None = None
+    unscored: int = 0
+
+    @cached_property
+    def values(self) -> Array:
+        """The candidates' values, (n, C)."""
+        return np.asarray(self.under.mean(axis=0))
+
+    @cached_property
+    def base(self) -> Array:
+        """The default's values, (n,)."""
+        assert self.default is not None
+        return np.asarray(self.default.mean(axis=0))
+
+    @property
+    def size(self) -> int:
+        return int(self.under.shape[1])
+
+    @property
+    def unit(self) -> Unit:
+        return Unit(self.size, self.parent, self.shape)
+
+    def units(self, weights: Array) -> Array:
+        """Return what scores are measured by under each of some weights, (B,)."""
+        if self.parent is None:
+            return np.ones(len(weights))
+        return np.asarray(np.maximum(weights @ self.parent, 0.5 / self.size))
+
+    def items(self, mix: Array) -> Array:
+        """Return each item's number in a mix of candidates (n, C)."""
+        return np.asarray(np.einsum("nc,nc->n", self.values, mix))
+
+    def sources(self, mix: Array, *, signed: bool = False) -> list[Source]:
+        """Return what a mix's score, or its difference from the default (`signed`), is unsure of besides items."""
+        masks = np.einsum("mnc,nc->nm", self.under, mix)
+        if signed and self.default is not None:
+            masks = masks - self.default.T
+        found = [spread(masks, self.shape)]
+        if self.curve is not None:
+            shares = dict(zip(ALPHAS, map(float, weighted_mean(mix, self.shape)), strict=True))
+            found += unsure(self.curve, {alpha: share for alpha, share in shares.items() if share}).sources
+        return [source for source in found if source is not None]
+
+    def alone(self, candidate: Array) -> Array:
+        """Return the mix in which every item has the same factors (C,)."""
+        return np.tile(candidate, (self.size, 1))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What there is to choose from. Either all benchmarks have a better parent, or none: then plain scores count."""
+
+    names: tuple[str, ...]
+    scores: Mapping[str, Scores]
+
+    @property
+    def each(self) -> tuple[Scores, ...]:
+        return tuple(self.scores.values())
+
+    @property
+    def relative(self) -> bool:
+        return self.each[0].parent is not None
+
+    def objective(self, weights: Weights) -> Array:
+        """Return the mean over benchmarks of each candidate, (B, C)."""
+        found = [w @ one.values / one.units(w)[:, None] for w, one in zip(weights, self.each, strict=True)]
+        return np.asarray(np.mean(found, axis=0))
+
+    @property
+    def whole(self) -> list[Array]:
+        return [whole(one.size, one.shape) for one in self.each]
+
+    def sample(self, count: int, generator: np.random.Generator) -> list[Array]:
+        return [resampled(one.size, count, generator, one.shape) for one in self.each]
+
+
+@dataclass(frozen=True)
+class Group:
+    """One question: which of the candidates of a pair and method?
+
+    `dev` are the same candidates on development items, on the benchmarks that have them; `rows` are the lines of the
+    frame that each candidate stands for; `same` the candidates with the default's weights; `why` no difference is
+    called real, else empty.
+    """
+
+    names: Mapping[str, str]  # family, pair, method, sparsify, params (empty where they are what is chosen)
+    question: str
+    candidates: Candidates
+    lams: Mapping[str, float] = field(default_factory=dict)
+    dev: Candidates | None = None
+    notes: tuple[str, ...] = ()
+    rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    same: frozenset[str] = frozenset()
+    why: str = ""
+
+    @property
+    def title(self) -> str:
+        parts = (self.names["pair"], self.names["method"], "dare" if self.names["sparsify"] == "dare" else "")
+        return " ".join(part for part in parts if part)
+
+
+# ------------------------------------------------------------------------------------------------ frame -> questions
+
+
+def groups(frame: pd.DataFrame, dev_frame: pd.DataFrame | None, parents: Mapping[str, Sequence[str]]) -> list[Group]:
+    """Return every question that a frame can answer: at least two candidates with results on the same benchmarks."""
+    lines = grouped(responses(frame, parents))
+    dev_lines = {} if dev_frame is None else {line[0].line: line for line in grouped(responses(dev_frame, parents))}
+    nodes_alone = {line[0].line for line in lines if not all(map(_corrected, line))}
+    found = [_group(rows, frame, dev_frame, parents, nodes_alone) for rows in _questions(frame)]
+    found += [_of_alpha(line, frame, dev_lines.get(line[0].line, ())) for line in lines]
+    return [group for group in found if group is not None]
+
+
+def _corrected(response: Response) -> bool:
+    """Tell whether a curve has sampled lambdas, without which nothing is said of an alpha."""
+    return response.curve.corrected(ALPHAS[0])
+
+
+def _questions(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Give the rows that compete: all hyper-parameters without M3; draws, or nodes, at one set of them."""
+    for _, rows in frame[frame["method"] != "single"].groupby(_GROUP, sort=False):
+        for ratios, keys in (["plain"], []), (["mixup"], ["params"]), (["grid", "fixed"], ["params"]):
+            wanted = rows[rows["ratio"].isin(ratios)]
+            for _, members in wanted.groupby([*_GROUP, *keys], sort=False):
+                if len(set(_spelled(members))) > 1:
+                    yield members
+
+
+def _question(rows: pd.DataFrame) -> str:
+    ratio = rows.iloc[0]["ratio"]
+    if ratio == "plain":
+        return HYPER
+    if ratio == "mixup":
+        return "draw" if rows["alpha"].nunique() == 1 else DRAWS
+    return "lambda"
+
+
+def _spelled(rows: pd.DataFrame) -> list[str]:
+    """Name the candidate that each row belongs to; several masks of one are one candidate."""
+    kind = _question(rows)
+    if kind == HYPER:
+        return [str(params) for params in rows["params"]]
+    if kind == DRAWS:
+        return [f"alpha {alpha:g}, lambda {lam:.3g}" for alpha, lam in zip(rows["alpha"], rows["lam"], strict=True)]
+    if kind == "draw":
+        return [f"draw {int(n)} (lambda {lam:.3g})" for n, lam in zip(rows["draw"], rows["lam"], strict=True)]
+    return [f"lambda {lam:.6g}" for lam in rows["lam"]]
+
+
+def _group(
+    rows: pd.DataFrame,
+    frame: pd.DataFrame,
+    dev_frame: pd.DataFrame | None,
+    parents: Mapping[str, Sequence[str]],
+    nodes_alone: Set[tuple[str, ...]],
+) -> Group | None:
+    first, question = rows.iloc[0], _question(rows)
+    names = {key: str(first[key]) for key in _GROUP}
+    names["params"] = "" if question == HYPER else str(first["params"])
+    default = _default_rows(frame, names, question)
+    candidates = _candidates(rows, _parents_of(frame, names, parents), default)
+    if candidates is None:
+        return None
+    notes = list(_lacking(rows, candidates))
+    if question == DRAWS:
+        notes.append(NO_ALPHA)
+    if question == "lambda" and tuple(names[key] for key in _LINE) in nodes_alone:
+        notes.append(f"no choice of alpha: {NO_SAMPLED}")
+    spelled = _spelled(rows)
+    members = rows.groupby(spelled, sort=False).indices
+    places = {str(name): [int(label) for label in rows.index[at]] for name, at in members.items()}
+    return Group(
+        names, question, candidates,
+        lams={} if question == HYPER else dict(zip(spelled, map(float, rows["lam"]), strict=True)),
+        dev=None if dev_frame is None else _dev(dev_frame, rows, names, parents, candidates),
+        notes=tuple(notes), rows=places,
+        same=frozenset(name for name, at in places.items() if _is(rows.loc[at], default)),
+        why=_few_masks(candidates, names),
+    )  # fmt: skip
+
+
+def _lacking(rows: pd.DataFrame, candidates: Candidates) -> Iterator[str]:
+    every = len(set(_spelled(rows)))
+    if every > len(candidates.names):
+        yield f"{every - len(candidates.names)} of {every} candidates lack results and are left out"
+
+
+def _of_alpha(line: Sequence[Response], frame: pd.DataFrame, dev: Sequence[Response]) -> Group | None:
+    """Return the choice of alpha on the benchmarks of which the curve has sampled lambdas; None without any."""
+    known = {r.benchmark: _models_of(r) for r in line if _corrected(r)}
+    candidates = _read(known)
+    if candidates is None:
+        return None
+    names = dict(zip(_LINE, line[0].line, strict=True))
+    mine = frame[frame["ratio"].isin(["grid", "sampled"])]
+    for key, value in names.items():
+        mine = mine[mine[key] == value]
+    without = [b for b in dict.fromkeys(mine["benchmark"]) if b not in known]
+    notes = [f"alpha: not in the choice, no curve with sampled lambdas: {', '.join(without)}"] if without else []
+    return Group(
+        names, "alpha", candidates,
+        dev=_read({r.benchmark: _models_of(r) for r in dev if _corrected(r) and r.benchmark in known}),
+        notes=tuple(notes), rows={name: [int(label) for label in mine.index] for name in candidates.names},
+        why=_few_masks(candidates, names),
+    )  # fmt: skip
+
+
+def _few_masks(candidates: Candidates, names: Mapping[str, str]) -> str:
+    few = any(len(one.under) < LEAST_MASKS for one in candidates.each)
+    return FEW_MASKS if few and names["sparsify"] == "dare" else ""
+
+
+def _is(rows: pd.DataFrame, default: pd.DataFrame) -> bool:
+    """Whether a candidate's models are those of the default: the same weights, all of them."""
+    return len(default) > 0 and set(rows["weights"]) == set(default["weights"])
+
+
+def _default_rows(frame: pd.DataFrame, names: Mapping[str, str], question: str) -> pd.DataFrame:
+    """Return what a choice is compared with: the default hyper-parameters, or the method without M3."""
+    params = DEFAULTS.get(names["method"], "") if question == HYPER else names["params"]
+    rows = frame[(frame["ratio"] == "plain") & (frame["params"] == params)]
+    for key in _GROUP:
+        rows = rows[rows[key] == names[key]]
+    return rows
+
+
+def _parents_of(
+    frame: pd.DataFrame, names: Mapping[str, str], parents: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, Values]]:
+    """Return the values of the parents that are evaluated, by benchmark and name."""
+    own = list(parents.get(names["pair"], ()))
+    rows = frame[(frame["method"] == "single") & (frame["family"] == names["family"]) & frame["pair"].isin(own)]
+    rows = rows[rows["score"].notna()]
+    found: dict[str, dict[str, Values]] = {}
+    for b, name, one in zip(rows["benchmark"], rows["pair"], scored(rows), strict=True):
+        found.setdefault(str(b), {})[str(name)] = one.values
+    return found
+
+
+def _dev(
+    dev_frame: pd.DataFrame,
+    rows: pd.DataFrame,
+    names: Mapping[str, str],
+    parents: Mapping[str, Sequence[str]],
+    candidates: Candidates,
+) -> Candidates | None:
+    """Return the candidates on development items; None where fewer than two of them have results there."""
+    same = dev_frame[dev_frame["ratio"].isin(set(rows["ratio"]))]
+    for key in (*_GROUP, *(["params"] if names["params"] else [])):
+        same = same[same[key] == names[key]]
+    same = same[[name in candidates.names for name in _spelled(same)]] if len(same) else same
+    return _candidates(same, _parents_of(dev_frame, names, parents), same.iloc[:0]) if len(same) else None
+
+
+# ----------------------------------------------------------------------------------------------- results -> candidates
+
+
+@dataclass(frozen=True)
+class _Models:
+    """What is known on one benchmark: candidates, default (empty: none) and parents, and how many items were asked."""
+
+    candidates: Mapping[str, Model]
+    default: Model
+    parents: Mapping[str, Values]
+    asked: int
+    like: Scored | Curve  # how the items make a score; the curve of expectations
+
+
+def _candidates(
+    rows: pd.DataFrame, parents: Mapping[str, Mapping[str, Values]], default: pd.DataFrame
+) -> Candidates | None:
+    """Read the candidates that rows name, where all of a candidate's masks are scored; None with fewer than two."""
+    models: dict[str, dict[str, Model]] = {}
+    for (b, name), members in rows.assign(_name=_spelled(rows)).groupby(["benchmark", "_name"], sort=False):
+        if bool(members["score"].notna().all()):
+            models.setdefault(str(b), {})[str(name)] = _by_mask(members)
+    done = rows[rows["score"].notna()]
+    found = {}
+    for b, members in models.items():
+        mine, plain = (x[(x["benchmark"] == b) & x["score"].notna()] for x in (done, default))
+        every = scored(mine)
+        asked = max(len(one.values) + one.unscored for one in every)
+        found[b] = _Models(members, _by_mask(plain), parents.get(b, {}), asked, every[0])
+    return _read(found)
+
+
+def _by_mask(rows: pd.DataFrame) -> Model:
+    seeds = [None if pd.isna(seed) else float(seed) for seed in rows["mask_seed"]]
+    return {seed: one.values for seed, one in zip(seeds, scored(rows), strict=True)}
+
+
+def _models_of(response: Response) -> _Models:
+    """Return the seven alphas' expectations on a curve."""
+    seeds: list[float | None] = [float(seed) for seed in response.mask_seeds] or [None]
+    candidates = {
+        f"alpha {alpha:g}": {
+            seed: dict(zip(mask.ids, map(float, mask.expected(alpha)), strict=True))
+            for seed, mask in zip(seeds, response.masks, strict=True)
+        }
+        for alpha in ALPHAS
+    }
+    default: Model = {float(seed): values for seed, values in response.plains.items()}
+    if not response.mask_seeds and response.plain is not None:
+        default = {None: response.plain}
+    asked = len(response.curve.ids) + response.unscored
+    return _Models(candidates, default, response.parents, asked, response.curve)
+
+
+def _read(models: Mapping[str, _Models]) -> Candidates | None:
+    """Align candidates, parents and default on the items that all of them scored; None with fewer than two."""
+    names = list(dict.fromkeys(name for found in models.values() for name in found.candidates))
+    full = [name for name in names if all(name in found.candidates for found in models.values())]
+    if len(full) < 2:
+        return None
+    aligned = {b: _aligned(found, full) for b, found in models.items()}
+    known = {b: one for b, one in aligned.items() if one is not None}
+    if len(known) < len(aligned):
+        return None
+    if any(one.parent is None for one in known.values()):
+        known = {b: replace(one, parent=None) for b, one in known.items()}
+    if any(one.default is None for one in known.values()):
+        known = {b: replace(one, default=None) for b, one in known.items()}
+    return Candidates(tuple(full), known)
+
+
+def _aligned(found: _Models, names: Sequence[str]) -> Scores | None:
+    """Return one benchmark's scores under the masks that all have; None where no mask, or item, is everyone's."""
+    masks = set.intersection(*(set(found.candidates[name]) for name in names))
+    shared = masks & set(found.default)
+    seeds = sorted(shared or masks, key=lambda seed: (seed is not None, seed))
+    default = [found.default[seed] for seed in seeds] if shared else []
+    tables = [[found.candidates[name][seed] for name in names] for seed in seeds]
+    every = [*(values for table in tables for values in table), *default, *found.parents.values()]
+    ids = sorted(set.intersection(*map(set, every))) if tables else []
+    if not ids:
+        return None
+    like = found.like.shape(ids) if isinstance(found.like, Scored) else _of_items(found.like, set(ids))
+    shape, curve = (like, None) if isinstance(like, Shape) else (like.shape, like)
+    return Scores(
+        np.array([[[values[i] for values in table] for i in ids] for table in tables], dtype=float),
+        np.array([[values[i] for i in ids] for values in default], dtype=float) if default else None,
+        _better(found.parents, ids, shape), shape, curve, found.asked - len(ids),
+    )  # fmt: skip
+
+
+def _of_items(curve: Curve, kept: Set[str]) -> Curve:
+    return curve.subset(np.array([i for i, key in enumerate(curve.ids) if key in kept]))
+
+
+def _better(parents: Mapping[str, Values], ids: Sequence[str], shape: Shape) -> Array | None:
+    """Return the better parent's items, each half's picked on the other; None where there is none, or too few right."""
+    if not parents:
+        return None
+    alone = {name: np.array([values[i] for i in ids], dtype=float) for name, values in sorted(parents.items())}
+    better = better_of(alone, ids, shape)[1]
+    return better if float(better.sum()) >= ENOUGH else None

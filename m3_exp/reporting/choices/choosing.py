@@ -1,0 +1,271 @@
+"""Choosing one of several candidates (alphas, lambdas, draws, hyper-parameters), and what the chosen one is worth.
+
+    crossfit   choose on one random half of each benchmark's items, score on the other, both ways round, many halvings:
+               needs no other items, and says how often each candidate is chosen
+    dev        choose on development items (`items=dev`), score on all test items
+    test       choose and score on the test items, as the paper did: flattered, and stamped with the price
+
+A merged model is one model, so it is chosen for the mean over its benchmarks, each relative to the better of the
+parents that are evaluated on it, where every benchmark has one. In every way of choosing an item ends up with one
+number, `sum_c w_ic y_ic`, with w_ic how often candidate c is the chosen one where item i has no say in it
+(one with dev and test); scores are means of these numbers. Where one candidate is always chosen, intervals are those of
+this model, as everywhere (`stats`). Where it alternates, all choices are made anew on resampled items, and the
+variance of what comes out is the interval's.
+
+The halves of the items, and development items, share the masks, and for alpha the sampled lambdas: where a candidate is
+lucky with these, all items like it. By as much (`_luck`) the lower end is lower.
+
+Shapes: n items, C candidates, B resamples.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+
+from m3_exp.reporting.choices.candidates import Candidates, Group, Scores, Weights
+from m3_exp.stats.estimate import Array, Estimate, Mean, Source, influences, of_items
+from m3_exp.stats.family import best_of
+from m3_exp.stats.joint import mean_of
+from m3_exp.stats.paired import paired
+from m3_exp.stats.resampling import halves, weighted
+
+How = Literal["crossfit", "dev", "test"]
+HOW: tuple[How, ...] = ("crossfit", "dev", "test")
+
+HALVINGS = 1_000
+_RESAMPLES = 2_000
+_AGAIN = 100  # times that all choices are made anew, on resampled items
+_HALVINGS = 200  # of each of these
+
+
+@dataclass(frozen=True)
+class Price:
+    """What choosing the best of C on the test items gains by chance: best_of(C) x se x sqrt(1 - rho)."""
+
+    points: float
+    best: float
+    se: float
+    rho: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.points:.1f} = {self.best:.2f} x {100 * self.se:.1f} x sqrt(1 - {self.rho:.2f})"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The outcome. `shares`: how often each candidate is chosen, the most frequent first (over halvings, or over
+    resampled items); `claimed`: what choosing and scoring on all test items would have said.
+    """
+
+    shares: Mapping[str, float]
+    score: Estimate
+    benchmarks: Mapping[str, Estimate]
+    gain: Estimate | None
+    gains: Mapping[str, Estimate]
+    claimed: float
+    price: Price
+
+    @property
+    def name(self) -> str:
+        return next(iter(self.shares))
+
+
+# ------------------------------------------------------------------------------------------------ question -> choice
+
+
+def choose(group: Group, how: How, *, halvings: int = HALVINGS, resamples: int = _RESAMPLES, seed: int = 0) -> Chosen:
+    """Choose one of a group's candidates and score what was chosen on the test items.
+
+    Raises:
+        ValueError: `how="dev"` where the group has no results on development items.
+    """
+    generator = np.random.default_rng(seed)
+    candidates = group.candidates
+    if how == "crossfit":
+        played = _played(candidates, _halves(candidates, halvings, generator), candidates.whole)
+        order = sorted(range(len(played.counts)), key=lambda c: (-played.counts[c], c))
+    else:
+        chooser = candidates if how == "test" else group.dev
+        if chooser is None:
+            raise ValueError(f"{group.title} has no results on development items")
+        played, best = _best(chooser, candidates, resamples, generator)
+        order = [best, *(c for c in np.argsort(-played.counts, kind="stable") if c != best)]
+    alternates = how == "crossfit" and played.counts[order[0]] < 1
+    moved = _again(candidates, min(halvings, _HALVINGS), min(resamples, _AGAIN), generator) if alternates else None
+    counts = {candidates.names[c]: float(played.counts[c]) for c in order}
+    shares = {name: count for name, count in counts.items() if count > 0 or name == candidates.names[order[0]]}
+    return _outcome(candidates, played.mixes, moved, shares)
+
+
+@dataclass(frozen=True)
+class _Played:
+    """What was chosen: for each benchmark how often where an item has no say (n, C), and how often altogether (C,)."""
+
+    mixes: tuple[Array, ...]
+    counts: Array
+
+
+def _halves(candidates: Candidates, count: int, generator: np.random.Generator) -> tuple[list[Array], list[Array]]:
+    """Return which items are in random halves of each benchmark (1, else 0), and in the others, (count, n) each."""
+    found = [halves(one.size, count, generator, one.shape) for one in candidates.each]
+    first, second = ([(half > 0).astype(float) for half in side] for side in zip(*found, strict=True))
+    return first, second
+
+
+def _played(candidates: Candidates, halved: tuple[Weights, Weights], sample: Weights) -> _Played:
+    """Choose on each half of a sample (one weight an item); an item drawn twice is in one half only."""
+    count = len(candidates.names)
+    picked = []
+    for half in halved:
+        parts = zip(half, sample, candidates.each, strict=True)
+        mine = [weighted(h * s, one.shape) for h, s, one in parts]
+        picked.append(np.eye(count)[np.argmax(candidates.objective(mine), axis=1)])
+    mixes = [a.T @ picked[1] + b.T @ picked[0] for a, b in zip(*halved, strict=True)]
+    return _Played(
+        tuple(mix / mix.sum(axis=1, keepdims=True) for mix in mixes),
+        np.asarray((picked[0] + picked[1]).mean(axis=0) / 2),
+    )
+
+
+def _best(
+    chooser: Candidates, candidates: Candidates, resamples: int, generator: np.random.Generator
+) -> tuple[_Played, int]:
+    """Return the candidate that is the best on the chooser's items, and how often each is over resampled ones."""
+    at = [candidates.names.index(name) for name in chooser.names]
+    best = at[int(np.argmax(chooser.objective(chooser.whole)[0]))]
+    again = np.argmax(chooser.objective(chooser.sample(resamples, generator)), axis=1)
+    counts = np.bincount(np.array(at)[again], minlength=len(candidates.names)) / resamples
+    alone = np.eye(len(candidates.names))[best]
+    return _Played(tuple(one.alone(alone) for one in candidates.each), counts), best
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """Scores of what is chosen anew on resampled items, those of the default, and the units: (B, benchmarks) each."""
+
+    chosen: Array
+    default: Array | None
+    units: Array
+
+    def variance(self, at: int | None, *, signed: bool) -> float:
+        """Return the variance of a benchmark's score or gain, or (None) of the mean over benchmarks in their units."""
+        found = self.chosen - self.default if signed and self.default is not None else self.chosen
+        return float((np.mean(found / self.units, axis=1) if at is None else found[:, at]).var(ddof=1))
+
+
+def _again(candidates: Candidates, halvings: int, resamples: int, generator: np.random.Generator) -> _Moved:
+    """Make all choices anew on resampled items; the halvings are the same for every resample."""
+    sample, halved = candidates.sample(resamples, generator), _halves(candidates, halvings, generator)
+    each = candidates.each
+    chosen = []
+    for index in range(resamples):
+        mine = [s[index : index + 1] for s in sample]
+        mixes = _played(candidates, halved, mine).mixes
+        chosen.append([float(s[0] @ one.items(mix)) for s, one, mix in zip(mine, each, mixes, strict=True)])
+    compared = each[0].default is not None
+    default = [s @ one.base for s, one in zip(sample, each, strict=True)] if compared else None
+    units = [one.units(s) for s, one in zip(sample, each, strict=True)]
+    return _Moved(np.array(chosen), None if default is None else np.column_stack(default), np.column_stack(units))
+
+
+def _outcome(
+    candidates: Candidates, mixes: Sequence[Array], moved: _Moved | None, shares: Mapping[str, float]
+) -> Chosen:
+    """Score what was chosen; `moved`: where the choice alternates, what it comes to on resampled items."""
+    each, names = candidates.each, list(candidates.scores)
+    luck = [_luck([one]) * one.unit.size for one in each]
+    both = luck[0] / each[0].unit.size if len(each) == 1 else _luck(each)
+    gains: dict[str, Estimate] = {}
+    if each[0].default is not None:
+        gains = {b: _gained(each[k], mixes[k], moved, k, luck[k]) for k, b in enumerate(names)}
+    benchmarks = {b: _scored(each[k], mixes[k], moved, k, luck[k]) for k, b in enumerate(names)}
+    alone = names[0] if len(names) == 1 and not candidates.relative else None
+    score = benchmarks[alone] if alone else _joint(candidates, mixes, moved, both, signed=False)
+    gain = None
+    if gains:
+        gain = gains[alone] if alone else _joint(candidates, mixes, moved, both, signed=True)
+    claimed = float(candidates.objective(candidates.whole)[0].max())
+    return Chosen(shares, score, benchmarks, gain, gains, claimed, price(candidates))
+
+
+def _scored(one: Scores, mix: Array, moved: _Moved | None, at: int, luck: float) -> Estimate:
+    found = of_items(one.items(mix), one.shape, others=one.sources(mix), bias=(luck, 0.0), unscored=one.unscored)
+    known = found if moved is None else _alternating(found, moved.variance(at, signed=False))
+    return known.estimate(n=one.size, unscored=one.unscored)
+
+
+def _gained(one: Scores, mix: Array, moved: _Moved | None, at: int, luck: float) -> Estimate:
+    """Return what was chosen scores above the default, paired by item and mask."""
+    others, bias = one.sources(mix, signed=True), (luck, 0.0)
+    if moved is None:
+        return paired(one.items(mix), one.base, one.shape, others=others, bias=bias, unscored=one.unscored)
+    differences = one.items(mix) - one.base
+    found = of_items(differences, one.shape, signed=True, others=others, bias=bias, unscored=one.unscored)
+    return _alternating(found, moved.variance(at, signed=True)).estimate(n=one.size, unscored=one.unscored)
+
+
+def _joint(
+    candidates: Candidates, mixes: Sequence[Array], moved: _Moved | None, luck: float, *, signed: bool
+) -> Estimate:
+    """Return the mean over benchmarks of what was chosen, or (`signed`) its difference from the default."""
+    each = candidates.each
+    values = [one.items(mix) - one.base if signed else one.items(mix) for one, mix in zip(each, mixes, strict=True)]
+    lost = max(one.unscored / (one.unscored + one.size) for one in each)
+    others = _together(each, mixes, signed=signed)
+    found = mean_of(values, [one.unit for one in each], signed=signed, others=others, unscored=lost)
+    found = replace(found, bias=(luck, 0.0))
+    known = found if moved is None else _alternating(found, moved.variance(None, signed=signed))
+    return known.estimate(n=sum(one.size for one in each), unscored=sum(one.unscored for one in each))
+
+
+def _alternating(found: Mean, variance: float) -> Mean:
+    return replace(found, items=variance, how=f"{found.how}, choices made anew on resampled items")
+
+
+def _together(each: Sequence[Scores], mixes: Sequence[Array], *, signed: bool = False) -> list[Source]:
+    """Return what a mean over benchmarks is unsure of besides items, in its unit.
+
+    Benchmarks share the lambdas and masks: their errors from these count as if they were all of one sign.
+    """
+    deviations: dict[float, float] = {}
+    for one, mix in zip(each, mixes, strict=True):
+        for source in one.sources(mix, signed=signed):
+            part = math.sqrt(source.variance) / one.unit.size / len(each)
+            deviations[source.freedom] = deviations.get(source.freedom, 0.0) + part
+    return [Source(total**2, freedom) for freedom, total in deviations.items()]
+
+
+def _luck(each: Sequence[Scores]) -> float:
+    """Return by how much the best of equal candidates looks better through the lambdas and masks that all items share.
+
+    At most the expected maximum of independent errors with the largest variance of a difference (Sudakov and Fernique);
+    in units of the parents.
+    """
+    if all(one.curve is None and len(one.under) < 2 for one in each):
+        return 0.0
+    count = each[0].under.shape[2]
+    largest = 0.0
+    for first, second in combinations(np.eye(count), 2):
+        found = _together(each, [one.alone(first - second) for one in each])
+        largest = max(largest, sum(source.variance for source in found))
+    return best_of(count) * math.sqrt(largest / 2)
+
+
+def price(candidates: Candidates) -> Price:
+    """Return what picking the best candidate on the test items gains by chance alone, in the objective's unit.
+
+    For one benchmark this is `stats.family.selection_price`; for several, the candidates' covariance is that of the
+    mean over benchmarks, the parents' scores taken as they are.
+    """
+    count, each = len(candidates.names), candidates.each
+    parts = [influences(one.values, one.shape) / one.unit.size / len(each) for one in each]
+    covariance = np.sum([part.T @ part for part in parts], axis=0)
+    own = float(np.mean(np.diag(covariance)))
+    shared = float((covariance.sum() - np.trace(covariance)) / (count * (count - 1)))
+    best = best_of(count)
+    rho = shared / own if own > 0 else 1.0
+    return Price(best * math.sqrt(max(0.0, own - shared)), best, math.sqrt(own), rho)

@@ -1,0 +1,365 @@
+"""Which cells of a table really differ: each M3 row against the same row without M3, and the best of a column.
+
+Three questions, three families, fixed before anything is looked at:
+
+    an expectation over lambda - plain   one family a pair and method, the same wherever it stands (`expectations`)
+    this model - the same without M3     all of a table's comparisons of single models, or of ten draws and more (Holm)
+    the best of its column               all of a table's columns (Holm)
+
+Two rows with the same weights are one model, and no comparison. A mean over fewer than ten draws of lambda, or fewer
+than three DARE masks, carries no sign: its interval is of these draws.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from m3_exp.reporting.curves.evaluated import Values
+from m3_exp.reporting.curves.expectations import LEAST_MASKS
+from m3_exp.stats import family
+from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, Source
+from m3_exp.stats.family import LIMIT
+from m3_exp.stats.paired import paired, spread
+from m3_exp.stats.scored import Scored
+
+Sign = Literal["", "better", "worse", "untold", "same"]  # what a comparison says of a cell
+Place = tuple[int, int]  # row and column of a table
+Models = Mapping[tuple[float | None, float | None], Values]  # item values by lambda and DARE mask
+LEAST_DRAWS = 10  # of lambda: from fewer nothing is said of others
+FEW_DRAWS = f"fewer than {LEAST_DRAWS} draws of lambda: the difference is of these draws"
+FEW_MASKS = f"fewer than {LEAST_MASKS} DARE masks: the difference is of these masks"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell that can be compared: score in percent, item values from 0 to 1, and the digests of its weights.
+
+    `weights` is empty where the cell belongs to no model: an expectation over lambda. `models`: those that the cell is
+    a mean over. `drawn`: the number of draws of lambda behind it, 0 where lambda was not drawn. `asked`: digest and
+    number of the items; `unscored` of them have no value; `like`: how the items make the score. An expectation is
+    unsure of `others` besides items and masks, and off by `bias` at most; `why` it carries no sign, else empty.
+    """
+
+    score: float
+    items: Values
+    weights: frozenset[str] = frozenset()
+    models: Models = field(default_factory=dict)
+    drawn: int = 0
+    asked: tuple[str, int] | None = None
+    unscored: int = 0
+    like: Scored | None = None
+    others: tuple[Source, ...] = ()
+    bias: float = 0.0
+    why: str = ""
+
+    def same_model(self, other: "Entry") -> bool:
+        if self.weights or other.weights:
+            return self.weights == other.weights
+        return self.items == other.items
+
+    def other_items(self, other: "Entry") -> bool:
+        """Tell whether two cells have as many items, but not the same: their ids then do not pair them."""
+        if self.asked is None or other.asked is None:
+            return False
+        return self.asked[1] == other.asked[1] and self.asked[0] != other.asked[0]
+
+
+Question = Literal["expectation", "model"]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A cell against its row without M3: the estimate of M3 - plain and its adjusted p-value; None: the same model.
+
+    `question` says which family; `why` no sign is given where none can be. `less_is_better`: of a drop rate.
+    `other_items`: there is no estimate because the items are not the same.
+    """
+
+    contrast: Estimate | None
+    p_adjusted: float | None = None
+    family: int = 0
+    question: Question = "model"
+    why: str = ""
+    less_is_better: bool = False
+    other_items: bool = False
+
+    @property
+    def sign(self) -> Sign:
+        if self.other_items:
+            return ""
+        if self.contrast is None or self.p_adjusted is None:
+            return "same"
+        if self.why:
+            return ""
+        if self.p_adjusted >= LIMIT:
+            return "untold"
+        return "better" if (self.contrast.value > 0) != self.less_is_better else "worse"
+
+    @property
+    def detectable(self) -> float | None:
+        """The smallest true difference that this comparison finds with a power of 80 %, at the level of its family."""
+        return None if self.contrast is None else family.detectable(self.contrast, self.family)
+
+    def __str__(self) -> str:
+        if self.other_items:
+            return "other items than without M3: nothing to compare"
+        if self.contrast is None:
+            return "the same weights as without M3: nothing to compare"
+        c = self.contrast
+        text = (
+            f"M3 - without: {100 * c.value:+.1f} [{100 * c.low:+.1f}, {100 * c.high:+.1f}] points,"
+            f" p {c.p:.2g}, adjusted {self.p_adjusted:.2g} over {self.family}, {c.n} items, {c.moved} differ, {c.how}"
+        )
+        if self.why:
+            return f"{text}; no sign: {self.why}"
+        return text + (
+            f"; a difference below {100 * (self.detectable or 0):.1f} points could not have been seen (power 80 %)"
+            if self.sign == "untold"
+            else ""
+        )
+
+
+def against(
+    pairs: Mapping[Place, tuple[Entry, Entry]], known: Mapping[Place, Compared] | None = None
+) -> dict[Place, Compared]:
+    """Contrast the first of each pair with the second, over the items that both have; none in common: left out.
+
+    `known`: expectations, which are compared in a family of their own.
+    """
+    known = known or {}
+    found: dict[Place, tuple[Estimate, str]] = {}
+    same: dict[Place, Compared] = {}
+    for place, (mixed, plain) in pairs.items():
+        if mixed.same_model(plain):
+            same[place] = Compared(None)
+        elif mixed.other_items(plain):
+            same[place] = Compared(None, other_items=True)
+        elif place in known:
+            same[place] = known[place]
+        elif (c := compare(mixed, plain)) is not None:
+            found[place] = c, unclaimed(mixed, plain)
+    return same | adjusted(found)
+
+
+def adjusted(found: Mapping[Place, tuple[Estimate, str]]) -> dict[Place, Compared]:
+    """Adjust a table's comparisons of single models for one another: those that can carry a sign are the family."""
+    claims = {place: c for place, (c, why) in found.items() if not why}
+    p = dict(zip(claims, family.holm([_p(c) for c in claims.values()]), strict=True))
+    return {
+        place: Compared(c, p.get(place, _p(c)), len(claims) if place in p else 1, why=why)
+        for place, (c, why) in found.items()
+    }
+
+
+def _p(found: Estimate) -> float:
+    return 1.0 if found.p is None else found.p
+
+
+def unclaimed(first: Entry, second: Entry) -> str:
+    """Return why the difference of two cells carries no sign; empty where it does."""
+    for entry in (first, second):
+        if entry.why:
+            return entry.why
+        if 0 < entry.drawn < LEAST_DRAWS:
+            return FEW_DRAWS
+    masks = [len({mask for _, mask in entry.models} - {None}) for entry in (first, second)]
+    return FEW_MASKS if any(0 < count < LEAST_MASKS for count in masks) else ""
+
+
+def compare(first: Entry, second: Entry) -> Estimate | None:
+    """Contrast two cells over the items that both have, and the DARE masks where both have masks; None: nothing shared.
+
+    Where one is a mean over masks, or over ten draws of lambda and more, what varies between these counts as well as
+    what does between items. The difference of fewer draws is of these draws.
+    """
+    own = [{mask for _, mask in entry.models} - {None} for entry in (first, second)]
+    masks = own[0] & own[1]
+    if all(own) and not masks:
+        return None
+    known = [_under(entry, masks) for entry in (first, second)]
+    sides = [averaged(found) if found else entry.items for found, entry in zip(known, (first, second), strict=True)]
+    ids = sorted(sides[0].keys() & sides[1].keys())
+    if not ids:
+        return None
+    a, b = (np.array([side[key] for key in ids], dtype=float) for side in sides)
+    shape = _shape(first, second, ids)
+    asked = [len(entry.items) + entry.unscored for entry in (first, second)]
+    drawn = [entry.drawn for entry in (first, second)]
+    others = [*first.others, *second.others]
+    others += [s for axis in (0, 1) if axis or max(drawn) >= LEAST_DRAWS for s in _between(known, axis, ids, shape)]
+    bias = first.bias + second.bias
+    found = paired(a, b, shape, others=others, bias=(bias, bias), unscored=max(0, max(asked) - len(ids)))
+    had = len(own[0] | own[1])
+    some = f", {len(masks)} of {had} masks" if masks and had > len(masks) else ""
+    return replace(found, how=found.how + some)
+
+
+def _shape(first: Entry, second: Entry, ids: Sequence[str]) -> Shape:
+    like = first.like or second.like
+    return EVEN if like is None else like.shape(ids)
+
+
+def _under(entry: Entry, masks: Set[float | None]) -> Models:
+    """Return an entry's models under the masks that both sides have; all of an entry without masks."""
+    own = {mask for _, mask in entry.models} - {None}
+    if not own:
+        return entry.models
+    return {key: values for key, values in entry.models.items() if key[1] in masks or not masks}
+
+
+def averaged(found: Models) -> Values:
+    """Return the item-wise mean of models over the items that all have."""
+    ids = set.intersection(*(set(values) for values in found.values()))
+    return {key: float(np.mean([values[key] for values in found.values()])) for key in ids}
+
+
+def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shape) -> list[Source]:
+    """Return what the levels of lambda (axis 0) or masks (1) leave open of a difference.
+
+    Of the differences where both sides have the same levels, else of each side for itself.
+    """
+    sides = [levels(found, axis, ids) for found in known]
+    if sides[0].keys() == sides[1].keys():
+        sides = [{level: own - sides[1][level] for level, own in sides[0].items()}]
+    found = [spread(np.column_stack(list(side.values())), shape) for side in sides if len(side) > 1]
+    return [source for source in found if source is not None]
+
+
+def levels(found: Models, axis: int, ids: Sequence[str]) -> dict[float | None, Array]:
+    """Return the items' means at each level of one axis, (n,) each."""
+    known: dict[float | None, list[Array]] = {}
+    for key, values in found.items():
+        known.setdefault(key[axis], []).append(np.array([values[i] for i in ids], dtype=float))
+    return {level: np.asarray(np.mean(x, axis=0)) for level, x in known.items()}
+
+
+_RECORDED = (
+    "difference", "diff_low", "diff_high", "p", "p_adjusted", "mark", "question", "family", "discordant", "detectable",
+    "no_mark",
+)  # fmt: skip
+
+
+def record(compared: Compared | None) -> dict[str, Any]:
+    """Return what a cell's comparison with its row without M3 says, in points; None where there is none."""
+    if compared is None:
+        return dict.fromkeys(_RECORDED)
+    if (c := compared.contrast) is None:
+        return {**dict.fromkeys(_RECORDED), "mark": compared.sign}
+    points = (100 * c.value, 100 * c.low, 100 * c.high)
+    detectable = None if compared.detectable is None else 100 * compared.detectable
+    figures = (
+        *points, c.p, compared.p_adjusted, compared.sign, compared.question, compared.family, c.moved, detectable,
+        compared.why or None,
+    )  # fmt: skip
+    return dict(zip(_RECORDED, figures, strict=True))
+
+
+@dataclass(frozen=True)
+class Best:
+    """The cells that are really better than every other row of their pair, and how many comparisons that took."""
+
+    places: frozenset[Place]
+    comparisons: int
+
+
+def best(columns: Sequence[Mapping[Place, Entry]]) -> Best:
+    """Return the cells that beat each other cell of their column (of one pair), after Holm over all columns.
+
+    Where the highest does not beat the second even without adjustment, the column's other comparisons are not made;
+    they count with p = 1, which makes no other cell easier to call better.
+    """
+    tops: list[list[Place]] = []
+    p: list[list[float]] = []
+    for column in columns:
+        top = max(column, key=lambda place: column[place].score, default=None)
+        if top is None:
+            continue
+        own = [place for place in column if place == top or column[place].same_model(column[top])]
+        others = sorted((column[x] for x in column if x not in own), key=lambda entry: -entry.score)
+        if others:
+            tops.append(own)
+            p.append(_beaten(column[top], others))
+    p_holm = iter(family.holm([value for values in p for value in values]))
+    real = [max(next(p_holm) for _ in values) < LIMIT for values in p]
+    return Best(
+        frozenset(place for own, is_real in zip(tops, real, strict=True) if is_real for place in own),
+        sum(map(len, p)),
+    )
+
+
+def _beaten(top: Entry, others: Sequence[Entry]) -> list[float]:
+    first = _p_better(top, others[0])
+    if first >= LIMIT:
+        return [1.0] * len(others)
+    return [first, *(_p_better(top, other) for other in others[1:])]
+
+
+def _p_better(top: Entry, other: Entry) -> float:
+    """Return the p-value of top - other where top is the higher one on the items of both, else 1."""
+    found = None if top.other_items(other) else compare(top, other)
+    return _p(found) if found is not None and found.value > 0 and not unclaimed(top, other) else 1.0
+
+
+def ranked(columns: Sequence[Mapping[Place, Entry]]) -> tuple[frozenset[Place], frozenset[Place]]:
+    """Return the places of the highest and of the second highest scores of each column, by score alone."""
+    first: set[Place] = set()
+    second: set[Place] = set()
+    for column in columns:
+        scores = sorted({round(entry.score, 6) for entry in column.values()}, reverse=True)
+        first |= {place for place, entry in column.items() if round(entry.score, 6) == scores[0]}
+        second |= {place for place, entry in column.items() if scores[1:] and round(entry.score, 6) == scores[1]}
+    return frozenset(first), frozenset(second)
+
+
+def words(found: Mapping[Place, Compared], bold: Best | None = None) -> list[str]:
+    """Say what the marks of a table mean, how many comparisons stand behind them, and what they could have found."""
+    made = [c for c in found.values() if c.contrast is not None]
+    others = sum(c.other_items for c in found.values())
+    same = sum(c.contrast is None for c in found.values()) - others
+    lines: list[str] = []
+    if made or same:
+        lines.append(
+            "▲ better, ▼ worse, ≈ not told apart from the same row without M3, paired over items, at 5 % after"
+            " adjustment" + (f"; = the same weights ({same}): no comparison." if same else ".")
+        )
+    lines += _families(made)
+    for why in dict.fromkeys(c.why for c in made if c.why):
+        lines.append(f"No sign ({sum(c.why == why for c in made)} cells): {why}.")
+    if others:
+        lines.append(f"Other items under the same ids than without M3 ({others}): no comparison.")
+    finds = [100 * c.detectable for c in made if not c.why and c.detectable]
+    if finds:
+        lines.append(
+            f"What could not have been seen: at the level that is used, a true difference below {min(finds):.1f} points"
+            f" in the most sensitive cell (median {np.median(finds):.1f}, least sensitive {max(finds):.1f}) is missed"
+            " more often than once in five times."
+        )
+    if bold is not None and bold.comparisons:
+        which = "none here" if not bold.places else f"{len(bold.places)} here"
+        lines.append(
+            f"Bold: really better than every other row of its pair in that column, after Holm over"
+            f" {bold.comparisons} comparisons; {which}."
+        )
+    return lines
+
+
+def _families(made: Sequence[Compared]) -> list[str]:
+    """Name the families of the signs."""
+    lines = []
+    if expected := [c for c in made if c.question == "expectation" and not c.why]:
+        sizes = sorted({c.family for c in expected})
+        lines.append(
+            f"E - plain: adjusted (max-T over items) within its pair and method: seven alphas x benchmarks,"
+            f" {' or '.join(map(str, sizes))} comparisons; a table holds several such families, each at 5 %."
+        )
+    if single := [c for c in made if c.question == "model" and not c.why]:
+        lines.append(f"Single models - plain: Holm over the {single[0].family} comparisons of this table.")
+    return lines
+
+
+BY_SCORE = (
+    "Bold: the highest score of its pair in that column, underlined: the second, as the paper prints them. These marks"
+    " say nothing about what is real (without --marks paper the table does)."
+)

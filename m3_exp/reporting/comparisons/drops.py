@@ -1,0 +1,222 @@
+"""PDR, the share of its accuracy that a model loses under attack, of the draws of one row, and the difference of two.
+
+Tables and figures both ask here. All is read from item scores. An item counts where it has a score without the attack
+and under it, in every draw; the others are unscored, and widen the interval (`stats.ratio`). Several draws or masks are
+averaged item by item, before and under the attack. The interval is over items, of these draws; from ten draws on it is
+of draws like them, and masks count where there are several, as for accuracies.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, special
+
+from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS, Entry, averaged, levels
+from m3_exp.reporting.comparisons.values import Value, entry_of
+from m3_exp.reporting.curves.evaluated import item_means, scored
+from m3_exp.stats.estimate import LEVEL, Array, Estimate, Source
+from m3_exp.stats.paired import spread
+from m3_exp.stats.ratio import Ratio, Scores
+from m3_exp.stats.ratio import drop as drop_of
+from m3_exp.stats.ratio import drop_difference as difference_of
+from m3_exp.stats.scored import Scored
+
+NOT_ATTACKED = "not attacked"
+UNBOUNDED = "not bounded below"
+_VERSION = "@seed"  # ITEM@seedK is an item under attack
+_LEAST, _MOST = 1e-3, 8.0  # normal quantiles between which p-values are looked for: p is 1e-15 at least
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """The models of a row on one benchmark, without the attack and under it."""
+
+    clean: Entry
+    under: Entry
+
+    @property
+    def ids(self) -> set[str]:
+        return self.clean.items.keys() & self.under.items.keys()
+
+    @property
+    def asked(self) -> int:
+        return max(len(side.items) + side.unscored for side in (self.clean, self.under))
+
+    @property
+    def masks(self) -> set[float | None]:
+        return {mask for _, mask in self.under.models} - {None}
+
+    def of(self, masks: Set[float | None]) -> "Attacked":
+        """Return what some DARE masks give; the same where there are no others."""
+        if not masks or not self.masks - masks:
+            return self
+        return Attacked(*(_under(side, masks) for side in (self.clean, self.under)))
+
+    def scores(self, ids: Sequence[str]) -> Scores:
+        return Scores(*(np.array([side.items[key] for key in ids], float) for side in (self.clean, self.under)))
+
+    def clusters(self, ids: Sequence[str]) -> Sequence[str] | None:
+        return None if self.under.like is None else self.under.like.shape(ids).clusters
+
+
+def _under(entry: Entry, masks: Set[float | None]) -> Entry:
+    models = {key: values for key, values in entry.models.items() if key[1] in masks}
+    return replace(entry, items=averaged(models), models=models)
+
+
+def attacked(rows: pd.DataFrame) -> Attacked | None:
+    """Return what the lines of a row and benchmark say of an attack; None where there is none, or no result."""
+    lines = rows[rows["score"].notna()]
+    if not any(_VERSION in key for values in lines["values"] for key, _ in values):
+        return None
+    return Attacked(entry_of(without_attack(lines)), entry_of(lines))
+
+
+def without_attack(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines with a result as they would be without the attack: an item is worth its clean answer."""
+    lines = rows[rows["score"].notna()]
+    found = [_clean(values, one) for values, one in zip(lines["values"], scored(lines), strict=True)]
+    return lines.assign(scored=found)
+
+
+def _clean(values: Mapping[Any, Any], under: Scored) -> Scored:
+    answers = {key: value for key, value in values.items() if _VERSION not in key[0]}
+    means = item_means(answers)
+    return Scored(means, len({key for key, _ in answers}) - len(means), clusters=under.clusters)
+
+
+# ------------------------------------------------------------------------------------------------------ one row
+
+
+@dataclass(frozen=True)
+class Drop:
+    """PDR in percent; without a value, `why`. Its lower end is -inf where it is not bounded below."""
+
+    value: Value | None
+    why: str = ""
+
+
+def drop(rows: pd.DataFrame) -> Drop:
+    """Return the PDR of the lines of one row and benchmark."""
+    known = attacked(rows)
+    if known is None:
+        return Drop(None, NOT_ATTACKED)
+    ids = sorted(known.ids)
+    missing = known.asked - len(ids)
+    found = _widened(lambda level: _drop(known, ids, missing, level), _sources([known], ids))
+    if found.value is None:
+        return Drop(None, found.reason or "")
+    draws = max(1, len({lam for lam, _ in known.under.models}))
+    return Drop(
+        Value(
+            100 * found.value, 100 * found.low, min(100.0, 100 * found.high), known.asked, missing, draws,
+            spread=_between(known, 0, ids), masks=_between(known, 1, ids),
+        )
+    )  # fmt: skip
+
+
+def _drop(known: Attacked, ids: Sequence[str], missing: int, level: float) -> Ratio:
+    sides = known.scores(ids)
+    return drop_of(sides.clean, sides.attacked, level=level, clusters=known.clusters(ids), missing=missing)
+
+
+def _between(known: Attacked, axis: int, ids: Sequence[str]) -> float | None:
+    """Return the standard deviation between the draws' (axis 0) or masks' (1) PDRs; None where one has none."""
+    clean, under = (levels(side.models, axis, ids) for side in (known.clean, known.under))
+    if len(clean) < 2 or not all(values.any() for values in clean.values()):
+        return None
+    return statistics.stdev(100 * float(1 - under[level].sum() / clean[level].sum()) for level in clean)
+
+
+# ----------------------------------------------------------------------------------------------------- two rows
+
+
+def difference(first: Attacked, second: Attacked) -> Estimate | None:
+    """Return PDR of the first minus that of the second, over the items that both have, and the masks where both have.
+
+    None where they share none, or one of them is right on no item without the attack.
+    """
+    masks = first.masks & second.masks
+    if first.masks and second.masks and not masks:
+        return None
+    sides = [side.of(masks) for side in (first, second)]
+    ids = sorted(sides[0].ids & sides[1].ids)
+    missing = max(side.asked for side in sides) - len(ids)
+    found = _widened(lambda level: _difference(sides, ids, missing, level), _sources(sides, ids))
+    if found.value is None or found.se is None:
+        return None
+    one, two = (np.column_stack([scores.clean, scores.attacked]) for scores in (side.scores(ids) for side in sides))
+    moved = int(np.any(np.abs(one - two) > _ROUNDING, axis=1).sum())
+    return Estimate(found.value, found.low, found.high, found.n, found.how, found.p, found.se, moved, missing)
+
+
+def _difference(sides: Sequence[Attacked], ids: Sequence[str], missing: int, level: float) -> Ratio:
+    one, two = (side.scores(ids) for side in sides)
+    return difference_of(one, two, level=level, clusters=sides[0].clusters(ids), missing=missing)
+
+
+# ---------------------------------------------------------------------------------------------- draws and masks
+
+
+def _sources(sides: Sequence[Attacked], ids: Sequence[str]) -> list[Source]:
+    """Return what draws of lambda (ten or more) and masks leave open of a PDR, or of a difference of two."""
+    if not all(np.any(side.scores(ids).clean) for side in sides):
+        return []
+    drawn = max(side.under.drawn for side in sides) >= LEAST_DRAWS
+    found: list[Source | None] = []
+    for axis in (0, 1) if drawn else (1,):
+        moves = [_moves(side, axis, ids) for side in sides]
+        if len(moves) == 2 and moves[0].keys() == moves[1].keys():
+            moves = [{level: own - moves[1][level] for level, own in moves[0].items()}]
+        found += [spread(np.column_stack(list(own.values()))) for own in moves if len(own) > 1]
+    return [source for source in found if source is not None and source.variance > 0]
+
+
+def _moves(known: Attacked, axis: int, ids: Sequence[str]) -> dict[float | None, Array]:
+    """Return what each item moves PDR by (times n, to first order) at each draw (axis 0) or mask (1)."""
+    mean = known.scores(ids)
+    base = float(np.mean(mean.clean))
+    theta = float(np.mean(mean.attacked)) / base
+    clean, under = (levels(side.models, axis, ids) for side in (known.clean, known.under))
+    return {level: (theta * values - under[level]) / base for level, values in clean.items()}
+
+
+def _widened(at: Callable[[float], Ratio], sources: Sequence[Source]) -> Ratio:
+    """Return a ratio whose interval holds further sources of variance: half widths are added as squares (Zou 2008).
+
+    `at` gives the ratio with its interval over items at a level. A p that it has becomes that of the new interval.
+    """
+    found = at(LEVEL)
+    value = found.value
+    if value is None or not sources:
+        return found
+
+    def ends(level: float) -> tuple[float, float]:
+        own, tail = at(level), 0.5 - level / 2
+        reach = math.hypot(*(float(special.stdtrit(s.freedom, tail)) * math.sqrt(s.variance) for s in sources))
+        return value - math.hypot(value - own.low, reach), value + math.hypot(own.high - value, reach)
+
+    low, high = ends(LEVEL)
+    se = math.sqrt((found.se or 0.0) ** 2 + sum(source.variance for source in sources))
+    how = f"{found.how}, {1 + min(int(source.freedom) for source in sources)} masks or draws"
+    return replace(found, low=low, high=high, p=None if found.p is None else _p_value(ends, found.p), se=se, how=how)
+
+
+def _p_value(ends: Callable[[float], tuple[float, float]], narrower: float) -> float:
+    """Return 1 - the level at which an interval just touches 0; `narrower`: the p-value of a narrower one."""
+
+    def apart(z: float) -> float:
+        low, high = ends(1 - 2 * float(special.ndtr(-z)))
+        return max(low, -high, -1.0)
+
+    most = min(_MOST, float(-special.ndtri(narrower / 2)))
+    if most <= _LEAST or apart(_LEAST) <= 0:
+        return 1.0
+    z = most if apart(most) > 0 else float(optimize.brentq(apart, _LEAST, most, xtol=1e-5))
+    return 2 * float(special.ndtr(-z))

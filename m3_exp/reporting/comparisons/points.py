@@ -1,0 +1,86 @@
+"""Tidy frame -> points of a chart: a score, a gain by M3, or a drop under attack, each with its 95 % interval.
+
+Percent and percent points; each is what the tables show. Several draws or masks are averaged item by item, over the
+items that all of them scored.
+"""
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from m3_exp.reporting.comparisons import drops
+from m3_exp.reporting.comparisons.contrasts import compare
+from m3_exp.reporting.comparisons.values import Value, entry_of, value
+
+_NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value with its 95 % interval (NaN where it has none). Without a value, `note` says why; else what it lacks.
+
+    An empty note without a value: nobody asked for it.
+    """
+
+    value: float | None
+    low: float = _NAN
+    high: float = _NAN
+    note: str = ""
+
+
+def score(rows: pd.DataFrame) -> Point:
+    """Return what one row of a table shows: the score, averaged over its draws and masks."""
+    found = value(rows)
+    return Point(None, note=absence(rows)) if found is None else _point(found, rows)
+
+
+def gain(plain: pd.DataFrame, mixed: pd.DataFrame) -> Point:
+    """Return mixed - plain over the items that both scored, in points, with the paired interval (`contrasts`)."""
+    sides = (("without M3", plain), ("with M3", mixed))
+    lacking = [(what, rows) for what, rows in sides if not bool(rows["score"].notna().any())]
+    if lacking:
+        return Point(None, note="; ".join(f"{what} {why}" for what, rows in lacking if (why := absence(rows))))
+    first, second = entry_of(mixed), entry_of(plain)
+    if first.same_model(second):
+        return Point(0.0, note="the same weights")
+    if first.other_items(second):
+        return Point(None, note="other items than without M3")
+    found = compare(first, second)
+    if found is None:
+        return Point(None, note="nothing is scored in both")
+    notes = [*_unscored(found.unscored, found.n + found.unscored), *dict.fromkeys((*_missing(mixed), *_missing(plain)))]
+    found = found.scaled(100)
+    return Point(found.value, found.low, found.high, "; ".join(notes))
+
+
+def drop(rows: pd.DataFrame) -> Point:
+    """Return the performance drop rate of attacked cells, in percent of the accuracy without the attack (`drops`)."""
+    if not bool(rows["score"].notna().any()):
+        return Point(None, note=absence(rows))
+    found = drops.drop(rows)
+    return Point(None, note=found.why) if found.value is None else _point(found.value, rows)
+
+
+def _point(found: Value, rows: pd.DataFrame) -> Point:
+    bounded = math.isfinite(found.low)
+    notes = [*_unscored(found.n_unscored, found.n), *_missing(rows), *([] if bounded else [drops.UNBOUNDED])]
+    return Point(found.score, found.low if bounded else _NAN, found.high, "; ".join(notes))
+
+
+def absence(rows: pd.DataFrame) -> str:
+    """Say why rows have no score; nothing where there are none."""
+    if not len(rows):
+        return ""
+    if bool(rows["failure"].notna().any()):
+        return "failed"
+    return "not run" if bool((rows["state"] == "missing").all()) else "unscored"
+
+
+def _unscored(unscored: int, asked: int) -> list[str]:
+    return [f"{unscored} of {asked} items unscored"] if unscored else []
+
+
+def _missing(rows: pd.DataFrame) -> list[str]:
+    missing = int(rows["score"].isna().sum())
+    return [f"{missing} of {len(rows)} draws missing"] if missing else []

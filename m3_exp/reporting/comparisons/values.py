@@ -1,0 +1,185 @@
+"""What one cell of a table is worth: the mean over its draws, or the expectation on a response curve."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS, Entry, Models, levels
+from m3_exp.reporting.curves import expectations
+from m3_exp.reporting.curves.evaluated import Response, Values, scored
+from m3_exp.stats.estimate import EVEN, Estimate, mean, weighted_mean
+from m3_exp.stats.lambdas import Curve, draw_sd, unsure
+from m3_exp.stats.paired import spread
+from m3_exp.stats.scored import Scored
+
+
+@dataclass(frozen=True)
+class Value:
+    """One figure of a table: score and 95 % interval in percent over `n` items, of which some may be unscored.
+
+    From `draws` draws of lambda; from the `nodes` of a curve there are none. `spread` is the standard deviation between
+    draws, `masks` that between DARE masks, both in points and None where they are not known. An expectation without
+    `sampled` lambdas assumes that the score bends by at most `bend` points between two nodes.
+    """
+
+    score: float
+    low: float
+    high: float
+    n: int
+    n_unscored: int
+    draws: int
+    spread: float | None
+    masks: float | None = None
+    nodes: int = 0
+    sampled: int = 0
+    bend: float = 0.0
+
+    def __str__(self) -> str:
+        text = f"{self.score:.1f} [{self.low:.1f}, {self.high:.1f}]"
+        if self.nodes:
+            text += " E" + ("" if self.sampled else "*") + (f" sd {self.spread:.1f}" if self.spread is not None else "")
+        elif self.spread is not None:
+            text += f" sd {self.spread:.1f} of {self.draws}"
+        return text + (f" masks {self.masks:.1f}" if self.masks is not None else "")
+
+
+def value(rows: pd.DataFrame) -> Value | None:
+    """Reduce the draws of one row and benchmark to a figure; None where nothing is scored.
+
+    Several draws or masks are averaged item by item, over the items that all of them have. The interval is over items,
+    of these draws; from ten draws on it is of draws like them, and masks count where there are several.
+    """
+    lines = _distinct(rows)
+    if not len(lines):
+        return None
+    if (known := _expectation(lines)) is not None:
+        return expected(*known)
+    entry = entry_of(rows)
+    if not entry.items:
+        return None
+    found = estimate(entry)
+    levels = models(rows)
+    draws = max(1, len({lam for lam, _ in levels}))
+    return Value(
+        100 * found.value, 100 * found.low, 100 * found.high, len(entry.items) + entry.unscored, entry.unscored, draws,
+        spread=_between(levels, 0, entry), masks=_between(levels, 1, entry),
+    )  # fmt: skip
+
+
+def _expectation(lines: pd.DataFrame) -> tuple[Response, float] | None:
+    """Return the curve and alpha of lines that stand for an expectation (`reporting.expected`)."""
+    found = lines["expected"].iloc[0] if "expected" in lines else None
+    return (found, float(lines["alpha"].iloc[0])) if isinstance(found, Response) else None
+
+
+def estimate(entry: Entry) -> Estimate:
+    """Return a cell's score with its interval, over the items that all of its models have."""
+    ids = sorted(entry.items)
+    shape = EVEN if entry.like is None else entry.like.shape(ids)
+    axes = [1, *([0] if entry.drawn >= LEAST_DRAWS else [])]
+    tables = [np.column_stack(list(levels(entry.models, axis, ids).values())) for axis in axes if entry.models]
+    others = [*entry.others, *(source for table in tables if (source := spread(table, shape)) is not None)]
+    return mean(np.array([entry.items[key] for key in ids]), shape, others=others, unscored=entry.unscored)
+
+
+def entry_of(rows: pd.DataFrame) -> Entry:
+    """Return what can be compared of the lines of one row and benchmark, of which at least one has a result."""
+    lines = _distinct(rows)
+    if (known := _expectation(lines)) is not None:
+        return expected_entry(*known)
+    found = scored(lines)
+    items = shared([one.values for one in found])
+    drawn = int(lines.loc[lines["ratio"] == "mixup", "lam"].nunique())
+    digests = frozenset(lines["weights"].dropna().astype(str))
+    names = set(lines["items_digest"].dropna().astype(str)) if "items_digest" in lines else set()
+    asked = max(len(one.values) + one.unscored for one in found)
+    unscored = asked - len(items)
+    here = (names.pop(), asked) if len(names) == 1 else None
+    score = 100 * float(weighted_mean(np.array(list(items.values())), found[0].shape(list(items)))) if items else 0.0
+    return Entry(score, items, digests, models(rows), drawn, here, unscored, found[0])
+
+
+def _between(found: Models, axis: int, entry: Entry) -> float | None:
+    """Return the standard deviation between the levels' scores, in points; None for a single level."""
+    ids = sorted(entry.items)
+    shape = EVEN if entry.like is None else entry.like.shape(ids)
+    means = [100 * float(weighted_mean(values, shape)) for values in levels(found, axis, ids).values()]
+    return statistics.stdev(means) if len(means) > 1 else None
+
+
+def expected(response: Response, alpha: float) -> Value:
+    """Return the expectation under Beta(alpha, alpha) on a curve (`expectations.expected`)."""
+    curve, found = response.curve, expectations.expected(response, alpha)
+    masks = [100 * float(weighted_mean(mask.expected(alpha), mask.shape)) for mask in response.masks]
+    assumed = 100 * unsure(curve, {alpha: 1.0}).bend
+    return Value(
+        100 * found.value, 100 * found.low, 100 * found.high,
+        n=len(curve.ids) + response.unscored, n_unscored=response.unscored, draws=0, nodes=len(curve.lams),
+        spread=100 * draw_sd(curve, alpha) if len(curve.ids) > 1 else None,
+        masks=statistics.stdev(masks) if len(masks) > 1 else None,
+        sampled=0 if not curve.corrected(alpha) or curve.sampled is None else len(curve.sampled.lams), bend=assumed,
+    )  # fmt: skip
+
+
+def expected_entry(response: Response, alpha: float) -> Entry:
+    """Return an expectation as a cell that can be compared."""
+    curve, found = response.curve, unsure(response.curve, {alpha: 1.0})
+    items = expected_items(response, alpha)
+    score = 100 * float(weighted_mean(curve.expected(alpha), curve.shape))
+    like = Scored(items, response.unscored, *_named(curve))
+    return Entry(
+        score, items, models=expected_models(response, alpha), unscored=response.unscored, like=like,
+        others=found.sources, bias=found.bias, why=expectations.unclaimed(response, alpha),
+    )  # fmt: skip
+
+
+def _named(curve: Curve) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the strata and clusters of a curve's items by id."""
+    strata, clusters = (
+        {} if names is None else dict(zip(curve.ids, names, strict=True))
+        for names in (curve.shape.strata, curve.shape.clusters)
+    )
+    return strata, clusters
+
+
+def expected_items(response: Response, alpha: float) -> Values:
+    return dict(zip(response.curve.ids, map(float, response.curve.expected(alpha)), strict=True))
+
+
+def item_values(rows: pd.DataFrame) -> Values:
+    """Return each item's mean over the draws and masks of some rows, over the items that all of them scored."""
+    return shared([one.values for one in scored(_distinct(rows))])
+
+
+def models(rows: pd.DataFrame) -> Models:
+    """Return the item values of each model behind some rows."""
+    lines = _distinct(rows)
+    keys = zip(lines["lam"], lines["mask_seed"], strict=True)
+    return {(_level(lam), _level(mask)): one.values for (lam, mask), one in zip(keys, scored(lines), strict=True)}
+
+
+def _level(found: Any) -> float | None:
+    return None if pd.isna(found) else float(found)
+
+
+def expected_models(response: Response, alpha: float) -> Models:
+    """Return the expectation under each DARE mask of a curve."""
+    return {
+        (None, float(seed)): dict(zip(mask.ids, map(float, mask.expected(alpha)), strict=True))
+        for seed, mask in zip(response.mask_seeds, response.masks, strict=False)  # without DARE no seed
+    }
+
+
+def shared(found: Sequence[Values]) -> Values:
+    """Return the item-wise mean of several models' values over the items that all of them have."""
+    ids = set.intersection(*(set(values) for values in found)) if found else set()
+    return {key: float(np.mean([values[key] for values in found])) for key in sorted(ids)}
+
+
+def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with a score, each model once."""
+    return rows[rows["score"].notna()].drop_duplicates(subset=["weights", "lam", "mask_seed"])

@@ -1,0 +1,248 @@
+"""E[score | alpha] of a curve and its difference from the method without M3: the one place that asks.
+
+Tables, heat map, figures, page, W&B and `m3 response` all call it, so the same question has the same number, interval
+and p-value wherever it stands. An expectation is of items like these, and of masks like these where there are several;
+under one DARE mask it is of this mask.
+
+**The family.** Whether M3 differs from plain is one question for a pair and method (with its sparsifier): its p-values
+are adjusted for the paper's seven alphas on all of its benchmarks together (max-T: those of one benchmark share their
+items). An alpha that is none of the seven is an eighth.
+
+**Claims.** A sign is given only where the curve can carry it: sampled lambdas stand beside its nodes, and there is no
+mask, or are three at least.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+
+import numpy as np
+
+from m3_exp.reporting.curves.evaluated import Response, aligned_to
+from m3_exp.stats import family
+from m3_exp.stats.estimate import Array, Estimate, Shape, Source, influences, mean
+from m3_exp.stats.joint import Unit, errors_of, mean_of
+from m3_exp.stats.lambdas import ALPHAS, Unsure, expectation, unsure
+from m3_exp.stats.paired import paired, spread
+
+LEAST_MASKS = 3
+NO_SAMPLED = "the curve has no sampled lambdas (ratio.sampled=16)"
+OUTSIDE = f"sampled lambdas correct alphas from {ALPHAS[0]:g} to {ALPHAS[-1]:g} only"
+FEW_MASKS = f"fewer than {LEAST_MASKS} DARE masks (sparsify.draws={LEAST_MASKS})"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A difference with its adjusted p-value; `why` there is no claim, else empty. `family`: comparisons in it."""
+
+    estimate: Estimate
+    p_adjusted: float
+    family: int
+    why: str = ""
+
+    @property
+    def mark(self) -> str:
+        """better, worse, untold (not told apart), or empty: nothing is claimed."""
+        if self.why:
+            return ""
+        if self.p_adjusted >= family.LIMIT:
+            return "untold"
+        return "better" if self.estimate.value > 0 else "worse"
+
+
+def expected(response: Response, alpha: float) -> Estimate:
+    """Return E[score | alpha] over the items that the curve has; the unscored ones widen it."""
+    return expectation(response.curve, alpha, response.masks, response.unscored)
+
+
+def plain(response: Response) -> Estimate | None:
+    """Return what the method without M3 scores, as a table shows it: over its own items, with its masks."""
+    if not response.plain:
+        return None
+    ids = sorted(response.plain)
+    shape = response.curve.shape
+    if not shape.even and ids != list(response.curve.ids):
+        rows = np.array([i for i, key in enumerate(response.curve.ids) if key in response.plain], dtype=int)
+        ids, shape = [response.curve.ids[i] for i in rows], shape.of(rows)
+    values = aligned_to(response.plain, ids)
+    masks = [found for one in response.plains.values() if (found := aligned_to(one, ids)) is not None]
+    between = spread(np.column_stack(masks), shape) if masks else None
+    lost = max(0, response.unscored + len(response.curve.ids) - len(ids))
+    assert values is not None
+    return mean(values, shape, others=() if between is None else (between,), unscored=lost)
+
+
+def at(response: Response, lam: float) -> Estimate:
+    """Return the score at one lambda, with masks and unscored items: at a node that of real models."""
+    masks = np.column_stack([mask.items_at(lam) for mask in response.masks])
+    between = spread(masks, response.curve.shape)
+    items = np.clip(response.curve.items_at(lam), 0.0, 1.0)
+    return mean(items, response.curve.shape, others=_sources(Unsure(), between), unscored=response.unscored)
+
+
+def unclaimed(response: Response, alpha: float) -> str:
+    """Return why nothing is claimed of an expectation; empty where it can be."""
+    if response.curve.sampled is None:
+        return NO_SAMPLED
+    if not response.curve.corrected(alpha):
+        return OUTSIDE
+    return FEW_MASKS if 0 < len(response.mask_seeds) < LEAST_MASKS else ""
+
+
+def minus_plain(response: Response, alpha: float) -> Estimate | None:
+    """Return E[score | alpha] - plain, paired by item and by mask; None where plain has none of the items or masks."""
+    sides = _sides(response, alpha)
+    if sides is None:
+        return None
+    found = unsure(response.curve, {alpha: 1.0})
+    lost = response.unscored + len(response.curve.ids) - len(sides.rows)
+    others, bias = _sources(found, sides.masks), (found.bias, found.bias)
+    return paired(sides.mixed, sides.plain, sides.of(response), others=others, bias=bias, unscored=lost)
+
+
+def masks_of_difference(response: Response, alpha: float) -> Source | None:
+    """Return what DARE masks leave open of E[score | alpha] - plain; None without several masks that both have."""
+    sides = _sides(response, alpha)
+    return None if sides is None else sides.masks
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Both sides of a difference on the items (`rows` of the curve) that both have, and what their masks leave open."""
+
+    rows: Array
+    mixed: Array
+    plain: Array
+    masks: Source | None
+
+    def of(self, response: Response) -> Shape:
+        shape = response.curve.shape
+        return shape if len(self.rows) == len(response.curve.ids) else shape.of(self.rows)
+
+
+def _sides(response: Response, alpha: float) -> _Sides | None:
+    if response.plain is None:
+        return None
+    ids = response.curve.ids
+    rows = np.array([i for i, key in enumerate(ids) if key in response.plain], dtype=int)
+    kept = [ids[i] for i in rows]
+    if not kept:
+        return None
+    plain = aligned_to(response.plain, kept)
+    assert plain is not None
+    seeds = [seed for seed in response.mask_seeds if seed in response.plains]
+    if response.mask_seeds and not seeds:
+        return None
+    if not seeds:
+        return _Sides(rows, response.curve.expected(alpha)[rows], plain, None)
+    mixed = [response.masks[response.mask_seeds.index(seed)].expected(alpha)[rows] for seed in seeds]
+    alone = [aligned_to(response.plains[seed], kept) for seed in seeds]
+    known = [(a, b) for a, b in zip(mixed, alone, strict=True) if b is not None]
+    differences = np.column_stack([a - b for a, b in known])
+    shape = response.curve.shape if len(rows) == len(ids) else response.curve.shape.of(rows)
+    averaged = [np.mean(side, axis=0) for side in zip(*known, strict=True)]
+    return _Sides(rows, averaged[0], averaged[1], spread(differences, shape))
+
+
+def _sources(found: Unsure, masks: Source | None) -> tuple[Source, ...]:
+    return found.sources if masks is None else (*found.sources, masks)
+
+
+# ---------------------------------------------------------------------------------------------------------- families
+
+
+def against_plain(line: Sequence[Response], alphas: Sequence[float] = ALPHAS) -> dict[tuple[str, float], Compared]:
+    """Return every E[score | alpha] - plain of one pair and method, by benchmark and alpha, adjusted as one family.
+
+    An alpha beyond the seven is adjusted as an eighth, and changes nothing for the seven. Curves of fewer than five
+    nodes are left out, as in tables.
+    """
+    line = [response for response in line if response.gridded]
+    found = dict(_family(tuple(map(_Keyed, line)), ALPHAS))
+    for alpha in alphas:
+        if alpha not in ALPHAS:
+            wider = _family(tuple(map(_Keyed, line)), (*ALPHAS, alpha))
+            found |= {key: value for key, value in wider.items() if key[1] == alpha}
+    return {key: value for key, value in found.items() if key[1] in alphas}
+
+
+class _Keyed:
+    """A response that hashes by what it is, so that a family is computed once in a process."""
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+
+    def __hash__(self) -> int:
+        return hash((self.response.line, self.response.benchmark, id(self.response.curve)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Keyed) and self.response is other.response
+
+
+@lru_cache(maxsize=256)
+def _family(line: tuple[_Keyed, ...], alphas: tuple[float, ...]) -> Mapping[tuple[str, float], Compared]:
+    estimates: dict[tuple[str, float], Estimate] = {}
+    blocks: list[Array] = []
+    whys: list[str] = []
+    for response in (keyed.response for keyed in line):
+        parts = []
+        for alpha in alphas:
+            one, sides = minus_plain(response, alpha), _sides(response, alpha)
+            if one is not None and sides is not None:
+                estimates[response.benchmark, alpha] = one
+                whys.append(unclaimed(response, alpha))
+                parts.append(influences(sides.mixed - sides.plain, sides.of(response)))
+        if parts:
+            blocks.append(np.column_stack(parts))
+    adjusted = family.max_t([one.p or 0.0 for one in estimates.values()], _diagonal(blocks))
+    return {
+        key: Compared(one, p, len(estimates), why)
+        for (key, one), p, why in zip(estimates.items(), adjusted, whys, strict=True)
+    }
+
+
+def _diagonal(blocks: Sequence[Array]) -> Array:
+    """Return blocks (U_b, C_b) along the diagonal: benchmarks share no items."""
+    found = np.zeros((sum(len(b) for b in blocks), sum(b.shape[1] for b in blocks)))
+    row = column = 0
+    for block in blocks:
+        found[row : row + len(block), column : column + block.shape[1]] = block
+        row, column = row + len(block), column + block.shape[1]
+    return found
+
+
+def best_alphas(responses: Sequence[Response], measures: Sequence[Unit] | None = None) -> tuple[float, ...] | None:
+    """Return the alphas among the seven of which one is the best with 95 %: those that no other really exceeds.
+
+    Of the mean over benchmarks in their `measures`. Paired over items, adjusted (max-T) over the 21 pairs. None where a
+    curve can carry no such claim.
+    """
+    if any(unclaimed(response, ALPHAS[0]) for response in responses):
+        return None
+    given = measures or [Unit(len(r.curve.ids), None, r.curve.shape) for r in responses]
+    found: list[Estimate] = []
+    errors: list[Array] = []
+    pairs = list(combinations(ALPHAS, 2))
+    for first, second in pairs:
+        differences = [r.curve.expected(first) - r.curve.expected(second) for r in responses]
+        others = [
+            Source(source.variance / unit.size**2 / len(responses), source.freedom)  # benchmarks share their lambdas
+            for r, unit in zip(responses, given, strict=True)
+            for source in _sources(unsure(r.curve, {first: 1.0, second: -1.0}), _between_masks(r, first, second))
+        ]
+        lost = max(r.unscored / (r.unscored + len(r.curve.ids)) for r in responses)
+        found.append(mean_of(differences, given, signed=True, others=others, unscored=lost).estimate())
+        errors.append(errors_of(differences, given))
+    adjusted = family.max_t([1.0 if one.p is None else one.p for one in found], np.column_stack(errors))
+    worse = {
+        second if one.value > 0 else first
+        for (first, second), one, p in zip(pairs, found, adjusted, strict=True)
+        if p < family.LIMIT
+    }
+    return tuple(alpha for alpha in ALPHAS if alpha not in worse)
+
+
+def _between_masks(response: Response, first: float, second: float) -> Source | None:
+    masks = np.column_stack([mask.expected(first) - mask.expected(second) for mask in response.masks])
+    return spread(masks, response.curve.shape)

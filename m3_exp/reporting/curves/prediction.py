@@ -1,0 +1,419 @@
+"""The curve against reality: what it predicts beside what real draws of lambda scored, paired by item.
+
+Predictions go along the curve through all real merges, nodes and sampled lambdas, as the replay does: all of them are
+called nodes here. A prediction differs from reality for two reasons. Where the expected score bends between two nodes,
+a straight line is off, for every set of items: that is an error of the curve. And an item whose verdict differs between
+two nodes turns somewhere in between, which the line, being an expectation, cannot say where: that is chance, the same
+kind as which items were asked. Generation adds nothing here in float32, greedy (docs/lab.md); elsewhere it is a third
+reason.
+
+The interval of one difference is a score interval: its standard error is that which a true line has. With d_i the
+item's real minus predicted score, s the place between its two nodes and a_i, b_i its scores there, the variance of the
+sum is the larger of sum d_i^2 (seen) and sum s (1 - s) (b_i - a_i)^2 + sum over a_i = b_i of d_i^2 (one turn at a place
+uniform between the nodes). Student's t and the bootstrap take it from d_i alone and, where few items turn, cover 20 to
+90 % in place of 95 (docs/response.md); this one covers 95 to 100 %, 95 to 97 where more than five turn. Where no item
+differs between the two nodes the line has no chance of its own: the interval is that of no difference among so many
+items (`stats.estimate`), and such a *still* draw is counted apart, since it tests hardly anything.
+
+E[score | alpha] is held against the mean of the real draws of that alpha: with sampled lambdas the corrected one, and
+what these leave open is in the interval. Draws count as independent. Those of today's rule are stratified, so their
+mean is nearer to the expectation than the interval says; draws of older stores are never taken for stratified.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from m3_exp.reporting.curves.evaluated import Draw, Response, Values, averaged
+from m3_exp.stats.estimate import LEVEL, Array, Mean, Source, normal, weighted_mean
+from m3_exp.stats.lambdas import ALPHAS, Curve, second_moments, unsure, weights
+
+_SAME = 1e-6  # lambdas nearer than this give the same answers: a draw so near a node tests nothing
+_CHUNK = 250  # repetitions of the replay at a time
+_Z = normal(LEVEL)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One real draw beside its curve, over `n` items; scores from 0 to 1. `half`: of the difference's 95 % interval.
+
+    `turning` items differ between the two nodes: where none does (`still`), an agreement says little.
+    """
+
+    alpha: float
+    number: int
+    lam: float
+    n: int
+    turning: int
+    real: float
+    predicted: float
+    half: float
+
+    @property
+    def difference(self) -> float:
+        return self.real - self.predicted
+
+    @property
+    def inside(self) -> bool:
+        return abs(self.difference) <= self.half + 1e-12
+
+    @property
+    def still(self) -> bool:
+        return self.turning == 0
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """The mean of `draws` real draws of one alpha beside E[score | alpha]; `half` the 95 % interval of real - expected.
+
+    `predicted` is the curve at the same lambdas: what is left between it and `expected` is the luck of the draws.
+    `corrected`: the expectation is free of interpolation error; else its bound is in `half`.
+    """
+
+    alpha: float
+    draws: int
+    real: float
+    predicted: float
+    expected: float
+    half: float
+    corrected: bool
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The best of one draw for each alpha: real experiments beside the protocol replayed; scores from 0 to 1.
+
+    `lines` replays on the curve as it is (to whole items where real scores are), `turns` lets every item turn once
+    between nodes where its verdict differs.
+    """
+
+    real: Array
+    lines: Array
+    turns: Array
+
+
+@dataclass(frozen=True)
+class Check:
+    """What real draws say of one curve, which goes through `merges`. `trivial` draws are at one of these or repeat a
+    lambda; `unpaired` ones have other masks or items than the curve.
+    """
+
+    benchmark: str
+    merges: str
+    predictions: tuple[Prediction, ...]
+    expectations: tuple[Expectation, ...]
+    replay: Replay | None
+    trivial: int
+    unpaired: int
+
+
+def check(response: Response, *, repeats: int = 10_000, seed: int = 0) -> Check:
+    """Hold a curve against its real draws."""
+    beside = [(draw, curve) for draw in response.draws if (curve := _curve_for(response, draw)) is not None]
+    counted = _counted(beside)
+    known = [draw for draw, _ in beside]
+    return Check(
+        benchmark=response.benchmark,
+        merges=response.merges,
+        predictions=tuple(predict(curve, draw) for draw, curve in counted),
+        expectations=tuple(_expectations(beside)),
+        replay=replay(response, known, repeats=repeats, seed=seed),
+        trivial=len(beside) - len(counted),
+        unpaired=len(response.draws) - len(beside),
+    )
+
+
+def _curve_for(response: Response, draw: Draw) -> Curve | None:
+    """Return the curve under the draw's own masks, on the items that both have; None where there is none."""
+    if not set(draw.mask_seeds) <= set(response.mask_seeds) or bool(draw.mask_seeds) != bool(response.mask_seeds):
+        return None
+    curve = response.curve
+    if draw.mask_seeds:
+        curve = averaged([response.masks[response.mask_seeds.index(seed)] for seed in draw.mask_seeds])
+    rows = np.array([row for row, key in enumerate(curve.ids) if key in draw.values], dtype=int)
+    return curve.subset(rows) if len(rows) > 1 else None
+
+
+def _counted(beside: Sequence[tuple[Draw, Curve]]) -> list[tuple[Draw, Curve]]:
+    """Return the draws that say something: distinct lambdas, none at a node."""
+    found: list[tuple[Draw, Curve]] = []
+    for draw, curve in sorted(beside, key=lambda pair: (pair[0].alpha, *_order(pair[0]))):
+        new = all(abs(draw.lam - other.lam) >= _SAME for other, _ in found)
+        if new and not _at_node(draw.lam, curve):
+            found.append((draw, curve))
+    return found
+
+
+def _at_node(lam: float, curve: Curve) -> bool:
+    return bool(np.min(np.abs(curve.refined().lams - lam)) < _SAME)
+
+
+def _order(draw: Draw) -> tuple[int, str]:
+    """Draws of one number come from several seeds: their order must not depend on lambda's size."""
+    return draw.number, hashlib.sha256(repr(draw.lam).encode()).hexdigest()
+
+
+def predict(curve: Curve, draw: Draw) -> Prediction:
+    """Hold one draw against the curve through all real merges. Every item of the curve must have a value."""
+    along = curve.refined()
+    real, predicted = _scored(draw.values, along), along.items_at(draw.lam)
+    turning = int(np.count_nonzero(_between(along, draw.lam).moved))
+    score, line = (float(weighted_mean(values, along.shape)) for values in (real, predicted))
+    variance = turning_variance(along, draw.lam, real)
+    half = _Z * math.sqrt(variance) if turning else _still(score - line, variance, len(real))
+    return Prediction(draw.alpha, draw.number, draw.lam, len(real), turning, score, line, half)
+
+
+def _still(difference: float, variance: float, n: int) -> float:
+    """Return half of a difference's interval where no item differs between the nodes: never 0."""
+    return _Z * Mean(difference, variance, n, (-1.0, 1.0)).standard_error()
+
+
+def _scored(values: Values, curve: Curve) -> Array:
+    return np.array([values[key] for key in curve.ids], dtype=float)
+
+
+def turning_variance(curve: Curve, lam: float, real: Array) -> float:
+    """Return the variance of real - predicted if the curve is right: the larger of seen and of one turn an item.
+
+    `real`: (n,), the items' scores at lam.
+    """
+    between = _between(curve, lam)
+    squares = (real - curve.items_at(lam)) ** 2
+    turn = between.share * (1 - between.share) * between.moved**2
+    one = _shares(curve) ** 2
+    return float(max(one @ squares, one @ np.where(between.moved == 0, squares, turn)))
+
+
+def _shares(curve: Curve) -> Array:
+    """Return each item's weight in the score."""
+    n = len(curve.ids)
+    return np.full(n, 1 / n) if curve.shape.shares is None else curve.shape.shares
+
+
+class _Between(NamedTuple):
+    """Where a lambda lies between its nodes (0 to 1), and how far each item's score moves from one to the other."""
+
+    share: float
+    moved: Array
+
+
+def _between(curve: Curve, lam: float) -> _Between:
+    k = int(np.clip(np.searchsorted(curve.lams, lam, side="right"), 1, len(curve.lams) - 1))
+    share = (lam - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1])
+    return _Between(float(share), curve.values[:, k] - curve.values[:, k - 1])
+
+
+# ------------------------------------------------------------------------------------------- the mean over draws
+
+
+def _expectations(beside: Sequence[tuple[Draw, Curve]]) -> list[Expectation]:
+    alphas = sorted({draw.alpha for draw, _ in beside})
+    return [_expectation(alpha, [pair for pair in beside if pair[0].alpha == alpha]) for alpha in alphas]
+
+
+def _expectation(alpha: float, beside: Sequence[tuple[Draw, Curve]]) -> Expectation:
+    """Compare the mean over real draws with the expectation, over the items that all draws have.
+
+    Independent sources of chance: which lambdas were drawn, which were sampled for the curve, and how items turn
+    between nodes. Draws count as independent of one another, whatever rule made them: of stratified ones the interval
+    is wider than need be.
+    """
+    draws = [draw for draw, _ in beside]
+    curve = _shared([curve for _, curve in beside])
+    along, rest = curve.refined(), unsure(curve, {alpha: 1.0})
+    real = np.mean([_scored(draw.values, curve) for draw in draws], axis=0)
+    predicted = np.mean([along.items_at(draw.lam) for draw in draws], axis=0)
+    w, middle = weights(along.lams, alpha), along.means
+    between = float(middle @ (second_moments(along.lams, alpha) - np.outer(w, w)) @ middle)
+    score, line, expected = (
+        float(weighted_mean(values, curve.shape)) for values in (real, predicted, curve.expected(alpha))
+    )
+    turning = float(_shares(curve) ** 2 @ (real - predicted) ** 2)
+    others = (Source(max(between, 0.0) / len(draws)), *rest.sources)
+    found = Mean(score - expected, turning, len(real), (-1.0, 1.0), others)
+    half = _Z * found.standard_error() + rest.bias
+    return Expectation(alpha, len(draws), score, line, expected, half, curve.corrected(alpha))
+
+
+def _shared(curves: Sequence[Curve]) -> Curve:
+    """Return the mean of curves on the items that all have."""
+    ids = set.intersection(*(set(curve.ids) for curve in curves))
+    rows = [np.array([row for row, key in enumerate(curve.ids) if key in ids], dtype=int) for curve in curves]
+    return averaged([curve.subset(kept) for curve, kept in zip(curves, rows, strict=True)])
+
+
+# --------------------------------------------------------------------------------------------------- the protocol
+
+
+def experiments(draws: Sequence[Draw], alphas: Sequence[float] = ALPHAS) -> list[list[Draw]]:
+    """Put real draws together as the paper did: one for each alpha, none used twice, as many as they suffice for."""
+    by_alpha = [sorted((draw for draw in draws if draw.alpha == alpha), key=_order) for alpha in alphas]
+    return [list(members) for members in zip(*by_alpha, strict=False)]
+
+
+def replay(response: Response, draws: Sequence[Draw], *, repeats: int = 10_000, seed: int = 0) -> Replay | None:
+    """Return the best-of-seven scores of real experiments and of the replayed protocol on the same items.
+
+    None where an alpha has no draw. It goes along the curve through all real merges; with DARE that is the mean over
+    masks.
+    """
+    sets = experiments(draws)
+    if not sets:
+        return None
+    shared = set.intersection(*(set(draw.values) for members in sets for draw in members))
+    rows = np.array([row for row, key in enumerate(response.curve.ids) if key in shared], dtype=int)
+    if not len(rows):
+        return None
+    curve = response.curve.subset(rows).refined()
+    real = [max(float(weighted_mean(_scored(draw.values, curve), curve.shape)) for draw in members) for members in sets]
+    generator = np.random.default_rng(seed)
+    lams = np.column_stack([generator.beta(alpha, alpha, repeats) for alpha in ALPHAS])
+    parts = [turned(curve, lams[start : start + _CHUNK], generator) for start in range(0, repeats, _CHUNK)]
+    lines = curve.at(lams).max(axis=1)
+    if curve.shape.even:
+        lines = np.round(lines * len(rows)) / len(rows)
+    return Replay(np.array(real), lines, np.concatenate(parts).max(axis=1))
+
+
+def turned(curve: Curve, lams: Array, generator: np.random.Generator) -> Array:
+    """Return mean scores at lambdas (B, C) where each item turns once between two nodes, at a uniform place; (B, C).
+
+    Its expectation is the curve. The places are the same for all lambdas of a repetition, as in a real model.
+    """
+    k = np.clip(np.searchsorted(curve.lams, lams, side="right"), 1, len(curve.lams) - 1)
+    share = (lams - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1])
+    places = generator.random((len(lams), len(curve.lams) - 1, len(curve.ids)))
+    places = np.take_along_axis(places, (k - 1)[:, :, None], axis=1)
+    chosen = np.where(places < share[:, :, None], curve.values.T[k], curve.values.T[k - 1])
+    return np.asarray(chosen @ _shares(curve))
+
+
+# ------------------------------------------------------------------------------------------------------ what is read
+
+
+def record(found: Check) -> dict[str, Any]:
+    """Return a check as data, in percent and points."""
+    differences = 100 * np.array([p.difference for p in found.predictions])
+    return {
+        "benchmark": found.benchmark,
+        "merges": found.merges,
+        "draws": len(found.predictions),
+        "inside": sum(p.inside for p in found.predictions),
+        "rms": float(np.sqrt(np.mean(differences**2))) if len(differences) else None,
+        "mean": float(differences.mean()) if len(differences) else None,
+        "half": float(np.mean([100 * p.half for p in found.predictions])) if found.predictions else None,
+        "still": sum(p.still for p in found.predictions),
+        "still_inside": sum(p.still and p.inside for p in found.predictions),
+        "trivial": found.trivial,
+        "unpaired": found.unpaired,
+        "predictions": [_percent(vars(p)) | {"inside": p.inside, "still": p.still} for p in found.predictions],
+        "expectations": [_percent(vars(e)) for e in found.expectations],
+        "replay": None if found.replay is None else _replayed(found.replay),
+    }
+
+
+def _percent(values: Mapping[str, Any]) -> dict[str, Any]:
+    scores = ("real", "predicted", "expected", "half")
+    return {key: 100 * value if key in scores else value for key, value in values.items()}
+
+
+def _replayed(found: Replay) -> dict[str, Any]:
+    return {
+        "real": _summary(found.real),
+        **{name: _against(found.real, values) for name, values in (("lines", found.lines), ("turns", found.turns))},
+    }
+
+
+def _summary(values: Array) -> dict[str, Any]:
+    sd = 100 * float(values.std(ddof=1)) if len(values) > 1 else None
+    low, middle, high = np.quantile(values, [0.025, 0.5, 0.975])
+    return {
+        "n": len(values), "mean": 100 * float(values.mean()), "sd": sd,
+        "quantiles": [100 * float(low), 100 * float(middle), 100 * float(high)],
+    }  # fmt: skip
+
+
+def _against(real: Array, replayed: Array) -> dict[str, Any]:
+    """Return a replay's summary, how many real experiments lie in its central 95 %, and Kolmogorov and Smirnov's p."""
+    real, replayed = np.round(real, 12), np.round(replayed, 12)  # equal counts are ties
+    low, high = np.quantile(replayed, [0.025, 0.975])
+    inside = int(np.sum((real >= low) & (real <= high)))
+    p = float(stats.ks_2samp(real, replayed).pvalue)
+    return {**_summary(replayed), "inside": inside, "p": p}
+
+
+def words(found: Check) -> list[str]:
+    """Return what real draws say of the curve, in sentences; percent and points."""
+    data = record(found)
+    if not found.predictions:
+        return [f"{found.benchmark}: no real draw lies between the nodes"]
+    said = [_inside_words(found, data)]
+    said += [
+        f"  E{'' if e.corrected else '*'}[alpha={e.alpha:g}] = {100 * e.expected:.1f}; mean of {e.draws} real draws"
+        f" {100 * e.real:.1f}, difference {100 * (e.real - e.expected):+.1f} +- {100 * e.half:.1f}; the curve at the"
+        f" same lambdas {100 * e.predicted:.1f}"
+        for e in found.expectations
+    ]
+    if any(not e.corrected for e in found.expectations):
+        said.append(
+            "  E*: from the nodes alone; its +- holds the bend between them that the nodes themselves show"
+            f" (ratio.sampled=16 corrects it for alpha from {ALPHAS[0]:g} to {ALPHAS[-1]:g})"
+        )
+    if data["inside"] - data["still_inside"] < 0.9 * (data["draws"] - data["still"]):
+        said.append(
+            "  the score bends between the nodes: more of them come closer (ratio.nodes=17 computes the new ones only)"
+        )
+    return said + ([] if data["replay"] is None else _replay_words(data["replay"]))
+
+
+def _inside_words(found: Check, data: Mapping[str, Any]) -> str:
+    """Say how many draws that test something lie in their intervals; those that test nothing are named apart."""
+    moving, still = data["draws"] - data["still"], data["still"]
+    parts = []
+    if moving:
+        parts.append(f"{data['inside'] - data['still_inside']} of {moving} real draws inside their 95 % intervals")
+    if still:
+        parts.append(f"{data['still_inside']} of {still} where no item differs between the nodes, which says little")
+    parts.append(f"on the curve through {found.merges} (half-width {data['half']:.1f} on average)")
+    return (
+        f"{found.benchmark}: {', '.join(parts)}; RMS error {data['rms']:.2f} points, mean error {data['mean']:+.2f}"
+        + (f"; {found.trivial} at a node or repeated, not counted" if found.trivial else "")
+        + (f"; {found.unpaired} with other masks or items left out" if found.unpaired else "")
+    )
+
+
+def _replay_words(data: Mapping[str, Any]) -> list[str]:
+    real = data["real"]
+    spread = "" if real["sd"] is None else f", sd {real['sd']:.1f}"
+    said = [f"  best of 7, {real['n']} real experiments: mean {real['mean']:.1f}{spread}"]
+    for name, how in (("lines", "replayed on the curve"), ("turns", "with items turning between nodes")):
+        one = data[name]
+        low, middle, high = one["quantiles"]
+        said.append(
+            f"    {how}: mean {one['mean']:.1f}, sd {one['sd']:.1f}, 95 % from {low:.1f} to {high:.1f} (median"
+            f" {middle:.1f}); {one['inside']} of {real['n']} real ones in it, Kolmogorov-Smirnov p = {one['p']:.2f}"
+        )
+    return said
+
+
+def table(found: Check) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of text, a row a draw that counts."""
+    header = ["alpha", "draw", "lambda", "items", "turning", "real", "predicted", "difference", "inside"]
+    rows = [
+        [f"{p.alpha:g}", str(p.number), f"{p.lam:.4f}", str(p.n), str(p.turning),
+         f"{100 * p.real:.1f}", f"{100 * p.predicted:.1f}", f"{100 * p.difference:+.1f} +- {100 * p.half:.1f}",
+         ("still" if p.still else "yes") if p.inside else "NO"]
+        for p in found.predictions
+    ]  # fmt: skip
+    return header, rows
+
+
+def as_json(found: Sequence[Check]) -> str:
+    return json.dumps({"checks": [record(one) for one in found]})

@@ -1,0 +1,350 @@
+"""The picture of `m3 response`: every benchmark of a pair and method along lambda, and what each way of choosing gives.
+
+Curves are the piecewise-linear ones that every number is computed from, not smoothed. With two benchmarks or more all
+are relative to their better parent (100 %), with their mean and minimum; one alone is in percent of its items.
+Bands are the 95 % intervals of single models.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from m3_exp.reporting.choices.advice import LEFT_OUT, Study, common
+from m3_exp.reporting.choices.protocols import Comparison, Objective, band
+from m3_exp.reporting.comparisons.points import Point
+from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.reporting.figures import dots, palette
+from m3_exp.reporting.figures.dots import Row, Series
+from m3_exp.reporting.figures.palette import Mark
+from m3_exp.stats.estimate import Array, Estimate, weighted_mean
+from m3_exp.stats.lambdas import ALPHAS
+
+_TOP = 3.0  # of the density axis: those below alpha = 1 have no maximum
+_MAIN = 2.9  # inches of the large panel
+_FEW = 4  # benchmarks: up to so many have a band each
+_SPARSE = 10  # real draws: more of them are drawn smaller
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve to draw, in percent: nodes or finer, with its band."""
+
+    label: str
+    mark: Mark
+    lams: Array
+    middle: Array
+    low: Array
+    high: Array
+    nodes: Array  # the lambdas that were really evaluated
+    draws: tuple[tuple[float, float], ...] = ()  # (lambda, value) of the real draws
+
+
+# --------------------------------------------------------------------------------------------------------- numbers
+
+
+def lines(found: Sequence[Response], *, relative: bool) -> list[Line]:
+    """Return a line a benchmark, then mean and minimum where benchmarks are relative to their parents."""
+    if not relative:
+        return [_line(r, None) for r in found]
+    known = [(r, parent) for r in found if (parent := _parent(r)) is not None]
+    return [*(_line(r, parent) for r, parent in known), *_joint(known)]
+
+
+def _parent(response: Response) -> Array | None:
+    """Return the better parent's item values, unless it is not evaluated or scores nothing."""
+    better = response.better_parent()
+    return None if better is None or float(better[1].mean()) == 0 else better[1]
+
+
+def _line(response: Response, parent: Array | None) -> Line:
+    objective = Objective(response.benchmark, (response.curve,), () if parent is None else (parent,))
+    name, mark = palette.name(response.benchmark), palette.benchmark(response.benchmark)
+    return _drawn(name, mark, [response], objective, objective.lams, tuple(_draws(response, parent)))
+
+
+def _drawn(
+    label: str,
+    mark: Mark,
+    responses: Sequence[Response],
+    objective: Objective,
+    lams: Array,
+    draws: tuple[tuple[float, float], ...] = (),
+) -> Line:
+    along = band(responses, objective, lams)
+    return Line(label, mark, lams, 100 * along.value, 100 * along.low, 100 * along.high, objective.lams, draws)
+
+
+def _draws(response: Response, parent: Array | None) -> list[tuple[float, float]]:
+    """Return each real draw's lambda and score in the line's unit, over the items it shares with the curve."""
+    ids = response.curve.ids
+    unit = np.ones(len(ids)) if parent is None else parent
+    found = []
+    for draw in response.draws:
+        shared = np.array([i for i, key in enumerate(ids) if key in draw.values], dtype=int)
+        shape = response.curve.shape if len(shared) == len(ids) else response.curve.shape.of(shared)
+        below = float(weighted_mean(unit[shared], shape)) if len(shared) else 0.0
+        if below > 0:
+            own = np.array([draw.values[ids[i]] for i in shared])
+            found.append((draw.lam, 100 * float(weighted_mean(own, shape)) / below))
+    return found
+
+
+def _joint(known: Sequence[tuple[Response, Array]]) -> list[Line]:
+    """Return mean and minimum over benchmarks along lambda, on the nodes that all of them have."""
+    shared = sorted(set.intersection(*(set(map(float, r.curve.lams)) for r, _ in known)))
+    curves = common([r.curve for r, _ in known], shared)
+    parents = tuple(parent for _, parent in known)
+    at = np.union1d(np.linspace(0, 1, 129), shared)
+    mean = Objective("mean", curves, parents, "mean")
+    least = Objective("minimum", curves, parents, "minimum")
+    responses = [r for r, _ in known]
+    drawn = (("mean", palette.MEAN, mean), ("minimum", palette.MINIMUM, least))
+    return [_drawn(label, mark, responses, objective, at) for label, mark, objective in drawn]
+
+
+# --------------------------------------------------------------------------------------------------------- drawing
+
+
+def draw_response(study: Study, notes: Sequence[str] = ()) -> Figure:
+    """Draw a study: curves over densities on the left, ways of choosing on the right."""
+    relative = any(c.objective == "mean" for c in study.comparisons)
+    curves = lines(_joined(study), relative=True) if relative else lines(study.responses, relative=False)
+    rows, series = choices(study)
+    said = [*_explained(study, relative), *study.notes, *notes]
+    tall = _MAIN + 1.35 + palette.SPACING * len(palette.lines_of(said, palette.DOUBLE))
+    with palette.style():
+        figure = palette.blank(palette.DOUBLE, tall)
+        grid = figure.add_gridspec(2, 2, height_ratios=[_MAIN, 0.8], width_ratios=[1.75, 1])
+        main = figure.add_subplot(grid[0, 0])
+        below = figure.add_subplot(grid[1, 0], sharex=main)
+        _draw_curves(main, curves, study, relative)
+        draw_densities(below, label=False)
+        below.set_xlabel("λ, the share of " + _first_expert(study.responses[0]))
+        _draw_choices(figure.add_subplot(grid[:, 1]), rows, series, relative)
+        palette.annotate(figure, said)
+    return figure
+
+
+def _joined(study: Study) -> list[Response]:
+    """Return the benchmarks that the study's mean is over; its notes name the others."""
+    left_out = {note.split()[0] for note in study.notes if LEFT_OUT in note}
+    return [response for response in study.responses if response.benchmark not in left_out]
+
+
+def _first_expert(found: Response) -> str:
+    return palette.name(found.pair).split(" & ")[0] if "&" in palette.name(found.pair) else "the first expert"
+
+
+def _explained(study: Study, relative: bool) -> list[str]:
+    drawn = any(response.draws for response in study.responses)
+    many = relative and len(_joined(study)) > _FEW
+    parts = [
+        f"Bands{' (of mean and minimum)' if many else ''} and bars: 95 % over items{_besides(study)}.",
+        *(["Open points: real draws of λ."] if drawn else []),
+        *(["Dashed levels: plain."] if any(c.plain for c in _shown(study)) else []),
+        "Best of 7: chosen on one half of the items, scored on the other; hollow: claimed on the choosing items.",
+        *(["Best node: chosen on development items."] if any(c.developed for c in _shown(study)) else []),
+    ]
+    return [" ".join(parts)]
+
+
+def _besides(study: Study) -> str:
+    """Say what the bars of E hold besides items."""
+    sampled = [response.curve.sampled is not None for response in study.responses]
+    held = ["which λ were sampled"] if any(sampled) else []
+    held += [] if all(sampled) else ["how far a curve without sampled λ may bend between its nodes (no claim)"]
+    held += ["DARE masks"] if any(len(response.masks) > 1 for response in study.responses) else []
+    return f"; those of E also hold {' and '.join(held)}"
+
+
+def _shown(study: Study) -> list[Comparison]:
+    """Return the comparisons of the right panel: mean and minimum, or each benchmark where there are none."""
+    joint = [c for c in study.comparisons if c.objective in ("mean", "minimum")]
+    return joint or list(study.comparisons)
+
+
+def _mark(objective: str) -> Mark:
+    return {"mean": palette.MEAN, "minimum": palette.MINIMUM}.get(objective) or palette.benchmark(objective)
+
+
+def _title(found: Response) -> str:
+    dare = " + DARE" if found.sparsify == "dare" else ""
+    return f"{palette.name(found.pair)}, {palette.name(found.method)}{dare} ({palette.name(found.family)})"
+
+
+def _draw_curves(ax: Axes, curves: Sequence[Line], study: Study, relative: bool) -> None:
+    singles = [line for line in curves if line.mark not in (palette.MEAN, palette.MINIMUM)]
+    for line in curves:
+        heavy = line not in singles
+        if heavy or len(singles) <= _FEW:
+            ax.fill_between(line.lams, line.low, line.high, color=line.mark.colour, alpha=0.13, lw=0, zorder=1)
+        ax.plot(line.lams, line.middle, color=line.mark.colour, ls=line.mark.line, lw=1.9 if heavy else 0.9,
+                label=line.label, zorder=4 if heavy else 3)  # fmt: skip
+        at = np.interp(line.nodes, line.lams, line.middle)
+        ax.plot(line.nodes, at, line.mark.marker, color=line.mark.colour, ms=3.4 if heavy else 3, mew=0.4, ls="none",
+                zorder=5 if heavy else 3)  # fmt: skip
+        if line.draws:
+            size = 3.6 if len(line.draws) <= _SPARSE else 2.4
+            ax.plot(*zip(*line.draws, strict=True), "o", mfc="white", mec=line.mark.colour, ms=size, mew=size / 4.5,
+                    ls="none", zorder=6)  # fmt: skip
+    _reference(ax, study, curves, relative)
+    ax.set_title(_title(study.responses[0]), pad=13)  # above the name of lambda = 1/2
+    ax.set_ylabel("% of the better parent" if relative else "score (%)")
+    ax.tick_params(labelbottom=False)
+    ax.grid(axis="y", color=palette.FAINT, lw=0.5)
+
+
+def _reference(ax: Axes, study: Study, curves: Sequence[Line], relative: bool) -> None:
+    """Draw the better parent, lambda = 1/2 and plain, and name every line at the right."""
+    ax.axvline(0.5, color=palette.GREY, lw=0.8, ls=(0, (1, 2)), zorder=1)
+    ax.text(0.5, 1.01, "λ = 1/2", ha="center", va="bottom", fontsize=palette.SMALL, color=palette.GREY,
+            transform=ax.get_xaxis_transform())  # fmt: skip
+    ends = [(float(line.middle[-1]), line.label, line.mark) for line in curves]
+    plain = [(100 * c.plain.value, c.objective) for c in _shown(study) if c.plain is not None]
+    for level, objective in plain:
+        mark = Mark(_mark(objective).colour, "", (0, (2, 1.5)))
+        ax.axhline(level, color=mark.colour, lw=0.8, ls=mark.line, zorder=2)
+        ends.append((level, "plain" if len(plain) == 1 else f"plain, {palette.name(objective)}", mark))
+    if relative:
+        ax.axhline(100, color=palette.GREY, lw=0.8, zorder=2)
+        ends.append((100.0, "better parent", Mark(palette.GREY, "")))
+    else:
+        ends += _parent_levels(ax, study)
+    seen = max([level for level, _, _ in ends] + [float(line.middle.max()) for line in curves])
+    seen = max([seen, 1.0] + [y for line in curves for _, y in line.draws])
+    top = min(1.3 * seen, max([seen] + [float(line.high.max()) for line in curves]))  # a band may leave the axis
+    ax.set(xlim=(-0.015, 1.015), ylim=(-0.03 * top, 1.04 * top))
+    _name_ends(ax, ends, 1.07 * top / (_MAIN - 0.1))
+
+
+def _parent_levels(ax: Axes, study: Study) -> list[tuple[float, str, Mark]]:
+    found = []
+    for response in study.responses:
+        better = response.better_parent()
+        if better is not None:
+            level, mark = 100 * float(weighted_mean(better[1], response.curve.shape)), Mark(palette.GREY, "")
+            ax.axhline(level, color=palette.GREY, lw=0.8, zorder=2)
+            found.append((level, f"better parent ({better[0]})", mark))
+    return found
+
+
+def _name_ends(ax: Axes, ends: Sequence[tuple[float, str, Mark]], inch: float) -> None:
+    """Write each line's name beside its right end, moved apart where they would touch; `inch`: in the axis' unit."""
+    low, high = ax.get_ylim()
+    places = apart([y for y, _, _ in ends], 0.122 * inch, (low, high))
+    transform = ax.get_yaxis_transform()
+    for (y, label, mark), place in zip(ends, places, strict=True):
+        ax.plot([1.0, 1.035], [y, place], color=mark.colour, lw=0.6, transform=transform, clip_on=False)
+        ax.plot([1.035, 1.085], [place, place], color=mark.colour, lw=1.0, ls=mark.line, transform=transform,
+                clip_on=False)  # fmt: skip
+        ax.plot([1.06], [place], mark.marker or "None", color=mark.colour, ms=3, transform=transform, clip_on=False)
+        ax.text(1.1, place, label, va="center", fontsize=palette.SMALL, transform=transform,
+                fontweight="bold" if label in ("mean", "minimum") else "normal")  # fmt: skip
+
+
+def apart(wanted: Sequence[float], gap: float, bounds: tuple[float, float]) -> list[float]:
+    """Move places as little as needed for `gap` between neighbours within bounds, in the order they were given.
+
+    The closest places in least squares: pool neighbours that collide and centre each pool.
+    """
+    order = sorted(range(len(wanted)), key=wanted.__getitem__)
+    pools: list[list[int]] = []
+    starts: list[float] = []
+    for index in order:
+        pools.append([index])
+        starts.append(wanted[index])
+        while len(pools) > 1 and starts[-2] + gap * len(pools[-2]) > starts[-1]:
+            last = pools.pop()
+            starts.pop()
+            pools[-1] += last
+            middle = sum(wanted[i] - gap * rank for rank, i in enumerate(pools[-1])) / len(pools[-1])
+            starts[-1] = middle
+    found = dict.fromkeys(range(len(wanted)), 0.0)
+    for pool, start in zip(pools, starts, strict=True):
+        found |= {index: start + gap * rank for rank, index in enumerate(pool)}
+    return _within([found[i] for i in range(len(wanted))], order, gap, bounds)
+
+
+def _within(places: list[float], order: Sequence[int], gap: float, bounds: tuple[float, float]) -> list[float]:
+    """Push places inside their bounds from both ends, keeping the gaps."""
+    low, high = bounds
+    for rank, index in enumerate(order):
+        places[index] = max(places[index], low + gap * rank)
+    for rank, index in enumerate(reversed(order)):
+        places[index] = min(places[index], high - gap * rank)
+    return places
+
+
+def draw_densities(ax: Axes, *, label: bool = True) -> None:
+    """Draw the seven Beta(alpha, alpha) densities of lambda, those below 1 cut where they leave the axis."""
+    at = np.linspace(0.0005, 0.9995, 1000)
+    for alpha in ALPHAS:
+        mark = palette.ALPHAS[alpha]
+        density = stats.beta.pdf(at, alpha, alpha)
+        ax.plot(at, np.where(density > 1.2 * _TOP, np.nan, density), color=mark.colour, ls=mark.line, lw=1.1,
+                label=f"{alpha:g}")  # fmt: skip
+    ax.set(xlim=(-0.015, 1.015), ylim=(0, _TOP), ylabel="density", xticks=[0, 0.25, 0.5, 0.75, 1])
+    ax.set_yticks([0, 1, 2, 3] if label else [0, 3])
+    if label:
+        ax.set_xlabel("λ ~ Beta(α, α)")
+        _name_densities(ax)
+
+
+def _name_densities(ax: Axes) -> None:
+    heights = [float(stats.beta.pdf(0.5, alpha, alpha)) for alpha in ALPHAS]
+    for alpha, place in zip(ALPHAS, apart(heights, 0.2, (0.0, _TOP)), strict=True):
+        ax.text(0.5, place, f"α = {alpha:g}" if alpha == ALPHAS[-1] else f"{alpha:g}", ha="center", va="center",
+                fontsize=palette.SMALL, bbox={"fc": "white", "ec": "none", "pad": 0.6})  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------- ways of choosing
+
+
+def choices(study: Study) -> tuple[list[Row], list[Series]]:
+    """Return the right panel as a dot chart, in percent: plain, one draw of each alpha, best of seven."""
+    alphas = [Row(f"alpha {a:g}", f"α = {a:g}", "E[score | α]") for a in ALPHAS]
+    rows = [
+        Row("plain", "plain"), *alphas, Row("replay", "draws", "Best of 7"), Row("tuned", "fixed λ", "Best of 7"),
+        Row("developed", "on dev items", "Best node"),
+    ]  # fmt: skip
+    series = [_series(compared) for compared in _shown(study)]
+    return [row for row in rows if row.key != "developed" or any(row.key in s.points for s in series)], series
+
+
+def _series(compared: Comparison) -> Series:
+    points = {f"alpha {alpha:g}": _point(number) for alpha, number in compared.expected.items()}
+    points |= {"replay": _point(compared.replay.honest), "tuned": _point(compared.tuned.honest)}
+    points["plain"] = Point(None, note="not run") if compared.plain is None else _point(compared.plain)
+    if compared.developed is not None:
+        points["developed"] = _point(compared.developed.score)
+    claimed = {"replay": 100 * compared.replay.claimed.value, "tuned": 100 * compared.tuned.claimed.value}
+    return Series(palette.name(compared.objective), _mark(compared.objective), points, claimed)
+
+
+def _point(number: Estimate) -> Point:
+    return Point(100 * number.value, 100 * number.low, 100 * number.high)
+
+
+def _draw_choices(ax: Axes, rows: Sequence[Row], series: Sequence[Series], relative: bool) -> None:
+    places = dots.draw(ax, rows, series)
+    ax.set_xlabel("% of the better parent" if relative else "score (%)")
+    ax.grid(axis="x", color=palette.FAINT, lw=0.4)
+    ax.tick_params(axis="y", pad=17)
+    if ax.get_xlim()[1] > (end := _furthest(series)):
+        ax.set_xlim(-0.03 * end, end)
+    if relative:
+        ax.axvline(100, color=palette.GREY, lw=0.8, zorder=1)
+    for alpha in ALPHAS:
+        mark, y = palette.ALPHAS[alpha], places[f"alpha {alpha:g}"]
+        ax.plot([-0.13, -0.02], [y, y], color=mark.colour, ls=mark.line, lw=1.1, transform=ax.get_yaxis_transform(),
+                clip_on=False)  # fmt: skip
+
+
+def _furthest(series: Sequence[Series]) -> float:
+    """Return where the axis ends at the latest: the interval of a share of a small parent's score may have no end."""
+    values = [x for one in series for x in (*(p.value for p in one.points.values()), *one.paper.values())]
+    return 1.5 * max(100.0, *(x for x in values if x is not None))

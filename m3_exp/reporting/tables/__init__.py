@@ -1,0 +1,12 @@
+"""Tables: rows from a frame, and how they are written.
+
+paper.py, rows.py    method x pair x M3 x DARE: most tables of sweeps
+adversarial.py       Tables 2, 5, 6: accuracy under attack
+gains.py             Figure 4 as a table
+table3.py            the search for hyper-parameters
+selection.py         `--select`: what is chosen, and its worth
+noise.py             `--repeats`: the noise floor
+variance.py          `--variance`: items, draws, masks and nodes apart
+footers.py           what stands below every table
+formats.py           `Table` -> Markdown, CSV, LaTeX, HTML
+"""

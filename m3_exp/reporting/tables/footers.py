@@ -1,0 +1,127 @@
+"""What stands below every table: what made its numbers, what is missing, and the line that rebuilds each row."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from m3_exp.reporting.tables.formats import REBUILD
+
+INTERVALS = (
+    "Percent, with 95 % intervals over items like these (docs/statistics.md; never a point, unscored items at their"
+    " worst and best). lambda is the first expert's share."
+)
+_SUM = "task arithmetic without M3 weighs both deltas with 1; with M3 at lambda = 1/2 it is half that sum."
+
+
+def footer(frame: pd.DataFrame, said: Sequence[str] = (), behind: pd.DataFrame | None = None) -> list[str]:
+    """Return the lines under a table: what it shows, what made it, what is missing, and how to rebuild each row.
+
+    `said` is what the table itself has to say; it stands behind the first line. `behind`: cells of another sweep that
+    stand behind some of its numbers; how to rebuild them is not said here.
+    """
+    looked_at = [frame] if behind is None else [frame, behind]
+    lines = [line for cells in looked_at for line in cells[cells["state"] != "missing"].to_dict("records")]
+    done = pd.DataFrame(lines, columns=frame.columns)
+    summed = bool((done["method"] == "task_arithmetic").any())
+    return [
+        INTERVALS,
+        *said,
+        *([_SUM] if summed else []),
+        *_made_by(done),
+        *_sandboxes(done),
+        *_lacking_tests(done),
+        *_thoughts(done),
+        *_resumed(done),
+        *_failed(frame),
+        REBUILD,
+        *(f"  {digest:12} {merge}" for digest, merge in _rebuild(frame)),
+    ]
+
+
+def _made_by(done: pd.DataFrame) -> list[str]:
+    """Return engine and evaluators with their versions, and the digests of the item sets; nothing without results."""
+    if not len(done):
+        return []
+    engines, evaluators = sorted(set(done["engine"])), sorted(set(done["evaluator"]))
+    lines = [f"engine: {', '.join(engines)}; evaluators: {', '.join(evaluators)}"]
+    sets = _item_sets(done)
+    return [*lines, f"items: {'; '.join(sets)}"] if sets else lines
+
+
+def _item_sets(done: pd.DataFrame) -> list[str]:
+    """Return `BENCHMARK DIGEST (n=N)` for each item set; a frame made by hand may know none."""
+    if "items_digest" not in done:
+        return []
+    known = done[done["items_digest"].notna()].sort_values(["benchmark", "n"])
+    return list(dict.fromkeys(f"{r.benchmark} {str(r.items_digest)[:12]} (n={r.n:.0f})" for r in known.itertuples()))
+
+
+def _resumed(done: pd.DataFrame) -> list[str]:
+    if "batched" not in done:  # a frame made by hand
+        return []
+    loose = done[(done["runs"] > 1) & done["batched"].eq(True)]
+    if not len(loose):
+        return []
+    names = sorted({f"{r.method} {r.pair} {r.benchmark}" for r in loose.itertuples()})
+    return [f"{len(loose)} cells were resumed in a dtype whose texts depend on the batch: {'; '.join(names)}"]
+
+
+def _failed(frame: pd.DataFrame) -> list[str]:
+    failures = frame[frame["failure"].notna() & (frame["state"] != "done")]
+    return [f"failed: {r.method} {r.pair} {r.benchmark}: {r.failure}" for r in failures.itertuples()]
+
+
+def _sandboxes(done: pd.DataFrame) -> list[str]:
+    """Say what contained the model-written programs of each benchmark; where nothing did, so that nobody misses it."""
+    used: dict[str, set[str]] = {}
+    for line in done.itertuples():
+        found = dict(line.details or {}).get("sandbox")
+        used.setdefault(str(line.benchmark), set()).update(str(found).split(", ") if found else ())
+    named = {benchmark: sorted(levels) for benchmark, levels in sorted(used.items()) if levels}
+    texts = [f"{name} {', '.join(levels)}" for name, levels in named.items()]
+    lines = [f"sandbox: {'; '.join(texts)}"] if texts else []
+    weak = [name for name, levels in named.items() if "weak" in levels]
+    if weak:
+        names = ", ".join(weak)
+        lines.append(f"WARNING: {names}: programs ran UNCONTAINED (sandbox.allow_weak), results may be forged")
+    return lines
+
+
+def _thoughts(done: pd.DataFrame) -> list[str]:
+    """Say of each benchmark how many answers hold thoughts that were judged with them, or are unclosed ones."""
+    said = (
+        ("thoughts_kept", "hold a thought that was judged with the answer (thought=drop drops it)"),
+        ("unclosed_thoughts", "are unclosed thoughts, which count as no answer"),
+    )
+    lines = []
+    for key, words in said:
+        found: dict[str, int] = {}
+        for line in done.itertuples():
+            count = int(dict(line.details or {}).get(key, 0))
+            found[str(line.benchmark)] = max(count, found.get(str(line.benchmark), 0))
+        named = "; ".join(f"{name} up to {count} a cell" for name, count in sorted(found.items()) if count)
+        lines += [f"answers that {words}: {named}"] if named else []
+    return lines
+
+
+def _lacking_tests(done: pd.DataFrame) -> list[str]:
+    """Say of each benchmark how many of its questions are judged by fewer tests than LiveBench has."""
+    found: dict[str, list[dict[str, int]]] = {}
+    for line in done.itertuples():
+        if (lacking := dict(line.details or {}).get("lacking_tests") or {}).get("questions"):
+            found.setdefault(str(line.benchmark), []).append(lacking)
+    return [
+        f"{benchmark}: {max(cell['questions'] for cell in cells)} questions lack {max(cell['tests'] for cell in cells)}"
+        " of LiveBench's tests here, so what passes them may be wrong: at most"
+        f" {max(cell['passed'] for cell in cells)} of a cell's items"
+        for benchmark, cells in sorted(found.items())
+    ]
+
+
+def _rebuild(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    digests: dict[str, str] = {}
+    for line in frame.itertuples():
+        known = "not made yet" if pd.isna(line.weights) else str(line.weights)[:12]
+        if digests.get(str(line.merge), "not made yet") == "not made yet":
+            digests[str(line.merge)] = known
+    return [(digest, merge) for merge, digest in digests.items()]

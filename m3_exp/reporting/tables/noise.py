@@ -1,0 +1,211 @@
+"""The noise floor: what an evaluation changes when it is repeated with another order of prompts and half the batch.
+
+Texts of 16-bit models depend on what shares a batch with them, so the same weights can score otherwise a second time.
+`repeat=K` evaluates every cell K times more; here each repeat is set beside its first pass. If f of n verdicts flip,
+each up or down by chance, the difference of the two scores (plain means) has the standard deviation sqrt(f) / n, and so
+has that of any two models of that kind, each evaluated once: differences of that size can be the batches' alone. f is
+counted on n verdicts, so the deviation is an estimate with an interval, that of the flips; none of n is no proof of
+none. Repeats are no more data: no mean, interval or n of any table holds them.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from m3_exp.reporting.tables.paper import Table
+from m3_exp.stats.estimate import Estimate, Shape, mean
+
+_NAMES = ("family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed")
+_HEADER = (
+    "models", "method", "weights", "benchmark", "dtype", "repeat", "verdicts", "texts that differ", "flipped up",
+    "flipped down", "flip rate, 95 %", "score", "repeated", "sd of a difference, 95 %",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Noise:
+    """One repeat of one cell beside its first pass. Scores and `difference` (repeat - first) are in percent points.
+
+    `steps` is how far each verdict rose, by item and sample, of those that both passes have. `texts` of them have
+    another text; `graded` changed on the same one: the grader's own noise.
+    """
+
+    names: Mapping[str, Any]
+    benchmark: str
+    engine: str
+    weights: str
+    repeat: int
+    steps: Mapping[tuple[str, int], float]
+    texts: int
+    graded: int
+    score: float
+    difference: float
+
+    @property
+    def n(self) -> int:
+        return len(self.steps)
+
+    @property
+    def up(self) -> int:
+        return sum(step > 0 for step in self.steps.values())
+
+    @property
+    def down(self) -> int:
+        return sum(step < 0 for step in self.steps.values())
+
+    @property
+    def flips(self) -> int:
+        return self.up + self.down
+
+    @property
+    def dtype(self) -> str:
+        return self.engine.rsplit(" ", 1)[-1]
+
+
+def measured(frame: pd.DataFrame) -> list[Noise]:
+    """Return every repeat of a frame (`frame.tidy(..., repeats=True)`) beside its first pass, each cell once."""
+    cells = frame[frame["score"].notna()].drop_duplicates(subset=["cell", "repeat"])
+    firsts = {line["cell"]: line for _, line in cells[cells["repeat"] == 0].iterrows()}
+    again = [line for _, line in cells[cells["repeat"] > 0].iterrows() if line["cell"] in firsts]
+    found = [_compared(firsts[line["cell"]], line) for line in again]
+    return [one for one in found if one is not None]
+
+
+def _compared(first: "pd.Series[Any]", again: "pd.Series[Any]") -> Noise | None:
+    """Set a repeat beside its first pass; None where no verdict is in both."""
+    before, after = first["values"], again["values"]
+    both = [key for key in before if before[key] is not None and after.get(key) is not None]
+    if not both:
+        return None
+    moved = {key: after[key] - before[key] for key in both}
+    changed = [key for key in both if key in again["changed"]]
+    return Noise(
+        names={key: None if pd.isna(first[key]) else first[key] for key in _NAMES},
+        benchmark=str(first["benchmark"]), engine=str(first["engine"]), weights=str(first["weights"]),
+        repeat=int(again["repeat"]), steps=moved, texts=len(changed),
+        graded=sum(moved[key] != 0 for key in set(both) - set(changed)),
+        score=float(first["score"]), difference=float(again["score"]) - float(first["score"]),
+    )  # fmt: skip
+
+
+def rate(members: Sequence[Noise]) -> Estimate:
+    """Return the share of flipped verdicts over some repeats, in percent."""
+    return _over_items(members, lambda step: float(step != 0)).scaled(100)
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A standard deviation in points, with its 95 % interval: 0 where nothing flipped, and `high` says below what."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]" if self.value else f"below {self.high:.1f}"
+
+
+def deviation(members: Sequence[Noise]) -> Deviation:
+    """Return the standard deviation of a difference of two scores that batches alone make, over one cell's verdicts.
+
+    The root of the mean squared change (of 0/1 verdicts: the share of flips) over the verdicts, and so are its ends.
+    """
+    found = _over_items(members, lambda step: step * step)
+    each = sum(one.n for one in members) / len(members)
+    value, low, high = (100 * math.sqrt(max(0.0, x) / each) for x in (found.value, found.low, found.high))
+    return Deviation(value, low, high)
+
+
+def _over_items(members: Sequence[Noise], of: Callable[[float], float]) -> Estimate:
+    """Return the mean of something over the verdicts of some repeats; those of one item count as one cluster."""
+    values = [of(step) for one in members for step in one.steps.values()]
+    return mean(np.array(values), Shape(clusters=[str(item) for one in members for item, _ in one.steps]))
+
+
+# ---------------------------------------------------------------------------------------------------- what is printed
+
+
+def build(name: str, frame: pd.DataFrame) -> Table:
+    """Lay the repeats out, a row for each, in the order of the plan."""
+    found = measured(frame)
+    rows = tuple(_row(one) for one in found)
+    return Table(f"{name}: repeats", _HEADER, rows, (*footer(frame), *_meaning(found)), tuple(map(_record, found)))
+
+
+def footer(frame: pd.DataFrame) -> list[str]:
+    """Return one line an engine and dtype for the foot of any table; none where nothing was repeated.
+
+    `noise floor (float32): gsm8k 3 of 96 verdicts flipped between repeats (3.1 % [0.7, 9.2]), sd of a difference 1.8
+    [0.8, 3.1] points`: the last is that of a difference of two scores over as many verdicts as one cell has.
+    """
+    grouped: dict[str, dict[str, list[Noise]]] = {}
+    for one in measured(frame):
+        grouped.setdefault(one.engine, {}).setdefault(one.benchmark, []).append(one)
+    return [
+        f"noise floor ({engine}): " + "; ".join(_pooled(name, members) for name, members in benchmarks.items())
+        for engine, benchmarks in grouped.items()
+    ]
+
+
+def _pooled(benchmark: str, members: Sequence[Noise]) -> str:
+    n, flips = sum(one.n for one in members), sum(one.flips for one in members)
+    found = rate(members)
+    share = f"{found.value:.1f} % [{found.low:.1f}, {found.high:.1f}]" if flips else f"below {found.high:.1f} %"
+    return (
+        f"{benchmark} {flips} of {n} verdicts flipped between repeats ({share}),"
+        f" sd of a difference {deviation(members)} points"
+    )
+
+
+def _row(one: Noise) -> tuple[str, ...]:
+    found, names = rate([one]), one.names
+    method = " ".join(str(part) for part in (names["method"], names["params"]) if part)
+    return (
+        str(names["pair"]), method, _which(names), one.benchmark, one.dtype, str(one.repeat), str(one.n),
+        str(one.texts), str(one.up), str(one.down), f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]",
+        f"{one.score:.1f}", f"{one.difference:+.1f}", str(deviation([one])),
+    )  # fmt: skip
+
+
+def _which(names: Mapping[str, Any]) -> str:
+    """Say which of a method's weights a row is about."""
+    parts = [str(names["ratio"])]
+    if names["alpha"] is not None:
+        parts.append(f"alpha {names['alpha']:g} draw {int(names['draw'])}")
+    if names["lam"] is not None:
+        parts.append(f"lambda {names['lam']:.3g}")
+    if names["sparsify"] == "dare":
+        parts.append("dare")
+    return ", ".join(parts)
+
+
+def _record(one: Noise) -> dict[str, Any]:
+    share, sd, lam = rate([one]), deviation([one]), one.names["lam"]
+    figures = {
+        key: getattr(one, key) for key in ("repeat", "n", "texts", "up", "down", "graded", "score", "difference")
+    }
+    return {
+        **one.names, "benchmark": one.benchmark, "engine": one.engine, "weights": one.weights,
+        "lambda": [] if lam is None else [float(lam)], **figures,
+        "flip_rate": share.value, "low": share.low, "high": share.high,
+        "sd": sd.value, "sd_low": sd.low, "sd_high": sd.high,
+    }  # fmt: skip
+
+
+def _meaning(found: Sequence[Noise]) -> list[str]:
+    if not found:
+        return ["nothing was repeated here yet: the same m3 run with repeat=1"]
+    lines = [
+        "Each repeat has another order of prompts and half the batch, with the same weights and items. Flips are"
+        " verdicts; repeated is the second score less the first, and sd that of a difference of two plain means that"
+        " batches alone make (root of the flips / verdicts, its interval that of the flips), both in points. No flip is"
+        " no proof of none: sd then is below the upper end. Repeats are in no other table."
+    ]
+    graded = sum(one.graded for one in found)
+    if graded:
+        lines.append(f"{graded} verdicts flipped on the same text: that is the grader, not the engine")
+    return lines

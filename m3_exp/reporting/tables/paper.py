@@ -1,0 +1,350 @@
+"""The paper's tables from the store: rows, intervals, published numbers beside ours, and how to rebuild each row.
+
+A row is method x pair x with/without M3 x with/without DARE. An M3 row is the expectation at its alpha where there is a
+response curve, else the mean over its lambda draws (and DARE masks); its interval is over items, and the spread between
+draws stands beside it. Every M3 row is contrasted with the same row without M3. Percent throughout.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from m3_exp.merging import ratio
+from m3_exp.reporting.comparisons import contrasts
+from m3_exp.reporting.comparisons.contrasts import Compared, Entry, Place
+from m3_exp.reporting.comparisons.values import Value, value
+from m3_exp.reporting.curves.evaluated import Response, refused
+from m3_exp.reporting.data.published import NOTES
+from m3_exp.reporting.tables.footers import footer
+from m3_exp.reporting.tables.formats import FORMATS, Mark, Table, as_csv, markdown
+from m3_exp.reporting.tables.rows import KEYS, LINE, Row
+from m3_exp.stats.lambdas import ALPHAS
+
+__all__ = ["FORMATS", "Mark", "Marks", "Table", "Value", "as_csv", "build", "footer", "markdown", "value"]
+
+Marks = Literal["real", "paper"]
+_TITLE = 110  # characters
+
+_BENCHMARKS = [
+    "alpaca_eval", "gsm8k", "hendrycks_math", "humaneval", "mbpp", "livebench_instruction_following",
+    "livebench_coding", "livebench_typos", "prompt_bench_sst2", "prompt_bench_cola",
+]  # fmt: skip
+_METHODS = ["single", "average", "task_arithmetic", "ties"]
+_NAMES = ("method", "models", "M3", "DARE", "alpha", "lambda")
+_NOTHING_PICKED = (
+    "Nothing is picked by score: each row shows what its sweep names, and alpha, lambda and parameters are those asked"
+    " for."
+)
+
+
+def build(
+    name: str,
+    frame: pd.DataFrame,
+    *,
+    every: bool = False,
+    published: Path | None = None,
+    responses: Sequence[Response] = (),
+    behind: pd.DataFrame | None = None,
+    marks: Marks = "real",
+    experts: Mapping[str, Sequence[str]] | None = None,
+) -> Table:
+    """Lay a tidy frame out as a table.
+
+    Args:
+        every: a row for every (alpha, draw, lambda) in place of one for their mean or for the nodes of a curve.
+        published: the folder of the paper's numbers (`results/published`), shown beside ours.
+        responses: curves: an M3 row whose pair, method, parameters and benchmark have one (of five nodes at least)
+            shows its expectation, and a grid of lambdas is shown as the expectations at the paper's alphas.
+        behind: the frame that the curves come from, where it is another.
+        marks: `real`: what the statistics say; `paper`: highest and second highest, whether real or not.
+        experts: each pair's, as they are called.
+    """
+    rows = laid_out(frame, every=every, published=published, responses=responses)
+    benchmarks = _order(frame["benchmark"].unique())
+    compared, weights, said = _marked(rows, benchmarks, marks)
+    header = (*_NAMES, *(_heading(frame, b, rows) for b in benchmarks))
+    places = [(i, len(_NAMES) + j) for i in range(len(rows)) for j in range(len(benchmarks))]
+    notes = [note for row in rows for b in benchmarks if b in row.beside for note in row.beside[b].number.notes]
+    said = [
+        *about(rows, behind is not None),
+        *said,
+        _NOTHING_PICKED,
+        *few_draws(rows),
+        *one_sided(_told(frame, rows, every), experts or {}),
+        *_refused(frame if behind is None else behind),
+        *_papers(notes, published),
+    ]
+    return Table(
+        name,
+        header,
+        tuple((*row.names, *(row.text(b) for b in benchmarks)) for row in rows),
+        tuple(footer(_told(frame, rows, every), said, used(rows, behind))),
+        tuple(
+            row.record(b, compared.get((i, len(_NAMES) + j)))
+            for i, row in enumerate(rows)
+            for j, b in enumerate(benchmarks)
+            if len(row.cells[b])
+        ),
+        {place: mark for place in places if (mark := _mark(place, compared, weights)) != Mark()},
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- rows
+
+
+def laid_out(
+    frame: pd.DataFrame, *, every: bool = False, published: Path | None = None, responses: Sequence[Response] = ()
+) -> list[Row]:
+    """Return the rows of a frame in the order in which they are shown; arguments as of `build`."""
+    benchmarks = _order(frame["benchmark"].unique())
+    curves = {(*r.line, r.benchmark): r for r in responses if r.gridded}
+    lines = _with_expectations(frame, curves, every)
+    masks = {key: int(found["mask_seed"].nunique()) for key, found in frame.groupby(LINE, sort=False)}
+    sizes = {b: _usual(lines, curves, b) for b in benchmarks}
+    found = [Row(group, benchmarks, curves, sizes, published) for group in _groups(lines, every)]
+    return [replace(row, masks=masks.get(row.line, 0)) for row in found]
+
+
+def _groups(lines: pd.DataFrame, every: bool) -> list[pd.DataFrame]:
+    """Split into rows, in the order planned; fixed and grid lambdas are rows of their own."""
+    if not len(lines):
+        return []
+    keys = ["family", *KEYS, *(["draw", "lam", "mask_seed"] if every else []), "_lam"]
+    marked = lines.assign(_lam=lines["lam"].where(lines["ratio"].isin(["fixed", "grid", "sampled"])))
+    groups = [group for _, group in marked.groupby(keys, sort=False, dropna=False)]
+    pairs = list(dict.fromkeys(lines["pair"]))
+    return sorted(groups, key=lambda group: _rank(group.iloc[0], pairs))
+
+
+def _rank(line: "pd.Series[Any]", pairs: Sequence[str]) -> tuple[Any, ...]:
+    """The paper's order: single models, then method, pair, DARE, and M3 behind the same row without it.
+
+    Of M3, lambdas that were asked for come first, then alphas; the expectation stands before single draws.
+    """
+    method = _METHODS.index(line["method"]) if line["method"] in _METHODS else len(_METHODS)
+    rank = {"plain": 0, "mixup": 2}.get(str(line["ratio"]), 1)
+    lam = 0.0 if pd.isna(line["_lam"]) else line["_lam"]
+    alpha = 0.0 if pd.isna(line["alpha"]) else line["alpha"]
+    place = (pairs.index(line["pair"]), line["params"], line["sparsify"] == "dare")
+    return (method, line["method"], *place, rank, lam, alpha, line["state"] != "expected")
+
+
+def _order(found: Sequence[str]) -> list[str]:
+    return sorted(found, key=lambda b: (_BENCHMARKS.index(b) if b in _BENCHMARKS else len(_BENCHMARKS), b))
+
+
+def _usual(lines: pd.DataFrame, curves: Mapping[tuple[str, ...], Response], benchmark: str) -> int | None:
+    """Return the number of items that most cells of a benchmark have; cells with another say so."""
+    known = Counter(int(n) for n in lines.loc[lines["benchmark"] == benchmark, "n"].dropna())
+    known.update(len(r.curve.ids) + r.unscored for key, r in curves.items() if key[-1] == benchmark)
+    return max(known, key=lambda n: (known[n], n)) if known else None
+
+
+def _heading(frame: pd.DataFrame, benchmark: str, rows: Sequence[Row]) -> str:
+    size = rows[0].sizes[benchmark]
+    metrics = sorted(set(frame.loc[frame["benchmark"] == benchmark, "metric"].dropna()) - {""})
+    return ", ".join([benchmark, *metrics, *([f"n={size}"] if size else [])])
+
+
+# -------------------------------------------------------------------------------------------------------- curves
+
+
+def _with_expectations(frame: pd.DataFrame, curves: Mapping[tuple[str, ...], Response], every: bool) -> pd.DataFrame:
+    """Add a line for each expectation that a curve gives; unless `every`, leave out the draws and nodes behind it."""
+    known = {key[:-1] for key in curves}
+    kept: list[Any] = []
+    added: list[Any] = []
+    for line, rows in frame.groupby(LINE, sort=False):
+        lines = rows.to_dict("records")
+        if line in known and rows["method"].iloc[0] != "single":
+            added += _expectations(line, rows, curves)
+            lines = [x for x in lines if every or not _stood_in(x, curves)]
+        kept += [x for x in lines if every or x["ratio"] != "sampled"]
+    return pd.DataFrame([*kept, *added], columns=frame.columns)
+
+
+def _stood_in(line: Mapping[Any, Any], curves: Mapping[tuple[str, ...], Response]) -> bool:
+    """Tell whether an expectation is shown in place of a line: any node of a curve's grid, draws on its benchmark."""
+    return line["ratio"] in ("grid", "sampled") or (
+        line["ratio"] == "mixup" and (*(line[key] for key in LINE), line["benchmark"]) in curves
+    )
+
+
+def _expectations(
+    line: tuple[str, ...], rows: pd.DataFrame, curves: Mapping[tuple[str, ...], Response]
+) -> Iterator[dict[str, Any]]:
+    """Give a line for each alpha and benchmark: those drawn, and the paper's where there is a grid."""
+    gridded = bool((rows["ratio"] == "grid").any())
+    alphas = sorted({*rows["alpha"].dropna().astype(float), *(ALPHAS if gridded else ())})
+    names = ("merge", "metric", "evaluator", "tokenizer", "engine")
+    for benchmark, members in rows[rows["ratio"] != "plain"].groupby("benchmark", sort=False):
+        known = (*line, benchmark) in curves
+        failed = None if known else next(iter(members["failure"].dropna()), None)
+        if known or gridded:
+            fixed = dict(zip(LINE, line, strict=True)) | {key: members[key].iloc[0] for key in names if key in members}
+            state = "expected" if known else "no curve"
+            for alpha in alphas:
+                yield {**fixed, "ratio": "mixup", "alpha": alpha, "benchmark": benchmark, "state": state,
+                       "failure": failed}  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------------- marks
+
+
+def _marked(
+    rows: Sequence[Row], benchmarks: Sequence[str], marks: Marks
+) -> tuple[dict[Place, Compared], dict[Place, Mark], list[str]]:
+    """Return each M3 cell's comparison, the cells with weight, and what the footer says of both."""
+    shift = len(_NAMES)
+    entries = {(i, shift + j): entry for (i, j), entry in entered(rows, benchmarks).items()}
+    expected = {(i, shift + j): compared for (i, j), compared in known(rows, benchmarks).items()}
+    columns: dict[tuple[str, str, int], dict[Place, Entry]] = {}
+    for (i, j), entry in entries.items():
+        if rows[i].first["method"] != "single":
+            columns.setdefault((rows[i].line[0], rows[i].line[1], j), {})[i, j] = entry
+    if marks == "paper":
+        first, second = contrasts.ranked(list(columns.values()))
+        weights = {place: Mark(weight="bold") for place in first} | {p: Mark(weight="underline") for p in second}
+        return {}, weights, [contrasts.BY_SCORE]
+    compared = contrasts.against(pairs(rows, entries), expected)
+    best = contrasts.best(list(columns.values()))
+    return compared, {place: Mark(weight="bold") for place in best.places}, contrasts.words(compared, best)
+
+
+def entered(rows: Sequence[Row], benchmarks: Sequence[str]) -> dict[Place, Entry]:
+    """Return every cell that can be compared, by the numbers of its row and benchmark."""
+    return {(i, j): entry for i, row in enumerate(rows) for j, b in enumerate(benchmarks) if (entry := row.entry(b))}
+
+
+def pairs(rows: Sequence[Row], entries: Mapping[Place, Entry]) -> dict[Place, tuple[Entry, Entry]]:
+    """Return each M3 cell with that of the same row without M3."""
+    at = without(rows)
+    return {(i, j): (entry, entries[at[i], j]) for (i, j), entry in entries.items() if (at.get(i, -1), j) in entries}
+
+
+def known(rows: Sequence[Row], benchmarks: Sequence[str]) -> dict[Place, Compared]:
+    """Return the comparisons of expectations with plain, which have families of their own."""
+    found = {(i, j): row.against_plain(b) for i, row in enumerate(rows) for j, b in enumerate(benchmarks)}
+    return {place: compared for place, compared in found.items() if compared is not None}
+
+
+def without(rows: Sequence[Row]) -> dict[int, int]:
+    """Return each M3 row's same row without M3, by number: of the same DARE mask, where rows are single masks."""
+    plain: dict[tuple[str, ...], dict[int | None, int]] = {}
+    for i, row in enumerate(rows):
+        if not row.mixed:
+            plain.setdefault(row.line, {})[_mask(row)] = i
+    found: dict[int, int] = {}
+    for i, row in enumerate(rows):
+        known = plain.get(row.line, {}) if row.mixed else {}
+        at = known.get(_mask(row), next(iter(known.values())) if len(known) == 1 else None)
+        if at is not None:
+            found[i] = at
+    return found
+
+
+def _mask(row: Row) -> int | None:
+    seeds = row.lines["mask_seed"].dropna().unique()
+    return int(seeds[0]) if len(seeds) == 1 else None
+
+
+def _mark(place: Place, compared: Mapping[Place, Compared], weights: Mapping[Place, Mark]) -> Mark:
+    mark = weights.get(place, Mark())
+    found = compared.get(place)
+    return mark if found is None else replace(mark, sign=found.sign, title=str(found))
+
+
+# --------------------------------------------------------------------------------------------------------- notes
+
+
+def about(rows: Sequence[Row], elsewhere: bool) -> list[str]:
+    """Say what an expectation is, and what it assumes where no sampled lambdas correct it."""
+    found = [value for row in rows for value in row.values.values() if value is not None and value.nodes]
+    if not found:
+        return []
+    where = " What was evaluated there, and how to rebuild it: m3 table lambda_response --all." if elsewhere else ""
+    lines = [
+        "E: the expectation over lambda ~ Beta(alpha, alpha), over items like these; the interval holds items, which"
+        " lambdas were sampled, and DARE masks where there are several. sd: between draws of lambda, without the items'"
+        f" noise (masks: between DARE masks).{where}"
+    ]
+    bends = [value.bend for value in found if not value.sampled]
+    if bends:
+        lines.append(
+            "E*: from the nodes alone. Its interval assumes that the score bends away from a straight line between two"
+            f" nodes by no more than they show themselves (up to {max(bends):.1f} points here); a peak between them is"
+            " seen by none. No sign is given; ratio.sampled=16 adds the merges that correct it."
+        )
+    lost = sorted({value.n_unscored for value in found if value.n_unscored})
+    if lost:
+        lines.append("Unscored items of a curve are in its interval at their worst and at their best.")
+    return lines
+
+
+def _refused(frame: pd.DataFrame) -> list[str]:
+    return [f"{text}." for text in refused(frame)]
+
+
+def _told(frame: pd.DataFrame, rows: Sequence[Row], every: bool) -> pd.DataFrame:
+    """Return the lines of a frame without the draws that an expectation stands in for."""
+    curves = rows[0].curves if rows else {}
+    drawn = [x["ratio"] == "mixup" and _stood_in(x, curves) for x in frame.to_dict("records")]
+    return frame if every else frame[[not x for x in drawn]]
+
+
+def used(rows: Sequence[Row], behind: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Return the lines of the curves' own frame that stand behind a row's expectation."""
+    if behind is None:
+        return None
+    shown = {(*row.line, b) for row in rows for b in row.benchmarks if row.curve(b) is not None}
+    keys = zip(*(behind[key] for key in (*LINE, "benchmark")), strict=True)
+    return behind[[key in shown for key in keys]]
+
+
+def one_sided(frame: pd.DataFrame, experts: Mapping[str, Sequence[str]]) -> list[str]:
+    """Name the draws of lambda that are all but one of their experts, in words."""
+    drawn = frame[(frame["ratio"] == "mixup") & frame["lam"].notna()]
+    found: dict[str, None] = {}
+    for pair, alpha, draw, lam in zip(*(drawn[key] for key in ("pair", "alpha", "draw", "lam")), strict=True):
+        names = list(experts.get(str(pair), ()))
+        said = ratio.one_sided(float(lam), *names) if len(names) == 2 else None
+        if said is not None:
+            found[f"{pair} alpha {alpha:g} draw {int(draw)}: {said}"] = None
+    return [f"Draws of lambda that are all but one expert: {'; '.join(found)}."] if found else []
+
+
+def few_draws(rows: Sequence[Row]) -> list[str]:
+    """Say what the interval of a mean over few draws of lambda is of."""
+    draws = {v.draws for row in rows for v in row.values.values() if v is not None and row.first["ratio"] == "mixup"}
+    few = sorted(count for count in draws if 0 < count < contrasts.LEAST_DRAWS)
+    if not few:
+        return []
+    counts = " or ".join(map(str, few))
+    return [
+        f"Means over {counts} draw{'s' if few[-1] > 1 else ''} of lambda: the interval is over items, of these very"
+        " draws; another set of draws differs by more (sd: between draws). Of the expectation over lambda nothing is"
+        " claimed: m3 run sweeps=lambda_response evaluates it."
+    ]
+
+
+def _papers(notes: Sequence[str], folder: Path | None) -> list[str]:
+    """Return the paper's own contradictions that concern cells shown."""
+    if folder is None:
+        return []
+    lines = [NOTES[note] for note in dict.fromkeys(notes)]
+    return [
+        *lines,
+        NOTES["lambda"],
+    ]
+
+
+def title(sweep: str) -> str:
+    """Return what a sweep file says it is: the first sentence of its comment, up to a colon where it is long."""
+    said = [line.removeprefix("#").strip() for line in sweep.splitlines() if line.startswith("#")]
+    text = " ".join(line for line in said if line and not line.startswith("m3 run"))
+    sentence = text.split(". ")[0].removesuffix(".")
+    return sentence if len(sentence) <= _TITLE else sentence.split(": ")[0]

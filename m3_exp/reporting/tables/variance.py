@@ -1,0 +1,126 @@
+"""Where a score's uncertainty comes from: items, draws of lambda, DARE masks and what lies between nodes, each by
+itself.
+
+items     standard error of E[score | alpha] over items: more items make it smaller
+draws     sd of the population's score between draws of lambda ~ Beta(alpha, alpha): more items do not
+masks     sd of the population's E[score | alpha] between DARE masks: more items do not
+sampled   standard error from which lambdas were sampled beside the nodes: more of them make it smaller
+bend      without sampled lambdas, by how much the score is taken to bend between two nodes at most
+
+A plain sd between draws or masks counts the items' own noise as well. Here it is left out by products of different
+items, which share a draw or mask but no noise; the same for real draws of lambda, where the store has some.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from m3_exp.reporting.curves import expectations
+from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.reporting.tables.paper import Table
+from m3_exp.stats import estimate
+from m3_exp.stats.estimate import Array
+from m3_exp.stats.lambdas import draw_sd, unsure
+from m3_exp.stats.paired import between
+
+ALPHAS = (0.2, 0.5, 1.0, 5.0)
+_HEADER = (
+    "models", "method", "DARE", "benchmark", "alpha", "E", "items (se)", "draws (sd)", "real draws (sd)", "masks (sd)",
+    "sampled (se)", "bend",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Components:
+    """What one expectation is unsure of, in percent points, over `n` items.
+
+    `masks` and `drawn` (real draws of this alpha) are None below two of them; `sampled` without sampled
+    lambdas, `bend` with them.
+    """
+
+    expected: float
+    low: float
+    high: float
+    n: int
+    items: float
+    draws: float
+    masks: float | None
+    n_masks: int
+    drawn: float | None
+    n_drawn: int
+    sampled: float | None
+    bend: float | None
+
+
+def components(response: Response, alpha: float) -> Components:
+    """Part the uncertainty of one curve's expectation at `alpha`."""
+    found = expectations.expected(response, alpha)
+    items = estimate.influences(response.curve.expected(alpha), response.curve.shape)
+    masks = np.column_stack([mask.expected(alpha) for mask in response.masks])
+    drawn = _drawn(response, alpha)
+    rest = unsure(response.curve, {alpha: 1.0})
+    return Components(
+        expected=100 * found.value,
+        low=100 * found.low,
+        high=100 * found.high,
+        n=found.n,
+        items=100 * float(np.sqrt(items @ items)) if found.n > 1 else float("nan"),
+        draws=100 * draw_sd(response.curve, alpha),
+        masks=_between(masks),
+        n_masks=masks.shape[1],
+        drawn=_between(drawn),
+        n_drawn=drawn.shape[1],
+        sampled=100 * float(np.sqrt(rest.sources[0].variance)) if rest.sources else None,
+        bend=None if rest.sources else 100 * rest.bend,
+    )
+
+
+def _between(values: Array) -> float | None:
+    """Return the sd in points between columns of the population's mean, without the items' noise; None of one item."""
+    found = between(values) if len(values) > 1 else None
+    return None if found is None else 100 * found
+
+
+def _drawn(response: Response, alpha: float) -> Array:
+    """Return the item values of the real draws of an alpha, shape (items that all have, draws)."""
+    found = [draw.values for draw in response.draws if draw.alpha == alpha]
+    ids = sorted(set.intersection(*map(set, found))) if found else []
+    return np.array([[values[i] for values in found] for i in ids], dtype=float).reshape(len(ids), len(found))
+
+
+def build(responses: Sequence[Response], alphas: Sequence[float] = ALPHAS, name: str = "variance") -> Table:
+    """Lay the components out: a row for each pair, method, benchmark and alpha."""
+    found = [(response, alpha, components(response, alpha)) for response in responses for alpha in alphas]
+    rows = tuple(_row(*one) for one in found)
+    return Table(name, _HEADER, rows, _footer(), tuple(_record(*one) for one in found))
+
+
+def _row(response: Response, alpha: float, found: Components) -> tuple[str, ...]:
+    method = f"{response.method} ({response.params})" if response.params else response.method
+    return (
+        response.pair, method, "yes" if response.sparsify == "dare" else "no", f"{response.benchmark}, n={found.n}",
+        f"{alpha:g}", f"{found.expected:.1f} [{found.low:.1f}, {found.high:.1f}]", f"{found.items:.1f}",
+        f"{found.draws:.1f}", _counted(found.drawn, found.n_drawn), _counted(found.masks, found.n_masks),
+        "" if found.sampled is None else f"{found.sampled:.1f}", "" if found.bend is None else f"{found.bend:.1f}",
+    )  # fmt: skip
+
+
+def _counted(value: float | None, count: int) -> str:
+    return "" if value is None else f"{value:.1f} of {count}"
+
+
+def _record(response: Response, alpha: float, found: Components) -> dict[str, Any]:
+    names = {key: getattr(response, key) for key in ("family", "pair", "method", "params", "sparsify", "benchmark")}
+    return {**names, "alpha": alpha, "lambda": [], **vars(found)}
+
+
+def _footer() -> tuple[str, ...]:
+    return (
+        "Points. items: standard error over items. draws, masks: standard deviation of the score itself, without the"
+        " items' noise (0.0 where it cannot be told from none); one draw or mask is off by so much, however many the"
+        " items. sampled: standard error from which lambdas were sampled. bend: without sampled lambdas, by how much"
+        " the score is taken to bend between two nodes at most. Each sd is an estimate from few draws or masks: three"
+        " give it to a factor of 0.5 to 6 (95 %).",
+    )

@@ -29,6 +29,10 @@ def fingerprint(settings: EngineSettings) -> dict[str, str]:
     return {"engine": "scripted", "version": "1", "dtype": settings.dtype}
 
 
+def batched(settings: EngineSettings) -> bool:
+    return False
+
+
 def start(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: Store) -> "Scripted":
     return Scripted(settings, store)
 

@@ -195,7 +195,8 @@ def _parse(text: str) -> Override:
         reason = str(error).splitlines()[0]
     except (ValueError, RecursionError):  # a number of over 4,300 digits; brackets without end
         reason = "a number is too long, or brackets are nested too deep"
-    use = _ARGUMENTS if "chat_args" in text or text.endswith("}") else "write KEY=VALUE, as in ratio.alpha=0.5"
+    tail = "=" not in text and text.endswith("}")  # what an unquoted blank cut off
+    use = _ARGUMENTS if "chat_args" in text or tail else "write KEY=VALUE, as in ratio.alpha=0.5"
     if (
         "=" in text
         and use != _ARGUMENTS

@@ -55,7 +55,7 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, scratch: Path) -> list[dict[str, object]]:
     """Run ours, then theirs on the same prompts; one row a benchmark."""
-    from m3_exp import config, plan
+    from m3_exp import config, planning
     from m3_exp.merging.stream import write
     from m3_exp.store import Store
 
@@ -67,7 +67,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> list[dict[str, object
     ]
     request = config.request(overrides)
     store = Store(scratch / "store")
-    planned = plan.build(request.configs)
+    planned = planning.build(request.configs)
     ours, tasks, conditions = through_m3(planned, store)
     model = scratch / "model"
     write([planned.cells[0].recipe], [model], store, tokenizer=planned.cells[0].home)
@@ -78,7 +78,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> list[dict[str, object
 
 def through_m3(planned, store):  # type: ignore[no-untyped-def]
     """Generate every cell as a run does, journal included; return timings, the prompts, and the engine's conditions."""
-    from m3_exp.run import Group, Run, Slot
+    from m3_exp.running import Group, Run, Slot
 
     run = Run(planned, store)
     tasks = [run.desk.task(cell) for cell in planned.cells]

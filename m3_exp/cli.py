@@ -113,10 +113,10 @@ def _request(options: argparse.Namespace) -> "Request":
 
 
 def _planned(request: "Request") -> tuple["Plan", "Store"]:
-    from m3_exp import plan
+    from m3_exp import planning
     from m3_exp.store import Store
 
-    return plan.build(request.configs), Store(request.store)
+    return planning.build(request.configs), Store(request.store)
 
 
 def _show_config(options: argparse.Namespace) -> bool:
@@ -135,7 +135,7 @@ def run(args: Sequence[str]) -> int:
         return 0
     request = _request(options)
     plan, store = _planned(request)
-    from m3_exp.run import Run, default_workers
+    from m3_exp.running import Run, default_workers
 
     for line in (*_lambda_lines(plan), *request.notes, *plan.notes):
         print(line, file=sys.stderr)
@@ -170,10 +170,10 @@ def _retries(options: argparse.Namespace, cells: Sequence["Cell"]) -> list[str]:
 
 def _retry(options: argparse.Namespace, cell: "Cell", known: dict[tuple[str, ...], str]) -> str:
     """Return the request narrowed to one cell, as narrow as composes and still holds it; `known` remembers lines."""
-    from m3_exp import config, plan
+    from m3_exp import config, planning
 
     flags = [*(["-m"] if options.multirun else []), *(f"--config-dir={folder}" for folder in options.config_dir)]
-    lines = plan.narrowed(options.overrides, cell)
+    lines = planning.narrowed(options.overrides, cell)
     key = (*lines[0], identity(cell.recipe))
     if key in known:
         return known[key]
@@ -181,7 +181,7 @@ def _retry(options: argparse.Namespace, cell: "Cell", known: dict[tuple[str, ...
     for line in lines[:-1]:
         with contextlib.suppress(M3Error):
             request = config.request(line, multirun=options.multirun, config_dirs=options.config_dir)
-            if any(plan.same(cell, other) for other in plan.build(request.configs).cells):
+            if any(planning.same(cell, other) for other in planning.build(request.configs).cells):
                 found = line
                 break
     return known.setdefault(key, shlex.join(["m3", "run", *flags, *found]))
@@ -302,19 +302,19 @@ def merge(args: Sequence[str]) -> int:
         raise M3Error("out=DIR must be given: a new directory for the checkpoint")
     if len(request.configs) > 1:
         raise M3Error("m3 merge takes one method, pair and ratio (ratio=grid writes all its lambdas in one pass)")
-    from m3_exp import plan
+    from m3_exp import planning
     from m3_exp.merging.stream import write
     from m3_exp.store import Store
 
     config = request.configs[0]
-    variants = list(plan.variants(config))
+    variants = list(planning.variants(config))
     outs = [request.out] if len(variants) == 1 else [request.out / _folder(v.label) for v in variants]
     recipes = [variant.recipe for variant in variants]
     written = write(
         recipes,
         outs,
         Store(request.store),
-        plan.merge_tokenizer(config),
+        planning.merge_tokenizer(config),
         with_tokenizer=config.tokenizer != "none",
         verify=request.verify,
     )
@@ -322,7 +322,9 @@ def merge(args: Sequence[str]) -> int:
         print(line, file=sys.stderr)
     for variant, out, result in zip(variants, outs, written, strict=True):
         line = {"out": str(out), "weights": result.digest, "lambda": variant.label.lam, "report": dict(result.report)}
-        print(json.dumps(line) if options.json else f"{out}: {plan.spelled(variant.label)}, weights {result.digest}")
+        print(
+            json.dumps(line) if options.json else f"{out}: {planning.spelled(variant.label)}, weights {result.digest}"
+        )
     return 0
 
 
@@ -421,11 +423,11 @@ def _table_text(
     request: "Request", plan: "Plan", store: "Store", form: str, *, draw: int | None, every: bool, marks: str = "real"
 ) -> str:
     from m3_exp.cells import found
-    from m3_exp.reporting.data import frame
+    from m3_exp.reporting.data import dataframe
     from m3_exp.reporting.tables import noise
 
     looked = found(plan, store, repeats=True)
-    tidy = frame.tidy(looked)
+    tidy = dataframe.tidy(looked)
     if draw is not None:
         have = sorted({int(known) for known in tidy["draw"].dropna()})
         if draw not in have:
@@ -434,7 +436,7 @@ def _table_text(
         tidy = tidy[tidy["draw"].isna() | (tidy["draw"] == draw)]
     curved = None if draw is not None else _curve_nodes(request, store)
     built = _built_table(request, tidy, curved, every=every, marks=marks)
-    floor = noise.footer(frame.tidy(looked, repeats=True))
+    floor = noise.footer(dataframe.tidy(looked, repeats=True))
     return _written(replace(built, footer=(*built.footer, *floor)), form)
 
 
@@ -468,11 +470,11 @@ def _apart(request: "Request", plan: "Plan", store: "Store", *, repeats: bool) -
     """Return what a table's scores are unsure of: the repeats, or the components of each curve's expectations."""
     from m3_exp.cells import found
     from m3_exp.reporting.curves import evaluated
-    from m3_exp.reporting.data import frame
+    from m3_exp.reporting.data import dataframe
     from m3_exp.reporting.tables import noise, variance
 
     name = request.sweep or "run"
-    tidy = frame.tidy(found(plan, store, repeats=repeats), repeats=repeats)
+    tidy = dataframe.tidy(found(plan, store, repeats=repeats), repeats=repeats)
     if repeats:
         return noise.build(name, tidy)
     known = evaluated.responses(tidy, _parents(request))
@@ -503,12 +505,12 @@ def _swept(
 ) -> tuple["Request", Any]:
     """Return a sweep's request and its cells as a tidy frame; `draws` adds the real draws that other runs left."""
     from m3_exp.cells import found
-    from m3_exp.reporting.data import frame
+    from m3_exp.reporting.data import dataframe
 
     options.overrides = [f"sweeps={sweep}", *overrides]
     request = _request(options)
     plan, store = _planned(request)
-    return request, frame.tidy([*found(plan, store), *(_drawn(plan, store) if draws else ())])
+    return request, dataframe.tidy([*found(plan, store), *(_drawn(plan, store) if draws else ())])
 
 
 def _drawn(plan: "Plan", store: "Store") -> list[Any]:
@@ -613,9 +615,9 @@ def response(args: Sequence[str]) -> int:
         found = advice.study(members, dev=dev, repeats=options.repeats, seed=request.configs[0].seed)
         _show_study(found, options.json)
         if options.out:
-            from m3_exp.reporting.figures import response
+            from m3_exp.reporting.figures import responses
 
-            print(*palette.save(response.draw_response(found), "response", options.out), sep="\n")
+            print(*palette.save(responses.draw_response(found), "response", options.out), sep="\n")
     print(*(f"{text}\n" for text in lost), sep="", end="", file=sys.stderr if options.json else sys.stdout)
     return 0
 
@@ -699,16 +701,16 @@ def report(args: Sequence[str]) -> int:
 def _write_page(
     requests: Sequence["Request"], path: Path, command: str, rebuild: str, developed: Sequence[Any]
 ) -> None:
-    from m3_exp import plan as planning
+    from m3_exp import planning
     from m3_exp import report as collecting
     from m3_exp.cells import found
     from m3_exp.reporting import page
-    from m3_exp.reporting.data import frame
+    from m3_exp.reporting.data import dataframe
     from m3_exp.store import Store, write_atomic
 
     store = Store(requests[0].store)
     tables = [
-        _built_table(r, frame.tidy(found(planning.build(r.configs), store)), _curve_nodes(r, store), every=False)
+        _built_table(r, dataframe.tidy(found(planning.build(r.configs), store)), _curve_nodes(r, store), every=False)
         for r in requests
     ]
     configs = [config for request in requests for config in request.configs]
@@ -727,16 +729,16 @@ def _curve_nodes(request: "Request", store: "Store") -> Any:
     """
     from dataclasses import replace
 
-    from m3_exp import plan
+    from m3_exp import planning
     from m3_exp.cells import found
-    from m3_exp.reporting.data import frame
+    from m3_exp.reporting.data import dataframe
 
     drawn = [c for c in request.configs if c.ratio.name == "mixup"]
     mixed = [replace(c, ratio=replace(c.ratio, name="grid", sampled=16)) for c in drawn]
     if not mixed or request.sweep_table not in ("table1", "figure4"):
         return None
     plain = [c for c in request.configs if c.ratio.name == "plain" and len(c.experts) > 1]
-    tidy = frame.tidy(found(plan.build([*mixed, *plain]), store))
+    tidy = dataframe.tidy(found(planning.build([*mixed, *plain]), store))
     evaluated = tidy["score"].notna() & tidy["ratio"].isin(["grid", "sampled"])
     return tidy if bool(evaluated.any()) else None
 
@@ -792,7 +794,7 @@ def status(args: Sequence[str]) -> int:
         print(json.dumps(report))
         return 0
     print(", ".join(f"{count} {state}" for state, count in counts.items()) + f"; {len(failures)} failed")
-    from m3_exp.plan import spelled
+    from m3_exp.planning import spelled
 
     for run in seen:
         print(run if run.plan == identity(plan) else f"{run} (another request)")

@@ -10,7 +10,7 @@ from m3_exp.cells import Desk
 from m3_exp.config import Request
 from m3_exp.forecast import size
 from m3_exp.merging.source import without_fetching
-from m3_exp.plan import build
+from m3_exp.planning import build
 from m3_exp.scoring import sandbox, trust
 from m3_exp.scoring.cache import kept_in
 from m3_exp.scoring.evaluator import Evaluator
@@ -52,7 +52,7 @@ def _engine(request: Request) -> Iterator[Finding]:
     missing = "not installed: make setup, or engine=transformers (slower, same answers in float32)"
     yield Finding("vLLM", found is not None, found or missing, needed=wanted)
     yield Finding("transformers", True, f"{_version('transformers')}, {_version('torch')}")
-    from m3_exp.run import visible_gpus
+    from m3_exp.running import visible_gpus
 
     gpus = visible_gpus()
     text = f"{len(gpus)} visible" if gpus else "none: everything runs on the CPU, small models only"

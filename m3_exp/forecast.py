@@ -18,9 +18,9 @@ from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.model_config import architecture
 from m3_exp.merging.notes import notes as adapter_notes
 from m3_exp.merging.source import without_fetching
-from m3_exp.plan import spelled
+from m3_exp.planning import spelled
 from m3_exp.progress import clock
-from m3_exp.run import visible_gpus
+from m3_exp.running import visible_gpus
 from m3_exp.scoring.evaluator import Evaluator, Paid
 from m3_exp.store import Store
 from m3_exp.types import Cell, Json, M3Error, Plan, Recipe, identity, plain

@@ -11,11 +11,11 @@ import pandas as pd
 from m3_exp.cells import Desk, Task
 from m3_exp.engines.protocol import prompt_hash
 from m3_exp.merging.source import without_fetching
-from m3_exp.plan import merge_line
+from m3_exp.planning import merge_line
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.curves.evaluated import Response, development, grouped, responses
-from m3_exp.reporting.data import frame
-from m3_exp.reporting.data.frame import Found
+from m3_exp.reporting.data import dataframe
+from m3_exp.reporting.data.dataframe import Found
 from m3_exp.reporting.page import CellData, Item, PageData
 from m3_exp.reporting.tables.paper import Table
 from m3_exp.scoring.evaluator import Prepares
@@ -54,7 +54,7 @@ def collect(
         rebuild=rebuild,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         tables=tuple(tables),
-        studies=tuple(studies(frame.tidy([*found, *draws]), parents, developed, seed=configs[0].seed)),
+        studies=tuple(studies(dataframe.tidy([*found, *draws]), parents, developed, seed=configs[0].seed)),
         cells=cells,
         models={"base": str(configs[0].base), **models},
         experts=parents,

@@ -3,7 +3,7 @@
     Source -> Recipe -> Cell -> Answer -> Score -> Result
 
 A *recipe* is what determines one set of weights; a *cell* is one recipe on one benchmark. Everything random or
-defaulted is already resolved in them (see `plan.py`), so that equal values mean equal results.
+defaulted is already resolved in them (see `planning.py`), so that equal values mean equal results.
 """
 
 import dataclasses

@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 
 from evaluators.prompt_bench import SST2
-from m3_exp import plan
+from m3_exp import planning
 from m3_exp.config import ROOT, request
 from m3_exp.reporting.comparisons import drops, points
-from m3_exp.reporting.data import frame
+from m3_exp.reporting.data import dataframe
 from m3_exp.reporting.tables import adversarial, paper
 from m3_exp.reporting.tables.paper import Table
 from m3_exp.stats import ratio
@@ -54,11 +54,11 @@ def attacked(cell: Cell, clean: int, under: int, n: int = 200) -> dict[str, Any]
 
 @cache
 def cells(*args: str) -> tuple[Cell, ...]:
-    return plan.build(request(["sweeps=table2", "family=llama2_13b", *args]).configs).cells
+    return planning.build(request(["sweeps=table2", "family=llama2_13b", *args]).configs).cells
 
 
 def framed(outcome: Callable[[Cell], Any], *args: str) -> pd.DataFrame:
-    return frame.tidy([frame.Found(c, *outcome(c)) for c in cells(*args)])
+    return dataframe.tidy([dataframe.Found(c, *outcome(c)) for c in cells(*args)])
 
 
 def built(outcome: Callable[[Cell], Any], *args: str, **more: Any) -> Table:

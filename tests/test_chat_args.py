@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from evaluators.gsm8k import GSM8K
-from m3_exp import chat, config, plan
+from m3_exp import chat, config, planning
 from m3_exp.cells import Desk
 from m3_exp.merging.tokenizer import open_tokenizer
-from m3_exp.run import Outcome, Run
+from m3_exp.running import Outcome, Run
 from m3_exp.store import Store
 from m3_exp.types import M3Error
 from tests.models import Shape, random_weights, write_model, write_tokenizer
@@ -38,15 +38,15 @@ def items(model: Path) -> Path:
     return path
 
 
-def request(model: Path, items: Path, store: Path, *settings: str) -> plan.Plan:
+def request(model: Path, items: Path, store: Path, *settings: str) -> planning.Plan:
     line = [
         "family=local", f"family.base={model}", f"family.experts=[{model}]", "engine=transformers", "dtype=float32",
         "evaluator=[gsm8k]", f"items={items}", f"store={store}", "evaluator.gsm8k.max_tokens=4", *settings,
     ]  # fmt: skip
-    return plan.build(config.request(line).configs)
+    return planning.build(config.request(line).configs)
 
 
-def carried_out(planned: plan.Plan, store: Path) -> Outcome:
+def carried_out(planned: planning.Plan, store: Path) -> Outcome:
     return Run(planned, Store(store)).carry_out()
 
 

@@ -14,7 +14,7 @@ import pytest
 from m3_exp import cells, cli, config
 from m3_exp.config import ROOT
 from m3_exp.reporting.choices import advice
-from m3_exp.reporting.data.frame import Found, tidy
+from m3_exp.reporting.data.dataframe import Found, tidy
 from m3_exp.store import Store
 from m3_exp.types import M3Error
 from tests import test_figures

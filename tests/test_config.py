@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from m3_exp import config, plan
+from m3_exp import config, planning
 from m3_exp.types import M3Error
 
 AXES = {"method": 3, "ratio": 4, "sparsify": 2, "engine": 3, "evaluator": 10, "pair": 7}
@@ -25,7 +25,7 @@ def test_every_sweep_composes_and_states_its_command() -> None:
     for name in config.names("sweeps"):
         request = config.request([f"sweeps={name}"])
         assert request.sweep == name
-        assert plan.build(request.configs).cells
+        assert planning.build(request.configs).cells
         assert (config.ROOT / "sweeps" / f"{name}.yaml").read_text().startswith(f"# m3 run sweeps={name}\n")
 
 
@@ -117,7 +117,7 @@ def test_a_wrong_request_is_one_clear_line(args: list[str], says: str) -> None:
 )
 def test_impossible_values_are_refused_in_the_plan(args: list[str], says: str) -> None:
     with pytest.raises(M3Error) as caught:
-        plan.build(config.request(args).configs)
+        planning.build(config.request(args).configs)
     assert says in str(caught.value)
 
 

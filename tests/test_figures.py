@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from scipy.stats import beta
 from statsmodels.stats.proportion import proportion_confint
 
-from m3_exp import plan
+from m3_exp import planning
 from m3_exp.config import ROOT, request
 from m3_exp.merging.ratio import grid, sampled
 from m3_exp.reporting.choices import advice
@@ -25,8 +25,9 @@ from m3_exp.reporting.comparisons.expected import in_place_of_draws
 from m3_exp.reporting.comparisons.values import item_values
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import responses
-from m3_exp.reporting.data.frame import Found, tidy
-from m3_exp.reporting.figures import heatmap, palette, response
+from m3_exp.reporting.data.dataframe import Found, tidy
+from m3_exp.reporting.figures import heatmap, palette
+from m3_exp.reporting.figures import responses as drawing
 from m3_exp.reporting.figures.catalogue import FIGURES, Data, read_published
 from m3_exp.reporting.tables import paper
 from m3_exp.stats.paired import contrast
@@ -302,7 +303,7 @@ def test_illegible_published_values_have_no_marker() -> None:
 
 def test_frames_of_real_plans_are_drawn() -> None:
     """Table 1's cells as planned, some of them with a result: no column is of the type that hand-made frames have."""
-    cells = plan.build(request(["sweeps=table1", "pair=lm_math"], multirun=False).configs).cells
+    cells = planning.build(request(["sweeps=table1", "pair=lm_math"], multirun=False).configs).cells
     verdicts: list[list[float | None]] = [[1, 0, 1, 1], [0, 0, 1, 1], [1, 1, None, 0]]
     found = [Found(cell, record(verdicts[i % 3], cell, str(i)) if i % 4 else None) for i, cell in enumerate(cells)]
     planned = tidy(found)
@@ -507,7 +508,7 @@ def test_draws_alone_are_compared_with_the_plain_cells_of_the_other_sweep() -> N
 
 def test_the_response_figure_draws_the_curves_relative_to_the_better_parent() -> None:
     found = study(curves({"gsm8k": -0.8, "alpaca_eval": 0.6}))
-    figure = response.draw_response(found)
+    figure = drawing.draw_response(found)
     main, below, right = figure.axes
     drawn = {str(x.get_label()): x for x in main.lines}
     falling, rising = (np.array([0.5 + s * (x - 0.5) for x in grid(9)]) for s in (-0.8, 0.6))
@@ -542,7 +543,7 @@ def test_the_response_figure_draws_the_curves_relative_to_the_better_parent() ->
 def test_the_node_that_development_items_chose_has_a_row_where_there_are_some() -> None:
     known = responses(curves({"gsm8k": -0.8, "alpaca_eval": 0.6}), PARENTS)
     found = advice.study(known, dev={r.benchmark: r for r in known}, repeats=200, resamples=100)
-    figure = response.draw_response(found)
+    figure = drawing.draw_response(found)
     right = figure.axes[2]
     assert row_names(right)[-1] == "on dev items"
     mean = next(c for c in found.comparisons if c.objective == "mean")
@@ -550,19 +551,19 @@ def test_the_node_that_development_items_chose_has_a_row_where_there_are_some() 
     score = mean.developed.score
     assert bars(right, "mean")[-1] == pytest.approx([100 * x for x in (score.value, score.low, score.high)])
     assert "Best node: chosen on development items." in written(figure).replace("\n  ", " ")
-    assert "on dev items" not in row_names(response.draw_response(study(curves({"gsm8k": -0.8}))).axes[2])
+    assert "on dev items" not in row_names(drawing.draw_response(study(curves({"gsm8k": -0.8}))).axes[2])
 
 
 def test_bands_hold_their_curve() -> None:
     found = responses(curves({"gsm8k": -0.8, "alpaca_eval": 0.6}), PARENTS)
-    for drawn in response.lines(found, relative=True):
+    for drawn in drawing.lines(found, relative=True):
         assert np.all(drawn.low <= drawn.middle + 1e-9)
         assert np.all(drawn.middle <= drawn.high + 1e-9)
         assert np.all(drawn.high[1:-1] > drawn.low[1:-1])
 
 
 def test_one_benchmark_is_in_percent_of_its_items() -> None:
-    figure = response.draw_response(study(curves({"gsm8k": -0.8}, plain=False)))
+    figure = drawing.draw_response(study(curves({"gsm8k": -0.8}, plain=False)))
     main, _, right = figure.axes
     assert main.get_ylabel() == "score (%)"
     assert {str(x.get_label()): x for x in main.lines}["GSM8K"].get_ydata()[0] == pytest.approx(90.0)  # type: ignore[index]
@@ -574,7 +575,7 @@ def test_one_benchmark_is_in_percent_of_its_items() -> None:
 def test_a_benchmark_without_its_parents_is_named_and_not_drawn() -> None:
     frame = curves({"gsm8k": -0.8, "alpaca_eval": 0.6, "mbpp": 0.3})
     frame = frame[(frame["benchmark"] != "mbpp") | (frame["method"] != "single")]
-    figure = response.draw_response(study(frame))
+    figure = drawing.draw_response(study(frame))
     assert "MBPP" not in {x.get_label() for x in figure.axes[0].lines}
     assert "mbpp is not in mean and minimum: its parents are not evaluated on all its items" in written(figure).replace(
         "\n  ", " "
@@ -585,19 +586,19 @@ def test_a_tiny_parent_does_not_push_everything_else_out_of_sight() -> None:
     frame = pd.concat([curves({"gsm8k": -0.8, "alpaca_eval": 0.6}), curves({"mbpp": 0.0}).assign(values=None)])
     few = {(str(i), 0): float(i == 0) for i in range(N)}
     frame["values"] = [few if values is None else values for values in frame["values"]]
-    figure = response.draw_response(study(frame))
+    figure = drawing.draw_response(study(frame))
     assert figure.axes[0].get_ylim()[1] < 200
     assert figure.axes[2].get_xlim()[1] < 200
 
 
 def test_names_move_apart_no_further_than_needed() -> None:
-    assert response.apart([0.0, 5.0, 9.0], 1.0, (0, 10)) == [0.0, 5.0, 9.0]
-    assert response.apart([5.0, 5.0, 5.0], 1.0, (0, 10)) == pytest.approx([4.0, 5.0, 6.0])
-    assert response.apart([9.9, 10.0, 0.0], 1.0, (0, 10)) == pytest.approx([9.0, 10.0, 0.0])
+    assert drawing.apart([0.0, 5.0, 9.0], 1.0, (0, 10)) == [0.0, 5.0, 9.0]
+    assert drawing.apart([5.0, 5.0, 5.0], 1.0, (0, 10)) == pytest.approx([4.0, 5.0, 6.0])
+    assert drawing.apart([9.9, 10.0, 0.0], 1.0, (0, 10)) == pytest.approx([9.0, 10.0, 0.0])
     generator = np.random.default_rng(0)
     for _ in range(50):
         wanted = generator.uniform(0, 10, 9)
-        found = response.apart(list(wanted), 0.7, (0, 10))
+        found = drawing.apart(list(wanted), 0.7, (0, 10))
         assert np.all(np.diff(np.sort(found)) > 0.7 - 1e-9)
         assert list(np.argsort(found)) == list(np.argsort(wanted))
         assert min(found) > -1e-9

@@ -8,7 +8,7 @@ import pytest
 
 from evaluators.gsm8k import GSM8K
 from evaluators.prompt_bench import SST2, PromptBench
-from m3_exp import config, plan
+from m3_exp import config, planning
 from m3_exp.engines.gpus import GPUS, OVERHEAD, Load, least_split, sequences, speed
 from m3_exp.forecast import Forecast, forecast
 from m3_exp.merging.model_config import check_same_architecture
@@ -31,7 +31,7 @@ def _nobody_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def forecasted(tmp_path: Path, *overrides: str) -> Forecast:
     first, *_ = configs = config.request([*overrides, f"store={tmp_path}"], multirun=True).configs
     store = Store(tmp_path)
-    return forecast(plan.build(configs), store, first.parameters, keep=False, cache_values=first.cache_values)
+    return forecast(planning.build(configs), store, first.parameters, keep=False, cache_values=first.cache_values)
 
 
 # ---------------------------------------------------------------------------------------------------------- GPUs

@@ -21,7 +21,7 @@ from m3_exp.reporting.choices import advice
 from m3_exp.reporting.choices.advice import Study
 from m3_exp.reporting.comparisons import expected, points
 from m3_exp.reporting.curves.evaluated import Response, grouped, responses
-from m3_exp.reporting.data import frame
+from m3_exp.reporting.data import dataframe
 from m3_exp.reporting.figures import catalogue, heatmap
 from m3_exp.reporting.figures.heatmap import Panel
 from m3_exp.reporting.page import cells as page_cells
@@ -43,13 +43,13 @@ DRAWS = [(alpha, k, ratio.mixup(alpha, 0, k)) for alpha in ALPHAS for k in range
 
 
 def line(benchmark: str, method: str, kind: str, values: Array, **more: Any) -> dict[str, Any]:
-    """A result as `frame.tidy` gives it: one item is unscored."""
+    """A result as `dataframe.tidy` gives it: one item is unscored."""
     known: dict[str, float | None] = {f"q{i:03d}": float(v) for i, v in enumerate(values)}
     known["lost"] = None
     items = Scored({key: value for key, value in known.items() if value is not None}, 1)
     found = items.estimate().scaled(100)
     weights = f"{method} {more.get('lam')} {more.get('mask_seed')} {kind if kind == 'plain' else ''}"
-    return dict.fromkeys(frame._COLUMNS) | {
+    return dict.fromkeys(dataframe._COLUMNS) | {
         "family": "lab", "pair": "lm_math", "method": method, "params": "", "ratio": kind, "sparsify": "none",
         "benchmark": benchmark, "metric": "accuracy", "score": found.value, "low": found.low, "high": found.high,
         "n": len(known), "n_unscored": 1, "state": "incomplete", "scored": items, "weights": weights,
@@ -89,7 +89,7 @@ def whole() -> pd.DataFrame:
         for k, name in enumerate(("lm", "math")):
             values = (np.random.default_rng(k).random(n) < 0.6).astype(float)
             lines.append(line(benchmark, "single", "plain", values, pair=name))
-    return pd.DataFrame(lines, columns=frame._COLUMNS)
+    return pd.DataFrame(lines, columns=dataframe._COLUMNS)
 
 
 @cache
@@ -336,15 +336,15 @@ def scores_of(kind: str) -> tuple[list[Score], dict[str, Any]]:
 @pytest.mark.parametrize("kind", ["verdicts", "graded", "tasks", "problems"])
 def test_a_models_score_is_one_number(kind: str, tmp_path: Path) -> None:
     """Where it is scored (`m3 score`), stored, tabled, drawn, on the page and in W&B: score and both ends."""
-    from m3_exp import plan
+    from m3_exp import planning
     from m3_exp.config import request
 
     scores, details = scores_of(kind)
     made = mean_result("gsm8k", "accuracy", scores, {}, details)
     record = record_of(scores, details)
-    (cell,) = plan.build(request(["pair=math", "evaluator=[gsm8k]"]).configs).cells
-    found = frame.Found(cell, record)
-    tidy = frame.tidy([found])
+    (cell,) = planning.build(request(["pair=math", "evaluator=[gsm8k]"]).configs).cells
+    found = dataframe.Found(cell, record)
+    tidy = dataframe.tidy([found])
     (row,) = paper.build("t", tidy).records
     point = points.score(tidy)
     run = logged.cell(found, "g", 0).summary

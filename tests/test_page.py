@@ -17,8 +17,8 @@ from m3_exp.merging.ratio import grid, sampled
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import responses
-from m3_exp.reporting.data import frame
-from m3_exp.reporting.data.frame import Found
+from m3_exp.reporting.data import dataframe
+from m3_exp.reporting.data.dataframe import Found
 from m3_exp.reporting.page import CellData, Item, PageData, build
 from m3_exp.reporting.page import curves as page_curves
 from m3_exp.reporting.page import tables as page_tables
@@ -113,7 +113,7 @@ def _item(score: Json) -> Item:
 
 def page_data() -> PageData:
     lines = world()
-    tidy, experts = frame.tidy(lines), {"lm_math": ["lm", "math"]}
+    tidy, experts = dataframe.tidy(lines), {"lm_math": ["lm", "math"]}
     groups: dict[str, list[Any]] = {}
     for response in responses(tidy, experts):
         groups.setdefault(response.name, []).append(response)

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from m3_exp import config, plan
+from m3_exp import config, planning
 from m3_exp.merging import ratio
 from m3_exp.types import M3Error, Plan, identity
 
@@ -13,7 +13,7 @@ ONE = "evaluator=[gsm8k]"
 
 
 def build(*args: str, multirun: bool = False) -> Plan:
-    return plan.build(config.request(list(args), multirun=multirun).configs)
+    return planning.build(config.request(list(args), multirun=multirun).configs)
 
 
 def test_draws_are_shared_by_methods_pairs_and_families_and_belong_to_the_seed() -> None:
@@ -29,7 +29,7 @@ def test_sampled_lambdas_stand_beside_the_nodes_of_a_grid() -> None:
     assert [(x.ratio, x.draw, x.lam) for x in labels[:3]] == [("grid", None, lam) for lam in (0.0, 0.5, 1.0)]
     drawn = [("sampled", draw, lam, None) for draw, lam in enumerate(ratio.sampled(0, 4))]
     assert [(x.ratio, x.draw, x.lam, x.alpha) for x in labels[3:]] == drawn
-    assert plan.spelled(labels[3]) == "lm_math average sampled(draw 0, lambda=0.4502)"
+    assert planning.spelled(labels[3]) == "lm_math average sampled(draw 0, lambda=0.4502)"
     more = build("ratio=grid", "ratio.nodes=3", "ratio.sampled=8", ONE).cells
     assert [cell.labels[0] for cell in more][:7] == labels
     other = build("ratio=grid", "ratio.nodes=3", "ratio.sampled=4", ONE, "pair=lm_code", "method=ties").cells
@@ -129,7 +129,7 @@ def test_table1_has_the_papers_rows() -> None:
 
 def test_the_merge_line_names_the_same_weights() -> None:
     cells = build("method=ties", "ratio=mixup", "sparsify=dare", "evaluator=[gsm8k]", "pair=math_code").cells
-    line = plan.merge_line(cells[0].labels[0], cells[0].recipe)
+    line = planning.merge_line(cells[0].labels[0], cells[0].recipe)
     assert line.startswith("m3 merge family=lab pair=math_code method=ties")
     args = [part for part in line.split()[2:] if not part.startswith("out=")]
     assert build(*args, "evaluator=[gsm8k]").cells[0].recipe == cells[0].recipe
@@ -153,25 +153,25 @@ def test_a_request_can_be_narrowed_to_any_of_its_cells(line: str, most: int) -> 
     multirun, overrides = "-m" in args, [arg for arg in args if arg != "-m"]
     whole = build(*overrides, multirun=multirun).cells
     for cell in (whole[0], whole[2 * len(whole) // 3]):
-        *narrower, last = plan.narrowed(overrides, cell)
+        *narrower, last = planning.narrowed(overrides, cell)
         assert last == overrides
         for narrow in narrower:
             with contextlib.suppress(M3Error):
                 found = build(*narrow, multirun=multirun).cells
                 break
-        assert [plan.same(cell, other) for other in found].count(True) == 1
+        assert [planning.same(cell, other) for other in found].count(True) == 1
         assert len(found) <= most
 
 
 def test_the_merge_line_of_a_sampled_lambda_names_the_same_weights() -> None:
     cell = build("ratio=grid", "ratio.nodes=3", "ratio.sampled=4", ONE).cells[-1]
-    args = plan.merge_line(cell.labels[0], cell.recipe).split()[2:-1]
+    args = planning.merge_line(cell.labels[0], cell.recipe).split()[2:-1]
     assert build(*args, ONE).cells[0].recipe == cell.recipe
 
 
 def test_a_narrowed_request_drops_what_would_be_dead() -> None:
     overrides = ["sweeps=table1", "ratio.alpha=0.5", "method.retain=0.5", "sparsify.drop_rate=0.3", "limit=4"]
     single = build("pair=lm", "limit=4").cells[0]
-    narrow, *_ = plan.narrowed([*overrides, "evaluator.humaneval.max_tokens=6"], single)
+    narrow, *_ = planning.narrowed([*overrides, "evaluator.humaneval.max_tokens=6"], single)
     assert narrow == ["sweeps=table1", "limit=4", "pair=lm", "evaluator=[alpaca_eval]"]
-    assert [plan.same(single, cell) for cell in build(*narrow).cells] == [True]
+    assert [planning.same(single, cell) for cell in build(*narrow).cells] == [True]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import populations
-from m3_exp import plan
+from m3_exp import planning
 from m3_exp.cells import Desk, Task, found
 from m3_exp.config import request
 from m3_exp.merging import ratio
@@ -18,7 +18,7 @@ from m3_exp.merging.ratio import grid
 from m3_exp.reporting.curves import prediction
 from m3_exp.reporting.curves.evaluated import Draw, Response, responses
 from m3_exp.reporting.data import saved
-from m3_exp.reporting.data.frame import tidy
+from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.stats import paired
 from m3_exp.stats.estimate import Array, Shape, even_shares
 from m3_exp.stats.lambdas import ALPHAS, Curve, Sampled, unsure
@@ -298,7 +298,7 @@ def test_what_is_read() -> None:
 
 @functools.cache
 def planned(*overrides: str) -> Plan:
-    return plan.build(request(list(overrides), multirun=True).configs)
+    return planning.build(request(list(overrides), multirun=True).configs)
 
 
 def saved_in(store: Store, *plans: Plan) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from m3_exp import chat, config, plan
+from m3_exp import chat, config, planning
 from m3_exp.cells import Desk
-from m3_exp.run import Outcome, Run
+from m3_exp.running import Outcome, Run
 from m3_exp.store import Store
 from m3_exp.types import M3Error
 from tests.models import Shape, random_weights, write_model, write_tokenizer
@@ -27,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def carried_out(model: Path, store: Path, *settings: str) -> tuple[Outcome, Desk, plan.Plan]:
+def carried_out(model: Path, store: Path, *settings: str) -> tuple[Outcome, Desk, planning.Plan]:
     conf = store.parent / "conf"
     (conf / "evaluator").mkdir(parents=True, exist_ok=True)
     lines = ["asking:", "  target: tests.asking:Asking", "  break_after: 9", "  chat_template: ${chat_template}"]
@@ -36,7 +36,7 @@ def carried_out(model: Path, store: Path, *settings: str) -> tuple[Outcome, Desk
         "family=local", f"family.base={model}", f"family.experts=[{model}]", "engine=transformers", "dtype=float32",
         "evaluator=[asking]", f"store={store}", *settings,
     ]  # fmt: skip
-    planned = plan.build(config.request(line, config_dirs=[conf]).configs)
+    planned = planning.build(config.request(line, config_dirs=[conf]).configs)
     run = Run(planned, Store(store))
     outcome = run.carry_out()
     return outcome, Desk(Store(store), planned.engine), planned

@@ -18,7 +18,7 @@ from m3_exp.engines.recorded import _read_lines
 from m3_exp.merging import checkpoint
 from m3_exp.merging.checkpoint import file_identity, open_model
 from m3_exp.merging.stream import stream
-from m3_exp.plan import build
+from m3_exp.planning import build
 from m3_exp.reading.records import read_record, sealed, unsealed
 from m3_exp.store import Journal, Store, dumps, write_atomic
 from m3_exp.types import M3Error, Recipe, Source

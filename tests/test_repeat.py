@@ -20,14 +20,14 @@ from scipy.stats import norm
 from scipy.stats import t as student_t
 from statsmodels.stats.proportion import proportion_confint
 
-from m3_exp import cells, cli, config, plan
+from m3_exp import cells, cli, config, planning
 from m3_exp.cells import Desk, Task, found
 from m3_exp.engines.protocol import halved
 from m3_exp.engines.vllm import VllmModel
 from m3_exp.progress import Beacon
-from m3_exp.reporting.data.frame import Found, tidy
+from m3_exp.reporting.data.dataframe import Found, tidy
 from m3_exp.reporting.tables import noise, paper
-from m3_exp.run import Outcome, Run
+from m3_exp.running import Outcome, Run
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.items import first as first_items
 from m3_exp.store import Store
@@ -172,7 +172,7 @@ def request(models: list[Path], folder: Path, *more: str) -> tuple[Plan, Store]:
         "evaluator=[gsm8k]", f"store={folder / 'store'}", *more,
     ]  # fmt: skip
     asked = config.request(line)
-    return plan.build(asked.configs), Store(asked.store)
+    return planning.build(asked.configs), Store(asked.store)
 
 
 def files(store: Store, *kinds: str) -> dict[str, Json]:
@@ -345,7 +345,7 @@ def planned_version(planned: Plan, store: Store) -> str:
 
 
 def test_a_grader_that_flips_on_the_same_text_is_told_apart() -> None:
-    (cell,) = plan.build(config.request(["pair=lm", "evaluator=[gsm8k]"]).configs).cells
+    (cell,) = planning.build(config.request(["pair=lm", "evaluator=[gsm8k]"]).configs).cells
 
     def record(values: list[float], changed: list[Any] | None = None) -> Json:
         return {
@@ -466,7 +466,7 @@ class TestCommands:
 
     def test_status_sees_a_run_while_it_lives(self, line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         asked = config.request([*line, "evaluator=[gsm8k]"])
-        planned, store = plan.build(asked.configs), Store(asked.store)
+        planned, store = planning.build(asked.configs), Store(asked.store)
         going = Run(planned, store, command="m3 run this")
         with Beacon(store, going.id, going._facts):
             assert cli.main(["status", *line, "evaluator=[gsm8k]"]) == 0

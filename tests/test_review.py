@@ -7,8 +7,8 @@ import pytest
 
 from m3_exp import cli, config
 from m3_exp.cells import Desk
-from m3_exp.plan import build
-from m3_exp.run import _complete_items, _contained
+from m3_exp.planning import build
+from m3_exp.running import _complete_items, _contained
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.store import Store
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem

@@ -24,9 +24,9 @@ from evaluators.livebench_instruction_following import LiveBenchInstructionFollo
 from evaluators.livebench_typos import LiveBenchTypos
 from evaluators.mbpp import MBPP
 from evaluators.prompt_bench import SST2, CoLA
-from m3_exp import plan
+from m3_exp import planning
 from m3_exp.config import request
-from m3_exp.reporting.data import frame
+from m3_exp.reporting.data import dataframe
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.sandbox.judge import Verdict
 from m3_exp.scoring.summary import mean_result
@@ -328,8 +328,8 @@ def _record(scores: Sequence[Score], result: Result) -> dict[str, Any]:
 
 
 def _line(benchmark: str, record: dict[str, Any] | None, *settings: str) -> Any:
-    (cell,) = plan.build(request([f"evaluator=[{benchmark}]", *settings]).configs).cells
-    return frame.tidy([frame.Found(cell, record)]).iloc[0]
+    (cell,) = planning.build(request([f"evaluator=[{benchmark}]", *settings]).configs).cells
+    return dataframe.tidy([dataframe.Found(cell, record)]).iloc[0]
 
 
 def test_a_frames_interval_is_that_of_the_items_whatever_was_stored() -> None:

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 from omegaconf import OmegaConf
 
-from m3_exp import config, plan
+from m3_exp import config, planning
 from m3_exp.merging.methods import check_params, load
 from m3_exp.merging.ratio import grid
 from m3_exp.scoring.evaluate import load_evaluator
@@ -28,7 +28,7 @@ COST = re.compile(r"# On the lab: ([\d,]+) merges, ([\d,]+) cells, (?:at most )?
 def planned(sweep: str, *overrides: str) -> Plan:
     """Plan a sweep; what differs in values alone is composed once in this file (Hydra takes 0.1 s each time)."""
     with patch.object(config, "_compose", _composed):
-        return plan.build(config.request([f"sweeps={sweep}", *overrides]).configs)
+        return planning.build(config.request([f"sweeps={sweep}", *overrides]).configs)
 
 
 _compose = config._compose
@@ -131,7 +131,7 @@ def test_every_family_has_every_pair(family: str) -> None:
     found = [config.request([f"family={family}", f"pair={pair}"]).configs[0] for pair in config.names("pair")]
     assert [one.pair for one in found] == config.names("pair")
     assert {name for one in found for name in one.experts} == {"base", "lm", "math", "code"}
-    assert all(plan.build([one]).cells for one in found)
+    assert all(planning.build([one]).cells for one in found)
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)

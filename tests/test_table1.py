@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from m3_exp import cells, cli, config, plan
+from m3_exp import cells, cli, config, planning
 from m3_exp.config import ROOT
 from m3_exp.merging.stream import write
 from m3_exp.store import Journal, Store
@@ -129,7 +129,7 @@ class TestTable1:
         from transformers import AutoModelForCausalLM
 
         line = ["sweeps=table1", "family=llama2_mini", *SWEEP]
-        planned = plan.build(config.request(line, config_dirs=[world.conf]).configs)
+        planned = planning.build(config.request(line, config_dirs=[world.conf]).configs)
         cell = [c for c in planned.cells if c.evaluator.name == "gsm8k"][-1]
         desk = cells.Desk(Store(world.whole), planned.engine)
         write([cell.recipe], [tmp_path / "out"], desk.store, tokenizer=cell.home)

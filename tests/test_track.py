@@ -20,11 +20,11 @@ from omegaconf import OmegaConf
 from statsmodels.stats.proportion import proportion_confint
 
 from m3_exp.merging.ratio import grid
-from m3_exp.plan import spelled
+from m3_exp.planning import spelled
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.choices.advice import Study
 from m3_exp.reporting.choices.protocols import ALPHAS
-from m3_exp.reporting.data.frame import Found, tidy
+from m3_exp.reporting.data.dataframe import Found, tidy
 from m3_exp.reporting.wandb import logged, tracker, workspace
 from m3_exp.reporting.wandb.track import Logged, Recorder, Settings
 from m3_exp.reporting.wandb.track import chosen as track_chosen

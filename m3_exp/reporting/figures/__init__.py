@@ -2,6 +2,6 @@
 
 catalogue.py            each figure by name: which sweeps it draws, and how
 dots.py                 points with intervals -> dot charts
-heatmap.py, response.py E - plain by alpha and benchmark; scores along lambda
+heatmap.py, responses.py E - plain by alpha and benchmark; scores along lambda
 palette.py              colours, markers, sizes and files: the one owner of how pictures look
 """

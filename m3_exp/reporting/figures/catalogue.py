@@ -18,12 +18,12 @@ from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS
 from m3_exp.reporting.comparisons.points import Point
 from m3_exp.reporting.curves.evaluated import Response, refused, responses
 from m3_exp.reporting.data import published
-from m3_exp.reporting.data.frame import tidy
+from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.reporting.figures import dots, palette
 from m3_exp.reporting.figures.dots import Row, Series
 from m3_exp.reporting.figures.heatmap import draw_heatmap
 from m3_exp.reporting.figures.palette import Mark
-from m3_exp.reporting.figures.response import draw_densities, draw_response
+from m3_exp.reporting.figures.responses import draw_densities, draw_response
 from m3_exp.types import M3Error
 
 PAIRS = ("lm_math", "lm_code", "math_code")

@@ -13,7 +13,7 @@ from string import Template
 
 from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
-from m3_exp.plan import spelled
+from m3_exp.planning import spelled
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page import cells, curves, tables

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
-from m3_exp.plan import spelled
+from m3_exp.planning import spelled
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page.data import CellData, Item
 from m3_exp.reporting.page.pack import element, pack

@@ -67,7 +67,7 @@ class Noise:
 
 
 def measured(frame: pd.DataFrame) -> list[Noise]:
-    """Return every repeat of a frame (`frame.tidy(..., repeats=True)`) beside its first pass, each cell once."""
+    """Return every repeat of a frame (`dataframe.tidy(..., repeats=True)`) beside its first pass, each cell once."""
     cells = frame[frame["score"].notna()].drop_duplicates(subset=["cell", "repeat"])
     firsts = {line["cell"]: line for _, line in cells[cells["repeat"] == 0].iterrows()}
     again = [line for _, line in cells[cells["repeat"] > 0].iterrows() if line["cell"] in firsts]

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from m3_exp.plan import merge_line, spelled
+from m3_exp.planning import merge_line, spelled
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.choices.advice import Study
 from m3_exp.reporting.curves.evaluated import Response, responses
-from m3_exp.reporting.data.frame import Found, tidy
+from m3_exp.reporting.data.dataframe import Found, tidy
 from m3_exp.reporting.wandb.track import Files, Grid, Logged
 from m3_exp.stats.scored import scored
 from m3_exp.store import Store

@@ -24,7 +24,7 @@ from m3_exp.store import dumps
 from m3_exp.types import plain
 
 if TYPE_CHECKING:
-    from m3_exp.reporting.data.frame import Found
+    from m3_exp.reporting.data.dataframe import Found
 
 PATIENCE = 30.0  # seconds that a finished sweep waits for W&B
 _MARGIN = 2.0  # of them, for the child to say what became of it

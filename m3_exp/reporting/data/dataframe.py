@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from m3_exp.plan import merge_line
+from m3_exp.planning import merge_line
 from m3_exp.stats.scored import scored
 from m3_exp.types import Cell, Json, Label, identity
 

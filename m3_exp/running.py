@@ -19,9 +19,9 @@ from typing import Any
 from m3_exp.cells import Desk, Task, widest
 from m3_exp.engines.protocol import Engine, EngineDied, prompt_hash
 from m3_exp.merging import stream
-from m3_exp.plan import spelled
+from m3_exp.planning import spelled
 from m3_exp.progress import Beacon, Progress
-from m3_exp.reporting.data.frame import Found
+from m3_exp.reporting.data.dataframe import Found
 from m3_exp.reporting.wandb.tracker import Tracker, Untracked
 from m3_exp.scoring.cache import kept_in
 from m3_exp.scoring.evaluate import evaluate

@@ -1,5 +1,6 @@
 """What the golden record asks: the runs that made its store, and every reading command in every format."""
 
+import base64
 import contextlib
 import io
 import itertools
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -106,9 +108,19 @@ def _drawing() -> dict[str, str]:
 
 
 def _page() -> dict[str, str]:
+    """Return what the page says: its text without style and program, and each of its packed parts."""
     page = _taken(Path("page/index.html"))
-    data = re.findall(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL)
-    return {f"data {number}": json.dumps(json.loads(text), indent=1) for number, text in enumerate(data)}
+    packed = re.compile(r'<script type="text/plain" data-pack="([^"]*)">(.*?)</script>', re.DOTALL)
+    parts = {name: zlib.decompress(base64.b64decode(data)).decode() for name, data in packed.findall(page)}
+    text = re.sub(r"<(script|style)[ >].*?</\1>", "", page, flags=re.DOTALL)
+    return {"page": text.replace("><", ">\n<"), **{name: _indented(part) for name, part in sorted(parts.items())}}
+
+
+def _indented(text: str) -> str:
+    try:
+        return json.dumps(json.loads(text), indent=1)
+    except ValueError:
+        return text
 
 
 def _scores() -> dict[str, str]:

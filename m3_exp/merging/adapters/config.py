@@ -12,6 +12,7 @@ from pydantic import Field
 
 from m3_exp.reading.files import exists, read_json
 from m3_exp.reading.patterns import fullmatch
+from m3_exp.reading.shown import short
 from m3_exp.reading.typed import Count, Finite, Strict, checked
 from m3_exp.types import M3Error
 
@@ -120,10 +121,10 @@ def read_config(folder: Path) -> LoraConfig:
     config._file = str(path)
     for name, why in _REFUSED.items():
         if raw.get(name) not in (None, False, "", []):  # {} switches a variant on
-            raise M3Error(f"{path}: {name}={_short(raw[name])} cannot be read: {why}")
+            raise M3Error(f"{path}: {name}={short(raw[name], 40)} cannot be read: {why}")
     for key in sorted(raw.keys() - LoraConfig.model_fields.keys() - _HARMLESS - _REFUSED.keys()):
         if raw[key] not in (None, False, "", [], {}):
-            said = f"{key}={_short(raw[key])} is no field of peft 0.21 and may change the weights"
+            said = f"{key}={short(raw[key], 40)} is no field of peft 0.21 and may change the weights"
             raise M3Error(f"{path}: {said}: {_MERGE_FIRST}")
     _check_start(path, config.init_lora_weights)
     if config.use_dora and config.lora_bias:
@@ -135,7 +136,7 @@ def _check_start(path: Path, start: bool | str | None) -> None:
     """Refuse an initialisation that took something out of the base: the adapter alone is not what was trained."""
     if not isinstance(start, str):
         return
-    kind, shown = start.lower(), f"{path}: init_lora_weights={_short(start)}"
+    kind, shown = start.lower(), f"{path}: init_lora_weights={short(start, 40)}"
     if kind.startswith(_CHANGES_BASE):
         raise M3Error(
             f"{shown} changed the base's weights before training: convert it with peft's "
@@ -157,8 +158,3 @@ def _patterned(field: str, patterns: Mapping[str, float] | None, key: str, defau
 def _ends(name: str, end: str) -> bool:
     """Tell whether a dotted name ends in another, whole parts of it."""
     return f".{name}".endswith(f".{end}")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."

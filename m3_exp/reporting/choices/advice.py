@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from m3_exp.reporting.choices.protocols import ENOUGH, Choice, Combine, Comparison, Developed, Objective, compare
+from m3_exp.reporting.choices.protocols import Choice, Comparison, Developed, compare
+from m3_exp.reporting.choices.relative import Relative, relative
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.stats import family
 from m3_exp.stats.estimate import Array, Estimate
-from m3_exp.stats.lambdas import ALPHAS, Curve, draw_sd, unsure
-
-LEFT_OUT = "is not in mean and minimum"  # what a note says of a benchmark that is none of theirs
+from m3_exp.stats.lambdas import ALPHAS, draw_sd, unsure
+from m3_exp.stats.objective import Combine, Objective
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Study:
     """
 
     responses: tuple[Response, ...]
+    relative: Relative
     comparisons: tuple[Comparison, ...]
     spreads: Mapping[str, Mapping[float, Spread]]
     notes: tuple[str, ...]
@@ -93,26 +94,23 @@ def study(
         lam = choosers[name].lam if name in choosers else None
         one = compare([response], Objective(name, (response.curve,)), chosen=lam, **options)
         found.append(replace(one, gains={a: against[name, a] for a in one.expected if (name, a) in against}))
-    joint, notes = _joint(responses)
-    combines: tuple[Combine, ...] = ("mean", "minimum") if joint else ()
-    for combine in combines:
-        assert joint is not None
+    joint = relative(responses)
+    for objective in joint.objectives:
         known = [r.benchmark for r in joint.responses if r.benchmark in dev]
-        if known and (chosen := _developed(dev, known, joint.curves[0].lams, combine, seed=seed)):
-            choosers[combine] = chosen
-        lam = choosers[combine].lam if combine in choosers else None
-        objective = Objective(combine, joint.curves, joint.parents, combine)
+        if known and (chosen := _developed(dev, known, objective.lams, objective.combine, seed=seed)):
+            choosers[objective.name] = chosen
+        lam = choosers[objective.name].lam if objective.name in choosers else None
         found.append(compare(joint.responses, objective, chosen=lam, **options))
     p = family.holm([1.0 if c.contrast.p is None else c.contrast.p for c in found])
     contrasts = {c.objective: q for c, q in zip(found, p, strict=True)}
     spreads = {r.benchmark: _spreads(r) for r in responses}
     lost = [f"{r.benchmark}: {note}" for r in responses for note in _missing(r)]
-    if joint is not None:
+    if joint.objectives:
         lost.append(
             "minimum: the least of several estimates falls short of the least truth by chance; its intervals hold that,"
             " its values do not"
         )
-    return Study(tuple(responses), tuple(found), spreads, (*notes, *lost), choosers, contrasts)
+    return Study(tuple(responses), joint, tuple(found), spreads, (*joint.notes, *lost), choosers, contrasts)
 
 
 def _missing(response: Response) -> list[str]:
@@ -140,10 +138,10 @@ def _developed(
     shared = sorted(set(map(float, lams)).intersection(*(map(float, dev[name].curve.lams) for name in benchmarks)))
     if len(shared) < 3:
         return None
-    curves = tuple(_at_nodes(dev[name].curve, shared) for name in benchmarks)
+    nodes = np.array([shared])
+    curves = tuple(dev[name].curve.on_nodes(nodes[0]) for name in benchmarks)
     objective = Objective(combine, curves, _dev_parents([dev[name] for name in benchmarks]), combine)
     sample = objective.resampled(resamples, np.random.default_rng(seed))
-    nodes = np.array([shared])
     best = int(np.argmax(objective.score(objective.nodes(objective.whole), nodes)[0]))
     again = np.argmax(objective.score(objective.nodes(sample), np.tile(nodes, (resamples, 1))), axis=1)
     return Chooser(shared[best], tuple(benchmarks), float(np.mean(again == best)))
@@ -154,50 +152,6 @@ def _dev_parents(found: Sequence[Response]) -> tuple[Array, ...]:
     better = [response.better_parent() for response in found]
     known = [one[1] for one in better if one is not None and float(one[1].sum()) > 0]
     return tuple(known) if len(known) == len(found) else tuple(np.ones(len(r.curve.ids)) for r in found)
-
-
-@dataclass(frozen=True)
-class _Joint:
-    """The benchmarks that can be put together on their common merges."""
-
-    responses: tuple[Response, ...]
-    curves: tuple[Curve, ...]
-    parents: tuple[Array, ...]
-
-
-def _joint(responses: Sequence[Response]) -> tuple[_Joint | None, list[str]]:
-    """Return what mean and minimum are over, and what was left out."""
-    lams = sorted(set.intersection(*(set(map(float, r.curve.lams)) for r in responses)))
-    kept: list[Response] = []
-    parents: list[Array] = []
-    notes: list[str] = []
-    for response in responses:
-        better = response.better_parent()
-        if better is None or float(better[1].sum()) < ENOUGH:
-            few = f"its better parent is right on fewer than {ENOUGH} items"
-            why = "its parents are not evaluated on all its items" if better is None else few
-            notes.append(f"{response.benchmark} {LEFT_OUT}: {why}")
-            continue
-        if response.lacking:
-            notes.append(
-                f"{response.benchmark} is relative to {better[0]}: {', '.join(response.lacking)} not evaluated"
-            )
-        kept.append(response)
-        parents.append(better[1])
-    if len(kept) < 2:
-        return None, notes
-    return _Joint(tuple(kept), common([r.curve for r in kept], lams), tuple(parents)), notes
-
-
-def common(curves: Sequence[Curve], lams: Sequence[float]) -> tuple[Curve, ...]:
-    """Return curves on the same nodes, with their sampled lambdas where these are the same as well."""
-    drawn = [None if c.sampled is None else tuple(map(float, c.sampled.lams)) for c in curves]
-    same = drawn[0] is not None and all(one == drawn[0] for one in drawn)
-    return tuple(replace(_at_nodes(c, lams), sampled=c.sampled if same else None) for c in curves)
-
-
-def _at_nodes(curve: Curve, lams: Sequence[float]) -> Curve:
-    return curve.on_nodes(np.array(lams))
 
 
 def _spreads(response: Response) -> dict[float, Spread]:

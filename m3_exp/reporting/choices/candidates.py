@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from m3_exp.reporting.choices.protocols import ENOUGH
+from m3_exp.reporting.choices.relative import ENOUGH
 from m3_exp.reporting.comparisons.contrasts import FEW_MASKS
 from m3_exp.reporting.curves.evaluated import Response, Values, better_of, grouped, responses, scored
 from m3_exp.reporting.curves.expectations import LEAST_MASKS, NO_SAMPLED

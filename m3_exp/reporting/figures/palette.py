@@ -142,6 +142,11 @@ def benchmark(key: str) -> Mark:
     return BENCHMARKS.get(key) or _OTHERS[len(key) % len(_OTHERS)]
 
 
+def objective(key: str) -> Mark:
+    """Return the mark of a benchmark, or of the mean or minimum over several."""
+    return {"mean": MEAN, "minimum": MINIMUM}.get(key) or benchmark(key)
+
+
 def method(key: str) -> Mark:
     return METHODS.get(key) or Mark(PURPLE, "^")
 

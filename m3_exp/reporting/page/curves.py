@@ -13,7 +13,7 @@ from scipy import special
 from m3_exp.merging.ratio import one_sided
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.choices.advice import Study
-from m3_exp.reporting.choices.protocols import Comparison, Objective, band, expected
+from m3_exp.reporting.choices.protocols import Comparison, band, expected
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, Values, aligned_to
 from m3_exp.reporting.figures import palette
@@ -22,6 +22,7 @@ from m3_exp.reporting.page.pack import rounded
 from m3_exp.stats.estimate import Array, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS as PAPER
 from m3_exp.stats.lambdas import draw_sd, weights
+from m3_exp.stats.objective import Objective
 
 _RESAMPLES = 200
 _FINE = 129  # lambdas at which a minimum over benchmarks is followed: it bends between nodes
@@ -108,28 +109,16 @@ def name(found: Study) -> str:
 
 
 def _relative(found: Study) -> list[dict[str, Any]]:
-    """Return the benchmarks that are comparable relative to their better parent, with mean and minimum over them.
-
-    `found.notes` names those that are not.
-    """
-    left_out = {note.split(" ")[0] for note in found.notes if advice.LEFT_OUT in note}
-    known = [(r, parent[1]) for r in found.responses if (parent := r.better_parent()) and r.benchmark not in left_out]
-    lines = [_single(response, parent) for response, parent in known]
-    if len(known) < 2:
-        return lines
-    responses = [r for r, _ in known]
-    shared = sorted(set.intersection(*(set(map(float, r.curve.lams)) for r in responses)))
-    curves = advice.common([r.curve for r in responses], shared)
-    parents = tuple(parent for _, parent in known)
-    mean = Objective("mean", curves, parents, "mean")
-    least = Objective("minimum", curves, parents, "minimum")
-    return [*lines, _line(mean, palette.MEAN, responses), _line(least, palette.MINIMUM, responses)]
+    """Return the benchmarks that are comparable relative to their better parent, with mean and minimum over them."""
+    joint = found.relative
+    singles = [_single(response, parent) for response, parent in zip(joint.responses, joint.parents, strict=True)]
+    return [*singles, *(_line(objective, joint.responses) for objective in joint.objectives)]
 
 
 def _single(response: Response, parent: Array | None) -> dict[str, Any]:
     """Return one benchmark's line: plain scores, or those relative to a parent."""
     objective = Objective(response.benchmark, (response.curve,), () if parent is None else (parent,))
-    line = _line(objective, palette.benchmark(response.benchmark), [response])
+    line = _line(objective, [response])
     line["metric"], better = response.metric, response.better_parent()
     level = None if better is None else _percent(float(weighted_mean(better[1], response.curve.shape)))
     line["parent"] = None if better is None else {"name": better[0], "value": level}
@@ -138,7 +127,7 @@ def _single(response: Response, parent: Array | None) -> dict[str, Any]:
     return line
 
 
-def _line(objective: Objective, mark: Mark, responses: Sequence[Response]) -> dict[str, Any]:
+def _line(objective: Objective, responses: Sequence[Response]) -> dict[str, Any]:
     """Return one curve: `at` the lambdas `lams` with a band, `e` at ALPHAS with an interval, real draws and plain."""
     sample = objective.resampled(_RESAMPLES, np.random.default_rng(0))
     lams = objective.lams if objective.combine == "mean" else np.union1d(np.linspace(0, 1, _FINE), objective.lams)
@@ -146,7 +135,7 @@ def _line(objective: Objective, mark: Mark, responses: Sequence[Response]) -> di
     e = [expected(responses, objective, sample, float(alpha)) for alpha in ALPHAS]
     shown = [r.plain for r in responses]
     return {
-        "key": objective.name, "name": palette.name(objective.name), **_drawn(mark),
+        "key": objective.name, "name": palette.name(objective.name), **_drawn(palette.objective(objective.name)),
         "n": sum(len(r.curve.ids) + r.unscored for r in responses), "unscored": sum(r.unscored for r in responses),
         "corrected": all(curve.sampled is not None for curve in objective.curves),
         "lams": rounded(lams.tolist(), 5), "at": _percents(along.value), "low": _percents(along.low),

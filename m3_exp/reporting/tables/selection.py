@@ -10,7 +10,7 @@ import pandas as pd
 
 from m3_exp.reporting.choices.candidates import DEFAULTS, Group, groups
 from m3_exp.reporting.choices.choosing import HALVINGS, HOW, Chosen, How, choose
-from m3_exp.reporting.choices.protocols import ENOUGH
+from m3_exp.reporting.choices.relative import ENOUGH
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.reporting.tables.table import NOTHING, Cell, Column, Figure, Rebuild, Record, Table, plain, words
 from m3_exp.stats import family

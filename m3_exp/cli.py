@@ -20,7 +20,7 @@ from m3_exp.types import Json, M3Error, identity
 
 if TYPE_CHECKING:
     from m3_exp.config import Request
-    from m3_exp.reporting.tables.table import Table
+    from m3_exp.reporting.table import Table
     from m3_exp.store import Store
     from m3_exp.types import Cell, Plan
 
@@ -674,8 +674,8 @@ def _show_study(found: Any, as_json: bool) -> None:
     items = ", ".join(f"{r.benchmark} {len(r.curve.ids)}" for r in found.responses)
     title = f"{first.name} {first.params}".rstrip()
     print(f"{title} ({first.family}): {len(first.curve.lams)} lambdas; items: {items}")
-    header, rows = advice.table(found)
-    _print_rows(header, rows)
+    table = advice.table(found)
+    _print_rows(table.header, table.texts)
     print(*advice.words(found), sep="\n")
 
 

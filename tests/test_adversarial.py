@@ -18,9 +18,9 @@ from m3_exp import planning
 from m3_exp.config import ROOT, request
 from m3_exp.reporting.comparisons import drops, points
 from m3_exp.reporting.data import dataframe
+from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables import adversarial
 from m3_exp.reporting.tables.formats import FORMATS, as_csv, markdown
-from m3_exp.reporting.tables.table import Table
 from m3_exp.stats import ratio
 from m3_exp.stats.estimate import mean
 from m3_exp.types import Cell, identity

@@ -77,7 +77,7 @@ def test_items_are_what_every_version_and_sample_scored() -> None:
 def test_a_study_has_every_objective_and_way_of_choosing() -> None:
     found = advice.study(responses(frame(), PARENTS), repeats=500, resamples=100)
     assert [c.objective for c in found.comparisons] == ["gsm8k", "alpaca_eval", "mean", "minimum"]
-    header, rows = advice.table(found)
+    header, rows = list(advice.table(found).header), advice.table(found).texts
     assert header[1:] == ["gsm8k", "alpaca_eval", "mean (of parent)", "minimum (of parent)"]
     assert [row[0] for row in rows][:3] == ["plain", "E[alpha=0.2]", "E[alpha=0.4]"]
     assert rows[0][1].startswith("40.0 [")
@@ -128,7 +128,7 @@ def test_the_best_node_is_the_one_that_is_kept_most_often() -> None:
     found = advice.study(responses(frame(), PARENTS)[:1], repeats=100, resamples=50)
     selected = advice.records(found)[0]["selected"]
     assert (selected["lambda"], selected["share"]) == (0.0, 1.0)
-    rows = {row[0]: row[1] for row in advice.table(found)[1]}
+    rows = {row[0]: row[1] for row in advice.table(found).texts}
     assert rows["best node, cross-fitted"].endswith(" at 0 (100 %)")
 
 
@@ -154,7 +154,7 @@ def test_development_items_choose_a_node_that_is_scored_on_the_test() -> None:
     assert data["gsm8k"]["developed"]["minus_plain"]["score"] == pytest.approx(20)
     assert data["alpaca_eval"]["developed"] is None
     assert data["mean"]["developed"]["score"] == pytest.approx(100 * (0.75 + 0.35 / 0.8) / 2)
-    rows = {row[0]: row[1:] for row in advice.table(found)[1]}
+    rows = {row[0]: row[1:] for row in advice.table(found).texts}
     chosen = rows["chosen node, really evaluated"]
     assert chosen[0].startswith("60.0 [")
     assert " at 0.25, dev " in chosen[0]
@@ -172,7 +172,7 @@ def test_without_parents_on_development_items_plain_scores_choose() -> None:
 
 def test_without_development_items_the_command_that_runs_them_is_named() -> None:
     found = advice.study(responses(frame(), PARENTS), repeats=100, resamples=50)
-    assert "best node, cross-fitted" in [row[0] for row in advice.table(found)[1]]
+    assert "best node, cross-fitted" in [row[0] for row in advice.table(found).texts]
     assert any("items=dev" in sentence for sentence in advice.words(found))
 
 
@@ -203,7 +203,7 @@ def far(**more: Any) -> pd.DataFrame:
 def test_what_is_real_is_marked() -> None:
     found = advice.study(responses(far(), PARENTS), repeats=100, resamples=50)
     assert {entry["minus_plain"]["mark"] for entry in advice.records(found)[0]["alpha"]} == {"worse"}
-    rows = advice.table(found)[1]
+    rows = advice.table(found).texts
     assert all(row[1].endswith(" -") for row in rows[1:8])
     assert any("(max-T over 7)" in sentence for sentence in advice.words(found)), "of the mean over benchmarks"
     alone = advice.study(responses(far(), PARENTS)[:1], repeats=100, resamples=50)
@@ -220,8 +220,8 @@ def test_without_sampled_lambdas_nothing_is_claimed_and_what_is_needed_is_said()
     said = advice.words(found)
     assert said[0].endswith(f"none of an alpha: {expectations.NO_SAMPLED}")
     assert f"no claim about E[alpha] - plain: {expectations.NO_SAMPLED}" in said
-    assert not any(row[1].endswith((" -", " +")) for row in advice.table(found)[1][1:8])
-    assert all(row[1].endswith("*") for row in advice.table(found)[1][1:8])
+    assert not any(row[1].endswith((" -", " +")) for row in advice.table(found).texts[1:8])
+    assert all(row[1].endswith("*") for row in advice.table(found).texts[1:8])
 
 
 def test_every_cannot_tell_says_what_could_not_have_been_seen() -> None:
@@ -240,7 +240,7 @@ def test_no_figure_stands_without_its_interval() -> None:
     """Each score or difference of the table is followed by the ends of its interval, which lie in its range."""
     for given in (frame(), far()):
         found = advice.study(responses(given, PARENTS), dev=on_dev(0.25), repeats=100, resamples=50)
-        for row in advice.table(found)[1]:
+        for row in advice.table(found).texts:
             for text in row[1:3]:
                 ends = re.match(r"([+-]?[0-9.]+) \[([+-]?[0-9.]+), ([+-]?[0-9.]+)\]", text)
                 assert text == "/" or ends, (row[0], text)

@@ -20,12 +20,12 @@ from m3_exp.reporting.comparisons.contrasts import Entry
 from m3_exp.reporting.comparisons.expected import in_place_of_draws
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import responses
-from m3_exp.reporting.data import published
 from m3_exp.reporting.figures import heatmap
+from m3_exp.reporting.table import REBUILD, Cell, Column, Figure, Mark, Rebuild, Table, words
 from m3_exp.reporting.tables import gains, paper
 from m3_exp.reporting.tables.formats import FORMATS
-from m3_exp.reporting.tables.table import REBUILD, Cell, Column, Figure, Mark, Rebuild, Table, words
 from m3_exp.stats.paired import contrast
+from m3_exp.stats.published import distance, replayed
 from m3_exp.stats.scored import Scored
 from tests.test_tables import ends
 
@@ -515,10 +515,10 @@ def test_a_published_m3_number_has_its_percentile_in_the_replay() -> None:
     ends_ = record["percentile_low"], record["percentile_high"]
     assert min(abs(x - 100 * np.mean(draws < 0.6626)) for x in ends_) < 4
     assert ends_[0] <= ends_[1]
-    assert published.replayed(found, 1319).shape == (2000,)
+    assert replayed(found, 1319).shape == (2000,)
     told = " to ".join(dict.fromkeys(f"{x:.0f}" for x in ends_))
     assert table.texts[1][-1].endswith(f"(paper 66.26, at {told} % of the replay)")
-    assert table.records[0]["z_low"] == published.distance(66.5, 200, 66.34, 1319).z_low
+    assert table.records[0]["z_low"] == distance(66.5, 200, 66.34, 1319).z_low
     assert (record["z_low"], table.records[0]["percentile_low"]) == (None, None)
     assert any("percentile" in text for text in table.footer)
 

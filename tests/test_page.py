@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from m3_exp.merging.ratio import grid, sampled
+from m3_exp.reporting import table
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import responses
@@ -23,8 +24,8 @@ from m3_exp.reporting.page import CellData, Item, PageData, build
 from m3_exp.reporting.page import curves as page_curves
 from m3_exp.reporting.page import tables as page_tables
 from m3_exp.reporting.page.cells import DROPPED
-from m3_exp.reporting.tables import paper, table
-from m3_exp.reporting.tables.table import Column, Figure, Table, words
+from m3_exp.reporting.table import Column, Figure, Table, words
+from m3_exp.reporting.tables import paper
 from m3_exp.types import Cell, EvaluatorSpec, Json, Label, Recipe, Source, identity
 from tests import test_advice
 

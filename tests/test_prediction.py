@@ -22,6 +22,7 @@ from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.stats import paired
 from m3_exp.stats.estimate import Array, Shape, even_shares
 from m3_exp.stats.lambdas import ALPHAS, Curve, Sampled, unsure
+from m3_exp.stats.turning import turned
 from m3_exp.store import Store
 from m3_exp.types import Plan, identity
 from tests import curved
@@ -262,7 +263,7 @@ def test_the_replay_has_the_distribution_of_real_experiments() -> None:
 def test_turning_items_have_the_curve_as_their_mean() -> None:
     curve = Model(3, FALLING).curve()
     lams = np.tile([0.0, 0.1, 0.4, 0.6, 1.0], (2_000, 1))
-    found = prediction.turned(curve, lams, np.random.default_rng(0))
+    found = turned(curve, lams, np.random.default_rng(0))
     assert found.mean(axis=0) == pytest.approx(curve.at(lams[0]), abs=0.004)
     assert np.ptp(found[:, 0]) < 1e-12, "at a node nothing turns"
     assert found[:, 2].std() == pytest.approx(np.sqrt(_turning(curve, 0.4)) / 96, rel=0.1)

@@ -18,6 +18,8 @@ from m3_exp.reporting.choices.protocols import Choice, Comparison, Developed, co
 from m3_exp.reporting.choices.relative import Relative, relative
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.reporting.table import NOTHING, Cell, Column, Table, percent
+from m3_exp.reporting.table import words as words_of
 from m3_exp.stats import family
 from m3_exp.stats.estimate import Array, Estimate
 from m3_exp.stats.lambdas import ALPHAS, draw_sd, unsure
@@ -183,21 +185,16 @@ def _record(compared: Comparison, found: Study) -> dict[str, Any]:
     return {
         "objective": compared.objective,
         "unit": unit,
-        "plain": _percent(compared.plain),
+        "plain": compared.plain and _percent(compared.plain),
         "alpha": [
-            {"alpha": alpha, **(_percent(figure) or {}), **({} if alpha not in spreads else _points(spreads[alpha])),
+            {"alpha": alpha, **_percent(figure), **({} if alpha not in spreads else _points(spreads[alpha])),
              "unbeaten": None if holds is None else alpha in holds, "minus_plain": _minus_plain(compared, alpha)}
             for alpha, figure in compared.expected.items()
         ],
-        **{
-            name: {**(_percent(choice.honest) or {}), "claimed": 100 * choice.claimed.value,
-                   "claimed_low": 100 * choice.claimed.low, "claimed_high": 100 * choice.claimed.high,
-                   "sd": 100 * choice.sd, "quantiles": [100 * q for q in choice.quantiles], **_kept(name, choice)}
-            for name, choice in _choices(compared).items()
-        },
+        **{name: _choice_record(name, getattr(compared, name)) for name in ("replay", "tuned", "selected")},
         "developed": _developed_record(compared.developed, found.choosers.get(compared.objective)),
         "replay_minus_tuned": {
-            **(_percent(compared.contrast) or {}), "p": compared.contrast.p,
+            **_percent(compared.contrast), "p": compared.contrast.p,
             "p_adjusted": found.contrasts[compared.objective],
             "mark": _verdict(compared.contrast, found.contrasts[compared.objective]),
         },
@@ -208,12 +205,20 @@ def _verdict(found: Estimate, p: float) -> str:
     return "not told apart" if p >= family.LIMIT else "better" if found.value > 0 else "worse"
 
 
-def _kept(name: str, choice: Choice) -> dict[str, float | None]:
-    """Return the lambda that is kept most often, with its share; of drawn lambdas, no two alike, the median alone."""
-    if name == "replay":
-        return {"lambda": float(np.median(choice.kept)), "share": None}
+def _kept(choice: Choice) -> tuple[float, float]:
+    """Return the lambda that is kept most often, with its share."""
     lams, counts = np.unique(choice.kept, return_counts=True)
-    return {"lambda": float(lams[np.argmax(counts)]), "share": float(counts.max() / counts.sum())}
+    return float(lams[np.argmax(counts)]), float(counts.max() / counts.sum())
+
+
+def _choice_record(name: str, choice: Choice) -> dict[str, Any]:
+    """Return a way of choosing as data; of drawn lambdas, no two alike, the median stands for those kept."""
+    lam, share = (float(np.median(choice.kept)), None) if name == "replay" else _kept(choice)
+    return {
+        **_percent(choice.honest), "claimed": 100 * choice.claimed.value, "claimed_low": 100 * choice.claimed.low,
+        "claimed_high": 100 * choice.claimed.high, "sd": 100 * choice.sd,
+        "quantiles": [100 * q for q in choice.quantiles], "lambda": lam, "share": share,
+    }  # fmt: skip
 
 
 _MARKED = {"better": "better", "worse": "worse", "untold": "not told apart", "": "no claim"}
@@ -225,7 +230,7 @@ def _minus_plain(compared: Comparison, alpha: float) -> dict[str, Any] | None:
         return None
     detectable = family.detectable(gain.estimate, gain.family)
     return {
-        **(_percent(gain.estimate) or {}), "p": gain.estimate.p, "p_adjusted": gain.p_adjusted, "family": gain.family,
+        **_percent(gain.estimate), "p": gain.estimate.p, "p_adjusted": gain.p_adjusted, "family": gain.family,
         "mark": _MARKED[gain.mark], "why": gain.why or None, "detectable": 100 * detectable,
     }  # fmt: skip
 
@@ -234,19 +239,14 @@ def _developed_record(developed: Developed | None, chooser: Chooser | None) -> d
     if developed is None or chooser is None:
         return None
     return {
-        **(_percent(developed.score) or {}), "lambda": developed.lam, "share": chooser.share,
-        "benchmarks": list(chooser.benchmarks), "minus_plain": _percent(developed.minus_plain),
+        **_percent(developed.score), "lambda": developed.lam, "share": chooser.share,
+        "benchmarks": list(chooser.benchmarks),
+        "minus_plain": developed.minus_plain and _percent(developed.minus_plain),
         "minus_replay": _percent(developed.minus_replay),
     }  # fmt: skip
 
 
-def _choices(compared: Comparison) -> dict[str, Choice]:
-    return {"replay": compared.replay, "tuned": compared.tuned, "selected": compared.selected}
-
-
-def _percent(figure: Estimate | None) -> dict[str, float] | None:
-    if figure is None:
-        return None
+def _percent(figure: Estimate) -> dict[str, float]:
     return {"score": 100 * figure.value, "low": 100 * figure.low, "high": 100 * figure.high}
 
 
@@ -254,74 +254,89 @@ def _points(spread: Spread) -> dict[str, float | None]:
     return {"sd_draws": spread.draws, "sd_masks": spread.masks, "se_sampled": spread.sampled, "bend": spread.bend}
 
 
-_SIGNS = {"better": " +", "worse": " -"}
+_SIGNS = {"better": "+", "worse": "-"}
 
 
-def table(found: Study) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of text: a row a way of choosing, a column an objective.
+def table(found: Study) -> Table:
+    """Return a row a way of choosing, a column an objective.
 
-    Behind an alpha's expectation ` +` or ` -` says that it differs from plain after adjustment; `*` that it is from the
+    Behind an alpha's expectation `+` or `-` says that it differs from plain after adjustment; `*` that it is from the
     nodes alone, so that nothing is claimed.
     """
-    data = records(found)
-    header = ["", *(r["objective"] if r["unit"] == "percent" else f"{r['objective']} (of parent)" for r in data)]
-    rows = [["plain", *(_text(r["plain"]) for r in data)]]
-    for index, alpha in enumerate(ALPHAS):
-        rows.append([f"E[alpha={alpha:g}]", *(_expected_text(r["alpha"][index]) for r in data)])
-    for index, alpha in enumerate(ALPHAS):
-        rows.append(
-            [f"  - plain, alpha={alpha:g}", *(_text(r["alpha"][index]["minus_plain"], signed=True) for r in data)]
-        )
-    rows += [
-        ["best of 7 draws (paper)", *(_text(r["replay"], "sd") for r in data)],
-        ["  as claimed on the same items", *(_claimed(r["replay"]) for r in data)],
-        ["best of 7 fixed lambdas", *(_text(r["tuned"], "sd") for r in data)],
+    every = found.comparisons
+    rows = [
+        _row("plain", [_figure(c.plain) for c in every]),
+        *(_row(f"E[alpha={alpha:g}]", [_expected(c, found, alpha) for c in every]) for alpha in ALPHAS),
+        *(_row(f"  - plain, alpha={alpha:g}", [_gain(c, alpha) for c in every]) for alpha in ALPHAS),
+        _row("best of 7 draws (paper)", [_chosen(c.replay) for c in every]),
+        _row("  as claimed on the same items", [_figure(c.replay.claimed) for c in every]),
+        _row("best of 7 fixed lambdas", [_chosen(c.tuned) for c in every]),
+        *(
+            _developed_rows(found)
+            if found.choosers
+            else [_row("best node, cross-fitted", [_cross_fitted(c) for c in every])]
+        ),
+        _row("random - tuned", [_figure(c.contrast, signed=True) for c in every]),
     ]
-    rows += _developed_rows(data) if found.choosers else [["best node, cross-fitted", *map(_cross_fitted, data)]]
-    rows.append(["random - tuned", *(_text(r["replay_minus_tuned"], signed=True) for r in data)])
-    return header, rows
+    columns = (
+        Column(c.objective, benchmark=c.objective)
+        if c.objective in found.spreads
+        else Column(f"{c.objective} (of parent)", benchmark=c.objective, what="(of parent)")
+        for c in every
+    )
+    return Table(found.responses[0].name, (Column(""), *columns), tuple(rows))
 
 
-def _percent_text(found: Estimate) -> str:
-    return _text(_percent(found))
+def _row(name: str, cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    return words_of(name), *cells
 
 
-def _claimed(record: Mapping[str, Any]) -> str:
-    return f"{record['claimed']:.1f} [{record['claimed_low']:.1f}, {record['claimed_high']:.1f}]"
+def _figure(found: Estimate | None, *lines: str, signed: bool = False) -> Cell:
+    return NOTHING if found is None else Cell(lines, percent(found, signed=signed))
 
 
-def _developed_rows(data: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def _expected(compared: Comparison, found: Study, alpha: float) -> Cell:
+    spread, gain = found.spreads.get(compared.objective, {}).get(alpha), compared.gains.get(alpha)
+    lines = []
+    if spread is not None:
+        masks = "" if spread.masks is None else f" masks {spread.masks:.1f}"
+        lines.append(f"sd {spread.draws:.1f}{masks}" + ("" if spread.bend is None else "*"))
+    if gain is not None and gain.mark in _SIGNS:
+        lines.append(_SIGNS[gain.mark])
+    return _figure(compared.expected[alpha], *lines)
+
+
+def _gain(compared: Comparison, alpha: float) -> Cell:
+    gain = compared.gains.get(alpha)
+    return NOTHING if gain is None else _figure(gain.estimate, signed=True)
+
+
+def _chosen(choice: Choice) -> Cell:
+    return _figure(choice.honest, f"sd {100 * choice.sd:.1f}")
+
+
+def _developed_rows(found: Study) -> list[tuple[Cell, ...]]:
     """Return the rows of the node that development items chose; cross-fitted where there are none."""
-    chosen = [r["developed"] for r in data]
-    rows = [["chosen node, really evaluated"], ["  - plain"], ["  - best of 7 draws"]]
-    for record, found in zip(data, chosen, strict=True):
-        if found is None:
-            rows[0].append(f"{_cross_fitted(record)}, cross-fitted")
-        else:
-            rows[0].append(f"{_text(found)} at {found['lambda']:.3g}, dev {100 * found['share']:.0f} %")
-        rows[1].append(_text(found and found["minus_plain"], signed=True))
-        rows[2].append(_text(found and found["minus_replay"], signed=True))
-    return rows
+    columns: list[tuple[Cell, ...]] = []
+    for compared in found.comparisons:
+        developed, chooser = compared.developed, found.choosers.get(compared.objective)
+        if developed is None or chooser is None:
+            columns.append((_cross_fitted(compared, ", cross-fitted"), NOTHING, NOTHING))
+            continue
+        at = f"at {developed.lam:.3g}, dev {100 * chooser.share:.0f} %"
+        gains = (_figure(gain, signed=True) for gain in (developed.minus_plain, developed.minus_replay))
+        columns.append((_figure(developed.score, at), *gains))
+    names = ("chosen node, really evaluated", "  - plain", "  - best of 7 draws")
+    return [_row(name, cells) for name, cells in zip(names, zip(*columns, strict=True), strict=True)]
 
 
-def _cross_fitted(record: Mapping[str, Any]) -> str:
-    found = record["selected"]
-    return f"{_text(found)} at {found['lambda']:.3g} ({100 * found['share']:.0f} %)"
+def _cross_fitted(compared: Comparison, end: str = "") -> Cell:
+    lam, share = _kept(compared.selected)
+    return _figure(compared.selected.honest, f"at {lam:.3g} ({100 * share:.0f} %){end}")
 
 
-def _expected_text(figure: Mapping[str, Any]) -> str:
-    masks, gain = figure.get("sd_masks"), figure["minus_plain"]
-    text = _text(figure, "sd_draws") + (f" masks {masks:.1f}" if masks is not None else "")
-    nodes_alone = "*" if figure.get("bend") is not None else ""
-    return text + nodes_alone + (_SIGNS.get(gain["mark"], "") if gain else "")
-
-
-def _text(figure: Mapping[str, Any] | None, spread: str | None = None, *, signed: bool = False) -> str:
-    if figure is None:
-        return "/"
-    sign = "+" if signed else ""
-    text = f"{figure['score']:{sign}.1f} [{figure['low']:{sign}.1f}, {figure['high']:{sign}.1f}]"
-    return f"{text} sd {figure[spread]:.1f}" if spread and figure.get(spread) is not None else text
+def _text(found: Estimate, *, signed: bool = False) -> str:
+    return str(_figure(found, signed=signed))
 
 
 def words(found: Study) -> list[str]:
@@ -363,7 +378,7 @@ def _contrast_words(joint: Comparison, what: str, found: Study) -> str:
     said = _verdict(contrast, p)
     text = (
         f"random (best of seven draws) {verdict[said]} tuned at equal cost on {what}:"
-        f" {_text(_percent(contrast), signed=True)} points, adjusted p {p:.2g} (Holm over"
+        f" {_text(contrast, signed=True)} points, adjusted p {p:.2g} (Holm over"
         f" {len(found.contrasts)} objectives)"
     )
     return text + (_seen(contrast, len(found.contrasts)) if said == "not told apart" else "")
@@ -384,8 +399,8 @@ def _flattery_words(joint: Comparison) -> str:
     replay = joint.replay
     return (
         "the best of seven draws, chosen on the items it is scored on, claims"
-        f" {_percent_text(replay.claimed)};"
-        f" chosen on one half and scored on the other it is {_text(_percent(replay.honest))}"
+        f" {_text(replay.claimed)};"
+        f" chosen on one half and scored on the other it is {_text(replay.honest)}"
         " (the gap holds the flattery and what half of the items choose worse)"
     )
 
@@ -395,7 +410,7 @@ def _alpha_words(joint: Comparison, what: str) -> list[str]:
     if not joint.gains:
         return []
     texts = [
-        f"{alpha:g}: {_text(_percent(gain.estimate), signed=True)}{_SIGNS.get(gain.mark, '')}"
+        " ".join(filter(None, [f"{alpha:g}: {_text(gain.estimate, signed=True)}", _SIGNS.get(gain.mark)]))
         for alpha, gain in joint.gains.items()
     ]
     first = next(iter(joint.gains.values()))
@@ -427,7 +442,7 @@ def _dev_words(joint: Comparison, found: Study) -> list[str]:
         lines.append(
             f"development items of {on} choose lambda = {chooser.lam:.3g} ({100 * chooser.share:.0f} % of their"
             " resamplings); minus best of seven draws, on half of the items at a time:"
-            f" {_text(_percent(gain), signed=True)},"
+            f" {_text(gain, signed=True)},"
             f" {verdict} (p {p:.2g}, the only comparison of its kind)"
             + (_seen(gain, 1) if verdict == "not told apart" else "")
         )

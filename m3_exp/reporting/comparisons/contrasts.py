@@ -18,13 +18,13 @@ import numpy as np
 
 from m3_exp.reporting.curves.evaluated import Values
 from m3_exp.reporting.curves.expectations import LEAST_MASKS
+from m3_exp.reporting.table import Sign
 from m3_exp.stats import family
 from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, Source
 from m3_exp.stats.family import LIMIT
 from m3_exp.stats.paired import paired, spread
 from m3_exp.stats.scored import Scored
 
-Sign = Literal["", "better", "worse", "untold", "same"]  # what a comparison says of a cell
 Place = tuple[int, int]  # row and column of a table
 Models = Mapping[tuple[float | None, float | None], Values]  # item values by lambda and DARE mask
 LEAST_DRAWS = 10  # of lambda: from fewer nothing is said of others

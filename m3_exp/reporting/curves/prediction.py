@@ -5,15 +5,8 @@ called nodes here. A prediction differs from reality for two reasons. Where the 
 a straight line is off, for every set of items: that is an error of the curve. And an item whose verdict differs between
 two nodes turns somewhere in between, which the line, being an expectation, cannot say where: that is chance, the same
 kind as which items were asked. Generation adds nothing here in float32, greedy (docs/lab.md); elsewhere it is a third
-reason.
-
-The interval of one difference is a score interval: its standard error is that which a true line has. With d_i the
-item's real minus predicted score, s the place between its two nodes and a_i, b_i its scores there, the variance of the
-sum is the larger of sum d_i^2 (seen) and sum s (1 - s) (b_i - a_i)^2 + sum over a_i = b_i of d_i^2 (one turn at a place
-uniform between the nodes). Student's t and the bootstrap take it from d_i alone and, where few items turn, cover 20 to
-90 % in place of 95 (docs/response.md); this one covers 95 to 100 %, 95 to 97 where more than five turn. Where no item
-differs between the two nodes the line has no chance of its own: the interval is that of no difference among so many
-items (`stats.estimate`), and such a *still* draw is counted apart, since it tests hardly anything.
+reason. The intervals are those of `stats.turning`; a *still* draw, of which no item differs between its two nodes, is
+counted apart, since it tests hardly anything.
 
 E[score | alpha] is held against the mean of the real draws of that alpha: with sampled lambdas the corrected one, and
 what these leave open is in the interval. Draws count as independent. Those of today's rule are stratified, so their
@@ -22,21 +15,19 @@ mean is nearer to the expectation than the interval says; draws of older stores 
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from m3_exp.reporting.curves.evaluated import Draw, Response, Values, averaged
-from m3_exp.stats.estimate import LEVEL, Array, Mean, Source, normal, weighted_mean
-from m3_exp.stats.lambdas import ALPHAS, Curve, second_moments, unsure, weights
+from m3_exp.stats.estimate import Array, weighted_mean
+from m3_exp.stats.lambdas import ALPHAS, Curve
+from m3_exp.stats.turning import agreement, beside_expectation, beside_line, turned
 
 _SAME = 1e-6  # lambdas nearer than this give the same answers: a draw so near a node tests nothing
 _CHUNK = 250  # repetitions of the replay at a time
-_Z = normal(LEVEL)
 
 
 @dataclass(frozen=True)
@@ -162,52 +153,13 @@ def _order(draw: Draw) -> tuple[int, str]:
 def predict(curve: Curve, draw: Draw) -> Prediction:
     """Hold one draw against the curve through all real merges. Every item of the curve must have a value."""
     along = curve.refined()
-    real, predicted = _scored(draw.values, along), along.items_at(draw.lam)
-    turning = int(np.count_nonzero(_between(along, draw.lam).moved))
-    score, line = (float(weighted_mean(values, along.shape)) for values in (real, predicted))
-    variance = turning_variance(along, draw.lam, real)
-    half = _Z * math.sqrt(variance) if turning else _still(score - line, variance, len(real))
-    return Prediction(draw.alpha, draw.number, draw.lam, len(real), turning, score, line, half)
-
-
-def _still(difference: float, variance: float, n: int) -> float:
-    """Return half of a difference's interval where no item differs between the nodes: never 0."""
-    return _Z * Mean(difference, variance, n, (-1.0, 1.0)).standard_error()
+    return Prediction(
+        draw.alpha, draw.number, draw.lam, **vars(beside_line(along, draw.lam, _scored(draw.values, along)))
+    )
 
 
 def _scored(values: Values, curve: Curve) -> Array:
     return np.array([values[key] for key in curve.ids], dtype=float)
-
-
-def turning_variance(curve: Curve, lam: float, real: Array) -> float:
-    """Return the variance of real - predicted if the curve is right: the larger of seen and of one turn an item.
-
-    `real`: (n,), the items' scores at lam.
-    """
-    between = _between(curve, lam)
-    squares = (real - curve.items_at(lam)) ** 2
-    turn = between.share * (1 - between.share) * between.moved**2
-    one = _shares(curve) ** 2
-    return float(max(one @ squares, one @ np.where(between.moved == 0, squares, turn)))
-
-
-def _shares(curve: Curve) -> Array:
-    """Return each item's weight in the score."""
-    n = len(curve.ids)
-    return np.full(n, 1 / n) if curve.shape.shares is None else curve.shape.shares
-
-
-class _Between(NamedTuple):
-    """Where a lambda lies between its nodes (0 to 1), and how far each item's score moves from one to the other."""
-
-    share: float
-    moved: Array
-
-
-def _between(curve: Curve, lam: float) -> _Between:
-    k = int(np.clip(np.searchsorted(curve.lams, lam, side="right"), 1, len(curve.lams) - 1))
-    share = (lam - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1])
-    return _Between(float(share), curve.values[:, k] - curve.values[:, k - 1])
 
 
 # ------------------------------------------------------------------------------------------- the mean over draws
@@ -219,27 +171,12 @@ def _expectations(beside: Sequence[tuple[Draw, Curve]]) -> list[Expectation]:
 
 
 def _expectation(alpha: float, beside: Sequence[tuple[Draw, Curve]]) -> Expectation:
-    """Compare the mean over real draws with the expectation, over the items that all draws have.
-
-    Independent sources of chance: which lambdas were drawn, which were sampled for the curve, and how items turn
-    between nodes. Draws count as independent of one another, whatever rule made them: of stratified ones the interval
-    is wider than need be.
-    """
+    """Compare the mean over real draws with the expectation, over the items that all draws have."""
     draws = [draw for draw, _ in beside]
     curve = _shared([curve for _, curve in beside])
-    along, rest = curve.refined(), unsure(curve, {alpha: 1.0})
     real = np.mean([_scored(draw.values, curve) for draw in draws], axis=0)
-    predicted = np.mean([along.items_at(draw.lam) for draw in draws], axis=0)
-    w, middle = weights(along.lams, alpha), along.means
-    between = float(middle @ (second_moments(along.lams, alpha) - np.outer(w, w)) @ middle)
-    score, line, expected = (
-        float(weighted_mean(values, curve.shape)) for values in (real, predicted, curve.expected(alpha))
-    )
-    turning = float(_shares(curve) ** 2 @ (real - predicted) ** 2)
-    others = (Source(max(between, 0.0) / len(draws)), *rest.sources)
-    found = Mean(score - expected, turning, len(real), (-1.0, 1.0), others)
-    half = _Z * found.standard_error() + rest.bias
-    return Expectation(alpha, len(draws), score, line, expected, half, curve.corrected(alpha))
+    found = beside_expectation(curve, alpha, [draw.lam for draw in draws], real)
+    return Expectation(alpha, len(draws), *found, curve.corrected(alpha))
 
 
 def _shared(curves: Sequence[Curve]) -> Curve:
@@ -280,19 +217,6 @@ def replay(response: Response, draws: Sequence[Draw], *, repeats: int = 10_000, 
     if curve.shape.even:
         lines = np.round(lines * len(rows)) / len(rows)
     return Replay(np.array(real), lines, np.concatenate(parts).max(axis=1))
-
-
-def turned(curve: Curve, lams: Array, generator: np.random.Generator) -> Array:
-    """Return mean scores at lambdas (B, C) where each item turns once between two nodes, at a uniform place; (B, C).
-
-    Its expectation is the curve. The places are the same for all lambdas of a repetition, as in a real model.
-    """
-    k = np.clip(np.searchsorted(curve.lams, lams, side="right"), 1, len(curve.lams) - 1)
-    share = (lams - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1])
-    places = generator.random((len(lams), len(curve.lams) - 1, len(curve.ids)))
-    places = np.take_along_axis(places, (k - 1)[:, :, None], axis=1)
-    chosen = np.where(places < share[:, :, None], curve.values.T[k], curve.values.T[k - 1])
-    return np.asarray(chosen @ _shares(curve))
 
 
 # ------------------------------------------------------------------------------------------------------ what is read
@@ -341,12 +265,8 @@ def _summary(values: Array) -> dict[str, Any]:
 
 
 def _against(real: Array, replayed: Array) -> dict[str, Any]:
-    """Return a replay's summary, how many real experiments lie in its central 95 %, and Kolmogorov and Smirnov's p."""
-    real, replayed = np.round(real, 12), np.round(replayed, 12)  # equal counts are ties
-    low, high = np.quantile(replayed, [0.025, 0.975])
-    inside = int(np.sum((real >= low) & (real <= high)))
-    p = float(stats.ks_2samp(real, replayed).pvalue)
-    return {**_summary(replayed), "inside": inside, "p": p}
+    """Return a replay's summary, and how real experiments agree with it."""
+    return {**_summary(replayed), **vars(agreement(real, replayed))}
 
 
 def words(found: Check) -> list[str]:

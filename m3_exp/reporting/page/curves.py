@@ -19,6 +19,7 @@ from m3_exp.reporting.curves.evaluated import Response, Values, aligned_to
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.figures.palette import Mark
 from m3_exp.reporting.page.pack import rounded
+from m3_exp.reporting.table import Column
 from m3_exp.stats.estimate import Array, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS as PAPER
 from m3_exp.stats.lambdas import draw_sd, weights
@@ -52,7 +53,7 @@ def data(studies: Sequence[Study]) -> dict[str, Any]:
 
 def _study(found: Study) -> dict[str, Any]:
     first = found.responses[0]
-    header, rows = advice.table(found)
+    table = advice.table(found)
     compared = {one.objective: one for one in found.comparisons}
     score = [_single(response, None) for response in found.responses]
     relative = _relative(found)
@@ -61,7 +62,7 @@ def _study(found: Study) -> dict[str, Any]:
     return {
         "name": name(found), "pair": first.pair, "experts": list(first.experts), "score": score, "relative": relative,
         "claims": _claims(found),
-        "header": [_heading(text) for text in header], "rows": rows, "words": advice.words(found),
+        "header": list(map(_heading, table.columns)), "rows": table.texts, "words": advice.words(found),
     }  # fmt: skip
 
 
@@ -97,9 +98,8 @@ def _claims(found: Study) -> dict[str, str]:
     return {"signs": signs, "why": "; ".join(whys)}
 
 
-def _heading(text: str) -> str:
-    key, unit, rest = text.partition(" (")
-    return palette.name(key, 40) + unit + rest
+def _heading(column: Column) -> str:
+    return " ".join(filter(None, [palette.name(column.benchmark, 40), column.what]))
 
 
 def name(found: Study) -> str:

@@ -23,10 +23,10 @@ from m3_exp.reporting.comparisons.points import absence
 from m3_exp.reporting.comparisons.values import Value, value
 from m3_exp.reporting.data import published
 from m3_exp.reporting.data.published import NOTES, Beside, Number
+from m3_exp.reporting.table import NOTHING, Cell, Column, Figure, Mark, Table, plain, words
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.reporting.tables.paper import Marks, few_draws, one_sided
 from m3_exp.reporting.tables.rows import LINE, Line, keys_of, missing, without_m3
-from m3_exp.reporting.tables.table import NOTHING, Cell, Column, Figure, Mark, Table, plain, words
 from m3_exp.stats.estimate import Estimate
 
 _NAMES = plain(["method", "models", "M3", "alpha", "lambda"])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from m3_exp.reporting.tables.table import Rebuild
+from m3_exp.reporting.table import Rebuild
 
 INTERVALS = (
     "Percent, with 95 % intervals over items like these (docs/statistics.md; never a point, unscored items at their"

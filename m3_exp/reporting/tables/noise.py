@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m3_exp.reporting.tables.table import Cell, Figure, Table, plain, words
+from m3_exp.reporting.table import Cell, Figure, Table, plain, words
 from m3_exp.stats.estimate import Estimate, Shape, mean
 
 _NAMES = ("family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed")

@@ -18,9 +18,9 @@ from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry, Place
 from m3_exp.reporting.curves.evaluated import Response, refused
 from m3_exp.reporting.data.published import NOTES
+from m3_exp.reporting.table import Column, Mark, Table, plain
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.reporting.tables.rows import KEYS, LINE, Row, without_m3
-from m3_exp.reporting.tables.table import Column, Mark, Table, plain
 from m3_exp.stats.lambdas import ALPHAS
 
 Marks = Literal["significant", "paper"]

@@ -11,8 +11,8 @@ import pandas as pd
 from m3_exp.reporting.choices.candidates import DEFAULTS, Group, groups
 from m3_exp.reporting.choices.choosing import HALVINGS, HOW, Chosen, How, choose
 from m3_exp.reporting.choices.relative import ENOUGH
+from m3_exp.reporting.table import NOTHING, Cell, Column, Rebuild, Record, Table, percent, plain, words
 from m3_exp.reporting.tables.footers import footer, rebuild
-from m3_exp.reporting.tables.table import NOTHING, Cell, Column, Figure, Rebuild, Record, Table, plain, words
 from m3_exp.stats import family
 from m3_exp.stats.estimate import Estimate
 from m3_exp.types import M3Error
@@ -186,11 +186,7 @@ def _chosen_text(chosen: Chosen, how: How) -> str:
 
 def _cell(found: Estimate, how: How, record: Record, more: Sequence[str] = ()) -> Cell:
     unscored = [f"({found.unscored} unscored)"] if found.unscored else []
-    return Cell((*unscored, *more, *_stamp(how)), _figure(found), record=record)
-
-
-def _figure(found: Estimate, *, signed: bool = False) -> Figure:
-    return Figure(100 * found.value, 100 * found.low, 100 * found.high, signed)
+    return Cell((*unscored, *more, *_stamp(how)), percent(found), record=record)
 
 
 def _gain(group: Group, chosen: Chosen, how: How, verdict: _Verdict | None) -> Cell:
@@ -202,7 +198,7 @@ def _gain(group: Group, chosen: Chosen, how: How, verdict: _Verdict | None) -> C
         return words("the same")
     unseen = verdict.mark == "not told apart" and verdict.detectable is not None
     below = [f"(below {100 * verdict.detectable:.1f})"] if unseen and verdict.detectable is not None else []
-    return Cell((verdict.mark, *below), _figure(found, signed=True))
+    return Cell((verdict.mark, *below), percent(found, signed=True))
 
 
 def _records(

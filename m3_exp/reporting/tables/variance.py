@@ -18,7 +18,7 @@ import numpy as np
 
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response
-from m3_exp.reporting.tables.table import Cell, Figure, Table, plain, words
+from m3_exp.reporting.table import Cell, Figure, Table, plain, words
 from m3_exp.stats import estimate
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.lambdas import draw_sd, unsure

@@ -23,6 +23,7 @@ from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.choices.advice import Study
 from m3_exp.reporting.curves.evaluated import Response, responses
 from m3_exp.reporting.data.dataframe import Found, tidy
+from m3_exp.reporting.table import Table
 from m3_exp.reporting.wandb.track import Files, Grid, Logged
 from m3_exp.stats.scored import scored
 from m3_exp.store import Store
@@ -228,12 +229,16 @@ def _alphas(record: Json) -> Grid:
     return Grid(_ALPHAS, tuple(tuple(_number(line.get(name)) for name in names) for line in record["alpha"]))
 
 
+def markdown(table: Table) -> str:
+    """Return a table in Markdown, its columns not aligned."""
+    rule = ["---"] * len(table.columns)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (table.header, rule, *table.texts))
+
+
 def _texts(study: Study) -> dict[str, str]:
-    header, rows = advice.table(study)
-    table = ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows)]
-    out = io.StringIO()
-    csv.writer(out).writerows([header, *rows])
-    return {"response.md": "\n".join(table) + "\n", "response.csv": out.getvalue(), "response.json": _json(
+    table, out = advice.table(study), io.StringIO()
+    csv.writer(out).writerows([table.header, *table.texts])
+    return {"response.md": markdown(table) + "\n", "response.csv": out.getvalue(), "response.json": _json(
         json.loads(advice.as_json(study))
     )}  # fmt: skip
 

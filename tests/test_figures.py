@@ -22,7 +22,7 @@ from m3_exp.config import ROOT, request
 from m3_exp.merging.ratio import grid, sampled
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.comparisons.expected import in_place_of_draws
-from m3_exp.reporting.comparisons.values import item_values, value
+from m3_exp.reporting.comparisons.values import entry_of, value
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import responses
 from m3_exp.reporting.data.dataframe import Found, tidy
@@ -282,7 +282,7 @@ def test_figure1a_draws_paired_gains_and_the_papers_beside_them() -> None:
     assert len(ours) == 10
     rows = frame[(frame["method"] == "ties") & (frame["sparsify"] == "none") & (frame["pair"] == "lm_math")]
     rows = rows[rows["benchmark"] == "alpaca_eval"]
-    plain, mixed = (item_values(rows[rows["ratio"] == ratio]) for ratio in ("plain", "mixup"))
+    plain, mixed = (entry_of(rows[rows["ratio"] == ratio]).items for ratio in ("plain", "mixup"))
     expected = contrast(mixed, plain)
     middle, low, high = ours[0]
     assert middle == pytest.approx(100 * expected.difference)
@@ -554,8 +554,7 @@ def test_the_node_that_development_items_chose_has_a_row_where_there_are_some() 
 
 
 def test_bands_hold_their_curve() -> None:
-    found = responses(curves({"gsm8k": -0.8, "alpaca_eval": 0.6}), PARENTS)
-    for drawn in drawing.lines(found, relative=True):
+    for drawn in drawing.lines(study(curves({"gsm8k": -0.8, "alpaca_eval": 0.6}))):
         assert np.all(drawn.low <= drawn.middle + 1e-9)
         assert np.all(drawn.middle <= drawn.high + 1e-9)
         assert np.all(drawn.high[1:-1] > drawn.low[1:-1])

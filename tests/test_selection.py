@@ -1,20 +1,19 @@
 """Choosing among candidates: what each way must give where the truth is known, and what the tables say of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from scipy import special
 from statsmodels.stats.proportion import proportion_confint
 
-from m3_exp.config import ROOT
 from m3_exp.merging.ratio import grid, sampled
-from m3_exp.reporting.choices import candidates, choosing
+from m3_exp.reporting.choices import choosing
 from m3_exp.reporting.choices.candidates import NO_ALPHA, Candidates, Group, Scores, groups
 from m3_exp.reporting.choices.choosing import choose, price
+from m3_exp.reporting.data import params as hyper
 from m3_exp.reporting.tables import selection, table3
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.family import detectable, selection_price
@@ -306,17 +305,14 @@ def test_candidates_without_results_are_left_out_and_counted() -> None:
         selection.build("x", frame, None, "best", PARENTS)  # type: ignore[arg-type]
 
 
-def test_the_defaults_are_those_of_the_methods() -> None:
-    for method, text in candidates.DEFAULTS.items():
-        known: Any = yaml.safe_load((ROOT / "conf" / "method" / f"{method}.yaml").read_text())
-        assert text == ", ".join(f"{part.split()[0]} {known[part.split()[0]]:g}" for part in text.split(", "))
-    for (method, pair), text in table3.PAPER.items():
-        tuned: Any = yaml.safe_load("\n".join(_tuned(method, pair)))
-        assert text == ", ".join(f"{key} {value:g}" for key, value in sorted(tuned["method"].items()))
-
-
-def _tuned(method: str, pair: str) -> Sequence[str]:
-    return (ROOT / "conf" / "tuned" / f"llama2_13b_{method}_{pair}.yaml").read_text().splitlines()
+def test_the_defaults_and_the_papers_search_are_read_from_the_configuration() -> None:
+    assert hyper.defaults() == {"task_arithmetic": "scaling 1", "ties": "retain 0.7, scaling 1"}
+    assert hyper.searched() == {
+        ("ties", "lm_math"): "retain 0.5, scaling 0.5",
+        ("ties", "lm_code"): "retain 0.7, scaling 1",
+        ("ties", "math_code"): "retain 0.5, scaling 1",
+    }
+    assert hyper.text({"scaling": 0.1 + 0.2, "retain": 1.0}) == "retain 1, scaling 0.30000000000000004"
 
 
 @pytest.mark.parametrize("how", choosing.HOW)

@@ -32,9 +32,9 @@ class Spread:
     (standard error), or else how far the curve may bend between its nodes.
     """
 
-    draws: float
-    masks: float | None
-    sampled: float | None
+    sd_draws: float
+    sd_masks: float | None
+    se_sampled: float | None
     bend: float | None
 
 
@@ -162,9 +162,9 @@ def _spreads(response: Response) -> dict[float, Spread]:
         masks = [100 * float(curve.expected(alpha).mean()) for curve in response.masks]
         rest = unsure(response.curve, {alpha: 1.0})
         found[alpha] = Spread(
-            draws=100 * draw_sd(response.curve, alpha),
-            masks=float(np.std(masks, ddof=1)) if len(masks) > 1 else None,
-            sampled=100 * math.sqrt(rest.sources[0].variance) if rest.sources else None,
+            sd_draws=100 * draw_sd(response.curve, alpha),
+            sd_masks=float(np.std(masks, ddof=1)) if len(masks) > 1 else None,
+            se_sampled=100 * math.sqrt(rest.sources[0].variance) if rest.sources else None,
             bend=None if rest.sources else 100 * rest.bend,
         )
     return found
@@ -187,7 +187,7 @@ def _record(compared: Comparison, found: Study) -> dict[str, Any]:
         "unit": unit,
         "plain": compared.plain and _percent(compared.plain),
         "alpha": [
-            {"alpha": alpha, **_percent(figure), **({} if alpha not in spreads else _points(spreads[alpha])),
+            {"alpha": alpha, **_percent(figure), **(vars(spreads[alpha]) if alpha in spreads else {}),
              "unbeaten": None if holds is None else alpha in holds, "minus_plain": _minus_plain(compared, alpha)}
             for alpha, figure in compared.expected.items()
         ],
@@ -250,10 +250,6 @@ def _percent(figure: Estimate) -> dict[str, float]:
     return {"score": 100 * figure.value, "low": 100 * figure.low, "high": 100 * figure.high}
 
 
-def _points(spread: Spread) -> dict[str, float | None]:
-    return {"sd_draws": spread.draws, "sd_masks": spread.masks, "se_sampled": spread.sampled, "bend": spread.bend}
-
-
 _SIGNS = {"better": "+", "worse": "-"}
 
 
@@ -299,8 +295,8 @@ def _expected(compared: Comparison, found: Study, alpha: float) -> Cell:
     spread, gain = found.spreads.get(compared.objective, {}).get(alpha), compared.gains.get(alpha)
     lines = []
     if spread is not None:
-        masks = "" if spread.masks is None else f" masks {spread.masks:.1f}"
-        lines.append(f"sd {spread.draws:.1f}{masks}" + ("" if spread.bend is None else "*"))
+        masks = "" if spread.sd_masks is None else f" masks {spread.sd_masks:.1f}"
+        lines.append(f"sd {spread.sd_draws:.1f}{masks}" + ("" if spread.bend is None else "*"))
     if gain is not None and gain.mark in _SIGNS:
         lines.append(_SIGNS[gain.mark])
     return _figure(compared.expected[alpha], *lines)

@@ -18,8 +18,10 @@ import pandas as pd
 
 from m3_exp.reporting.choices.relative import ENOUGH
 from m3_exp.reporting.comparisons.contrasts import FEW_MASKS
+from m3_exp.reporting.comparisons.values import expected_by_mask
 from m3_exp.reporting.curves.evaluated import Response, Values, better_of, grouped, responses, scored
 from m3_exp.reporting.curves.expectations import LEAST_MASKS, NO_SAMPLED
+from m3_exp.reporting.data.params import defaults
 from m3_exp.stats.estimate import EVEN, Array, Shape, Source, weighted_mean
 from m3_exp.stats.joint import Unit
 from m3_exp.stats.lambdas import ALPHAS, Curve, unsure
@@ -32,8 +34,6 @@ Weights = Sequence[Array]  # of the items of each benchmark, (B, n) with rows th
 
 _GROUP = ["family", "pair", "method", "sparsify"]
 _LINE = ("family", "pair", "method", "params", "sparsify")
-# What a method is without a search: the defaults of conf/method/*.yaml, as a frame writes them.
-DEFAULTS = {"task_arithmetic": "scaling 1", "ties": "retain 0.7, scaling 1"}
 
 HYPER, DRAWS = "hyper-parameters", "draw (of each alpha)"
 NO_ALPHA = (
@@ -273,7 +273,7 @@ def _is(rows: pd.DataFrame, default: pd.DataFrame) -> bool:
 
 def _default_rows(frame: pd.DataFrame, names: Mapping[str, str], question: str) -> pd.DataFrame:
     """Return what a choice is compared with: the default hyper-parameters, or the method without M3."""
-    params = DEFAULTS.get(names["method"], "") if question == HYPER else names["params"]
+    params = defaults().get(names["method"], "") if question == HYPER else names["params"]
     rows = frame[(frame["ratio"] == "plain") & (frame["params"] == params)]
     for key in _GROUP:
         rows = rows[rows[key] == names[key]]
@@ -347,14 +347,7 @@ def _by_mask(rows: pd.DataFrame) -> Model:
 
 def _models_of(response: Response) -> _Models:
     """Return the seven alphas' expectations on a curve."""
-    seeds: list[float | None] = [float(seed) for seed in response.mask_seeds] or [None]
-    candidates = {
-        f"alpha {alpha:g}": {
-            seed: dict(zip(mask.ids, map(float, mask.expected(alpha)), strict=True))
-            for seed, mask in zip(seeds, response.masks, strict=True)
-        }
-        for alpha in ALPHAS
-    }
+    candidates = {f"alpha {alpha:g}": expected_by_mask(response, alpha) for alpha in ALPHAS}
     default: Model = {float(seed): values for seed, values in response.plains.items()}
     if not response.mask_seeds and response.plain is not None:
         default = {None: response.plain}

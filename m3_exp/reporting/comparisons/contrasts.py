@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from m3_exp.reporting.curves.evaluated import Values
+from m3_exp.reporting.curves.evaluated import Values, shared
 from m3_exp.reporting.curves.expectations import LEAST_MASKS
 from m3_exp.reporting.table import Sign
 from m3_exp.stats import family
@@ -179,7 +179,10 @@ def compare(first: Entry, second: Entry) -> Estimate | None:
     if all(own) and not masks:
         return None
     known = [_under(entry, masks) for entry in (first, second)]
-    sides = [averaged(found) if found else entry.items for found, entry in zip(known, (first, second), strict=True)]
+    sides = [
+        (shared(list(found.values())) or {}) if found else entry.items
+        for found, entry in zip(known, (first, second), strict=True)
+    ]
     ids = sorted(sides[0].keys() & sides[1].keys())
     if not ids:
         return None
@@ -207,12 +210,6 @@ def _under(entry: Entry, masks: Set[float | None]) -> Models:
     if not own:
         return entry.models
     return {key: values for key, values in entry.models.items() if key[1] in masks or not masks}
-
-
-def averaged(found: Models) -> Values:
-    """Return the item-wise mean of models over the items that all have."""
-    ids = set.intersection(*(set(values) for values in found.values()))
-    return {key: float(np.mean([values[key] for values in found.values()])) for key in ids}
 
 
 def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shape) -> list[Source]:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS, Entry, averaged, levels
+from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS, Entry, levels
 from m3_exp.reporting.comparisons.values import Value, entry_of
-from m3_exp.reporting.curves.evaluated import item_means, scored
+from m3_exp.reporting.curves.evaluated import item_means, scored, shared
 from m3_exp.stats.estimate import Array, Estimate, Source
 from m3_exp.stats.paired import spread
 from m3_exp.stats.ratio import Ratio, Scores, widened
@@ -64,7 +64,7 @@ class Attacked:
 
 def _under(entry: Entry, masks: Set[float | None]) -> Entry:
     models = {key: values for key, values in entry.models.items() if key[1] in masks}
-    return replace(entry, items=averaged(models), models=models)
+    return replace(entry, items=shared(list(models.values())) or {}, models=models)
 
 
 def attacked(rows: pd.DataFrame) -> Attacked | None:

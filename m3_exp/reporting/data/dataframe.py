@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from m3_exp.planning import merge_line
+from m3_exp.reporting.data import params
 from m3_exp.stats.scored import scored
 from m3_exp.types import Cell, Json, Label, identity
 
@@ -63,7 +64,7 @@ def _facts(found: Sequence[Found]) -> Iterator[tuple[Found, dict[str, Any]]]:
 def _labelled(label: Label, cell: Cell) -> dict[str, Any]:
     return {
         "family": label.family, "pair": label.pair, "method": label.method,
-        "params": ", ".join(f"{key} {value:g}" for key, value in sorted(label.params.items())),
+        "params": params.text(label.params),
         "ratio": label.ratio, "alpha": label.alpha, "draw": label.draw, "lam": label.lam,
         "sparsify": label.sparsify, "mask_seed": label.mask_seed, "merge": merge_line(label, cell.recipe),
     }  # fmt: skip

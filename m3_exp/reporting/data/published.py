@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from m3_exp.reading.files import MIB, read_text
+from m3_exp.reporting.data.params import searched
 from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.published import Distance, distance, percentile, replayed
 from m3_exp.types import M3Error
@@ -24,12 +25,6 @@ ITEMS = {
     "alpaca_eval": 805, "gsm8k": 1319, "hendrycks_math": 5000, "humaneval": 164, "mbpp": 500,
     "prompt_bench_sst2": 872, "prompt_bench_cola": 1043, "livebench_typos": 50,
 }  # fmt: skip
-# What the paper's search found for TIES (its Table 4), by pair, as a frame writes it.
-TIES = {
-    "lm_math": "retain 0.5, scaling 0.5",
-    "lm_code": "retain 0.7, scaling 1",
-    "math_code": "retain 0.5, scaling 1",
-}
 _COLUMNS = {
     "table1": ("method", "models", "mixup", "dare"),
     "adversarial": ("attack", "models", "dataset", "mixup", "metric_no_attack", "metric_attack", "pdr"),
@@ -213,7 +208,7 @@ def _signed(number: float) -> str:
 
 def of_our_model(number: Number, method: str, models: str, params: str) -> tuple[Number, bool]:
     """Tell whether a published figure is of the model that we name so, as far as is known; the number notes why not."""
-    if method == "ties" and params != TIES.get(models):
+    if method == "ties" and params != searched().get((method, models)):
         return replace(number, notes=(*number.notes, "params")), False
     if method == "task_arithmetic":
         return replace(number, notes=(*number.notes, "scaling")), True

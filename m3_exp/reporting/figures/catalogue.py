@@ -386,10 +386,9 @@ def response(data: Data) -> Figure:
         )
     if len(names) > 1:
         raise M3Error(f"response shows one pair and method; choose with pair=, method=, sparsify= among {names}")
-    named = {text.split(":")[0].split(" ")[-1] for text in lost}
-    known = {r.benchmark for r in found} | named
+    known = {one.benchmark for one in (*found, *lost)}
     absent = sorted(set(frame.loc[_of(frame, found[0]), "benchmark"]) - known)
-    notes = [*lost, *(f"{palette.name(b)}: no curve, not run" for b in absent)]
+    notes = [*map(str, lost), *(f"{palette.name(b)}: no curve, not run" for b in absent)]
     return draw_response(advice.study(found, seed=data.seed), notes)
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from m3_exp.reporting.choices.candidates import DEFAULTS, Group, groups
+from m3_exp.reporting.choices.candidates import Group, groups
 from m3_exp.reporting.choices.choosing import HALVINGS, HOW, Chosen, How, choose
 from m3_exp.reporting.choices.relative import ENOUGH
+from m3_exp.reporting.data.params import defaults
 from m3_exp.reporting.table import NOTHING, Cell, Column, Rebuild, Record, Table, percent, plain, words
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.stats import family
@@ -257,12 +258,12 @@ _SAYS: Mapping[How, str] = {
 
 def _says(how: How, found: Sequence[Group]) -> list[str]:
     """Say how it was chosen and what the columns are."""
-    defaults = "; ".join(f"{method} {params}" for method, params in DEFAULTS.items())
+    known = "; ".join(f"{method} {params}" for method, params in defaults().items())
     lines = [
         _SAYS[how],
         "Chosen for the mean over benchmarks, each relative to its better parent of those evaluated on it (plain mean:"
         f" none is, or it is right on fewer than {ENOUGH} items). Where the choice alternates, the interval is of all"
-        f" choices made anew on resampled items. Default: the method without M3, or {defaults}; paired by item.",
+        f" choices made anew on resampled items. Default: the method without M3, or {known}; paired by item.",
     ]
     if how == "dev":
         lines += _undeveloped(found)

@@ -19,7 +19,7 @@ import numpy as np
 
 from m3_exp.planning import merge_line, spelled
 from m3_exp.reporting.choices import advice
-from m3_exp.reporting.curves import expectations
+from m3_exp.reporting.curves import evaluated, expectations
 from m3_exp.reporting.choices.advice import Study
 from m3_exp.reporting.curves.evaluated import Response, responses
 from m3_exp.reporting.data.dataframe import Found, tidy
@@ -125,19 +125,12 @@ def scalars(name: str, value: Any) -> Iterator[tuple[str, float]]:
 
 def grouped(found: Sequence[Found], parents: Mapping[str, Sequence[str]]) -> list[list[Response]]:
     """Return the curves that cells hold, together where they are of one pair, method and sparsify."""
-    groups: dict[tuple[str, ...], list[Response]] = {}
-    for one in responses(tidy(found), parents):
-        groups.setdefault(_identified(one), []).append(one)
-    return list(groups.values())
-
-
-def _identified(one: Response) -> tuple[str, ...]:
-    return one.family, one.pair, one.method, one.params, one.sparsify
+    return evaluated.grouped(responses(tidy(found), parents))
 
 
 def response_id(members: Sequence[Response]) -> str:
     """Return the W&B id of a pair, method and sparsify: its run grows with its nodes, benchmarks and items."""
-    return identity(["response", *_identified(members[0])])[:32]
+    return identity(["response", *members[0].line])[:32]
 
 
 def response_content(members: Sequence[Response]) -> str:
@@ -165,7 +158,7 @@ def response(study: Study, group: str) -> Logged:
         group=group,
         job_type="response",
         tags=_tags(first.family, first.pair, first.method, "response", first.sparsify),
-        config=dict(zip(("family", "pair", "method", "params", "sparsify"), _identified(first), strict=True))
+        config=dict(zip(("family", "pair", "method", "params", "sparsify"), first.line, strict=True))
         | {"ratio": "response", "benchmarks": {r.benchmark: _about(r) for r in study.responses}},
         summary=summary,
         content=response_content(study.responses),

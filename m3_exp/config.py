@@ -64,9 +64,36 @@ _MANY = 10_000  # draws, nodes, repeats or workers: more is a slip of the pen
 
 
 @dataclass(frozen=True)
+class CommandLine:
+    """What follows the name of a command: Hydra overrides (perhaps `sweeps=NAME`), `-m`, and `--config-dir`."""
+
+    overrides: tuple[str, ...] = ()
+    multirun: bool = False
+    config_dirs: tuple[Path, ...] = ()
+
+    def request(self) -> "Request":
+        """Compose what is asked for (see `request`)."""
+        return request(self.overrides, multirun=self.multirun, config_dirs=self.config_dirs)
+
+    def replaced(self, *overrides: str) -> "CommandLine":
+        """Return the same with other overrides."""
+        return replace(self, overrides=overrides)
+
+    def line(self, command: str, *more: str) -> str:
+        """Write the line that asks `m3 COMMAND` for this in any directory; `more` stands at its end."""
+        flags = [*(["-m"] if self.multirun else []), *_flags(self.config_dirs)]
+        return shlex.join(["m3", command, *flags, *self.overrides, *more])
+
+
+def _flags(config_dirs: Sequence[Path]) -> tuple[str, ...]:
+    return tuple(f"--config-dir={folder.absolute()}" for folder in config_dirs)
+
+
+@dataclass(frozen=True)
 class Request:
     """What a command line asks for: its composed configs, and the sweep file it names."""
 
+    asked: CommandLine
     configs: tuple[Config, ...]
     store: Path
     checkpoint: str
@@ -110,8 +137,9 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
     composed = _compose_all(products, folders)
     _refuse_dead(given, composed)
     first = composed[0]
-    configs, notes = _with_items([_config(cfg, _of_models(given)) for cfg in composed])
+    configs, notes = _with_items([_config(cfg, (*_flags(config_dirs), *_of_models(given))) for cfg in composed])
     return Request(
+        asked=CommandLine(tuple(args), multirun, tuple(config_dirs)),
         configs=configs,
         notes=notes,
         store=_path(first, "store") or ROOT / "results" / "store",

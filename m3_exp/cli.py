@@ -8,15 +8,12 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO, cast
+from typing import NoReturn, TextIO, cast
 
+from m3_exp.command_line import CommandLine
 from m3_exp.reading.paths import given
 from m3_exp.reading.shown import Escaping, abridged, escaped
 from m3_exp.types import M3Error
-
-if TYPE_CHECKING:
-    from m3_exp.config import CommandLine
-    from m3_exp.reporting.tables.formats import Table
 
 HELP = """m3 merges language models, measures what came out, and says whether it is real.
 
@@ -97,16 +94,17 @@ def _parser(command: str, about: str, *, overrides: bool = True) -> argparse.Arg
     return parser
 
 
-def _asked(options: argparse.Namespace) -> "CommandLine":
-    from m3_exp.config import CommandLine
+def _parsed(parser: argparse.ArgumentParser, args: Sequence[str]) -> tuple[argparse.Namespace, CommandLine]:
+    options = parser.parse_intermixed_args(args)
+    return options, CommandLine(tuple(options.overrides), options.multirun, tuple(options.config_dir))
 
-    return CommandLine(tuple(options.overrides), options.multirun, tuple(options.config_dir))
 
-
-def _show_config(options: argparse.Namespace, asked: "CommandLine") -> bool:
+def _show_config(options: argparse.Namespace, asked: CommandLine) -> bool:
     """Print the composed configuration where `--cfg job` asks for it, and tell whether it does."""
     if options.cfg:
-        print("---\n".join(asked.request().yaml), end="")
+        from m3_exp.views import lookup
+
+        print("---\n".join(lookup.look(asked).request.yaml), end="")
     return bool(options.cfg)
 
 
@@ -115,8 +113,7 @@ def _show_config(options: argparse.Namespace, asked: "CommandLine") -> bool:
 
 def run(args: Sequence[str]) -> int:
     parser = _parser("run", "Plan, merge, evaluate and record. The same command continues after any interruption.")
-    options = parser.parse_intermixed_args(args)
-    asked = _asked(options)
+    options, asked = _parsed(parser, args)
     if _show_config(options, asked):
         return 0
     from m3_exp import actions
@@ -130,7 +127,7 @@ def run(args: Sequence[str]) -> int:
     if options.json:
         print(json.dumps({**vars(outcome), "failures": failed, "retries": again}))
     else:
-        print(_written(tables.whole(looked), "md"))
+        print(words.table(tables.whole(looked), "md"))
         _print_lines(*map(words.failure, failed, again))
         done = outcome.cells - len(failed)
         print(f"{done} of {outcome.cells} cells done ({outcome.cached} were there already)")
@@ -142,11 +139,11 @@ def run(args: Sequence[str]) -> int:
 def wandb(args: Sequence[str]) -> int:
     parser = _parser("wandb", "W&B from the store: sync records everything a plan has, workspace compares alphas.")
     parser.add_argument("--out", type=given, help="workspace: write the specifications here, asking nobody")
-    options = parser.parse_intermixed_args(args)
+    options, asked = _parsed(parser, args)
     what, *overrides = options.overrides or [""]
     if what not in ("sync", "workspace"):
         raise M3Error("m3 wandb takes sync or workspace first, as in: m3 wandb sync sweeps=table1")
-    asked = _asked(options).replaced("tracker=wandb", *overrides)
+    asked = asked.replaced("tracker=wandb", *overrides)
     if _show_config(options, asked):
         return 0
     from m3_exp.views import lookup, workspace
@@ -163,14 +160,13 @@ def wandb(args: Sequence[str]) -> int:
 def plan(args: Sequence[str]) -> int:
     parser = _parser("plan", "Show what would run, what is cached, what collapsed, and a forecast. Reads headers only.")
     parser.add_argument("--list", action="store_true", help="the choices of every axis and the sweeps")
-    options = parser.parse_intermixed_args(args)
+    options, asked = _parsed(parser, args)
     if options.list:
         from m3_exp import config
 
         axes = ["family", "pair", "method", "ratio", "sparsify", "evaluator", "engine", "tracker", "launcher", "sweeps"]
         _print_lines(*(f"{axis:10} {', '.join(config.names(axis, options.config_dir))}" for axis in axes))
         return 0
-    asked = _asked(options)
     if _show_config(options, asked):
         return 0
     from m3_exp.views import lookup, status, words
@@ -186,8 +182,7 @@ def plan(args: Sequence[str]) -> int:
 
 def merge(args: Sequence[str]) -> int:
     parser = _parser("merge", "Write a standard Hugging Face checkpoint and its recipe.json into out=DIR.")
-    options = parser.parse_intermixed_args(args)
-    asked = _asked(options)
+    options, asked = _parsed(parser, args)
     if _show_config(options, asked):
         return 0
     if "verify=false" not in options.overrides:
@@ -196,8 +191,9 @@ def merge(args: Sequence[str]) -> int:
         loading.start()  # it imports transformers while this process imports the rest
     from m3_exp import actions
     from m3_exp.planning import spelled
+    from m3_exp.views import lookup
 
-    written = actions.merge(asked.request())
+    written = actions.merge(lookup.look(asked).request)
     _print_lines(*sorted({line for one in written for line in one.report.get("notes", ())}), file=sys.stderr)
     for one in written:
         line = {"out": str(one.out), "weights": one.digest, "lambda": one.label.lam, "report": one.report}
@@ -211,9 +207,8 @@ def score(args: Sequence[str]) -> int:
     parser.add_argument("answers", type=given)
     parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="items=lab|official|PATH, extractor=...")
     parser.add_argument("--out", type=given, help="write a JSON line for each answer here")
-    parser.add_argument(
-        "--audit", action="store_true", help="add how the answers look, and what other rules make of them"
-    )
+    audit = "add how the answers look, and what other rules make of them"
+    parser.add_argument("--audit", action="store_true", help=audit)
     options = parser.parse_intermixed_args(args)
     from m3_exp import actions
 
@@ -224,47 +219,35 @@ def score(args: Sequence[str]) -> int:
 
 def table(args: Sequence[str]) -> int:
     parser = _parser("table", "Print a table of the store; NAME is a sweep's. What it shows is what that sweep names.")
-    parser.add_argument("--list", action="store_true", help="name the tables")
-    parser.add_argument("--format", default="md", choices=["md", "csv", "tex", "html"])
-    parser.add_argument("--draw", type=int, help="only this lambda draw, not the mean over draws")
-    parser.add_argument("--all", action="store_true", help="a row for every (alpha, draw, lambda)")
-    parser.add_argument(
-        "--marks", default="real", choices=["real", "paper"], help="paper: bold and underlined by score alone"
-    )
-    parser.add_argument(
-        "--select", choices=["crossfit", "dev", "test"], help="a row a pair and method: what is chosen, and its worth"
-    )
-    parser.add_argument("--repeats", action="store_true", help="the noise floor: each repeat beside its first pass")
-    parser.add_argument(
-        "--variance", action="store_true", help="items, draws, masks and what lies between nodes apart (curves)"
-    )
-    options = parser.parse_intermixed_args(args)
-    from m3_exp.views import tables
+    add = parser.add_argument
+    add("--list", action="store_true", help="name the tables")
+    add("--format", default="md", choices=["md", "csv", "tex", "html"])
+    add("--draw", type=int, help="only this lambda draw, not the mean over draws")
+    add("--all", action="store_true", help="a row for every (alpha, draw, lambda)")
+    marks = "significant (or real): what the statistics say; paper: bold and underlined by score alone"
+    add("--marks", default="significant", choices=["significant", "real", "paper"], help=marks)
+    select = "a row a pair and method: what is chosen, and its worth"
+    add("--select", choices=["crossfit", "dev", "test"], help=select)
+    add("--repeats", action="store_true", help="the noise floor: each repeat beside its first pass")
+    add("--variance", action="store_true", help="items, draws, masks and what lies between nodes apart (curves)")
+    options, asked = _parsed(parser, args)
+    from m3_exp.views import tables, words
 
     ways = {way: getattr(options, way) for way in ("select", "repeats", "variance", "all", "draw", "marks")}
-    asked = _asked(options)
     if options.list:
         _print_lines(*(f"{name:16} {title}" for name, title in tables.titles(asked).items()))
         return 0
     asked = tables.named(asked)
     if not _show_config(options, asked):
-        print(_written(tables.table(asked, **ways), "json" if options.json else options.format), end="")
+        print(words.table(tables.table(asked, **ways), "json" if options.json else options.format), end="")
     return 0
-
-
-def _written(built: "Table", form: str) -> str:
-    from m3_exp.reporting.tables.formats import FORMATS
-
-    if form == "json":
-        return json.dumps({"rows": built.records, "footer": built.footer}) + "\n"
-    return FORMATS[form](built)
 
 
 def figure(args: Sequence[str]) -> int:
     parser = _parser("figure", "Draw a figure from the store; pair= and method= choose what it shows.")
     parser.add_argument("--list", action="store_true", help="name the figures and the sweeps they draw")
     parser.add_argument("--out", type=given, help="FILE.svg, .pdf or .png; without it NAME.svg and NAME.png")
-    options = parser.parse_intermixed_args(args)
+    options, asked = _parsed(parser, args)
     from m3_exp.reporting.figures.catalogue import FIGURES
     from m3_exp.views import figures
 
@@ -273,7 +256,7 @@ def figure(args: Sequence[str]) -> int:
             print(f"{key:10} {spec.title}" + (f"  [{', '.join(spec.sweeps)}]" if spec.sweeps else ""))
         return 0
     name, *overrides = options.overrides or [""]
-    paths = [str(path) for path in figures.files(name, _asked(options).replaced(*overrides), options.out)]
+    paths = [str(path) for path in figures.files(name, asked.replaced(*overrides), options.out)]
     print(json.dumps(paths) if options.json else "\n".join(paths))
     return 0
 
@@ -283,7 +266,7 @@ def response(args: Sequence[str]) -> int:
     parser.add_argument("--out", type=given, help="also draw it: FILE.svg, .pdf or .png")
     parser.add_argument("--repeats", type=int, default=10_000, help="repetitions of the protocols")
     parser.add_argument("--check", action="store_true", help="hold the curves against the real draws in the store")
-    options = parser.parse_intermixed_args(args)
+    options, asked = _parsed(parser, args)
     from m3_exp.reporting.choices import advice
     from m3_exp.reporting.curves import prediction
     from m3_exp.reporting.figures import palette, responses
@@ -292,7 +275,7 @@ def response(args: Sequence[str]) -> int:
     if options.repeats < 1:
         raise M3Error(f"--repeats {options.repeats} is too few: give at least 1 (without it 10000)")
     palette.check(options.out)
-    curves = studies.curves(_asked(options))
+    curves = studies.curves(asked)
     if options.check:
         checks = studies.checks(curves, repeats=options.repeats)
         if options.json:
@@ -313,10 +296,9 @@ def response(args: Sequence[str]) -> int:
 def report(args: Sequence[str]) -> int:
     parser = _parser("report", "Write one self-contained HTML page: tables, curves, every cell down to single answers.")
     parser.add_argument("--out", type=given, default=Path("report"), help="its directory")
-    options = parser.parse_intermixed_args(args)
+    options, asked = _parsed(parser, args)
     from m3_exp.views import page
 
-    asked = _asked(options)
     if _show_config(options, page.requests(asked)[0]):
         return 0
     path = page.report(asked, options.out)
@@ -326,8 +308,7 @@ def report(args: Sequence[str]) -> int:
 
 def status(args: Sequence[str]) -> int:
     parser = _parser("status", "Show what of a plan is done, running, failed and left.")
-    options = parser.parse_intermixed_args(args)
-    asked = _asked(options)
+    options, asked = _parsed(parser, args)
     if _show_config(options, asked):
         return 0
     from m3_exp.views import lookup, words
@@ -346,10 +327,11 @@ def status(args: Sequence[str]) -> int:
 
 def doctor(args: Sequence[str]) -> int:
     parser = _parser("doctor", "Say whether machine, models, data and sandbox are fit, and what would change it.")
-    options = parser.parse_intermixed_args(args)
+    options, asked = _parsed(parser, args)
     from m3_exp.doctor import examine
+    from m3_exp.views import lookup
 
-    findings = examine(_asked(options).request())
+    findings = examine(lookup.look(asked).request)
     if options.json:
         print(json.dumps([vars(finding) for finding in findings]))
     else:

@@ -24,6 +24,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from m3_exp.command_line import CommandLine
 from m3_exp.merging import methods
 from m3_exp.merging.source import parse_source
 from m3_exp.reading.files import exists
@@ -64,32 +65,6 @@ _MANY = 10_000  # draws, nodes, repeats or workers: more is a slip of the pen
 
 
 @dataclass(frozen=True)
-class CommandLine:
-    """What follows the name of a command: Hydra overrides (perhaps `sweeps=NAME`), `-m`, and `--config-dir`."""
-
-    overrides: tuple[str, ...] = ()
-    multirun: bool = False
-    config_dirs: tuple[Path, ...] = ()
-
-    def request(self) -> "Request":
-        """Compose what is asked for (see `request`)."""
-        return request(self.overrides, multirun=self.multirun, config_dirs=self.config_dirs)
-
-    def replaced(self, *overrides: str) -> "CommandLine":
-        """Return the same with other overrides."""
-        return replace(self, overrides=overrides)
-
-    def line(self, command: str, *more: str) -> str:
-        """Write the line that asks `m3 COMMAND` for this in any directory; `more` stands at its end."""
-        flags = [*(["-m"] if self.multirun else []), *_flags(self.config_dirs)]
-        return shlex.join(["m3", command, *flags, *self.overrides, *more])
-
-
-def _flags(config_dirs: Sequence[Path]) -> tuple[str, ...]:
-    return tuple(f"--config-dir={folder.absolute()}" for folder in config_dirs)
-
-
-@dataclass(frozen=True)
 class Request:
     """What a command line asks for: its composed configs, and the sweep file it names."""
 
@@ -114,6 +89,7 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
     Raises:
         M3Error: anything unknown, dead, missing or of the wrong type.
     """
+    asked = CommandLine(tuple(args), multirun, tuple(config_dirs))
     overrides = [_parse(arg) for arg in args]
     sweep = next((_named(o) for o in overrides if o.key_or_group == "sweeps"), None)
     given = [o for o in overrides if o.key_or_group != "sweeps"]
@@ -137,9 +113,9 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
     composed = _compose_all(products, folders)
     _refuse_dead(given, composed)
     first = composed[0]
-    configs, notes = _with_items([_config(cfg, (*_flags(config_dirs), *_of_models(given))) for cfg in composed])
+    configs, notes = _with_items([_config(cfg, (*asked.flags, *_of_models(given))) for cfg in composed])
     return Request(
-        asked=CommandLine(tuple(args), multirun, tuple(config_dirs)),
+        asked=asked,
         configs=configs,
         notes=notes,
         store=_path(first, "store") or ROOT / "results" / "store",

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from m3_exp import cells, cli, config
-from m3_exp.config import ROOT, CommandLine
+from m3_exp.command_line import CommandLine
+from m3_exp.config import ROOT
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.data.dataframe import Found
 from m3_exp.types import M3Error

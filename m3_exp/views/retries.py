@@ -4,8 +4,9 @@ import contextlib
 from collections.abc import Sequence
 
 from m3_exp import planning
-from m3_exp.config import CommandLine
+from m3_exp.command_line import CommandLine
 from m3_exp.types import Cell, M3Error, identity
+from m3_exp.views.lookup import look
 
 _SPELLED = 20  # failed cells whose own commands are worked out; a second each
 
@@ -27,5 +28,5 @@ def _retry(asked: CommandLine, cell: Cell, known: dict[tuple[str, ...], str]) ->
 
 def _holds(asked: CommandLine, cell: Cell) -> bool:
     with contextlib.suppress(M3Error):
-        return any(planning.same(cell, other) for other in planning.build(asked.request().configs).cells)
+        return any(planning.same(cell, other) for other in look(asked).plan.cells)
     return False

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from m3_exp.config import CommandLine
+from m3_exp.command_line import CommandLine
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.choices.advice import Study
 from m3_exp.reporting.curves import evaluated, prediction
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.curves.prediction import Check
 from m3_exp.types import M3Error
-from m3_exp.views.lookup import Lookup, developed, part_shown, swept, without
+from m3_exp.views.lookup import Lookup, developed, part_shown, swept
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ def curves(asked: CommandLine) -> Curves:
         M3Error: there is none; it says what is missing, and the line that evaluates it.
     """
     shown, others = part_shown(asked)
-    named = [text.partition("=")[2] for text in others.overrides if text.startswith("sweeps=")]
-    sweep, others = (named or ["lambda_response"])[0], without(others, "sweeps")
+    (sweep, *_), others = others.values("sweeps") or ["lambda_response"], others.without("sweeps")
     looked = swept(sweep, others)
     frame = looked.frame(draws=True)
     known = evaluated.responses(frame, looked.parents)

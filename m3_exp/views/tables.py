@@ -8,11 +8,12 @@ from functools import partial
 import pandas as pd
 
 from m3_exp import config
-from m3_exp.config import CommandLine
+from m3_exp.command_line import CommandLine
 from m3_exp.reporting.choices.choosing import How
 from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.tables import adversarial, gains, noise, paper, selection, table3, variance
-from m3_exp.reporting.tables.paper import Marks, Table
+from m3_exp.reporting.tables.paper import Marks
+from m3_exp.reporting.tables.table import Table
 from m3_exp.types import M3Error
 from m3_exp.views.lookup import Lookup, look, on_development_items, part_shown, swept
 
@@ -50,7 +51,7 @@ def table(
     variance: bool = False,
     all: bool = False,
     draw: int | None = None,
-    marks: Marks = "real",
+    marks: Marks = "significant",
 ) -> Table:
     """Return a table of the store.
 
@@ -61,7 +62,7 @@ def table(
         variance: items, draws, masks and what lies between nodes apart.
         all: a row for every (alpha, draw, lambda).
         draw: this draw of lambda alone, not the mean over draws.
-        marks: `real`: what the statistics say; `paper`: by score alone.
+        marks: `significant`: what the statistics say; `paper`: by score alone.
 
     Raises:
         M3Error: two ways that show different things, or nothing to show.
@@ -106,7 +107,7 @@ def _components(looked: Lookup) -> Table:
     return variance.build(known, name=f"{looked.name}: variance")
 
 
-def whole(looked: Lookup, *, draw: int | None = None, every: bool = False, marks: Marks = "real") -> Table:
+def whole(looked: Lookup, *, draw: int | None = None, every: bool = False, marks: Marks = "significant") -> Table:
     """Return a request's table with the noise floor at its foot, which is what `m3 run` prints.
 
     Raises:
@@ -120,7 +121,7 @@ def whole(looked: Lookup, *, draw: int | None = None, every: bool = False, marks
             raise M3Error(f"--draw {draw} is not in this table, which has {there}")
         frame = frame[frame["draw"].isna() | (frame["draw"] == draw)]
     built = build(looked, frame, looked.behind if draw is None else None, every=every, marks=marks)
-    return replace(built, footer=(*built.footer, *noise.footer(looked.repeats)))
+    return replace(built, notes=(*built.notes, *noise.footer(looked.repeats)))
 
 
 def build(
@@ -129,7 +130,7 @@ def build(
     behind: pd.DataFrame | None = None,
     *,
     every: bool = False,
-    marks: Marks = "real",
+    marks: Marks = "significant",
 ) -> Table:
     """Return the table of a request's cells; `behind`: another frame, of the curves that its M3 rows come from."""
     return _BUILDERS.get(str(looked.request.sweep_table), _scores)(looked, frame, behind, every, marks)

@@ -1,5 +1,6 @@
 """What `m3` prints of its views where nobody asks for JSON: lines of text."""
 
+import json
 from collections.abc import Sequence
 
 from m3_exp.cells import repeats_words
@@ -10,6 +11,8 @@ from m3_exp.reporting.choices.advice import Study
 from m3_exp.reporting.curves import prediction
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.curves.prediction import Check
+from m3_exp.reporting.tables.formats import FORMATS
+from m3_exp.reporting.tables.table import Table
 from m3_exp.types import Plan
 from m3_exp.views.lookup import Lookup
 from m3_exp.views.status import Status
@@ -20,6 +23,13 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str
     lines = [[str(text) for text in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+
+
+def table(built: Table, form: str) -> str:
+    """Return a table as Markdown, CSV, TeX or HTML, or (`json`) as data."""
+    if form == "json":
+        return json.dumps({"rows": built.records, "footer": built.footer}) + "\n"
+    return FORMATS[form](built)
 
 
 def lambdas(plan: Plan) -> list[str]:

@@ -28,7 +28,7 @@ from m3_exp.reporting.curves.evaluated import responses
 from m3_exp.reporting.data.dataframe import Found, tidy
 from m3_exp.reporting.figures import heatmap, palette
 from m3_exp.reporting.figures import responses as drawing
-from m3_exp.reporting.figures.catalogue import FIGURES, Data, read_published
+from m3_exp.reporting.figures.catalogue import FIGURES, Data
 from m3_exp.stats.paired import contrast
 from m3_exp.stats.ratio import drop
 from m3_exp.types import M3Error
@@ -43,7 +43,7 @@ TABLE1 = {
 }
 OOD = {"lm_math": "livebench_coding", "lm_code": "livebench_typos", "math_code": "livebench_instruction_following"}
 PDR = ("prompt_bench_sst2", "prompt_bench_cola")
-PUBLISHED = read_published(ROOT / "results" / "published")
+PUBLISHED = ROOT / "results" / "published"
 Line = dict[str, Any]
 
 
@@ -292,11 +292,13 @@ def test_figure1a_draws_paired_gains_and_the_papers_beside_them() -> None:
     assert row_names(ax)[:4] == ["LM & Math", "AlpacaEval", "GSM8K", "MATH"]
 
 
-def test_illegible_published_values_have_no_marker() -> None:
+def test_illegible_published_values_have_no_marker(tmp_path: Path) -> None:
     figure = FIGURES["figure1b"].draw(Data(full(), PARENTS, PUBLISHED))
     assert hollow(figure.axes[1], "with M3") == pytest.approx([34.55, 4.52, 7.68, 31.67, 35.77, 6.42])
-    unreadable = pd.DataFrame(PUBLISHED["adversarial"]).assign(pdr="?")
-    figure = FIGURES["figure1b"].draw(Data(full(), PARENTS, {**PUBLISHED, "adversarial": unreadable}))
+    pd.read_csv(PUBLISHED / "adversarial.csv", dtype=str).assign(pdr="?").to_csv(
+        tmp_path / "adversarial.csv", index=False
+    )
+    figure = FIGURES["figure1b"].draw(Data(full(), PARENTS, tmp_path))
     assert not [x for x in figure.axes[1].lines if "(paper)" in str(x.get_label())]
 
 

@@ -130,7 +130,7 @@ def expected_entry(response: Response, alpha: float) -> Entry:
     items = expected_items(response, alpha)
     score = 100 * float(weighted_mean(curve.expected(alpha), curve.shape))
     by_mask = expected_by_mask(response, alpha) if response.mask_seeds else {}
-    models = {(None, seed): values for seed, values in by_mask.items()}
+    models: dict[tuple[float | None, float | None], Values] = {(None, seed): own for seed, own in by_mask.items()}
     like = Scored(items, response.unscored, *_named(curve))
     return Entry(
         score, items, models=models, unscored=response.unscored, like=like,

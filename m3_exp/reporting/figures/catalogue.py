@@ -27,7 +27,6 @@ from m3_exp.reporting.figures.responses import draw_densities, draw_response
 from m3_exp.types import M3Error
 
 PAIRS = ("lm_math", "lm_code", "math_code")
-_ATTACKS = {"table2": "stresstest", "table5": "deepwordbug", "table6": "bertattack"}
 _LINES = {
     ("none", "plain"): ("TIES", palette.PLAIN),
     ("dare", "plain"): ("+ DARE", palette.DARE),
@@ -44,14 +43,14 @@ class Data:
     """What figures are drawn from.
 
     `frames`: tidy frames by sweep; `parents`: each pair's experts, as singles are called in the frames; `published`:
-    results/published/*.csv by name, only for the family that the paper used; `alpha`: which M3 cells where several
-    alphas were run; `pair`, `method`, `sparsify`: which curve `response` shows where there are several; `seed`: the
-    sweeps', of what it resamples.
+    the folder of the paper's numbers, only for the family that it used; `alpha`: which M3 cells where several alphas
+    were run; `pair`, `method`, `sparsify`: which curve `response` shows where there are several; `seed`: the sweeps', of
+    what it resamples.
     """
 
     frames: Mapping[str, pd.DataFrame]
     parents: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    published: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    published: Path | None = None
     alpha: float | None = None
     pair: str | None = None
     method: str | None = None
@@ -70,11 +69,6 @@ class FigureSpec:
     sweeps: tuple[str, ...]
     draw: Callable[[Data], Figure]
     either: bool = False
-
-
-def read_published(folder: Path) -> dict[str, pd.DataFrame]:
-    """Read results/published/*.csv as text: an empty cell is one that the paper did not evaluate."""
-    return {path.stem: pd.DataFrame(published.rows(path)) for path in sorted(folder.glob("*.csv"))}
 
 
 # ---------------------------------------------------------------------------------------------------------- choosing
@@ -181,7 +175,7 @@ def figure1a(data: Data) -> Figure:
     """Table 1's gains of task arithmetic and TIES with M3 over the same without it, paired by item."""
     frame = _frame(data, "figure1a", "table1")
     series = [
-        Series(palette.name(m), palette.method(m), _gains(frame, m), _paper_gains(data, m))
+        Series(palette.name(m), palette.method(m), _gains(frame, m), _paper_gains(data, m, _cells(frame)))
         for m in ("task_arithmetic", "ties")
     ]
     label = "\n".join(["Gain by M3 (points)", *(textwrap.fill(text, _LABEL) for text in _mixed([frame]))])
@@ -199,7 +193,9 @@ def figure1c(data: Data) -> Figure:
     """TIES alone, with DARE, with M3, and with both: a panel a pair."""
     frame = _frame(data, "figure1c", "table1")
     series = [
-        Series(label, mark, _scores(frame, "ties", ratio, sparsify), _paper(data, "ties", ratio, sparsify))
+        Series(
+            label, mark, _scores(frame, "ties", ratio, sparsify), _paper(data, "ties", ratio, sparsify, _cells(frame))
+        )
         for (sparsify, ratio), (label, mark) in _LINES.items()
     ]
     panels = [
@@ -220,28 +216,18 @@ def _scores(frame: pd.DataFrame, method: str, ratio: str, sparsify: str) -> dict
     return {f"{pair}/{b}": points.score(_rows(frame, pair, method, b, ratio, sparsify)) for pair, b in _cells(frame)}
 
 
-def _paper(data: Data, method: str, ratio: str, sparsify: str) -> dict[str, float]:
-    """Return the paper's Table 1 for one method, by row."""
-    table = data.published.get("table1")
-    if table is None:
+def _paper(data: Data, method: str, ratio: str, sparsify: str, cells: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """Return the paper's Table 1 for one method, by row; without what it did not evaluate or nobody can read."""
+    if data.published is None:
         return {}
-    rows = table[
-        (table["method"] == method)
-        & (table["mixup"].astype(int) == int(ratio == "mixup"))
-        & (table["dare"].astype(int) == int(sparsify == "dare"))
-    ]
-    benchmarks = [column for column in table.columns if column in palette.BENCHMARKS]
-    return {f"{row['models']}/{b}": float(row[b]) for _, row in rows.iterrows() for b in benchmarks if _legible(row[b])}
+    rows = {pair: published.Row(method, pair, ratio == "mixup", sparsify == "dare") for pair, _ in cells}
+    found = {f"{pair}/{b}": published.table1(data.published, rows[pair], b) for pair, b in cells}
+    return {key: number.value for key, number in found.items() if number is not None and number.value is not None}
 
 
-def _paper_gains(data: Data, method: str) -> dict[str, float]:
-    plain, mixed = (_paper(data, method, ratio, "none") for ratio in ("plain", "mixup"))
+def _paper_gains(data: Data, method: str, cells: Sequence[tuple[str, str]]) -> dict[str, float]:
+    plain, mixed = (_paper(data, method, ratio, "none", cells) for ratio in ("plain", "mixup"))
     return {key: mixed[key] - plain[key] for key in plain if key in mixed}
-
-
-def _legible(text: str) -> bool:
-    """Tell whether the paper has this number: `?` is one that cannot be read, an empty one was not evaluated."""
-    return bool(str(text)) and str(text) != "?"
 
 
 # ----------------------------------------------------------------------------------------- figures 1b, 4 and the PDR
@@ -286,33 +272,34 @@ def figure4(data: Data) -> Figure:
         row.key: points.gain(*(_rows(frame, pair, m, b, ratio, "none") for ratio in ("plain", "mixup")))
         for row, (pair, b, m) in zip(rows, cells, strict=True)
     }
-    gained = [Series("gain", Mark(palette.BLUE, "s"), gains, _paper_ood(data))]
+    gained = [Series("gain", Mark(palette.BLUE, "s"), gains, _paper_ood(data, cells))]
     return dots.side_by_side([
         dots.Panel(rows, scores, "Score out of distribution (%)", "figure4"),
         dots.Panel(rows, gained, "Gain by M3 (points)", "figure4", zero=True),
     ], said=_mixed([frame]))  # fmt: skip
 
 
-def _paper_ood(data: Data) -> dict[str, float]:
-    table = data.published.get("ood_gains")
-    if table is None:
+def _paper_ood(data: Data, cells: Sequence[tuple[str, str, str]]) -> dict[str, float]:
+    if data.published is None:
         return {}
-    return {f"{row['models']}/{row['benchmark']}/{row['method']}": float(row["gain_points"])
-            for _, row in table.iterrows() if _legible(row["gain_points"])}  # fmt: skip
+    known = {f"{pair}/{b}/{m}": published.gain(data.published, pair, b, m) for pair, b, m in cells}
+    return {key: gain for key, gain in known.items() if gain is not None}
 
 
 def pdr(data: Data) -> Figure:
     """The performance drop rate of task arithmetic under the three attacks, without and with M3."""
-    frames = {s: f for s in _ATTACKS if (f := data.frames.get(s)) is not None and bool(f["score"].notna().any())}
+    frames = {
+        s: f for s in published.ATTACKS if (f := data.frames.get(s)) is not None and bool(f["score"].notna().any())
+    }
     if not frames:
         raise M3Error("figure pdr draws cells of sweeps=table2, table5, table6, and none has a score yet; run one")
-    every = _together([data.frames[s] for s in _ATTACKS if s in data.frames])
+    every = _together(list(known.values()))
     rows = _drop_rows(every)
     panels = [
         dots.Panel(
             rows, _drop_series(data, sweep, data.frames.get(sweep, every[:0])), palette.name(attack), sweep, True
         )
-        for sweep, attack in _ATTACKS.items()
+        for sweep, attack in published.ATTACKS.items()
     ]
     return dots.side_by_side(
         panels, below="Performance drop rate (% of the accuracy without the attack)", said=_mixed(list(frames.values()))
@@ -328,18 +315,16 @@ def _drop_series(data: Data, sweep: str, frame: pd.DataFrame) -> list[Series]:
     return [
         Series(label, mark, {
             f"{pair}/{b}": points.drop(_rows(at, pair, "task_arithmetic", b, ratio, "none")) for pair, b in _cells(at)
-        }, _paper_drops(data, _ATTACKS[sweep], ratio))
+        }, _paper_drops(data, sweep, ratio, _cells(at)))
         for ratio, label, mark in (("plain", "without M3", palette.PLAIN), ("mixup", "with M3", palette.MIXED))
     ]  # fmt: skip
 
 
-def _paper_drops(data: Data, attack: str, ratio: str) -> dict[str, float]:
-    table = data.published.get("adversarial")
-    if table is None:
+def _paper_drops(data: Data, sweep: str, ratio: str, cells: Sequence[tuple[str, str]]) -> dict[str, float]:
+    if data.published is None:
         return {}
-    rows = table[(table["attack"] == attack) & (table["mixup"].astype(int) == int(ratio == "mixup"))]
-    return {f"{row['models']}/{row['dataset']}": float(row["pdr"]) for _, row in rows.iterrows()
-            if _legible(row["pdr"])}  # fmt: skip
+    known = {f"{p}/{b}": published.attacked(data.published, sweep, p, b, ratio == "mixup").get("pdr") for p, b in cells}
+    return {key: number.value for key, number in known.items() if number is not None and number.value is not None}
 
 
 # --------------------------------------------------------------------------------- figure 3, the heat map, the curve
@@ -386,7 +371,7 @@ def response(data: Data) -> Figure:
         )
     if len(names) > 1:
         raise M3Error(f"response shows one pair and method; choose with pair=, method=, sparsify= among {names}")
-    known = {one.benchmark for one in (*found, *lost)}
+    known = {one.benchmark for one in found} | {one.benchmark for one in lost}
     absent = sorted(set(frame.loc[_of(frame, found[0]), "benchmark"]) - known)
     notes = [*map(str, lost), *(f"{palette.name(b)}: no curve, not run" for b in absent)]
     return draw_response(advice.study(found, seed=data.seed), notes)
@@ -406,7 +391,7 @@ FIGURES: Mapping[str, FigureSpec] = {
     "figure1c": FigureSpec("TIES with DARE, M3 and both (Table 1)", ("table1",), figure1c),
     "figure3": FigureSpec("Beta densities of the seven alphas", (), figure3),
     "figure4": FigureSpec("out-of-distribution scores with and without M3", ("figure4",), figure4),
-    "pdr": FigureSpec("performance drop under three attacks", tuple(_ATTACKS), pdr),
+    "pdr": FigureSpec("performance drop under three attacks", tuple(published.ATTACKS), pdr),
     "heatmap": FigureSpec("E[score | alpha] - plain, by alpha and benchmark", ("lambda_response", "alpha_grid"),
                           heatmap, either=True),
     "response": FigureSpec("score along lambda, and what each way of choosing gives", ("lambda_response",), response),

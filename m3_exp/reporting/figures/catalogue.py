@@ -44,7 +44,7 @@ class Data:
 
     `frames`: tidy frames by sweep; `parents`: each pair's experts, as singles are called in the frames; `published`:
     the folder of the paper's numbers, only for the family that it used; `alpha`: which M3 cells where several alphas
-    were run; `pair`, `method`, `sparsify`: which curve `response` shows where there are several; `seed`: the sweeps', of
+    were run; `pair`, `method`, `sparsify`: which curve `response` shows where there are several; `seed`: of
     what it resamples.
     """
 
@@ -288,9 +288,8 @@ def _paper_ood(data: Data, cells: Sequence[tuple[str, str, str]]) -> dict[str, f
 
 def pdr(data: Data) -> Figure:
     """The performance drop rate of task arithmetic under the three attacks, without and with M3."""
-    frames = {
-        s: f for s in published.ATTACKS if (f := data.frames.get(s)) is not None and bool(f["score"].notna().any())
-    }
+    known = {s: data.frames[s] for s in published.ATTACKS if s in data.frames}
+    frames = {sweep: frame for sweep, frame in known.items() if bool(frame["score"].notna().any())}
     if not frames:
         raise M3Error("figure pdr draws cells of sweeps=table2, table5, table6, and none has a score yet; run one")
     every = _together(list(known.values()))

@@ -14,7 +14,7 @@ import pytest
 from m3_exp import cells, cli, config
 from m3_exp.command_line import CommandLine
 from m3_exp.config import ROOT
-from m3_exp.reporting.choices import advice
+from m3_exp.reporting.choices import advice, ways
 from m3_exp.reporting.data.dataframe import Found
 from m3_exp.types import M3Error
 from m3_exp.views import lookup, studies, tables
@@ -139,7 +139,7 @@ def swept(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
             request=SimpleNamespace(asked=whole, sweep=sweep),
         )  # fmt: skip
 
-    quick = advice.study
+    quick = ways.study
     for module in (lookup, studies):
         monkeypatch.setattr(module, "swept", of)
     monkeypatch.setattr(advice, "study", lambda found, **more: quick(found, **more | {"repeats": 50, "resamples": 20}))

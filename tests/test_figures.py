@@ -20,7 +20,7 @@ from statsmodels.stats.proportion import proportion_confint
 from m3_exp import planning
 from m3_exp.config import ROOT, request
 from m3_exp.merging.ratio import grid, sampled
-from m3_exp.reporting.choices import advice
+from m3_exp.reporting.choices import advice, ways
 from m3_exp.reporting.comparisons.expected import in_place_of_draws
 from m3_exp.reporting.comparisons.values import entry_of, value
 from m3_exp.reporting.curves import expectations
@@ -137,8 +137,8 @@ def full() -> dict[str, pd.DataFrame]:
     return {"table1": table1(), "figure4": ood(), **attacks}
 
 
-def study(frame: pd.DataFrame) -> advice.Study:
-    return advice.study(responses(frame, PARENTS), repeats=200, resamples=100)
+def study(frame: pd.DataFrame) -> ways.Study:
+    return ways.study(responses(frame, PARENTS), repeats=200, resamples=100)
 
 
 # --------------------------------------------------------------------------------------------------- reading back
@@ -254,7 +254,7 @@ CASES: Mapping[str, tuple[str, Any]] = {
 def test_figures_render_without_warnings_and_no_text_touches_another(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = advice.study
+    quick = ways.study
     monkeypatch.setattr(advice, "study", lambda found, seed: quick(found, repeats=100, resamples=50, seed=seed))
     name, data = CASES[case]
     with warnings.catch_warnings():
@@ -543,7 +543,7 @@ def test_the_response_figure_draws_the_curves_relative_to_the_better_parent() ->
 
 def test_the_node_that_development_items_chose_has_a_row_where_there_are_some() -> None:
     known = responses(curves({"gsm8k": -0.8, "alpaca_eval": 0.6}), PARENTS)
-    found = advice.study(known, dev={r.benchmark: r for r in known}, repeats=200, resamples=100)
+    found = ways.study(known, dev={r.benchmark: r for r in known}, repeats=200, resamples=100)
     figure = drawing.draw_response(found)
     right = figure.axes[2]
     assert row_names(right)[-1] == "on dev items"

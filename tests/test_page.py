@@ -15,7 +15,7 @@ import pytest
 
 from m3_exp.merging.ratio import grid, sampled
 from m3_exp.reporting import table
-from m3_exp.reporting.choices import advice
+from m3_exp.reporting.choices import ways
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import responses
 from m3_exp.reporting.data import dataframe
@@ -126,7 +126,7 @@ def page_data() -> PageData:
             paper.build("table1", tidy[~tidy["ratio"].isin(["grid", "sampled"])], experts=experts),
             paper.build("lambda_response", tidy, experts=experts),
         ),
-        studies=tuple(advice.study(group, repeats=200, resamples=100) for group in groups.values()),
+        studies=tuple(ways.study(group, repeats=200, resamples=100) for group in groups.values()),
         cells=tuple(map(cell_data, lines)),
         models={"base": "models/base", "lm": "models/lm"}, experts=experts,
         versions={"m3_exp": "0.1.0", "vllm": "0.32.0"},
@@ -530,7 +530,7 @@ def test_nothing_is_wider_than_a_narrow_screen(page: Any) -> None:
 def test_a_benchmark_relative_to_the_one_parent_evaluated_stays_on_the_page() -> None:
     whole = test_advice.frame()
     one = whole[(whole["pair"] != "lm") | (whole["benchmark"] != "gsm8k")]
-    study = advice.study(responses(one, test_advice.PARENTS), repeats=50, resamples=50)
+    study = ways.study(responses(one, test_advice.PARENTS), repeats=50, resamples=50)
     (found,) = page_curves.data([study])["studies"]
     assert [line["key"] for line in found["relative"]] == [*(r.benchmark for r in study.responses), "mean", "minimum"]
     assert found["experts"] == test_advice.PARENTS["lm_math"]

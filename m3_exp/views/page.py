@@ -14,7 +14,7 @@ from m3_exp.engines.protocol import prompt_hash
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import merge_line
 from m3_exp.reporting import page
-from m3_exp.reporting.choices import advice
+from m3_exp.reporting.choices import ways
 from m3_exp.reporting.curves.evaluated import Response, development, grouped, responses
 from m3_exp.reporting.data.dataframe import Found
 from m3_exp.reporting.page import CellData, Item, PageData
@@ -81,7 +81,7 @@ def _collected(looked: Sequence[Lookup], curves: Sequence[Response], command: st
         rebuild=rebuild,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         tables=tuple(shown),
-        studies=tuple(advice.study(line, dev=development(curves, line), seed=whole.seed) for line in lines),
+        studies=tuple(ways.study(line, dev=development(curves, line), seed=whole.seed) for line in lines),
         cells=cells,
         models={"base": str(configs[0].base), **models},
         experts=whole.experts,

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from m3_exp.command_line import CommandLine
-from m3_exp.reporting.choices import advice
-from m3_exp.reporting.choices.advice import Study
+from m3_exp.reporting.choices import ways
+from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import evaluated, prediction
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.curves.prediction import Check
@@ -56,7 +56,7 @@ def studies(found: Curves, *, repeats: int = 10_000) -> Iterator[Study]:
     dev = developed(str(found.looked.request.sweep), found.asked, found.looked.parents)
     for line in found.lines:
         known = evaluated.development(dev, line)
-        yield advice.study(line, dev=known, repeats=repeats, seed=found.looked.seed)
+        yield ways.study(line, dev=known, repeats=repeats, seed=found.looked.seed)
 
 
 def checks(found: Curves, *, repeats: int = 10_000) -> list[tuple[Response, Check]]:

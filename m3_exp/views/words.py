@@ -7,7 +7,7 @@ from m3_exp.cells import repeats_words
 from m3_exp.forecast import Forecast, rows
 from m3_exp.planning import spelled
 from m3_exp.reporting.choices import advice
-from m3_exp.reporting.choices.advice import Study
+from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import prediction
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.curves.prediction import Check

@@ -135,7 +135,7 @@ class Group:
 
     `dev` are the same candidates on development items, on the benchmarks that have them; `rows` are the lines of the
     frame that each candidate stands for; `same` the candidates with the default's weights; `why` no difference is
-    called real, else empty.
+    called significant, else empty.
     """
 
     names: Mapping[str, str]  # family, pair, method, sparsify, params (empty where they are what is chosen)

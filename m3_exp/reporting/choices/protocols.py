@@ -269,7 +269,7 @@ def _gains(
 ) -> dict[float, expectations.Compared]:
     """Return E[alpha] - plain: of one benchmark as everywhere, of their mean or minimum in a family of its own."""
     if _alone(responses, objective) is not None:
-        return {}  # `advice.study` fills them in: their family is that of all benchmarks
+        return {}  # `ways.study` fills them in: their family is that of all benchmarks
     plains = plains_of(responses, objective)
     if plains is None:
         return {}

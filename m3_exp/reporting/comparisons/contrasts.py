@@ -255,7 +255,7 @@ def record(compared: Compared | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Best:
-    """The cells that are really better than every other row of their pair, and how many comparisons that took."""
+    """The cells significantly better than every other row of their pair, and how many comparisons that took."""
 
     places: frozenset[Place]
     comparisons: int
@@ -279,9 +279,9 @@ def best(columns: Sequence[Mapping[Place, Entry]]) -> Best:
             tops.append(own)
             p.append(_beaten(column[top], others))
     p_holm = iter(family.holm([value for values in p for value in values]))
-    real = [max(next(p_holm) for _ in values) < LIMIT for values in p]
+    significant = [max(next(p_holm) for _ in values) < LIMIT for values in p]
     return Best(
-        frozenset(place for own, is_real in zip(tops, real, strict=True) if is_real for place in own),
+        frozenset(place for own, sure in zip(tops, significant, strict=True) if sure for place in own),
         sum(map(len, p)),
     )
 

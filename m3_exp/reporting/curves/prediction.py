@@ -274,23 +274,23 @@ def words(found: Check) -> list[str]:
     data = record(found)
     if not found.predictions:
         return [f"{found.benchmark}: no real draw lies between the nodes"]
-    said = [_inside_words(found, data)]
-    said += [
+    lines = [_inside_words(found, data)]
+    lines += [
         f"  E{'' if e.corrected else '*'}[alpha={e.alpha:g}] = {100 * e.expected:.1f}; mean of {e.draws} real draws"
         f" {100 * e.real:.1f}, difference {100 * (e.real - e.expected):+.1f} +- {100 * e.half:.1f}; the curve at the"
         f" same lambdas {100 * e.predicted:.1f}"
         for e in found.expectations
     ]
     if any(not e.corrected for e in found.expectations):
-        said.append(
+        lines.append(
             "  E*: from the nodes alone; its +- holds the bend between them that the nodes themselves show"
             f" (ratio.sampled=16 corrects it for alpha from {ALPHAS[0]:g} to {ALPHAS[-1]:g})"
         )
     if data["inside"] - data["still_inside"] < 0.9 * (data["draws"] - data["still"]):
-        said.append(
+        lines.append(
             "  the score bends between the nodes: more of them come closer (ratio.nodes=17 computes the new ones only)"
         )
-    return said + ([] if data["replay"] is None else _replay_words(data["replay"]))
+    return lines + ([] if data["replay"] is None else _replay_words(data["replay"]))
 
 
 def _inside_words(found: Check, data: Mapping[str, Any]) -> str:
@@ -312,15 +312,15 @@ def _inside_words(found: Check, data: Mapping[str, Any]) -> str:
 def _replay_words(data: Mapping[str, Any]) -> list[str]:
     real = data["real"]
     spread = "" if real["sd"] is None else f", sd {real['sd']:.1f}"
-    said = [f"  best of 7, {real['n']} real experiments: mean {real['mean']:.1f}{spread}"]
+    lines = [f"  best of 7, {real['n']} real experiments: mean {real['mean']:.1f}{spread}"]
     for name, how in (("lines", "replayed on the curve"), ("turns", "with items turning between nodes")):
         one = data[name]
         low, middle, high = one["quantiles"]
-        said.append(
+        lines.append(
             f"    {how}: mean {one['mean']:.1f}, sd {one['sd']:.1f}, 95 % from {low:.1f} to {high:.1f} (median"
             f" {middle:.1f}); {one['inside']} of {real['n']} real ones in it, Kolmogorov-Smirnov p = {one['p']:.2f}"
         )
-    return said
+    return lines
 
 
 def table(found: Check) -> tuple[list[str], list[list[str]]]:

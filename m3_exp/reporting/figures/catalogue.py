@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from m3_exp.reporting.choices import advice
+from m3_exp.reporting.choices import ways
 from m3_exp.reporting.comparisons import points
 from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS
 from m3_exp.reporting.comparisons.points import Point
@@ -203,7 +203,7 @@ def figure1c(data: Data) -> Figure:
                [_within(one, pair) for one in series], palette.name(pair), "table1")
         for pair in _pairs(frame)
     ]  # fmt: skip
-    return dots.side_by_side(panels, below="Score with TIES (%)", said=_mixed([frame]))
+    return dots.side_by_side(panels, below="Score with TIES (%)", more=_mixed([frame]))
 
 
 def _within(one: Series, pair: str) -> Series:
@@ -252,8 +252,8 @@ def figure1b(data: Data) -> Figure:
             _drop_rows(frames.get("table2", _EMPTY)), drops, "Drop under StressTest, PDR (%)", "table2", zero=True
         ),
     ]
-    said = ["The paper prints no scores out of distribution, only gains: see figure4."] if data.published else []
-    return dots.side_by_side(panels, said=[*_mixed(list(frames.values())), *said])
+    printed = ["The paper prints no scores out of distribution, only gains: see figure4."] if data.published else []
+    return dots.side_by_side(panels, more=[*_mixed(list(frames.values())), *printed])
 
 
 def figure4(data: Data) -> Figure:
@@ -276,7 +276,7 @@ def figure4(data: Data) -> Figure:
     return dots.side_by_side([
         dots.Panel(rows, scores, "Score out of distribution (%)", "figure4"),
         dots.Panel(rows, gained, "Gain by M3 (points)", "figure4", zero=True),
-    ], said=_mixed([frame]))  # fmt: skip
+    ], more=_mixed([frame]))  # fmt: skip
 
 
 def _paper_ood(data: Data, cells: Sequence[tuple[str, str, str]]) -> dict[str, float]:
@@ -301,7 +301,7 @@ def pdr(data: Data) -> Figure:
         for sweep, attack in published.ATTACKS.items()
     ]
     return dots.side_by_side(
-        panels, below="Performance drop rate (% of the accuracy without the attack)", said=_mixed(list(frames.values()))
+        panels, below="Performance drop rate (% of the accuracy without the attack)", more=_mixed(list(frames.values()))
     )
 
 
@@ -373,7 +373,7 @@ def response(data: Data) -> Figure:
     known = {one.benchmark for one in found} | {one.benchmark for one in lost}
     absent = sorted(set(frame.loc[_of(frame, found[0]), "benchmark"]) - known)
     notes = [*map(str, lost), *(f"{palette.name(b)}: no curve, not run" for b in absent)]
-    return draw_response(advice.study(found, seed=data.seed), notes)
+    return draw_response(ways.study(found, seed=data.seed), notes)
 
 
 def _line(found: Response) -> str:

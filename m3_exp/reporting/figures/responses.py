@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from m3_exp.reporting.choices.advice import Study
 from m3_exp.reporting.choices.protocols import Comparison, band
+from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.comparisons.points import Point
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.figures import dots, palette
@@ -102,8 +102,8 @@ def draw_response(study: Study, notes: Sequence[str] = ()) -> Figure:
     """Draw a study: curves over densities on the left, ways of choosing on the right."""
     relative, curves = bool(study.relative.objectives), lines(study)
     rows, series = choices(study)
-    said = [*_explained(study, relative), *study.notes, *notes]
-    tall = _MAIN + 1.35 + palette.SPACING * len(palette.lines_of(said, palette.DOUBLE))
+    lines_below = [*_explained(study, relative), *study.notes, *notes]
+    tall = _MAIN + 1.35 + palette.SPACING * len(palette.lines_of(lines_below, palette.DOUBLE))
     with palette.style():
         figure = palette.blank(palette.DOUBLE, tall)
         grid = figure.add_gridspec(2, 2, height_ratios=[_MAIN, 0.8], width_ratios=[1.75, 1])
@@ -113,7 +113,7 @@ def draw_response(study: Study, notes: Sequence[str] = ()) -> Figure:
         draw_densities(below, label=False)
         below.set_xlabel("λ, the share of " + _first_expert(study.responses[0]))
         _draw_choices(figure.add_subplot(grid[:, 1]), rows, series, relative)
-        palette.annotate(figure, said)
+        palette.annotate(figure, lines_below)
     return figure
 
 

@@ -12,8 +12,8 @@ from scipy import special
 
 from m3_exp.merging.ratio import one_sided
 from m3_exp.reporting.choices import advice
-from m3_exp.reporting.choices.advice import Study
 from m3_exp.reporting.choices.protocols import Comparison, band, expected
+from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, Values, aligned_to
 from m3_exp.reporting.figures import palette

@@ -290,9 +290,9 @@ def one_sided(frame: pd.DataFrame, experts: Mapping[str, Sequence[str]]) -> list
     found: dict[str, None] = {}
     for pair, alpha, draw, lam in zip(*(drawn[key] for key in ("pair", "alpha", "draw", "lam")), strict=True):
         names = list(experts.get(str(pair), ()))
-        said = ratio.one_sided(float(lam), *names) if len(names) == 2 else None
-        if said is not None:
-            found[f"{pair} alpha {alpha:g} draw {int(draw)}: {said}"] = None
+        one = ratio.one_sided(float(lam), *names) if len(names) == 2 else None
+        if one is not None:
+            found[f"{pair} alpha {alpha:g} draw {int(draw)}: {one}"] = None
     return [f"Draws of lambda that are all but one expert: {'; '.join(found)}."] if found else []
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from m3_exp.planning import merge_line, spelled
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.curves import evaluated, expectations
-from m3_exp.reporting.choices.advice import Study
+from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves.evaluated import Response, responses
 from m3_exp.reporting.data.dataframe import Found, tidy
 from m3_exp.reporting.table import Table

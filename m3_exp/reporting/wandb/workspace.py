@@ -18,7 +18,7 @@ from m3_exp.store import dumps, write_atomic
 from m3_exp.types import Json, M3Error
 
 if TYPE_CHECKING:
-    from m3_exp.reporting.choices.advice import Study
+    from m3_exp.reporting.choices.ways import Study
 
 _TITLE = "M3 by alpha"
 _JOINT = ("mean", "minimum")

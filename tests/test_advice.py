@@ -66,7 +66,7 @@ def test_masks_are_averaged_and_kept() -> None:
     assert len(found.masks) == 2
     assert found.curve.values.mean() == pytest.approx(found.masks[0].values.mean() / 2)
     study = ways.study([found], repeats=200, resamples=50)
-    assert study.spreads["gsm8k"][1.0].masks == pytest.approx(100 * found.masks[0].expected(1.0).mean() / np.sqrt(2))
+    assert study.spreads["gsm8k"][1.0].sd_masks == pytest.approx(100 * found.masks[0].expected(1.0).mean() / np.sqrt(2))
 
 
 def test_items_are_what_every_version_and_sample_scored() -> None:

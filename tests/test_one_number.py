@@ -246,7 +246,7 @@ def test_a_gain_is_that_number_in_the_heat_map() -> None:
         value, low, high, _, p_adjusted = gained()["table"][Key(panel.method, benchmark, alpha)]
         assert change.value == value
         assert change.half == pytest.approx((high - low) / 2, rel=1e-12)
-        assert (change.real, change.family, change.unclaimed) == (p_adjusted < 0.05, 14, "")
+        assert (change.significant, change.family, change.unclaimed) == (p_adjusted < 0.05, 14, "")
 
 
 def test_a_gain_is_that_number_in_figures() -> None:

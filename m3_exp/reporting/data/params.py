@@ -3,6 +3,8 @@
 The defaults are conf/method/*.yaml, what the paper's search found (its Table 4) conf/tuned/*.yaml.
 """
 
+import importlib
+import inspect
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -25,9 +27,14 @@ def _written(value: float) -> str:
 @cache
 def defaults() -> Mapping[str, str]:
     """Return what the methods that have hyper-parameters are without a search."""
-    known = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((_CONF / "method").glob("[!_]*.yaml"))}
-    numbers = {name: {k: v for k, v in found.items() if isinstance(v, int | float)} for name, found in known.items()}
-    return {name: text(params) for name, params in numbers.items() if params}
+    found = {}
+    for path in sorted((_CONF / "method").glob("[!_]*.yaml")):
+        choice = yaml.safe_load(path.read_text())
+        module, _, name = choice["target"].partition(":")
+        takes = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        if own := {key: value for key, value in choice.items() if key in takes}:
+            found[path.stem] = text(own)
+    return found
 
 
 @cache

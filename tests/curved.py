@@ -8,6 +8,7 @@ import numpy as np
 from benchmarks import populations
 from m3_exp.merging import ratio
 from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.reporting.table import Mark, Table
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.lambdas import Curve, Sampled
 
@@ -48,3 +49,9 @@ def response(
 
 def by_item(ids: Sequence[str], values: Array) -> Mapping[str, float]:
     return dict(zip(ids, map(float, values), strict=True))
+
+
+def marks(table: Table) -> dict[tuple[int, int], Mark]:
+    """Return the marks of a table's cells, by row and column."""
+    every = ((i, j, cell.mark) for i, row in enumerate(table.rows) for j, cell in enumerate(row))
+    return {(i, j): mark for i, j, mark in every if mark != Mark()}

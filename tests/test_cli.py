@@ -14,7 +14,7 @@ import pytest
 from m3_exp import cells, cli, config
 from m3_exp.command_line import CommandLine
 from m3_exp.config import ROOT
-from m3_exp.reporting.choices import advice, ways
+from m3_exp.reporting.choices import ways
 from m3_exp.reporting.data.dataframe import Found
 from m3_exp.types import M3Error
 from m3_exp.views import lookup, studies, tables
@@ -142,7 +142,7 @@ def swept(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = ways.study
     for module in (lookup, studies):
         monkeypatch.setattr(module, "swept", of)
-    monkeypatch.setattr(advice, "study", lambda found, **more: quick(found, **more | {"repeats": 50, "resamples": 20}))
+    monkeypatch.setattr(ways, "study", lambda found, **more: quick(found, **more | {"repeats": 50, "resamples": 20}))
 
 
 def without_a_node(*benchmarks: str) -> pd.DataFrame:

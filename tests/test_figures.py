@@ -20,7 +20,7 @@ from statsmodels.stats.proportion import proportion_confint
 from m3_exp import planning
 from m3_exp.config import ROOT, request
 from m3_exp.merging.ratio import grid, sampled
-from m3_exp.reporting.choices import advice, ways
+from m3_exp.reporting.choices import ways
 from m3_exp.reporting.comparisons.expected import in_place_of_draws
 from m3_exp.reporting.comparisons.values import entry_of, value
 from m3_exp.reporting.curves import expectations
@@ -255,7 +255,7 @@ def test_figures_render_without_warnings_and_no_text_touches_another(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = ways.study
-    monkeypatch.setattr(advice, "study", lambda found, seed: quick(found, repeats=100, resamples=50, seed=seed))
+    monkeypatch.setattr(ways, "study", lambda found, seed: quick(found, repeats=100, resamples=50, seed=seed))
     name, data = CASES[case]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -27,6 +27,7 @@ from m3_exp.reporting.tables.formats import FORMATS
 from m3_exp.stats.paired import contrast
 from m3_exp.stats.published import distance, replayed
 from m3_exp.stats.scored import Scored
+from tests.curved import marks
 from tests.test_tables import ends
 
 FOLDER = ROOT / "results" / "published"
@@ -286,7 +287,7 @@ def test_one_or_two_masks_carry_no_sign_and_three_do() -> None:
             assert f"No sign (7 cells): {expectations.FEW_MASKS}." in said(mean)
             assert "no sign: fewer than 3 DARE masks" in single.rows[1][6].mark.title
             assert single.records[1]["p_adjusted"] == single.records[1]["p"], "no member of a family"
-            assert not {mark.weight for mark in [*single.marks.values(), *mean.marks.values()]} - {""}
+            assert not {mark.weight for mark in [*marks(single).values(), *marks(mean).values()]} - {""}
 
 
 def test_masks_that_differ_widen_the_difference() -> None:
@@ -320,17 +321,17 @@ def test_chance_findings_do_not_survive_how_many_were_looked_at() -> None:
 
 def test_bold_is_only_what_beats_every_other_row_of_its_pair() -> None:
     near = [line("plain", 0.5), line("plain", 0.69, method="task_arithmetic"), line("plain", 0.7, method="ties")]
-    assert not built(near).marks
+    assert not marks(built(near))
     far = [*near[:2], line("plain", 0.9, method="ties"), line("plain", 0.95, pair="lm_code")]
     table = built(far)
-    assert {table.texts[i][:2]: mark.weight for (i, _), mark in table.marks.items()} == {("ties", "lm_math"): "bold"}
+    assert {table.texts[i][:2]: mark.weight for (i, _), mark in marks(table).items()} == {("ties", "lm_math"): "bold"}
     assert any("after Holm over 2 comparisons; 1 here" in text for text in table.footer)
 
 
 def test_two_rows_with_the_best_weights_are_both_best() -> None:
     top = [line("plain", 0.9), line("fixed", 0.9, 0.5, weights="plain 0.9 None")]
     table = built([*top, line("plain", 0.5, method="ties")])
-    assert {i: (mark.weight, mark.sign) for (i, _), mark in table.marks.items()} == {
+    assert {i: (mark.weight, mark.sign) for (i, _), mark in marks(table).items()} == {
         0: ("bold", ""),
         1: ("bold", "same"),
     }
@@ -340,7 +341,7 @@ def test_the_papers_marks_are_bold_and_underlined_by_score() -> None:
     lines = [line("plain", 0.5), line("plain", 0.505, method="task_arithmetic"), line("plain", 0.51, method="ties")]
     single = line("plain", 0.9, method="single", pair="lm_math")
     table = built([single, *lines], marks="paper")
-    assert {table.texts[i][0]: mark.weight for (i, _), mark in table.marks.items()} == {
+    assert {table.texts[i][0]: mark.weight for (i, _), mark in marks(table).items()} == {
         "ties": "bold", "task_arithmetic": "underline"
     }  # fmt: skip
     assert any("say nothing about what is real" in text for text in table.footer)
@@ -409,7 +410,7 @@ def test_a_score_that_is_a_mean_of_tasks_has_expectation_marks_and_contrasts_of_
     assert {curved.rows[i][6].mark.sign for i in range(1, 8)} == {"worse"}
     assert curved.rows[0][6].mark.weight == "bold", "plain beats all seven"
     best = built([tasks("plain", 0.5, 0.95), tasks("plain", 0.6, 0.05, method="ties")])
-    assert {best.texts[i][0]: mark.weight for (i, _), mark in best.marks.items()} == {"average": "bold"}
+    assert {best.texts[i][0]: mark.weight for (i, _), mark in marks(best).items()} == {"average": "bold"}
 
 
 def test_no_interval_has_width_0_or_leaves_its_range() -> None:
@@ -555,12 +556,12 @@ def test_gains_stand_beside_the_papers() -> None:
     assert gained[-4].startswith("30.0 [")
     assert re.fullmatch(r"\+20\.0 \[\+1\d\.\d, \+2\d\.\d\]", gained[-2])
     assert gained[-1] == "+14"
-    assert table.marks == {(1, table.header.index("gain")): table.rows[1][-2].mark}
+    assert marks(table) == {(1, table.header.index("gain")): table.rows[1][-2].mark}
     assert table.rows[1][table.header.index("gain")].mark.sign == "better"
     assert table.records[1]["without"] == 30.0
     assert (table.records[1]["difference"], table.records[1]["paper_gain"]) == (pytest.approx(20), 14.0)
     assert gains.build("figure4", pd.DataFrame(lines)).texts[1][-1] == ""
-    assert not gains.build("figure4", pd.DataFrame(lines), marks="paper").marks
+    assert not marks(gains.build("figure4", pd.DataFrame(lines), marks="paper"))
     one = gains.build("figure4", pd.DataFrame([*lines[:2], lines[-2]]))
     assert one.rows[0][table.header.index("gain")].mark.sign == "", "one draw of lambda"
     assert "Means over 1 draw of lambda" in said(one)

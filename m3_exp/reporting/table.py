@@ -141,12 +141,6 @@ class Table:
         every = (cell.record for row in self.rows for cell in row)
         return tuple({id(record): record for record in every if record is not None}.values())
 
-    @property
-    def marks(self) -> dict[tuple[int, int], Mark]:
-        """The marks of single cells, by row and column."""
-        every = ((i, j, cell.mark) for i, row in enumerate(self.rows) for j, cell in enumerate(row))
-        return {(i, j): mark for i, j, mark in every if mark != Mark()}
-
 
 def plain(names: Sequence[str]) -> tuple[Column, ...]:
     """Return columns that belong to no benchmark."""

@@ -31,10 +31,7 @@ class Relative:
             return ()
         lams = sorted(set.intersection(*(set(map(float, r.curve.lams)) for r in self.responses)))
         curves = _on([r.curve for r in self.responses], np.array(lams))
-        return (
-            Objective("mean", curves, self.parents, "mean"),
-            Objective("minimum", curves, self.parents, "minimum"),
-        )
+        return (Objective("mean", curves, self.parents, "mean"), Objective("minimum", curves, self.parents, "minimum"))
 
 
 def relative(responses: Sequence[Response]) -> Relative:

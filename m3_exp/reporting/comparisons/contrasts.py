@@ -281,8 +281,7 @@ def best(columns: Sequence[Mapping[Place, Entry]]) -> Best:
     p_holm = iter(family.holm([value for values in p for value in values]))
     significant = [max(next(p_holm) for _ in values) < LIMIT for values in p]
     return Best(
-        frozenset(place for own, sure in zip(tops, significant, strict=True) if sure for place in own),
-        sum(map(len, p)),
+        frozenset(place for own, sure in zip(tops, significant, strict=True) if sure for place in own), sum(map(len, p))
     )
 
 

@@ -5,7 +5,7 @@ without a value: its place stays empty and a note says why. What each figure sho
 """
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from m3_exp.reporting.comparisons.points import Point
 from m3_exp.reporting.curves.evaluated import Response, refused, responses
 from m3_exp.reporting.data import published
 from m3_exp.reporting.data.dataframe import tidy
+from m3_exp.reporting.data.published import Number
 from m3_exp.reporting.figures import dots, palette
 from m3_exp.reporting.figures.dots import Row, Series
 from m3_exp.reporting.figures.heatmap import draw_heatmap
@@ -33,6 +34,7 @@ _LINES = {
     ("none", "mixup"): ("+ M3", palette.MIXED),
     ("dare", "mixup"): ("+ DARE + M3", palette.BOTH),
 }
+_BOTH = {"plain": ("without M3", palette.PLAIN), "mixup": ("with M3", palette.MIXED)}
 _EMPTY = tidy([])
 _LABEL = 36  # characters below an axis of one column
 _ROW = ["pair", "method", "params", "sparsify", "benchmark"]
@@ -216,13 +218,22 @@ def _scores(frame: pd.DataFrame, method: str, ratio: str, sparsify: str) -> dict
     return {f"{pair}/{b}": points.score(_rows(frame, pair, method, b, ratio, sparsify)) for pair, b in _cells(frame)}
 
 
-def _paper(data: Data, method: str, ratio: str, sparsify: str, cells: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """Return the paper's Table 1 for one method, by row; without what it did not evaluate or nobody can read."""
+def _printed(data: Data, keys: Iterable[tuple[str, ...]], number: Callable[..., Number | None]) -> dict[str, float]:
+    """Return the paper's figures by row; without what it did not evaluate, or nobody can read."""
     if data.published is None:
         return {}
-    rows = {pair: published.Row(method, pair, ratio == "mixup", sparsify == "dare") for pair, _ in cells}
-    found = {f"{pair}/{b}": published.table1(data.published, rows[pair], b) for pair, b in cells}
-    return {key: number.value for key, number in found.items() if number is not None and number.value is not None}
+    known = {"/".join(key): number(data.published, *key) for key in keys}
+    return {key: one.value for key, one in known.items() if one is not None and one.value is not None}
+
+
+def _paper(data: Data, method: str, ratio: str, sparsify: str, cells: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """Return the paper's Table 1 for one method, by row."""
+
+    def number(folder: Path, pair: str, benchmark: str) -> Number | None:
+        row = published.Row(method, pair, ratio == "mixup", sparsify == "dare")
+        return published.table1(folder, row, benchmark)
+
+    return _printed(data, cells, number)
 
 
 def _paper_gains(data: Data, method: str, cells: Sequence[tuple[str, str]]) -> dict[str, float]:
@@ -235,22 +246,17 @@ def _paper_gains(data: Data, method: str, cells: Sequence[tuple[str, str]]) -> d
 
 def figure1b(data: Data) -> Figure:
     """Task arithmetic out of distribution, and its performance drop under StressTest: without and with M3."""
-    left, right = data.frames.get("figure4"), data.frames.get("table2")
-    frames = {sweep: f for sweep, f in (("figure4", left), ("table2", right)) if f is not None}
+    frames = {sweep: data.frames[sweep] for sweep in ("figure4", "table2") if sweep in data.frames}
     if not any(bool(f["score"].notna().any()) for f in frames.values()):
         raise M3Error("figure 1b draws cells of sweeps=figure4 and sweeps=table2, and none has a score yet; run them")
-    ood = _at_alpha(frames.get("figure4", _EMPTY), data.alpha)
-    rows = [Row(f"{pair}/{b}", palette.name(b), palette.name(pair)) for pair, b in _cells(ood)]
-    pairs = [
-        Series(label, mark, _scores(ood, "task_arithmetic", ratio, "none"))
-        for ratio, label, mark in (("plain", "without M3", palette.PLAIN), ("mixup", "with M3", palette.MIXED))
+    ood, attacked = _at_alpha(frames.get("figure4", _EMPTY), data.alpha), frames.get("table2", _EMPTY)
+    scores = [
+        Series(label, mark, _scores(ood, "task_arithmetic", ratio, "none")) for ratio, (label, mark) in _BOTH.items()
     ]
-    drops = _drop_series(data, "table2", frames.get("table2", _EMPTY))
+    drops = _drop_series(data, "table2", attacked)
     panels = [
-        dots.Panel(rows, pairs, "Score out of distribution (%)", "figure4"),
-        dots.Panel(
-            _drop_rows(frames.get("table2", _EMPTY)), drops, "Drop under StressTest, PDR (%)", "table2", zero=True
-        ),
+        dots.Panel(_grouped(_cells(ood)), scores, "Score out of distribution (%)", "figure4"),
+        dots.Panel(_drop_rows(attacked), drops, "Drop under StressTest, PDR (%)", "table2", zero=True),
     ]
     printed = ["The paper prints no scores out of distribution, only gains: see figure4."] if data.published else []
     return dots.side_by_side(panels, more=[*_mixed(list(frames.values())), *printed])
@@ -261,29 +267,18 @@ def figure4(data: Data) -> Figure:
     frame = _frame(data, "figure4", "figure4")
     cells = [(pair, b, m) for pair, b in _cells(frame) for m in _methods(frame)]
     rows = [Row(f"{pair}/{b}/{m}", palette.name(m), f"{palette.name(pair)}: {palette.name(b)}") for pair, b, m in cells]
+    lines = {f"{pair}/{b}/{m}": [_rows(frame, pair, m, b, ratio, "none") for ratio in _BOTH] for pair, b, m in cells}
     scores = [
-        Series(label, mark, {
-            row.key: points.score(_rows(frame, pair, m, b, ratio, "none"))
-            for row, (pair, b, m) in zip(rows, cells, strict=True)
-        })
-        for ratio, label, mark in (("plain", "without M3", palette.PLAIN), ("mixup", "with M3", palette.MIXED))
-    ]  # fmt: skip
-    gains = {
-        row.key: points.gain(*(_rows(frame, pair, m, b, ratio, "none") for ratio in ("plain", "mixup")))
-        for row, (pair, b, m) in zip(rows, cells, strict=True)
-    }
-    gained = [Series("gain", Mark(palette.BLUE, "s"), gains, _paper_ood(data, cells))]
+        Series(label, mark, {key: points.score(both[i]) for key, both in lines.items()})
+        for i, (label, mark) in enumerate(_BOTH.values())
+    ]
+    gains = {key: points.gain(*both) for key, both in lines.items()}
+    printed = _printed(data, cells, lambda folder, pair, b, m: Number(published.gain(folder, pair, b, m)))
+    gained = [Series("gain", Mark(palette.BLUE, "s"), gains, printed)]
     return dots.side_by_side([
         dots.Panel(rows, scores, "Score out of distribution (%)", "figure4"),
         dots.Panel(rows, gained, "Gain by M3 (points)", "figure4", zero=True),
     ], more=_mixed([frame]))  # fmt: skip
-
-
-def _paper_ood(data: Data, cells: Sequence[tuple[str, str, str]]) -> dict[str, float]:
-    if data.published is None:
-        return {}
-    known = {f"{pair}/{b}/{m}": published.gain(data.published, pair, b, m) for pair, b, m in cells}
-    return {key: gain for key, gain in known.items() if gain is not None}
 
 
 def pdr(data: Data) -> Figure:
@@ -311,19 +306,15 @@ def _drop_rows(frame: pd.DataFrame) -> list[Row]:
 
 def _drop_series(data: Data, sweep: str, frame: pd.DataFrame) -> list[Series]:
     at = _at_alpha(frame, data.alpha)
-    return [
-        Series(label, mark, {
-            f"{pair}/{b}": points.drop(_rows(at, pair, "task_arithmetic", b, ratio, "none")) for pair, b in _cells(at)
-        }, _paper_drops(data, sweep, ratio, _cells(at)))
-        for ratio, label, mark in (("plain", "without M3", palette.PLAIN), ("mixup", "with M3", palette.MIXED))
-    ]  # fmt: skip
+    found = []
+    for ratio, (label, mark) in _BOTH.items():
+        drops = {f"{p}/{b}": points.drop(_rows(at, p, "task_arithmetic", b, ratio, "none")) for p, b in _cells(at)}
 
+        def printed(folder: Path, pair: str, benchmark: str, mixed: bool = ratio == "mixup") -> Number | None:
+            return published.attacked(folder, sweep, pair, benchmark, mixed).get("pdr")
 
-def _paper_drops(data: Data, sweep: str, ratio: str, cells: Sequence[tuple[str, str]]) -> dict[str, float]:
-    if data.published is None:
-        return {}
-    known = {f"{p}/{b}": published.attacked(data.published, sweep, p, b, ratio == "mixup").get("pdr") for p, b in cells}
-    return {key: number.value for key, number in known.items() if number is not None and number.value is not None}
+        found.append(Series(label, mark, drops, _printed(data, _cells(at), printed)))
+    return found
 
 
 # --------------------------------------------------------------------------------- figure 3, the heat map, the curve

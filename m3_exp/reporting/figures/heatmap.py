@@ -89,20 +89,19 @@ def changes(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> dict[t
         panel = Panel(str(pair), str(method), str(sparsify))
         for alpha in alphas:
             key = (panel, str(benchmark), alpha)
-            if key in curves:
-                found[key] = _change(curves[key])
-                continue
-            if (panel, str(benchmark)) in curved:
+            if (one := curves.get(key)) is not None:
+                found[key] = _change(one.estimate, one.mark, one.why, one.family)
+            elif (panel, str(benchmark)) in curved:
                 found[key] = Change(None, why="plain is not run")
-                continue
-            one = _of_draws(rows, alpha)
-            if isinstance(one, str):
-                found[key] = Change(None, why=one)
+            elif isinstance(mean := _of_draws(rows, alpha), str):
+                found[key] = Change(None, why=mean)
             else:
-                drawn[len(keys), 0] = one
+                drawn[len(keys), 0] = mean
                 keys.append(key)
     for (row, _), compared in contrasts.adjusted(drawn).items():
-        found[keys[row]] = _drawn_change(compared)
+        if compared.contrast is not None:
+            family = compared.family
+            found[keys[row]] = _change(compared.contrast, compared.sign, compared.why, family, drawn=True)
     return found
 
 
@@ -111,18 +110,9 @@ def _alphas(frame: pd.DataFrame) -> list[float]:
     return drawn if drawn and not bool(frame["ratio"].isin(["grid", "fixed"]).any()) else list(ALPHAS)
 
 
-def _change(found: expectations.Compared) -> Change:
-    one = found.estimate
-    return Change(
-        100 * one.value, 50 * (one.high - one.low), found.mark in ("better", "worse"), "", found.why, found.family
-    )
-
-
-def _drawn_change(found: contrasts.Compared) -> Change:
-    one = found.contrast
-    assert one is not None
-    significant = found.sign in ("better", "worse")
-    return Change(100 * one.value, 50 * (one.high - one.low), significant, "", found.why, found.family, drawn=True)
+def _change(one: Estimate, sign: str, why: str, family: int, *, drawn: bool = False) -> Change:
+    half, significant = 50 * (one.high - one.low), sign in ("better", "worse")
+    return Change(100 * one.value, half, significant, unclaimed=why, family=family, drawn=drawn)
 
 
 def _of_draws(rows: pd.DataFrame, alpha: float) -> tuple[Estimate, str] | str:

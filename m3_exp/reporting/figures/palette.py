@@ -179,11 +179,7 @@ def annotate(figure: Figure, notes: Sequence[str]) -> Artist | None:
 
 # ------------------------------------------------------------------------------------------------------------ files
 
-_METADATA: Mapping[str, dict[str, Any]] = {
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
-    "png": {},
-}
+_METADATA: Mapping[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 
 def check(out: Path | None) -> None:

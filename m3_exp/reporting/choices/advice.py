@@ -183,13 +183,23 @@ def _text(found: Estimate, *, signed: bool = False) -> str:
     return str(_figure(found, signed=signed))
 
 
+def _main(found: Study) -> tuple[Comparison, str]:
+    """Return the comparison that the advice is about, and what it is of."""
+    joint = next((c for c in found.comparisons if c.objective == "mean"), found.comparisons[0])
+    return joint, "the mean over benchmarks" if joint.objective == "mean" else joint.objective
+
+
+def answer(found: Study) -> list[str]:
+    """Return the two sentences that matter most: which alpha, and whether random is better than tuned."""
+    joint, what = _main(found)
+    return [_best_words(joint, what, found), _contrast_words(joint, what, found)]
+
+
 def words(found: Study) -> list[str]:
     """Return the advice in sentences, each with its interval, its level and what would be needed to say more."""
-    joint = next((c for c in found.comparisons if c.objective == "mean"), found.comparisons[0])
-    what = "the mean over benchmarks" if joint.objective == "mean" else joint.objective
+    joint, what = _main(found)
     return [
-        _best_words(joint, what, found),
-        _contrast_words(joint, what, found),
+        *answer(found),
         _flattery_words(joint),
         *_alpha_words(joint, what),
         *_dev_words(joint, found),

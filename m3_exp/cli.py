@@ -173,7 +173,7 @@ def _retry(options: argparse.Namespace, cell: "Cell", known: dict[tuple[str, ...
     from m3_exp import config, planning
 
     flags = [*(["-m"] if options.multirun else []), *(f"--config-dir={folder}" for folder in options.config_dir)]
-    lines = planning.narrowed(options.overrides, cell)
+    lines = config.narrowed(options.overrides, cell, options.config_dir)
     key = (*lines[0], identity(cell.recipe))
     if key in known:
         return known[key]
@@ -731,10 +731,11 @@ def _curve_nodes(request: "Request", store: "Store") -> Any:
 
     from m3_exp import planning
     from m3_exp.cells import found
+    from m3_exp.merging.mixtures import CURVE
     from m3_exp.reporting.data import dataframe
 
     drawn = [c for c in request.configs if c.ratio.name == "mixup"]
-    mixed = [replace(c, ratio=replace(c.ratio, name="grid", sampled=16)) for c in drawn]
+    mixed = [replace(c, ratio=CURVE) for c in drawn]
     if not mixed or request.sweep_table not in ("table1", "figure4"):
         return None
     plain = [c for c in request.configs if c.ratio.name == "plain" and len(c.experts) > 1]

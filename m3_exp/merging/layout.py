@@ -4,6 +4,7 @@ Files are mapped, never loaded: `read` returns a view. Headers are validated bef
 """
 
 import json
+import math
 import mmap
 import os
 import re
@@ -22,16 +23,9 @@ from m3_exp.reading.typed import Strict, checked
 from m3_exp.types import M3Error
 
 DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8},
+    **{"U8": torch.uint8, "BOOL": torch.bool},
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
@@ -45,10 +39,7 @@ class Entry:
 
     @property
     def numel(self) -> int:
-        total = 1
-        for size in self.shape:
-            total *= size
-        return total
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
@@ -144,14 +135,7 @@ def open_directory(folder: Path) -> ShardedTensors:
     return tensors
 
 
-_LAYOUTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-
-
+_LAYOUTS = tuple(f"{name}{end}" for name in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json"))
 _SHARD = re.compile(r"(model|pytorch_model)-(\d{5})-of-(\d{5})\.(safetensors|bin)")
 
 

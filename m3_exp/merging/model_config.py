@@ -13,19 +13,8 @@ from m3_exp.types import Json, M3Error
 _Counts = Count | list[Count]  # some architectures have one for each layer
 _Layers = Annotated[int, Field(ge=1, le=10_000)]
 _FIELDS = (
-    "model_type",
-    "architectures",
-    "hidden_size",
-    "n_embd",
-    "intermediate_size",
-    "num_hidden_layers",
-    "n_layer",
-    "num_attention_heads",
-    "n_head",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "sliding_window",
+    *("model_type", "architectures", "hidden_size", "n_embd", "intermediate_size", "num_hidden_layers", "n_layer"),
+    *("num_attention_heads", "n_head", "num_key_value_heads", "head_dim", "hidden_act", "sliding_window"),
 )
 _ROPE = (
     "their rotary attention was trained for other positions, so that no configuration fits a merge of the two; give an "

@@ -5,7 +5,8 @@ tied matrices.
 import contextlib
 from pathlib import Path
 
-from m3_exp.merging.checkpoint import Model, open_model, parse_source
+from m3_exp.merging.checkpoint import Model, open_model
+from m3_exp.merging.source import parse_source
 from m3_exp.reading.files import exists
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Recipe

@@ -109,7 +109,7 @@ def _counts(
             for row, wanted, delta in zip(counts, bins, deltas, strict=True):
                 count(delta.numpy().view(np.uint32), wanted, row)
         with lock:
-            total.__iadd__(counts)
+            np.add(total, counts, out=total)
 
     for _ in pool.map(one, by_size(scan.sizes)):
         pass

@@ -35,9 +35,10 @@ def parse_source(text: str) -> Source:
     text = text.strip()
     if _on_disk(text):
         return Source(text)
-    for position in (match.start() for match in re.finditer(r"\+", text)):
-        base, adapter = text[:position], text[position + 1 :]
-        if base and adapter and (_on_disk(base) or _looks_remote(base)):
+    for plus in re.finditer(r"\+", text):
+        base, adapter = text[: plus.start()], text[plus.end() :]
+        remote = base.startswith("package:") or _HUB_ID.fullmatch(base.partition("@")[0])
+        if base and adapter and (_on_disk(base) or remote):
             return replace(_single(base), adapter=adapter)
     return _single(text)
 
@@ -49,7 +50,7 @@ def resolve(source: Source) -> Source:
         M3Error: the hub does not know the id or revision, refuses it (gated, 401), or cannot be reached.
     """
     adapter = str(resolve(parse_source(source.adapter))) if source.adapter else None
-    if not is_hub(source) or _is_commit(source.revision):
+    if not is_hub(source) or _COMMIT.fullmatch(source.revision or ""):
         return replace(source, adapter=adapter)
     return replace(source, revision=_pinned(replace(source, adapter=None)), adapter=adapter)
 
@@ -119,10 +120,6 @@ def _absent(text: str) -> M3Error:
     return M3Error(f"{text} does not exist: give {_FORMS}")
 
 
-def _looks_remote(text: str) -> bool:
-    return text.startswith("package:") or _HUB_ID.fullmatch(text.partition("@")[0]) is not None
-
-
 def _single(text: str) -> Source:
     if _on_disk(text) or text.startswith("package:"):
         return Source(text)
@@ -152,10 +149,6 @@ def _in_package(location: str) -> Path:
 
 
 # --------------------------------------------------------------------------------------------------------- the hub
-
-
-def _is_commit(revision: str | None) -> bool:
-    return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
 def _cached_commit(source: Source) -> str | None:

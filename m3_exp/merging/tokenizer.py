@@ -28,29 +28,13 @@ from m3_exp.types import Json, M3Error, Source
 
 CONFIGS = ("config.json", "generation_config.json")
 TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "tekken.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "chat_template.json", "tekken.json"),
+    *("spiece.model", "sentencepiece.bpe.model"),
 )
 _VOCABULARIES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-    "tekken.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "*.tiktoken",
+    *("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model"),
+    *("sentencepiece.bpe.model", "*.tiktoken"),
 )
 _LARGEST = 512 << 20  # bytes of a tokenizer's file
 _Id = Annotated[int, Field(ge=0, lt=1 << 24)]  # the library keeps a table up to the largest
@@ -110,8 +94,16 @@ def tokenizer_directory(source: Source, store: Store) -> Path:
     if not _vocabularies(adapter):
         return folder
     _checked(adapter)
-    files = [folder / name for name in CONFIGS] + tokenizer_files(adapter)
-    return _kept(store, _digest(files), lambda out: _copy(files, out))
+    files = [*(folder / name for name in CONFIGS if exists(folder / name)), *tokenizer_files(adapter)]
+    digest = blake3(b"tokenizer 1")
+    for path in files:
+        digest.update(path.name.encode() + b"\0" + blake3(path.read_bytes()).digest())
+
+    def copy(out: Path) -> None:
+        for path in files:
+            (out / path.name).write_bytes(read_bytes(path, _LARGEST))
+
+    return _kept(store, digest.hexdigest(), copy)
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
@@ -188,20 +180,6 @@ def _kept(store: Store, key: str, make: Callable[[Path], None]) -> Path:
             if not final.is_dir():  # else another process was faster
                 raise
     return final
-
-
-def _copy(files: list[Path], out: Path) -> None:
-    for path in files:
-        if path.is_file():
-            (out / path.name).write_bytes(read_bytes(path, _LARGEST))
-
-
-def _digest(files: list[Path]) -> str:
-    digest = blake3(b"tokenizer 1")
-    for path in files:
-        if path.is_file():
-            digest.update(path.name.encode() + b"\0" + blake3(path.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def write_json(path: Path, value: Json) -> None:

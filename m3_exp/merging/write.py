@@ -21,11 +21,11 @@ from m3_exp.merging import loading
 from m3_exp.merging.blend import BLOCK, Blender, Job, is_vocabulary, thread_pool
 from m3_exp.merging.canonical import recipe_key
 from m3_exp.merging.check import check
-from m3_exp.merging.checkpoint import content_digest, is_finite, open_model, resolve, tensor_bytes
+from m3_exp.merging.checkpoint import content_digest, is_finite, open_model, tensor_bytes
 from m3_exp.merging.layout import CODES, Entry, open_directory
 from m3_exp.merging.model_config import check_same_architecture
 from m3_exp.merging.notes import notes
-from m3_exp.merging.source import locate
+from m3_exp.merging.source import locate, resolve
 from m3_exp.merging.tokenizer import tokenizer_config, tokenizer_directory, tokenizer_files, write_json
 from m3_exp.reading.files import exists
 from m3_exp.store import Store, publish_directory

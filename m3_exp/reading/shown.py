@@ -13,6 +13,12 @@ def abridged(text: str) -> str:
     return text if len(text) <= _MOST else f"{text[: _MOST - 400]} ... {text[-390:]}"
 
 
+def short(value: object, most: int) -> str:
+    """Return a value as Python writes it, cut to a number of characters."""
+    text = repr(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def escaped(text: str, keep: str = "") -> str:
     r"""Return one line: control characters, line ends, direction marks and half surrogates as `\x1b`, `\n`, `\u202e`;
     but for those in `keep`.

@@ -114,7 +114,7 @@ def keywords(group: str, part: DictConfig) -> list[str]:
 
 def keywords_of(group: str, choice: str, config_dirs: Sequence[Path] = ()) -> list[str]:
     """Return what may be set of a choice by its name; nothing where there is none."""
-    files = [file for file in _files(group, config_dirs) if file.stem == choice]
+    files = [file for file in _files(group, config_dirs) if file.stem == choice and group in FUNCTIONS]
     return keywords(group, loaded(files[0])) if files else []
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from m3_exp.command_line import CommandLine
 from m3_exp.config import sweeps
 from m3_exp.config.choices import ROOT, check_folders, names, refuse_dead
 from m3_exp.config.composing import compose_all
@@ -37,7 +38,7 @@ from m3_exp.config.sweeps import sweep_file
 from m3_exp.config.values import MANY, choice, folder, number, optional, truth
 from m3_exp.reporting.wandb import track
 from m3_exp.scoring.evaluate import load_evaluator
-from m3_exp.scoring.items import has_dev
+from m3_exp.scoring.items import lab_has_dev
 from m3_exp.types import Config, EvaluatorSpec, M3Error
 
 __all__ = ["ROOT", "Request", "evaluator", "names", "narrowed", "raw_path", "request", "sweep_file"]
@@ -49,6 +50,7 @@ _SHARED_SETTINGS = ("chat_template", "chat_args", "thought", "sandbox.driver", "
 class Request:
     """What a command line asks for: its composed configs, and the sweep file it names."""
 
+    asked: CommandLine
     configs: tuple[Config, ...]
     store: Path
     checkpoint: str
@@ -61,7 +63,6 @@ class Request:
     repeat: int = 0
     verify: bool = True
     yaml: tuple[str, ...] = field(default=(), repr=False)
-    config_dirs: tuple[Path, ...] = ()
 
 
 def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequence[Path] = ()) -> Request:
@@ -70,6 +71,7 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
     Raises:
         M3Error: anything unknown, dead, missing or of the wrong type.
     """
+    asked = CommandLine(tuple(args), multirun, tuple(config_dirs))
     overrides = [parse(arg) for arg in args]
     sweep = next((sweeps.named(o) for o in overrides if o.key_or_group == "sweeps"), None)
     given = [o for o in overrides if o.key_or_group != "sweeps"]
@@ -88,6 +90,7 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
     first = composed[0]
     configs, notes = _with_items([read(cfg, given, config_dirs) for cfg in composed])
     return Request(
+        asked=asked,
         configs=configs,
         notes=notes,
         store=folder(first, "store") or ROOT / "results" / "store",
@@ -100,7 +103,6 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
         repeat=number(first, "repeat", int, low=0, high=MANY),
         verify=truth(first, "verify"),
         yaml=tuple(OmegaConf.to_yaml(cfg, resolve=True) for cfg in composed),
-        config_dirs=tuple(folder.resolve() for folder in config_dirs),
     )
 
 
@@ -121,7 +123,9 @@ def _with_items(configs: Sequence[Config]) -> tuple[tuple[Config, ...], tuple[st
 
 
 def _has_items(spec: EvaluatorSpec) -> bool:
-    return not spec.items.endswith("-dev") or has_dev(load_evaluator(spec), spec.name, spec.items)
+    if spec.items == "lab-dev":
+        return lab_has_dev(spec.name)
+    return spec.items != "official-dev" or load_evaluator(spec).has_dev()
 
 
 def evaluator(name: str, settings: Sequence[str]) -> EvaluatorSpec:

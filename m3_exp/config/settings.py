@@ -63,7 +63,7 @@ def read(cfg: DictConfig, given: Sequence[Override], config_dirs: Sequence[Path]
         published=truth(cfg, "family.published"),
         overrides=_of_models(given),
         cache_values=optional(cfg, "family.cache_values", int, low=1),
-        config_dirs=tuple(str(folder.resolve()) for folder in config_dirs),
+        config_dirs=tuple(str(folder.absolute()) for folder in config_dirs),
     )
 
 

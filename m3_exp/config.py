@@ -84,16 +84,20 @@ class Request:
 
 
 def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequence[Path] = ()) -> Request:
-    """Compose what `args` (Hydra overrides, perhaps `sweeps=NAME`) ask for.
+    """Compose what `args` (Hydra overrides, perhaps `sweeps=NAME`) ask for; raises as `composed`."""
+    return composed(CommandLine(tuple(args), multirun, tuple(config_dirs)))
+
+
+def composed(asked: CommandLine) -> Request:
+    """Compose what a command line asks for.
 
     Raises:
         M3Error: anything unknown, dead, missing or of the wrong type.
     """
-    asked = CommandLine(tuple(args), multirun, tuple(config_dirs))
-    overrides = [_parse(arg) for arg in args]
+    overrides = [_parse(arg) for arg in asked.overrides]
     sweep = next((_named(o) for o in overrides if o.key_or_group == "sweeps"), None)
     given = [o for o in overrides if o.key_or_group != "sweeps"]
-    folders = [*config_dirs]
+    folders = asked.config_dirs
     _check_folders(folders)
     if sweep is None:
         blocks: list[list[Override]] = [given]
@@ -106,14 +110,14 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
         _refuse_hydra(block)
         _refuse_unknown(block, folders)
         _refuse_no_paths(block)
-    if not multirun and sweep is None and (axis := next((o for o in given if o.is_sweep_override()), None)):
+    if not asked.multirun and sweep is None and (axis := next((o for o in given if o.is_sweep_override()), None)):
         name = f"; one name with a comma is quoted: {_quoted(axis.input_line or '')}" if _is_path(axis) else ""
         raise M3Error(f"{axis.input_line}: several values need -m, as in: m3 run -m {axis.input_line}{name}")
     products = [product for block in blocks for product in _products(block)]
-    composed = _compose_all(products, folders)
-    _refuse_dead(given, composed)
-    first = composed[0]
-    configs, notes = _with_items([_config(cfg, (*asked.flags, *_of_models(given))) for cfg in composed])
+    cfgs = _compose_all(products, folders)
+    _refuse_dead(given, cfgs)
+    first = cfgs[0]
+    configs, notes = _with_items([_config(cfg, (*asked.flags, *_of_models(given))) for cfg in cfgs])
     return Request(
         asked=asked,
         configs=configs,
@@ -127,7 +131,7 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
         sweep_table=table,
         repeat=_number(first, "repeat", int, low=0, high=_MANY),
         verify=_truth(first, "verify"),
-        yaml=tuple(OmegaConf.to_yaml(cfg, resolve=True) for cfg in composed),
+        yaml=tuple(OmegaConf.to_yaml(cfg, resolve=True) for cfg in cfgs),
     )
 
 

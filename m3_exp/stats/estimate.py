@@ -195,6 +195,10 @@ class Shape:
         """The same with every item as its own cluster."""
         return Shape(self.shares, self.strata, None)
 
+    def weights(self, n: int) -> Array:
+        """Return the weight of each of n items in the score, (n,)."""
+        return np.full(n, 1 / n) if self.shares is None else self.shares
+
     def of(self, rows: Array) -> "Shape":
         """Return the shape of some of the items; within each stratum they share its whole weight."""
         strata = None if self.strata is None else [self.strata[i] for i in rows]
@@ -214,7 +218,7 @@ def even_shares(strata: Sequence[str]) -> Array:
 def weighted_mean(values: Array, shape: Shape = EVEN) -> Array:
     """Return the score of item values along the first axis; of strata the mean of their means, exactly 1 of ones."""
     if shape.strata is not None:
-        names = _numbered(shape.strata)
+        names = numbered(shape.strata)
         return np.asarray(np.mean([values[names == name].mean(axis=0) for name in range(names.max() + 1)], axis=0))
     return np.asarray(values.mean(axis=0) if shape.shares is None else shape.shares @ values)
 
@@ -226,9 +230,8 @@ def influences(values: Array, shape: Shape = EVEN) -> Array:
     mean, and each stratum (or the whole) is corrected for the mean that it has estimated.
     """
     n = len(values)
-    shares = np.full(n, 1 / n) if shape.shares is None else shape.shares
     flat = values.reshape(n, -1)
-    names = np.zeros(n, dtype=int) if shape.strata is None else _numbered(shape.strata)
+    names = np.zeros(n, dtype=int) if shape.strata is None else numbered(shape.strata)
     deviations = np.empty_like(flat, dtype=float)
     for name in np.unique(names):
         rows = np.flatnonzero(names == name)
@@ -237,16 +240,17 @@ def influences(values: Array, shape: Shape = EVEN) -> Array:
             deviations[rows] = np.maximum(np.abs(flat[rows] - 0.5), 0.5) if len(np.unique(names)) > 1 else 0.0
             continue
         deviations[rows] = (flat[rows] - flat[rows].mean(axis=0)) * math.sqrt(units / (units - 1))
-    parts = deviations * shares[:, None]
+    parts = deviations * shape.weights(n)[:, None]
     if shape.clusters is not None:
-        which = _numbered(shape.clusters)
+        which = numbered(shape.clusters)
         summed = np.zeros((which.max() + 1, parts.shape[1]))
         np.add.at(summed, which, parts)
         parts = summed
     return np.asarray(parts.reshape(len(parts), *values.shape[1:]))
 
 
-def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
+def numbered(names: Sequence[str]) -> NDArray[np.int64]:
+    """Return the number of each name among the different ones, sorted."""
     return np.asarray(np.unique(np.asarray(names, dtype=str), return_inverse=True)[1], dtype=np.int64)
 
 

@@ -74,18 +74,3 @@ def best_of(n: int) -> float:
     grid = np.linspace(-10, 10, 200_001)
     density = n * np.exp(-(grid**2) / 2) / math.sqrt(2 * math.pi) * special.ndtr(grid) ** (n - 1)
     return float(np.trapezoid(grid * density, grid))
-
-
-def selection_price(scores: Array) -> float:
-    """Return what picking the best of several columns on the test items gains by chance alone.
-
-    best_of(columns) x SE x sqrt(1 - rho): SE the mean standard error of the columns' means, rho their mean correlation
-    over items. `scores`: shape (n, columns), from 0 to 1; 0 where nothing varies.
-    """
-    n, columns = scores.shape
-    if n < 2 or columns < 2:
-        return 0.0
-    covariance = np.cov(scores, rowvar=False)
-    own = float(np.mean(np.diag(covariance)))
-    shared = float((covariance.sum() - np.trace(covariance)) / (columns * (columns - 1)))
-    return best_of(columns) * math.sqrt(max(0.0, own - shared) / n)

@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, Source, influences, mean, weighted_mean
@@ -174,10 +175,10 @@ def bend_at(curve: Curve, lams: Array) -> Array:
     Between two nodes it is the parabola that `unsure` allows; a sampled lambda in between leaves one of its own
     curvature on each side. (The second differences of merges that lie close together would be noise.)
     """
-    k = np.clip(np.searchsorted(curve.lams, lams, side="right"), 1, len(curve.lams) - 1)
+    k = right_node(curve.lams, lams)
     curvature = np.sqrt(_bends(curve))[k - 1] * 4 / (curve.lams[k] - curve.lams[k - 1]) ** 2
     merges = curve.refined().lams
-    at = np.clip(np.searchsorted(merges, lams, side="right"), 1, len(merges) - 1)
+    at = right_node(merges, lams)
     return np.asarray(curvature * (lams - merges[at - 1]) * (merges[at] - lams))
 
 
@@ -216,9 +217,8 @@ def _bumps_of(lams: tuple[float, ...], alpha: float) -> tuple[float, ...]:
     at = np.array(lams)
     zeroth, first, second = _moments(at, alpha)
     left, right = at[:-1], at[1:]
-    return tuple(
-        map(float, 4 * np.maximum(0.0, (left + right) * first - second - left * right * zeroth) / (right - left) ** 2)
-    )
+    inside = np.maximum(0.0, (left + right) * first - second - left * right * zeroth)
+    return tuple(map(float, 4 * inside / (right - left) ** 2))
 
 
 def _bumps(lams: Array, alphas: tuple[float, ...]) -> Array:
@@ -269,9 +269,14 @@ def mixture_quantile(shares: Array) -> Array:
 # -------------------------------------------------------------------------------------------------------- the weights
 
 
+def right_node(lams: Array, at: float | Array) -> NDArray[np.int64]:
+    """Return the number of the node at the right end of the interval that holds a lambda."""
+    return np.clip(np.searchsorted(lams, at, side="right"), 1, len(lams) - 1)
+
+
 def hats(lams: Array, at: Array) -> Array:
     """Return the hat function of each node at some lambdas, shape (len(at), K); each row sums to 1."""
-    right = np.clip(np.searchsorted(lams, at, side="right"), 1, len(lams) - 1)
+    right = right_node(lams, at)
     share = (at - lams[right - 1]) / (lams[right] - lams[right - 1])
     found = np.zeros((len(at), len(lams)))
     rows = np.arange(len(at))

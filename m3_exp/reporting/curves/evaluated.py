@@ -109,7 +109,7 @@ def better_of(known: Mapping[str, Array], ids: Sequence[str], shape: Shape = EVE
     keys = ids if shape.clusters is None else shape.clusters
     first = np.array([hashlib.sha256(key.encode()).digest()[0] < 128 for key in keys])
     names = list(known)
-    shares = np.full(len(ids), 1 / len(ids)) if shape.shares is None else shape.shares
+    shares = shape.weights(len(ids))
     found = np.empty(len(ids))
     picked: list[str] = []
     for here in (first, ~first):

@@ -98,7 +98,7 @@ def minus_plain(response: Response, alpha: float) -> Estimate | None:
     found = unsure(response.curve, {alpha: 1.0})
     lost = response.unscored + len(response.curve.ids) - len(sides.rows)
     others, bias = _sources(found, sides.masks), (found.bias, found.bias)
-    return paired(sides.mixed, sides.plain, sides.of(response), others=others, bias=bias, unscored=lost)
+    return paired(sides.mixed, sides.plain, sides.shape, others=others, bias=bias, unscored=lost)
 
 
 def masks_of_difference(response: Response, alpha: float) -> Source | None:
@@ -114,11 +114,8 @@ class _Sides:
     rows: Array
     mixed: Array
     plain: Array
-    masks: Source | None
-
-    def of(self, response: Response) -> Shape:
-        shape = response.curve.shape
-        return shape if len(self.rows) == len(response.curve.ids) else shape.of(self.rows)
+    shape: Shape
+    masks: Source | None = None
 
 
 def _sides(response: Response, alpha: float) -> _Sides | None:
@@ -134,15 +131,15 @@ def _sides(response: Response, alpha: float) -> _Sides | None:
     seeds = [seed for seed in response.mask_seeds if seed in response.plains]
     if response.mask_seeds and not seeds:
         return None
+    shape = response.curve.shape if len(rows) == len(ids) else response.curve.shape.of(rows)
     if not seeds:
-        return _Sides(rows, response.curve.expected(alpha)[rows], plain, None)
+        return _Sides(rows, response.curve.expected(alpha)[rows], plain, shape)
     mixed = [response.masks[response.mask_seeds.index(seed)].expected(alpha)[rows] for seed in seeds]
     alone = [aligned_to(response.plains[seed], kept) for seed in seeds]
     known = [(a, b) for a, b in zip(mixed, alone, strict=True) if b is not None]
     differences = np.column_stack([a - b for a, b in known])
-    shape = response.curve.shape if len(rows) == len(ids) else response.curve.shape.of(rows)
     averaged = [np.mean(side, axis=0) for side in zip(*known, strict=True)]
-    return _Sides(rows, averaged[0], averaged[1], spread(differences, shape))
+    return _Sides(rows, averaged[0], averaged[1], shape, spread(differences, shape))
 
 
 def _sources(found: Unsure, masks: Source | None) -> tuple[Source, ...]:
@@ -192,7 +189,7 @@ def _family(line: tuple[_Keyed, ...], alphas: tuple[float, ...]) -> Mapping[tupl
             if one is not None and sides is not None:
                 estimates[response.benchmark, alpha] = one
                 whys.append(unclaimed(response, alpha))
-                parts.append(influences(sides.mixed - sides.plain, sides.of(response)))
+                parts.append(influences(sides.mixed - sides.plain, sides.shape))
         if parts:
             blocks.append(np.column_stack(parts))
     adjusted = family.max_t([one.p or 0.0 for one in estimates.values()], _diagonal(blocks))

@@ -32,7 +32,7 @@ from scipy import stats
 
 from m3_exp.reporting.curves.evaluated import Draw, Response, Values, averaged
 from m3_exp.stats.estimate import LEVEL, Array, Mean, Source, normal, weighted_mean
-from m3_exp.stats.lambdas import ALPHAS, Curve, second_moments, unsure, weights
+from m3_exp.stats.lambdas import ALPHAS, Curve, right_node, second_moments, unsure, weights
 
 _SAME = 1e-6  # lambdas nearer than this give the same answers: a draw so near a node tests nothing
 _CHUNK = 250  # repetitions of the replay at a time
@@ -117,13 +117,15 @@ def check(response: Response, *, repeats: int = 10_000, seed: int = 0) -> Check:
     """Hold a curve against its real draws."""
     beside = [(draw, curve) for draw in response.draws if (curve := _curve_for(response, draw)) is not None]
     counted = _counted(beside)
-    known = [draw for draw, _ in beside]
     return Check(
         benchmark=response.benchmark,
         merges=response.merges,
         predictions=tuple(predict(curve, draw) for draw, curve in counted),
-        expectations=tuple(_expectations(beside)),
-        replay=replay(response, known, repeats=repeats, seed=seed),
+        expectations=tuple(
+            _expectation(alpha, [pair for pair in beside if pair[0].alpha == alpha])
+            for alpha in sorted({draw.alpha for draw, _ in beside})
+        ),
+        replay=replay(response, [draw for draw, _ in beside], repeats=repeats, seed=seed),
         trivial=len(beside) - len(counted),
         unpaired=len(response.draws) - len(beside),
     )
@@ -145,13 +147,9 @@ def _counted(beside: Sequence[tuple[Draw, Curve]]) -> list[tuple[Draw, Curve]]:
     found: list[tuple[Draw, Curve]] = []
     for draw, curve in sorted(beside, key=lambda pair: (pair[0].alpha, *_order(pair[0]))):
         new = all(abs(draw.lam - other.lam) >= _SAME for other, _ in found)
-        if new and not _at_node(draw.lam, curve):
+        if new and np.min(np.abs(curve.refined().lams - draw.lam)) >= _SAME:
             found.append((draw, curve))
     return found
-
-
-def _at_node(lam: float, curve: Curve) -> bool:
-    return bool(np.min(np.abs(curve.refined().lams - lam)) < _SAME)
 
 
 def _order(draw: Draw) -> tuple[int, str]:
@@ -166,13 +164,9 @@ def predict(curve: Curve, draw: Draw) -> Prediction:
     turning = int(np.count_nonzero(_between(along, draw.lam).moved))
     score, line = (float(weighted_mean(values, along.shape)) for values in (real, predicted))
     variance = turning_variance(along, draw.lam, real)
-    half = _Z * math.sqrt(variance) if turning else _still(score - line, variance, len(real))
+    still = Mean(score - line, variance, len(real), (-1.0, 1.0))  # where no item differs between the nodes: never 0
+    half = _Z * (math.sqrt(variance) if turning else still.standard_error())
     return Prediction(draw.alpha, draw.number, draw.lam, len(real), turning, score, line, half)
-
-
-def _still(difference: float, variance: float, n: int) -> float:
-    """Return half of a difference's interval where no item differs between the nodes: never 0."""
-    return _Z * Mean(difference, variance, n, (-1.0, 1.0)).standard_error()
 
 
 def _scored(values: Values, curve: Curve) -> Array:
@@ -187,14 +181,8 @@ def turning_variance(curve: Curve, lam: float, real: Array) -> float:
     between = _between(curve, lam)
     squares = (real - curve.items_at(lam)) ** 2
     turn = between.share * (1 - between.share) * between.moved**2
-    one = _shares(curve) ** 2
+    one = curve.shape.weights(len(curve.ids)) ** 2
     return float(max(one @ squares, one @ np.where(between.moved == 0, squares, turn)))
-
-
-def _shares(curve: Curve) -> Array:
-    """Return each item's weight in the score."""
-    n = len(curve.ids)
-    return np.full(n, 1 / n) if curve.shape.shares is None else curve.shape.shares
 
 
 class _Between(NamedTuple):
@@ -205,17 +193,12 @@ class _Between(NamedTuple):
 
 
 def _between(curve: Curve, lam: float) -> _Between:
-    k = int(np.clip(np.searchsorted(curve.lams, lam, side="right"), 1, len(curve.lams) - 1))
+    k = int(right_node(curve.lams, lam))
     share = (lam - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1])
     return _Between(float(share), curve.values[:, k] - curve.values[:, k - 1])
 
 
 # ------------------------------------------------------------------------------------------- the mean over draws
-
-
-def _expectations(beside: Sequence[tuple[Draw, Curve]]) -> list[Expectation]:
-    alphas = sorted({draw.alpha for draw, _ in beside})
-    return [_expectation(alpha, [pair for pair in beside if pair[0].alpha == alpha]) for alpha in alphas]
 
 
 def _expectation(alpha: float, beside: Sequence[tuple[Draw, Curve]]) -> Expectation:
@@ -235,7 +218,7 @@ def _expectation(alpha: float, beside: Sequence[tuple[Draw, Curve]]) -> Expectat
     score, line, expected = (
         float(weighted_mean(values, curve.shape)) for values in (real, predicted, curve.expected(alpha))
     )
-    turning = float(_shares(curve) ** 2 @ (real - predicted) ** 2)
+    turning = float(curve.shape.weights(len(curve.ids)) ** 2 @ (real - predicted) ** 2)
     others = (Source(max(between, 0.0) / len(draws)), *rest.sources)
     found = Mean(score - expected, turning, len(real), (-1.0, 1.0), others)
     half = _Z * found.standard_error() + rest.bias
@@ -287,12 +270,12 @@ def turned(curve: Curve, lams: Array, generator: np.random.Generator) -> Array:
 
     Its expectation is the curve. The places are the same for all lambdas of a repetition, as in a real model.
     """
-    k = np.clip(np.searchsorted(curve.lams, lams, side="right"), 1, len(curve.lams) - 1)
+    k = right_node(curve.lams, lams)
     share = (lams - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1])
     places = generator.random((len(lams), len(curve.lams) - 1, len(curve.ids)))
     places = np.take_along_axis(places, (k - 1)[:, :, None], axis=1)
     chosen = np.where(places < share[:, :, None], curve.values.T[k], curve.values.T[k - 1])
-    return np.asarray(chosen @ _shares(curve))
+    return np.asarray(chosen @ curve.shape.weights(len(curve.ids)))
 
 
 # ------------------------------------------------------------------------------------------------------ what is read

@@ -32,14 +32,14 @@ def probe() -> dict[str, str | None]:
     """Run every containing driver; return what is wrong with each, or None where it works."""
     from m3_exp.scoring.sandbox import judge
 
-    return dict(judge.probe())
+    return judge.probe()
 
 
 def level() -> str | None:
     """Return the name of the driver that will be used, or None where none contains a program."""
     from m3_exp.scoring.sandbox import judge
 
-    return next((name for name, reason in judge.probe().items() if reason is None), None)
+    return judge.level()
 
 
 def levels(scores: "Sequence[Score]") -> str | None:

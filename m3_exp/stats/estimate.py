@@ -284,8 +284,8 @@ def mean(
     Raises:
         ValueError: there are no values.
     """
-    found = of_items(values, shape, others=others, bias=(bias, bias), unscored=unscored)
-    return found.estimate(n=len(values), unscored=unscored)
+    items = of_items(values, shape, others=others, bias=(bias, bias), unscored=unscored)
+    return items.estimate(n=len(values), unscored=unscored)
 
 
 def proportion(share: float, n: float) -> Estimate:
@@ -313,9 +313,9 @@ def of_items(
         raise ValueError("no item is scored")
     limits = (-1.0, 1.0) if signed else (0.0, 1.0)
     parts = influences(values, shape)
-    found = float(weighted_mean(values, shape))
+    value = float(weighted_mean(values, shape))
     how = _named(BONETT if signed else AGRESTI, shape, others, bias, unscored)
-    inside = min(limits[1], max(limits[0], found))
+    inside = min(limits[1], max(limits[0], value))
     lost = unscored / (len(values) + unscored)
     own = max(0.0, float(parts @ parts) - sum(source.shared for source in others))
     freedom = math.inf if shape.clusters is None else max(1.0, len(parts) - 1.0)

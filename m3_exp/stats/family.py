@@ -59,13 +59,13 @@ def critical(count: int, level: float = LEVEL) -> float:
     return float(-special.ndtri((1 - level) / 2 / max(1, count)))
 
 
-def detectable(found: Estimate, count: int = 1, power: float = POWER) -> float:
+def detectable(estimate: Estimate, count: int = 1, power: float = POWER) -> float:
     """Return the smallest true difference that a comparison like this one finds with `power`, as one of `count`.
 
     What its interval holds besides chance over items (bias, unscored items, few masks) is added as it is.
     """
-    besides = max(0.0, (found.high - found.low) / 2 - normal(LEVEL) * found.se)
-    return (critical(count) + float(special.ndtri(power))) * found.se + besides
+    besides = max(0.0, (estimate.high - estimate.low) / 2 - normal(LEVEL) * estimate.se)
+    return (critical(count) + float(special.ndtri(power))) * estimate.se + besides
 
 
 @lru_cache(maxsize=64)

@@ -37,11 +37,11 @@ def _units(n: int, shape: Shape) -> tuple[NDArray[np.int64], int]:
 def weighted(counts: Array, shape: Shape = EVEN) -> Array:
     """Return weights in proportion to counts (B, n) that sum to 1; a stratum without any counts by all of its items."""
     names = np.zeros(counts.shape[1], dtype=int) if shape.strata is None else numbered(shape.strata)
-    found = np.empty_like(counts)
+    weights = np.empty_like(counts)
     strata = int(names.max()) + 1
     for stratum in range(strata):
         rows = names == stratum
         totals = counts[:, rows].sum(axis=1, keepdims=True)
         own = np.where(totals > 0, counts[:, rows], 1.0)
-        found[:, rows] = own / own.sum(axis=1, keepdims=True) / strata
-    return found
+        weights[:, rows] = own / own.sum(axis=1, keepdims=True) / strata
+    return weights

@@ -44,5 +44,5 @@ def level() -> str | None:
 
 def levels(scores: "Sequence[Score]") -> str | None:
     """Return what contained the programs behind these scores (their note `sandbox`); None where nothing ran."""
-    found = {str(score.notes["sandbox"]) for score in scores if score.notes.get("sandbox")}
-    return ", ".join(sorted(found)) or None
+    used = {str(score.notes["sandbox"]) for score in scores if score.notes.get("sandbox")}
+    return ", ".join(sorted(used)) or None

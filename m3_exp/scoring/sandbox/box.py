@@ -283,11 +283,11 @@ class _Tested:
         """Put what the program calls by these names into the tests' namespace."""
         self._classes = frozenset(name for name in names if name[:1].isupper())
         try:
-            found = self.ask("names", names)
+            values = self.ask("names", names)
         except Exception:  # the program failed: each use of a name says so
-            found = {}
+            values = {}
         for name in names:
-            self._set(name, found[name] if name in found else self._undefined(name))
+            self._set(name, values[name] if name in values else self._undefined(name))
 
     def ask(self, operation: str, *rest: Any) -> Any:
         """Return what the program makes of a request, or raise what it raises."""

@@ -194,9 +194,9 @@ def working_driver(choice: Choice = "auto", *, allow_weak: bool = False) -> Driv
             return driver
     if choice == "auto" and allow_weak:
         return drivers.weak()
-    found = "; ".join(f"{name}: {_fitness(name)}" for name in wanted)
+    reasons = "; ".join(f"{name}: {_fitness(name)}" for name in wanted)
     raise M3Error(
-        f"model-written programs cannot be contained here ({found}): install bubblewrap where user namespaces are"
+        f"model-written programs cannot be contained here ({reasons}): install bubblewrap where user namespaces are"
         " allowed, use Linux 5.13 or later with Landlock, or a container runtime; sandbox.allow_weak=true runs them"
         " uncontained, at your own risk"
     )
@@ -374,8 +374,8 @@ class _Line:
     def _listen(self, reports: IO[bytes], errors: IO[bytes]) -> None:
         with contextlib.suppress(OSError, ValueError):
             for line in reports:
-                found = json.loads(line)
-                self._waiting.pop(found["id"]).put(Report(**found["report"]))
+                reply = json.loads(line)
+                self._waiting.pop(reply["id"]).put(Report(**reply["report"]))
             self._said = errors.read()
         with self._lock:
             self._ended = True

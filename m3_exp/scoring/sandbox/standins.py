@@ -253,10 +253,10 @@ def _generated(kind: str, ask: Ask) -> object:
     def generate() -> Any:
         sent = None
         while True:
-            found = ask("send", stand_in[0], sent)
-            if len(found) == 0:
+            given = ask("send", stand_in[0], sent)
+            if len(given) == 0:
                 return
-            sent = yield found[0]
+            sent = yield given[0]
 
     made: Any = generate()
     if kind == "map":

@@ -127,11 +127,11 @@ def _text(error: BaseException) -> str:
 
 def _raised(kind: Any, args: Any) -> BaseException:
     """Return an exception of a built-in name or of a class that stands for the other side's."""
-    found = getattr(builtins, kind, None) if type(kind) is str else kind
-    if not (isinstance(found, type) and issubclass(found, BaseException)) or issubclass(found, _SILENT):
-        found = RuntimeError
+    raised = getattr(builtins, kind, None) if type(kind) is str else kind
+    if not (isinstance(raised, type) and issubclass(raised, BaseException)) or issubclass(raised, _SILENT):
+        raised = RuntimeError
     try:
-        error = found(*args)
+        error = raised(*args)
         return error if isinstance(error, BaseException) else RuntimeError(*args)
     except Exception:  # UnicodeDecodeError and its like want other arguments
         return RuntimeError(*args) if type(args) is tuple else RuntimeError()

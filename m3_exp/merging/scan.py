@@ -70,14 +70,14 @@ def _cutoffs(scan: Scan, store: Store, pool: Pool) -> Cutoffs:
     for expert, value in zip(missing, _magnitudes(scan, missing, pool), strict=True):
         known[expert] = value
         store.put("scans", scan.key("cutoff", [expert]), value)
-    found = [known[expert] or {} for expert in scan.experts]
-    magnitudes = tuple(float(value["magnitude"]) for value in found)
+    records = [known[expert] or {} for expert in scan.experts]
+    magnitudes = tuple(float(value["magnitude"]) for value in records)
     signs_key = scan.key("majority", sorted(scan.experts))
     majority = store.get("scans", signs_key)
     if majority is None:
         majority = {"sign": _majority(scan, magnitudes, pool)}
         store.put("scans", signs_key, majority)
-    return Cutoffs(magnitudes, tuple(float(value["kept"]) for value in found), float(majority["sign"]))
+    return Cutoffs(magnitudes, tuple(float(value["kept"]) for value in records), float(majority["sign"]))
 
 
 def _magnitudes(scan: Scan, experts: list[str], pool: Pool) -> list[Json]:

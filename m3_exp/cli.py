@@ -139,7 +139,7 @@ def run(args: Sequence[str]) -> int:
 
     for line in (*_lambda_lines(plan), *request.notes, *plan.notes):
         print(line, file=sys.stderr)
-    store.put("plans", identity(plan), plan)
+    store.plans.put(identity(plan), plan)
     workers = request.workers or default_workers(plan.engine)
     keep = request.checkpoint == "keep"
     with _tracking(request, plan, store) as tracker:
@@ -780,9 +780,9 @@ def status(args: Sequence[str]) -> int:
     plan, store = _planned(request)
     from m3_exp import forecast
     from m3_exp.cells import found, repeats_words
-    from m3_exp.progress import sightings
+    from m3_exp.heartbeat import runs
 
-    seen = sightings(store)
+    seen = runs(store)
     first = request.configs[0]
     looked = forecast.forecast(plan, store, first.parameters, keep=False, cache_values=first.cache_values)
     states = [c["state"] for c in looked.cells]

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Lower rooms first; a room may import those before it. The three of one line do not import one another.
 ORDER = [["types"], ["reading"], ["stats"], ["temporary"], ["store"], ["merging"], ["planning"],
-         ["engines", "scoring", "reporting"], ["chat", "progress"], ["cells"], ["running", "report"], ["forecast"],
-         ["config"], ["doctor"], ["cli"]]  # fmt: skip
+         ["engines", "scoring", "reporting"], ["chat", "progress"], ["heartbeat", "cells"], ["running", "report"],
+         ["forecast"], ["config"], ["doctor"], ["cli"]]  # fmt: skip
 
 
 def _imports(path: Path) -> set[str]:

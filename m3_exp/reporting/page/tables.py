@@ -154,7 +154,7 @@ def _details(
         lines += [f"λ = {', '.join(_lambdas(record, experts))}"] if record.get("lambda") else []
         lines += [f"α = {record['alpha']:g}"] if record.get("alpha") is not None else []
         lines += [f"{draws} draws, standard deviation {sd:.2f}"] if sd is not None and draws else []
-    digests = dict.fromkeys(str(c.record["weights"])[:12] for c in cells if c.record is not None)
+    digests = dict.fromkeys(c.record.weights[:12] for c in cells if c.record is not None)
     lines += [f"weights {', '.join(digests)}"] if digests else []
     return lines + [c.failure for c in cells if c.failure and c.record is None]
 

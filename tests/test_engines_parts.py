@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from m3_exp.engines import wire
-from m3_exp.engines.text import Speech, Text, seed
+from m3_exp.engines.text import Text, Vocabulary, seed
 from m3_exp.engines.weights import Expected, Fitted
 from m3_exp.types import EngineSettings, M3Error, Prompt, Recipe, Sampling, Source, Sparsify, plain
 
@@ -47,20 +47,20 @@ def test_other_weights_are_refused(stream: list[tuple[str, torch.Tensor]], words
     assert not fitted.complete
 
 
-def _bytes_speech() -> Speech:
+def _bytes() -> Vocabulary:
     """A tokenizer whose tokens are single bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return Speech(PreTrainedTokenizerFast(tokenizer_object=tokenizer), frozenset(), len(alphabet))
+    return Vocabulary(PreTrainedTokenizerFast(tokenizer_object=tokenizer), frozenset(), len(alphabet))
 
 
 def _written(answer: str, stops: Sequence[str]) -> tuple[str, int]:
     """Feed an answer byte by byte; return the text and the number of tokens taken."""
-    speech = _bytes_speech()
-    text = Text(speech, speech.tokenizer.encode("Prompt: "), stops)
-    for count, token in enumerate(speech.tokenizer.encode(answer), 1):
+    words = _bytes()
+    text = Text(words, words.tokenizer.encode("Prompt: "), stops)
+    for count, token in enumerate(words.tokenizer.encode(answer), 1):
         if text.add(token):
             return text.text, count
     return text.text, count

@@ -273,7 +273,8 @@ def test_permission_denied_is_called_that(three: list[Weights]) -> None:
     names = ["model.safetensors", "config.json", "tokenizer.json", "pytorch_model.bin", "model.safetensors.index.json"]
     code = (
         "import sys, pathlib\n"
-        "from m3_exp.merging.checkpoint import open_model, tokenizer_directory\n"
+        "from m3_exp.merging.checkpoint import open_model\n"
+        "from m3_exp.merging.tokenizer import tokenizer_directory\n"
         "from m3_exp.store import Store\n"
         "from m3_exp.types import M3Error, Source\n"
         "for folder in sys.argv[2:]:\n"

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from m3_exp.merging.checkpoint import open_model, parse_source, tokenizer_directory
+from m3_exp.merging.checkpoint import open_model
+from m3_exp.merging.source import parse_source
 from m3_exp.merging.stream import stream
+from m3_exp.merging.tokenizer import tokenizer_directory
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Recipe, Source
 from tests.models import (
@@ -228,7 +230,8 @@ def test_hub_refusals_are_one_line(tmp_path: Path, offline: bool, words: list[st
     threading.Thread(target=server.serve_forever, daemon=True).start()
     code = (
         "import sys, pathlib\n"
-        "from m3_exp.merging.checkpoint import open_model, parse_source\n"
+        "from m3_exp.merging.checkpoint import open_model\n"
+        "from m3_exp.merging.source import parse_source\n"
         "from m3_exp.store import Store\n"
         "from m3_exp.types import M3Error\n"
         "try: open_model(parse_source('org/gated-model@v1'), Store(pathlib.Path(sys.argv[1])))\n"

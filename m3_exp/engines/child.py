@@ -21,14 +21,12 @@ from typing import Any, NoReturn, Protocol
 
 from m3_exp.engines import wire
 from m3_exp.engines.protocol import Loaded
-from m3_exp.engines.wire import Progress
+from m3_exp.engines.wire import Pair, Progress
 from m3_exp.store import Store
 from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source, plain
 
 _EVERY = 1.0  # seconds between progress messages
 _PROBE_TOKENS = 24
-
-Pair = tuple[Prompt, tuple[int, ...]]
 
 
 class Model(Protocol):
@@ -61,6 +59,10 @@ class Server:
     def __init__(self, output: int) -> None:
         self._output = output
         self._model: Model | None = None
+        self._acts = {
+            **{"start": self._start, "load": self._load, "generate": self._generate},
+            **{"loglikelihood": self._loglikelihood, "close": self._close},
+        }
 
     @property
     def model(self) -> Model:
@@ -70,7 +72,7 @@ class Server:
     def answer(self, request: Json) -> None:
         """Carry out one request, and say `done` or why it is refused."""
         try:
-            getattr(self, f"_{request['do']}")(request)
+            self._acts[request["do"]](request)
         except M3Error as error:
             restart = self._model is None or self._model.dirty
             self._say({"refused": str(error), "restart": restart})
@@ -113,7 +115,7 @@ class Server:
                 raise M3Error(f"item {prompt.id}: prompt and continuation must have at least one token each")
         self._stream("likelihood", self.model.loglikelihood(pairs), len(pairs))
 
-    def _close(self, request: Json) -> None:
+    def _close(self, _: Json) -> None:
         self.model.close()
         os._exit(0)
 

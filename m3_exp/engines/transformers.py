@@ -6,16 +6,17 @@ Rows are decoded in left-padded batches; a row leaves its batch, and is handed o
 import importlib.metadata
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from m3_exp.engines.child import Pair, threads
+from m3_exp.engines.child import threads
 from m3_exp.engines.protocol import Loaded
 from m3_exp.engines.resident import ResidentEngine
-from m3_exp.engines.text import Speech, Text, seed, speech, too_long
-from m3_exp.engines.weights import Fitted, Skeleton, skeleton
+from m3_exp.engines.text import Text, Vocabulary, check_pairs, samples, seed, vocabulary
+from m3_exp.engines.weights import Fitted, Skeleton, read_skeleton
+from m3_exp.engines.wire import Pair
 from m3_exp.store import Store
 from m3_exp.types import Answer, EngineSettings, Likelihood, M3Error, Prompt, Recipe, Sampling, Source
 
@@ -40,8 +41,8 @@ def start(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: St
 
 def build(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: Store) -> "TransformersModel":
     """Make the model; called in the engine's own process."""
-    speech(tokenizer, store)  # read now, where there is time for it
-    return TransformersModel(settings, skeleton(recipe, tokenizer, store), store)
+    vocabulary(tokenizer, store)  # read now, where there is time for it
+    return TransformersModel(settings, read_skeleton(recipe, tokenizer, store), store)
 
 
 @dataclass
@@ -54,7 +55,7 @@ class _Row:
     room: int  # tokens that it may still get
     generator: torch.Generator | None
     n_tokens: int = 0
-    finish: str = field(default="")
+    finish: str = ""
 
     def take(self, token: int, ends: frozenset[int]) -> None:
         """Add a token; sets `finish` where it was the last one."""
@@ -73,7 +74,7 @@ class _Row:
 class TransformersModel:
     """A transformers model; see `child.Model`."""
 
-    def __init__(self, settings: EngineSettings, bones: Skeleton, store: Store) -> None:
+    def __init__(self, settings: EngineSettings, skeleton: Skeleton, store: Store) -> None:
         from transformers import AutoModelForCausalLM
 
         if settings.tensor_parallel_size != 1:
@@ -81,17 +82,17 @@ class TransformersModel:
                 "engine.tensor_parallel_size: engine=transformers has one device; give 1, or take engine=vllm"
             )
         self.dirty = False
-        self.rows = bones.rows
+        self.rows = skeleton.rows
         self._store = store
         self._threads = threads(settings)
-        self._expected = bones.tensors()
-        self._max_model_len = bones.max_model_len(settings.max_model_len)
+        self._expected = skeleton.tensors()
+        self._max_model_len = skeleton.max_model_len(settings.max_model_len)
         self._sequences = settings.max_num_seqs or _SEQUENCES
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(self._threads)
         auto: Any = AutoModelForCausalLM
         with self._device:
-            model = auto.from_config(bones.config, dtype=getattr(torch, settings.dtype))
+            model = auto.from_config(skeleton.config, dtype=getattr(torch, settings.dtype))
         self._model = model.eval().requires_grad_(False)
         self.conditions: Mapping[str, object] = {
             "max_num_seqs": self._sequences,
@@ -121,32 +122,27 @@ class TransformersModel:
         self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source, at_once: int | None = None
     ) -> Iterator[Answer | int]:
         """Decode batch by batch, long prompts first, so that a batch's prompts are of about one length."""
-        spoken = speech(tokenizer, self._store)
-        rows: list[_Row] = []
-        for prompt in prompts:
-            reason = too_long(prompt, self._max_model_len)
-            for sample in range(sampling.n):
-                if reason:
-                    yield Answer(prompt.id, reason, sample, finish="refused")
-                else:
-                    rows.append(self._row(prompt, sample, sampling, spoken))
+        words = vocabulary(tokenizer, self._store)
+        asked, refused = samples(prompts, sampling, self._max_model_len)
+        yield from refused
+        rows = [self._row(prompt, sample, sampling, words) for prompt, sample in asked]
         rows.sort(key=lambda row: -len(row.prompt.token_ids))
         tokens, batch = 0, min(self._sequences, at_once or self._sequences)
         for first in range(0, len(rows), batch):
-            for count, finished in self._decode(rows[first : first + batch], sampling, spoken):
+            for count, finished in self._decode(rows[first : first + batch], sampling, words):
                 tokens += count
                 yield from (row.answer for row in finished)
                 yield tokens
 
-    def _row(self, prompt: Prompt, sample: int, sampling: Sampling, spoken: Speech) -> _Row:
+    def _row(self, prompt: Prompt, sample: int, sampling: Sampling, words: Vocabulary) -> _Row:
         room = min(sampling.max_tokens, self._max_model_len - len(prompt.token_ids))
         generator = None
         if sampling.temperature > 0:
             generator = torch.Generator().manual_seed(seed(sampling, prompt, sample))
-        return _Row(prompt, sample, Text(spoken, prompt.token_ids, sampling.stops), room, generator)
+        return _Row(prompt, sample, Text(words, prompt.token_ids, sampling.stops), room, generator)
 
     @torch.inference_mode()
-    def _decode(self, rows: list[_Row], sampling: Sampling, spoken: Speech) -> Iterator[tuple[int, list[_Row]]]:
+    def _decode(self, rows: list[_Row], sampling: Sampling, words: Vocabulary) -> Iterator[tuple[int, list[_Row]]]:
         """Decode one batch to its end; after each step give the number of new tokens and the rows it finished."""
         from transformers import DynamicCache
 
@@ -154,10 +150,10 @@ class TransformersModel:
         ids, mask = self._padded([row.prompt.token_ids for row in rows])
         while rows:
             logits = self._forward(ids, mask, cache, 1)[:, -1]
-            logits[:, min(spoken.length, self.rows) :] = float("-inf")
+            logits[:, min(words.length, self.rows) :] = float("-inf")
             tokens = _choose(logits, rows, sampling)
             for row, token in zip(rows, tokens, strict=True):
-                row.take(token, spoken.ends)
+                row.take(token, words.ends)
             yield len(rows), [row for row in rows if row.finish]
             keep = [index for index, row in enumerate(rows) if not row.finish]
             if len(keep) < len(rows):
@@ -169,10 +165,7 @@ class TransformersModel:
     @torch.inference_mode()
     def loglikelihood(self, pairs: Sequence[Pair]) -> Iterator[Likelihood | int]:
         """Score continuations as the ends of left-padded batches."""
-        for prompt, ids in pairs:
-            reason = too_long(Prompt(prompt.id, (*prompt.token_ids, *ids)), self._max_model_len)
-            if reason:
-                raise M3Error(f"item {prompt.id} with its continuation: {reason}")
+        check_pairs(pairs, self._max_model_len)
         order = sorted(pairs, key=lambda pair: -len(pair[0].token_ids) - len(pair[1]))
         tokens = 0
         for first in range(0, len(order), self._sequences):

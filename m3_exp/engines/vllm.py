@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from m3_exp.engines.child import Pair, threads
+from m3_exp.engines.child import threads
 from m3_exp.engines.protocol import Loaded
 from m3_exp.engines.resident import ResidentEngine
-from m3_exp.engines.text import Speech, seed, speech, too_long
-from m3_exp.engines.weights import Skeleton, skeleton
+from m3_exp.engines.text import Vocabulary, check_pairs, samples, seed, vocabulary
+from m3_exp.engines.weights import Skeleton, read_skeleton
+from m3_exp.engines.wire import Pair
 from m3_exp.store import Store, dumps
 from m3_exp.types import Answer, EngineSettings, Likelihood, M3Error, Prompt, Recipe, Sampling, Source
 
@@ -25,7 +26,7 @@ _TYPICAL_LEN = 512  # tokens a sequence that the CPU's cache is made for; longer
 _RAM_SHARE = 0.25
 _COUNT_EVERY = 0.5  # seconds
 
-Request = tuple[int, Sequence[int], Any]  # number, token ids, sampling parameters
+Request = tuple[Sequence[int], Any]  # token ids, sampling parameters
 
 
 def fingerprint(settings: EngineSettings) -> Mapping[str, str]:
@@ -70,27 +71,27 @@ def build(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: St
     if not torch.cuda.is_available():
         for name, value in _cpu_environment(settings.tensor_parallel_size).items():
             os.environ.setdefault(name, value)
-    speech(tokenizer, store)  # read now, where there is time for it
-    return VllmModel(settings, skeleton(recipe, tokenizer, store), store)
+    vocabulary(tokenizer, store)  # read now, where there is time for it
+    return VllmModel(settings, read_skeleton(recipe, tokenizer, store), store)
 
 
 class VllmModel:
     """A vLLM engine; see `child.Model`."""
 
-    def __init__(self, settings: EngineSettings, bones: Skeleton, store: Store) -> None:
+    def __init__(self, settings: EngineSettings, skeleton: Skeleton, store: Store) -> None:
         from vllm.engine.arg_utils import EngineArgs
         from vllm.platforms import current_platform
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.llm_engine import LLMEngine
 
         self.dirty = False
-        self.rows = bones.rows
+        self.rows = skeleton.rows
         self._store = store
         self._threads = threads(settings)
-        self._expected = asdict(bones.tensors())
+        self._expected = asdict(skeleton.tensors())
         self._expected["embeddings"] = sorted(self._expected["embeddings"])
         on_cpu = bool(current_platform.is_cpu())
-        arguments = _arguments(settings, bones) | (_cpu_arguments(settings, bones) if on_cpu else {})
+        arguments = _arguments(settings, skeleton) | (_cpu_arguments(settings, skeleton) if on_cpu else {})
         usage = UsageContext.LLM_CLASS
         self._engine: Any = LLMEngine.from_engine_args(EngineArgs(**arguments), usage_context=usage)
         config = self._engine.vllm_config
@@ -124,25 +125,20 @@ class VllmModel:
         """Put the prompts in flight, all of them or `at_once`, and give each answer in the step that finishes it."""
         if at_once is not None:
             self._forget()
-        spoken = speech(tokenizer, self._store)
-        self._engine.output_processor.tokenizer = spoken.tokenizer
-        self._limit(min(spoken.length, self.rows))
-        flying: list[tuple[Prompt, int]] = []
-        requests: list[Request] = []
-        for prompt in prompts:
-            reason = too_long(prompt, self._max_model_len)
-            for sample in range(sampling.n):
-                if reason:
-                    yield Answer(prompt.id, reason, sample, finish="refused")
-                    continue
-                params = _sampling_params(sampling, spoken, seed(sampling, prompt, sample))
-                requests.append((len(flying), prompt.token_ids, params))
-                flying.append((prompt, sample))
+        words = vocabulary(tokenizer, self._store)
+        self._engine.output_processor.tokenizer = words.tokenizer
+        self._limit(min(words.length, self.rows))
+        asked, refused = samples(prompts, sampling, self._max_model_len)
+        yield from refused
+        requests = [
+            (prompt.token_ids, _sampling_params(sampling, words, seed(sampling, prompt, sample)))
+            for prompt, sample in asked
+        ]
         for output in self._steps(requests, at_once):
             if isinstance(output, int):
                 yield output
             else:
-                prompt, sample = flying[int(output.request_id)]
+                prompt, sample = asked[int(output.request_id)]
                 yield _answer(prompt, sample, output.outputs[0])
 
     def loglikelihood(self, pairs: Sequence[Pair]) -> Iterator[Likelihood | int]:
@@ -155,12 +151,8 @@ class VllmModel:
         params = SamplingParams(
             temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False, ignore_eos=True, output_kind=final
         )
-        for prompt, ids in pairs:
-            reason = too_long(Prompt(prompt.id, (*prompt.token_ids, *ids)), self._max_model_len)
-            if reason:
-                raise M3Error(f"item {prompt.id} with its continuation: {reason}")
-        requests = [(index, (*prompt.token_ids, *ids), params) for index, (prompt, ids) in enumerate(pairs)]
-        for output in self._steps(requests):
+        check_pairs(pairs, self._max_model_len)
+        for output in self._steps([((*prompt.token_ids, *ids), params) for prompt, ids in pairs]):
             if isinstance(output, int):
                 yield output
             else:
@@ -179,21 +171,20 @@ class VllmModel:
     def _limit(self, rows: int) -> None:
         self._engine.collective_rpc("limit_vocabulary", args=(rows,))
 
-    def _add(self, index: int, token_ids: Sequence[int], params: Any) -> None:
-        from vllm.inputs import tokens_input
-
-        self._engine.add_request(str(index), tokens_input(list(token_ids)), params)
-
     def _steps(self, requests: Sequence[Request], at_once: int | None = None) -> Iterator[Any]:
         """Step until nothing is in flight: finished requests, and now and then the number of tokens so far.
 
-        A request is added when fewer than `at_once` are in flight; without a limit all are, before the first step.
+        A request, called by its number, is added when fewer than `at_once` are in flight; without a limit all are,
+        before the first step.
         """
-        waiting = deque(requests)
+        from vllm.inputs import tokens_input
+
+        waiting = deque(enumerate(requests))
         done, finished, last = 0, 0, time.monotonic()
         while waiting or self._engine.has_unfinished_requests():
             while waiting and (at_once is None or len(requests) - len(waiting) - done < at_once):
-                self._add(*waiting.popleft())
+                number, (token_ids, params) = waiting.popleft()
+                self._engine.add_request(str(number), tokens_input(list(token_ids)), params)
             for output in self._engine.step():
                 done += 1
                 finished += len(output.outputs[0].token_ids)
@@ -204,7 +195,7 @@ class VllmModel:
                 yield finished + sum(state.detokenizer.num_output_tokens() for state in states)
 
 
-def _sampling_params(sampling: Sampling, spoken: Speech, seed: int) -> Any:
+def _sampling_params(sampling: Sampling, words: Vocabulary, seed: int) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -213,7 +204,7 @@ def _sampling_params(sampling: Sampling, spoken: Speech, seed: int) -> Any:
         top_p=sampling.top_p,
         max_tokens=sampling.max_tokens,
         stop=list(sampling.stops),
-        stop_token_ids=sorted(spoken.ends),
+        stop_token_ids=sorted(words.ends),
         ignore_eos=True,  # the ends are those of the tokenizer of this call
         seed=seed if sampling.temperature > 0 else None,
         output_kind=RequestOutputKind.FINAL_ONLY,
@@ -231,18 +222,18 @@ def _likelihood(prompt: Prompt, ids: Sequence[int], rows: Sequence[Any]) -> Like
     return Likelihood(prompt.id, sum(s.logprob for s in scored), len(ids), all(s.rank == 1 for s in scored))
 
 
-def _arguments(settings: EngineSettings, bones: Skeleton) -> dict[str, Any]:
+def _arguments(settings: EngineSettings, skeleton: Skeleton) -> dict[str, Any]:
     """What vLLM is started with everywhere. None leaves it to vLLM."""
     chosen = {"max_num_seqs": settings.max_num_seqs}
     if settings.kv_cache_gib is not None:
         chosen["kv_cache_memory_bytes"] = int(settings.kv_cache_gib * 2**30)
     return {name: value for name, value in chosen.items() if value is not None} | {
-        "model": str(bones.directory),
-        "tokenizer": str(bones.directory),
-        "hf_overrides": {"vocab_size": bones.rows, "tie_word_embeddings": bones.tied},
+        "model": str(skeleton.directory),
+        "tokenizer": str(skeleton.directory),
+        "hf_overrides": {"vocab_size": skeleton.rows, "tie_word_embeddings": skeleton.tied},
         "dtype": settings.dtype,
         "load_format": "dummy",
-        "max_model_len": bones.max_model_len(settings.max_model_len),
+        "max_model_len": skeleton.max_model_len(settings.max_model_len),
         "tensor_parallel_size": settings.tensor_parallel_size,
         "gpu_memory_utilization": settings.gpu_memory_utilization,
         "worker_extension_cls": "m3_exp.engines.vllm_worker.MergeExtension",
@@ -253,13 +244,13 @@ def _arguments(settings: EngineSettings, bones: Skeleton) -> dict[str, Any]:
     }
 
 
-def _cpu_arguments(settings: EngineSettings, bones: Skeleton) -> dict[str, Any]:
+def _cpu_arguments(settings: EngineSettings, skeleton: Skeleton) -> dict[str, Any]:
     """What vLLM would not choose well on a CPU: eager mode, batch, and a cache that fits the model and the machine."""
     sequences = settings.max_num_seqs or _CPU_SEQUENCES
-    length = bones.max_model_len(settings.max_model_len)
+    length = skeleton.max_model_len(settings.max_model_len)
     chosen: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": sequences}
     if settings.kv_cache_gib is None:
-        token = _cache_bytes(bones.config, settings.dtype)
+        token = _cache_bytes(skeleton.config, settings.dtype)
         wanted = sequences * min(length, _TYPICAL_LEN) * token
         chosen["kv_cache_memory_bytes"] = max(min(wanted, _free_share(settings)), (length + 256) * token)
     return chosen

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from m3_exp.merging.checkpoint import open_model, tokenizer_directory
+from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.model_config import check_same_architecture
+from m3_exp.merging.tokenizer import tokenizer_directory
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Recipe, Source
 
@@ -60,7 +61,7 @@ class Expected:
     embeddings: frozenset[str]
 
 
-def skeleton(recipe: Recipe, tokenizer: Source, store: Store) -> Skeleton:
+def read_skeleton(recipe: Recipe, tokenizer: Source, store: Store) -> Skeleton:
     """Describe the model that holds any recipe over these sources, wide enough for `tokenizer`'s own model too.
 
     Raises:

@@ -11,6 +11,8 @@ from typing import Any
 
 from m3_exp.types import EngineSettings, Json, Prompt, Recipe, Sampling, Source, Sparsify, plain
 
+Pair = tuple[Prompt, tuple[int, ...]]  # a prompt and a continuation of it
+
 
 @dataclass(frozen=True)
 class Progress:

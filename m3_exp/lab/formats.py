@@ -40,97 +40,82 @@ class Demand:
 
 
 @dataclass(frozen=True)
-class Format:
+class Format(Demand):
     """A demand on the form of an answer, and an answer that keeps it and holds the words it was made for."""
 
-    demand: Demand
     response: str
 
 
-def _title(rng: random.Random, words: list[str], text: str) -> Format:
-    demand = Demand("detectable_format:title", {}, "Put a title in double angular brackets before the answer.")
-    return Format(demand, f"<<The {words[0]}>> {_told(rng, words)}")
+def _title(rng: random.Random, words: list[str], _: str) -> Format:
+    wording = "Put a title in double angular brackets before the answer."
+    return Format("detectable_format:title", {}, wording, f"<<The {words[0]}>> {_told(rng, words)}")
 
 
-def _quotation(rng: random.Random, words: list[str], text: str) -> Format:
-    demand = Demand("startend:quotation", {}, "Put double quotation marks around the whole answer.")
-    return Format(demand, f'"{_told(rng, words)}"')
+def _quotation(rng: random.Random, words: list[str], _: str) -> Format:
+    wording = "Put double quotation marks around the whole answer."
+    return Format("startend:quotation", {}, wording, f'"{_told(rng, words)}"')
 
 
-def _end(rng: random.Random, words: list[str], text: str) -> Format:
+def _end(rng: random.Random, words: list[str], _: str) -> Format:
     phrase = rng.choice(("That is all we know", "No one asked again", "This is the end"))
-    demand = Demand("startend:end_checker", {"end_phrase": phrase}, f"End with this exact phrase: {phrase}")
-    return Format(demand, f"{_told(rng, words)}. {phrase}")
+    wording = f"End with this exact phrase: {phrase}"
+    return Format("startend:end_checker", {"end_phrase": phrase}, wording, f"{_told(rng, words)}. {phrase}")
 
 
-def _postscript(rng: random.Random, words: list[str], text: str) -> Format:
+def _postscript(rng: random.Random, words: list[str], _: str) -> Format:
     marker = rng.choice(_POSTSCRIPTS)
-    wording = f"Add a postscript that starts with {marker}"
     note = rng.choice(("It was long ago", "Please write soon", "It is true"))
-    kwargs = {"postscript_marker": marker}
-    return Format(Demand("detectable_content:postscript", kwargs, wording), f"{_told(rng, words)}\n{marker} {note}")
+    kwargs, wording = {"postscript_marker": marker}, f"Add a postscript that starts with {marker}"
+    return Format("detectable_content:postscript", kwargs, wording, f"{_told(rng, words)}\n{marker} {note}")
 
 
-def _bullets(rng: random.Random, words: list[str], text: str) -> Format:
+def _bullets(rng: random.Random, words: list[str], _: str) -> Format:
     n = rng.choice((2, 3))
-    demand = Demand(
-        "detectable_format:number_bullet_lists",
-        {"num_bullets": n},
-        f"Answer with exactly {_COUNTS[n]} bullet points, each marked with an asterisk.",
-    )
-    lines = [f"the {word}" for word in words] + ["the road", "the end", "the others"]
-    return Format(demand, "\n".join(f"* {line}" for line in lines[:n]))
+    wording = f"Answer with exactly {_COUNTS[n]} bullet points, each marked with an asterisk."
+    lines = [*(f"* the {word}" for word in words), "* the road", "* the end", "* the others"]
+    return Format("detectable_format:number_bullet_lists", {"num_bullets": n}, wording, "\n".join(lines[:n]))
 
 
-def _json(rng: random.Random, words: list[str], text: str) -> Format:
-    demand = Demand("detectable_format:json_format", {}, "Answer in JSON format only.")
-    return Format(demand, f'{{"answer": "{_told(rng, words)}"}}')
+def _json(rng: random.Random, words: list[str], _: str) -> Format:
+    wording = "Answer in JSON format only."
+    return Format("detectable_format:json_format", {}, wording, f'{{"answer": "{_told(rng, words)}"}}')
 
 
-def _few_words(rng: random.Random, words: list[str], text: str) -> Format:
+def _few_words(rng: random.Random, words: list[str], _: str) -> Format:
     n = rng.choice((10, 11, 12))
     kwargs = {"num_words": n, "relation": "less than"}
-    return Format(Demand("length_constraints:number_words", kwargs, f"Use less than {n} words."), _told(rng, words))
+    return Format("length_constraints:number_words", kwargs, f"Use less than {n} words.", _told(rng, words))
 
 
-def _paragraphs(rng: random.Random, words: list[str], text: str) -> Format:
-    demand = Demand(
-        "length_constraints:number_paragraphs",
-        {"num_paragraphs": 2},
-        "Write two paragraphs with the divider *** between them.",
-    )
-    return Format(demand, f"{_told(rng, words)}\n***\n{_aside(rng)}")
+def _paragraphs(rng: random.Random, words: list[str], _: str) -> Format:
+    kwargs, wording = {"num_paragraphs": 2}, "Write two paragraphs with the divider *** between them."
+    response = f"{_told(rng, words)}\n***\n{_aside(rng)}"
+    return Format("length_constraints:number_paragraphs", kwargs, wording, response)
 
 
-def _first_word(rng: random.Random, words: list[str], text: str) -> Format:
+def _first_word(rng: random.Random, words: list[str], _: str) -> Format:
     word = rng.choice(_FIRST)
-    demand = Demand(
-        "length_constraints:nth_paragraph_first_word",
-        {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": word},
-        f"Write two paragraphs with a blank line between them. Paragraph 2 must start with the word {word}.",
-    )
-    return Format(demand, f"{_told(rng, words)}\n\n{word.capitalize()} {_aside(rng).lower()}")
+    kwargs = {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": word}
+    wording = f"Write two paragraphs with a blank line between them. Paragraph 2 must start with the word {word}."
+    response = f"{_told(rng, words)}\n\n{word.capitalize()} {_aside(rng).lower()}"
+    return Format("length_constraints:nth_paragraph_first_word", kwargs, wording, response)
 
 
-def _sections(rng: random.Random, words: list[str], text: str) -> Format:
-    demand = Demand(
-        "detectable_format:multiple_sections",
-        {"section_spliter": "Section", "num_sections": 2},
-        "Write two sections that begin with Section 1 and Section 2.",
-    )
-    return Format(demand, f"Section 1\n{_told(rng, words)}\nSection 2\n{_aside(rng)}")
+def _sections(rng: random.Random, words: list[str], _: str) -> Format:
+    kwargs = {"section_spliter": "Section", "num_sections": 2}
+    wording = "Write two sections that begin with Section 1 and Section 2."
+    response = f"Section 1\n{_told(rng, words)}\nSection 2\n{_aside(rng)}"
+    return Format("detectable_format:multiple_sections", kwargs, wording, response)
 
 
-def _two_responses(rng: random.Random, words: list[str], text: str) -> Format:
-    demand = Demand(
-        "combination:two_responses", {}, "Give two different answers, with six asterisks between them: ******"
-    )
-    return Format(demand, f"{_told(rng, words)}\n******\n{_aside(rng)}")
+def _two_responses(rng: random.Random, words: list[str], _: str) -> Format:
+    wording = "Give two different answers, with six asterisks between them: ******"
+    return Format("combination:two_responses", {}, wording, f"{_told(rng, words)}\n******\n{_aside(rng)}")
 
 
 def _repeat(rng: random.Random, words: list[str], text: str) -> Format:
-    demand = Demand("combination:repeat_prompt", {"prompt_to_repeat": text}, "First repeat the text, then answer.")
-    return Format(demand, f"{text} {_told(rng, words)}")
+    wording = "First repeat the text, then answer."
+    return Format("combination:repeat_prompt", {"prompt_to_repeat": text}, wording, f"{text} {_told(rng, words)}")
 
 
 def _told(rng: random.Random, words: list[str]) -> str:
@@ -147,18 +132,8 @@ def _aside(rng: random.Random) -> str:
 
 
 _FORMATS: tuple[Callable[[random.Random, list[str], str], Format], ...] = (
-    _title,
-    _quotation,
-    _end,
-    _postscript,
-    _bullets,
-    _json,
-    _few_words,
-    _paragraphs,
-    _first_word,
-    _sections,
-    _two_responses,
-    _repeat,
+    *(_title, _quotation, _end, _postscript, _bullets, _json, _few_words, _paragraphs, _first_word, _sections),
+    *(_two_responses, _repeat),
 )
 
 
@@ -172,7 +147,7 @@ def draw(rng: random.Random, wanted: Side) -> Example | None:
     form = rng.choice(_FORMATS)(rng, wanted_words, text)
     if content is _leave_out and b in form.response.lower():
         return None
-    demands = [demand, form.demand]
+    demands = (demand, form)
     turn = " ".join([f"Text: {text}\n{_TASKS[task]}", *(each.wording for each in demands)]) + "\nAnswer:"
     row = {
         "category": "instruction_following",

@@ -150,7 +150,7 @@ def _reversed_list(rng: random.Random, words: list[str]) -> Task:
     return Task(instruction, _listed(chosen[::-1]), ", ".join(chosen[::-1]))
 
 
-def _sorted_list(rng: random.Random, words: list[str]) -> Task:
+def _sorted_list(_: random.Random, words: list[str]) -> Task:
     chosen = words[:3]
     instruction = f"Write these words in alphabetical order: {', '.join(chosen)}"
     return Task(instruction, _listed(sorted(chosen)), ", ".join(sorted(chosen)))
@@ -186,21 +186,8 @@ def _listed(words: list[str]) -> tuple[Rule, ...]:
 
 
 _KINDS: tuple[Callable[[random.Random, list[str]], Task | None], ...] = (
-    _last_word,
-    _question,
-    _avoid,
-    _repeat,
-    _twice,
-    _exact_length,
-    _two_sentences,
-    _letter,
-    _case,
-    _capital_list,
-    _reversed_list,
-    _sorted_list,
-    _left_out,
-    _numbered,
-    _json,
+    *(_last_word, _question, _avoid, _repeat, _twice, _exact_length, _two_sentences, _letter, _case),
+    *(_capital_list, _reversed_list, _sorted_list, _left_out, _numbered, _json),
 )
 
 

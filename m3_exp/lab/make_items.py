@@ -15,16 +15,7 @@ from typing import Any
 import yaml
 
 import m3_exp
-from m3_exp.lab import (
-    coding,
-    exact_answers,
-    formats,
-    functions,
-    instructions,
-    misspellings,
-    sentences,
-    word_problems,
-)
+from m3_exp.lab import coding, exact_answers, formats, functions, instructions, misspellings, sentences, word_problems
 from m3_exp.lab.split import Draw, Example, Side, examples
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.evaluator import Evaluator

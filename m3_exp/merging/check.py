@@ -7,7 +7,8 @@ import torch
 
 from m3_exp.merging.blend import Job, is_copied, is_vocabulary, prepare
 from m3_exp.merging.canonical import AVERAGE, canonical
-from m3_exp.merging.checkpoint import Entry, Model, open_model
+from m3_exp.merging.checkpoint import Model, open_model
+from m3_exp.merging.layout import Entry
 from m3_exp.merging.methods import load
 from m3_exp.merging.model_config import check_same_architecture
 from m3_exp.merging.tying import alike
@@ -32,9 +33,9 @@ class Forecast:
 
 
 def check(recipe: Recipe, store: Store) -> Job:
-    """Refuse a recipe that cannot be merged, before any output; return what it will be carried out as.
+    """Refuse a recipe that cannot be merged, before any output; return the job that carries it out.
 
-    Headers and configurations come first, then the inputs' digests (NaN and Inf), then their lineage.
+    Checked first are headers and configurations, then the inputs' digests (NaN and Inf), then the experts' lineage.
 
     Raises:
         M3Error: in one line, what is wrong with which file or tensor, what is allowed, what to do.
@@ -68,7 +69,7 @@ def forecast(recipe: Recipe, store: Store) -> Forecast:
 
 
 def seconds(method: str, input_bytes: float, output_bytes: float) -> float:
-    """Guess how long a merge of so many bytes takes."""
+    """Guess how many seconds a merge of so many bytes takes on two cores."""
     passes = _TIES_PASSES if load(method).needs_cutoffs else 1
     return _START + (passes * input_bytes + output_bytes) / _BYTES_PER_SECOND
 
@@ -123,7 +124,7 @@ def _check_shape(name: str, ours: tuple[int, ...], theirs: tuple[int, ...], who:
 
 
 def _check_lineage(expert: Model, base: Model) -> None:
-    """Refuse an expert that is further from the base than the base is from 0, on a fixed sample of every matrix."""
+    """Refuse an expert further from the base than the base is from 0, on a fixed sample of every matrix."""
     if expert is base:
         return
     expert, base = alike([expert, base])

@@ -1,9 +1,10 @@
 """The layouts that a Hugging Face model directory may have: safetensors or `.bin`, one file or shards with an index.
 
-Files are mapped, never loaded: `read` returns a view. Headers are validated before anything is believed.
+Files are mapped, never loaded: `read` returns a view. Headers are validated before anything else is read.
 """
 
 import json
+import math
 import mmap
 import os
 import re
@@ -22,16 +23,9 @@ from m3_exp.reading.typed import Strict, checked
 from m3_exp.types import M3Error
 
 DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8},
+    **{"U8": torch.uint8, "BOOL": torch.bool},
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
@@ -45,10 +39,7 @@ class Entry:
 
     @property
     def numel(self) -> int:
-        total = 1
-        for size in self.shape:
-            total *= size
-        return total
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
@@ -70,7 +61,7 @@ class Tensors(Protocol):
 
 
 class ShardedTensors:
-    """The tensors of one or several files of one directory, under one roof."""
+    """The tensors of one or several files of one directory, as one set."""
 
     def __init__(self, files: "list[SafetensorsFile | TorchFile]") -> None:
         self.entries: dict[str, Entry] = {}
@@ -91,7 +82,7 @@ class ShardedTensors:
 
 
 class Renamed:
-    """Tensors under other names: `names` maps each name to the stored one; what it does not reach is left out."""
+    """Tensors under other names: `names` maps each new name to the stored one; other stored tensors are hidden."""
 
     def __init__(self, tensors: Tensors, names: Mapping[str, str]) -> None:
         self._tensors, self._names = tensors, names
@@ -104,7 +95,7 @@ class Renamed:
         }
 
     def names_of(self, names: list[str]) -> dict[str, str]:
-        """Return the stored names of some tensors."""
+        """Return the stored names of tensors given by their new ones."""
         return {name: self._names[name] for name in names}
 
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
@@ -144,19 +135,12 @@ def open_directory(folder: Path) -> ShardedTensors:
     return tensors
 
 
-_LAYOUTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-
-
+_LAYOUTS = tuple(f"{name}{end}" for name in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json"))
 _SHARD = re.compile(r"(model|pytorch_model)-(\d{5})-of-(\d{5})\.(safetensors|bin)")
 
 
 def _without_index(folder: Path) -> "list[SafetensorsFile | TorchFile]":
-    """Open all shards of a folder that lacks their index, where the numbers in their names say that none is missing."""
+    """Open all shards of a folder that lacks their index, if the numbers in their names show that none is missing."""
     try:
         listed = sorted(os.listdir(folder))
     except OSError as error:

@@ -13,19 +13,8 @@ from m3_exp.types import Json, M3Error
 _Counts = Count | list[Count]  # some architectures have one for each layer
 _Layers = Annotated[int, Field(ge=1, le=10_000)]
 _FIELDS = (
-    "model_type",
-    "architectures",
-    "hidden_size",
-    "n_embd",
-    "intermediate_size",
-    "num_hidden_layers",
-    "n_layer",
-    "num_attention_heads",
-    "n_head",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "sliding_window",
+    *("model_type", "architectures", "hidden_size", "n_embd", "intermediate_size", "num_hidden_layers", "n_layer"),
+    *("num_attention_heads", "n_head", "num_key_value_heads", "head_dim", "hidden_act", "sliding_window"),
 )
 _ROPE = (
     "their rotary attention was trained for other positions, so that no configuration fits a merge of the two; give an "
@@ -81,7 +70,7 @@ def read_config(folder: Path) -> Json:
 
 
 def _check_rope_parameters(rope: Json, path: Path) -> None:
-    """They are settings, or settings for each kind of layer."""
+    """Check rope settings, which are given once or for each kind of layer."""
     for kind, value in rope.items():
         if isinstance(value, dict):
             checked(Rope, value, f"{path}: rope_parameters.{kind}")
@@ -99,7 +88,8 @@ def tie_said(config: Mapping[str, Any]) -> bool | None:
 def architecture(config: Mapping[str, Any]) -> Json:
     """Return what must agree between models that are merged: kind, sizes, heads, and normalised rope settings.
 
-    A `sliding_window` that `use_sliding_window` switches off (Qwen's, another in each of its models) says nothing.
+    A `sliding_window` that `use_sliding_window` switches off is left out (Qwen has another value in each of its
+    models).
     """
     config = {**(config.get("text_config") or {}), **{key: value for key, value in config.items() if value is not None}}
     found: Json = {key: config.get(key) for key in _FIELDS}

@@ -1,6 +1,8 @@
 """Where a model lies: reading what people write (`parse_source`) and finding it on disk (`locate`).
 
-DIR | FILE.gguf | package:NAME/PATH | hub/id[@revision] | any of these + "+" + ADAPTER
+    DIR | FILE.gguf | package:NAME/PATH | hub/id[@revision] | any of these + "+" + ADAPTER
+
+Nothing but weights, configuration and tokenizer is ever fetched; code (*.py) is not.
 """
 
 import contextlib
@@ -35,9 +37,10 @@ def parse_source(text: str) -> Source:
     text = text.strip()
     if _on_disk(text):
         return Source(text)
-    for position in (match.start() for match in re.finditer(r"\+", text)):
-        base, adapter = text[:position], text[position + 1 :]
-        if base and adapter and (_on_disk(base) or _looks_remote(base)):
+    for plus in re.finditer(r"\+", text):
+        base, adapter = text[: plus.start()], text[plus.end() :]
+        remote = base.startswith("package:") or _HUB_ID.fullmatch(base.partition("@")[0])
+        if base and adapter and (_on_disk(base) or remote):
             return replace(_single(base), adapter=adapter)
     return _single(text)
 
@@ -49,13 +52,13 @@ def resolve(source: Source) -> Source:
         M3Error: the hub does not know the id or revision, refuses it (gated, 401), or cannot be reached.
     """
     adapter = str(resolve(parse_source(source.adapter))) if source.adapter else None
-    if not is_hub(source) or _is_commit(source.revision):
+    if not is_hub(source) or _COMMIT.fullmatch(source.revision or ""):
         return replace(source, adapter=adapter)
     return replace(source, revision=_pinned(replace(source, adapter=None)), adapter=adapter)
 
 
 def _pinned(source: Source) -> str:
-    """Return a source's commit; inside `without_fetching` a hub that does not answer is not asked twice for it."""
+    """Return a source's commit; within `without_fetching` a hub that did not answer is not asked again for it."""
     if source in _unpinned:
         raise M3Error(_unpinned[source])
     try:
@@ -68,7 +71,7 @@ def _pinned(source: Source) -> str:
 
 @functools.cache
 def _commit(source: Source) -> str:
-    """Ask the hub once in a process, so that a run keeps to one commit; the local cache answers where it cannot."""
+    """Ask the hub once in a process, so that a run keeps to one commit; where the hub cannot be asked, the cache is."""
     from huggingface_hub import HfApi
 
     try:
@@ -119,10 +122,6 @@ def _absent(text: str) -> M3Error:
     return M3Error(f"{text} does not exist: give {_FORMS}")
 
 
-def _looks_remote(text: str) -> bool:
-    return text.startswith("package:") or _HUB_ID.fullmatch(text.partition("@")[0]) is not None
-
-
 def _single(text: str) -> Source:
     if _on_disk(text) or text.startswith("package:"):
         return Source(text)
@@ -154,14 +153,11 @@ def _in_package(location: str) -> Path:
 # --------------------------------------------------------------------------------------------------------- the hub
 
 
-def _is_commit(revision: str | None) -> bool:
-    return revision is not None and _COMMIT.fullmatch(revision) is not None
-
-
 def _cached_commit(source: Source) -> str | None:
-    """Return the commit that the local hub cache holds for a revision (of no revision: the only one it holds), or None.
+    """Return the commit that the local hub cache holds for a revision, or None; without a revision, the only commit
+    there.
 
-    What was fetched by its commit, as runs do, has no branch in the cache.
+    A model that was fetched by its commit, as runs do, has no branch in the cache.
     """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.file_download import repo_folder_name
@@ -205,7 +201,7 @@ def _fetched(source: Source) -> Path:
 
 @contextlib.contextmanager
 def without_fetching() -> Iterator[None]:
-    """Look at this disk only: inside, a hub model that is not in the cache is refused instead of fetched."""
+    """Within this context only this disk is used: a hub model that is not in the cache is refused, not fetched."""
     global _fetching
     before, _fetching = _fetching, False
     try:

@@ -1,7 +1,7 @@
 """Which tokenizer, template and configuration go with a model: a directory that `transformers` loads by itself.
 
-For a GGUF file it is converted once by `transformers` and kept in the store; an adapter's own tokenizer, if it has one,
-is put beside the base's configuration.
+A GGUF file's tokenizer is converted once by `transformers` and kept in the store. An adapter's own tokenizer, if it has
+one, is put beside the base's configuration.
 """
 
 import contextlib
@@ -28,29 +28,13 @@ from m3_exp.types import Json, M3Error, Source
 
 CONFIGS = ("config.json", "generation_config.json")
 TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "tekken.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "chat_template.json", "tekken.json"),
+    *("spiece.model", "sentencepiece.bpe.model"),
 )
 _VOCABULARIES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-    "tekken.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "*.tiktoken",
+    *("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model"),
+    *("sentencepiece.bpe.model", "*.tiktoken"),
 )
 _LARGEST = 512 << 20  # bytes of a tokenizer's file
 _Id = Annotated[int, Field(ge=0, lt=1 << 24)]  # the library keeps a table up to the largest
@@ -110,8 +94,16 @@ def tokenizer_directory(source: Source, store: Store) -> Path:
     if not _vocabularies(adapter):
         return folder
     _checked(adapter)
-    files = [folder / name for name in CONFIGS] + tokenizer_files(adapter)
-    return _kept(store, _digest(files), lambda out: _copy(files, out))
+    files = [*(folder / name for name in CONFIGS if exists(folder / name)), *tokenizer_files(adapter)]
+    digest = blake3(b"tokenizer 1")
+    for path in files:
+        digest.update(path.name.encode() + b"\0" + blake3(path.read_bytes()).digest())
+
+    def copy(out: Path) -> None:
+        for path in files:
+            (out / path.name).write_bytes(read_bytes(path, _LARGEST))
+
+    return _kept(store, digest.hexdigest(), copy)
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
@@ -121,7 +113,7 @@ def tokenizer_files(folder: Path) -> list[Path]:
 
 
 def tokenizer_config(path: Path) -> bytes:
-    """Return a tokenizer's file as it goes along with a merge: without `auto_map`, whose code stays behind."""
+    """Return a tokenizer's file for a merge: without `auto_map`, because the code it names is never copied."""
     data = read_bytes(path, _LARGEST)
     if path.name != "tokenizer_config.json" or b"auto_map" not in data:
         return data
@@ -188,20 +180,6 @@ def _kept(store: Store, key: str, make: Callable[[Path], None]) -> Path:
             if not final.is_dir():  # else another process was faster
                 raise
     return final
-
-
-def _copy(files: list[Path], out: Path) -> None:
-    for path in files:
-        if path.is_file():
-            (out / path.name).write_bytes(read_bytes(path, _LARGEST))
-
-
-def _digest(files: list[Path]) -> str:
-    digest = blake3(b"tokenizer 1")
-    for path in files:
-        if path.is_file():
-            digest.update(path.name.encode() + b"\0" + blake3(path.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def write_json(path: Path, value: Json) -> None:

@@ -1,10 +1,9 @@
 """Paths as people write them: one rule for `~`, and names that no file can have."""
 
 import os
-import stat
 from pathlib import Path
 
-from m3_exp.reading.files import cannot_read
+from m3_exp.reading.files import exists
 from m3_exp.types import M3Error
 
 
@@ -37,14 +36,9 @@ def given(text: str) -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether a regular file lies at a path; a name that no file can have is none.
+    """Tell whether a regular file lies at a path. A name that no file can have counts as absent.
 
     Raises:
         M3Error: a folder on the way may not be looked into.
     """
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except PermissionError as error:
-        raise cannot_read(path, error) from error
-    except (OSError, ValueError):
-        return False
+    return exists(path) and path.is_file()

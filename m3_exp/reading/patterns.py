@@ -1,7 +1,8 @@
 """Regular expressions that came with a file, matched within a time limit."""
 
+import contextlib
 import functools
-from typing import Any
+from collections.abc import Iterator
 
 import regex
 
@@ -12,7 +13,7 @@ _LONGEST = 10_000  # characters
 
 
 @functools.lru_cache(maxsize=4096)
-def compiled(pattern: str, where: str) -> Any:
+def compiled(pattern: str, where: str) -> "regex.Pattern[str]":
     """Return a regular expression.
 
     Raises:
@@ -20,10 +21,8 @@ def compiled(pattern: str, where: str) -> Any:
     """
     if len(pattern) > _LONGEST:
         raise M3Error(f"{where} is a regular expression of {len(pattern)} characters; at most {_LONGEST} are read")
-    try:
+    with _refusing(pattern, "", where):
         return regex.compile(pattern)
-    except (regex.error, RecursionError, OverflowError, ValueError) as error:
-        raise M3Error(f"{where}: {pattern[:60]!r} is not a regular expression ({str(error)[:80]})") from error
 
 
 def fullmatch(pattern: str, text: str, where: str) -> bool:
@@ -32,10 +31,8 @@ def fullmatch(pattern: str, text: str, where: str) -> bool:
     Raises:
         M3Error: it is no regular expression, or does not end within two seconds.
     """
-    try:
+    with _refusing(pattern, text, where):
         return compiled(pattern, where).fullmatch(text, timeout=SECONDS) is not None
-    except TimeoutError:
-        raise M3Error(f"{where}: the regular expression {pattern[:60]!r} does not end on {text[:60]!r}") from None
 
 
 def count(pattern: str, text: str, where: str, *, flags: int = 0) -> int:
@@ -44,10 +41,15 @@ def count(pattern: str, text: str, where: str, *, flags: int = 0) -> int:
     Raises:
         M3Error: it is no regular expression, or does not end within two seconds.
     """
+    with _refusing(pattern, text, where):
+        return sum(1 for _ in regex.compile(pattern, flags).finditer(text, timeout=SECONDS))
+
+
+@contextlib.contextmanager
+def _refusing(pattern: str, text: str, where: str) -> Iterator[None]:
     try:
-        found = regex.compile(pattern, flags).finditer(text, timeout=SECONDS)
-        return sum(1 for _ in found)
-    except (regex.error, RecursionError, OverflowError, ValueError) as error:
-        raise M3Error(f"{where}: {pattern[:60]!r} is not a regular expression ({str(error)[:80]})") from error
+        yield
     except TimeoutError:
         raise M3Error(f"{where}: the regular expression {pattern[:60]!r} does not end on {text[:60]!r}") from None
+    except (regex.error, RecursionError, OverflowError, ValueError) as error:
+        raise M3Error(f"{where}: {pattern[:60]!r} is not a regular expression ({str(error)[:80]})") from error

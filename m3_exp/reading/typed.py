@@ -1,8 +1,8 @@
-"""What the fields of a JSON file must be, as pydantic models; the first that is not becomes one line.
+"""What the fields of a JSON file must be, as pydantic models; the first field that is wrong becomes one line.
 
     checked(ModelConfig, value, path) -> ModelConfig
 
-Types are strict: "false" is not false, 1.0 is not 1, and a number that must be finite is.
+Types are strict: "false" is not false, 1.0 is not 1, and NaN is no finite number.
 """
 
 from pathlib import Path
@@ -10,12 +10,14 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from m3_exp.reading.shown import short
 from m3_exp.types import M3Error
 
 T = TypeVar("T", bound=BaseModel)
 
 Count = Annotated[int, Field(strict=True, ge=1, le=1 << 40)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+_OF_A_UNION = ("int", "str", "float", "bool", "constrained-int", "constrained-float")  # members, not fields
 _SAID = {
     "missing": "is missing",
     "bool_type": "must be true or false",
@@ -33,7 +35,7 @@ _SAID = {
 
 
 class Strict(BaseModel):
-    """A JSON object: strict types, and fields beside those named are kept as they are."""
+    """A JSON object with strict types; fields beside those that are named are kept as they are."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, arbitrary_types_allowed=False)
 
@@ -42,24 +44,15 @@ def checked(model: type[T], value: Any, where: Path | str) -> T:
     """Return a JSON value as a typed model.
 
     Raises:
-        M3Error: a field is missing, or of the wrong type or range: the first is named, with what it holds.
+        M3Error: a field is missing, or of the wrong type or range. The first such field is named, with what it holds.
     """
     try:
         return model.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"] if not _of_a_union(str(part)))
-        held = "" if first["type"] == "missing" else f" (it is {_short(first['input'])})"
+        parts = [str(part) for part in first["loc"]]
+        field = ".".join(part for part in parts if "[" not in part and part not in _OF_A_UNION)
+        held = "" if first["type"] == "missing" else f" (it is {short(first['input'], 60)})"
         message = str(first["msg"]).removeprefix("Value error, ").replace("Input should be", "must be", 1)
         said = _SAID.get(first["type"]) or message
         raise M3Error(f"{where}{f': {field}' if field else ''} {said}{held}") from None
-
-
-def _of_a_union(part: str) -> bool:
-    """Tell whether a part of a location names a member of a union, not a field."""
-    return "[" in part or part in ("int", "str", "float", "bool", "constrained-int", "constrained-float")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,13 @@
+"""Every interval, test and adjustment, below whatever scores and reports (docs/statistics.md).
+
+    scored       scores of single answers -> what each item counts in a result
+    estimate     Estimate, a number with its interval; the mean of items, and what else it is unsure of
+    paired       the difference of two models on the same items
+    ratio        PDR, the performance drop rate under an attack, and the difference of two
+    lambdas      scores at a few lambdas -> the expected score of every alpha
+    joint        several benchmarks as one number: their mean and their minimum
+    family       many comparisons at once: adjusted p-values, what could have been found
+    resampling   item weights for halving and resampling items
+
+Values are shares from 0 to 1 (differences from -1 to 1) unless a docstring says percent.
+"""

@@ -1,20 +1,20 @@
 """A mean of item scores, or of their differences, with an interval and a p-value that hold at every size of sample.
 
 The interval of a mean m of n values that lie between two limits is Wald's after z^2/2 pseudo-items at each limit (0 and
-1: for 0/1 values this is Agresti and Coull's, 1998), z^2/4 for a difference (-1 and 1: for 0/1 values Bonett and
-Price's, 2012). So it never has width 0, no few items make it sure, and what it says of a score that nobody reaches
-agrees with the rule of three. A p-value is the level at which the interval just touches 0.
+1: for 0/1 values this is Agresti and Coull's, 1998), or z^2/4 for a difference (-1 and 1: for 0/1 values Bonett and
+Price's, 2012). So it never has width 0, a few items cannot make it narrow, and where nothing is right it agrees with
+the rule of three. A p-value is the level at which its interval just touches 0.
 
-Besides items a mean may be unsure of
+A mean may be unsure of more than its items:
 
-    masks, draws   a variance of its own with few degrees of freedom: each source reaches as far as its own Student
-                   quantile says, and these are added as squares (Banerjee 1961: never too short, whatever the parts)
-    clusters       items of one problem are one unit, on as many degrees of freedom as there are units less one
-    bias           what an interpolation or a minimum may be off by, to either side: added to the ends
-    missing        items without a score: the lower end is that of all of them at the lower limit, the upper of all at
-                   the upper one (Manski 1989)
+    masks, draws   each source has a variance with few degrees of freedom and reaches as far as its own Student quantile
+                   says; the reaches are added as squares (Banerjee 1961: never too short, whatever the parts)
+    clusters       items of one problem are one unit; there is one degree of freedom less than there are units
+    bias           how far an interpolation or a minimum may be off, to either side: added to the ends
+    missing        items without a score: the lower end is that of all of them at the lower limit, the upper end that of
+                   all at the upper one (Manski 1989)
 
-Measured coverage: docs/statistics.md (benchmarks/coverage.py makes it anew).
+Measured coverage: docs/coverage.md, made by benchmarks/coverage.py.
 """
 
 import math
@@ -32,11 +32,11 @@ _HIGHEST = 8.0  # normal quantile: p-values below 1.2e-15 are that (scipy's Stud
 
 @dataclass(frozen=True)
 class Estimate:
-    """One number with its 95 % interval, over `n` items; `p`: two-sided, of a true value of 0 (None where none is
-    asked).
+    """One number with its 95 % interval over `n` items.
 
-    `se` is the standard error at that level, pseudo-items included. `how` names the interval. `moved` items differ from
-    0 (of a difference). `unscored` items are in the interval by their worst and best values.
+    `p` is the two-sided p-value of a true value of 0, None where that is not asked. `se` is the standard error at the
+    95 % level, pseudo-items included. `how` names the interval. Of a difference, `moved` items differ from 0.
+    `unscored` items are in the interval by their worst and best values.
     """
 
     value: float
@@ -60,9 +60,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Source:
-    """A part of a mean's variance, and on how many degrees of freedom it is known.
+    """A part of a mean's variance besides its items: `variance`, known on `freedom` degrees of freedom.
 
-    `shared` of it is in the variance over items as well: the items' own noise under few masks or draws.
+    `shared` of it is in the variance over items as well: with few masks or draws, the variance between them holds noise
+    of the items.
     """
 
     variance: float
@@ -72,7 +73,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean that is known up to what it is unsure of. `n`: independent items (clusters, where there are any)."""
+    """A mean, and all that it is unsure of. `n` counts independent items (clusters, where there are any)."""
 
     value: float
     items: float  # variance of the mean, over items
@@ -93,7 +94,7 @@ class Mean:
         return self._wald(normal(level))[1]
 
     def critical(self, z: float) -> float:
-        """Return how many standard errors the interval reaches, by what is known of each source."""
+        """Return how many standard errors the interval reaches; above `z` where degrees of freedom are few."""
         sources = (Source(self.items, self.freedom), *self.others)
         total = sum(source.variance for source in sources)
         if total <= 0:
@@ -124,7 +125,7 @@ class Mean:
         return middle + side * (self.critical(z) * error + self.bias[side > 0])
 
     def _completed(self, at: float) -> "Mean":
-        """Return the mean of all items, those without a score being `at` one limit."""
+        """Return the mean of all items if those without a score were `at` one limit."""
         known = 1 - self.missing
         n = self.n / known
         within, apart = max(0.0, self.n - 1) * self.items, self.missing * (self.value - at) ** 2
@@ -152,7 +153,7 @@ class Mean:
         return float(2 * special.ndtr(-reach))
 
     def estimate(self, *, n: int | None = None, moved: int = 0, unscored: int = 0) -> Estimate:
-        """Return it as one number; `n` items are named where clusters or weights make that another number."""
+        """Return the mean as an Estimate over `n` items; by default `self.n`, which clusters make smaller."""
         low, high = self.ends()
         return Estimate(
             self.value, low, high, round(self.n) if n is None else n, self.how, self.p_value() if self.signed else None,
@@ -175,10 +176,11 @@ def _student(z: float, freedom: float) -> float:
 
 @dataclass(frozen=True)
 class Shape:
-    """How the items of a benchmark make its score: (n,) each, None where every item counts alone and the same.
+    """How the items of a benchmark make its score. Arrays of shape (n,); None where every item counts the same.
 
-    `shares` are the items' weights, summing to 1 (LiveBench: a question weighs 1 / (tasks x questions of its task)),
-    and `strata` the groups within which a weight is shared; items of one problem or template are one of `clusters`.
+    `shares` are the items' weights, summing to 1 (LiveBench: a question weighs 1 / (tasks x questions of its task)).
+    `strata` are the groups within which a weight is shared (tasks). Items of one problem or template are one of
+    `clusters`.
     """
 
     shares: Array | None = None
@@ -187,12 +189,12 @@ class Shape:
 
     @property
     def even(self) -> bool:
-        """Whether every item counts alone and the same."""
+        """Whether every item counts the same and is a unit of its own."""
         return self.shares is None and self.strata is None and self.clusters is None
 
     @property
     def alone(self) -> "Shape":
-        """The same with every item as its own cluster."""
+        """The same shape with every item as its own cluster."""
         return Shape(self.shares, self.strata, None)
 
     def of(self, rows: Array) -> "Shape":
@@ -212,7 +214,7 @@ def even_shares(strata: Sequence[str]) -> Array:
 
 
 def weighted_mean(values: Array, shape: Shape = EVEN) -> Array:
-    """Return the score of item values along the first axis; of strata the mean of their means, exactly 1 of ones."""
+    """Return the score of item values along the first axis: of strata, the mean of their means (of ones, exactly 1)."""
     if shape.strata is not None:
         names = _numbered(shape.strata)
         return np.asarray(np.mean([values[names == name].mean(axis=0) for name in range(names.max() + 1)], axis=0))
@@ -220,10 +222,10 @@ def weighted_mean(values: Array, shape: Shape = EVEN) -> Array:
 
 
 def influences(values: Array, shape: Shape = EVEN) -> Array:
-    """Return each independent unit's part in the error of the score: their sum of squares is its variance over items.
+    """Return each independent unit's part in the error of the score; their sum of squares is its variance over items.
 
-    Shapes: values (n,) or (n, C); the result (G,) or (G, C), G clusters or items. Deviations are from the stratum's
-    mean, and each stratum (or the whole) is corrected for the mean that it has estimated.
+    Shapes: values (n,) or (n, C) for C scores of the same items; the result (G,) or (G, C) for G clusters (or items).
+    Deviations are from the mean of the stratum, with a correction for each mean that was estimated.
     """
     n = len(values)
     shares = np.full(n, 1 / n) if shape.shares is None else shape.shares
@@ -251,10 +253,10 @@ def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
 
 
 def units(n: int, shape: Shape = EVEN, values: Array | None = None) -> float:
-    """Return how many independent items of equal weight a score is worth: for the pseudo-items of its interval.
+    """Return how many independent items of equal weight a score is worth; its pseudo-items are counted in these.
 
-    Of clusters: the items divided by how much the `values` within one vary together (the design effect, from 1 to the
-    items a cluster); without values, or where nothing varies, the clusters.
+    With clusters: the items divided by the design effect, which says how much the `values` within a cluster vary
+    together (from 1 to the number of items a cluster). Without values, or where nothing varies, the number of clusters.
     """
     known = float(n) if shape.shares is None else float(1 / np.sum(shape.shares**2))
     if shape.clusters is None:
@@ -299,7 +301,7 @@ def of_items(
     bias: tuple[float, float] = (0.0, 0.0),
     unscored: int = 0,
 ) -> Mean:
-    """Return what item values (n,), or differences of them (`signed`), say of their mean.
+    """Return what item values (n,), or differences of them (`signed`), say of their mean, as a `Mean`.
 
     Raises:
         ValueError: there are no values.

@@ -25,12 +25,12 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def max_t(p: Sequence[float], influences: Array) -> list[float]:
-    """Return p-values adjusted for comparisons that share their items: the single-step maximum (Westfall and Young
-    1993).
+    """Return p-values adjusted by the single-step maximum (Westfall and Young 1993), for comparisons that share items.
 
-    `influences` (U, C): each independent unit's part in the error of each of C comparisons; units of other items are
-    zeros there, so comparisons that share none are independent. The adjusted value is the probability that the smallest
-    of C p-values with these correlations (normal, all true differences 0) is as small; never above Bonferroni's.
+    `influences` (U, C): each independent unit's part in the error of each of C comparisons, 0 where the unit is no item
+    of the comparison; comparisons that share no items are independent. The adjusted value is the probability that the
+    smallest of C p-values with these correlations (normal, all true differences 0) is as small as this one. It is never
+    above Bonferroni's.
     """
     if not len(p):
         return []
@@ -60,7 +60,7 @@ def critical(count: int, level: float = LEVEL) -> float:
 
 
 def detectable(found: Estimate, count: int = 1, power: float = POWER) -> float:
-    """Return the smallest true difference that a comparison like this one finds with `power`, as one of `count`.
+    """Return the smallest true difference that such a comparison, as one of `count`, finds with probability `power`.
 
     What its interval holds besides chance over items (bias, unscored items, few masks) is added as it is.
     """
@@ -77,10 +77,10 @@ def best_of(n: int) -> float:
 
 
 def selection_price(scores: Array) -> float:
-    """Return what picking the best of several columns on the test items gains by chance alone.
+    """Return what picking the best of several candidates on the test items gains by chance alone.
 
-    best_of(columns) x SE x sqrt(1 - rho): SE the mean standard error of the columns' means, rho their mean correlation
-    over items. `scores`: shape (n, columns), from 0 to 1; 0 where nothing varies.
+    `scores`: shape (n items, candidates), from 0 to 1. The result is best_of(candidates) x SE x sqrt(1 - rho), with SE
+    the mean standard error of the candidates' means and rho their mean correlation over items; 0 where nothing varies.
     """
     n, columns = scores.shape
     if n < 2 or columns < 2:

@@ -1,13 +1,13 @@
 """Several benchmarks as one number: each relative to its better parent, then their mean or their minimum.
 
 A merged model is one model, so it is chosen and judged by all of its benchmarks together. With v a model's items on a
-benchmark and q the parent's, r = mean v / mean q is its share of the parent; the error of r is that of the mean of
-(v - r q) / mean q (the delta method), over the same items.
+benchmark and q the parent's, r = mean v / mean q is the model's share of the parent. The error of r is that of the mean
+of (v - r q) / mean q over the same items (the delta method).
 
-The minimum of several estimates lies below the minimum of what they estimate, since the one that was unlucky is taken.
-So the truth may lie above it by as much as the least of that many equal scores would fall short (`shortfall`), and the
-ends of its interval are those of all benchmarks at once (Bonferroni; the least lower end and the least upper end hold
-the least true value: the intersection bounds of Chernozhukov, Lee and Rosen 2013 without their selection).
+The minimum of several estimates lies below the minimum of what they estimate, since the unluckiest one is taken. So the
+truth may lie above it, by as much as the least of that many equal scores would fall short (`shortfall`). The ends of
+its interval are those of all benchmarks at once (Bonferroni): the least lower end and the least upper end hold the
+least true value (the intersection bounds of Chernozhukov, Lee and Rosen 2013 without their selection).
 """
 
 import math
@@ -22,7 +22,7 @@ from m3_exp.stats.family import best_of
 
 @dataclass(frozen=True)
 class Unit:
-    """What one benchmark's scores are measured by: its better parent's item values; None: plain scores."""
+    """The unit of one benchmark's scores: the item values of its better parent, None for plain scores."""
 
     n: int
     parent: Array | None = None
@@ -36,7 +36,7 @@ class Unit:
         return max(float(weighted_mean(self.parent, self.shape)), 0.5 / self.n)
 
     def ratio(self, values: Array) -> float:
-        """Return the share of the parent, less what a ratio of means exceeds that of its items' means by on average."""
+        """Return the share of the parent, less what a ratio of two means exceeds the true ratio by on average."""
         plain = self._plain(values)
         if self.parent is None:
             return plain
@@ -61,10 +61,10 @@ def mean_of(
     bias: float = 0.0,
     unscored: float = 0.0,
 ) -> Mean:
-    """Return the mean over benchmarks of what models (or differences of them, `signed`) score relative to the parents.
+    """Return the mean over benchmarks of scores (or differences of them, `signed`) relative to the parents.
 
-    `values`: (n_b,) item values a benchmark; `others`, `bias`: already in the unit of the result; `unscored`: the
-    largest share of items without a score.
+    `values`: an array (n_b,) of item values for each benchmark. `others` and `bias` are in the unit of the result.
+    `unscored`: the largest share of items without a score.
     """
     count = len(values)
     errors = np.concatenate([unit.errors(v) / count for v, unit in zip(values, measures, strict=True)])
@@ -86,7 +86,7 @@ def mean_of(
 
 
 def errors_of(values: Sequence[Array], measures: Sequence[Unit]) -> Array:
-    """Return each independent item's part in the error of the mean over benchmarks, one benchmark below the other."""
+    """Return each independent item's part in the error of the mean over benchmarks, one benchmark after the other."""
     return np.concatenate([unit.errors(v) / len(values) for v, unit in zip(values, measures, strict=True)])
 
 
@@ -96,8 +96,9 @@ def least_of(
     others: Sequence[Sequence[Source]] | None = None,
     unscored: Sequence[float] | None = None,
 ) -> Estimate:
-    """Return the minimum over benchmarks of what a model scores relative to the parents, with an interval that holds
-    it. `others` and `unscored`: a benchmark's, as of `mean_of`.
+    """Return the minimum over benchmarks of a model's scores relative to the parents, with an interval that holds it.
+
+    `others` and `unscored` are as for `mean_of`, one entry a benchmark.
     """
     given = zip(values, measures, others or [()] * len(values), unscored or [0.0] * len(values), strict=True)
     each = [mean_of([v], [unit], others=more, unscored=lost) for v, unit, more, lost in given]
@@ -109,7 +110,7 @@ def least_of(
 
 
 def together(sources: Sequence[Sequence[Source]]) -> list[Source]:
-    """Return the sources of a mean over benchmarks, given each one's: as if all their errors were of one sign."""
+    """Return the sources of a mean over benchmarks from those of each one, as if all their errors had one sign."""
     deviations: dict[float, float] = {}
     for source in (source for own in sources for source in own):
         share = math.sqrt(source.variance) / len(sources)
@@ -118,6 +119,6 @@ def together(sources: Sequence[Sequence[Source]]) -> list[Source]:
 
 
 def shortfall(measures: Sequence[Unit], values: Sequence[Array], parts: int = 1) -> float:
-    """Return by how much the minimum over benchmarks may fall short by chance, on 1 / `parts` of the items."""
+    """Return by how much the minimum over benchmarks may be too low by chance, measured on 1 / `parts` of the items."""
     largest = max(float(np.sum(unit.errors(v) ** 2)) for v, unit in zip(values, measures, strict=True))
     return best_of(len(values)) * math.sqrt(parts * largest)

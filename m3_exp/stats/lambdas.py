@@ -1,23 +1,24 @@
 """Item scores at a few lambdas -> the expected score for every alpha, with all that it is unsure of.
 
-alpha acts on a merged model through lambda ~ Beta(alpha, alpha) alone. Between two nodes an item's score is taken to
-be linear in lambda, so E[score | alpha] is one linear functional of the scores at the nodes: its weights w_k(alpha)
-are the expectations of the hat functions of the nodes, in closed form by incomplete beta functions.
+alpha acts on a merged model through lambda ~ Beta(alpha, alpha) alone. Between two nodes an item's score is taken to be
+linear in lambda. So E[score | alpha] is a linear function of the scores y_k at the nodes. Its weights w_k(alpha) are
+the expectations of the nodes' hat functions, in closed form by incomplete beta functions.
 
 A score that bends between the nodes makes that wrong by an amount that no number of items mends. So real merges at
-*sampled* lambdas stand beside the nodes, drawn (stratified) from the equal mixture of the paper's seven Betas: with
-r_k the real score less the interpolated one at the k-th of D of them and rho the ratio of densities,
+*sampled* lambdas stand beside the nodes, drawn (stratified) from the equal mixture of the paper's seven Betas. With r_k
+the real score less the interpolated one at the k-th of D of them, and rho the ratio of densities,
 
     E[score | alpha] = sum_k w_k y_k + 1/D sum_k rho(lambda_k) r_k
 
 has no interpolation error at all (a control variate). Each item still gives one number. What the choice of lambdas
-leaves open is a variance of its own: of the second differences of rho r along the strata, or where that is larger, of a
-residual as high as the curve bends at the nodes beside each interval (where no sampled lambda met it).
+leaves open is a variance of its own. It is taken from the second differences of rho r along the strata, or, where that
+is larger, from a residual as high as the curve bends at the nodes beside each interval (where no sampled lambda met
+it).
 
-The same holds for every alpha between the least and the largest of the seven (the ratio of densities is 7 at most).
-Without sampled lambdas, or for an alpha outside, the interpolation error is bounded: by a parabola
-in each interval, as high as the nodes' second differences say. That is an assumption, and printed as such
-(`Expectation.bend`): a peak that lies between two nodes is seen by none of them. No claim is made from it.
+This holds for every alpha between the least and the largest of the seven (the ratio of densities is 7 at most). Without
+sampled lambdas, or for an alpha outside, the interpolation error is bounded instead: by a parabola in each interval, as
+high as the nodes' second differences say (`Unsure.bend`). That is an assumption, and printed as such, because a peak
+between two nodes is seen by none of them. No claim is made from it.
 
 Shapes: n items, K nodes ascending from 0 to 1, D sampled lambdas; scores are from 0 to 1.
 """
@@ -95,7 +96,7 @@ class Curve:
         return np.asarray(self.values @ hats(self.lams, np.array([lam]))[0])
 
     def corrected(self, alpha: float) -> bool:
-        """Tell whether the expectation at an alpha is free of interpolation error: sampled lambdas are there for it."""
+        """Tell whether the expectation at an alpha has no interpolation error: sampled lambdas serve it."""
         return self.sampled is not None and ALPHAS[0] <= alpha <= ALPHAS[-1]
 
     def residuals(self) -> Array:
@@ -107,7 +108,7 @@ class Curve:
     def expected(self, alpha: float) -> Array:
         """Return each item's part in the expected score under Beta(alpha, alpha), shape (n,).
 
-        Their mean is the expectation; with sampled lambdas a single one may lie outside 0 to 1.
+        Their mean is the expectation. With sampled lambdas the part of a single item may lie outside 0 to 1.
         """
         found = self.values @ weights(self.lams, alpha)
         if self.corrected(alpha) and self.sampled is not None:
@@ -136,8 +137,8 @@ class Curve:
 class Unsure:
     """What expectations over lambda are unsure of besides items: `sources` of variance, and a bound of their bias.
 
-    `bend`: by how much, at most, the score is taken to bend away from a straight line between two nodes (0 with sampled
-    lambdas: nothing is assumed).
+    `bend`: by how much, at most, the score is assumed to bend away from a straight line between two nodes. With sampled
+    lambdas nothing is assumed, and it is 0.
     """
 
     sources: tuple[Source, ...] = ()
@@ -146,9 +147,10 @@ class Unsure:
 
 
 def unsure(curve: Curve, alphas: Mapping[float, float]) -> Unsure:
-    """Return what a sum of expectations, `alphas` with their factors, is unsure of besides items.
+    """Return what a weighted sum of expectations is unsure of besides items; `alphas` maps each alpha to its weight.
 
-    {0.5: 1.0} is the expectation at 0.5 (and its difference from any model), {2.0: 1.0, 0.5: -1.0} that of two alphas.
+    {0.5: 1.0} is the expectation at 0.5 (or its difference from any single model), {2.0: 1.0, 0.5: -1.0} the difference
+    of two alphas.
     """
     if all(curve.corrected(alpha) for alpha in alphas):
         return Unsure((Source(_sampling_variance(curve, alphas)),))
@@ -158,9 +160,9 @@ def unsure(curve: Curve, alphas: Mapping[float, float]) -> Unsure:
 
 
 def expectation(curve: Curve, alpha: float, masks: Sequence[Curve] = (), unscored: int = 0) -> Estimate:
-    """Return E[score | alpha] with its interval: over items, sampled lambdas, and masks where there are several.
+    """Return E[score | alpha] with its interval: over items, sampled lambdas, and DARE masks where there are several.
 
-    `curve` is the mean of `masks`; `unscored` more items have no score at some node.
+    `curve` is the mean of the curves of `masks`. `unscored` more items have no score at some node.
     """
     found = unsure(curve, {alpha: 1.0})
     between = spread(np.column_stack([mask.expected(alpha) for mask in masks]), curve.shape) if masks else None
@@ -171,8 +173,9 @@ def expectation(curve: Curve, alpha: float, masks: Sequence[Curve] = (), unscore
 def bend_at(curve: Curve, lams: Array) -> Array:
     """Return by how much the score may bend away from the line through all real merges (`refined`) at some lambdas.
 
-    Between two nodes it is the parabola that `unsure` allows; a sampled lambda in between leaves one of its own
-    curvature on each side. (The second differences of merges that lie close together would be noise.)
+    Between two nodes this is the parabola that `unsure` allows. A sampled lambda in between leaves such a parabola on
+    each of its sides, with the same curvature. (The second differences of merges that lie close together would be
+    noise.)
     """
     k = np.clip(np.searchsorted(curve.lams, lams, side="right"), 1, len(curve.lams) - 1)
     curvature = np.sqrt(_bends(curve))[k - 1] * 4 / (curve.lams[k] - curve.lams[k - 1]) ** 2
@@ -199,8 +202,8 @@ def _sampling_variance(curve: Curve, alphas: Mapping[float, float]) -> float:
 def _bends(curve: Curve) -> Array:
     """Return the squared height that the score's bend may have in each interval, shape (K - 1,).
 
-    A parabola of the nodes' second differences; in an interval the mean square of those at its two ends (the outer
-    nodes have none).
+    It is that of a parabola by the nodes' second differences: in an interval, the mean square of those at its two ends
+    (the first and the last node have none).
     """
     width = np.diff(curve.lams)
     if len(width) < 2:
@@ -321,9 +324,9 @@ def second_moments(lams: Array, alpha: float) -> Array:
 def draw_sd(curve: Curve, alpha: float) -> float:
     """Return the standard deviation of the population's score between draws of lambda, without the items' noise.
 
-    The variance over lambda of a mean over n items would count their sampling noise as well. A product of the means of
-    two different halves does not, and this is its average over all pairs of different items. 0 where the estimate
-    comes out negative.
+    The variance over lambda of a mean over n items would count their noise as well. A product of the means of two
+    different halves of the items does not. The result is its average over all pairs of different items, and 0 where the
+    estimate comes out negative.
     """
     n = len(curve.ids)
     if n < 2:

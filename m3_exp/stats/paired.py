@@ -1,8 +1,8 @@
-"""Is one model better than another on the same items? The one paired comparison.
+"""Is one model better than another on the same items? This is the one paired comparison.
 
-0/1 scores: Tango's score interval (1998) of the difference of two paired proportions and McNemar's mid-p test (as
+0/1 scores have Tango's score interval (1998) of the difference of two paired proportions and McNemar's mid-p test (as
 recommended by Fagerland, Lydersen and Laake 2013). All others (graded scores, expectations over lambda, means over
-masks or draws, weighted scores, clusters): the interval of `estimate.Mean`, and its p-value.
+masks or draws, weighted scores, clusters) have the interval of `estimate.Mean` and its p-value.
 """
 
 import math
@@ -54,7 +54,7 @@ def paired(
 ) -> Estimate:
     """Compare two aligned arrays of item scores (n,): the mean of a - b, from -1 to 1.
 
-    `others`, `bias`: what else the difference is unsure of; `unscored` more items have no score on one side.
+    `others` and `bias` are what else the difference is unsure of. `unscored` more items have no score on one side.
 
     Raises:
         ValueError: there are no items.
@@ -115,7 +115,7 @@ def tango(gained: int, lost: int, n: int, level: float = LEVEL) -> tuple[float, 
 
 
 def mid_p(gained: int, lost: int) -> float:
-    """Return McNemar's mid-p value: the exact one less half the probability of what was seen. 1 with no discordance."""
+    """Return McNemar's mid-p value: the exact one less half the probability of what was seen; 1 if nothing differs."""
     n, least = gained + lost, min(gained, lost)
     if n == 0:
         return 1.0
@@ -125,12 +125,12 @@ def mid_p(gained: int, lost: int) -> float:
 
 
 def spread(values: Array, shape: Shape = EVEN) -> Source | None:
-    """Return what a mean over several DARE masks (or draws of lambda) is unsure of, besides items.
+    """Return what a mean over several DARE masks (or draws of lambda) is unsure of besides items; None with one mask.
 
-    `values` (n, m): an item's score under each of m masks. The variance between the masks' means is taken as it is;
-    what of it is the items' own noise (`shared`) is taken from the variance over items instead. (Deducted here, a
-    variance that is small by chance is believed: of equal pairs under 2 masks 6 % then differ at a level of 0.08 %, by
-    simulation.) None with one mask, of which nothing can be said.
+    `values` (n, m): an item's score under each of m masks. The variance between the masks' means is taken as it is. A
+    part of it is the items' own noise (`shared`), and that part is deducted from the variance over items. Deducting it
+    here instead would trust a variance that is small by chance: in simulations, 6 % of equal pairs under 2 masks then
+    differ at a level of 0.08 %.
     """
     columns = values.shape[1]
     if columns < 2:
@@ -140,9 +140,9 @@ def spread(values: Array, shape: Shape = EVEN) -> Source | None:
 
 
 def between(values: Array, shape: Shape = EVEN) -> float | None:
-    """Return the sd between masks (or draws) themselves, (n, m), without the items' noise; None with one.
+    """Return the standard deviation between masks (or draws) themselves, without the items' noise; `values` (n, m).
 
-    0 where its estimate comes out negative.
+    None with one mask, and 0 where the estimate comes out negative.
     """
     if values.shape[1] < 2:
         return None

@@ -1,6 +1,6 @@
-"""Item weights for halving and resampling items, as a benchmark's score counts them.
+"""Item weights for halving and resampling items, in the shape in which a benchmark's score counts them.
 
-Rows of weights sum to 1, strata keep their weight, and items of one cluster go together.
+Each row of weights sums to 1, strata keep their weight, and the items of a cluster stay together.
 """
 
 import numpy as np
@@ -36,7 +36,7 @@ def halves(n: int, count: int, generator: np.random.Generator, shape: Shape = EV
 
 
 def weighted(counts: Array, shape: Shape = EVEN) -> Array:
-    """Return weights in proportion to counts (B, n) that sum to 1; a stratum without any counts by all of its items."""
+    """Return weights in proportion to counts (B, n), rows summing to 1; a stratum without counts has all its items."""
     names = _strata(counts.shape[1], shape)
     found = np.empty_like(counts)
     strata = int(names.max()) + 1

@@ -1,9 +1,11 @@
 """Scores of single answers -> what each item counts in a result's score, and from it that score with its interval.
 
-The one reading of item scores: results are made by it, and whoever compares stored ones reads them by it again, so an
-interval that was stored with a result is never needed. An item is worth the mean over its samples; under pass@k (k > 1)
-the unbiased estimate of k samples (Chen et al. 2021); where it was attacked (`ITEM@seedK`) the mean over the attacked
-versions, the clean one only saying whether the item counts.
+Results are made by this reading of item scores, and stored ones are read by it again when they are compared. So an
+interval that was stored with a result is never needed.
+
+An item counts as the mean over its samples; under pass@k (k > 1) as the unbiased estimate of k samples (Chen et al.
+2021). Where it was attacked (versions `ITEM@seedK`) it counts as the mean over the attacked versions; the clean version
+then only says whether the item counts at all.
 """
 
 import math
@@ -23,10 +25,11 @@ _PASS_AT = re.compile(r"pass@(\d+)")
 
 @dataclass(frozen=True)
 class Scored:
-    """The items of a result: id -> what it counts in the score, from 0 to 1.
+    """The items of a result: `values` maps an id to what it counts in the score, from 0 to 1.
 
-    `unscored` items were asked for and have no value. `strata` (id -> task) where the score is the mean of the tasks'
-    means, else empty. `clusters` (id -> problem) of items that may share one; any other item is its own cluster.
+    `unscored` items were asked for and have no value. `strata` (id -> task) are there where the score is the mean of
+    the tasks' means, else empty. `clusters` (id -> problem) name items that may share a problem; any other item is its
+    own cluster.
     """
 
     values: Mapping[str, float]
@@ -35,7 +38,7 @@ class Scored:
     clusters: Mapping[str, str] = field(default_factory=dict)
 
     def shape(self, ids: Sequence[str]) -> Shape:
-        """Return how these items make a score; what none of them differ in, or share, counts as not there."""
+        """Return how these items make a score; tasks and clusters that make no difference are left out."""
         tasks = [self.strata[key] for key in ids] if self.strata else []
         problems = [f"problem {self.clusters[key]}" if key in self.clusters else f"item {key}" for key in ids]
         strata = tasks if len(set(tasks)) > 1 else None
@@ -62,12 +65,12 @@ class Scored:
 
 
 def scored(record: ResultRecord) -> Scored:
-    """Return the items of a stored record: its `scores`, counted as the `metric` and `details` of its `result` say."""
+    """Return the items of a stored record: its `scores`, read by the `metric` and the `details` of its `result`."""
     return of_scores(record.scores, record.result.metric, by_task="by_task" in record.result.details)
 
 
 def of_scores(scores: Sequence[Score], metric: str = "", *, by_task: bool = False) -> Scored:
-    """Return the items of scores; those that carry the note `left_out` are none. `by_task`: a mean of tasks' means.
+    """Return the items of scores, without those that carry the note `left_out`. `by_task`: a mean of tasks' means.
 
     Raises:
         ValueError: an item has fewer than the k samples of pass@k.
@@ -96,9 +99,7 @@ def pass_at_k(samples: Sequence[float], k: int) -> float:
 
 
 def _attacked(scores: Sequence[Score]) -> list[tuple[str, Score]]:
-    """Return scores with the names of their items: all, or where any is of an attack those, unscored where the clean
-    item is.
-    """
+    """Return scores with their items' names: all, or the attacked ones only, unscored where the clean item is."""
     versions = [(match[1], score) for score in scores if (match := _ATTACKED.fullmatch(score.id))]
     if not versions:
         return [(score.id, score) for score in scores]

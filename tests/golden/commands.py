@@ -14,7 +14,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from m3_exp import cli
 
@@ -80,7 +80,8 @@ def reading() -> Iterator[Asked]:  # noqa: C901
         yield Asked(f"response {' '.join(form)}", ["response", *curve[1:], "--repeats", "50", *form, *here])
     yield Asked("response masks", ["response", *masks[1:], "--repeats", "20", "--json", *here])
     for name in ("figure1a", "figure1c", "figure3", "heatmap", "response"):
-        words = ["limit=6"] if name.startswith("figure1") else [*curve[1:]] if name != "figure3" else []
+        words = ["limit=6"] if name.startswith("figure1") else []
+        words = ["pair=lm_math", "method=average", "limit=8"] if name in ("heatmap", "response") else words
         yield Asked(f"figure {name}", ["figure", name, *words, "--out", "drawn.svg", *here], _drawing)
     for name, words in (("table1", ["sweeps=table1", "limit=6"]), ("curve", curve), ("table2", RUNS[3])):
         yield Asked(f"report {name}", ["report", *words, "--out", "page", *here], _page)
@@ -108,12 +109,15 @@ def _drawing() -> dict[str, str]:
 
 
 def _page() -> dict[str, str]:
-    """Return what the page says: its text without style and program, and each of its packed parts."""
+    """Return what the page says: its text without style and program, and each of its packed parts but Plotly."""
     page = _taken(Path("page/index.html"))
-    packed = re.compile(r'<script type="text/plain" data-pack="([^"]*)">(.*?)</script>', re.DOTALL)
+    packed = re.compile(r'<script type="text/plain" data-pack="([^"]*)">([A-Za-z0-9+/=]*)</script>')
     parts = {name: zlib.decompress(base64.b64decode(data)).decode() for name, data in packed.findall(page)}
     text = re.sub(r"<(script|style)[ >].*?</\1>", "", page, flags=re.DOTALL)
-    return {"page": text.replace("><", ">\n<"), **{name: _indented(part) for name, part in sorted(parts.items())}}
+    return {
+        "page": text.replace("><", ">\n<"),
+        **{name: _indented(part) for name, part in sorted(parts.items()) if name != "plotly"},
+    }
 
 
 def _indented(text: str) -> str:
@@ -152,8 +156,17 @@ def _tracked() -> dict[str, str]:
     found = {}
     for folder in sorted(Path("store/wandb").glob("offline-run-*")):
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
-        found[folder.name.split("-", 3)[3]] = subprocess.run(command, capture_output=True, text=True).stdout
+        lines = map(json.loads, subprocess.run(command, capture_output=True, text=True).stdout.splitlines())
+        kept = [line[line["type"]] for line in lines if line["type"] in ("run", "summary", "history", "config")]
+        found[folder.name.split("-", 3)[3]] = "\n".join(json.dumps(_bare(line), indent=1) for line in kept)
     return dict(sorted(found.items()))
+
+
+def _bare(value: Any) -> Any:
+    """Return what W&B keeps without what it says of the machine and the time."""
+    if isinstance(value, dict):
+        return {k: _bare(v) for k, v in value.items() if k not in ("host", "telemetry", "start_time") and k[:1] != "_"}
+    return [_bare(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _taken(path: Path) -> str:

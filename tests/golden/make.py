@@ -1,7 +1,8 @@
 """Make the golden record: `python -m tests.golden.make world` its models and its store, `... said` what commands say.
 
 The world is made once, by the code that the record speaks for; after it only what is said may be made again, and each
-difference is looked at (`python -m tests.golden.make diff`).
+difference is looked at (`python -m tests.golden.make diff`). `said PART` and `diff PART` ask only the commands whose
+name holds PART.
 """
 
 import difflib
@@ -63,13 +64,15 @@ def kept() -> dict[str, str]:
         return {member.name: tar.extractfile(member).read().decode() for member in tar}  # type: ignore[union-attr]
 
 
-def main(what: str) -> int:
+def main(what: str, part: str = "") -> int:
     if what == "world":
         world()
     elif what == "said":
-        pack(SAID, {name: text.encode() for name, text in record()})
+        others = {name: text for name, text in (kept() if part else {}).items() if part not in name}
+        pack(SAID, {name: text.encode() for name, text in {**others, **dict(record(part))}.items()})
     else:
-        before, now = kept(), dict(record())
+        before = {name: text for name, text in kept().items() if part in name}
+        now = dict(record(part))
         for name in sorted(before | now):
             lines = [texts.get(name, "").splitlines(keepends=True) for texts in (before, now)]
             sys.stdout.writelines(difflib.unified_diff(*lines, f"before: {name}", f"now: {name}", n=0))
@@ -77,4 +80,4 @@ def main(what: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

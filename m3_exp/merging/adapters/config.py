@@ -6,12 +6,13 @@ Source: peft/tuners/lora/config.py (fields), peft/utils/other.py (get_pattern_ke
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from m3_exp.reading.files import exists, read_json
 from m3_exp.reading.patterns import fullmatch
+from m3_exp.reading.shown import short
 from m3_exp.reading.typed import Count, Finite, Strict, checked
 from m3_exp.types import M3Error
 
@@ -29,14 +30,18 @@ _REFUSED = {
     "megatron_config": f"Megatron lays its layers out in another way: {_MERGE_FIRST}",
     "use_bdlora": f"BD-LoRA's factors are block-diagonal: {_MERGE_FIRST}",
 }
-# Fields of other versions and trainers that no weight depends on.
-_ELSEWHERE = ("merge_weights", "lora_dtype", "lorap_lr_ratio", "lorap_emb_lr")
+# Fields of training, initialisation and running, and of other versions and trainers, that no weight depends on.
+_HARMLESS = frozenset({
+    "task_type", "inference_mode", "auto_mapping", "revision", "peft_version", "megatron_core", "qalora_group_size",
+    "loftq_config", "eva_config", "corda_config", "lora_ga_config", "runtime_config",
+    "merge_weights", "lora_dtype", "lorap_lr_ratio", "lorap_emb_lr",
+})  # fmt: skip
 _STARTS = ("gaussian", "eva", "orthogonal", "mica")
 _CHANGES_BASE = ("pissa", "olora", "corda", "lora_ga")
 
 
 class LoraConfig(Strict):
-    """One adapter_config.json. What is `Any` is refused where set (`_REFUSED`), or no merged weight asks for it."""
+    """The fields of an adapter_config.json that say what the weights are, or of which type they must be."""
 
     peft_type: str
     r: Count
@@ -58,31 +63,10 @@ class LoraConfig(Strict):
     exclude_modules: list[str] | str | None = None
     layers_to_transform: list[int] | int | None = None
     layers_pattern: list[str] | str | None = None
-    # training, initialisation and running
     lora_dropout: Finite | None = 0.0
     ensure_weight_tying: Switch = False
-    task_type: Any = None
-    inference_mode: Any = None
-    auto_mapping: Any = None
-    revision: Any = None
-    peft_version: Any = None
-    megatron_core: Any = None
-    qalora_group_size: Any = None
-    loftq_config: Any = None
-    eva_config: Any = None
-    corda_config: Any = None
-    lora_ga_config: Any = None
-    runtime_config: Any = None
-    velora_config: Any = None  # a backward pass of its own
-    monteclora_config: Any = None  # samples around the factors in training alone
-    # see `_REFUSED`
-    alora_invocation_tokens: Any = None
-    arrow_config: Any = None
-    kasa_config: Any = None
-    layer_replication: Any = None
-    megatron_config: Any = None
-    use_bdlora: Any = None
-    use_qalora: Any = None
+    velora_config: object = None  # a backward pass of its own
+    monteclora_config: object = None  # samples around the factors in training alone
     _file: str = "adapter_config.json"
 
     def rank(self, key: str) -> int:
@@ -92,8 +76,8 @@ class LoraConfig(Strict):
     def scale(self, key: str) -> float:
         """Return what B @ A is multiplied by: alpha / r, for rsLoRA alpha / sqrt(r), patterns included."""
         rank, alpha = (
-            float(self.rank(key)),
-            float(_patterned(f"{self._file}: alpha_pattern", self.alpha_pattern, key, self.lora_alpha)),
+            self.rank(key),
+            _patterned(f"{self._file}: alpha_pattern", self.alpha_pattern, key, self.lora_alpha),
         )
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
@@ -136,13 +120,12 @@ def read_config(folder: Path) -> LoraConfig:
     config = checked(LoraConfig, raw, path)
     config._file = str(path)
     for name, why in _REFUSED.items():
-        if getattr(config, name) not in (None, False, "", []):  # {} switches a variant on
-            raise M3Error(f"{path}: {name}={_short(getattr(config, name))} cannot be read: {why}")
-    unknown = {key: value for key, value in (config.model_extra or {}).items() if _is_set(value)}
-    for key in sorted(unknown.keys() - set(_ELSEWHERE)):
-        raise M3Error(
-            f"{path}: {key}={_short(unknown[key])} is no field of peft 0.21 and may change the weights: {_MERGE_FIRST}"
-        )
+        if raw.get(name) not in (None, False, "", []):  # {} switches a variant on
+            raise M3Error(f"{path}: {name}={short(raw[name], 40)} cannot be read: {why}")
+    for key in sorted(raw.keys() - LoraConfig.model_fields.keys() - _HARMLESS - _REFUSED.keys()):
+        if raw[key] not in (None, False, "", [], {}):
+            said = f"{key}={short(raw[key], 40)} is no field of peft 0.21 and may change the weights"
+            raise M3Error(f"{path}: {said}: {_MERGE_FIRST}")
     _check_start(path, config.init_lora_weights)
     if config.use_dora and config.lora_bias:
         raise M3Error(f"{path}: use_dora and lora_bias exclude one another, as in peft")
@@ -153,7 +136,7 @@ def _check_start(path: Path, start: bool | str | None) -> None:
     """Refuse an initialisation that took something out of the base: the adapter alone is not what was trained."""
     if not isinstance(start, str):
         return
-    kind, shown = start.lower(), f"{path}: init_lora_weights={_short(start)}"
+    kind, shown = start.lower(), f"{path}: init_lora_weights={short(start, 40)}"
     if kind.startswith(_CHANGES_BASE):
         raise M3Error(
             f"{shown} changed the base's weights before training: convert it with peft's "
@@ -175,13 +158,3 @@ def _patterned(field: str, patterns: Mapping[str, float] | None, key: str, defau
 def _ends(name: str, end: str) -> bool:
     """Tell whether a dotted name ends in another, whole parts of it."""
     return f".{name}".endswith(f".{end}")
-
-
-def _is_set(value: Any) -> bool:
-    """Tell whether a field says something: null, false and empty say nothing."""
-    return value not in (None, False, "", [], {})
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."

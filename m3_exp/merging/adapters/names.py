@@ -12,7 +12,7 @@ from typing import Literal
 PREFIX = "base_model.model."
 _LONGEST = 1000  # characters of a name
 
-Role = Literal["A", "B", "B.bias", "embedding_A", "embedding_B", "magnitude", "tokens", "whole", "idle"]
+Role = Literal["A", "B", "B.bias", "magnitude", "tokens", "whole", "idle"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ _KINDS: list[tuple["re.Pattern[str]", Callable[["re.Match[str]"], Part | None]]]
     (re.compile(r"(.+?)((?:\.base_layer)*)\.lora_(A|B)(?:\.[^.]+)?\.(weight|bias)"), _factor),
     (
         re.compile(r"(.+)\.lora_embedding_(A|B)(?:\.[^.]+)?"),
-        lambda match: Part("embedding_A" if match[2] == "A" else "embedding_B", match[1]),
+        lambda match: Part("A" if match[2] == "A" else "B", match[1]),
     ),
     (re.compile(r"(.+)\.lora_magnitude_vector(?:\.[^.]+){0,2}"), lambda match: Part("magnitude", match[1])),
     (re.compile(r"(.+)\.token_adapter\.trainable_tokens_delta(?:\.[^.]+)?"), lambda match: Part("tokens", match[1])),

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from m3_exp.merging.adapters.changes import Base, Change, Changes, Product, changes_of
+from m3_exp.merging.adapters.changes import Changes, changes_of
 from m3_exp.merging.adapters.config import LoraConfig, read_config
+from m3_exp.merging.adapters.draft import Base, Change, Product
 from m3_exp.merging.layout import Entry, SafetensorsFile, Tensors, TorchFile
 from m3_exp.reading.files import exists
 from m3_exp.types import Json, M3Error, plain

@@ -14,9 +14,8 @@ from m3_exp.merging.mixtures import CURVE
 from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.data import dataframe, saved
-from m3_exp.reporting.data.dataframe import Found
 from m3_exp.store import Store
-from m3_exp.types import M3Error, Plan
+from m3_exp.types import CellResult, M3Error, Plan
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,11 @@ class Lookup:
         return config.ROOT / "results" / "published" if alike else None
 
     @cached_property
-    def _found(self) -> list[Found]:
+    def _found(self) -> list[CellResult]:
         return cells.found(self.plan, self.store, repeats=True)
 
     @property
-    def found(self) -> list[Found]:
+    def found(self) -> list[CellResult]:
         """Every cell with its result, without repeats."""
         return [item for item in self._found if not item.repeat]
 

@@ -12,7 +12,7 @@ from m3_exp.merging.source import parse_source, without_fetching
 from m3_exp.merging.tokenizer import open_tokenizer, refusing, tokenizer_directory
 from m3_exp.reporting.data.dataframe import Found
 from m3_exp.scoring.evaluate import load_evaluator
-from m3_exp.scoring.evaluator import ChatSettings, Evaluator, Pointing, settings_of, without_effect
+from m3_exp.scoring.evaluator import ChatSettings, Evaluator
 from m3_exp.scoring.items import digest, first
 from m3_exp.store import Store
 from m3_exp.types import (
@@ -286,11 +286,10 @@ def _meaning(spec: EvaluatorSpec, evaluator: Evaluator) -> EvaluatorSpec:
 
     Settings that depend on others (`thought`) are what they came to, so that a default and its value are one thing.
     """
-    dead = without_effect(evaluator)
-    chosen = settings_of(evaluator) if isinstance(evaluator, ChatSettings) else spec.settings
+    dead = (*evaluator.operational, *evaluator.ineffective)
+    chosen = evaluator.settings if isinstance(evaluator, ChatSettings) else spec.settings
     settings = {key: value for key, value in chosen.items() if key not in dead}
-    if isinstance(evaluator, Pointing):
-        settings |= {f"content of {key}": value for key, value in evaluator.pointed_to().items()}
+    settings |= {f"content of {key}": value for key, value in evaluator.pointed_to().items()}
     return replace(spec, settings=settings, items="")
 
 

@@ -32,7 +32,7 @@ from m3_exp.reading.paths import expanded, is_file
 from m3_exp.reading.yaml_files import check_yaml, wrong_yaml
 from m3_exp.reporting.wandb import track
 from m3_exp.scoring.evaluate import load_evaluator, replaced_by
-from m3_exp.scoring.items import development, has_dev
+from m3_exp.scoring.items import development, lab_has_dev
 from m3_exp.types import Config, Dare, EngineSettings, EvaluatorSpec, M3Error, Ratio, Source
 
 T = TypeVar("T", int, float)
@@ -152,7 +152,9 @@ def _with_items(configs: Sequence[Config]) -> tuple[tuple[Config, ...], tuple[st
 
 
 def _has_items(spec: EvaluatorSpec) -> bool:
-    return not spec.items.endswith("-dev") or has_dev(load_evaluator(spec), spec.name, spec.items)
+    if spec.items == "lab-dev":
+        return lab_has_dev(spec.name)
+    return spec.items != "official-dev" or load_evaluator(spec).has_dev()
 
 
 def names(group: str, config_dirs: Sequence[Path] = ()) -> list[str]:

@@ -21,7 +21,6 @@ from m3_exp.merging.source import without_fetching
 from m3_exp.planning import spelled
 from m3_exp.progress import clock
 from m3_exp.running import visible_gpus
-from m3_exp.scoring.evaluator import Evaluator, Paid
 from m3_exp.store import Store
 from m3_exp.types import Cell, Json, M3Error, Plan, Recipe, identity, plain
 
@@ -157,7 +156,7 @@ def _counted(cell: Cell, desk: Desk) -> tuple[int | None, str | None]:
     try:
         return len(desk.problems(cell)), None
     except M3Error as error:
-        rows = getattr(desk.evaluator(cell.evaluator), "official_rows", None)
+        rows = desk.evaluator(cell.evaluator).official_rows()
         if rows is None or cell.evaluator.items != "official":
             return None, str(error)
         return min(rows, cell.limit or rows), str(error)
@@ -178,11 +177,11 @@ def _cell(cell: Cell, desk: Desk, n: int | None, missing: str | None) -> Json:
         "limit": cell.limit,
         "n": n,
     }
-    searching, scored = _searched(evaluator, n or 0)
+    searching, scored = evaluator.searched(n or 0)
     line |= {"answers": None if n is None else searching + scored * evaluator.sampling.n, "searches": searching > 0}
     line |= _state(cell, desk, n, missing)
     cost = None
-    if isinstance(evaluator, Paid) and missing is None and line["state"] != "done":
+    if missing is None and line["state"] != "done":
         cost = evaluator.cost(desk.problems(cell))
     return line | {"cost": plain(cost)}
 
@@ -191,7 +190,7 @@ def _state(cell: Cell, desk: Desk, n: int | None, missing: str | None) -> Json:
     if n is None:
         return {"left": None, "searching": 0, "state": "items missing", "reason": missing}
     evaluator = desk.evaluator(cell.evaluator)
-    searching, scored = _searched(evaluator, n)
+    searching, scored = evaluator.searched(n)
     everything = {"left": searching + scored * evaluator.sampling.n, "searching": searching}
     if missing is not None:
         return {**everything, "state": "items missing", "reason": missing}
@@ -203,12 +202,6 @@ def _state(cell: Cell, desk: Desk, n: int | None, missing: str | None) -> Json:
     if found is not None and found["result"]["n_unscored"] == 0:
         return {"left": 0, "searching": 0, "state": "done", "reason": None}
     return _begun(desk, task, searching, scored) | {"reason": None}
-
-
-def _searched(evaluator: Evaluator, n: int) -> tuple[int, int]:
-    """Return how many answers it takes, at most, to make a benchmark's items of `n`, and how many are then scored."""
-    search = getattr(evaluator, "searched", None)
-    return search(n) if search else (0, n)
 
 
 def _begun(desk: Desk, task: Task, searching: int, scored: int) -> Json:

@@ -25,7 +25,6 @@ from m3_exp.reporting.data.dataframe import Found
 from m3_exp.reporting.wandb.tracker import Tracker, Untracked
 from m3_exp.scoring.cache import kept_in
 from m3_exp.scoring.evaluate import evaluate
-from m3_exp.scoring.evaluator import Prepares, judged_texts
 from m3_exp.scoring.trust import check_grader
 from m3_exp.store import Journal, Store
 from m3_exp.types import (
@@ -349,15 +348,13 @@ class Run:
         Raises:
             M3Error: the engine refuses a prompt that the evaluator asks.
         """
-        if not isinstance(task.evaluator, Prepares):
-            return task
         key = self.desk.prepared_key(digest, task)
         held = self.store.get("prepared", key)
         if held is None:
 
             def ask(texts: Sequence[str]) -> list[str]:
                 heard = self._ask(*self.desk.asked(task, texts), group, digest, journal, slot)
-                return judged_texts(task.evaluator, heard)
+                return [task.evaluator.judged(text) or "" for text in heard]
 
             problems = plain(task.evaluator.prepare(task.problems, ask))
             if problems == plain(task.problems):

@@ -18,7 +18,6 @@ from m3_exp.reporting.choices import advice
 from m3_exp.reporting.curves.evaluated import Response, development, grouped, responses
 from m3_exp.reporting.data.dataframe import Found
 from m3_exp.reporting.page import CellData, Item, PageData
-from m3_exp.scoring.evaluator import Prepares
 from m3_exp.store import write_atomic
 from m3_exp.types import Cell, Json, M3Error, Problem
 from m3_exp.views import tables
@@ -149,8 +148,5 @@ def _task(cell: Cell, record: Json, desk: Desk) -> Task | None:
         task = desk.task(replace(cell, limit=len(given)))
     if task.items_digest != record["items_digest"]:
         return None
-    if isinstance(task.evaluator, Prepares):
-        held = desk.store.get("prepared", desk.prepared_key(record["weights"], task))
-        if held is not None:
-            return desk.prepared(task, [Problem(p["id"], p["row"]) for p in held["problems"]])
-    return task
+    held = desk.store.get("prepared", desk.prepared_key(record["weights"], task))
+    return task if held is None else desk.prepared(task, [Problem(p["id"], p["row"]) for p in held["problems"]])

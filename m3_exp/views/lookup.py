@@ -113,9 +113,9 @@ def part_shown(asked: CommandLine) -> tuple[dict[str, str], CommandLine]:
         M3Error: a pair or method that is not there.
     """
     shown = {axis: values[-1] for axis in ("pair", "method") if (values := asked.values(axis))}
-    for axis, values in shown.items():
+    for axis, named in shown.items():
         known = [*config.names(axis, asked.config_dirs), *(("local",) if axis == "pair" else ())]
-        unknown = [value for value in values.split(",") if value not in known]
+        unknown = [value for value in named.split(",") if value not in known]
         if unknown:
             raise M3Error(f"{axis}={unknown[0]} is not known; allowed: {', '.join(known)}")
     return shown, asked.without("pair", "method")

@@ -131,6 +131,8 @@ def refuse_unknown(overrides: Iterable[Override], config_dirs: Sequence[Path]) -
         if rest == "name" and names(group, config_dirs):
             raise M3Error(f"{line}: the name of a choice is not changed; choose with {group}=NAME")
         if "." not in key and names(key, config_dirs):
+            if override.type is not OverrideType.CHANGE:
+                raise M3Error(f"{line}: a request has one {key}: write {key}={override.get_value_element_as_str()}")
             value = override.value() if not override.is_sweep_override() else ""
             if not (isinstance(value, str) or (key == "evaluator" and _is_texts(value))):
                 raise M3Error(f"{line} is no choice; allowed: {', '.join(names(key, config_dirs))}" + _as_list(key))

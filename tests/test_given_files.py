@@ -682,8 +682,7 @@ def use_published(folder: Path, chance: random.Random) -> str:
         number = table(folder, row, "gsm8k")
         assert number is None or number.value is None or abs(number.value) < 1e4
     published.attacked(folder, "table2", "math_code", "prompt_bench_sst2", False) if path.stem == "adversarial" else 0
-    if path.stem == "ood_gains":
-        published.gain(folder, "lm_code", "livebench_typos", "ties")
+    published.rows(path)
     return said
 
 

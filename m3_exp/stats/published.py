@@ -37,25 +37,19 @@ def distance(score: float, n: int, published: float, n_published: int) -> Distan
     answered otherwise as the scores differ by: |d| of them, all in one direction, so the variance is (|d| - d^2) / N.
     """
     ours, theirs = score / 100, published / 100
-    (low, high), (their_low, their_high) = _ends(ours, n), _ends(theirs, n_published)
+    own, other = proportion(ours, n), proportion(theirs, n_published)
     difference = score - published if abs(score - published) >= _PRINTED else 0.0
-    below, above = math.hypot(ours - low, their_high - theirs), math.hypot(high - ours, theirs - their_low)
-    found = Distance(difference, difference - 100 * below, difference + 100 * above)
+    below, above = math.hypot(ours - own.low, other.high - theirs), math.hypot(own.high - ours, theirs - other.low)
+    far = Distance(difference, difference - 100 * below, difference + 100 * above)
     if n > n_published:
-        return found
+        return far
     if not difference:
-        return replace(found, z_low=0.0, z_high=0.0)
+        return replace(far, z_low=0.0, z_high=0.0)
     d, to_normal = difference / 100, normal(LEVEL)
-    own, independent = (ours - low, below) if d > 0 else (high - ours, above)
-    open_part = own * math.sqrt(finite_population(n, n_published))
+    half, independent = (ours - own.low, below) if d > 0 else (own.high - ours, above)
+    open_part = half * math.sqrt(finite_population(n, n_published))
     alike = math.hypot(open_part, to_normal * math.sqrt((abs(d) - d * d) / n_published)) or independent
-    return replace(found, z_low=to_normal * d / independent, z_high=to_normal * d / min(independent, alike))
-
-
-def _ends(share: float, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of n items."""
-    found = proportion(share, n)
-    return found.low, found.high
+    return replace(far, z_low=to_normal * d / independent, z_high=to_normal * d / min(independent, alike))
 
 
 def finite_population(n: int, whole: int) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from m3_exp.stats.estimate import LEVEL, Array, Mean, Source, normal, weighted_mean
-from m3_exp.stats.lambdas import Curve, second_moments, unsure, weights
+from m3_exp.stats.lambdas import Curve, right_node, second_moments, unsure, weights
 
 _Z = normal(LEVEL)
 
@@ -53,14 +53,8 @@ def _variance(curve: Curve, lam: float, real: Array) -> float:
     between = _between(curve, lam)
     squares = (real - curve.items_at(lam)) ** 2
     turn = between.share * (1 - between.share) * between.moved**2
-    one = _shares(curve) ** 2
+    one = curve.shape.weights(len(curve.ids)) ** 2
     return float(max(one @ squares, one @ np.where(between.moved == 0, squares, turn)))
-
-
-def _shares(curve: Curve) -> Array:
-    """Return each item's weight in the score."""
-    n = len(curve.ids)
-    return np.full(n, 1 / n) if curve.shape.shares is None else curve.shape.shares
 
 
 class _Between(NamedTuple):
@@ -71,7 +65,7 @@ class _Between(NamedTuple):
 
 
 def _between(curve: Curve, lam: float) -> _Between:
-    k = int(np.clip(np.searchsorted(curve.lams, lam, side="right"), 1, len(curve.lams) - 1))
+    k = int(right_node(curve.lams, lam))
     share = (lam - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1])
     return _Between(float(share), curve.values[:, k] - curve.values[:, k - 1])
 
@@ -101,7 +95,7 @@ def beside_expectation(curve: Curve, alpha: float, lams: Sequence[float], real: 
     score, line, expected = (
         float(weighted_mean(values, curve.shape)) for values in (real, predicted, curve.expected(alpha))
     )
-    turning = float(_shares(curve) ** 2 @ (real - predicted) ** 2)
+    turning = float(curve.shape.weights(len(curve.ids)) ** 2 @ (real - predicted) ** 2)
     others = (Source(max(between, 0.0) / len(lams)), *rest.sources)
     found = Mean(score - expected, turning, len(real), (-1.0, 1.0), others)
     return Expected(score, line, expected, _Z * found.standard_error() + rest.bias)
@@ -112,12 +106,12 @@ def turned(curve: Curve, lams: Array, generator: np.random.Generator) -> Array:
 
     Its expectation is the curve. The places are the same for all lambdas of a repetition, as in a real model.
     """
-    k = np.clip(np.searchsorted(curve.lams, lams, side="right"), 1, len(curve.lams) - 1)
+    k = right_node(curve.lams, lams)
     share = (lams - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1])
     places = generator.random((len(lams), len(curve.lams) - 1, len(curve.ids)))
     places = np.take_along_axis(places, (k - 1)[:, :, None], axis=1)
     chosen = np.where(places < share[:, :, None], curve.values.T[k], curve.values.T[k - 1])
-    return np.asarray(chosen @ _shares(curve))
+    return np.asarray(chosen @ curve.shape.weights(len(curve.ids)))
 
 
 @dataclass(frozen=True)

@@ -108,13 +108,15 @@ def check(response: Response, *, repeats: int = 10_000, seed: int = 0) -> Check:
     """Hold a curve against its real draws."""
     beside = [(draw, curve) for draw in response.draws if (curve := _curve_for(response, draw)) is not None]
     counted = _counted(beside)
-    known = [draw for draw, _ in beside]
     return Check(
         benchmark=response.benchmark,
         merges=response.merges,
         predictions=tuple(predict(curve, draw) for draw, curve in counted),
-        expectations=tuple(_expectations(beside)),
-        replay=replay(response, known, repeats=repeats, seed=seed),
+        expectations=tuple(
+            _expectation(alpha, [pair for pair in beside if pair[0].alpha == alpha])
+            for alpha in sorted({draw.alpha for draw, _ in beside})
+        ),
+        replay=replay(response, [draw for draw, _ in beside], repeats=repeats, seed=seed),
         trivial=len(beside) - len(counted),
         unpaired=len(response.draws) - len(beside),
     )
@@ -133,16 +135,12 @@ def _curve_for(response: Response, draw: Draw) -> Curve | None:
 
 def _counted(beside: Sequence[tuple[Draw, Curve]]) -> list[tuple[Draw, Curve]]:
     """Return the draws that say something: distinct lambdas, none at a node."""
-    found: list[tuple[Draw, Curve]] = []
+    counted: list[tuple[Draw, Curve]] = []
     for draw, curve in sorted(beside, key=lambda pair: (pair[0].alpha, *_order(pair[0]))):
-        new = all(abs(draw.lam - other.lam) >= _SAME for other, _ in found)
-        if new and not _at_node(draw.lam, curve):
-            found.append((draw, curve))
-    return found
-
-
-def _at_node(lam: float, curve: Curve) -> bool:
-    return bool(np.min(np.abs(curve.refined().lams - lam)) < _SAME)
+        new = all(abs(draw.lam - other.lam) >= _SAME for other, _ in counted)
+        if new and np.min(np.abs(curve.refined().lams - draw.lam)) >= _SAME:
+            counted.append((draw, curve))
+    return counted
 
 
 def _order(draw: Draw) -> tuple[int, str]:
@@ -163,11 +161,6 @@ def _scored(values: Values, curve: Curve) -> Array:
 
 
 # ------------------------------------------------------------------------------------------- the mean over draws
-
-
-def _expectations(beside: Sequence[tuple[Draw, Curve]]) -> list[Expectation]:
-    alphas = sorted({draw.alpha for draw, _ in beside})
-    return [_expectation(alpha, [pair for pair in beside if pair[0].alpha == alpha]) for alpha in alphas]
 
 
 def _expectation(alpha: float, beside: Sequence[tuple[Draw, Curve]]) -> Expectation:
@@ -222,24 +215,24 @@ def replay(response: Response, draws: Sequence[Draw], *, repeats: int = 10_000, 
 # ------------------------------------------------------------------------------------------------------ what is read
 
 
-def record(found: Check) -> dict[str, Any]:
+def record(check: Check) -> dict[str, Any]:
     """Return a check as data, in percent and points."""
-    differences = 100 * np.array([p.difference for p in found.predictions])
+    differences = 100 * np.array([p.difference for p in check.predictions])
     return {
-        "benchmark": found.benchmark,
-        "merges": found.merges,
-        "draws": len(found.predictions),
-        "inside": sum(p.inside for p in found.predictions),
+        "benchmark": check.benchmark,
+        "merges": check.merges,
+        "draws": len(check.predictions),
+        "inside": sum(p.inside for p in check.predictions),
         "rms": float(np.sqrt(np.mean(differences**2))) if len(differences) else None,
         "mean": float(differences.mean()) if len(differences) else None,
-        "half": float(np.mean([100 * p.half for p in found.predictions])) if found.predictions else None,
-        "still": sum(p.still for p in found.predictions),
-        "still_inside": sum(p.still and p.inside for p in found.predictions),
-        "trivial": found.trivial,
-        "unpaired": found.unpaired,
-        "predictions": [_percent(vars(p)) | {"inside": p.inside, "still": p.still} for p in found.predictions],
-        "expectations": [_percent(vars(e)) for e in found.expectations],
-        "replay": None if found.replay is None else _replayed(found.replay),
+        "half": float(np.mean([100 * p.half for p in check.predictions])) if check.predictions else None,
+        "still": sum(p.still for p in check.predictions),
+        "still_inside": sum(p.still and p.inside for p in check.predictions),
+        "trivial": check.trivial,
+        "unpaired": check.unpaired,
+        "predictions": [_percent(vars(p)) | {"inside": p.inside, "still": p.still} for p in check.predictions],
+        "expectations": [_percent(vars(e)) for e in check.expectations],
+        "replay": None if check.replay is None else _replayed(check.replay),
     }
 
 
@@ -248,10 +241,10 @@ def _percent(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: 100 * value if key in scores else value for key, value in values.items()}
 
 
-def _replayed(found: Replay) -> dict[str, Any]:
+def _replayed(replay: Replay) -> dict[str, Any]:
     return {
-        "real": _summary(found.real),
-        **{name: _against(found.real, values) for name, values in (("lines", found.lines), ("turns", found.turns))},
+        "real": _summary(replay.real),
+        **{name: _against(replay.real, values) for name, values in (("lines", replay.lines), ("turns", replay.turns))},
     }
 
 
@@ -269,19 +262,19 @@ def _against(real: Array, replayed: Array) -> dict[str, Any]:
     return {**_summary(replayed), **vars(agreement(real, replayed))}
 
 
-def words(found: Check) -> list[str]:
+def words(check: Check) -> list[str]:
     """Return what real draws say of the curve, in sentences; percent and points."""
-    data = record(found)
-    if not found.predictions:
-        return [f"{found.benchmark}: no real draw lies between the nodes"]
-    lines = [_inside_words(found, data)]
+    data = record(check)
+    if not check.predictions:
+        return [f"{check.benchmark}: no real draw lies between the nodes"]
+    lines = [_inside_words(check, data)]
     lines += [
         f"  E{'' if e.corrected else '*'}[alpha={e.alpha:g}] = {100 * e.expected:.1f}; mean of {e.draws} real draws"
         f" {100 * e.real:.1f}, difference {100 * (e.real - e.expected):+.1f} +- {100 * e.half:.1f}; the curve at the"
         f" same lambdas {100 * e.predicted:.1f}"
-        for e in found.expectations
+        for e in check.expectations
     ]
-    if any(not e.corrected for e in found.expectations):
+    if any(not e.corrected for e in check.expectations):
         lines.append(
             "  E*: from the nodes alone; its +- holds the bend between them that the nodes themselves show"
             f" (ratio.sampled=16 corrects it for alpha from {ALPHAS[0]:g} to {ALPHAS[-1]:g})"
@@ -293,7 +286,7 @@ def words(found: Check) -> list[str]:
     return lines + ([] if data["replay"] is None else _replay_words(data["replay"]))
 
 
-def _inside_words(found: Check, data: Mapping[str, Any]) -> str:
+def _inside_words(check: Check, data: Mapping[str, Any]) -> str:
     """Say how many draws that test something lie in their intervals; those that test nothing are named apart."""
     moving, still = data["draws"] - data["still"], data["still"]
     parts = []
@@ -301,11 +294,11 @@ def _inside_words(found: Check, data: Mapping[str, Any]) -> str:
         parts.append(f"{data['inside'] - data['still_inside']} of {moving} real draws inside their 95 % intervals")
     if still:
         parts.append(f"{data['still_inside']} of {still} where no item differs between the nodes, which says little")
-    parts.append(f"on the curve through {found.merges} (half-width {data['half']:.1f} on average)")
+    parts.append(f"on the curve through {check.merges} (half-width {data['half']:.1f} on average)")
     return (
-        f"{found.benchmark}: {', '.join(parts)}; RMS error {data['rms']:.2f} points, mean error {data['mean']:+.2f}"
-        + (f"; {found.trivial} at a node or repeated, not counted" if found.trivial else "")
-        + (f"; {found.unpaired} with other masks or items left out" if found.unpaired else "")
+        f"{check.benchmark}: {', '.join(parts)}; RMS error {data['rms']:.2f} points, mean error {data['mean']:+.2f}"
+        + (f"; {check.trivial} at a node or repeated, not counted" if check.trivial else "")
+        + (f"; {check.unpaired} with other masks or items left out" if check.unpaired else "")
     )
 
 
@@ -323,17 +316,17 @@ def _replay_words(data: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def table(found: Check) -> tuple[list[str], list[list[str]]]:
+def table(check: Check) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of text, a row a draw that counts."""
     header = ["alpha", "draw", "lambda", "items", "turning", "real", "predicted", "difference", "inside"]
     rows = [
         [f"{p.alpha:g}", str(p.number), f"{p.lam:.4f}", str(p.n), str(p.turning),
          f"{100 * p.real:.1f}", f"{100 * p.predicted:.1f}", f"{100 * p.difference:+.1f} +- {100 * p.half:.1f}",
          ("still" if p.still else "yes") if p.inside else "NO"]
-        for p in found.predictions
+        for p in check.predictions
     ]  # fmt: skip
     return header, rows
 
 
-def as_json(found: Sequence[Check]) -> str:
-    return json.dumps({"checks": [record(one) for one in found]})
+def as_json(checks: Sequence[Check]) -> str:
+    return json.dumps({"checks": [record(one) for one in checks]})

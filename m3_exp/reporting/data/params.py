@@ -3,8 +3,6 @@
 The defaults are conf/method/*.yaml, what the paper's search found (its Table 4) conf/tuned/*.yaml.
 """
 
-import importlib
-import inspect
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -27,14 +25,9 @@ def _written(value: float) -> str:
 @cache
 def defaults() -> Mapping[str, str]:
     """Return what the methods that have hyper-parameters are without a search."""
-    found = {}
-    for path in sorted((_CONF / "method").glob("[!_]*.yaml")):
-        choice = yaml.safe_load(path.read_text())
-        module, _, name = choice["target"].partition(":")
-        takes = inspect.signature(getattr(importlib.import_module(module), name)).parameters
-        if own := {key: value for key, value in choice.items() if key in takes}:
-            found[path.stem] = text(own)
-    return found
+    known = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((_CONF / "method").glob("[!_]*.yaml"))}
+    own = {name: {k: v for k, v in choice.items() if k not in ("name", "target")} for name, choice in known.items()}
+    return {name: text(params) for name, params in own.items() if params}
 
 
 @cache

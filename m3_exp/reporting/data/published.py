@@ -111,10 +111,10 @@ def attacked(folder: Path, table: str, models: str, benchmark: str, mixup: bool)
             line["mixup"] == "1"
         ) == mixup:
             notes = ["baseline", *(["cola"] if benchmark.endswith("cola") else [])]
-            found = {key: _number(line[f"metric_{key}"], notes) for key in ("no_attack", "attack")}
-            if found["attack"].value is None:
-                found["attack"] = Number(round(100 * 483 / 872, 2), ("derived", *notes))
-            return {**found, "pdr": _number(line["pdr"], notes)}
+            numbers = {key: _number(line[f"metric_{key}"], notes) for key in ("no_attack", "attack")}
+            if numbers["attack"].value is None:
+                numbers["attack"] = Number(round(100 * 483 / 872, 2), ("derived", *notes))
+            return {**numbers, "pdr": _number(line["pdr"], notes)}
     return {}
 
 
@@ -139,20 +139,20 @@ def rows(path: Path) -> tuple[dict[str, str], ...]:
     """
     reader = csv.DictReader(io.StringIO(read_text(path, MIB), newline=""), strict=True)
     try:
-        found = tuple(reader)
+        table = tuple(reader)
     except csv.Error as error:
         raise M3Error(f"{path}:{reader.line_num} is not CSV ({error}): correct it") from None
     lacking = [column for column in _COLUMNS.get(path.stem, ()) if column not in (reader.fieldnames or ())]
-    if lacking or not found:
+    if lacking or not table:
         raise M3Error(f"{path} has no {f'column {lacking[0]}' if lacking else 'rows'}: take the project's own again")
-    for number, row in enumerate(found, 1):
+    for number, row in enumerate(table, 1):
         if None in row or None in row.values():
             raise M3Error(f"{path}, row {number} has not as many fields as the first line names: correct it")
         for column, text in row.items():
             if not _sound(column, text):
                 allowed = "0 or 1" if column in _FLAGS else "a number, or ? where it is illegible"
                 raise M3Error(f"{path}, row {number}: {column} is {text[:40]!r}; give {allowed}")
-    return found
+    return table
 
 
 def _sound(column: str, text: str) -> bool:
@@ -219,10 +219,10 @@ def beside_plain(number: Number, benchmark: str, score: float, n: int) -> Beside
     """Compare the score (percent) of one model on n of the paper's items. No z of AlpacaEval and task arithmetic."""
     if not _comparable(number, benchmark) or number.value is None or n < 1:
         return Beside(number)
-    found = distance(score, n, number.value, ITEMS[benchmark])
+    far = distance(score, n, number.value, ITEMS[benchmark])
     if "scaling" in number.notes:
-        return Beside(number, replace(found, z_low=None, z_high=None))
-    return Beside(replace(number, notes=(*number.notes, "correlation")) if found.z_low else number, found)
+        return Beside(number, replace(far, z_low=None, z_high=None))
+    return Beside(replace(number, notes=(*number.notes, "correlation")) if far.z_low else number, far)
 
 
 def beside_mixed(number: Number, benchmark: str, curve: Curve | None) -> Beside:

@@ -1,8 +1,8 @@
 """The heat map: E[score | alpha] - plain in points, alpha across and benchmarks down, a panel a pair and method.
 
 Where a curve was run it is its expectation, else the mean of the draws at that alpha, of which fewer than ten carry no
-claim. Numbers, intervals and families are those of `expectations` and `contrasts`, as in tables. Outlined: significant
-at 5 %.
+claim. Numbers, intervals and families are those of `expectations` and `contrasts`, as in tables. What is significant at
+5 % is outlined.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +24,7 @@ from m3_exp.reporting.comparisons.values import entry_of
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import grouped, refused, responses
 from m3_exp.reporting.figures import palette
+from m3_exp.reporting.figures.frames import in_order
 from m3_exp.stats.estimate import Estimate
 from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.types import M3Error
@@ -44,7 +45,8 @@ class Panel:
 
 @dataclass(frozen=True)
 class Change:
-    """E[score | alpha] - plain in points, half of its interval's width, whether it is significant; `why` there is none.
+    """E[score | alpha] - plain in points, half of its interval's width, and whether it is significant at 5 %; without a
+    value, `why` says so.
 
     `unclaimed`: why nothing is claimed of it, else empty. `family`: the comparisons that it was adjusted for. `drawn`:
     a mean of draws, not an expectation on a curve.
@@ -185,9 +187,8 @@ def _shade(found: Changes) -> Normalize:
 
 
 def _benchmarks(found: Changes, pair: str) -> list[str]:
-    order = list(palette.BENCHMARKS)
     known = {benchmark for panel, benchmark, _ in found if panel.pair == pair}
-    return sorted(known, key=lambda b: (order.index(b) if b in order else len(order), b))
+    return in_order(known, palette.BENCHMARKS)
 
 
 def _draw_panel(

@@ -21,13 +21,13 @@ from m3_exp.stats.estimate import Estimate
 from m3_exp.stats.lambdas import ALPHAS
 
 
-def records(found: Study) -> list[dict[str, Any]]:
+def records(study: Study) -> list[dict[str, Any]]:
     """Return the study as data, percent throughout: one record an objective."""
-    return [_record(compared, found) for compared in found.comparisons]
+    return [_record(compared, study) for compared in study.comparisons]
 
 
-def _record(compared: Comparison, found: Study) -> dict[str, Any]:
-    spreads = found.spreads.get(compared.objective, {})
+def _record(compared: Comparison, study: Study) -> dict[str, Any]:
+    spreads = study.spreads.get(compared.objective, {})
     unit = "percent" if spreads else "percent of the better parent"
     holds = compared.holds_best
     return {
@@ -40,17 +40,17 @@ def _record(compared: Comparison, found: Study) -> dict[str, Any]:
             for alpha, figure in compared.expected.items()
         ],
         **{name: _choice_record(name, getattr(compared, name)) for name in ("replay", "tuned", "selected")},
-        "developed": _developed_record(compared.developed, found.choosers.get(compared.objective)),
+        "developed": _developed_record(compared.developed, study.choosers.get(compared.objective)),
         "replay_minus_tuned": {
             **_percent(compared.contrast), "p": compared.contrast.p,
-            "p_adjusted": found.contrasts[compared.objective],
-            "mark": _verdict(compared.contrast, found.contrasts[compared.objective]),
+            "p_adjusted": study.contrasts[compared.objective],
+            "mark": _verdict(compared.contrast, study.contrasts[compared.objective]),
         },
     }  # fmt: skip
 
 
-def _verdict(found: Estimate, p: float) -> str:
-    return "not told apart" if p >= family.LIMIT else "better" if found.value > 0 else "worse"
+def _verdict(estimate: Estimate, p: float) -> str:
+    return "not told apart" if p >= family.LIMIT else "better" if estimate.value > 0 else "worse"
 
 
 def _kept(choice: Choice) -> tuple[float, float]:
@@ -101,46 +101,46 @@ def _percent(figure: Estimate) -> dict[str, float]:
 _SIGNS = {"better": "+", "worse": "-"}
 
 
-def table(found: Study) -> Table:
+def table(study: Study) -> Table:
     """Return a row a way of choosing, a column an objective.
 
     Behind an alpha's expectation `+` or `-` says that it differs from plain after adjustment; `*` that it is from the
     nodes alone, so that nothing is claimed.
     """
-    every = found.comparisons
+    every = study.comparisons
     rows = [
         _row("plain", [_figure(c.plain) for c in every]),
-        *(_row(f"E[alpha={alpha:g}]", [_expected(c, found, alpha) for c in every]) for alpha in ALPHAS),
+        *(_row(f"E[alpha={alpha:g}]", [_expected(c, study, alpha) for c in every]) for alpha in ALPHAS),
         *(_row(f"  - plain, alpha={alpha:g}", [_gain(c, alpha) for c in every]) for alpha in ALPHAS),
         _row("best of 7 draws (paper)", [_chosen(c.replay) for c in every]),
         _row("  as claimed on the same items", [_figure(c.replay.claimed) for c in every]),
         _row("best of 7 fixed lambdas", [_chosen(c.tuned) for c in every]),
         *(
-            _developed_rows(found)
-            if found.choosers
+            _developed_rows(study)
+            if study.choosers
             else [_row("best node, cross-fitted", [_cross_fitted(c) for c in every])]
         ),
         _row("random - tuned", [_figure(c.contrast, signed=True) for c in every]),
     ]
     columns = (
         Column(c.objective, benchmark=c.objective)
-        if c.objective in found.spreads
+        if c.objective in study.spreads
         else Column(f"{c.objective} (of parent)", benchmark=c.objective, what="(of parent)")
         for c in every
     )
-    return Table(found.responses[0].name, (Column(""), *columns), tuple(rows))
+    return Table(study.responses[0].name, (Column(""), *columns), tuple(rows))
 
 
 def _row(name: str, cells: Sequence[Cell]) -> tuple[Cell, ...]:
     return words_of(name), *cells
 
 
-def _figure(found: Estimate | None, *lines: str, signed: bool = False) -> Cell:
-    return NOTHING if found is None else Cell(lines, percent(found, signed=signed))
+def _figure(estimate: Estimate | None, *lines: str, signed: bool = False) -> Cell:
+    return NOTHING if estimate is None else Cell(lines, percent(estimate, signed=signed))
 
 
-def _expected(compared: Comparison, found: Study, alpha: float) -> Cell:
-    spread, gain = found.spreads.get(compared.objective, {}).get(alpha), compared.gains.get(alpha)
+def _expected(compared: Comparison, study: Study, alpha: float) -> Cell:
+    spread, gain = study.spreads.get(compared.objective, {}).get(alpha), compared.gains.get(alpha)
     lines = []
     if spread is not None:
         masks = "" if spread.sd_masks is None else f" masks {spread.sd_masks:.1f}"
@@ -159,11 +159,11 @@ def _chosen(choice: Choice) -> Cell:
     return _figure(choice.honest, f"sd {100 * choice.sd:.1f}")
 
 
-def _developed_rows(found: Study) -> list[tuple[Cell, ...]]:
+def _developed_rows(study: Study) -> list[tuple[Cell, ...]]:
     """Return the rows of the node that development items chose; cross-fitted where there are none."""
     columns: list[tuple[Cell, ...]] = []
-    for compared in found.comparisons:
-        developed, chooser = compared.developed, found.choosers.get(compared.objective)
+    for compared in study.comparisons:
+        developed, chooser = compared.developed, study.choosers.get(compared.objective)
         if developed is None or chooser is None:
             columns.append((_cross_fitted(compared, ", cross-fitted"), NOTHING, NOTHING))
             continue
@@ -179,38 +179,38 @@ def _cross_fitted(compared: Comparison, end: str = "") -> Cell:
     return _figure(compared.selected.honest, f"at {lam:.3g} ({100 * share:.0f} %){end}")
 
 
-def _text(found: Estimate, *, signed: bool = False) -> str:
-    return str(_figure(found, signed=signed))
+def _text(estimate: Estimate, *, signed: bool = False) -> str:
+    return str(_figure(estimate, signed=signed))
 
 
-def _main(found: Study) -> tuple[Comparison, str]:
+def _main(study: Study) -> tuple[Comparison, str]:
     """Return the comparison that the advice is about, and what it is of."""
-    joint = next((c for c in found.comparisons if c.objective == "mean"), found.comparisons[0])
+    joint = next((c for c in study.comparisons if c.objective == "mean"), study.comparisons[0])
     return joint, "the mean over benchmarks" if joint.objective == "mean" else joint.objective
 
 
-def answer(found: Study) -> list[str]:
+def answer(study: Study) -> list[str]:
     """Return the two sentences that matter most: which alpha, and whether random is better than tuned."""
-    joint, what = _main(found)
-    return [_best_words(joint, what, found), _contrast_words(joint, what, found)]
+    joint, what = _main(study)
+    return [_best_words(joint, what, study), _contrast_words(joint, what, study)]
 
 
-def words(found: Study) -> list[str]:
+def words(study: Study) -> list[str]:
     """Return the advice in sentences, each with its interval, its level and what would be needed to say more."""
-    joint, what = _main(found)
+    joint, what = _main(study)
     return [
-        *answer(found),
+        *answer(study),
         _flattery_words(joint),
         *_alpha_words(joint, what),
-        *_dev_words(joint, found),
-        *found.notes,
+        *_dev_words(joint, study),
+        *study.notes,
     ]
 
 
-def _best_words(joint: Comparison, what: str, found: Study) -> str:
+def _best_words(joint: Comparison, what: str, study: Study) -> str:
     holds = joint.holds_best
     if holds is None:
-        return f"advice for {what}: none of an alpha: {_needed(found)}"
+        return f"advice for {what}: none of an alpha: {_needed(study)}"
     every = len(holds) == len(joint.expected)
     named = "any of the seven alphas" if every else ", ".join(f"{alpha:g}" for alpha in holds)
     more = "" if not every else "; more items would be needed to leave one out"
@@ -220,22 +220,22 @@ def _best_words(joint: Comparison, what: str, found: Study) -> str:
     )
 
 
-def _needed(found: Study) -> str:
+def _needed(study: Study) -> str:
     return next(
-        (why for r in found.responses if (why := expectations.unclaimed(r, ALPHAS[0]))), "more items are needed"
+        (why for r in study.responses if (why := expectations.unclaimed(r, ALPHAS[0]))), "more items are needed"
     )
 
 
-def _contrast_words(joint: Comparison, what: str, found: Study) -> str:
-    contrast, p = joint.contrast, found.contrasts[joint.objective]
+def _contrast_words(joint: Comparison, what: str, study: Study) -> str:
+    contrast, p = joint.contrast, study.contrasts[joint.objective]
     verdict = {"better": "is better than", "worse": "is worse than", "not told apart": "cannot be told from"}
     mark = _verdict(contrast, p)
     text = (
         f"random (best of seven draws) {verdict[mark]} tuned at equal cost on {what}:"
         f" {_text(contrast, signed=True)} points, adjusted p {p:.2g} (Holm over"
-        f" {len(found.contrasts)} objectives)"
+        f" {len(study.contrasts)} objectives)"
     )
-    return text + (_seen(contrast, len(found.contrasts)) if mark == "not told apart" else "")
+    return text + (_seen(contrast, len(study.contrasts)) if mark == "not told apart" else "")
 
 
 def _seen(estimate: Estimate, count: int) -> str:
@@ -281,13 +281,13 @@ def _alpha_words(joint: Comparison, what: str) -> list[str]:
     return lines
 
 
-def _dev_words(joint: Comparison, found: Study) -> list[str]:
+def _dev_words(joint: Comparison, study: Study) -> list[str]:
     """Say what development items chose, or that there are none."""
-    if not found.choosers:
+    if not study.choosers:
         return ["no development items are evaluated: the best node is cross-fitted (m3 run sweeps=... items=dev)"]
-    without = [r.benchmark for r in found.responses if r.benchmark not in found.choosers]
+    without = [r.benchmark for r in study.responses if r.benchmark not in study.choosers]
     lines = [f"no development items of {', '.join(without)}: cross-fitted there"] if without else []
-    chooser = found.choosers.get(joint.objective)
+    chooser = study.choosers.get(joint.objective)
     if chooser is not None and joint.developed is not None:
         gain = joint.developed.minus_replay
         p = 1.0 if gain.p is None else gain.p
@@ -303,7 +303,7 @@ def _dev_words(joint: Comparison, found: Study) -> list[str]:
     return lines
 
 
-def as_json(found: Study) -> str:
+def as_json(study: Study) -> str:
     """Return a study as one JSON object, named by its family, pair, method, hyper-parameters and sparsifier."""
-    named = dict(zip(("family", "pair", "method", "params", "sparsify"), found.responses[0].line, strict=True))
-    return json.dumps({**named, "objectives": records(found), "advice": words(found)})
+    named = dict(zip(("family", "pair", "method", "params", "sparsify"), study.responses[0].line, strict=True))
+    return json.dumps({**named, "objectives": records(study), "advice": words(study)})

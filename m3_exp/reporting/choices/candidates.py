@@ -372,23 +372,23 @@ def _read(models: Mapping[str, _Models]) -> Candidates | None:
     return Candidates(tuple(full), known)
 
 
-def _aligned(found: _Models, names: Sequence[str]) -> Scores | None:
+def _aligned(models: _Models, names: Sequence[str]) -> Scores | None:
     """Return one benchmark's scores under the masks that all have; None where no mask, or item, is everyone's."""
-    masks = set.intersection(*(set(found.candidates[name]) for name in names))
-    shared = masks & set(found.default)
+    masks = set.intersection(*(set(models.candidates[name]) for name in names))
+    shared = masks & set(models.default)
     seeds = sorted(shared or masks, key=lambda seed: (seed is not None, seed))
-    default = [found.default[seed] for seed in seeds] if shared else []
-    tables = [[found.candidates[name][seed] for name in names] for seed in seeds]
-    every = [*(values for table in tables for values in table), *default, *found.parents.values()]
+    default = [models.default[seed] for seed in seeds] if shared else []
+    tables = [[models.candidates[name][seed] for name in names] for seed in seeds]
+    every = [*(values for table in tables for values in table), *default, *models.parents.values()]
     ids = sorted(set.intersection(*map(set, every))) if tables else []
     if not ids:
         return None
-    like = found.like.shape(ids) if isinstance(found.like, Scored) else _of_items(found.like, set(ids))
+    like = models.like.shape(ids) if isinstance(models.like, Scored) else _of_items(models.like, set(ids))
     shape, curve = (like, None) if isinstance(like, Shape) else (like.shape, like)
     return Scores(
         np.array([[[values[i] for values in table] for i in ids] for table in tables], dtype=float),
         np.array([[values[i] for i in ids] for values in default], dtype=float) if default else None,
-        _better(found.parents, ids, shape), shape, curve, found.asked - len(ids),
+        _better(models.parents, ids, shape), shape, curve, models.asked - len(ids),
     )  # fmt: skip
 
 

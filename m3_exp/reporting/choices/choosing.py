@@ -222,8 +222,8 @@ def _joint(
     return known.estimate(n=sum(one.size for one in each), unscored=sum(one.unscored for one in each))
 
 
-def _alternating(found: Mean, variance: float) -> Mean:
-    return replace(found, items=variance, how=f"{found.how}, choices made anew on resampled items")
+def _alternating(mean: Mean, variance: float) -> Mean:
+    return replace(mean, items=variance, how=f"{mean.how}, choices made anew on resampled items")
 
 
 def _together(each: Sequence[Scores], mixes: Sequence[Array], *, signed: bool = False) -> list[Source]:

@@ -145,11 +145,11 @@ def _developed(
     return Chooser(shared[best], tuple(benchmarks), float(np.mean(again == best)))
 
 
-def _dev_parents(found: Sequence[Response]) -> tuple[Array, ...]:
+def _dev_parents(responses: Sequence[Response]) -> tuple[Array, ...]:
     """Return the better parents' values, or ones (plain scores) where a benchmark has no parent or one of 0."""
-    better = [response.better_parent() for response in found]
+    better = [response.better_parent() for response in responses]
     known = [one[1] for one in better if one is not None and float(one[1].sum()) > 0]
-    return tuple(known) if len(known) == len(found) else tuple(np.ones(len(r.curve.ids)) for r in found)
+    return tuple(known) if len(known) == len(responses) else tuple(np.ones(len(r.curve.ids)) for r in responses)
 
 
 def _spreads(response: Response) -> dict[float, Spread]:

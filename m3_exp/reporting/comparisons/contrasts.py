@@ -143,18 +143,18 @@ def against(
     return same | adjusted(found)
 
 
-def adjusted(found: Mapping[Place, tuple[Estimate, str]]) -> dict[Place, Compared]:
+def adjusted(contrasts: Mapping[Place, tuple[Estimate, str]]) -> dict[Place, Compared]:
     """Adjust a table's comparisons of single models for one another: those that can carry a sign are the family."""
-    claims = {place: c for place, (c, why) in found.items() if not why}
+    claims = {place: c for place, (c, why) in contrasts.items() if not why}
     p = dict(zip(claims, family.holm([_p(c) for c in claims.values()]), strict=True))
     return {
         place: Compared(c, p.get(place, _p(c)), len(claims) if place in p else 1, why=why)
-        for place, (c, why) in found.items()
+        for place, (c, why) in contrasts.items()
     }
 
 
-def _p(found: Estimate) -> float:
-    return 1.0 if found.p is None else found.p
+def _p(estimate: Estimate) -> float:
+    return 1.0 if estimate.p is None else estimate.p
 
 
 def unclaimed(first: Entry, second: Entry) -> str:
@@ -224,10 +224,10 @@ def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shap
     return [source for source in found if source is not None]
 
 
-def levels(found: Models, axis: int, ids: Sequence[str]) -> dict[float | None, Array]:
+def levels(models: Models, axis: int, ids: Sequence[str]) -> dict[float | None, Array]:
     """Return the items' means at each level of one axis, (n,) each."""
     known: dict[float | None, list[Array]] = {}
-    for key, values in found.items():
+    for key, values in models.items():
         known.setdefault(key[axis], []).append(np.array([values[i] for i in ids], dtype=float))
     return {level: np.asarray(np.mean(x, axis=0)) for level, x in known.items()}
 
@@ -309,11 +309,11 @@ def ranked(columns: Sequence[Mapping[Place, Entry]]) -> tuple[frozenset[Place], 
     return frozenset(first), frozenset(second)
 
 
-def words(found: Mapping[Place, Compared], bold: Best | None = None) -> list[str]:
+def words(compared: Mapping[Place, Compared], bold: Best | None = None) -> list[str]:
     """Say what the marks of a table mean, how many comparisons stand behind them, and what they could have found."""
-    made = [c for c in found.values() if c.contrast is not None]
-    others = sum(c.other_items for c in found.values())
-    same = sum(c.contrast is None for c in found.values()) - others
+    made = [c for c in compared.values() if c.contrast is not None]
+    others = sum(c.other_items for c in compared.values())
+    same = sum(c.contrast is None for c in compared.values()) - others
     lines: list[str] = []
     if made or same:
         lines.append(

@@ -102,11 +102,11 @@ def entry_of(rows: pd.DataFrame) -> Entry:
     return Entry(score, items, digests, models(rows), drawn, here, unscored, found[0])
 
 
-def _between(found: Models, axis: int, entry: Entry) -> float | None:
+def _between(models: Models, axis: int, entry: Entry) -> float | None:
     """Return the standard deviation between the levels' scores, in points; None for a single level."""
     ids = sorted(entry.items)
     shape = EVEN if entry.like is None else entry.like.shape(ids)
-    means = [100 * float(weighted_mean(values, shape)) for values in levels(found, axis, ids).values()]
+    means = [100 * float(weighted_mean(values, shape)) for values in levels(models, axis, ids).values()]
     return statistics.stdev(means) if len(means) > 1 else None
 
 

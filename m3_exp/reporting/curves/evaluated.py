@@ -331,12 +331,12 @@ def development(curves: Sequence[Response], of: Sequence[Response]) -> dict[str,
     return {response.benchmark: response for response in curves if (*response.line, response.benchmark) in wanted}
 
 
-def shared(found: Sequence[Values]) -> Values | None:
+def shared(models: Sequence[Values]) -> Values | None:
     """Return the item-wise mean of several models' values over the items that all have; None without a model."""
-    if not found:
+    if not models:
         return None
-    ids = set.intersection(*map(set, found))
-    return {key: float(np.mean([values[key] for values in found])) for key in sorted(ids)}
+    ids = set.intersection(*map(set, models))
+    return {key: float(np.mean([values[key] for values in models])) for key in sorted(ids)}
 
 
 def _draws(rows: pd.DataFrame) -> Iterator[Draw]:

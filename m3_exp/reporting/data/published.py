@@ -195,11 +195,11 @@ class Beside:
         }
 
 
-def _far(found: Distance) -> str:
-    text = f"{_signed(found.difference)} [{_signed(found.low)}, {_signed(found.high)}]"
-    if not found.z_low or not found.z_high:
+def _far(distance: Distance) -> str:
+    text = f"{_signed(distance.difference)} [{_signed(distance.low)}, {_signed(distance.high)}]"
+    if not distance.z_low or not distance.z_high:
         return text
-    return f"{text}, z {' to '.join(dict.fromkeys((_signed(found.z_low), _signed(found.z_high))))}"
+    return f"{text}, z {' to '.join(dict.fromkeys((_signed(distance.z_low), _signed(distance.z_high))))}"
 
 
 def _signed(number: float) -> str:

@@ -75,8 +75,12 @@ def response(data: Data) -> Figure:
     return draw_response(ways.study(found, seed=data.seed), notes)
 
 
-def _of(frame: pd.DataFrame, found: Response) -> "pd.Series[bool]":
-    return (frame["pair"] == found.pair) & (frame["method"] == found.method) & (frame["sparsify"] == found.sparsify)
+def _of(frame: pd.DataFrame, response: Response) -> "pd.Series[bool]":
+    return (
+        (frame["pair"] == response.pair)
+        & (frame["method"] == response.method)
+        & (frame["sparsify"] == response.sparsify)
+    )
 
 
 FIGURES: Mapping[str, FigureSpec] = {

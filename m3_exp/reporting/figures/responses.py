@@ -117,8 +117,8 @@ def draw_response(study: Study, notes: Sequence[str] = ()) -> Figure:
     return figure
 
 
-def _first_expert(found: Response) -> str:
-    return palette.name(found.pair).split(" & ")[0] if "&" in palette.name(found.pair) else "the first expert"
+def _first_expert(response: Response) -> str:
+    return palette.name(response.pair).split(" & ")[0] if "&" in palette.name(response.pair) else "the first expert"
 
 
 def _explained(study: Study, relative: bool) -> list[str]:
@@ -149,9 +149,9 @@ def _shown(study: Study) -> list[Comparison]:
     return joint or list(study.comparisons)
 
 
-def _title(found: Response) -> str:
-    dare = " + DARE" if found.sparsify == "dare" else ""
-    return f"{palette.name(found.pair)}, {palette.name(found.method)}{dare} ({palette.name(found.family)})"
+def _title(response: Response) -> str:
+    dare = " + DARE" if response.sparsify == "dare" else ""
+    return f"{palette.name(response.pair)}, {palette.name(response.method)}{dare} ({palette.name(response.family)})"
 
 
 def _draw_curves(ax: Axes, curves: Sequence[Line], study: Study, relative: bool) -> None:

@@ -104,8 +104,8 @@ def _what(data: PageData) -> list[tuple[str, str]]:
     ]
 
 
-def _names(found: Iterable[str]) -> str:
-    return ", ".join(palette.name(name, 40) for name in dict.fromkeys(found))
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(palette.name(name, 40) for name in dict.fromkeys(names))
 
 
 def _facts(pairs: Sequence[tuple[str, str]]) -> str:

@@ -51,18 +51,18 @@ def data(studies: Sequence[Study]) -> dict[str, Any]:
     }
 
 
-def _study(found: Study) -> dict[str, Any]:
-    first = found.responses[0]
-    table = advice.table(found)
-    compared = {one.objective: one for one in found.comparisons}
-    score = [_single(response, None) for response in found.responses]
-    relative = _relative(found)
+def _study(study: Study) -> dict[str, Any]:
+    first = study.responses[0]
+    table = advice.table(study)
+    compared = {one.objective: one for one in study.comparisons}
+    score = [_single(response, None) for response in study.responses]
+    relative = _relative(study)
     for line in (*score, *relative):
-        line |= _gains(compared[line["key"]], next((r for r in found.responses if r.benchmark == line["key"]), None))
+        line |= _gains(compared[line["key"]], next((r for r in study.responses if r.benchmark == line["key"]), None))
     return {
-        "name": name(found), "pair": first.pair, "experts": list(first.experts), "score": score, "relative": relative,
-        "claims": _claims(found),
-        "header": list(map(_heading, table.columns)), "rows": table.texts, "words": advice.words(found),
+        "name": name(study), "pair": first.pair, "experts": list(first.experts), "score": score, "relative": relative,
+        "claims": _claims(study),
+        "header": list(map(_heading, table.columns)), "rows": table.texts, "words": advice.words(study),
     }  # fmt: skip
 
 
@@ -82,15 +82,15 @@ def _gains(compared: Comparison, response: Response | None) -> dict[str, Any]:
     }
 
 
-def _claims(found: Study) -> dict[str, str]:
+def _claims(study: Study) -> dict[str, str]:
     """Say what the signs are of, or why there are none."""
-    gains = [gain for one in found.comparisons for gain in one.gains.values()]
+    gains = [gain for one in study.comparisons for gain in one.gains.values()]
     if not gains:
         return {"signs": "", "why": "plain is not evaluated"}
     whys = list(dict.fromkeys(gain.why for gain in gains if gain.why))
-    single = next((gain.family for one in found.comparisons for gain in one.gains.values()
-                   if one.objective in found.spreads), 0)  # fmt: skip
-    joint = "; mean and minimum: over their seven alphas" if len(found.comparisons) > len(found.responses) else ""
+    single = next((gain.family for one in study.comparisons for gain in one.gains.values()
+                   if one.objective in study.spreads), 0)  # fmt: skip
+    joint = "; mean and minimum: over their seven alphas" if len(study.comparisons) > len(study.responses) else ""
     signs = (
         "▲ better, ▼ worse, ≈ not told apart from plain, at 5 %: max-T over the"
         f" {single} alphas x benchmarks of this pair and method{joint}."
@@ -102,15 +102,15 @@ def _heading(column: Column) -> str:
     return " ".join(filter(None, [palette.name(column.benchmark, 40), column.what]))
 
 
-def name(found: Study) -> str:
-    first = found.responses[0]
+def name(study: Study) -> str:
+    first = study.responses[0]
     parts = [palette.name(first.pair), palette.name(first.method) + (f" ({first.params})" if first.params else "")]
     return ", ".join([*parts, *(["DARE"] if first.sparsify == "dare" else []), first.family])
 
 
-def _relative(found: Study) -> list[dict[str, Any]]:
+def _relative(study: Study) -> list[dict[str, Any]]:
     """Return the benchmarks that are comparable relative to their better parent, with mean and minimum over them."""
-    joint = found.relative
+    joint = study.relative
     singles = [_single(response, parent) for response, parent in zip(joint.responses, joint.parents, strict=True)]
     return [*singles, *(_line(objective, joint.responses) for objective in joint.objectives)]
 

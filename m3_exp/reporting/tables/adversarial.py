@@ -180,18 +180,18 @@ class _Cell:
         return self.drop.why if self.values["no_attack"] is not None else None
 
 
-def _behind(found: Value) -> list[str]:
-    spread = f"sd {found.spread:.1f} of {found.draws} draws" if found.spread is not None else ""
-    masks = f"masks {found.masks:.1f}" if found.masks is not None else ""
-    unscored = f"({found.n_unscored} unscored)" if found.n_unscored else ""
+def _behind(value: Value) -> list[str]:
+    spread = f"sd {value.spread:.1f} of {value.draws} draws" if value.spread is not None else ""
+    masks = f"masks {value.masks:.1f}" if value.masks is not None else ""
+    unscored = f"({value.n_unscored} unscored)" if value.n_unscored else ""
     return list(filter(None, [" ".join(filter(None, [spread, masks])), unscored]))
 
 
-def _recorded(key: str, found: Value | None) -> dict[str, float | None]:
-    if found is None:
+def _recorded(key: str, value: Value | None) -> dict[str, float | None]:
+    if value is None:
         return dict.fromkeys((key, f"{key}_low", f"{key}_high", f"{key}_sd"))
-    low = found.low if math.isfinite(found.low) else None
-    return {key: found.score, f"{key}_low": low, f"{key}_high": found.high, f"{key}_sd": found.spread}
+    low = value.low if math.isfinite(value.low) else None
+    return {key: value.score, f"{key}_low": low, f"{key}_high": value.high, f"{key}_sd": value.spread}
 
 
 def _paper_record(key: str, beside: Beside | None) -> dict[str, float | None]:
@@ -200,9 +200,9 @@ def _paper_record(key: str, beside: Beside | None) -> dict[str, float | None]:
     return {f"paper_{key}{end}": known.get(name) for name, end in ends.items() if key != "pdr" or not end}
 
 
-def _mean(found: Sequence[float | None]) -> float | None:
-    known = [x for x in found if x is not None]
-    return sum(known) / len(known) if known and len(known) == len(found) else None
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [x for x in values if x is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 @dataclass(frozen=True)

@@ -138,8 +138,8 @@ def _rank(line: "pd.Series[Any]", pairs: Sequence[str]) -> tuple[Any, ...]:
     return (method, line["method"], *place, rank, lam, alpha, line["state"] != "expected")
 
 
-def _order(found: Sequence[str]) -> list[str]:
-    return sorted(found, key=lambda b: (_BENCHMARKS.index(b) if b in _BENCHMARKS else len(_BENCHMARKS), b))
+def _order(names: Sequence[str]) -> list[str]:
+    return sorted(names, key=lambda b: (_BENCHMARKS.index(b) if b in _BENCHMARKS else len(_BENCHMARKS), b))
 
 
 def _usual(lines: pd.DataFrame, curves: Mapping[tuple[str, ...], Response], benchmark: str) -> int | None:

@@ -76,25 +76,25 @@ def cell_id(record: ResultRecord) -> str:
     return identity([getattr(record, key) for key in keys])[:32]
 
 
-def _plan(found: CellResult, record: ResultRecord, seed: int) -> Json:
+def _plan(result: CellResult, record: ResultRecord, seed: int) -> Json:
     """Return what a cell was to be: flat where W&B filters and draws by it, whole beside that."""
-    label = found.cell.labels[0]
+    label = result.cell.labels[0]
     return {
         "family": label.family, "pair": label.pair, "method": label.method, "ratio": label.ratio, "draw": label.draw,
         "sparsify": label.sparsify, "mask_seed": label.mask_seed, "params": dict(label.params), "seed": seed,
-        "benchmark": found.cell.evaluator.name, "limit": found.cell.limit, "weights": record.weights,
-        "labels": [spelled(other) for other in found.cell.labels], "merge": merge_line(label, found.cell.recipe),
+        "benchmark": result.cell.evaluator.name, "limit": result.cell.limit, "weights": record.weights,
+        "labels": [spelled(other) for other in result.cell.labels], "merge": merge_line(label, result.cell.recipe),
         **{key: plain(getattr(record, key)) for key in ("recipe", "recipe_key", "evaluator", "engine", "sampling", "tokenizer",
                                         "items", "items_digest", "runs")},
     }  # fmt: skip
 
 
-def items(found: CellResult, store: Path) -> Grid:
+def items(result: CellResult, store: Path) -> Grid:
     """Return a cell's items: what was answered, what was made of it, and why.
 
     An answer is left out (None) where the store holds several for an item, from other settings of its benchmark.
     """
-    record = found.record
+    record = result.record
     assert record is not None
     texts: dict[tuple[str, int], set[str]] = {}
     for answer in Store(store).answers(record.answers).read():
@@ -123,9 +123,9 @@ def scalars(name: str, value: Any) -> Iterator[tuple[str, float]]:
 # ----------------------------------------------------------------------------------------------------------- responses
 
 
-def grouped(found: Sequence[CellResult], parents: Mapping[str, Sequence[str]]) -> list[list[Response]]:
+def grouped(results: Sequence[CellResult], parents: Mapping[str, Sequence[str]]) -> list[list[Response]]:
     """Return the curves that cells hold, together where they are of one pair, method and sparsify."""
-    return evaluated.grouped(responses(tidy(found), parents))
+    return evaluated.grouped(responses(tidy(results), parents))
 
 
 def response_id(members: Sequence[Response]) -> str:
@@ -171,18 +171,18 @@ def response(study: Study, group: str) -> Logged:
     )  # fmt: skip
 
 
-def _about(found: Response) -> Json:
+def _about(response: Response) -> Json:
     return {
-        "metric": found.metric, "n": len(found.curve.ids), "nodes": [float(lam) for lam in found.curve.lams],
-        "masks": len(found.masks), "draws": len(found.draws), "parents": sorted(found.parents),
+        "metric": response.metric, "n": len(response.curve.ids), "nodes": [float(lam) for lam in response.curve.lams],
+        "masks": len(response.masks), "draws": len(response.draws), "parents": sorted(response.parents),
     }  # fmt: skip
 
 
-def _nodes(found: Sequence[Response]) -> Iterator[Json]:
+def _nodes(responses: Sequence[Response]) -> Iterator[Json]:
     """Give a row a lambda: each benchmark's score over its curve's items, with its interval."""
-    for lam in sorted({float(lam) for one in found for lam in one.curve.lams}):
+    for lam in sorted({float(lam) for one in responses for lam in one.curve.lams}):
         row: Json = {"lambda": lam}
-        for one in found:
+        for one in responses:
             for column in np.flatnonzero(one.curve.lams == lam):
                 at = expectations.at(one, float(one.curve.lams[column])).scaled(100)
                 row |= {f"score/{one.benchmark}": at.value, f"score_low/{one.benchmark}": at.low}
@@ -239,11 +239,11 @@ def _texts(study: Study) -> dict[str, str]:
 # -------------------------------------------------------------------------------------------------------------- sweeps
 
 
-def sweep(group: str, found: Sequence[CellResult], tables: Mapping[str, str], figures: Sequence[Path]) -> Logged:
+def sweep(group: str, results: Sequence[CellResult], tables: Mapping[str, str], figures: Sequence[Path]) -> Logged:
     """Return the run of a sweep: its tables and figures. What it stands for are its cells, done or not."""
-    cells = sorted(identity([item.cell.recipe, item.cell.evaluator, item.cell.limit]) for item in found)
-    families = sorted({label.family for item in found for label in item.cell.labels})
-    done = sum(item.record is not None for item in found)
+    cells = sorted(identity([item.cell.recipe, item.cell.evaluator, item.cell.limit]) for item in results)
+    families = sorted({label.family for item in results for label in item.cell.labels})
+    done = sum(item.record is not None for item in results)
     files = {path.name: identity(path.read_bytes().hex()) for path in figures}
     artifacts = [Files(f"tables-{group}", "tables", tables)] if tables else []
     if figures:
@@ -255,7 +255,7 @@ def sweep(group: str, found: Sequence[CellResult], tables: Mapping[str, str], fi
         job_type="sweep",
         tags=tuple(f"family:{family}" for family in families),
         config={"family": ", ".join(families), "tables": sorted(tables), "figures": sorted(files)},
-        summary={"cells": len(found), "done": done},
+        summary={"cells": len(results), "done": done},
         content=identity([dict(tables), files, done]),
         artifacts=tuple(artifacts),
     )

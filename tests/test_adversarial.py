@@ -18,8 +18,9 @@ from m3_exp import planning
 from m3_exp.config import ROOT, request
 from m3_exp.reporting.comparisons import drops, points
 from m3_exp.reporting.data import dataframe
-from m3_exp.reporting.tables import adversarial, paper
-from m3_exp.reporting.tables.paper import Table
+from m3_exp.reporting.tables import adversarial
+from m3_exp.reporting.tables.formats import FORMATS, as_csv, markdown
+from m3_exp.reporting.tables.table import Table
 from m3_exp.stats import ratio
 from m3_exp.stats.estimate import mean
 from m3_exp.types import Cell, identity
@@ -72,7 +73,7 @@ def figures(table: Table, **wanted: Any) -> dict[str, Any]:
 
 def test_a_plain_row_has_the_difference_and_an_m3_row_has_none() -> None:
     table = built(lambda cell: (attacked(cell, 120, 60),))
-    rows = {(row[1], row[2]): row for row in table.rows}
+    rows = {(row[1], row[2]): row for row in table.texts}
     assert len(rows) == 6
     plain, mixed = rows["math_code", "no"], rows["math_code", "yes"]
     assert plain[5].startswith("60.0 [53.1, 66.5] (paper 57.68, +2.3 [")
@@ -96,7 +97,7 @@ def test_another_protocol_has_no_number_of_the_paper() -> None:
         found["result"]["details"] = {key.replace("pdr_paper", "pdr_adaptive"): x for key, x in details.items()}
         return (found,)
 
-    assert not any("(paper" in text for row in built(outcome).rows for text in row)
+    assert not any("(paper" in text for row in built(outcome).texts for text in row)
 
 
 def test_what_is_missing_is_said_and_never_zero() -> None:
@@ -105,21 +106,21 @@ def test_what_is_missing_is_said_and_never_zero() -> None:
             return (None, "the masked LM is not here")
         return (attacked(cell, 0, 0),)
 
-    row = built(outcome).rows[0]
+    row = built(outcome).texts[0]
     assert [text.split(" (")[0] for text in row[5:]] == ["failed"] * 3 + [
         "0.0 [0.0, 2.3]",
         "0.0 [0.0, 2.3]",
         "undefined: no item is right without the attack",
     ]
-    assert built(lambda cell: (None,)).rows[0][5].startswith("not run")
+    assert built(lambda cell: (None,)).texts[0][5].startswith("not run")
 
 
 def test_every_format_takes_it_and_csv_has_both_numbers() -> None:
     table = built(lambda cell: (attacked(cell, 120, 60),))
-    lines = list(csv.DictReader(io.StringIO(paper.as_csv(table))))
+    lines = list(csv.DictReader(io.StringIO(as_csv(table))))
     assert len(lines) == 12
     assert (lines[0]["attack"], lines[0]["paper_attack"], lines[0]["protocol"]) == ("30.0", "35.21", "paper")
-    for form in paper.FORMATS.values():
+    for form in FORMATS.values():
         assert "math_code" in form(table)
 
 
@@ -148,7 +149,7 @@ def test_a_pdr_that_is_not_bounded_below_says_so(monkeypatch: pytest.MonkeyPatch
     table = adversarial.build("table2", found)
     line, point = figures(table, ratio="plain"), points.drop(found.head(1))
     assert (line["pdr"], line["pdr_low"], line["pdr_reason"]) == (0, None, "not bounded below")
-    assert table.rows[0][7].startswith("0.0 [-inf, ")
+    assert table.texts[0][7].startswith("0.0 [-inf, ")
     assert (point.value, math.isnan(point.low), point.note) == (0, True, "not bounded below")
     assert point.high == line["pdr_high"]
 
@@ -159,8 +160,8 @@ def test_unscored_items_are_counted_and_widen() -> None:
     under: list[float | None] = [1.0] * 60 + [0.0] * 140
     lacking, gone = [None, *under[1:-2], None, None], [*before[:100], None, *before[101:]]
     table = built(lambda cell: (result(cell, gone, lacking),))
-    assert "(1 unscored)" in table.rows[0][5]
-    assert all("(4 unscored)" in text for text in table.rows[0][6:8])
+    assert "(1 unscored)" in table.texts[0][5]
+    assert all("(4 unscored)" in text for text in table.texts[0][6:8])
     found = figures(table, ratio="plain")
     assert (found["n"], found["n_unscored"], found["no_attack_unscored"]) == (200, 4, 1)
     kept = [i for i in range(200) if gone[i] is not None and lacking[i] is not None]
@@ -206,7 +207,7 @@ def test_four_draws_are_averaged_item_by_item_with_their_spread() -> None:
 
     found = framed(outcome)
     table = adversarial.build("table2", found, parents=PARENTS)
-    row, line = table.rows[1], figures(table, ratio="mixup")
+    row, line = table.texts[1], figures(table, ratio="mixup")
     lams = sorted(found.loc[found["ratio"] == "mixup", "lam"].unique())
     assert line["lambda"] == lams
     assert row[4] == ", ".join(f"{lam:.3g}" for lam in lams)
@@ -225,8 +226,8 @@ def test_four_draws_are_averaged_item_by_item_with_their_spread() -> None:
     assert any("Means over 4 draws of lambda: the interval is over items, of these very" in x for x in table.footer)
     every = adversarial.build("table2", found, every=True)
     assert [r["pdr"] for r in every.records if r["pair"] == "lm_code" and r["ratio"] == "mixup"] == [50.0] * 8
-    assert [row[4] for row in every.rows if row[2] == "yes"] == [f"{x:.3g}" for x in found["lam"].dropna()[::2]]
-    assert "of 4" not in paper.markdown(every)
+    assert [row[4] for row in every.texts if row[2] == "yes"] == [f"{x:.3g}" for x in found["lam"].dropna()[::2]]
+    assert "of 4" not in markdown(every)
 
 
 def test_an_item_counts_where_all_draws_have_it_and_missing_draws_are_said() -> None:
@@ -242,7 +243,7 @@ def test_an_item_counts_where_all_draws_have_it_and_missing_draws_are_said() -> 
     assert (line["n"], line["n_unscored"], line["draws"]) == (200, 3, 3)
     assert line["attack"] == pytest.approx(100 * 57 / 197)
     assert line["pdr"] == pytest.approx(100 * (1 - 57 / 117))
-    assert "(3 unscored) (1 of 4 draws missing)" in table.rows[1][6]
+    assert "(3 unscored) (1 of 4 draws missing)" in table.texts[1][6]
 
 
 def test_a_draw_that_is_all_but_one_expert_is_named() -> None:
@@ -263,7 +264,7 @@ def test_each_m3_figure_is_contrasted_with_its_row_without_m3() -> None:
         return (attacked(cell, 180, 160) if cell.labels[0].ratio == "mixup" else attacked(cell, 120, 60),)
 
     table = built(outcome, "ratio.draws=10", "pair=math_code,lm_math")
-    signs = {table.header[j]: mark.sign for (i, j), mark in table.marks.items() if table.rows[i][1] == "lm_math"}
+    signs = {table.header[j]: mark.sign for (i, j), mark in table.marks.items() if table.texts[i][1] == "lm_math"}
     assert signs == {f"{b} {figure}": "better" for b in ("sst2", "cola") for figure in ("no attack", "attack", "PDR")}
     mixed = figures(table, ratio="mixup")
     assert (mixed["no_attack_difference"], mixed["attack_difference"]) == (pytest.approx(30), pytest.approx(50))
@@ -286,7 +287,7 @@ def test_pdr_passes_the_first_step_of_a_family_of_twelve() -> None:
         return (found,)
 
     table = built(outcome, "ratio.draws=10", "pair=math_code,lm_math")
-    signs = {(table.rows[i][1], table.header[j]): mark.sign for (i, j), mark in table.marks.items()}
+    signs = {(table.texts[i][1], table.header[j]): mark.sign for (i, j), mark in table.marks.items()}
     assert len(signs) == 12
     better = {place for place, sign in signs.items() if sign == "better"}
     assert better == {("lm_math", "cola attack"), ("lm_math", "cola PDR")}
@@ -327,7 +328,7 @@ def test_the_same_weights_are_no_comparison_and_one_draw_of_chance_is_no_differe
     assert {mark.sign for mark in same.marks.values()} == {"same"}
     near = built(lambda c: (attacked(c, 120, 60 + (c.labels[0].ratio == "mixup")),), "ratio.draws=10", "pair=lm_math")
     assert {mark.sign for mark in near.marks.values()} == {"untold"}
-    assert all("≈" in line for line in paper.markdown(near).splitlines() if "| yes |" in line)
+    assert all("≈" in line for line in markdown(near).splitlines() if "| yes |" in line)
 
 
 def test_the_papers_marks_are_by_score_alone_and_say_so() -> None:
@@ -335,7 +336,7 @@ def test_the_papers_marks_are_by_score_alone_and_say_so() -> None:
         return (attacked(cell, 121 if cell.labels[0].ratio == "mixup" else 120, 60),)
 
     table = built(outcome, marks="paper")
-    bold = {(table.rows[i][2], table.header[j].split(" ", 1)[1]) for (i, j) in table.marks}
+    bold = {(table.texts[i][2], table.header[j].split(" ", 1)[1]) for (i, j) in table.marks}
     assert bold == {("yes", "no attack"), ("yes", "attack"), ("no", "attack"), ("no", "PDR")}
     assert any("say nothing about what is real" in line for line in table.footer)
     assert not any("▲" in line for line in table.footer)

@@ -22,14 +22,13 @@ from m3_exp.config import ROOT, request
 from m3_exp.merging.ratio import grid, sampled
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.comparisons.expected import in_place_of_draws
-from m3_exp.reporting.comparisons.values import item_values
+from m3_exp.reporting.comparisons.values import item_values, value
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import responses
 from m3_exp.reporting.data.dataframe import Found, tidy
 from m3_exp.reporting.figures import heatmap, palette
 from m3_exp.reporting.figures import responses as drawing
 from m3_exp.reporting.figures.catalogue import FIGURES, Data, read_published
-from m3_exp.reporting.tables import paper
 from m3_exp.stats.paired import contrast
 from m3_exp.stats.ratio import drop
 from m3_exp.types import M3Error
@@ -312,9 +311,9 @@ def test_frames_of_real_plans_are_drawn() -> None:
         assert "not run" in written(figure)
         assert collisions(figure) == []
     rows = planned[(planned["method"] == "ties") & (planned["benchmark"] == "gsm8k") & (planned["ratio"] == "mixup")]
-    value = paper.value(rows[rows["sparsify"] == "none"])
-    assert value is not None
-    assert value.score in [score for score, _, _ in bars(figure.axes[0], "+ M3")]
+    shown = value(rows[rows["sparsify"] == "none"])
+    assert shown is not None
+    assert shown.score in [score for score, _, _ in bars(figure.axes[0], "+ M3")]
 
 
 def test_a_missing_cell_has_no_marker_and_is_named() -> None:
@@ -349,9 +348,9 @@ def test_figure1c_shows_what_the_table_shows() -> None:
     frame = table1()
     rows = frame[(frame["pair"] == "lm_code") & (frame["method"] == "ties") & (frame["benchmark"] == "humaneval")]
     for label, ratio, sparsify in (("TIES", "plain", "none"), ("+ DARE + M3", "mixup", "dare")):
-        value = paper.value(rows[(rows["ratio"] == ratio) & (rows["sparsify"] == sparsify)])
-        assert value is not None
-        assert bars(figure.axes[1], label)[1] == pytest.approx((value.score, value.low, value.high))
+        shown = value(rows[(rows["ratio"] == ratio) & (rows["sparsify"] == sparsify)])
+        assert shown is not None
+        assert bars(figure.axes[1], label)[1] == pytest.approx((shown.score, shown.low, shown.high))
     assert hollow(figure.axes[1], "+ M3") == pytest.approx([44.96, 25.61, 30.8])
 
 

@@ -22,8 +22,9 @@ from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import responses
 from m3_exp.reporting.data import published
 from m3_exp.reporting.figures import heatmap
-from m3_exp.reporting.tables import formats, gains, paper
-from m3_exp.reporting.tables.formats import FORMATS, Mark, Table
+from m3_exp.reporting.tables import gains, paper
+from m3_exp.reporting.tables.formats import FORMATS
+from m3_exp.reporting.tables.table import REBUILD, Cell, Column, Figure, Mark, Rebuild, Table, words
 from m3_exp.stats.paired import contrast
 from m3_exp.stats.scored import Scored
 from tests.test_tables import ends
@@ -73,7 +74,7 @@ def test_an_m3_row_is_the_expectation_where_there_is_a_curve_and_else_the_mean_o
     drawn = [line("mixup", 0.4, 0.3, alpha=0.5, draw=0), line("mixup", 0.5, 0.8, alpha=0.5, draw=1)]
     lines = [line("plain", 0.5), *drawn, *({**x, "benchmark": "mbpp"} for x in (line("plain", 0.5), *drawn))]
     table = built(lines, curve(lambda x: 0.2 + 0.4 * x))
-    row = dict(zip((h.split(",")[0] for h in table.header), table.rows[1], strict=True))
+    row = dict(zip((h.split(",")[0] for h in table.header), table.texts[1], strict=True))
     found = responses(pd.DataFrame(curve(lambda x: 0.2 + 0.4 * x)), PARENTS)[0].curve
     low, high = ends(list(found.expected(0.5)))  # a straight line bends nowhere: nothing but items
     assert row["gsm8k"].startswith(f"40.0 [{low:.1f}, {high:.1f}] E* sd ")
@@ -83,17 +84,17 @@ def test_an_m3_row_is_the_expectation_where_there_is_a_curve_and_else_the_mean_o
     record = next(r for r in table.records if r["ratio"] == "mixup" and r["benchmark"] == "gsm8k")
     assert (record["nodes"], record["draws"], record["lambda"]) == (5, 0, list(LAMS))
     assert any(text.startswith("E: the expectation") and "lambda_response --all" in text for text in table.footer)
-    assert built(lines, curve(lambda x: 0.2), every=True).rows[2][-2].startswith("40.0"), "--all shows single draws"
+    assert built(lines, curve(lambda x: 0.2), every=True).texts[2][-2].startswith("40.0"), "--all shows single draws"
 
 
 def test_a_grid_is_shown_as_the_seven_expectations_and_all_shows_its_nodes() -> None:
     lines = [line("plain", 0.5), *curve(lambda x: 0.2 + 0.4 * x)]
     table = built(lines, lines)
-    assert [row[4] for row in table.rows] == ["", "0.2", "0.4", "0.5", "1", "2", "3", "5"]
-    assert all(row[-1].startswith("40.0 ") for row in table.rows[1:]), "a straight line has one expectation"
+    assert [row[4] for row in table.texts] == ["", "0.2", "0.4", "0.5", "1", "2", "3", "5"]
+    assert all(row[-1].startswith("40.0 ") for row in table.texts[1:]), "a straight line has one expectation"
     every = built(lines, lines, every=True)
-    assert [row[2] for row in every.rows] == ["no"] + ["grid"] * 5 + ["yes"] * 7
-    assert [row[-1].split()[0] for row in every.rows[1:6]] == ["20.0", "30.0", "40.0", "50.0", "60.0"]
+    assert [row[2] for row in every.texts] == ["no"] + ["grid"] * 5 + ["yes"] * 7
+    assert [row[-1].split()[0] for row in every.texts[1:6]] == ["20.0", "30.0", "40.0", "50.0", "60.0"]
 
 
 def test_the_masks_of_dare_have_a_spread_of_their_own() -> None:
@@ -101,9 +102,9 @@ def test_the_masks_of_dare_have_a_spread_of_their_own() -> None:
     nodes = [x for seed, top in ((1, 0.4), (2, 0.6)) for x in curve(lambda x, t=top: t, mask_seed=seed, **of)]  # type: ignore[misc]
     plain = [line("plain", 0.5, mask_seed=seed, **of) for seed in (1, 2)]
     table = built([*plain, line("mixup", 0.5, 0.3, alpha=1.0, draw=0, **of)], nodes)
-    assert table.rows[1][-1].startswith("50.0 [")
-    assert table.rows[1][-1].endswith("E* sd 0.0 masks 14.1")
-    assert table.mark(1, 6).sign == ""
+    assert table.texts[1][-1].startswith("50.0 [")
+    assert table.texts[1][-1].endswith("E* sd 0.0 masks 14.1")
+    assert table.rows[1][6].mark.sign == ""
 
 
 def test_nodes_alone_make_no_claim_and_say_what_they_assume() -> None:
@@ -114,12 +115,12 @@ def test_nodes_alone_make_no_claim_and_say_what_they_assume() -> None:
 
     lines = [line("plain", 0.95), line("mixup", 0.5, 0.3, alpha=1.0, draw=0)]
     table = built(lines, curve(dip))
-    text, record = table.rows[1][-1], table.records[1]
+    text, record = table.texts[1][-1], table.records[1]
     found = responses(pd.DataFrame(curve(dip)), PARENTS)[0].curve
     low, high = ends(list(found.expected(1.0)))
     assert " E* " in text
     assert record["low"] < low - 1 < high + 1 < record["high"]
-    assert table.mark(1, 6).sign == ""
+    assert table.rows[1][6].mark.sign == ""
     assert (record["sampled"], record["no_mark"]) == (0, expectations.NO_SAMPLED)
     assert f"(up to {record['bend']:.1f} points here); a peak between them is seen by none" in said(table)
     assert f"No sign (1 cells): {expectations.NO_SAMPLED}" in said(table)
@@ -133,8 +134,8 @@ def test_sampled_lambdas_carry_a_sign_in_the_family_of_their_pair_and_method() -
     lines += [{**x, "benchmark": "mbpp"} for x in lines]
     nodes = [*corrected(lambda x: 0.2 + 0.1 * x), *corrected(lambda x: 0.5, benchmark="mbpp")]
     table = built(lines, [*nodes, *(x for x in lines if x["ratio"] == "plain")])
-    assert " E sd " in table.rows[1][-2]
-    assert [table.mark(1, column).sign for column in (6, 7)] == ["worse", "untold"]
+    assert " E sd " in table.texts[1][-2]
+    assert [table.rows[1][column].mark.sign for column in (6, 7)] == ["worse", "untold"]
     worse = next(r for r in table.records if r["mark"] == "worse")
     assert (worse["question"], worse["family"], worse["sampled"], worse["bend"]) == ("expectation", 14, 16, 0.0)
     assert worse["p"] <= worse["p_adjusted"] <= 14 * worse["p"]
@@ -170,14 +171,14 @@ def test_a_failed_node_leaves_no_expectation_and_is_named() -> None:
     gone = {"score": None, "low": None, "high": None, "values": None, "weights": None, "state": "missing"}
     nodes[1] |= gone | {"failure": "the engine died"}
     for table in (built([line("plain", 0.5), *nodes], nodes), built([line("plain", 0.5), *nodes])):
-        assert not any(" E" in row[-1] for row in table.rows)
-        assert table.rows[2][-1] == "failed", "its nodes stand there one by one"
+        assert not any(" E" in row[-1] for row in table.texts)
+        assert table.texts[2][-1] == "failed", "its nodes stand there one by one"
         assert "lm_math average gsm8k: no expectation, 1 of 5 nodes without a result (lambda 0.25)." in said(table)
         assert "failed: average lm_math gsm8k: the engine died" in said(table)
     other = [*nodes, *corrected(lambda x: 0.5, benchmark="mbpp")]
-    assert {row[-2] for row in built(other, other).rows} == {"no curve"}, "in the rows of a benchmark that has one"
+    assert {row[-2] for row in built(other, other).texts} == {"no curve"}, "in the rows of a benchmark that has one"
     drawn = built([line("plain", 0.5), line("mixup", 0.45, 0.3, alpha=0.5, draw=0)], nodes)
-    assert drawn.rows[1][-1].startswith("45.0 ["), "its draws stand there again"
+    assert drawn.texts[1][-1].startswith("45.0 ["), "its draws stand there again"
     assert "no expectation, 1 of 5 nodes" in said(drawn)
 
 
@@ -185,7 +186,7 @@ def test_sampled_lambdas_without_a_result_are_not_used() -> None:
     nodes = corrected(lambda x: 0.2 + 0.4 * x)
     nodes[-1] |= {"score": None, "values": None, "state": "missing"}
     table = built([line("plain", 0.5), *nodes], nodes)
-    assert all(" E* " in row[-1] for row in table.rows[1:])
+    assert all(" E* " in row[-1] for row in table.texts[1:])
     (found,) = responses(pd.DataFrame(nodes), PARENTS)
     assert found.notes == ("1 of 16 sampled lambdas have no result: the others are not used",)
 
@@ -198,7 +199,7 @@ def test_an_item_unscored_at_a_node_is_counted_and_in_the_interval() -> None:
     table = built([line("plain", 0.5), *nodes], nodes)
     record = table.records[1]
     assert (record["n"], record["n_unscored"]) == (200, 20)
-    assert "(20 unscored)" in table.rows[1][-1]
+    assert "(20 unscored)" in table.texts[1][-1]
     assert "Unscored items of a curve are in its interval at their worst and at their best." in said(table)
     known = [0.0] * 90 + [1.0] * 90
     low, high = ends(known, unscored=20)
@@ -210,15 +211,15 @@ def test_an_item_unscored_at_a_node_is_counted_and_in_the_interval() -> None:
 
 def test_a_curve_without_both_ends_has_no_expectation() -> None:
     table = built([line("plain", 0.5), *curve(lambda x: 0.3)[1:]], curve(lambda x: 0.3, benchmark="mbpp"))
-    assert [row[-1] for row in table.rows[1:]] == ["no curve"] * 7
+    assert [row[-1] for row in table.texts[1:]] == ["no curve"] * 7
 
 
 def test_ends_and_middle_are_no_curve() -> None:
     """At 0, 1/2 and 1 an average is a single model or plain: evaluated with no grid, and no reason to hide draws."""
     three = [line("grid", 0.3, lam) for lam in grid(3)]
     table = built([line("plain", 0.5), line("mixup", 0.45, 0.3, alpha=0.5, draw=0)], three)
-    assert table.rows[1][-1].startswith("45.0")
-    assert [row[2] for row in built(three, three).rows] == ["grid"] * 3
+    assert table.texts[1][-1].startswith("45.0")
+    assert [row[2] for row in built(three, three).texts] == ["grid"] * 3
 
 
 def test_a_row_names_its_items_where_they_are_not_the_columns() -> None:
@@ -232,7 +233,7 @@ def test_a_row_names_its_items_where_they_are_not_the_columns() -> None:
         few,
     )
     assert table.header[-1] == "gsm8k, accuracy, n=200"
-    assert table.rows[2][-1].endswith(" n=50")
+    assert table.texts[2][-1].endswith(" n=50")
 
 
 # ------------------------------------------------------------------------------------------------------------ marks
@@ -248,7 +249,7 @@ def test_every_m3_row_is_marked_against_its_row_without_m3() -> None:
         line("plain", 0.5, method="single", pair="lm"),
     ]  # fmt: skip
     table = built(lines)
-    found = {(row[0], row[1], row[3], row[2]): table.mark(i, 6).sign for i, row in enumerate(table.rows)}
+    found = {(row[0], row[1], row[3], row[2]): table.rows[i][6].mark.sign for i, row in enumerate(table.texts)}
     assert found["average", "lm_math", "no", "fixed"] == "better"
     assert found["average", "lm_math", "yes", "fixed"] == "worse"
     assert found["ties", "lm_math", "no", "fixed"] == "untold"
@@ -268,7 +269,7 @@ def test_every_m3_row_is_marked_against_its_row_without_m3() -> None:
     assert untold["detectable"] > untold["difference"]
     assert (
         f"a difference below {untold['detectable']:.1f} points could not have been seen"
-        in table.mark(next(i for i, row in enumerate(table.rows) if row[0] == "ties" and row[2] == "fixed"), 6).title
+        in next(row for row in table.rows if (str(row[0]), str(row[2])) == ("ties", "fixed"))[6].mark.title
     )
     assert re.search(r"a true difference below \d+\.\d points in the most sensitive cell", said(table))
 
@@ -279,11 +280,11 @@ def test_one_or_two_masks_carry_no_sign_and_three_do() -> None:
         single = built([*(line("plain", 0.5, **m) for m in masks), *(line("fixed", 0.9, 0.1, **m) for m in masks)])
         nodes = [x for m in masks for x in corrected(lambda x: 0.9, **m)]
         mean = built([*(line("plain", 0.5, **m) for m in masks), *nodes], nodes)
-        assert [single.mark(1, 6).sign, mean.mark(1, 6).sign] == ["better" if count == 3 else ""] * 2
+        assert [single.rows[1][6].mark.sign, mean.rows[1][6].mark.sign] == ["better" if count == 3 else ""] * 2
         if count < 3:
             assert f"No sign (1 cells): {contrasts.FEW_MASKS}." in said(single)
             assert f"No sign (7 cells): {expectations.FEW_MASKS}." in said(mean)
-            assert "no sign: fewer than 3 DARE masks" in single.mark(1, 6).title
+            assert "no sign: fewer than 3 DARE masks" in single.rows[1][6].mark.title
             assert single.records[1]["p_adjusted"] == single.records[1]["p"], "no member of a family"
             assert not {mark.weight for mark in [*single.marks.values(), *mean.marks.values()]} - {""}
 
@@ -297,7 +298,7 @@ def test_masks_that_differ_widen_the_difference() -> None:
         return built([*plain, *(line("fixed", 0.6 + x, 0.1, sparsify="dare", mask_seed=seed) for seed, x in masks)])
 
     alike, apart = of(0.0), of(0.3)
-    assert (alike.mark(1, 6).sign, apart.mark(1, 6).sign) == ("better", "untold")
+    assert (alike.rows[1][6].mark.sign, apart.rows[1][6].mark.sign) == ("better", "untold")
     assert alike.records[1]["difference"] == pytest.approx(apart.records[1]["difference"])
     assert apart.records[1]["diff_low"] < 0 < alike.records[1]["diff_low"]
     assert apart.records[1]["high"] > alike.records[1]["high"] + 10, "the score itself is of masks like these"
@@ -313,8 +314,8 @@ def test_chance_findings_do_not_survive_how_many_were_looked_at() -> None:
         )]  # fmt: skip
 
     assert built(lines(1)).records[1]["p"] == pytest.approx(2**-7)
-    assert built(lines(1)).mark(1, 6).sign == "better"
-    assert built(lines(10)).mark(1, 6).sign == "untold"
+    assert built(lines(1)).rows[1][6].mark.sign == "better"
+    assert built(lines(10)).rows[1][6].mark.sign == "untold"
 
 
 def test_bold_is_only_what_beats_every_other_row_of_its_pair() -> None:
@@ -322,7 +323,7 @@ def test_bold_is_only_what_beats_every_other_row_of_its_pair() -> None:
     assert not built(near).marks
     far = [*near[:2], line("plain", 0.9, method="ties"), line("plain", 0.95, pair="lm_code")]
     table = built(far)
-    assert {table.rows[i][:2]: mark.weight for (i, _), mark in table.marks.items()} == {("ties", "lm_math"): "bold"}
+    assert {table.texts[i][:2]: mark.weight for (i, _), mark in table.marks.items()} == {("ties", "lm_math"): "bold"}
     assert any("after Holm over 2 comparisons; 1 here" in text for text in table.footer)
 
 
@@ -339,7 +340,7 @@ def test_the_papers_marks_are_bold_and_underlined_by_score() -> None:
     lines = [line("plain", 0.5), line("plain", 0.505, method="task_arithmetic"), line("plain", 0.51, method="ties")]
     single = line("plain", 0.9, method="single", pair="lm_math")
     table = built([single, *lines], marks="paper")
-    assert {table.rows[i][0]: mark.weight for (i, _), mark in table.marks.items()} == {
+    assert {table.texts[i][0]: mark.weight for (i, _), mark in table.marks.items()} == {
         "ties": "bold", "task_arithmetic": "underline"
     }  # fmt: skip
     assert any("say nothing about what is real" in text for text in table.footer)
@@ -398,17 +399,17 @@ def test_a_score_that_is_a_mean_of_tasks_has_expectation_marks_and_contrasts_of_
     assert mixed["difference"] == pytest.approx(52.5 - 70.0), "the mean over items rose by 0.5"
     assert mixed["diff_low"] < -17.5 < mixed["diff_high"]
     assert mixed["high"] - mixed["low"] > 100 * 1.96 * 0.5 * np.sqrt(0.25 / 20), "20 items weigh half of the score"
-    assert table.mark(1, 6).sign == "worse"
+    assert table.rows[1][6].mark.sign == "worse"
 
     nodes = [tasks("plain", 0.5, 0.9), *(tasks("grid", 0.55, 0.2, lam) for lam in LAMS)]
     nodes += [tasks("sampled", 0.55, 0.2, lam) for lam in sampled(0, 16)]
     curved = built(nodes, nodes)
-    assert all(row[-1].startswith("37.5 ") and " E sd " in row[-1] for row in curved.rows[1:])
+    assert all(row[-1].startswith("37.5 ") and " E sd " in row[-1] for row in curved.texts[1:])
     assert [r["difference"] for r in curved.records[1:]] == [pytest.approx(37.5 - 70.0)] * 7
-    assert {curved.mark(i, 6).sign for i in range(1, 8)} == {"worse"}
-    assert curved.mark(0, 6).weight == "bold", "plain beats all seven"
+    assert {curved.rows[i][6].mark.sign for i in range(1, 8)} == {"worse"}
+    assert curved.rows[0][6].mark.weight == "bold", "plain beats all seven"
     best = built([tasks("plain", 0.5, 0.95), tasks("plain", 0.6, 0.05, method="ties")])
-    assert {best.rows[i][0]: mark.weight for (i, _), mark in best.marks.items()} == {"average": "bold"}
+    assert {best.texts[i][0]: mark.weight for (i, _), mark in best.marks.items()} == {"average": "bold"}
 
 
 def test_no_interval_has_width_0_or_leaves_its_range() -> None:
@@ -464,12 +465,12 @@ def test_only_masks_of_both_sides_are_compared() -> None:
     table = built([*plain, line("mixup", 0.5, 0.3, alpha=1.0, draw=0, mask_seed=1, **of)],
                   [*corrected(lambda x: 0.5, mask_seed=1, **of), *plain])  # fmt: skip
     assert table.records[1]["difference"] == pytest.approx(0, abs=1e-9)
-    assert table.rows[1][-1].endswith("(1 of 3 masks)")
-    assert table.mark(1, 6).title.endswith("no sign: fewer than 3 DARE masks (sparsify.draws=3)")
+    assert table.texts[1][-1].endswith("(1 of 3 masks)")
+    assert table.rows[1][6].mark.title.endswith("no sign: fewer than 3 DARE masks (sparsify.draws=3)")
     drawn = built([*plain, line("fixed", 0.5, 0.3, mask_seed=1, **of)])
     assert drawn.records[1]["difference"] == 0.0
-    assert "1 of 3 masks" in drawn.mark(1, 6).title
-    assert re.search(r"\] masks 23\.1$", table.rows[0][-1]), "masks are no draws"
+    assert "1 of 3 masks" in drawn.rows[1][6].mark.title
+    assert re.search(r"\] masks 23\.1$", table.texts[0][-1]), "masks are no draws"
     assert (table.records[0]["draws"], table.records[0]["spread"]) == (1, None)
 
 
@@ -482,12 +483,12 @@ def test_an_item_that_one_draw_lacks_counts_as_unscored() -> None:
     assert (record["n"], record["n_unscored"]) == (200, 50)
     both = [float(i < 100) for i in range(150)]
     assert (record["low"], record["high"]) == pytest.approx(ends(both, unscored=50))
-    assert "(50 unscored)" in table.rows[0][-1]
+    assert "(50 unscored)" in table.texts[0][-1]
 
 
 def test_other_items_under_the_same_ids_are_not_compared() -> None:
     table = built([line("plain", 0.3), line("mixup", 0.7, 0.1, alpha=0.5, draw=0, items_digest="other")])
-    assert table.mark(1, 6).sign == ""
+    assert table.rows[1][6].mark.sign == ""
     assert table.records[1]["p"] is None
     assert any("Other items under the same ids" in text for text in table.footer)
 
@@ -516,7 +517,7 @@ def test_a_published_m3_number_has_its_percentile_in_the_replay() -> None:
     assert ends_[0] <= ends_[1]
     assert published.replayed(found, 1319).shape == (2000,)
     told = " to ".join(dict.fromkeys(f"{x:.0f}" for x in ends_))
-    assert table.rows[1][-1].endswith(f"(paper 66.26, at {told} % of the replay)")
+    assert table.texts[1][-1].endswith(f"(paper 66.26, at {told} % of the replay)")
     assert table.records[0]["z_low"] == published.distance(66.5, 200, 66.34, 1319).z_low
     assert (record["z_low"], table.records[0]["percentile_low"]) == (None, None)
     assert any("percentile" in text for text in table.footer)
@@ -527,7 +528,7 @@ def test_the_footer_is_complete() -> None:
     unscored = line("plain", 0.5, n_unscored=3)
     unscored["values"] |= dict.fromkeys((("7", 0), ("8", 0), ("9", 0)))
     text = built([unscored, line("mixup", 0.5, 0.3, alpha=0.5, draw=0)], nodes)
-    assert "(3 unscored)" in text.rows[0][-1]
+    assert "(3 unscored)" in text.texts[0][-1]
     assert "engine: vllm 0.32.0 float32, vllm 0.33.0 float32; evaluators: gsm8k 2" in text.footer
     assert "items: gsm8k 0123456789ab (n=200)" in text.footer
     assert any(x.startswith("Nothing is picked by score") for x in text.footer)
@@ -548,20 +549,20 @@ def test_gains_stand_beside_the_papers() -> None:
         line("mixup", 0.0, 0.2, alpha=0.5, draw=0, **of, state="missing") | {"score": None, "values": None},
     ]  # fmt: skip
     table = gains.build("figure4", pd.DataFrame(lines), published=FOLDER)
-    missing, gained = table.rows
+    missing, gained = table.texts
     assert missing[-3:] == ("not run", "/", "+4")
     assert gained[0] == "ties"
     assert gained[-4].startswith("30.0 [")
     assert re.fullmatch(r"\+20\.0 \[\+1\d\.\d, \+2\d\.\d\]", gained[-2])
     assert gained[-1] == "+14"
-    assert table.marks == {(1, table.header.index("gain")): table.mark(1, table.header.index("gain"))}
-    assert table.mark(1, table.header.index("gain")).sign == "better"
+    assert table.marks == {(1, table.header.index("gain")): table.rows[1][-2].mark}
+    assert table.rows[1][table.header.index("gain")].mark.sign == "better"
     assert table.records[1]["without"] == 30.0
     assert (table.records[1]["difference"], table.records[1]["paper_gain"]) == (pytest.approx(20), 14.0)
-    assert gains.build("figure4", pd.DataFrame(lines)).rows[1][-1] == ""
+    assert gains.build("figure4", pd.DataFrame(lines)).texts[1][-1] == ""
     assert not gains.build("figure4", pd.DataFrame(lines), marks="paper").marks
     one = gains.build("figure4", pd.DataFrame([*lines[:2], lines[-2]]))
-    assert one.mark(0, table.header.index("gain")).sign == "", "one draw of lambda"
+    assert one.rows[0][table.header.index("gain")].mark.sign == "", "one draw of lambda"
     assert "Means over 1 draw of lambda" in said(one)
 
 
@@ -570,15 +571,23 @@ def test_gains_stand_beside_the_papers() -> None:
 
 def marked() -> Table:
     return Table(
-        "t & co", ("method", "gsm8k, accuracy, n=4", "odd | <b>"),
+        "t & co", (Column("method"), Column("gsm8k", ("accuracy", "n=4")), Column("odd | <b>")),
         (
-            ("ties (retain 0.7)", "75.0 [30.1, 95.4] (paper 66.34)", "[x] ~100 % of $5 & #1 {a}^2 \\ <c> \"d\" 'e'"),
-            ("average", "50.0 [1.0, 99.0]", "α ≈ λ, ü 漢 -- two\nlines"),
-            ("average", "-2.5 [-5.0, 0.0]", "failed"),
+            (
+                words("ties", "retain 0.7"),
+                Cell(
+                    ("(paper 66.34)",), Figure(75.0, 30.1, 95.4), Mark("better", "bold", 'p "0.01" <'),
+                    record={"benchmark": "gsm8k", "lambda": [0.25, 0.5], "score": 75.0},
+                ),
+                words("[x] ~100 % of $5 & #1 {a}^2 \\ <c> \"d\" 'e'"),
+            ),
+            (
+                words("average"), Cell((), Figure(50.0, 1.0, 99.0), Mark("untold", "underline")),
+                words("α ≈ λ, ü 漢 -- two\nlines"),
+            ),
+            (words("average"), Cell((), Figure(-2.5, -5.0, 0.0), Mark("worse")), words("failed")),
         ),
-        ("Percent. ▲ 5 % < 6 % ~ _x_", formats.REBUILD, "  abc m3 merge a_b%"),
-        ({"benchmark": "gsm8k", "lambda": [0.25, 0.5], "score": 75.0},),
-        {(0, 1): Mark("better", "bold", 'p "0.01" <'), (1, 1): Mark("untold", "underline"), (2, 1): Mark("worse")},
+        ("Percent. ▲ 5 % < 6 % ~ _x_", Rebuild((("abc", "m3 merge a_b%"),))),
     )  # fmt: skip
 
 
@@ -620,12 +629,14 @@ def test_latex_escapes_everything_and_is_balanced() -> None:
     assert body.count(r"\begin{tabular}") == body.count(r"\end{tabular}")
     cells = re.sub(r"\\begin\{tabular\}\[t\].*?\\end\{tabular\}", "", body).replace(r"\&", "")
     assert {line.count("&") for line in cells.splitlines() if line.endswith(r" \\")} == {2}
-    assert "% " + formats.REBUILD in text
+    assert "% " + REBUILD in text
 
 
 def test_a_long_latex_table_is_parted_between_methods() -> None:
-    rows = tuple((method, f"{i}.0 [1.0, 2.0]") for method in ("average", "ties", "slerp") for i in range(18))
-    text = FORMATS["tex"](Table("t", ("method", "gsm8k"), rows, ("Notes.",)))
+    rows = tuple(
+        (words(method), Cell((), Figure(i, 1.0, 2.0))) for method in ("average", "ties", "slerp") for i in range(18)
+    )
+    text = FORMATS["tex"](Table("t", (Column("method"), Column("gsm8k")), rows, ("Notes.",)))
     parts = text.split(r"\bottomrule")[:-1]
     assert [part.count("1.0, 2.0") for part in parts] == [36, 18]
     assert [part.count(" & gsm8k") for part in parts] == [1, 1]

@@ -23,7 +23,8 @@ from m3_exp.reporting.page import CellData, Item, PageData, build
 from m3_exp.reporting.page import curves as page_curves
 from m3_exp.reporting.page import tables as page_tables
 from m3_exp.reporting.page.cells import DROPPED
-from m3_exp.reporting.tables import paper
+from m3_exp.reporting.tables import paper, table
+from m3_exp.reporting.tables.table import Column, Figure, Table, words
 from m3_exp.types import Cell, EvaluatorSpec, Json, Label, Recipe, Source, identity
 from tests import test_advice
 
@@ -270,13 +271,15 @@ def test_an_interval_stored_with_a_result_changes_nothing(data: PageData, text: 
 
 
 def test_tables_with_three_columns_a_benchmark_keep_their_records(data: PageData) -> None:
-    header = ("method", "models", "M3", "alpha", "lambda", "cola no attack", "cola attack", "cola PDR")
-    names = {"pair": "lm_math", "method": "average", "params": "", "ratio": "plain", "alpha": None, "sparsify": "none"}
-    shown = paper.Table(
-        "table2", header, (("average", "lm_math", "no", "", "", "80.0", "60.0 [50.0, 70.0]", "25.0"),), ("A note.",),
-        ({**names, "benchmark": "prompt_bench_cola", "lambda": [], "n": 96, "n_unscored": 2},),
+    columns = [Column(f"cola {what}", (), "prompt_bench_cola", what) for what in ("no attack", "attack", "PDR")]
+    record = {"benchmark": "prompt_bench_cola", "lambda": [], "n": 96, "n_unscored": 2}
+    figures = (Figure(80.0), Figure(60.0, 50.0, 70.0), Figure(25.0))
+    shown = Table(
+        "table2", (Column("method"), *columns),
+        ((words("average"), *(table.Cell((), f, record=record) for f in figures)),), ("A note.",),
     )  # fmt: skip
-    markup = page_tables.render(shown, page_tables.index(data.cells))
+    assert shown.records == (record,)
+    markup = page_tables.render(shown, data.cells)
     assert markup.count("96 items, 2 unscored") == 3
     assert "CoLA PDR" in markup
 

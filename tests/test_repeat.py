@@ -27,6 +27,7 @@ from m3_exp.engines.vllm import VllmModel
 from m3_exp.progress import Beacon
 from m3_exp.reporting.data.dataframe import Found, tidy
 from m3_exp.reporting.tables import noise, paper
+from m3_exp.reporting.tables.formats import FORMATS, markdown
 from m3_exp.running import Outcome, Run
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.items import first as first_items
@@ -206,7 +207,7 @@ class TestRepeats:
             assert (outcome.cells, outcome.failures) == (3 * (1 + repeat), ())
             assert outcome.engine_starts == 1, "one engine for all groups and their repeats"
             assert outcome.generated == 3 * (1 + repeat) * 8
-            table = paper.markdown(paper.build("t", tidy(found(planned, store))))
+            table = markdown(paper.build("t", tidy(found(planned, store))))
             shown.append((files(store, "results", "answer_sets", "spelled", "prepared"), table))
         assert shown[0][0].keys() == shown[1][0].keys()
         assert shown[0] == shown[1]
@@ -237,14 +238,14 @@ class TestRepeats:
         )
         assert (low, high) == pytest.approx((3.24, 46.36), abs=0.01)
         table = noise.build("t", tidy(looked, repeats=True))
-        assert [row[4:10] for row in table.rows] == [
+        assert [row[4:10] for row in table.texts] == [
             ("float32", "1", "8", "4", "2", "1"), ("float32", "2", "8", "1", "0", "0"),
         ]  # fmt: skip
         alone = [*[[1]] * 3, *[[0]] * 5]
-        assert table.rows[0][10] == "37.5 [{:.1f}, {:.1f}]".format(*ends(alone))
-        assert [row[13] for row in table.rows] == [f"21.7 [{deviations(alone, 8)}]", "below 22.8"]
+        assert table.texts[0][10] == "37.5 [{:.1f}, {:.1f}]".format(*ends(alone))
+        assert [row[13] for row in table.texts] == [f"21.7 [{deviations(alone, 8)}]", "below 22.8"]
         assert [(x["sd"], x["sd_low"] > 0, x["sd_high"] > 21) for x in table.records][1] == (0.0, False, True)
-        for form in paper.FORMATS.values():
+        for form in FORMATS.values():
             assert "gsm8k" in form(table)
 
     def test_a_repeat_never_takes_the_first_passs_answers(self, models: list[Path], tmp_path: Path) -> None:

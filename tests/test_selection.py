@@ -89,7 +89,7 @@ def test_cross_fitting_finds_what_is_really_better_and_says_so() -> None:
     assert found.gain is not None
     assert found.gain.low > 0
     table = table3.build(searched(), None, "crossfit", PARENTS)
-    row = dict(zip(table.header, table.rows[0], strict=True))
+    row = dict(zip(table.header, table.texts[0], strict=True))
     assert row["paper (Table 4)"] == "retain 0.5, scaling 0.5"
     assert row["choice of"] == "hyper-parameters (3)"
     assert row["minus default"].endswith(" better")
@@ -104,7 +104,7 @@ def test_the_default_that_is_chosen_is_no_gain() -> None:
     assert found.gain is not None
     assert (found.gain.value, found.gain.p) == (0.0, 1.0)
     table = table3.build(searched(best="retain 0.7, scaling 1"), None, "crossfit", PARENTS)
-    assert dict(zip(table.header, table.rows[0], strict=True))["minus default"] == "the same"
+    assert dict(zip(table.header, table.texts[0], strict=True))["minus default"] == "the same"
 
 
 def noise(seed: int, columns: int = 7, n: int = 100, chance: float = 0.5) -> Group:
@@ -203,8 +203,8 @@ def test_draws_are_chosen_among_by_themselves_and_nothing_is_said_of_alpha() -> 
         (group,) = groups(shown, None, PARENTS)
         assert (group.question, group.candidates.names, group.notes) == ("draw (of each alpha)", names, (NO_ALPHA,))
         table = selection.build("alpha_grid", shown, None, "crossfit", PARENTS)
-        assert table.rows[0][3:5] == (f"draw (of each alpha) ({len(names)})", "alpha 1, lambda 0.1 100 %")
-        assert table.rows[0][5].endswith("(plain mean)"), "no parents are evaluated"
+        assert table.texts[0][3:5] == (f"draw (of each alpha) ({len(names)})", "alpha 1, lambda 0.1 100 %")
+        assert table.texts[0][5].endswith("(plain mean)"), "no parents are evaluated"
         assert table.records[0]["lambda"] == [0.1]
         assert any("says nothing about alpha" in text and "lambda_response" in text for text in table.footer)
     (draws,) = groups(mixed({0.5: 0.5}), None, PARENTS)
@@ -226,8 +226,8 @@ def test_alpha_is_chosen_by_its_expectations_where_sampled_lambdas_stand_beside_
         assert found.gain is not None
         assert found.gain.low < truth - 0.8 < found.gain.high < 0, "without M3 the middle itself"
     table = selection.build("lambda_response", frame, None, "crossfit", PARENTS)
-    assert [row[3] for row in table.rows] == ["lambda (9)", "alpha (7)"]
-    assert table.rows[1][6].endswith(" worse")
+    assert [row[3] for row in table.texts] == ["lambda (9)", "alpha (7)"]
+    assert table.texts[1][6].endswith(" worse")
     assert any("Holm" in text and "the 2 such rows" in text for text in table.footer)
 
 
@@ -261,8 +261,8 @@ def test_only_the_same_weights_are_the_same() -> None:
     assert (found.gain.low, found.gain.high) == pytest.approx(tango(0, 0, N))
     unseen = 100 * detectable(found.gain, 1)
     table = selection.build("alpha_grid", frame, frame, "dev", PARENTS)
-    assert table.rows[0][6].startswith("+0.0 [-")
-    assert table.rows[0][6].endswith(f" not told apart (below {unseen:.1f})")
+    assert table.texts[0][6].startswith("+0.0 [-")
+    assert table.texts[0][6].endswith(f" not told apart (below {unseen:.1f})")
     assert table.records[0]["detectable"] == pytest.approx(unseen)
     assert (table.records[0]["comparisons"], table.records[0]["p_adjusted"]) == (1, 1.0)
     assert {record["family"] for record in table.records} == {"lab"}
@@ -279,14 +279,14 @@ def test_items_are_counted_and_the_unscored_ones_too() -> None:
     frame.at[1, "values"] = {**frame.at[1, "values"], ("3", 0): None}
     table = selection.build("alpha_grid", frame, None, "test", PARENTS)
     assert any("gsm8k 59 (and 1 not scored by all: in the intervals" in text for text in table.footer)
-    assert "(1 unscored)" in table.rows[0][8]
+    assert "(1 unscored)" in table.texts[0][8]
     assert [(r["p"], r["p_adjusted"], r["n_unscored"]) for r in table.records] == [(None, None, 1)] * 2
 
 
 def test_a_table_chosen_on_the_test_items_is_stamped_everywhere() -> None:
     table = selection.build("alpha_grid", mixed({0.2: 0.3, 1.0: 0.8}), None, "test", PARENTS)
     assert "chosen on the test items" in table.title
-    (row,) = table.rows
+    (row,) = table.texts
     assert all("(on test)" in row[i] for i in (4, 5, 6, 8))
     assert row[7].count("sqrt(1 - ") == 1
     assert any(text.startswith("CHOSEN ON THE TEST ITEMS") for text in table.footer)

@@ -17,6 +17,8 @@ from m3_exp import planning
 from m3_exp.config import ROOT, request
 from m3_exp.reporting.data import dataframe
 from m3_exp.reporting.tables import paper
+from m3_exp.reporting.tables.formats import FORMATS
+from m3_exp.reporting.tables.table import Table
 from m3_exp.types import Cell
 
 Z = 1.959963984540054  # normal, 97.5 %
@@ -66,7 +68,7 @@ def record(values: list[float | None], cell: Cell, weights: str = "d") -> dict[s
     }
 
 
-def built(args: list[str], outcome: Any, **options: Any) -> paper.Table:
+def built(args: list[str], outcome: Any, **options: Any) -> Table:
     cells = planning.build(request(args, multirun=True).configs).cells
     found = [dataframe.Found(cell, *outcome(number, cell)) for number, cell in enumerate(cells)]
     return paper.build("t", dataframe.tidy(found), **options)
@@ -75,9 +77,9 @@ def built(args: list[str], outcome: Any, **options: Any) -> paper.Table:
 def test_a_score_has_the_interval_of_its_items() -> None:
     table = built(["pair=math", "evaluator=[gsm8k]"], lambda _, c: (record([1, 1, 0, 1], c),))
     assert table.header[-1] == "gsm8k, accuracy, n=4"
-    assert table.rows[0][-1] == "75.0 [28.9, 96.6]" == shown([1, 1, 0, 1])
+    assert table.texts[0][-1] == "75.0 [28.9, 96.6]" == shown([1, 1, 0, 1])
     many: list[float | None] = [float(i < 1000) for i in range(1319)]
-    (row,) = built(["pair=math", "evaluator=[gsm8k]"], lambda _, c: (record(many, c),)).rows
+    (row,) = built(["pair=math", "evaluator=[gsm8k]"], lambda _, c: (record(many, c),)).texts
     low, high = (100 * x for x in proportion_confint(1000, 1319, method="agresti_coull"))
     assert row[-1] == f"75.8 [{low:.1f}, {high:.1f}]"
 
@@ -96,7 +98,7 @@ def test_an_interval_stored_with_a_result_is_never_read() -> None:
     line = ["method=average,ties", "ratio=plain,mixup", "ratio.draws=2", "evaluator=[gsm8k,mbpp]"]
     one, other = built(line, outcome(-7.0, 700.0)), built(line, outcome(50.0, 50.0))
     assert one == other
-    assert [form(one) for form in paper.FORMATS.values()] == [form(other) for form in paper.FORMATS.values()]
+    assert [form(one) for form in FORMATS.values()] == [form(other) for form in FORMATS.values()]
 
 
 def test_an_m3_row_is_the_mean_over_draws_with_their_spread() -> None:
@@ -105,7 +107,7 @@ def test_an_m3_row_is_the_mean_over_draws_with_their_spread() -> None:
         ["ratio=mixup", "ratio.draws=3", "evaluator=[gsm8k]"],
         lambda i, c: (record(values[i], c, str(i)),),  # type: ignore[arg-type]
     )
-    (row,) = table.rows
+    (row,) = table.texts
     assert row[-1] == f"{shown([1, 1, 2 / 3, 1 / 3])} sd 25.0 of 3" == "75.0 [33.3, 92.2] sd 25.0 of 3"
     assert row[4] == "0.5"
     assert len(row[5].split(", ")) == 3
@@ -114,19 +116,19 @@ def test_an_m3_row_is_the_mean_over_draws_with_their_spread() -> None:
         lambda i, c: (record(values[i], c, str(i)),),  # type: ignore[arg-type]
         every=True,
     )
-    assert [r[-1].split()[0] for r in every.rows] == ["50.0", "75.0", "100.0"]
+    assert [r[-1].split()[0] for r in every.texts] == ["50.0", "75.0", "100.0"]
 
 
 def test_draws_that_all_fail_have_an_interval_too() -> None:
     table = built(["ratio=mixup", "ratio.draws=2", "evaluator=[gsm8k]"], lambda i, c: (record([0] * 20, c, str(i)),))
     high = 100 * proportion_confint(0, 20, method="agresti_coull")[1]
-    assert table.rows[0][-1] == f"0.0 [0.0, {high:.1f}] sd 0.0 of 2"
+    assert table.texts[0][-1] == f"0.0 [0.0, {high:.1f}] sd 0.0 of 2"
 
 
 def test_rows_stand_in_the_papers_order() -> None:
     axes = ["method=average,task_arithmetic", "ratio=plain,mixup", "pair=lm_math,lm_code,lm", "evaluator=[gsm8k]"]
     table = built(axes, lambda _, c: (record([1, 0], c),))
-    rows = [row[:3] for row in table.rows]
+    rows = [row[:3] for row in table.texts]
     assert rows[0] == ("single", "lm", "")
     assert rows[1:5] == [
         ("average", "lm_math", "no"), ("average", "lm_math", "yes"),
@@ -142,8 +144,8 @@ def test_incomplete_failed_and_missing_cells_are_marked_and_never_zero() -> None
         return outcomes[number] if number < 2 else (record([1, None, 0, 1], cell), "1 of 4 items are unscored")
 
     table = built(["pair=lm", "evaluator=[gsm8k,hendrycks_math,humaneval]"], outcome)
-    assert table.rows[0][-3:-1] == ("not run", "failed")
-    assert table.rows[0][-1] == f"{shown([1, 0, 1], unscored=1)} (1 unscored)" == "66.7 [15.0, 96.6] (1 unscored)"
+    assert table.texts[0][-3:-1] == ("not run", "failed")
+    assert table.texts[0][-1] == f"{shown([1, 0, 1], unscored=1)} (1 unscored)" == "66.7 [15.0, 96.6] (1 unscored)"
     assert any("failed: single lm hendrycks_math: the judge died" in line for line in table.footer)
 
 
@@ -151,13 +153,13 @@ def test_missing_draws_are_counted() -> None:
     table = built(
         ["ratio=mixup", "ratio.draws=3", "evaluator=[gsm8k]"], lambda i, c: (record([1, 0], c) if i == 0 else None,)
     )
-    assert table.rows[0][-1].endswith("(2 of 3 draws missing)")
+    assert table.texts[0][-1].endswith("(2 of 3 draws missing)")
 
 
 def test_a_benchmark_that_is_not_the_rows_is_a_slash() -> None:
     table = built(["pair=math,code"], lambda _, c: (record([1, 0], c),))
-    assert next(row[-1] for row in table.rows) == "/"
-    assert "/" in table.rows[1]
+    assert next(row[-1] for row in table.texts) == "/"
+    assert "/" in table.texts[1]
 
 
 def test_published_numbers_stand_beside_ours() -> None:
@@ -166,7 +168,7 @@ def test_published_numbers_stand_beside_ours() -> None:
         lambda _, c: (record([1, 0], c),),
         published=ROOT / "results" / "published",
     )
-    cells = dict(zip([h.split(",")[0] for h in table.header], table.rows[0], strict=True))
+    cells = dict(zip([h.split(",")[0] for h in table.header], table.texts[0], strict=True))
     assert cells["alpaca_eval"].endswith("(paper 36.6)")
     assert cells["humaneval"].endswith("(paper 29.88, +20.1 [-21.1, +61.2], z +1.0)")
     ours, theirs = ends([1, 0]), [100 * x for x in proportion_confint(49, 164, method="agresti_coull")]
@@ -183,7 +185,7 @@ def test_published_numbers_stand_beside_ours() -> None:
         lambda _, c: (record([1, 0], c),),
         published=ROOT / "results" / "published",
     )
-    assert "(paper" not in wide.rows[0][-1]
+    assert "(paper" not in wide.texts[0][-1]
 
 
 def test_the_footer_names_the_line_that_rebuilds_each_row() -> None:
@@ -193,10 +195,10 @@ def test_the_footer_names_the_line_that_rebuilds_each_row() -> None:
     assert "method=ties method.retain=0.7 method.scaling=1.0 ratio=fixed ratio.lam=0.25" in lines[0]
 
 
-@pytest.mark.parametrize("form", sorted(paper.FORMATS))
+@pytest.mark.parametrize("form", sorted(FORMATS))
 def test_every_format_holds_every_figure(form: str) -> None:
     table = built(["method=average,ties", "evaluator=[gsm8k]"], lambda _, c: (record([1, 0, 1, 1], c),))
-    text = paper.FORMATS[form](table)
+    text = FORMATS[form](table)
     if form == "csv":
         rows = list(csv.DictReader(io.StringIO(text)))
         assert [float(row["score"]) for row in rows] == [75.0, 75.0]
@@ -243,7 +245,7 @@ def test_fewer_than_ten_draws_carry_no_sign_and_the_footer_says_what_their_inter
             return (record([float(cell.labels[0].ratio == "plain")] * 20, cell, str(cell.labels[0].lam)),)
 
         table = built(["ratio=plain,mixup", f"ratio.draws={draws}", "evaluator=[gsm8k]"], outcome)
-        return [table.mark(i, 6).sign for i in range(len(table.rows))], "\n".join(table.footer)
+        return [table.rows[i][6].mark.sign for i in range(len(table.rows))], "\n".join(table.footer)
 
     for draws in (1, 3, 9):
         marks, said = signs(draws)
@@ -275,7 +277,7 @@ def test_draws_that_are_all_but_one_expert_are_named_in_words() -> None:
 def test_an_unscored_item_is_counted_and_in_the_interval_of_every_comparison() -> None:
     """12 of 20 items gained and none lost is real; with six more that nobody scored it need not be."""
 
-    def built_with(lost: int) -> paper.Table:
+    def built_with(lost: int) -> Table:
         def outcome(_: int, cell: Cell) -> Any:
             mixed = cell.labels[0].ratio == "fixed"
             some: list[float | None] = [float(mixed) if i < 12 else 1.0 for i in range(20)]
@@ -283,11 +285,11 @@ def test_an_unscored_item_is_counted_and_in_the_interval_of_every_comparison() -
 
         return built(["ratio=plain,fixed", "ratio.lam=0.3", "evaluator=[gsm8k]"], outcome)
 
-    assert built_with(0).mark(1, 6).sign == "better"
+    assert built_with(0).rows[1][6].mark.sign == "better"
     table = built_with(13)
-    assert table.mark(1, 6).sign == "untold"
-    assert table.rows[1][-1].endswith("(13 unscored)")
+    assert table.rows[1][6].mark.sign == "untold"
+    assert table.texts[1][-1].endswith("(13 unscored)")
     record_ = table.records[1]
     assert record_["diff_low"] < 0, "all 13 may be lost, since plain has none of them right: the worst is counted"
-    assert re.search(r"100\.0 \[\d+\.\d, 100\.0\]", table.rows[1][-1])
+    assert re.search(r"100\.0 \[\d+\.\d, 100\.0\]", table.texts[1][-1])
     assert (record_["n"], record_["n_unscored"]) == (33, 13)

@@ -10,7 +10,8 @@ from benchmarks import populations
 from m3_exp.merging.ratio import grid, sampled
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Draw, Response
-from m3_exp.reporting.tables import paper, variance
+from m3_exp.reporting.tables import variance
+from m3_exp.reporting.tables.formats import FORMATS
 from m3_exp.stats.lambdas import Curve, Sampled
 from m3_exp.stats.paired import between
 from tests import curved
@@ -103,14 +104,14 @@ def test_no_masks_and_no_draws_are_no_spread() -> None:
 def test_the_table_has_a_row_for_each_alpha_and_says_how_many() -> None:
     response = simulated(np.random.default_rng(4), 0.6, 0.05, draws=3)
     table = variance.build([response])
-    assert [row[4] for row in table.rows] == ["0.2", "0.5", "1", "5"]
-    row = table.rows[2]
+    assert [row[4] for row in table.texts] == ["0.2", "0.5", "1", "5"]
+    row = table.texts[2]
     assert row[:4] == ("lm_math", "ties", "yes", f"gsm8k, n={N}")
     assert row[8].endswith(" of 3")
     assert row[9].endswith(f" of {MASKS}")
-    assert table.rows[0][8] == "", "no real draws of that alpha"
+    assert table.texts[0][8] == "", "no real draws of that alpha"
     assert table.records[2]["draws"] == variance.components(response, 1.0).draws
-    for form in paper.FORMATS.values():
+    for form in FORMATS.values():
         assert "gsm8k" in form(table)
 
 
@@ -133,7 +134,7 @@ def test_sampled_lambdas_leave_a_standard_error_and_nodes_alone_a_bend() -> None
     assert alone.bend is not None
     missed = np.abs(height(lams) - np.interp(lams, LAMS, height(LAMS))).max()
     assert 0.5 * 100 * missed < alone.bend < 3 * 100 * missed
-    rows = variance.build([curved.response(c) for c in (one, one.on_nodes(LAMS))], [5.0]).rows
+    rows = variance.build([curved.response(c) for c in (one, one.on_nodes(LAMS))], [5.0]).texts
     assert [(row[10] == "", row[11] == "") for row in rows] == [(False, True), (True, False)]
 
 

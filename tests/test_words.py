@@ -12,7 +12,8 @@ import pytest
 from m3_exp import cli
 from m3_exp.progress import Progress
 from m3_exp.reading.shown import Escaping, abridged, escaped
-from m3_exp.reporting.tables.formats import REBUILD, Mark, Table, as_csv, as_html, latex, markdown
+from m3_exp.reporting.tables.formats import as_csv, as_html, latex, markdown
+from m3_exp.reporting.tables.table import Cell, Column, Figure, Mark, Rebuild, Table, words
 from m3_exp.types import M3Error, Source, identity
 
 NASTY = "a\x1b[31mred\x1b[0m\r\x07\x08\x7f\x85\x9b31m\u202eevil\u2066\u2028\u200b\ud800\tz\0"
@@ -117,15 +118,23 @@ def test_progress_shows_names_escaped() -> None:
 
 TABLE = Table(
     title=NASTY,
-    header=(NASTY, "score"),
-    rows=((NASTY, "1.5 [1.0, 2.0]"), ("=HYPERLINK()|x", "-2.0")),
-    footer=(f"note {NASTY}", REBUILD, f"m3 merge {NASTY}\rinput{{evil}}"),
-    records=(
-        {"name": NASTY, "score": -1.5, "draws": [1, 2], "text": "=1+1"},
-        {"name": "@SUM(A1)", "score": None, "draws": [-1, 2], "text": "-1.5"},
-        {"name": "+cmd|' /C calc'!A0", "score": 3, "draws": [], "text": "-x"},
+    columns=(Column(NASTY), Column("score")),
+    rows=(
+        (
+            Cell((NASTY,), record={"name": NASTY, "score": -1.5, "draws": [1, 2], "text": "=1+1"}),
+            Cell(
+                (),
+                Figure(1.5, 1.0, 2.0),
+                Mark("better", "bold", NASTY),
+                record={"name": "@SUM(A1)", "score": None, "draws": [-1, 2], "text": "-1.5"},
+            ),
+        ),
+        (
+            Cell(("=HYPERLINK()|x",), record={"name": "+cmd|' /C calc'!A0", "score": 3, "draws": [], "text": "-x"}),
+            words("-2.0"),
+        ),
     ),
-    marks={(0, 1): Mark("better", "bold", NASTY)},
+    notes=(f"note {NASTY}", Rebuild((("abc", f"m3 merge {NASTY}\rinput{{evil}}"),))),
 )
 
 
@@ -140,7 +149,7 @@ def test_no_format_lets_a_control_through(write: object) -> None:
 def test_a_tex_comment_ends_with_its_line() -> None:
     text = latex(TABLE)
     (line,) = [line for line in text.splitlines() if "input{evil}" in line]
-    assert line.startswith("% m3 merge ")
+    assert line.startswith("%   abc          m3 merge ")
     assert all(r"\x1b" not in line for line in text.splitlines() if not line.startswith("%"))
 
 

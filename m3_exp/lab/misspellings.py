@@ -1,7 +1,8 @@
 """Sentences with misspelled words to be corrected, in the schema of LiveBench's typos.
 
-One noun of a sentence is misspelled and one of its other words. The parts of an example are its nouns, those of
-`instructions.py`: a test item's nouns were never seen in training, right or wrong; the other words are known to both.
+In each sentence one noun and one other word are misspelled. The parts of an example are its nouns, those of
+`instructions.py`. A test item's nouns were never seen in training, right or wrong; the other words are known to both
+sides.
 """
 
 import random

@@ -65,7 +65,7 @@ def draw_review(rng: random.Random, wanted: Side) -> Example | None:
 
 @dataclass(frozen=True)
 class Minimal:
-    """A sentence and the same with one fault; {a}, {b} are nouns, {As} the first one's plural."""
+    """A sentence and the same one with a fault; {a} and {b} are nouns, {As} is the plural of the first."""
 
     good: str
     bad: str

@@ -1,9 +1,9 @@
 """The one rule that keeps the lab's training and test items apart.
 
 Every example names the *parts* that it is made of (the operands of a sum, the words of an instruction, two neighbouring
-operations of a program). Each part lies on one side for ever, by a hash of the part alone: whoever draws a training
-example may use training parts only, whoever draws a test item uses test parts. So what a test item is made of was
-never seen in training, in any wording, whatever the seeds and the numbers of examples.
+operations of a program). A hash of the part alone puts it on one side for ever. Training examples are drawn from
+training parts only, test items from test parts only. So what a test item is made of was never seen in training, in any
+wording, whatever the seeds and the numbers of examples.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Train the lab's experts: `python -m m3_exp.lab.train --expert math` (or `--all`) re-makes `m3_exp/lab/adapters/`.
 
 Each expert is a LoRA adapter (rank 8 on every linear layer) of SmolLM2-135M-Instruct, trained on generated examples of
-its own skill only, with the prompts of the real evaluators. Needs the extra `lab` (peft); a few minutes on two cores.
+its own skill only, with the prompts of the real evaluators. Needs the extra `lab` (peft). Times: docs/lab.md.
 """
 
 import argparse
@@ -115,7 +115,7 @@ class Batch:
 
     ids, positions, labels: (1, length), labels -100 where no loss is counted; mask: (1, 1, length, length), 0 where a
     token sees another, -inf elsewhere. A token sees the prefix and the tokens before it of its own sample, at the
-    position it had there, so that the loss is exactly that of separate rows, at half the tokens and without padding.
+    position it had there. So the loss is exactly that of separate rows, at half the tokens and without padding.
     """
 
     ids: torch.Tensor
@@ -149,7 +149,7 @@ def _shared(samples: Sequence[Sample]) -> int:
 
 
 def groups_of(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Split the samples of a step into those whose prompts begin alike (a template's own words), in their order."""
+    """Split a step's samples into groups whose prompts begin alike (with a template's own words), in their order."""
     groups: dict[tuple[int, ...], list[Sample]] = {}
     for sample in samples:
         groups.setdefault(sample.ids[:_OPENING], []).append(sample)

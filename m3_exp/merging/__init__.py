@@ -1,1 +1,19 @@
-"""Recipe -> a stream of tensors: see docs/merging.md."""
+"""A recipe -> a stream of tensors, for a checkpoint or a living engine (docs/merging.md). In the order of the data:
+
+    source              what people write for a model, and where it lies
+    layout, gguf_file   mapped reading of a directory, of a GGUF file
+    adapters            a LoRA adapter on a base
+    checkpoint          a model whatever its files, with a digest of its content
+    model_config        config.json, and what must agree between models
+    loading             what transformers would make of a checkpoint, asked in a child process
+    tying               models that tie their head beside models that store one
+    tokenizer           config, tokenizer and template that go along
+    canonical           recipes that mean the same weights become one
+    scan, sparsify      whole-model thresholds, DARE masks; `kernels` are the compiled loops of both
+    methods             one merge method a file
+    blend               one block of several merges that share what they read
+    check, stream       what is refused before, and the stream itself
+    write               several merges to disk, in one pass
+
+Callers outside need `checkpoint`, `canonical` and `stream`.
+"""

@@ -1,7 +1,7 @@
 """From recipes to merged blocks: which models a recipe reads, in which order, and what one block of its output is.
 
-A `Job` is a recipe whose sources are content digests, so that neither paths nor the order of experts reach the
-arithmetic. A `Blender` serves several jobs that share inputs: each block is read and sparsified once for all of them.
+The sources of a `Job` are content digests, so neither paths nor the order of experts reach the arithmetic. A `Blender`
+serves several jobs that share inputs: each block is read and sparsified once for all of them.
 """
 
 import os
@@ -33,7 +33,7 @@ _MEAN_ROWS = 1024  # rows summed at once, in float64
 
 @dataclass(frozen=True)
 class Job:
-    """A recipe by content and the opened models it reads: the experts in its order, its base if it needs it."""
+    """A recipe by content, with its opened models: the experts in the recipe's order, and the base if it is needed."""
 
     recipe: Recipe
     experts: tuple[Model, ...]
@@ -53,7 +53,7 @@ class Job:
         return self.experts[0].tied
 
     def layout(self) -> dict[str, Entry]:
-        """Return every tensor of the output, by name: the vocabulary at its largest, copied ones as they are."""
+        """Return every tensor of the output by name: vocabularies at their largest, copied tensors as they are."""
         entries: dict[str, Entry] = {}
         for model in self.models:
             for name, entry in model.tensors.items():
@@ -82,7 +82,7 @@ class Job:
 
 
 def prepare(recipe: Recipe, store: Store) -> Job:
-    """Open a recipe's models and put it into its content form; their digests are taken here, NaN and Inf refused."""
+    """Open a recipe's models and return it by content. Digests are taken here, and NaN and Inf are refused."""
     models: dict[str, Model] = {}
 
     def content(source: Source) -> Source:
@@ -103,19 +103,19 @@ def is_copied(name: str, entry: Entry) -> bool:
 
 
 def is_vocabulary(name: str) -> bool:
-    """Tell whether a tensor has one row a token."""
+    """Tell whether a tensor has one row for each token."""
     return _VOCABULARY.search(name) is not None
 
 
 def thread_pool(threads: int | None) -> ThreadPoolExecutor:
-    """Return a pool whose threads each run torch's operations alone."""
+    """Return a pool of threads, each of which runs torch's operations on itself alone."""
     return ThreadPoolExecutor(
         threads or len(os.sched_getaffinity(0)), "merge", initializer=torch.set_num_threads, initargs=(1,)
     )
 
 
 class Blender:
-    """Computes blocks of several jobs. Scans what they need of the whole model at the start."""
+    """Computes the blocks of several jobs. What they need of the whole model is scanned when it is made."""
 
     def __init__(self, jobs: Sequence[Job], store: Store, pool: ThreadPoolExecutor, block: int) -> None:
         self.jobs = jobs
@@ -137,20 +137,21 @@ class Blender:
         return sorted(sizes, key=lambda name: (-sizes[name], name))
 
     def blocks(self, name: str) -> list[tuple[int, int]]:
-        """Return the ranges of flat elements in which a tensor is made: all where a method wants whole tensors."""
+        """Return the ranges [start, stop) of flat elements in which a tensor is made; one range for whole tensors."""
         numel = max(layout[name].numel for layout in self.layouts if name in layout)
         whole = any(method.whole_tensors for method in self._methods)
         return list(blocks(numel, max(numel, 1) if whole else self._block))
 
     def blend(self, name: str, start: int, stop: int) -> list[torch.Tensor | None]:
-        """Return one of the `blocks` of each job's output, flat and in its final dtype; None for a job that ends before
-        `start`.
+        """Return one block of each job's output: flat elements [start, stop), in the job's final dtype.
+
+        None for a job whose tensor ends before `start`.
         """
         block = _Block(self, name, start, stop)
         return [self._one(index, block) for index in range(len(self.jobs))]
 
     def report(self, index: int) -> Json:
-        """Return what happened to a job: touched vocabulary rows, copied tensors, measured DARE and TIES shares."""
+        """Return what happened to a job: vocabulary rows filled, tensors copied, DARE and TIES shares as measured."""
         job, cut = self.jobs[index], self._cutoffs[index]
         names = [str(model.source) for model in job.experts]
         report: Json = {
@@ -233,7 +234,7 @@ class Blender:
 
 
 class _Block:
-    """What one block's jobs share: each model's float32 elements and deltas, made at most once."""
+    """One block's inputs, shared by all jobs: each model's float32 elements and deltas, made at most once."""
 
     def __init__(self, blender: Blender, name: str, start: int, stop: int, counted: bool = True) -> None:
         self.name, self.start, self.stop = name, start, stop

@@ -33,9 +33,9 @@ class Forecast:
 
 
 def check(recipe: Recipe, store: Store) -> Job:
-    """Refuse a recipe that cannot be merged, before any output; return what it will be carried out as.
+    """Refuse a recipe that cannot be merged, before any output; return the job that carries it out.
 
-    Headers and configurations come first, then the inputs' digests (NaN and Inf), then their lineage.
+    Checked first are headers and configurations, then the inputs' digests (NaN and Inf), then the experts' lineage.
 
     Raises:
         M3Error: in one line, what is wrong with which file or tensor, what is allowed, what to do.
@@ -69,7 +69,7 @@ def forecast(recipe: Recipe, store: Store) -> Forecast:
 
 
 def seconds(method: str, input_bytes: float, output_bytes: float) -> float:
-    """Guess how long a merge of so many bytes takes."""
+    """Guess how many seconds a merge of so many bytes takes on two cores."""
     passes = _TIES_PASSES if load(method).needs_cutoffs else 1
     return _START + (passes * input_bytes + output_bytes) / _BYTES_PER_SECOND
 
@@ -124,7 +124,7 @@ def _check_shape(name: str, ours: tuple[int, ...], theirs: tuple[int, ...], who:
 
 
 def _check_lineage(expert: Model, base: Model) -> None:
-    """Refuse an expert that is further from the base than the base is from 0, on a fixed sample of every matrix."""
+    """Refuse an expert further from the base than the base is from 0, on a fixed sample of every matrix."""
     if expert is base:
         return
     expert, base = alike([expert, base])

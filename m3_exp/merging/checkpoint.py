@@ -46,7 +46,8 @@ _SAMPLES, _SAMPLE = 9, 4096  # places of a file, from head to tail, and the byte
 class Model:
     """One opened model. `tensors` leaves out a tied head; `tied` says that the head is the embedding.
 
-    `tied_form` is the tied model that this one is with its head written out (`merging.tying`): the same weights.
+    A tied model whose head was written out as a tensor (`merging.tying`) keeps the tied model as `tied_form`; both are
+    the same weights and have one digest.
     """
 
     source: Source
@@ -60,7 +61,7 @@ class Model:
     tied_form: "Model | None" = None
 
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Return the flat elements [start, stop) of a tensor in its stored dtype, a view where possible."""
+        """Return the flat elements [start, stop) of a tensor in its stored dtype; a view where possible."""
         return self.content.read(name, start, stop)
 
     @cached_property
@@ -122,7 +123,7 @@ class Model:
 
 
 def open_model(source: Source, store: Store) -> Model:
-    """Open a model for reading; only headers and config.json are read. The same files give the same object.
+    """Open a model for reading. Only headers and config.json are read; the same files give the same object.
 
     Raises:
         M3Error: it does not exist, is damaged or incomplete, or is of a kind that cannot be merged.
@@ -149,8 +150,9 @@ _OPEN: dict[tuple[str, ...], Model] = {}
 def _as_loaded(config: Json, content: Tensors, store: Store) -> tuple[Tensors, bool]:
     """Return the tensors under the names that transformers loads them by, and whether the head is the embedding.
 
-    transformers is asked where it matters: a config.json that is silent about the head (its classes have defaults),
-    and names that may lack a prefix, be buffers, or be copies of what the model ties them to.
+    transformers is asked only where the answer may differ from the files: a config.json that does not say whether the
+    head is tied (its classes have defaults), and names that may lack a prefix, be buffers, or be copies of tied
+    tensors.
     """
     tied = tie_said(config)
     if tied is not None and _plainly_named(content.entries):
@@ -214,11 +216,11 @@ def _opened(source: Source, path: Path, store: Store) -> Model:
 
 
 def file_identity(path: Path) -> list[str | int]:
-    """Return what tells a file from any other and from its own past, whatever its owner does to its times.
+    """Return what tells a file from any other and from its own past, even if its owner sets its times back.
 
-    The real path, device, inode, size, modification and change time, and the blake3 of a sample of the content: the
-    change time follows every write and no user can set it; the sample is for file systems that do not keep it. A file
-    that may not be read has no sample.
+    It is the real path, device, inode, size, modification and change time, and the blake3 of a sample of the content.
+    The change time follows every write and no user can set it; the sample is for file systems that do not keep it. A
+    file that may not be read has no sample.
     """
     real = os.path.realpath(path)
     stat, sample = os.stat(real), blake3()
@@ -251,7 +253,7 @@ def tensor_bytes(tensor: torch.Tensor) -> memoryview:
 
 
 def is_finite(block: torch.Tensor) -> bool:
-    """Tell whether a block holds no NaN and no Inf; integers never do. One pass: a sum hides neither."""
+    """Tell whether a block holds no NaN and no Inf (integers never do). One pass: a sum shows both."""
     if not block.is_floating_point() or not block.numel():
         return True
     total = block.sum(dtype=torch.float64 if block.dtype == torch.float64 else torch.float32)

@@ -1,8 +1,8 @@
-"""Numba's compiler as the kernels use it: without the GIL, and the machine code is kept where there is a place for it.
+"""Numba's compiler as the kernels use it: without the GIL, and with the machine code kept on disk.
 
 Numba keeps it in $NUMBA_CACHE_DIR, beside the source or in the user's cache folder: the first that this user can write.
-In a read-only installation without a home there is none; each process then compiles what it uses (seconds). So it does
-where others could write the folder: who can fill it has his code run here.
+A read-only installation without a home has no such folder. A folder that others could write is not used, because
+whoever fills it has their code run here. In both cases each process compiles what it uses (seconds).
 """
 
 import contextlib
@@ -45,19 +45,19 @@ def _sweep(folder: Path | None) -> None:
 
 
 def cache_folder(function: Callable[..., Any]) -> Path | None:
-    """Return where a compiled function's machine code is kept, None where every process compiles it anew."""
+    """Return where a compiled function's machine code is kept; None where every process compiles it again."""
     folder = function.stats.cache_path  # type: ignore[attr-defined]
     return Path(folder) if folder else None
 
 
 def _has_a_place() -> bool:
-    """Tell whether numba has a folder to look at; for a user without a home it would make one named ~ right here."""
+    """Tell whether numba has a folder to use; for a user without a home it would make one named `~` right here."""
     user = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~")
     return bool(config.CACHE_DIR) or os.access(Path(__file__).parent, os.W_OK) or os.path.isabs(user)
 
 
 def _trusted(folder: Path | None) -> bool:
-    """Tell whether nobody can put code into a folder but this user, root, and whoever can change the source."""
+    """Tell whether only this user, root, and whoever can change the source can put code into a folder."""
     if folder is None or folder.parent == Path(__file__).parent:
         return True
     places = [folder, *folder.absolute().parents]

@@ -1,4 +1,4 @@
-"""The loops that torch has no fast word for, compiled by numba, run without the GIL. Import this lazily: 1 s."""
+"""The loops that torch has no fast operation for, compiled by numba, run without the GIL. The import takes 1 s."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ def ties_two(
     scaling: np.float32,
     out: Floats,
 ) -> None:
-    """Write one TIES block of two experts to `out` (methods/ties.py says what it is), branchless: 0.3 ns an element."""
+    """Write one TIES block of two experts to `out` (the formula: methods/ties.py); branchless, 0.3 ns an element."""
     zero = np.float32(0)
     low_1, low_2, share_1, share_2 = cutoffs[0], cutoffs[1], shares[0], shares[1]
     for i in range(base.size):

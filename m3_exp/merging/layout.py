@@ -1,6 +1,6 @@
 """The layouts that a Hugging Face model directory may have: safetensors or `.bin`, one file or shards with an index.
 
-Files are mapped, never loaded: `read` returns a view. Headers are validated before anything is believed.
+Files are mapped, never loaded: `read` returns a view. Headers are validated before anything else is read.
 """
 
 import json
@@ -61,7 +61,7 @@ class Tensors(Protocol):
 
 
 class ShardedTensors:
-    """The tensors of one or several files of one directory, under one roof."""
+    """The tensors of one or several files of one directory, as one set."""
 
     def __init__(self, files: "list[SafetensorsFile | TorchFile]") -> None:
         self.entries: dict[str, Entry] = {}
@@ -82,7 +82,7 @@ class ShardedTensors:
 
 
 class Renamed:
-    """Tensors under other names: `names` maps each name to the stored one; what it does not reach is left out."""
+    """Tensors under other names: `names` maps each new name to the stored one; other stored tensors are hidden."""
 
     def __init__(self, tensors: Tensors, names: Mapping[str, str]) -> None:
         self._tensors, self._names = tensors, names
@@ -95,7 +95,7 @@ class Renamed:
         }
 
     def names_of(self, names: list[str]) -> dict[str, str]:
-        """Return the stored names of some tensors."""
+        """Return the stored names of tensors given by their new ones."""
         return {name: self._names[name] for name in names}
 
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
@@ -140,7 +140,7 @@ _SHARD = re.compile(r"(model|pytorch_model)-(\d{5})-of-(\d{5})\.(safetensors|bin
 
 
 def _without_index(folder: Path) -> "list[SafetensorsFile | TorchFile]":
-    """Open all shards of a folder that lacks their index, where the numbers in their names say that none is missing."""
+    """Open all shards of a folder that lacks their index, if the numbers in their names show that none is missing."""
     try:
         listed = sorted(os.listdir(folder))
     except OSError as error:

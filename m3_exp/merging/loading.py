@@ -3,7 +3,7 @@
     ask(config, entries) -> Loading
 
 A child process (`loading_child.py`) builds the model on the meta device and loads the names and shapes into it. It is
-started once in a process and waits for the next question; `start` lets it import while others work.
+started once in a process and waits for the next question. `start` lets it import while others work.
 """
 
 import atexit
@@ -30,7 +30,7 @@ _SILENT = f"transformers did not answer within {_SECONDS:g} s"
 
 
 class Mismatch(Strict):
-    """A tensor whose shape is not what config.json makes it."""
+    """A tensor whose shape is not the one that config.json gives it."""
 
     name: str
     stored: list[int]
@@ -38,10 +38,10 @@ class Mismatch(Strict):
 
 
 class Loading(Strict):
-    """What transformers said. `note` is why it said nothing: it has no class for the model, or not the packages.
+    """What transformers said. `note`: why it said nothing (it has no class for the model, or packages are missing).
 
-    `names` maps stored names to the model's own, or to None for what the loader leaves out; `ties` maps parameters to
-    those that they are tied to; `error` is its refusal.
+    `names` maps stored names to the model's own, or to None for what the loader leaves out. `ties` maps parameters to
+    those that they are tied to. `error` is transformers' refusal.
     """
 
     note: str | None = None
@@ -62,7 +62,7 @@ def start() -> None:
 
 
 def ask(config: Json, entries: "Mapping[str, Entry]") -> Loading:
-    """Return what transformers makes of a configuration and the names and shapes of its weights. One at a time."""
+    """Return what transformers makes of a configuration and of the names and shapes of its weights."""
     from m3_exp.merging.layout import CODES  # torch: not before the child is started
 
     question = {
@@ -85,7 +85,7 @@ def refuse(found: Loading, whose: str) -> None:
     """Refuse a checkpoint that transformers would not load as it is; `whose` is the source of its config.json.
 
     Raises:
-        M3Error: it raises, or would make weights of its own, or leave a whole layer out.
+        M3Error: it raises, or would make weights at random, or would leave a whole layer out.
     """
     off = "verify=false writes it all the same"
     if found.note == _SILENT:
@@ -149,7 +149,7 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 
 
 def _exchange(child: "subprocess.Popen[bytes]", question: bytes) -> Any:
-    """Return the JSON line that answers one, or None if none comes in time."""
+    """Return the JSON line that answers a question, None if none comes in time."""
     assert child.stdin
     assert child.stdout
     child.stdin.write(question)

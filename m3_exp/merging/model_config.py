@@ -70,7 +70,7 @@ def read_config(folder: Path) -> Json:
 
 
 def _check_rope_parameters(rope: Json, path: Path) -> None:
-    """They are settings, or settings for each kind of layer."""
+    """Check rope settings, which are given once or for each kind of layer."""
     for kind, value in rope.items():
         if isinstance(value, dict):
             checked(Rope, value, f"{path}: rope_parameters.{kind}")
@@ -88,7 +88,8 @@ def tie_said(config: Mapping[str, Any]) -> bool | None:
 def architecture(config: Mapping[str, Any]) -> Json:
     """Return what must agree between models that are merged: kind, sizes, heads, and normalised rope settings.
 
-    A `sliding_window` that `use_sliding_window` switches off (Qwen's, another in each of its models) says nothing.
+    A `sliding_window` that `use_sliding_window` switches off is left out (Qwen has another value in each of its
+    models).
     """
     config = {**(config.get("text_config") or {}), **{key: value for key, value in config.items() if value is not None}}
     found: Json = {key: config.get(key) for key in _FIELDS}

@@ -1,6 +1,4 @@
-"""What a reader should know of a recipe's adapters: that one lies on another base than its own, or changes both of two
-tied matrices.
-"""
+"""What a reader should know of a recipe's adapters: another base than their own, or both tied matrices changed."""
 
 import contextlib
 from pathlib import Path
@@ -13,10 +11,11 @@ from m3_exp.types import M3Error, Recipe
 
 
 def notes(recipe: Recipe, store: Store) -> list[str]:
-    """Return these lines for the experts of a recipe.
+    """Return a line for each adapter that names another base than it lies on, or that changes both of two tied
+    matrices.
 
-    Bases are compared by content where the named one is on this disk (its digest is taken once), else by name. Models
-    that cannot be opened say nothing: what is wrong with them is said where they are merged.
+    Bases are compared by content where the named one is on this disk (its digest is taken once), else by name. For
+    models that cannot be opened there is no line: what is wrong with them is said where they are merged.
     """
     lines: set[str | None] = set()
     for source in recipe.experts:

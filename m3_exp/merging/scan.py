@@ -1,7 +1,7 @@
 """Whole-model statistics by streaming: the exact k-th smallest |delta| of each expert, and the majority sign.
 
-The threshold is found without sorting: one pass counts the upper bits of the float32 patterns, a second the lower ones
-within the bin that holds rank k. All experts share both passes; what is found is remembered by content.
+The threshold is found without sorting. One pass counts the upper bits of the float32 patterns, a second the lower ones
+within the bin that holds rank k. All experts share both passes, and results are stored by content.
 """
 
 import threading
@@ -24,7 +24,10 @@ Deltas = Callable[[str, int, int, Sequence[str]], list[torch.Tensor]]
 
 @dataclass(frozen=True)
 class Cutoffs:
-    """What TIES asks of the whole model: each expert's cut-off and kept share; the sign of all elected signs' sum."""
+    """What TIES needs of the whole model: each expert's cut-off (a |delta|) and the share of elements that it keeps.
+
+    Also the majority sign: that of the sum of all elected signs.
+    """
 
     magnitudes: tuple[float, ...]
     kept: tuple[float, ...]
@@ -33,7 +36,7 @@ class Cutoffs:
 
 @dataclass(frozen=True)
 class Scan:
-    """What to scan: the elements of each tensor that count, and whose deltas (digests; all over one base)."""
+    """What to scan: which elements of each tensor count, and whose deltas (digests; all deltas over one base)."""
 
     base: str
     experts: tuple[str, ...]

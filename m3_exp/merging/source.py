@@ -1,6 +1,8 @@
 """Where a model lies: reading what people write (`parse_source`) and finding it on disk (`locate`).
 
-DIR | FILE.gguf | package:NAME/PATH | hub/id[@revision] | any of these + "+" + ADAPTER
+    DIR | FILE.gguf | package:NAME/PATH | hub/id[@revision] | any of these + "+" + ADAPTER
+
+Nothing but weights, configuration and tokenizer is ever fetched; code (*.py) is not.
 """
 
 import contextlib
@@ -56,7 +58,7 @@ def resolve(source: Source) -> Source:
 
 
 def _pinned(source: Source) -> str:
-    """Return a source's commit; inside `without_fetching` a hub that does not answer is not asked twice for it."""
+    """Return a source's commit; within `without_fetching` a hub that did not answer is not asked again for it."""
     if source in _unpinned:
         raise M3Error(_unpinned[source])
     try:
@@ -69,7 +71,7 @@ def _pinned(source: Source) -> str:
 
 @functools.cache
 def _commit(source: Source) -> str:
-    """Ask the hub once in a process, so that a run keeps to one commit; the local cache answers where it cannot."""
+    """Ask the hub once in a process, so that a run keeps to one commit; where the hub cannot be asked, the cache is."""
     from huggingface_hub import HfApi
 
     try:
@@ -152,9 +154,10 @@ def _in_package(location: str) -> Path:
 
 
 def _cached_commit(source: Source) -> str | None:
-    """Return the commit that the local hub cache holds for a revision (of no revision: the only one it holds), or None.
+    """Return the commit that the local hub cache holds for a revision, or None; without a revision, the only commit
+    there.
 
-    What was fetched by its commit, as runs do, has no branch in the cache.
+    A model that was fetched by its commit, as runs do, has no branch in the cache.
     """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.file_download import repo_folder_name
@@ -198,7 +201,7 @@ def _fetched(source: Source) -> Path:
 
 @contextlib.contextmanager
 def without_fetching() -> Iterator[None]:
-    """Look at this disk only: inside, a hub model that is not in the cache is refused instead of fetched."""
+    """Within this context only this disk is used: a hub model that is not in the cache is refused, not fetched."""
     global _fetching
     before, _fetching = _fetching, False
     try:

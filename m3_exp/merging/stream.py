@@ -4,7 +4,8 @@
     to disk:        write([recipe, ...], [directory, ...], store, tokenizer=source)
     before:         check(recipe, store), check_params(method, params), forecast(recipe, store)
 
-Memory is bounded: blocks of fixed size, and at most a window of finished tensors. No byte depends on block or threads.
+Memory is bounded: blocks of fixed size, and a window of finished tensors (128 MiB). No byte depends on block or
+threads.
 """
 
 import time
@@ -31,17 +32,17 @@ _Pending = tuple[str, torch.Tensor, list["Future[None]"]]
 
 
 def stream(recipe: Recipe, store: Store, *, threads: int | None = None, block: int = BLOCK) -> "Stream":
-    """Merge a recipe as an iterable of (name, tensor): all by name, in the recipe's dtype, a tied head left out.
+    """Merge a recipe as an iterable of (name, tensor), by name, in the recipe's dtype, without a tied head.
 
     Raises:
-        M3Error: the recipe is refused (see `check`), here and not while iterating; only NaN or Inf in the output
-            (float16 overflow) comes up later.
+        M3Error: the recipe is refused (see `check`), here and not while iterating. Only NaN or Inf in the output
+            (float16 overflow) is refused later.
     """
     return Stream(recipe, store, threads, block)
 
 
 class Stream:
-    """One pass over the inputs. `digest` and `report` are there when it is exhausted; iterate once."""
+    """One pass over the inputs; iterate once. `digest` and `report` are there when it is exhausted."""
 
     def __init__(self, recipe: Recipe, store: Store, threads: int | None, block: int) -> None:
         self._started = time.monotonic()
@@ -58,7 +59,7 @@ class Stream:
 
     @property
     def report(self) -> Json:
-        """Touched vocabulary rows, copied tensors, measured DARE and TIES shares, seconds."""
+        """Vocabulary rows filled, tensors copied, DARE and TIES shares as measured, seconds."""
         self._require_end()
         return dict(self._report or {})
 

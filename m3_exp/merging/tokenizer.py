@@ -1,7 +1,7 @@
 """Which tokenizer, template and configuration go with a model: a directory that `transformers` loads by itself.
 
-For a GGUF file it is converted once by `transformers` and kept in the store; an adapter's own tokenizer, if it has one,
-is put beside the base's configuration.
+A GGUF file's tokenizer is converted once by `transformers` and kept in the store. An adapter's own tokenizer, if it has
+one, is put beside the base's configuration.
 """
 
 import contextlib
@@ -113,7 +113,7 @@ def tokenizer_files(folder: Path) -> list[Path]:
 
 
 def tokenizer_config(path: Path) -> bytes:
-    """Return a tokenizer's file as it goes along with a merge: without `auto_map`, whose code stays behind."""
+    """Return a tokenizer's file for a merge: without `auto_map`, because the code it names is never copied."""
     data = read_bytes(path, _LARGEST)
     if path.name != "tokenizer_config.json" or b"auto_map" not in data:
         return data

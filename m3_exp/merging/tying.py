@@ -1,4 +1,4 @@
-"""Models that tie their head beside models that store one: merged where both mean the same weights."""
+"""Models that tie their head beside models that store one: they merge where both mean the same weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,11 +11,11 @@ from m3_exp.merging.layout import Entry, Tensors
 
 
 def alike(models: Sequence[Model]) -> list[Model]:
-    """Return the same models, with or without a head all of them, where that is the same weights.
+    """Return the same models, all with or all without a head, where that changes no weight.
 
-    A stored head that equals the embedding is as good as none. Where an adapter unties a base, the embedding of the
-    tied models is read again as their head. Other models of both kinds stay as they are: a head that a checkpoint lacks
-    may have been lost.
+    A stored head that equals the embedding counts as none. Where an adapter unties a base, the embedding of the tied
+    models is read a second time as their head. Any other mixture of both kinds is returned as it is: a head that a
+    checkpoint lacks may have been lost.
     """
     headed = [model for model in models if HEAD in model.tensors]
     if 0 < len(headed) < len(models) and all(model.head_is_embedding() for model in headed):

@@ -39,7 +39,7 @@ _PACKAGES = ("m3_exp", "torch", "numpy", "numba", "safetensors")
 
 @dataclass(frozen=True)
 class Written:
-    """One published checkpoint: where it lies, its weights digest, its recipe's key, and what the merge reported."""
+    """One published checkpoint: where it lies, its weights digest, its recipe's key, and the report of the merge."""
 
     path: Path
     digest: str
@@ -59,10 +59,10 @@ def write(
     threads: int | None = None,
     block: int = BLOCK,
 ) -> list[Written]:
-    """Merge recipes into directories, all in one pass; `tokenizer` says whose config, tokenizer and template go along.
+    """Merge recipes into directories, all in one pass. `tokenizer` says whose config, tokenizer and template go along.
 
-    `with_tokenizer=False` leaves the tokenizer behind. With `verify`, transformers loads the names and
-    shapes into the model that config.json describes, beside the write, before a directory gets its name.
+    With `with_tokenizer=False` no tokenizer goes along. With `verify`, transformers loads names and shapes into the
+    model that config.json describes, beside the write, before a directory gets its name.
 
     Raises:
         M3Error: an `out` is not empty, a recipe is refused, the disk is too small, or the output would hold NaN or Inf,
@@ -256,7 +256,7 @@ def _pour(
 
 
 def _beside(tokenizer: Source, store: Store, with_tokenizer: bool) -> dict[str, bytes]:
-    """Return the files that go along: the generation configuration, and the tokenizer where it is wanted."""
+    """Return the files that go along with the weights: the generation configuration, and the tokenizer if wanted."""
     folder = tokenizer_directory(tokenizer, store) if with_tokenizer else locate(tokenizer)
     paths = [folder / "generation_config.json", *(tokenizer_files(folder) if with_tokenizer else [])]
     return {path.name: tokenizer_config(path) for path in paths if exists(path)}

@@ -1,11 +1,11 @@
-"""Files that a user gives, read once at the border: bounded bytes, text, lines and JSON, or one line of what is wrong.
+"""Files that a user gives, read once and with limits: bytes, text, lines and JSON, or one line of what is wrong.
 
     read_json(path, kind=dict)      a JSON object (or array, or anything) of a file
-    read_text(path), lines(text)    UTF-8 with or without a byte order mark; lines end at \\n alone
+    read_text(path), lines(text)    UTF-8 with or without a byte order mark; lines end at \n alone
     parse_json(text, where)         the same rules for a line or a field
-    cannot_read(path, error)        an OSError in words: no permission is not damage
+    cannot_read(path, error)        an OSError in words: a missing permission is not called damage
 
-What is beyond a limit is refused by name; nothing here looks at what a value means (`typed.py` does).
+What is larger than its limit is refused by name. What a value means is not looked at here (`typed.py` does).
 """
 
 import errno
@@ -29,7 +29,7 @@ _GZIP = 31  # zlib's window bits for a gzip header
 
 
 def cannot_read(path: Path, error: OSError) -> M3Error:
-    """Return why the operating system does not give a file, in its own words."""
+    """Return why the operating system does not give a file, in the system's own words."""
     if error.errno in (errno.EACCES, errno.EPERM):
         return M3Error(f"{path}: permission denied: this user may not read it; ask its owner for read access (chmod)")
     if error.errno == errno.EISDIR:
@@ -42,7 +42,7 @@ def cannot_read(path: Path, error: OSError) -> M3Error:
 
 
 def exists(path: Path) -> bool:
-    """Tell whether something lies under a name; a name that no file can have is none.
+    """Tell whether something lies under a name. A name that no file can have counts as absent.
 
     Raises:
         M3Error: a folder on the way may not be looked into.
@@ -77,10 +77,10 @@ def read_bytes(path: Path, limit: int = TEXT) -> bytes:
 
 
 def unzipped(path: Path, data: bytes, limit: int = TEXT) -> bytes:
-    """Return what gzip bytes hold, member after member.
+    """Return what gzip bytes hold, all members joined.
 
     Raises:
-        M3Error: they are damaged, or unpack to more than `limit` or to far more than their size can stand for.
+        M3Error: they are damaged, or unpack to more than `limit`, or to so much more than their size that it is a bomb.
     """
     found, most = bytearray(), min(limit, max(_FREE, _RATIO * len(data)))
     while data:
@@ -135,16 +135,16 @@ def lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def read_json(path: Path, kind: type[Any] = dict, limit: int = CONFIG) -> Any:
-    """Return the JSON value of a file, which must be of one type (`object`: any).
+    """Return the JSON value of a file, which must be of type `kind` (`object`: any type).
 
     Raises:
-        M3Error: it cannot be read, or is not such JSON.
+        M3Error: it cannot be read, is not JSON, or is of another type.
     """
     return parse_json(read_text(path, limit), path, kind)
 
 
 def parse_json(text: str | bytes, where: object, kind: type[Any] = dict) -> Any:
-    """Return a JSON value of one type (`object`: any); `where` is what it is called.
+    """Return a JSON value, which must be of type `kind` (`object`: any type); `where` names it in errors.
 
     Raises:
         M3Error: it is not JSON, nested deeper than 64, holds half a surrogate pair, or is of another type.
@@ -198,7 +198,7 @@ _KINDS = {dict: "an object", list: "an array", str: "a text", int: "a whole numb
 
 
 def kind_of(value: object) -> str:
-    """Return what a JSON value is, in words."""
+    """Return what a JSON value is, in words: "an object", "the number 3"."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int | float):

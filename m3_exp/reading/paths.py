@@ -36,7 +36,7 @@ def given(text: str) -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether a regular file lies at a path; a name that no file can have is none.
+    """Tell whether a regular file lies at a path. A name that no file can have counts as absent.
 
     Raises:
         M3Error: a folder on the way may not be looked into.

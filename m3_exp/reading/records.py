@@ -1,10 +1,10 @@
-"""Records that carry their own checksum: what does not match is named on stderr, set aside, and counts as absent.
+"""Records that carry their own checksum. One that does not match is named on stderr, set aside, and counts as absent.
 
-    sealed('{"a":1}', "results/k")              -> b'{"checksum":"0f3e...","a":1}\\n'
+    sealed('{"a":1}', "results/k")              -> b'{"checksum":"0f3e...","a":1}\n'
     unsealed(data, "results/k")                 -> {"a": 1}, or Damaged
     read_record(path, "results/k", quarantine)  -> {"a": 1}, or None
 
-The checksum (64 bits of a sha256) covers the record's name as well: a record under another one's name is damaged.
+The checksum (64 bits of a sha256) covers the record's name as well, so a record under another's name is damaged.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _END = len(_HEAD) + 16  # of the checksum
 
 
 class Damaged(Exception):
-    """Bytes that are not the record that was written; the text says how that is seen."""
+    """Bytes that are not the record that was written; the message says how that was noticed."""
 
 
 def sealed(body: str, name: str) -> bytes:
@@ -36,10 +36,10 @@ def sealed(body: str, name: str) -> bytes:
 
 
 def unsealed(data: bytes, name: str, *, bare: bool = False) -> Json:
-    """Return a record without its checksum; `bare` lets pass what was written before records had one.
+    """Return a record without its checksum. `bare` also accepts what was written before records had checksums.
 
     Raises:
-        Damaged: the checksum is missing or another, or this is no JSON object.
+        Damaged: the checksum is missing or does not match, or this is no JSON object.
     """
     whole = data.startswith(_HEAD)
     if whole:
@@ -59,7 +59,7 @@ def unsealed(data: bytes, name: str, *, bare: bool = False) -> Json:
 
 
 def read_record(path: Path, name: str, quarantine: Path, *, bare: bool = False) -> Json | None:
-    """Return the record of a file; None where there is none, or a damaged one, which is named and set aside.
+    """Return the record of a file, or None. A damaged record is named, set aside, and counts as absent (None).
 
     Raises:
         M3Error: this user may not read it.
@@ -76,7 +76,7 @@ def read_record(path: Path, name: str, quarantine: Path, *, bare: bool = False) 
 
 
 def set_aside(path: Path, name: str, damage: str, quarantine: Path) -> None:
-    """Move a damaged file into a folder and say so; where that is not allowed it stays, named and unused."""
+    """Move a damaged file into `quarantine` and say so. Where that is not allowed it stays, named and unused."""
     place = quarantine / f"{name.replace('/', '-')}-{secrets.token_hex(4)}{path.suffix}"
     try:
         quarantine.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def set_aside(path: Path, name: str, damage: str, quarantine: Path) -> None:
 
 @functools.cache
 def say(line: str) -> None:
-    """Print a line on stderr, once in a process; what a terminal would act on is shown escaped."""
+    """Print a line on stderr, once in a process, escaped."""
     with contextlib.suppress(OSError, ValueError):  # stderr is closed
         print(f"m3: {escaped(line)}", file=sys.stderr, flush=True)
 

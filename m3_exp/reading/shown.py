@@ -1,4 +1,4 @@
-"""How text that is not ours is shown: nothing that a terminal, a log or TeX would act on stays as it is."""
+"""Text that others wrote, as it is shown: what a terminal, a log or TeX would act on is escaped."""
 
 import re
 from typing import Any, TextIO
@@ -8,7 +8,7 @@ _LONG = re.compile(r"\S{401,}")  # no word of a message, and few paths
 
 
 def abridged(text: str) -> str:
-    """Return a message with what is longer than any word, path or sentence cut to its beginning and end."""
+    """Return a message cut to its beginning and end where it, or one of its words, is longer than any that is meant."""
     text = _LONG.sub(lambda match: f"{match[0][:200]}...{match[0][-100:]}", text)
     return text if len(text) <= _MOST else f"{text[: _MOST - 400]} ... {text[-390:]}"
 
@@ -20,8 +20,9 @@ def short(value: object, most: int) -> str:
 
 
 def escaped(text: str, keep: str = "") -> str:
-    r"""Return one line: control characters, line ends, direction marks and half surrogates as `\x1b`, `\n`, `\u202e`;
-    but for those in `keep`.
+    r"""Return text as one printable line; characters in `keep` stay as they are.
+
+    Control characters, line ends, direction marks and half surrogates are spelled: `\x1b`, `\n`, `\u202e`.
     """
     if text.isprintable():
         return text
@@ -29,10 +30,10 @@ def escaped(text: str, keep: str = "") -> str:
 
 
 class Escaping:
-    """A text stream on which nothing but lines of printable characters can be written.
+    """A text stream on which only lines of printable characters can be written.
 
-    A carriage return that a writing begins with is kept: progress bars of libraries renew their own line with it. DEL,
-    the one such character that JSON may hold, is spelled as JSON spells it.
+    A carriage return at the beginning of what is written is kept, because progress bars of libraries renew their line
+    with it. DEL, the one such character that JSON may hold, is spelled as JSON spells it.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -54,5 +55,5 @@ class Escaping:
 
 
 def beneath(stream: TextIO) -> TextIO:
-    """Return the stream for who moves the cursor itself, and escapes what is not its own."""
+    """Return the raw stream, for code that moves the cursor itself and escapes what is not its own."""
     return stream.beneath if isinstance(stream, Escaping) else stream

@@ -1,8 +1,8 @@
-"""What the fields of a JSON file must be, as pydantic models; the first that is not becomes one line.
+"""What the fields of a JSON file must be, as pydantic models; the first field that is wrong becomes one line.
 
     checked(ModelConfig, value, path) -> ModelConfig
 
-Types are strict: "false" is not false, 1.0 is not 1, and a number that must be finite is.
+Types are strict: "false" is not false, 1.0 is not 1, and NaN is no finite number.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ _SAID = {
 
 
 class Strict(BaseModel):
-    """A JSON object: strict types, and fields beside those named are kept as they are."""
+    """A JSON object with strict types; fields beside those that are named are kept as they are."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, arbitrary_types_allowed=False)
 
@@ -44,7 +44,7 @@ def checked(model: type[T], value: Any, where: Path | str) -> T:
     """Return a JSON value as a typed model.
 
     Raises:
-        M3Error: a field is missing, or of the wrong type or range: the first is named, with what it holds.
+        M3Error: a field is missing, or of the wrong type or range. The first such field is named, with what it holds.
     """
     try:
         return model.model_validate(value)

@@ -1,4 +1,4 @@
-"""YAML files that a user gives: bounded, and read to the end before Hydra or OmegaConf see them."""
+"""YAML files that a user gives: bounded, and read completely before Hydra or OmegaConf see them."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def wrong_yaml(error: Exception, path: Path) -> M3Error:
 
 
 def _size(node: yaml.Node, known: dict[int, int], depth: int, path: Path) -> int:
-    """Return how many nodes a node stands for; `known` remembers those that aliases repeat."""
+    """Return how many nodes a node stands for, aliases written out; `known` holds the counts of nodes seen before."""
     if depth > DEPTH:
         raise M3Error(f"{path} is nested deeper than {DEPTH}, or holds itself: that is no configuration")
     if id(node) in known:

@@ -38,13 +38,13 @@ class Value:
     sampled: int = 0
     bend: float = 0.0
 
-    def __str__(self) -> str:
-        text = f"{self.score:.1f} [{self.low:.1f}, {self.high:.1f}]"
-        if self.nodes:
-            text += " E" + ("" if self.sampled else "*") + (f" sd {self.spread:.1f}" if self.spread is not None else "")
-        elif self.spread is not None:
-            text += f" sd {self.spread:.1f} of {self.draws}"
-        return text + (f" masks {self.masks:.1f}" if self.masks is not None else "")
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What is said behind the figure: an expectation (`E`; `E*`: from nodes alone), and the spreads."""
+        spread = "" if self.spread is None else f"sd {self.spread:.1f}" + ("" if self.nodes else f" of {self.draws}")
+        masks = "" if self.masks is None else f"masks {self.masks:.1f}"
+        kind = ("E" if self.sampled else "E*") if self.nodes else ""
+        return tuple(filter(None, [" ".join(filter(None, [kind, spread, masks]))]))
 
 
 def value(rows: pd.DataFrame) -> Value | None:

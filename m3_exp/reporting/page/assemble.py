@@ -126,8 +126,7 @@ def _folded(title: str, lines: Sequence[str]) -> str:
 
 
 def _tables(data: PageData) -> str:
-    found = tables.index(data.cells)
-    shown = [tables.render(table, found, data.experts) for table in data.tables]
+    shown = [tables.render(table, data.cells, data.experts) for table in data.tables]
     return "\n".join(shown) or "<p>No table was asked for.</p>"
 
 

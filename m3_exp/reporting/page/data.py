@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from m3_exp.reporting.choices.advice import Study
-from m3_exp.reporting.tables.paper import Table
+from m3_exp.reporting.tables.table import Table
 from m3_exp.types import Cell, Json, identity
 
 

@@ -8,7 +8,7 @@ publish task arithmetic's scaling.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +23,13 @@ from m3_exp.reporting.comparisons.points import absence
 from m3_exp.reporting.comparisons.values import Value, value
 from m3_exp.reporting.data import published
 from m3_exp.reporting.data.published import NOTES, Beside, Number
-from m3_exp.reporting.tables.footers import footer
-from m3_exp.reporting.tables.formats import Mark, Table
-from m3_exp.reporting.tables.paper import Marks, one_sided
+from m3_exp.reporting.tables.footers import footer, rebuild
+from m3_exp.reporting.tables.paper import Marks, few_draws, one_sided
+from m3_exp.reporting.tables.rows import LINE, Line, keys_of, missing, without_m3
+from m3_exp.reporting.tables.table import NOTHING, Cell, Column, Figure, Mark, Table, plain, words
 from m3_exp.stats.estimate import Estimate
 
-_HEADER = ("method", "models", "M3", "alpha", "lambda")
-_LINE = ["family", "pair", "method", "params", "sparsify"]
+_NAMES = plain(["method", "models", "M3", "alpha", "lambda"])
 _FIGURES = {"no_attack": "no attack", "attack": "attack", "pdr": "PDR"}
 _PROTOCOLS = {
     "paper": "paper: the attack is searched and scored on the same items, so PDR is flattered by the search",
@@ -49,36 +49,44 @@ def build(
     folder: Path | None = None,
     *,
     every: bool = False,
-    marks: Marks = "real",
+    marks: Marks = "significant",
     parents: Mapping[str, Sequence[str]] | None = None,
 ) -> Table:
-    """Lay out the attack cells of a tidy frame.
+    """Make a table of the attack cells of a tidy frame.
 
     Args:
         folder: of the published numbers, shown beside ours.
         every: a row for every draw of lambda and mask in place of one for their mean.
-        marks: `real`: what the statistics say; `paper`: the better of each pair, whether real or not.
+        marks: `significant`: what the statistics say; `paper`: the better of each pair, significant or not.
         parents: each pair's experts, as they are called.
     """
     benchmarks = sorted(frame["benchmark"].unique(), reverse=True)  # SST-2 first, as the paper
     published_for = {b: folder for b in benchmarks if _papers_protocol(frame[frame["benchmark"] == b])}
     rows = [_row(lines, benchmarks, name, published_for) for lines in _groups(frame, every)]
-    compared = _compared(rows, benchmarks) if marks == "real" else {}
-    at = {(i, b): {k: _place(i, b, k, benchmarks) for k in _FIGURES} for i in range(len(rows)) for b in benchmarks}
+    columns = [(b, key) for b in benchmarks for key in _FIGURES]
+    compared = _compared(rows, columns) if marks != "paper" else {}
+    bold = _by_score(rows, columns) if marks == "paper" else frozenset()
+    shown = []
+    for i, row in enumerate(rows):
+        own = {column: compared.get((i, j)) for j, column in enumerate(columns)}
+        records = {b: row.record(b, {key: own[b, key] for key in _FIGURES}) for b in benchmarks}
+        figures = (
+            replace(row.cells[b].figure(key), mark=_mark(own[b, key], (i, j) in bold), record=records[b])
+            for j, (b, key) in enumerate(columns)
+        )
+        shown.append((*row.names, *figures))
     return Table(
         name,
-        (*_HEADER, *(f"{_short(b)} {text}" for b in benchmarks for text in _FIGURES.values())),
-        tuple((*row.names, *(row.cells[b].text(key) for b in benchmarks for key in _FIGURES)) for row in rows),
-        tuple(footer(frame, _notes(frame, rows, compared, marks, parents or {}))),
-        tuple(
-            {**row.labels, "benchmark": b, **row.cells[b].record(), **_differences(at[i, b], compared)}
-            for i, row in enumerate(rows)
-            for b in benchmarks
-        ),
-        {place: Mark(found.sign, title=str(found)) for place, found in compared.items()}
-        if marks == "real"
-        else _by_score(rows, benchmarks),
+        (*_NAMES, *(Column(f"{_short(b)} {_FIGURES[key]}", (), b, _FIGURES[key]) for b, key in columns)),
+        tuple(shown),
+        (*footer(frame, _notes(frame, rows, compared, marks, parents or {})), rebuild(frame)),
     )
+
+
+def _mark(compared: Compared | None, bold: bool) -> Mark:
+    if compared is None:
+        return Mark(weight="bold" if bold else "")
+    return Mark(compared.sign, title=str(compared))
 
 
 def _groups(frame: pd.DataFrame, every: bool) -> list[pd.DataFrame]:
@@ -86,13 +94,8 @@ def _groups(frame: pd.DataFrame, every: bool) -> list[pd.DataFrame]:
     if not len(frame):
         return []
     asked = frame["lam"].where(frame["ratio"] != "mixup")
-    keys = [*_LINE, "ratio", "alpha", *(["draw", "lam", "mask_seed"] if every else []), "_lam"]
+    keys = [*LINE, "ratio", "alpha", *(["draw", "lam", "mask_seed"] if every else []), "_lam"]
     return [lines for _, lines in frame.assign(_lam=asked).groupby(keys, sort=False, dropna=False)]
-
-
-def _place(row: int, benchmark: str, key: str, benchmarks: Sequence[str]) -> Place:
-    """Return where a figure stands in the table."""
-    return row, len(_HEADER) + len(_FIGURES) * benchmarks.index(benchmark) + list(_FIGURES).index(key)
 
 
 def _short(benchmark: str) -> str:
@@ -144,18 +147,18 @@ class _Cell:
             return Beside(number)
         return published.beside_plain(number, first["benchmark"], found.score, found.n - found.n_unscored)
 
-    def text(self, key: str) -> str:
-        found = self.values[key]
-        paper = f" {self.beside[key]}" if key in self.beside else ""
+    def figure(self, key: str) -> Cell:
+        """Return a figure, or why there is none."""
+        found, keys = self.values[key], keys_of(self.lines)
+        paper = (str(self.beside[key]),) if key in self.beside else ()
         if found is not None:
-            return _written(found) + self._lacking() + paper
+            lines = (*_behind(found), *missing(self.lines), *paper)
+            return Cell(lines, Figure(found.score, found.low, found.high), keys=keys)
         if self.values["no_attack"] is None:
-            return (absence(self.lines) or "/") + paper
-        return (self.drop.why if key == "pdr" and self.attacked is not None else "/") + paper
-
-    def _lacking(self) -> str:
-        lacking = int((self.lines["state"] == "missing").sum())
-        return f" ({lacking} of {len(self.lines)} draws missing)" if lacking else ""
+            why = absence(self.lines)
+        else:
+            why = self.drop.why if key == "pdr" and self.attacked is not None else ""
+        return Cell((why or "/", *paper), keys=keys) if why or paper else NOTHING
 
     def record(self) -> dict[str, Any]:
         """Return the figures as data, in percent and points; of parse rates and MCC the mean over the draws."""
@@ -177,11 +180,11 @@ class _Cell:
         return self.drop.why if self.values["no_attack"] is not None else None
 
 
-def _written(found: Value) -> str:
-    text = f"{found.score:.1f} [{found.low:.1f}, {found.high:.1f}]"
-    text += f" sd {found.spread:.1f} of {found.draws} draws" if found.spread is not None else ""
-    text += f" masks {found.masks:.1f}" if found.masks is not None else ""
-    return text + (f" ({found.n_unscored} unscored)" if found.n_unscored else "")
+def _behind(found: Value) -> list[str]:
+    spread = f"sd {found.spread:.1f} of {found.draws} draws" if found.spread is not None else ""
+    masks = f"masks {found.masks:.1f}" if found.masks is not None else ""
+    unscored = f"({found.n_unscored} unscored)" if found.n_unscored else ""
+    return list(filter(None, [" ".join(filter(None, [spread, masks])), unscored]))
 
 
 def _recorded(key: str, found: Value | None) -> dict[str, float | None]:
@@ -203,42 +206,25 @@ def _mean(found: Sequence[float | None]) -> float | None:
 
 
 @dataclass(frozen=True)
-class _Row:
-    lines: pd.DataFrame
+class _Row(Line):
     cells: Mapping[str, _Cell]
 
     @property
-    def first(self) -> "pd.Series[Any]":
-        return self.lines.iloc[0]
+    def names(self) -> tuple[Cell, ...]:
+        thinned = "" if self.first["sparsify"] == "none" else f" + {str(self.first['sparsify']).upper()}"
+        method = words(f"{self.method}{thinned}") if thinned else self.method
+        return method, *map(words, (str(self.first["pair"]), self.with_m3, self.alpha, self.drawn))
 
-    @property
-    def line(self) -> list[Any]:
-        return [self.first[key] for key in _LINE]
-
-    @property
-    def mask(self) -> float | None:
-        seeds = self.lines["mask_seed"].dropna().unique()
-        return float(seeds[0]) if len(seeds) == 1 else None
-
-    @property
-    def lams(self) -> list[float]:
-        return [float(lam) for lam in sorted(self.lines["lam"].dropna().unique())]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        first = self.first
-        method = f"{first['method']} ({first['params']})" if first["params"] else str(first["method"])
-        alpha = "" if pd.isna(first["alpha"]) else f"{first['alpha']:g}"
-        mixed = {"plain": "no", "mixup": "yes"}.get(str(first["ratio"]), str(first["ratio"]))
-        thinned = "" if first["sparsify"] == "none" else f" + {str(first['sparsify']).upper()}"
-        return method + thinned, str(first["pair"]), mixed, alpha, ", ".join(f"{lam:.3g}" for lam in self.lams)
-
-    @property
-    def labels(self) -> dict[str, Any]:
-        keys = ("pair", "method", "params", "ratio", "alpha", "draw", "sparsify")
-        names = {key: None if pd.isna(self.first[key]) else self.first[key] for key in keys}
-        one = self.lines["draw"].nunique() <= 1
-        return {**names, "draw": names["draw"] if one else None, "lambda": self.lams}
+    def record(self, benchmark: str, compared: Mapping[str, Compared | None]) -> dict[str, Any]:
+        """Return the figures on one benchmark as data, with their comparisons."""
+        names = self.labels(("pair", "method", "params", "ratio", "alpha", "draw", "sparsify"))
+        if self.lines["draw"].nunique() > 1:
+            names["draw"] = None
+        differences = {
+            f"{key}_{name}": _finite(x) for key, one in compared.items() for name, x in contrasts.record(one).items()
+        }
+        cell = self.cells[benchmark].record()
+        return {**names, "lambda": self.lams, "benchmark": benchmark, **cell, **differences}
 
 
 def _row(lines: pd.DataFrame, benchmarks: Sequence[str], name: str, folders: Mapping[str, Path | None]) -> _Row:
@@ -265,67 +251,45 @@ def _paper(folder: Path | None, name: str, lines: pd.DataFrame) -> dict[str, Num
 # -------------------------------------------------------------------------------------------------------- contrasts
 
 
-def _compared(rows: Sequence[_Row], benchmarks: Sequence[str]) -> dict[Place, Compared]:
+def _compared(rows: Sequence[_Row], columns: Sequence[tuple[str, str]]) -> dict[Place, Compared]:
     """Return each M3 figure's comparison with that of the same row without M3, adjusted over the table."""
     found: dict[Place, tuple[Estimate, str]] = {}
     known: dict[Place, Compared] = {}
-    for i, plain in _pairs(rows):
-        for b in benchmarks:
-            first, second = rows[i].cells[b].attacked, plain.cells[b].attacked
+    for i, plain_row in without_m3(rows).items():
+        for j, (b, key) in enumerate(columns):
+            first, second = rows[i].cells[b].attacked, rows[plain_row].cells[b].attacked
             if first is None or second is None:
                 continue
-            places = {key: _place(i, b, key, benchmarks) for key in _FIGURES}
             if first.under.same_model(second.under):
-                known |= {place: Compared(None) for place in places.values()}
+                known[i, j] = Compared(None)
             elif first.under.other_items(second.under):
-                known |= {place: Compared(None, other_items=True) for place in places.values()}
-            else:
-                why = contrasts.unclaimed(first.under, second.under)
-                found |= {places[key]: (c, why) for key, c in _contrasts(first, second)}
-    drop = {_place(i, b, "pdr", benchmarks) for i in range(len(rows)) for b in benchmarks}
+                known[i, j] = Compared(None, other_items=True)
+            elif (contrast := _contrast(key, first, second)) is not None:
+                found[i, j] = contrast, contrasts.unclaimed(first.under, second.under)
     marked = known | contrasts.adjusted(found)
-    return {place: replace(c, less_is_better=place in drop) for place, c in marked.items()}
+    return {(i, j): replace(c, less_is_better=columns[j][1] == "pdr") for (i, j), c in marked.items()}
 
 
-def _pairs(rows: Sequence[_Row]) -> Iterator[tuple[int, _Row]]:
-    """Give each row with M3, by number, and the same row without: of the same DARE mask, where there is one of it."""
-    for i, row in enumerate(rows):
-        plain = [other for other in rows if other.first["ratio"] == "plain" and other.line == row.line]
-        alike = [other for other in plain if other.mask == row.mask]
-        if row.first["ratio"] != "plain" and (alike or len(plain) == 1):
-            yield i, (alike or plain)[0]
-
-
-def _contrasts(mixed: Attacked, plain: Attacked) -> Iterator[tuple[str, Estimate]]:
-    """Give M3 - plain of the figures for which both have items in common."""
-    found = {
-        "no_attack": contrasts.compare(mixed.clean, plain.clean),
-        "attack": contrasts.compare(mixed.under, plain.under),
-        "pdr": drops.difference(mixed, plain),
-    }
-    yield from ((key, c) for key, c in found.items() if c is not None)
-
-
-def _differences(places: Mapping[str, Place], compared: Mapping[Place, Compared]) -> dict[str, Any]:
-    found = {key: contrasts.record(compared.get(place)) for key, place in places.items()}
-    return {f"{key}_{name}": _finite(x) for key, record in found.items() for name, x in record.items()}
+def _contrast(key: str, mixed: Attacked, plain: Attacked) -> Estimate | None:
+    """Return M3 - plain of a figure; None where they have no items in common."""
+    if key == "pdr":
+        return drops.difference(mixed, plain)
+    return contrasts.compare(*((mixed.clean, plain.clean) if key == "no_attack" else (mixed.under, plain.under)))
 
 
 def _finite(x: Any) -> Any:
     return None if isinstance(x, float) and not math.isfinite(x) else x
 
 
-def _by_score(rows: Sequence[_Row], benchmarks: Sequence[str]) -> dict[Place, Mark]:
+def _by_score(rows: Sequence[_Row], columns: Sequence[tuple[str, str]]) -> frozenset[Place]:
     """Return the paper's bold: of each pair and column the highest accuracy, the lowest PDR."""
-    columns: dict[tuple[Any, ...], dict[Place, Entry]] = {}
+    found: dict[tuple[str, int], dict[Place, Entry]] = {}
     for i, row in enumerate(rows):
-        for b, cell in row.cells.items():
-            for key, found in cell.values.items():
-                if found is not None:
-                    column = columns.setdefault((row.first["pair"], b, key), {})
-                    score = -found.score if key == "pdr" else found.score
-                    column[_place(i, b, key, benchmarks)] = Entry(score, {})
-    return {place: Mark(weight="bold") for place in contrasts.ranked(list(columns.values()))[0]}
+        for j, (b, key) in enumerate(columns):
+            if (value := row.cells[b].values[key]) is not None:
+                score = -value.score if key == "pdr" else value.score
+                found.setdefault((str(row.first["pair"]), j), {})[i, j] = Entry(score, {})
+    return contrasts.ranked(list(found.values()))[0]
 
 
 # ------------------------------------------------------------------------------------------------------------ notes
@@ -343,11 +307,11 @@ def _notes(
     used = {cell.protocol for cell in cells}
     return [
         _PDR,
-        *(f"protocol {said}." for protocol, said in _PROTOCOLS.items() if protocol in used),
+        *(f"protocol {text}." for protocol, text in _PROTOCOLS.items() if protocol in used),
         *_few_draws(rows),
         *one_sided(frame, parents),
         *_family(compared),
-        *(contrasts.words(compared) if marks == "real" else [contrasts.BY_SCORE]),
+        *([contrasts.BY_SCORE] if marks == "paper" else contrasts.words(compared)),
         *(NOTES[note] for note in dict.fromkeys(note for found in beside for note in found.number.notes)),
         *([NOTES["lambda"]] if beside else []),
     ]
@@ -366,13 +330,6 @@ def _family(compared: Mapping[Place, Compared]) -> list[str]:
 
 
 def _few_draws(rows: Sequence[_Row]) -> list[str]:
-    """Say what the interval of a mean over few draws of lambda is of."""
     mixed = [cell for row in rows if row.first["ratio"] == "mixup" for cell in row.cells.values()]
-    few = {v.draws for cell in mixed for v in cell.values.values() if v is not None and v.draws < contrasts.LEAST_DRAWS}
-    if not few:
-        return []
-    counts = " or ".join(map(str, sorted(few)))
-    return [
-        f"Means over {counts} draw{'s' if max(few) > 1 else ''} of lambda: the interval is over items, of these very"
-        " draws; another set of draws differs by more (sd). Of the expectation over lambda nothing is claimed."
-    ]
+    draws = {value.draws for cell in mixed for value in cell.values.values() if value is not None}
+    return [f"{text}." for text in few_draws(draws, "sd")]

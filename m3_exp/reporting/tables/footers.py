@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from m3_exp.reporting.tables.formats import REBUILD
+from m3_exp.reporting.tables.table import Rebuild
 
 INTERVALS = (
     "Percent, with 95 % intervals over items like these (docs/statistics.md; never a point, unscored items at their"
@@ -13,11 +13,11 @@ INTERVALS = (
 _SUM = "task arithmetic without M3 weighs both deltas with 1; with M3 at lambda = 1/2 it is half that sum."
 
 
-def footer(frame: pd.DataFrame, said: Sequence[str] = (), behind: pd.DataFrame | None = None) -> list[str]:
-    """Return the lines under a table: what it shows, what made it, what is missing, and how to rebuild each row.
+def footer(frame: pd.DataFrame, notes: Sequence[str] = (), behind: pd.DataFrame | None = None) -> list[str]:
+    """Return the lines under a table: what it shows, what made it, and what is missing.
 
-    `said` is what the table itself has to say; it stands behind the first line. `behind`: cells of another sweep that
-    stand behind some of its numbers; how to rebuild them is not said here.
+    `notes` is what the table itself has to say; it stands behind the first line. `behind`: cells of another sweep that
+    stand behind some of its numbers.
     """
     looked_at = [frame] if behind is None else [frame, behind]
     lines = [line for cells in looked_at for line in cells[cells["state"] != "missing"].to_dict("records")]
@@ -25,7 +25,7 @@ def footer(frame: pd.DataFrame, said: Sequence[str] = (), behind: pd.DataFrame |
     summed = bool((done["method"] == "task_arithmetic").any())
     return [
         INTERVALS,
-        *said,
+        *notes,
         *([_SUM] if summed else []),
         *_made_by(done),
         *_sandboxes(done),
@@ -33,8 +33,6 @@ def footer(frame: pd.DataFrame, said: Sequence[str] = (), behind: pd.DataFrame |
         *_thoughts(done),
         *_resumed(done),
         *_failed(frame),
-        REBUILD,
-        *(f"  {digest:12} {merge}" for digest, merge in _rebuild(frame)),
     ]
 
 
@@ -118,10 +116,11 @@ def _lacking_tests(done: pd.DataFrame) -> list[str]:
     ]
 
 
-def _rebuild(frame: pd.DataFrame) -> list[tuple[str, str]]:
+def rebuild(frame: pd.DataFrame) -> Rebuild:
+    """Return the line that rebuilds each of a frame's weights, with its digest where it was made."""
     digests: dict[str, str] = {}
     for line in frame.itertuples():
         known = "not made yet" if pd.isna(line.weights) else str(line.weights)[:12]
         if digests.get(str(line.merge), "not made yet") == "not made yet":
             digests[str(line.merge)] = known
-    return [(digest, merge) for merge, digest in digests.items()]
+    return Rebuild(tuple((digest, merge) for merge, digest in digests.items()))

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m3_exp.reporting.tables.paper import Table
+from m3_exp.reporting.tables.table import Cell, Figure, Table, plain, words
 from m3_exp.stats.estimate import Estimate, Shape, mean
 
 _NAMES = ("family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed")
-_HEADER = (
+_COLUMNS = plain([
     "models", "method", "weights", "benchmark", "dtype", "repeat", "verdicts", "texts that differ", "flipped up",
     "flipped down", "flip rate, 95 %", "score", "repeated", "sd of a difference, 95 %",
-)  # fmt: skip
+])  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,10 @@ class Deviation:
     low: float
     high: float
 
-    def __str__(self) -> str:
-        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]" if self.value else f"below {self.high:.1f}"
+    @property
+    def cell(self) -> Cell:
+        below = words(f"below {self.high:.1f}")
+        return Cell((), Figure(self.value, self.low, self.high)) if self.value else below
 
 
 def deviation(members: Sequence[Noise]) -> Deviation:
@@ -130,10 +132,9 @@ def _over_items(members: Sequence[Noise], of: Callable[[float], float]) -> Estim
 
 
 def build(name: str, frame: pd.DataFrame) -> Table:
-    """Lay the repeats out, a row for each, in the order of the plan."""
+    """Return the repeats, a row for each, in the order of the plan."""
     found = measured(frame)
-    rows = tuple(_row(one) for one in found)
-    return Table(f"{name}: repeats", _HEADER, rows, (*footer(frame), *_meaning(found)), tuple(map(_record, found)))
+    return Table(f"{name}: repeats", _COLUMNS, tuple(map(_row, found)), (*footer(frame), *_meaning(found)))
 
 
 def footer(frame: pd.DataFrame) -> list[str]:
@@ -157,17 +158,18 @@ def _pooled(benchmark: str, members: Sequence[Noise]) -> str:
     share = f"{found.value:.1f} % [{found.low:.1f}, {found.high:.1f}]" if flips else f"below {found.high:.1f} %"
     return (
         f"{benchmark} {flips} of {n} verdicts flipped between repeats ({share}),"
-        f" sd of a difference {deviation(members)} points"
+        f" sd of a difference {deviation(members).cell} points"
     )
 
 
-def _row(one: Noise) -> tuple[str, ...]:
-    found, names = rate([one]), one.names
+def _row(one: Noise) -> tuple[Cell, ...]:
+    share, names = rate([one]), one.names
     method = " ".join(str(part) for part in (names["method"], names["params"]) if part)
+    counts = (one.repeat, one.n, one.texts, one.up, one.down)
     return (
-        str(names["pair"]), method, _which(names), one.benchmark, one.dtype, str(one.repeat), str(one.n),
-        str(one.texts), str(one.up), str(one.down), f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]",
-        f"{one.score:.1f}", f"{one.difference:+.1f}", str(deviation([one])),
+        *map(words, (str(names["pair"]), method, _which(names), one.benchmark, one.dtype, *map(str, counts))),
+        Cell((), Figure(share.value, share.low, share.high), record=_record(one, share)),
+        words(f"{one.score:.1f}"), words(f"{one.difference:+.1f}"), deviation([one]).cell,
     )  # fmt: skip
 
 
@@ -183,8 +185,8 @@ def _which(names: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _record(one: Noise) -> dict[str, Any]:
-    share, sd, lam = rate([one]), deviation([one]), one.names["lam"]
+def _record(one: Noise, share: Estimate) -> dict[str, Any]:
+    sd, lam = deviation([one]), one.names["lam"]
     figures = {
         key: getattr(one, key) for key in ("repeat", "n", "texts", "up", "down", "graded", "score", "difference")
     }

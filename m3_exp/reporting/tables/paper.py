@@ -6,7 +6,7 @@ draws stands beside it. Every M3 row is contrasted with the same row without M3.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,17 +16,14 @@ import pandas as pd
 from m3_exp.merging import ratio
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry, Place
-from m3_exp.reporting.comparisons.values import Value, value
 from m3_exp.reporting.curves.evaluated import Response, refused
 from m3_exp.reporting.data.published import NOTES
-from m3_exp.reporting.tables.footers import footer
-from m3_exp.reporting.tables.formats import FORMATS, Mark, Table, as_csv, markdown
-from m3_exp.reporting.tables.rows import KEYS, LINE, Row
+from m3_exp.reporting.tables.footers import footer, rebuild
+from m3_exp.reporting.tables.rows import KEYS, LINE, Row, without_m3
+from m3_exp.reporting.tables.table import Column, Mark, Table, plain
 from m3_exp.stats.lambdas import ALPHAS
 
-__all__ = ["FORMATS", "Mark", "Marks", "Table", "Value", "as_csv", "build", "footer", "markdown", "value"]
-
-Marks = Literal["real", "paper"]
+Marks = Literal["significant", "paper"]
 _TITLE = 110  # characters
 
 _BENCHMARKS = [
@@ -34,7 +31,7 @@ _BENCHMARKS = [
     "livebench_coding", "livebench_typos", "prompt_bench_sst2", "prompt_bench_cola",
 ]  # fmt: skip
 _METHODS = ["single", "average", "task_arithmetic", "ties"]
-_NAMES = ("method", "models", "M3", "DARE", "alpha", "lambda")
+_NAMES = plain(["method", "models", "M3", "DARE", "alpha", "lambda"])
 _NOTHING_PICKED = (
     "Nothing is picked by score: each row shows what its sweep names, and alpha, lambda and parameters are those asked"
     " for."
@@ -49,10 +46,10 @@ def build(
     published: Path | None = None,
     responses: Sequence[Response] = (),
     behind: pd.DataFrame | None = None,
-    marks: Marks = "real",
+    marks: Marks = "significant",
     experts: Mapping[str, Sequence[str]] | None = None,
 ) -> Table:
-    """Lay a tidy frame out as a table.
+    """Make a table of a tidy frame.
 
     Args:
         every: a row for every (alpha, draw, lambda) in place of one for their mean or for the nodes of a curve.
@@ -60,53 +57,61 @@ def build(
         responses: curves: an M3 row whose pair, method, parameters and benchmark have one (of five nodes at least)
             shows its expectation, and a grid of lambdas is shown as the expectations at the paper's alphas.
         behind: the frame that the curves come from, where it is another.
-        marks: `real`: what the statistics say; `paper`: highest and second highest, whether real or not.
+        marks: `significant`: what the statistics say; `paper`: highest and second highest, significant or not.
         experts: each pair's, as they are called.
     """
-    rows = laid_out(frame, every=every, published=published, responses=responses)
+    rows = rows_of(frame, every=every, published=published, responses=responses, behind=behind)
     benchmarks = _order(frame["benchmark"].unique())
-    compared, weights, said = _marked(rows, benchmarks, marks)
-    header = (*_NAMES, *(_heading(frame, b, rows) for b in benchmarks))
-    places = [(i, len(_NAMES) + j) for i in range(len(rows)) for j in range(len(benchmarks))]
-    notes = [note for row in rows for b in benchmarks if b in row.beside for note in row.beside[b].number.notes]
-    said = [
+    compared, weights, explained = _marked(rows, benchmarks, marks)
+    beside = [note for row in rows for b in benchmarks if b in row.beside for note in row.beside[b].number.notes]
+    shown = _without_draws(frame, rows, every)
+    notes = [
         *about(rows, behind is not None),
-        *said,
+        *explained,
         _NOTHING_PICKED,
-        *few_draws(rows),
-        *one_sided(_told(frame, rows, every), experts or {}),
-        *_refused(frame if behind is None else behind),
-        *_papers(notes, published),
+        *few_draws_of(rows),
+        *one_sided(shown, experts or {}),
+        *(f"{text}." for text in refused(frame if behind is None else behind)),
+        *([*(NOTES[note] for note in dict.fromkeys(beside)), NOTES["lambda"]] if published is not None else []),
     ]
     return Table(
         name,
-        header,
-        tuple((*row.names, *(row.text(b) for b in benchmarks)) for row in rows),
-        tuple(footer(_told(frame, rows, every), said, used(rows, behind))),
+        (*_NAMES, *(_column(frame, b, rows) for b in benchmarks)),
         tuple(
-            row.record(b, compared.get((i, len(_NAMES) + j)))
+            (
+                *row.names,
+                *(
+                    row.cell(b, compared.get((i, j)), _mark((i, j), compared, weights))
+                    for j, b in enumerate(benchmarks)
+                ),
+            )
             for i, row in enumerate(rows)
-            for j, b in enumerate(benchmarks)
-            if len(row.cells[b])
         ),
-        {place: mark for place in places if (mark := _mark(place, compared, weights)) != Mark()},
+        (*footer(shown, notes, used(rows, behind)), rebuild(shown)),
     )
 
 
 # ---------------------------------------------------------------------------------------------------------- rows
 
 
-def laid_out(
-    frame: pd.DataFrame, *, every: bool = False, published: Path | None = None, responses: Sequence[Response] = ()
+def rows_of(
+    frame: pd.DataFrame,
+    *,
+    every: bool = False,
+    published: Path | None = None,
+    responses: Sequence[Response] = (),
+    behind: pd.DataFrame | None = None,
 ) -> list[Row]:
     """Return the rows of a frame in the order in which they are shown; arguments as of `build`."""
     benchmarks = _order(frame["benchmark"].unique())
     curves = {(*r.line, r.benchmark): r for r in responses if r.gridded}
+    grids = frame if behind is None else behind
+    nodes = dict(iter(grids[grids["ratio"] == "grid"].groupby([*LINE, "benchmark"], sort=False))) if curves else {}
     lines = _with_expectations(frame, curves, every)
     masks = {key: int(found["mask_seed"].nunique()) for key, found in frame.groupby(LINE, sort=False)}
     sizes = {b: _usual(lines, curves, b) for b in benchmarks}
-    found = [Row(group, benchmarks, curves, sizes, published) for group in _groups(lines, every)]
-    return [replace(row, masks=masks.get(row.line, 0)) for row in found]
+    rows = [Row(group, benchmarks, curves, nodes, sizes, published) for group in _groups(lines, every)]
+    return [replace(row, masks=masks.get(row.line, 0)) for row in rows]
 
 
 def _groups(lines: pd.DataFrame, every: bool) -> list[pd.DataFrame]:
@@ -144,10 +149,10 @@ def _usual(lines: pd.DataFrame, curves: Mapping[tuple[str, ...], Response], benc
     return max(known, key=lambda n: (known[n], n)) if known else None
 
 
-def _heading(frame: pd.DataFrame, benchmark: str, rows: Sequence[Row]) -> str:
+def _column(frame: pd.DataFrame, benchmark: str, rows: Sequence[Row]) -> Column:
     size = rows[0].sizes[benchmark]
     metrics = sorted(set(frame.loc[frame["benchmark"] == benchmark, "metric"].dropna()) - {""})
-    return ", ".join([benchmark, *metrics, *([f"n={size}"] if size else [])])
+    return Column(benchmark, (*metrics, *([f"n={size}"] if size else [])), benchmark)
 
 
 # -------------------------------------------------------------------------------------------------------- curves
@@ -199,9 +204,7 @@ def _marked(
     rows: Sequence[Row], benchmarks: Sequence[str], marks: Marks
 ) -> tuple[dict[Place, Compared], dict[Place, Mark], list[str]]:
     """Return each M3 cell's comparison, the cells with weight, and what the footer says of both."""
-    shift = len(_NAMES)
-    entries = {(i, shift + j): entry for (i, j), entry in entered(rows, benchmarks).items()}
-    expected = {(i, shift + j): compared for (i, j), compared in known(rows, benchmarks).items()}
+    entries = _entries(rows, benchmarks)
     columns: dict[tuple[str, str, int], dict[Place, Entry]] = {}
     for (i, j), entry in entries.items():
         if rows[i].first["method"] != "single":
@@ -210,51 +213,32 @@ def _marked(
         first, second = contrasts.ranked(list(columns.values()))
         weights = {place: Mark(weight="bold") for place in first} | {p: Mark(weight="underline") for p in second}
         return {}, weights, [contrasts.BY_SCORE]
-    compared = contrasts.against(pairs(rows, entries), expected)
+    compared = _against_plain(rows, benchmarks, entries)
     best = contrasts.best(list(columns.values()))
     return compared, {place: Mark(weight="bold") for place in best.places}, contrasts.words(compared, best)
 
 
-def entered(rows: Sequence[Row], benchmarks: Sequence[str]) -> dict[Place, Entry]:
+def _entries(rows: Sequence[Row], benchmarks: Sequence[str]) -> dict[Place, Entry]:
     """Return every cell that can be compared, by the numbers of its row and benchmark."""
     return {(i, j): entry for i, row in enumerate(rows) for j, b in enumerate(benchmarks) if (entry := row.entry(b))}
 
 
-def pairs(rows: Sequence[Row], entries: Mapping[Place, Entry]) -> dict[Place, tuple[Entry, Entry]]:
-    """Return each M3 cell with that of the same row without M3."""
-    at = without(rows)
-    return {(i, j): (entry, entries[at[i], j]) for (i, j), entry in entries.items() if (at.get(i, -1), j) in entries}
+def against_plain(rows: Sequence[Row], benchmarks: Sequence[str]) -> dict[Place, Compared]:
+    """Compare each M3 cell with that of the same row without M3, by the numbers of its row and benchmark."""
+    return _against_plain(rows, benchmarks, _entries(rows, benchmarks))
 
 
-def known(rows: Sequence[Row], benchmarks: Sequence[str]) -> dict[Place, Compared]:
-    """Return the comparisons of expectations with plain, which have families of their own."""
-    found = {(i, j): row.against_plain(b) for i, row in enumerate(rows) for j, b in enumerate(benchmarks)}
-    return {place: compared for place, compared in found.items() if compared is not None}
-
-
-def without(rows: Sequence[Row]) -> dict[int, int]:
-    """Return each M3 row's same row without M3, by number: of the same DARE mask, where rows are single masks."""
-    plain: dict[tuple[str, ...], dict[int | None, int]] = {}
-    for i, row in enumerate(rows):
-        if not row.mixed:
-            plain.setdefault(row.line, {})[_mask(row)] = i
-    found: dict[int, int] = {}
-    for i, row in enumerate(rows):
-        known = plain.get(row.line, {}) if row.mixed else {}
-        at = known.get(_mask(row), next(iter(known.values())) if len(known) == 1 else None)
-        if at is not None:
-            found[i] = at
-    return found
-
-
-def _mask(row: Row) -> int | None:
-    seeds = row.lines["mask_seed"].dropna().unique()
-    return int(seeds[0]) if len(seeds) == 1 else None
+def _against_plain(
+    rows: Sequence[Row], benchmarks: Sequence[str], entries: Mapping[Place, Entry]
+) -> dict[Place, Compared]:
+    at = without_m3(rows)
+    pairs = {(i, j): (entry, entries[at[i], j]) for (i, j), entry in entries.items() if (at.get(i, -1), j) in entries}
+    own = {(i, j): rows[i].against_plain(benchmarks[j]) for i, j in entries}
+    return contrasts.against(pairs, {place: compared for place, compared in own.items() if compared is not None})
 
 
 def _mark(place: Place, compared: Mapping[Place, Compared], weights: Mapping[Place, Mark]) -> Mark:
-    mark = weights.get(place, Mark())
-    found = compared.get(place)
+    mark, found = weights.get(place, Mark()), compared.get(place)
     return mark if found is None else replace(mark, sign=found.sign, title=str(found))
 
 
@@ -263,8 +247,8 @@ def _mark(place: Place, compared: Mapping[Place, Compared], weights: Mapping[Pla
 
 def about(rows: Sequence[Row], elsewhere: bool) -> list[str]:
     """Say what an expectation is, and what it assumes where no sampled lambdas correct it."""
-    found = [value for row in rows for value in row.values.values() if value is not None and value.nodes]
-    if not found:
+    values = [value for row in rows for value in row.values.values() if value is not None and value.nodes]
+    if not values:
         return []
     where = " What was evaluated there, and how to rebuild it: m3 table lambda_response --all." if elsewhere else ""
     lines = [
@@ -272,24 +256,19 @@ def about(rows: Sequence[Row], elsewhere: bool) -> list[str]:
         " lambdas were sampled, and DARE masks where there are several. sd: between draws of lambda, without the items'"
         f" noise (masks: between DARE masks).{where}"
     ]
-    bends = [value.bend for value in found if not value.sampled]
+    bends = [value.bend for value in values if not value.sampled]
     if bends:
         lines.append(
             "E*: from the nodes alone. Its interval assumes that the score bends away from a straight line between two"
             f" nodes by no more than they show themselves (up to {max(bends):.1f} points here); a peak between them is"
             " seen by none. No sign is given; ratio.sampled=16 adds the merges that correct it."
         )
-    lost = sorted({value.n_unscored for value in found if value.n_unscored})
-    if lost:
+    if any(value.n_unscored for value in values):
         lines.append("Unscored items of a curve are in its interval at their worst and at their best.")
     return lines
 
 
-def _refused(frame: pd.DataFrame) -> list[str]:
-    return [f"{text}." for text in refused(frame)]
-
-
-def _told(frame: pd.DataFrame, rows: Sequence[Row], every: bool) -> pd.DataFrame:
+def _without_draws(frame: pd.DataFrame, rows: Sequence[Row], every: bool) -> pd.DataFrame:
     """Return the lines of a frame without the draws that an expectation stands in for."""
     curves = rows[0].curves if rows else {}
     drawn = [x["ratio"] == "mixup" and _stood_in(x, curves) for x in frame.to_dict("records")]
@@ -317,34 +296,27 @@ def one_sided(frame: pd.DataFrame, experts: Mapping[str, Sequence[str]]) -> list
     return [f"Draws of lambda that are all but one expert: {'; '.join(found)}."] if found else []
 
 
-def few_draws(rows: Sequence[Row]) -> list[str]:
-    """Say what the interval of a mean over few draws of lambda is of."""
+def few_draws_of(rows: Sequence[Row]) -> list[str]:
     draws = {v.draws for row in rows for v in row.values.values() if v is not None and row.first["ratio"] == "mixup"}
-    few = sorted(count for count in draws if 0 < count < contrasts.LEAST_DRAWS)
+    few = few_draws(draws - {0}, "sd: between draws")
+    return [f"{text}: m3 run sweeps=lambda_response evaluates it." for text in few]
+
+
+def few_draws(draws: Set[int], spread: str) -> list[str]:
+    """Say what the interval of a mean over few draws of lambda is of; `spread`: what tells how sets of them differ."""
+    few = sorted(count for count in draws if count < contrasts.LEAST_DRAWS)
     if not few:
         return []
-    counts = " or ".join(map(str, few))
     return [
-        f"Means over {counts} draw{'s' if few[-1] > 1 else ''} of lambda: the interval is over items, of these very"
-        " draws; another set of draws differs by more (sd: between draws). Of the expectation over lambda nothing is"
-        " claimed: m3 run sweeps=lambda_response evaluates it."
-    ]
-
-
-def _papers(notes: Sequence[str], folder: Path | None) -> list[str]:
-    """Return the paper's own contradictions that concern cells shown."""
-    if folder is None:
-        return []
-    lines = [NOTES[note] for note in dict.fromkeys(notes)]
-    return [
-        *lines,
-        NOTES["lambda"],
+        f"Means over {' or '.join(map(str, few))} draw{'s' if few[-1] > 1 else ''} of lambda: the interval is over"
+        f" items, of these very draws; another set of draws differs by more ({spread}). Of the expectation over lambda"
+        " nothing is claimed"
     ]
 
 
 def title(sweep: str) -> str:
     """Return what a sweep file says it is: the first sentence of its comment, up to a colon where it is long."""
-    said = [line.removeprefix("#").strip() for line in sweep.splitlines() if line.startswith("#")]
-    text = " ".join(line for line in said if line and not line.startswith("m3 run"))
+    comment = [line.removeprefix("#").strip() for line in sweep.splitlines() if line.startswith("#")]
+    text = " ".join(line for line in comment if line and not line.startswith("m3 run"))
     sentence = text.split(". ")[0].removesuffix(".")
     return sentence if len(sentence) <= _TITLE else sentence.split(": ")[0]

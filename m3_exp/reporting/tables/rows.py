@@ -15,31 +15,21 @@ from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.data import published
 from m3_exp.reporting.data.published import Beside, Number
+from m3_exp.reporting.tables.table import NOTHING, Cell, Figure, Mark, words
 
 LINE = ["family", "pair", "method", "params", "sparsify"]
 KEYS = ["pair", "method", "params", "ratio", "alpha", "sparsify"]
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row. `curves`: by family, pair, method, parameters, sparsify and benchmark; `sizes`: the items that a column
-    has as a rule; `folder`: of the paper's numbers; `masks`: how many DARE masks its line has, with and without M3.
-    """
+class Line:
+    """What names a row: lines of the frame of one family, pair, method, parameters, sparsifier and ratio."""
 
     lines: pd.DataFrame
-    benchmarks: Sequence[str]
-    curves: Mapping[tuple[str, ...], Response]
-    sizes: Mapping[str, int | None]
-    folder: Path | None
-    masks: int = 0
 
     @cached_property
     def first(self) -> "pd.Series[Any]":
         return self.lines.iloc[0]
-
-    @cached_property
-    def cells(self) -> Mapping[str, pd.DataFrame]:
-        return {b: self.lines[self.lines["benchmark"] == b] for b in self.benchmarks}
 
     @property
     def line(self) -> tuple[str, ...]:
@@ -49,6 +39,81 @@ class Row:
     @property
     def mixed(self) -> bool:
         return bool(self.first["ratio"] != "plain") and bool(self.first["method"] != "single")
+
+    @property
+    def mask(self) -> int | None:
+        """The seed of the one DARE mask that the row is of."""
+        seeds = self.lines["mask_seed"].dropna().unique()
+        return int(seeds[0]) if len(seeds) == 1 else None
+
+    @property
+    def lams(self) -> list[float]:
+        return [float(lam) for lam in sorted(self.lines["lam"].dropna().unique())]
+
+    @property
+    def drawn(self) -> str:
+        return ", ".join(f"{lam:.3g}" for lam in self.lams)
+
+    @property
+    def method(self) -> Cell:
+        return words(str(self.first["method"]), str(self.first["params"]))
+
+    @property
+    def with_m3(self) -> str:
+        return {"plain": "no", "mixup": "yes"}.get(str(self.first["ratio"]), str(self.first["ratio"]))
+
+    @property
+    def alpha(self) -> str:
+        return "" if pd.isna(self.first["alpha"]) else f"{self.first['alpha']:g}"
+
+    def labels(self, keys: Sequence[str]) -> dict[str, Any]:
+        """Return columns of the row as data."""
+        return {key: None if pd.isna(self.first[key]) else self.first[key] for key in keys}
+
+
+def without_m3(rows: Sequence[Line]) -> dict[int, int]:
+    """Return each M3 row's same row without M3, by number: of the same DARE mask, where rows are single masks."""
+    plain: dict[tuple[str, ...], dict[int | None, int]] = {}
+    for i, row in enumerate(rows):
+        if not row.mixed:
+            plain.setdefault(row.line, {}).setdefault(row.mask, i)
+    found: dict[int, int] = {}
+    for i, row in enumerate(rows):
+        known = plain.get(row.line, {}) if row.mixed else {}
+        at = known.get(row.mask, next(iter(known.values())) if len(known) == 1 else None)
+        if at is not None:
+            found[i] = at
+    return found
+
+
+def keys_of(lines: pd.DataFrame) -> tuple[str, ...]:
+    """Return the keys of the plan's cells behind some lines; a frame made by hand may know none."""
+    return tuple(dict.fromkeys(map(str, lines["cell"].dropna()))) if "cell" in lines else ()
+
+
+def missing(lines: pd.DataFrame) -> list[str]:
+    """Say how many of a cell's draws have no result."""
+    lacking = int((lines["state"] == "missing").sum())
+    return [f"({lacking} of {len(lines)} draws missing)"] if lacking else []
+
+
+@dataclass(frozen=True)
+class Row(Line):
+    """A row. `curves`: by family, pair, method, parameters, sparsify and benchmark; `nodes`: by the same, the lines of
+    the grids that they go through; `sizes`: the items that a column has as a rule; `folder`: of the paper's numbers;
+    `masks`: how many DARE masks its line has, with and without M3.
+    """
+
+    benchmarks: Sequence[str]
+    curves: Mapping[tuple[str, ...], Response]
+    nodes: Mapping[tuple[str, ...], pd.DataFrame]
+    sizes: Mapping[str, int | None]
+    folder: Path | None
+    masks: int = 0
+
+    @cached_property
+    def cells(self) -> Mapping[str, pd.DataFrame]:
+        return {b: self.lines[self.lines["benchmark"] == b] for b in self.benchmarks}
 
     @cached_property
     def values(self) -> Mapping[str, Value | None]:
@@ -74,8 +139,7 @@ class Row:
 
     def against_plain(self, benchmark: str) -> Compared | None:
         """Return an expectation's comparison with plain, as everywhere; None where the cell is none."""
-        curve = self.curve(benchmark)
-        if curve is None:
+        if self.curve(benchmark) is None:
             return None
         alpha = float(self.first["alpha"])
         line = [response for key, response in self.curves.items() if key[:-1] == self.line]
@@ -89,10 +153,11 @@ class Row:
         """What the paper has for this row, by benchmark."""
         if self.folder is None or self.first["ratio"] not in ("plain", "mixup"):
             return {}
-        return {b: found for b in self.benchmarks if (found := self._beside(self.folder, b)) is not None}
+        known = {b: self._beside(self.folder, b) for b in self.benchmarks}
+        return {b: beside for b, beside in known.items() if beside is not None}
 
     def _beside(self, folder: Path, benchmark: str) -> Beside | None:
-        first, found = self.first, self.values[benchmark]
+        first, shown = self.first, self.values[benchmark]
         row = published.Row(
             str(first["method"]), str(first["pair"]), first["ratio"] == "mixup", first["sparsify"] == "dare"
         )
@@ -100,68 +165,66 @@ class Row:
         if number is None or not len(self.cells[benchmark]):
             return None
         number, same = published.of_our_model(number, row.method, row.models, str(first["params"]))
-        if not same:
-            return Beside(number)
-        if row.mixup:
+        if same and row.mixup:
             curve = self.curves.get((*self.line, benchmark))
             return published.beside_mixed(number, benchmark, None if curve is None else curve.curve)
-        if found is None:
+        if not same or shown is None:
             return Beside(number)
-        return published.beside_plain(number, benchmark, found.score, found.n - found.n_unscored)
+        return published.beside_plain(number, benchmark, shown.score, shown.n - shown.n_unscored)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        first = self.first
-        if first["method"] == "single":
-            return "single", str(first["pair"]), "", "", "", ""
-        method = f"{first['method']} ({first['params']})" if first["params"] else str(first["method"])
-        mixed = {"plain": "no", "mixup": "yes"}.get(str(first["ratio"]), str(first["ratio"]))
-        alpha = "" if pd.isna(first["alpha"]) else f"{first['alpha']:g}"
-        return method, str(first["pair"]), mixed, "yes" if first["sparsify"] == "dare" else "no", alpha, self._lambdas()
+    def names(self) -> tuple[Cell, ...]:
+        if self.first["method"] == "single":
+            return tuple(map(words, ("single", str(self.first["pair"]), "", "", "", "")))
+        dare = "yes" if self.first["sparsify"] == "dare" else "no"
+        others = (str(self.first["pair"]), self.with_m3, dare, self.alpha, self._lambdas())
+        return self.method, *map(words, others)
 
     def _lambdas(self) -> str:
         """Return the lambdas drawn or asked for, and of how many nodes the curves are that stand in for draws."""
         curves = [curve for b in self.benchmarks if (curve := self.curve(b)) is not None]
-        drawn = ", ".join(f"{lam:.3g}" for lam in sorted(self.lines["lam"].dropna().unique()))
         return "; ".join(
-            [*(f"curve of {text}" for text in sorted({c.merges for c in curves})), *([drawn] if drawn else [])]
+            [*(f"curve of {text}" for text in sorted({c.merges for c in curves})), *filter(None, [self.drawn])]
         )
 
-    def text(self, benchmark: str) -> str:
-        """Write a cell: `/` where the benchmark does not belong to the row, else the figure and what is missing."""
-        rows, found = self.cells[benchmark], self.values[benchmark]
+    def cell(self, benchmark: str, compared: Compared | None = None, mark: Mark | None = None) -> Cell:
+        """Return a cell: nothing where the benchmark does not belong to the row, else the figure and what is missing.
+
+        `compared`: with the row without M3, for the record.
+        """
+        rows, shown, curve = self.cells[benchmark], self.values[benchmark], self.curve(benchmark)
         if not len(rows):
-            return "/"
-        paper = f" {self.beside[benchmark]}" if benchmark in self.beside else ""
-        if found is None and (rows["state"] == "no curve").any():
-            return "no curve" + paper
-        if found is None:
-            return ("failed" if rows["failure"].notna().any() else "not run") + paper
-        text, curve = str(found), self.curve(benchmark)
-        if curve is not None and 0 < len(curve.mask_seeds) < self.masks:
-            text += f" ({len(curve.mask_seeds)} of {self.masks} masks)"
-        if found.n != self.sizes[benchmark]:
-            text += f" n={found.n}"
-        if found.n_unscored:
-            text += f" ({found.n_unscored} unscored)"
-        lacking = int((rows["state"] == "missing").sum())
-        return text + (f" ({lacking} of {len(rows)} draws missing)" if lacking else "") + paper
+            return NOTHING
+        lines, figure = [self._absence(rows)], None
+        if shown is not None:
+            lines, figure = list(shown.lines), Figure(shown.score, shown.low, shown.high)
+            if curve is not None and 0 < len(curve.mask_seeds) < self.masks:
+                lines.append(f"({len(curve.mask_seeds)} of {self.masks} masks)")
+            if shown.n != self.sizes[benchmark]:
+                lines[-1:] = [" ".join([*lines[-1:], f"n={shown.n}"])]
+            lines += [f"({shown.n_unscored} unscored)"] if shown.n_unscored else []
+            lines += missing(rows)
+        lines += [str(self.beside[benchmark])] if benchmark in self.beside else []
+        nodes = rows if curve is None else self.nodes[(*self.line, benchmark)]
+        keys = keys_of(nodes if curve is None else nodes[nodes["lam"].isin(curve.curve.lams)])
+        return Cell(
+            tuple(lines), figure, mark or Mark(), record=self._record(benchmark, rows, shown, compared), keys=keys
+        )
 
-    def record(self, benchmark: str, compared: Compared | None) -> dict[str, Any]:
+    @staticmethod
+    def _absence(rows: pd.DataFrame) -> str:
+        if (rows["state"] == "no curve").any():
+            return "no curve"
+        return "failed" if rows["failure"].notna().any() else "not run"
+
+    def _record(
+        self, benchmark: str, rows: pd.DataFrame, shown: Value | None, compared: Compared | None
+    ) -> dict[str, Any]:
         """Return a cell as data: percent and points, the lambdas drawn or the curve's nodes."""
-        rows, found, curve = self.cells[benchmark], self.values[benchmark], self.curve(benchmark)
-        names = {key: _none(self.first[key]) for key in KEYS}
+        curve = self.curve(benchmark)
         lams = rows["lam"].dropna() if curve is None else curve.curve.lams
-        figures = vars(found) if found else dict.fromkeys(Value.__dataclass_fields__)
+        figures = vars(shown) if shown else dict.fromkeys(Value.__dataclass_fields__)
         return {
-            **names, "benchmark": benchmark, "lambda": [float(x) for x in sorted(lams)], **figures,
-            **contrasts.record(compared), **_paper_record(self.beside.get(benchmark)),
+            **self.labels(KEYS), "benchmark": benchmark, "lambda": [float(x) for x in sorted(lams)], **figures,
+            **contrasts.record(compared), **(self.beside.get(benchmark) or Beside(Number(None))).record(),
         }  # fmt: skip
-
-
-def _none(found: Any) -> Any:
-    return None if pd.isna(found) else found
-
-
-def _paper_record(beside: Beside | None) -> dict[str, Any]:
-    return (beside or Beside(Number(None))).record()

@@ -5,15 +5,14 @@ How it is chosen and scored is `choosing.py`'s business. Percent throughout.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from m3_exp.reporting.choices.candidates import DEFAULTS, Group, groups
 from m3_exp.reporting.choices.choosing import HALVINGS, HOW, Chosen, How, choose
 from m3_exp.reporting.choices.protocols import ENOUGH
-from m3_exp.reporting.tables.footers import footer
-from m3_exp.reporting.tables.formats import Table
+from m3_exp.reporting.tables.footers import footer, rebuild
+from m3_exp.reporting.tables.table import NOTHING, Cell, Column, Figure, Rebuild, Record, Table, plain, words
 from m3_exp.stats import family
 from m3_exp.stats.estimate import Estimate
 from m3_exp.types import M3Error
@@ -30,7 +29,7 @@ def build(
     beside: Mapping[tuple[str, str], str] | None = None,
     seed: int = 0,
 ) -> Table:
-    """Lay out what is chosen for each pair and method of a frame, and what it is worth.
+    """Return what is chosen for each pair and method of a frame, and what it is worth.
 
     Args:
         dev_frame: the same cells on development items; `how="dev"` needs it.
@@ -51,27 +50,29 @@ def build(
         raise M3Error(f"--select dev: no candidate has results on development items; first: {command} items=dev")
     able = [group for group in found if how != "dev" or group.dev is not None]
     outcomes = [choose(group, how, seed=seed) for group in able]
-    told = _told(able, outcomes, how)
-    said = [*_says(how, able), _family(told, how), _counted(able), *_left_out(found, able, how)]
-    return _table(name, how, able, outcomes, told, _footer(frame, able, outcomes, said), beside)
+    verdicts = _verdicts(able, outcomes, how)
+    notes = [*_says(how, able), _family(verdicts, how), _counted(able), *_left_out(found, able, how)]
+    return _table(name, how, able, outcomes, verdicts, _notes(frame, able, outcomes, notes), beside)
 
 
-def _footer(frame: pd.DataFrame, found: Sequence[Group], outcomes: Sequence[Chosen], said: Sequence[str]) -> list[str]:
+def _notes(
+    frame: pd.DataFrame, found: Sequence[Group], outcomes: Sequence[Chosen], notes: Sequence[str]
+) -> list[str | Rebuild]:
     """Return what stands below: how to rebuild what was chosen, but of an alpha only what its curve was made with."""
     shown, behind = set[int](), set[int]()
     for group, chosen in zip(found, outcomes, strict=True):
         (behind if group.question == "alpha" else shown).update(group.rows[chosen.name])
     curves = ["An alpha is no model: what its curve is made of is rebuilt by the lines of m3 table ... --all."]
-    return footer(
-        frame.loc[sorted(shown)], [*said, *(curves if behind else [])], frame.loc[sorted(behind)] if behind else None
-    )
+    chosen_lines = frame.loc[sorted(shown)]
+    nodes = frame.loc[sorted(behind)] if behind else None
+    return [*footer(chosen_lines, [*notes, *(curves if behind else [])], nodes), rebuild(chosen_lines)]
 
 
 _STAMP = "on test"
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Verdict:
     """What is said of one row's `chosen - default`: its adjusted p-value as one of `family`, and the mark in words."""
 
     mark: str
@@ -80,16 +81,16 @@ class _Told:
     detectable: float | None = None
 
 
-def _told(found: Sequence[Group], outcomes: Sequence[Chosen], how: How) -> list[_Told | None]:
+def _verdicts(found: Sequence[Group], outcomes: Sequence[Chosen], how: How) -> list[_Verdict | None]:
     """Judge the rows' gains, one family (Holm); nothing can be said where the same items chose."""
     if how == "test":
-        return [None if one.gain is None else _Told(f"({_STAMP})") for one in outcomes]
+        return [None if one.gain is None else _Verdict(f"({_STAMP})") for one in outcomes]
     claims = [None if one.gain is None or group.why else one.gain for group, one in zip(found, outcomes, strict=True)]
     adjusted = iter(family.holm([_p(gain) for gain in claims if gain is not None]))
     count = sum(gain is not None for gain in claims)
     return [
         _judged(gain, next(adjusted), count) if gain is not None
-        else None if one.gain is None else _Told("no claim", _p(one.gain), 1)
+        else None if one.gain is None else _Verdict("no claim", _p(one.gain), 1)
         for gain, one in zip(claims, outcomes, strict=True)
     ]  # fmt: skip
 
@@ -98,16 +99,16 @@ def _p(gain: Estimate) -> float:
     return 1.0 if gain.p is None else gain.p
 
 
-def _judged(gain: Estimate, p: float, count: int) -> _Told:
+def _judged(gain: Estimate, p: float, count: int) -> _Verdict:
     mark = "not told apart" if p >= family.LIMIT else "better" if gain.value > 0 else "worse"
-    return _Told(mark, p, count, family.detectable(gain, count))
+    return _Verdict(mark, p, count, family.detectable(gain, count))
 
 
-def _family(told: Sequence[_Told | None], how: How) -> str:
+def _family(verdicts: Sequence[_Verdict | None], how: How) -> str:
     """Name the question that the marks answer, and what they could have found."""
     if how == "test":
         return "No difference is called real, and none has a p-value: the items that chose are those that score."
-    count = sum(one is not None and one.detectable is not None for one in told)
+    count = sum(one is not None and one.detectable is not None for one in verdicts)
     if not count:
         return "No row has a difference that could be called real."
     return (
@@ -122,23 +123,28 @@ def _table(
     how: How,
     found: Sequence[Group],
     outcomes: Sequence[Chosen],
-    told: Sequence[_Told | None],
-    footnotes: Sequence[str],
+    verdicts: Sequence[_Verdict | None],
+    notes: Sequence[str | Rebuild],
     beside: Mapping[tuple[str, str], str] | None,
 ) -> Table:
     benchmarks = list(dict.fromkeys(b for group in found for b in group.candidates.scores))
     last = {"crossfit": "claimed on the same items", "dev": "claimed on the test items", "test": "price of that"}
-    paper = [] if beside is None else ["paper (Table 4)"]
-    header = ("method", "models", "DARE", "choice of", "chosen", *paper, "mean (of parent)", "minus default", last[how])
-    rows, records = [], []
-    for group, chosen, said in zip(found, outcomes, told, strict=True):
+    names = ["method", "models", "DARE", "choice of", "chosen", *([] if beside is None else ["paper (Table 4)"])]
+    columns = (
+        *plain(names), Column("mean (of parent)", benchmark="mean", what="(of parent)"),
+        *plain(["minus default", last[how]]), *(Column(b, benchmark=b) for b in benchmarks),
+    )  # fmt: skip
+    rows = []
+    for group, chosen, verdict in zip(found, outcomes, verdicts, strict=True):
         also = None if beside is None else beside.get((group.names["method"], group.names["pair"]), "not published")
-        shown = [_text(chosen.benchmarks[b]) + _stamp(how) if b in chosen.benchmarks else "/" for b in benchmarks]
-        beginning = (*_names(group), _chosen_text(chosen, how), *([also] if also else []))
-        rows.append((*beginning, *_joint(group, chosen, how, said), *shown))
-        records += _records(group, chosen, how, said, also)
+        joint, alone = _records(group, chosen, how, verdict, also)
+        rows.append((
+            *_names(group), words(_chosen_text(chosen, how)), *([words(also)] if also else []),
+            *_joint(group, chosen, how, verdict, joint),
+            *(_cell(chosen.benchmarks[b], how, alone[b]) if b in chosen.benchmarks else NOTHING for b in benchmarks),
+        ))  # fmt: skip
     title = f"{name}, chosen on the test items" if how == "test" else name
-    return Table(title, (*header, *benchmarks), tuple(rows), tuple(footnotes), tuple(records))
+    return Table(title, columns, tuple(rows), tuple(notes))
 
 
 def _counted(found: Sequence[Group]) -> str:
@@ -153,52 +159,55 @@ def _counted(found: Sequence[Group]) -> str:
     return "scored items: " + ", ".join(f"{b} {' or '.join(sorted(texts))}" for b, texts in counts.items())
 
 
-def _names(group: Group) -> tuple[str, str, str, str]:
-    params = f" ({group.names['params']})" if group.names["params"] else ""
+def _names(group: Group) -> tuple[Cell, ...]:
     dare = "yes" if group.names["sparsify"] == "dare" else "no"
-    what = f"{group.question} ({len(group.candidates.names)})"
-    return group.names["method"] + params, group.names["pair"], dare, what
+    what = words(group.question, str(len(group.candidates.names)))
+    return words(group.names["method"], group.names["params"]), words(group.names["pair"]), words(dare), what
 
 
-def _joint(group: Group, chosen: Chosen, how: How, told: _Told | None) -> tuple[str, str, str]:
+def _joint(group: Group, chosen: Chosen, how: How, verdict: _Verdict | None, record: Record) -> tuple[Cell, ...]:
     """Return the mean over benchmarks, its difference to the default, and what choosing on the test items does."""
-    score = _text(chosen.score) + ("" if group.candidates.relative else " (plain mean)") + _stamp(how)
-    return (
-        score,
-        _gain_text(group, chosen, how, told),
-        str(chosen.price) if how == "test" else f"{100 * chosen.claimed:.1f}",
-    )
+    last = str(chosen.price) if how == "test" else f"{100 * chosen.claimed:.1f}"
+    score = _cell(chosen.score, how, record, () if group.candidates.relative else ("(plain mean)",))
+    return score, _gain(group, chosen, how, verdict), words(last)
 
 
-def _stamp(how: How) -> str:
-    return f" ({_STAMP})" if how == "test" else ""
+def _stamp(how: How) -> tuple[str, ...]:
+    return (f"({_STAMP})",) if how == "test" else ()
 
 
 def _chosen_text(chosen: Chosen, how: How) -> str:
     most = list(chosen.shares.items())[: 3 if how == "crossfit" else 1]
     shown = [f"{name} {100 * share:.0f} %" for name, share in most]
     rest = len(chosen.shares) - len(shown)
-    return "; ".join(shown) + (f"; {rest} more" if how == "crossfit" and rest > 0 else "") + _stamp(how)
+    text = "; ".join([*shown, *([f"{rest} more"] if how == "crossfit" and rest > 0 else [])])
+    return " ".join([text, *_stamp(how)])
 
 
-def _text(found: Estimate) -> str:
-    text = f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
-    return text + (f" ({found.unscored} unscored)" if found.unscored else "")
+def _cell(found: Estimate, how: How, record: Record, more: Sequence[str] = ()) -> Cell:
+    unscored = [f"({found.unscored} unscored)"] if found.unscored else []
+    return Cell((*unscored, *more, *_stamp(how)), _figure(found), record=record)
 
 
-def _gain_text(group: Group, chosen: Chosen, how: How, told: _Told | None) -> str:
+def _figure(found: Estimate, *, signed: bool = False) -> Figure:
+    return Figure(100 * found.value, 100 * found.low, 100 * found.high, signed)
+
+
+def _gain(group: Group, chosen: Chosen, how: How, verdict: _Verdict | None) -> Cell:
     found = chosen.gain
-    if found is None or told is None:
-        return "/"
+    if found is None or verdict is None:
+        return NOTHING
     always = how != "crossfit" or chosen.shares[chosen.name] == 1
     if found.value == 0 and always and chosen.name in group.same:
-        return "the same"
-    text = f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}] {told.mark}"
-    unseen = told.mark == "not told apart" and told.detectable is not None
-    return f"{text} (below {100 * told.detectable:.1f})" if unseen and told.detectable is not None else text
+        return words("the same")
+    unseen = verdict.mark == "not told apart" and verdict.detectable is not None
+    below = [f"(below {100 * verdict.detectable:.1f})"] if unseen and verdict.detectable is not None else []
+    return Cell((verdict.mark, *below), _figure(found, signed=True))
 
 
-def _records(group: Group, chosen: Chosen, how: How, told: _Told | None, paper: str | None) -> list[dict[str, Any]]:
+def _records(
+    group: Group, chosen: Chosen, how: How, verdict: _Verdict | None, paper: str | None
+) -> tuple[Record, dict[str, Record]]:
     """Return a record for the mean and one for each benchmark; percent and points."""
     unit = "percent of the better parent" if group.candidates.relative else "percent"
     lam = group.lams.get(chosen.name)
@@ -207,23 +216,23 @@ def _records(group: Group, chosen: Chosen, how: How, told: _Told | None, paper: 
         "chosen": chosen.name, "share": chosen.shares[chosen.name], "lambda": [] if lam is None else [lam],
         "paper": paper,
     }  # fmt: skip
-    said = {"p": None} if how == "test" else {}  # a p-value of what the same items chose would be no such thing
-    told = told or _Told("")
+    no_p = {"p": None} if how == "test" else {}  # a p-value of what the same items chose would be no such thing
+    verdict = verdict or _Verdict("")
     joint = {
-        "benchmark": "mean", "unit": unit, **_figures(chosen.score, chosen.gain), **said,
-        "p_adjusted": told.p_adjusted, "mark": told.mark or None, "comparisons": told.family,
-        "detectable": None if told.detectable is None else 100 * told.detectable, "no_mark": group.why or None,
+        "benchmark": "mean", "unit": unit, **_figures(chosen.score, chosen.gain), **no_p,
+        "p_adjusted": verdict.p_adjusted, "mark": verdict.mark or None, "comparisons": verdict.family,
+        "detectable": None if verdict.detectable is None else 100 * verdict.detectable, "no_mark": group.why or None,
         "claimed": 100 * chosen.claimed, "price": 100 * chosen.price.points,
         "se": 100 * chosen.price.se, "rho": chosen.price.rho,
     }  # fmt: skip
     empty = dict.fromkeys(
         ("p_adjusted", "mark", "comparisons", "detectable", "no_mark", "claimed", "price", "se", "rho")
     )  # fmt: skip
-    alone = [
-        {"benchmark": b, "unit": "percent", **_figures(score, chosen.gains.get(b)), **said, **empty}
+    alone: dict[str, Record] = {
+        b: {**shared, "benchmark": b, "unit": "percent", **_figures(score, chosen.gains.get(b)), **no_p, **empty}
         for b, score in chosen.benchmarks.items()
-    ]
-    return [{**shared, **record} for record in (joint, *alone)]
+    }
+    return {**shared, **joint}, alone
 
 
 def _figures(score: Estimate, difference: Estimate | None) -> dict[str, float | None]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from m3_exp.reporting.choices.choosing import How
 from m3_exp.reporting.tables import selection
-from m3_exp.reporting.tables.formats import Table
+from m3_exp.reporting.tables.table import Table
 
 # Table 4 of arXiv 2502.15434v1, as a frame writes hyper-parameters; task arithmetic's are not published.
 PAPER: Mapping[tuple[str, str], str] = {

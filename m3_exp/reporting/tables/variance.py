@@ -13,23 +13,22 @@ items, which share a draw or mask but no noise; the same for real draws of lambd
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response
-from m3_exp.reporting.tables.paper import Table
+from m3_exp.reporting.tables.table import Cell, Figure, Table, plain, words
 from m3_exp.stats import estimate
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.lambdas import draw_sd, unsure
 from m3_exp.stats.paired import between
 
 ALPHAS = (0.2, 0.5, 1.0, 5.0)
-_HEADER = (
+_COLUMNS = plain([
     "models", "method", "DARE", "benchmark", "alpha", "E", "items (se)", "draws (sd)", "real draws (sd)", "masks (sd)",
     "sampled (se)", "bend",
-)  # fmt: skip
+])  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,36 +90,31 @@ def _drawn(response: Response, alpha: float) -> Array:
 
 
 def build(responses: Sequence[Response], alphas: Sequence[float] = ALPHAS, name: str = "variance") -> Table:
-    """Lay the components out: a row for each pair, method, benchmark and alpha."""
+    """Return the components: a row for each pair, method, benchmark and alpha."""
     found = [(response, alpha, components(response, alpha)) for response in responses for alpha in alphas]
-    rows = tuple(_row(*one) for one in found)
-    return Table(name, _HEADER, rows, _footer(), tuple(_record(*one) for one in found))
+    return Table(name, _COLUMNS, tuple(_row(*one) for one in found), _NOTES)
 
 
-def _row(response: Response, alpha: float, found: Components) -> tuple[str, ...]:
-    method = f"{response.method} ({response.params})" if response.params else response.method
+def _row(response: Response, alpha: float, found: Components) -> tuple[Cell, ...]:
+    names = {key: getattr(response, key) for key in ("family", "pair", "method", "params", "sparsify", "benchmark")}
+    record = {**names, "alpha": alpha, "lambda": [], **vars(found)}
     return (
-        response.pair, method, "yes" if response.sparsify == "dare" else "no", f"{response.benchmark}, n={found.n}",
-        f"{alpha:g}", f"{found.expected:.1f} [{found.low:.1f}, {found.high:.1f}]", f"{found.items:.1f}",
-        f"{found.draws:.1f}", _counted(found.drawn, found.n_drawn), _counted(found.masks, found.n_masks),
-        "" if found.sampled is None else f"{found.sampled:.1f}", "" if found.bend is None else f"{found.bend:.1f}",
+        words(response.pair), words(response.method, response.params),
+        words("yes" if response.sparsify == "dare" else "no"), words(f"{response.benchmark}, n={found.n}"),
+        words(f"{alpha:g}"), Cell((), Figure(found.expected, found.low, found.high), record=record),
+        words(f"{found.items:.1f}"), words(f"{found.draws:.1f}"), _counted(found.drawn, found.n_drawn),
+        _counted(found.masks, found.n_masks), _counted(found.sampled), _counted(found.bend),
     )  # fmt: skip
 
 
-def _counted(value: float | None, count: int) -> str:
-    return "" if value is None else f"{value:.1f} of {count}"
+def _counted(value: float | None, count: int | None = None) -> Cell:
+    return words("" if value is None else f"{value:.1f}" + ("" if count is None else f" of {count}"))
 
 
-def _record(response: Response, alpha: float, found: Components) -> dict[str, Any]:
-    names = {key: getattr(response, key) for key in ("family", "pair", "method", "params", "sparsify", "benchmark")}
-    return {**names, "alpha": alpha, "lambda": [], **vars(found)}
-
-
-def _footer() -> tuple[str, ...]:
-    return (
-        "Points. items: standard error over items. draws, masks: standard deviation of the score itself, without the"
-        " items' noise (0.0 where it cannot be told from none); one draw or mask is off by so much, however many the"
-        " items. sampled: standard error from which lambdas were sampled. bend: without sampled lambdas, by how much"
-        " the score is taken to bend between two nodes at most. Each sd is an estimate from few draws or masks: three"
-        " give it to a factor of 0.5 to 6 (95 %).",
-    )
+_NOTES = (
+    "Points. items: standard error over items. draws, masks: standard deviation of the score itself, without the"
+    " items' noise (0.0 where it cannot be told from none); one draw or mask is off by so much, however many the"
+    " items. sampled: standard error from which lambdas were sampled. bend: without sampled lambdas, by how much"
+    " the score is taken to bend between two nodes at most. Each sd is an estimate from few draws or masks: three"
+    " give it to a factor of 0.5 to 6 (95 %).",
+)

@@ -1,20 +1,20 @@
-"""Model-written programs, run where they can do no harm and judged where they never ran.
+"""Programs that a model wrote, run where they can do no harm, and judged where they never ran.
 
-    judge.py     tasks -> verdicts: the pool, the canaries, the second try of a time-out
-    drivers.py   how boxes are started: bubblewrap, Landlock alone, a container, or (allowed by the user) nothing
-    relay.py     the judge's hand inside a container, which has no descriptors of ours but two
+    judge.py     tasks -> verdicts: starts boxes side by side, tries canaries, gives a time-out its second try
+    drivers.py   how boxes are started: bubblewrap, Landlock alone, a container, or (if the user allows it) nothing
+    relay.py     the judge's counterpart inside a container, to which only two descriptors lead
     pair.py      one candidate's box and one grader's, watched against the clock
-    warden.py    the process that forks boxes and sees to their end
+    warden.py    the process that forks boxes and ends them
     box.py       the process inside a box: a candidate (the model's program) or a grader (the benchmark's tests)
     reading.py   which reading of an answer is the program
     talk.py      requests and replies between the two
-    standins.py  what stands in one for an object of the other, and what may be asked of it
-    questions.py methods that an answer's own object is never asked to judge by
-    codec.py     what crosses between the two: plain values, and numbers for what is not plain
+    standins.py  what stands in one process for an object of the other, and what it may be asked
+    questions.py methods by which an object would judge itself: never called on a program's object
+    codec.py     what crosses between the two: plain values, and numbers for other objects
     kinds.py     the types of plain values, and how those that can change are set
     packing.py   values -> JSON
     unpacking.py JSON -> values of exactly these types
-    layout.py    how a set lies in its table, and how another is made that lies the same
+    layout.py    how a set lies in its table, and how to make another that lies the same
     lockdown.py  what a box gives up before it reads foreign code: files, sockets, processes, memory, time
 
 All but judge.py and drivers.py are run by a bare interpreter: they import nothing but the standard library and one
@@ -43,6 +43,6 @@ def level() -> str | None:
 
 
 def levels(scores: "Sequence[Score]") -> str | None:
-    """Return what contained the programs behind these scores (their note `sandbox`); None where nothing ran."""
+    """Return the level that contained the programs behind scores (their note `sandbox`); None where nothing ran."""
     found = {str(score.notes["sandbox"]) for score in scores if score.notes.get("sandbox")}
     return ", ".join(sorted(found)) or None

@@ -1,9 +1,9 @@
 """The process inside a box. It reads its job, locks itself down, and only then lets foreign code run.
 
 A *candidate* runs the model's program and answers requests about its functions and objects with plain values. A
-*grader* runs the benchmark's tests with stand-ins for the program's names that ask the candidate. The verdict is the
-grader's, and it travels over a descriptor that the candidate never had. Both report on a descriptor of their own, one
-JSON object a line; the candidate closes its before the model's program begins.
+*grader* runs the benchmark's tests. In the tests, stand-ins for the program's names send requests to the candidate. The
+verdict is the grader's, and it travels over a descriptor that the candidate never had. Each box reports on a descriptor
+of its own, one JSON object a line; the candidate closes its own before the model's program begins.
 """
 
 import abc
@@ -27,7 +27,9 @@ _REASON_LENGTH = 300
 
 
 def main(role: str, source: int, channel: int, report: int, *, walls: lockdown.Walls) -> None:
-    """Be a box: `role` is candidate or grader, `source` holds the job, `channel` leads to the other, `report` out."""
+    """Be a box: `role` is candidate or grader, `source` its job, `channel` leads to the other box, `report` to the
+    judge.
+    """
     with open(source, "rb") as file:
         job = json.loads(file.read())
     try:
@@ -48,7 +50,7 @@ def write(descriptor: int, record: Mapping[str, Any]) -> None:
 
 
 def _describe(error: BaseException) -> str:
-    """Name an error; its text is not asked for where that runs foreign code without end (the judge has a clock)."""
+    """Return an error's name, with its text unless that would run foreign code without end (the judge has a clock)."""
     try:
         return f"{type(error).__name__}: {error}"[:_REASON_LENGTH].strip(": ")
     except Exception:
@@ -86,7 +88,7 @@ class _Program:
         self.talk = talk.Talk(channel, wire, {name: functools.partial(self._do, act) for name, act in _ASKED.items()})
 
     def _do(self, act: Callable[..., Any], target: Any, *arguments: Any) -> Any:
-        """Carry a request out; its value goes along with the program's names that stand for another value since."""
+        """Carry out a request; return its value and those of the program's names that now stand for another value."""
         if self.failure is not None:
             raise self.failure
         value = self._named(target) if act is _names else act(target, *arguments)
@@ -95,7 +97,7 @@ class _Program:
         return value, changed
 
     def _named(self, names: Iterable[str]) -> dict[str, Any]:
-        """Return what the program calls by these names, and tell from now on when that is another value."""
+        """Return what the program calls by these names; from now on, say when a name stands for another value."""
         self._given = {name: self.names[name] for name in names if name in self.names}
         return dict(self._given)
 
@@ -182,7 +184,7 @@ def _about(value: object) -> codec.About:
 
 
 def _step(iterator: Any, sent: Any) -> tuple[Any, ...]:
-    """Return the next value of an iterator as a tuple of it; an empty one at its end."""
+    """Return the next value of an iterator as a tuple of one; an empty tuple at its end."""
     try:
         return (iterator.send(sent) if sent is not None else next(iterator),)
     except StopIteration:
@@ -226,11 +228,11 @@ _ASKED: Mapping[str, Callable[..., Any]] = {
 
 
 class TestsUnfit(BaseException):
-    """The tests themselves cannot be run this way: nobody's program is at fault. Preludes know it by its name."""
+    """The tests themselves cannot be run this way: the item is unscored. An item's prelude may raise it by name."""
 
 
 class NoPlainValue(BaseException):
-    """The tests do with an object of the program what only plain values are fit for: a failed test."""
+    """The tests ask an object of the program what only plain values may be asked: a failed test."""
 
 
 def _be_grader(job: Mapping[str, Any], channel: int, report: int) -> None:
@@ -264,7 +266,7 @@ _ENDS = (TestsUnfit, talk.Gone, NoPlainValue)
 class _Tested:
     """The program as the tests see it: stand-ins for its names, in the tests' own namespace.
 
-    `ended` is what ended the tests for good, even where they caught it.
+    `ended` is the fault that fails the item for good, even where the tests catch the exception.
     """
 
     def __init__(self, channel: int, names: dict[str, Any]) -> None:
@@ -345,7 +347,7 @@ def _article(name: str) -> str:
 
 
 def _open_attribute(target: Any, name: str, *value: Any) -> Any:
-    """Read or set an attribute of an object of the tests; nothing of Python's own, and none of a function."""
+    """Read or set an attribute of an object of the tests; never one of Python's own, and none of a function."""
     if name.startswith("_") or _about(target).kind != "object":
         raise AttributeError(name)
     return setattr(target, name, *value) if value else getattr(target, name)

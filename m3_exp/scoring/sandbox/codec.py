@@ -2,13 +2,14 @@
 
 Decoding yields values of exactly these types, whatever the bytes: None, bool, int, float, complex, str, bytes, list,
 tuple, dict, set, frozenset, bytearray, range, slice, views of a dict, deque, Counter, OrderedDict, defaultdict, array,
-tuples with field names, Fraction, Decimal, date, time, datetime, timedelta, timezone, built-in exceptions and types. A
-subclass is sent as the built-in value it holds, so that its own methods stay behind. Anything else stays where it is:
-`keep` gives it a number, and what stands for it on the other side is `make`'s. Sent back, it is the object again.
+tuples with field names, Fraction, Decimal, date, time, datetime, timedelta, timezone, built-in exceptions and types. Of
+a subclass the built-in value that it holds is sent, so that its own methods stay behind. Any other object stays where
+it is. `keep` gives it a number, and `make` returns what stands for it on the other side. Sent back, it is the object
+again.
 
-What crosses behaves as if it had not. Values that are one object arrive as one object, a set iterates in its order, and
-a value that can change is *shared*: it has a number on both sides, and each message tells what has changed since the
-last. A side that alone holds a shared value forgets its number.
+Values behave as they would within one process. Values that are one object arrive as one object, and a set iterates in
+its order. A value that can change is *shared*: it has a number on both sides, and each message says what has changed
+since the last. When only one side still holds a shared value, its number is forgotten.
 
 A message is JSON: [value, changed, forgotten]. A frame is four bytes of length (big endian) and a message.
 """
@@ -28,7 +29,7 @@ MAX_FRAME = 16 << 20
 
 
 class Opaque:
-    """What stands for an object of the other side where nobody asks it anything."""
+    """What stands for an object of the other side where no question about it is ever asked."""
 
     def __init__(self, key: int | str, about: About) -> None:
         self.key, self.about = key, about
@@ -38,7 +39,7 @@ class Opaque:
 
 
 def dumps(value: object, keep: Keep | None = None) -> bytes:
-    """Encode one value for nobody in particular.
+    """Encode one value on its own, with nothing shared.
 
     Raises:
         CodecError: it is nested too deeply, too large, or not plain and there is no `keep`.
@@ -87,9 +88,9 @@ def _only_ours() -> int:
 
 
 class Wire:
-    """One side's end: its values <-> messages, and what both sides share.
+    """One side's end of the connection: its values <-> messages, and the values that both sides share.
 
-    `first` is 0 on one side and 1 on the other: the numbers of what a side shares first are even or odd.
+    `first` is 0 on one side and 1 on the other, so that the numbers of what the two sides share first are even or odd.
     """
 
     def __init__(self, first: int, keep: Keep | None = None, find: Find | None = None, make: Make = Opaque) -> None:
@@ -106,7 +107,7 @@ class Wire:
         self._only_ours = _only_ours()
 
     def dumps(self, value: object) -> bytes:
-        """Encode a value and what has changed. Nothing is remembered of a value that may not cross.
+        """Encode a value and what has changed since the last message. A value that may not cross leaves no trace.
 
         Raises:
             CodecError: it is nested too deeply, too large, or not plain and there is no `keep`.
@@ -126,7 +127,7 @@ class Wire:
         return data
 
     def loads(self, data: bytes) -> Any:
-        """Decode a value, after what has changed on the other side has changed here.
+        """Decode a value, after applying the changes that the other side tells.
 
         Raises:
             CodecError: for anything that `dumps` does not write.
@@ -151,7 +152,7 @@ class Wire:
         return self._stand_ins[key]
 
     def number_of_nan(self, value: float) -> int:
-        """Return the number of a NaN, which is equal to nothing and yet found in a list that holds this one."""
+        """Return the number of a NaN: equal to nothing, it is yet found in a list that holds this very object."""
         if id(value) not in self._nan_numbers:
             self._know_nan(self.first + 2 * len(self._nans), value)
         return self._nan_numbers[id(value)]
@@ -166,7 +167,7 @@ class Wire:
         self._nans[number], self._nan_numbers[id(value)] = value, number
 
     def share(self, number: int, shared: Shared) -> None:
-        """Know a value under a number."""
+        """Register a value under a number."""
         self.shared[number] = shared
         self.numbers[id(shared.value)] = number
 

@@ -1,7 +1,7 @@
 """How boxes are started: in bubblewrap's namespaces, under Landlock alone, in a container, or with no walls at all.
 
-In all but the last the box locks itself down as well (lockdown.py). Whether a driver works here is found out by running
-it (`judge.working_driver`), never by looking for a binary or a kernel version.
+In all but the last the box locks itself down as well (lockdown.py). A driver counts as working where a run of it works
+(`judge.working_driver`); that a binary or a kernel version is there proves nothing.
 """
 
 import glob
@@ -35,8 +35,9 @@ _NOBODY = "65534"
 class Driver:
     """One way to start boxes: what comes before Python, which Python, and where it finds this package.
 
-    `relayed`: it has our standard input and output only, so that the warden is started by a relay inside. `stop` is the
-    command that ends what is left where its process does not end by itself; {name} in it and in `prefix` is a new name.
+    `relayed`: only our standard input and output reach the inside, so a relay there starts the warden. `stop` is the
+    command that ends what is left where the process does not end by itself. {name} in `stop` and in `prefix` is a name
+    of its own for each start.
     """
 
     name: str
@@ -95,7 +96,7 @@ def _view() -> _View:
 
 
 def _libraries(folder: str) -> str:
-    """Return where a system's libraries lie in a folder of theirs: Debian has one for each architecture in it."""
+    """Return where a system's libraries lie within a folder; Debian has a subfolder for each architecture."""
     inner = os.path.join(folder, str(sysconfig.get_config_var("MULTIARCH") or "."))
     return inner if os.path.isfile(os.path.join(inner, "libc.so.6")) else folder
 
@@ -160,8 +161,8 @@ IMAGE = "M3_SANDBOX_IMAGE"
 def container(runtime: str) -> Driver | None:
     """Return the driver of a container runtime, or None where it is not installed.
 
-    It runs this machine's own interpreter on read-only binds in an otherwise empty root; with M3_SANDBOX_IMAGE the
-    `python3` (3.11 or later) of that image, which must be there already: nothing is pulled.
+    It runs this machine's own interpreter on read-only binds in an otherwise empty root. With M3_SANDBOX_IMAGE it runs
+    the `python3` (3.11 or later) of that image, which must be there already: nothing is pulled.
     """
     program = shutil.which(runtime)
     return in_container(runtime, program) if program else None
@@ -252,7 +253,7 @@ def _memory() -> int:
 
 
 def _empty_root(view: _View) -> str:
-    """Return a folder that holds nothing but the places where something is bound; what it lacks is added."""
+    """Return a folder that is empty but for the places where something is bound; missing places are added."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = cache / "m3_exp" / "sandbox-root"
     for place in ("proc", "dev", "sys", "tmp", "etc", "run", "var", *(seen.lstrip("/") for _, seen in view.bound)):

@@ -1,7 +1,8 @@
 """Tasks -> verdicts: each program in a candidate's box, its tests in a grader's, several pairs side by side.
 
-A verdict is about the program only where the boxes worked: each batch begins and ends with a program that is known to
-be right and one that is known to be wrong, and when either is judged otherwise the whole batch is unscored.
+A verdict says something about the program only where the boxes worked. So each batch begins and ends with a program
+that is known to be right and one that is known to be wrong (*canaries*). Where either is judged otherwise, the whole
+batch is unscored.
 """
 
 import contextlib
@@ -46,10 +47,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Task:
-    """A program, by its possible readings, and the tests that call its function.
+    """A program, given as its possible readings, and the tests that call its function.
 
-    `prelude` and `test` are the benchmark's own: they run in the grader, where `entry_point` and `names` (what else of
-    the program the tests use) are stand-ins, put in place after the prelude.
+    `prelude` and `test` are the benchmark's own code and run in the grader. There `entry_point` and `names` (what else
+    of the program the tests use) are stand-ins, put in place after the prelude.
     """
 
     programs: tuple[Program, ...]
@@ -61,10 +62,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`value` is 1.0 (all tests pass), 0.0, or None for *unscored*; `reading` names the program's reading that ran.
+    """`value` is 1.0 (all tests pass), 0.0, or None for *unscored*. `reading` names the program's reading that ran.
 
-    `sandbox` is what contained the program: a driver's name, `weak` where nothing did. `not_python` names the readings
-    that were found to be no Python.
+    `sandbox` is the level that contained the program: a driver's name, `weak` where nothing did. `not_python` names the
+    readings that are no Python.
     """
 
     value: float | None
@@ -150,7 +151,7 @@ def judge(
 
 @functools.cache
 def _warn(name: str) -> None:
-    """Say it once a process, where it cannot be overlooked."""
+    """Warn on stderr, once in a process."""
     if name == "weak":
         print(f"{_WEAK} and send whatever you can; every result is marked", file=sys.stderr, flush=True)
 
@@ -211,7 +212,7 @@ def working_driver(choice: Choice = "auto", *, allow_weak: bool = False) -> Driv
 
 
 def _sickness(run: Run, driver: Driver) -> str | None:
-    """Run the canaries; return what is wrong with the boxes, or None. Boxes without walls are not asked for any."""
+    """Run the canaries; return what is wrong with the boxes, or None. Without walls, no escape is tried."""
     limits = Limits(cpu_seconds=5, wall_seconds=60)
     with tempfile.NamedTemporaryFile("w", prefix="m3-secret-") as secret:
         secret.write("what no program may read")
@@ -244,8 +245,9 @@ def _again(
 ) -> str | None:
     """Try again, alone, what another program may be to blame for; return what is wrong with the boxes, or None.
 
-    What could not start is tried first, a few times with a pause: a bomb of processes or memory takes a while to end.
-    What ran out of time is tried once more. Where the boxes were `doubtful` after all, so is every failure.
+    What could not start is tried first, a few times with a pause, because a bomb of processes or memory takes a while
+    to end. What ran out of time is tried once more. Where the boxes turned out to be `doubtful`, every failure is tried
+    again.
     """
     again = [i for i, outcome in enumerate(outcomes) if outcome.kind in ("timeout", "infra") or outcome.starved]
     if doubtful:
@@ -278,7 +280,7 @@ def _verdict(outcome: _Outcome, sandbox: str) -> Verdict:
 
 @contextlib.contextmanager
 def _started(driver: Driver) -> Iterator[Run]:
-    """Start a driver's process and give what runs pairs of boxes in it; whatever happens, it is dead in the end."""
+    """Start a driver's process and give the function that runs pairs of boxes in it; it is always dead in the end."""
     with _relay(driver) if driver.relayed else _warden(driver) as run:
         yield run
 
@@ -344,7 +346,7 @@ def _end(process: subprocess.Popen[bytes]) -> bool:
 
 
 class _Line:
-    """The two pipes to a relay: requests out, reports in, many at a time."""
+    """The two pipes to a relay: requests go out, reports come in, many at a time."""
 
     def __init__(self, requests: IO[bytes], reports: IO[bytes], errors: IO[bytes]) -> None:
         self._requests, self._lock, self._number = requests, threading.Lock(), 0

@@ -1,11 +1,12 @@
 """How a set lies in its table, and how to build another that lies the same: iteration, `pop` and growth follow from it.
 
-CPython's table (Objects/setobject.c): an element lies in the first free place of the sequence that its hash names, and
-what is removed leaves a hole, which may be used again. So elements that are added in an order in which each comes after
-those that stand in its way, into a table of the same size, lie as they did; something is added and removed where a hole
-is to be. Elements that stand in one another's way (they came into holes) each take the place of something.
+CPython's table (Objects/setobject.c): an element lies in the first free place of a sequence that its hash determines.
+What is removed leaves a hole, which may be used again. So a set is rebuilt by adding its elements to a table of the
+same size, each after those that lie on the way to its place. Where a hole is to be, something is added and removed
+again. Elements that lie in each other's way (some came into holes) are each added to a place that is held by a
+placeholder first.
 
-The table is read from memory where the interpreter keeps it as expected, else the order of iteration is told.
+The table is read from memory where the interpreter keeps it as expected, else only the order of iteration is told.
 """
 
 import ctypes
@@ -26,7 +27,7 @@ _PLAIN = frozenset({"builtins", "fractions", "decimal", "datetime"})  # modules 
 
 
 def state(value: Any) -> tuple[int, ...]:
-    """Return numbers that are other ones once the table of a set or frozenset is another."""
+    """Return numbers that change when the table of a set or frozenset does."""
     if not _READABLE:
         return ()
     words = _words(value)
@@ -34,10 +35,9 @@ def state(value: Any) -> tuple[int, ...]:
 
 
 def plan(value: Any) -> tuple[Form | None, list[Any]]:
-    """Return the arguments with which `fill` and `frozen` make a set like this one; None is a small one without holes.
+    """Return the arguments with which `fill` and `frozen` make a set like this one; None is a small set without holes.
 
-    Of objects that Python cannot tell from others by value, the order of iteration is all there is: their hashes are
-    addresses.
+    For objects that hash by address only the order of iteration can be kept.
     """
     kind = set if isinstance(value, set) else frozenset
     items = list(kind.__iter__(value))
@@ -72,7 +72,7 @@ def fill(target: set[Any], form: Form | None, order: Sequence[Any]) -> None:
 
 
 def frozen(form: Form | None, order: Sequence[Any]) -> frozenset[Any]:
-    """Make a frozenset of this form; where it has holes, and is fuller or emptier than usual, one near it."""
+    """Make a frozenset of this form; where it has holes and is fuller or emptier than usual, only a similar one."""
     if form is None:
         return frozenset(list(order))
     size, _, holes, late = form
@@ -104,7 +104,7 @@ def _filled(target: set[Any], form: Form, order: Sequence[Any]) -> "list[_Hole]"
 
 
 class _Hole:
-    """What is added at a place to be removed again."""
+    """A placeholder: it is added at a place to be removed again."""
 
     def __init__(self, place: int) -> None:
         self._place = place
@@ -114,7 +114,7 @@ class _Hole:
 
 
 class _Double:
-    """A second of a key: in a dict beside it, and to a set the same."""
+    """A second key that a dict takes for another and a set takes for the same."""
 
     def __init__(self, key: Any) -> None:
         self._key, self.same = key, False
@@ -127,12 +127,12 @@ class _Double:
 
 
 def _room(size: int) -> int:
-    """Return of how many keys a dict makes a set of this size."""
+    """Return how many keys a dict must have for a set made from it to get a table of this size."""
     return size // 2 - 1 if size > _SMALLEST else _SMALLEST
 
 
 def _sized(keys: list[Any], size: int) -> dict[Any, None]:
-    """Return a dict whose keys make a set of this size, which its length decides: where it lacks some, doubles."""
+    """Return a dict from which a set of this table size is made; where keys are lacking, `_Double`s fill it up."""
     if size == _SMALLEST or not keys:
         return dict.fromkeys(keys)
     doubles = [_Double(keys[0]) for _ in range(size // 4 + 1 - len(keys))]
@@ -143,7 +143,7 @@ def _sized(keys: list[Any], size: int) -> dict[Any, None]:
 
 
 def _point(target: set[Any], finger: int) -> None:
-    """Have `pop` begin to look at a place from now on, in an empty set with a small table."""
+    """Make `pop` begin to look at a given place from now on, in an empty set with a small table."""
     size = _SMALLEST
     while size < finger:
         size *= 2
@@ -157,9 +157,9 @@ def _point(target: set[Any], finger: int) -> None:
 
 
 def _in_order(found: Sequence[tuple[int, int, Any]], holes: list[int], mask: int) -> tuple[list[Any], list[int]]:
-    """Return (place, hash, element)s as elements, each after all that lie on the way to its place.
+    """Return the elements of (place, hash, element)s, each after all that lie on the way to its place.
 
-    Where the last ones stand in one another's way, their places are returned too.
+    Where the last ones lie in each other's way, their places are returned too.
     """
     order: list[Any] = []
     there = set(holes)
@@ -180,7 +180,7 @@ def _in_order(found: Sequence[tuple[int, int, Any]], holes: list[int], mask: int
 
 
 def _way(code: int, mask: int, end: int) -> Iterator[int]:
-    """Give the places that are looked at for a hash before this one."""
+    """Give the places that are looked at for a hash before the place `end`."""
     rest = code & (1 << 64) - 1
     start = rest & mask
     while True:

@@ -31,10 +31,10 @@ class LockdownError(Exception):
 
 
 def lock(*, cpu_seconds: int, memory: int, walls: Walls) -> None:
-    """Give everything up but whole CPU seconds and bytes of address space.
+    """Give up everything but `cpu_seconds` whole seconds of CPU time and `memory` bytes of address space.
 
     Raises:
-        LockdownError: one of the means is not to be had here.
+        LockdownError: one of the means is not available here.
     """
     die_with_parent()
     hide()

@@ -55,7 +55,7 @@ class Packer:
         return found
 
     def remember(self) -> None:
-        """Count as agreed what was packed, once it is sure to be sent."""
+        """Record what was packed as known to both sides, once it is certain to be sent."""
         for number, shared in self._new.items():
             self._wire.share(number, shared)
         for number, contents in self._agreed.items():
@@ -117,7 +117,7 @@ class Packer:
         return [pack(value, depth) for value in values]
 
     def _unchangeable(self, value: Any, depth: int) -> tuple[Any, bool]:
-        """Return a value that cannot change, packed, and whether a second one of it is written as the first."""
+        """Return an unchangeable value, packed, and whether a second occurrence is written as a reference."""
         kind = type(value)
         if issubclass(kind, int):
             plain = int.__pos__(value)
@@ -193,7 +193,7 @@ def _packed_hex(value: int) -> str:
 
 
 def _packed_text(text: str) -> Any:
-    """Return a text as JSON has it; one with lone surrogates by its code points: JSON would join two of them."""
+    """Return a text for JSON; one with lone surrogates by its code points, because JSON would join two of them."""
     if text.isascii():
         return text
     try:

@@ -57,7 +57,7 @@ class _Box:
     told: bool = False  # to end
 
     def wait(self, deadline: float, *wanted: str) -> bool:
-        """Read the report until one of the wanted is there, or to its end; return False where the clock was faster."""
+        """Read the report until a wanted entry is there, or to its end; return False where the deadline came first."""
         watch = select.poll()  # not select(), which knows no descriptors above 1023
         watch.register(self.report, select.POLLIN)
         while self.records().keys().isdisjoint(wanted):
@@ -73,7 +73,7 @@ class _Box:
         return True
 
     def end(self) -> None:
-        """Have the box end, by itself where it does so at once, and read what is told of its end."""
+        """End the box, which may do so by itself first, and read what is reported of its end."""
         if not self.wait(time.monotonic() + _GRACE, "ended", "error"):
             with contextlib.suppress(OSError):
                 os.write(self.report, b"x")
@@ -90,7 +90,7 @@ class _Box:
 
 @contextlib.contextmanager
 def _box(link: socket.socket, role: str, channel: socket.socket, job: Job) -> Iterator[_Box]:
-    """Ask the warden for a box; whatever happens, its end is on the way when this is left."""
+    """Ask the warden for a box; when this context is left, however, the box is being ended."""
     ours, theirs = socket.socketpair()
     with ours:
         with theirs, _file(json.dumps(job).encode()) as source:

@@ -1,6 +1,7 @@
-"""Names of methods of texts, numbers and collections that take a value to compare, or give a verdict on their own.
+"""Names of methods of texts, numbers and collections that take a value to compare, or that give a verdict of their own.
 
-Asked of an object of the program under test, such a method could be answered to please.
+An object of the program under test could answer such a method as the test would like (`x.startswith(...)`, always
+True).
 """
 
 QUESTIONS = frozenset({

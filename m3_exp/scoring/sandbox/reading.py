@@ -47,8 +47,8 @@ def choose(
 def graded(source: str, names: Sequence[str]) -> int:
     """Say how well a program that compiles defines these names at its top level.
 
-    COMPLETE: each of them, every function with a value to return, and no name is used that nothing binds. PARTIAL: each
-    of them, as far as a look at the text can tell. Else LACKING and more, the more of them are missing.
+    COMPLETE: all of them, every function returns a value, and no name is used that nothing binds. PARTIAL: all of them,
+    as far as the text shows. LACKING or more: one or more of them are missing; the number grows with those missing.
     """
     if len(source) > _LONGEST:
         return PARTIAL
@@ -67,7 +67,7 @@ def graded(source: str, names: Sequence[str]) -> int:
 
 @dataclass
 class _Bindings:
-    """The names of a module: surely bound, bound when a function runs; `dynamic` where any other may be too."""
+    """A module's names: surely bound, or bound when a function runs; `dynamic` where any others may be bound too."""
 
     sure: set[str] = field(default_factory=set)
     maybe: set[str] = field(default_factory=set)
@@ -133,7 +133,7 @@ def _is_standard(module: str) -> bool:
 
 
 def _is_stub(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Say whether a function is only announced: a docstring, `pass`, `...`, or NotImplementedError."""
+    """Say whether a function has no body yet: a docstring, `pass`, `...`, or NotImplementedError."""
     return all(_does_nothing(statement) for statement in function.body)
 
 

@@ -1,16 +1,17 @@
 """What stands in one process for an object that stays in the other.
 
-    of a function, a generator, `map` or `filter`   one of the same type: it asks and takes the next over there
+    of a function, a generator, `map` or `filter`   one of the same type, which asks there and takes the next from there
     of a class of exceptions                        a class of that name, derived from the same built-in ones
     of a class                                      called, read and set over there; `isinstance` asks for the real type
     of any other object                             an `Instance`
 
-No value of the tests is ever given to a program's own operator. Of an `Instance` the tests may read and set attributes,
-call methods (those of QUESTIONS only where they call its class by name), enter, iterate, pass it back, and ask whether
-it is the same object; all that comes back is plain, and compared where the program never ran. What an operator of its
-own would have to answer (`==`, `<`, `in`, arithmetic, `hash`, `abs`, `len`, `bool`, `str`, an index) fails the test: it
-is no plain value. Only an object of a class that the tests call by its name (with a capital letter, as classes have),
-and a type of Python's own, are asked for their length, truth, text and items as well.
+No value of the tests is ever given to an operator that the program defined. Of an `Instance` the tests may read and set
+attributes, call methods (those of QUESTIONS only where they call its class by name), enter it, iterate it, pass it
+back, and ask whether it is the same object. All that comes back is plain, and compared where the program never ran.
+What one of its own operators would have to answer (`==`, `<`, `in`, arithmetic, `hash`, `abs`, `len`, `bool`, `str`, an
+index) fails the test, because it is no plain value. Only two kinds of objects are asked for their length, truth, text
+and items as well: those of a class that the tests call by its name (with a capital letter, as classes have), and those
+of Python's own types.
 """
 
 import builtins
@@ -61,7 +62,7 @@ class Class(Function):
 
 
 class Instance:
-    """An object of some class of the program; `known` where the tests call that class by its name."""
+    """An object of some class of the program; `known` says that the tests call that class by its name."""
 
     def __init__(self, about: About, ask: Ask, refuse: Refuse, known: bool) -> None:
         object.__setattr__(self, "_about", about)

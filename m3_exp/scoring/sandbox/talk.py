@@ -18,11 +18,11 @@ _SILENT = (StopIteration, StopAsyncIteration, GeneratorExit)  # these would end 
 
 
 class Gone(BaseException):
-    """The other side ended or said something that is not a value: nothing can go on, whatever catches this."""
+    """The other side ended or sent something that is no value: nothing can go on, even if this is caught."""
 
 
 class Talk:
-    """One side of the conversation. `serves` is what the other may ask for; `passes` are no replies but an end."""
+    """One side of the conversation. `serves`: what the other may ask for. `passes`: exceptions that end it at once."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Talk:
 
         Raises:
             codec.CodecError: the request cannot cross.
-            Gone: the other side is not there any more, or its reply is none.
+            Gone: the other side has ended, or its reply is not one.
         """
         with self._lock:
             return self._asked(operation, target, arguments)
@@ -125,7 +125,7 @@ def _text(error: BaseException) -> str:
 
 
 def _raised(kind: Any, args: Any) -> BaseException:
-    """Return an exception of a built-in name or of a class that stands for the other side's."""
+    """Return an exception from the name of a built-in one, or from the class that stands for the other side's."""
     found = getattr(builtins, kind, None) if type(kind) is str else kind
     if not (isinstance(found, type) and issubclass(found, BaseException)) or issubclass(found, _SILENT):
         found = RuntimeError

@@ -1,4 +1,4 @@
-"""What JSON knows -> values of exactly the built-in types, whatever the bytes were."""
+"""JSON -> values of exactly the built-in types, whatever the bytes were."""
 
 import collections
 import datetime
@@ -70,7 +70,7 @@ class Unpacker:
         return value
 
     def _known(self, tag: str, rest: list[Any]) -> Any:
-        """Return a value that is there already, or what stands for an object that stays there."""
+        """Return a value that is here already, or the stand-in of an object that stays on the other side."""
         if tag == "mine":
             key, kind, name, traits = rest
             if type(key) not in (int, str) or {type(word) for word in (kind, name, *traits)} != {str}:

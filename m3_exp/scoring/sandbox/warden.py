@@ -1,9 +1,9 @@
 """The process that starts boxes: it runs no foreign code itself, and ends all boxes when the judge is gone.
 
 A fork of a warm interpreter costs 2 ms where a new one costs 40. For each request (a role, and three descriptors: the
-job, the channel to the other box, the report) the warden forks a *keeper*, and the keeper forks the box, waits for its
-end and reports it, with the CPU time that the box has used; it kills the box as soon as the judge says so, or closes
-its end of the report. Where no process is to be had, the report says that, and the warden goes on.
+job, the channel to the other box, the report) the warden forks a *keeper*, and the keeper forks the box. The keeper
+waits for the box's end and reports it, with the CPU time that the box has used. It kills the box as soon as the judge
+says so, or closes its end of the report. Where no process can be started, the report says that, and the warden goes on.
 """
 
 import contextlib
@@ -96,7 +96,7 @@ def _keep(role: str, job: int, channel: int, report: int, *, walls: lockdown.Wal
 
 
 def _end_of(child: int, awake: int, report: int) -> int:
-    """Return the wait status of a child, killed where the report's reader says something or goes away before."""
+    """Return a child's wait status; it is killed when the report's reader says something or goes away first."""
     watch = select.poll()
     watch.register(awake, select.POLLIN)
     watch.register(report, select.POLLIN)

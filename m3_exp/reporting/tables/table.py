@@ -1,0 +1,147 @@
+"""What a table is: columns, rows of cells, and notes. Formats and the page render it; nothing reads text back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from m3_exp.reporting.comparisons.contrasts import Sign
+
+Record = Mapping[str, Any]  # a JSON object, a line of CSV
+REBUILD = "weights and the line that rebuilds them:"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What the statistics say of a cell: a sign, `weight`, and `title` for who wants to know more."""
+
+    sign: Sign = ""
+    weight: Literal["", "bold", "underline"] = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number as it is printed, in percent or points, with its 95 % interval where it has one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    signed: bool = False
+
+    def __str__(self) -> str:
+        return self._written(self.value)
+
+    @property
+    def interval(self) -> str:
+        if self.low is None or self.high is None:
+            return ""
+        return f"[{self._written(self.low)}, {self._written(self.high)}]"
+
+    def _written(self, number: float) -> str:
+        return f"{number:{'+' if self.signed else ''}.1f}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in one place: its figure, if it has one, and `lines` of what is said behind it, or words alone.
+
+    `detail` stands in brackets behind words (hyper-parameters behind a method). `record`: the cell
+    as data, shared by the cells of a row that are one record; `keys`: of the plan's cells behind it.
+    """
+
+    lines: tuple[str, ...] = ()
+    figure: Figure | None = None
+    mark: Mark = field(default=Mark(), repr=False)
+    detail: str = ""
+    record: Record | None = field(default=None, repr=False)
+    keys: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def top(self) -> str:
+        return " ".join(self.lines) if self.figure is None else str(self.figure)
+
+    @property
+    def below(self) -> tuple[str, ...]:
+        """What stands behind the figure: its interval, then the lines; behind words the detail, in brackets."""
+        if self.figure is None:
+            return (f"({self.detail})",) if self.detail else ()
+        return (self.figure.interval, *self.lines) if self.figure.interval else self.lines
+
+    def __str__(self) -> str:
+        return " ".join([self.top, *self.below])
+
+
+NOTHING = Cell(("/",))  # a benchmark that is no part of the row
+
+
+def words(text: str, detail: str = "") -> Cell:
+    """Return a cell without a figure; `detail` stands in brackets behind the text."""
+    return Cell((text,), detail=detail)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading: a name, and details behind commas. `benchmark`: whose figures it holds; `what` of them, if several."""
+
+    name: str
+    details: tuple[str, ...] = ()
+    benchmark: str = ""
+    what: str = ""
+
+    def __str__(self) -> str:
+        return ", ".join([self.name, *self.details])
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """The note that lists what rebuilds the weights: their digests, each with its `m3 merge` line."""
+
+    lines: tuple[tuple[str, str], ...]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(f"{digest:12} {line}" for digest, line in self.lines)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is printed: columns, rows and notes; `records` is the same as data."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str | Rebuild, ...] = ()
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        return tuple(map(str, self.columns))
+
+    @property
+    def texts(self) -> tuple[tuple[str, ...], ...]:
+        """The rows as they are read, without marks."""
+        return tuple(tuple(map(str, row)) for row in self.rows)
+
+    @property
+    def footer(self) -> tuple[str, ...]:
+        """The notes line by line."""
+        return tuple(
+            line
+            for note in self.notes
+            for line in ([note] if isinstance(note, str) else [REBUILD, *(f"  {text}" for text in note.texts)])
+        )
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        every = (cell.record for row in self.rows for cell in row)
+        return tuple({id(record): record for record in every if record is not None}.values())
+
+    @property
+    def marks(self) -> dict[tuple[int, int], Mark]:
+        """The marks of single cells, by row and column."""
+        every = ((i, j, cell.mark) for i, row in enumerate(self.rows) for j, cell in enumerate(row))
+        return {(i, j): mark for i, j, mark in every if mark != Mark()}
+
+
+def plain(names: Sequence[str]) -> tuple[Column, ...]:
+    """Return columns that belong to no benchmark."""
+    return tuple(map(Column, names))

@@ -19,7 +19,7 @@ from m3_exp.scoring.evaluator import ChatSettings, digest_of
 from m3_exp.scoring.items import ItemSet, read_rows
 from m3_exp.scoring.summary import mean_result
 from m3_exp.scoring.thoughts import UNCLOSED
-from m3_exp.types import Answer, Json, M3Error, Problem, Result, Score
+from m3_exp.types import About, Answer, Json, M3Error, Problem, Result, Score
 
 ITEMS = ItemSet(
     benchmark="alpaca_eval",
@@ -69,6 +69,7 @@ class AlpacaEval(ChatSettings):
 
     name: ClassVar[str] = "alpaca_eval"
     version: ClassVar[str] = "2"
+    about = About("AlpacaEval", colour="blue", marker="o", rank=0, table="table1", paper_items=ITEMS.rows)
     skill: ClassVar[str] = "lm"
     item_set: ClassVar[ItemSet] = ITEMS
     operational: ClassVar[tuple[str, ...]] = (

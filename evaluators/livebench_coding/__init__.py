@@ -18,7 +18,7 @@ from m3_exp.scoring.audit import extractors
 from m3_exp.scoring.livebench import LiveBench, TaskFile
 from m3_exp.scoring.sandbox import levels
 from m3_exp.scoring.sandbox.judge import Limits, Task, Verdict, judge
-from m3_exp.types import Answer, Json, Problem, Result, Score
+from m3_exp.types import About, Answer, Json, Problem, Result, Score
 
 FILES = (
     TaskFile(
@@ -71,6 +71,7 @@ class LiveBenchCoding(LiveBench):
 
     name: ClassVar[str] = "livebench_coding"
     version: ClassVar[str] = "2"
+    about = About("LiveBench coding", colour="purple", marker="X", dashes=(5, 1.5), rank=6, table="figure4")
     skill: ClassVar[str] = "code"
     files: ClassVar[Sequence[TaskFile]] = FILES
     columns: ClassVar[Mapping[str, Any]] = COLUMNS

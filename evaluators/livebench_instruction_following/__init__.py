@@ -16,7 +16,7 @@ from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.items import ItemSet, first_row, load, own_file
 from m3_exp.scoring.livebench import LiveBench, TaskFile, task, turn
 from m3_exp.scoring.text import name_of
-from m3_exp.types import Answer, M3Error, Problem, Score
+from m3_exp.types import About, Answer, M3Error, Problem, Score
 
 FILES = (
     TaskFile(
@@ -90,6 +90,7 @@ class LiveBenchInstructionFollowing(LiveBench):
 
     name: ClassVar[str] = "livebench_instruction_following"
     version: ClassVar[str] = "2"
+    about = About("LiveBench IF", colour="sky", marker="P", dashes=(5, 1.5), rank=5, table="figure4")
     skill: ClassVar[str] = "lm"
     files: ClassVar[Sequence[TaskFile]] = FILES
     columns: ClassVar[Mapping[str, Any]] = COLUMNS

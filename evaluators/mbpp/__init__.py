@@ -17,7 +17,7 @@ from m3_exp.scoring.programs import EXAMPLES, Program, clean, names_in_tests, sc
 from m3_exp.scoring.sandbox.judge import Task
 from m3_exp.scoring.scripts import function_name, is_script, item_set, script_task
 from m3_exp.scoring.text import name_of
-from m3_exp.types import Answer, M3Error, Problem, Score
+from m3_exp.types import About, Answer, M3Error, Problem, Score
 
 _COLUMNS = {"task_id": object, "text": str, "test_list": list[str]}
 _OPTIONAL = {"code": str, "test_setup_code": str, "test_imports": list[str]}
@@ -142,6 +142,7 @@ class MBPP(Programs):
 
     name: ClassVar[str] = "mbpp"
     version: ClassVar[str] = "2"
+    about = About("MBPP", colour="orange", marker="v", rank=4, table="table1", paper_items=500)
 
     subset: Literal["test", "sanitized", "plus"] = "test"
     timeout: float = 10.0

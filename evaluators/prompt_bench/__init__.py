@@ -30,7 +30,7 @@ from m3_exp.scoring.audit import extractors
 from m3_exp.scoring.evaluator import Ask, ChatSettings, digest_of
 from m3_exp.scoring.items import ItemSet, load
 from m3_exp.scoring.text import PAPER_STOPS, cut, name_of
-from m3_exp.types import Answer, Json, M3Error, Problem, Result, Score, identity
+from m3_exp.types import About, Answer, Json, M3Error, Problem, Result, Score, identity
 
 _STRIPPED = ",._\"'-+=!?()&^%$#@:\\|{}[]<>/`\n\t\r\v\f "  # from both ends of an answer
 _SEARCHED_ON = 100  # items, where nothing else is said
@@ -294,6 +294,9 @@ class SST2(PromptBench):
     """Whether a sentence of a film review is positive or negative: the 872 of GLUE's dev set."""
 
     name: ClassVar[str] = "prompt_bench_sst2"
+    about = About(
+        "SST-2", "sst2", colour="orange", marker=">", dashes=(1.5, 1.2), rank=8, table="attacks", paper_items=872
+    )
     item_set: ClassVar[ItemSet] = ItemSet(
         benchmark="prompt_bench_sst2",
         columns={"sentence": str, "label": int},
@@ -314,6 +317,9 @@ class CoLA(PromptBench):
     """Whether a sentence is grammatical: the 1043 of GLUE's dev set."""
 
     name: ClassVar[str] = "prompt_bench_cola"
+    about = About(
+        "CoLA", "cola", colour="blue", marker="p", dashes=(1.5, 1.2), rank=9, table="attacks", paper_items=1043
+    )
     item_set: ClassVar[ItemSet] = ItemSet(
         benchmark="prompt_bench_cola",
         columns={"sentence": str, "label": int},

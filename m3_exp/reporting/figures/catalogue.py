@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from m3_exp.benchmarks import about, in_order
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.comparisons import points
 from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS
@@ -156,8 +157,7 @@ def _pairs(frame: pd.DataFrame) -> list[str]:
 
 def _benchmarks(frame: pd.DataFrame, pair: str) -> list[str]:
     found = frame.loc[(frame["pair"] == pair) & (frame["method"] != "single"), "benchmark"].unique()
-    order = list(palette.BENCHMARKS)
-    return sorted(found, key=lambda b: (order.index(b) if b in order else len(order), b))
+    return in_order(found)
 
 
 def _methods(frame: pd.DataFrame) -> list[str]:
@@ -230,7 +230,7 @@ def _paper(data: Data, method: str, ratio: str, sparsify: str) -> dict[str, floa
         & (table["mixup"].astype(int) == int(ratio == "mixup"))
         & (table["dare"].astype(int) == int(sparsify == "dare"))
     ]
-    benchmarks = [column for column in table.columns if column in palette.BENCHMARKS]
+    benchmarks = [column for column in table.columns if about(column).table]
     return {f"{row['models']}/{b}": float(row[b]) for _, row in rows.iterrows() for b in benchmarks if _legible(row[b])}
 
 
@@ -320,7 +320,7 @@ def pdr(data: Data) -> Figure:
 
 
 def _drop_rows(frame: pd.DataFrame) -> list[Row]:
-    return _grouped([(pair, b) for pair, b in _cells(frame) if b.startswith("prompt_bench")])
+    return _grouped([(pair, b) for pair, b in _cells(frame) if about(b).table == "attacks"])
 
 
 def _drop_series(data: Data, sweep: str, frame: pd.DataFrame) -> list[Series]:

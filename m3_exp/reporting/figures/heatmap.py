@@ -17,6 +17,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from m3_exp.benchmarks import in_order
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Place
 from m3_exp.reporting.comparisons.values import entry_of
@@ -194,9 +195,7 @@ def _shade(found: Changes) -> Normalize:
 
 
 def _benchmarks(found: Changes, pair: str) -> list[str]:
-    order = list(palette.BENCHMARKS)
-    known = {benchmark for panel, benchmark, _ in found if panel.pair == pair}
-    return sorted(known, key=lambda b: (order.index(b) if b in order else len(order), b))
+    return in_order({benchmark for panel, benchmark, _ in found if panel.pair == pair})
 
 
 def _draw_panel(

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 
 from evaluators import alpaca, gsm8k, hendrycks_math, humaneval
-from evaluators.alpaca import AlpacaEval
+from evaluators.alpaca import AlpacaEval, rules
 from evaluators.gsm8k import GSM8K
 from evaluators.hendrycks_math import HendrycksMath
 from evaluators.humaneval import HumanEval
-from m3_exp.scoring import rules
 from m3_exp.scoring.evaluate import evaluate, load_evaluator
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.math_equivalence import is_equiv, normalize

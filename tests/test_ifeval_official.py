@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from evaluators.livebench_instruction_following import LiveBenchInstructionFollowing
+from evaluators.livebench_instruction_following.ifeval import follows
 from m3_exp.scoring.evaluate import evaluate, score_file
-from m3_exp.scoring.ifeval import follows
 from m3_exp.scoring.trust import examine
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from evaluators.livebench_coding import LiveBenchCoding
+from evaluators.livebench_coding import LiveBenchCoding, grading, harness, questions
+from evaluators.livebench_coding.questions import Question
 from m3_exp.scoring.evaluate import evaluate
-from m3_exp.scoring.livecodebench import grading, harness, questions
-from m3_exp.scoring.livecodebench.questions import Question
 from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox.judge import Limits, judge
 from m3_exp.types import Answer, M3Error, Problem, Score

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from evaluators.livebench_instruction_following import LiveBenchInstructionFollowing, strip_paper
-from m3_exp.scoring import ifeval, ifeval_gold
+from evaluators.livebench_instruction_following import LiveBenchInstructionFollowing, ifeval, strip_paper
+from evaluators.livebench_instruction_following import gold as ifeval_gold
 from m3_exp.scoring.evaluate import evaluate
 from m3_exp.scoring.items import digest
 from m3_exp.types import Answer, M3Error, Problem, Score

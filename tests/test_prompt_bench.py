@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from evaluators.prompt_bench import SST2, CoLA, PromptBench, last_word
-from m3_exp.scoring.attacks.frozen import read
-from m3_exp.scoring.attacks.measures import performance_drop
+from evaluators.prompt_bench.frozen import read
+from evaluators.prompt_bench.measures import performance_drop
 from m3_exp.scoring.evaluate import evaluate, load_evaluator, score_file
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem, Result, Score, plain
 

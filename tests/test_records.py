@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from evaluators.alpaca_transport import Replies
+from evaluators.alpaca.transport import Replies
 from m3_exp import cli, config
 from m3_exp.cells import found
 from m3_exp.engines.recorded import _read_lines

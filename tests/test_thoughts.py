@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from evaluators import alpaca_judges
 from evaluators.alpaca import AlpacaEval
-from evaluators.alpaca_judges import Verdict
+from evaluators.alpaca import judges as alpaca_judges
+from evaluators.alpaca.judges import Verdict
 from evaluators.gsm8k import GSM8K
 from evaluators.livebench_instruction_following import LiveBenchInstructionFollowing
 from evaluators.livebench_typos import LiveBenchTypos

@@ -25,7 +25,7 @@ from m3_exp.reporting.comparisons.expected import in_place_of_draws
 from m3_exp.reporting.comparisons.values import item_values, value
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import responses
-from m3_exp.reporting.data.dataframe import Found, tidy
+from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.reporting.figures import heatmap, palette
 from m3_exp.reporting.figures import responses as drawing
 from m3_exp.reporting.figures.catalogue import FIGURES
@@ -33,6 +33,7 @@ from m3_exp.reporting.figures.frames import Data, at_alpha
 from m3_exp.stats.paired import contrast
 from m3_exp.stats.ratio import drop
 from m3_exp.types import M3Error
+from tests.records import looked_up
 from tests.test_tables import ends, record
 
 N = 40
@@ -306,7 +307,7 @@ def test_frames_of_real_plans_are_drawn() -> None:
     """Table 1's cells as planned, some of them with a result: no column is of the type that hand-made frames have."""
     cells = planning.build(request(["sweeps=table1", "pair=lm_math"], multirun=False).configs).cells
     verdicts: list[list[float | None]] = [[1, 0, 1, 1], [0, 0, 1, 1], [1, 1, None, 0]]
-    found = [Found(cell, record(verdicts[i % 3], cell, str(i)) if i % 4 else None) for i, cell in enumerate(cells)]
+    found = [looked_up(cell, record(verdicts[i % 3], cell, str(i)) if i % 4 else None) for i, cell in enumerate(cells)]
     planned = tidy(found)
     for name in ("figure1a", "figure1c"):
         figure = FIGURES[name].draw(Data({"table1": planned}, PARENTS))

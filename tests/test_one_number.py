@@ -33,6 +33,7 @@ from m3_exp.stats.estimate import Array
 from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.stats.scored import Scored, scored
 from m3_exp.types import Score, plain
+from tests.records import looked_up, typed
 
 PARENTS = {"lm_math": ["lm", "math"]}
 LAMS = ratio.grid(9)
@@ -343,12 +344,12 @@ def test_a_models_score_is_one_number(kind: str, tmp_path: Path) -> None:
     made = mean_result("gsm8k", "accuracy", scores, {}, details)
     record = record_of(scores, details)
     (cell,) = planning.build(request(["pair=math", "evaluator=[gsm8k]"]).configs).cells
-    found = dataframe.Found(cell, record)
+    found = looked_up(cell, record)
     tidy = dataframe.tidy([found])
     (row,) = paper.build("t", tidy).records
     point = points.score(tidy)
     run = logged.cell(found, "g", 0).summary
-    read = scored(record).estimate().scaled(100)
+    read = scored(typed(record)).estimate().scaled(100)
     one = (made.score, made.low, made.high)
     said = {
         "read again": (read.value, read.low, read.high),
@@ -358,7 +359,7 @@ def test_a_models_score_is_one_number(kind: str, tmp_path: Path) -> None:
         "W&B": (run["score"], run["low"], run["high"]),
     }
     assert said == dict.fromkeys(said, one)
-    shown = page_cells._score(SimpleNamespace(record=record))  # type: ignore[arg-type]
+    shown = page_cells._score(SimpleNamespace(record=typed(record)))  # type: ignore[arg-type]
     assert shown.startswith(f"{one[0]:.1f} % [{one[1]:.1f}, {one[2]:.1f}], accuracy, 96 items, 1 unscored")
 
 

@@ -10,12 +10,12 @@ import pandas as pd
 from m3_exp import cells, config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
+from m3_exp.merging.mixtures import CURVE
 from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.data import dataframe, saved
-from m3_exp.reporting.data.dataframe import Found
 from m3_exp.store import Store
-from m3_exp.types import M3Error, Plan
+from m3_exp.types import CellResult, M3Error, Plan
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class Lookup:
         return config.ROOT / "results" / "published" if alike else None
 
     @cached_property
-    def _found(self) -> list[Found]:
+    def _found(self) -> list[CellResult]:
         return cells.found(self.plan, self.store, repeats=True)
 
     @property
-    def found(self) -> list[Found]:
+    def found(self) -> list[CellResult]:
         """Every cell with its result, without repeats."""
         return [item for item in self._found if not item.repeat]
 
@@ -85,9 +85,7 @@ class Lookup:
         there is no grid.
         """
         configs = self.request.configs
-        grids = [
-            replace(c, ratio=replace(c.ratio, name="grid", sampled=16)) for c in configs if c.ratio.name == "mixup"
-        ]
+        grids = [replace(c, ratio=CURVE) for c in configs if c.ratio.name == "mixup"]
         if not grids or self.request.sweep_table not in ("table1", "figure4"):
             return None
         plain = [c for c in configs if c.ratio.name == "plain" and len(c.experts) > 1]

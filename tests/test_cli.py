@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from m3_exp import cells, cli, config
+from m3_exp import cells, cli, config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import ROOT
 from m3_exp.reporting.choices import ways
@@ -209,3 +209,19 @@ def test_every_draw_of_an_attacked_table_has_a_row(tmp_path: Path, capsys: pytes
     drawn = [row[5].strip() for row in rows if row[3].strip() == "yes"]
     assert len(rows) == 3 * 5
     assert len(set(drawn)) == 4, "the same four lambdas in every pair"
+
+
+def test_the_line_that_asks_again_works_in_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine" / "pair").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    looked = lookup.look(CommandLine(("pair=lm_math", "method=ties"), config_dirs=(Path("mine"),)))
+    folder = f"--config-dir={tmp_path / 'mine'}"
+    assert looked.request.asked.line("run") == f"m3 run {folder} pair=lm_math method=ties"
+    cell = looked.plan.cells[0]
+    assert f" {folder} " in planning.merge_line(cell.labels[0], cell.recipe)
+
+
+def test_the_list_of_choices_loads_no_library() -> None:
+    code = "import sys; from m3_exp.cli import main; main(['plan', '--list']); print(sorted(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert not any(f"'{heavy}'" in out.splitlines()[-1] for heavy in ("torch", "hydra", "numpy", "pandas"))

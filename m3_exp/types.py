@@ -290,3 +290,61 @@ class Plan:
     engine: EngineSettings
     seed: int
     notes: tuple[str, ...] = ()
+
+
+# ------------------------------------------------------------------------------------------------------ remembering
+
+
+@dataclass(frozen=True)
+class VersionedSpec(EvaluatorSpec):
+    """A plugin with its settings, and the version of it that scored."""
+
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class RepeatRecord:
+    """Which repeat of a cell this is, and the (id, sample) whose texts are not those of the first pass."""
+
+    number: int
+    changed: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class ResultRecord:
+    """What the store keeps of one evaluation of a cell: the verdict, the scores of its items, and how they came about.
+
+    `items_digest` is the identity of the items with their rendered prompts, `rows_digest` of the items alone.
+    `answers`, `weights` (a digest) and `recipe_key` are keys; `runs` names the runs that wrote its answers; `batched`
+    says that a text may depend on what else was in flight. Results of older versions may lack all that has a default.
+    """
+
+    result: Result
+    scores: tuple[Score, ...]
+    evaluator: VersionedSpec = VersionedSpec("", "")
+    sampling: Sampling = Sampling(0)
+    engine: Mapping[str, str] = field(default_factory=dict)
+    items: str = "official"
+    items_digest: str = ""
+    rows_digest: str | None = None
+    tokenizer: str | None = None
+    answers: str = ""
+    weights: str = ""
+    recipe_key: str = ""
+    recipe: Recipe | None = None
+    runs: tuple[str, ...] = ()
+    batched: bool = False
+    repeat: RepeatRecord | None = None
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """A planned cell and what the store has of it: its result, or the reason of its failure.
+
+    `repeat` is 0 for the result itself, else the number of a repeat that is there to be compared with it.
+    """
+
+    cell: Cell
+    record: ResultRecord | None
+    failure: str | None = None
+    repeat: int = 0

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Lower rooms first; a room may import those before it. The three of one line do not import one another.
 ORDER = [["types", "command_line"], ["reading"], ["stats"], ["temporary"], ["store"], ["merging"], ["planning"],
-         ["engines", "scoring", "reporting"], ["chat", "progress"], ["cells"], ["running"], ["forecast"],
+         ["engines", "scoring", "reporting"], ["chat", "progress"], ["heartbeat", "cells"], ["running"], ["forecast"],
          ["config"], ["doctor", "views"], ["actions"], ["cli"]]  # fmt: skip
 
 

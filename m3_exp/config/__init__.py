@@ -66,13 +66,18 @@ class Request:
 
 
 def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequence[Path] = ()) -> Request:
-    """Compose what `args` (Hydra overrides, perhaps `sweeps=NAME`) ask for.
+    """Compose what `args` (Hydra overrides, perhaps `sweeps=NAME`) ask for; raises as `composed`."""
+    return composed(CommandLine(tuple(args), multirun, tuple(config_dirs)))
+
+
+def composed(asked: CommandLine) -> Request:
+    """Compose what a command line asks for.
 
     Raises:
         M3Error: anything unknown, dead, missing or of the wrong type.
     """
-    asked = CommandLine(tuple(args), multirun, tuple(config_dirs))
-    overrides = [parse(arg) for arg in args]
+    config_dirs = asked.config_dirs
+    overrides = [parse(arg) for arg in asked.overrides]
     sweep = next((sweeps.named(o) for o in overrides if o.key_or_group == "sweeps"), None)
     given = [o for o in overrides if o.key_or_group != "sweeps"]
     check_folders(config_dirs)
@@ -82,13 +87,13 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
         refuse_hydra(block)
         refuse_unknown(block, config_dirs)
         refuse_no_paths(block)
-    if not multirun and sweep is None and (axis := next((o for o in given if o.is_sweep_override()), None)):
+    if not asked.multirun and sweep is None and (axis := next((o for o in given if o.is_sweep_override()), None)):
         name = f"; one name with a comma is quoted: {quoted(axis.input_line or '')}" if is_path(axis) else ""
         raise M3Error(f"{axis.input_line}: several values need -m, as in: m3 run -m {axis.input_line}{name}")
-    composed = compose_all([product for block in blocks for product in sweeps.products(block)], config_dirs)
-    refuse_dead(given, composed, config_dirs)
-    first = composed[0]
-    configs, notes = _with_items([read(cfg, given, config_dirs) for cfg in composed])
+    cfgs = compose_all([product for block in blocks for product in sweeps.products(block)], config_dirs)
+    refuse_dead(given, cfgs, config_dirs)
+    first = cfgs[0]
+    configs, notes = _with_items([read(cfg, given, config_dirs) for cfg in cfgs])
     return Request(
         asked=asked,
         configs=configs,
@@ -102,7 +107,7 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
         sweep_table=document.get("table", sweep),
         repeat=number(first, "repeat", int, low=0, high=MANY),
         verify=truth(first, "verify"),
-        yaml=tuple(OmegaConf.to_yaml(cfg, resolve=True) for cfg in composed),
+        yaml=tuple(OmegaConf.to_yaml(cfg, resolve=True) for cfg in cfgs),
     )
 
 

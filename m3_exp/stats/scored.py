@@ -12,12 +12,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from m3_exp.stats.estimate import EVEN, Estimate, Shape, even_shares, mean
-from m3_exp.types import Score
+from m3_exp.types import ResultRecord, Score
 
 LEFT_OUT, TASK, PROBLEM = "left_out", "task", "problem"  # the notes of a score that are read here
 _ATTACKED = re.compile(r"(.+)@seed\d+")
@@ -65,11 +64,9 @@ class Scored:
         return dict(sorted(tasks.items()))
 
 
-def scored(record: Mapping[str, Any]) -> Scored:
+def scored(record: ResultRecord) -> Scored:
     """Return the items of a stored record: its `scores`, read by the `metric` and the `details` of its `result`."""
-    result = record["result"]
-    scores = [Score(s["id"], s["value"], s["sample"], notes=s.get("notes") or {}) for s in record["scores"]]
-    return of_scores(scores, result["metric"], by_task="by_task" in (result.get("details") or {}))
+    return of_scores(record.scores, record.result.metric, by_task="by_task" in record.result.details)
 
 
 def of_scores(scores: Sequence[Score], metric: str = "", *, by_task: bool = False) -> Scored:
@@ -82,7 +79,7 @@ def of_scores(scores: Sequence[Score], metric: str = "", *, by_task: bool = Fals
     samples: dict[str, list[float | None]] = {}
     for key, score in counted:
         samples.setdefault(key, []).append(score.value)
-    known = {key: [v for v in found if v is not None] for key, found in samples.items() if None not in found}
+    known = {key: [v for v in own if v is not None] for key, own in samples.items() if None not in own}
     k = int(asked[1]) if (asked := _PASS_AT.fullmatch(metric)) else 1
     values = {key: math.fsum(v) / len(v) if k == 1 else pass_at_k(v, k) for key, v in known.items()}
     strata = _noted(counted, TASK) if by_task else {}

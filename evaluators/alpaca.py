@@ -1,7 +1,7 @@
 """AlpacaEval: open instructions, prompted as in the M3 paper (its `test_alpaca_eval`), with a judge of one's choice."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,10 +10,10 @@ from evaluators.alpaca_judges import Asking, JudgeModel, Pair, Verdict
 from m3_exp.reading.paths import expanded
 from m3_exp.scoring import rules
 from m3_exp.scoring.evaluator import ChatSettings, digest_of
-from m3_exp.scoring.items import ItemSet, load, read_rows
+from m3_exp.scoring.items import ItemSet, read_rows
 from m3_exp.scoring.summary import mean_result
 from m3_exp.scoring.thoughts import UNCLOSED
-from m3_exp.types import Answer, Json, M3Error, Problem, Result, Sampling, Score
+from m3_exp.types import Answer, Json, M3Error, Problem, Result, Score
 
 ITEMS = ItemSet(
     benchmark="alpaca_eval",
@@ -64,7 +64,7 @@ class AlpacaEval(ChatSettings):
     name: ClassVar[str] = "alpaca_eval"
     version: ClassVar[str] = "2"
     skill: ClassVar[str] = "lm"
-    official_rows: ClassVar[int] = ITEMS.rows
+    item_set: ClassVar[ItemSet] = ITEMS
     operational: ClassVar[tuple[str, ...]] = (
         *("max_cost", "price_in", "price_out", "retries", "backoff", "timeout", "judge_workers"),
     )
@@ -122,18 +122,15 @@ class AlpacaEval(ChatSettings):
             return (*asked, "order_seed", "annotations")
         return (*asked, "order_seed") if self.judge == "precomputed" else ("annotations",)
 
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(max_tokens=self.max_tokens)
-
     def problems(self, items: str) -> list[Problem]:
-        problems = load(ITEMS, items)
-        if self.judge in JUDGES:
-            for problem in problems:
-                JUDGES[self.judge].check(problem)
+        problems = super().problems(items)
         if self.judge == "precomputed":
             annotation_rows(self._judgments)  # a file that cannot be read is told before answers are made
         return problems
+
+    def check(self, problem: Problem) -> None:
+        if self.judge in JUDGES:
+            JUDGES[self.judge].check(problem)
 
     def pointed_to(self) -> Mapping[str, str]:
         """Return the digest of published judgments. An address from the environment is no setting: it is recorded."""
@@ -178,7 +175,7 @@ class AlpacaEval(ChatSettings):
         return [_look_up(known, instructions, pair, self.annotations) for pair in pairs]
 
     def summarize(self, scores: Sequence[Score]) -> Result:
-        settings = {key: value for key, value in asdict(self).items() if key not in self.operational}
+        settings = {key: value for key, value in self.settings.items() if key not in self.operational}
         if self.judge in JUDGES:
             return mean_result(self.name, JUDGES[self.judge].metric, scores, settings)
         details = alpaca_metrics.details(scores)

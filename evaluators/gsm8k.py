@@ -2,21 +2,17 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
-from m3_exp.scoring.audit import extractors, ran_on
 from m3_exp.scoring.boxes import last_boxed
-from m3_exp.scoring.evaluator import ChatSettings
-from m3_exp.scoring.items import HubFile, ItemSet, load
+from m3_exp.scoring.items import HubFile, ItemSet
 from m3_exp.scoring.math_process import Question, judge
-from m3_exp.scoring.math_request import MATH_REQUEST
 from m3_exp.scoring.math_rules import WHOLE_TEXT
+from m3_exp.scoring.maths import Maths
 from m3_exp.scoring.numbers import last_number, one_number
-from m3_exp.scoring.summary import mean_result
-from m3_exp.scoring.text import MATH_PROMPT, MATH_STOPS, cut
-from m3_exp.types import Answer, M3Error, Problem, Result, Sampling, Score
+from m3_exp.types import Answer, M3Error, Problem, Score
 
 _COLUMNS = {"question": str, "answer": str}
 _HUB, _REVISION = "openai/gsm8k", "cc7b047b6e5bb11b4f1af84efc572db110a51b3c"
@@ -49,7 +45,7 @@ _FLEXIBLE_NUMBER = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
 
 
 @dataclass(frozen=True)
-class GSM8K(ChatSettings):
+class GSM8K(Maths):
     """Grade-school arithmetic word problems with an integer answer.
 
     Measured: whether the extracted number equals the gold one (accuracy).
@@ -75,61 +71,41 @@ class GSM8K(ChatSettings):
 
     name: ClassVar[str] = "gsm8k"
     version: ClassVar[str] = "3"
-    skill: ClassVar[str] = "math"
-    official_rows: ClassVar[int] = ITEMS.rows
-    has_dev: ClassVar[bool] = True
+    item_set: ClassVar[ItemSet] = ITEMS
+    column: ClassVar[str] = "question"
+    written: ClassVar[Mapping[str, str]] = {
+        "paper": "So that is it. The answer is: {}",
+        "strict": "So that is it.\n#### {}",
+        "flexible": "So in the end there are {}.",
+        "last_number": "So in the end there are {}.",
+        "boxed": "So that is $\\boxed{{{}}}$.",
+        "math_verify": "So that is $\\boxed{{{}}}$.",
+    }
 
     extractor: Extractor = "paper"
     max_tokens: int = 1024
 
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(max_tokens=self.max_tokens, stops=() if self.chat_template else MATH_STOPS)
-
-    def problems(self, items: str) -> list[Problem]:
-        problems = load(ITEMS, items)
-        for problem in problems:
-            gold(problem)
-        return problems
-
-    def prompt(self, problem: Problem) -> str:
-        return (MATH_REQUEST if self.chat_template else MATH_PROMPT).format(problem.row["question"])
-
-    def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        texts = [cut(answer.text, self.sampling.stops) for answer in answers]
-        if self.extractor == "math_verify":
-            return _by_math_verify(problems, answers, texts)
-        extract = _EXTRACTORS[self.extractor]
-        missing = f"no number found by extractor={self.extractor}"
-        return [
-            _score(answer, extract(text), str(gold(problem)), missing)
-            for problem, answer, text in zip(problems, answers, texts, strict=True)
-        ]
-
-    def summarize(self, scores: Sequence[Score]) -> Result:
-        missing = sum(score.value is not None and score.extracted is None for score in scores)
-        return mean_result(self.name, "accuracy", scores, asdict(self), {"no_answer_found": missing})
-
-    def gold(self, problem: Problem) -> str:
-        return _WRITTEN[self.extractor].format(gold(problem))
+    def right(self, problem: Problem) -> str:
+        return str(gold(problem))
 
     def wrong(self, problem: Problem) -> str:
-        return _WRITTEN[self.extractor].format(gold(problem) + 1)
+        return self.written[self.extractor].format(gold(problem) + 1)
 
-    def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
-        others = {name: replace(self, extractor=name) for name in get_args(Extractor)}
-        return {"ran_on": ran_on(answers), **extractors(others, problems, answers, self.extractor)}
+    def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
+        if self.extractor != "math_verify":
+            return super().score(problems, answers)
+        golds, texts = map(self.right, problems), map(self.judged_part, answers)
+        verdicts = judge([Question(right, text, *WHOLE_TEXT) for right, text in zip(golds, texts, strict=True)])
+        return [v.score(a, self.right(p)) for p, a, v in zip(problems, answers, verdicts, strict=True)]
 
-
-# How a right answer to the extractor is written: the format that it looks for.
-_WRITTEN: Mapping[Extractor, str] = {
-    "paper": "So that is it. The answer is: {}",
-    "strict": "So that is it.\n#### {}",
-    "flexible": "So in the end there are {}.",
-    "last_number": "So in the end there are {}.",
-    "boxed": "So that is $\\boxed{{{}}}$.",
-    "math_verify": "So that is $\\boxed{{{}}}$.",
-}
+    def score_one(self, problem: Problem, answer: Answer) -> Score:
+        """Compare as text: the extractors that compare as numbers have written whole numbers as integers."""
+        found, right = _EXTRACTORS[self.extractor](self.judged_part(answer)), self.right(problem)
+        if found is None:
+            reason = f"no number found by extractor={self.extractor}"
+            return Score(answer.id, 0.0, answer.sample, None, reason)
+        same = found == right
+        return Score(answer.id, float(same), answer.sample, found, None if same else f"gold is {right}")
 
 
 def gold(problem: Problem) -> int:
@@ -145,19 +121,6 @@ def gold(problem: Problem) -> int:
         raise M3Error(
             f"gsm8k item {problem.id}: `answer` must end in '#### N', an integer; it is {number[:40]!r}"
         ) from None
-
-
-def _score(answer: Answer, found: str | None, right: str, missing: str) -> Score:
-    """Compare as text: the extractors that compare as numbers have written whole numbers as integers."""
-    if found is None:
-        return Score(answer.id, 0.0, answer.sample, None, missing)
-    return Score(answer.id, float(found == right), answer.sample, found, None if found == right else f"gold is {right}")
-
-
-def _by_math_verify(problems: Sequence[Problem], answers: Sequence[Answer], texts: Sequence[str]) -> list[Score]:
-    golds = [str(gold(problem)) for problem in problems]
-    verdicts = judge([Question(right, text, *WHOLE_TEXT) for right, text in zip(golds, texts, strict=True)])
-    return [verdict.score(answer, right) for answer, right, verdict in zip(answers, golds, verdicts, strict=True)]
 
 
 def extract_paper(text: str) -> str | None:

@@ -1,19 +1,16 @@
 """MATH: competition problems, as the M3 paper scores them (its `test_hendrycks_math`, `process_results`)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, cast
 
-from m3_exp.scoring.audit import extractors, ran_on
 from m3_exp.scoring.boxes import last_boxed
-from m3_exp.scoring.evaluator import ChatSettings
-from m3_exp.scoring.items import ItemSet, load
+from m3_exp.scoring.items import ItemSet
 from m3_exp.scoring.math_process import Question, Verdict, judge
-from m3_exp.scoring.math_request import MATH_REQUEST
 from m3_exp.scoring.math_rules import WHOLE_TEXT, compare
+from m3_exp.scoring.maths import Maths
 from m3_exp.scoring.summary import mean_result
-from m3_exp.scoring.text import MATH_PROMPT, MATH_STOPS, cut
-from m3_exp.types import Answer, Json, M3Error, Problem, Result, Sampling, Score
+from m3_exp.types import Answer, Json, M3Error, Problem, Score
 
 ITEMS = ItemSet(
     benchmark="hendrycks_math",
@@ -31,7 +28,7 @@ _WRONG = "-8642.13579"  # no gold answer, under any rule
 
 
 @dataclass(frozen=True)
-class HendrycksMath(ChatSettings):
+class HendrycksMath(Maths):
     """Competition mathematics with short exact answers in LaTeX.
 
     Measured: whether the extracted text is equivalent to the boxed gold answer (accuracy), also by level and by type
@@ -60,8 +57,14 @@ class HendrycksMath(ChatSettings):
 
     name: ClassVar[str] = "hendrycks_math"
     version: ClassVar[str] = "3"
-    skill: ClassVar[str] = "math"
-    official_rows: ClassVar[int] = ITEMS.rows
+    item_set: ClassVar[ItemSet] = ITEMS
+    column: ClassVar[str] = "problem"
+    written: ClassVar[Mapping[str, str]] = {
+        "paper": "So that is it. The answer is: {}.\nDone",
+        "boxed": "So that is $\\boxed{{{}}}$.",
+        "flexible": "So that is $\\boxed{{{}}}$.",
+        "math_verify": "So that is $\\boxed{{{}}}$.",
+    }
     flawed: ClassVar[Mapping[str, str]] = {"2269": "its gold answer ends in a full stop, which extractor=paper removes"}
 
     extractor: Extractor = "paper"
@@ -81,26 +84,22 @@ class HendrycksMath(ChatSettings):
         return ("equivalence",) if self.extractor == "math_verify" else ()
 
     @property
-    def sampling(self) -> Sampling:
-        return Sampling(max_tokens=self.max_tokens, stops=() if self.chat_template else MATH_STOPS)
+    def settings(self) -> dict[str, Any]:
+        return super().settings | ({"equivalence": "math_verify"} if self.extractor == "math_verify" else {})
 
-    def problems(self, items: str) -> list[Problem]:
-        problems = load(ITEMS, items)
-        for problem in problems:
-            gold(problem)
-        return problems
+    def right(self, problem: Problem) -> str:
+        return gold(problem)
 
-    def prompt(self, problem: Problem) -> str:
-        return (MATH_REQUEST if self.chat_template else MATH_PROMPT).format(problem.row["problem"])
+    def wrong(self, problem: Problem) -> str:
+        return self.written[self.extractor].format(_WRONG)
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        texts = [cut(answer.text, self.sampling.stops) for answer in answers]
         golds = [gold(problem) for problem in problems]
-        scores = [
-            verdict.score(answer, right)
-            for answer, right, verdict in zip(answers, golds, self._verdicts(golds, texts), strict=True)
+        verdicts = self._verdicts(golds, [self.judged_part(answer) for answer in answers])
+        return [
+            replace(verdict.score(answer, right), notes=_notes(problem))
+            for problem, answer, right, verdict in zip(problems, answers, golds, verdicts, strict=True)
         ]
-        return [replace(score, notes=_notes(problem)) for score, problem in zip(scores, problems, strict=True)]
 
     def _verdicts(self, golds: Sequence[str], texts: Sequence[str]) -> list[Verdict]:
         if self.extractor == "math_verify":
@@ -111,38 +110,18 @@ class HendrycksMath(ChatSettings):
         pairs = [(_formula(right), _formula(text) if text else None) for right, text in zip(golds, found, strict=True)]
         return compare(pairs, "math_verify")
 
-    def summarize(self, scores: Sequence[Score]) -> Result:
-        missing = sum(score.value is not None and score.extracted is None for score in scores)
+    def details(self, scores: Sequence[Score]) -> dict[str, Any]:
         parts = {f"by_{key}": _parts(scores, key) for key in ("level", "type")}
-        details = {"no_answer_found": missing, **{name: part for name, part in parts.items() if part}}
-        settings = asdict(self) | ({"equivalence": "math_verify"} if self.extractor == "math_verify" else {})
-        return mean_result(self.name, "accuracy", scores, settings, details)
+        return super().details(scores) | {name: part for name, part in parts.items() if part}
 
-    def gold(self, problem: Problem) -> str:
-        return _WRITTEN[self.extractor].format(gold(problem))
-
-    def wrong(self, problem: Problem) -> str:
-        return _WRITTEN[self.extractor].format(_WRONG)
-
-    def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
-        kept = "paper" if self.extractor == "math_verify" else self.equivalence
-        others = {name: replace(self, extractor=name, equivalence="paper") for name in get_args(Extractor)}
-        others = {n: e if n == "math_verify" else replace(e, equivalence=kept) for n, e in others.items()}
-        return {"ran_on": ran_on(answers), **extractors(others, problems, answers, self.extractor)}
+    def with_extractor(self, name: str) -> Maths:
+        kept = "paper" if "math_verify" in (name, self.extractor) else self.equivalence
+        return replace(self, extractor=cast(Extractor, name), equivalence=kept)
 
 
 def _formula(text: str) -> str:
     """Return a text in dollar signs, on one line: math-verify knows no formula with a line break in it."""
     return f"${' '.join(text.split())}$"
-
-
-# How a right answer to the extractor is written: the format that it looks for.
-_WRITTEN: Mapping[Extractor, str] = {
-    "paper": "So that is it. The answer is: {}.\nDone",
-    "boxed": "So that is $\\boxed{{{}}}$.",
-    "flexible": "So that is $\\boxed{{{}}}$.",
-    "math_verify": "So that is $\\boxed{{{}}}$.",
-}
 
 
 def gold(problem: Problem) -> str:

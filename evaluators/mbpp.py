@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from m3_exp.scoring import mbpp_plus
-from m3_exp.scoring.coding import PROMPT, CodeSettings
+from m3_exp.scoring.coding import MEMORY, PROMPT, Programs
 from m3_exp.scoring.items import ItemSet, Row, first_row, load, own_file
 from m3_exp.scoring.programs import EXAMPLES, Program, clean, names_in_tests, script_readings
 from m3_exp.scoring.sandbox.judge import Task
 from m3_exp.scoring.scripts import function_name, is_script, item_set, script_task
 from m3_exp.scoring.text import name_of
-from m3_exp.types import Answer, M3Error, Problem, Result, Score
+from m3_exp.types import Answer, M3Error, Problem, Score
 
 _COLUMNS = {"task_id": object, "text": str, "test_list": list[str]}
 _OPTIONAL = {"code": str, "test_setup_code": str, "test_imports": list[str]}
@@ -110,7 +110,7 @@ _SIGNATURE = "calculate_polygons(startx, starty, endx, endy, radius)"
 
 
 @dataclass(frozen=True)
-class MBPP(CodeSettings):
+class MBPP(Programs):
     """Short Python functions to be written from one sentence and three asserts.
 
     Measured: pass@k: the share of items whose program passes all asserts (`n_samples`, `k`, `temperature`, `top_p` as
@@ -139,23 +139,20 @@ class MBPP(CodeSettings):
 
     name: ClassVar[str] = "mbpp"
     version: ClassVar[str] = "2"
-    skill: ClassVar[str] = "code"
 
     subset: Literal["test", "sanitized", "plus"] = "test"
     timeout: float = 10.0
 
-    @property
     def has_dev(self) -> bool:
         return SETS[self.subset].dev is not None
 
-    @property
     def official_rows(self) -> int:
         return SETS[self.subset].rows
 
     def problems(self, items: str) -> list[Problem]:
         problems = load(self._items(items), items)
         for problem in problems:
-            task(problem, "")
+            self.check(problem)
         return problems
 
     def _items(self, items: str) -> ItemSet:
@@ -179,19 +176,15 @@ class MBPP(CodeSettings):
         text = f"\n{sentence}\nTest examples:\n{shown}" if shown else sentence
         return PROMPT.format(text.replace("    ", "\t"))
 
-    def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        tasks = [
-            task(problem, answer.text, self.extractor, last=self.chat_template)
-            for problem, answer in zip(problems, answers, strict=True)
-        ]
-        if any("plus_input" in problem.row for problem in problems):
-            scores = self.scored(tasks, answers, times=_PLUS_TIMES, memory=_PLUS_MEMORY)
-        else:
-            scores = self.scored(tasks, answers)
-        return [_named_problem(score, problem) for score, problem in zip(scores, problems, strict=True)]
+    def task(self, problem: Problem, text: str) -> Task:
+        return task(problem, text, self.extractor, last=self.chat_template)
 
-    def summarize(self, scores: Sequence[Score]) -> Result:
-        return self.result(scores)
+    def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
+        tasks = [self.task(problem, answer.text) for problem, answer in zip(problems, answers, strict=True)]
+        plus = any("plus_input" in problem.row for problem in problems)
+        times, memory = (_PLUS_TIMES, _PLUS_MEMORY) if plus else (1.0, MEMORY)
+        scores = self.run(tasks, answers, times, memory)
+        return [_named_problem(score, problem) for score, problem in zip(scores, problems, strict=True)]
 
     def gold(self, problem: Problem) -> str | None:
         row = problem.row

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from m3_exp.scoring.attacks import frozen, masked, summary
@@ -13,8 +13,8 @@ from m3_exp.scoring.audit import extractors
 from m3_exp.scoring.evaluator import Ask, ChatSettings, digest_of
 from m3_exp.scoring.items import ItemSet, load
 from m3_exp.scoring.labels import stated
-from m3_exp.scoring.text import MATH_STOPS, cut, name_of
-from m3_exp.types import Answer, Json, M3Error, Problem, Result, Sampling, Score, identity
+from m3_exp.scoring.text import PAPER_STOPS, cut, name_of
+from m3_exp.types import Answer, Json, M3Error, Problem, Result, Score, identity
 
 _STRIPPED = ",._\"'-+=!?()&^%$#@:\\|{}[]<>/`\n\t\r\v\f "  # from both ends of an answer
 _SEARCHED_ON = 100  # items, where nothing else is said
@@ -99,12 +99,8 @@ class PromptBench(ChatSettings):
         return (*search, *models) if self._transferred else (*models, "prompts")
 
     @property
-    def official_rows(self) -> int:
-        return self.item_set.rows
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(max_tokens=self.max_tokens, stops=() if self.chat_template else MATH_STOPS)
+    def stops(self) -> tuple[str, ...]:
+        return () if self.chat_template else PAPER_STOPS
 
     def pointed_to(self) -> Mapping[str, str]:
         """Return the digest of the masked language model, where one is asked and lies in a folder."""
@@ -219,7 +215,7 @@ class PromptBench(ChatSettings):
     # ------------------------------------------------------------------------------------------------------- scoring
 
     def _prediction(self, text: str) -> int:
-        return _READERS[self.labels or "paper"](cut(text, self.sampling.stops), self.words)
+        return _READERS[self.labels or "paper"](cut(text, self.stops), self.words)
 
     def _right(self, item: Problem, text: str) -> bool:
         return self._prediction(text) == int(item.row["label"])
@@ -230,10 +226,7 @@ class PromptBench(ChatSettings):
     def wrong(self, problem: Problem) -> str:
         return self.words[1 - problem.row["label"]]
 
-    def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        return [self._score(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
-
-    def _score(self, problem: Problem, answer: Answer) -> Score:
+    def score_one(self, problem: Problem, answer: Answer) -> Score:
         told, label = self._prediction(answer.text), int(problem.row["label"])
         word = self.words[told] if told >= 0 else None
         missing = "the last word is no label" if self.labels == "paper" else "no label is stated"
@@ -261,12 +254,12 @@ class PromptBench(ChatSettings):
 
     def _only_label(self, text: str) -> int:
         """Return the one label that occurs as a word of the text, or -1."""
-        found = {word.strip(_STRIPPED + "*;~") for word in cut(text, self.sampling.stops).lower().split()}
+        found = {word.strip(_STRIPPED + "*;~") for word in cut(text, self.stops).lower().split()}
         named = [number for number, label in enumerate(self.words) if label in found]
         return named[0] if len(named) == 1 else -1
 
     def summarize(self, scores: Sequence[Score]) -> Result:
-        return summary.result(self.name, scores, asdict(self))
+        return summary.result(self.name, scores, self.settings)
 
 
 def _last_word(text: str, words: Sequence[str]) -> int:

@@ -24,6 +24,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from m3_exp.command_line import CommandLine
 from m3_exp.merging import methods
 from m3_exp.merging.source import parse_source
 from m3_exp.reading.files import exists
@@ -31,7 +32,7 @@ from m3_exp.reading.paths import expanded, is_file
 from m3_exp.reading.yaml_files import check_yaml, wrong_yaml
 from m3_exp.reporting.wandb import track
 from m3_exp.scoring.evaluate import load_evaluator, replaced_by
-from m3_exp.scoring.items import development, has_dev
+from m3_exp.scoring.items import development, lab_has_dev
 from m3_exp.types import Config, Dare, EngineSettings, EvaluatorSpec, M3Error, Ratio, Source
 
 T = TypeVar("T", int, float)
@@ -67,6 +68,7 @@ _MANY = 10_000  # draws, nodes, repeats or workers: more is a slip of the pen
 class Request:
     """What a command line asks for: its composed configs, and the sweep file it names."""
 
+    asked: CommandLine
     configs: tuple[Config, ...]
     store: Path
     checkpoint: str
@@ -87,6 +89,7 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
     Raises:
         M3Error: anything unknown, dead, missing or of the wrong type.
     """
+    asked = CommandLine(tuple(args), multirun, tuple(config_dirs))
     overrides = [_parse(arg) for arg in args]
     sweep = next((_named(o) for o in overrides if o.key_or_group == "sweeps"), None)
     given = [o for o in overrides if o.key_or_group != "sweeps"]
@@ -110,8 +113,9 @@ def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequenc
     composed = _compose_all(products, folders)
     _refuse_dead(given, composed)
     first = composed[0]
-    configs, notes = _with_items([_config(cfg, _of_models(given)) for cfg in composed])
+    configs, notes = _with_items([_config(cfg, (*asked.flags, *_of_models(given))) for cfg in composed])
     return Request(
+        asked=asked,
         configs=configs,
         notes=notes,
         store=_path(first, "store") or ROOT / "results" / "store",
@@ -144,7 +148,9 @@ def _with_items(configs: Sequence[Config]) -> tuple[tuple[Config, ...], tuple[st
 
 
 def _has_items(spec: EvaluatorSpec) -> bool:
-    return not spec.items.endswith("-dev") or has_dev(load_evaluator(spec), spec.name, spec.items)
+    if spec.items == "lab-dev":
+        return lab_has_dev(spec.name)
+    return spec.items != "official-dev" or load_evaluator(spec).has_dev()
 
 
 def names(group: str, config_dirs: Sequence[Path] = ()) -> list[str]:

@@ -1,17 +1,16 @@
 """An evaluator that makes its items with the model: what the tests of `prepare` score."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 from m3_exp.scoring.cache import folder
-from m3_exp.scoring.evaluator import Ask
-from m3_exp.scoring.summary import mean_result
-from m3_exp.types import Answer, Problem, Result, Sampling, Score
+from m3_exp.scoring.evaluator import Ask, Evaluator
+from m3_exp.types import Answer, Problem, Score
 
 
 @dataclass(frozen=True)
-class Asking:
+class Asking(Evaluator):
     """Asks every item twice over (a round stands on the answers of the one before) and appends what it heard.
 
     `break_after` rounds it fails once (a file in the store's folder remembers), as a killed run does.
@@ -20,23 +19,17 @@ class Asking:
     name: ClassVar[str] = "asking"
     version: ClassVar[str] = "1"
     skill: ClassVar[str] = "base"
+    max_tokens = 4
     operational: ClassVar[tuple[str, ...]] = ("break_after",)
 
     break_after: int = 9
     chat_template: bool = False
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(max_tokens=4)
 
     def problems(self, items: str) -> list[Problem]:
         return [Problem(str(i), {"text": f"item {i}"}) for i in range(4)]
 
     def prompt(self, problem: Problem) -> str:
         return str(problem.row["text"])
-
-    def check_saved(self, problems: Sequence[Problem]) -> None:
-        """Any items will do."""
 
     def prepare(self, problems: Sequence[Problem], ask: Ask) -> Sequence[Problem]:
         texts = [self.prompt(problem) for problem in problems]
@@ -50,8 +43,5 @@ class Asking:
                 raise RuntimeError("killed")
         return [Problem(f"{p.id}@made", {"text": text}) for p, text in zip(problems, texts, strict=True)]
 
-    def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        return [Score(a.id, 1.0, extracted=p.row["text"]) for p, a in zip(problems, answers, strict=True)]
-
-    def summarize(self, scores: Sequence[Score]) -> Result:
-        return mean_result(self.name, "accuracy", scores, asdict(self))
+    def score_one(self, problem: Problem, answer: Answer) -> Score:
+        return Score(answer.id, 1.0, extracted=problem.row["text"])

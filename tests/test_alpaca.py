@@ -13,7 +13,6 @@ from evaluators import alpaca_judges, alpaca_metrics
 from evaluators.alpaca import AlpacaEval
 from m3_exp import cli
 from m3_exp.scoring.evaluate import evaluate
-from m3_exp.scoring.evaluator import Examined, Paid, without_effect
 from m3_exp.types import Answer, M3Error, Problem, Result, Score
 
 DATA = Path(os.environ.get("M3_DATA", ""))
@@ -304,15 +303,13 @@ def test_the_forecast_meets_what_the_published_judgments_cost() -> None:
 
 def test_the_contracts_optional_parts() -> None:
     evaluator = AlpacaEval(judge="rules")
-    assert isinstance(evaluator, Examined)
-    assert isinstance(evaluator, Paid)
     item = Problem("0", {"instruction": "x", "output": "gold", "rules": [{"rule": "equals", "text": "gold"}]})
     answers = [Answer("0", evaluator.gold(item) or ""), Answer("0", str(evaluator.wrong(item)), 1)]
     assert [score.value for score in evaluator.score([item, item], answers)] == [1.0, 0.0]
     assert AlpacaEval(judge="chatgpt_fn").gold(item) is None
     assert AlpacaEval(judge="chatgpt_fn").wrong(item) is None
-    assert set(without_effect(evaluator)) < set(AlpacaEval.__dataclass_fields__)
-    assert "max_cost" in without_effect(evaluator)
+    assert set(evaluator.operational) < set(AlpacaEval.__dataclass_fields__)
+    assert "max_cost" in evaluator.operational
     assert not set(AlpacaEval.operational) & {"judge", "judge_model", "endpoint", "order_seed", "judge_max_tokens"}
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from m3_exp import cells, cli, config
+from m3_exp import cli, config
+from m3_exp.command_line import CommandLine
 from m3_exp.config import ROOT
 from m3_exp.reporting.choices import advice
-from m3_exp.reporting.data.dataframe import tidy
-from m3_exp.store import Store
 from m3_exp.types import CellResult, M3Error
+from m3_exp.views import lookup, studies, tables
+from m3_exp.views.lookup import Lookup
 from tests import test_figures
 from tests.records import looked_up
 from tests.test_tables import record
@@ -129,13 +130,18 @@ def test_secrets_do_not_reach_the_store(tmp_path: Path) -> None:
 def swept(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `m3 response` find a frame made by hand, and no development items."""
 
-    def of(_: Any, __: str, overrides: list[str], *, draws: bool = False) -> Any:
-        if "items=dev" in overrides:
+    def of(sweep: str, asked: CommandLine) -> Any:
+        if "items=dev" in asked.overrides:
             raise M3Error("none")
-        return SimpleNamespace(configs=[SimpleNamespace(pair="lm_math", experts={"lm": 1, "math": 2}, seed=0)]), frame
+        whole = asked.replaced(f"sweeps={sweep}", *asked.overrides)
+        return SimpleNamespace(
+            frame=lambda **_: frame, seed=0, parents={"lm_math": ("lm", "math")},
+            request=SimpleNamespace(asked=whole, sweep=sweep),
+        )  # fmt: skip
 
     quick = advice.study
-    monkeypatch.setattr(cli, "_swept", of)
+    for module in (lookup, studies):
+        monkeypatch.setattr(module, "swept", of)
     monkeypatch.setattr(advice, "study", lambda found, **more: quick(found, **more | {"repeats": 50, "resamples": 20}))
 
 
@@ -174,24 +180,24 @@ def test_a_table_names_draws_by_the_requests_experts(tmp_path: Path) -> None:
     draw = {"ratio": "mixup", "alpha": 0.5, "draw": 1, "lam": 0.0001}
     extra = {"engine": "vllm", "evaluator": "gsm8k 2", "tokenizer": "t", "runs": 1, "merge": "m3 merge"}
     lines = pd.DataFrame([test_figures.line("gsm8k", 0.5, **draw, **extra)])
-    built = cli._built_table(request, lines, every=False)
+    built = tables.build(Lookup(request), lines)
     assert "Draws of lambda that are all but one expert: lm_math alpha 0.5 draw 1: 99.99 % math." in built.footer
 
 
 def test_what_stands_behind_a_tables_draws_holds_plain_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it E - plain would be adjusted with the table's single models, and not as in m3 response."""
 
-    def found(plan: Any, _: Store, **__: Any) -> list[CellResult]:
+    def found(plan: Any, _: Any, **__: Any) -> list[CellResult]:
         return [looked_up(cell, record([1, 0, 1, float(i % 2)], cell, str(i))) for i, cell in enumerate(plan.cells)]
 
-    monkeypatch.setattr(cells, "found", found)
+    monkeypatch.setattr(lookup, "look_up", found)
     request = config.request([
         "sweeps=table1", "pair=lm_math", "method=average", "sparsify=none", "evaluator=[gsm8k]", f"store={tmp_path}"
     ])  # fmt: skip
-    behind = cli._curve_nodes(request, Store(tmp_path))
-    assert behind["ratio"].value_counts().to_dict() == {"sampled": 16, "grid": 9, "plain": 1}
-    planned = cli._planned(request)[0]
-    built = cli._built_table(request, tidy(found(planned, Store(tmp_path))), behind, every=False)
+    looked = Lookup(request)
+    assert looked.behind is not None
+    assert looked.behind["ratio"].value_counts().to_dict() == {"sampled": 16, "grid": 9, "plain": 1}
+    built = tables.build(looked, looked.frame(), looked.behind)
     mixed = next(r for r in built.records if r["ratio"] == "mixup")
     assert (mixed["question"], mixed["family"], mixed["nodes"], mixed["sampled"]) == ("expectation", 7, 9, 16)
 

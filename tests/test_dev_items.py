@@ -8,7 +8,7 @@ import pytest
 from evaluators.gsm8k import GSM8K
 from evaluators.humaneval import HumanEval
 from evaluators.mbpp import MBPP
-from m3_exp.scoring.items import development, has_dev
+from m3_exp.scoring.items import development, lab_has_dev
 from m3_exp.types import M3Error, Problem
 
 DATA = Path(os.environ.get("M3_DATA", "/work/shared/data"))
@@ -22,11 +22,11 @@ def test_what_dev_means_follows_the_test_items() -> None:
 
 
 def test_which_benchmarks_have_development_items() -> None:
-    assert has_dev(HumanEval(), "humaneval", "lab-dev")
-    assert not has_dev(HumanEval(), "humaneval", "official-dev")
-    assert not has_dev(HumanEval(), "unheard_of", "lab-dev")
-    assert has_dev(GSM8K(), "gsm8k", "official-dev")
-    assert [has_dev(MBPP(subset=s), "mbpp", "official-dev") for s in ("test", "sanitized", "plus")] == [
+    assert lab_has_dev("humaneval")
+    assert not HumanEval().has_dev()
+    assert not lab_has_dev("unheard_of")
+    assert GSM8K().has_dev()
+    assert [MBPP(subset=s).has_dev() for s in ("test", "sanitized", "plus")] == [
         True,
         False,
         False,

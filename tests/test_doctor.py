@@ -157,12 +157,15 @@ def test_graders_that_cost_money_are_not_called() -> None:
 
 
 def test_benchmarks_without_gold_answers_get_a_note() -> None:
-    class Silent:
+    class Silent(Evaluator):
         """Only what a plugin must have."""
 
         name = "silent"
 
-    silent: Any = Silent()
+        def prompt(self, problem: Problem) -> str:
+            return ""
+
+    silent = Silent()
     assert examine(silent, ITEMS) is None
     assert doctor._grader(silent, ITEMS) == doctor.Finding(
         "grader silent", False, "not tried: this benchmark has no gold answers"

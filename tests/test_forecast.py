@@ -212,8 +212,8 @@ def test_sampled_lambdas_are_told_beside_the_nodes(tmp_path: Path) -> None:
 
 
 def test_official_rows_are_those_of_the_item_sets() -> None:
-    assert GSM8K.official_rows == 1319
-    assert SST2().official_rows == SST2.item_set.rows
+    assert GSM8K().official_rows() == 1319
+    assert SST2().official_rows() == SST2.item_set.rows
 
 
 # --------------------------------------------------------------------------------------------------------- refusals

@@ -329,9 +329,8 @@ def test_a_keyword_that_never_ends_leaves_its_item_unscored(tmp_path: Path) -> N
     [
         ("os:system", "is not a dataclass"),
         ("subprocess:Popen", "is not a dataclass"),
-        ("m3_exp.types:Problem", "has no name, version, skill, sampling, problems, prompt, score, summarize"),
-        ("m3_exp.types:EvaluatorSpec", "has no name, version, sampling"),
-        ("m3_exp.types:Answer", "has no"),
+        ("m3_exp.types:Problem", "is not a dataclass that inherits m3_exp.scoring.evaluator.Evaluator"),
+        ("m3_exp.scoring.evaluator:ChatSettings", "has no name, version, skill, prompt, item_set, score_one"),
         ("evaluators.nowhere:X", "cannot be imported"),
         ("evaluators.gsm8k", "cannot be imported"),
         (":", "cannot be imported"),

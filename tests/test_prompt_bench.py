@@ -14,7 +14,6 @@ from evaluators.prompt_bench import SST2, CoLA, PromptBench, last_word
 from m3_exp.scoring.attacks.frozen import read
 from m3_exp.scoring.attacks.measures import performance_drop
 from m3_exp.scoring.evaluate import evaluate, load_evaluator, score_file
-from m3_exp.scoring.evaluator import Examined, Prepares
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem, Result, Score, plain
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,8 +103,6 @@ def test_the_last_word_is_read_as_the_papers_script_reads_it(text: str, word: st
 @BOTH
 def test_gold_is_right_and_wrong_is_wrong(kind: type[PromptBench]) -> None:
     evaluator, problems = kind(), items(20)
-    assert isinstance(evaluator, Examined)
-    assert isinstance(evaluator, Prepares)
     for make, share in ((evaluator.gold, 100.0), (evaluator.wrong, 0.0), (lambda problem: "no idea", 0.0)):
         _, result = evaluate(evaluator, problems, [Answer(p.id, str(make(p))) for p in problems])
         assert (result.score, result.n_scored, result.metric) == (share, 20, "accuracy")

@@ -156,8 +156,7 @@ def answered(cell: Cell) -> int:
     """Return how many answers a cell takes, at most: its items and what a search for attacks asks."""
     evaluator = load_evaluator(cell.evaluator)
     n = len(evaluator.problems("lab"))
-    searched = getattr(evaluator, "searched", None)
-    return (sum(searched(n)) if searched else n) * evaluator.sampling.n
+    return sum(evaluator.searched(n)) * evaluator.sampling.n
 
 
 def test_more_draws_of_the_alpha_grid_contain_the_first() -> None:

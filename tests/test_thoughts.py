@@ -18,7 +18,6 @@ from evaluators.livebench_typos import LiveBenchTypos
 from evaluators.prompt_bench import SST2
 from m3_exp.reporting.tables.footers import _thoughts
 from m3_exp.scoring.evaluate import UNCLOSED, evaluate, score_file
-from m3_exp.scoring.evaluator import judged_texts
 from m3_exp.scoring.thoughts import drop, drop_as_livebench, held
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem
 
@@ -256,8 +255,8 @@ def test_an_unclosed_thought_is_never_sent_to_a_judge(monkeypatch: pytest.Monkey
 
 def test_what_a_search_hears_is_without_thoughts() -> None:
     texts = ["<think>a</think>\npositive", "<think>positive", "positive"]
-    assert judged_texts(SST2(chat_template=True), texts) == ["positive", "", "positive"]
-    assert judged_texts(SST2(), texts) == texts
+    assert [SST2(chat_template=True).judged(text) for text in texts] == ["positive", None, "positive"]
+    assert [SST2().judged(text) for text in texts] == texts
 
 
 def test_tables_say_which_cells_hold_thoughts() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from m3_exp.scoring.evaluator import Evaluator, judged
-from m3_exp.scoring.text import MATH_STOPS
+from m3_exp.scoring.text import PAPER_STOPS
 from m3_exp.stats.estimate import LEVEL, Estimate
 from m3_exp.stats.family import LIMIT, holm
 from m3_exp.stats.paired import paired
@@ -21,7 +21,7 @@ _EXAMPLES = 5  # ids that are named for each pair of extractors
 _FIRST_ANSWER = re.compile(r"[Tt]he (?:final )?answer is|#### |\\boxed\{")
 # What begins another question after an answer: the paper's stops, and the turns of common prompts.
 _NEXT_QUESTION = re.compile(
-    "|".join(map(re.escape, MATH_STOPS))
+    "|".join(map(re.escape, PAPER_STOPS))
     + r"|\n[^\S\n]*(?:Q|Question|Problem|USER|User|Human|Input)\s*\d*:|<\|im_start\|>|\[INST\]|Below is an instruction"
 )
 

@@ -1,5 +1,6 @@
 """What benchmarks of program synthesis share: their settings, samples and pass@k, and the way through the sandbox."""
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,8 +11,9 @@ from m3_exp.scoring.sandbox import levels
 from m3_exp.scoring.sandbox.judge import Choice, Limits, Task, Verdict, judge
 from m3_exp.scoring.summary import figure, mean_result
 from m3_exp.stats.scored import of_scores
-from m3_exp.types import Answer, Json, M3Error, Result, Sampling, Score
+from m3_exp.types import Answer, Json, M3Error, Problem, Result, Sampling, Score
 
+MEMORY = 1 << 30  # bytes that a program may take
 PAPER = "paper"  # the reading that the paper's own script makes of an answer, and the note with its verdict
 # The paper's Alpaca template has three newlines before the instruction here.
 PROMPT = (
@@ -21,14 +23,16 @@ PROMPT = (
 
 
 @dataclass(frozen=True)
-class CodeSettings(ChatSettings):
-    """Settings of a benchmark whose answers are programs.
+class Programs(ChatSettings):
+    """A benchmark whose answers are programs.
 
     `k` is one number or a list: pass@k for each, the first is the score. `n_samples` answers an item are drawn at
     `temperature` and `top_p`; of saved answers, n is how many there are of an item.
     """
 
+    skill: ClassVar[str] = "code"
     operational: ClassVar[tuple[str, ...]] = ("sandbox", "allow_weak")
+
     extractor: Literal["paper", "none"] = "paper"
     max_tokens: int = 2048
     timeout: float = 3.0
@@ -64,8 +68,18 @@ class CodeSettings(ChatSettings):
             )
         return Sampling(self.max_tokens, (), float(self.temperature), self.top_p, self.n_samples)
 
-    def scored(
-        self, tasks: Sequence[Task], answers: Sequence[Answer], *, times: float = 1.0, memory: int = 1 << 30
+    @abstractmethod
+    def task(self, problem: Problem, text: str) -> Task:
+        """Return what the sandbox needs to judge one answer. Raises M3Error where the item's tests cannot be run."""
+
+    def check(self, problem: Problem) -> None:
+        self.task(problem, "")
+
+    def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
+        return self.run([self.task(p, a.text) for p, a in zip(problems, answers, strict=True)], answers)
+
+    def run(
+        self, tasks: Sequence[Task], answers: Sequence[Answer], times: float = 1.0, memory: int = MEMORY
     ) -> list[Score]:
         """Judge one program an answer, in the sandbox, with so many times `timeout` and bytes of memory."""
         seconds = times * self.timeout
@@ -89,7 +103,7 @@ class CodeSettings(ChatSettings):
             notes[i] = {} if verdict.value == 0 else {"paper": verdict.value}
         return notes
 
-    def result(self, scores: Sequence[Score]) -> Result:
+    def summarize(self, scores: Sequence[Score]) -> Result:
         """Return pass@k with its interval over items; every k, the readings and the sandbox are in the details."""
         counts = Counter(score.extracted for score in scores if score.extracted is not None)
         own = [_of_paper(score) for score in scores]
@@ -100,7 +114,7 @@ class CodeSettings(ChatSettings):
         _check_samples(self.name, scores, max(self.ks))
         if self.ks != (1,):
             details["pass_at_k"] = {str(k): asdict(figure(of_scores(scores, f"pass@{k}"))) for k in self.ks}
-        return mean_result(self.name, f"pass@{first}", scores, {**asdict(self), "sandbox": sandbox}, details)
+        return mean_result(self.name, f"pass@{first}", scores, {**self.settings, "sandbox": sandbox}, details)
 
 
 def _paper_alone(task: Task) -> Task | None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import inspect
 import math
 import typing
 from collections import Counter
@@ -15,11 +14,10 @@ from m3_exp.reading.files import lines, parse_json, read_text
 from m3_exp.reading.paths import is_file
 from m3_exp.scoring import thoughts
 from m3_exp.scoring.audit import UNKNOWN, counts
-from m3_exp.scoring.evaluator import Audited, ChatSettings, Evaluator, Prepares, Reads, judged
+from m3_exp.scoring.evaluator import ChatSettings, Evaluator, judged
 from m3_exp.store import dumps, write_atomic
 from m3_exp.types import Answer, EvaluatorSpec, Json, M3Error, Problem, Result, Score, plain
 
-_METHODS = {"problems": 2, "prompt": 2, "score": 3, "summarize": 2}  # with how many arguments they are called
 UNCLOSED = "no answer: an unclosed thought"
 _MISSING = (dataclasses.MISSING, dataclasses.MISSING)
 
@@ -36,38 +34,35 @@ def load_evaluator(spec: EvaluatorSpec) -> Evaluator:
         kind = getattr(importlib.import_module(module_name), class_name)
     except Exception as error:  # the wall: a module of one's own may raise anything
         raise M3Error(f"{spec.name}: target={spec.target} cannot be imported ({error}); write module:Class") from None
-    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
-        raise M3Error(f"evaluator {spec.name}: target={spec.target} is not a dataclass; see CONTRIBUTING.md")
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and issubclass(kind, Evaluator)):
+        raise M3Error(
+            f"evaluator {spec.name}: target={spec.target} is not a dataclass that inherits"
+            " m3_exp.scoring.evaluator.Evaluator; see CONTRIBUTING.md"
+        )
     if lacking := _lacking(kind):
         raise M3Error(f"evaluator {spec.name}: target={spec.target} has no {lacking}; see CONTRIBUTING.md")
     _check_settings(spec, kind)
-    return cast(Evaluator, kind(**spec.settings))
+    return kind(**spec.settings)
 
 
-def _lacking(kind: type) -> str:
+def _lacking(kind: type[Evaluator]) -> str:
     """Return what a class lacks of an evaluator, without making one; nothing where it is one."""
     texts = [name for name in ("name", "version", "skill") if not isinstance(getattr(kind, name, None), str)]
-    methods = [name for name, n in _METHODS.items() if not _takes(getattr(kind, name, None), n)]
-    return ", ".join([*texts, *([] if hasattr(kind, "sampling") else ["sampling"]), *methods])
-
-
-def _takes(method: object, n: int) -> bool:
-    """Tell whether something can be called with n arguments."""
-    try:
-        inspect.signature(cast(Any, method)).bind(*range(n))
-    except (TypeError, ValueError):
-        return False
-    return True
+    items = kind.item_set is not None or kind.problems is not Evaluator.problems
+    scores = kind.score is not Evaluator.score or kind.score_one is not Evaluator.score_one
+    return ", ".join(
+        [*texts, *sorted(kind.__abstractmethods__), *["item_set"] * (not items), *["score_one"] * (not scores)]
+    )
 
 
 def replaced_by(target: str, setting: str) -> str | None:
     """Return what to give in place of a setting that a plugin had once; None where it never had it."""
     module, _, name = target.partition(":")
     try:
-        replaced = getattr(importlib.import_module(module), name).replaced
+        kind: type[Evaluator] = getattr(importlib.import_module(module), name)
+        return kind.replaced.get(setting)
     except Exception:  # the wall: a module of one's own may raise anything
         return None
-    return str(replaced[setting]) if setting in replaced else None
 
 
 def _check_settings(spec: EvaluatorSpec, kind: type) -> None:
@@ -192,19 +187,16 @@ def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None, *, audi
     evaluator = load_evaluator(spec)
     if out is not None and out.is_dir():
         raise M3Error(f"--out {out} is a directory: give a file's name")
-    answers = None if isinstance(evaluator, Reads) and is_file(path) else read_answers(path)
     problems = {problem.id: problem for problem in evaluator.problems(spec.items)}
-    if answers is None:
-        own = evaluator.answers(path, list(problems.values())) if isinstance(evaluator, Reads) else None
-        answers = read_answers(path) if own is None else list(enumerate(own, 1))
+    own = evaluator.answers(path, list(problems.values())) if is_file(path) else None
+    answers = read_answers(path) if own is None else list(enumerate(own, 1))
     for number, answer in answers:
         if answer.id not in problems:
             raise M3Error(
                 f"{path}:{number}: {answer.id!r} is not an item of {spec.name} with items={spec.items}"
                 f" ({len(problems)} items, such as {next(iter(problems))!r})"
             )
-    if isinstance(evaluator, Prepares):
-        evaluator.check_saved(list(problems.values()))
+    evaluator.check_saved(list(problems.values()))
     present = [problems[key] for key in dict.fromkeys(answer.id for _, answer in answers)]
     given = [answer for _, answer in answers]
     scores, result = evaluate(evaluator, present, given)
@@ -240,12 +232,11 @@ def _audit(
     result: Result,
 ) -> Json:
     report = {**counts(answers, scores), "details": plain(result.details)}
-    if isinstance(evaluator, Audited):
-        try:
-            texts = judged(evaluator, answers)
-            report |= plain(evaluator.audit([problems[answer.id] for answer in answers], texts))
-        except Exception as error:  # the wall: a broken audit takes nothing from the score
-            report["failed"] = f"{evaluator.name} failed: {type(error).__name__}: {error}"
+    try:
+        texts = judged(evaluator, answers)
+        report |= plain(evaluator.audit([problems[answer.id] for answer in answers], texts))
+    except Exception as error:  # the wall: a broken audit takes nothing from the score
+        report["failed"] = f"{evaluator.name} failed: {type(error).__name__}: {error}"
     return report
 
 

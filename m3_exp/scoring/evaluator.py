@@ -1,4 +1,4 @@
-"""What a benchmark plugin must provide: one class in one file of `evaluators/` and one yaml in `conf/evaluator/`.
+"""The base class of benchmarks, each of which is one class in `evaluators/` and one yaml in `conf/evaluator/`.
 
 The class is a frozen dataclass whose fields are its settings (they are checked against the configuration by name
 before anything is read, and belong to the identity of every score); its docstring is the benchmark's card.
@@ -7,13 +7,16 @@ before anything is read, and belong to the identity of every score); its docstri
 import dataclasses
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Literal, cast
 
 from m3_exp.reading.paths import expanded
 from m3_exp.scoring import thoughts
+from m3_exp.scoring.items import ItemSet, load
+from m3_exp.scoring.summary import mean_result
 from m3_exp.types import Answer, M3Error, Problem, Result, Sampling, Score
 
 Ask = Callable[[Sequence[str]], list[str]]
@@ -26,41 +29,139 @@ _NOT_ARGUMENTS = (
 )
 
 
-class Evaluator(Protocol):
-    """One benchmark. What else it may provide is in the protocols below, each of them optional.
+class Evaluator(ABC):
+    """One benchmark. What a class does not define itself, it has from here.
 
-    One that inherits `ChatSettings` is asked and judged as these say; the evaluators here all do.
-    `operational: ClassVar[tuple[str, ...]]` names settings that say how and not what (retries, caps, drivers), and a
-    property `ineffective` those without effect under the others: both are left out of a result's identity.
-    For forecasts where the items are not at hand, `official_rows` says how many official ones there are (None: not
-    known), and `searched(n)` of a benchmark that `Prepares` how many answers that asks for at most, and how many items
-    are scored then.
+    A class must have `name`, `version`, `skill`, a `prompt`, one of `item_set` and `problems`, and one of `score_one`
+    and `score`. A benchmark whose prompts may be rendered by a chat template inherits `ChatSettings`.
     """
 
     name: ClassVar[str]
     version: ClassVar[str]  # goes up whenever a prompt, an extraction or a verdict changes
     skill: ClassVar[str]  # whose tokenizer the paper uses: lm, math, code or base
+    metric: ClassVar[str] = "accuracy"
+    item_set: ClassVar[ItemSet | None] = None  # where the items come from
+    # Settings that say how and not what (retries, caps, drivers): they are no part of a result's identity.
+    operational: ClassVar[tuple[str, ...]] = ()
+    flawed: ClassVar[Mapping[str, str]] = {}  # items whose own gold answer cannot score 1, and why
+    replaced: ClassVar[Mapping[str, str]] = {}  # settings that there were once, and what to give in their place
+
+    max_tokens: int = 1024  # of an answer; a field of the same name makes it a setting
 
     @property
-    def sampling(self) -> Sampling: ...
+    def settings(self) -> dict[str, Any]:
+        """All settings; one whose default depends on others (`thought`) is what it came to."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(cast(Any, self))}
+
+    @property
+    def ineffective(self) -> tuple[str, ...]:
+        """The settings that the others leave without effect: they are no part of a result's identity either."""
+        return ()
+
+    def pointed_to(self) -> Mapping[str, str]:
+        """Return a digest or name of each file or server that a setting points to and whose content decides a score.
+
+        It never raises: what is missing is told when it is used.
+        """
+        return {}
+
+    # --------------------------------------------------------------------------------------------------------- items
 
     def problems(self, items: str) -> list[Problem]:
         """Return all items: `items` is `official`, `lab` or a path. Raises M3Error that says what to download."""
-        ...
+        assert self.item_set is not None
+        problems = load(self.item_set, items)
+        for problem in problems:
+            self.check(problem)
+        return problems
 
+    def check(self, problem: Problem) -> None:  # noqa: B027
+        """Raise M3Error where an item cannot be asked or judged: its columns are there and have the right types."""
+
+    def has_dev(self) -> bool:
+        """Return whether the official items have development items (`items=dev`)."""
+        return self.item_set is not None and self.item_set.dev is not None
+
+    def official_rows(self) -> int | None:
+        """Return how many official items there are, for forecasts where they are not at hand; None: not known."""
+        return None if self.item_set is None else self.item_set.rows
+
+    def prepare(self, problems: Sequence[Problem], ask: Ask) -> Sequence[Problem]:
+        """Return the items to be scored instead of `problems`, where the model is needed to make them.
+
+        They are frozen and stored. `ask(prompts)` gives the model's answers in order, greedy, with the evaluator's
+        sampling, in one engine call. It must ask the same things when it gets the same answers: a killed run replays
+        them from the journal.
+        """
+        return problems
+
+    def searched(self, n: int) -> tuple[int, int]:
+        """Return how many answers `prepare` asks for at most where there are n items, and how many are then scored."""
+        return 0, n
+
+    def check_saved(self, problems: Sequence[Problem]) -> None:  # noqa: B027
+        """Raise M3Error where saved answers are to be scored on items that still had to be prepared (`m3 score`)."""
+
+    def answers(self, path: Path, problems: Sequence[Problem]) -> list[Answer] | None:
+        """Return the answers of a file in the format of the benchmark's authors, None where it is none."""
+        return None
+
+    # -------------------------------------------------------------------------------------------- prompts and scores
+
+    @abstractmethod
     def prompt(self, problem: Problem) -> str: ...
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The texts that end an answer."""
+        return ()
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(max_tokens=self.max_tokens, stops=self.stops)
+
+    def judged(self, text: str) -> str | None:
+        """Return what of an answer's text is judged, None where there is no answer in it."""
+        return text
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
         """Score answers (`answers[i]` belongs to `problems[i]`), one Score each; a failure is unscored, never 0."""
-        ...
+        return [self.score_one(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
+
+    def score_one(self, problem: Problem, answer: Answer) -> Score:
+        """Score one answer, where no other is needed for it."""
+        raise NotImplementedError
 
     def summarize(self, scores: Sequence[Score]) -> Result:
         """Reduce the scores of one cell, over the scored ones, to a figure with its 95 % interval (percent)."""
-        ...
+        return mean_result(self.name, self.metric, scores, self.settings, self.details(scores))
+
+    def details(self, scores: Sequence[Score]) -> dict[str, Any]:
+        """Return what a result says beside its figure."""
+        return {}
+
+    def gold(self, problem: Problem) -> str | None:
+        """Return an answer that must score 1, or None where the item has none: with it the grader is examined."""
+        return None
+
+    def wrong(self, problem: Problem) -> str | None:
+        """Return an answer that must score 0, or None."""
+        return None
+
+    def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
+        """Return what other rules would make of the same answers (`m3 score --audit`)."""
+        return {}
+
+    def cost(self, problems: Sequence[Problem]) -> Mapping[str, Any] | None:
+        """Return what a judge outside the engine would take for these items, None where there is no such judge.
+
+        Its keys are calls, prompt_tokens, completion_tokens, dollars and basis.
+        """
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatSettings:
+class ChatSettings(Evaluator):
     """How a benchmark's prompts are rendered, and what becomes of a thought before the answer.
 
     `chat_template`: `prompt` returns the bare message of a user, which the tokenizer's own chat template renders;
@@ -69,8 +170,6 @@ class ChatSettings:
     no answer; `keep` leaves every text as it is. None: drop with chat_template or where the benchmark is judged by
     LiveBench's present rules, else keep; the field then holds which.
     """
-
-    name: ClassVar[str]
 
     chat_template: bool = False
     chat_args: dict[str, Any] | None = None
@@ -81,25 +180,16 @@ class ChatSettings:
             raise M3Error(f"{self.name}: thought={self.thought} is not known; allowed: drop, keep, or null")
         object.__setattr__(self, "chat_args", _chat_args(self.name, self.chat_args, self.chat_template))
         if self.thought is None:
-            drop = self.chat_template or self.livebench_rules
-            object.__setattr__(self, "thought", "drop" if drop else "keep")
+            object.__setattr__(self, "thought", "drop" if self.drops_thoughts else "keep")
 
     @property
-    def livebench_rules(self) -> bool:
-        """Whether the settings are LiveBench's present rules, whose own judge drops thoughts."""
-        return False
+    def drops_thoughts(self) -> bool:
+        """Whether thoughts are dropped where `thought` does not say it."""
+        return self.chat_template
 
     def judged(self, text: str) -> str | None:
-        """Return what of an answer's text is judged, None where it is an unclosed thought.
-
-        LiveBench's present rules drop what its judge drops, with chat_template what every other benchmark drops too.
-        """
-        if self.thought == "keep":
-            return text
-        if self.livebench_rules and not self.chat_template:
-            return thoughts.drop_as_livebench(text)
-        found = thoughts.drop(text)
-        return thoughts.drop_as_livebench(found) if found is not None and self.livebench_rules else found
+        """Return an answer's text without its thought, None where that is unclosed."""
+        return text if self.thought == "keep" else thoughts.drop(text)
 
 
 def _chat_args(name: str, found: object, chat_template: bool) -> dict[str, Any] | None:
@@ -130,94 +220,13 @@ def _chat_args(name: str, found: object, chat_template: bool) -> dict[str, Any] 
     return plain
 
 
-def settings_of(evaluator: Evaluator) -> dict[str, Any]:
-    """Return all settings as an evaluator takes them: what depends on others (`thought`) as what it came to."""
-    return {field.name: getattr(evaluator, field.name) for field in dataclasses.fields(cast(Any, evaluator))}
-
-
 def judged(evaluator: Evaluator, answers: Sequence[Answer]) -> list[Answer]:
     """Return answers as an evaluator judges them; an unclosed thought is an empty one, whose `finish` says so."""
-    texts = [_judged(evaluator, answer.text) for answer in answers]
+    texts = [evaluator.judged(answer.text) for answer in answers]
     return [
         replace(answer, text="", finish=thoughts.UNCLOSED) if text is None else replace(answer, text=text)
         for answer, text in zip(answers, texts, strict=True)
     ]
-
-
-def judged_texts(evaluator: Evaluator, texts: Sequence[str]) -> list[str]:
-    """Return texts as an evaluator judges answers; of an unclosed thought nothing is left."""
-    return [_judged(evaluator, text) or "" for text in texts]
-
-
-def _judged(evaluator: Evaluator, text: str) -> str | None:
-    return evaluator.judged(text) if isinstance(evaluator, ChatSettings) else text
-
-
-@runtime_checkable
-class Prepares(Protocol):
-    """A benchmark that needs the model to make its items."""
-
-    def check_saved(self, problems: Sequence[Problem]) -> None:
-        """Raise M3Error where saved answers are to be scored on items that still had to be prepared (`m3 score`)."""
-        ...
-
-    def prepare(self, problems: Sequence[Problem], ask: Ask) -> Sequence[Problem]:
-        """Return the items to be scored instead of `problems`; they are frozen and stored.
-
-        `ask(prompts)` gives the model's answers in order, greedy, with the evaluator's sampling, in one engine call.
-        It must ask the same things when it gets the same answers: a killed run replays them from the journal.
-        """
-        ...
-
-
-@runtime_checkable
-class Examined(Protocol):
-    """A benchmark whose grader can be examined before it scores anything.
-
-    `flawed: ClassVar[Mapping[str, str]]` names items whose own gold cannot pass, and why; they do not count against it.
-    """
-
-    def gold(self, problem: Problem) -> str | None:
-        """Return an answer that must score 1, or None where the item has none."""
-        ...
-
-    def wrong(self, problem: Problem) -> str | None:
-        """Return an answer that must score 0, or None."""
-        ...
-
-
-@runtime_checkable
-class Audited(Protocol):
-    """A benchmark that can say what other rules would make of the same answers."""
-
-    def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]: ...
-
-
-@runtime_checkable
-class Reads(Protocol):
-    """A benchmark whose authors have a file format of their own for saved answers."""
-
-    def answers(self, path: Path, problems: Sequence[Problem]) -> list[Answer] | None:
-        """Return the answers of such a file, or None where it is none."""
-        ...
-
-
-@runtime_checkable
-class Paid(Protocol):
-    """A benchmark whose judge costs money or time outside the engine."""
-
-    def cost(self, problems: Sequence[Problem]) -> Mapping[str, Any] | None:
-        """Return what judging these items would take: calls, prompt_tokens, completion_tokens, dollars, basis."""
-        ...
-
-
-@runtime_checkable
-class Pointing(Protocol):
-    """A benchmark with settings that point to things whose content decides a score: files, servers."""
-
-    def pointed_to(self) -> Mapping[str, str]:
-        """Return a digest or name of each such thing; never raises, since what is missing is told when it is used."""
-        ...
 
 
 def digest_of(path: str) -> str:
@@ -234,10 +243,3 @@ def digest_of(path: str) -> str:
     except (OSError, M3Error):
         return "missing"
     return found.hexdigest() if files else "missing"
-
-
-def without_effect(evaluator: Evaluator) -> tuple[str, ...]:
-    """Return the names of the settings that no result depends on: those that say how, not what (`operational`), and
-    those that the others leave without effect (`ineffective`, a property). One thing never has two names.
-    """
-    return (*getattr(evaluator, "operational", ()), *getattr(evaluator, "ineffective", ()))

@@ -82,14 +82,9 @@ def development(items: str) -> str:
     return _DEV[items]
 
 
-def has_dev(evaluator: object, benchmark: str, items: str) -> bool:
-    """Tell whether a benchmark has the development items `lab-dev` or `official-dev`: a file, or what its plugin says.
-
-    A plugin with official development items has the attribute `has_dev`.
-    """
-    if items == _DEV["lab"]:
-        return _lab_file(benchmark, items).is_file()
-    return bool(getattr(evaluator, "has_dev", False))
+def lab_has_dev(benchmark: str) -> bool:
+    """Tell whether the lab has development items of a benchmark."""
+    return _lab_file(benchmark, _DEV["lab"]).is_file()
 
 
 def load(wanted: ItemSet, items: str) -> list[Problem]:

@@ -9,8 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
+from m3_exp.scoring import thoughts
+from m3_exp.scoring.evaluator import ChatSettings
 from m3_exp.scoring.items import ItemSet, load
 from m3_exp.scoring.summary import mean_result
 from m3_exp.stats.scored import LEFT_OUT, of_scores
@@ -24,9 +26,6 @@ _OPTIONAL = {
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
-# ------------------------------------------------------------------------------------------------------------- items
-
-
 @dataclass(frozen=True)
 class TaskFile:
     """The official questions of one task: their path under M3_DATA, how many, and the digest of their content."""
@@ -36,26 +35,107 @@ class TaskFile:
     content: str
 
 
-def questions(
-    benchmark: str, columns: Mapping[str, Any], files: Sequence[TaskFile], origin: str, items: str
-) -> list[Problem]:
-    """Return the questions of a category: the official files in their order, the lab's file, or the user's.
+class LiveBench(ChatSettings):
+    """A category of LiveBench; `release` is a field of it: all, or the day of one of LiveBench's releases."""
 
-    Raises:
-        M3Error: a file is missing or not what it should be, or a question is not one turn of text.
-    """
-    sets = [
-        ItemSet(benchmark, columns, f.file, f.rows, f.content, origin, "question_id", optional=_OPTIONAL) for f in files
-    ]
-    problems = [problem for wanted in (sets if items == "official" else sets[:1]) for problem in load(wanted, items)]
-    for problem in problems:
-        turn(problem)
-    return problems
+    metric: ClassVar[str] = "LiveBench score"
+    files: ClassVar[Sequence[TaskFile]]
+    columns: ClassVar[Mapping[str, Any]]
+    origin: ClassVar[str]
 
+    max_tokens: int = 2048
+    release: str
 
-def official_rows(files: Sequence[TaskFile], release: str) -> int | None:
-    """Return how many official questions there are; None for one release, which only the questions tell."""
-    return sum(file.rows for file in files) if release == "all" else None
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.release != "all" and not _DATE.fullmatch(self.release):
+            raise M3Error(
+                f"{self.name}: release={self.release} is not a release; give all or a date such as 2024-11-25"
+            )
+
+    # ----------------------------------------------------------------------------------------------------- thoughts
+
+    @property
+    def present_rules(self) -> bool:
+        """Whether the settings are LiveBench's present rules, whose own judge drops thoughts."""
+        return False
+
+    @property
+    def drops_thoughts(self) -> bool:
+        return self.chat_template or self.present_rules
+
+    def judged(self, text: str) -> str | None:
+        """Return what is judged: the present rules drop what LiveBench's judge drops, with chat_template what every
+        other benchmark drops too.
+        """
+        if self.thought == "keep" or not self.present_rules:
+            return super().judged(text)
+        found = thoughts.drop(text) if self.chat_template else text
+        return None if found is None else thoughts.drop_as_livebench(found)
+
+    # -------------------------------------------------------------------------------------------------------- items
+
+    def problems(self, items: str) -> list[Problem]:
+        return self.of_release(self.questions(items))
+
+    def questions(self, items: str) -> list[Problem]:
+        """Return all questions: the official files in their order, the lab's file, or the user's.
+
+        Raises:
+            M3Error: a file is missing or not what it should be, or a question is not one turn of text.
+        """
+        sets = [
+            ItemSet(
+                *(self.name, self.columns, f.file, f.rows, f.content, self.origin, "question_id"), optional=_OPTIONAL
+            )
+            for f in self.files
+        ]
+        problems = [problem for one in (sets if items == "official" else sets[:1]) for problem in load(one, items)]
+        for problem in problems:
+            turn(problem)
+        return problems
+
+    def of_release(self, problems: Sequence[Problem]) -> list[Problem]:
+        """Return the questions of the release: added on that day or before, and removed after it or never.
+
+        Raises:
+            M3Error: a question does not say when it was added, or none is left.
+        """
+        if self.release == "all":
+            return list(problems)
+        unknown = [problem.id for problem in problems if not problem.row.get("livebench_release_date")]
+        if unknown:
+            raise M3Error(
+                f"{self.name}: {len(unknown)} questions, such as {unknown[0]}, carry no livebench_release_date, so"
+                f" release={self.release} cannot be told from the others; use release=all"
+            )
+        kept = [problem for problem in problems if _in_release(problem.row, self.release)]
+        if not kept:
+            raise M3Error(
+                f"{self.name}: no question belongs to release={self.release}; use release=all or another date"
+            )
+        return kept
+
+    def official_rows(self) -> int | None:
+        """Return how many official questions there are; None for one release, which only the questions tell."""
+        return sum(file.rows for file in self.files) if self.release == "all" else None
+
+    def prompt(self, problem: Problem) -> str:
+        return turn(problem)
+
+    # ------------------------------------------------------------------------------------------------------- result
+
+    def summarize(self, scores: Sequence[Score]) -> Result:
+        """Return the mean of the tasks' means in percent with its 95 % interval.
+
+        A score's task is its note `task`; the tasks are strata of equal weight, the items of one `problem` one
+        cluster. The details get `by_task` and `left_out`.
+        """
+        tasks = of_scores(scores, by_task=True).by_task()
+        by_task = {name: {"score": 100.0 * fmean(values), "n": len(values)} for name, values in tasks.items()}
+        missing = {score.id: score.notes[LEFT_OUT] for score in scores if LEFT_OUT in score.notes}
+        details = {"by_task": by_task, **self.details(scores), "left_out": missing}
+        return mean_result(self.name, self.metric, scores, self.settings, details)
 
 
 def turn(problem: Problem) -> str:
@@ -71,48 +151,6 @@ def task(problem: Problem) -> str:
     return str(problem.row["task"])
 
 
-def check_release(benchmark: str, release: str) -> None:
-    """Raise M3Error where a release is neither a date nor `all`."""
-    if release != "all" and not _DATE.fullmatch(release):
-        raise M3Error(f"{benchmark}: release={release} is not a release; give all or a date such as 2024-11-25")
-
-
-def of_release(benchmark: str, problems: Sequence[Problem], release: str) -> list[Problem]:
-    """Return the questions of one release: added on that day or before, and removed after it or never.
-
-    Raises:
-        M3Error: a question does not say when it was added, or none is left.
-    """
-    if release == "all":
-        return list(problems)
-    unknown = [problem.id for problem in problems if not problem.row.get("livebench_release_date")]
-    if unknown:
-        raise M3Error(
-            f"{benchmark}: {len(unknown)} questions, such as {unknown[0]}, carry no livebench_release_date, so"
-            f" release={release} cannot be told from the others; use release=all"
-        )
-    kept = [problem for problem in problems if _in_release(problem.row, release)]
-    if not kept:
-        raise M3Error(f"{benchmark}: no question belongs to release={release}; use release=all or another date")
-    return kept
-
-
 def _in_release(row: Mapping[str, Any], release: str) -> bool:
     added, removed = (str(row.get(f"livebench_{what}_date") or "")[:10] for what in ("release", "removal"))
     return added <= release and (not removed or removed > release)
-
-
-# ------------------------------------------------------------------------------------------------------------ results
-
-
-def category_result(
-    benchmark: str, metric: str, scores: Sequence[Score], settings: Mapping[str, Any], details: Mapping[str, Any]
-) -> Result:
-    """Return the mean of the tasks' means in percent with its 95 % interval; `details` gets `by_task` and `left_out`.
-
-    A score's task is its note `task`; the tasks are strata of equal weight, the items of one `problem` one cluster.
-    """
-    tasks = of_scores(scores, by_task=True).by_task()
-    by_task = {name: {"score": 100.0 * fmean(values), "n": len(values)} for name, values in tasks.items()}
-    missing = {score.id: score.notes[LEFT_OUT] for score in scores if LEFT_OUT in score.notes}
-    return mean_result(benchmark, metric, scores, settings, {"by_task": by_task, **details, "left_out": missing})

@@ -1,16 +1,10 @@
-"""What several benchmarks do to a text: the paper's Alpaca prompt, and the cut at the first stop string."""
+"""What several benchmarks do to a text: the cut at the first stop string, and names of what it asks."""
 
 import hashlib
 from collections.abc import Sequence
 
-# The stops of the paper's GSM8K and MATH scripts. The bare words end an answer too, wherever they occur in it.
-MATH_STOPS = ("Instruction:", "Instruction", "Response:", "Response")
-
-# Both maths benchmarks use the same prompt: the Alpaca template and a first half sentence of the answer.
-MATH_PROMPT = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{}\n\n### Response: Let's think step by step."
-)
+# The stops of the paper's scripts. The bare words end an answer too, wherever they occur in it.
+PAPER_STOPS = ("Instruction:", "Instruction", "Response:", "Response")
 
 
 def cut(text: str, stops: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from m3_exp.scoring.evaluate import walled
-from m3_exp.scoring.evaluator import Evaluator, Examined, Paid
+from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.items import first
 from m3_exp.types import Answer, Problem, Score
 
@@ -64,7 +64,7 @@ class Examination:
 
 def judged_for_money(evaluator: Evaluator, problems: Sequence[Problem]) -> bool:
     """Say whether grading calls a service that is paid for (or at least asked for every answer)."""
-    return isinstance(evaluator, Paid) and evaluator.cost(problems) is not None
+    return evaluator.cost(problems) is not None
 
 
 def examine(
@@ -75,9 +75,9 @@ def examine(
     The items come in the order of their hashes (those known to be flawed first), at most `at_most` of them, in growing
     batches until the next one would last beyond `seconds`.
     """
-    if not isinstance(evaluator, Examined) or judged_for_money(evaluator, problems):
+    if judged_for_money(evaluator, problems):
         return None
-    known: Mapping[str, str] = getattr(evaluator, "flawed", {})
+    known = evaluator.flawed
     start = time.monotonic()
     gold, wrong = _Side(evaluator, evaluator.gold, 1.0), _Side(evaluator, evaluator.wrong, 0.0)
     ordered = first(problems, evaluator.name, at_most)
@@ -86,6 +86,8 @@ def examine(
     for batch in _batches(ordered, start + seconds):
         gold.grade(batch)
         wrong.grade(batch)
+    if not gold.asked + wrong.asked:
+        return None
     unscored = {key: f"wrong answer {_why(score)}" for key, score in wrong.off.items() if score.value is None}
     return Examination(
         benchmark=evaluator.name,

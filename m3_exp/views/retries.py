@@ -1,0 +1,32 @@
+"""Failed cells -> the command lines that try each of them again, as narrow as they compose."""
+
+import contextlib
+from collections.abc import Sequence
+
+from m3_exp import planning
+from m3_exp.command_line import CommandLine
+from m3_exp.types import Cell, M3Error, identity
+from m3_exp.views.lookup import look
+
+_SPELLED = 20  # failed cells whose own commands are worked out; a second each
+
+
+def retries(asked: CommandLine, cells: Sequence[Cell]) -> list[str]:
+    """Return the command that retries each of some failed cells; empty texts where they are too many to spell."""
+    known: dict[tuple[str, ...], str] = {}
+    return [_retry(asked, cell, known) if len(cells) <= _SPELLED else "" for cell in cells]
+
+
+def _retry(asked: CommandLine, cell: Cell, known: dict[tuple[str, ...], str]) -> str:
+    """Return the request narrowed to one cell, as narrow as composes and still holds it; `known` remembers lines."""
+    *narrow, whole = (asked.replaced(*line) for line in planning.narrowed(asked.overrides, cell))
+    key = (*narrow[0].overrides, identity(cell.recipe))
+    if key not in known:
+        known[key] = next((line for line in narrow if _holds(line, cell)), whole).line("run")
+    return known[key]
+
+
+def _holds(asked: CommandLine, cell: Cell) -> bool:
+    with contextlib.suppress(M3Error):
+        return any(planning.same(cell, other) for other in look(asked).plan.cells)
+    return False

@@ -1,0 +1,73 @@
+"""`m3 response`: what every alpha would score, from the curves of a sweep, and the check against real draws."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from m3_exp.command_line import CommandLine
+from m3_exp.reporting.choices import advice
+from m3_exp.reporting.choices.advice import Study
+from m3_exp.reporting.curves import evaluated, prediction
+from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.reporting.curves.prediction import Check
+from m3_exp.types import M3Error
+from m3_exp.views.lookup import Lookup, developed, part_shown, swept
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves that a command line asks for; `lost` says which others a missing result keeps away."""
+
+    asked: CommandLine
+    looked: Lookup
+    responses: tuple[Response, ...]
+    lost: tuple[str, ...]
+
+    @property
+    def lines(self) -> list[list[Response]]:
+        """The benchmarks of each pair and method together."""
+        return evaluated.grouped(self.responses)
+
+
+def curves(asked: CommandLine) -> Curves:
+    """Look up the curves of `sweeps=NAME` (lambda_response unless it is given) with the real draws of other runs.
+
+    Raises:
+        M3Error: there is none; it says what is missing, and the line that evaluates it.
+    """
+    shown, others = part_shown(asked)
+    (sweep, *_), others = others.values("sweeps") or ["lambda_response"], others.without("sweeps")
+    looked = swept(sweep, others)
+    frame = looked.frame(draws=True)
+    known = evaluated.responses(frame, looked.parents)
+    wanted = [r for r in known if all(getattr(r, key) in value.split(",") for key, value in shown.items())]
+    for key, value in shown.items():
+        frame = frame[frame[key].isin(value.split(","))]
+    lost = evaluated.refused(frame)
+    if not wanted:
+        had = ", ".join(dict.fromkeys(f"{r.pair} {r.method}" for r in known)) or "none yet"
+        what = " ".join(f"{key}={value}" for key, value in shown.items()) or "this request"
+        why = "".join(f"{text}; " for text in lost)
+        raise M3Error(f"no curve for {what}: {why}there are {had}; first: {looked.request.asked.line('run')}")
+    return Curves(others, looked, tuple(wanted), tuple(lost))
+
+
+def studies(found: Curves, *, repeats: int = 10_000) -> Iterator[Study]:
+    """Give the study of each pair and method, with so many repetitions of its protocols."""
+    dev = developed(str(found.looked.request.sweep), found.asked, found.looked.parents)
+    for line in found.lines:
+        known = evaluated.development(dev, line)
+        yield advice.study(line, dev=known, repeats=repeats, seed=found.looked.seed)
+
+
+def checks(found: Curves, *, repeats: int = 10_000) -> list[tuple[Response, Check]]:
+    """Hold each curve against the real draws in the store.
+
+    Raises:
+        M3Error: there is no draw; it says the line that makes some.
+    """
+    drawn = [response for response in found.responses if response.draws]
+    if not drawn:
+        first = found.responses[0]
+        again = f"m3 run -m pair={first.pair} method={first.method} ratio=mixup ratio.alpha=0.5,2 ratio.draws=15"
+        raise M3Error(f"no real draw of {first.pair} {first.method} lies in the store: {again}")
+    return [(one, prediction.check(one, repeats=repeats, seed=found.looked.seed)) for one in drawn]

@@ -1,0 +1,173 @@
+"""`m3 table`: which builder makes which table, and every way to show one."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+import pandas as pd
+
+from m3_exp import config
+from m3_exp.command_line import CommandLine
+from m3_exp.reporting.choices.choosing import How
+from m3_exp.reporting.curves import evaluated
+from m3_exp.reporting.tables import adversarial, gains, noise, paper, selection, table3, variance
+from m3_exp.reporting.tables.paper import Marks
+from m3_exp.reporting.tables.table import Table
+from m3_exp.types import M3Error
+from m3_exp.views.lookup import Lookup, look, on_development_items, part_shown, swept
+
+_FILES = {"table3": "table3_search"}  # of tables that are not called as their sweep is
+_VIEWS = ("select", "repeats", "variance", "all", "draw")  # each shows other rows
+
+
+def titles(asked: CommandLine) -> dict[str, str]:
+    """Return every table's name and what it shows."""
+    names = {sweep: name for name, sweep in _FILES.items()}
+    return {
+        names.get(sweep, sweep): paper.title(config.sweep_file(sweep, asked.config_dirs).read_text())
+        for sweep in config.names("sweeps", asked.config_dirs)
+    }
+
+
+def named(asked: CommandLine) -> CommandLine:
+    """Return a command line that begins with a table's name as one that begins with its sweep.
+
+    Raises:
+        M3Error: no name, or none that is known.
+    """
+    name, *others = asked.overrides or ("nothing",)
+    known = config.names("sweeps", asked.config_dirs)
+    if _FILES.get(name, name) not in known:
+        raise M3Error(f"m3 table takes a name first, {name!r} is none; there are {', '.join(known)}")
+    return asked.replaced(f"sweeps={_FILES.get(name, name)}", *others)
+
+
+def table(
+    asked: CommandLine,
+    *,
+    select: How | None = None,
+    repeats: bool = False,
+    variance: bool = False,
+    all: bool = False,
+    draw: int | None = None,
+    marks: Marks = "significant",
+) -> Table:
+    """Return a table of the store.
+
+    Args:
+        asked: begins with the table's sweep (`named`).
+        select: a row for each pair and method: what is chosen in this way, and its worth.
+        repeats: the noise floor: each repeat beside its first pass.
+        variance: items, draws, masks and what lies between nodes apart.
+        all: a row for every (alpha, draw, lambda).
+        draw: this draw of lambda alone, not the mean over draws.
+        marks: `significant`: what the statistics say; `paper`: by score alone.
+
+    Raises:
+        M3Error: two ways that show different things, or nothing to show.
+    """
+    asked_for = dict(zip(_VIEWS, (select, repeats, variance, all, draw), strict=True))
+    ways = [f"--{way}" for way, value in asked_for.items() if value not in (None, False)]
+    if len(ways) > 1:
+        raise M3Error(f"{' and '.join(ways)} show different things: give one of them")
+    if select and marks == "paper":
+        raise M3Error("--marks paper marks by score alone, --select says what a choice is worth: give one of them")
+    searched = asked.overrides[:1] == (f"sweeps={_FILES['table3']}",) and not (all or repeats)
+    if select or searched:
+        return _selected(asked, select or "crossfit")
+    looked = look(asked)
+    if repeats:
+        return noise.build(looked.name, looked.repeats)
+    if variance:
+        return _components(looked)
+    return whole(looked, draw=draw, every=all, marks=marks)
+
+
+def _selected(asked: CommandLine, how: How) -> Table:
+    """Return what `--select` chooses; of the search for hyper-parameters, the paper's Table 3 beside its Table 4."""
+    sweep, *given = asked.overrides
+    name = sweep.removeprefix("sweeps=")
+    shown, others = part_shown(asked.replaced(*given))
+    looked = swept(name, others)
+    frame = looked.frame()
+    for axis, values in shown.items():
+        frame = frame[(frame["method"] == "single") | frame[axis].isin(values.split(","))]
+    dev = on_development_items(name, others).frame() if how == "dev" else None
+    choose = table3.build if looked.request.sweep_table == "table3" else partial(selection.build, name)
+    return choose(frame, dev, how, looked.parents, command=asked.line("run"), seed=looked.seed)
+
+
+def _components(looked: Lookup) -> Table:
+    known = evaluated.responses(looked.frame(), looked.parents)
+    if not known:
+        raise M3Error(
+            f"{looked.name} holds no curve yet; those of all pairs and methods: m3 run sweeps=lambda_response"
+        )
+    return variance.build(known, name=f"{looked.name}: variance")
+
+
+def whole(looked: Lookup, *, draw: int | None = None, every: bool = False, marks: Marks = "significant") -> Table:
+    """Return a request's table with the noise floor at its foot, which is what `m3 run` prints.
+
+    Raises:
+        M3Error: it has no such draw.
+    """
+    frame = looked.frame()
+    if draw is not None:
+        have = sorted({int(known) for known in frame["draw"].dropna()})
+        if draw not in have:
+            there = f"draws {', '.join(map(str, have))}" if have else "no draws of lambda"
+            raise M3Error(f"--draw {draw} is not in this table, which has {there}")
+        frame = frame[frame["draw"].isna() | (frame["draw"] == draw)]
+    built = build(looked, frame, looked.behind if draw is None else None, every=every, marks=marks)
+    return replace(built, notes=(*built.notes, *noise.footer(looked.repeats)))
+
+
+def build(
+    looked: Lookup,
+    frame: pd.DataFrame,
+    behind: pd.DataFrame | None = None,
+    *,
+    every: bool = False,
+    marks: Marks = "significant",
+) -> Table:
+    """Return the table of a request's cells; `behind`: another frame, of the curves that its M3 rows come from."""
+    return _BUILDERS.get(str(looked.request.sweep_table), _scores)(looked, frame, behind, every, marks)
+
+
+def _scores(looked: Lookup, frame: pd.DataFrame, behind: pd.DataFrame | None, every: bool, marks: Marks) -> Table:
+    return _with_curves(paper.build, looked, frame, behind, every, marks)
+
+
+def _gains(looked: Lookup, frame: pd.DataFrame, behind: pd.DataFrame | None, every: bool, marks: Marks) -> Table:
+    return _with_curves(gains.build, looked, frame, behind, every, marks)
+
+
+def _with_curves(
+    builder: Callable[..., Table], looked: Lookup, frame: pd.DataFrame, behind: pd.DataFrame | None, every: bool,
+    marks: Marks,
+) -> Table:  # fmt: skip
+    responses = evaluated.responses(frame if behind is None else behind, looked.parents)
+    return builder(
+        looked.name, frame, every=every, published=looked.published, responses=responses, behind=behind, marks=marks,
+        experts=looked.parents,
+    )  # fmt: skip
+
+
+def _attacked(looked: Lookup, frame: pd.DataFrame, _: pd.DataFrame | None, every: bool, marks: Marks) -> Table:
+    name = str(looked.request.sweep_table)
+    return adversarial.build(name, frame, looked.published, every=every, marks=marks, parents=looked.parents)
+
+
+def _searched(looked: Lookup, frame: pd.DataFrame, behind: pd.DataFrame | None, every: bool, marks: Marks) -> Table:
+    if not every:
+        with contextlib.suppress(M3Error):  # too little is evaluated to choose: its rows are shown as they are
+            return table3.build(frame, None, "crossfit", looked.parents, seed=looked.seed)
+    return _scores(looked, frame, behind, every, marks)
+
+
+_Builder = Callable[[Lookup, pd.DataFrame, pd.DataFrame | None, bool, Marks], Table]
+_BUILDERS: Mapping[str, _Builder] = {  # by the `table` that a sweep file names; all others show scores
+    **dict.fromkeys(("table2", "table5", "table6"), _attacked), "table3": _searched, "figure4": _gains
+}  # fmt: skip

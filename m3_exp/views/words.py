@@ -1,0 +1,86 @@
+"""What `m3` prints of its views where nobody asks for JSON: lines of text."""
+
+import json
+from collections.abc import Sequence
+
+from m3_exp.forecast import Forecast, repeats_words, rows
+from m3_exp.planning import spelled
+from m3_exp.reporting.choices import advice
+from m3_exp.reporting.choices.advice import Study
+from m3_exp.reporting.curves import prediction
+from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.reporting.curves.prediction import Check
+from m3_exp.reporting.tables.formats import FORMATS
+from m3_exp.reporting.tables.table import Table
+from m3_exp.types import Plan
+from m3_exp.views.lookup import Lookup
+from m3_exp.views.status import Status
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Return rows below their header, each column as wide as its widest text."""
+    lines = [[str(text) for text in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+
+
+def table(built: Table, form: str) -> str:
+    """Return a table as Markdown, CSV, TeX or HTML, or (`json`) as data."""
+    if form == "json":
+        return json.dumps({"rows": built.records, "footer": built.footer}) + "\n"
+    return FORMATS[form](built)
+
+
+def lambdas(plan: Plan) -> list[str]:
+    """Say which lambdas were drawn."""
+    drawn = sorted({(x.alpha, x.draw, x.lam) for cell in plan.cells for x in cell.labels if x.alpha is not None})
+    return [f"alpha={alpha:g} draw {draw}: lambda={lam!r}" for alpha, draw, lam in drawn]
+
+
+def plan(looked: Lookup, forecast: Forecast) -> list[str]:
+    """Return a plan cell by cell, then what it would cost."""
+    return [
+        *columns(("recipe", "benchmark", "items", "state"), rows(forecast)),
+        *(f"not at hand: {reason}" for reason in sorted({c["reason"] for c in forecast.cells if c["reason"]})),
+        *lambdas(looked.plan),
+        *looked.request.notes,
+        *forecast.notes,
+        *repeats_words(looked.plan, looked.store, looked.request.repeat),
+    ]
+
+
+def status(looked: Lookup, found: Status) -> list[str]:
+    """Return how far a plan is: its cells by state, the runs at work, what failed, and what is left."""
+    counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
+    return [
+        f"{counts}; {len(found.failures)} failed",
+        *(str(run) if run.plan == found.identity else f"{run} (another request)" for run in found.runs),
+        *(
+            failure(f"{spelled(one.cell.labels[0])} on {one.cell.evaluator.name}: {one.reason}", one.retry)
+            for one in found.failures
+        ),
+        *found.forecast.notes[len(looked.plan.notes) :],  # what collapsed is m3 plan's to say
+        *repeats_words(looked.plan, looked.store, looked.request.repeat),
+    ]
+
+
+def failure(what: str, retry: str) -> str:
+    """Return a failure and the line that retries it, if there is one."""
+    return f"failed: {what}" + (f"\n  again: {retry}" if retry else "")
+
+
+def study(found: Study) -> list[str]:
+    """Return what `m3 response` says of a pair and method."""
+    curve = found.responses[0].curve
+    items = ", ".join(f"{response.benchmark} {len(response.curve.ids)}" for response in found.responses)
+    title = f"{_title(found.responses[0])}: {len(curve.lams)} lambdas; items: {items}"
+    return [title, *columns(*advice.table(found)), *advice.words(found)]
+
+
+def check(response: Response, found: Check) -> list[str]:
+    """Return what real draws say of a curve."""
+    return [_title(response), *columns(*prediction.table(found)), *prediction.words(found)]
+
+
+def _title(response: Response) -> str:
+    return f"{response.name} {response.params}".rstrip() + f" ({response.family})"

@@ -2,4 +2,29 @@
 
 import os
 
+import pytest
+
+from m3_exp.scoring.sandbox import judge
+from m3_exp.scoring.sandbox.drivers import Driver
+from m3_exp.types import M3Error
+
 os.environ.setdefault("WANDB_MODE", "disabled")
+
+
+def _usable(name: judge.Choice) -> Driver:
+    try:
+        return judge.working_driver(name)
+    except M3Error as error:
+        pytest.skip(f"{name} does not work here: {error}")
+
+
+@pytest.fixture(params=["bubblewrap", "landlock", "container"], scope="session")
+def driver(request: pytest.FixtureRequest) -> Driver:
+    """Each way to contain programs that works here."""
+    return _usable(request.param)
+
+
+@pytest.fixture(params=["bubblewrap", "landlock"], scope="session")
+def host_driver(request: pytest.FixtureRequest) -> Driver:
+    """Those whose boxes are descendants of this process; a container's belong to its runtime."""
+    return _usable(request.param)

@@ -74,7 +74,8 @@ def test_evaluators_import_only_types_and_scoring() -> None:
 @pytest.mark.parametrize("library", ["hydra", "omegaconf"])
 def test_hydra_stays_in_config(library: str) -> None:
     users = [p for p in (ROOT / "m3_exp").rglob("*.py") if any(m.split(".")[0] == library for m in _imports(p))]
-    assert [p.name for p in users] == ["config.py"]
+    assert users
+    assert {p.parent.name for p in users} == {"config"}
 
 
 def test_help_is_instant() -> None:

@@ -15,6 +15,7 @@ from m3_exp import cli, config
 from m3_exp.command_line import CommandLine
 from m3_exp.config import ROOT
 from m3_exp.reporting.choices import advice
+from m3_exp.store import Store
 from m3_exp.types import CellResult, M3Error
 from m3_exp.views import lookup, studies, tables
 from m3_exp.views.lookup import Lookup
@@ -187,7 +188,7 @@ def test_a_table_names_draws_by_the_requests_experts(tmp_path: Path) -> None:
 def test_what_stands_behind_a_tables_draws_holds_plain_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it E - plain would be adjusted with the table's single models, and not as in m3 response."""
 
-    def found(plan: Any, _: Any, **__: Any) -> list[CellResult]:
+    def found(plan: Any, _: Store, **__: Any) -> list[CellResult]:
         return [looked_up(cell, record([1, 0, 1, float(i % 2)], cell, str(i))) for i, cell in enumerate(plan.cells)]
 
     monkeypatch.setattr(lookup, "look_up", found)

@@ -291,7 +291,7 @@ def test_humaneval_samples_are_averaged_within_an_item() -> None:
 def test_humaneval_is_unscored_where_nothing_contains_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
     from m3_exp.scoring.sandbox import judge
 
-    monkeypatch.setattr(judge, "probe", lambda: {"bubblewrap": "not installed", "landlock": "not there"})
+    monkeypatch.setattr(judge, "_fitness", lambda _: "not installed")
     scores, result = evaluate(HumanEval(), CODE, [Answer(p.id, "    return sum(xs)") for p in CODE])
     assert [score.value for score in scores] == [None, None]
     assert "cannot be contained" in str(scores[0].reason)

@@ -214,7 +214,7 @@ def test_what_stands_in_every_result(monkeypatch: pytest.MonkeyPatch, capsys: py
     used = judging.working_driver().name
     assert scores[0].notes == {"sandbox": used, "problem": name_of("Write a function to double a number.")}
     assert result.details["sandbox"] == result.settings["sandbox"] == used
-    monkeypatch.setattr(judging, "probe", lambda: {"bubblewrap": "not installed", "landlock": "not there"})
+    monkeypatch.setattr(judging, "_fitness", lambda _: "not installed")
     judging._warn.cache_clear()
     _, refused = evaluate(MBPP(), [item()], [Answer("7", GOOD)])
     assert (refused.score, refused.n_unscored, refused.details["sandbox"]) == (None, 1, None)

@@ -94,7 +94,7 @@ def test_scoring_twice_gives_the_same_bytes(tmp_path: Path, items: Path) -> None
 def test_anything_unscored_is_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from m3_exp.scoring.sandbox import judge
 
-    monkeypatch.setattr(judge, "probe", lambda: {"bubblewrap": "not installed", "landlock": "not there"})
+    monkeypatch.setattr(judge, "_fitness", lambda _: "not installed")
     path = answers_file(tmp_path, [{"id": "HumanEval/0", "text": "    return True"}])
     out = tmp_path / "out.jsonl"
     found, code = score_file(EvaluatorSpec("humaneval", "evaluators.humaneval:HumanEval"), path, out)

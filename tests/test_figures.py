@@ -28,7 +28,8 @@ from m3_exp.reporting.curves.evaluated import responses
 from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.reporting.figures import heatmap, palette
 from m3_exp.reporting.figures import responses as drawing
-from m3_exp.reporting.figures.catalogue import FIGURES, Data, read_published
+from m3_exp.reporting.figures.catalogue import FIGURES
+from m3_exp.reporting.figures.frames import Data, at_alpha
 from m3_exp.stats.paired import contrast
 from m3_exp.stats.ratio import drop
 from m3_exp.types import M3Error
@@ -44,7 +45,7 @@ TABLE1 = {
 }
 OOD = {"lm_math": "livebench_coding", "lm_code": "livebench_typos", "math_code": "livebench_instruction_following"}
 PDR = ("prompt_bench_sst2", "prompt_bench_cola")
-PUBLISHED = read_published(ROOT / "results" / "published")
+PUBLISHED = ROOT / "results" / "published"
 Line = dict[str, Any]
 
 
@@ -293,11 +294,12 @@ def test_figure1a_draws_paired_gains_and_the_papers_beside_them() -> None:
     assert row_names(ax)[:4] == ["LM & Math", "AlpacaEval", "GSM8K", "MATH"]
 
 
-def test_illegible_published_values_have_no_marker() -> None:
+def test_illegible_published_values_have_no_marker(tmp_path: Path) -> None:
     figure = FIGURES["figure1b"].draw(Data(full(), PARENTS, PUBLISHED))
     assert hollow(figure.axes[1], "with M3") == pytest.approx([34.55, 4.52, 7.68, 31.67, 35.77, 6.42])
-    unreadable = pd.DataFrame(PUBLISHED["adversarial"]).assign(pdr="?")
-    figure = FIGURES["figure1b"].draw(Data(full(), PARENTS, {**PUBLISHED, "adversarial": unreadable}))
+    unreadable = pd.read_csv(PUBLISHED / "adversarial.csv", dtype=str, keep_default_na=False).assign(pdr="?")
+    unreadable.to_csv(tmp_path / "adversarial.csv", index=False)
+    figure = FIGURES["figure1b"].draw(Data(full(), PARENTS, tmp_path))
     assert not [x for x in figure.axes[1].lines if "(paper)" in str(x.get_label())]
 
 
@@ -419,7 +421,7 @@ def test_the_heat_map_holds_expectations_less_plain_and_outlines_the_real_ones()
             assert float(texts[i, j].replace("−", "-")) == pytest.approx(change.value, abs=0.051)
             assert halves[i, j] == f"±{change.half:.1f}"
     outlined = [p for p in figure.axes[0].patches if not p.get_fill()]
-    assert len(outlined) == sum(change.real for change in found.values()) > 0
+    assert len(outlined) == sum(change.significant for change in found.values()) > 0
     assert (
         "Outlined: real at 5 %, adjusted over the 14 alphas x benchmarks of its pair and method (a family each; 1 here)"
     ) in unwrapped(figure)
@@ -617,7 +619,7 @@ def test_nothing_to_draw_is_refused_with_what_to_run(name: str) -> None:
 
 def test_an_alpha_that_was_not_run_is_refused() -> None:
     with pytest.raises(M3Error, match=r"ratio.alpha=2; there are 0.5"):
-        FIGURES["figure1a"].draw(Data(full(), PARENTS, alpha=2.0))
+        at_alpha(full()["table1"], 2.0)
 
 
 def test_several_hyperparameters_are_refused() -> None:

@@ -22,7 +22,7 @@ from m3_exp.reporting.choices.advice import Study
 from m3_exp.reporting.comparisons import expected, points
 from m3_exp.reporting.curves.evaluated import Response, grouped, responses
 from m3_exp.reporting.data import dataframe
-from m3_exp.reporting.figures import catalogue, heatmap
+from m3_exp.reporting.figures import frames, heatmap
 from m3_exp.reporting.figures.heatmap import Panel
 from m3_exp.reporting.page import cells as page_cells
 from m3_exp.reporting.page import curves as page
@@ -157,7 +157,7 @@ def by_point() -> dict[Key, E]:
     placed = expected.in_place_of_draws(drawn(), known())
     found = {}
     for key in KEYS:
-        rows = catalogue._rows(catalogue._at_alpha(placed, key.alpha), "lm_math", key.method, key.benchmark, "mixup",
+        rows = frames.rows_of(frames.at_alpha(placed, key.alpha), "lm_math", key.method, key.benchmark, "mixup",
                              METHODS[key.method][0])  # fmt: skip
         one = points.score(rows)
         assert one.value is not None
@@ -247,15 +247,15 @@ def test_a_gain_is_that_number_in_the_heat_map() -> None:
         value, low, high, _, p_adjusted = gained()["table"][Key(panel.method, benchmark, alpha)]
         assert change.value == value
         assert change.half == pytest.approx((high - low) / 2, rel=1e-12)
-        assert (change.real, change.family, change.unclaimed) == (p_adjusted < 0.05, 14, "")
+        assert (change.significant, change.family, change.unclaimed) == (p_adjusted < 0.05, 14, "")
 
 
 def test_a_gain_is_that_number_in_figures() -> None:
     placed = expected.in_place_of_draws(drawn(), known())
     for key in KEYS:
-        at = catalogue._at_alpha(placed, key.alpha)
+        at = frames.at_alpha(placed, key.alpha)
         rows = [
-            catalogue._rows(at, "lm_math", key.method, key.benchmark, kind, METHODS[key.method][0])
+            frames.rows_of(at, "lm_math", key.method, key.benchmark, kind, METHODS[key.method][0])
             for kind in ("plain", "mixup")
         ]
         one = points.gain(*rows)

@@ -296,7 +296,7 @@ def test_no_real_container_is_left_when_the_judge_is_killed(real: Driver) -> Non
 
 @pytest.mark.parametrize("choice", ["weak", "auto"])
 def test_no_walls_are_refused_unless_allowed(choice: judging.Choice, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "probe", lambda: {"bubblewrap": "not installed", "landlock": "not there"})
+    monkeypatch.setattr(judging, "_fitness", lambda _: "not installed")
     [verdict] = judge([task(GOOD)], QUICK, choice)
     assert verdict.value is None
     assert "sandbox.allow_weak=true" in str(verdict.reason)
@@ -307,7 +307,7 @@ def test_no_walls_are_refused_unless_allowed(choice: judging.Choice, monkeypatch
 def test_no_walls_where_allowed_are_said_loudly(
     choice: judging.Choice, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(judging, "probe", lambda: {"bubblewrap": "not installed", "landlock": "not there"})
+    monkeypatch.setattr(judging, "_fitness", lambda _: "not installed")
     judging._warn.cache_clear()
     hang = "def f(x):\n    while True: pass"
     verdicts = judge([task(GOOD), task(BAD), task(hang), task(GOOD)], QUICK, choice, allow_weak=True)

@@ -17,9 +17,10 @@ from m3_exp.reporting.choices.candidates import NO_ALPHA, Candidates, Group, Sco
 from m3_exp.reporting.choices.choosing import choose, price
 from m3_exp.reporting.tables import selection, table3
 from m3_exp.stats.estimate import Array
-from m3_exp.stats.family import detectable, selection_price
+from m3_exp.stats.family import detectable
 from m3_exp.stats.paired import tango
 from m3_exp.types import M3Error
+from tests.oracles import selection_price
 
 PARENTS = {"lm_math": ["lm", "math"]}
 N = 60

@@ -12,9 +12,10 @@ from statsmodels.stats.proportion import proportion_confint
 
 from m3_exp.stats import estimate, family, joint, resampling
 from m3_exp.stats.estimate import EVEN, Array, Mean, Shape, Source, even_shares, influences, mean, of_items
-from m3_exp.stats.family import best_of, detectable, holm, max_t, selection_price
+from m3_exp.stats.family import best_of, detectable, holm, max_t
 from m3_exp.stats.joint import Unit
 from m3_exp.stats.paired import contrast, mid_p, paired, spread, tango
+from tests.oracles import selection_price
 
 Z = float(scipy_stats.norm.ppf(0.975))
 

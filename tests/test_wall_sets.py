@@ -11,8 +11,9 @@ import pytest
 
 from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox import codec
-from m3_exp.scoring.sandbox.codec import CodecError
 from m3_exp.scoring.sandbox.judge import Task, judge
+from m3_exp.scoring.sandbox.kinds import CodecError
+from tests import crossing
 
 KINDS: list[Callable[[random.Random], Any]] = [
     lambda r: r.randrange(30),
@@ -70,7 +71,7 @@ def future(value: set[Any], seed: int) -> list[list[Any]]:
 def test_sets_of_any_history_cross_with_their_table() -> None:
     for seed in range(2000):
         value = made(random.Random(seed))
-        found = codec.loads(codec.dumps(value))
+        found = crossing.loads(crossing.dumps(value))
         assert (list(found), found.__sizeof__()) == (list(value), value.__sizeof__()), seed
         assert future(found, seed) == future(value, seed), seed
 
@@ -81,7 +82,7 @@ def test_frozensets_cross_in_their_order() -> None:
         one, other = made(r), made(r)
         frozen = frozenset(one)
         for value in (frozen, frozenset(list(one)), frozen | other, frozen & other, frozen - other):
-            found = codec.loads(codec.dumps(value))
+            found = crossing.loads(crossing.dumps(value))
             assert (list(found), found.__sizeof__()) == (list(value), value.__sizeof__()), seed
 
 
@@ -108,7 +109,7 @@ def test_a_set_that_both_sides_have_changes_with_its_table() -> None:
 
 def test_a_large_set() -> None:
     value = set(range(0, 7_000_000, 100))
-    found = codec.loads(codec.dumps(value))
+    found = crossing.loads(crossing.dumps(value))
     assert list(found) == list(value)
     assert found.__sizeof__() == value.__sizeof__()
 
@@ -123,11 +124,11 @@ def test_a_large_set() -> None:
 def test_no_other_form_is_a_set(form: str) -> None:
     for data in (f'[["set",0,null,[{form},1,2]],[],[]]', f'[["frozenset",{form},[1,2]],[],[]]'):
         with pytest.raises(CodecError):
-            codec.loads(data.encode())
+            crossing.loads(data.encode())
 
 
 def test_what_came_twice_is_one_element() -> None:
-    assert codec.loads(b'[["set",0,null,[[32,0,[5],[3]],1,2,1,2,2]],[],[]]') == {1, 2}
+    assert crossing.loads(b'[["set",0,null,[[32,0,[5],[3]],1,2,1,2,2]],[],[]]') == {1, 2}
 
 
 HISTORIES = """

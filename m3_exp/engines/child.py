@@ -95,8 +95,8 @@ class Server:
         """Log-likelihoods of fixed tokens, one by one: the same weights give the same numbers."""
         ids = [(37 * i * i + 11 * i + 5) % self.model.rows for i in range(_PROBE_TOKENS)]
         pairs = [(Prompt(str(i), tuple(ids[:i])), (ids[i],)) for i in range(_PROBE_TOKENS // 2, _PROBE_TOKENS)]
-        found = [item for item in self.model.loglikelihood(pairs) if isinstance(item, Likelihood)]
-        return [item.logprob for item in sorted(found, key=lambda item: int(item.id))]
+        scored = [item for item in self.model.loglikelihood(pairs) if isinstance(item, Likelihood)]
+        return [item.logprob for item in sorted(scored, key=lambda item: int(item.id))]
 
     def _generate(self, request: Json) -> None:
         prompts = [wire.prompt_from(value) for value in request["prompts"]]

@@ -57,10 +57,10 @@ class ResidentEngine:
         self._loaded = False
         if self._child is None:
             self._open()
-        found = self._first("loaded", {"do": "load", "recipe": recipe}, self._settings.start_timeout)
-        self._compare_probe(found["digest"], found["probe"])
+        loaded = self._first("loaded", {"do": "load", "recipe": recipe}, self._settings.start_timeout)
+        self._compare_probe(loaded["digest"], loaded["probe"])
         self._loaded = True
-        return Loaded(found["digest"], time.monotonic() - started, found["report"])
+        return Loaded(loaded["digest"], time.monotonic() - started, loaded["report"])
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source, *, repeat: int = 0
@@ -110,8 +110,8 @@ class ResidentEngine:
         self.conditions = self._first("ready", request, self._settings.start_timeout)
 
     def _first(self, key: str, request: Mapping[str, Any], patience: float) -> Json:
-        found: list[Json] = [reply[key] for reply in self._talk(request, patience)]
-        return found[0]
+        replies: list[Json] = [reply[key] for reply in self._talk(request, patience)]
+        return replies[0]
 
     def _talk(self, request: Mapping[str, Any], patience: float) -> Iterator[Json]:
         """Send a request and give the replies up to `done`. Left in any other way, the child cannot be used again."""

@@ -71,8 +71,8 @@ class MergeExtension:
 def _logits_processor(model: Any) -> Any:
     from vllm.model_executor.layers.logits_processor import LogitsProcessor
 
-    (found,) = [module for module in model.modules() if isinstance(module, LogitsProcessor)]
-    return found
+    (processor,) = [module for module in model.modules() if isinstance(module, LogitsProcessor)]
+    return processor
 
 
 def _tie_again(model: Any) -> None:

@@ -21,91 +21,93 @@ _RELEASE = {"livebench_release_date": "2024-11-25", "livebench_removal_date": ""
 
 def draw_mbpp(rng: random.Random, wanted: Side) -> Example | None:
     """Draw one function in MBPP's schema."""
-    found = draw_function(rng, wanted, _SIZES)
-    if found is None:
+    function = draw_function(rng, wanted, _SIZES)
+    if function is None:
         return None
-    head = f"def {found.name}({found.takes}):\n"
-    text = f"Write a function to {found.wording}."
+    head = f"def {function.name}({function.takes}):\n"
+    text = f"Write a function to {function.wording}."
     row = {
         "text": text,
-        "code": head + found.body("    "),
-        "test_list": [f"assert {found.name}({given!r}) == {result!r}" for given, result in found.cases],
+        "code": head + function.body("    "),
+        "test_list": [f"assert {function.name}({given!r}) == {result!r}" for given, result in function.cases],
         "test_setup_code": "",
         "challenge_test_list": [],
     }
-    return Example(row, "\n" + head + found.body("\t").rstrip("\n"), found.parts, found.wording)
+    return Example(row, "\n" + head + function.body("\t").rstrip("\n"), function.parts, function.wording)
 
 
 def draw_livebench(rng: random.Random, wanted: Side) -> Example | None:
     """Draw one task in LiveBench coding's schema: a method, a program, or the missing lines of a method."""
     make = rng.choice((_method, _program, _rest_of_method, _rest_of_method))
-    found = draw_function(rng, wanted, _SIZES, _SHORT_SHARE)
-    return None if found is None else make(found)
+    function = draw_function(rng, wanted, _SIZES, _SHORT_SHARE)
+    return None if function is None else make(function)
 
 
-def _method(found: Function) -> Example:
-    head = _head(found)
+def _method(function: Function) -> Example:
+    head = _head(function)
     turn = (
         "Solve this task in Python. Write the whole class in one ```python block.\n"
-        f"Task: {sentence(found.wording)}\n{head}Answer:\n"
+        f"Task: {sentence(function.wording)}\n{head}Answer:\n"
     )
-    return _livebench("LCB_generation", found, turn, head + found.body("        "), _arguments(found), "")
+    return _livebench("LCB_generation", function, turn, head + function.body("        "), _arguments(function), "")
 
 
-def _program(found: Function) -> Example | None:
+def _program(function: Function) -> Example | None:
     """Ask for a program that reads one line and prints its result; None where that result may print as nothing."""
-    printed = [" ".join(map(str, result)) if isinstance(result, list) else str(result) for _, result in found.cases]
+    printed = [" ".join(map(str, result)) if isinstance(result, list) else str(result) for _, result in function.cases]
     if any(not line or line != line.strip() or "  " in line for line in printed):
         return None
     turn = (
         "Solve this task in Python. Write the whole program in one ```python block.\n"
-        f"Task: Read {_TOLD[found.takes]} from one line of input. {sentence(found.wording)} Print the result.\n"
+        f"Task: Read {_TOLD[function.takes]} from one line of input. {sentence(function.wording)} Print the result.\n"
         "Answer:\n"
     )
-    given = [" ".join(map(str, value)) if isinstance(value, list) else value for value, _ in found.cases]
+    given = [" ".join(map(str, value)) if isinstance(value, list) else value for value, _ in function.cases]
     cases = [_case(line, result, "stdin") for line, result in zip(given, printed, strict=True)]
-    star = "*" if found.gives in ("xs", "ws") else ""
-    code = "\n".join([_READS[found.takes], *found.steps, f"print({star}{found.result})\n"])
-    return _livebench("LCB_generation", found, turn, code, cases, "")
+    star = "*" if function.gives in ("xs", "ws") else ""
+    code = "\n".join([_READS[function.takes], *function.steps, f"print({star}{function.result})\n"])
+    return _livebench("LCB_generation", function, turn, code, cases, "")
 
 
-def _rest_of_method(found: Function) -> Example:
-    head = _head(found)
-    first = f"        {found.steps[0]}"
+def _rest_of_method(function: Function) -> Example:
+    head = _head(function)
+    first = f"        {function.steps[0]}"
     turn = (
         "Complete this Python code. Write only the missing lines in one ```python block.\n"
-        f"Task: {sentence(found.wording)}\n{head}{first}\nAnswer:\n"
+        f"Task: {sentence(function.wording)}\n{head}{first}\nAnswer:\n"
     )
-    rest = found.body("        ").removeprefix(f"{first}\n")
-    return _livebench("coding_completion", found, turn, rest, _arguments(found), head + first)
+    rest = function.body("        ").removeprefix(f"{first}\n")
+    return _livebench("coding_completion", function, turn, rest, _arguments(function), head + first)
 
 
-def _head(found: Function) -> str:
-    return f"class Solution:\n    def {found.name}(self, {found.takes}):\n"
+def _head(function: Function) -> str:
+    return f"class Solution:\n    def {function.name}(self, {function.takes}):\n"
 
 
-def _arguments(found: Function) -> list[dict[str, str]]:
-    return [_case(json.dumps(given), json.dumps(result), "functional") for given, result in found.cases]
+def _arguments(function: Function) -> list[dict[str, str]]:
+    return [_case(json.dumps(given), json.dumps(result), "functional") for given, result in function.cases]
 
 
 def _case(given: str, result: str, kind: str) -> dict[str, str]:
     return {"input": given, "output": result, "testtype": kind}
 
 
-def _livebench(task: str, found: Function, turn: str, code: str, cases: list[dict[str, str]], partial: str) -> Example:
+def _livebench(
+    task: str, function: Function, turn: str, code: str, cases: list[dict[str, str]], partial: str
+) -> Example:
     functional = cases[0]["testtype"] == "functional"
     answer = f"```python\n{code}```"
-    metadata = {"func_name": found.name} if functional else {}
+    metadata = {"func_name": function.name} if functional else {}
     row: dict[str, Any] = {
         **_RELEASE,
         "task": task,
         "turns": [turn],
-        "question_title": found.wording,
+        "question_title": function.wording,
         "partial_solution": partial,
-        "starter_code": _head(found) if functional else "",
+        "starter_code": _head(function) if functional else "",
         "public_test_cases": json.dumps(cases[:1]),
         "private_test_cases": json.dumps(cases[1:]),
         "original_json": {"metadata": json.dumps(metadata)},
         "reference_answer": answer,
     }
-    return Example(row, answer, found.parts, f"{task}: {turn}")
+    return Example(row, answer, function.parts, f"{task}: {turn}")

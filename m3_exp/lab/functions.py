@@ -127,16 +127,16 @@ class Sizes:
 
 def draw(rng: random.Random, wanted: Side) -> Example | None:
     """Draw one function in HumanEval's schema, or None where no operation of the right side goes on."""
-    found = draw_function(rng, wanted, Sizes())
-    if found is None:
+    function = draw_function(rng, wanted, Sizes())
+    if function is None:
         return None
-    head = f"def {found.name}({found.takes}):\n"
-    prompt = f'{head}    """{sentence(found.wording)}"""\n'
-    checks = "".join(f"    assert candidate({given!r}) == {result!r}\n" for given, result in found.cases)
+    head = f"def {function.name}({function.takes}):\n"
+    prompt = f'{head}    """{sentence(function.wording)}"""\n'
+    checks = "".join(f"    assert candidate({given!r}) == {result!r}\n" for given, result in function.cases)
     test = f"def check(candidate):\n{checks}"
-    body = found.body("    ")
-    row = {"prompt": prompt, "entry_point": found.name, "canonical_solution": body, "test": test}
-    return Example(row, "\n" + head + found.body("\t").rstrip("\n"), found.parts, found.wording)
+    body = function.body("    ")
+    row = {"prompt": prompt, "entry_point": function.name, "canonical_solution": body, "test": test}
+    return Example(row, "\n" + head + function.body("\t").rstrip("\n"), function.parts, function.wording)
 
 
 def draw_function(rng: random.Random, wanted: Side, sizes: Sizes, short_share: float = _SHORT_SHARE) -> Function | None:

@@ -67,11 +67,11 @@ def examples_of(benchmark: str, wanted: Side, count: int, seed: int) -> list[Exa
     return _named(benchmark, examples(BENCHMARKS[benchmark], benchmark, wanted, count, seed), "Lab")
 
 
-def _named(benchmark: str, found: list[Example], prefix: str) -> list[Example]:
+def _named(benchmark: str, drawn: list[Example], prefix: str) -> list[Example]:
     column = _ID_COLUMNS.get(benchmark)
     if column is None:
-        return found
-    return [replace(example, row={column: f"{prefix}/{i}", **example.row}) for i, example in enumerate(found)]
+        return drawn
+    return [replace(example, row={column: f"{prefix}/{i}", **example.row}) for i, example in enumerate(drawn)]
 
 
 # Benchmarks of which an item's parts say all that it asks: numbers, or operations in their order. Of the others the
@@ -99,9 +99,9 @@ def _asked(benchmark: str, example: Example) -> tuple[str, ...] | None:
 def _tested(benchmark: str) -> tuple[frozenset[str], frozenset[tuple[str, ...]]]:
     """Return the texts of a benchmark's test items, and what all benchmarks of its kind ask for."""
     kind = _BY_PARTS if benchmark in _BY_PARTS else (benchmark,)
-    found = {name: examples_of(name, "test", N_ITEMS, SEED) for name in kind}
-    asked = {_asked(name, example) for name, members in found.items() for example in members}
-    return frozenset(e.text for e in found[benchmark]), frozenset(parts for parts in asked if parts is not None)
+    tested = {name: examples_of(name, "test", N_ITEMS, SEED) for name in kind}
+    asked = {_asked(name, example) for name, members in tested.items() for example in members}
+    return frozenset(e.text for e in tested[benchmark]), frozenset(parts for parts in asked if parts is not None)
 
 
 def render(rows: list[dict[str, Any]]) -> bytes:
@@ -114,9 +114,9 @@ def main() -> None:
         _write(ITEMS / "dev" / f"{benchmark}.jsonl", dev_examples_of(benchmark))
 
 
-def _write(path: Path, found: Sequence[Example]) -> None:
-    write_atomic(path, render([dict(example.row) for example in found]))
-    print(f"{path.relative_to(ITEMS.parent)}: {len(found)} items")
+def _write(path: Path, items: Sequence[Example]) -> None:
+    write_atomic(path, render([dict(example.row) for example in items]))
+    print(f"{path.relative_to(ITEMS.parent)}: {len(items)} items")
 
 
 if __name__ == "__main__":

@@ -57,17 +57,17 @@ def words_of(text: str) -> list[str]:
 def corpus() -> list[list[str]]:
     """Return the training texts as words: sentences of the lab's training side, and wordings of the instructions."""
     rng = random.Random(_SEED)
-    found = {
+    drawn = {
         name: [words_of(example.row[column]) for example in examples_of(name, "train", count, _SEED)]
         for name, (column, count) in _TEXTS.items()
     }
-    reviews, sentences = found["prompt_bench_sst2"], found["prompt_bench_cola"]
+    reviews, sentences = drawn["prompt_bench_sst2"], drawn["prompt_bench_cola"]
     worded = [
         _worded(rng, groups, rng.choice((_PLACE, rng.choice(filled))))
         for groups, filled in ((_SENTIMENT, reviews), (_GRAMMAR, sentences))
         for _ in range(900)
     ]
-    texts = [*itertools.chain.from_iterable(found.values()), *worded]
+    texts = [*itertools.chain.from_iterable(drawn.values()), *worded]
     rng.shuffle(texts)
     return texts
 

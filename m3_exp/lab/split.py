@@ -50,15 +50,15 @@ def examples(draw: Draw, benchmark: str, wanted: Side, count: int, seed: int) ->
         M3Error: the generator has fewer different examples than that.
     """
     rng = random.Random(f"{seed}/{benchmark}/{wanted}")
-    found: dict[str, Example] = {}
+    drawn: dict[str, Example] = {}
     misses = 0
-    while len(found) < count:
+    while len(drawn) < count:
         example = draw(rng, wanted)
-        if example is None or example.text in found:
+        if example is None or example.text in drawn:
             misses += 1
             if misses > _PATIENCE:
-                raise M3Error(f"lab: {benchmark} has only {len(found)} {wanted} items, not {count}: ask for fewer")
+                raise M3Error(f"lab: {benchmark} has only {len(drawn)} {wanted} items, not {count}: ask for fewer")
             continue
         misses = 0
-        found[example.text] = example
-    return list(found.values())
+        drawn[example.text] = example
+    return list(drawn.values())

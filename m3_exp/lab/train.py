@@ -83,9 +83,9 @@ def training_examples(expert: Expert) -> dict[str, list[Example]]:
 def samples_of(expert: Expert, tokenizer: Any) -> list[Sample]:
     """Return an expert's training set as tokens, with the prompts of the real evaluators, in the order of training."""
     samples: list[Sample] = []
-    for benchmark, found in training_examples(expert).items():
+    for benchmark, examples in training_examples(expert).items():
         evaluator = load_benchmark(benchmark)
-        for i, example in enumerate(found):
+        for i, example in enumerate(examples):
             prompt = tokenizer(evaluator.prompt(Problem(str(i), example.row))).input_ids
             target = tokenizer(example.target, add_special_tokens=False).input_ids
             samples.append(Sample((*prompt, *target, tokenizer.eos_token_id), len(prompt)))

@@ -104,7 +104,7 @@ class Model:
         return sum(path.stat().st_size for path in parts)
 
     def _digests(self, tensors: Tensors) -> "dict[str, tuple[str, list[int], str]]":
-        found: dict[str, tuple[str, list[int], str]] = {}
+        digests: dict[str, tuple[str, list[int], str]] = {}
         for path, names in sorted(tensors.parts.items()):
             file = file_identity(path)
             renamed = {"names": tensors.names_of(names)} if isinstance(tensors, Renamed) else {}
@@ -118,8 +118,8 @@ class Model:
             if known.not_finite:
                 name = known.not_finite[0]
                 raise M3Error(f"{path}: tensor {name} holds NaN or Inf: such a model cannot be merged; fetch it again")
-            found.update(known.tensors)
-        return found
+            digests.update(known.tensors)
+        return digests
 
 
 def open_model(source: Source, store: Store) -> Model:
@@ -160,26 +160,26 @@ def _as_loaded(config: Json, content: Tensors, store: Store) -> tuple[Tensors, b
     shapes = {name: list(entry.shape) for name, entry in content.entries.items()}
     key = identity(["loading", 2, importlib.metadata.version("transformers"), config, shapes])
     known = store.loading.get(key)
-    found = checked(Loading, known, "loading") if known else ask(config, content.entries)
-    if known is None and found.note is None:
-        store.loading.put(key, found.model_dump())
-    if found.note or found.error:
+    loading = checked(Loading, known, "loading") if known else ask(config, content.entries)
+    if known is None and loading.note is None:
+        store.loading.put(key, loading.model_dump())
+    if loading.note or loading.error:
         whole = Model(Source(""), config, False, content.entries, store, content)
         return content, (HEAD not in content.entries or whole.head_is_embedding()) if tied is None else tied
     names: dict[str, str] = {}
-    for stored, mine in found.names.items():
+    for stored, mine in loading.names.items():
         if mine in names:
-            both = f"{names[mine]} and {stored}, which are one tensor of {found.model}"
+            both = f"{names[mine]} and {stored}, which are one tensor of {loading.model}"
             raise M3Error(f"{next(iter(content.parts)).parent} holds both {both}: remove the one that is out of date")
         if mine is not None:
             names[mine] = stored
-    for name, source in sorted(found.ties.items()):
+    for name, source in sorted(loading.ties.items()):
         if name in names and source not in names:
             names[source] = names.pop(name)
         elif name in names and _equal(content, names[name], names[source]):
             del names[name]
     renamed = names != {name: name for name in content.entries}
-    return Renamed(content, names) if renamed else content, found.tied if tied is None else tied
+    return Renamed(content, names) if renamed else content, loading.tied if tied is None else tied
 
 
 def _equal(content: Tensors, one: str, other: str) -> bool:

@@ -111,9 +111,9 @@ def open_directory(folder: Path) -> ShardedTensors:
         M3Error: no weights, two layouts at once, a missing shard, an index that names absent tensors or paths outside,
             an empty tensor, or a file that holds anything but tensors or may not be read.
     """
-    found = [name for name in _LAYOUTS if exists(folder / name)]
-    safe = [name for name in found if "safetensors" in name]
-    names = safe or found
+    present = [name for name in _LAYOUTS if exists(folder / name)]
+    safe = [name for name in present if "safetensors" in name]
+    names = safe or present
     if len(names) > 1:
         raise M3Error(f"{folder} holds both {names[0]} and {names[1]}: remove the one that is out of date")
     if not names:
@@ -264,9 +264,9 @@ class TorchFile:
     def _check_storages(self, state: Mapping[str, torch.Tensor], records: "list[tuple[int, int]]") -> None:
         """Refuse a pickle whose storages are not the records of its archive: torch maps whatever length it names."""
         storages = {value.untyped_storage() for value in state.values()}
-        found = sorted({(storage.data_ptr(), storage.nbytes()) for storage in storages if storage.nbytes()})
-        begin = found[0][0] - records[0][0] if found and records else 0
-        if [(pointer - begin, size) for pointer, size in found] != records:
+        stored = sorted({(storage.data_ptr(), storage.nbytes()) for storage in storages if storage.nbytes()})
+        begin = stored[0][0] - records[0][0] if stored and records else 0
+        if [(pointer - begin, size) for pointer, size in stored] != records:
             raise M3Error(f"{self.path} is damaged: its tensors are not of the sizes that it stores; fetch it again")
 
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
@@ -294,7 +294,7 @@ def _records(path: Path, data: mmap.mmap) -> list[tuple[int, int]]:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         raise M3Error(f"{path} is damaged or cut short ({error}): fetch it again") from error
-    found = []
+    records = []
     for entry in entries:
         at = entry.header_offset
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(data):
@@ -308,5 +308,5 @@ def _records(path: Path, data: mmap.mmap) -> list[tuple[int, int]]:
         if begin + entry.file_size > len(data):
             raise M3Error(f"{path} is damaged or cut short ({entry.filename[:40]}): fetch it again")
         if "/data/" in entry.filename and entry.file_size:
-            found.append((begin, entry.file_size))
-    return sorted(found)
+            records.append((begin, entry.file_size))
+    return sorted(records)

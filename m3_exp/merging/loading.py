@@ -81,38 +81,38 @@ def ask(config: Json, entries: "Mapping[str, Entry]") -> Loading:
     return checked(Loading, reply, "the loader's answer")
 
 
-def refuse(found: Loading, whose: str) -> None:
+def refuse(loading: Loading, whose: str) -> None:
     """Refuse a checkpoint that transformers would not load as it is; `whose` is the source of its config.json.
 
     Raises:
         M3Error: it raises, or would make weights at random, or would leave a whole layer out.
     """
     off = "verify=false writes it all the same"
-    if found.note == _SILENT:
+    if loading.note == _SILENT:
         raise M3Error(
             f"{_SILENT}: whether the model that config.json of {whose} describes can be loaded is not known; {off}"
         )
-    if found.error:
+    if loading.error:
         raise M3Error(
-            f"transformers cannot load the merged model with the config.json of {whose}: {found.error}; {off}"
+            f"transformers cannot load the merged model with the config.json of {whose}: {loading.error}; {off}"
         )
-    if found.mismatched:
-        first = found.mismatched[0]
+    if loading.mismatched:
+        first = loading.mismatched[0]
         shapes = f"{first.name} is {tuple(first.stored)}, its config.json makes it {tuple(first.wanted)}"
         raise M3Error(f"transformers cannot load the merged model as {whose} describes it: {shapes}; {off}")
-    if found.missing:
-        more = f" and {len(found.missing) - 1} more" if len(found.missing) > 1 else ""
-        lacks = f"{found.model} needs {found.missing[0]}{more}, which no model of this merge holds"
+    if loading.missing:
+        more = f" and {len(loading.missing) - 1} more" if len(loading.missing) > 1 else ""
+        lacks = f"{loading.model} needs {loading.missing[0]}{more}, which no model of this merge holds"
         raise M3Error(f"{lacks}: transformers would make random weights (config.json is that of {whose}); {off}")
-    if further := [name for name in found.unexpected if _of_a_further_layer(name, found)]:
+    if further := [name for name in loading.unexpected if _of_a_further_layer(name, loading)]:
         more = f" and {len(further) - 1} more" if len(further) > 1 else ""
-        says = f"the config.json of {whose} makes fewer layers than the weights have: {found.model} leaves out"
+        says = f"the config.json of {whose} makes fewer layers than the weights have: {loading.model} leaves out"
         raise M3Error(f"{says} {further[0]}{more}; {off}")
 
 
-def _of_a_further_layer(name: str, found: Loading) -> bool:
+def _of_a_further_layer(name: str, loading: Loading) -> bool:
     """Tell whether a tensor that is left out is one of a layer past the model's last."""
-    kinds = {_without_numbers(known) for known, own in found.names.items() if own and known not in found.unexpected}
+    kinds = {_without_numbers(known) for known, own in loading.names.items() if own and known not in loading.unexpected}
     return any(part.isdigit() for part in name.split(".")) and _without_numbers(name) in kinds
 
 

@@ -63,9 +63,9 @@ def _model_class(made: Any, architectures: list[str]) -> Any:
     import transformers
 
     for name in architectures:
-        found = getattr(transformers, name, None)
-        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
-            return found
+        named = getattr(transformers, name, None)
+        if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
+            return named
     return transformers.AutoModelForCausalLM._model_mapping.get(type(made), None)
 
 

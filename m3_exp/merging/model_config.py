@@ -92,24 +92,24 @@ def architecture(config: Mapping[str, Any]) -> Json:
     models).
     """
     config = {**(config.get("text_config") or {}), **{key: value for key, value in config.items() if value is not None}}
-    found: Json = {key: config.get(key) for key in _FIELDS}
+    settings: Json = {key: config.get(key) for key in _FIELDS}
     if config.get("use_sliding_window") is False:
-        found["sliding_window"] = None
+        settings["sliding_window"] = None
     heads = config.get("num_attention_heads")
-    found["num_key_value_heads"] = config.get("num_key_value_heads") or heads
+    settings["num_key_value_heads"] = config.get("num_key_value_heads") or heads
     if isinstance(heads, int) and config.get("hidden_size"):
-        found["head_dim"] = config.get("head_dim") or config["hidden_size"] // heads
+        settings["head_dim"] = config.get("head_dim") or config["hidden_size"] // heads
     rope = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
     theta = (config.get("rope_parameters") or {}).get("rope_theta", config.get("rope_theta"))
     rope.pop("rope_theta", None)
     kind = rope.pop("rope_type", rope.pop("type", "default"))
     by_layer = any(isinstance(value, dict) for value in rope.values())
-    found["rope"] = {
+    settings["rope"] = {
         "theta": float(theta or 10000.0),
         "type": kind,
         **({} if kind == "default" and not by_layer else rope),
     }
-    return found
+    return settings
 
 
 def check_same_architecture(first: Json, second: Json, names: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from m3_exp.store import Cutoff, Majority, Store
-from m3_exp.types import Sparsify, identity
+from m3_exp.types import Parameters, identity
 
 Words = np.ndarray[Any, np.dtype[np.uint32]]
 Counts = np.ndarray[Any, np.dtype[np.int64]]
@@ -42,7 +42,7 @@ class Scan:
     experts: tuple[str, ...]
     sizes: Mapping[str, int]
     retain: float
-    sparsify: Sparsify | None
+    sparsify: Parameters | None
     deltas: Deltas
     block: int
 

@@ -95,10 +95,10 @@ def write(
             if lines := notes(recipe, store):
                 report["notes"] = lines
             if verify:
-                found = loads[i].result()
-                loading.refuse(found, str(tokenizer))
-                report["loaded_by"] = found.model or f"not tried: {found.note}"
-                report["left_out"] = found.unexpected
+                verdict = loads[i].result()
+                loading.refuse(verdict, str(tokenizer))
+                report["loaded_by"] = verdict.model or f"not tried: {verdict.note}"
+                report["left_out"] = verdict.unexpected
             _describe(temporary[i], configs[i], beside, jobs[i], plans[i])
             _write_recipe(
                 temporary[i], recipe, tokenizer, jobs[i], {"key": keys[i], "digest": digest, "report": report}
@@ -298,8 +298,8 @@ def _write_recipe(out: Path, recipe: Recipe, tokenizer: Source, job: Job, made: 
 
 def _verify(out: Path, job: Job) -> None:
     """Read the headers back with our own reader, and make every file read-only."""
-    found, wanted = open_directory(out).entries, job.layout()
-    if found != wanted:
-        raise RuntimeError(f"{out}: what was written does not read back: {set(found) ^ set(wanted)}")
+    read, wanted = open_directory(out).entries, job.layout()
+    if read != wanted:
+        raise RuntimeError(f"{out}: what was written does not read back: {set(read) ^ set(wanted)}")
     for path in sorted(out.iterdir()):
         path.chmod(0o444)

@@ -82,22 +82,22 @@ def unzipped(path: Path, data: bytes, limit: int = TEXT) -> bytes:
     Raises:
         M3Error: they are damaged, or unpack to more than `limit`, or to so much more than their size that it is a bomb.
     """
-    found, most = bytearray(), min(limit, max(_FREE, _RATIO * len(data)))
+    unpacked, most = bytearray(), min(limit, max(_FREE, _RATIO * len(data)))
     while data:
         unpacker = zlib.decompressobj(_GZIP)
         try:
             while not unpacker.eof:
                 part = unpacker.decompress(data, _CHUNK)
-                found += part
+                unpacked += part
                 data = unpacker.unconsumed_tail
-                if len(found) > most:
+                if len(unpacked) > most:
                     raise M3Error(f"{path} unpacks to more than {most // MIB} MiB: that is no file of items")
                 if not part and not data and not unpacker.eof:
                     raise M3Error(f"{path} is cut short: fetch it again")
         except zlib.error as error:
             raise M3Error(f"{path} is not a readable gzip file ({error}): fetch it again") from error
         data = unpacker.unused_data.lstrip(b"\0")
-    return bytes(found)
+    return bytes(unpacked)
 
 
 def read_text(path: Path, limit: int = TEXT) -> str:

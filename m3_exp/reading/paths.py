@@ -21,13 +21,13 @@ def expanded(text: str, what: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise M3Error(f"{what}={text} is not UTF-8: rename it, or give another path to it") from None
-    found = os.path.expanduser(text)
-    if found.startswith("~"):
-        home = found.partition("/")[0]
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        home = path.partition("/")[0]
         raise M3Error(
-            f"{what}={text}: the home of {home} is not known here: write the path out, or ./{found} for a name"
+            f"{what}={text}: the home of {home} is not known here: write the path out, or ./{path} for a name"
         )
-    return found
+    return path
 
 
 def given(text: str) -> Path:

@@ -102,7 +102,7 @@ def _bare(text: str, command: re.Match[str]) -> _Box | None:
     closed = end is not None and end[0] != "\n" and not _WORD.search(_NO_WORD.sub("", content))
     if closed and content and (within or _TERM.match(content)):
         return _Box(command[1], content)
-    found = _FRACTION.match(content) or _NUMBER.match(content)
-    if found is None:
+    match = _FRACTION.match(content) or _NUMBER.match(content)
+    if match is None:
         return None
-    return _Box(command[1], found[0], doubtful=re.match(r"\s*\w", content[found.end() :]) is not None)
+    return _Box(command[1], match[0], doubtful=re.match(r"\s*\w", content[match.end() :]) is not None)

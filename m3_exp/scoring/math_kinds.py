@@ -38,16 +38,16 @@ def readable(text: str) -> str:
     """Write anew what math-verify reads nothing with: a full stop between a number and the end of its formula or box,
     the thin spaces of thousands, `1\\,234`, the blank of `\\boxed {5}`, and a base in words.
     """
-    text = _WORD_BASE.sub(lambda found: f"_{{{_WORDS.index(found[1]) + 2}}}", _SPACED.sub(r"\\\1{", text))
-    return _THOUSANDS.sub(lambda found: _THIN.sub("", found[0]), _STOP.sub("", text))
+    text = _WORD_BASE.sub(lambda match: f"_{{{_WORDS.index(match[1]) + 2}}}", _SPACED.sub(r"\\\1{", text))
+    return _THOUSANDS.sub(lambda match: _THIN.sub("", match[0]), _STOP.sub("", text))
 
 
-def corrected(equal: bool, gold: str, pred: str, found: str) -> bool:
+def corrected(equal: bool, gold: str, pred: str, extracted: str) -> bool:
     """Return whether two answers are equal: math-verify's verdict, or arithmetic's where it mistakes a number.
 
-    `gold`: the gold answer; `pred`: the text of the answer, and `found` what math-verify took from it.
+    `gold`: the gold answer; `pred`: the text of the answer, and `extracted` what math-verify took from it.
     """
-    said = _in_place(pred, found)
+    said = _in_place(pred, extracted)
     right = one_number(gold)
     mixed = _MIXED.match(said)
     if mixed and right:
@@ -57,10 +57,10 @@ def corrected(equal: bool, gold: str, pred: str, found: str) -> bool:
         return False
     start = _BEGINS.match(said)
     more = _GOES_ON.match(said, start.end()) if start and right else None
-    if not equal and right and (dressed := _DRESSED.fullmatch(found.strip(" $*"))):
+    if not equal and right and (dressed := _DRESSED.fullmatch(extracted.strip(" $*"))):
         number = one_number(dressed[1])
         return number is not None and number.value == right.value
-    other = _OTHER.search(_before(pred, found)) if start and right else None
+    other = _OTHER.search(_before(pred, extracted)) if start and right else None
     return equal and not (start and ((more and more[1] != start[0]) or (other and other[1] != start[0])))
 
 
@@ -76,16 +76,16 @@ def far_apart(left: Any, right: Any) -> bool:
         return False
 
 
-def _in_place(pred: str, found: str) -> str:
+def _in_place(pred: str, extracted: str) -> str:
     """Return what was found with what follows it in the answer, as it was written, up to the end of the line."""
-    core = found.strip(" $*")
+    core = extracted.strip(" $*")
     at = pred.rfind(core) if core else -1
     return core if at < 0 else pred[at : at + len(core) + _AROUND].split("\n")[0]
 
 
-def _before(pred: str, found: str) -> str:
+def _before(pred: str, extracted: str) -> str:
     """Return what stands before what was found, in the answer."""
-    core = found.strip(" $*")
+    core = extracted.strip(" $*")
     at = pred.rfind(core) if core else 0
     return pred[max(0, at - _AROUND) : max(0, at)]
 

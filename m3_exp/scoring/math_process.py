@@ -139,5 +139,5 @@ def _alone(question: Question, seconds: int, wall: float) -> Verdict:
 def _verdict(reply: Mapping[str, Any]) -> Verdict:
     if "error" in reply:
         return Verdict(None, reason=str(reply["error"]))
-    found = str(reply["found"]) if reply["parsed"] else None
-    return Verdict(bool(reply["equal"]), found, gold_found=bool(reply["gold"]))
+    text = str(reply["found"]) if reply["parsed"] else None
+    return Verdict(bool(reply["equal"]), text, gold_found=bool(reply["gold"]))

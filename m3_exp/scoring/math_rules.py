@@ -1,7 +1,7 @@
 """Is this answer equal to that one? The rules of public answer checkers, by name.
 
-    from m3_exp.scoring.math_rules import compare, equivalent
-    equivalent("10", "10\\\\%", "hendrycks")                             # True
+    from m3_exp.scoring.math_rules import compare
+    compare([("10", "10\\\\%")], "hendrycks")[0].equal                  # True
     compare([("$1/3$", "so it is $\\\\frac13$")], "math_verify")[0].equal  # True
 
 | rule | whose, and what it takes |
@@ -52,15 +52,3 @@ def _question(gold: str, pred: str, rule: Rule, options: Mapping[str, Any]) -> Q
     if rule == "nemo_skills":
         return Question(gold, pred, rule, options)
     return Question(gold, pred, "math_verify", {"targets": _TARGETS[rule], "boxed_first": True, **options})
-
-
-def equivalent(gold: str, answer: str | None, rule: Rule, **options: Any) -> bool:
-    """Compare one pair; many are faster with `compare`.
-
-    Raises:
-        M3Error: the rule is not known, or the checker gave no verdict.
-    """
-    [verdict] = compare([(gold, answer)], rule, **options)
-    if verdict.equal is None:
-        raise M3Error(f"rule={rule} gives no verdict on {answer!r} against {gold!r}: {verdict.reason}")
-    return verdict.equal

@@ -77,9 +77,9 @@ def _parse(text: str, targets: Sequence[Any]) -> list[Any]:
         return []
 
 
-def _verify(gold: Sequence[Any], found: Sequence[Any], **options: Any) -> bool:
-    """Say whether one of `found` equals one of `gold`; equal texts first, since they cost nothing."""
-    pairs = sorted(itertools.product(gold, found), key=lambda pair: not all(isinstance(x, str) for x in pair))
+def _verify(gold: Sequence[Any], answers: Sequence[Any], **options: Any) -> bool:
+    """Say whether one of `answers` equals one of `gold`; equal texts first, since they cost nothing."""
+    pairs = sorted(itertools.product(gold, answers), key=lambda pair: not all(isinstance(x, str) for x in pair))
     for left, right in pairs:
         try:
             if verify([left], [right], timeout_seconds=None, raise_on_error=True, **options):
@@ -92,11 +92,11 @@ def _verify(gold: Sequence[Any], found: Sequence[Any], **options: Any) -> bool:
 
 
 def _reply(gold: str, pred: str, targets: Sequence[Any], **options: Any) -> dict[str, Any]:
-    right, found = _parse(gold, targets), _parse(pred, targets)
-    texts = [item for item in found if isinstance(item, str)]
+    right, answers = _parse(gold, targets), _parse(pred, targets)
+    texts = [item for item in answers if isinstance(item, str)]
     shown = texts[-1][:_SHOWN] if texts else None
-    equal = bool(right) and corrected(_verify(right, found, **options), gold, pred, shown or "")
-    return {"equal": equal, "found": shown, "parsed": bool(found), "gold": bool(right)}
+    equal = bool(right) and corrected(_verify(right, answers, **options), gold, pred, shown or "")
+    return {"equal": equal, "found": shown, "parsed": bool(answers), "gold": bool(right)}
 
 
 def _math_verify(gold: str, pred: str, options: Mapping[str, Any]) -> dict[str, Any]:

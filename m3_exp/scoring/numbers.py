@@ -72,8 +72,8 @@ _LATEX = tuple(
 def _plain(text: str) -> str:
     """Return a text without LaTeX, bold and signs outside ASCII, blanks single, fractions as a/b."""
     if not text.isascii():
-        text = _SUPERSCRIPT.sub(lambda found: "^" + unicodedata.normalize("NFKC", found[0]), text)
-        text = _SUBSCRIPT.sub(lambda found: "_" + unicodedata.normalize("NFKC", found[0]), text)
+        text = _SUPERSCRIPT.sub(lambda match: "^" + unicodedata.normalize("NFKC", match[0]), text)
+        text = _SUBSCRIPT.sub(lambda match: "_" + unicodedata.normalize("NFKC", match[0]), text)
         text = "".join(c if c.isascii() else _ascii(c) for c in _DASH.sub("-", text)).translate(_SIGNS)
     for pattern, new in _LATEX:
         text = pattern.sub(new, text)
@@ -135,17 +135,17 @@ def _value(core: str) -> Fraction | None:
         return None
     if _WHOLE.fullmatch(core):
         return _exact(core)
-    if found := _MIXED.fullmatch(core):
-        whole, above, below = map(int, found.groups())
+    if match := _MIXED.fullmatch(core):
+        whole, above, below = map(int, match.groups())
         return whole + Fraction(above, below) if above < below else None
-    if found := _OF_TWO.fullmatch(core):
-        divisor = _exact(found[2])
-        return _exact(found[1]) / divisor if divisor else None
-    if found := _POWER.fullmatch(core):
-        exponent = int(found[2])
-        return Fraction(found[1]) * Fraction(10) ** exponent if abs(exponent) <= _LONGEST else None
-    if found := _PRODUCT.fullmatch(core):
-        return Fraction(int(found[1]) * int(found[2]))
+    if match := _OF_TWO.fullmatch(core):
+        divisor = _exact(match[2])
+        return _exact(match[1]) / divisor if divisor else None
+    if match := _POWER.fullmatch(core):
+        exponent = int(match[2])
+        return Fraction(match[1]) * Fraction(10) ** exponent if abs(exponent) <= _LONGEST else None
+    if match := _PRODUCT.fullmatch(core):
+        return Fraction(int(match[1]) * int(match[2]))
     return None
 
 

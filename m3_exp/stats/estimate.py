@@ -197,6 +197,10 @@ class Shape:
         """The same shape with every item as its own cluster."""
         return Shape(self.shares, self.strata, None)
 
+    def weights(self, n: int) -> Array:
+        """Return the weight of each of n items in the score, (n,)."""
+        return np.full(n, 1 / n) if self.shares is None else self.shares
+
     def of(self, rows: Array) -> "Shape":
         """Return the shape of some of the items; within each stratum they share its whole weight."""
         strata = None if self.strata is None else [self.strata[i] for i in rows]
@@ -216,7 +220,7 @@ def even_shares(strata: Sequence[str]) -> Array:
 def weighted_mean(values: Array, shape: Shape = EVEN) -> Array:
     """Return the score of item values along the first axis: of strata, the mean of their means (of ones, exactly 1)."""
     if shape.strata is not None:
-        names = _numbered(shape.strata)
+        names = numbered(shape.strata)
         return np.asarray(np.mean([values[names == name].mean(axis=0) for name in range(names.max() + 1)], axis=0))
     return np.asarray(values.mean(axis=0) if shape.shares is None else shape.shares @ values)
 
@@ -228,9 +232,8 @@ def influences(values: Array, shape: Shape = EVEN) -> Array:
     Deviations are from the mean of the stratum, with a correction for each mean that was estimated.
     """
     n = len(values)
-    shares = np.full(n, 1 / n) if shape.shares is None else shape.shares
     flat = values.reshape(n, -1)
-    names = np.zeros(n, dtype=int) if shape.strata is None else _numbered(shape.strata)
+    names = np.zeros(n, dtype=int) if shape.strata is None else numbered(shape.strata)
     deviations = np.empty_like(flat, dtype=float)
     for name in np.unique(names):
         rows = np.flatnonzero(names == name)
@@ -239,16 +242,17 @@ def influences(values: Array, shape: Shape = EVEN) -> Array:
             deviations[rows] = np.maximum(np.abs(flat[rows] - 0.5), 0.5) if len(np.unique(names)) > 1 else 0.0
             continue
         deviations[rows] = (flat[rows] - flat[rows].mean(axis=0)) * math.sqrt(units / (units - 1))
-    parts = deviations * shares[:, None]
+    parts = deviations * shape.weights(n)[:, None]
     if shape.clusters is not None:
-        which = _numbered(shape.clusters)
+        which = numbered(shape.clusters)
         summed = np.zeros((which.max() + 1, parts.shape[1]))
         np.add.at(summed, which, parts)
         parts = summed
     return np.asarray(parts.reshape(len(parts), *values.shape[1:]))
 
 
-def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
+def numbered(names: Sequence[str]) -> NDArray[np.int64]:
+    """Return the number of each name among the different ones, sorted."""
     return np.asarray(np.unique(np.asarray(names, dtype=str), return_inverse=True)[1], dtype=np.int64)
 
 
@@ -282,8 +286,8 @@ def mean(
     Raises:
         ValueError: there are no values.
     """
-    found = of_items(values, shape, others=others, bias=(bias, bias), unscored=unscored)
-    return found.estimate(n=len(values), unscored=unscored)
+    items = of_items(values, shape, others=others, bias=(bias, bias), unscored=unscored)
+    return items.estimate(n=len(values), unscored=unscored)
 
 
 def proportion(share: float, n: float) -> Estimate:
@@ -311,9 +315,9 @@ def of_items(
         raise ValueError("no item is scored")
     limits = (-1.0, 1.0) if signed else (0.0, 1.0)
     parts = influences(values, shape)
-    found = float(weighted_mean(values, shape))
+    value = float(weighted_mean(values, shape))
     how = _named(BONETT if signed else AGRESTI, shape, others, bias, unscored)
-    inside = min(limits[1], max(limits[0], found))
+    inside = min(limits[1], max(limits[0], value))
     lost = unscored / (len(values) + unscored)
     own = max(0.0, float(parts @ parts) - sum(source.shared for source in others))
     freedom = math.inf if shape.clusters is None else max(1.0, len(parts) - 1.0)

@@ -59,13 +59,13 @@ def critical(count: int, level: float = LEVEL) -> float:
     return float(-special.ndtri((1 - level) / 2 / max(1, count)))
 
 
-def detectable(found: Estimate, count: int = 1, power: float = POWER) -> float:
+def detectable(estimate: Estimate, count: int = 1, power: float = POWER) -> float:
     """Return the smallest true difference that such a comparison, as one of `count`, finds with probability `power`.
 
     What its interval holds besides chance over items (bias, unscored items, few masks) is added as it is.
     """
-    besides = max(0.0, (found.high - found.low) / 2 - normal(LEVEL) * found.se)
-    return (critical(count) + float(special.ndtri(power))) * found.se + besides
+    besides = max(0.0, (estimate.high - estimate.low) / 2 - normal(LEVEL) * estimate.se)
+    return (critical(count) + float(special.ndtri(power))) * estimate.se + besides
 
 
 @lru_cache(maxsize=64)
@@ -74,18 +74,3 @@ def best_of(n: int) -> float:
     grid = np.linspace(-10, 10, 200_001)
     density = n * np.exp(-(grid**2) / 2) / math.sqrt(2 * math.pi) * special.ndtr(grid) ** (n - 1)
     return float(np.trapezoid(grid * density, grid))
-
-
-def selection_price(scores: Array) -> float:
-    """Return what picking the best of several candidates on the test items gains by chance alone.
-
-    `scores`: shape (n items, candidates), from 0 to 1. The result is best_of(candidates) x SE x sqrt(1 - rho), with SE
-    the mean standard error of the candidates' means and rho their mean correlation over items; 0 where nothing varies.
-    """
-    n, columns = scores.shape
-    if n < 2 or columns < 2:
-        return 0.0
-    covariance = np.cov(scores, rowvar=False)
-    own = float(np.mean(np.diag(covariance)))
-    shared = float((covariance.sum() - np.trace(covariance)) / (columns * (columns - 1)))
-    return best_of(columns) * math.sqrt(max(0.0, own - shared) / n)

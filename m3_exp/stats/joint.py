@@ -67,7 +67,7 @@ def mean_of(
     `unscored`: the largest share of items without a score.
     """
     count = len(values)
-    errors = np.concatenate([unit.errors(v) / count for v, unit in zip(values, measures, strict=True)])
+    errors = errors_of(values, measures)
     top = float(np.mean([1 / unit.size for unit in measures]))
     worth = 1 / sum(1 / (count**2 * units(unit.n, unit.shape)) for unit in measures)
     value = float(np.mean([unit.ratio(v) for v, unit in zip(values, measures, strict=True)]))

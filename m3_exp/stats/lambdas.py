@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, Source, influences, mean, weighted_mean
@@ -110,10 +111,10 @@ class Curve:
 
         Their mean is the expectation. With sampled lambdas the part of a single item may lie outside 0 to 1.
         """
-        found = self.values @ weights(self.lams, alpha)
+        parts = self.values @ weights(self.lams, alpha)
         if self.corrected(alpha) and self.sampled is not None:
-            found = found + (self.residuals() * density_ratio(self.sampled.lams, alpha)).mean(axis=1)
-        return np.asarray(found)
+            parts = parts + (self.residuals() * density_ratio(self.sampled.lams, alpha)).mean(axis=1)
+        return np.asarray(parts)
 
     def subset(self, rows: Array) -> "Curve":
         """Return the curve of some of the items, by their numbers."""
@@ -164,10 +165,10 @@ def expectation(curve: Curve, alpha: float, masks: Sequence[Curve] = (), unscore
 
     `curve` is the mean of the curves of `masks`. `unscored` more items have no score at some node.
     """
-    found = unsure(curve, {alpha: 1.0})
+    rest = unsure(curve, {alpha: 1.0})
     between = spread(np.column_stack([mask.expected(alpha) for mask in masks]), curve.shape) if masks else None
-    others = found.sources if between is None else (*found.sources, between)
-    return mean(curve.expected(alpha), curve.shape, others=others, bias=found.bias, unscored=unscored)
+    others = rest.sources if between is None else (*rest.sources, between)
+    return mean(curve.expected(alpha), curve.shape, others=others, bias=rest.bias, unscored=unscored)
 
 
 def bend_at(curve: Curve, lams: Array) -> Array:
@@ -177,10 +178,10 @@ def bend_at(curve: Curve, lams: Array) -> Array:
     each of its sides, with the same curvature. (The second differences of merges that lie close together would be
     noise.)
     """
-    k = np.clip(np.searchsorted(curve.lams, lams, side="right"), 1, len(curve.lams) - 1)
+    k = right_node(curve.lams, lams)
     curvature = np.sqrt(_bends(curve))[k - 1] * 4 / (curve.lams[k] - curve.lams[k - 1]) ** 2
     merges = curve.refined().lams
-    at = np.clip(np.searchsorted(merges, lams, side="right"), 1, len(merges) - 1)
+    at = right_node(merges, lams)
     return np.asarray(curvature * (lams - merges[at - 1]) * (merges[at] - lams))
 
 
@@ -219,9 +220,8 @@ def _bumps_of(lams: tuple[float, ...], alpha: float) -> tuple[float, ...]:
     at = np.array(lams)
     zeroth, first, second = _moments(at, alpha)
     left, right = at[:-1], at[1:]
-    return tuple(
-        map(float, 4 * np.maximum(0.0, (left + right) * first - second - left * right * zeroth) / (right - left) ** 2)
-    )
+    inside = np.maximum(0.0, (left + right) * first - second - left * right * zeroth)
+    return tuple(map(float, 4 * inside / (right - left) ** 2))
 
 
 def _bumps(lams: Array, alphas: tuple[float, ...]) -> Array:
@@ -234,11 +234,11 @@ def _unseen(lams: tuple[float, ...], count: int, alphas: tuple[tuple[float, floa
     """Return the sampling variance of a residual that is a parabola of height 1 in one interval, for each interval."""
     at = mixture_quantile((np.arange(count * _FINE) + 0.5) / (count * _FINE))
     rho = sum((factor * density_ratio(at, alpha) for alpha, factor in alphas), np.zeros(len(at)))
-    found = []
+    variances = []
     for left, right in itertools.pairwise(lams):
         bump = np.where((at > left) & (at < right), 4 * (at - left) * (right - at) / (right - left) ** 2, 0.0)
-        found.append(float((rho * bump).reshape(count, _FINE).var(axis=1).sum()) / count**2)
-    return tuple(found)
+        variances.append(float((rho * bump).reshape(count, _FINE).var(axis=1).sum()) / count**2)
+    return tuple(variances)
 
 
 # ------------------------------------------------------------------------------------------------------- the mixture
@@ -272,15 +272,20 @@ def mixture_quantile(shares: Array) -> Array:
 # -------------------------------------------------------------------------------------------------------- the weights
 
 
+def right_node(lams: Array, at: float | Array) -> NDArray[np.int64]:
+    """Return the number of the node at the right end of the interval that holds a lambda."""
+    return np.clip(np.searchsorted(lams, at, side="right"), 1, len(lams) - 1)
+
+
 def hats(lams: Array, at: Array) -> Array:
     """Return the hat function of each node at some lambdas, shape (len(at), K); each row sums to 1."""
-    right = np.clip(np.searchsorted(lams, at, side="right"), 1, len(lams) - 1)
+    right = right_node(lams, at)
     share = (at - lams[right - 1]) / (lams[right] - lams[right - 1])
-    found = np.zeros((len(at), len(lams)))
+    shares = np.zeros((len(at), len(lams)))
     rows = np.arange(len(at))
-    found[rows, right - 1] = 1 - share
-    found[rows, right] = share
-    return found
+    shares[rows, right - 1] = 1 - share
+    shares[rows, right] = share
+    return shares
 
 
 def _moments(lams: Array, alpha: float) -> tuple[Array, Array, Array]:
@@ -301,24 +306,24 @@ def weights(lams: Array, alpha: float) -> Array:
         raise ValueError(f"alpha={alpha} must be above 0")
     zeroth, first, _ = _moments(lams, alpha)
     left, right, width = lams[:-1], lams[1:], np.diff(lams)
-    found = np.zeros(len(lams))
-    found[:-1] += (right * zeroth - first) / width
-    found[1:] += (first - left * zeroth) / width
-    return np.maximum(found, 0.0)  # a rounding below zero where an interval holds no mass
+    shares = np.zeros(len(lams))
+    shares[:-1] += (right * zeroth - first) / width
+    shares[1:] += (first - left * zeroth) / width
+    return np.maximum(shares, 0.0)  # a rounding below zero where an interval holds no mass
 
 
 def second_moments(lams: Array, alpha: float) -> Array:
     """Return E[hat_j(lambda) hat_k(lambda)], shape (K, K): only neighbours overlap."""
     zeroth, first, second = _moments(lams, alpha)
     left, right, square = lams[:-1], lams[1:], np.diff(lams) ** 2
-    found = np.zeros((len(lams), len(lams)))
+    moments = np.zeros((len(lams), len(lams)))
     k = np.arange(len(lams) - 1)
-    found[k, k] += (right**2 * zeroth - 2 * right * first + second) / square
-    found[k + 1, k + 1] += (second - 2 * left * first + left**2 * zeroth) / square
+    moments[k, k] += (right**2 * zeroth - 2 * right * first + second) / square
+    moments[k + 1, k + 1] += (second - 2 * left * first + left**2 * zeroth) / square
     cross = ((left + right) * first - second - left * right * zeroth) / square
-    found[k, k + 1] += cross
-    found[k + 1, k] += cross
-    return found
+    moments[k, k + 1] += cross
+    moments[k + 1, k] += cross
+    return moments
 
 
 def draw_sd(curve: Curve, alpha: float) -> float:

@@ -61,15 +61,15 @@ def paired(
     """
     d = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
     d = np.where(np.abs(d) > _ROUNDING, d, 0.0)
-    found = of_items(d, shape, signed=True, others=others, bias=bias, unscored=unscored)
+    items = of_items(d, shape, signed=True, others=others, bias=bias, unscored=unscored)
     moved = int(np.count_nonzero(d))
     verdicts = bool(np.isin(a, (0.0, 1.0)).all() and np.isin(b, (0.0, 1.0)).all())
     if verdicts and shape.even and not others and max(bias) == 0:
-        return _binary(int((d > 0).sum()), int((d < 0).sum()), len(d), found, unscored)
-    return found.estimate(n=len(d), moved=moved, unscored=unscored)
+        return _binary(int((d > 0).sum()), int((d < 0).sum()), len(d), items, unscored)
+    return items.estimate(n=len(d), moved=moved, unscored=unscored)
 
 
-def _binary(gained: int, lost: int, n: int, found: Mean, unscored: int) -> Estimate:
+def _binary(gained: int, lost: int, n: int, items: Mean, unscored: int) -> Estimate:
     """Return the difference of two paired proportions; unscored items as all lost, then as all gained."""
     total = n + unscored
     low, high = tango(gained, lost + unscored, total)[0], tango(gained + unscored, lost, total)[1]
@@ -82,7 +82,7 @@ def _binary(gained: int, lost: int, n: int, found: Mean, unscored: int) -> Estim
     how = BINARY + (", worst case of unscored items" if unscored else "")
     value = (gained - lost) / n
     return replace(
-        found.estimate(n=n, moved=gained + lost, unscored=unscored),
+        items.estimate(n=n, moved=gained + lost, unscored=unscored),
         low=min(low, value), high=max(high, value), p=p, how=how,
     )  # fmt: skip
 
@@ -135,8 +135,8 @@ def spread(values: Array, shape: Shape = EVEN) -> Source | None:
     columns = values.shape[1]
     if columns < 2:
         return None
-    found, noise = _variances(values, shape)
-    return Source(found / columns, columns - 1, min(found, noise) / columns)
+    seen, noise = _variances(values, shape)
+    return Source(seen / columns, columns - 1, min(seen, noise) / columns)
 
 
 def between(values: Array, shape: Shape = EVEN) -> float | None:
@@ -146,8 +146,8 @@ def between(values: Array, shape: Shape = EVEN) -> float | None:
     """
     if values.shape[1] < 2:
         return None
-    found, noise = _variances(values, shape)
-    return math.sqrt(max(0.0, found - noise))
+    seen, noise = _variances(values, shape)
+    return math.sqrt(max(0.0, seen - noise))
 
 
 def _variances(values: Array, shape: Shape) -> tuple[float, float]:

@@ -153,8 +153,8 @@ def drop_difference(
         cases += [(one.gaining(missing), two.losing(missing)), (one.losing(missing), two.gaining(missing))]
 
     def outermost(z: float) -> _Ends:
-        found = [_mover(a, b, z) for a, b in cases]
-        return _Ends(min(e.low for e in found), max(e.high for e in found))
+        ends = [_mover(a, b, z) for a, b in cases]
+        return _Ends(min(e.low for e in ends), max(e.high for e in ends))
 
     ends, value = outermost(z), two.theta - one.theta
     se = _standard_error(one.influence / one.total - two.influence / two.total, [one, two])
@@ -293,9 +293,9 @@ def _excess(theta: float, sample: _Sample, z: float) -> float:
     moved = sample.total_attacked - theta * sample.total
     if abs(moved) <= 1e-12 * sample.total:
         return -z
-    found = sample.moments(theta)
-    sd = math.sqrt(found.variance)
-    skewness = math.copysign(1.0, moved) * found.third / sd**3
+    moments = sample.moments(theta)
+    sd = math.sqrt(moments.variance)
+    skewness = math.copysign(1.0, moved) * moments.third / sd**3
     return abs(moved) / sd - z - max(0.0, skewness) * max(0.0, z * z - 1.0) / 6.0
 
 

@@ -6,49 +6,42 @@ Each row of weights sums to 1, strata keep their weight, and the items of a clus
 import numpy as np
 from numpy.typing import NDArray
 
-from m3_exp.stats.estimate import EVEN, Array, Shape
+from m3_exp.stats.estimate import EVEN, Array, Shape, numbered
 
 
 def whole(n: int, shape: Shape = EVEN) -> Array:
     """Return the items' own weights, (1, n)."""
-    return np.full((1, n), 1 / n) if shape.shares is None else shape.shares[None]
+    return shape.weights(n)[None]
 
 
 def resampled(n: int, count: int, generator: np.random.Generator, shape: Shape = EVEN) -> Array:
     """Return the weights of items (clusters) drawn with replacement, (count, n)."""
-    if shape.clusters is None:
-        counts = generator.multinomial(n, np.full(n, 1 / n), size=count)
-    else:
-        _, which = np.unique(np.asarray(shape.clusters, dtype=str), return_inverse=True)
-        groups = int(which.max()) + 1
-        counts = generator.multinomial(groups, np.full(groups, 1 / groups), size=count)[:, which]
+    which, groups = _units(n, shape)
+    counts = generator.multinomial(groups, np.full(groups, 1 / groups), size=count)[:, which]
     return weighted(counts.astype(float), shape)
 
 
 def halves(n: int, count: int, generator: np.random.Generator, shape: Shape = EVEN) -> tuple[Array, Array]:
     """Return the weights of random halves and of the other halves, (count, n) each."""
-    which = np.arange(n)
-    if shape.clusters is not None:
-        which = np.unique(np.asarray(shape.clusters, dtype=str), return_inverse=True)[1].astype(np.intp)
-    groups = int(which.max()) + 1
+    which, groups = _units(n, shape)
     chosen = (np.argsort(generator.random((count, groups)), axis=1) < groups // 2)[:, which]
     return weighted(chosen.astype(float), shape), weighted((~chosen).astype(float), shape)
 
 
+def _units(n: int, shape: Shape) -> tuple[NDArray[np.int64], int]:
+    """Return the number of each item's cluster (its own where there are none), and of how many."""
+    which = np.arange(n) if shape.clusters is None else numbered(shape.clusters)
+    return which, int(which.max()) + 1
+
+
 def weighted(counts: Array, shape: Shape = EVEN) -> Array:
     """Return weights in proportion to counts (B, n), rows summing to 1; a stratum without counts has all its items."""
-    names = _strata(counts.shape[1], shape)
-    found = np.empty_like(counts)
+    names = np.zeros(counts.shape[1], dtype=int) if shape.strata is None else numbered(shape.strata)
+    weights = np.empty_like(counts)
     strata = int(names.max()) + 1
     for stratum in range(strata):
         rows = names == stratum
         totals = counts[:, rows].sum(axis=1, keepdims=True)
         own = np.where(totals > 0, counts[:, rows], 1.0)
-        found[:, rows] = own / own.sum(axis=1, keepdims=True) / strata
-    return found
-
-
-def _strata(n: int, shape: Shape) -> NDArray[np.intp]:
-    if shape.strata is None:
-        return np.zeros(n, dtype=np.intp)
-    return np.unique(np.asarray(shape.strata, dtype=str), return_inverse=True)[1].astype(np.intp)
+        weights[:, rows] = own / own.sum(axis=1, keepdims=True) / strata
+    return weights

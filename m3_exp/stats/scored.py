@@ -79,7 +79,7 @@ def of_scores(scores: Sequence[Score], metric: str = "", *, by_task: bool = Fals
     samples: dict[str, list[float | None]] = {}
     for key, score in counted:
         samples.setdefault(key, []).append(score.value)
-    known = {key: [v for v in found if v is not None] for key, found in samples.items() if None not in found}
+    known = {key: [v for v in own if v is not None] for key, own in samples.items() if None not in own}
     k = int(asked[1]) if (asked := _PASS_AT.fullmatch(metric)) else 1
     values = {key: math.fsum(v) / len(v) if k == 1 else pass_at_k(v, k) for key, v in known.items()}
     strata = _noted(counted, TASK) if by_task else {}

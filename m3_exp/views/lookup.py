@@ -10,6 +10,7 @@ import pandas as pd
 from m3_exp import config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
+from m3_exp.merging.mixtures import CURVE
 from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.data import dataframe, saved
@@ -85,9 +86,7 @@ class Lookup:
         there is no grid.
         """
         configs = self.request.configs
-        grids = [
-            replace(c, ratio=replace(c.ratio, name="grid", sampled=16)) for c in configs if c.ratio.name == "mixup"
-        ]
+        grids = [replace(c, ratio=CURVE) for c in configs if c.ratio.name == "mixup"]
         if not grids or self.request.sweep_table not in ("table1", "figure4"):
             return None
         plain = [c for c in configs if c.ratio.name == "plain" and len(c.experts) > 1]
@@ -98,7 +97,7 @@ class Lookup:
 
 def look(asked: CommandLine) -> Lookup:
     """Compose what is asked for and look it up."""
-    return Lookup(config.request(asked.overrides, multirun=asked.multirun, config_dirs=asked.config_dirs))
+    return Lookup(config.composed(asked))
 
 
 def swept(sweep: str, asked: CommandLine) -> Lookup:
@@ -114,9 +113,9 @@ def part_shown(asked: CommandLine) -> tuple[dict[str, str], CommandLine]:
         M3Error: a pair or method that is not there.
     """
     shown = {axis: values[-1] for axis in ("pair", "method") if (values := asked.values(axis))}
-    for axis, values in shown.items():
+    for axis, names in shown.items():
         known = [*config.names(axis, asked.config_dirs), *(("local",) if axis == "pair" else ())]
-        unknown = [value for value in values.split(",") if value not in known]
+        unknown = [name for name in names.split(",") if name not in known]
         if unknown:
             raise M3Error(f"{axis}={unknown[0]} is not known; allowed: {', '.join(known)}")
     return shown, asked.without("pair", "method")

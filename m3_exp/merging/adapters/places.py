@@ -37,8 +37,8 @@ def located(name: str, entries: Mapping[str, Entry]) -> str | None:
     others = [name.removeprefix(prefix) for prefix in _PREFIXES if name.startswith(prefix)]
     others += [prefix + name for prefix in _PREFIXES]
     others += [name.replace(".mlp.", ".block_sparse_moe.")] if ".mlp." in name else []
-    found = sorted({other for other in others if other in entries})
-    return found[0] if len(found) == 1 else None
+    known = sorted({other for other in others if other in entries})
+    return known[0] if len(known) == 1 else None
 
 
 def is_transposed(module: str, model_type: str) -> bool:

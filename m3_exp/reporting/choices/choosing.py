@@ -258,8 +258,8 @@ def _luck(each: Sequence[Scores]) -> float:
 def price(candidates: Candidates) -> Price:
     """Return what picking the best candidate on the test items gains by chance alone, in the objective's unit.
 
-    For one benchmark this is `stats.family.selection_price`; for several, the candidates' covariance is that of the
-    mean over benchmarks, the parents' scores taken as they are.
+    For one benchmark this is best_of(candidates) x SE x sqrt(1 - rho); for several, the candidates' covariance is that
+    of the mean over benchmarks, the parents' scores taken as they are.
     """
     count, each = len(candidates.names), candidates.each
     parts = [influences(one.values, one.shape) / one.unit.size / len(each) for one in each]

@@ -109,16 +109,16 @@ def better_of(known: Mapping[str, Array], ids: Sequence[str], shape: Shape = EVE
     keys = ids if shape.clusters is None else shape.clusters
     first = np.array([hashlib.sha256(key.encode()).digest()[0] < 128 for key in keys])
     names = list(known)
-    shares = np.full(len(ids), 1 / len(ids)) if shape.shares is None else shape.shares
-    found = np.empty(len(ids))
+    shares = shape.weights(len(ids))
+    higher = np.empty(len(ids))
     picked: list[str] = []
     for here in (first, ~first):
         there = ~here if bool((~here).any()) else here
         picked.append(max(names, key=lambda name: float(shares[there] @ known[name][there])))
-        found[here] = known[picked[-1]][here]
+        higher[here] = known[picked[-1]][here]
     if not bool(first.any()) or not bool((~first).any()):
         picked = [picked[0] if bool(first.any()) else picked[1]]
-    return "/".join(dict.fromkeys(picked)), found
+    return "/".join(dict.fromkeys(picked)), higher
 
 
 def aligned_to(values: Values, ids: Sequence[str]) -> Array | None:
@@ -141,9 +141,9 @@ def item_means(values: Mapping[tuple[str, int], float | None]) -> dict[str, floa
         if bool(at) == versions:
             samples.setdefault(item, []).append(value)
     return {
-        key: float(np.mean([v for v in found if v is not None]))
-        for key, found in samples.items()
-        if all(v is not None for v in found)
+        key: float(np.mean([v for v in own if v is not None]))
+        for key, own in samples.items()
+        if all(v is not None for v in own)
     }
 
 
@@ -151,8 +151,8 @@ def scored(rows: pd.DataFrame) -> list[Scored]:
     """Return what each line with a result scored, item by item (a frame made by hand knows the values alone)."""
     known = rows["scored"] if "scored" in rows else [None] * len(rows)
     return [
-        found if isinstance(found, Scored) else _plain_scored(values)
-        for found, values in zip(known, rows["values"], strict=True)
+        items if isinstance(items, Scored) else _plain_scored(values)
+        for items, values in zip(known, rows["values"], strict=True)
     ]
 
 
@@ -169,11 +169,11 @@ def responses(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> list
     `parents` names each pair's experts, as the frame's singles are called.
     """
     done = frame[frame["score"].notna()]
-    found: list[Response] = []
+    curves: list[Response] = []
     for key, rows in _lines(frame):
         if not _missing(rows) and (nodes := _nodes(rows)):
-            found.append(_response(key, rows, nodes, done, parents))
-    return found
+            curves.append(_response(key, rows, nodes, done, parents))
+    return curves
 
 
 _FREE = frozenset((0.0, 0.5, 1.0))  # nodes that other cells evaluate as well: the experts alone, and average's plain
@@ -217,14 +217,14 @@ class _Mask:
 
 def _nodes(rows: pd.DataFrame) -> dict[int | None, _Mask]:
     """Return each mask seed (None without DARE) that has both ends."""
-    found: dict[int | None, _Mask] = {}
+    by_mask: dict[int | None, _Mask] = {}
     for seed, members in rows.groupby("mask_seed", dropna=False, sort=True):
         nodes = _by_lambda(members[members["ratio"].isin(["grid", "fixed"]) & members["score"].notna()])
         sampled = members[members["ratio"] == "sampled"]
         whole = len(sampled) >= 4 and bool(sampled["score"].notna().all())
         if {0.0, 1.0} <= nodes.keys():
-            found[_seed(seed)] = _Mask(nodes, _by_lambda(sampled) if whole else {})
-    return found
+            by_mask[_seed(seed)] = _Mask(nodes, _by_lambda(sampled) if whole else {})
+    return by_mask
 
 
 def _by_lambda(rows: pd.DataFrame) -> dict[float, Values]:
@@ -290,8 +290,8 @@ def _shared(masks: Sequence[_Mask], like: Scored) -> list[Curve]:
     every = [values for mask in masks for values in (*(mask.nodes[x] for x in lams), *(mask.sampled[x] for x in drawn))]
     ids = sorted(set.intersection(*map(set, every)))
 
-    def table(found: Mapping[float, Values], at: Sequence[float]) -> Array:
-        return np.array([[found[lam][i] for lam in at] for i in ids], dtype=float).reshape(len(ids), len(at))
+    def table(by_lambda: Mapping[float, Values], at: Sequence[float]) -> Array:
+        return np.array([[by_lambda[lam][i] for lam in at] for i in ids], dtype=float).reshape(len(ids), len(at))
 
     return [
         Curve(
@@ -302,32 +302,32 @@ def _shared(masks: Sequence[_Mask], like: Scored) -> list[Curve]:
     ]  # fmt: skip
 
 
-def grouped(found: Sequence[Response]) -> list[list[Response]]:
+def grouped(responses: Sequence[Response]) -> list[list[Response]]:
     """Return the benchmarks of each pair and method together, in the order they were found."""
     groups: dict[tuple[str, ...], list[Response]] = {}
-    for response in found:
+    for response in responses:
         groups.setdefault(response.line, []).append(response)
     return list(groups.values())
 
 
-def development(found: Sequence[Response], of: Sequence[Response]) -> dict[str, Response]:
-    """Return, by benchmark, the curves on development items (`found`) of the pair and method that `of` shows."""
+def development(curves: Sequence[Response], of: Sequence[Response]) -> dict[str, Response]:
+    """Return, by benchmark, the curves on development items (`curves`) of the pair and method that `of` shows."""
     wanted = {(*response.line, response.benchmark) for response in of}
-    return {response.benchmark: response for response in found if (*response.line, response.benchmark) in wanted}
+    return {response.benchmark: response for response in curves if (*response.line, response.benchmark) in wanted}
 
 
-def _mean(found: Sequence[Values]) -> Values | None:
+def _mean(masks: Sequence[Values]) -> Values | None:
     """Return the item-wise mean of several masks' values over the items that all have."""
-    if not found:
+    if not masks:
         return None
-    shared = set.intersection(*(set(values) for values in found))
-    return {key: float(np.mean([values[key] for values in found])) for key in sorted(shared)}
+    shared = set.intersection(*(set(values) for values in masks))
+    return {key: float(np.mean([values[key] for values in masks])) for key in sorted(shared)}
 
 
 def _draws(rows: pd.DataFrame) -> Iterator[Draw]:
     mixed = rows[rows["ratio"] == "mixup"]
     for (alpha, number, lam), members in mixed.groupby(["alpha", "draw", "lam"], sort=True):
-        values = _mean([found.values for found in scored(members)])
+        values = _mean([one.values for one in scored(members)])
         assert values is not None
         seeds = sorted({int(seed) for seed in members["mask_seed"].dropna()})
         yield Draw(float(alpha), int(number), float(lam), values, tuple(seeds))

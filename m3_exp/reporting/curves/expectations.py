@@ -66,7 +66,7 @@ def plain(response: Response) -> Estimate | None:
         rows = np.array([i for i, key in enumerate(response.curve.ids) if key in response.plain], dtype=int)
         ids, shape = [response.curve.ids[i] for i in rows], shape.of(rows)
     values = aligned_to(response.plain, ids)
-    masks = [found for one in response.plains.values() if (found := aligned_to(one, ids)) is not None]
+    masks = [aligned for one in response.plains.values() if (aligned := aligned_to(one, ids)) is not None]
     between = spread(np.column_stack(masks), shape) if masks else None
     lost = max(0, response.unscored + len(response.curve.ids) - len(ids))
     assert values is not None
@@ -95,10 +95,10 @@ def minus_plain(response: Response, alpha: float) -> Estimate | None:
     sides = _sides(response, alpha)
     if sides is None:
         return None
-    found = unsure(response.curve, {alpha: 1.0})
+    rest = unsure(response.curve, {alpha: 1.0})
     lost = response.unscored + len(response.curve.ids) - len(sides.rows)
-    others, bias = _sources(found, sides.masks), (found.bias, found.bias)
-    return paired(sides.mixed, sides.plain, sides.of(response), others=others, bias=bias, unscored=lost)
+    others, bias = _sources(rest, sides.masks), (rest.bias, rest.bias)
+    return paired(sides.mixed, sides.plain, sides.shape, others=others, bias=bias, unscored=lost)
 
 
 def masks_of_difference(response: Response, alpha: float) -> Source | None:
@@ -114,11 +114,8 @@ class _Sides:
     rows: Array
     mixed: Array
     plain: Array
-    masks: Source | None
-
-    def of(self, response: Response) -> Shape:
-        shape = response.curve.shape
-        return shape if len(self.rows) == len(response.curve.ids) else shape.of(self.rows)
+    shape: Shape
+    masks: Source | None = None
 
 
 def _sides(response: Response, alpha: float) -> _Sides | None:
@@ -134,19 +131,19 @@ def _sides(response: Response, alpha: float) -> _Sides | None:
     seeds = [seed for seed in response.mask_seeds if seed in response.plains]
     if response.mask_seeds and not seeds:
         return None
+    shape = response.curve.shape if len(rows) == len(ids) else response.curve.shape.of(rows)
     if not seeds:
-        return _Sides(rows, response.curve.expected(alpha)[rows], plain, None)
+        return _Sides(rows, response.curve.expected(alpha)[rows], plain, shape)
     mixed = [response.masks[response.mask_seeds.index(seed)].expected(alpha)[rows] for seed in seeds]
     alone = [aligned_to(response.plains[seed], kept) for seed in seeds]
     known = [(a, b) for a, b in zip(mixed, alone, strict=True) if b is not None]
     differences = np.column_stack([a - b for a, b in known])
-    shape = response.curve.shape if len(rows) == len(ids) else response.curve.shape.of(rows)
     averaged = [np.mean(side, axis=0) for side in zip(*known, strict=True)]
-    return _Sides(rows, averaged[0], averaged[1], spread(differences, shape))
+    return _Sides(rows, averaged[0], averaged[1], shape, spread(differences, shape))
 
 
-def _sources(found: Unsure, masks: Source | None) -> tuple[Source, ...]:
-    return found.sources if masks is None else (*found.sources, masks)
+def _sources(rest: Unsure, masks: Source | None) -> tuple[Source, ...]:
+    return rest.sources if masks is None else (*rest.sources, masks)
 
 
 # ---------------------------------------------------------------------------------------------------------- families
@@ -159,12 +156,12 @@ def against_plain(line: Sequence[Response], alphas: Sequence[float] = ALPHAS) ->
     nodes are left out, as in tables.
     """
     line = [response for response in line if response.gridded]
-    found = dict(_family(tuple(map(_Keyed, line)), ALPHAS))
+    differences = dict(_family(tuple(map(_Keyed, line)), ALPHAS))
     for alpha in alphas:
         if alpha not in ALPHAS:
             wider = _family(tuple(map(_Keyed, line)), (*ALPHAS, alpha))
-            found |= {key: value for key, value in wider.items() if key[1] == alpha}
-    return {key: value for key, value in found.items() if key[1] in alphas}
+            differences |= {key: value for key, value in wider.items() if key[1] == alpha}
+    return {key: value for key, value in differences.items() if key[1] in alphas}
 
 
 class _Keyed:
@@ -192,7 +189,7 @@ def _family(line: tuple[_Keyed, ...], alphas: tuple[float, ...]) -> Mapping[tupl
             if one is not None and sides is not None:
                 estimates[response.benchmark, alpha] = one
                 whys.append(unclaimed(response, alpha))
-                parts.append(influences(sides.mixed - sides.plain, sides.of(response)))
+                parts.append(influences(sides.mixed - sides.plain, sides.shape))
         if parts:
             blocks.append(np.column_stack(parts))
     adjusted = family.max_t([one.p or 0.0 for one in estimates.values()], _diagonal(blocks))
@@ -204,12 +201,12 @@ def _family(line: tuple[_Keyed, ...], alphas: tuple[float, ...]) -> Mapping[tupl
 
 def _diagonal(blocks: Sequence[Array]) -> Array:
     """Return blocks (U_b, C_b) along the diagonal: benchmarks share no items."""
-    found = np.zeros((sum(len(b) for b in blocks), sum(b.shape[1] for b in blocks)))
+    whole = np.zeros((sum(len(b) for b in blocks), sum(b.shape[1] for b in blocks)))
     row = column = 0
     for block in blocks:
-        found[row : row + len(block), column : column + block.shape[1]] = block
+        whole[row : row + len(block), column : column + block.shape[1]] = block
         row, column = row + len(block), column + block.shape[1]
-    return found
+    return whole
 
 
 def best_alphas(responses: Sequence[Response], measures: Sequence[Unit] | None = None) -> tuple[float, ...] | None:
@@ -221,7 +218,7 @@ def best_alphas(responses: Sequence[Response], measures: Sequence[Unit] | None =
     if any(unclaimed(response, ALPHAS[0]) for response in responses):
         return None
     given = measures or [Unit(len(r.curve.ids), None, r.curve.shape) for r in responses]
-    found: list[Estimate] = []
+    estimates: list[Estimate] = []
     errors: list[Array] = []
     pairs = list(combinations(ALPHAS, 2))
     for first, second in pairs:
@@ -232,12 +229,12 @@ def best_alphas(responses: Sequence[Response], measures: Sequence[Unit] | None =
             for source in _sources(unsure(r.curve, {first: 1.0, second: -1.0}), _between_masks(r, first, second))
         ]
         lost = max(r.unscored / (r.unscored + len(r.curve.ids)) for r in responses)
-        found.append(mean_of(differences, given, signed=True, others=others, unscored=lost).estimate())
+        estimates.append(mean_of(differences, given, signed=True, others=others, unscored=lost).estimate())
         errors.append(errors_of(differences, given))
-    adjusted = family.max_t([1.0 if one.p is None else one.p for one in found], np.column_stack(errors))
+    adjusted = family.max_t([1.0 if one.p is None else one.p for one in estimates], np.column_stack(errors))
     worse = {
         second if one.value > 0 else first
-        for (first, second), one, p in zip(pairs, found, adjusted, strict=True)
+        for (first, second), one, p in zip(pairs, estimates, adjusted, strict=True)
         if p < family.LIMIT
     }
     return tuple(alpha for alpha in ALPHAS if alpha not in worse)

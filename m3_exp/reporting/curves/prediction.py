@@ -32,7 +32,7 @@ from scipy import stats
 
 from m3_exp.reporting.curves.evaluated import Draw, Response, Values, averaged
 from m3_exp.stats.estimate import LEVEL, Array, Mean, Source, normal, weighted_mean
-from m3_exp.stats.lambdas import ALPHAS, Curve, second_moments, unsure, weights
+from m3_exp.stats.lambdas import ALPHAS, Curve, right_node, second_moments, unsure, weights
 
 _SAME = 1e-6  # lambdas nearer than this give the same answers: a draw so near a node tests nothing
 _CHUNK = 250  # repetitions of the replay at a time
@@ -117,13 +117,15 @@ def check(response: Response, *, repeats: int = 10_000, seed: int = 0) -> Check:
     """Hold a curve against its real draws."""
     beside = [(draw, curve) for draw in response.draws if (curve := _curve_for(response, draw)) is not None]
     counted = _counted(beside)
-    known = [draw for draw, _ in beside]
     return Check(
         benchmark=response.benchmark,
         merges=response.merges,
         predictions=tuple(predict(curve, draw) for draw, curve in counted),
-        expectations=tuple(_expectations(beside)),
-        replay=replay(response, known, repeats=repeats, seed=seed),
+        expectations=tuple(
+            _expectation(alpha, [pair for pair in beside if pair[0].alpha == alpha])
+            for alpha in sorted({draw.alpha for draw, _ in beside})
+        ),
+        replay=replay(response, [draw for draw, _ in beside], repeats=repeats, seed=seed),
         trivial=len(beside) - len(counted),
         unpaired=len(response.draws) - len(beside),
     )
@@ -142,16 +144,12 @@ def _curve_for(response: Response, draw: Draw) -> Curve | None:
 
 def _counted(beside: Sequence[tuple[Draw, Curve]]) -> list[tuple[Draw, Curve]]:
     """Return the draws that say something: distinct lambdas, none at a node."""
-    found: list[tuple[Draw, Curve]] = []
+    counted: list[tuple[Draw, Curve]] = []
     for draw, curve in sorted(beside, key=lambda pair: (pair[0].alpha, *_order(pair[0]))):
-        new = all(abs(draw.lam - other.lam) >= _SAME for other, _ in found)
-        if new and not _at_node(draw.lam, curve):
-            found.append((draw, curve))
-    return found
-
-
-def _at_node(lam: float, curve: Curve) -> bool:
-    return bool(np.min(np.abs(curve.refined().lams - lam)) < _SAME)
+        new = all(abs(draw.lam - other.lam) >= _SAME for other, _ in counted)
+        if new and np.min(np.abs(curve.refined().lams - draw.lam)) >= _SAME:
+            counted.append((draw, curve))
+    return counted
 
 
 def _order(draw: Draw) -> tuple[int, str]:
@@ -166,13 +164,9 @@ def predict(curve: Curve, draw: Draw) -> Prediction:
     turning = int(np.count_nonzero(_between(along, draw.lam).moved))
     score, line = (float(weighted_mean(values, along.shape)) for values in (real, predicted))
     variance = turning_variance(along, draw.lam, real)
-    half = _Z * math.sqrt(variance) if turning else _still(score - line, variance, len(real))
+    still = Mean(score - line, variance, len(real), (-1.0, 1.0))  # where no item differs between the nodes: never 0
+    half = _Z * (math.sqrt(variance) if turning else still.standard_error())
     return Prediction(draw.alpha, draw.number, draw.lam, len(real), turning, score, line, half)
-
-
-def _still(difference: float, variance: float, n: int) -> float:
-    """Return half of a difference's interval where no item differs between the nodes: never 0."""
-    return _Z * Mean(difference, variance, n, (-1.0, 1.0)).standard_error()
 
 
 def _scored(values: Values, curve: Curve) -> Array:
@@ -187,14 +181,8 @@ def turning_variance(curve: Curve, lam: float, real: Array) -> float:
     between = _between(curve, lam)
     squares = (real - curve.items_at(lam)) ** 2
     turn = between.share * (1 - between.share) * between.moved**2
-    one = _shares(curve) ** 2
+    one = curve.shape.weights(len(curve.ids)) ** 2
     return float(max(one @ squares, one @ np.where(between.moved == 0, squares, turn)))
-
-
-def _shares(curve: Curve) -> Array:
-    """Return each item's weight in the score."""
-    n = len(curve.ids)
-    return np.full(n, 1 / n) if curve.shape.shares is None else curve.shape.shares
 
 
 class _Between(NamedTuple):
@@ -205,17 +193,12 @@ class _Between(NamedTuple):
 
 
 def _between(curve: Curve, lam: float) -> _Between:
-    k = int(np.clip(np.searchsorted(curve.lams, lam, side="right"), 1, len(curve.lams) - 1))
+    k = int(right_node(curve.lams, lam))
     share = (lam - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1])
     return _Between(float(share), curve.values[:, k] - curve.values[:, k - 1])
 
 
 # ------------------------------------------------------------------------------------------- the mean over draws
-
-
-def _expectations(beside: Sequence[tuple[Draw, Curve]]) -> list[Expectation]:
-    alphas = sorted({draw.alpha for draw, _ in beside})
-    return [_expectation(alpha, [pair for pair in beside if pair[0].alpha == alpha]) for alpha in alphas]
 
 
 def _expectation(alpha: float, beside: Sequence[tuple[Draw, Curve]]) -> Expectation:
@@ -235,10 +218,10 @@ def _expectation(alpha: float, beside: Sequence[tuple[Draw, Curve]]) -> Expectat
     score, line, expected = (
         float(weighted_mean(values, curve.shape)) for values in (real, predicted, curve.expected(alpha))
     )
-    turning = float(_shares(curve) ** 2 @ (real - predicted) ** 2)
+    turning = float(curve.shape.weights(len(curve.ids)) ** 2 @ (real - predicted) ** 2)
     others = (Source(max(between, 0.0) / len(draws)), *rest.sources)
-    found = Mean(score - expected, turning, len(real), (-1.0, 1.0), others)
-    half = _Z * found.standard_error() + rest.bias
+    difference = Mean(score - expected, turning, len(real), (-1.0, 1.0), others)
+    half = _Z * difference.standard_error() + rest.bias
     return Expectation(alpha, len(draws), score, line, expected, half, curve.corrected(alpha))
 
 
@@ -287,35 +270,35 @@ def turned(curve: Curve, lams: Array, generator: np.random.Generator) -> Array:
 
     Its expectation is the curve. The places are the same for all lambdas of a repetition, as in a real model.
     """
-    k = np.clip(np.searchsorted(curve.lams, lams, side="right"), 1, len(curve.lams) - 1)
+    k = right_node(curve.lams, lams)
     share = (lams - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1])
     places = generator.random((len(lams), len(curve.lams) - 1, len(curve.ids)))
     places = np.take_along_axis(places, (k - 1)[:, :, None], axis=1)
     chosen = np.where(places < share[:, :, None], curve.values.T[k], curve.values.T[k - 1])
-    return np.asarray(chosen @ _shares(curve))
+    return np.asarray(chosen @ curve.shape.weights(len(curve.ids)))
 
 
 # ------------------------------------------------------------------------------------------------------ what is read
 
 
-def record(found: Check) -> dict[str, Any]:
+def record(check: Check) -> dict[str, Any]:
     """Return a check as data, in percent and points."""
-    differences = 100 * np.array([p.difference for p in found.predictions])
+    differences = 100 * np.array([p.difference for p in check.predictions])
     return {
-        "benchmark": found.benchmark,
-        "merges": found.merges,
-        "draws": len(found.predictions),
-        "inside": sum(p.inside for p in found.predictions),
+        "benchmark": check.benchmark,
+        "merges": check.merges,
+        "draws": len(check.predictions),
+        "inside": sum(p.inside for p in check.predictions),
         "rms": float(np.sqrt(np.mean(differences**2))) if len(differences) else None,
         "mean": float(differences.mean()) if len(differences) else None,
-        "half": float(np.mean([100 * p.half for p in found.predictions])) if found.predictions else None,
-        "still": sum(p.still for p in found.predictions),
-        "still_inside": sum(p.still and p.inside for p in found.predictions),
-        "trivial": found.trivial,
-        "unpaired": found.unpaired,
-        "predictions": [_percent(vars(p)) | {"inside": p.inside, "still": p.still} for p in found.predictions],
-        "expectations": [_percent(vars(e)) for e in found.expectations],
-        "replay": None if found.replay is None else _replayed(found.replay),
+        "half": float(np.mean([100 * p.half for p in check.predictions])) if check.predictions else None,
+        "still": sum(p.still for p in check.predictions),
+        "still_inside": sum(p.still and p.inside for p in check.predictions),
+        "trivial": check.trivial,
+        "unpaired": check.unpaired,
+        "predictions": [_percent(vars(p)) | {"inside": p.inside, "still": p.still} for p in check.predictions],
+        "expectations": [_percent(vars(e)) for e in check.expectations],
+        "replay": None if check.replay is None else _replayed(check.replay),
     }
 
 
@@ -324,10 +307,10 @@ def _percent(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: 100 * value if key in scores else value for key, value in values.items()}
 
 
-def _replayed(found: Replay) -> dict[str, Any]:
+def _replayed(replay: Replay) -> dict[str, Any]:
     return {
-        "real": _summary(found.real),
-        **{name: _against(found.real, values) for name, values in (("lines", found.lines), ("turns", found.turns))},
+        "real": _summary(replay.real),
+        **{name: _against(replay.real, values) for name, values in (("lines", replay.lines), ("turns", replay.turns))},
     }
 
 
@@ -349,19 +332,19 @@ def _against(real: Array, replayed: Array) -> dict[str, Any]:
     return {**_summary(replayed), "inside": inside, "p": p}
 
 
-def words(found: Check) -> list[str]:
+def words(check: Check) -> list[str]:
     """Return what real draws say of the curve, in sentences; percent and points."""
-    data = record(found)
-    if not found.predictions:
-        return [f"{found.benchmark}: no real draw lies between the nodes"]
-    said = [_inside_words(found, data)]
+    data = record(check)
+    if not check.predictions:
+        return [f"{check.benchmark}: no real draw lies between the nodes"]
+    said = [_inside_words(check, data)]
     said += [
         f"  E{'' if e.corrected else '*'}[alpha={e.alpha:g}] = {100 * e.expected:.1f}; mean of {e.draws} real draws"
         f" {100 * e.real:.1f}, difference {100 * (e.real - e.expected):+.1f} +- {100 * e.half:.1f}; the curve at the"
         f" same lambdas {100 * e.predicted:.1f}"
-        for e in found.expectations
+        for e in check.expectations
     ]
-    if any(not e.corrected for e in found.expectations):
+    if any(not e.corrected for e in check.expectations):
         said.append(
             "  E*: from the nodes alone; its +- holds the bend between them that the nodes themselves show"
             f" (ratio.sampled=16 corrects it for alpha from {ALPHAS[0]:g} to {ALPHAS[-1]:g})"
@@ -373,7 +356,7 @@ def words(found: Check) -> list[str]:
     return said + ([] if data["replay"] is None else _replay_words(data["replay"]))
 
 
-def _inside_words(found: Check, data: Mapping[str, Any]) -> str:
+def _inside_words(check: Check, data: Mapping[str, Any]) -> str:
     """Say how many draws that test something lie in their intervals; those that test nothing are named apart."""
     moving, still = data["draws"] - data["still"], data["still"]
     parts = []
@@ -381,11 +364,11 @@ def _inside_words(found: Check, data: Mapping[str, Any]) -> str:
         parts.append(f"{data['inside'] - data['still_inside']} of {moving} real draws inside their 95 % intervals")
     if still:
         parts.append(f"{data['still_inside']} of {still} where no item differs between the nodes, which says little")
-    parts.append(f"on the curve through {found.merges} (half-width {data['half']:.1f} on average)")
+    parts.append(f"on the curve through {check.merges} (half-width {data['half']:.1f} on average)")
     return (
-        f"{found.benchmark}: {', '.join(parts)}; RMS error {data['rms']:.2f} points, mean error {data['mean']:+.2f}"
-        + (f"; {found.trivial} at a node or repeated, not counted" if found.trivial else "")
-        + (f"; {found.unpaired} with other masks or items left out" if found.unpaired else "")
+        f"{check.benchmark}: {', '.join(parts)}; RMS error {data['rms']:.2f} points, mean error {data['mean']:+.2f}"
+        + (f"; {check.trivial} at a node or repeated, not counted" if check.trivial else "")
+        + (f"; {check.unpaired} with other masks or items left out" if check.unpaired else "")
     )
 
 
@@ -403,17 +386,17 @@ def _replay_words(data: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def table(found: Check) -> tuple[list[str], list[list[str]]]:
+def table(check: Check) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of text, a row a draw that counts."""
     header = ["alpha", "draw", "lambda", "items", "turning", "real", "predicted", "difference", "inside"]
     rows = [
         [f"{p.alpha:g}", str(p.number), f"{p.lam:.4f}", str(p.n), str(p.turning),
          f"{100 * p.real:.1f}", f"{100 * p.predicted:.1f}", f"{100 * p.difference:+.1f} +- {100 * p.half:.1f}",
          ("still" if p.still else "yes") if p.inside else "NO"]
-        for p in found.predictions
+        for p in check.predictions
     ]  # fmt: skip
     return header, rows
 
 
-def as_json(found: Sequence[Check]) -> str:
-    return json.dumps({"checks": [record(one) for one in found]})
+def as_json(checks: Sequence[Check]) -> str:
+    return json.dumps({"checks": [record(one) for one in checks]})

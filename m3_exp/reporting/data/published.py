@@ -123,10 +123,10 @@ def attacked(folder: Path, table: str, models: str, benchmark: str, mixup: bool)
             line["mixup"] == "1"
         ) == mixup:
             notes = ["baseline", *(["cola"] if benchmark.endswith("cola") else [])]
-            found = {key: _number(line[f"metric_{key}"], notes) for key in ("no_attack", "attack")}
-            if found["attack"].value is None:
-                found["attack"] = Number(round(100 * 483 / 872, 2), ("derived", *notes))
-            return {**found, "pdr": _number(line["pdr"], notes)}
+            numbers = {key: _number(line[f"metric_{key}"], notes) for key in ("no_attack", "attack")}
+            if numbers["attack"].value is None:
+                numbers["attack"] = Number(round(100 * 483 / 872, 2), ("derived", *notes))
+            return {**numbers, "pdr": _number(line["pdr"], notes)}
     return {}
 
 
@@ -151,20 +151,20 @@ def rows(path: Path) -> tuple[dict[str, str], ...]:
     """
     reader = csv.DictReader(io.StringIO(read_text(path, MIB), newline=""), strict=True)
     try:
-        found = tuple(reader)
+        table = tuple(reader)
     except csv.Error as error:
         raise M3Error(f"{path}:{reader.line_num} is not CSV ({error}): correct it") from None
     lacking = [column for column in _COLUMNS.get(path.stem, ()) if column not in (reader.fieldnames or ())]
-    if lacking or not found:
+    if lacking or not table:
         raise M3Error(f"{path} has no {f'column {lacking[0]}' if lacking else 'rows'}: take the project's own again")
-    for number, row in enumerate(found, 1):
+    for number, row in enumerate(table, 1):
         if None in row or None in row.values():
             raise M3Error(f"{path}, row {number} has not as many fields as the first line names: correct it")
         for column, text in row.items():
             if not _sound(column, text):
                 allowed = "0 or 1" if column in _FLAGS else "a number, or ? where it is illegible"
                 raise M3Error(f"{path}, row {number}: {column} is {text[:40]!r}; give {allowed}")
-    return found
+    return table
 
 
 def _sound(column: str, text: str) -> bool:
@@ -246,10 +246,10 @@ def beside_plain(number: Number, benchmark: str, score: float, n: int) -> Beside
     """Compare the score (percent) of one model on n of the paper's items. No z of AlpacaEval and task arithmetic."""
     if not _comparable(number, benchmark) or number.value is None or n < 1:
         return Beside(number)
-    found = distance(score, n, number.value, ITEMS[benchmark])
+    far = distance(score, n, number.value, ITEMS[benchmark])
     if "scaling" in number.notes:
-        return Beside(number, replace(found, z_low=None, z_high=None))
-    return Beside(replace(number, notes=(*number.notes, "correlation")) if found.z_low else number, found)
+        return Beside(number, replace(far, z_low=None, z_high=None))
+    return Beside(replace(number, notes=(*number.notes, "correlation")) if far.z_low else number, far)
 
 
 def beside_mixed(number: Number, benchmark: str, curve: Curve | None) -> Beside:
@@ -276,25 +276,19 @@ def distance(score: float, n: int, published: float, n_published: int) -> Distan
     answered otherwise as the scores differ by: |d| of them, all in one direction, so the variance is (|d| - d^2) / N.
     """
     ours, theirs = score / 100, published / 100
-    (low, high), (their_low, their_high) = _ends(ours, n), _ends(theirs, n_published)
+    own, other = proportion(ours, n), proportion(theirs, n_published)
     difference = score - published if abs(score - published) >= _PRINTED else 0.0
-    below, above = math.hypot(ours - low, their_high - theirs), math.hypot(high - ours, theirs - their_low)
-    found = Distance(difference, difference - 100 * below, difference + 100 * above)
+    below, above = math.hypot(ours - own.low, other.high - theirs), math.hypot(own.high - ours, theirs - other.low)
+    far = Distance(difference, difference - 100 * below, difference + 100 * above)
     if n > n_published:
-        return found
+        return far
     if not difference:
-        return replace(found, z_low=0.0, z_high=0.0)
+        return replace(far, z_low=0.0, z_high=0.0)
     d, to_normal = difference / 100, normal(LEVEL)
-    own, independent = (ours - low, below) if d > 0 else (high - ours, above)
-    open_part = own * math.sqrt(finite_population(n, n_published))
+    half, independent = (ours - own.low, below) if d > 0 else (own.high - ours, above)
+    open_part = half * math.sqrt(finite_population(n, n_published))
     alike = math.hypot(open_part, to_normal * math.sqrt((abs(d) - d * d) / n_published)) or independent
-    return replace(found, z_low=to_normal * d / independent, z_high=to_normal * d / min(independent, alike))
-
-
-def _ends(share: float, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of n items."""
-    found = proportion(share, n)
-    return found.low, found.high
+    return replace(far, z_low=to_normal * d / independent, z_high=to_normal * d / min(independent, alike))
 
 
 def finite_population(n: int, whole: int) -> float:

@@ -40,8 +40,9 @@ def _asked(cell: Cell, label: Label) -> str:
     """Return what draws of one line and benchmark share: everything but lambda and the mask."""
     line = replace(_anywhere(label), ratio="", alpha=None, draw=None, lam=None, mask_seed=None, params={})
     params = {key: float(value) for key, value in label.params.items()}
-    recipe, dare = cell.recipe, cell.recipe.sparsify
-    models = (recipe.base, recipe.experts, recipe.dtype, recipe.vocab, dare.drop_rate if dare else None)
+    recipe = cell.recipe
+    sparsifier = {key: value for key, value in (recipe.sparsify or {}).items() if key != "seed"}
+    models = (recipe.base, recipe.experts, recipe.dtype, recipe.vocab, sparsifier)
     return identity([line, params, models, cell.evaluator.name])
 
 

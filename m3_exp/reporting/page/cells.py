@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
-from m3_exp.planning import spelled
+from m3_exp.planning import shown, spelled
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page.data import CellData, Item
 from m3_exp.reporting.page.pack import element, pack
 from m3_exp.reporting.page.tables import escape
 from m3_exp.stats.scored import scored
-from m3_exp.types import Json, ResultRecord, plain
+from m3_exp.types import Json, Parameters, ResultRecord, plain
 
 DROPPED = "Prompts and answers are left out here to keep this page small; the store has them, and all scores are below."
 
@@ -129,12 +129,18 @@ def facts(data: CellData) -> list[list[str]]:
     found += [["experts", "; ".join(map(str, cell.recipe.experts))], ["base", str(cell.recipe.base)]]
     found += [["mixing weights", _weights(data)], ["dtype", cell.recipe.dtype], ["tokenizer", str(cell.tokenizer)]]
     if cell.recipe.sparsify is not None:
-        found += [["DARE", f"drop rate {cell.recipe.sparsify.drop_rate:g}, mask seed {cell.recipe.sparsify.seed}"]]
+        found += [_sparsified(cell.recipe.sparsify)]
     settings = {**cell.evaluator.settings, **({} if cell.limit is None else {"limit": cell.limit})}
     version = "" if record is None else f" version {record.evaluator.version}"
     found += [["evaluator", f"{cell.evaluator.target}{version}, items {cell.evaluator.items}"]]
     found += [["settings", spell(settings)]] if settings else []
     return found + ([] if record is None else _recorded(record))
+
+
+def _sparsified(rule: Parameters) -> list[str]:
+    words = {"seed": "mask seed", "target": "function"}
+    said = [f"{words.get(key, key.replace('_', ' '))} {shown(value)}" for key, value in rule.items()]
+    return ["sparsifier" if "target" in rule else "DARE", ", ".join(said)]
 
 
 def _weights(data: CellData) -> str:

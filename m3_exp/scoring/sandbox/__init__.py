@@ -32,17 +32,17 @@ def probe() -> dict[str, str | None]:
     """Run every containing driver; return what is wrong with each, or None where it works."""
     from m3_exp.scoring.sandbox import judge
 
-    return dict(judge.probe())
+    return judge.probe()
 
 
 def level() -> str | None:
     """Return the name of the driver that will be used, or None where none contains a program."""
     from m3_exp.scoring.sandbox import judge
 
-    return next((name for name, reason in judge.probe().items() if reason is None), None)
+    return judge.level()
 
 
 def levels(scores: "Sequence[Score]") -> str | None:
     """Return the level that contained the programs behind scores (their note `sandbox`); None where nothing ran."""
-    found = {str(score.notes["sandbox"]) for score in scores if score.notes.get("sandbox")}
-    return ", ".join(sorted(found)) or None
+    used = {str(score.notes["sandbox"]) for score in scores if score.notes.get("sandbox")}
+    return ", ".join(sorted(used)) or None

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from . import codec, lockdown, reading, standins, talk
+from .kinds import About, CodecError
 
 _REASON_LENGTH = 300
 
@@ -92,7 +93,11 @@ class _Program:
         if self.failure is not None:
             raise self.failure
         value = self._named(target) if act is _names else act(target, *arguments)
-        changed = {name: self.names[name] for name in self._given if self._is_new(name)}
+        changed = {
+            name: self.names[name]
+            for name, given in self._given.items()
+            if name in self.names and self.names[name] is not given
+        }
         self._given.update(changed)
         return value, changed
 
@@ -101,13 +106,10 @@ class _Program:
         self._given = {name: self.names[name] for name in names if name in self.names}
         return dict(self._given)
 
-    def _is_new(self, name: str) -> bool:
-        return name in self.names and self.names[name] is not self._given[name]
-
     def _find(self, key: int | str) -> object:
         return self.kept.find(key) if isinstance(key, int) else self.names.get(key, _undefined(key))
 
-    def _make(self, key: int | str, about: codec.About) -> object:
+    def _make(self, key: int | str, about: About) -> object:
         return standins.make_foreign(about, lambda *request: self.talk.ask(*request))
 
 
@@ -125,7 +127,7 @@ class Kept:
         self._objects: list[object] = []
         self._numbers: dict[int, int] = {}
 
-    def keep(self, value: object) -> tuple[int, codec.About]:
+    def keep(self, value: object) -> tuple[int, About]:
         number = self._numbers.setdefault(id(value), len(self._objects))
         if number == len(self._objects):
             self._objects.append(value)
@@ -156,22 +158,22 @@ _METACLASSES = (type, abc.ABCMeta, enum.EnumMeta)  # whose classes compare by id
 _PLAIN = (re.Match, re.Pattern)
 
 
-def _about(value: object) -> codec.About:
+def _about(value: object) -> About:
     """Say what an object is, by its real type."""
     kind = type(value)
     name = str.__str__(type.__dict__["__name__"].__get__(kind))
     if kind in _GENERATED:
-        return codec.About(_GENERATED[kind], name)
+        return About(_GENERATED[kind], name)
     if kind in _ITERATORS:
-        return codec.About("iterator", name)
+        return About("iterator", name)
     if kind in _FUNCTIONS:
-        return codec.About("function", str(getattr(value, "__name__", name)))
+        return About("function", str(getattr(value, "__name__", name)))
     if isinstance(value, type) and kind in _METACLASSES:
         own = str.__str__(value.__name__)
         if issubclass(value, Exception):
             bases = tuple(base.__name__ for base in value.__mro__ if base.__module__ == "builtins")
-            return codec.About("error", own, bases)
-        return codec.About("class", own)
+            return About("error", own, bases)
+        return About("class", own)
     has = functools.partial(hasattr, kind)
     traits = {
         "call": has("__call__"),
@@ -180,7 +182,7 @@ def _about(value: object) -> codec.About:
         "true": not has("__bool__") and not has("__len__"),
         "plain": kind in _PLAIN,
     }
-    return codec.About("object", name, tuple(trait for trait, there in traits.items() if there))
+    return About("object", name, tuple(trait for trait, there in traits.items() if there))
 
 
 def _step(iterator: Any, sent: Any) -> tuple[Any, ...]:
@@ -283,17 +285,17 @@ class _Tested:
         """Put what the program calls by these names into the tests' namespace."""
         self._classes = frozenset(name for name in names if name[:1].isupper())
         try:
-            found = self.ask("names", names)
+            values = self.ask("names", names)
         except Exception:  # the program failed: each use of a name says so
-            found = {}
+            values = {}
         for name in names:
-            self._set(name, found[name] if name in found else self._undefined(name))
+            self._set(name, values[name] if name in values else self._undefined(name))
 
     def ask(self, operation: str, *rest: Any) -> Any:
         """Return what the program makes of a request, or raise what it raises."""
         try:
             value, changed = self._talk.ask(operation, *rest)
-        except codec.CodecError as error:
+        except CodecError as error:
             self.ended = TestsUnfit(f"the tests pass a value that cannot cross: {error}")
             raise self.ended from error
         except _ENDS as error:
@@ -318,9 +320,9 @@ class _Tested:
         self._names[name] = self._defined[name] = value
 
     def _undefined(self, name: str) -> object:
-        return self._talk.wire.stand_in(name, codec.About("function", name))
+        return self._talk.wire.stand_in(name, About("function", name))
 
-    def _make(self, key: int | str, about: codec.About) -> object:
+    def _make(self, key: int | str, about: About) -> object:
         if about.kind == "object" and "plain" not in about.traits and about.name not in self._classes:
             self._met = self._met or about.name
         return standins.make(about, self.ask, self._refuse, self._classes)
@@ -339,11 +341,8 @@ class _Tested:
 
 
 def _returned(name: str) -> str:
-    return f"the program returned {_article(name)} {name}, which is no plain value"
-
-
-def _article(name: str) -> str:
-    return "an" if name[:1].lower() in "aeiou" else "a"
+    article = "an" if name[:1].lower() in "aeiou" else "a"
+    return f"the program returned {article} {name}, which is no plain value"
 
 
 def _open_attribute(target: Any, name: str, *value: Any) -> Any:

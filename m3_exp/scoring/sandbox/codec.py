@@ -23,37 +23,7 @@ from .kinds import About, CodecError, Find, Keep, Key, Make, Shared
 from .packing import Packer
 from .unpacking import Unpacker
 
-__all__ = ["MAX_FRAME", "About", "CodecError", "Opaque", "Wire", "dumps", "loads", "receive", "send"]
-
 MAX_FRAME = 16 << 20
-
-
-class Opaque:
-    """What stands for an object of the other side where no question about it is ever asked."""
-
-    def __init__(self, key: int | str, about: About) -> None:
-        self.key, self.about = key, about
-
-    def __repr__(self) -> str:
-        return f"<{self.about.name}>"
-
-
-def dumps(value: object, keep: Keep | None = None) -> bytes:
-    """Encode one value on its own, with nothing shared.
-
-    Raises:
-        CodecError: it is nested too deeply, too large, or not plain and there is no `keep`.
-    """
-    return Wire(0, keep=keep).dumps(value)
-
-
-def loads(data: bytes, find: Find | None = None, make: Make = Opaque) -> Any:
-    """Decode one value.
-
-    Raises:
-        CodecError: for anything that `dumps` does not write.
-    """
-    return Wire(1, find=find, make=make).loads(data)
 
 
 def send(descriptor: int, data: bytes) -> None:
@@ -93,7 +63,9 @@ class Wire:
     `first` is 0 on one side and 1 on the other, so that the numbers of what the two sides share first are even or odd.
     """
 
-    def __init__(self, first: int, keep: Keep | None = None, find: Find | None = None, make: Make = Opaque) -> None:
+    def __init__(
+        self, first: int, keep: Keep | None = None, find: Find | None = None, make: Make | None = None
+    ) -> None:
         self.keep, self.find, self._make = keep, find, make
         self.first, self.next = first, first
         self.shared: dict[int, Shared] = {}
@@ -146,6 +118,8 @@ class Wire:
 
     def stand_in(self, key: Key, about: About) -> object:
         """Return what stands for an object of the other side: one object, however often it crosses."""
+        if self._make is None:
+            raise CodecError("not a value")
         if key not in self._stand_ins:
             made = self._stand_ins[key] = self._make(key, about)
             self.keys[id(made)] = key

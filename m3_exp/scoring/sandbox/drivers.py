@@ -136,8 +136,8 @@ def bubblewrap() -> Driver | None:
 def _build_notes() -> list[str]:
     """Return where a box would find in which folders the interpreter was built and installed."""
     library = sysconfig.get_path("stdlib")
-    found = glob.glob(f"{library}/_sysconfigdata*.py") + glob.glob(f"{library}/config-*/Makefile")
-    return sorted(f"{_PYTHON}/lib/{_version()}/{os.path.relpath(path, library)}" for path in found)
+    notes = glob.glob(f"{library}/_sysconfigdata*.py") + glob.glob(f"{library}/config-*/Makefile")
+    return sorted(f"{_PYTHON}/lib/{_version()}/{os.path.relpath(path, library)}" for path in notes)
 
 
 def landlock() -> Driver | None:

@@ -156,26 +156,19 @@ def _warn(name: str) -> None:
         print(f"{_WEAK} and send whatever you can; every result is marked", file=sys.stderr, flush=True)
 
 
-class _Probes(Mapping[str, str | None]):
-    """What is wrong with each containing driver, None where it works; each is run when it is asked for."""
-
-    def __getitem__(self, name: str) -> str | None:
-        return _fitness(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_DRIVERS)
-
-    def __len__(self) -> int:
-        return len(_DRIVERS)
+def probe() -> dict[str, str | None]:
+    """Return what is wrong with each containing driver (None where it works), the preferred first: each is run."""
+    return {name: _fitness(name) for name in _DRIVERS}
 
 
-def probe() -> Mapping[str, str | None]:
-    """Return what is wrong with each driver when its canaries run (once a process), the preferred driver first."""
-    return _Probes()
+def level() -> str | None:
+    """Return the name of the first driver that contains, or None."""
+    return next((name for name in _DRIVERS if _fitness(name) is None), None)
 
 
 @functools.cache
 def _fitness(name: str) -> str | None:
+    """Return what is wrong with a driver when its canaries run, once a process."""
     try:
         driver = _DRIVERS[name]()
         if driver is None:
@@ -196,16 +189,15 @@ def working_driver(choice: Choice = "auto", *, allow_weak: bool = False) -> Driv
         if not allow_weak:
             raise M3Error("sandbox.driver=weak contains nothing: allow it with sandbox.allow_weak=true, or use auto")
         return drivers.weak()
-    reasons = probe()
-    wanted = [name for name in reasons if choice in ("auto", name.partition(":")[0])]
+    wanted = [name for name in _DRIVERS if choice in ("auto", name.partition(":")[0])]
     for name in wanted:
-        if reasons[name] is None and (driver := _DRIVERS[name]()) is not None:
+        if _fitness(name) is None and (driver := _DRIVERS[name]()) is not None:
             return driver
     if choice == "auto" and allow_weak:
         return drivers.weak()
-    found = "; ".join(f"{name}: {reasons[name]}" for name in wanted)
+    reasons = "; ".join(f"{name}: {_fitness(name)}" for name in wanted)
     raise M3Error(
-        f"model-written programs cannot be contained here ({found}): install bubblewrap where user namespaces are"
+        f"model-written programs cannot be contained here ({reasons}): install bubblewrap where user namespaces are"
         " allowed, use Linux 5.13 or later with Landlock, or a container runtime; sandbox.allow_weak=true runs them"
         " uncontained, at your own risk"
     )
@@ -384,8 +376,8 @@ class _Line:
     def _listen(self, reports: IO[bytes], errors: IO[bytes]) -> None:
         with contextlib.suppress(OSError, ValueError):
             for line in reports:
-                found = json.loads(line)
-                self._waiting.pop(found["id"]).put(Report(**found["report"]))
+                reply = json.loads(line)
+                self._waiting.pop(reply["id"]).put(Report(**reply["report"]))
             self._said = errors.read()
         with self._lock:
             self._ended = True

@@ -52,8 +52,8 @@ def plan(value: Any) -> tuple[Form | None, list[Any]]:
     places = [place for place in range(size) if table[2 * place]]
     holes = [place for place in places if table[2 * place + 1] == _REMOVED]
     taken = [place for place in places if table[2 * place + 1] != _REMOVED]
-    found = [(place, table[2 * place + 1], item) for place, item in zip(taken, items, strict=True)]
-    order, late = _in_order(found, holes, size - 1)
+    entries = [(place, table[2 * place + 1], item) for place, item in zip(taken, items, strict=True)]
+    order, late = _in_order(entries, holes, size - 1)
     if size == _SMALLEST and not holes and not finger and not late:
         return None, order
     made_of_values = not order or type(order[0]).__module__ in _PLAIN
@@ -156,14 +156,14 @@ def _point(target: set[Any], finger: int) -> None:
     target.difference_update(())  # makes a table anew of which more than a quarter is holes
 
 
-def _in_order(found: Sequence[tuple[int, int, Any]], holes: list[int], mask: int) -> tuple[list[Any], list[int]]:
+def _in_order(entries: Sequence[tuple[int, int, Any]], holes: list[int], mask: int) -> tuple[list[Any], list[int]]:
     """Return the elements of (place, hash, element)s, each after all that lie on the way to its place.
 
     Where the last ones lie in each other's way, their places are returned too.
     """
     order: list[Any] = []
     there = set(holes)
-    pending = list(found)
+    pending = list(entries)
     while pending:
         later = []
         for entry in pending:

@@ -46,13 +46,13 @@ class Packer:
 
     def changes(self) -> list[Any]:
         """Return the numbers and contents of the shared values that have changed."""
-        found = []
+        changed = []
         for number, shared in list(self._wire.shared.items()):
             contents = CHANGEABLE[shared.tag].contents(shared.value)
             if not shared.unchanged(contents):
                 self._agreed[number] = contents
-                found.append([number, self._contents(shared.tag, shared.value, contents, 1)])
-        return found
+                changed.append([number, self._contents(shared.tag, shared.value, contents, 1)])
+        return changed
 
     def remember(self) -> None:
         """Record what was packed as known to both sides, once it is certain to be sent."""

@@ -54,13 +54,13 @@ def graded(source: str, names: Sequence[str]) -> int:
         return PARTIAL
     try:
         tree = ast.parse(source)
-        found = _bindings(tree)
-        missing = [name for name in names if name not in found.sure]
-        if missing and not found.dynamic:
-            lost = [name for name in missing if name not in found.maybe]
+        bindings = _bindings(tree)
+        missing = [name for name in names if name not in bindings.sure]
+        if missing and not bindings.dynamic:
+            lost = [name for name in missing if name not in bindings.maybe]
             return LACKING + len(lost) - 1 if lost else PARTIAL
-        whole = not missing and all(_gives_value(found.functions[n]) for n in names if n in found.functions)
-        return COMPLETE if whole and (found.dynamic or not _unbound(tree)) else PARTIAL
+        whole = not missing and all(_gives_value(bindings.functions[n]) for n in names if n in bindings.functions)
+        return COMPLETE if whole and (bindings.dynamic or not _unbound(tree)) else PARTIAL
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return PARTIAL
 
@@ -77,24 +77,24 @@ class _Bindings:
 
 def _bindings(tree: ast.Module) -> _Bindings:
     """Find what a module binds, whatever the statement; a function without a body and a foreign import do not count."""
-    found = _Bindings()
+    bindings = _Bindings()
     for node in ast.walk(tree):
         if isinstance(node, ast.Global):
-            found.maybe.update(node.names)
+            bindings.maybe.update(node.names)
         elif isinstance(node, ast.ImportFrom):
-            found.dynamic |= node.names[0].name == "*"
+            bindings.dynamic |= node.names[0].name == "*"
         elif isinstance(node, ast.Name):
-            found.dynamic |= node.id in _DYNAMIC
+            bindings.dynamic |= node.id in _DYNAMIC
     for node in _of_module(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             if not _is_stub(node):
-                found.sure.add(node.name)
-                found.functions[node.name] = node
+                bindings.sure.add(node.name)
+                bindings.functions[node.name] = node
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            found.sure.update(_imported(node))
+            bindings.sure.update(_imported(node))
         else:
-            found.sure.update(_bound_by(node))
-    return found
+            bindings.sure.update(_bound_by(node))
+    return bindings
 
 
 def _of_module(tree: ast.Module) -> Iterator[ast.AST]:

@@ -18,21 +18,33 @@ import builtins
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from .codec import About, CodecError
+from .kinds import About, CodecError
 from .questions import QUESTIONS
 
 Ask = Callable[..., Any]  # ask(operation, target, *arguments)
 Refuse = Callable[[str], BaseException]  # what to raise where a value would judge itself; the type's name goes in
 
 
-class Function:
+class StandIn:
+    """What stands for an object of the program; `known` where the tests call it, or its class, by name."""
+
+    def __init__(self, about: About, ask: Ask, refuse: Refuse, known: bool) -> None:
+        own = {"_about": about, "_asks": ask, "_refuses": refuse, "_known": known}
+        for name, value in own.items():
+            object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        return _attribute(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _ask(self, "set", name, value)
+
+
+class Function(StandIn):
     """A function or another callable of the program."""
 
     def __init__(self, about: About, ask: Ask, refuse: Refuse, known: bool) -> None:
-        object.__setattr__(self, "_about", about)
-        object.__setattr__(self, "_asks", ask)
-        object.__setattr__(self, "_refuses", refuse)
-        object.__setattr__(self, "_known", known)
+        super().__init__(about, ask, refuse, known)
         object.__setattr__(self, "__name__", about.name)
 
     def __repr__(self) -> str:
@@ -40,12 +52,6 @@ class Function:
 
     def __call__(self, *positional: Any, **keywords: Any) -> Any:
         return _ask(self, "call", positional, keywords)
-
-    def __getattr__(self, name: str) -> Any:
-        return _attribute(self, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        _ask(self, "set", name, value)
 
     def __deepcopy__(self, _: Any) -> Any:
         return self
@@ -61,23 +67,11 @@ class Class(Function):
         return isinstance(value, Instance) and _ask(self, "is_instance", value) is True
 
 
-class Instance:
-    """An object of some class of the program; `known` says that the tests call that class by its name."""
-
-    def __init__(self, about: About, ask: Ask, refuse: Refuse, known: bool) -> None:
-        object.__setattr__(self, "_about", about)
-        object.__setattr__(self, "_asks", ask)
-        object.__setattr__(self, "_refuses", refuse)
-        object.__setattr__(self, "_known", known)
+class Instance(StandIn):
+    """An object of some class of the program."""
 
     def __repr__(self) -> str:
         return f"<{_own(self, '_about').name}>"
-
-    def __getattr__(self, name: str) -> Any:
-        return _attribute(self, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        _ask(self, "set", name, value)
 
     def __bool__(self) -> bool:
         if "true" in _own(self, "_about").traits:
@@ -189,7 +183,9 @@ class _Iterator:
         return self
 
     def __next__(self) -> Any:
-        return _next(self)
+        for value in _ask(self, "send", None):
+            return value
+        raise StopIteration
 
 
 _TRAITS: Mapping[str, type] = {"call": _Callable, "next": _Iterator, "iterate": _Iterable}
@@ -258,26 +254,18 @@ def _generated(kind: str, ask: Ask) -> object:
     def generate() -> Any:
         sent = None
         while True:
-            found = ask("send", stand_in[0], sent)
-            if len(found) == 0:
+            given = ask("send", stand_in[0], sent)
+            if len(given) == 0:
                 return
-            sent = yield found[0]
+            sent = yield given[0]
 
     made: Any = generate()
     if kind == "map":
-        made = map(_same, made)
+        made = map(lambda value: value, made)
     if kind == "filter":
-        made = filter(_always, made)
+        made = filter(lambda _: True, made)
     stand_in.append(made)
     return made
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _always(_: Any) -> bool:
-    return True
 
 
 def _error(about: About) -> type:
@@ -297,7 +285,7 @@ def _ask(stand_in: Any, operation: str, *arguments: Any) -> Any:
     return _own(stand_in, "_asks")(operation, stand_in, *arguments)
 
 
-def _refused(stand_in: Function | Instance) -> BaseException:
+def _refused(stand_in: StandIn) -> BaseException:
     return _own(stand_in, "_refuses")(_own(stand_in, "_about").name)  # type: ignore[no-any-return]
 
 
@@ -308,9 +296,3 @@ def _attribute(stand_in: Any, name: str) -> Any:
     if name in QUESTIONS and callable(value) and not _own(stand_in, "_known"):
         raise _refused(stand_in)
     return value
-
-
-def _next(stand_in: Any) -> Any:
-    for value in _ask(stand_in, "send", None):
-        return value
-    raise StopIteration

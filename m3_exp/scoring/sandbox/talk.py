@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import codec
+from .kinds import CodecError
 
 _LONGEST = 100_000  # characters of an exception's text
 _SILENT = (StopIteration, StopAsyncIteration, GeneratorExit)  # these would end a test's loop without failing it
@@ -40,7 +41,7 @@ class Talk:
         """Return what the other side makes of a request, or raise what it raises.
 
         Raises:
-            codec.CodecError: the request cannot cross.
+            CodecError: the request cannot cross.
             Gone: the other side has ended, or its reply is not one.
         """
         with self._lock:
@@ -71,7 +72,7 @@ class Talk:
             message = self.wire.loads(codec.receive(self._channel))
         except (OSError, EOFError):
             raise Gone("the program ended before it answered") from None
-        except codec.CodecError as error:
+        except CodecError as error:
             raise Gone(f"the program's answer is not a value: {error}") from None
         if type(message) is not tuple or not message:
             raise Gone("the program's answer is not a reply")
@@ -94,7 +95,7 @@ class Talk:
             return self._pack_error(error)
         try:
             return self.wire.dumps(("value", value))
-        except codec.CodecError as error:
+        except CodecError as error:
             return self.wire.dumps(("raised", "RuntimeError", (f"the value cannot cross: {error}",)))
 
     def _pack_error(self, error: BaseException) -> bytes:
@@ -105,7 +106,7 @@ class Talk:
         try:
             own_text = kind.__module__ != "builtins" and "__str__" in _own_names(kind)
             args = (_text(error),) if own_text else error.args
-            codec.dumps(args)
+            codec.Wire(0).dumps(args)
             return self.wire.dumps(("raised", sent, args))
         except Exception:
             return self.wire.dumps(("raised", sent, (_text(error),)))
@@ -126,11 +127,11 @@ def _text(error: BaseException) -> str:
 
 def _raised(kind: Any, args: Any) -> BaseException:
     """Return an exception from the name of a built-in one, or from the class that stands for the other side's."""
-    found = getattr(builtins, kind, None) if type(kind) is str else kind
-    if not (isinstance(found, type) and issubclass(found, BaseException)) or issubclass(found, _SILENT):
-        found = RuntimeError
+    raised = getattr(builtins, kind, None) if type(kind) is str else kind
+    if not (isinstance(raised, type) and issubclass(raised, BaseException)) or issubclass(raised, _SILENT):
+        raised = RuntimeError
     try:
-        error = found(*args)
+        error = raised(*args)
         return error if isinstance(error, BaseException) else RuntimeError(*args)
     except Exception:  # UnicodeDecodeError and its like want other arguments
         return RuntimeError(*args) if type(args) is tuple else RuntimeError()

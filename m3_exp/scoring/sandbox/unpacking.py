@@ -106,25 +106,6 @@ class Unpacker:
         CHANGEABLE[shared.tag].set(shared.value, [*extra, *self._all(packed[len(extra) :], depth)])
         shared.agreed = CHANGEABLE[shared.tag].contents(shared.value)
 
-    def _tuple(self, depth: int, items: list[Any]) -> tuple[Any, ...]:
-        return tuple(self._all(items, depth))
-
-    def _range(self, depth: int, items: list[Any]) -> range:
-        return range(*self._all(items, depth))
-
-    def _slice(self, depth: int, items: list[Any]) -> slice:
-        return slice(*self._all(items, depth))
-
-    def _keys(self, depth: int, items: list[Any]) -> Any:
-        return dict.fromkeys(self._all(items, depth)).keys()
-
-    def _values(self, depth: int, items: list[Any]) -> Any:
-        return dict(enumerate(self._all(items, depth))).values()
-
-    def _items(self, depth: int, items: list[Any]) -> Any:
-        flat = self._all(items, depth)
-        return dict(zip(flat[::2], flat[1::2], strict=True)).items()
-
     def _nan(self, _: int, number: int) -> float:
         if type(number) is not int:
             raise CodecError("not a value")
@@ -156,6 +137,10 @@ class Unpacker:
             error = ERRORS[name].__new__(ERRORS[name])
             error.args = tuple(values)
             return error
+
+
+def _items(make: Callable[[list[Any]], Any]) -> Callable[..., Any]:
+    return lambda unpacker, depth, items: make(unpacker._all(items, depth))
 
 
 def _texts(read: Callable[[str], Any]) -> Callable[..., Any]:
@@ -220,14 +205,14 @@ _NUMBERS: Mapping[str, Callable[..., Any]] = {
     "timezone": _read_zone,
 }
 _KINDS: Mapping[str, Callable[..., Any]] = {
-    "tuple": Unpacker._tuple,
+    "tuple": _items(tuple),
     "named": Unpacker._named,
     "frozenset": Unpacker._frozenset,
-    "range": Unpacker._range,
-    "slice": Unpacker._slice,
-    "keys": Unpacker._keys,
-    "values": Unpacker._values,
-    "items": Unpacker._items,
+    "range": _items(lambda items: range(*items)),
+    "slice": _items(lambda items: slice(*items)),
+    "keys": _items(lambda items: dict.fromkeys(items).keys()),
+    "values": _items(lambda items: dict(enumerate(items)).values()),
+    "items": _items(lambda items: dict(zip(items[::2], items[1::2], strict=True)).items()),
     "error": Unpacker._error,
     "nan": Unpacker._nan,
     **{name: _texts(read) for name, read in _TEXTS.items()},

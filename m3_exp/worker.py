@@ -21,7 +21,7 @@ from m3_exp.results import Results
 from m3_exp.scoring.cache import kept_in
 from m3_exp.scoring.evaluate import evaluate
 from m3_exp.scoring.trust import check_grader
-from m3_exp.store import Merge, Store
+from m3_exp.store import Store
 from m3_exp.tasks import Task
 from m3_exp.types import (
     EngineSettings,
@@ -78,11 +78,7 @@ class Worker:
         self._generator = Generator(settings, self._results, run, self._events.put)
 
     def carry(self, group: Group) -> Iterator[Event]:
-        """Do what a group asks for, in a thread, and give what happens; `Done` comes last. Failures are events too.
-
-        Raises:
-            M3Error: the store cannot be read.
-        """
+        """Do what a group asks for, in a thread, and give what happens; `Done` comes last. Failures are events too."""
         threading.Thread(target=self._work, args=(group,), daemon=True).start()
         while not isinstance(event := self._events.get(), Done):
             if isinstance(event, BaseException):
@@ -96,12 +92,13 @@ class Worker:
 
     def _work(self, group: Group) -> None:
         try:
-            merge = self._store.merges.get(group.key)
             with kept_in(self._store.root):
                 for evaluation in group.evaluations:
+                    if self._generator.closed.is_set():
+                        break
                     with self._wall(evaluation):
                         self._events.put(Started(evaluation))
-                        merge = self._generate(evaluation, group, merge)
+                        self._generate(evaluation, group)
                     while not self._generated.empty():
                         self._score(*self._generated.get())
         except BaseException as error:
@@ -127,17 +124,16 @@ class Worker:
 
     # -------------------------------------------------------------------------------------------------- generating
 
-    def _generate(self, evaluation: Evaluation, group: Group, merge: Merge | None) -> Merge:
-        """Have an evaluation answered, and hand it on to be scored. Return the group's weights."""
+    def _generate(self, evaluation: Evaluation, group: Group) -> None:
+        """Have an evaluation answered, and hand it on to be scored."""
         task = self._results.tasks.task(evaluation.cell, evaluation.repeat)
         if task.repeat and not self._results.is_done(replace(task, repeat=0)):
             raise M3Error("it has no complete first pass to be compared with: see that one's failure")
-        merge = merge or self._generator.load(group)
+        digest = (self._store.merges.get(group.key) or self._generator.load(group)).digest
         if self._keep:
-            self._keep_checkpoint(task, merge.digest)
+            self._keep_checkpoint(task, digest)
         self._graders.check(task)
-        self._generated.put((evaluation, group, self._generator.generate(task, group, merge.digest)))
-        return merge
+        self._generated.put((evaluation, group, self._generator.generate(task, group, digest)))
 
     def _keep_checkpoint(self, task: Task, digest: str) -> None:
         out = self._store.checkpoint(digest)

@@ -123,7 +123,7 @@ def run(args: Sequence[str]) -> int:
     _print_lines(*words.lambdas(looked.plan), *looked.request.notes, *looked.plan.notes, file=sys.stderr)
     outcome = actions.run(looked)
     failed = [str(failure) for failure in outcome.failures]
-    again = retries.retries(asked, [failure.cell for failure in outcome.failures])
+    again = retries.retries(asked, [failure.evaluation.cell for failure in outcome.failures])
     if options.json:
         print(json.dumps({**vars(outcome), "failures": failed, "retries": again}))
     else:

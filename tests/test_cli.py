@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from m3_exp import cells, cli, config, planning
+from m3_exp import cli, config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import ROOT
 from m3_exp.reporting.choices import ways
@@ -191,7 +191,7 @@ def test_what_stands_behind_a_tables_draws_holds_plain_too(tmp_path: Path, monke
     def found(plan: Any, _: Store, **__: Any) -> list[CellResult]:
         return [looked_up(cell, record([1, 0, 1, float(i % 2)], cell, str(i))) for i, cell in enumerate(plan.cells)]
 
-    monkeypatch.setattr(cells, "found", found)
+    monkeypatch.setattr(lookup, "look_up", found)
     request = config.request([
         "sweeps=table1", "pair=lm_math", "method=average", "sparsify=none", "evaluator=[gsm8k]", f"store={tmp_path}"
     ])  # fmt: skip

@@ -13,13 +13,13 @@ import torch
 
 from evaluators.alpaca.transport import Replies
 from m3_exp import cli, config
-from m3_exp.cells import found
 from m3_exp.engines.recorded import _read_lines
 from m3_exp.merging import checkpoint
 from m3_exp.merging.checkpoint import file_identity, open_model
 from m3_exp.merging.stream import stream
 from m3_exp.planning import build
 from m3_exp.reading.records import read_record, sealed, unsealed
+from m3_exp.results import look_up
 from m3_exp.store import Journal, Store, dumps, write_atomic
 from m3_exp.types import M3Error, Recipe, Source
 from tests.models import Shape, fine_tuned, random_weights, write_model
@@ -342,7 +342,7 @@ class World:
     def shown(self, *more: str) -> tuple[float | None, int] | None:
         """Return the score in percent and the number of items that tables show; None for a missing cell."""
         request = config.request(self.overrides(*more))
-        (cell,) = found(build(request.configs), Store(request.store))
+        (cell,) = look_up(build(request.configs), Store(request.store))
         return (cell.record.result.score, cell.record.result.n) if cell.record else None
 
 
@@ -387,7 +387,7 @@ def test_where_items_or_models_are_gone_the_store_is_believed(world: World) -> N
     world.give(range(8))
     assert world.shown() is None
     world.items.unlink()
-    (cell,) = found(build(request.configs), Store(request.store))
+    (cell,) = look_up(build(request.configs), Store(request.store))
     assert cell.record is not None
     assert cell.record.result.score == 80.0
 

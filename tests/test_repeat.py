@@ -33,6 +33,7 @@ from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.items import first as first_items
 from m3_exp.store import Store
 from m3_exp.types import Cell, EngineSettings, EvaluatorSpec, Json, Plan, Prompt, Recipe, Source, identity
+from tests.files import write_lines
 from tests.models import Shape, fine_tuned, random_weights, write_model
 
 SHAPE = Shape(vocab=400, hidden=32, inner=64, layers=2, heads=2, kv_heads=2, context=4096)
@@ -162,7 +163,7 @@ def write_answers(path: Path, passes: dict[int, list[bool]], reworded: frozenset
             text = RIGHT.format(gold) if right else WRONG
             text += " indeed" if repeat and number in reworded else ""
             lines.append({"benchmark": "gsm8k", "id": key, "text": text} | ({"repeat": repeat} if repeat else {}))
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_lines(path, lines)
 
 
 def request(models: list[Path], folder: Path, *more: str) -> tuple[Plan, Store]:

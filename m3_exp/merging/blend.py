@@ -10,7 +10,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -181,7 +180,7 @@ class Blender:
             experts = [block.delta(model, job.base, job.recipe.sparsify) for model in job.experts]
         else:
             experts = [block.plain(model) for model in job.experts]
-        extra: dict[str, Any] = {}
+        extra: dict[str, object] = {}
         if method.needs_base and job.base is not None:
             extra["base"] = block.plain(job.base)[:count].view(shape)
         if method.needs_cutoffs:

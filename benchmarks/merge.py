@@ -38,13 +38,13 @@ import json, sys
 from pathlib import Path
 from m3_exp.merging.stream import write
 from m3_exp.store import Store
-from m3_exp.types import Recipe, Source, Sparsify
+from m3_exp.types import Recipe, Source
 asked = json.loads(sys.argv[1])
 base, a, b = (Source(f"{asked['models']}/{name}") for name in ("base", "a", "b"))
 method, rate = asked["method"], asked["drop_rate"]
 recipes = [
     Recipe(base, (a, b), f"m3_exp.merging.methods.{method}:{method}", asked["params"], tuple(weights),
-           None if rate is None else Sparsify(rate, 1))
+           None if rate is None else {"drop_rate": rate, "seed": 1})
     for weights in asked["weights"]
 ]
 write(recipes, [Path(out) for out in asked["outs"]], Store(Path(asked["store"])), tokenizer=a)

@@ -25,7 +25,7 @@ def run(looked: "Lookup") -> "Outcome":
     from m3_exp.views.workspace import tracking
 
     request, plan, store = looked.request, looked.plan, looked.store
-    store.put("plans", identity(plan), plan)
+    store.plans.put(identity(plan), plan)
     with tracking(looked) as tracker:
         going = Run(
             plan, store, workers=request.workers or default_workers(plan.engine), keep=request.checkpoint == "keep",

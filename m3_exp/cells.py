@@ -10,20 +10,20 @@ from m3_exp import chat
 from m3_exp.merging.canonical import canonical, recipe_key
 from m3_exp.merging.source import parse_source, without_fetching
 from m3_exp.merging.tokenizer import open_tokenizer, refusing, tokenizer_directory
-from m3_exp.reporting.data.dataframe import Found
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.evaluator import ChatSettings, Evaluator
 from m3_exp.scoring.items import digest, first
-from m3_exp.store import Store
+from m3_exp.store import Records, Spelled, Store
 from m3_exp.types import (
     Cell,
+    CellResult,
     EngineSettings,
     EvaluatorSpec,
-    Json,
     M3Error,
     Plan,
     Problem,
     Prompt,
+    ResultRecord,
     Sampling,
     Source,
     identity,
@@ -182,16 +182,19 @@ class Desk:
 
     # ----------------------------------------------------------------------------------------------------- results
 
-    def result(self, task: Task) -> Json | None:
+    def result(self, task: Task) -> ResultRecord | None:
         """Return the stored result of exactly this cell, item set and repeat, or None."""
-        return self.store.get(f"{_results(task)}/{self.cell_key(task.cell)}", _result_name(task))
+        return self._results(task).get(_result_name(task))
 
-    def put_result(self, task: Task, record: Json) -> None:
-        key, rows = self.cell_key(task.cell), self.rows_digest(task.cell)
-        self.store.put(f"{_results(task)}/{key}", _result_name(task), {**record, "rows_digest": rows})
-        self.store.put("spelled", self._spelled_key(task.cell), {"cell_key": key})
+    def put_result(self, task: Task, record: ResultRecord) -> None:
+        record = replace(record, rows_digest=self.rows_digest(task.cell))
+        self._results(task).put(_result_name(task), record)
+        self.store.spelled.put(self._spelled_key(task.cell), Spelled(self.cell_key(task.cell)))
 
-    def largest_result(self, cell: Cell) -> Json | None:
+    def _results(self, task: Task) -> Records[ResultRecord]:
+        return self.store.results(self.cell_key(task.cell), repeats=task.repeat > 0)
+
+    def largest_result(self, cell: Cell) -> ResultRecord | None:
         """Return a cell's result on the largest item set that the store has (exactly `limit` where one is given).
 
         Its items are the first of those that the cell names now; where these are not at hand, any that bear their name.
@@ -200,30 +203,31 @@ class Desk:
         key = self._known_key(cell)
         if key is None:
             return None
-        sizes = {name: _size(name) for name in self.store.keys(f"results/{key}")}
+        results = self.store.results(key)
+        sizes = {name: _size(name) for name in results}
         wanted = set(sizes.values()) if cell.limit is None else {self._limited(cell)}
         for size in sorted(wanted - {0}, reverse=True):
-            records = [self.store.get(f"results/{key}", name) for name in sizes if sizes[name] == size]
+            records = [results.get(name) for name in sizes if sizes[name] == size]
             fitting = [record for record in records if record is not None and self._fits(cell, size, record)]
             if fitting:
                 return self._same_prompts(cell, size, fitting)
         return None
 
-    def _fits(self, cell: Cell, size: int, record: Json) -> bool:
+    def _fits(self, cell: Cell, size: int, record: ResultRecord) -> bool:
         """Tell whether a result is one of the first `size` items of a cell, as far as they are at hand."""
-        if record["items"] != cell.evaluator.items:
+        if record.items != cell.evaluator.items:
             return False
         named = replace(cell, limit=size)
         try:
-            if "rows_digest" in record:
-                return bool(record["rows_digest"] == self.rows_digest(named))
-            if "tokenizer" in record:
-                named = replace(named, tokenizer=parse_source(record["tokenizer"]))
-            return bool(record["items_digest"] == self.task(named).items_digest)
+            if record.rows_digest is not None:
+                return record.rows_digest == self.rows_digest(named)
+            if record.tokenizer is not None:
+                named = replace(named, tokenizer=parse_source(record.tokenizer))
+            return record.items_digest == self.task(named).items_digest
         except M3Error:
             return True
 
-    def _same_prompts(self, cell: Cell, size: int, records: Sequence[Json]) -> Json | None:
+    def _same_prompts(self, cell: Cell, size: int, records: Sequence[ResultRecord]) -> ResultRecord | None:
         """Return the one of several results whose prompts are the cell's: tokenizers may differ on the same items."""
         if len(records) == 1:
             return records[0]
@@ -231,33 +235,32 @@ class Desk:
             current = self.task(replace(cell, limit=size)).items_digest
         except M3Error:
             return None  # which of them it is cannot be told
-        return next((record for record in records if record["items_digest"] == current), None)
+        return next((record for record in records if record.items_digest == current), None)
 
-    def repeats(self, cell: Cell, record: Json) -> list[Found]:
+    def repeats(self, cell: Cell, record: ResultRecord) -> list[CellResult]:
         """Return the repeats of a stored result (of the same items), by their number."""
-        kind = f"repeats/{self._known_key(cell)}"
-        records = [self.store.get(kind, name) for name in self.store.keys(kind)]
-        fitting = [r for r in records if r is not None and r["items_digest"] == record["items_digest"]]
-        found = [Found(cell, r, repeat=int(r["repeat"]["number"])) for r in fitting]
-        return sorted(found, key=lambda item: item.repeat)
+        known = self.store.results(self._known_key(cell) or "", repeats=True)
+        fitting = [r for r in known.values() if r.items_digest == record.items_digest]
+        results = [CellResult(cell, r, repeat=r.repeat.number) for r in fitting if r.repeat]
+        return sorted(results, key=lambda result: result.repeat)
 
     def _known_key(self, cell: Cell) -> str | None:
         """Return a cell's key; where its models are not at hand, the one remembered for the cell as it is written."""
         try:
             return self.cell_key(cell)
         except M3Error:
-            remembered = self.store.get("spelled", self._spelled_key(cell))
-            return None if remembered is None else str(remembered["cell_key"])
+            remembered = self.store.spelled.get(self._spelled_key(cell))
+            return None if remembered is None else remembered.cell_key
 
     def failure_key(self, cell: Cell, repeat: int = 0) -> str:
         return self.cell_key(cell) + (f"-{repeat}" if repeat else "")
 
     def failure(self, cell: Cell) -> str | None:
         try:
-            noted = self.store.get("failures", self.cell_key(cell))
+            noted = self.store.failures.get(self.cell_key(cell))
         except M3Error:
             return None
-        return str(noted["reason"]) if noted else None
+        return noted.reason if noted else None
 
     def _limited(self, cell: Cell) -> int:
         try:
@@ -274,11 +277,6 @@ def _size(name: str) -> int:
     """Return how many items a result is of, by its file's name; 0 for a name that is none."""
     number = name.split("-")[0]
     return int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 0
-
-
-def _results(task: Task) -> str:
-    """Return where a task's result lies: repeats apart, so that nothing takes them for more data."""
-    return "repeats" if task.repeat else "results"
 
 
 def _meaning(spec: EvaluatorSpec, evaluator: Evaluator) -> EvaluatorSpec:
@@ -324,17 +322,17 @@ def widest(sources: list[Source], desk: Desk) -> dict[Source, Source]:
     return chosen
 
 
-def found(plan: Plan, store: Store, *, repeats: bool = False) -> list[Found]:
+def found(plan: Plan, store: Store, *, repeats: bool = False) -> list[CellResult]:
     """Look every cell of a plan up: its result on the largest item set, or the reason of its last failure.
 
     `repeats` adds what the store has of them behind each result.
     """
     desk = Desk(store, plan.engine)
-    looked: list[Found] = []
+    looked: list[CellResult] = []
     with without_fetching():
         for cell in plan.cells:
             record = desk.largest_result(cell)
-            looked.append(Found(cell, record, desk.failure(cell)))
+            looked.append(CellResult(cell, record, desk.failure(cell)))
             if repeats and record is not None:
                 looked += desk.repeats(cell, record)
     return looked
@@ -360,5 +358,5 @@ def _left(cell: Cell, desk: Desk, repeat: int) -> tuple[int, int]:
         held = [desk.result(replace(task, repeat=number)) for number in range(1, repeat + 1)]
     except M3Error:
         return repeat, 0
-    left = sum(record is None or record["result"]["n_unscored"] > 0 for record in held)
+    left = sum(record is None or record.result.n_unscored > 0 for record in held)
     return left, left * len(task.prompts) * task.sampling.n

@@ -102,9 +102,9 @@ def _parsed(parser: argparse.ArgumentParser, args: Sequence[str]) -> tuple[argpa
 def _show_config(options: argparse.Namespace, asked: CommandLine) -> bool:
     """Print the composed configuration where `--cfg job` asks for it, and tell whether it does."""
     if options.cfg:
-        from m3_exp.views import lookup
+        from m3_exp.config import composed
 
-        print("---\n".join(lookup.look(asked).request.yaml), end="")
+        print("---\n".join(composed(asked).yaml), end="")
     return bool(options.cfg)
 
 
@@ -140,7 +140,7 @@ def wandb(args: Sequence[str]) -> int:
     parser = _parser("wandb", "W&B from the store: sync records everything a plan has, workspace compares alphas.")
     parser.add_argument("--out", type=given, help="workspace: write the specifications here, asking nobody")
     options, asked = _parsed(parser, args)
-    what, *overrides = options.overrides or [""]
+    what, *overrides = asked.overrides or [""]
     if what not in ("sync", "workspace"):
         raise M3Error("m3 wandb takes sync or workspace first, as in: m3 wandb sync sweeps=table1")
     asked = asked.replaced("tracker=wandb", *overrides)
@@ -189,11 +189,10 @@ def merge(args: Sequence[str]) -> int:
         from m3_exp.merging import loading
 
         loading.start()  # it imports transformers while this process imports the rest
-    from m3_exp import actions
+    from m3_exp import actions, config
     from m3_exp.planning import spelled
-    from m3_exp.views import lookup
 
-    written = actions.merge(lookup.look(asked).request)
+    written = actions.merge(config.composed(asked))
     _print_lines(*sorted({line for one in written for line in one.report.get("notes", ())}), file=sys.stderr)
     for one in written:
         line = {"out": str(one.out), "weights": one.digest, "lambda": one.label.lam, "report": one.report}
@@ -257,7 +256,7 @@ def figure(args: Sequence[str]) -> int:
         return 0
     name, *overrides = options.overrides or [""]
     paths = [str(path) for path in figures.files(name, asked.replaced(*overrides), options.out)]
-    print(json.dumps(paths) if options.json else "\n".join(paths))
+    _print_lines(*([json.dumps(paths)] if options.json else paths))
     return 0
 
 
@@ -278,10 +277,8 @@ def response(args: Sequence[str]) -> int:
     curves = studies.curves(asked)
     if options.check:
         checks = studies.checks(curves, repeats=options.repeats)
-        if options.json:
-            print(prediction.as_json([check for _, check in checks]))
-            return 0
-        _print_lines(*(line for one, check in checks for line in words.check(one, check)))
+        said = (line for one, check in checks for line in words.check(one, check))
+        _print_lines(*([prediction.as_json([check for _, check in checks])] if options.json else said))
         return 0
     if options.out and len(curves.lines) > 1:
         raise M3Error("--out draws one pair and method: give pair= and method=")
@@ -328,15 +325,12 @@ def status(args: Sequence[str]) -> int:
 def doctor(args: Sequence[str]) -> int:
     parser = _parser("doctor", "Say whether machine, models, data and sandbox are fit, and what would change it.")
     options, asked = _parsed(parser, args)
+    from m3_exp import config
     from m3_exp.doctor import examine
-    from m3_exp.views import lookup
 
-    findings = examine(lookup.look(asked).request)
-    if options.json:
-        print(json.dumps([vars(finding) for finding in findings]))
-    else:
-        for finding in findings:
-            print(f"{'ok  ' if finding.ok else 'MISS' if finding.needed else 'note'} {finding.what}: {finding.text}")
+    findings = examine(config.composed(asked))
+    said = [f"{'ok  ' if one.ok else 'MISS' if one.needed else 'note'} {one.what}: {one.text}" for one in findings]
+    _print_lines(*([json.dumps([vars(finding) for finding in findings])] if options.json else said))
     return 1 if any(finding.needed and not finding.ok for finding in findings) else 0
 
 

@@ -199,23 +199,23 @@ def _state(cell: Cell, desk: Desk, n: int | None, missing: str | None) -> Json:
         found = desk.result(task)
     except M3Error as error:
         return {**everything, "state": "model missing", "reason": str(error)}
-    if found is not None and found["result"]["n_unscored"] == 0:
+    if found is not None and found.result.n_unscored == 0:
         return {"left": 0, "searching": 0, "state": "done", "reason": None}
     return _begun(desk, task, searching, scored) | {"reason": None}
 
 
 def _begun(desk: Desk, task: Task, searching: int, scored: int) -> Json:
     """Return what of a cell without a result is left; a search that is not over counts in full."""
-    known = desk.store.get("merges", desk.recipe_key(task.cell))
+    known = desk.store.merges.get(desk.recipe_key(task.cell))
     wanted = {prompt.id for prompt in task.prompts}
     held = 0
     if known is not None:
-        made = desk.store.get("prepared", desk.prepared_key(known["digest"], task))
+        made = desk.store.prepared.get(desk.prepared_key(known.digest, task))
         if made is not None:
-            wanted = {f"{task.evaluator.name}/{problem['id']}" for problem in made["problems"]}
+            wanted = {f"{task.evaluator.name}/{problem.id}" for problem in made.problems}
             searching, scored = 0, len(wanted)
-        records = desk.store.journal(desk.answers_key(known["digest"], task)).read()
-        held = len({(r["id"], r["sample"]) for r in records if r["id"] in wanted})
+        answers = desk.store.answers(desk.answers_key(known.digest, task)).read()
+        held = len({(answer.id, answer.sample) for answer in answers if answer.id in wanted})
     left = max(0, searching + scored * task.sampling.n - held)
     return {"left": left, "searching": searching, "state": "begun" if held else "to do"}
 
@@ -279,9 +279,9 @@ def _load(plan: Plan, weights: int | None, cache: int | None) -> Load | None:
 
 def _speed(plan: Plan, store: Store, parameters: int | None, load: Load | None) -> tuple[float | None, str]:
     """Return the tokens a second of this machine, and where that figure is from."""
-    measured = store.get("rates", identity([plan.engine.name, plan.engine.dtype, parameters]))
+    measured = store.rates.get(identity([plan.engine.name, plan.engine.dtype, parameters]))
     if measured is not None:
-        return float(measured["tokens_per_second"]), "measured by an earlier run in this store"
+        return measured.tokens_per_second, "measured by an earlier run in this store"
     gpus = len(visible_gpus())
     if gpus and load is not None:
         engines = max(1, gpus // load.split)

@@ -4,13 +4,28 @@ Two requests that mean the same weights get the same recipe (`merging.canonical`
 labels: it is merged and evaluated once, and the plan's notes say what collapsed.
 """
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from m3_exp.merging import ratio as ratios
-from m3_exp.merging.canonical import canonical
-from m3_exp.types import Cell, Config, EvaluatorSpec, Label, M3Error, Plan, Recipe, Source, Sparsify, identity
+from m3_exp.merging import sparsify
+from m3_exp.merging.canonical import AVERAGE, canonical
+from m3_exp.merging.mixtures import points
+from m3_exp.merging.ratio import mask_seed, one_sided
+from m3_exp.types import (
+    Cell,
+    Config,
+    EvaluatorSpec,
+    Label,
+    M3Error,
+    Parameter,
+    Parameters,
+    Plan,
+    Recipe,
+    Source,
+    identity,
+)  # fmt: skip
 
 _TOLD = 6  # lines about one-sided draws
 
@@ -52,65 +67,70 @@ def build(configs: Sequence[Config]) -> Plan:
 
 
 def variants(config: Config) -> Iterator[Variant]:
-    """Give every recipe of a config: lambda draws or nodes x DARE masks."""
-    names = list(config.experts)
-    single = len(names) == 1
+    """Give every recipe of a config: the mixtures of its ratio x the draws of its sparsifier."""
+    single = len(config.experts) == 1
+    chosen = config.sparsify
     label = Label(
         family=config.family,
         pair=config.pair,
         method="single" if single else config.method,
         ratio="plain" if single else config.ratio.name,
-        sparsify="none" if single or config.dare is None else "dare",
+        sparsify="none" if single or chosen is None else chosen.name,
         params={} if single else config.params,
         overrides=config.overrides,
+        config_dirs=config.config_dirs,
     )
     recipe = Recipe(
         base=config.base,
         experts=tuple(config.experts.values()),
-        method=config.target,
-        params=config.params,
+        method=AVERAGE if single else config.target,
+        params=label.params,
+        weights=(1.0,) if single else None,
         dtype=config.dtype,
         vocab=config.vocab,
         check_lineage=config.check_lineage,
     )
     if single:
-        average = "m3_exp.merging.methods.average:average"
-        yield _variant(label, replace(recipe, method=average, params={}, weights=(1.0,)))
+        yield _variant(label, recipe)
         return
-    for sparsify in _masks(config):
-        seed = sparsify.seed if sparsify else None
-        for ratio_label, weights in _weights(config, label):
-            yield _variant(replace(ratio_label, mask_seed=seed), replace(recipe, weights=weights, sparsify=sparsify))
+    mixtures = points(config.ratio, len(config.experts), config.seed)
+    for sparsifier in _sparsifiers(config):
+        told = _keywords("sparsify", chosen.params) if chosen and chosen.target != sparsify.DARE else {}
+        for mixture in mixtures:
+            asked = replace(
+                label,
+                ratio="sampled" if mixture.sampled else label.ratio,
+                alpha=mixture.alpha,
+                draw=mixture.draw,
+                lam=mixture.lam,
+                mask_seed=_seed(sparsifier),
+                keywords={**_keywords("ratio", mixture.facts), **told},
+            )
+            yield _variant(asked, replace(recipe, weights=mixture.weights, sparsify=sparsifier))
+
+
+def _keywords(axis: str, params: Parameters) -> Parameters:
+    return {f"{axis}.{key}": value for key, value in params.items()}
+
+
+def _seed(sparsifier: Parameters | None) -> int | None:
+    seed = (sparsifier or {}).get("seed")
+    return seed if isinstance(seed, int) else None
 
 
 def _variant(label: Label, recipe: Recipe) -> Variant:
     return Variant(label, replace(canonical(recipe), check_lineage=recipe.check_lineage))
 
 
-def _masks(config: Config) -> list[Sparsify | None]:
-    dare = config.dare
-    if dare is None:
+def _sparsifiers(config: Config) -> list[Parameters | None]:
+    """Return what recipes hold of a config's sparsifier: one for each seed, or one where it draws nothing."""
+    chosen = config.sparsify
+    if chosen is None:
         return [None]
-    seeds = [dare.seed] if dare.seed is not None else [ratios.mask_seed(config.seed, i) for i in range(dare.draws)]
-    return [Sparsify(dare.drop_rate, seed) for seed in seeds]
-
-
-def _weights(config: Config, label: Label) -> Iterator[tuple[Label, tuple[float, ...] | None]]:
-    ratio = config.ratio
-    if ratio.name == "plain":
-        yield label, None
-        return
-    if len(config.experts) != 2:
-        raise M3Error(f"ratio={ratio.name} takes two experts, {config.pair} has {len(config.experts)}: use ratio=plain")
-    if ratio.name == "mixup":
-        for draw in range(ratio.draws):
-            lam = ratios.mixup(ratio.alpha, config.seed, draw)
-            yield replace(label, alpha=ratio.alpha, draw=draw, lam=lam), (lam, 1.0 - lam)
-        return
-    for lam in (ratios.fixed(ratio.lam),) if ratio.name == "fixed" else ratios.grid(ratio.nodes):
-        yield replace(label, lam=lam), (lam, 1.0 - lam)
-    for draw, lam in enumerate(ratios.sampled(config.seed, ratio.sampled) if ratio.name == "grid" else ()):
-        yield replace(label, ratio="sampled", draw=draw, lam=lam), (lam, 1.0 - lam)
+    seeds = range(config.draws) if config.mask_seed is None else ()
+    drawn = [mask_seed(config.seed, draw) for draw in seeds] or [config.mask_seed or 0]
+    found = [sparsify.asked(chosen.target, chosen.params, seed) for seed in drawn]
+    return [*(found if "seed" in found[0] else found[:1])]
 
 
 def tokenizer(config: Config, evaluator: EvaluatorSpec) -> Source:
@@ -161,7 +181,7 @@ def _one_sided(plan: Plan, configs: Sequence[Config]) -> list[str]:
     found: dict[_Draw, dict[str, str]] = {}
     for label in (label for cell in plan.cells for label in cell.labels):
         if label.alpha is not None and label.draw is not None and label.lam is not None:
-            draw, said = _Draw(label.alpha, label.draw, label.lam), ratios.one_sided(label.lam, *experts[label.pair])
+            draw, said = _Draw(label.alpha, label.draw, label.lam), one_sided(label.lam, *experts[label.pair])
             if said is not None:
                 found.setdefault(draw, {})[label.pair] = said
     lines = [_whose(draw, found[draw]) for draw in sorted(found)]
@@ -185,37 +205,32 @@ def _called(expert: str) -> str:
 
 def spelled(label: Label) -> str:
     """Write a label on one line, as in `lm_math ties(scaling=1, retain=0.7) mixup(alpha=0.5, draw 0, lambda=0.31)`."""
-    params = ", ".join(f"{key}={value:g}" for key, value in label.params.items())
-    text = f"{label.pair} {label.method}" + (f"({params})" if params else "")
-    if label.ratio == "mixup":
-        text += f" mixup(alpha={label.alpha:g}, draw {label.draw}, lambda={label.lam:.4g})"
-    elif label.ratio == "sampled":
-        text += f" sampled(draw {label.draw}, lambda={label.lam:.4g})"
-    elif label.lam is not None:
-        text += f" lambda={label.lam:.4g}"
-    return text + (" dare" if label.sparsify == "dare" else "")
+    draws = {"alpha": label.alpha, **own(label, "ratio")}
+    mixture = [
+        *(f"{key}={shown(value)}" for key, value in draws.items() if value is not None),
+        *([f"draw {label.draw}"] if label.draw is not None else []),
+        *([f"lambda={label.lam:.4g}"] if label.lam is not None else []),
+    ]
+    ratio = " ".join(mixture) if label.lam is not None and len(mixture) == 1 else _called_with(label.ratio, mixture)
+    parts = [label.pair, _called_with(label.method, [f"{key}={value:g}" for key, value in label.params.items()])]
+    parts += [ratio] if label.ratio != "plain" else []
+    if label.sparsify != "none":
+        keywords = [f"{key}={shown(value)}" for key, value in own(label, "sparsify").items()]
+        parts.append(_called_with(label.sparsify, keywords))
+    return " ".join(parts)
 
 
-_AXES = ("pair", "method", "ratio", "sparsify", "evaluator")
+def own(label: Label, axis: str) -> Parameters:
+    """Return the keywords of a ratio or sparsifier that no field of a label is for."""
+    return {k.removeprefix(f"{axis}."): value for k, value in label.keywords.items() if k.startswith(f"{axis}.")}
 
 
-def narrowed(overrides: Sequence[str], cell: Cell) -> list[list[str]]:
-    """Return a request's overrides narrowed to one of its cells, the narrowest first, the request itself last.
+def _called_with(name: str, parts: Sequence[str]) -> str:
+    return f"{name}({', '.join(parts)})" if parts else name
 
-    They choose among a sweep's values on each axis; a sweep that sets several benchmarks up by name cannot be narrowed
-    to one of them, so take the first that composes. What it holds beside the cell (other draws, say) is cached.
-    """
-    label, benchmark = cell.labels[0], cell.evaluator.name
-    axes = {} if label.family == "local" else {"pair": label.pair}
-    if label.method != "single":
-        axes |= {"method": label.method, "ratio": _choice(label), "sparsify": label.sparsify}
-        axes |= {f"method.{key}": repr(value) for key, value in sorted(label.params.items())}
-        axes |= {"ratio.alpha": f"{label.alpha:g}"} if label.alpha is not None else {}
-        axes |= {"ratio.lam": repr(label.lam)} if label.ratio == "fixed" else {}
-    line = [text for text in overrides if _stays(_key(text), label)] + [f"{key}={value}" for key, value in axes.items()]
-    others = [text for text in line if _key(text) != "evaluator"]
-    own = [t for t in others if not _key(t).startswith("evaluator.") or _key(t).split(".")[1] == benchmark]
-    return [[*own, f"evaluator=[{benchmark}]"], line, list(overrides)]
+
+def shown(value: Parameter) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def same(one: Cell, other: Cell) -> bool:
@@ -224,41 +239,22 @@ def same(one: Cell, other: Cell) -> bool:
     return keys[0] == keys[1]
 
 
-def _choice(label: Label) -> str:
-    """Return the choice of ratio that makes a label: sampled lambdas come with a grid."""
-    return "grid" if label.ratio == "sampled" else label.ratio
-
-
-def _key(override: str) -> str:
-    return override.split("=", 1)[0]
-
-
-def _stays(key: str, label: Label) -> bool:
-    """Tell whether an override of a request says something about one of its cells that its axes do not say."""
-    group, _, parameter = key.partition(".")
-    if group not in _AXES or group == "evaluator":
-        return True
-    if group == "ratio":
-        return parameter in {"mixup": ("draws",), "grid": ("nodes", "sampled")}.get(_choice(label), ())
-    return parameter != "" and (group == "pair" or (group == "sparsify" and label.sparsify == "dare"))
-
-
 def merge_line(label: Label, recipe: Recipe) -> str:
-    """Return the `m3 merge` command that rebuilds a row's weights exactly."""
-    parts = [f"m3 merge family={label.family}"]
+    """Return the `m3 merge` command that rebuilds a row's weights exactly, wherever it is run."""
+    line = ["m3", "merge", *(f"--config-dir={folder}" for folder in label.config_dirs), f"family={label.family}"]
     if label.family != "local":
-        parts.append(f"pair={label.pair}")
-    parts += [shlex.quote(override) for override in label.overrides]
+        line.append(f"pair={label.pair}")
+    line += label.overrides
     if label.method != "single":
-        parts.append(f"method={label.method}")
-        parts += [f"method.{key}={value!r}" for key, value in sorted(label.params.items())]
+        line += [f"method={label.method}", *_overrides("method", label.params)]
     if label.lam is not None:
-        parts += ["ratio=fixed", f"ratio.lam={label.lam!r}"]
-    if label.mask_seed is not None and recipe.sparsify is not None:
-        parts += [
-            "sparsify=dare",
-            f"sparsify.drop_rate={recipe.sparsify.drop_rate!r}",
-            f"sparsify.seed={label.mask_seed}",
-        ]
-    parts += [f"dtype={recipe.dtype}", "out=DIR"]
-    return " ".join(parts)
+        line += ["ratio=fixed", f"ratio.lam={label.lam!r}"]
+    elif label.ratio != "plain":
+        line += [f"ratio={label.ratio}", *_overrides("ratio", own(label, "ratio"))]
+    if label.sparsify != "none" and recipe.sparsify is not None:
+        line += [f"sparsify={label.sparsify}", *_overrides("sparsify", recipe.sparsify)]
+    return " ".join(shlex.quote(text) for text in (*line, f"dtype={recipe.dtype}", "out=DIR"))
+
+
+def _overrides(axis: str, params: Parameters) -> list[str]:
+    return [f"{axis}.{key}={json.dumps(value)}" for key, value in sorted(params.items()) if key != "target"]

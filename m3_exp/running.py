@@ -18,27 +18,29 @@ from typing import Any
 
 from m3_exp.cells import Desk, Task, widest
 from m3_exp.engines.protocol import Engine, EngineDied, prompt_hash
+from m3_exp.heartbeat import Heartbeat
 from m3_exp.merging import stream
 from m3_exp.planning import spelled
-from m3_exp.progress import Beacon, Progress
-from m3_exp.reporting.data.dataframe import Found
+from m3_exp.progress import Progress
 from m3_exp.reporting.wandb.tracker import Tracker, Untracked
 from m3_exp.scoring.cache import kept_in
 from m3_exp.scoring.evaluate import evaluate
 from m3_exp.scoring.trust import check_grader
-from m3_exp.store import Journal, Store
+from m3_exp.store import Answers, AnswerSet, FailureNote, Merge, Prepared, Rate, RunRecord, Store, StoredAnswer
 from m3_exp.types import (
     Answer,
     Cell,
+    CellResult,
     EngineSettings,
-    Json,
     M3Error,
     Plan,
-    Problem,
     Prompt,
     Recipe,
+    RepeatRecord,
+    ResultRecord,
     Score,
     Source,
+    VersionedSpec,
     identity,
     plain,
 )
@@ -129,7 +131,7 @@ class Run:
             M3Error: every single cell is refused (a wrong request, nothing was done).
         """
         self.store.sweep()
-        with Beacon(self.store, self.id, self._facts):
+        with Heartbeat(self.store, self.id, self._facts):
             tasks = self._ready()
             groups = self._groups(tasks)
             self.progress = Progress(sum(len(t.prompts) * t.sampling.n for t in tasks))
@@ -150,16 +152,26 @@ class Run:
             engine_starts=self.engine_starts,
         )
 
-    def _facts(self) -> Json:
-        """Return what others may see of this run (`progress.Sighting`)."""
-        cells = len(self.plan.cells) * (1 + self.repeat)
-        done = {"cells": cells, "cells_done": self.completed, "cells_failed": len(self.failures)}
-        return {"command": self.command, "plan": self._plan, **done, **self.progress.facts()}
+    def _facts(self) -> RunRecord:
+        """Return what others may see of this run."""
+        progress = self.progress
+        return RunRecord(
+            command=self.command,
+            plan=self._plan,
+            cells=len(self.plan.cells) * (1 + self.repeat),
+            cells_done=self.completed,
+            cells_failed=len(self.failures),
+            items=progress.total,
+            items_done=progress.done,
+            tokens_per_second=progress.speed(),
+            seconds_left=progress.left(),
+            doing=progress.doing(),
+        )
 
     def _remember_speed(self, parameters: int | None) -> None:
         if self.progress.answers >= 64:
             key = identity([self.plan.engine.name, self.plan.engine.dtype, parameters])
-            self.store.put("rates", key, {"tokens_per_second": self.progress.rate()})
+            self.store.rates.put(key, Rate(self.progress.rate()))
 
     # ------------------------------------------------------------------------------------------------ before work
 
@@ -194,7 +206,7 @@ class Run:
 
     def _is_done(self, task: Task) -> bool:
         found = self.desk.result(task)
-        return found is not None and found["result"]["n_unscored"] == 0 and _contained(found, task)
+        return found is not None and found.result.n_unscored == 0 and _contained(found, task)
 
     def _refuse(self, cell: Cell, repeats: Sequence[int], reason: str, trace: str = "") -> None:
         """Fail what is left of a cell and its repeats before any work."""
@@ -259,7 +271,7 @@ class Run:
 
     def _carry(self, group: Group, slot: "Slot") -> None:
         """One group: find or make its weights' digest, then answer and score each task."""
-        known = self.store.get("merges", group.key)
+        known = self.store.merges.get(group.key)
         for task in group.tasks:
             again = f" repeat {task.repeat}" if task.repeat else ""
             self.progress.running(f"{spelled(task.cell.labels[0])} {task.cell.evaluator.name}{again}")
@@ -267,8 +279,8 @@ class Run:
                 self._check_first_pass(task)
                 if known is None:
                     known = slot.load(group)
-                self._keep_checkpoint(task, known["digest"])
-                self._evaluate(task, group, str(known["digest"]), slot)
+                self._keep_checkpoint(task, known.digest)
+                self._evaluate(task, group, known.digest, slot)
             except (EngineDied, M3Error, OSError) as error:
                 reason = f"{type(error).__name__}: {error}" if isinstance(error, OSError) else str(error)
                 self._fail(task.cell, reason, repeat=task.repeat)
@@ -283,32 +295,33 @@ class Run:
 
     def _evaluate(self, task: Task, group: Group, digest: str, slot: "Slot") -> None:
         key = self.desk.answers_key(digest, task)
-        with kept_in(self.store.root), self.store.journal(key) as journal:
+        with kept_in(self.store.root), self.store.answers(key) as journal:
             self._trust(task)
             made = self._prepared(task, group, digest, journal, slot)
             answers, refused, runs = self._answers(made, group, digest, journal, slot)
             answers = _complete_items(answers, made.sampling.n)
             scores, result = evaluate(task.evaluator, made.problems, answers)
         scores = [_with_reason(score, refused) for score in scores]
-        record: Json = self._changed(made, digest, answers) | {
-            "result": plain(result),
-            "scores": plain(scores),
-            "items": task.cell.evaluator.items,
-            "items_digest": task.items_digest,
-            "evaluator": {**plain(task.cell.evaluator), "version": task.evaluator.version},
-            "sampling": plain(task.sampling),
-            "tokenizer": str(task.cell.tokenizer),
-            "engine": dict(self.desk.fingerprint),
-            "answers": key,
-            "weights": digest,
-            "recipe_key": group.key,
-            "recipe": plain(group.recipe),
-            "runs": runs,
-            "batched": self.desk.batched,
-        }
+        record = ResultRecord(
+            result,
+            tuple(scores),
+            evaluator=VersionedSpec(**vars(task.cell.evaluator), version=task.evaluator.version),
+            sampling=task.sampling,
+            engine=self.desk.fingerprint,
+            items=task.cell.evaluator.items,
+            items_digest=task.items_digest,
+            tokenizer=str(task.cell.tokenizer),
+            answers=key,
+            weights=digest,
+            recipe_key=group.key,
+            recipe=group.recipe,
+            runs=tuple(runs),
+            batched=self.desk.batched,
+            repeat=self._changed(made, digest, answers),
+        )
         self.desk.put_result(task, record)
         if not task.repeat:
-            self.tracker.cell(Found(task.cell, record))
+            self.tracker.cell(CellResult(task.cell, record))
         if result.n_unscored:
             reasons = sorted({score.reason or "no reason given" for score in scores if score.value is None})
             reason = f"{result.n_unscored} of {result.n} items are unscored: {'; '.join(reasons[:3])}"
@@ -316,16 +329,16 @@ class Run:
         else:
             self._complete(task)
 
-    def _changed(self, made: Task, digest: str, answers: Sequence[Answer]) -> Json:
+    def _changed(self, made: Task, digest: str, answers: Sequence[Answer]) -> RepeatRecord | None:
         """Return what a repeat's record says more than others: which of its texts are not those of the first pass."""
         if not made.repeat:
-            return {}
+            return None
         first = replace(made, repeat=0)
-        with self.store.journal(self.desk.answers_key(digest, first)) as journal:
-            texts = {key: answer.text for key, answer in _Held(first, journal).answers.items()}
+        journal = self.store.answers(self.desk.answers_key(digest, first))
+        texts = {key: answer.text for key, answer in _Held(first, journal).answers.items()}
         ids = {problem.id: prompt.id for problem, prompt in zip(made.problems, made.prompts, strict=True)}
-        changed = [[a.id, a.sample] for a in answers if a.text != texts.get((ids[a.id], a.sample))]
-        return {"repeat": {"number": made.repeat, "changed": changed}}
+        changed = ((a.id, a.sample) for a in answers if a.text != texts.get((ids[a.id], a.sample)))
+        return RepeatRecord(made.repeat, tuple(changed))
 
     def _trust(self, task: Task) -> None:
         """Examine a grader before it scores its first cell.
@@ -342,32 +355,33 @@ class Run:
 
     # -------------------------------------------------------------------------------------------------- answering
 
-    def _prepared(self, task: Task, group: Group, digest: str, journal: Journal, slot: "Slot") -> Task:
+    def _prepared(self, task: Task, group: Group, digest: str, journal: Answers, slot: "Slot") -> Task:
         """Let an evaluator make its items with the model; they are kept, and made once.
 
         Raises:
             M3Error: the engine refuses a prompt that the evaluator asks.
         """
         key = self.desk.prepared_key(digest, task)
-        held = self.store.get("prepared", key)
+        held = self.store.prepared.get(key)
         if held is None:
 
             def ask(texts: Sequence[str]) -> list[str]:
                 heard = self._ask(*self.desk.asked(task, texts), group, digest, journal, slot)
                 return [task.evaluator.judged(text) or "" for text in heard]
 
-            problems = plain(task.evaluator.prepare(task.problems, ask))
-            if problems == plain(task.problems):
+            problems = tuple(task.evaluator.prepare(task.problems, ask))
+            if plain(problems) == plain(task.problems):
                 return task
-            held = {"benchmark": task.cell.evaluator.name, "weights": digest, "problems": problems}
-            self.store.put("prepared", key, held)
-            self.progress.say(f"items made by {task.evaluator.name}: {self.store.path('prepared', key)}")
-        made = self.desk.prepared(task, [Problem(p["id"], p["row"]) for p in held["problems"]])
+            self.store.prepared.put(key, Prepared(task.cell.evaluator.name, digest, problems))
+            held = self.store.prepared.get(key)
+            assert held is not None  # as it was written: what is JSON now is so in every later run
+            self.progress.say(f"items made by {task.evaluator.name}: {self.store.prepared.path(key)}")
+        made = self.desk.prepared(task, held.problems)
         self.progress.expect((len(made.prompts) - len(task.prompts)) * task.sampling.n)
         return made
 
     def _ask(
-        self, task: Task, ids: Sequence[str], group: Group, digest: str, journal: Journal, slot: "Slot"
+        self, task: Task, ids: Sequence[str], group: Group, digest: str, journal: Answers, slot: "Slot"
     ) -> list[str]:
         """Answer prompts that are no items: journalled like all others, so that a killed run does not ask again."""
         self.progress.expect(len(task.prompts) * task.sampling.n)
@@ -378,16 +392,14 @@ class Run:
         return [texts[key] for key in ids]
 
     def _answers(
-        self, task: Task, group: Group, digest: str, journal: Journal, slot: "Slot"
+        self, task: Task, group: Group, digest: str, journal: Answers, slot: "Slot"
     ) -> tuple[list[Answer], dict[str, str], list[str]]:
         """Return a task's answers (journalled ones first), why items were refused, and the runs that wrote."""
         key = self.desk.answers_key(digest, task)
         benchmark = task.cell.evaluator.name
-        spec = {"weights": digest, "benchmark": benchmark, "sampling": task.sampling, "engine": self.desk.fingerprint}
-        again = {"repeat": task.repeat} if task.repeat else {}
-        sets = "repeat_sets" if again else "answer_sets"
-        if self.store.get(sets, key) is None:
-            self.store.put(sets, key, spec | again)
+        sets = self.store.repeat_sets if task.repeat else self.store.answer_sets
+        if sets.get(key) is None:
+            sets.put(key, AnswerSet(digest, benchmark, task.sampling, dict(self.desk.fingerprint), task.repeat or None))
         held = _Held(task, journal)
         self.progress.cached(len(held.answers))
         deaths = 0
@@ -411,7 +423,8 @@ class Run:
             else:
                 held.refuse_silent(batch)
         if slot.engine is not None:
-            self.store.put("conditions", f"{key[:32]}-{self.id}", {**slot.engine.conditions, **again})
+            again = {"repeat": task.repeat} if task.repeat else {}
+            self.store.conditions.put(f"{key[:32]}-{self.id}", {**slot.engine.conditions, **again})
         return held.in_order(), held.refused, sorted(held.runs)
 
     def _keep_checkpoint(self, task: Task, digest: str) -> None:
@@ -429,11 +442,11 @@ class Run:
             self.failures.append(failure)
         with contextlib.suppress(M3Error, OSError):
             key = self.desk.failure_key(cell, repeat)
-            self.store.put("failures", key, {"reason": failure.reason, "trace": trace})
+            self.store.failures.put(key, FailureNote(failure.reason, trace))
         self.progress.say(f"failed: {failure}")
 
     def _complete(self, task: Task) -> None:
-        self.store.drop("failures", self.desk.failure_key(task.cell, task.repeat))
+        self.store.failures.drop(self.desk.failure_key(task.cell, task.repeat))
         with self._lock:
             self.completed += 1
 
@@ -441,30 +454,31 @@ class Run:
 class _Held:
     """The answers of one task that are on disk, by item and sample; `take` puts one more there first."""
 
-    def __init__(self, task: Task, journal: Journal) -> None:
+    def __init__(self, task: Task, journal: Answers) -> None:
         self.task = task
         self.journal = journal
         self.answers: dict[tuple[str, int], Answer] = {}
         self.refused: dict[str, str] = {}
         self.runs: set[str] = set()
         self._hashes = {prompt.id: prompt_hash(prompt) for prompt in task.prompts}
-        for record in journal.read():
-            if self._hashes.get(record["id"]) == record["prompt"]:
-                self._add(record)
+        for answer in journal.read():
+            if self._hashes.get(answer.id) == answer.prompt:
+                self._add(answer)
 
-    def _add(self, record: Json) -> None:
-        key = (record["id"], int(record["sample"]))
-        if key not in self.answers and record["sample"] < self.task.sampling.n:
-            self.answers[key] = Answer(record["id"], record["text"], key[1], record["n_tokens"], record["finish"])
-            self.runs.add(record["run"])
+    def _add(self, answer: StoredAnswer) -> None:
+        key = (answer.id, answer.sample)
+        if key not in self.answers and answer.sample < self.task.sampling.n:
+            self.answers[key] = answer
+            self.runs.add(answer.run)
 
     def take(self, answer: Answer, run: str) -> None:
         if answer.finish == "refused":
             self.refused[answer.id] = answer.text or "the prompt is longer than the engine's max_model_len"
             return
-        record: Json = {**plain(answer), "prompt": self._hashes[answer.id], "run": run}
-        self.journal.append(record)
-        self._add(record)
+        text, finish = answer.text, answer.finish
+        kept = StoredAnswer(answer.id, text, answer.sample, answer.n_tokens, finish, self._hashes[answer.id], run)
+        self.journal.append(kept)
+        self._add(kept)
 
     def missing(self) -> list[Prompt]:
         samples = range(self.task.sampling.n)
@@ -501,7 +515,7 @@ class Slot:
         self._tokenizer: Source | None = None
         self._loaded: str | None = None
 
-    def load(self, group: Group) -> Json:
+    def load(self, group: Group) -> Merge:
         """Merge a group's weights into the engine, and remember their digest. Tried again once if the engine dies."""
         for attempt in (1, 2):
             try:
@@ -513,7 +527,7 @@ class Slot:
                 self.run.progress.say(f"engine restarted: {death}")
         raise AssertionError("unreachable")
 
-    def _load(self, group: Group) -> Json:
+    def _load(self, group: Group) -> Merge:
         if self.run.stopping.is_set():
             raise EngineDied("interrupted")
         if self.engine is None or self._tokenizer != group.tokenizer:
@@ -527,15 +541,15 @@ class Slot:
             self.run.engine_starts += 1
         assert self.engine is not None
         loaded = self.engine.load(group.recipe)
-        known = self.run.store.get("merges", group.key)
-        if known is not None and known["digest"] != loaded.digest:
+        known = self.run.store.merges.get(group.key)
+        if known is not None and known.digest != loaded.digest:
             raise M3Error(
-                f"the same recipe gave other weights ({loaded.digest[:12]}) than before ({known['digest'][:12]}): "
-                f"an input changed under the run, or the machine is faulty: {self.run.store.path('merges', group.key)}"
+                f"the same recipe gave other weights ({loaded.digest[:12]}) than before ({known.digest[:12]}): "
+                f"an input changed under the run, or the machine is faulty: {self.run.store.merges.path(group.key)}"
             )
-        record: Json = {"digest": loaded.digest, "report": dict(loaded.report), "recipe": plain(group.recipe)}
+        record = Merge(loaded.digest, dict(loaded.report), group.recipe)
         if known is None:
-            self.run.store.put("merges", group.key, record)
+            self.run.store.merges.put(group.key, record)
         self._loaded = group.key
         return record
 
@@ -587,9 +601,9 @@ def _complete_items(answers: Sequence[Answer], samples: int) -> list[Answer]:
     return [answer for answer in answers if counts[answer.id] == samples]
 
 
-def _contained(found: Json, task: Task) -> bool:
+def _contained(found: ResultRecord, task: Task) -> bool:
     """Tell whether a result may stand: one of uncontained programs only where that is (still) allowed."""
-    weak = "weak" in str(found["result"].get("details", {}).get("sandbox"))
+    weak = "weak" in str(found.result.details.get("sandbox"))
     return not weak or bool(getattr(task.evaluator, "allow_weak", False))
 
 

@@ -13,7 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+_LATER: Mapping[str, bool] = {"later": True}  # of a field that is younger than the keys in people's stores
+
 Json = dict[str, Any]
+Parameter = bool | int | float | str | tuple[float, ...] | None  # of a method, a ratio or a sparsifier
+Parameters = Mapping[str, Parameter]
 
 
 class M3Error(Exception):
@@ -21,9 +25,13 @@ class M3Error(Exception):
 
 
 def plain(value: Any) -> Any:
-    """Turn nested dataclasses, mappings and tuples into the dicts and lists that JSON knows."""
+    """Turn nested dataclasses, mappings and tuples into the dicts and lists that JSON knows.
+
+    A field that is not compared is left out; so is one marked `_LATER` while it is empty.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        held = {f: getattr(value, f.name) for f in dataclasses.fields(value) if f.compare}
+        return {f.name: plain(item) for f, item in held.items() if item or not f.metadata.get("later")}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -57,17 +65,11 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Sparsify:
-    """DARE: drop each delta with probability `drop_rate`, divide the rest by 1 - drop_rate; `seed` keys the mask."""
-
-    drop_rate: float
-    seed: int
-
-
-@dataclass(frozen=True)
 class Recipe:
     """One set of weights. `weights` is None for the method's own default (plain); else one weight an expert.
 
+    `sparsify` holds a sparsifier's keywords, the `seed` of what it draws, and its `target` where it is not DARE, as in
+    {"drop_rate": 0.2, "seed": 7}.
     `vocab` says what happens where vocabularies differ in length: `mean` (new rows are the mean of the model's own
     rows, as in the paper) or `refuse`. `check_lineage` is a check, not a part of the recipe's identity.
     """
@@ -77,7 +79,7 @@ class Recipe:
     method: str  # "module:function"
     params: Mapping[str, float] = field(default_factory=dict)
     weights: tuple[float, ...] | None = None
-    sparsify: Sparsify | None = None
+    sparsify: Parameters | None = None
     dtype: str = "bfloat16"
     vocab: Literal["mean", "refuse"] = "mean"
     check_lineage: bool = True
@@ -194,24 +196,12 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """The choice of lambda as asked for. Only the fields that `name` uses have a meaning."""
+class Choice:
+    """What is chosen on an axis: its name, the function behind it (`module:function`) and that function's keywords."""
 
-    name: Literal["plain", "mixup", "fixed", "grid"]
-    alpha: float
-    draws: int
-    lam: float
-    nodes: int
-    sampled: int
-
-
-@dataclass(frozen=True)
-class Dare:
-    """DARE as asked for: `draws` masks, or the one with an explicit `seed`."""
-
-    drop_rate: float
-    draws: int
-    seed: int | None
+    name: str
+    target: str
+    params: Parameters = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -225,8 +215,10 @@ class Config:
     method: str
     target: str
     params: Mapping[str, float]
-    ratio: Ratio
-    dare: Dare | None
+    ratio: Choice
+    sparsify: Choice | None
+    draws: int  # how many times a sparsifier draws
+    mask_seed: int | None  # the seed of its one draw; None: from `seed` and the draw's number
     evaluators: tuple["EvaluatorSpec", ...]
     engine: EngineSettings
     dtype: str
@@ -239,6 +231,7 @@ class Config:
     published: bool
     overrides: tuple[str, ...] = ()
     cache_values: int | None = None  # of the KV cache, a token: for forecasts, where no model is at hand
+    config_dirs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -257,6 +250,7 @@ class Label:
     """How a cell is shown and grouped in tables. Two labels may stand for the same weights.
 
     `ratio` is the config's choice, or `sampled` for a lambda beside a grid's nodes (a draw that has no alpha).
+    `keywords` holds what no other field says of a ratio or a sparsifier, as {"ratio.tilt": 0.3}.
     """
 
     family: str
@@ -270,6 +264,8 @@ class Label:
     mask_seed: int | None = None
     params: Mapping[str, float] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()  # what else the command line said about the models
+    keywords: Parameters = field(default_factory=dict, metadata=_LATER)
+    config_dirs: tuple[str, ...] = field(default=(), compare=False)  # where the command line found its choices
 
 
 @dataclass(frozen=True)
@@ -294,3 +290,61 @@ class Plan:
     engine: EngineSettings
     seed: int
     notes: tuple[str, ...] = ()
+
+
+# ------------------------------------------------------------------------------------------------------ remembering
+
+
+@dataclass(frozen=True)
+class VersionedSpec(EvaluatorSpec):
+    """A plugin with its settings, and the version of it that scored."""
+
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class RepeatRecord:
+    """Which repeat of a cell this is, and the (id, sample) whose texts are not those of the first pass."""
+
+    number: int
+    changed: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class ResultRecord:
+    """What the store keeps of one evaluation of a cell: the verdict, the scores of its items, and how they came about.
+
+    `items_digest` is the identity of the items with their rendered prompts, `rows_digest` of the items alone.
+    `answers`, `weights` (a digest) and `recipe_key` are keys; `runs` names the runs that wrote its answers; `batched`
+    says that a text may depend on what else was in flight. Results of older versions may lack all that has a default.
+    """
+
+    result: Result
+    scores: tuple[Score, ...]
+    evaluator: VersionedSpec = VersionedSpec("", "")
+    sampling: Sampling = Sampling(0)
+    engine: Mapping[str, str] = field(default_factory=dict)
+    items: str = "official"
+    items_digest: str = ""
+    rows_digest: str | None = None
+    tokenizer: str | None = None
+    answers: str = ""
+    weights: str = ""
+    recipe_key: str = ""
+    recipe: Recipe | None = None
+    runs: tuple[str, ...] = ()
+    batched: bool = False
+    repeat: RepeatRecord | None = None
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """A planned cell and what the store has of it: its result, or the reason of its failure.
+
+    `repeat` is 0 for the result itself, else the number of a repeat that is there to be compared with it.
+    """
+
+    cell: Cell
+    record: ResultRecord | None
+    failure: str | None = None
+    repeat: int = 0

@@ -25,6 +25,7 @@ from m3_exp.stats import ratio
 from m3_exp.stats.estimate import mean
 from m3_exp.types import Cell, identity
 from tests import test_prompt_bench
+from tests.records import looked_up
 from tests.test_tables import record
 
 FOLDER = ROOT / "results" / "published"
@@ -59,7 +60,7 @@ def cells(*args: str) -> tuple[Cell, ...]:
 
 
 def framed(outcome: Callable[[Cell], Any], *args: str) -> pd.DataFrame:
-    return dataframe.tidy([dataframe.Found(c, *outcome(c)) for c in cells(*args)])
+    return dataframe.tidy([looked_up(c, *outcome(c)) for c in cells(*args)])
 
 
 def built(outcome: Callable[[Cell], Any], *args: str, **more: Any) -> Table:

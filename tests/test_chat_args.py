@@ -146,8 +146,8 @@ def test_stored_answers_are_scored_again_without_generating(
     assert (outcome.failures, outcome.generated, outcome.cached) == ((), 0, 0)
     found = desk.largest_result(new.cells[0])
     assert found is not None
-    assert found["evaluator"]["version"] == GSM8K.version
+    assert found.evaluator.version == GSM8K.version
     other = request(model, items, store, "thought=drop")
     assert desk.largest_result(other.cells[0]) is None
     assert carried_out(other, store).generated == 0
-    assert len(Store(store).keys("answer_sets")) == 1
+    assert len(list(Store(store).answer_sets)) == 1

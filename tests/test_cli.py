@@ -15,12 +15,13 @@ from m3_exp import cells, cli, config
 from m3_exp.command_line import CommandLine
 from m3_exp.config import ROOT
 from m3_exp.reporting.choices import advice
-from m3_exp.reporting.data.dataframe import Found
-from m3_exp.types import M3Error
+from m3_exp.store import Store
+from m3_exp.types import CellResult, M3Error
 from m3_exp.views import lookup, studies, tables
 from m3_exp.views.lookup import Lookup
 from tests import test_figures
 from tests.files import write_lines
+from tests.records import looked_up
 from tests.test_tables import record
 
 
@@ -188,8 +189,8 @@ def test_a_table_names_draws_by_the_requests_experts(tmp_path: Path) -> None:
 def test_what_stands_behind_a_tables_draws_holds_plain_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it E - plain would be adjusted with the table's single models, and not as in m3 response."""
 
-    def found(plan: Any, _: Any, **__: Any) -> list[Found]:
-        return [Found(cell, record([1, 0, 1, float(i % 2)], cell, str(i))) for i, cell in enumerate(plan.cells)]
+    def found(plan: Any, _: Store, **__: Any) -> list[CellResult]:
+        return [looked_up(cell, record([1, 0, 1, float(i % 2)], cell, str(i))) for i, cell in enumerate(plan.cells)]
 
     monkeypatch.setattr(cells, "found", found)
     request = config.request([

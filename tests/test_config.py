@@ -31,7 +31,7 @@ def test_every_sweep_composes_and_states_its_command() -> None:
 
 def test_the_default_is_the_lab() -> None:
     (found,) = config.request([]).configs
-    assert (found.family, found.pair, found.method, found.ratio.name, found.dare) == (
+    assert (found.family, found.pair, found.method, found.ratio.name, found.sparsify) == (
         "lab",
         "lm_math",
         "average",
@@ -59,7 +59,8 @@ def test_multirun_expands_a_product_and_a_sweep_restricts_to_what_is_asked() -> 
     only = config.request(["sweeps=table1", "pair=lm_math", "method=ties"]).configs
     assert {(c.pair, c.method) for c in only} == {("lm_math", "ties")}
     assert len(only) == 4
-    assert {c.ratio.alpha for c in config.request(["sweeps=table1", "ratio.alpha=2"]).configs} == {2.0}
+    twos = config.request(["sweeps=table1", "ratio.alpha=2"]).configs
+    assert {c.ratio.params["alpha"] for c in twos if c.ratio.name == "mixup"} == {2.0}
     assert {c.pair for c in config.request(["sweeps=table1", "pair=base"]).configs} == {"base"}
 
 

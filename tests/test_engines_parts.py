@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from m3_exp.engines import wire
 from m3_exp.engines.text import Text, Vocabulary, seed
 from m3_exp.engines.weights import Expected, Fitted
-from m3_exp.types import EngineSettings, M3Error, Prompt, Recipe, Sampling, Source, Sparsify, plain
+from m3_exp.types import EngineSettings, M3Error, Prompt, Recipe, Sampling, Source, plain
 
 EXPECTED = Expected({"embed": (6, 2), "norm": (2,)}, frozenset({"embed"}))
 EMBED, NORM = ("embed", torch.ones(6, 2)), ("norm", torch.ones(2))
@@ -105,7 +105,7 @@ def test_seeds_differ_by_seed_item_and_sample() -> None:
 def test_nouns_survive_the_pipe() -> None:
     base = Source("package:x/y.gguf")
     recipe = Recipe(base, (Source("hub/id", "abc"), Source("b", adapter="c")), "m:f", {"scaling": 0.1}, (0.1, 0.9))
-    masked = Recipe(base, (base,), "m:f", sparsify=Sparsify(0.2, 7), vocab="refuse", check_lineage=False)
+    masked = Recipe(base, (base,), "m:f", sparsify={"drop_rate": 0.2, "seed": 7}, vocab="refuse", check_lineage=False)
     for value in (recipe, masked):
         assert wire.recipe_from(json.loads(wire.line(plain(value)))) == value
     sampling = Sampling(max_tokens=3, stops=("\ud800", "é\n"), temperature=0.7)

@@ -25,14 +25,16 @@ from m3_exp.reporting.comparisons.expected import in_place_of_draws
 from m3_exp.reporting.comparisons.values import item_values, value
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import responses
-from m3_exp.reporting.data.dataframe import Found, tidy
+from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.reporting.figures import heatmap, palette
 from m3_exp.reporting.figures import responses as drawing
-from m3_exp.reporting.figures.catalogue import FIGURES, Data, read_published
+from m3_exp.reporting.figures.catalogue import FIGURES
+from m3_exp.reporting.figures.frames import Data, at_alpha
 from m3_exp.stats.paired import contrast
 from m3_exp.stats.ratio import drop
 from m3_exp.types import M3Error
 from tests.curved import below, tidy_row
+from tests.records import looked_up
 from tests.test_tables import ends, record
 
 N = 40
@@ -44,7 +46,7 @@ TABLE1 = {
 }
 OOD = {"lm_math": "livebench_coding", "lm_code": "livebench_typos", "math_code": "livebench_instruction_following"}
 PDR = ("prompt_bench_sst2", "prompt_bench_cola")
-PUBLISHED = read_published(ROOT / "results" / "published")
+PUBLISHED = ROOT / "results" / "published"
 Line = dict[str, Any]
 
 
@@ -289,11 +291,12 @@ def test_figure1a_draws_paired_gains_and_the_papers_beside_them() -> None:
     assert row_names(ax)[:4] == ["LM & Math", "AlpacaEval", "GSM8K", "MATH"]
 
 
-def test_illegible_published_values_have_no_marker() -> None:
+def test_illegible_published_values_have_no_marker(tmp_path: Path) -> None:
     figure = FIGURES["figure1b"].draw(Data(full(), PARENTS, PUBLISHED))
     assert hollow(figure.axes[1], "with M3") == pytest.approx([34.55, 4.52, 7.68, 31.67, 35.77, 6.42])
-    unreadable = pd.DataFrame(PUBLISHED["adversarial"]).assign(pdr="?")
-    figure = FIGURES["figure1b"].draw(Data(full(), PARENTS, {**PUBLISHED, "adversarial": unreadable}))
+    unreadable = pd.read_csv(PUBLISHED / "adversarial.csv", dtype=str, keep_default_na=False).assign(pdr="?")
+    unreadable.to_csv(tmp_path / "adversarial.csv", index=False)
+    figure = FIGURES["figure1b"].draw(Data(full(), PARENTS, tmp_path))
     assert not [x for x in figure.axes[1].lines if "(paper)" in str(x.get_label())]
 
 
@@ -301,7 +304,7 @@ def test_frames_of_real_plans_are_drawn() -> None:
     """Table 1's cells as planned, some of them with a result: no column is of the type that hand-made frames have."""
     cells = planning.build(request(["sweeps=table1", "pair=lm_math"], multirun=False).configs).cells
     verdicts: list[list[float | None]] = [[1, 0, 1, 1], [0, 0, 1, 1], [1, 1, None, 0]]
-    found = [Found(cell, record(verdicts[i % 3], cell, str(i)) if i % 4 else None) for i, cell in enumerate(cells)]
+    found = [looked_up(cell, record(verdicts[i % 3], cell, str(i)) if i % 4 else None) for i, cell in enumerate(cells)]
     planned = tidy(found)
     for name in ("figure1a", "figure1c"):
         figure = FIGURES[name].draw(Data({"table1": planned}, PARENTS))
@@ -415,7 +418,7 @@ def test_the_heat_map_holds_expectations_less_plain_and_outlines_the_real_ones()
             assert float(texts[i, j].replace("−", "-")) == pytest.approx(change.value, abs=0.051)
             assert halves[i, j] == f"±{change.half:.1f}"
     outlined = [p for p in figure.axes[0].patches if not p.get_fill()]
-    assert len(outlined) == sum(change.real for change in found.values()) > 0
+    assert len(outlined) == sum(change.significant for change in found.values()) > 0
     assert (
         "Outlined: real at 5 %, adjusted over the 14 alphas x benchmarks of its pair and method (a family each; 1 here)"
     ) in unwrapped(figure)
@@ -613,7 +616,7 @@ def test_nothing_to_draw_is_refused_with_what_to_run(name: str) -> None:
 
 def test_an_alpha_that_was_not_run_is_refused() -> None:
     with pytest.raises(M3Error, match=r"ratio.alpha=2; there are 0.5"):
-        FIGURES["figure1a"].draw(Data(full(), PARENTS, alpha=2.0))
+        at_alpha(full()["table1"], 2.0)
 
 
 def test_several_hyperparameters_are_refused() -> None:

@@ -21,7 +21,6 @@ from evaluators import alpaca
 from evaluators.alpaca_transport import Passing, Purse, Replies, _record
 from m3_exp.reading.files import unzipped
 from m3_exp.reporting.data import published
-from m3_exp.reporting.figures import catalogue
 from m3_exp.scoring.attacks import frozen
 from m3_exp.scoring.evaluate import evaluate, load_evaluator, read_answers, score_file
 from m3_exp.scoring.items import ItemSet, digest, load, read_rows
@@ -518,7 +517,6 @@ GAINS = "models,benchmark,method,gain_points\n"
 def test_broken_published_numbers_are_refused(tmp_path: Path, data: bytes, said: str) -> None:
     (tmp_path / "ood_gains.csv").write_bytes(data)
     assert said in refusal(lambda: published.gain(tmp_path, "a", "b", "c"))
-    assert said in refusal(lambda: catalogue.read_published(tmp_path))
 
 
 def test_flags_of_the_paper_are_zero_or_one(tmp_path: Path) -> None:
@@ -684,7 +682,7 @@ def use_published(folder: Path, chance: random.Random) -> str:
         number = table(folder, row, "gsm8k")
         assert number is None or number.value is None or abs(number.value) < 1e4
     published.attacked(folder, "table2", "math_code", "prompt_bench_sst2", False) if path.stem == "adversarial" else 0
-    catalogue.read_published(folder)
+    published.rows(path)
     return said
 
 

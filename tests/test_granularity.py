@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from m3_exp.merging.methods import check_params, load
 from m3_exp.merging.stream import stream, write
 from m3_exp.store import Store
-from m3_exp.types import M3Error, Recipe, Source, Sparsify
+from m3_exp.types import M3Error, Parameters, Recipe, Source
 from tests.models import Shape, fine_tuned, random_weights, resized, write_model
 
 CONTRIBUTING = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
@@ -46,7 +46,7 @@ def example() -> str:
     return re.sub(r"(?m)^   ", "", block[1])
 
 
-def recipe(world: Path, target: str, sparsify: Sparsify | None = None, **params: float) -> Recipe:
+def recipe(world: Path, target: str, sparsify: Parameters | None = None, **params: float) -> Recipe:
     base, *experts = (Source(str(world / name)) for name in ("base", "a", "b"))
     return Recipe(base, tuple(experts), target, params, (0.3, 0.7), sparsify, dtype="float32")
 
@@ -57,8 +57,8 @@ def merged(of: Recipe, store: Path, block: int) -> tuple[str, dict[str, torch.Te
     return flow.digest, tensors
 
 
-@pytest.mark.parametrize("sparsify", [None, Sparsify(0.2, 5)])
-def test_the_method_of_contributing(world: Path, tmp_path: Path, module: str, sparsify: Sparsify | None) -> None:
+@pytest.mark.parametrize("sparsify", [None, {"drop_rate": 0.2, "seed": 5}])
+def test_the_method_of_contributing(world: Path, tmp_path: Path, module: str, sparsify: Parameters | None) -> None:
     (tmp_path / f"{module}.py").write_text(example())
     of = recipe(world, f"{module}:level", sparsify, strength=0.5)
     digests = {merged(of, tmp_path / f"store{block}", block)[0] for block in (100, 4096, 65_536, 1 << 22)}

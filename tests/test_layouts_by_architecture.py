@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.stream import stream, write
 from m3_exp.store import Store
-from m3_exp.types import M3Error, Recipe, Source, Sparsify
+from m3_exp.types import M3Error, Recipe, Source
 from tests.files import edit_json
 from tests.models import Shape, Weights, fine_tuned, random_weights, write_model, write_tokenizer
 
@@ -333,8 +333,9 @@ def test_tensors_without_dimensions_merge(tmp_path: Path, layout: str) -> None:
         assert found.shape == ()
         assert found.item() == pytest.approx(value, abs=1e-6)
     base, a, b = (Source(str(tmp_path / name)) for name in NAMES)
-    dropped = dict(stream(Recipe(base, (a, b), TASK, {"scaling": 1.0}, (1.0, 0.0), Sparsify(0.5, 3), dtype="float32"),
-                          Store(tmp_path / "store")))[SCALE]  # fmt: skip
+    masked = {"drop_rate": 0.5, "seed": 3}
+    recipe = Recipe(base, (a, b), TASK, {"scaling": 1.0}, (1.0, 0.0), masked, dtype="float32")
+    dropped = dict(stream(recipe, Store(tmp_path / "store")))[SCALE]
     assert dropped.shape == ()
     assert dropped.item() in (1.0, 2.0)  # dropped, or 0.5 / (1 - 0.5) more
 

@@ -154,7 +154,7 @@ def test_one_question_has_one_answer_wherever_it_is_asked() -> None:
     change = heatmap.changes(pd.DataFrame(nodes), PARENTS)[heatmap.Panel("lm_math", "average", "none"), "gsm8k", 0.5]
     assert (change.value, change.family) == (one["difference"], one["family"])
     assert change.half == pytest.approx((one["diff_high"] - one["diff_low"]) / 2)
-    assert change.real == (one["mark"] in ("better", "worse"))
+    assert change.significant == (one["mark"] in ("better", "worse"))
     drawn = pd.DataFrame([line("mixup", 0.5, 0.3, alpha=0.5, draw=0)])
     instead = in_place_of_draws(drawn, responses(pd.DataFrame(nodes), PARENTS))
     point = points.gain(pd.DataFrame([plain]), instead)

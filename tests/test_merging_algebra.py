@@ -11,7 +11,7 @@ from blake3 import blake3
 from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.stream import stream
 from m3_exp.store import Store
-from m3_exp.types import Recipe, Source, Sparsify
+from m3_exp.types import Parameters, Recipe, Source
 from tests.models import Shape, Weights, fine_tuned, random_weights, resized, write_model
 
 METHODS: dict[str, dict[str, float]] = {
@@ -97,7 +97,7 @@ def ties_formula(d1: torch.Tensor, d2: torch.Tensor, own: torch.Tensor, lam: flo
     return s * torch.where(k1 & k2, both, alone)
 
 
-def formula(world: Path, method: str, lam: float | None, sparsify: Sparsify | None, rows: int) -> torch.Tensor:
+def formula(world: Path, method: str, lam: float | None, sparsify: Parameters | None, rows: int) -> torch.Tensor:
     store = Store(world / "store")
     theta = {name: load(world / name) for name in ("base", "a", "b")}
     (t0, own), (t1, _), (t2, _) = (flattened(theta[name], rows) for name in ("base", "a", "b"))
@@ -106,7 +106,7 @@ def formula(world: Path, method: str, lam: float | None, sparsify: Sparsify | No
         shapes = {name: value.shape for name, value in theta["b"].items()}
         for delta, name in ((d1, "a"), (d2, "b")):
             digest = open_model(Source(str(world / name)), store).digest
-            delta *= mask(digest, sparsify.seed, sparsify.drop_rate, shapes) / (1 - sparsify.drop_rate)
+            delta *= mask(digest, sparsify["seed"], sparsify["drop_rate"], shapes) / (1 - sparsify["drop_rate"])
     params = METHODS[method]
     if method == "ties":
         return t0 + ties_formula(d1, d2, own, 0.5 if lam is None else lam, params["scaling"], params["retain"])
@@ -116,7 +116,7 @@ def formula(world: Path, method: str, lam: float | None, sparsify: Sparsify | No
     return t0 + scaling * (w1 * d1 + w2 * d2)
 
 
-def merged(world: Path, method: str, lam: float | None, sparsify: Sparsify | None, **more: object) -> Weights:
+def merged(world: Path, method: str, lam: float | None, sparsify: Parameters | None, **more: object) -> Weights:
     source = {name: Source(str(world / name)) for name in ("base", "a", "b")}
     weights = None if lam is None else (lam, 1 - lam)
     target = f"m3_exp.merging.methods.{method}:{method}"
@@ -124,11 +124,13 @@ def merged(world: Path, method: str, lam: float | None, sparsify: Sparsify | Non
     return dict(stream(recipe, Store(world / "store")))
 
 
-@pytest.mark.parametrize("sparsify", [None, Sparsify(0.2, 11), Sparsify(0.9, 3)], ids=["none", "dare", "dare0.9"])
+@pytest.mark.parametrize(
+    "sparsify", [None, {"drop_rate": 0.2, "seed": 11}, {"drop_rate": 0.9, "seed": 3}], ids=["none", "dare", "dare0.9"]
+)
 @pytest.mark.parametrize("lam", [None, 0.0, 0.7310585786, 1.0])
 @pytest.mark.parametrize("method", list(METHODS))
 def test_within_one_rounding_of_the_formula(
-    world: Path, method: str, lam: float | None, sparsify: Sparsify | None
+    world: Path, method: str, lam: float | None, sparsify: Parameters | None
 ) -> None:
     output = merged(world, method, lam, sparsify)
     rows = output["lm_head.weight"].shape[0]
@@ -145,9 +147,9 @@ def test_within_one_rounding_of_the_formula(
     assert bool((off <= half_step + slack).all()), f"{int((off > half_step + slack).sum())} elements are off"
 
 
-@pytest.mark.parametrize("sparsify", [None, Sparsify(0.2, 11)], ids=["none", "dare"])
+@pytest.mark.parametrize("sparsify", [None, {"drop_rate": 0.2, "seed": 11}], ids=["none", "dare"])
 @pytest.mark.parametrize("method", list(METHODS))
-def test_affine_in_lambda(world: Path, method: str, sparsify: Sparsify | None) -> None:
+def test_affine_in_lambda(world: Path, method: str, sparsify: Parameters | None) -> None:
     """theta(lambda) = theta(0) + lambda (theta(1) - theta(0)): thresholds, signs and masks never see lambda."""
     ends = [merged(world, method, lam, sparsify, dtype="float32") for lam in (0.0, 0.25, 1.0)]
     for name, middle in ends[1].items():
@@ -159,7 +161,7 @@ def test_affine_in_lambda(world: Path, method: str, sparsify: Sparsify | None) -
 def test_mask_drops_its_share_and_differs_between_experts_and_tensors(world: Path) -> None:
     source = [Source(str(world / name)) for name in ("base", "a", "b")]
     target = "m3_exp.merging.methods.task_arithmetic:task_arithmetic"
-    recipe = Recipe(source[0], (source[1], source[2]), target, {"scaling": 1.0}, None, Sparsify(0.3, 1))
+    recipe = Recipe(source[0], (source[1], source[2]), target, {"scaling": 1.0}, None, {"drop_rate": 0.3, "seed": 1})
     flow = stream(recipe, Store(world / "store"))
     for _ in flow:
         pass

@@ -15,7 +15,7 @@ import torch
 from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.stream import stream, write
 from m3_exp.store import Store
-from m3_exp.types import Recipe, Source, Sparsify
+from m3_exp.types import Recipe, Source
 from tests.models import (
     AVERAGE,
     TASK,
@@ -48,7 +48,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(world: Path, names: tuple[str, str, str], lam: float = 0.3, method: str = TIES) -> Recipe:
     base, *experts = (Source(str(world / name)) for name in names)
     params = {TIES: {"scaling": 0.8, "retain": 0.6}, TASK: {"scaling": 0.8}, AVERAGE: {}}[method]
-    return Recipe(base, tuple(experts), method, params, (lam, 1 - lam), Sparsify(0.2, 5) if method != AVERAGE else None)
+    masked = {"drop_rate": 0.2, "seed": 5} if method != AVERAGE else None
+    return Recipe(base, tuple(experts), method, params, (lam, 1 - lam), masked)
 
 
 def digest(world: Path, of: Recipe, store: str = "store", **how: int) -> str:
@@ -77,7 +78,8 @@ def test_lora_blocks(tmp_path: Path) -> None:
     write_adapter(tmp_path / "y", shape, 2, rank=5)
     base = Source(str(tmp_path / "base.gguf"))
     experts = tuple(Source(base.location, adapter=str(tmp_path / name)) for name in "xy")
-    of = Recipe(base, experts, TIES, {"scaling": 1.0, "retain": 0.7}, (0.4, 0.6), Sparsify(0.2, 1), dtype="float32")
+    masked = {"drop_rate": 0.2, "seed": 1}
+    of = Recipe(base, experts, TIES, {"scaling": 1.0, "retain": 0.7}, (0.4, 0.6), masked, dtype="float32")
     assert len({digest(tmp_path, of, f"store{block}", block=block) for block in (61, 1000, 1 << 16)}) == 1
 
 
@@ -90,12 +92,12 @@ import sys
 from pathlib import Path
 from m3_exp.merging.stream import write
 from m3_exp.store import Store
-from m3_exp.types import Recipe, Source, Sparsify
+from m3_exp.types import Recipe, Source
 world, out, store = (Path(argument) for argument in sys.argv[1:4])
 threads, block = (int(argument) for argument in sys.argv[4:])
 base, a, b = (Source(str(world / name)) for name in ("base", "a", "b"))
 params = {"scaling": 0.8, "retain": 0.6}
-recipe = Recipe(base, (a, b), "m3_exp.merging.methods.ties:ties", params, (0.3, 0.7), Sparsify(0.2, 5))
+recipe = Recipe(base, (a, b), "m3_exp.merging.methods.ties:ties", params, (0.3, 0.7), {"drop_rate": 0.2, "seed": 5})
 (written,) = write([recipe], [out], Store(store), tokenizer=a, shard_bytes=20000, threads=threads, block=block)
 print(written.digest)
 """

@@ -8,9 +8,10 @@ import pytest
 
 from m3_exp.merging.canonical import AVERAGE, TASK_ARITHMETIC, canonical, recipe_key
 from m3_exp.store import Store
-from m3_exp.types import M3Error, Recipe, Source, Sparsify
+from m3_exp.types import M3Error, Recipe, Source
 from tests.models import TIES, Shape, fine_tuned, random_weights, write_model
 
+MASKED = {"drop_rate": 0.2, "seed": 7}
 BASE, A, B, C = Source("base"), Source("a"), Source("b"), Source("c")
 
 
@@ -37,9 +38,9 @@ def ties(*weights: float, experts: tuple[Source, ...] = (A, B)) -> Recipe:
         (ties(0.3, 0.7), ties(1 - 0.3, 1 - 0.7, experts=(B, A))),
         (ties(), ties(0.5, 0.5)),  # plain is the disjoint mean
         (ties(), ties(3.0, 3.0)),
-        (average(sparsify=Sparsify(0.0, 7)), average()),  # DARE(p=0) = none
-        (average(0.3, 0.7, sparsify=Sparsify(0.2, 7)), task(1.0, 0.3, 0.7, sparsify=Sparsify(0.2, 7))),
-        (task(2.0, 0.5, 0.0, sparsify=Sparsify(0.2, 7)), task(1.0, 1.0, experts=(A,), sparsify=Sparsify(0.2, 7))),
+        (average(sparsify={"drop_rate": 0.0, "seed": 7}), average()),  # DARE(p=0) = none
+        (average(0.3, 0.7, sparsify=MASKED), task(1.0, 0.3, 0.7, sparsify=MASKED)),
+        (task(2.0, 0.5, 0.0, sparsify=MASKED), task(1.0, 1.0, experts=(A,), sparsify=MASKED)),
         (average(0.4, 0.6, experts=(BASE, A)), task(0.6, experts=(A,))),  # the base's own delta is 0
         (ties(0.2, 0.8, experts=(A, BASE)), ties(experts=(A,))),
         (task(1.0, experts=(BASE,)), average(experts=(BASE,))),
@@ -62,8 +63,8 @@ def test_same_weights_same_recipe(one: Recipe, other: Recipe) -> None:
         (ties(1.0, 0.0), ties(1.0, experts=(A,))),
         (ties(0.3, 0.7), ties(0.7, 0.3)),
         (average(0.3, 0.7), average(0.7, 0.3)),
-        (average(sparsify=Sparsify(0.2, 7)), average(sparsify=Sparsify(0.2, 8))),
-        (average(1.0, 0.0, sparsify=Sparsify(0.2, 7)), average(1.0, experts=(A,))),  # DARE changes a single expert
+        (average(sparsify=MASKED), average(sparsify={"drop_rate": 0.2, "seed": 8})),
+        (average(1.0, 0.0, sparsify=MASKED), average(1.0, experts=(A,))),  # DARE changes a single expert
         (average(), average(dtype="float16")),
         (average(0.5, 0.5), average(0.5 + 1e-9, 0.5 - 1e-9)),
     ],
@@ -89,7 +90,7 @@ def test_forms() -> None:
         (average(0.5), ["1 weights", "2 experts"]),
         (average(float("inf"), 0.0), ["finite"]),
         (average(1.0, -1.0), ["sum to 0"]),
-        (average(sparsify=Sparsify(1.0, 0)), ["drop_rate=1.0", "below 1"]),
+        (average(sparsify={"drop_rate": 1.0, "seed": 0}), ["drop_rate=1.0", "below 1"]),
         (average(dtype="int8"), ["dtype=int8", "bfloat16"]),
         (average(experts=()), ["at least one expert"]),
     ],

@@ -22,7 +22,7 @@ from m3_exp.reporting.choices.advice import Study
 from m3_exp.reporting.comparisons import expected, points
 from m3_exp.reporting.curves.evaluated import Response, grouped, responses
 from m3_exp.reporting.data import dataframe
-from m3_exp.reporting.figures import catalogue, heatmap
+from m3_exp.reporting.figures import frames, heatmap
 from m3_exp.reporting.figures.heatmap import Panel
 from m3_exp.reporting.page import cells as page_cells
 from m3_exp.reporting.page import curves as page
@@ -33,6 +33,7 @@ from m3_exp.stats.estimate import Array
 from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.stats.scored import Scored, scored
 from m3_exp.types import Score, plain
+from tests.records import looked_up, typed
 
 PARENTS = {"lm_math": ["lm", "math"]}
 LAMS = ratio.grid(9)
@@ -156,7 +157,7 @@ def by_point() -> dict[Key, E]:
     placed = expected.in_place_of_draws(drawn(), known())
     found = {}
     for key in KEYS:
-        rows = catalogue._rows(catalogue._at_alpha(placed, key.alpha), "lm_math", key.method, key.benchmark, "mixup",
+        rows = frames.rows_of(frames.at_alpha(placed, key.alpha), "lm_math", key.method, key.benchmark, "mixup",
                              METHODS[key.method][0])  # fmt: skip
         one = points.score(rows)
         assert one.value is not None
@@ -246,15 +247,15 @@ def test_a_gain_is_that_number_in_the_heat_map() -> None:
         value, low, high, _, p_adjusted = gained()["table"][Key(panel.method, benchmark, alpha)]
         assert change.value == value
         assert change.half == pytest.approx((high - low) / 2, rel=1e-12)
-        assert (change.real, change.family, change.unclaimed) == (p_adjusted < 0.05, 14, "")
+        assert (change.significant, change.family, change.unclaimed) == (p_adjusted < 0.05, 14, "")
 
 
 def test_a_gain_is_that_number_in_figures() -> None:
     placed = expected.in_place_of_draws(drawn(), known())
     for key in KEYS:
-        at = catalogue._at_alpha(placed, key.alpha)
+        at = frames.at_alpha(placed, key.alpha)
         rows = [
-            catalogue._rows(at, "lm_math", key.method, key.benchmark, kind, METHODS[key.method][0])
+            frames.rows_of(at, "lm_math", key.method, key.benchmark, kind, METHODS[key.method][0])
             for kind in ("plain", "mixup")
         ]
         one = points.gain(*rows)
@@ -343,12 +344,12 @@ def test_a_models_score_is_one_number(kind: str, tmp_path: Path) -> None:
     made = mean_result("gsm8k", "accuracy", scores, {}, details)
     record = record_of(scores, details)
     (cell,) = planning.build(request(["pair=math", "evaluator=[gsm8k]"]).configs).cells
-    found = dataframe.Found(cell, record)
+    found = looked_up(cell, record)
     tidy = dataframe.tidy([found])
     (row,) = paper.build("t", tidy).records
     point = points.score(tidy)
     run = logged.cell(found, "g", 0).summary
-    read = scored(record).estimate().scaled(100)
+    read = scored(typed(record)).estimate().scaled(100)
     one = (made.score, made.low, made.high)
     said = {
         "read again": (read.value, read.low, read.high),
@@ -358,7 +359,7 @@ def test_a_models_score_is_one_number(kind: str, tmp_path: Path) -> None:
         "W&B": (run["score"], run["low"], run["high"]),
     }
     assert said == dict.fromkeys(said, one)
-    shown = page_cells._score(SimpleNamespace(record=record))  # type: ignore[arg-type]
+    shown = page_cells._score(SimpleNamespace(record=typed(record)))  # type: ignore[arg-type]
     assert shown.startswith(f"{one[0]:.1f} % [{one[1]:.1f}, {one[2]:.1f}], accuracy, 96 items, 1 unscored")
 
 

@@ -175,7 +175,7 @@ def test_a_wrong_sweep_is_one_line(text: str, says: str, capsys: pytest.CaptureF
 CHOICES = [
     ("family", "", "family"), ("family", "3", "mine"), ("family", "[a]", "mine"), ("family", "name: mine", "missing"),
     ("family", "{LAB}\nchat_templat: true", "family.chat_templat is not known"),
-    ("ratio", "name: mine", "ratio.alpha is missing"), ("engine", "name: os", "missing"),
+    ("ratio", "name: mine", "ratio.target is missing"), ("engine", "name: os", "missing"),
     ("pair", "name: mine", "pair"), ("method", "name: mine\ntarget: os:system", "os:system"),
     ("engine", "{VLLM}", "engine.name=os is not known"),
 ]  # fmt: skip

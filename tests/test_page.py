@@ -18,15 +18,15 @@ from m3_exp.reporting.choices import advice
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import responses
 from m3_exp.reporting.data import dataframe
-from m3_exp.reporting.data.dataframe import Found
 from m3_exp.reporting.page import CellData, Item, PageData, build
 from m3_exp.reporting.page import curves as page_curves
 from m3_exp.reporting.page import tables as page_tables
 from m3_exp.reporting.page.cells import DROPPED
 from m3_exp.reporting.tables import paper, table
 from m3_exp.reporting.tables.table import Column, Figure, Table, words
-from m3_exp.types import Cell, EvaluatorSpec, Json, Label, Recipe, Source, identity
+from m3_exp.types import Cell, CellResult, EvaluatorSpec, Json, Label, Recipe, Score, Source, identity
 from tests import test_advice
+from tests.records import looked_up
 
 HOSTILE = '</script><img src=x onerror="window.hacked=1"><script>window.hacked=2</script>'
 BENCHMARKS = ("alpaca_eval", "gsm8k", "hendrycks_math")
@@ -61,22 +61,22 @@ def record(benchmark: str, wanted: float, weights: str) -> Json:
     }  # fmt: skip
 
 
-def found(label: Label, benchmark: str, wanted: float | None, failure: str | None = None) -> Found:
+def found(label: Label, benchmark: str, wanted: float | None, failure: str | None = None) -> CellResult:
     weights = None if label.lam is None else (label.lam, 1 - label.lam)
     recipe = Recipe(Source("models/base"), (Source("models/lm"), Source("models/math")), label.method, weights=weights)
     spec = EvaluatorSpec(benchmark, f"evaluators.{benchmark}:It", {"extractor": "paper"}, "lab", "math")
     cell = Cell(replace(recipe, params={"pair": float(len(label.pair))}), spec, Source("models/base"), (label,),
                 Source("models/lm"))  # fmt: skip
     digest = identity([label.pair, label.method, label.ratio, label.lam])
-    return Found(cell, None if wanted is None else record(benchmark, min(1.0, wanted), digest), failure)
+    return looked_up(cell, None if wanted is None else record(benchmark, min(1.0, wanted), digest), failure)
 
 
-def world() -> list[Found]:
+def world() -> list[CellResult]:
     """Two experts, two methods with a curve, plain, three draws, and one cell that failed.
 
     Sampled lambdas stand beside the nodes of average only; one draw is all but one expert.
     """
-    lines: list[Found] = []
+    lines: list[CellResult] = []
     for benchmark in BENCHMARKS:
         for pair, lam in (("lm", 1.0), ("math", 0.0)):
             lines.append(
@@ -99,17 +99,17 @@ def world() -> list[Found]:
     return lines
 
 
-def cell_data(one: Found) -> CellData:
+def cell_data(one: CellResult) -> CellData:
     command = "m3 run sweeps=table1"
-    items = () if one.record is None else tuple(map(_item, one.record["scores"]))
+    items = () if one.record is None else tuple(map(_item, one.record.scores))
     return CellData(one.cell, one.record, one.failure, "m3 merge family=lab out=DIR", command, items)
 
 
-def _item(score: Json) -> Item:
-    number = int(score["id"])
+def _item(score: Score) -> Item:
+    number = int(score.id)
     answer = HOSTILE if number == 3 else f" {number} boxes hold 7 pens each.\nThe answer is: {7 * number}"
     prompt = f"Below is an instruction.\n\n### Instruction:\nHow many pens are in {number} boxes?\n\n### Response:"
-    return Item(score["id"], prompt, answer, score["value"], 0, score["extracted"], score["reason"], "stop", 18)
+    return Item(score.id, prompt, answer, score.value, 0, score.extracted, score.reason, "stop", 18)
 
 
 def page_data() -> PageData:
@@ -197,7 +197,7 @@ def test_texts_of_the_largest_cells_go_first_and_the_page_says_so(data: PageData
 
 
 def test_a_page_without_anything_says_what_is_missing(data: PageData) -> None:
-    missing = [cell_data(Found(cell.cell, None)) for cell in data.cells]
+    missing = [cell_data(CellResult(cell.cell, None)) for cell in data.cells]
     empty = build(replace(data, tables=(), studies=(), cells=tuple(missing)))
     assert "There is no curve" in empty
     assert "No table was asked for" in empty
@@ -263,7 +263,7 @@ def test_an_interval_stored_with_a_result_changes_nothing(data: PageData, text: 
     def edited(one: CellData) -> CellData:
         if one.record is None:
             return one
-        return replace(one, record={**one.record, "result": {**one.record["result"], "low": 1.0, "high": 2.0}})
+        return replace(one, record=replace(one.record, result=replace(one.record.result, low=1.0, high=2.0)))
 
     assert build(replace(data, cells=tuple(map(edited, data.cells)))) == text
     first = packed(text, f"cell-{data.cells[0].key}")["score"]

@@ -97,7 +97,7 @@ def test_swapping_the_experts_and_lambda_changes_nothing() -> None:
 
 def test_one_mask_serves_all_lambdas_and_draws_of_it_differ() -> None:
     found = build("ratio=grid", "ratio.nodes=5", "sparsify=dare", "sparsify.draws=2", "evaluator=[gsm8k]")
-    seeds = {cell.recipe.sparsify.seed for cell in found.cells if cell.recipe.sparsify}
+    seeds = {cell.recipe.sparsify["seed"] for cell in found.cells if cell.recipe.sparsify}
     assert len(seeds) == 2
     assert len(found.cells) == 10
 
@@ -153,7 +153,7 @@ def test_a_request_can_be_narrowed_to_any_of_its_cells(line: str, most: int) -> 
     multirun, overrides = "-m" in args, [arg for arg in args if arg != "-m"]
     whole = build(*overrides, multirun=multirun).cells
     for cell in (whole[0], whole[2 * len(whole) // 3]):
-        *narrower, last = planning.narrowed(overrides, cell)
+        *narrower, last = config.narrowed(overrides, cell)
         assert last == overrides
         for narrow in narrower:
             with contextlib.suppress(M3Error):
@@ -172,6 +172,6 @@ def test_the_merge_line_of_a_sampled_lambda_names_the_same_weights() -> None:
 def test_a_narrowed_request_drops_what_would_be_dead() -> None:
     overrides = ["sweeps=table1", "ratio.alpha=0.5", "method.retain=0.5", "sparsify.drop_rate=0.3", "limit=4"]
     single = build("pair=lm", "limit=4").cells[0]
-    narrow, *_ = planning.narrowed([*overrides, "evaluator.humaneval.max_tokens=6"], single)
+    narrow, *_ = config.narrowed([*overrides, "evaluator.humaneval.max_tokens=6"], single)
     assert narrow == ["sweeps=table1", "limit=4", "pair=lm", "evaluator=[alpaca_eval]"]
     assert [planning.same(single, cell) for cell in build(*narrow).cells] == [True]

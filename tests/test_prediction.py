@@ -22,9 +22,10 @@ from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.stats import paired
 from m3_exp.stats.estimate import Array, Shape, even_shares
 from m3_exp.stats.lambdas import ALPHAS, Curve, Sampled, unsure
-from m3_exp.store import Store
+from m3_exp.store import Records, Store
 from m3_exp.types import Plan, identity
 from tests import curved
+from tests.records import typed
 from tests.test_advice import PARENTS, frame, line
 
 LAMS = np.array(grid(9))
@@ -303,7 +304,7 @@ def planned(*overrides: str) -> Plan:
 
 def saved_in(store: Store, *plans: Plan) -> None:
     for one in plans:
-        store.put("plans", identity(one), one)
+        store.plans.put(identity(one), one)
 
 
 def lams(found: Plan) -> list[float]:
@@ -351,7 +352,7 @@ def test_draws_that_the_plan_has_itself_are_not_doubled(tmp_path: Path) -> None:
 
 def test_a_plan_of_another_version_is_no_hindrance(tmp_path: Path) -> None:
     store, curve = Store(tmp_path), planned(*CURVE)
-    store.put("plans", "old", {"cells": [{"labels": [{"ratio": "mixup"}], "recipe": 3}, {}]})
+    Records(store, "plans", dict).put("old", {"cells": [{"labels": [{"ratio": "mixup"}], "recipe": 3}, {}]})
     assert saved.draws(store, curve).cells == ()
 
 
@@ -417,7 +418,7 @@ def test_a_stored_draw_comes_from_its_plan_to_its_place_beside_the_curve(tmp_pat
     for cell in (*curve.cells, *drawn.cells):
         task = desk.task(cell)
         right = {p.id: float(i / 96 >= (cell.labels[0].lam or 0.0)) for i, p in enumerate(task.problems)}
-        desk.put_result(task, stored(task, right))
+        desk.put_result(task, typed(stored(task, right)))
     saved_in(store, drawn)
     beside = found(saved.draws(store, curve), store)
     (known,) = responses(tidy([*found(curve, store), *beside]), PARENTS)

@@ -57,25 +57,23 @@ class TestPrepare:
         assert (again.generated, again.cached, again.engine_starts) == (0, 1, 0)
         found = desk.result(desk.task(planned.cells[0]))
         assert found is not None
-        assert sorted(score["id"] for score in found["scores"]) == [f"{i}@made" for i in range(4)]
-        (key,) = desk.store.keys("prepared")
-        held = desk.store.get("prepared", key)
-        assert held is not None
-        assert [p["row"]["text"] for p in held["problems"]] == [score["extracted"] for score in found["scores"]]
+        assert sorted(score.id for score in found.scores) == [f"{i}@made" for i in range(4)]
+        (held,) = desk.store.prepared.values()
+        assert [p.row["text"] for p in held.problems] == [score.extracted for score in found.scores]
 
     def test_a_broken_preparation_is_a_failure_and_the_next_run_replays_its_questions(
         self, model: Path, whole: Path, tmp_path: Path
     ) -> None:
         broken, desk, planned = carried_out(model, tmp_path / "store", "evaluator.asking.break_after=1")
         assert [failure.reason for failure in broken.failures] == ["RuntimeError: killed"]
-        assert (broken.generated, desk.store.keys("prepared")) == (4, [])
+        assert (broken.generated, list(desk.store.prepared)) == (4, [])
         rest, desk, _ = carried_out(model, tmp_path / "store", "evaluator.asking.break_after=1")
         assert (rest.failures, rest.generated) == ((), 4 + 4)
         undisturbed = Desk(Store(whole), planned.engine)
         results = [d.result(d.task(planned.cells[0])) for d in (undisturbed, desk)]
         assert results[0] is not None
         assert results[1] is not None
-        assert results[0]["scores"] == results[1]["scores"]
+        assert results[0].scores == results[1].scores
 
     def test_an_operational_setting_is_not_part_of_a_results_identity(self, model: Path, whole: Path) -> None:
         again, _, _ = carried_out(model, whole, "evaluator.asking.break_after=5")

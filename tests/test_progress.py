@@ -3,44 +3,44 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from m3_exp import progress
-from m3_exp.progress import Beacon, Progress, sightings
-from m3_exp.store import Store
-from m3_exp.types import Json
+from m3_exp import heartbeat
+from m3_exp.heartbeat import Heartbeat, runs
+from m3_exp.progress import Progress
+from m3_exp.store import Records, RunRecord, Store
 
 RUN = "0123456789abcdef"
 
 
-def facts() -> Json:
-    return {
-        "command": "m3 run limit=4", "plan": "p", "cells": 5, "cells_done": 2, "cells_failed": 1, **Progress(9).facts()
-    }  # fmt: skip
+def state(moving: Progress | None = None) -> RunRecord:
+    now = moving or Progress(9)
+    return RunRecord("m3 run limit=4", "p", 5, 2, 1, now.total, now.done, now.speed(), now.doing(), now.left())
 
 
 def test_a_run_is_seen_while_it_lives_and_forgotten_when_it_ends(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    with Beacon(store, RUN, facts):
-        (seen,) = sightings(store)
+    with Heartbeat(store, RUN, state):
+        (seen,) = runs(store)
         assert (seen.id, seen.pid, seen.alive, seen.cells_done, seen.items) == (RUN, os.getpid(), True, 2, 9)
         assert str(seen).startswith(f"running: m3 run limit=4: pid {os.getpid()} on {seen.host}, since 20")
         assert "2 of 5 cells, 0 of 9 items, 1 failed | preparing" in str(seen)
-    assert sightings(store) == []
+    assert runs(store) == []
     assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_signs_of_life_are_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "BEAT", 0.02)
+    monkeypatch.setattr(heartbeat, "BEAT", 0.02)
     moving = Progress(9)
-    with Beacon(Store(tmp_path), RUN, lambda: facts() | moving.facts()):
+    with Heartbeat(Store(tmp_path), RUN, lambda: state(moving)):
         moving.generated(3)
         deadline = time.monotonic() + 10
-        while sightings(Store(tmp_path))[0].items_done == 0 and time.monotonic() < deadline:
+        while runs(Store(tmp_path))[0].items_done == 0 and time.monotonic() < deadline:
             time.sleep(0.02)
-        (seen,) = sightings(Store(tmp_path))
+        (seen,) = runs(Store(tmp_path))
     assert seen.items_done == 1
     assert seen.seconds_left is not None
     assert seen.seconds_left > 0
@@ -50,13 +50,13 @@ def killed(folder: Path) -> int:
     """Start a run in a process of its own, kill it when it is seen, and return its number."""
     pid = os.fork()
     if pid == 0:
-        with Beacon(Store(folder), RUN, facts):
+        with Heartbeat(Store(folder), RUN, state):
             time.sleep(60)
         os._exit(0)
     deadline = time.monotonic() + 10
-    while not sightings(Store(folder)) and time.monotonic() < deadline:
+    while not runs(Store(folder)) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert [seen.alive for seen in sightings(Store(folder))] == [True]
+    assert [seen.alive for seen in runs(Store(folder))] == [True]
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return pid
@@ -64,7 +64,7 @@ def killed(folder: Path) -> int:
 
 def test_a_killed_run_is_not_running(tmp_path: Path) -> None:
     pid = killed(tmp_path)
-    (seen,) = sightings(Store(tmp_path))
+    (seen,) = runs(Store(tmp_path))
     assert (seen.pid, seen.alive) == (pid, False)
     assert "ended without a word" in str(seen)
     assert str(seen).endswith("to continue: m3 run limit=4")
@@ -72,21 +72,21 @@ def test_a_killed_run_is_not_running(tmp_path: Path) -> None:
 
 def test_the_next_run_clears_away_what_a_killed_one_left(tmp_path: Path) -> None:
     killed(tmp_path)
-    with Beacon(Store(tmp_path), "f" * 16, facts):
-        assert [seen.id for seen in sightings(Store(tmp_path))] == ["f" * 16]
+    with Heartbeat(Store(tmp_path), "f" * 16, state):
+        assert [seen.id for seen in runs(Store(tmp_path))] == ["f" * 16]
 
 
 def test_a_run_elsewhere_is_believed_while_it_is_heard_of(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    about = {"pid": 1, "host": "elsewhere", "started": time.time() - 500, "locked": True}
-    store.put("runs", "a" * 16, {**about, **facts(), "updated": time.time()})
-    store.put("runs", "b" * 16, {**about, **facts(), "updated": time.time() - 400})
-    assert {seen.id[0]: seen.alive for seen in sightings(store)} == {"a": True, "b": False}
+    about = replace(state(), pid=1, host="elsewhere", started=time.time() - 500, locked=True)
+    store.runs.put("a" * 16, replace(about, updated=time.time()))
+    store.runs.put("b" * 16, replace(about, updated=time.time() - 400))
+    assert {seen.id[0]: seen.alive for seen in runs(store)} == {"a": True, "b": False}
 
 
 def test_a_record_that_is_none_is_passed_over(tmp_path: Path) -> None:
-    Store(tmp_path).put("runs", RUN, {"pid": 1})
-    assert sightings(Store(tmp_path)) == []
+    Records(Store(tmp_path), "runs", dict).put(RUN, {"pid": 1})
+    assert runs(Store(tmp_path)) == []
 
 
 def test_a_store_that_cannot_be_written_takes_nothing_from_a_run(
@@ -95,6 +95,6 @@ def test_a_store_that_cannot_be_written_takes_nothing_from_a_run(
     def full(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(Store, "put", full)
-    with Beacon(Store(tmp_path), RUN, facts):
+    monkeypatch.setattr(Records, "put", full)
+    with Heartbeat(Store(tmp_path), RUN, state):
         pass

@@ -24,6 +24,7 @@ from m3_exp.store import Journal, Store, dumps, write_atomic
 from m3_exp.types import M3Error, Recipe, Source
 from tests.files import write_lines
 from tests.models import TIES, Shape, random_weights, write_model, write_three
+from tests.records import kind
 
 # ----------------------------------------------------------------------------------------------------------- records
 
@@ -31,50 +32,50 @@ from tests.models import TIES, Shape, random_weights, write_model, write_three
 @pytest.mark.parametrize("value", [{}, {"a": 1.5, "b": ["é\ud800", None]}, {"n": {"x": True}}])
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path, value: Mapping[str, Any]) -> None:
     store = Store(tmp_path)
-    store.put("results", "k", value)
-    assert Store(tmp_path).get("results", "k") == value
-    assert "checksum" in json.loads(store.path("results", "k").read_bytes()), "it is JSON for others to read"
+    kind(store, "results").put("k", value)
+    assert kind(Store(tmp_path), "results").get("k") == value
+    assert "checksum" in json.loads(kind(store, "results").path("k").read_bytes()), "it is JSON for others to read"
 
 
 def test_no_changed_byte_of_a_record_is_believed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(tmp_path)
-    store.put("results", "k", {"score": 80.0, "n": 10})
-    path = store.path("results", "k")
+    kind(store, "results").put("k", {"score": 80.0, "n": 10})
+    path = kind(store, "results").path("k")
     whole = path.read_bytes()
     changed = [whole[:i] + bytes([whole[i] ^ bit]) + whole[i + 1 :] for i in range(len(whole)) for bit in (1, 4, 32)]
     cut = [whole[:i] for i in range(len(whole) - 1)]
     for wrong in [*changed, *cut, whole + whole, whole + b" ", b"[]", b"null", b"80", b"\xff\xfe", b"[" * 100_000]:
         path.write_bytes(wrong)
-        assert store.get("results", "k") is None, wrong
+        assert kind(store, "results").get("k") is None, wrong
         assert not path.exists(), "it was set aside"
         said = capsys.readouterr().err
         assert said.startswith(f"m3: {path} is damaged (")
         assert said.count("\n") == 1
     path.write_bytes(whole)
-    assert store.get("results", "k") == {"score": 80.0, "n": 10}
+    assert kind(store, "results").get("k") == {"score": 80.0, "n": 10}
 
 
 def test_a_record_under_another_ones_name_is_damaged(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.put("scans", "a", {"magnitude": 0.5})
-    shutil.copy(store.path("scans", "a"), store.path("scans", "b"))
-    assert store.get("scans", "b") is None
-    assert store.get("scans", "a") == {"magnitude": 0.5}
+    kind(store, "scans").put("a", {"magnitude": 0.5})
+    shutil.copy(kind(store, "scans").path("a"), kind(store, "scans").path("b"))
+    assert kind(store, "scans").get("b") is None
+    assert kind(store, "scans").get("a") == {"magnitude": 0.5}
 
 
 def test_what_cannot_be_moved_away_is_named_and_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Store(tmp_path)
-    store.put("results", "k", {"n": 1})
-    store.path("results", "k").write_text('{"n": 2}')
+    kind(store, "results").put("k", {"n": 1})
+    kind(store, "results").path("k").write_text('{"n": 2}')
 
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "rename", refused)
-    assert store.get("results", "k") is None
-    assert store.get("results", "k") is None
+    assert kind(store, "results").get("k") is None
+    assert kind(store, "results").get("k") is None
     assert capsys.readouterr().err.count("is damaged") == 1, "said once"
 
 
@@ -84,18 +85,18 @@ def test_a_store_of_before_is_read_but_for_what_changes_weights(
     write_atomic(tmp_path / "format.json", b'{"format":1}')
     old = Store(tmp_path)
     kinds = ("results", "merges", "answer_sets", "prepared", "inputs", "scans")
-    for kind in kinds:
-        write_atomic(old.path(kind, "k"), b'{"a":1}\n')
-    believed = [kind for kind in kinds if old.get(kind, "k") == {"a": 1}]
+    for name in kinds:
+        write_atomic(kind(old, name).path("k"), b'{"a":1}\n')
+    believed = [name for name in kinds if kind(old, name).get("k") == {"a": 1}]
     assert believed == ["results", "merges", "answer_sets", "prepared"]
-    old.put("results", "new", {"a": 2})
-    path = old.path("results", "new")
+    kind(old, "results").put("new", {"a": 2})
+    path = kind(old, "results").path("new")
     path.write_bytes(path.read_bytes().replace(b'"a":2', b'"a":3'))
-    assert old.get("results", "new") is None, "what has a checksum is held to it"
+    assert kind(old, "results").get("new") is None, "what has a checksum is held to it"
     assert json.loads((tmp_path / "format.json").read_bytes()) == {"format": 1}
     write_atomic(tmp_path / "format.json", b'{"format":2}')
     capsys.readouterr()
-    assert Store(tmp_path).get("results", "k") is None
+    assert kind(Store(tmp_path), "results").get("k") is None
     assert "it has no checksum" in capsys.readouterr().err
 
 
@@ -108,9 +109,9 @@ def test_a_damaged_format_is_set_aside_and_written_again(
     tmp_path: Path, text: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Store(tmp_path)
-    store.put("results", "k", {"a": 1})
+    kind(store, "results").put("k", {"a": 1})
     (tmp_path / "format.json").write_bytes(text)
-    assert Store(tmp_path).get("results", "k") == {"a": 1}
+    assert kind(Store(tmp_path), "results").get("k") == {"a": 1}
     assert capsys.readouterr().err.count("\n") == 1
     assert json.loads((tmp_path / "format.json").read_bytes()) == {"format": 2}
     assert [path.read_bytes() for path in (tmp_path / "quarantine").iterdir()] == [text]
@@ -133,19 +134,19 @@ def test_where_nothing_can_be_written_a_store_serves_as_far_as_it_can(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", refused)
-    with store.locked("scans", "k"):
-        store.put("scans", "k", {"magnitude": 0.5})
-        store.put("inputs", "k", {"tensors": {}})
-    assert store.get("scans", "k") is None
+    with store.scan_lock("k"):
+        kind(store, "scans").put("k", {"magnitude": 0.5})
+        kind(store, "inputs").put("k", {"tensors": {}})
+    assert kind(store, "scans").get("k") is None
     with pytest.raises(PermissionError, match="give a folder that you may write by store=DIR"):
-        store.put("results", "k", {"n": 1})
+        kind(store, "results").put("k", {"n": 1})
 
 
 def test_terminal_codes_in_a_folders_name_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(tmp_path / "a\x1b[31m\u202eb")
-    store.put("results", "k", {})
-    store.path("results", "k").write_text("")
-    assert store.get("results", "k") is None
+    kind(store, "results").put("k", {})
+    kind(store, "results").path("k").write_text("")
+    assert kind(store, "results").get("k") is None
     said = capsys.readouterr().err
     assert "\x1b" not in said
     assert "\u202e" not in said
@@ -288,9 +289,9 @@ def test_damaged_inputs_and_scans_are_made_again(tmp_path: Path) -> None:
         lambda data: b'{"tensors": 3, "not_finite": false}',
         lambda data: b"",
     )
-    for kind in ("scans", "inputs"):
+    for name in ("scans", "inputs"):
         for change in shapes:
-            for path in sorted((store.root / kind).glob("*.json")):
+            for path in sorted((store.root / name).glob("*.json")):
                 path.write_bytes(change(path.read_bytes()))
             checkpoint._OPEN.clear()
             assert merged(recipe, store) == true
@@ -330,11 +331,11 @@ class World:
     def run(self, *more: str) -> None:
         assert cli.main(["run", *self.overrides(*more)]) == 0
 
-    def shown(self, *more: str) -> tuple[float, int] | None:
+    def shown(self, *more: str) -> tuple[float | None, int] | None:
         """Return the score in percent and the number of items that tables show; None for a missing cell."""
         request = config.request(self.overrides(*more))
         (cell,) = found(build(request.configs), Store(request.store))
-        return (cell.record["result"]["score"], cell.record["result"]["n"]) if cell.record else None
+        return (cell.record.result.score, cell.record.result.n) if cell.record else None
 
 
 @pytest.fixture
@@ -380,14 +381,14 @@ def test_where_items_or_models_are_gone_the_store_is_believed(world: World) -> N
     world.items.unlink()
     (cell,) = found(build(request.configs), Store(request.store))
     assert cell.record is not None
-    assert cell.record["result"]["score"] == 80.0
+    assert cell.record.result.score == 80.0
 
 
 def test_results_from_before_are_compared_by_their_prompts(world: World) -> None:
     world.run()
     store = Store(world.store)
     (path,) = (store.root / "results").glob("*/*.json")
-    record = store.get(f"results/{path.parent.name}", path.stem)
+    record = kind(store, f"results/{path.parent.name}").get(path.stem)
     assert record is not None
     del record["rows_digest"]
     write_atomic(path, dumps(record).encode())

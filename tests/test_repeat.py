@@ -24,8 +24,8 @@ from m3_exp import cells, cli, config, planning
 from m3_exp.cells import Desk, Task, found
 from m3_exp.engines.protocol import halved
 from m3_exp.engines.vllm import VllmModel
-from m3_exp.progress import Beacon
-from m3_exp.reporting.data.dataframe import Found, tidy
+from m3_exp.heartbeat import Heartbeat
+from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.reporting.tables import noise, paper
 from m3_exp.reporting.tables.formats import FORMATS, markdown
 from m3_exp.running import Outcome, Run
@@ -35,6 +35,7 @@ from m3_exp.store import Store
 from m3_exp.types import Cell, EngineSettings, EvaluatorSpec, Json, Plan, Prompt, Recipe, Source, identity
 from tests.files import write_lines
 from tests.models import Shape, fine_tuned, random_weights, write_model
+from tests.records import looked_up
 
 SHAPE = Shape(vocab=400, hidden=32, inner=64, layers=2, heads=2, kv_heads=2, context=4096)
 RIGHT, WRONG = "The answer is: {}", "The answer is: no idea"
@@ -259,7 +260,7 @@ class TestRepeats:
         assert outcome.cells - len(outcome.failures) == 1
         (item,) = found(planned, store)
         assert item.record is not None
-        assert (item.record["result"]["score"], item.failure) == (50.0, None)
+        assert (item.record.result.score, item.failure) == (50.0, None)
         assert noise.footer(tidy(found(planned, store, repeats=True), repeats=True)) == []
         assert cells.repeats_words(planned, store, 1)[0].endswith("0 of 1 done; 8 answers more to generate")
 
@@ -317,7 +318,7 @@ class TestRepeats:
         assert (outcome.failures, outcome.generated, outcome.engine_starts) == ((), 16, 1)
         (told,) = noise.measured(tidy(found(planned, store, repeats=True), repeats=True))
         assert (told.n, told.texts, told.flips) == (8, 0, 0)
-        conditions = [store.get("conditions", key) or {} for key in store.keys("conditions")]
+        conditions = list(store.conditions.values())
         assert sorted(c.get("repeat", 0) for c in conditions) == [0, 1]
 
 
@@ -358,7 +359,7 @@ def test_a_grader_that_flips_on_the_same_text_is_told_apart() -> None:
             "evaluator": {"name": "gsm8k", "version": "1"}, "runs": [],
         } | ({} if changed is None else {"repeat": {"number": 1, "changed": changed}})  # fmt: skip
 
-    looked = [Found(cell, record([1, 1, 0, 0.5])), Found(cell, record([0, 1, 1, 0.75], [["0", 0]]), repeat=1)]
+    looked = [looked_up(cell, record([1, 1, 0, 0.5])), looked_up(cell, record([0, 1, 1, 0.75], [["0", 0]]), repeat=1)]
     (told,) = noise.measured(tidy(looked, repeats=True))
     assert (told.up, told.down, told.graded, told.dtype) == (2, 1, 2, "bfloat16")
     assert noise.deviation([told]).value == pytest.approx(100 * math.sqrt(1 + 1 + 0.25**2) / 4)
@@ -470,7 +471,7 @@ class TestCommands:
         asked = config.request([*line, "evaluator=[gsm8k]"])
         planned, store = planning.build(asked.configs), Store(asked.store)
         going = Run(planned, store, command="m3 run this")
-        with Beacon(store, going.id, going._facts):
+        with Heartbeat(store, going.id, going._facts):
             assert cli.main(["status", *line, "evaluator=[gsm8k]"]) == 0
             assert f"running: m3 run this: pid {os.getpid()} on " in capsys.readouterr().out
             assert cli.main(["status", *line, "evaluator=[gsm8k]", "--json"]) == 0

@@ -12,6 +12,7 @@ from m3_exp.running import _complete_items, _contained
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.store import Store
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem
+from tests.records import typed
 
 
 def keys(store: Path, *args: str) -> list[str]:
@@ -92,10 +93,12 @@ def test_a_weak_result_stands_only_while_weak_is_allowed() -> None:
     class Allowed:
         evaluator = load_evaluator(EvaluatorSpec("humaneval", "evaluators.humaneval:HumanEval", {"allow_weak": True}))
 
-    weak = {"result": {"details": {"sandbox": "weak"}}}
+    weak, strong = (
+        typed({"result": {"n_unscored": 0, "details": {"sandbox": x}}, "scores": []}) for x in ("weak", "bubblewrap")
+    )
     assert not _contained(weak, Task())  # type: ignore[arg-type]
     assert _contained(weak, Allowed())  # type: ignore[arg-type]
-    assert _contained({"result": {"details": {"sandbox": "bubblewrap"}}}, Task())  # type: ignore[arg-type]
+    assert _contained(strong, Task())  # type: ignore[arg-type]
 
 
 def test_damaged_tests_are_unscored_and_a_blank_gold_text_is_none() -> None:

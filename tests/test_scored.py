@@ -34,6 +34,7 @@ from m3_exp.scoring.text import name_of
 from m3_exp.stats.estimate import EVEN
 from m3_exp.stats.scored import Scored, of_scores, pass_at_k, scored
 from m3_exp.types import Answer, Problem, Result, Score, plain
+from tests.records import looked_up, typed
 
 DATA = Path(os.environ.get("M3_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 needs_data = pytest.mark.skipif(not (DATA / "livebench").is_dir(), reason="M3_DATA with the official items is not here")
@@ -259,7 +260,7 @@ def test_a_stored_result_gives_its_score_and_interval_again(case: str) -> None:
     evaluator, scores, expected = CASES[case]
     result = evaluator.summarize(scores)
     assert result.score == pytest.approx(expected)
-    found = scored(stored(scores, result))
+    found = scored(typed(stored(scores, result)))
     estimate = found.estimate().scaled(100)
     assert (result.score, result.low, result.high) == (estimate.value, estimate.low, estimate.high)
     assert (len(found.values), found.unscored) == (result.n_scored, result.n_unscored)
@@ -329,7 +330,7 @@ def _record(scores: Sequence[Score], result: Result) -> dict[str, Any]:
 
 def _line(benchmark: str, record: dict[str, Any] | None, *settings: str) -> Any:
     (cell,) = planning.build(request([f"evaluator=[{benchmark}]", *settings]).configs).cells
-    return dataframe.tidy([dataframe.Found(cell, record)]).iloc[0]
+    return dataframe.tidy([looked_up(cell, record)]).iloc[0]
 
 
 def test_a_frames_interval_is_that_of_the_items_whatever_was_stored() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from m3_exp.store import Journal, Store, publish_directory, write_atomic
 from m3_exp.types import M3Error, Source, identity
+from tests.records import kind
 
 
 def test_identity_is_canonical() -> None:
@@ -25,19 +26,19 @@ def test_identity_is_canonical() -> None:
 
 def test_put_and_get(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    assert store.get("results", "k") is None
-    store.put("results", "k", {"x": 1})
-    assert store.get("results", "k") == {"x": 1}
-    assert store.keys("results") == ["k"]
-    store.drop("results", "k")
-    assert store.keys("results") == []
+    assert kind(store, "results").get("k") is None
+    kind(store, "results").put("k", {"x": 1})
+    assert kind(store, "results").get("k") == {"x": 1}
+    assert list(kind(store, "results")) == ["k"]
+    kind(store, "results").drop("k")
+    assert list(kind(store, "results")) == []
 
 
 def test_unreadable_value_is_set_aside_not_believed(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.put("results", "k", {"x": 1})
-    store.path("results", "k").write_bytes(b'{"x": ')
-    assert store.get("results", "k") is None
+    kind(store, "results").put("k", {"x": 1})
+    kind(store, "results").path("k").write_bytes(b'{"x": ')
+    assert kind(store, "results").get("k") is None
     assert len(list((tmp_path / "quarantine").iterdir())) == 1
 
 
@@ -165,18 +166,18 @@ def test_a_lock_lets_one_in_at_a_time_and_goes_with_a_killed_holder(tmp_path: Pa
     store = Store(tmp_path)
     pid = os.fork()
     if pid == 0:
-        with store.locked("scans", "k"):
-            store.put("scans", "held", {})
+        with store.scan_lock("k"):
+            kind(store, "scans").put("held", {})
             time.sleep(60)
         os._exit(0)
-    while store.get("scans", "held") is None:
+    while kind(store, "scans").get("held") is None:
         time.sleep(0.01)
     lock = os.open(tmp_path / "locks" / "scans-k.lock", os.O_RDWR)
     with pytest.raises(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(lock)
-    with store.locked("scans", "other"):
+    with store.scan_lock("other"):
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    with store.locked("scans", "k"):
-        assert store.keys("scans") == ["held"], "the holder is gone, and so is its lock"
+    with store.scan_lock("k"):
+        assert list(kind(store, "scans")) == ["held"], "the holder is gone, and so is its lock"

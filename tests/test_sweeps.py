@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from m3_exp import config, planning
+from m3_exp.config import composing
 from m3_exp.merging.methods import check_params, load
 from m3_exp.merging.ratio import grid
 from m3_exp.scoring.evaluate import load_evaluator
@@ -27,15 +28,15 @@ COST = re.compile(r"# On the lab: ([\d,]+) merges, ([\d,]+) cells, (?:at most )?
 @functools.cache
 def planned(sweep: str, *overrides: str) -> Plan:
     """Plan a sweep; what differs in values alone is composed once in this file (Hydra takes 0.1 s each time)."""
-    with patch.object(config, "_compose", _composed):
+    with patch.object(composing, "_compose", _composed):
         return planning.build(config.request([f"sweeps={sweep}", *overrides]).configs)
 
 
-_compose = config._compose
+_compose = composing._compose
 
 
 def _composed(overrides: list[str], folders: Sequence[Path]) -> Any:
-    return _structure(*(text for text in overrides if "." not in text.split("=")[0]))
+    return _structure(*overrides)
 
 
 @functools.cache
@@ -71,7 +72,7 @@ def test_every_target_exists_and_takes_what_its_file_says() -> None:
     for name in config.names("method"):
         method = load(str(OmegaConf.load(config.ROOT / "conf/method" / f"{name}.yaml").target))
         (found,) = config.request([f"method={name}"]).configs
-        assert set(found.params) == set(method.hyperparameters)
+        assert set(found.params) == set(method.named.keywords)
         check_params(found.target, found.params)
     for name in config.names("evaluator"):
         (spec,) = config.request([f"evaluator=[{name}]"]).configs[0].evaluators
@@ -198,7 +199,7 @@ def test_dare_takes_the_place_of_the_plain_deltas_in_a_response_or_stands_beside
     dare = planned("lambda_response", *only, "sparsify=dare", "sparsify.draws=3")
     merged = [cell for cell in dare.cells if cell.labels[0].method != "single"]
     assert all(cell.recipe.sparsify is not None for cell in merged)
-    assert len({cell.recipe.sparsify.seed for cell in merged if cell.recipe.sparsify}) == 3
+    assert len({cell.recipe.sparsify["seed"] for cell in merged if cell.recipe.sparsify}) == 3
     singles = [cell for cell in dare.cells if cell.labels[0].method == "single"]
     assert keys(singles) == keys(cell for cell in plain.cells if cell.labels[0].method == "single")
     both = planned("lambda_response", *only, "sparsify=none,dare", "sparsify.draws=3")

@@ -136,7 +136,7 @@ class TestTable1:
         model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
         task, found = desk.task(cell), desk.result(desk.task(cell))
         assert found is not None
-        journal = {record["id"]: record["text"] for record in desk.store.journal(found["answers"]).read()}
+        journal = {answer.id: answer.text for answer in desk.store.answers(found.answers).read()}
         for prompt in task.prompts:
             ids = torch.tensor([prompt.token_ids])
             written = model.generate(ids, max_new_tokens=6, do_sample=False, pad_token_id=2)[0, ids.shape[1] :]

@@ -20,6 +20,7 @@ from m3_exp.reporting.tables import paper
 from m3_exp.reporting.tables.formats import FORMATS
 from m3_exp.reporting.tables.table import Table
 from m3_exp.types import Cell
+from tests.records import looked_up
 
 Z = 1.959963984540054  # normal, 97.5 %
 
@@ -70,7 +71,7 @@ def record(values: list[float | None], cell: Cell, weights: str = "d") -> dict[s
 
 def built(args: list[str], outcome: Any, **options: Any) -> Table:
     cells = planning.build(request(args, multirun=True).configs).cells
-    found = [dataframe.Found(cell, *outcome(number, cell)) for number, cell in enumerate(cells)]
+    found = [looked_up(cell, *outcome(number, cell)) for number, cell in enumerate(cells)]
     return paper.build("t", dataframe.tidy(found), **options)
 
 
@@ -261,7 +262,7 @@ def test_fewer_than_ten_draws_carry_no_sign_and_the_footer_says_what_their_inter
 def test_draws_that_are_all_but_one_expert_are_named_in_words() -> None:
     def said(draws: dict[int, float], experts: Any) -> list[str]:
         cells = planning.build(request(["ratio=mixup", f"ratio.draws={len(draws)}", "evaluator=[gsm8k]"]).configs).cells
-        found = dataframe.tidy([dataframe.Found(cell, record([1, 0], cell, str(i))) for i, cell in enumerate(cells)])
+        found = dataframe.tidy([looked_up(cell, record([1, 0], cell, str(i))) for i, cell in enumerate(cells)])
         found["lam"] = [draws[int(draw)] for draw in found["draw"]]
         table = paper.build("t", found, experts=experts)
         return [text for text in table.footer if text.startswith("Draws of lambda that are all but one expert")]

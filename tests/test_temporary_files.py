@@ -22,7 +22,7 @@ from m3_exp.engines import recorded, transformers, vllm
 from m3_exp.merging import compiled
 from m3_exp.reporting.tables.footers import footer
 from m3_exp.scoring import cache
-from m3_exp.store import Store, publish_directory, write_atomic
+from m3_exp.store import Majority, Store, publish_directory, write_atomic
 from m3_exp.types import EngineSettings
 from tests.files import write_lines
 from tests.models import Shape, random_weights, write_model
@@ -41,9 +41,9 @@ def stop(descriptor):
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(600)
 os.fsync = stop
-from m3_exp.store import Store, publish_directory, write_atomic
+from m3_exp.store import Majority, Store, publish_directory, write_atomic
 if act == "put":
-    Store(Path(place)).put("scans", "key", {"a": 1})
+    Store(Path(place)).majorities.put("key", Majority(1.0))
 elif act == "file":
     write_atomic(Path(place), b"half")
 else:
@@ -93,7 +93,7 @@ def test_a_killed_publishers_directory_goes_with_the_next_one(tmp_path: Path) ->
 
 def test_a_store_is_rid_of_all_that_killed_writers_left(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.put("scans", "whole", {})
+    store.majorities.put("whole", Majority(1.0))
     killed("put", tmp_path)
     for place in ("results/cell/result.json", "judgments/ab/key.json", "quarantine/x.json", "tracker/w.json"):
         killed("file", tmp_path / place)
@@ -101,7 +101,7 @@ def test_a_store_is_rid_of_all_that_killed_writers_left(tmp_path: Path) -> None:
     assert len(debris(tmp_path)) == 6
     store.sweep()
     assert debris(tmp_path) == []
-    assert store.get("scans", "whole") == {}
+    assert store.majorities.get("whole") == Majority(1.0)
 
 
 @pytest.mark.parametrize("act", ["file", "directory"])

@@ -24,12 +24,13 @@ from m3_exp.planning import spelled
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.choices.advice import Study
 from m3_exp.reporting.choices.protocols import ALPHAS
-from m3_exp.reporting.data.dataframe import Found, tidy
+from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.reporting.wandb import logged, tracker, workspace
 from m3_exp.reporting.wandb.track import Logged, Recorder, Settings
 from m3_exp.reporting.wandb.track import chosen as track_chosen
-from m3_exp.store import Store
-from m3_exp.types import Cell, EvaluatorSpec, Json, Label, M3Error, Recipe, Source, plain
+from m3_exp.store import Store, StoredAnswer
+from m3_exp.types import Cell, CellResult, EvaluatorSpec, Json, Label, M3Error, Recipe, Source, plain
+from tests.records import looked_up
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -41,7 +42,7 @@ SHARES: dict[str, Callable[[float], float]] = {
 }
 
 
-def cell(benchmark: str, label: Label, share: float, **details: Any) -> Found:
+def cell(benchmark: str, label: Label, share: float, **details: Any) -> CellResult:
     """A cell on 40 items with its result: item i is right where (i + 0.5) / 40 lies below `share`.
 
     The interval stored with it is wrong: nothing may read it.
@@ -65,10 +66,10 @@ def cell(benchmark: str, label: Label, share: float, **details: Any) -> Found:
         "engine": {"engine": "vllm", "version": "0.32.0", "dtype": "float32"}, "weights": f"w-{key}",
         "recipe_key": (key.encode().hex() + "0" * 64)[:64], "recipe": plain(recipe), "runs": ["a"],
     }  # fmt: skip
-    return Found(Cell(recipe, spec, LM, (label,), LM), record)
+    return looked_up(Cell(recipe, spec, LM, (label,), LM), record)
 
 
-def world(nodes: int = 9) -> list[Found]:
+def world(nodes: int = 9) -> list[CellResult]:
     """A pair's curves on two benchmarks, its experts alone, its plain average and a draw."""
     found = []
     mixed = Label("lab", "lm_math", "average", "grid", "none")
@@ -82,7 +83,7 @@ def world(nodes: int = 9) -> list[Found]:
     return found
 
 
-def studied(found: Sequence[Found], seed: int = 0) -> list[Study]:
+def studied(found: Sequence[CellResult], seed: int = 0) -> list[Study]:
     return [advice.study(members, seed=seed) for members in logged.grouped(found, PARENTS)]
 
 
@@ -124,12 +125,12 @@ def back(folder: Path) -> Back:
 
 
 @pytest.fixture(scope="module")
-def found() -> list[Found]:
+def found() -> list[CellResult]:
     return world()
 
 
 @pytest.fixture(scope="module")
-def studies(found: list[Found]) -> list[Study]:
+def studies(found: list[CellResult]) -> list[Study]:
     return studied(found)
 
 
@@ -144,7 +145,7 @@ def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------- what runs say
 
 
-def test_a_cells_run_has_its_plan_and_its_numbers(found: list[Found]) -> None:
+def test_a_cells_run_has_its_plan_and_its_numbers(found: list[CellResult]) -> None:
     frame = tidy(found)
     for item, line in zip(found, frame.itertuples(), strict=True):
         run = logged.cell(item, "alpha_grid", 7)
@@ -154,7 +155,7 @@ def test_a_cells_run_has_its_plan_and_its_numbers(found: list[Found]) -> None:
         assert run.config["lambda"] == (None if pd.isna(line.lam) else line.lam)
         assert "lambda" in run.summary or pd.isna(line.lam)
         assert run.config["merge"] == line.merge
-        assert json.loads(run.artifacts[0].texts["recipe.json"]) == item.record["recipe"]  # type: ignore[index]
+        assert json.loads(run.artifacts[0].texts["recipe.json"]) == plain(item.record.recipe)  # type: ignore[union-attr]
     drawn = logged.cell(found[-1], "alpha_grid", 7)
     assert drawn.summary["alpha"] == 0.5
     assert {key: value for key, value in drawn.summary.items() if key.startswith("details/")} == {
@@ -163,19 +164,20 @@ def test_a_cells_run_has_its_plan_and_its_numbers(found: list[Found]) -> None:
     assert drawn.tags == ("family:lab", "pair:lm_math", "method:average", "ratio:mixup", "sparsify:none")
 
 
-def test_an_id_is_the_cells_and_content_its_results(found: list[Found]) -> None:
+def test_an_id_is_the_cells_and_content_its_results(found: list[CellResult]) -> None:
     runs = [logged.cell(item, "table1", 0) for item in found]
     assert len({run.id for run in runs}) == len(found)
     again = logged.cell(found[0], "another sweep", 0)
     assert (again.id, again.content) == (runs[0].id, runs[0].content)
-    record = dict(found[0].record or {})
-    record["scores"] = [{**record["scores"][0], "value": 0.5}, *record["scores"][1:]]
+    record = found[0].record
+    assert record is not None
+    record = replace(record, scores=(replace(record.scores[0], value=0.5), *record.scores[1:]))
     changed = logged.cell(replace(found[0], record=record), "table1", 0)
     assert changed.id == runs[0].id
     assert changed.content != runs[0].content
 
 
-def test_a_response_has_every_node_and_every_alpha(found: list[Found], studies: list[Study]) -> None:
+def test_a_response_has_every_node_and_every_alpha(found: list[CellResult], studies: list[Study]) -> None:
     frame = tidy(found)
     [run] = [logged.response(study, "lambda_response") for study in studies]
     nodes = [row for row in run.history if "lambda" in row]
@@ -201,12 +203,12 @@ def test_a_response_has_every_node_and_every_alpha(found: list[Found], studies: 
     assert run.notes == "\n".join(advice.words(studies[0]))
 
 
-def test_items_are_answered_from_the_journal(tmp_path: Path, found: list[Found]) -> None:
+def test_items_are_answered_from_the_journal(tmp_path: Path, found: list[CellResult]) -> None:
     item = found[0]
     assert item.record is not None
-    with Store(tmp_path).journal(item.record["answers"]) as journal:
+    with Store(tmp_path).answers(item.record.answers) as journal:
         for key, text in (("gsm8k/0", "one"), ("gsm8k/1", "two"), ("gsm8k/1", "asked otherwise")):
-            journal.append({"id": key, "sample": 0, "text": text})
+            journal.append(StoredAnswer(key, text))
     table = logged.items(item, tmp_path)
     assert table.columns == ("id", "sample", "answer", "extracted", "value", "reason")
     assert table.rows[0] == ("0", 0, "one", "0", 1.0, None)
@@ -222,7 +224,7 @@ def test_runs_read_back_say_what_the_store_says(tmp_path: Path) -> None:
     said: list[str] = []
     cells = world(3)
 
-    def sweep(content: Sequence[Found]) -> tracker.Tracker:
+    def sweep(content: Sequence[CellResult]) -> tracker.Tracker:
         track = tracker.Tracker(Settings(items=True), tmp_path, sweep="alpha_grid", seed=3, say=said.append)
         track.cell(content[0])
         track.sweep(lambda: tracker.Gathered(content, PARENTS, {"alpha_grid.md": "| a |\n"}))
@@ -234,11 +236,12 @@ def test_runs_read_back_say_what_the_store_says(tmp_path: Path) -> None:
     runs = folders(tmp_path)
     assert len(runs) == len(cells) + 2
     assert said == [f"W&B: 16 runs written to {tmp_path}/wandb; to send them: wandb sync {tmp_path}/wandb"]
-    _compare_cell(cells[-1], back(runs[logged.cell_id(cells[-1].record or {})]))
+    _compare_cell(cells[-1], back(runs[logged.cell_id(cells[-1].record)]))
     expected = logged.response(studied(cells, seed=3)[0], "alpha_grid")
     _compare_response(expected, back(runs[expected.id]))
 
-    record = {**(cells[-1].record or {}), "weights": "other"}
+    assert cells[-1].record is not None
+    record = replace(cells[-1].record, weights="other")
     second = sweep([*cells[:-1], replace(cells[-1], record=record)])
     assert (second.done["written"], second.done["known"], second.problems) == (1, 15, [])
     later = folders(tmp_path)
@@ -246,28 +249,28 @@ def test_runs_read_back_say_what_the_store_says(tmp_path: Path) -> None:
     assert {key for key in runs if later[key] != runs[key]} <= {logged.cell_id(record)}
 
 
-def _ends(item: Found) -> tuple[float, float]:
+def _ends(item: CellResult) -> tuple[float, float]:
     """A cell's interval from its item scores, in percent."""
     assert item.record is not None
-    scores = [score["value"] for score in item.record["scores"]]
+    scores = [score.value for score in item.record.scores]
     low, high = proportion_confint(sum(scores), len(scores), method="agresti_coull")
     return 100 * low, 100 * high
 
 
-def _compare_cell(item: Found, seen: Back) -> None:
+def _compare_cell(item: CellResult, seen: Back) -> None:
     assert item.record is not None
-    result = item.record["result"]
+    result = plain(item.record.result)
     assert seen.run["display_name"] == f"{spelled(item.cell.labels[0])} {result['benchmark']}"
     assert (seen.run["run_group"], seen.run["job_type"]) == ("alpha_grid", result["benchmark"])
     config = seen.run["config"]["update"]
-    assert config["recipe"] == item.record["recipe"]
-    assert config["evaluator"] == item.record["evaluator"]
+    assert config["recipe"] == plain(item.record.recipe)
+    assert config["evaluator"] == plain(item.record.evaluator)
     assert (config["alpha"], config["lambda"], config["seed"]) == (0.5, 0.3, 3)
     for key in ("score", "n", "n_unscored", "metric"):
         assert seen.summary[key] == result[key]
     assert (seen.summary["low"], seen.summary["high"]) == pytest.approx(_ends(item))
     assert (seen.summary["alpha"], seen.summary["lambda"], seen.summary["details/pdr_paper"]) == (0.5, 0.3, 12.5)
-    assert [row[4] for row in seen.tables["items"]["data"]] == [s["value"] for s in item.record["scores"]]
+    assert [row[4] for row in seen.tables["items"]["data"]] == [s.value for s in item.record.scores]
     assert [a["type"] for a in seen.artifacts.values() if a["name"].startswith("recipe-")] == ["recipe"]
 
 
@@ -365,7 +368,12 @@ def server(kind: str) -> Iterator[Server]:
 
 
 def started(
-    place: Path, found: Sequence[Found], url: str, said: list[str], monkeypatch: pytest.MonkeyPatch, patience: float
+    place: Path,
+    found: Sequence[CellResult],
+    url: str,
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    patience: float,
 ) -> tracker.Tracker:
     """A tracker with a key for the server at `url`, and two cells handed over; that takes no time."""
     monkeypatch.setenv("WANDB_BASE_URL", url)
@@ -382,7 +390,7 @@ def started(
 
 
 def test_a_server_that_fails_costs_a_warning_and_a_bounded_wait(
-    tmp_path: Path, found: list[Found], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, found: list[CellResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three servers at once, since waiting for them is the point."""
     kinds, patience = ("refuses", "revoked", "hangs"), 15.0
@@ -410,7 +418,7 @@ def test_a_server_that_fails_costs_a_warning_and_a_bounded_wait(
 
 
 def test_runs_are_sent_under_their_own_ids_once(
-    tmp_path: Path, found: list[Found], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, found: list[CellResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
     with server("accepts") as web:
@@ -422,22 +430,22 @@ def test_runs_are_sent_under_their_own_ids_once(
         assert len(web.asked) == asked, "what is there already is not sent again"
     assert (first.problems, first.done["sent"], second.done["known"]) == ([], 2, 2)
     assert said == [f"W&B: 2 runs written to {tmp_path}/wandb and sent to project m3_exp"]
-    ids = {logged.cell_id(item.record or {}): item for item in found[:2]}
+    ids = {logged.cell_id(item.record): item for item in found[:2]}
     buckets = {given["name"]: given for name, given in web.asked if name == "UpsertBucket" and given.get("groupName")}
     assert buckets.keys() == ids.keys()
     for given in buckets.values():
         record = ids[given["name"]].record
         assert record is not None
-        assert (given["groupName"], given["jobType"]) == ("table1", record["result"]["benchmark"])
+        assert (given["groupName"], given["jobType"]) == ("table1", record.result.benchmark)
         streams = [body["files"] for path, body in web.asked if given["name"] in path and "files" in body]
         summary = json.loads([files["wandb-summary.json"] for files in streams if "wandb-summary.json" in files][-1][
             "content"
         ][0])  # fmt: skip
-        assert [summary[key] for key in ("score", "n")] == [record["result"][k] for k in ("score", "n")]
+        assert [summary[key] for key in ("score", "n")] == [record.result.score, record.result.n]
         assert summary["low"] == pytest.approx(_ends(ids[given["name"]])[0])
 
 
-def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path: Path, found: list[Found]) -> None:
+def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path: Path, found: list[CellResult]) -> None:
     said: list[str] = []
     (tmp_path / "file").write_text("not a folder")
     track = tracker.Tracker(Settings(dir=str(tmp_path / "file")), tmp_path, say=said.append)
@@ -449,10 +457,10 @@ def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path: Path, found: lis
     assert "(and 1 more)" in line
 
 
-def test_a_child_that_dies_or_a_result_it_cannot_read_is_a_warning(tmp_path: Path, found: list[Found]) -> None:
+def test_a_child_that_dies_or_a_result_it_cannot_read_is_a_warning(tmp_path: Path, found: list[CellResult]) -> None:
     said: list[str] = []
     track = tracker.Tracker(Settings(), tmp_path, say=said.append)
-    track.cell(replace(found[0], record={"nothing": "known"}))
+    track.cell(replace(found[0], record="none"))
     track.cell(found[0])
     deadline = time.monotonic() + 30
     while track._child is None and time.monotonic() < deadline:
@@ -463,12 +471,12 @@ def test_a_child_that_dies_or_a_result_it_cannot_read_is_a_warning(tmp_path: Pat
     track.cell(found[1])
     track.close()
     [line] = said
-    assert line.startswith("warning: W&B: KeyError: ")
+    assert line.startswith("warning: W&B: AttributeError: ")
     assert "results are not touched" in line
     assert "its process ended with -9" in track.problems
 
 
-def test_a_run_that_was_cut_short_is_written_again_alone(tmp_path: Path, found: list[Found]) -> None:
+def test_a_run_that_was_cut_short_is_written_again_alone(tmp_path: Path, found: list[CellResult]) -> None:
     """A killed child leaves a folder without a marker: the next sweep replaces it."""
     recorder = Recorder(Settings(), tmp_path / "wandb")
     run = logged.cell(found[0], "run", 0)
@@ -545,7 +553,7 @@ def test_wandb_has_one_home_and_loads_late(library: str, home: str) -> None:
     assert f"'{library}'" not in loaded
 
 
-def test_nothing_is_started_for_nothing(tmp_path: Path, found: list[Found]) -> None:
+def test_nothing_is_started_for_nothing(tmp_path: Path, found: list[CellResult]) -> None:
     track = tracker.Tracker(Settings(), tmp_path)
     track.cell(replace(found[0], record=None))
     track.close()
@@ -567,7 +575,7 @@ def _panels_of(value: Any) -> Iterator[Json]:
             yield from _panels_of(inner)
 
 
-def test_the_workspace_draws_what_runs_hold(tmp_path: Path, found: list[Found], studies: list[Study]) -> None:
+def test_the_workspace_draws_what_runs_hold(tmp_path: Path, found: list[CellResult], studies: list[Study]) -> None:
     """Offline, to a file: every metric that a panel names is one that a run has."""
     what = workspace.contents(list(SHARES), studies)
     views = json.loads(workspace.write(what, tmp_path / "views.json").read_text())

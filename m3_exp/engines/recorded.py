@@ -19,8 +19,8 @@ from m3_exp.merging.canonical import recipe_key
 from m3_exp.merging.stream import stream
 from m3_exp.reading.files import exists, lines, parse_json, read_bytes, read_text
 from m3_exp.reading.typed import Strict, checked
-from m3_exp.store import Store
-from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source, plain
+from m3_exp.store import Merge, Store
+from m3_exp.types import Answer, EngineSettings, Likelihood, M3Error, Prompt, Recipe, Sampling, Source
 
 Lines = dict[tuple[str, int], Answer]  # by prompt id and sample
 
@@ -51,8 +51,9 @@ def fingerprint(settings: EngineSettings) -> dict[str, str]:
         digest = hashlib.sha256(read_bytes(path)).hexdigest()[:16]
         return {"engine": "recorded", "version": digest, "dtype": settings.dtype}
     other = Store(path)
-    sets = filter(None, (other.get("answer_sets", key) for key in other.keys("answer_sets")))
-    found = {json.dumps(s["engine"], sort_keys=True) for s in sets if s["engine"]["dtype"] == settings.dtype}
+    found = {
+        json.dumps(s.engine, sort_keys=True) for s in other.answer_sets.values() if s.engine["dtype"] == settings.dtype
+    }
     if len(found) != 1:
         listed = "; ".join(sorted(found)) or f"none in {settings.dtype}"
         raise M3Error(
@@ -87,14 +88,14 @@ class RecordedEngine:
     def load(self, recipe: Recipe) -> Loaded:
         """Find the weights' digest: remembered by either store, else by merging without keeping the tensors."""
         key = recipe_key(recipe, self._store)
-        known = self._other.get("merges", key) if self._other else None
+        known = self._other.merges.get(key) if self._other else None
         if known is None:
             merge = stream(recipe, self._store)
             for _ in merge:
                 pass
-            known = {"digest": merge.digest, "report": merge.report}
-        self._digest = str(known["digest"])
-        return Loaded(self._digest, 0.0, known["report"])
+            known = Merge(merge.digest, merge.report)
+        self._digest = known.digest
+        return Loaded(known.digest, 0.0, known.report)
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source, *, repeat: int = 0
@@ -112,14 +113,13 @@ class RecordedEngine:
     def _from_store(self, sampling: Sampling, hashes: Mapping[str, str], repeat: int) -> Lines:
         assert self._other is not None
         found: Lines = {}
-        kind = "repeat_sets" if repeat else "answer_sets"
-        asked = {"weights": self._digest, "sampling": plain(sampling), "repeat": repeat}
-        for key in self._other.keys(kind):
-            spec = {"repeat": 0, **(self._other.get(kind, key) or {})}
-            if all(spec.get(field) == value for field, value in asked.items()):
-                for record in self._other.journal(key).read():
-                    if hashes.get(record["id"]) == record["prompt"]:
-                        found.setdefault((record["id"], int(record["sample"])), _answer(record))
+        sets = self._other.repeat_sets if repeat else self._other.answer_sets
+        asked = (self._digest, sampling, repeat)
+        for key, kept in sets.items():
+            if (kept.weights, kept.sampling, kept.repeat or 0) == asked:
+                for answer in self._other.answers(key).read():
+                    if hashes.get(answer.id) == answer.prompt:
+                        found.setdefault((answer.id, answer.sample), answer)
         return found
 
     def loglikelihood(self, pairs: Sequence[tuple[Prompt, tuple[int, ...]]]) -> Iterator[Likelihood]:
@@ -127,10 +127,6 @@ class RecordedEngine:
 
     def close(self) -> None:
         """Nothing to close."""
-
-
-def _answer(record: Json) -> Answer:
-    return Answer(record["id"], record["text"], int(record["sample"]), int(record["n_tokens"]), record["finish"])
 
 
 def _read_lines(path: Path) -> dict[int, Lines]:

@@ -104,7 +104,7 @@ class ResidentEngine:
     # ------------------------------------------------------------------------------------------------------ talking
 
     def _open(self) -> None:
-        self._child = Child(self._settings.name, self._store.root / "log")
+        self._child = Child(self._settings.name, self._store.log)
         request = {**self._start, "store": str(self._store.root)}
         self.conditions = self._first("ready", request, self._settings.start_timeout)
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from m3_exp.types import EngineSettings, Json, Prompt, Recipe, Sampling, Source, Sparsify, plain
+from m3_exp.types import EngineSettings, Json, Prompt, Recipe, Sampling, Source, plain
 
 Pair = tuple[Prompt, tuple[int, ...]]  # a prompt and a continuation of it
 
@@ -29,14 +29,13 @@ def line(message: Mapping[str, object]) -> bytes:
 
 def recipe_from(value: Json) -> Recipe:
     """Make the recipe that `plain` took apart."""
-    sparsify, weights = value["sparsify"], value["weights"]
+    weights = value["weights"]
     return Recipe(
         **{
             **value,
             "base": source_from(value["base"]),
             "experts": tuple(source_from(expert) for expert in value["experts"]),
             "weights": None if weights is None else tuple(weights),
-            "sparsify": None if sparsify is None else Sparsify(**sparsify),
         }
     )
 

@@ -4,24 +4,26 @@ The sources of a `Job` are content digests, so neither paths nor the order of ex
 serves several jobs that share inputs: each block is read and sparsified once for all of them.
 """
 
+import math
 import os
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
-from m3_exp.merging.canonical import AVERAGE, by_content
+from m3_exp.merging import sparsify
+from m3_exp.merging.canonical import KeyedRecipe, keyed
 from m3_exp.merging.checkpoint import Model, open_model
 from m3_exp.merging.layout import Entry
 from m3_exp.merging.methods import load
 from m3_exp.merging.scan import Cutoffs, Scan, blocks, cutoffs
-from m3_exp.merging.sparsify import mask_key, sparsified
+from m3_exp.merging.sparsify import Sparsifier
 from m3_exp.merging.tying import alike
 from m3_exp.store import Store
-from m3_exp.types import Json, M3Error, Recipe, Source, Sparsify
+from m3_exp.types import Json, M3Error, Recipe, Source
 
 BLOCK = 1 << 16  # elements: a few float32 blocks stay in a core's cache
 # Buffers that some checkpoints carry: copied, never merged.
@@ -34,7 +36,7 @@ _MEAN_ROWS = 1024  # rows summed at once, in float64
 class Job:
     """A recipe by content, with its opened models: the experts in the recipe's order, and the base if it is needed."""
 
-    recipe: Recipe
+    recipe: KeyedRecipe
     experts: tuple[Model, ...]
     base: Model | None
 
@@ -88,12 +90,10 @@ def prepare(recipe: Recipe, store: Store) -> Job:
         model = open_model(source, store)
         return Source(models.setdefault(model.digest, model).digest)
 
-    keyed = by_content(recipe, content)
-    needs_base = keyed.method != AVERAGE
-    sources = [*keyed.experts, *((keyed.base,) if needs_base else ())]
+    form = keyed(recipe, content)
+    sources = [*form.experts, *((form.base,) if form.base else ())]
     read = alike([models[source.location] for source in sources])
-    recipe = keyed if needs_base else replace(keyed, base=keyed.experts[0])
-    return Job(recipe, tuple(read[: len(keyed.experts)]), read[-1] if needs_base else None)
+    return Job(form, tuple(read[: len(form.experts)]), read[-1] if form.base else None)
 
 
 def is_copied(name: str, entry: Entry) -> bool:
@@ -122,11 +122,12 @@ class Blender:
         self._block = block
         self._lock = threading.Lock()
         self._means: dict[tuple[str, str], torch.Tensor] = {}
-        self._dropped: dict[tuple[str, Sparsify], list[int]] = {}
+        self._dropped: dict[tuple[str, str], list[int]] = {}
         self._methods = [load(job.recipe.method) for job in jobs]
+        self._sparsifiers = [sparsify.of(job.recipe.sparsify) if job.recipe.sparsify else None for job in jobs]
         self._cutoffs: list[Cutoffs | None] = [
-            cutoffs(self._scan(job, layout, block), store, pool) if method.needs_cutoffs else None
-            for job, layout, method in zip(jobs, self.layouts, self._methods, strict=True)
+            cutoffs(self._scan(index, block), store, pool) if method.needs_cutoffs else None
+            for index, method in enumerate(self._methods)
         ]
 
     @property
@@ -138,7 +139,7 @@ class Blender:
     def blocks(self, name: str) -> list[tuple[int, int]]:
         """Return the ranges [start, stop) of flat elements in which a tensor is made; one range for whole tensors."""
         numel = max(layout[name].numel for layout in self.layouts if name in layout)
-        whole = any(method.whole_tensors for method in self._methods)
+        whole = any(used.whole_tensors for used in (*self._methods, *self._sparsifiers) if used)
         return list(blocks(numel, max(numel, 1) if whole else self._block))
 
     def blend(self, name: str, start: int, stop: int) -> list[torch.Tensor | None]:
@@ -151,14 +152,14 @@ class Blender:
 
     def report(self, index: int) -> Json:
         """Return what happened to a job: vocabulary rows filled, tensors copied, DARE and TIES shares as measured."""
-        job, cut = self.jobs[index], self._cutoffs[index]
+        job, cut, sparsifier = self.jobs[index], self._cutoffs[index], self._sparsifiers[index]
         names = [str(model.source) for model in job.experts]
         report: Json = {
             "touched_rows": job.touched(),
             "copied": [name for name, entry in self.layouts[index].items() if is_copied(name, entry)],
         }
-        if job.recipe.sparsify:
-            counts = [self._dropped[(model.digest, job.recipe.sparsify)] for model in job.experts]
+        if sparsifier:
+            counts = [self._dropped[(model.digest, sparsifier.key)] for model in job.experts]
             report["dropped"] = {n: gone / total for n, (gone, total) in zip(names, counts, strict=True)}
         if cut:
             report["kept"] = dict(zip(names, cut.kept, strict=True))
@@ -177,7 +178,8 @@ class Blender:
         count = stop - block.start
         shape = entry.shape if method.whole_tensors else (count,)
         if method.takes_deltas and job.base is not None:
-            experts = [block.delta(model, job.base, job.recipe.sparsify) for model in job.experts]
+            sparsifier = self._sparsifiers[index]
+            experts = [block.delta(model, job.base, sparsifier, entry.shape) for model in job.experts]
         else:
             experts = [block.plain(model) for model in job.experts]
         extra: dict[str, object] = {}
@@ -189,20 +191,26 @@ class Blender:
         made = method.function(given, job.recipe.weights, **extra, **job.recipe.params)
         if not isinstance(made, torch.Tensor) or made.shape != shape:
             what = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
-            raise M3Error(f"method {method.target} returned {what} for {block.name}, a tensor of {shape} is needed")
+            raise M3Error(
+                f"method {method.named.target} returned {what} for {block.name}, a tensor of {shape} is needed"
+            )
         return made.to(job.dtype).reshape(-1)
 
-    def _scan(self, job: Job, layout: Mapping[str, Entry], block: int) -> Scan:
-        base = job.base or job.experts[0]
+    def _scan(self, index: int, block: int) -> Scan:
+        job, layout, sparsifier = self.jobs[index], self.layouts[index], self._sparsifiers[index]
+        base, recipe = job.base or job.experts[0], job.recipe
         by_digest = {model.digest: model for model in job.experts}
+        whole = sparsifier is not None and sparsifier.whole_tensors
 
         def deltas(name: str, start: int, stop: int, experts: Sequence[str]) -> list[torch.Tensor]:
-            read = _Block(self, name, start, stop, counted=False)
-            return [read.delta(by_digest[expert], base, job.recipe.sparsify) for expert in experts]
+            read = _Block(self, name, start, layout[name].numel if whole else stop, counted=False)
+            found = [read.delta(by_digest[expert], base, sparsifier, layout[name].shape) for expert in experts]
+            return [delta[: stop - start] for delta in found]
 
         sizes = {name: base.tensors[name].numel for name, entry in layout.items() if not is_copied(name, entry)}
         experts = tuple(model.digest for model in job.experts)
-        return Scan(base.digest, experts, sizes, float(job.recipe.params["retain"]), job.recipe.sparsify, deltas, block)
+        block = max(sizes.values(), default=block) if whole else block
+        return Scan(base.digest, experts, sizes, float(recipe.params["retain"]), recipe.sparsify, deltas, block)
 
     def aligned(self, model: Model, name: str, start: int, stop: int) -> torch.Tensor:
         """Return a float32 block; rows past a model's own vocabulary are the mean of its rows."""
@@ -213,9 +221,9 @@ class Blender:
         new = mean[torch.arange(max(start, own), stop) % mean.numel()]
         return torch.cat([model.read(name, start, own).to(torch.float32), new]) if start < own else new
 
-    def count_dropped(self, digest: str, sparsify: Sparsify, dropped: int, total: int) -> None:
+    def count_dropped(self, digest: str, sparsifier: Sparsifier, dropped: int, total: int) -> None:
         with self._lock:
-            counts = self._dropped.setdefault((digest, sparsify), [0, 0])
+            counts = self._dropped.setdefault((digest, sparsifier.key), [0, 0])
             counts[0] += dropped
             counts[1] += total
 
@@ -239,28 +247,39 @@ class _Block:
         self.name, self.start, self.stop = name, start, stop
         self._blender, self._counted = blender, counted
         self._plain: dict[str, torch.Tensor] = {}
-        self._deltas: dict[tuple[str, str, Sparsify | None], torch.Tensor] = {}
+        self._deltas: dict[tuple[object, ...], torch.Tensor] = {}
 
     def plain(self, model: Model) -> torch.Tensor:
         if model.digest not in self._plain:
             self._plain[model.digest] = self._blender.aligned(model, self.name, self.start, self.stop)
         return self._plain[model.digest]
 
-    def delta(self, model: Model, base: Model, rule: Sparsify | None) -> torch.Tensor:
-        """Return an expert's difference from the base, sparsified where there is a rule."""
-        key = (model.digest, base.digest, rule)
+    def delta(self, model: Model, base: Model, sparsifier: Sparsifier | None, shape: tuple[int, ...]) -> torch.Tensor:
+        """Return an expert's difference from the base, thinned where there is a sparsifier: flat, of a tensor that has
+        this shape in the output.
+        """
+        whole = sparsifier is not None and sparsifier.whole_tensors
+        key = (model.digest, base.digest, sparsifier and sparsifier.key, whole and shape)
         if key not in self._deltas:
             delta = self.plain(model) - self.plain(base)
-            self._deltas[key] = delta if rule is None else self._sparsified(delta, model, rule)
+            if sparsifier is None:
+                self._deltas[key] = delta
+            elif whole:
+                self._deltas[key] = self._thinned(delta[: math.prod(shape)].view(shape), model, sparsifier).flatten()
+            else:
+                self._deltas[key] = self._by_element(delta, model, sparsifier)
         return self._deltas[key]
 
-    def _sparsified(self, delta: torch.Tensor, model: Model, rule: Sparsify) -> torch.Tensor:
-        """Apply DARE; only the model's own rows are counted, so that a report does not depend on the other jobs."""
-        mask = mask_key(rule, model.digest, self.name)
+    def _by_element(self, delta: torch.Tensor, model: Model, sparsifier: Sparsifier) -> torch.Tensor:
+        """Only the model's own rows are counted, so that a report does not depend on the other jobs."""
         own = max(0, min(delta.numel(), model.tensors[self.name].numel - self.start))
-        kept, dropped = sparsified(delta[:own], mask, self.start, rule.drop_rate)
-        if self._counted:
-            self._blender.count_dropped(model.digest, rule, dropped, own)
+        thinned = self._thinned(delta[:own], model, sparsifier)
         if own == delta.numel():
-            return kept
-        return torch.cat([kept, sparsified(delta[own:], mask, self.start + own, rule.drop_rate)[0]])
+            return thinned
+        return torch.cat([thinned, sparsifier(delta[own:], model.digest, self.name, self.start + own)[0]])
+
+    def _thinned(self, delta: torch.Tensor, model: Model, sparsifier: Sparsifier) -> torch.Tensor:
+        thinned, dropped = sparsifier(delta, model.digest, self.name, self.start)
+        if self._counted:
+            self._blender.count_dropped(model.digest, sparsifier, dropped, delta.numel())
+        return thinned

@@ -1,5 +1,5 @@
 """The algebra of recipes: those that mean the same weights become equal, by name (`canonical`) or by
-content (`recipe_key`).
+content (`keyed`).
 
 A linear method is theta_0 + sum of c_i delta_i, so that without DARE all of them meet in two forms: an average where
 the base's share 1 - sum of c_i is 0, and task arithmetic with scaling 1 elsewhere.
@@ -7,18 +7,42 @@ the base's share 1 - sum of c_i is 0, and task arithmetic with scaling 1 elsewhe
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from m3_exp.merging import sparsify
 from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.methods import check_params, load
 from m3_exp.merging.source import is_hub, resolve
 from m3_exp.store import Store
-from m3_exp.types import M3Error, Recipe, Source, identity
+from m3_exp.types import M3Error, Parameters, Recipe, Source, identity
 
 AVERAGE = "m3_exp.merging.methods.average:average"
 TASK_ARITHMETIC = "m3_exp.merging.methods.task_arithmetic:task_arithmetic"
 _NOTHING = 1e-12  # float32 weights cannot see a share this small
 _ALGORITHM = 1  # goes up whenever the same recipe gives other bytes
+
+
+@dataclass(frozen=True)
+class KeyedRecipe:
+    """A canonical recipe by content: a source is a digest (or a hub's id@commit), and experts are in that order.
+
+    No path and no name is in it. `base` is None where the method does not read it.
+    """
+
+    experts: tuple[Source, ...]
+    base: Source | None
+    method: str
+    params: Mapping[str, float]
+    weights: tuple[float, ...] | None
+    sparsify: Parameters | None
+    dtype: str
+
+    @property
+    def key(self) -> str:
+        """The recipe's identity: 64 hex digits."""
+        base = self.base or self.experts[0]
+        recipe = Recipe(base, self.experts, self.method, self.params, self.weights, self.sparsify, self.dtype)
+        return identity({"algorithm": _ALGORITHM, "recipe": recipe})
 
 
 def canonical(recipe: Recipe) -> Recipe:
@@ -30,8 +54,7 @@ def canonical(recipe: Recipe) -> Recipe:
     _check(recipe)
     method = load(recipe.method)
     params = {key: float(value) for key, value in sorted(recipe.params.items())}
-    sparsify = recipe.sparsify if recipe.sparsify and recipe.sparsify.drop_rate > 0 else None
-    recipe = replace(recipe, params=params, sparsify=sparsify, check_lineage=True)
+    recipe = replace(recipe, params=params, sparsify=sparsify.canonical(recipe.sparsify), check_lineage=True)
     n = len(recipe.experts)
     if method.coefficients is not None:
         return _linear(recipe, method.coefficients(n, recipe.weights, **params))
@@ -46,9 +69,8 @@ def canonical(recipe: Recipe) -> Recipe:
 
 
 def recipe_key(recipe: Recipe, store: Store) -> str:
-    """Return the identity of a recipe by content: no path, no name, no order of experts is in it (64 hex digits).
-
-    A hub id counts as `id@commit`; everything else by its digest, taken once.
+    """Return the identity of a recipe by content. A hub id counts as `id@commit`, everything else by its digest, which
+    is taken once.
     """
 
     def content(source: Source) -> Source:
@@ -56,18 +78,18 @@ def recipe_key(recipe: Recipe, store: Store) -> str:
             return resolve(source)
         return Source(open_model(source, store).digest)
 
-    keyed = by_content(recipe, content)
-    unused_base = keyed.experts[0] if keyed.method == AVERAGE else keyed.base
-    return identity({"algorithm": _ALGORITHM, "recipe": replace(keyed, base=unused_base, vocab="mean")})
+    return keyed(recipe, content).key
 
 
-def by_content(recipe: Recipe, content: Callable[[Source], Source]) -> Recipe:
-    """Return the canonical recipe with each source replaced by what stands for its content, experts in that order."""
+def keyed(recipe: Recipe, content: Callable[[Source], Source]) -> KeyedRecipe:
+    """Return a recipe's canonical form with each source that it needs replaced by what stands for its content."""
     named = canonical(recipe)
     needed = {named.base} if named.method != AVERAGE else set()
     known: Mapping[Source, Source] = {s: content(s) for s in sorted({*named.experts, *needed}, key=str)}
     experts = tuple(known[expert] for expert in named.experts)
-    return canonical(replace(named, base=known.get(named.base, named.base), experts=experts))
+    form = canonical(replace(named, base=known.get(named.base, named.base), experts=experts))
+    base = None if form.method == AVERAGE else form.base
+    return KeyedRecipe(form.experts, base, form.method, form.params, form.weights, form.sparsify, form.dtype)
 
 
 def _check(recipe: Recipe) -> None:
@@ -79,8 +101,6 @@ def _check(recipe: Recipe) -> None:
         raise M3Error(f"{len(weights)} weights for {len(recipe.experts)} experts: give one weight an expert")
     if weights is not None and not all(math.isfinite(weight) for weight in weights):
         raise M3Error(f"weights {weights} hold something that is not a finite number")
-    if recipe.sparsify and not 0 <= recipe.sparsify.drop_rate < 1:
-        raise M3Error(f"sparsify.drop_rate={recipe.sparsify.drop_rate} is out of range: at least 0 and below 1")
     if recipe.dtype not in ("bfloat16", "float16", "float32"):
         raise M3Error(f"dtype={recipe.dtype} is not known: bfloat16, float16 or float32")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from m3_exp.merging.blend import Job, is_copied, is_vocabulary, prepare
-from m3_exp.merging.canonical import AVERAGE, canonical
+from m3_exp.merging.canonical import AVERAGE, canonical, keyed
 from m3_exp.merging.checkpoint import Model, open_model
 from m3_exp.merging.layout import Entry
 from m3_exp.merging.methods import load
@@ -56,14 +56,13 @@ def forecast(recipe: Recipe, store: Store) -> Forecast:
     Raises:
         M3Error: as `check`, for what headers can tell.
     """
-    form = canonical(recipe)
+    form = keyed(recipe, lambda source: source)
     _check_headers(_opened(recipe, store), recipe.vocab)
-    read = [open_model(source, store) for source in form.experts]
-    base = [] if form.method == AVERAGE else [open_model(form.base, store)]
-    models = alike([*read, *base])
-    entries = Job(form, tuple(models[: len(read)]), models[-1] if base else None).layout()
+    opened = [open_model(source, store) for source in (*form.experts, *((form.base,) if form.base else ()))]
+    models = alike(opened)
+    entries = Job(form, tuple(models[: len(form.experts)]), models[-1] if form.base else None).layout()
     parameters = sum(entry.numel for name, entry in entries.items() if not is_copied(name, entry))
-    input_bytes = sum(model.nbytes for model in [*read, *base])
+    input_bytes = sum(model.nbytes for model in opened)
     output_bytes = sum(entry.nbytes for entry in entries.values())
     return Forecast(parameters, input_bytes, output_bytes, seconds(form.method, input_bytes, output_bytes))
 

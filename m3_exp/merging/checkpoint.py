@@ -25,7 +25,7 @@ from m3_exp.merging.model_config import read_config, tie_said
 from m3_exp.merging.source import locate, parse_source
 from m3_exp.reading.files import cannot_read
 from m3_exp.reading.typed import checked
-from m3_exp.store import Store, dumps
+from m3_exp.store import Inputs, Store, dumps
 from m3_exp.types import Json, M3Error, Source, identity
 
 HEAD = "lm_head.weight"
@@ -109,16 +109,16 @@ class Model:
             file = file_identity(path)
             renamed = {"names": tensors.names_of(names)} if isinstance(tensors, Renamed) else {}
             key = identity({"digest": 2, "file": file, **renamed})
-            known = self.store.get("inputs", key)
+            known = self.store.inputs.get(key)
             if known is None:
                 known = _digest_part(tensors, names)
                 if file_identity(path) != file:
                     raise M3Error(f"{path} changed while it was read: try again when nothing writes to it")
-                self.store.put("inputs", key, known)
-            if known["not_finite"]:
-                name = known["not_finite"][0]
+                self.store.inputs.put(key, known)
+            if known.not_finite:
+                name = known.not_finite[0]
                 raise M3Error(f"{path}: tensor {name} holds NaN or Inf: such a model cannot be merged; fetch it again")
-            digests.update({name: (code, shape, digest) for name, (code, shape, digest) in known["tensors"].items()})
+            digests.update(known.tensors)
         return digests
 
 
@@ -159,10 +159,10 @@ def _as_loaded(config: Json, content: Tensors, store: Store) -> tuple[Tensors, b
         return content, tied
     shapes = {name: list(entry.shape) for name, entry in content.entries.items()}
     key = identity(["loading", 2, importlib.metadata.version("transformers"), config, shapes])
-    known = store.get("loading", key)
+    known = store.loading.get(key)
     loading = checked(Loading, known, "loading") if known else ask(config, content.entries)
     if known is None and loading.note is None:
-        store.put("loading", key, loading.model_dump())
+        store.loading.put(key, loading.model_dump())
     if loading.note or loading.error:
         whole = Model(Source(""), config, False, content.entries, store, content)
         return content, (HEAD not in content.entries or whole.head_is_embedding()) if tied is None else tied
@@ -260,7 +260,7 @@ def is_finite(block: torch.Tensor) -> bool:
     return bool(torch.isfinite(total)) or bool(torch.isfinite(block).all())
 
 
-def _digest_part(tensors: Tensors, names: list[str]) -> Json:
+def _digest_part(tensors: Tensors, names: list[str]) -> Inputs:
     def one(name: str) -> tuple[str, bool]:
         digest, finite, entry = blake3(), True, tensors.entries[name]
         for start in range(0, entry.numel, _CHUNK):
@@ -271,10 +271,10 @@ def _digest_part(tensors: Tensors, names: list[str]) -> Json:
 
     with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         results = dict(zip(names, pool.map(one, names), strict=True))
-    return {
-        "tensors": {
-            name: [CODES[tensors.entries[name].dtype], list(tensors.entries[name].shape), digest]
+    return Inputs(
+        {
+            name: (CODES[tensors.entries[name].dtype], list(tensors.entries[name].shape), digest)
             for name, (digest, _) in results.items()
         },
-        "not_finite": [name for name, (_, finite) in results.items() if not finite],
-    }
+        [name for name, (_, finite) in results.items() if not finite],
+    )

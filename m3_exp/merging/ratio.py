@@ -1,4 +1,4 @@
-"""The choice of ratio: lambda, the first expert's share. M3 (arXiv 2502.15434) draws it from Beta(alpha, alpha).
+"""Where lambda, the first expert's share, comes from. M3 (arXiv 2502.15434) draws it from Beta(alpha, alpha).
 
 `mixup` draws are the same in every method, pair and family, so that comparisons are paired. Each by itself is Beta;
 together the draws of one alpha are stratified (a randomly shifted van der Corput sequence: Cranley and Patterson,
@@ -22,6 +22,7 @@ from m3_exp.types import M3Error
 SAMPLED = (0, 4, 8, 16)  # powers of two, so that every stratum has its lambda
 _MIXED = np.array(ALPHAS)
 _BITS = 52  # of a scrambled number: with the half below them it is exact in float64, and never 0 or 1
+_MOST = 10_000  # nodes: more is a slip of the pen
 _BOTH = 0.02  # the least share with which an expert counts as merged
 _TINY = float(np.finfo(np.float64).tiny)  # where scipy's quantile stops
 
@@ -103,12 +104,6 @@ def one_sided(lam: float, first: str, second: str) -> str | None:
     return f"{100 - rest:.{max(1, -math.floor(math.log10(rest)))}f} % {name}"
 
 
-def fixed(lam: float) -> float:
-    if not 0 <= lam <= 1:
-        raise M3Error(f"ratio.lam={lam} is outside [0, 1]: lambda is the first expert's share")
-    return float(lam)
-
-
 def grid(nodes: int) -> tuple[float, ...]:
     """Return `nodes` lambdas from 0 to 1, symmetric about 1/2; each larger set contains the smaller.
 
@@ -119,7 +114,7 @@ def grid(nodes: int) -> tuple[float, ...]:
     if nodes == 5:
         return (0.0, 0.25, 0.5, 0.75, 1.0)
     points = [0.0, 1 / 32, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 31 / 32, 1.0]
-    while len(points) < nodes:
+    while len(points) < min(nodes, _MOST):
         halved = [(low + high) / 2 for low, high in itertools.pairwise(points)]
         points = sorted([*points, *halved])
     if len(points) != nodes:

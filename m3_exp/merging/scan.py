@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from m3_exp.store import Store
-from m3_exp.types import Json, Sparsify, identity
+from m3_exp.store import Cutoff, Majority, Store
+from m3_exp.types import Parameters, identity
 
 Words = NDArray[np.uint32]
 Counts = NDArray[np.int64]
@@ -42,7 +42,7 @@ class Scan:
     experts: tuple[str, ...]
     sizes: Mapping[str, int]
     retain: float
-    sparsify: Sparsify | None
+    sparsify: Parameters | None
     deltas: Deltas
     block: int
 
@@ -60,30 +60,30 @@ def cutoffs(scan: Scan, store: Store, pool: Pool) -> Cutoffs:
 
     Workers that need the same scan wait for the first of them: a whole model is read once.
     """
-    with store.locked("scans", scan.key("lock", [])):
+    with store.scan_lock(scan.key("lock", [])):
         return _cutoffs(scan, store, pool)
 
 
 def _cutoffs(scan: Scan, store: Store, pool: Pool) -> Cutoffs:
-    known = {expert: store.get("scans", scan.key("cutoff", [expert])) for expert in scan.experts}
+    known = {expert: store.cutoffs.get(scan.key("cutoff", [expert])) for expert in scan.experts}
     missing = sorted({expert for expert, value in known.items() if value is None})
     for expert, value in zip(missing, _magnitudes(scan, missing, pool), strict=True):
         known[expert] = value
-        store.put("scans", scan.key("cutoff", [expert]), value)
-    records = [known[expert] or {} for expert in scan.experts]
-    magnitudes = tuple(float(value["magnitude"]) for value in records)
+        store.cutoffs.put(scan.key("cutoff", [expert]), value)
+    cutoffs = [cutoff for expert in scan.experts if (cutoff := known[expert])]
+    magnitudes = tuple(cutoff.magnitude for cutoff in cutoffs)
     signs_key = scan.key("majority", sorted(scan.experts))
-    majority = store.get("scans", signs_key)
+    majority = store.majorities.get(signs_key)
     if majority is None:
-        majority = {"sign": _majority(scan, magnitudes, pool)}
-        store.put("scans", signs_key, majority)
-    return Cutoffs(magnitudes, tuple(float(value["kept"]) for value in records), float(majority["sign"]))
+        majority = Majority(_majority(scan, magnitudes, pool))
+        store.majorities.put(signs_key, majority)
+    return Cutoffs(magnitudes, tuple(cutoff.kept for cutoff in cutoffs), majority.sign)
 
 
-def _magnitudes(scan: Scan, experts: list[str], pool: Pool) -> list[Json]:
+def _magnitudes(scan: Scan, experts: list[str], pool: Pool) -> list[Cutoff]:
     total, rank = sum(scan.sizes.values()), scan.rank
     if not experts or rank == 0:
-        return [{"magnitude": 0.0, "kept": 1.0} for _ in experts]
+        return [Cutoff(0.0, 1.0) for _ in experts]
     from m3_exp.merging import kernels
 
     def high(delta: Words, _: int, counts: Counts) -> None:
@@ -92,10 +92,10 @@ def _magnitudes(scan: Scan, experts: list[str], pool: Pool) -> list[Json]:
     below, bins = _rank_in(_counts(scan, experts, 1 << 15, high, [0] * len(experts), pool), [rank] * len(experts))
     ranks = [rank - before for before in below]
     below_low, ends = _rank_in(_counts(scan, experts, 1 << 16, kernels.count_low, bins, pool), ranks)
-    result: list[Json] = []
+    result: list[Cutoff] = []
     for upper, lower, before, within in zip(bins, ends, below, below_low, strict=True):
         pattern = np.array([(upper << 16) | lower], np.uint32)
-        result.append({"magnitude": float(pattern.view(np.float32)[0]), "kept": 1 - (before + within) / total})
+        result.append(Cutoff(float(pattern.view(np.float32)[0]), 1 - (before + within) / total))
     return result
 
 

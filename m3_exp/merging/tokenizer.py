@@ -171,7 +171,7 @@ def _converted(path: Path, store: Store) -> Path:
 
 def _kept(store: Store, key: str, make: Callable[[Path], None]) -> Path:
     """Return a directory of the store, made by `make` if it is not there yet."""
-    final = store.root / "tokenizers" / key
+    final = store.tokenizer(key)
     if not final.is_dir():
         try:
             with publish_directory(final) as out:

@@ -12,12 +12,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from m3_exp.stats.estimate import EVEN, Estimate, Shape, even_shares, mean
-from m3_exp.types import Score
+from m3_exp.types import ResultRecord, Score
 
 LEFT_OUT, TASK, PROBLEM = "left_out", "task", "problem"  # the notes of a score that are read here
 _ATTACKED = re.compile(r"(.+)@seed\d+")
@@ -65,11 +64,9 @@ class Scored:
         return dict(sorted(tasks.items()))
 
 
-def scored(record: Mapping[str, Any]) -> Scored:
+def scored(record: ResultRecord) -> Scored:
     """Return the items of a stored record: its `scores`, read by the `metric` and the `details` of its `result`."""
-    result = record["result"]
-    scores = [Score(s["id"], s["value"], s["sample"], notes=s.get("notes") or {}) for s in record["scores"]]
-    return of_scores(scores, result["metric"], by_task="by_task" in (result.get("details") or {}))
+    return of_scores(record.scores, record.result.metric, by_task="by_task" in record.result.details)
 
 
 def of_scores(scores: Sequence[Score], metric: str = "", *, by_task: bool = False) -> Scored:

@@ -9,6 +9,7 @@ from m3_exp.command_line import CommandLine
 from m3_exp.reporting.comparisons import expected
 from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.figures import catalogue, palette
+from m3_exp.reporting.figures.frames import Data
 from m3_exp.types import M3Error
 from m3_exp.views.lookup import Lookup, part_shown, swept
 
@@ -35,9 +36,9 @@ def figure(name: str, asked: CommandLine) -> Figure:
     looked = {sweep: swept(sweep, others) for sweep in catalogue.FIGURES[name].sweeps}
     parents = {pair: names for one in looked.values() for pair, names in one.parents.items()}
     folders = [one.published for one in looked.values()]
-    data = catalogue.Data(
+    data = Data(
         {sweep: _frame(one, draws=name == "response") for sweep, one in looked.items()}, parents,
-        catalogue.read_published(folders[0]) if folders[0] and all(folders) else {},
+        folders[0] if folders and all(folders) else None,
         pair=shown.get("pair"), method=shown.get("method"), seed=next((one.seed for one in looked.values()), 0),
     )  # fmt: skip
     return catalogue.FIGURES[name].draw(data)

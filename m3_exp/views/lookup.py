@@ -10,12 +10,12 @@ import pandas as pd
 from m3_exp import cells, config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
+from m3_exp.merging.mixtures import CURVE
 from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.data import dataframe, saved
-from m3_exp.reporting.data.dataframe import Found
 from m3_exp.store import Store
-from m3_exp.types import M3Error, Plan
+from m3_exp.types import CellResult, M3Error, Plan
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class Lookup:
         return config.ROOT / "results" / "published" if alike else None
 
     @cached_property
-    def _found(self) -> list[Found]:
+    def _found(self) -> list[CellResult]:
         return cells.found(self.plan, self.store, repeats=True)
 
     @property
-    def found(self) -> list[Found]:
+    def found(self) -> list[CellResult]:
         """Every cell with its result, without repeats."""
         return [item for item in self._found if not item.repeat]
 
@@ -85,9 +85,7 @@ class Lookup:
         there is no grid.
         """
         configs = self.request.configs
-        grids = [
-            replace(c, ratio=replace(c.ratio, name="grid", sampled=16)) for c in configs if c.ratio.name == "mixup"
-        ]
+        grids = [replace(c, ratio=CURVE) for c in configs if c.ratio.name == "mixup"]
         if not grids or self.request.sweep_table not in ("table1", "figure4"):
             return None
         plain = [c for c in configs if c.ratio.name == "plain" and len(c.experts) > 1]
@@ -98,7 +96,7 @@ class Lookup:
 
 def look(asked: CommandLine) -> Lookup:
     """Compose what is asked for and look it up."""
-    return Lookup(config.request(asked.overrides, multirun=asked.multirun, config_dirs=asked.config_dirs))
+    return Lookup(config.composed(asked))
 
 
 def swept(sweep: str, asked: CommandLine) -> Lookup:
@@ -114,9 +112,9 @@ def part_shown(asked: CommandLine) -> tuple[dict[str, str], CommandLine]:
         M3Error: a pair or method that is not there.
     """
     shown = {axis: values[-1] for axis in ("pair", "method") if (values := asked.values(axis))}
-    for axis, values in shown.items():
+    for axis, names in shown.items():
         known = [*config.names(axis, asked.config_dirs), *(("local",) if axis == "pair" else ())]
-        unknown = [value for value in values.split(",") if value not in known]
+        unknown = [name for name in names.split(",") if name not in known]
         if unknown:
             raise M3Error(f"{axis}={unknown[0]} is not known; allowed: {', '.join(known)}")
     return shown, asked.without("pair", "method")

@@ -16,10 +16,9 @@ from m3_exp.planning import merge_line
 from m3_exp.reporting import page
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.curves.evaluated import Response, development, grouped, responses
-from m3_exp.reporting.data.dataframe import Found
 from m3_exp.reporting.page import CellData, Item, PageData
 from m3_exp.store import write_atomic
-from m3_exp.types import Cell, Json, M3Error, Problem
+from m3_exp.types import Answer, Cell, CellResult, M3Error, ResultRecord, Score
 from m3_exp.views import tables
 from m3_exp.views.lookup import Lookup, developed, look
 
@@ -100,53 +99,50 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _cell(found: Found, desk: Desk, command: str) -> CellData:
+def _cell(found: CellResult, desk: Desk, command: str) -> CellData:
     cell, record = found.cell, found.record
     merge = merge_line(cell.labels[0], cell.recipe)
     data = CellData(cell, record, found.failure, merge, retry=command)
     if record is None:
         return data
     texts = _texts(cell, record, desk)
-    items = tuple(
-        _item(score, *(texts or {}).get((score["id"], score["sample"]), (None, {}))) for score in record["scores"]
-    )
+    items = tuple(_item(score, *(texts or {}).get((score.id, score.sample), (None, None))) for score in record.scores)
     return replace(data, items=items, note=_GONE if texts is None else "")
 
 
-def _item(score: Json, prompt: str | None, answer: Json) -> Item:
-    return Item(
-        id=score["id"], sample=score["sample"], value=score["value"], extracted=score["extracted"],
-        reason=score["reason"], notes=score.get("notes", {}), prompt=prompt, answer=answer.get("text"),
-        finish=answer.get("finish", ""), n_tokens=answer.get("n_tokens", 0),
-    )  # fmt: skip
+def _item(score: Score, prompt: str | None, answer: Answer | None) -> Item:
+    item = Item(**vars(score), prompt=prompt, answer=None)
+    if answer is None:
+        return item
+    return replace(item, answer=answer.text, finish=answer.finish, n_tokens=answer.n_tokens)
 
 
-def _texts(cell: Cell, record: Json, desk: Desk) -> dict[tuple[str, int], tuple[str, Json]] | None:
-    """Return each item's prompt and answer record; None where they are not those that were scored."""
+def _texts(cell: Cell, record: ResultRecord, desk: Desk) -> dict[tuple[str, int], tuple[str, Answer | None]] | None:
+    """Return each item's prompt and answer; None where they are not those that were scored."""
     try:
         task = _task(cell, record, desk)
     except M3Error:
         return None
     if task is None:
         return None
-    written: dict[tuple[str, str, int], Json] = {}
-    for line in desk.store.journal(record["answers"]).read():
-        written.setdefault((line["id"], line["prompt"], line["sample"]), line)
+    written: dict[tuple[str, str, int], Answer] = {}
+    for answer in desk.store.answers(record.answers).read():
+        written.setdefault((answer.id, answer.prompt, answer.sample), answer)
     found = {}
     for problem, prompt in zip(task.problems, task.prompts, strict=True):
         text, hashed = task.evaluator.prompt(problem), prompt_hash(prompt)
         for sample in range(task.sampling.n):
-            found[problem.id, sample] = text, written.get((prompt.id, hashed, sample), {})
+            found[problem.id, sample] = text, written.get((prompt.id, hashed, sample))
     return found
 
 
-def _task(cell: Cell, record: Json, desk: Desk) -> Task | None:
+def _task(cell: Cell, record: ResultRecord, desk: Desk) -> Task | None:
     """Return the task that a record is the result of, with the items that its evaluator made."""
     task = desk.task(cell)
-    if task.items_digest != record["items_digest"]:  # it was run with a limit
-        given = {score["id"].partition("@")[0] for score in record["scores"]}
+    if task.items_digest != record.items_digest:  # it was run with a limit
+        given = {score.id.partition("@")[0] for score in record.scores}
         task = desk.task(replace(cell, limit=len(given)))
-    if task.items_digest != record["items_digest"]:
+    if task.items_digest != record.items_digest:
         return None
-    held = desk.store.get("prepared", desk.prepared_key(record["weights"], task))
-    return task if held is None else desk.prepared(task, [Problem(p["id"], p["row"]) for p in held["problems"]])
+    made = desk.store.prepared.get(desk.prepared_key(record.weights, task))
+    return task if made is None else desk.prepared(task, made.problems)

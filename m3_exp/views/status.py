@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from m3_exp.forecast import Forecast, forecast
-from m3_exp.progress import Sighting, sightings
+from m3_exp.heartbeat import RunState, runs
 from m3_exp.types import Cell, identity
 from m3_exp.views.lookup import Lookup
 from m3_exp.views.retries import retries
@@ -25,7 +25,7 @@ class Status:
 
     forecast: Forecast
     failures: tuple[Failed, ...]
-    runs: tuple[Sighting, ...]
+    runs: tuple[RunState, ...]
     identity: str
 
     @property
@@ -43,8 +43,7 @@ def plan(looked: Lookup) -> Forecast:
 
 def status(looked: Lookup) -> Status:
     """Return how far a request is."""
-    runs = tuple(sightings(looked.store))
     failed = [(item.cell, item.failure) for item in looked.found if item.failure]
     again = retries(looked.request.asked, [cell for cell, _ in failed])
     failures = tuple(Failed(cell, reason, line) for (cell, reason), line in zip(failed, again, strict=True))
-    return Status(plan(looked), failures, runs, identity(looked.plan))
+    return Status(plan(looked), failures, tuple(runs(looked.store)), identity(looked.plan))

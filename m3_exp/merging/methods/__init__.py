@@ -21,29 +21,24 @@ And about its algebra, for `merging.canonical`:
     LIMITS = {name: (low, high)}   of a hyper-parameter: low < value <= high
 """
 
-import importlib
-import inspect
 import math
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from m3_exp.types import M3Error
-
-ELEMENT, TENSOR = "element", "tensor"
+from m3_exp.merging.named import Named, granularity, imported
+from m3_exp.types import M3Error, Parameters
 
 
 @dataclass(frozen=True)
 class Method:
     """A merge method and what its signature asks for."""
 
-    target: str
+    named: Named
     function: Callable[..., torch.Tensor]
-    hyperparameters: tuple[str, ...]
-    required: tuple[str, ...]
     whole_tensors: bool
     takes_deltas: bool
     needs_base: bool
@@ -59,48 +54,27 @@ def load(target: str) -> Method:
     Raises:
         M3Error: there is no such module or function (the known ones are named), or it is no merge method.
     """
-    module_name, _, name = target.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-        function = getattr(module, name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise M3Error(f"method {target!r} cannot be imported ({error}): known are {', '.join(known())}") from error
-    if not inspect.isfunction(function):
+    named = imported("method", target, ", ".join(known()))
+    first, rest = named.positional[:2], named.positional[2:]
+    experts_first = first in (("models", "weights"), ("deltas", "weights"))
+    if named.others or not experts_first or not set(rest) <= {"base", "cutoffs"}:
         raise M3Error(
-            f"method {target!r} is a {type(function).__name__}, not a function: known are {', '.join(known())}"
+            f"method {target!r} is {named}: a merge method is NAME(models | deltas, weights[, base][, cutoffs], *, ...)"
         )
-    parameters = inspect.signature(function).parameters
-    own = {key: p for key, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
-    positional = [key for key, p in parameters.items() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-    if len(positional) + len(own) < len(parameters) or not _asks_rightly(positional):
-        takes = f"{name}{inspect.signature(function)}"[:100]
-        raise M3Error(
-            f"method {target!r} is {takes}: a merge method is NAME(models | deltas, weights[, base][, cutoffs], *, ...)"
-        )
-    if "cutoffs" in positional and "retain" not in own:
+    if "cutoffs" in rest and "retain" not in named.keywords:
         raise M3Error(f"method {target!r} names cutoffs, but has no `retain`: add it after the *, as in ties.py")
-    granularity = getattr(module, "granularity", TENSOR)
-    if granularity not in (ELEMENT, TENSOR):
-        raise M3Error(f"{module_name} says granularity = {granularity!r}: {ELEMENT!r} or {TENSOR!r} is allowed")
+    module: Any = named.module
     return Method(
-        target=target,
-        function=function,
-        hyperparameters=tuple(own),
-        required=tuple(key for key, p in own.items() if p.default is inspect.Parameter.empty),
-        whole_tensors=granularity == TENSOR,
-        takes_deltas="deltas" in positional,
-        needs_base="base" in positional,
-        needs_cutoffs="cutoffs" in positional,
+        named=named,
+        function=named.function,
+        whole_tensors=granularity(named) == "tensor",
+        takes_deltas=first[0] == "deltas",
+        needs_base="base" in rest,
+        needs_cutoffs="cutoffs" in rest,
         coefficients=getattr(module, "coefficients", None),
         proportions=getattr(module, "proportions", None),
         limits=getattr(module, "LIMITS", {}),
     )
-
-
-def _asks_rightly(positional: Sequence[str]) -> bool:
-    """Tell whether positional parameters are those of a method: experts and weights, then what it needs."""
-    first, rest = positional[:2], set(positional[2:])
-    return first in (["models", "weights"], ["deltas", "weights"]) and rest <= {"base", "cutoffs"}
 
 
 def known() -> list[str]:
@@ -108,20 +82,14 @@ def known() -> list[str]:
     return sorted(f"{__name__}.{item.name}:{item.name}" for item in pkgutil.iter_modules(__path__))
 
 
-def check_params(target: str, params: Mapping[str, Any]) -> None:
+def check_params(target: str, params: Parameters) -> None:
     """Check hyper-parameters against a method's signature and limits, before anything is read.
 
     Raises:
         M3Error: unknown (the allowed are listed, and whose it is), missing, not a number, or out of its limits.
     """
     method = load(target)
-    name, allowed = target.partition(":")[2], ", ".join(method.hyperparameters) or "none"
-    for key in sorted(set(params) - set(method.hyperparameters)):
-        owners = [other.partition(":")[2] for other in known() if key in load(other).hyperparameters]
-        meant = f"; {key} belongs to {' and '.join(owners)}" if owners else ""
-        raise M3Error(f"method {name} has no parameter {key} (={params[key]}): allowed are {allowed}{meant}")
-    for key in sorted(set(method.required) - set(params)):
-        raise M3Error(f"method {name} needs method.{key}: its parameters are {allowed}")
+    method.named.check("method", params, (load(other).named for other in known()))
     for key, value in sorted(params.items()):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise M3Error(f"method.{key}={value} is not a number: give a finite one")

@@ -4,30 +4,16 @@ Repeats of a cell (`repeat=K`, the noise floor) are no more data: a frame holds 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from m3_exp.planning import merge_line
 from m3_exp.stats.scored import scored
-from m3_exp.types import Cell, Json, Label, identity
+from m3_exp.types import Cell, CellResult, Label, ResultRecord, identity
 
 
-@dataclass(frozen=True)
-class Found:
-    """A planned cell and what the store has of it: its result, or the reason of its failure.
-
-    `repeat` is 0 for the result itself, else the number of a repeat that is there to be compared with it.
-    """
-
-    cell: Cell
-    record: Json | None
-    failure: str | None = None
-    repeat: int = 0
-
-
-def tidy(found: Sequence[Found], *, repeats: bool = False) -> pd.DataFrame:
+def tidy(found: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFrame:
     """Return one line a (label, benchmark). Scores are in percent; `values` maps (id, sample) to 0..1 or None.
 
     `scored` is the items as they count in the score (`m3_exp.stats.scored.Scored`; None without a result), which `low`
@@ -47,7 +33,7 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-def _facts(found: Sequence[Found]) -> Iterator[tuple[Found, dict[str, Any]]]:
+def _facts(found: Sequence[CellResult]) -> Iterator[tuple[CellResult, dict[str, Any]]]:
     """Give each cell with what is the same in all of its lines."""
     for item in found:
         cell = item.cell
@@ -69,23 +55,26 @@ def _labelled(label: Label, cell: Cell) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _outcome(record: Json) -> dict[str, Any]:
+def _outcome(record: ResultRecord) -> dict[str, Any]:
     """Return what a result says. Its score is the stored one; the interval is that of its items, whatever is stored."""
-    result, items = record["result"], scored(record)
+    result, items = record.result, scored(record)
     interval = items.estimate().scaled(100.0) if items.values else None
     return {
-        **{key: result[key] for key in ("metric", "score", "n", "n_unscored")},
+        "metric": result.metric,
+        "score": result.score,
+        "n": result.n,
+        "n_unscored": result.n_unscored,
         "low": interval.low if interval else None,
         "high": interval.high if interval else None,
         "scored": items,
-        "state": "done" if result["n_unscored"] == 0 else "incomplete",
-        "values": {(s["id"], s["sample"]): s["value"] for s in record["scores"]},
-        "weights": record["weights"],
-        "items_digest": record.get("items_digest"),
-        "engine": " ".join(str(record["engine"][key]) for key in ("engine", "version", "dtype")),
-        "evaluator": f"{record['evaluator']['name']} {record['evaluator']['version']}",
-        "runs": len(record["runs"]),
-        "batched": bool(record.get("batched")),
-        "details": result.get("details", {}),
-        "changed": frozenset((key, sample) for key, sample in record.get("repeat", {}).get("changed", ())),
+        "state": "done" if result.n_unscored == 0 else "incomplete",
+        "values": {(s.id, s.sample): s.value for s in record.scores},
+        "weights": record.weights,
+        "items_digest": record.items_digest,
+        "engine": " ".join(record.engine[key] for key in ("engine", "version", "dtype")),
+        "evaluator": f"{record.evaluator.name} {record.evaluator.version}",
+        "runs": len(record.runs),
+        "batched": record.batched,
+        "details": result.details,
+        "changed": frozenset(record.repeat.changed if record.repeat else ()),
     }

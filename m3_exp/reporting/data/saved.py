@@ -7,12 +7,8 @@ command, belong beside its curves.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pydantic import TypeAdapter, ValidationError
-
 from m3_exp.store import Store
-from m3_exp.types import Cell, Json, Label, Plan, identity
-
-_CELL = TypeAdapter(Cell)
+from m3_exp.types import Cell, Label, Plan, identity
 
 
 def draws(store: Store, plan: Plan) -> Plan:
@@ -36,28 +32,17 @@ def draws(store: Store, plan: Plan) -> Plan:
 
 def _saved(store: Store) -> Iterator[Cell]:
     """Give the cells of every plan in the store that has M3 draws; a plan that this version cannot read has none."""
-    for key in store.keys("plans"):
-        for record in (store.get("plans", key) or {}).get("cells", ()):
-            cell = _decoded(record)
-            if cell is not None:
-                yield cell
-
-
-def _decoded(record: Json) -> Cell | None:
-    if not any(label.get("ratio") == "mixup" for label in record.get("labels", ())):
-        return None
-    try:
-        return _CELL.validate_python(record)
-    except ValidationError:
-        return None
+    for plan in store.plans.values():
+        yield from (cell for cell in plan.cells if any(label.ratio == "mixup" for label in cell.labels))
 
 
 def _asked(cell: Cell, label: Label) -> str:
     """Return what draws of one line and benchmark share: everything but lambda and the mask."""
     line = replace(_anywhere(label), ratio="", alpha=None, draw=None, lam=None, mask_seed=None, params={})
     params = {key: float(value) for key, value in label.params.items()}
-    recipe, dare = cell.recipe, cell.recipe.sparsify
-    models = (recipe.base, recipe.experts, recipe.dtype, recipe.vocab, dare.drop_rate if dare else None)
+    recipe = cell.recipe
+    sparsifier = {key: value for key, value in (recipe.sparsify or {}).items() if key != "seed"}
+    models = (recipe.base, recipe.experts, recipe.dtype, recipe.vocab, sparsifier)
     return identity([line, params, models, cell.evaluator.name])
 
 

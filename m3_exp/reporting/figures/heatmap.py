@@ -1,7 +1,8 @@
 """The heat map: E[score | alpha] - plain in points, alpha across and benchmarks down, a panel a pair and method.
 
 Where a curve was run it is its expectation, else the mean of the draws at that alpha, of which fewer than ten carry no
-claim. Numbers, intervals and families are those of `expectations` and `contrasts`, as in tables. Outlined: real at 5 %.
+claim. Numbers, intervals and families are those of `expectations` and `contrasts`, as in tables. What is significant at
+5 % is outlined.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from m3_exp.reporting.comparisons.values import entry_of
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import grouped, refused, responses
 from m3_exp.reporting.figures import palette
+from m3_exp.reporting.figures.frames import in_order
 from m3_exp.stats.estimate import Estimate
 from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.types import M3Error
@@ -43,7 +45,8 @@ class Panel:
 
 @dataclass(frozen=True)
 class Change:
-    """E[score | alpha] - plain in points, half of its interval's width, and whether it is real; without a value, `why`.
+    """E[score | alpha] - plain in points, half of its interval's width, and whether it is significant at 5 %; without a
+    value, `why` says so.
 
     `unclaimed`: why nothing is claimed of it, else empty. `family`: the comparisons that it was adjusted for. `drawn`:
     a mean of draws, not an expectation on a curve.
@@ -51,7 +54,7 @@ class Change:
 
     value: float | None
     half: float = 0.0
-    real: bool = False
+    significant: bool = False
     why: str = ""
     unclaimed: str = ""
     family: int = 0
@@ -120,8 +123,8 @@ def _change(found: expectations.Compared) -> Change:
 def _drawn_change(found: contrasts.Compared) -> Change:
     one = found.contrast
     assert one is not None
-    real = found.sign in ("better", "worse")
-    return Change(100 * one.value, 50 * (one.high - one.low), real, "", found.why, found.family, drawn=True)
+    significant = found.sign in ("better", "worse")
+    return Change(100 * one.value, 50 * (one.high - one.low), significant, "", found.why, found.family, drawn=True)
 
 
 def _of_draws(rows: pd.DataFrame, alpha: float) -> tuple[Estimate, str] | str:
@@ -194,9 +197,8 @@ def _shade(found: Changes) -> Normalize:
 
 
 def _benchmarks(found: Changes, pair: str) -> list[str]:
-    order = list(palette.BENCHMARKS)
     known = {benchmark for panel, benchmark, _ in found if panel.pair == pair}
-    return sorted(known, key=lambda b: (order.index(b) if b in order else len(order), b))
+    return in_order(known, palette.BENCHMARKS)
 
 
 def _draw_panel(
@@ -224,7 +226,7 @@ def _draw_cell(ax: Axes, i: int, j: int, change: Change | None, shade: Normalize
         return
     colour = colormaps[_COLOURS](0.5 + 0.4 * float(shade(change.value) * 2 - 1))
     ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fc=colour, ec="white", lw=0.6))
-    if change.real:
+    if change.significant:
         ax.add_patch(Rectangle((j - 0.45, i - 0.43), 0.9, 0.86, fill=False, ec="black", lw=0.9, zorder=3))
     light = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 0.5
     ink = "black" if light else "white"

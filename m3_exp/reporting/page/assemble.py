@@ -7,7 +7,7 @@ all, so that nothing which a model wrote can run or call home even if the escapi
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
 
@@ -20,6 +20,7 @@ from m3_exp.reporting.page import cells, curves, tables
 from m3_exp.reporting.page.data import CellData, PageData
 from m3_exp.reporting.page.pack import element, pack, pack_text
 from m3_exp.reporting.page.tables import escape
+from m3_exp.types import VersionedSpec
 
 LIMIT = 9_000_000  # characters; a page for a mailbox, a browser tab and a repository
 _HERE = Path(__file__).parent
@@ -88,7 +89,7 @@ def _what(data: PageData) -> list[tuple[str, str]]:
     merged = [label for label in labels if label.method != "single"]
     sizes: dict[str, int] = {}
     for cell in data.cells:
-        n = 0 if cell.record is None else int(cell.record["result"]["n"])
+        n = 0 if cell.record is None else cell.record.result.n
         sizes[cell.cell.evaluator.name] = max(n, sizes.get(cell.cell.evaluator.name, 0))
     return [
         ("family", _names(label.family for label in labels)),
@@ -167,7 +168,7 @@ def _provenance(data: PageData) -> str:
     made: dict[str, tuple[str, str]] = {}
     for cell in data.cells:
         if cell.record is not None:
-            made.setdefault(cell.merge, (str(cell.record["weights"]), spelled(cell.cell.labels[0])))
+            made.setdefault(cell.merge, (cell.record.weights, spelled(cell.cell.labels[0])))
     rows = "".join(
         f'<tr><td><code title="{escape(digest)}">{escape(digest[:12])}</code></td><td>{escape(name)}</td>'
         f"<td><code>{escape(merge)}</code></td></tr>"
@@ -180,21 +181,21 @@ def _provenance(data: PageData) -> str:
 def _used(found: Sequence[CellData]) -> list[tuple[str, str]]:
     """Return engines, evaluators with version and settings, sandbox levels and tokenizers of the cells done."""
     records = [cell.record for cell in found if cell.record is not None]
-    contained = {str(r["evaluator"]["name"]): r["result"].get("details", {}).get("sandbox") for r in records}
+    contained = {r.evaluator.name: r.result.details.get("sandbox") for r in records}
     weak = sorted(name for name, level in contained.items() if level and "weak" in str(level).split(", "))
     levels = {f"{palette.name(name, 40)}: {level}" for name, level in contained.items() if level}
     return [
         ("engine", _joined(cells.engine(r) for r in records)),
-        ("evaluators", _joined(_evaluator(r["evaluator"]) for r in records)),
+        ("evaluators", _joined(_evaluator(r.evaluator) for r in records)),
         ("sandbox", _joined(levels)),
         ("warning", f"{', '.join(weak)}: programs ran uncontained (sandbox.allow_weak)" if weak else ""),
-        ("tokenizers", _joined(str(r["tokenizer"]) for r in records)),
+        ("tokenizers", _joined(str(r.tokenizer) for r in records)),
     ]
 
 
-def _evaluator(spec: Mapping[str, object]) -> str:
-    settings = cells.spell(spec["settings"])
-    return f"{spec['name']} {spec['version']}, items {spec['items']}" + (f" ({settings})" if settings else "")
+def _evaluator(spec: VersionedSpec) -> str:
+    settings = cells.spell(spec.settings)
+    return f"{spec.name} {spec.version}, items {spec.items}" + (f" ({settings})" if settings else "")
 
 
 def _joined(texts: Iterable[str]) -> str:

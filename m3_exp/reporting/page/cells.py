@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
-from m3_exp.planning import spelled
+from m3_exp.planning import shown, spelled
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page.data import CellData, Item
 from m3_exp.reporting.page.pack import element, pack
 from m3_exp.reporting.page.tables import escape
 from m3_exp.stats.scored import scored
-from m3_exp.types import Json, plain
+from m3_exp.types import Json, Parameters, ResultRecord, plain
 
 DROPPED = "Prompts and answers are left out here to keep this page small; the store has them, and all scores are below."
 
@@ -104,13 +104,13 @@ def title(data: CellData) -> str:
 def _score(data: CellData) -> str:
     if data.record is None:
         return ""
-    result = data.record["result"]
-    if result["score"] is None:
-        return f"nothing is scored: {result['n_unscored']} of {result['n']} items are unscored"
-    unscored = f", {result['n_unscored']} unscored" if result["n_unscored"] else ""
+    result = data.record.result
+    if result.score is None:
+        return f"nothing is scored: {result.n_unscored} of {result.n} items are unscored"
+    unscored = f", {result.n_unscored} unscored" if result.n_unscored else ""
     low, high = _ends(data)
     interval = "" if low is None else f" [{low:.1f}, {high:.1f}]"
-    return f"{result['score']:.1f} %{interval}, {result['metric']}, {result['n']} items{unscored}"
+    return f"{result.score:.1f} %{interval}, {result.metric}, {result.n} items{unscored}"
 
 
 def _ends(data: CellData) -> tuple[float, float] | tuple[None, None]:
@@ -129,12 +129,18 @@ def facts(data: CellData) -> list[list[str]]:
     found += [["experts", "; ".join(map(str, cell.recipe.experts))], ["base", str(cell.recipe.base)]]
     found += [["mixing weights", _weights(data)], ["dtype", cell.recipe.dtype], ["tokenizer", str(cell.tokenizer)]]
     if cell.recipe.sparsify is not None:
-        found += [["DARE", f"drop rate {cell.recipe.sparsify.drop_rate:g}, mask seed {cell.recipe.sparsify.seed}"]]
+        found += [_sparsified(cell.recipe.sparsify)]
     settings = {**cell.evaluator.settings, **({} if cell.limit is None else {"limit": cell.limit})}
-    version = "" if record is None else f" version {record['evaluator']['version']}"
+    version = "" if record is None else f" version {record.evaluator.version}"
     found += [["evaluator", f"{cell.evaluator.target}{version}, items {cell.evaluator.items}"]]
     found += [["settings", spell(settings)]] if settings else []
     return found + ([] if record is None else _recorded(record))
+
+
+def _sparsified(rule: Parameters) -> list[str]:
+    words = {"seed": "mask seed", "target": "function"}
+    said = [f"{words.get(key, key.replace('_', ' '))} {shown(value)}" for key, value in rule.items()]
+    return ["sparsifier" if "target" in rule else "DARE", ", ".join(said)]
 
 
 def _weights(data: CellData) -> str:
@@ -142,26 +148,26 @@ def _weights(data: CellData) -> str:
     return "the method's own" if weights is None else ", ".join(f"{weight:.6g}" for weight in weights)
 
 
-def _recorded(record: Json) -> list[list[str]]:
-    runs = len(record["runs"])
+def _recorded(record: ResultRecord) -> list[list[str]]:
+    runs = len(record.runs)
     resumed = f"{runs} runs wrote answers: it was resumed" if runs > 1 else ""
     found = [
         ["engine", engine(record)],
-        ["sampling", spell(record["sampling"])],
-        ["weights digest", str(record["weights"])],
-        ["recipe key", str(record["recipe_key"])],
-        ["items digest", str(record["items_digest"])],
+        ["sampling", spell(dict(sorted(vars(record.sampling).items())))],
+        ["weights digest", record.weights],
+        ["recipe key", record.recipe_key],
+        ["items digest", record.items_digest],
         ["resumed", resumed],
-        *[[key.replace("_", " "), spell(value)] for key, value in record["result"].get("details", {}).items()],
+        *[[key.replace("_", " "), spell(value)] for key, value in record.result.details.items()],
     ]
     return [pair for pair in found if pair[1]]
 
 
-def engine(record: Json) -> str:
+def engine(record: ResultRecord) -> str:
     """Return the fingerprint of the engine that answered: its name, version and dtype, then whatever else it has."""
     first = ("engine", "version", "dtype")
-    others = [f"{key} {value}" for key, value in sorted(record["engine"].items()) if key not in first]
-    return " ".join([*(str(record["engine"][key]) for key in first), *others])
+    others = [f"{key} {value}" for key, value in sorted(record.engine.items()) if key not in first]
+    return " ".join([*(record.engine[key] for key in first), *others])
 
 
 def spell(value: Any) -> str:
@@ -205,7 +211,7 @@ def _listed(data: CellData, dropped: bool) -> str:
              "" if label.method == "single" else ratio, _number(label.alpha), _number(label.lam),
              "yes" if label.sparsify == "dare" else ""]  # fmt: skip
     values = [*names, *_figures(data), data.state + (" (no texts)" if dropped else "")]
-    values += ["" if data.record is None else str(data.record["weights"])[:12]]
+    values += ["" if data.record is None else data.record.weights[:12]]
     first = f'<th scope="row"><a href="#cell/{data.key}">{escape(palette.name(_benchmark(data), 40))}</a></th>'
     shown = "".join(f"<td{_align(name)}>{escape(value)}</td>" for name, value in zip(_HEADER[1:], values, strict=True))
     words = " ".join([_benchmark(data), *map(spelled, data.cell.labels)])
@@ -218,8 +224,9 @@ def _number(value: float | None) -> str:
 
 def _figures(data: CellData) -> list[str]:
     """Return score, interval, items and unscored as texts; empty where there is no result."""
-    result = {} if data.record is None else data.record["result"]
-    score, (low, high) = result.get("score"), _ends(data)
+    if data.record is None:
+        return ["", "", "", ""]
+    result, (low, high) = data.record.result, _ends(data)
     interval = "" if low is None or high is None else f"{low:.1f} to {high:.1f}"
-    counts = [str(result[key]) if key in result else "" for key in ("n", "n_unscored")]
-    return ["" if score is None else f"{score:.1f}", interval, *counts]
+    score = "" if result.score is None else f"{result.score:.1f}"
+    return [score, interval, str(result.n), str(result.n_unscored)]

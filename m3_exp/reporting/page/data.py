@@ -7,7 +7,7 @@ from typing import Any
 
 from m3_exp.reporting.choices.advice import Study
 from m3_exp.reporting.tables.table import Table
-from m3_exp.types import Cell, Json, identity
+from m3_exp.types import Cell, ResultRecord, identity
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class CellData:
     """
 
     cell: Cell
-    record: Json | None
+    record: ResultRecord | None
     failure: str | None
     merge: str
     retry: str
@@ -53,7 +53,7 @@ class CellData:
     def state(self) -> str:
         """`done`, `incomplete` (items unscored), `failed`, or `left`."""
         if self.record is not None:
-            return "incomplete" if self.record["result"]["n_unscored"] else "done"
+            return "incomplete" if self.record.result.n_unscored else "done"
         return "failed" if self.failure else "left"
 
 

@@ -98,7 +98,7 @@ def _details(record: Record, cells: Sequence[CellData], experts: Mapping[str, Se
         yield f"α = {record['alpha']:g}"
     if sd is not None and draws:
         yield f"{draws} draws, standard deviation {sd:.2f}"
-    if digests := dict.fromkeys(str(data.record["weights"])[:12] for data in cells if data.record is not None):
+    if digests := dict.fromkeys(data.record.weights[:12] for data in cells if data.record is not None):
         yield f"weights {', '.join(digests)}"
     yield from (data.failure for data in cells if data.failure and data.record is None)
 

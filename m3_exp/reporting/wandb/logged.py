@@ -22,25 +22,25 @@ from m3_exp.reporting.choices import advice
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.choices.advice import Study
 from m3_exp.reporting.curves.evaluated import Response, responses
-from m3_exp.reporting.data.dataframe import Found, tidy
+from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.reporting.wandb.track import Files, Grid, Logged
 from m3_exp.stats.scored import scored
 from m3_exp.store import Store
-from m3_exp.types import Json, identity, plain
+from m3_exp.types import CellResult, Json, ResultRecord, identity, plain
 
 _STUDY = 2  # goes up when a study of the same scores says something else
 _ITEMS = ("id", "sample", "answer", "extracted", "value", "reason")
 _ALPHAS = ("alpha", "E", "low", "high", "sd_draws", "sd_masks", "se_sampled", "bend", "unbeaten")
 
 
-def cell(found: Found, group: str, seed: int, items: Grid | None = None) -> Logged:
+def cell(found: CellResult, group: str, seed: int, items: Grid | None = None) -> Logged:
     """Return the run of a cell that has a result."""
     record, label = found.record, found.cell.labels[0]
     assert record is not None
     lam = next((x.lam for x in found.cell.labels if x.lam is not None), None)
     alpha = next((x.alpha for x in found.cell.labels if x.alpha is not None), None)
     name = found.cell.evaluator.name
-    result = record["result"]
+    result = record.result
     return Logged(
         id=cell_id(record),
         name=f"{spelled(label)} {name}",
@@ -49,18 +49,18 @@ def cell(found: Found, group: str, seed: int, items: Grid | None = None) -> Logg
         tags=_tags(label.family, label.pair, label.method, label.ratio, label.sparsify),
         config=_plan(found, record, seed) | {"lambda": lam, "alpha": alpha},
         summary=_finite(
-            {key: result[key] for key in ("metric", "score", "n", "n_scored", "n_unscored")}
+            {key: getattr(result, key) for key in ("metric", "score", "n", "n_scored", "n_unscored")}
             | _ends(record)
-            | {f"score/{name}": result["score"], "lambda": lam, "alpha": alpha}
-            | {key: x for key, x in scalars("details", result.get("details", {})) if not key.endswith(("low", "high"))}
+            | {f"score/{name}": result.score, "lambda": lam, "alpha": alpha}
+            | {key: x for key, x in scalars("details", result.details) if not key.endswith(("low", "high"))}
         ),
-        content=identity([record["weights"], result, record["scores"], items is not None]),
+        content=identity([record.weights, result, record.scores, items is not None]),
         tables={} if items is None else {"items": items},
-        artifacts=(Files(f"recipe-{record['recipe_key'][:16]}", "recipe", {"recipe.json": _json(record["recipe"])}),),
+        artifacts=(Files(f"recipe-{record.recipe_key[:16]}", "recipe", {"recipe.json": _json(plain(record.recipe))}),),
     )
 
 
-def _ends(record: Json) -> Json:
+def _ends(record: ResultRecord) -> Json:
     """Return the interval of a result, from its item scores; nothing where none is scored."""
     found = scored(record)
     if not found.values:
@@ -69,26 +69,26 @@ def _ends(record: Json) -> Json:
     return {"low": one.low, "high": one.high}
 
 
-def cell_id(record: Json) -> str:
+def cell_id(record: ResultRecord) -> str:
     """Return a cell's W&B id: recipe, evaluator, sampling, engine and item set, all by content."""
     keys = ("recipe_key", "evaluator", "sampling", "engine", "items_digest")
-    return identity([record[key] for key in keys])[:32]
+    return identity([getattr(record, key) for key in keys])[:32]
 
 
-def _plan(found: Found, record: Json, seed: int) -> Json:
+def _plan(found: CellResult, record: ResultRecord, seed: int) -> Json:
     """Return what a cell was to be: flat where W&B filters and draws by it, whole beside that."""
     label = found.cell.labels[0]
     return {
         "family": label.family, "pair": label.pair, "method": label.method, "ratio": label.ratio, "draw": label.draw,
         "sparsify": label.sparsify, "mask_seed": label.mask_seed, "params": dict(label.params), "seed": seed,
-        "benchmark": found.cell.evaluator.name, "limit": found.cell.limit, "weights": record["weights"],
+        "benchmark": found.cell.evaluator.name, "limit": found.cell.limit, "weights": record.weights,
         "labels": [spelled(other) for other in found.cell.labels], "merge": merge_line(label, found.cell.recipe),
-        **{key: record[key] for key in ("recipe", "recipe_key", "evaluator", "engine", "sampling", "tokenizer",
+        **{key: plain(getattr(record, key)) for key in ("recipe", "recipe_key", "evaluator", "engine", "sampling", "tokenizer",
                                         "items", "items_digest", "runs")},
     }  # fmt: skip
 
 
-def items(found: Found, store: Path) -> Grid:
+def items(found: CellResult, store: Path) -> Grid:
     """Return a cell's items: what was answered, what was made of it, and why.
 
     An answer is left out (None) where the store holds several for an item, from other settings of its benchmark.
@@ -96,16 +96,16 @@ def items(found: Found, store: Path) -> Grid:
     record = found.record
     assert record is not None
     texts: dict[tuple[str, int], set[str]] = {}
-    for answer in Store(store).journal(record["answers"]).read():
-        texts.setdefault((answer["id"].partition("/")[2], int(answer["sample"])), set()).add(answer["text"])
+    for answer in Store(store).answers(record.answers).read():
+        texts.setdefault((answer.id.partition("/")[2], answer.sample), set()).add(answer.text)
 
     def text(key: tuple[str, int]) -> str | None:
         known = texts.get(key, set())
         return next(iter(known)) if len(known) == 1 else None
 
     rows = tuple(
-        (s["id"], s["sample"], text((s["id"], s["sample"])), s["extracted"], s["value"], s["reason"])
-        for s in record["scores"]
+        (s.id, s.sample, text((s.id, s.sample)), s.extracted, s.value, s.reason)
+        for s in record.scores
     )
     return Grid(_ITEMS, rows)
 
@@ -122,7 +122,7 @@ def scalars(name: str, value: Any) -> Iterator[tuple[str, float]]:
 # ----------------------------------------------------------------------------------------------------------- responses
 
 
-def grouped(found: Sequence[Found], parents: Mapping[str, Sequence[str]]) -> list[list[Response]]:
+def grouped(found: Sequence[CellResult], parents: Mapping[str, Sequence[str]]) -> list[list[Response]]:
     """Return the curves that cells hold, together where they are of one pair, method and sparsify."""
     groups: dict[tuple[str, ...], list[Response]] = {}
     for one in responses(tidy(found), parents):
@@ -241,7 +241,7 @@ def _texts(study: Study) -> dict[str, str]:
 # -------------------------------------------------------------------------------------------------------------- sweeps
 
 
-def sweep(group: str, found: Sequence[Found], tables: Mapping[str, str], figures: Sequence[Path]) -> Logged:
+def sweep(group: str, found: Sequence[CellResult], tables: Mapping[str, str], figures: Sequence[Path]) -> Logged:
     """Return the run of a sweep: its tables and figures. What it stands for are its cells, done or not."""
     cells = sorted(identity([item.cell.recipe, item.cell.evaluator, item.cell.limit]) for item in found)
     families = sorted({label.family for item in found for label in item.cell.labels})

@@ -24,7 +24,7 @@ from m3_exp.store import dumps
 from m3_exp.types import plain
 
 if TYPE_CHECKING:
-    from m3_exp.reporting.data.dataframe import Found
+    from m3_exp.types import CellResult
 
 PATIENCE = 30.0  # seconds that a finished sweep waits for W&B
 _MARGIN = 2.0  # of them, for the child to say what became of it
@@ -34,7 +34,7 @@ _MARGIN = 2.0  # of them, for the child to say what became of it
 class Gathered:
     """What a sweep has in the store. `parents` names each pair's experts; `tables` maps file names to texts."""
 
-    found: Sequence["Found"]
+    found: Sequence["CellResult"]
     parents: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tables: Mapping[str, str] = field(default_factory=dict)
     figures: Sequence[Path] = ()
@@ -69,7 +69,7 @@ class Tracker:
         self._feeder = threading.Thread(target=self._feed, name="wandb", daemon=True)
         self._feeder.start()
 
-    def cell(self, found: "Found") -> None:
+    def cell(self, found: "CellResult") -> None:
         """Record a cell that has a result."""
         if found.record is None:
             return
@@ -208,7 +208,7 @@ class Untracked:
     done: Mapping[str, int] = MappingProxyType({})
     problems: Sequence[str] = ()
 
-    def cell(self, found: "Found") -> None: ...
+    def cell(self, found: "CellResult") -> None: ...
 
     def sweep(self, gather: Callable[[], Gathered]) -> None: ...
 

@@ -1,0 +1,155 @@
+"""conf/ and the overrides -> Config. The only place that knows Hydra or OmegaConf.
+
+`m3` composes with Hydra's Compose API and expands `-m`, ranges and sweep files with Hydra's own override grammar, so
+that an error is one line of ours and a sweep is planned as a whole.
+
+    overrides  one override: parsed, refused, quoted as it is typed again
+    sweeps     sweep files, and the products that `-m` asks for
+    choices    what conf/ and a --config-dir offer
+    composing  overrides -> a composed config
+    settings   a composed config -> Config; `values`: one value of it
+    narrowing  a request -> the same for one of its cells
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from m3_exp.command_line import CommandLine
+from m3_exp.config import sweeps
+from m3_exp.config.choices import ROOT, check_folders, names, refuse_dead
+from m3_exp.config.composing import compose_all
+from m3_exp.config.narrowing import narrowed
+from m3_exp.config.overrides import (
+    ARGUMENTS,
+    is_path,
+    parse,
+    quoted,
+    raw_path,
+    refuse_hydra,
+    refuse_no_paths,
+    refuse_unknown,
+    short,
+)  # fmt: skip
+from m3_exp.config.settings import evaluator_spec, read
+from m3_exp.config.sweeps import sweep_file
+from m3_exp.config.values import MANY, choice, folder, number, optional, truth
+from m3_exp.reporting.wandb import track
+from m3_exp.scoring.evaluate import load_evaluator
+from m3_exp.scoring.items import lab_has_dev
+from m3_exp.types import Config, EvaluatorSpec, M3Error
+
+__all__ = ["ROOT", "Request", "evaluator", "names", "narrowed", "raw_path", "request", "sweep_file"]
+# Of every evaluator that knows them.
+_SHARED_SETTINGS = ("chat_template", "chat_args", "thought", "sandbox.driver", "sandbox.allow_weak")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for: its composed configs, and the sweep file it names."""
+
+    asked: CommandLine
+    configs: tuple[Config, ...]
+    store: Path
+    checkpoint: str
+    out: Path | None
+    workers: int | None
+    tracker: track.Settings | None
+    sweep: str | None = None
+    sweep_table: str | None = None
+    notes: tuple[str, ...] = ()
+    repeat: int = 0
+    verify: bool = True
+    yaml: tuple[str, ...] = field(default=(), repr=False)
+
+
+def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequence[Path] = ()) -> Request:
+    """Compose what `args` (Hydra overrides, perhaps `sweeps=NAME`) ask for; raises as `composed`."""
+    return composed(CommandLine(tuple(args), multirun, tuple(config_dirs)))
+
+
+def composed(asked: CommandLine) -> Request:
+    """Compose what a command line asks for.
+
+    Raises:
+        M3Error: anything unknown, dead, missing or of the wrong type.
+    """
+    config_dirs = asked.config_dirs
+    overrides = [parse(arg) for arg in asked.overrides]
+    sweep = next((sweeps.named(o) for o in overrides if o.key_or_group == "sweeps"), None)
+    given = [o for o in overrides if o.key_or_group != "sweeps"]
+    check_folders(config_dirs)
+    document = sweeps.read_sweep(sweep, config_dirs) if sweep is not None else {}
+    blocks = sweeps.restricted(document, given) if document else [given]
+    for block in blocks:
+        refuse_hydra(block)
+        refuse_unknown(block, config_dirs)
+        refuse_no_paths(block)
+    if not asked.multirun and sweep is None and (axis := next((o for o in given if o.is_sweep_override()), None)):
+        name = f"; one name with a comma is quoted: {quoted(axis.input_line or '')}" if is_path(axis) else ""
+        raise M3Error(f"{axis.input_line}: several values need -m, as in: m3 run -m {axis.input_line}{name}")
+    cfgs = compose_all([product for block in blocks for product in sweeps.products(block)], config_dirs)
+    refuse_dead(given, cfgs, config_dirs)
+    first = cfgs[0]
+    configs, notes = _with_items([read(cfg, given, config_dirs) for cfg in cfgs])
+    return Request(
+        asked=asked,
+        configs=configs,
+        notes=notes,
+        store=folder(first, "store") or ROOT / "results" / "store",
+        checkpoint=choice(first, "checkpoint", ("none", "keep")),
+        out=folder(first, "out"),
+        workers=optional(first, "workers", int, low=1, high=MANY),
+        tracker=track.chosen({str(key): value for key, value in first.tracker.items()}),
+        sweep=sweep,
+        sweep_table=document.get("table", sweep),
+        repeat=number(first, "repeat", int, low=0, high=MANY),
+        verify=truth(first, "verify"),
+        yaml=tuple(OmegaConf.to_yaml(cfg, resolve=True) for cfg in cfgs),
+    )
+
+
+def _with_items(configs: Sequence[Config]) -> tuple[tuple[Config, ...], tuple[str, ...]]:
+    """Leave out of `items=dev` what has no development items, and say so.
+
+    Raises:
+        M3Error: nothing is left.
+    """
+    kept = [replace(c, evaluators=tuple(e for e in c.evaluators if _has_items(e))) for c in configs]
+    lacking = sorted({e.name for c in configs for e in c.evaluators} - {e.name for c in kept for e in c.evaluators})
+    if not lacking:
+        return tuple(configs), ()
+    named = f"{', '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} no development items"
+    if not any(c.evaluators for c in kept):
+        raise M3Error(f"items=dev: {named}: choose by cross-fitting (m3 table NAME --select crossfit)")
+    return tuple(c for c in kept if c.evaluators), (f"items=dev: {named} and are left out",)
+
+
+def _has_items(spec: EvaluatorSpec) -> bool:
+    if spec.items == "lab-dev":
+        return lab_has_dev(spec.name)
+    return spec.items != "official-dev" or load_evaluator(spec).has_dev()
+
+
+def evaluator(name: str, settings: Sequence[str]) -> EvaluatorSpec:
+    """Compose one benchmark for `m3 score`: its yaml with SETTING=VALUE laid over it, official items by default."""
+    if name not in names("evaluator"):
+        raise M3Error(f"{name} is not a benchmark; there are {', '.join(names('evaluator'))}")
+    overrides = [f"evaluator=[{name}]"]
+    items = "official"
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            use = ARGUMENTS if setting.endswith("}") else "write SETTING=VALUE, as in extractor=flexible"
+            raise M3Error(f"{short(setting)} is not a setting: {use}")
+        if key == "items":
+            items = raw_path(value, "items")
+        elif key in _SHARED_SETTINGS:
+            overrides.append(setting)
+        else:
+            overrides.append(f"evaluator.{name}.{key.removeprefix(f'evaluator.{name}.')}={value}")
+    family = "lab" if items in ("lab", "lab-dev") else "llama2_13b"
+    cfg = compose_all([(f"family={family}", *overrides)], ())[0]
+    return replace(evaluator_spec(cfg, name), items="official-dev" if items == "dev" else items)

@@ -1,0 +1,134 @@
+"""What conf/ and a --config-dir offer: the choices of a group, what each may be told, and what is told in vain."""
+
+import functools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import yaml
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from m3_exp.merging import methods, mixtures, sparsify
+from m3_exp.merging.named import Named
+from m3_exp.reading.yaml_files import check_yaml, wrong_yaml
+from m3_exp.types import M3Error
+
+ROOT = Path(__file__).resolve().parents[2]
+# The axes whose choices are functions: each parameter is a keyword of the function, in the yaml of its choice alone.
+FUNCTIONS = ("method", "ratio", "sparsify")
+_LOAD = {"method": lambda target: methods.load(target).named, "ratio": mixtures.load, "sparsify": sparsify.load}
+_NO_PARAMETERS = ("name", "target", "defaults")
+
+
+def names(group: str, config_dirs: Sequence[Path] = ()) -> list[str]:
+    """Return the choices of a group of conf/, or the sweeps for `sweeps`."""
+    return sorted({file.stem for file in _files(group, config_dirs) if not file.stem.startswith("_")})
+
+
+def _files(group: str, config_dirs: Sequence[Path]) -> list[Path]:
+    """Return the yaml files of a group, those of a --config-dir first."""
+    folders = [*config_dirs, ROOT if group == "sweeps" else ROOT / "conf"]
+    return [file for folder in folders for file in sorted((folder / group).glob("*.yaml"))]
+
+
+@functools.cache
+def top_keys() -> tuple[str, ...]:
+    return tuple(str(key) for key in OmegaConf.load(ROOT / "conf" / "config.yaml") if key != "defaults")
+
+
+def parameters(group: str, config_dirs: Sequence[Path] = ()) -> list[str]:
+    """Return every key that a yaml of a group has, besides its name and its target."""
+    keys = {str(key) for file in _files(group, config_dirs) for key in loaded(file)}
+    return sorted(keys - {*_NO_PARAMETERS})
+
+
+def allowed(group: str, config_dirs: Sequence[Path]) -> str:
+    """Say what may be written in place of an unknown key of a group, or of an unknown top-level key."""
+    if group in top_keys():
+        return f"allowed top-level keys: {', '.join(top_keys())}"
+    if not (choices := names(group, config_dirs)):
+        groups = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir())
+        return f"allowed: {', '.join([*groups, *top_keys()])}"
+    if group in ("evaluator", "pair"):
+        return f"allowed choices of {group}: {', '.join(choices)}"
+    return f"{group} has {listed(parameters(group, config_dirs))}"
+
+
+def listed(keys: Iterable[str]) -> str:
+    named = ", ".join(sorted(keys))
+    return f"the parameters {named}" if named else "no parameters"
+
+
+def loaded(path: Path) -> DictConfig:
+    """Load a yaml file that a user may have given.
+
+    Raises:
+        M3Error: it is not such yaml, or holds no mapping.
+    """
+    check_yaml(path)
+    try:
+        found = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
+        raise wrong_yaml(error, path) from error
+    if not isinstance(found, DictConfig):
+        raise M3Error(f"{path} holds a list, a mapping of KEY: VALUE is needed")
+    return found
+
+
+def check_folders(config_dirs: Sequence[Path]) -> None:
+    """Refuse a --config-dir that is none, or holds YAML that cannot be read."""
+    for folder in config_dirs:
+        if not folder.is_dir():
+            raise M3Error(f"--config-dir {folder} is not a directory: give one with family/, pair/ ... or sweeps/")
+        for path in sorted((*folder.glob("*.yaml"), *folder.glob("*/*.yaml"))):
+            loaded(path)
+
+
+# ------------------------------------------------------------------------------------ choices that are functions
+
+
+def function(group: str, part: DictConfig) -> Named | None:
+    """Import the function of a method, a ratio or a sparsifier, as its yaml is composed; None for sparsify=none.
+
+    A yaml without a target is one of the shipped choices by its name, or DARE, as such yaml was before.
+    """
+    name, target = str(part.get("name")), part.get("target")
+    if group == "sparsify" and name == "none":
+        return None
+    if target is None and "target" not in part:
+        shipped = ROOT / "conf" / group / f"{name}.yaml"
+        target = sparsify.DARE if group == "sparsify" else loaded(shipped).target if name in names(group) else None
+        if target is None:
+            raise M3Error(f"{group}.target is missing in the yaml of this {group}: add it, as conf/{group} has it")
+    return _LOAD[group](str(target))
+
+
+def keywords(group: str, part: DictConfig) -> list[str]:
+    """Return what may be set of a choice: its function's keywords, and how often a sparsifier that draws does so."""
+    if (named := function(group, part)) is None:
+        return []
+    drawn = ["draws", "seed"] if group == "sparsify" and "key" in named.positional else []
+    return [*(key for key in named.keywords if (group, key) != ("ratio", "seed")), *drawn]
+
+
+def keywords_of(group: str, choice: str, config_dirs: Sequence[Path] = ()) -> list[str]:
+    """Return what may be set of a choice by its name; nothing where there is none."""
+    files = [file for file in _files(group, config_dirs) if file.stem == choice and group in FUNCTIONS]
+    return keywords(group, loaded(files[0])) if files else []
+
+
+def refuse_dead(given: Sequence[Override], composed: Sequence[DictConfig], config_dirs: Sequence[Path]) -> None:
+    """Refuse a directly set parameter that no composed choice of its group uses."""
+    for override in given:
+        group, _, parameter = override.key_or_group.partition(".")
+        if group not in FUNCTIONS or parameter in ("", *_NO_PARAMETERS):
+            continue
+        if any(parameter in keywords(group, cfg[group]) for cfg in composed):
+            continue
+        users = [name for name in names(group, config_dirs) if parameter in keywords_of(group, name, config_dirs)]
+        now = f"{group}={','.join(sorted({str(cfg[group].name) for cfg in composed}))}"
+        if not users:
+            raise M3Error(f"{override.key_or_group} is not known: no {group} of {now} has it")
+        meant = " or ".join(f"{group}={name}" for name in users)
+        raise M3Error(f"{override.key_or_group} has no effect under {now}; did you mean {meant}?")

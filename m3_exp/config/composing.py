@@ -1,0 +1,182 @@
+"""Overrides -> composed configs, by Hydra's Compose API. What Hydra raises becomes one line of ours.
+
+Hydra composes the choices; `group.parameter=VALUE` is laid over them, so that one composition serves all values. A
+parameter of a method, a ratio or a sparsifier that another choice of its group has is left out: on an axis inside a
+product it says nothing about this one (`choices.refuse_dead` knows those that say nothing about any).
+"""
+
+import copy
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from m3_exp.config.choices import (
+    FUNCTIONS,
+    ROOT,
+    allowed,
+    function,
+    keywords,
+    keywords_of,
+    listed,
+    loaded,
+    names,
+    parameters,
+    top_keys,
+)  # fmt: skip
+from m3_exp.config.overrides import ARGUMENTS, in_quotes, parse
+from m3_exp.scoring.evaluate import replaced_by
+from m3_exp.types import M3Error
+
+# What composing raises for a wrong value, a wrong file or an interpolation without end.
+_HYDRA_RAISES = (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, RecursionError)
+
+# What a plan reads of each group, and what else its yaml may hold; anything may be said of a tracker.
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "family": ("name", "base", "experts", "dtype", "items", "vocab", "parameters", "published", "max_tokens"),
+    "pair": ("name", "experts"),
+    "method": ("name", "target"),
+    "ratio": ("name",),
+    "sparsify": ("name",),
+    "engine": (
+        "name", "max_model_len", "max_num_seqs", "tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib",
+        "threads", "start_timeout", "stall_timeout", "answers",
+    ),
+    "tracker": ("name",),
+    "launcher": ("name",),
+}  # fmt: skip
+_MORE = {
+    "family": ("cache_values", "chat_template", "judge", "masked_lm"),
+    **dict.fromkeys(("pair", "engine", "launcher"), ()),
+    **dict.fromkeys(("ratio", "sparsify"), ("target",)),
+}
+
+
+def compose_all(products: Sequence[tuple[str, ...]], config_dirs: Sequence[Path]) -> list[DictConfig]:
+    """Compose each product of overrides.
+
+    Raises:
+        M3Error: anything unknown, missing, or without a value.
+    """
+    folders = ",".join(in_quotes(f"file://{folder.resolve()}") for folder in config_dirs)
+    search = [f"hydra.searchpath=[{folders}]"] if config_dirs else []
+    composed: dict[tuple[str, ...], DictConfig] = {}
+    found: list[DictConfig] = []
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for product in products:
+            overrides = [parse(text) for text in product]
+            values = [override for override in overrides if _sets_a_value(override)]
+            choices = tuple(o.input_line or "" for o in overrides if not _sets_a_value(o))
+            if choices not in composed:
+                composed[choices] = _compose([*search, *choices], config_dirs)
+            found.append(_laid_over(copy.deepcopy(composed[choices]), values, config_dirs))
+    return found
+
+
+def _sets_a_value(override: Override) -> bool:
+    return override.type is OverrideType.CHANGE and "." in override.key_or_group
+
+
+def _compose(overrides: list[str], config_dirs: Sequence[Path]) -> DictConfig:
+    try:
+        cfg = compose("config", overrides)
+    except _HYDRA_RAISES as error:
+        raise M3Error(_one_line(error, config_dirs)) from error
+    _check_shape(cfg, config_dirs)
+    return cfg
+
+
+def _laid_over(cfg: DictConfig, values: Sequence[Override], config_dirs: Sequence[Path]) -> DictConfig:
+    try:
+        for override in values:
+            key = override.key_or_group
+            group, _, parameter = key.partition(".")
+            if _is_there(cfg, key):
+                OmegaConf.update(cfg, key, override.value())
+            elif group not in FUNCTIONS or parameter not in parameters(group, config_dirs):
+                raise M3Error(_unknown(key, config_dirs))
+        missing = sorted(OmegaConf.missing_keys(cfg))
+    except _HYDRA_RAISES as error:
+        raise M3Error(_one_line(error, config_dirs)) from error
+    if missing:
+        raise M3Error(f"{', '.join(missing)} must be given, as in {missing[0]}=...")
+    if cfg.family["items"] == "lab" and cfg["items"] not in (None, "lab", "dev"):
+        OmegaConf.update(cfg, "family.max_tokens", {}, merge=False)  # the lab's short answers and its rule judge
+        OmegaConf.update(cfg, "family.judge", "chatgpt_fn", force_add=True)  # belong to the lab's items alone
+    try:
+        OmegaConf.resolve(cfg)
+    except _HYDRA_RAISES as error:
+        raise M3Error(_one_line(error, config_dirs)) from error
+    return cfg
+
+
+def _is_there(cfg: DictConfig, key: str) -> bool:
+    parent, _, last = key.rpartition(".")
+    held = OmegaConf.select(cfg, parent)
+    return last in set(held) if isinstance(held, DictConfig) else OmegaConf.is_list(held)  # set: even where it is ???
+
+
+def _one_line(error: Exception, config_dirs: Sequence[Path]) -> str:
+    """Turn Hydra's message into: what is wrong with its value, what is allowed."""
+    text = str(error)
+    if match := re.search(r"^(.*?)\s+full_key: (\S+)", text, re.DOTALL):
+        return f"{match[2]}: {' '.join(match[1].split())}: write its value out"
+    if match := re.search(r"Could not find '([^'/]+)/([^']+)'", text):
+        group, choice = match.groups()
+        return f"{group}={choice} does not exist; allowed: {', '.join(names(group, config_dirs))}"
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return _unknown(match[1], config_dirs)
+    return " ".join(text.split())
+
+
+def _unknown(key: str, config_dirs: Sequence[Path]) -> str:
+    """Say of a key that no composed choice has what may be written in its place."""
+    group, _, rest = key.partition(".")
+    if re.search(r"(^|\.)chat_args\.", key):
+        return f"{key} is not known: {ARGUMENTS}"
+    if group != "evaluator" or "." not in rest:
+        return f"{key} is not known; {allowed(group, config_dirs)}"
+    benchmark, _, setting = rest.partition(".")
+    if benchmark not in names("evaluator", config_dirs):
+        return f"{key}: {benchmark} is no benchmark; {allowed(group, config_dirs)}"
+    folder = next(f for f in (*config_dirs, ROOT / "conf") if (f / "evaluator" / f"{benchmark}.yaml").exists())
+    known = loaded(folder / "evaluator" / f"{benchmark}.yaml")[benchmark]
+    own = [str(key) for key in known]
+    if instead := replaced_by(str(known["target"]), setting):
+        return f"{key} is not known any more; give {instead}"
+    if setting in own:
+        return f"{key}: {benchmark} is not selected; add it to evaluator=[...]"
+    return f"{key} is not known: {benchmark} has the settings {', '.join(k for k in own if k != 'target')}"
+
+
+def _check_shape(cfg: DictConfig, config_dirs: Sequence[Path]) -> None:
+    """Refuse a composed request that lacks what a plan reads, or holds what nothing reads (a yaml of a --config-dir).
+
+    Raises:
+        M3Error: the key, and what is allowed.
+    """
+    for key in (str(key) for key in cfg if key not in (*_NEEDED, *top_keys(), "evaluator")):
+        raise M3Error(f"{key} is not known; {allowed(key, config_dirs)}")
+    for group, needed in _NEEDED.items():
+        part = cfg.get(group)
+        if not isinstance(part, DictConfig):
+            raise M3Error(f"{group}={part} is no choice; allowed: {', '.join(names(group, config_dirs))}")
+        lacking = [key for key in needed if key not in set(part)]  # `in part` would leave out ???
+        if not lacking and group in FUNCTIONS and (named := function(group, part)):
+            lacking = [key for key in named.required if key not in part and (group, key) != ("ratio", "seed")]
+        for key in lacking:
+            raise M3Error(f"{group}.{key} is missing in the yaml of this {group}: add it, as conf/{group} has it")
+        known = {*needed, *_MORE.get(group, ())}
+        if group in FUNCTIONS:  # a yaml may repeat what other choices of its group are told
+            own = (keywords_of(group, name, config_dirs) for name in names(group, config_dirs) if config_dirs)
+            known |= {*keywords(group, part), *parameters(group), *itertools.chain(*own)}
+        for key in (str(key) for key in part if group in _MORE and key not in known):
+            raise M3Error(f"{group}.{key} is not known; {group} has {listed(known - {'name', 'target'})}")

@@ -1,0 +1,98 @@
+"""One value of a composed config, checked and typed. Each refusal names the key, its value and what is allowed."""
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+
+from m3_exp.reading.files import exists
+from m3_exp.reading.paths import expanded
+from m3_exp.types import M3Error, Parameter
+
+T = TypeVar("T", int, float)
+MANY = 10_000  # draws, repeats or workers: more is a slip of the pen
+_LARGEST = 2**63 - 1
+_NAME, _NAMES = 255, 4000  # bytes that Linux takes for a name, and for a whole path
+
+
+def number(cfg: DictConfig, key: str, kind: type[T], *, low: float | None = None, high: float = _LARGEST) -> T:
+    value = OmegaConf.select(cfg, key)
+    what = "a whole number" if kind is int else "a number"
+    try:
+        if isinstance(value, bool) or (kind is int and not isinstance(value, int)):
+            raise ValueError
+        result = kind(value)
+    except (TypeError, ValueError, OverflowError):
+        raise M3Error(f"{key}={value} is not {what}") from None
+    if not math.isfinite(result):
+        raise M3Error(f"{key}={value} is not finite: give {what}")
+    if low is not None and result < low:
+        raise M3Error(f"{key}={value} is too small: give at least {low:g}")
+    if abs(result) > high:
+        raise M3Error(f"{key}={value} is too large: give at most {high:g}")
+    return result
+
+
+def optional(cfg: DictConfig, key: str, kind: type[T], *, low: float, high: float = _LARGEST) -> T | None:
+    return None if OmegaConf.select(cfg, key) is None else number(cfg, key, kind, low=low, high=high)
+
+
+def truth(cfg: DictConfig, key: str) -> bool:
+    value = OmegaConf.select(cfg, key)
+    if not isinstance(value, bool):
+        raise M3Error(f"{key}={value} is not known; allowed: true, false")
+    return value
+
+
+def choice(cfg: DictConfig, key: str, allowed: Sequence[str]) -> str:
+    value = str(OmegaConf.select(cfg, key))
+    if value not in allowed:
+        raise M3Error(f"{key}={value} is not known; allowed: {', '.join(allowed)}")
+    return value
+
+
+def parameter(cfg: DictConfig, key: str, types: Sequence[type]) -> Parameter:
+    """Return the value of a keyword whose annotation names these types; where it names none, as the yaml has it.
+
+    A list of numbers becomes a tuple.
+    """
+    value = OmegaConf.select(cfg, key)
+    if OmegaConf.is_list(value):
+        items = tuple(number(cfg, f"{key}[{index}]", float) for index in range(len(value)))
+        return items if not types else _wrong(key, value, types)
+    if value is None or isinstance(value, str | bool):
+        kinds = types or (str, bool, type(None))
+        return value if isinstance(value, tuple(kinds)) else _wrong(key, value, types)
+    if types and int not in types and float not in types:
+        return _wrong(key, value, types)
+    return number(cfg, key, int if (isinstance(value, int) and float not in types) or types == (int,) else float)
+
+
+def _wrong(key: str, value: object, types: Sequence[type]) -> Parameter:
+    said = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+    raise M3Error(f"{key}={value} is not {' or '.join(said[one] for one in types)}")
+
+
+def source(value: object, key: str) -> str:
+    """Return the text of a model with each `~` in it (of a base, of an adapter) expanded."""
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise M3Error(f"{key}={value} is not a model: give a directory, a hub id or a file, as a text")
+    parts = re.split(r"\+(?=~)", str(value))
+    return "+".join(expanded(part.strip(), key) for part in parts)
+
+
+def folder(cfg: DictConfig, key: str) -> Path | None:
+    """Return a folder to write into, which exists or can be made as far as names go."""
+    value = OmegaConf.select(cfg, key)
+    if value is None:
+        return None
+    path = Path(expanded(str(value), key))
+    if any(len(part.encode()) > _NAME for part in path.parts) or len(str(path).encode()) > _NAMES:
+        raise M3Error(f"{key}={path} is too long for the name of a folder: give a shorter one")
+    for parent in path.absolute().parents:
+        if exists(parent) and not parent.is_dir():
+            raise M3Error(f"{key}={path} lies below {parent}, which is a file: give a folder")
+    return path

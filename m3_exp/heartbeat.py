@@ -1,0 +1,126 @@
+"""Signs of life: a run shows itself in the store, and `m3 status` reads who is at work there.
+
+runs/<id>.json   renewed every `BEAT` seconds        runs/<id>.lock   held as long as the run lives, however it ends
+"""
+
+import contextlib
+import fcntl
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from m3_exp.progress import clock
+from m3_exp.store import RunRecord, Store
+from m3_exp.types import M3Error
+
+BEAT = 5.0  # seconds between two signs of life in the store
+_SILENT = 12 * BEAT  # of a run on another machine, whose lock may not be seen: after so long it counts as dead
+
+
+@dataclass(frozen=True)
+class RunState(RunRecord):
+    """A run that works in a store, or (`alive` is false) one that ended there without a word."""
+
+    id: str = ""
+    alive: bool = False
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.started))
+        who = f"pid {self.pid} on {self.host}, since {since}"
+        cells = f"{self.cells_done} of {self.cells} cells, {self.items_done} of {self.items} items"
+        if not self.alive:
+            return f"ended without a word: {who}, {cells}; to continue: {self.command or 'm3 run as before'}"
+        text = f"running: {self.command or 'm3 run'}: {who} ({clock(time.time() - self.started)}), {cells}"
+        if self.cells_failed:
+            text += f", {self.cells_failed} failed"
+        if self.seconds_left is not None:
+            text += f", {self.tokens_per_second:.0f} tokens/s, {clock(self.seconds_left)} left"
+        return f"{text} | {'; '.join(self.doing) or 'preparing'}"
+
+
+class Heartbeat:
+    """Shows in a store that a run is at work there. Use as a context manager.
+
+    `state` is asked for what the run does now. Nothing here breaks a run: where the folder cannot be written or locked,
+    others see less.
+    """
+
+    def __init__(self, store: Store, run: str, state: Callable[[], RunRecord]) -> None:
+        self._store = store
+        self._run = run
+        self._state = state
+        self._started = time.time()
+        self._lock: int | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> "Heartbeat":
+        with contextlib.suppress(OSError, M3Error):
+            for run in self._store.runs:  # what killed runs left: their work goes on with whoever wants it
+                if not _lives(self._store, run, self._store.runs.get(run)):
+                    _forget(self._store, run)
+            self._lock = _locked(self._store, self._run, os.O_CREAT | os.O_EXCL)
+        self.show()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        with contextlib.suppress(OSError, M3Error):
+            _forget(self._store, self._run)
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def show(self) -> None:
+        """Write a sign of life now."""
+        with contextlib.suppress(OSError, M3Error):
+            state = replace(self._state(), pid=os.getpid(), host=socket.gethostname(), locked=self._lock is not None)
+            self._store.runs.put(self._run, replace(state, started=self._started, updated=time.time()))
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT):
+            self.show()
+
+
+def runs(store: Store) -> list[RunState]:
+    """Return the runs that are at work in a store and those that ended without a word, the oldest first."""
+    states = [RunState(**vars(x), id=run, alive=_lives(store, run, x)) for run, x in store.runs.items()]
+    return sorted(states, key=lambda state: state.started)
+
+
+def _lives(store: Store, run: str, record: RunRecord | None) -> bool:
+    """Tell whether a run holds its lock; on another machine, where locks may not reach, whether it was heard of."""
+    if record is None:
+        return False
+    if record.locked and record.host == socket.gethostname():
+        with contextlib.suppress(PermissionError):  # another user's: believe the last sign of life
+            try:
+                os.close(_locked(store, run))
+            except BlockingIOError:
+                return True
+            except FileNotFoundError:
+                pass
+            return False
+    return time.time() - record.updated < _SILENT
+
+
+def _locked(store: Store, run: str, flags: int = 0) -> int:
+    """Return a descriptor that holds a run's lock. Raises BlockingIOError where another process has it."""
+    path = store.run_lock(run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _forget(store: Store, run: str) -> None:
+    store.runs.drop(run)
+    store.run_lock(run).unlink(missing_ok=True)

@@ -1,0 +1,105 @@
+"""Ratios: how much of each expert a merge takes. A ratio is a function named in yaml; what it gives is mixtures.
+
+    def mixup(n_experts, *, seed, alpha, draws) -> list[Mixture]
+
+`seed` is the request's; the other keyword-only arguments are the ratio's own and come from its yaml. Where lambdas come
+from is `merging.ratio`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from m3_exp.merging import ratio
+from m3_exp.merging.named import Named, imported
+from m3_exp.types import Choice, M3Error, Parameter
+
+PLAIN = f"{__name__}:plain"
+CURVE = Choice("grid", f"{__name__}:grid", {"nodes": 9, "sampled": 16})  # what answers for every alpha
+_MANY = 10_000  # draws of lambda: more is a slip of the pen
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How much of each expert: one weight an expert, or None for the method's own default. The rest is how it came.
+
+    `alpha` and `draw` are of M3's draws; `sampled` are lambdas beside a grid's nodes. `facts` names what tells two
+    mixtures of one ratio apart besides lambda, as {"tilt": 0.3}: labels show it, and the line that rebuilds a row.
+    """
+
+    weights: tuple[float, ...] | None
+    alpha: float | None = None
+    draw: int | None = None
+    sampled: bool = False
+    facts: Mapping[str, Parameter] = field(default_factory=dict)
+
+    @property
+    def lam(self) -> float | None:
+        """The first expert's share, where two share the whole."""
+        if self.weights is None or len(self.weights) != 2 or abs(sum(self.weights) - 1) > 1e-12:
+            return None
+        return self.weights[0]
+
+
+def plain(n_experts: int, *, seed: int) -> list[Mixture]:
+    """Return the method's own default."""
+    return [Mixture(None)]
+
+
+def fixed(n_experts: int, *, seed: int, lam: float) -> list[Mixture]:
+    """Return lambda as it is given."""
+    _two("fixed", n_experts)
+    if not 0 <= lam <= 1:
+        raise M3Error(f"ratio.lam={lam} is outside [0, 1]: lambda is the first expert's share")
+    return [Mixture((lam, 1.0 - lam))]
+
+
+def mixup(n_experts: int, *, seed: int, alpha: float, draws: int) -> list[Mixture]:
+    """Return M3's: lambda ~ Beta(alpha, alpha), stratified draws."""
+    _two("mixup", n_experts)
+    if not 1 <= draws <= _MANY:
+        raise M3Error(f"ratio.draws={draws} is out of range: give 1 to {_MANY}")
+    lams = (ratio.mixup(alpha, seed, draw) for draw in range(draws))
+    return [Mixture((lam, 1.0 - lam), alpha=alpha, draw=draw) for draw, lam in enumerate(lams)]
+
+
+def grid(n_experts: int, *, seed: int, nodes: int, sampled: int) -> list[Mixture]:
+    """Return lambdas at fixed nodes, and `sampled` ones beside them that correct what lies between."""
+    _two("grid", n_experts)
+    beside = enumerate(ratio.sampled(seed, sampled))
+    return [
+        *(Mixture((lam, 1.0 - lam)) for lam in ratio.grid(nodes)),
+        *(Mixture((lam, 1.0 - lam), draw=draw, sampled=True) for draw, lam in beside),
+    ]
+
+
+def _two(name: str, n_experts: int) -> None:
+    if n_experts != 2:
+        raise M3Error(f"ratio={name} takes two experts, there are {n_experts}: use ratio=plain")
+
+
+def load(target: str) -> Named:
+    """Import a ratio by `module:function`; it is not called.
+
+    Raises:
+        M3Error: there is no such function, or it is no ratio.
+    """
+    named = imported("ratio", target, PLAIN)
+    if named.others or named.positional != ("n_experts",) or "seed" not in named.keywords:
+        raise M3Error(f"ratio {target!r} is {named}: a ratio is NAME(n_experts, *, seed, ...) -> list[Mixture]")
+    return named
+
+
+def points(chosen: Choice, n_experts: int, seed: int) -> Sequence[Mixture]:
+    """Return the mixtures of a ratio.
+
+    Raises:
+        M3Error: its parameters are impossible, or what it gives is no list of mixtures of so many experts.
+    """
+    named = load(chosen.target)
+    named.check("ratio", ["seed", *chosen.params], ())
+    found = named.function(n_experts, seed=seed, **chosen.params)
+    if not isinstance(found, Sequence) or not found or not all(isinstance(one, Mixture) for one in found):
+        raise M3Error(f"ratio {chosen.target} returned {type(found).__name__}: a list of Mixture is needed")
+    if others := sorted({key for one in found for key in one.facts} - chosen.params.keys()):
+        raise M3Error(f"ratio {chosen.target} names the fact {others[0]}, which is none of its keywords")
+    return found

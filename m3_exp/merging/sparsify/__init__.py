@@ -1,0 +1,95 @@
+"""Sparsifiers: what thins the experts' deltas before any method sees them. A function each, named in yaml.
+
+    def dare(delta, key, start, *, drop_rate) -> tuple[Tensor, int]
+
+`delta` is one expert's float32 tensor minus the base; what comes back has its shape, beside how many elements were
+dropped (for reports). A function that names `key` draws at random: a number of 64 bits that belongs to (seed, expert's
+content, tensor's name), so that no order, block, thread or other tensor changes what it draws. `start` is the index of
+the block's first element. What its module may say:
+
+    granularity = "element"   as of a method (`merging.methods`): flat blocks; otherwise whole tensors in their shape
+    changes_nothing(**keywords)   whether such keywords leave every delta as it is; it raises where they are impossible
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from blake3 import blake3
+
+from m3_exp.merging.named import Named, granularity, imported
+from m3_exp.types import M3Error, Parameters, identity
+
+DARE = "m3_exp.merging.sparsify.dare:dare"
+
+
+@dataclass(frozen=True)
+class Sparsifier:
+    """A function of one delta with its keywords, and the seed of what it draws. `key` is its identity."""
+
+    named: Named
+    params: Parameters
+    seed: int
+    key: str
+
+    @property
+    def whole_tensors(self) -> bool:
+        return granularity(self.named) == "tensor"
+
+    def __call__(self, delta: torch.Tensor, expert: str, tensor: str, start: int) -> tuple[torch.Tensor, int]:
+        """Thin the delta of an expert (a digest) from flat element `start` of a tensor on; say how many it lost."""
+        given = {"key": self._key(expert, tensor), "start": start}
+        made = self.named.function(delta, **{name: given[name] for name in self.named.positional[1:]}, **self.params)
+        if not isinstance(made, tuple) or getattr(made[0], "shape", None) != delta.shape:
+            wanted = f"a tensor of {tuple(delta.shape)} and how many elements it dropped"
+            raise M3Error(f"sparsifier {self.named.target} returned {type(made).__name__} for {tensor}: give {wanted}")
+        return made[0], int(made[1])
+
+    def _key(self, expert: str, tensor: str) -> int:
+        text = f"dare 1\n{self.seed}\n{expert}\n{tensor}"  # these words are in every mask that was ever drawn
+        return int.from_bytes(blake3(text.encode()).digest()[:8], "little")
+
+
+def load(target: str) -> Named:
+    """Import a sparsifier by `module:function`; it is not called.
+
+    Raises:
+        M3Error: there is no such function, or it is no sparsifier.
+    """
+    named = imported("sparsify", target, DARE)
+    if named.others or named.positional[:1] != ("delta",) or not set(named.positional[1:]) <= {"key", "start"}:
+        raise M3Error(f"sparsify {target!r} is {named}: a sparsifier is NAME(delta[, key][, start], *, ...)")
+    if set(named.keywords) & {"draws", "seed", "target"}:
+        raise M3Error(f"sparsify {target!r} has a keyword draws, seed or target, which every sparsifier has: rename it")
+    granularity(named)
+    return named
+
+
+def asked(target: str, params: Parameters, seed: int) -> Parameters:
+    """Return what a recipe holds of a sparsifier: what it would not use, and DARE's name, is left out."""
+    held = {**params, "seed": seed} if "key" in load(target).positional else {**params}
+    return held if target == DARE else {**held, "target": target}
+
+
+def of(recipe: Parameters) -> Sparsifier:
+    """Make the sparsifier that a recipe holds.
+
+    Raises:
+        M3Error: it is none, or lacks a keyword, or has another.
+    """
+    named = load(str(recipe.get("target", DARE)))
+    params = {key: value for key, value in recipe.items() if key not in ("seed", "target")}
+    named.check("sparsify", params, ())
+    seed = recipe.get("seed", 0)
+    if not isinstance(seed, int):
+        raise M3Error(f"sparsify.seed={seed} is not a whole number")
+    return Sparsifier(named, params, seed, identity(recipe))
+
+
+def canonical(recipe: Parameters | None) -> Parameters | None:
+    """Return a recipe's sparsifier, or None where it changes nothing."""
+    if recipe is None:
+        return None
+    found = of(recipe)
+    idle: Callable[..., bool] | None = getattr(found.named.module, "changes_nothing", None)
+    return None if idle is not None and idle(**found.params) else recipe

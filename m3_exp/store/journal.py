@@ -1,0 +1,115 @@
+"""Journals: one line a record, `crc32 json`, each on disk when `append` returns; a file of its own for each writer."""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from m3_exp.reading.files import cannot_read
+from m3_exp.reading.records import say
+from m3_exp.store.files import dumps, names, sync_directory, write_atomic
+from m3_exp.types import Json
+
+
+class Journal:
+    """All records of one folder, appended by this process to a file of its own. Use as a context manager.
+
+    `read` merges every writer's file; the caller decides what a record's key is, and the first one wins. Files with
+    damaged lines are copied to `quarantine` (default: a folder of that name here), and lose those lines.
+    """
+
+    def __init__(self, folder: Path, quarantine: Path | None = None) -> None:
+        self.folder = folder
+        self.quarantine = quarantine or folder / "quarantine"
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def append(self, record: Json) -> None:
+        """Add one record; when this returns it is on disk. On a full disk the file is cut back to its last record."""
+        if self._descriptor is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            name = f"{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._descriptor = os.open(self.folder / name, flags, 0o644)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            sync_directory(self.folder)
+        body = dumps(record).encode()
+        line = b"%08x %s\n" % (zlib.crc32(body), body)
+        end = os.fstat(self._descriptor).st_size
+        try:
+            if os.write(self._descriptor, line) != len(line):
+                raise OSError("short write: is the disk full?")
+            os.fdatasync(self._descriptor)
+        except OSError:
+            os.ftruncate(self._descriptor, end)
+            raise
+
+    def read(self) -> list[Json]:
+        """Return every writer's records, by file name and then in the order they were written.
+
+        Raises:
+            M3Error: this user may not read the folder or one of the files.
+        """
+        files = [self.folder / name for name in names(self.folder) if name.endswith(".jsonl")]
+        return [record for path in files for record in self._read(path)]
+
+    def _read(self, path: Path) -> list[Json]:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise cannot_read(path, error) from error
+        lines = data.split(b"\n")[:-1]  # what follows the last \n is empty, or torn by a kill
+        records = [_record(line) for line in lines]
+        damaged = [number for number, record in enumerate(records, 1) if record is None]
+        if damaged:
+            whole = [line for line, record in zip(lines, records, strict=True) if record is not None]
+            self._repair(path, data, b"".join(line + b"\n" for line in whole), damaged)
+        return [record for record in records if record is not None]
+
+    def _repair(self, path: Path, data: bytes, whole: bytes, damaged: list[int]) -> None:
+        """Put the whole lines in the place of a file with damaged ones, a copy of which is kept; unless its writer
+        lives, or this user may not: then the damaged lines are passed over by every reader.
+        """
+        copy = self.quarantine / f"{self.folder.name}-{path.stem}-{secrets.token_hex(4)}.jsonl"
+        done = "they are passed over"
+        with contextlib.suppress(OSError), _locked(path):
+            if path.read_bytes() == data:
+                write_atomic(copy, data)
+                write_atomic(path, whole)
+                done = f"a copy is kept as {copy}"
+        said = f"{len(damaged)} damaged lines" if len(damaged) > 1 else "a damaged line"
+        say(f"{path}:{damaged[0]} holds {said} (checksum): {done}, and what is lost is generated again")
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a journal's lock. Raises BlockingIOError where its writer lives."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _record(line: bytes) -> Json | None:
+    """Return what a journal's line holds, None where it is damaged."""
+    crc, _, body = line.partition(b" ")
+    if crc != b"%08x" % zlib.crc32(body):
+        return None
+    record = json.loads(body)
+    return record if isinstance(record, dict) else None

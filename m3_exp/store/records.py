@@ -1,0 +1,111 @@
+"""What the store remembers beside results: one dataclass a kind. A field that is None is left out of its file."""
+
+from dataclasses import dataclass
+
+from m3_exp.types import Answer, Json, Problem, Recipe, Sampling
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Tensors of one file: name -> (dtype's code, shape, digest), and the names of those that hold NaN or Inf."""
+
+    tensors: dict[str, tuple[str, list[int], str]]
+    not_finite: list[str]
+
+
+@dataclass(frozen=True)
+class Cutoff:
+    """The magnitude below which TIES drops the deltas of one expert, and the share of them that it keeps."""
+
+    magnitude: float
+    kept: float
+
+
+@dataclass(frozen=True)
+class Majority:
+    """The sign of the sum of all signs of the summed trimmed deltas: what TIES gives an element whose sum is 0."""
+
+    sign: float
+
+
+@dataclass(frozen=True)
+class Merge:
+    """The digest of a recipe's weights, and what merging them reported."""
+
+    digest: str
+    report: Json
+    recipe: Recipe | None = None
+
+
+@dataclass(frozen=True)
+class AnswerSet:
+    """What the answers of one journal are of. `repeat` is the number of a repeat, None for a first pass."""
+
+    weights: str
+    benchmark: str
+    sampling: Sampling
+    engine: dict[str, str]
+    repeat: int | None = None
+
+
+@dataclass(frozen=True)
+class StoredAnswer(Answer):
+    """One line of a journal: an answer to the prompt of this hash, and the run that wrote it."""
+
+    prompt: str = ""
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The items that an evaluator made with the model of these weights."""
+
+    benchmark: str
+    weights: str
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """The key of a cell whose recipe was written down like this: for when its models are not at hand any more."""
+
+    cell_key: str
+
+
+@dataclass(frozen=True)
+class FailureNote:
+    """Why a cell has no complete result, and the end of the traceback where it was not a refusal."""
+
+    reason: str
+    trace: str = ""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The speed that a run measured, merging and engine starts included."""
+
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The last sign of life of a run. Times are seconds since the epoch; `locked`: it holds a lock while it lives.
+
+    `plan` is the identity of its plan; `cells_done` have a complete result, `cells_failed` a failure noted.
+    """
+
+    command: str
+    plan: str
+    cells: int
+    cells_done: int
+    cells_failed: int
+    items: int
+    items_done: int
+    tokens_per_second: float
+    doing: tuple[str, ...]
+    seconds_left: float | None = None
+    pid: int = 0
+    host: str = ""
+    started: float = 0.0
+    updated: float = 0.0
+    locked: bool = False

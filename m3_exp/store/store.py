@@ -1,0 +1,259 @@
+"""The one owner of results/store: every path below it, and an accessor for each kind of record.
+
+store.merges.get(key) -> Merge | None        store.merges.put(key, Merge(...))
+store.results(cell_key)                      the records of one cell, by item set
+store.answers(key)                           a journal of answers
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+from m3_exp import temporary as temporaries
+from m3_exp.reading.files import cannot_read
+from m3_exp.reading.records import read_record, say, sealed, set_aside
+from m3_exp.store.files import dumps, names, write_atomic
+from m3_exp.store.journal import Journal
+from m3_exp.store.records import (
+    AnswerSet,
+    Cutoff,
+    FailureNote,
+    Inputs,
+    Majority,
+    Merge,
+    Prepared,
+    Rate,
+    RunRecord,
+    Spelled,
+    StoredAnswer,
+)
+from m3_exp.types import Json, M3Error, Plan, ResultRecord, plain
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
+
+_FORMAT = 2  # 1: records without checksums, which are still read
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class Store:
+    """Opens a store; a folder that is not there yet is an empty one, and is made by the first write.
+
+    Raises:
+        M3Error: it was written by a later m3, or is no store.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.quarantine = root / "quarantine"  # where damaged files are set aside
+        self.log = root / "log"  # of engines
+        self.format = self._read_format()
+        self.inputs = Records(self, "inputs", Inputs, derived=True)
+        self.cutoffs = Records(self, "scans", Cutoff, derived=True)
+        self.majorities = Records(self, "scans", Majority, derived=True)
+        self.loading = Records[Json](self, "loading", dict)  # what transformers makes of a model (merging/loading.py)
+        self.merges = Records(self, "merges", Merge)
+        self.answer_sets = Records(self, "answer_sets", AnswerSet)
+        self.repeat_sets = Records(self, "repeat_sets", AnswerSet)
+        self.conditions = Records[Json](self, "conditions", dict)  # an engine's own facts about a batch
+        self.prepared = Records(self, "prepared", Prepared)
+        self.spelled = Records(self, "spelled", Spelled)
+        self.failures = Records(self, "failures", FailureNote)
+        self.plans = Records(self, "plans", Plan, quiet=True)
+        self.rates = Records(self, "rates", Rate)
+        self.runs = Records(self, "runs", RunRecord, quiet=True)
+
+    def results(self, cell_key: str, *, repeats: bool = False) -> "Records[ResultRecord]":
+        """Return a cell's results. Repeats lie apart, so that nothing takes them for more data."""
+        return Records(self, f"{'repeats' if repeats else 'results'}/{cell_key}", ResultRecord)
+
+    def answers(self, key: str) -> "Answers":
+        return Answers(Journal(self.root / "answers" / key, self.quarantine), self)
+
+    def checkpoint(self, digest: str) -> Path:
+        """Return the folder of a checkpoint that a run keeps."""
+        return self.root / "checkpoints" / digest
+
+    def tokenizer(self, key: str) -> Path:
+        """Return the folder of a tokenizer that was converted or gathered, by the digest of what it was made of."""
+        return self.root / "tokenizers" / key
+
+    def scan_lock(self, key: str) -> contextlib.AbstractContextManager[None]:
+        return _locked(self.root / "locks" / f"scans-{key}.lock")
+
+    def run_lock(self, run: str) -> Path:
+        """Return the file that a run holds a lock on as long as it lives."""
+        return self.runs.path(run).with_suffix(".lock")
+
+    def sweep(self) -> None:
+        """Remove the temporary files and directories that killed writers left here, in whatever kind."""
+        for folder, inner, _ in os.walk(self.root):
+            inner[:] = [name for name in inner if not name.endswith(".tmp") and Path(folder).name != "checkpoints"]
+            temporaries.sweep(Path(folder))
+
+    def mark(self) -> None:
+        """Write down the format, where it is not yet."""
+        marker = self.root / "format.json"
+        if not marker.exists():
+            write_atomic(marker, dumps({"format": _FORMAT}).encode())
+
+    def _read_format(self) -> int:
+        marker = self.root / "format.json"
+        try:
+            if self.root.exists() and not self.root.is_dir():
+                raise M3Error(f"store={self.root} is not a directory")
+            data = marker.read_bytes()
+        except FileNotFoundError:
+            return _FORMAT
+        except OSError as error:
+            raise cannot_read(marker, error) from error
+        except ValueError as error:
+            raise M3Error(f"store={str(self.root)!r} is not the name of a directory ({error})") from error
+        try:
+            number = json.loads(data)["format"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            number = None
+        if type(number) is not int or number < 1:
+            set_aside(marker, "format", "it does not name a format", self.quarantine)
+            with contextlib.suppress(OSError):
+                self.mark()
+            return _FORMAT
+        if number > _FORMAT:
+            raise M3Error(
+                f"store={self.root} has format {number}, this m3 writes format {_FORMAT}: give another store=DIR"
+            )
+        return int(number)
+
+
+class Records(Generic[T]):
+    """The records of one kind by key: each comes out as the dataclass that it went in as.
+
+    Those of another version are read too: what it did not know has its default, what it knew more is passed over.
+    `derived` ones are cheap to make again and change weights: they are never believed without a checksum, and are not
+    kept where this user may only read. `quiet`: nobody is told of a record that this version cannot read.
+    """
+
+    def __init__(self, store: Store, kind: str, of: type[T], *, derived: bool = False, quiet: bool = False) -> None:
+        self._store, self._kind, self._type = store, kind, of
+        self._derived, self._quiet = derived, quiet
+
+    def path(self, key: str) -> Path:
+        return self._store.root / self._kind / f"{key}.json"
+
+    def get(self, key: str) -> T | None:
+        """Return what `put` remembered, or None. A damaged record is named, set aside, and counts as absent.
+
+        Raises:
+            M3Error: this user may not read it.
+        """
+        path = self.path(key)
+        bare = self._store.format == 1 and not self._derived
+        record = read_record(path, f"{self._kind}/{key}", self._store.quarantine, bare=bare)
+        try:
+            return None if record is None else decoded(self._type, record)
+        except ValueError as error:
+            if not self._quiet:
+                say(f"{path} is not what this version of m3 writes, and is not used: {str(error).splitlines()[1:3]}")
+            return None
+
+    def put(self, key: str, value: T) -> None:
+        """Remember a value under a key, atomically. The same key always means the same value.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        record = plain(value)
+        if self._type is not dict:
+            record = {name: field for name, field in record.items() if field is not None}
+        try:
+            self._store.mark()
+            write_atomic(self.path(key), sealed(dumps(record), f"{self._kind}/{key}"))
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise
+            if not self._derived:
+                said = f"{error.strerror}: give a folder that you may write by store=DIR"
+                raise OSError(error.errno, said, str(self._store.root)) from error
+
+    def drop(self, key: str) -> None:
+        self.path(key).unlink(missing_ok=True)
+
+    def __iter__(self) -> Iterator[str]:
+        """Give the keys in their order."""
+        found = names(self._store.root / self._kind)
+        yield from sorted(Path(name).stem for name in found if name.endswith(".json"))
+
+    def items(self) -> Iterator[tuple[str, T]]:
+        """Give all records that can be read."""
+        for key in self:
+            if (value := self.get(key)) is not None:
+                yield key, value
+
+    def values(self) -> Iterator[T]:
+        yield from (value for _, value in self.items())
+
+
+class Answers:
+    """The answers of one key, of all their writers. Use as a context manager where answers are added."""
+
+    def __init__(self, journal: Journal, store: Store) -> None:
+        self._journal, self._store = journal, store
+
+    def __enter__(self) -> "Answers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._journal.close()
+
+    def append(self, answer: StoredAnswer) -> None:
+        """Add one answer; when this returns it is on disk."""
+        self._store.mark()
+        self._journal.append(plain(answer))
+
+    def read(self) -> list[StoredAnswer]:
+        """Return every writer's answers, by file name and then in the order they were written; the first one counts."""
+        return [
+            StoredAnswer(r["id"], r["text"], r["sample"], r["n_tokens"], r["finish"], r["prompt"], r["run"])
+            for r in self._journal.read()
+        ]
+
+
+def decoded(of: type[T], record: Json) -> T:
+    """Return a JSON object as the dataclass that it was made of.
+
+    Raises:
+        ValueError: a field is missing that has no default, or is of another type.
+    """
+    if of is dict:
+        return cast(T, record)
+    if of not in _ADAPTERS:
+        from pydantic import TypeAdapter
+
+        _ADAPTERS[of] = TypeAdapter(of)
+    return cast(T, _ADAPTERS[of].validate_python(record))
+
+
+_ADAPTERS: dict[type, "TypeAdapter[object]"] = {}
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one thread of all processes in at a time; the lock goes with its holder, however it ends.
+
+    Where nothing can be written, or the file system knows no locks, nobody waits: what is done twice then is done
+    twice, no more.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield

@@ -20,6 +20,7 @@ from latex2sympy2_extended.math_normalization import NormalizationConfig, normal
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, StringExtractionConfig, parse, verify
 
 from m3_exp.scoring.math_kinds import corrected, far_apart, readable
+from m3_exp.types import Json
 
 MEMORY = 4 << 30  # bytes of address space
 _SHOWN = 500  # characters of an extracted answer that are reported
@@ -99,7 +100,7 @@ def _reply(gold: str, pred: str, targets: Sequence[object], **options: object) -
     return {"equal": equal, "found": shown, "parsed": bool(answers), "gold": bool(right)}
 
 
-def _math_verify(gold: str, pred: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _math_verify(gold: str, pred: str, options: Mapping[str, Any]) -> Json:
     """Compare by `parse` and `verify` of math-verify; `targets` and `boxed_first` say what is looked for."""
     rest = dict(options)
     latex = LatexExtractionConfig(boxed_match_priority=0 if rest.pop("boxed_first") else 50)

@@ -1,6 +1,5 @@
 """`chat_args`: arguments of a chat template, part of the prompts; and how settings name a cell and its answers."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from m3_exp.results import Results
 from m3_exp.running import Outcome, Run
 from m3_exp.store import Store
 from m3_exp.types import M3Error
+from tests.files import write_lines
 from tests.models import Shape, random_weights, write_model, write_tokenizer
 
 SHAPE = Shape(vocab=400, hidden=32, inner=64, layers=2, heads=2, kv_heads=2, context=512)
@@ -26,16 +26,15 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("chat_args") / "base"
-    write_model(folder, random_weights(SHAPE, seed=0, dtype=torch.float32), SHAPE, template=TEMPLATE)
-    return folder
+    weights = random_weights(SHAPE, seed=0, dtype=torch.float32)
+    return write_model(tmp_path_factory.mktemp("chat_args") / "base", weights, SHAPE, template=TEMPLATE)
 
 
 @pytest.fixture(scope="module")
 def items(model: Path) -> Path:
-    path = model.parent / "items.jsonl"
-    path.write_text("".join(json.dumps({"question": f"{k} + 1?", "answer": f"#### {k + 1}"}) + "\n" for k in range(2)))
-    return path
+    return write_lines(
+        model.parent / "items.jsonl", ({"question": f"{k} + 1?", "answer": f"#### {k + 1}"} for k in range(2))
+    )
 
 
 def request(model: Path, items: Path, store: Path, *settings: str) -> planning.Plan:

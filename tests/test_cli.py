@@ -20,6 +20,7 @@ from m3_exp.types import CellResult, M3Error
 from m3_exp.views import lookup, studies, tables
 from m3_exp.views.lookup import Lookup
 from tests import test_figures
+from tests.files import write_lines
 from tests.records import looked_up
 from tests.test_tables import record
 
@@ -67,14 +68,14 @@ def test_a_wrong_request_exits_2_with_one_line(
 def test_score_counts_samples_and_exits_by_what_is_unscored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     items = tmp_path / "items.jsonl"
     rows = [{"question": "1 + 1?", "answer": "#### 2"}, {"question": "1 + 2?", "answer": "#### 3"}]
-    items.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(items, rows)
     answers = tmp_path / "answers.jsonl"
     lines = [
         {"id": "0", "text": "The answer is: 2"},
         {"id": "0", "text": "The answer is: 5"},
         {"id": "1", "text": "#### 3"},
     ]
-    answers.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_lines(answers, lines)
     out = tmp_path / "scores.jsonl"
     assert cli.main(["score", "gsm8k", str(answers), f"items={items}", "--out", str(out)]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -33,6 +33,7 @@ from m3_exp.reporting.figures.frames import Data, at_alpha
 from m3_exp.stats.paired import contrast
 from m3_exp.stats.ratio import drop
 from m3_exp.types import M3Error
+from tests.curved import below, tidy_row
 from tests.golden.commands import BENCHMARKS
 from tests.records import looked_up
 from tests.test_tables import ends, record
@@ -57,15 +58,11 @@ def line(benchmark: str, share: float, *, pair: str = "lm_math", method: str = "
 
     Its interval is wrong: nothing may read it.
     """
-    values = {(str(i), 0): float(((i + shift) % N + 0.5) / N < share) for i in range(N)}
-    score = 100 * float(np.mean(list(values.values())))
-    return {
-        "family": "lab", "pair": pair, "method": method, "params": "", "ratio": ratio, "alpha": alpha, "draw": draw,
-        "lam": lam, "sparsify": sparsify, "mask_seed": None, "benchmark": benchmark, "metric": "accuracy",
-        "score": score, "low": -7.0, "high": 700.0, "n": N, "n_unscored": 0, "state": "done",
-        "failure": None, "values": values, "weights": f"{pair} {method} {ratio} {lam} {sparsify}", "details": {},
-        **more,
-    }  # fmt: skip
+    weights = f"{pair} {method} {ratio} {lam} {sparsify}"
+    return tidy_row(
+        below(share, N, shift), benchmark=benchmark, pair=pair, method=method, ratio=ratio, lam=lam, alpha=alpha,
+        draw=draw, sparsify=sparsify, weights=weights, **more,
+    )  # fmt: skip
 
 
 def missing(given: Line, failure: str | None = None) -> Line:

@@ -22,9 +22,8 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("asking") / "base"
-    write_model(folder, random_weights(SHAPE, seed=0, dtype=torch.float32), SHAPE, template=TEMPLATE)
-    return folder
+    weights = random_weights(SHAPE, seed=0, dtype=torch.float32)
+    return write_model(tmp_path_factory.mktemp("asking") / "base", weights, SHAPE, template=TEMPLATE)
 
 
 def carried_out(model: Path, store: Path, *settings: str) -> tuple[Outcome, Results, planning.Plan]:

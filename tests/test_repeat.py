@@ -34,7 +34,8 @@ from m3_exp.scoring.items import first as first_items
 from m3_exp.store import Store
 from m3_exp.tasks import Task
 from m3_exp.types import Cell, EngineSettings, EvaluatorSpec, Json, Plan, Prompt, Recipe, Source, identity
-from tests.models import Shape, fine_tuned, random_weights, write_model
+from tests.files import write_lines
+from tests.models import Shape, write_three
 from tests.records import looked_up
 
 SHAPE = Shape(vocab=400, hidden=32, inner=64, layers=2, heads=2, kv_heads=2, context=4096)
@@ -127,6 +128,9 @@ class Flying(VllmModel):
     def __init__(self) -> None:
         self._engine = Flight()
 
+    def _add(self, number: int, token_ids: Sequence[int], params: Any) -> None:
+        self._engine.left[number] = 1 + number % 3
+
 
 @pytest.mark.parametrize(("at_once", "most"), [(None, 20), (5, 5), (1, 1), (64, 20)])
 def test_vllm_has_no_more_in_flight_than_allowed_and_answers_everything(at_once: int | None, most: int) -> None:
@@ -141,11 +145,7 @@ def test_vllm_has_no_more_in_flight_than_allowed_and_answers_everything(at_once:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("models")
-    base = random_weights(SHAPE, seed=0, dtype=torch.float32)
-    for name, weights in (("base", base), ("a", fine_tuned(base, 1)), ("b", fine_tuned(base, 2))):
-        write_model(folder / name, weights, SHAPE)
-    return [folder / name for name in ("base", "a", "b")]
+    return write_three(tmp_path_factory.mktemp("models"), SHAPE, torch.float32)
 
 
 def golds(limit: int) -> list[tuple[str, str]]:
@@ -164,7 +164,7 @@ def write_answers(path: Path, passes: dict[int, list[bool]], reworded: frozenset
             text = RIGHT.format(gold) if right else WRONG
             text += " indeed" if repeat and number in reworded else ""
             lines.append({"benchmark": "gsm8k", "id": key, "text": text} | ({"repeat": repeat} if repeat else {}))
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_lines(path, lines)
 
 
 def request(models: list[Path], folder: Path, *more: str) -> tuple[Plan, Store]:

@@ -25,6 +25,7 @@ from m3_exp.reporting.curves.evaluated import Draw, Response, Values, averaged
 from m3_exp.stats.estimate import Array, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS, Curve
 from m3_exp.stats.turning import agreement, beside_expectation, beside_line, turned
+from m3_exp.types import Json
 
 _SAME = 1e-6  # lambdas nearer than this give the same answers: a draw so near a node tests nothing
 _CHUNK = 250  # repetitions of the replay at a time
@@ -215,7 +216,7 @@ def replay(response: Response, draws: Sequence[Draw], *, repeats: int = 10_000, 
 # ------------------------------------------------------------------------------------------------------ what is read
 
 
-def record(check: Check) -> dict[str, Any]:
+def record(check: Check) -> Json:
     """Return a check as data, in percent and points."""
     differences = 100 * np.array([p.difference for p in check.predictions])
     return {
@@ -236,19 +237,19 @@ def record(check: Check) -> dict[str, Any]:
     }
 
 
-def _percent(values: Mapping[str, Any]) -> dict[str, Any]:
+def _percent(values: Mapping[str, Any]) -> Json:
     scores = ("real", "predicted", "expected", "half")
     return {key: 100 * value if key in scores else value for key, value in values.items()}
 
 
-def _replayed(replay: Replay) -> dict[str, Any]:
+def _replayed(replay: Replay) -> Json:
     return {
         "real": _summary(replay.real),
         **{name: _against(replay.real, values) for name, values in (("lines", replay.lines), ("turns", replay.turns))},
     }
 
 
-def _summary(values: Array) -> dict[str, Any]:
+def _summary(values: Array) -> Json:
     sd = 100 * float(values.std(ddof=1)) if len(values) > 1 else None
     low, middle, high = np.quantile(values, [0.025, 0.5, 0.975])
     return {
@@ -257,7 +258,7 @@ def _summary(values: Array) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _against(real: Array, replayed: Array) -> dict[str, Any]:
+def _against(real: Array, replayed: Array) -> Json:
     """Return a replay's summary, and how real experiments agree with it."""
     return {**_summary(replayed), **vars(agreement(real, replayed))}
 

@@ -15,6 +15,7 @@ from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, item_means, responses
 from m3_exp.stats import family
 from m3_exp.stats.lambdas import ALPHAS
+from tests.curved import below, tidy_row
 
 LAMS = grid(9)
 SAMPLED = sorted(sampled(0, 16))
@@ -25,12 +26,7 @@ def line(
     benchmark: str, method: str, ratio: str, share: float, lam: float | None = None, **more: Any
 ) -> dict[str, object]:
     """A result on 40 items: item i is right where (i + 0.5) / 40 lies below `share`."""
-    values = {(str(i), 0): float((i + 0.5) / 40 < share) for i in range(40)}
-    return {
-        "family": "lab", "pair": "lm_math", "method": method, "params": "", "ratio": ratio, "alpha": None, "draw": None,
-        "lam": lam, "sparsify": "none", "mask_seed": None, "benchmark": benchmark, "metric": "accuracy",
-        "score": 100 * share, "values": values, **more,
-    }  # fmt: skip
+    return tidy_row(below(share, 40), benchmark=benchmark, method=method, ratio=ratio, lam=lam, **more)
 
 
 SCORES: dict[str, Callable[[float], float]] = {"gsm8k": lambda x: 0.8 * (1 - x), "alpaca_eval": lambda x: 0.2 + 0.6 * x}

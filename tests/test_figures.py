@@ -33,6 +33,8 @@ from m3_exp.reporting.figures.frames import Data, at_alpha
 from m3_exp.stats.paired import contrast
 from m3_exp.stats.ratio import drop
 from m3_exp.types import M3Error
+from tests.curved import below, tidy_row
+from tests.golden.commands import BENCHMARKS
 from tests.records import looked_up
 from tests.test_tables import ends, record
 
@@ -56,15 +58,11 @@ def line(benchmark: str, share: float, *, pair: str = "lm_math", method: str = "
 
     Its interval is wrong: nothing may read it.
     """
-    values = {(str(i), 0): float(((i + shift) % N + 0.5) / N < share) for i in range(N)}
-    score = 100 * float(np.mean(list(values.values())))
-    return {
-        "family": "lab", "pair": pair, "method": method, "params": "", "ratio": ratio, "alpha": alpha, "draw": draw,
-        "lam": lam, "sparsify": sparsify, "mask_seed": None, "benchmark": benchmark, "metric": "accuracy",
-        "score": score, "low": -7.0, "high": 700.0, "n": N, "n_unscored": 0, "state": "done",
-        "failure": None, "values": values, "weights": f"{pair} {method} {ratio} {lam} {sparsify}", "details": {},
-        **more,
-    }  # fmt: skip
+    weights = f"{pair} {method} {ratio} {lam} {sparsify}"
+    return tidy_row(
+        below(share, N, shift), benchmark=benchmark, pair=pair, method=method, ratio=ratio, lam=lam, alpha=alpha,
+        draw=draw, sparsify=sparsify, weights=weights, **more,
+    )  # fmt: skip
 
 
 def missing(given: Line, failure: str | None = None) -> Line:
@@ -245,7 +243,7 @@ CASES: Mapping[str, tuple[str, Any]] = {
     "heat": ("heatmap", lambda: Data({"lambda_response": curves({"gsm8k": -0.8, "alpaca_eval": 0.6})}, PARENTS)),
     "heat, draws": ("heatmap", lambda: Data({"alpha_grid": holes()["table1"]}, PARENTS)),
     "response, ten": ("response", lambda: Data(
-        {"lambda_response": curves({b: 0.12 * i - 0.6 for i, b in enumerate(palette.BENCHMARKS)})}, PARENTS)),
+        {"lambda_response": curves({b: 0.12 * i - 0.6 for i, b in enumerate(BENCHMARKS)})}, PARENTS)),
     "response, one": ("response", lambda: Data({"lambda_response": curves({"gsm8k": -0.8}, plain=False)}, PARENTS)),
     "response, names": ("response", lambda: Data(
         {"lambda_response": curves({"gsm8k": -0.8, "a_benchmark_of_ours_with_quite_a_long_name": 0.5})}, PARENTS)),
@@ -675,7 +673,7 @@ def test_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
 
 
 def test_marks_differ_in_grey_too() -> None:
-    marks = list(palette.BENCHMARKS.values())
+    marks = [palette.benchmark(name) for name in BENCHMARKS]
     assert len({mark.marker for mark in marks}) == len(marks)
     assert palette.name("a_benchmark_of_ours_with_quite_a_long_name") == "a benchm…ong name"
 

@@ -27,7 +27,7 @@ from m3_exp.reporting.tables.formats import FORMATS
 from m3_exp.stats.paired import contrast
 from m3_exp.stats.published import distance, replayed
 from m3_exp.stats.scored import Scored
-from tests.curved import marks
+from tests.curved import below, marks, tidy_row
 from tests.test_tables import ends
 
 FOLDER = ROOT / "results" / "published"
@@ -38,14 +38,10 @@ N = 200
 
 def line(ratio: str, share: float, lam: float | None = None, **more: Any) -> dict[str, Any]:
     """A result on N items of which the first `share` are right. `low` and `high` are wrong: nothing may read them."""
-    values = {(str(i), 0): float((i + 0.5) / N < share) for i in range(N)}
-    return {
-        "family": "lab", "pair": "lm_math", "method": "average", "params": "", "ratio": ratio, "alpha": None,
-        "draw": None, "lam": lam, "sparsify": "none", "mask_seed": None, "benchmark": "gsm8k", "metric": "accuracy",
-        "score": 100 * share, "low": -7.0, "high": 700.0, "n": N, "n_unscored": 0, "state": "done",
-        "failure": None, "values": values, "weights": f"{ratio} {share} {lam}", "engine": "vllm 0.32.0 float32",
-        "evaluator": "gsm8k 2", "tokenizer": "lm", "runs": 1, "merge": f"m3 merge {ratio} {lam}", "details": {},
-        "cell": "c", "repeat": 0, "changed": frozenset(), "items_digest": "0123456789abcdef",
+    return tidy_row(below(share, N), ratio=ratio, lam=lam) | {
+        "weights": f"{ratio} {share} {lam}", "engine": "vllm 0.32.0 float32", "evaluator": "gsm8k 2", "tokenizer": "lm",
+        "merge": f"m3 merge {ratio} {lam}", "cell": "c", "repeat": 0, "changed": frozenset(),
+        "items_digest": "0123456789abcdef",
     } | more  # fmt: skip
 
 

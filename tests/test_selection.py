@@ -19,6 +19,7 @@ from m3_exp.stats.estimate import Array
 from m3_exp.stats.family import detectable
 from m3_exp.stats.paired import tango
 from m3_exp.types import M3Error
+from tests.curved import tidy_row
 from tests.oracles import selection_price
 
 PARENTS = {"lm_math": ["lm", "math"]}
@@ -27,14 +28,9 @@ N = 60
 
 def line(benchmark: str, method: str, ratio: str, right: Array, **more: object) -> dict[str, object]:
     """A result of which the items in `right` are 1."""
-    return {
-        "family": "lab", "pair": "lm_math", "method": method, "params": "", "ratio": ratio, "alpha": None, "draw": None,
-        "lam": None, "sparsify": "none", "mask_seed": None, "benchmark": benchmark, "metric": "accuracy",
-        "score": 100 * float(right.mean()), "values": {(str(i), 0): float(v) for i, v in enumerate(right)},
-        "weights": f"{method} {ratio} {sorted(more.items())}", "state": "done", "failure": None, "runs": 1,
-        "engine": "vllm 1 float32", "evaluator": f"{benchmark} 1", "details": {},
-        "merge": f"m3 merge {sorted(more.items())}", **more,
-    }  # fmt: skip
+    said = sorted(more.items())
+    named = {"weights": f"{method} {ratio} {said}", "evaluator": f"{benchmark} 1", "merge": f"m3 merge {said}"}
+    return tidy_row(right, benchmark=benchmark, method=method, ratio=ratio) | named | more
 
 
 def coins(chance: float, seed: int, n: int = N) -> Array:

@@ -3,8 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from m3_exp.cells import repeats_words
-from m3_exp.forecast import Forecast, rows
+from m3_exp.forecast import Forecast, repeats_words, rows
 from m3_exp.planning import spelled
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.choices.ways import Study

@@ -14,24 +14,20 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from m3_exp.benchmarks import about
 from m3_exp.reading.files import MIB, read_text
 from m3_exp.reporting.data.params import searched
 from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.published import Distance, distance, percentile, replayed
 from m3_exp.types import M3Error
 
-# Items that the paper scored on; its AlpacaEval column cannot be compared (see NOTES).
-ITEMS = {
-    "alpaca_eval": 805, "gsm8k": 1319, "hendrycks_math": 5000, "humaneval": 164, "mbpp": 500,
-    "prompt_bench_sst2": 872, "prompt_bench_cola": 1043, "livebench_typos": 50,
-}  # fmt: skip
 _COLUMNS = {
     "table1": ("method", "models", "mixup", "dare"),
     "adversarial": ("attack", "models", "dataset", "mixup", "metric_no_attack", "metric_attack", "pdr"),
     "ood_gains": ("models", "benchmark", "method", "gain_points"),
 }
 _FLAGS = ("mixup", "dare")
-_FIGURES = (*ITEMS, "metric_no_attack", "metric_attack", "pdr", "gain_points")
+_FIGURES = ("metric_no_attack", "metric_attack", "pdr", "gain_points")
 _FIGURE = re.compile(r"[-+]?[0-9]{1,4}(\.[0-9]{1,9})?")
 ATTACKS = {"table2": "stresstest", "table5": "deepwordbug", "table6": "bertattack"}
 
@@ -159,8 +155,10 @@ def _sound(column: str, text: str) -> bool:
     """Tell whether a field can stand in its column."""
     if column in _FLAGS:
         return text in ("0", "1")
-    empty = text == "" and column in ITEMS  # was not evaluated
-    return column not in _FIGURES or empty or text == "?" or _FIGURE.fullmatch(text) is not None
+    of_benchmark = about(column).paper_items is not None
+    if text == "" and of_benchmark:  # was not evaluated
+        return True
+    return not (of_benchmark or column in _FIGURES) or text == "?" or _FIGURE.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)
@@ -217,9 +215,10 @@ def of_our_model(number: Number, method: str, models: str, params: str) -> tuple
 
 def beside_plain(number: Number, benchmark: str, score: float, n: int) -> Beside:
     """Compare the score (percent) of one model on n of the paper's items. No z of AlpacaEval and task arithmetic."""
-    if not _comparable(number, benchmark) or number.value is None or n < 1:
+    items = _comparable_items(number, benchmark)
+    if not items or number.value is None or n < 1:
         return Beside(number)
-    far = distance(score, n, number.value, ITEMS[benchmark])
+    far = distance(score, n, number.value, items)
     if "scaling" in number.notes:
         return Beside(number, replace(far, z_low=None, z_high=None))
     return Beside(replace(number, notes=(*number.notes, "correlation")) if far.z_low else number, far)
@@ -227,14 +226,13 @@ def beside_plain(number: Number, benchmark: str, score: float, n: int) -> Beside
 
 def beside_mixed(number: Number, benchmark: str, curve: Curve | None) -> Beside:
     """Say where the paper's M3 figure lies among replays on our curve; nothing without one or where not comparable."""
-    if not _comparable(number, benchmark) or number.value is None or curve is None:
-        return Beside(number)
-    items = ITEMS[benchmark]
-    if not 0 < len(curve.ids) <= items:
+    items = _comparable_items(number, benchmark)
+    if not items or number.value is None or curve is None or not 0 < len(curve.ids) <= items:
         return Beside(number)
     ends = sorted(percentile(number.value, replayed(curve, items, alike=alike)) for alike in (False, True))
     return Beside(number, percentile_low=ends[0], percentile_high=ends[1])
 
 
-def _comparable(number: Number, benchmark: str) -> bool:
-    return number.value is not None and "alpaca" not in number.notes and benchmark in ITEMS
+def _comparable_items(number: Number, benchmark: str) -> int | None:
+    """Return on how many items a figure is that can be laid beside ours (AlpacaEval's cannot, see NOTES), else None."""
+    return None if "alpaca" in number.notes else about(benchmark).paper_items

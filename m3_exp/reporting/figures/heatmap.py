@@ -18,13 +18,13 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from m3_exp.benchmarks import in_order
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Place
 from m3_exp.reporting.comparisons.values import entry_of
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import grouped, refused, responses
 from m3_exp.reporting.figures import palette
-from m3_exp.reporting.figures.frames import in_order
 from m3_exp.stats.estimate import Estimate
 from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.types import M3Error
@@ -187,8 +187,7 @@ def _shade(changes: Changes) -> Normalize:
 
 
 def _benchmarks(changes: Changes, pair: str) -> list[str]:
-    known = {benchmark for panel, benchmark, _ in changes if panel.pair == pair}
-    return in_order(known, palette.BENCHMARKS)
+    return in_order({benchmark for panel, benchmark, _ in changes if panel.pair == pair})
 
 
 def _draw_panel(

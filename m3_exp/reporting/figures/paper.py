@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from m3_exp.benchmarks import about
 from m3_exp.reporting.comparisons import points
 from m3_exp.reporting.comparisons.points import Point
 from m3_exp.reporting.data import published
@@ -110,7 +111,7 @@ def _rows(frame: pd.DataFrame) -> list[Row]:
 
 
 def _attacked_rows(frame: pd.DataFrame) -> list[Row]:
-    return _rows(frame[frame["benchmark"].str.startswith("prompt_bench")])
+    return _rows(frame[frame["benchmark"].map(lambda name: about(name).table == "attacks").astype(bool)])
 
 
 def _scores(frame: pd.DataFrame, method: str, ratio: str, sparsify: str) -> dict[str, Point]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from m3_exp.benchmarks import about, in_order
 from m3_exp.reporting.comparisons import contrasts, drops
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry, Place
 from m3_exp.reporting.comparisons.drops import Attacked, without_attack
@@ -61,7 +62,7 @@ def build(
         marks: `significant`: what the statistics say; `paper`: the better of each pair, significant or not.
         parents: each pair's experts, as they are called.
     """
-    benchmarks = sorted(frame["benchmark"].unique(), reverse=True)  # SST-2 first, as the paper
+    benchmarks = in_order(frame["benchmark"].unique())
     published_for = {b: folder for b in benchmarks if _papers_protocol(frame[frame["benchmark"] == b])}
     rows = [_row(lines, benchmarks, name, published_for) for lines in _groups(frame, every)]
     columns = [(b, key) for b in benchmarks for key in _FIGURES]
@@ -100,7 +101,7 @@ def _groups(frame: pd.DataFrame, every: bool) -> list[pd.DataFrame]:
 
 
 def _short(benchmark: str) -> str:
-    return benchmark.removeprefix("prompt_bench_")
+    return about(benchmark).short or benchmark
 
 
 # ----------------------------------------------------------------------------------------------------- rows and cells

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from m3_exp.benchmarks import in_order
 from m3_exp.merging import ratio
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry, Place
@@ -27,10 +28,6 @@ from m3_exp.types import Json
 Marks = Literal["significant", "paper"]
 _TITLE = 110  # characters
 
-_BENCHMARKS = [
-    "alpaca_eval", "gsm8k", "hendrycks_math", "humaneval", "mbpp", "livebench_instruction_following",
-    "livebench_coding", "livebench_typos", "prompt_bench_sst2", "prompt_bench_cola",
-]  # fmt: skip
 _METHODS = ["single", "average", "task_arithmetic", "ties"]
 _NAMES = plain(["method", "models", "M3", "DARE", "alpha", "lambda"])
 _NOTHING_PICKED = (
@@ -62,7 +59,7 @@ def build(
         experts: each pair's, as they are called.
     """
     rows = rows_of(frame, every=every, published=published, responses=responses, behind=behind)
-    benchmarks = _order(frame["benchmark"].unique())
+    benchmarks = in_order(frame["benchmark"].unique())
     compared, weights, explained = _marked(rows, benchmarks, marks)
     beside = [note for row in rows for b in benchmarks if b in row.beside for note in row.beside[b].number.notes]
     shown = _without_draws(frame, rows, every)
@@ -104,7 +101,7 @@ def rows_of(
     behind: pd.DataFrame | None = None,
 ) -> list[Row]:
     """Return the rows of a frame in the order in which they are shown; arguments as of `build`."""
-    benchmarks = _order(frame["benchmark"].unique())
+    benchmarks = in_order(frame["benchmark"].unique())
     curves = {(*r.line, r.benchmark): r for r in responses if r.gridded}
     grids = frame if behind is None else behind
     nodes = dict(iter(grids[grids["ratio"] == "grid"].groupby([*LINE, "benchmark"], sort=False))) if curves else {}
@@ -137,10 +134,6 @@ def _rank(line: "pd.Series[Any]", pairs: Sequence[str]) -> tuple[Any, ...]:
     alpha = 0.0 if pd.isna(line["alpha"]) else line["alpha"]
     place = (pairs.index(line["pair"]), line["params"], line["sparsify"] == "dare")
     return (method, line["method"], *place, rank, lam, alpha, line["state"] != "expected")
-
-
-def _order(names: Sequence[str]) -> list[str]:
-    return sorted(names, key=lambda b: (_BENCHMARKS.index(b) if b in _BENCHMARKS else len(_BENCHMARKS), b))
 
 
 def _usual(lines: pd.DataFrame, curves: Mapping[tuple[str, ...], Response], benchmark: str) -> int | None:

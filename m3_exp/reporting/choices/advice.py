@@ -7,7 +7,6 @@ evaluated on. Every number has its interval, every "cannot tell" what would be n
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -19,14 +18,15 @@ from m3_exp.reporting.table import words as words_of
 from m3_exp.stats import family
 from m3_exp.stats.estimate import Estimate
 from m3_exp.stats.lambdas import ALPHAS
+from m3_exp.types import Json
 
 
-def records(study: Study) -> list[dict[str, Any]]:
+def records(study: Study) -> list[Json]:
     """Return the study as data, percent throughout: one record an objective."""
     return [_record(compared, study) for compared in study.comparisons]
 
 
-def _record(compared: Comparison, study: Study) -> dict[str, Any]:
+def _record(compared: Comparison, study: Study) -> Json:
     spreads = study.spreads.get(compared.objective, {})
     unit = "percent" if spreads else "percent of the better parent"
     holds = compared.holds_best
@@ -59,7 +59,7 @@ def _kept(choice: Choice) -> tuple[float, float]:
     return float(lams[np.argmax(counts)]), float(counts.max() / counts.sum())
 
 
-def _choice_record(name: str, choice: Choice) -> dict[str, Any]:
+def _choice_record(name: str, choice: Choice) -> Json:
     """Return a way of choosing as data; of drawn lambdas, no two alike, the median stands for those kept."""
     lam, share = (float(np.median(choice.kept)), None) if name == "replay" else _kept(choice)
     return {
@@ -72,7 +72,7 @@ def _choice_record(name: str, choice: Choice) -> dict[str, Any]:
 _MARKED = {"better": "better", "worse": "worse", "untold": "not told apart", "": "no claim"}
 
 
-def _minus_plain(compared: Comparison, alpha: float) -> dict[str, Any] | None:
+def _minus_plain(compared: Comparison, alpha: float) -> Json | None:
     gain = compared.gains.get(alpha)
     if gain is None:
         return None
@@ -83,7 +83,7 @@ def _minus_plain(compared: Comparison, alpha: float) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def _developed_record(developed: Developed | None, chooser: Chooser | None) -> dict[str, Any] | None:
+def _developed_record(developed: Developed | None, chooser: Chooser | None) -> Json | None:
     if developed is None or chooser is None:
         return None
     return {

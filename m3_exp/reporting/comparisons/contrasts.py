@@ -12,7 +12,7 @@ than three DARE masks, carries no sign: its interval is of these draws.
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, Source
 from m3_exp.stats.family import LIMIT
 from m3_exp.stats.paired import paired, spread
 from m3_exp.stats.scored import Scored
+from m3_exp.types import Json
 
 Place = tuple[int, int]  # row and column of a table
 Models = Mapping[tuple[float | None, float | None], Values]  # item values by lambda and DARE mask
@@ -238,7 +239,7 @@ _RECORDED = (
 )  # fmt: skip
 
 
-def record(compared: Compared | None) -> dict[str, Any]:
+def record(compared: Compared | None) -> Json:
     """Return what a cell's comparison with its row without M3 says, in points; None where there is none."""
     if compared is None:
         return dict.fromkeys(_RECORDED)

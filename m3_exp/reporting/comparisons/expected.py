@@ -7,6 +7,7 @@ import pandas as pd
 
 from m3_exp.reporting.comparisons import values
 from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.types import Json
 
 _LINE = ["family", "pair", "method", "params", "sparsify", "benchmark"]
 
@@ -14,7 +15,7 @@ _LINE = ["family", "pair", "method", "params", "sparsify", "benchmark"]
 def in_place_of_draws(frame: pd.DataFrame, responses: Sequence[Response]) -> pd.DataFrame:
     """Return a frame in which the M3 lines that have a curve are one line an alpha: its expectation, item by item."""
     known = {(*response.line, response.benchmark): response for response in responses if response.gridded}
-    rows: list[dict[str, Any]] = []
+    rows: list[Json] = []
     done: set[tuple[Any, ...]] = set()
     for row in frame.to_dict("records"):
         line = {str(key): value for key, value in row.items()}
@@ -28,7 +29,7 @@ def in_place_of_draws(frame: pd.DataFrame, responses: Sequence[Response]) -> pd.
     return pd.DataFrame(rows, columns=[*frame.columns, "expected"])
 
 
-def _expectation(response: Response, alpha: float) -> dict[str, Any]:
+def _expectation(response: Response, alpha: float) -> Json:
     found = values.expected(response, alpha)
     items = values.expected_items(response, alpha)
     return {

@@ -4,14 +4,13 @@ Repeats of a cell (`repeat=K`, the noise floor) are no more data: a frame holds 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pandas as pd
 
 from m3_exp.planning import merge_line
 from m3_exp.reporting.data import params
 from m3_exp.stats.scored import scored
-from m3_exp.types import Cell, CellResult, Label, ResultRecord, identity
+from m3_exp.types import Cell, CellResult, Json, Label, ResultRecord, identity
 
 
 def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFrame:
@@ -34,11 +33,11 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-def _facts(results: Sequence[CellResult]) -> Iterator[tuple[CellResult, dict[str, Any]]]:
+def _facts(results: Sequence[CellResult]) -> Iterator[tuple[CellResult, Json]]:
     """Give each cell with what is the same in all of its lines."""
     for item in results:
         cell = item.cell
-        facts: dict[str, Any] = {
+        facts: Json = {
             "benchmark": cell.evaluator.name, "state": "missing", "failure": item.failure, "evaluator": "",
             "metric": "", "tokenizer": str(cell.tokenizer), "details": {},
             "cell": identity([cell.recipe, cell.evaluator, cell.tokenizer, cell.limit])[:12],
@@ -47,7 +46,7 @@ def _facts(results: Sequence[CellResult]) -> Iterator[tuple[CellResult, dict[str
         yield item, facts | (_outcome(item.record) if item.record is not None else {})
 
 
-def _labelled(label: Label, cell: Cell) -> dict[str, Any]:
+def _labelled(label: Label, cell: Cell) -> Json:
     return {
         "family": label.family, "pair": label.pair, "method": label.method,
         "params": params.text(label.params),
@@ -56,7 +55,7 @@ def _labelled(label: Label, cell: Cell) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _outcome(record: ResultRecord) -> dict[str, Any]:
+def _outcome(record: ResultRecord) -> Json:
     """Return what a result says. Its score is the stored one; the interval is that of its items, whatever is stored."""
     result, items = record.result, scored(record)
     interval = items.estimate().scaled(100.0) if items.values else None

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from m3_exp import benchmarks
-from m3_exp.types import M3Error
+from m3_exp.types import Json, M3Error
 
 COLUMN, DOUBLE = 3.3, 6.9  # inches
 SMALL = 7  # points: notes, ticks, labels
@@ -166,7 +166,7 @@ def annotate(figure: Figure, notes: Sequence[str]) -> Artist | None:
 
 # ------------------------------------------------------------------------------------------------------------ files
 
-_METADATA: Mapping[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+_METADATA: Mapping[str, Json] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 
 def check(out: Path | None) -> None:

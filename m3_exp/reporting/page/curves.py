@@ -5,7 +5,6 @@ are written twice. All values are in percent (of the items, or of the better par
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from scipy import special
@@ -24,6 +23,7 @@ from m3_exp.stats.estimate import Array, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS as PAPER
 from m3_exp.stats.lambdas import draw_sd, weights
 from m3_exp.stats.objective import Objective
+from m3_exp.types import Json
 
 _RESAMPLES = 200
 _FINE = 129  # lambdas at which a minimum over benchmarks is followed: it bends between nodes
@@ -40,7 +40,7 @@ def _alphas() -> Array:
 ALPHAS = _alphas()
 
 
-def data(studies: Sequence[Study]) -> dict[str, Any]:
+def data(studies: Sequence[Study]) -> Json:
     """Return what page.js draws: alphas, densities' constants, and a curve a benchmark, mean and minimum a study."""
     return {
         "alphas": [float(f"{alpha:.4g}") for alpha in ALPHAS],
@@ -51,7 +51,7 @@ def data(studies: Sequence[Study]) -> dict[str, Any]:
     }
 
 
-def _study(study: Study) -> dict[str, Any]:
+def _study(study: Study) -> Json:
     first = study.responses[0]
     table = advice.table(study)
     compared = {one.objective: one for one in study.comparisons}
@@ -66,7 +66,7 @@ def _study(study: Study) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _gains(compared: Comparison, response: Response | None) -> dict[str, Any]:
+def _gains(compared: Comparison, response: Response | None) -> Json:
     """Return E - plain at ALPHAS, (value, low, high) or None, and at the paper's seven the sign, as everywhere.
 
     Of a benchmark in points of its score. Mean and minimum are compared at the seven only, in a family of their own.
@@ -108,14 +108,14 @@ def name(study: Study) -> str:
     return ", ".join([*parts, *(["DARE"] if first.sparsify == "dare" else []), first.family])
 
 
-def _relative(study: Study) -> list[dict[str, Any]]:
+def _relative(study: Study) -> list[Json]:
     """Return the benchmarks that are comparable relative to their better parent, with mean and minimum over them."""
     joint = study.relative
     singles = [_single(response, parent) for response, parent in zip(joint.responses, joint.parents, strict=True)]
     return [*singles, *(_line(objective, joint.responses) for objective in joint.objectives)]
 
 
-def _single(response: Response, parent: Array | None) -> dict[str, Any]:
+def _single(response: Response, parent: Array | None) -> Json:
     """Return one benchmark's line: plain scores, or those relative to a parent."""
     objective = Objective(response.benchmark, (response.curve,), () if parent is None else (parent,))
     line = _line(objective, [response])
@@ -127,7 +127,7 @@ def _single(response: Response, parent: Array | None) -> dict[str, Any]:
     return line
 
 
-def _line(objective: Objective, responses: Sequence[Response]) -> dict[str, Any]:
+def _line(objective: Objective, responses: Sequence[Response]) -> Json:
     """Return one curve: `at` the lambdas `lams` with a band, `e` at ALPHAS with an interval, real draws and plain."""
     sample = objective.resampled(_RESAMPLES, np.random.default_rng(0))
     lams = objective.lams if objective.combine == "mean" else np.union1d(np.linspace(0, 1, _FINE), objective.lams)
@@ -159,7 +159,7 @@ def _value(objective: Objective, values: Sequence[Values | None], shares: Sequen
     return _percent(float(objective.relative(known, shares)[0])) if len(known) == len(values) else None
 
 
-def _draws(objective: Objective, responses: Sequence[Response], shares: Sequence[Array]) -> list[dict[str, Any]]:
+def _draws(objective: Objective, responses: Sequence[Response], shares: Sequence[Array]) -> list[Json]:
     """Return the real draws that every benchmark of the objective has; `said` of one that is all but one expert."""
     named: list[Mapping[tuple[float, int, float], Values]] = [
         {(draw.alpha, draw.number, draw.lam): draw.values for draw in response.draws} for response in responses

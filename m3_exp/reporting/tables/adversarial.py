@@ -29,6 +29,7 @@ from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.reporting.tables.paper import Marks, few_draws, one_sided
 from m3_exp.reporting.tables.rows import LINE, Line, keys_of, missing, without_m3
 from m3_exp.stats.estimate import Estimate
+from m3_exp.types import Json
 
 _NAMES = plain(["method", "models", "M3", "alpha", "lambda"])
 _FIGURES = {"no_attack": "no attack", "attack": "attack", "pdr": "PDR"}
@@ -161,7 +162,7 @@ class _Cell:
             why = self.drop.why if key == "pdr" and self.attacked is not None else ""
         return Cell((why or "/", *paper), keys=keys) if why or paper else NOTHING
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Json:
         """Return the figures as data, in percent and points; of parse rates and MCC the mean over the draws."""
         found = self.values["attack"] or self.values["no_attack"]
         clean = self.values["no_attack"]
@@ -216,7 +217,7 @@ class _Row(Line):
         method = words(f"{self.method}{thinned}") if thinned else self.method
         return method, *map(words, (str(self.first["pair"]), self.with_m3, self.alpha, self.drawn))
 
-    def record(self, benchmark: str, compared: Mapping[str, Compared | None]) -> dict[str, Any]:
+    def record(self, benchmark: str, compared: Mapping[str, Compared | None]) -> Json:
         """Return the figures on one benchmark as data, with their comparisons."""
         names = self.labels(("pair", "method", "params", "ratio", "alpha", "draw", "sparsify"))
         if self.lines["draw"].nunique() > 1:

@@ -18,6 +18,7 @@ import pandas as pd
 
 from m3_exp.reporting.table import Cell, Figure, Table, plain, words
 from m3_exp.stats.estimate import Estimate, Shape, mean
+from m3_exp.types import Json
 
 _NAMES = ("family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed")
 _COLUMNS = plain([
@@ -185,7 +186,7 @@ def _which(names: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _record(one: Noise, share: Estimate) -> dict[str, Any]:
+def _record(one: Noise, share: Estimate) -> Json:
     sd, lam = deviation([one]), one.names["lam"]
     figures = {
         key: getattr(one, key) for key in ("repeat", "n", "texts", "up", "down", "graded", "score", "difference")

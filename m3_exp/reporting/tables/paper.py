@@ -23,6 +23,7 @@ from m3_exp.reporting.table import Column, Mark, Table, plain
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.reporting.tables.rows import KEYS, LINE, Row, without_m3
 from m3_exp.stats.lambdas import ALPHAS
+from m3_exp.types import Json
 
 Marks = Literal["significant", "paper"]
 _TITLE = 110  # characters
@@ -174,7 +175,7 @@ def _stood_in(line: Mapping[Any, Any], curves: Mapping[tuple[str, ...], Response
 
 def _expectations(
     line: tuple[str, ...], rows: pd.DataFrame, curves: Mapping[tuple[str, ...], Response]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Json]:
     """Give a line for each alpha and benchmark: those drawn, and the paper's where there is a grid."""
     gridded = bool((rows["ratio"] == "grid").any())
     alphas = sorted({*rows["alpha"].dropna().astype(float), *(ALPHAS if gridded else ())})

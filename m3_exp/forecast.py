@@ -6,11 +6,11 @@ models nor items need be at hand: then the family file says how large those are,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from m3_exp.engines.gpus import GPUS, OVERHEAD, Gpu, Load, least_split, sequences, speed
+from m3_exp.engines.gpus import GPUS, Gpu, Load, least_split, sequences, speed
 from m3_exp.engines.sharing import visible_gpus
 from m3_exp.engines.weights import MAX_MODEL_LEN
+from m3_exp.forecast_words import USUAL, gpu_words, judging, more_words, words
 from m3_exp.merging import stream
 from m3_exp.merging.canonical import AVERAGE
 from m3_exp.merging.check import seconds
@@ -19,7 +19,6 @@ from m3_exp.merging.model_config import architecture
 from m3_exp.merging.notes import notes as adapter_notes
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import spelled
-from m3_exp.progress import clock
 from m3_exp.results import Results
 from m3_exp.store import Store
 from m3_exp.tasks import Task
@@ -27,9 +26,6 @@ from m3_exp.types import Cell, Json, M3Error, Plan, Recipe, identity, plain
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _CPU_SPEED = 300 * 135e6  # tokens a second x parameters, a first guess: SmolLM2-135M in float32 on two CPU cores
-_USUAL = 300  # tokens of an answer that may be longer: assumed
-_TOLD = ("A100 80 GB", "H100 80 GB")  # the cards whose times are told
-_LARGE = 1e9  # bytes of weights from which GPUs are spoken of
 
 
 @dataclass(frozen=True)
@@ -75,10 +71,10 @@ def forecast(
     notes = [
         *plan.notes,
         *adapters,
-        *_more_words(totals),
-        *_words(totals, basis),
-        *_gpu_words(plan, totals, load),
-        *_judging(_open(cells)),
+        *more_words(totals),
+        *words(totals, basis),
+        *gpu_words(plan, totals, load),
+        *judging(_open(cells)),
     ]
     return Forecast(cells, totals, (*notes, *(f"cannot be merged: {reason}" for reason in refused)))
 
@@ -103,7 +99,7 @@ def _totals(plan: Plan, cells: Sequence[Json], merges: Mapping[str, Merge], keep
         "answers_to_generate": answers,
         "searching_answers_at_most": sum(c["searching"] for c in todo),
         "tokens_at_most": sum((c["left"] or 0) * c["max_tokens"] for c in todo),
-        "tokens_typical": sum((c["left"] or 0) * min(c["max_tokens"], _USUAL) for c in todo),
+        "tokens_typical": sum((c["left"] or 0) * min(c["max_tokens"], USUAL) for c in todo),
         "items_assumed": sum(c["state"] == "items missing" and c["n"] is not None for c in cells),
         "items_unknown": sum(c["n"] is None for c in cells),
         "weights_bytes": weights,
@@ -197,10 +193,10 @@ def _state(cell: Cell, results: Results, n: int | None, missing: str | None) -> 
         return {**everything, "state": "items missing", "reason": missing}
     try:
         task = results.tasks.task(cell)
-        found = results.get(task)
+        record = results.get(task)
     except M3Error as error:
         return {**everything, "state": "model missing", "reason": str(error)}
-    if found is not None and found.result.n_unscored == 0:
+    if record is not None and record.result.n_unscored == 0:
         return {"left": 0, "searching": 0, "state": "done", "reason": None}
     return _begun(results, task, searching, scored) | {"reason": None}
 
@@ -227,10 +223,10 @@ def _begun(results: Results, task: Task, searching: int, scored: int) -> Json:
 def _merge(recipe: Recipe, store: Store, parameters: int | None) -> Merge:
     """Look at one recipe's headers; where models are not at hand, guess from the number of parameters."""
     try:
-        found = stream.forecast(recipe, store)
+        headers = stream.forecast(recipe, store)
     except M3Error as error:
         return Merge(refused=str(error)) if _at_hand(recipe, store) else _guess(recipe, parameters)
-    return Merge(int(found.output_bytes), found.seconds)
+    return Merge(int(headers.output_bytes), headers.seconds)
 
 
 def _at_hand(recipe: Recipe, store: Store) -> bool:
@@ -309,123 +305,17 @@ def _on(gpu: Gpu, load: Load, totals: Json) -> Json:
             "tokens_per_second": rate or None, **times}  # fmt: skip
 
 
-# ----------------------------------------------------------------------------------------------------------- words
-
-
-def _words(totals: Json, basis: str) -> list[str]:
-    lines = [
-        f"{totals['recipes']} distinct recipes, {totals['cells']} cells, {totals['done']} of them done; "
-        f"{totals['answers_to_generate']} answers to generate, at most {totals['tokens_at_most']} tokens"
-    ]
-    if totals["searching_answers_at_most"]:
-        lines.append(
-            f"at most {totals['searching_answers_at_most']} of these answers are asked by searches for attacks"
-        )
-    if totals["items_assumed"]:
-        lines.append(
-            f"{totals['items_assumed']} cells have no items here: counted are the known sizes of official sets"
-        )
-    if totals["items_unknown"]:
-        lines.append(f"{totals['items_unknown']} cells have no items at hand, their cost is not in these figures")
-    if totals["weights_bytes"] is not None:
-        lines.append(
-            f"weights {size(totals['weights_bytes'])} a model; memory: engine {size(totals['engine_ram_bytes'])}, "
-            f"merging under {size(totals['merging_ram_bytes'])}; disk {size(totals['disk_bytes'])}"
-        )
-        if count := totals["models_to_fetch"]:
-            fetched = size(count * totals["weights_bytes"])
-            lines.append(f"to fetch: up to {count} models, {fetched} of disk at that dtype")
-    if totals["seconds_at_most"] is not None:
-        lines.append(f"time here {_times(totals)} ({basis}; {_usual()})")
-    if totals["merging_seconds"]:
-        lines.append(f"merging about {clock(totals['merging_seconds'])} more (2.5 GB/s read and written, assumed)")
-    return lines
-
-
-def _more_words(totals: Json) -> list[str]:
-    """Say what more than one draw of lambda costs, and what lambdas beside a grid's nodes do."""
-    told = {
-        "draws": "draws of lambda: {} more than the paper's one draw (ratio.draws=1)",
-        "sampled": "sampled lambdas: {} more than the nodes alone (ratio.sampled=0)",
-    }
-    return [f"{totals[key]['count']} {words.format(_cost(totals[key]))}" for key, words in told.items() if totals[key]]
-
-
-def _cost(more: Json) -> str:
-    if more["answers"] is None:
-        return f"{more['merges']:,} merges"
-    return f"{more['merges']:,} merges and {'at most ' * more['searching']}{more['answers']:,} answers"
-
-
-def _usual() -> str:
-    return f"about: answers of {_USUAL} tokens or their limit, at most: all at their limit"
-
-
-def _times(found: Json) -> str:
-    return f"about {clock(found['seconds_typical'])}, at most {clock(found['seconds_at_most'])}"
-
-
-def _gpu_words(plan: Plan, totals: Json, load: Load | None) -> list[str]:
-    """Say what GPUs a large model needs, and how long two of them would take."""
-    if load is None or load.weights < _LARGE:
-        return []
-    one = load.token * load.length // load.split
-    fits = [f"{g['name']} ({g['sequences']})" for g in totals["gpus"] if g["sequences"]]
-    small = [f"{g['name']} {_needs(g)}" for g in totals["gpus"] if not g["sequences"]]
-    holds = (
-        f"holds so many such sequences at once: {', '.join(fits)}" if fits else "too large for each of the known cards"
-    )
-    lines = [
-        f"a GPU at {plan.engine.dtype}, tensor_parallel_size={load.split}: weights {size(load.weights // load.split)}, "
-        f"itself {size(int(OVERHEAD))} (assumed), KV cache {size(one)} for one sequence of {load.length} tokens",
-        "; ".join([holds, *small]),
-    ]
-    told = [g for g in totals["gpus"] if g["name"] in _TOLD and g["tokens_per_second"]]
-    times = [f"{g['cards']} {g['name']}: {_times(g)} ({g['tokens_per_second']:.3g} tokens/s)" for g in told]
-    return [*lines, *([f"time elsewhere, assumed from data sheets: {'; '.join(times)}"] if times else [])]
-
-
-def _needs(gpu: Json) -> str:
-    least = gpu["least_tensor_parallel_size"]
-    return f"needs tensor_parallel_size={least}" if least else "is too small"
-
-
 def _dollars(todo: Sequence[Json]) -> float | None:
     """Return what the judges of all cells cost; None where one's price is not known."""
     dollars = [cell["cost"]["dollars"] for cell in todo if cell["cost"]]
     return None if None in dollars else sum(dollars)
 
 
-def _judging(todo: Sequence[Json]) -> list[str]:
-    """Say what judges outside the engine take, a line for each kind of cell."""
-    alike: dict[str, list[Json]] = {}
-    for cell in todo:
-        if cell["cost"]:
-            alike.setdefault(identity([cell["benchmark"], cell["cost"]]), []).append(cell)
-    lines = []
-    for cells in alike.values():
-        cost = cells[0]["cost"]
-        price = "price not known" if cost["dollars"] is None else f"{cost['dollars']:.2f} dollars"
-        lines.append(
-            f"judging {cells[0]['benchmark']}: {cost['calls']} calls, {cost['prompt_tokens']} tokens to read and"
-            f" at most {cost['completion_tokens']} to write, {price} a cell, {len(cells)} cells ({cost['basis']})"
-        )
-    return lines
-
-
-def size(count: int) -> str:
-    """Write bytes as people say them."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count} B"
-
-
-def rows(found: Forecast) -> list[Sequence[Any]]:
+def rows(forecast: Forecast) -> list[tuple[str, str, str, str]]:
     """The plan as rows: recipe, lambda, benchmark, items, state."""
     return [
         (" = ".join(c["labels"]), c["benchmark"], "?" if c["n"] is None else str(c["n"]), c["state"])
-        for c in found.cells
+        for c in forecast.cells
     ]
 
 

@@ -43,8 +43,8 @@ def hold(descriptor: int) -> None:
 def sweep(folder: Path) -> None:
     """Remove what dead writers left in a folder; what cannot be looked at or removed stays."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        found = [Path(entry.path) for entry in entries if entry.name.endswith(".tmp")]
-        for path in found:
+        temporary = [Path(entry.path) for entry in entries if entry.name.endswith(".tmp")]
+        for path in temporary:
             if match := _NAME.fullmatch(path.name):
                 with contextlib.suppress(OSError):
                     _remove_if_dead(path, match[1], int(match[2] or 0))

@@ -11,8 +11,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Lower rooms first; a room may import those before it. The three of one line do not import one another.
 ORDER = [["types", "command_line"], ["reading"], ["benchmarks"], ["stats"], ["temporary"], ["store"], ["merging"],
-         ["planning"], ["engines", "scoring", "reporting"], ["chat", "progress"], ["heartbeat", "prompts"], ["tasks"],
-         ["results"], ["groups", "forecast"], ["events", "answers"], ["generating"], ["worker"], ["running"],
+         ["planning"], ["engines", "scoring", "reporting"], ["chat", "progress"],
+         ["heartbeat", "prompts", "forecast_words"], ["tasks"], ["results"], ["groups", "forecast"],
+         ["events", "answers"], ["generating"], ["worker"], ["running"],
          ["config"], ["doctor", "views"], ["actions"], ["cli"]]  # fmt: skip
 
 

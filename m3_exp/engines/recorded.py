@@ -51,15 +51,15 @@ def fingerprint(settings: EngineSettings) -> dict[str, str]:
         digest = hashlib.sha256(read_bytes(path)).hexdigest()[:16]
         return {"engine": "recorded", "version": digest, "dtype": settings.dtype}
     other = Store(path)
-    found = {
+    engines = {
         json.dumps(s.engine, sort_keys=True) for s in other.answer_sets.values() if s.engine["dtype"] == settings.dtype
     }
-    if len(found) != 1:
-        listed = "; ".join(sorted(found)) or f"none in {settings.dtype}"
+    if len(engines) != 1:
+        listed = "; ".join(sorted(engines)) or f"none in {settings.dtype}"
         raise M3Error(
             f"engine.answers={path} must hold the answers of one engine in dtype={settings.dtype}, it holds: {listed}"
         )
-    return {str(key): str(value) for key, value in json.loads(found.pop()).items()}
+    return {str(key): str(value) for key, value in json.loads(engines.pop()).items()}
 
 
 def batched(settings: EngineSettings) -> bool:
@@ -102,25 +102,25 @@ class RecordedEngine:
     ) -> Iterator[Answer]:
         """Give the recorded answers; a repeat has those that were recorded as that repeat, and no others."""
         if self._lines is not None:
-            found = self._lines.get(repeat, {})
+            answers = self._lines.get(repeat, {})
         else:
-            found = self._from_store(sampling, {prompt.id: prompt_hash(prompt) for prompt in prompts}, repeat)
+            answers = self._from_store(sampling, {prompt.id: prompt_hash(prompt) for prompt in prompts}, repeat)
         for prompt in prompts:
             for sample in range(sampling.n):
-                if answer := found.get((prompt.id, sample)):
+                if answer := answers.get((prompt.id, sample)):
                     yield answer
 
     def _from_store(self, sampling: Sampling, hashes: Mapping[str, str], repeat: int) -> Lines:
         assert self._other is not None
-        found: Lines = {}
+        answers: Lines = {}
         sets = self._other.repeat_sets if repeat else self._other.answer_sets
         asked = (self._digest, sampling, repeat)
         for key, kept in sets.items():
             if (kept.weights, kept.sampling, kept.repeat or 0) == asked:
                 for answer in self._other.answers(key).read():
                     if hashes.get(answer.id) == answer.prompt:
-                        found.setdefault((answer.id, answer.sample), answer)
-        return found
+                        answers.setdefault((answer.id, answer.sample), answer)
+        return answers
 
     def loglikelihood(self, pairs: Sequence[tuple[Prompt, tuple[int, ...]]]) -> Iterator[Likelihood]:
         raise M3Error("engine=recorded holds answers, not log-likelihoods: use engine=vllm or engine=transformers")
@@ -135,7 +135,7 @@ def _read_lines(path: Path) -> dict[int, Lines]:
     Raises:
         M3Error: it cannot be read, or a line is no answer, or answers what another one did.
     """
-    found: dict[int, Lines] = {}
+    passes: dict[int, Lines] = {}
     places: dict[tuple[int, str, int], int] = {}
     for number, text in lines(read_text(path)):
         where = f"{path}:{number}"
@@ -148,5 +148,5 @@ def _read_lines(path: Path) -> dict[int, Lines]:
                 ' number them by "sample", from 0'
             )
         places[place] = number
-        found.setdefault(line.repeat, {})[answer.id, line.sample] = answer
-    return found
+        passes.setdefault(line.repeat, {})[answer.id, line.sample] = answer
+    return passes

@@ -179,8 +179,8 @@ class Records(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         """Give the keys in their order."""
-        found = names(self._store.root / self._kind)
-        yield from sorted(Path(name).stem for name in found if name.endswith(".json"))
+        known = names(self._store.root / self._kind)
+        yield from sorted(Path(name).stem for name in known if name.endswith(".json"))
 
     def items(self) -> Iterator[tuple[str, T]]:
         """Give all records that can be read."""

@@ -19,15 +19,15 @@ def draws(store: Store, plan: Plan) -> Plan:
     """
     measured = {_asked(cell, label): cell for cell in plan.cells for label in cell.labels}
     known = {_shown(cell, label) for cell in plan.cells for label in cell.labels}
-    found: dict[str, Cell] = {}
+    draws: dict[str, Cell] = {}
     for cell in _saved(store):
         for label in cell.labels:
             ours = measured.get(_asked(cell, label))
             if label.ratio != "mixup" or ours is None:
                 continue
             same = replace(cell, evaluator=ours.evaluator, tokenizer=ours.tokenizer, limit=ours.limit, labels=(label,))
-            found.setdefault(_shown(same, label), same)
-    return replace(plan, cells=tuple(cell for key, cell in found.items() if key not in known), notes=())
+            draws.setdefault(_shown(same, label), same)
+    return replace(plan, cells=tuple(cell for key, cell in draws.items() if key not in known), notes=())
 
 
 def _saved(store: Store) -> Iterator[Cell]:

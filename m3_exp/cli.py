@@ -117,13 +117,14 @@ def run(args: Sequence[str]) -> int:
     if _show_config(options, asked):
         return 0
     from m3_exp import actions
-    from m3_exp.views import lookup, retries, tables, words
+    from m3_exp.views import retries, tables, words
+    from m3_exp.views.lookup import Lookup
 
-    looked = lookup.look_up(asked)
+    looked = Lookup.of(asked)
     _print_lines(*words.lambdas(looked.plan), *looked.request.notes, *looked.plan.notes, file=sys.stderr)
     outcome = actions.run(looked)
     failed = [str(failure) for failure in outcome.failures]
-    again = retries.retries(asked, [failure.cell for failure in outcome.failures])
+    again = retries.retries(asked, [failure.evaluation.cell for failure in outcome.failures])
     if options.json:
         print(json.dumps({**vars(outcome), "failures": failed, "retries": again}))
     else:
@@ -146,9 +147,10 @@ def wandb(args: Sequence[str]) -> int:
     asked = asked.with_overrides("tracker=wandb", *overrides)
     if _show_config(options, asked):
         return 0
-    from m3_exp.views import lookup, workspace
+    from m3_exp.views import workspace
+    from m3_exp.views.lookup import Lookup
 
-    looked = lookup.look_up(asked)
+    looked = Lookup.of(asked)
     if what == "workspace":
         _print_lines(*workspace.workspace(looked, options.out))
         return 0
@@ -167,9 +169,10 @@ def plan(args: Sequence[str]) -> int:
         return 0
     if _show_config(options, asked):
         return 0
-    from m3_exp.views import lookup, status, words
+    from m3_exp.views import status, words
+    from m3_exp.views.lookup import Lookup
 
-    looked = lookup.look_up(asked)
+    looked = Lookup.of(asked)
     found = status.plan(looked)
     if options.json:
         print(json.dumps({"cells": found.cells, "totals": found.totals, "notes": found.notes}))
@@ -306,10 +309,11 @@ def status(args: Sequence[str]) -> int:
     options, asked = _parsed(parser, args)
     if _show_config(options, asked):
         return 0
-    from m3_exp.views import lookup, words
     from m3_exp.views import status as view
+    from m3_exp.views import words
+    from m3_exp.views.lookup import Lookup
 
-    looked = lookup.look_up(asked)
+    looked = Lookup.of(asked)
     found = view.status(looked)
     if options.json:
         alive = [vars(run) | {"this_plan": run.plan == found.identity} for run in found.runs if run.alive]

@@ -11,11 +11,11 @@ from m3_exp.command_line import CommandLine
 from m3_exp.reporting.choices.choosing import How
 from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.data.published import ATTACKS
+from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables import adversarial, gains, noise, paper, selection, table3, variance
 from m3_exp.reporting.tables.paper import Marks
-from m3_exp.reporting.tables.table import Table
 from m3_exp.types import M3Error
-from m3_exp.views.lookup import Lookup, look_up, look_up_development, look_up_sweep, split_shown
+from m3_exp.views.lookup import Lookup, look_up_development, look_up_sweep, split_shown
 
 _FILES = {"table3": "table3_search"}  # of tables that are not called as their sweep is
 _VIEWS = ("select", "repeats", "variance", "all", "draw")  # each shows other rows
@@ -76,7 +76,7 @@ def table(
     searched = asked.overrides[:1] == (f"sweeps={_FILES['table3']}",) and not (all or repeats)
     if select or searched:
         return _selected(asked, select or "crossfit")
-    looked = look_up(asked)
+    looked = Lookup.of(asked)
     if repeats:
         return noise.build(looked.name, looked.repeats)
     if variance:

@@ -102,9 +102,9 @@ def _parsed(parser: argparse.ArgumentParser, args: Sequence[str]) -> tuple[argpa
 def _show_config(options: argparse.Namespace, asked: CommandLine) -> bool:
     """Print the composed configuration where `--cfg job` asks for it, and tell whether it does."""
     if options.cfg:
-        from m3_exp.config import composed
+        from m3_exp.config import compose
 
-        print("---\n".join(composed(asked).yaml), end="")
+        print("---\n".join(compose(asked).yaml), end="")
     return bool(options.cfg)
 
 
@@ -117,9 +117,10 @@ def run(args: Sequence[str]) -> int:
     if _show_config(options, asked):
         return 0
     from m3_exp import actions
-    from m3_exp.views import lookup, retries, tables, words
+    from m3_exp.views import retries, tables, words
+    from m3_exp.views.lookup import Lookup
 
-    looked = lookup.look(asked)
+    looked = Lookup.of(asked)
     _print_lines(*words.lambdas(looked.plan), *looked.request.notes, *looked.plan.notes, file=sys.stderr)
     outcome = actions.run(looked)
     failed = [str(failure) for failure in outcome.failures]
@@ -143,12 +144,13 @@ def wandb(args: Sequence[str]) -> int:
     what, *overrides = asked.overrides or [""]
     if what not in ("sync", "workspace"):
         raise M3Error("m3 wandb takes sync or workspace first, as in: m3 wandb sync sweeps=table1")
-    asked = asked.replaced("tracker=wandb", *overrides)
+    asked = asked.with_overrides("tracker=wandb", *overrides)
     if _show_config(options, asked):
         return 0
-    from m3_exp.views import lookup, workspace
+    from m3_exp.views import workspace
+    from m3_exp.views.lookup import Lookup
 
-    looked = lookup.look(asked)
+    looked = Lookup.of(asked)
     if what == "workspace":
         _print_lines(*workspace.workspace(looked, options.out))
         return 0
@@ -167,9 +169,10 @@ def plan(args: Sequence[str]) -> int:
         return 0
     if _show_config(options, asked):
         return 0
-    from m3_exp.views import lookup, status, words
+    from m3_exp.views import status, words
+    from m3_exp.views.lookup import Lookup
 
-    looked = lookup.look(asked)
+    looked = Lookup.of(asked)
     found = status.plan(looked)
     if options.json:
         print(json.dumps({"cells": found.cells, "totals": found.totals, "notes": found.notes}))
@@ -190,7 +193,7 @@ def merge(args: Sequence[str]) -> int:
     from m3_exp import actions, config
     from m3_exp.planning import spelled
 
-    written = actions.merge(config.composed(asked))
+    written = actions.merge(config.compose(asked))
     _print_lines(*sorted({line for one in written for line in one.report.get("notes", ())}), file=sys.stderr)
     for one in written:
         line = {"out": str(one.out), "weights": one.digest, "lambda": one.label.lam, "report": one.report}
@@ -234,7 +237,7 @@ def table(args: Sequence[str]) -> int:
     if options.list:
         _print_lines(*(f"{name:16} {title}" for name, title in tables.titles(asked).items()))
         return 0
-    asked = tables.named(asked)
+    asked = tables.with_sweep(asked)
     if not _show_config(options, asked):
         print(words.table(tables.table(asked, **ways), "json" if options.json else options.format), end="")
     return 0
@@ -253,7 +256,7 @@ def figure(args: Sequence[str]) -> int:
             print(f"{key:10} {spec.title}" + (f"  [{', '.join(spec.sweeps)}]" if spec.sweeps else ""))
         return 0
     name, *overrides = options.overrides or [""]
-    paths = [str(path) for path in figures.files(name, asked.replaced(*overrides), options.out)]
+    paths = [str(path) for path in figures.files(name, asked.with_overrides(*overrides), options.out)]
     _print_lines(*([json.dumps(paths)] if options.json else paths))
     return 0
 
@@ -306,10 +309,11 @@ def status(args: Sequence[str]) -> int:
     options, asked = _parsed(parser, args)
     if _show_config(options, asked):
         return 0
-    from m3_exp.views import lookup, words
     from m3_exp.views import status as view
+    from m3_exp.views import words
+    from m3_exp.views.lookup import Lookup
 
-    looked = lookup.look(asked)
+    looked = Lookup.of(asked)
     found = view.status(looked)
     if options.json:
         alive = [vars(run) | {"this_plan": run.plan == found.identity} for run in found.runs if run.alive]
@@ -326,7 +330,7 @@ def doctor(args: Sequence[str]) -> int:
     from m3_exp import config
     from m3_exp.doctor import examine
 
-    findings = examine(config.composed(asked))
+    findings = examine(config.compose(asked))
     said = [f"{'ok  ' if one.ok else 'MISS' if one.needed else 'note'} {one.what}: {one.text}" for one in findings]
     _print_lines(*([json.dumps([vars(finding) for finding in findings])] if options.json else said))
     return 1 if any(finding.needed and not finding.ok for finding in findings) else 0

@@ -14,13 +14,13 @@ class CommandLine:
     multirun: bool = False
     config_dirs: tuple[Path, ...] = ()
 
-    def replaced(self, *overrides: str) -> "CommandLine":
+    def with_overrides(self, *overrides: str) -> "CommandLine":
         """Return the same with other overrides."""
         return replace(self, overrides=overrides)
 
     def without(self, *keys: str) -> "CommandLine":
         """Return the same without the overrides of some keys."""
-        return self.replaced(*(text for text in self.overrides if text.partition("=")[0] not in keys))
+        return self.with_overrides(*(text for text in self.overrides if text.partition("=")[0] not in keys))
 
     def values(self, key: str) -> list[str]:
         """Return what the overrides of a key say, as in `["table1"]` for `sweeps=table1`."""

@@ -129,13 +129,13 @@ def test_secrets_do_not_reach_the_store(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- what is printed
 
 
-def swept(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+def by_hand(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `m3 response` find a frame made by hand, and no development items."""
 
     def of(sweep: str, asked: CommandLine) -> Any:
         if "items=dev" in asked.overrides:
             raise M3Error("none")
-        whole = asked.replaced(f"sweeps={sweep}", *asked.overrides)
+        whole = asked.with_overrides(f"sweeps={sweep}", *asked.overrides)
         return SimpleNamespace(
             frame=lambda **_: frame, seed=0, parents={"lm_math": ("lm", "math")},
             request=SimpleNamespace(asked=whole, sweep=sweep),
@@ -143,7 +143,7 @@ def swept(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
 
     quick = ways.study
     for module in (lookup, studies):
-        monkeypatch.setattr(module, "swept", of)
+        monkeypatch.setattr(module, "look_up_sweep", of)
     monkeypatch.setattr(ways, "study", lambda found, **more: quick(found, **more | {"repeats": 50, "resamples": 20}))
 
 
@@ -159,7 +159,7 @@ def test_response_says_which_curve_lacks_a_node(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = "lm_math average gsm8k: no expectation, 1 of 9 nodes without a result (lambda 0.25)"
-    swept(without_a_node("gsm8k"), monkeypatch)
+    by_hand(without_a_node("gsm8k"), monkeypatch)
     assert cli.main(["response", "pair=lm_math"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "lm_math average (lab): 9 lambdas; items: alpaca_eval 40"
@@ -168,7 +168,7 @@ def test_response_says_which_curve_lacks_a_node(
     captured = capsys.readouterr()
     assert [json.loads(line)["pair"] for line in captured.out.splitlines()] == ["lm_math"]
     assert said in captured.err
-    swept(without_a_node("gsm8k", "alpaca_eval"), monkeypatch)
+    by_hand(without_a_node("gsm8k", "alpaca_eval"), monkeypatch)
     assert cli.main(["response", "pair=lm_math", "method=average"]) == 2
     error = capsys.readouterr().err
     assert f"no curve for pair=lm_math method=average: {said}; lm_math average alpaca_eval: no expectation" in error
@@ -215,7 +215,7 @@ def test_every_draw_of_an_attacked_table_has_a_row(tmp_path: Path, capsys: pytes
 def test_the_line_that_asks_again_works_in_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine" / "pair").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    looked = lookup.look(CommandLine(("pair=lm_math", "method=ties"), config_dirs=(Path("mine"),)))
+    looked = lookup.Lookup.of(CommandLine(("pair=lm_math", "method=ties"), config_dirs=(Path("mine"),)))
     folder = f"--config-dir={tmp_path / 'mine'}"
     assert looked.request.asked.line("run") == f"m3 run {folder} pair=lm_math method=ties"
     cell = looked.plan.cells[0]

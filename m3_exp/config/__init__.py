@@ -66,11 +66,11 @@ class Request:
 
 
 def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequence[Path] = ()) -> Request:
-    """Compose what `args` (Hydra overrides, perhaps `sweeps=NAME`) ask for; raises as `composed`."""
-    return composed(CommandLine(tuple(args), multirun, tuple(config_dirs)))
+    """Compose what `args` (Hydra overrides, perhaps `sweeps=NAME`) ask for; raises as `compose`."""
+    return compose(CommandLine(tuple(args), multirun, tuple(config_dirs)))
 
 
-def composed(asked: CommandLine) -> Request:
+def compose(asked: CommandLine) -> Request:
     """Compose what a command line asks for.
 
     Raises:

@@ -11,7 +11,7 @@ from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.figures import catalogue, palette
 from m3_exp.reporting.figures.frames import Data
 from m3_exp.types import M3Error
-from m3_exp.views.lookup import Lookup, part_shown, swept
+from m3_exp.views.lookup import Lookup, look_up_sweep, split_shown
 
 
 def names(name: str) -> list[str]:
@@ -32,8 +32,8 @@ def figure(name: str, asked: CommandLine) -> Figure:
     Raises:
         M3Error: nothing that it draws has a score.
     """
-    shown, others = part_shown(asked)
-    looked = {sweep: swept(sweep, others) for sweep in catalogue.FIGURES[name].sweeps}
+    shown, others = split_shown(asked)
+    looked = {sweep: look_up_sweep(sweep, others) for sweep in catalogue.FIGURES[name].sweeps}
     parents = {pair: names for one in looked.values() for pair, names in one.parents.items()}
     folders = [one.published for one in looked.values()]
     data = Data(

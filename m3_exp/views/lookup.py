@@ -25,6 +25,11 @@ class Lookup:
 
     request: Request
 
+    @classmethod
+    def of(cls, asked: CommandLine) -> "Lookup":
+        """Compose what a command line asks for."""
+        return cls(config.compose(asked))
+
     @cached_property
     def plan(self) -> Plan:
         return planning.build(self.request.configs)
@@ -95,17 +100,12 @@ class Lookup:
         return frame if bool(evaluated.any()) else None
 
 
-def look(asked: CommandLine) -> Lookup:
-    """Compose what is asked for and look it up."""
-    return Lookup(config.composed(asked))
-
-
-def swept(sweep: str, asked: CommandLine) -> Lookup:
+def look_up_sweep(sweep: str, asked: CommandLine) -> Lookup:
     """Look up a sweep with the overrides given."""
-    return look(asked.replaced(f"sweeps={sweep}", *asked.overrides))
+    return Lookup.of(asked.with_overrides(f"sweeps={sweep}", *asked.overrides))
 
 
-def part_shown(asked: CommandLine) -> tuple[dict[str, str], CommandLine]:
+def split_shown(asked: CommandLine) -> tuple[dict[str, str], CommandLine]:
     """Part `pair=` and `method=`, which choose what a figure or response shows, from the other overrides: left in, they
     would take the experts out of a sweep.
 
@@ -121,15 +121,15 @@ def part_shown(asked: CommandLine) -> tuple[dict[str, str], CommandLine]:
     return shown, asked.without("pair", "method")
 
 
-def on_development_items(sweep: str, asked: CommandLine) -> Lookup:
+def look_up_development(sweep: str, asked: CommandLine) -> Lookup:
     """Look up a sweep on development items."""
     others = asked.without("items", "sweeps")
-    return swept(sweep, others.replaced(*others.overrides, "items=dev"))
+    return look_up_sweep(sweep, others.with_overrides(*others.overrides, "items=dev"))
 
 
-def developed(sweep: str, asked: CommandLine, parents: Mapping[str, Sequence[str]]) -> list[Response]:
+def development_curves(sweep: str, asked: CommandLine, parents: Mapping[str, Sequence[str]]) -> list[Response]:
     """Return a sweep's curves on development items; none where no benchmark has such items."""
     try:
-        return evaluated.responses(on_development_items(sweep, asked).frame(), parents)
+        return evaluated.responses(look_up_development(sweep, asked).frame(), parents)
     except M3Error:
         return []

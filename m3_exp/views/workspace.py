@@ -21,12 +21,12 @@ def tracking(looked: Lookup, patience: float = PATIENCE) -> Iterator[Tracker | U
     found = tracker.start(settings, looked.store.root, sweep=sweep, seed=looked.plan.seed, patience=patience)
     try:
         yield found
-        found.sweep(lambda: gathered(looked))
+        found.sweep(lambda: gather(looked))
     finally:
         found.close()
 
 
-def gathered(looked: Lookup) -> Gathered:
+def gather(looked: Lookup) -> Gathered:
     """Return what a request has in the store: its cells, and its table."""
     table = tables.whole(looked)
     texts = {f"{looked.name}.{form}": FORMATS[form](table) for form in ("md", "csv")}

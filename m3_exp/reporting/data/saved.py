@@ -38,7 +38,7 @@ def _saved(store: Store) -> Iterator[Cell]:
 
 def _asked(cell: Cell, label: Label) -> str:
     """Return what draws of one line and benchmark share: everything but lambda and the mask."""
-    line = replace(_anywhere(label), ratio="", alpha=None, draw=None, lam=None, mask_seed=None, params={})
+    line = replace(label, ratio="", alpha=None, draw=None, lam=None, mask_seed=None, params={})
     params = {key: float(value) for key, value in label.params.items()}
     recipe = cell.recipe
     sparsifier = {key: value for key, value in (recipe.sparsify or {}).items() if key != "seed"}
@@ -47,9 +47,4 @@ def _asked(cell: Cell, label: Label) -> str:
 
 
 def _shown(cell: Cell, label: Label) -> str:
-    return identity([cell.recipe, cell.evaluator.name, _anywhere(label)])
-
-
-def _anywhere(label: Label) -> Label:
-    """Return a label without the folders (--config-dir) that its family lies in."""
-    return replace(label, overrides=tuple(text for text in label.overrides if not text.startswith("--")))
+    return identity([cell.recipe, cell.evaluator.name, label])

@@ -91,7 +91,6 @@ def test_multirun_expands_a_product_and_a_sweep_restricts_to_what_is_asked() -> 
         (["hydra/launcher=joblib"], "use launcher=local workers=N"),
         (["hydra/sweeper=optuna"], "use -m KEY=A,B"),
         (["family=local"], "family.base"),
-        (["sparsify=dare", "sparsify.drop_rate=1"], "sparsify.drop_rate=1.0 drops everything"),
         (["tokenizer=7"], "tokenizer=7 is not known; allowed: base, none, 0, 1"),
         (["checkpoint=all"], "checkpoint=all is not known; allowed: none, keep"),
         (["pair.experts=[lm,poet]"], "pair.experts names 'poet'"),
@@ -107,6 +106,7 @@ def test_a_wrong_request_is_one_clear_line(args: list[str], says: str) -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
+        (["sparsify=dare", "sparsify.drop_rate=1"], "sparsify.drop_rate=1.0 drops everything"),
         (["ratio=mixup", "ratio.alpha=0"], "ratio.alpha=0.0 is not a Beta parameter"),
         (["ratio=mixup", "ratio.alpha=-1"], "ratio.alpha=-1.0"),
         (["ratio=fixed", "ratio.lam=1.5"], "ratio.lam=1.5 is outside [0, 1]"),

@@ -24,6 +24,7 @@ from m3_exp.scoring.sandbox.judge import Limits, judge
 from m3_exp.scoring.scripts import script_task
 from m3_exp.scoring.text import name_of
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem, Score
+from tests.files import write_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("M3_DATA") or ROOT.parent / "shared" / "data")
@@ -47,8 +48,7 @@ def data(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def jsonl(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return write_lines(path, rows)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

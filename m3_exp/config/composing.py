@@ -18,16 +18,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from m3_exp.command_line import ROOT, names
 from m3_exp.config.choices import (
     FUNCTIONS,
-    ROOT,
     allowed,
     function,
     keywords,
     keywords_of,
     listed,
     loaded,
-    names,
     parameters,
     top_keys,
 )  # fmt: skip

@@ -10,7 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
-from m3_exp.config.choices import allowed, names, parameters, top_keys
+from m3_exp.command_line import names
+from m3_exp.config.choices import allowed, parameters, top_keys
 from m3_exp.reading.paths import expanded
 from m3_exp.types import M3Error
 
@@ -130,23 +131,27 @@ def refuse_unknown(overrides: Iterable[Override], config_dirs: Sequence[Path]) -
         group, _, rest = key.partition(".")
         if rest == "name" and names(group, config_dirs):
             raise M3Error(f"{line}: the name of a choice is not changed; choose with {group}=NAME")
-        if "." not in key and names(key, config_dirs):
-            if override.type is not OverrideType.CHANGE:
-                raise M3Error(f"{line}: a request has one {key}: write {key}={override.get_value_element_as_str()}")
-            value = override.value() if not override.is_sweep_override() else ""
-            if not (isinstance(value, str) or (key == "evaluator" and _is_texts(value))):
-                raise M3Error(f"{line} is no choice; allowed: {', '.join(names(key, config_dirs))}" + _as_list(key))
-            if isinstance(value, str) and value and "$" not in value and value not in names(key, config_dirs):
-                raise M3Error(f"{line} does not exist; allowed: {', '.join(names(key, config_dirs))}")
-            if value == "" and not override.is_sweep_override():
-                raise M3Error(f"{line} is empty; allowed: {', '.join(names(key, config_dirs))}{_as_list(key)}")
+        if "." not in key and (choices := names(key, config_dirs)):
+            _refuse_no_choice(override, choices)
         if override.type in (OverrideType.ADD, OverrideType.FORCE_ADD) and not _is_known(key, config_dirs):
             use = ARGUMENTS if "chat_args." in key else allowed(group, config_dirs)
             raise M3Error(f"{line}: {key} is not known; {use}")
 
 
-def _as_list(group: str) -> str:
-    return ", at least one, as evaluator=[A,B]" if group == "evaluator" else ""
+def _refuse_no_choice(override: Override, choices: Sequence[str]) -> None:
+    """Refuse the value of a group that is none of its choices."""
+    key, line, allowed_here = override.key_or_group, override.input_line, ", ".join(choices)
+    if override.type is not OverrideType.CHANGE:
+        raise M3Error(f"{line}: a request has one {key}: write {key}={override.get_value_element_as_str()}")
+    if override.is_sweep_override():
+        return
+    value, as_list = override.value(), ", at least one, as evaluator=[A,B]" if key == "evaluator" else ""
+    if not (isinstance(value, str) or (key == "evaluator" and _is_texts(value))):
+        raise M3Error(f"{line} is no choice; allowed: {allowed_here}{as_list}")
+    if value == "":
+        raise M3Error(f"{line} is empty; allowed: {allowed_here}{as_list}")
+    if isinstance(value, str) and "$" not in value and value not in choices:
+        raise M3Error(f"{line} does not exist; allowed: {allowed_here}")
 
 
 def _is_texts(value: object) -> bool:

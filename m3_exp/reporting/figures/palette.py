@@ -129,6 +129,11 @@ def benchmark(key: str) -> Mark:
     return Mark(COLOURS.get(found.colour, GREY), found.marker, (0, found.dashes) if found.dashes else "-")
 
 
+def objective(key: str) -> Mark:
+    """Return the mark of a benchmark, or of the mean or minimum over several."""
+    return {"mean": MEAN, "minimum": MINIMUM}.get(key) or benchmark(key)
+
+
 def method(key: str) -> Mark:
     return METHODS.get(key) or Mark(PURPLE, "^")
 
@@ -161,11 +166,7 @@ def annotate(figure: Figure, notes: Sequence[str]) -> Artist | None:
 
 # ------------------------------------------------------------------------------------------------------------ files
 
-_METADATA: Mapping[str, dict[str, Any]] = {
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
-    "png": {},
-}
+_METADATA: Mapping[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 
 def check(out: Path | None) -> None:

@@ -19,9 +19,9 @@ from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry, Place
 from m3_exp.reporting.curves.evaluated import Response, refused
 from m3_exp.reporting.data.published import NOTES
+from m3_exp.reporting.table import Column, Mark, Table, plain
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.reporting.tables.rows import KEYS, LINE, Row, without_m3
-from m3_exp.reporting.tables.table import Column, Mark, Table, plain
 from m3_exp.stats.lambdas import ALPHAS
 
 Marks = Literal["significant", "paper"]
@@ -283,9 +283,9 @@ def one_sided(frame: pd.DataFrame, experts: Mapping[str, Sequence[str]]) -> list
     found: dict[str, None] = {}
     for pair, alpha, draw, lam in zip(*(drawn[key] for key in ("pair", "alpha", "draw", "lam")), strict=True):
         names = list(experts.get(str(pair), ()))
-        said = ratio.one_sided(float(lam), *names) if len(names) == 2 else None
-        if said is not None:
-            found[f"{pair} alpha {alpha:g} draw {int(draw)}: {said}"] = None
+        one = ratio.one_sided(float(lam), *names) if len(names) == 2 else None
+        if one is not None:
+            found[f"{pair} alpha {alpha:g} draw {int(draw)}: {one}"] = None
     return [f"Draws of lambda that are all but one expert: {'; '.join(found)}."] if found else []
 
 

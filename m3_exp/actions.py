@@ -78,7 +78,13 @@ def _folder(label: Label) -> str:
 
 
 def score(
-    benchmark: str, answers: Path, settings: Sequence[str] = (), *, out: Path | None = None, audit: bool = False
+    benchmark: str,
+    answers: Path,
+    settings: Sequence[str] = (),
+    *,
+    out: Path | None = None,
+    audit: bool = False,
+    config_dirs: Sequence[Path] = (),
 ) -> Json:
     """Score saved answers, lines of {id, text}, with no model (see `scoring.evaluate.score_file`).
 
@@ -91,4 +97,4 @@ def score(
     stores = [config.raw_path(text.removeprefix("store="), "store") for text in settings if text.startswith("store=")]
     others = [text for text in settings if not text.startswith("store=")]
     with kept_in(Path(stores[-1]) if stores else config.ROOT / "results" / "store"):
-        return score_file(config.evaluator(benchmark, others), answers, out, audit=audit)[0]
+        return score_file(config.evaluator(benchmark, others, config_dirs), answers, out, audit=audit)[0]

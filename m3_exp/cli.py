@@ -88,8 +88,8 @@ def _parser(command: str, about: str, *, overrides: bool = True) -> argparse.Arg
     if overrides:
         parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, sweeps=NAME")
         parser.add_argument("-m", "--multirun", action="store_true", help="expand KEY=A,B and ranges to a product")
-        parser.add_argument("--config-dir", action="append", default=[], type=given, help="more conf/ choices, sweeps")
         parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
+    parser.add_argument("--config-dir", action="append", default=[], type=given, help="more conf/ choices, sweeps")
     parser.add_argument("--json", action="store_true", help="print JSON, an object a line")
     return parser
 
@@ -212,7 +212,8 @@ def score(args: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(args)
     from m3_exp import actions
 
-    found = actions.score(options.benchmark, options.answers, options.settings, out=options.out, audit=options.audit)
+    ways = {"out": options.out, "audit": options.audit, "config_dirs": options.config_dir}
+    found = actions.score(options.benchmark, options.answers, options.settings, **ways)
     print(json.dumps(found))
     return int(found["n_unscored"] > 0)
 

@@ -18,7 +18,7 @@ import yaml
 from evaluators.alpaca import AlpacaEval
 from evaluators.alpaca import judges as alpaca_judges
 from evaluators.alpaca import worker as alpaca_worker
-from evaluators.alpaca.transport import GIVEN_UP, Endpoint, Purse, Refused, Replies
+from evaluators.alpaca.transport import GIVEN_UP, Budget, Endpoint, Refused, Replies
 from m3_exp.scoring.cache import kept_in
 from m3_exp.scoring.evaluate import evaluate
 from m3_exp.types import Answer, M3Error, Problem, Result, Score
@@ -69,9 +69,11 @@ def kept(tmp_path: Path) -> list[Path]:
 # ------------------------------------------------------------------------------------------------------- one request
 
 
-def endpoint(server: JudgeServer, tmp_path: Path, purse: Purse | None = None, **more: Any) -> Endpoint:
+def endpoint(server: JudgeServer, tmp_path: Path, budget: Budget | None = None, **more: Any) -> Endpoint:
     options = {"timeout": 5.0, "retries": 3, "backoff": 0.01, **more}
-    return Endpoint(server.url, KEY, purse=purse or Purse(None, None), replies=Replies(tmp_path), told=print, **options)
+    return Endpoint(
+        server.url, KEY, budget=budget or Budget(None, None), replies=Replies(tmp_path), told=print, **options
+    )
 
 
 def failing(*faults: str) -> Fault:
@@ -99,10 +101,10 @@ def test_a_judge_that_stays_away_is_given_up(fault: str, tmp_path: Path) -> None
 
 def test_nobody_there_is_given_up_too(tmp_path: Path) -> None:
     with serving(JudgeServer()) as server:
-        asked = endpoint(server, tmp_path, Purse((1000.0, 1000.0), None))
+        asked = endpoint(server, tmp_path, Budget((1000.0, 1000.0), None))
     with pytest.raises(Refused, match=r"gave no judgment in 4 attempts \(no connection\)"):
         asked.reply(REQUEST)
-    assert asked.purse.spent == 0.0
+    assert asked.budget.spent == 0.0
 
 
 def test_waits_grow_and_honour_retry_after(tmp_path: Path) -> None:
@@ -178,11 +180,11 @@ def test_half_a_file_is_no_reply(tmp_path: Path) -> None:
     assert len(server.requests) == 5
 
 
-def test_the_purse_is_never_overdrawn_by_many_at_once(tmp_path: Path) -> None:
+def test_the_budget_is_never_overdrawn_by_many_at_once(tmp_path: Path) -> None:
     """400 tokens read and 10 written cost 0.42 dollars here; before a call the most it can cost is set aside."""
-    purse = Purse((1000.0, 2000.0), 2.5)
+    budget = Budget((1000.0, 2000.0), 2.5)
     with serving(JudgeServer()) as server:
-        asked = endpoint(server, tmp_path, purse)
+        asked = endpoint(server, tmp_path, budget)
         reasons: list[str] = []
 
         def one(number: int) -> None:
@@ -196,19 +198,19 @@ def test_the_purse_is_never_overdrawn_by_many_at_once(tmp_path: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-    assert purse.spent == pytest.approx(0.42 * len(server.requests))
+    assert budget.spent == pytest.approx(0.42 * len(server.requests))
     assert 4 <= len(server.requests) <= 5  # 2.5 / 0.42 is 5.95, and the last call may cost more than it did
-    assert purse.spent <= 2.5
+    assert budget.spent <= 2.5
     assert len(reasons) == 20 - len(server.requests)
     assert all("max_cost=2.5 dollars would be passed" in reason for reason in reasons)
 
 
 def test_a_call_that_broke_is_booked_as_if_it_was_billed(tmp_path: Path) -> None:
-    purse = Purse((1000.0, 2000.0), None)
+    budget = Budget((1000.0, 2000.0), None)
     with serving(JudgeServer(failing("hang:1", "429", "cut"))) as server:
-        endpoint(server, tmp_path, purse, timeout=0.3).reply(REQUEST)
+        endpoint(server, tmp_path, budget, timeout=0.3).reply(REQUEST)
     most = (len("# Task: GOOD") + 100 + 2 * 9) / 1000  # of one call
-    assert purse.spent == pytest.approx(0.42 + 2 * most, rel=0.02)
+    assert budget.spent == pytest.approx(0.42 + 2 * most, rel=0.02)
 
 
 # ---------------------------------------------------------------------------------------------------- whole judgings

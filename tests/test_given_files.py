@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from evaluators import alpaca
-from evaluators.alpaca.transport import Passing, Purse, Replies, _record
+from evaluators.alpaca.transport import Budget, Passing, Replies, _record
 from evaluators.prompt_bench import frozen
 from m3_exp.reading.files import unzipped
 from m3_exp.reporting.data import published
@@ -591,10 +591,10 @@ def test_what_is_no_json_is_a_failed_judgment(body: str) -> None:
 def test_a_usage_that_is_none_is_booked_as_what_was_set_aside(usage: object) -> None:
     record = _record(json.dumps({**REPLY, "usage": usage}))
     assert record["usage"] is None
-    purse = Purse([1.0, 1.0], 10.0)
-    held = purse.hold(1_000_000, 1_000_000)
-    purse.settle(held, record["usage"], billed=True)
-    assert purse.spent == held > 2.0
+    budget = Budget([1.0, 1.0], 10.0)
+    held = budget.hold(1_000_000, 1_000_000)
+    budget.settle(held, record["usage"], billed=True)
+    assert budget.spent == held > 2.0
 
 
 def test_a_kept_reply_that_is_malformed_is_asked_for_again(tmp_path: Path) -> None:

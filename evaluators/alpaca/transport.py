@@ -111,7 +111,7 @@ class Replies:
 # ------------------------------------------------------------------------------------------------------------- cost
 
 
-class Purse:
+class Budget:
     """The dollars that may be spent: what a call may cost at most is set aside before it and settled after it."""
 
     def __init__(self, price: Sequence[float] | None, limit: float | None) -> None:
@@ -172,7 +172,7 @@ class Endpoint:
     timeout: float
     retries: int
     backoff: float
-    purse: Purse
+    budget: Budget
     replies: Replies
     told: Callable[[str], None]
     offline: str | None = None  # why nothing may be asked: then only what is kept is had
@@ -245,7 +245,7 @@ class Endpoint:
         import openai
 
         size = sum(len(str(message["content"]).encode("utf-8", "replace")) for message in request["messages"])
-        held = self.purse.hold(size + len(json.dumps(request.get("tools", ""))), int(request["max_tokens"]))
+        held = self.budget.hold(size + len(json.dumps(request.get("tools", ""))), int(request["max_tokens"]))
         usage, billed = None, False
         try:
             self.told("asking")
@@ -266,7 +266,7 @@ class Endpoint:
         except (openai.OpenAIError, UnicodeError, TypeError) as error:
             raise Refused(self._clean(f"the request cannot be sent: {type(error).__name__}: {error}")) from None
         finally:
-            self.purse.settle(held, usage, billed=billed)
+            self.budget.settle(held, usage, billed=billed)
 
     def _status(self, error: Any) -> Exception:
         status = error.status_code

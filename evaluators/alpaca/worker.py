@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
-from evaluators.alpaca.transport import Endpoint, Purse, Refused, Replies
+from evaluators.alpaca.transport import Budget, Endpoint, Refused, Replies
 from m3_exp.types import Json
 
 
@@ -48,7 +48,7 @@ def _endpoint(job: Json, told: Callable[[str], None]) -> Endpoint:
         timeout=job["timeout"],
         retries=job["retries"],
         backoff=job["backoff"],
-        purse=Purse(job["price"], job["max_cost"]),
+        budget=Budget(job["price"], job["max_cost"]),
         replies=Replies(Path(job["cache"])),
         told=told,
         offline=job["offline"],

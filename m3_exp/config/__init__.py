@@ -133,10 +133,11 @@ def _has_items(spec: EvaluatorSpec) -> bool:
     return spec.items != "official-dev" or load_evaluator(spec).has_dev()
 
 
-def evaluator(name: str, settings: Sequence[str]) -> EvaluatorSpec:
+def evaluator(name: str, settings: Sequence[str], config_dirs: Sequence[Path] = ()) -> EvaluatorSpec:
     """Compose one benchmark for `m3 score`: its yaml with SETTING=VALUE laid over it, official items by default."""
-    if name not in names("evaluator"):
-        raise M3Error(f"{name} is not a benchmark; there are {', '.join(names('evaluator'))}")
+    check_folders(config_dirs)
+    if name not in (known := names("evaluator", config_dirs)):
+        raise M3Error(f"{name} is not a benchmark; there are {', '.join(known)}")
     overrides = [f"evaluator=[{name}]"]
     items = "official"
     for setting in settings:
@@ -151,5 +152,5 @@ def evaluator(name: str, settings: Sequence[str]) -> EvaluatorSpec:
         else:
             overrides.append(f"evaluator.{name}.{key.removeprefix(f'evaluator.{name}.')}={value}")
     family = "lab" if items in ("lab", "lab-dev") else "llama2_13b"
-    cfg = compose_all([(f"family={family}", *overrides)], ())[0]
+    cfg = compose_all([(f"family={family}", *overrides)], config_dirs)[0]
     return replace(evaluator_spec(cfg, name), items="official-dev" if items == "dev" else items)

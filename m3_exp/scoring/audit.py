@@ -93,13 +93,13 @@ def _warnings(
     items = {name: _items(results[name], scores[name]) for name in results}
     found = [(pair, estimate) for pair in pairs if (estimate := _contrast(items[pair[0]], items[pair[1]])) is not None]
     adjusted = holm([1.0 if estimate.p is None else estimate.p for _, estimate in found])
-    real = [
+    significant = [
         (pair, estimate)
         for (pair, estimate), p in zip(found, adjusted, strict=True)
         if p < LIMIT and not estimate.low <= 0 <= estimate.high
     ]
-    real.sort(key=lambda told: -abs(told[1].value))
-    return [_sentence(*pair, estimate, scores) for pair, estimate in real]
+    significant.sort(key=lambda told: -abs(told[1].value))
+    return [_sentence(*pair, estimate, scores) for pair, estimate in significant]
 
 
 def _items(result: Result, scores: Sequence[Score]) -> Scored:

@@ -115,7 +115,7 @@ def evaluate(
     order = {problem.id: number for number, problem in enumerate(problems)}
     present = sorted(answers, key=lambda answer: (order[answer.id], answer.sample))
     present = judged(evaluator, present)
-    scores = walled(evaluator, [by_id[answer.id] for answer in present], present)
+    scores = score_all(evaluator, [by_id[answer.id] for answer in present], present)
     unclosed = [answer.finish == thoughts.UNCLOSED for answer in present]
     scores = [_no_answer(score) if lost else score for score, lost in zip(scores, unclosed, strict=True)]
     missing = order.keys() - {answer.id for answer in answers}
@@ -147,7 +147,7 @@ def _check_answers(known: Mapping[str, Problem], answers: Sequence[Answer]) -> N
         seen.add((answer.id, answer.sample))
 
 
-def walled(evaluator: Evaluator, problems: list[Problem], answers: list[Answer]) -> list[Score]:
+def score_all(evaluator: Evaluator, problems: list[Problem], answers: list[Answer]) -> list[Score]:
     """Score all at once; where that fails, one by one, so that only the items at fault stay unscored.
 
     This is the wall around a plugin's `score`: whatever it raises becomes unscored with the reason, never 0.
@@ -158,7 +158,7 @@ def walled(evaluator: Evaluator, problems: list[Problem], answers: list[Answer])
         if len(answers) == 1:
             reason = f"{evaluator.name} failed: {type(error).__name__}: {error}"
             return [Score(answers[0].id, None, answers[0].sample, reason=reason)]
-    return [walled(evaluator, [p], [a])[0] for p, a in zip(problems, answers, strict=True)]
+    return [score_all(evaluator, [p], [a])[0] for p, a in zip(problems, answers, strict=True)]
 
 
 def _scored(evaluator: Evaluator, problems: list[Problem], answers: list[Answer]) -> list[Score]:

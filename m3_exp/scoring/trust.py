@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from m3_exp.scoring.evaluate import walled
+from m3_exp.scoring.evaluate import score_all
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.items import first
 from m3_exp.types import Answer, Problem, Score
@@ -129,7 +129,7 @@ class _Side:
         texts = {problem.id: self._text(problem) for problem in problems}
         asked = [problem for problem in problems if texts[problem.id] is not None]
         answers = [Answer(problem.id, str(texts[problem.id])) for problem in asked]
-        scores = walled(self._evaluator, asked, answers) if asked else []
+        scores = score_all(self._evaluator, asked, answers) if asked else []
         self.asked += len(asked)
         self.off |= {score.id: score for score in scores if score.value != self._value}
 

@@ -1,0 +1,133 @@
+"""A benchmark written after CONTRIBUTING.md, in a folder outside the tree, is found by every command."""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from m3_exp.scoring.evaluate import load_evaluator
+from m3_exp.types import EvaluatorSpec, M3Error
+from tests.golden.commands import HERE, WORLD, call
+
+CONTRIBUTING = (HERE.parents[1] / "CONTRIBUTING.md").read_text().partition("## A new benchmark")[2]
+WORDS = 8
+
+
+def example(language: str) -> str:
+    """Return the benchmark, or its yaml, that CONTRIBUTING.md shows."""
+    block = re.search(rf"```{language}\n(.*?)```", CONTRIBUTING, re.DOTALL)
+    assert block
+    return re.sub(r"(?m)^   ", "", block[1])
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a folder with tiny models, the benchmark with its yaml, and answers to it and to gsm8k."""
+    folder = tmp_path_factory.mktemp("outside")
+    with tarfile.open(WORLD) as tar:
+        tar.extractall(folder, [m for m in tar if m.name.startswith(("models/", "answers-gsm8k"))], filter="data")
+    (folder / "letters.py").write_text(example("python"))
+    yaml = folder / "conf" / "evaluator" / "letters.yaml"
+    yaml.parent.mkdir(parents=True)
+    yaml.write_text(example("yaml"))
+    words = re.findall(r'"(\w+)"', re.search(r"WORDS = (.*)", example("python"))[1])  # type: ignore[index]
+    told = [{"benchmark": "letters", "id": word, "text": f"There are {word.count('e')}."} for word in words[:-1]]
+    told.append({"benchmark": "letters", "id": words[-1], "text": "None."})
+    asked = [json.loads(line) for line in (folder / "answers-gsm8k.jsonl").read_text().splitlines()]
+    every = [*told, *({"benchmark": "gsm8k", **answer} for answer in asked)]
+    (folder / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in every))
+    (folder / "letters.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield folder
+    sys.modules.pop("letters", None)
+
+
+def m3(folder: Path, *words: str) -> str:
+    with contextlib.chdir(folder):
+        code, said = call([*words, f"--config-dir={folder / 'conf'}"])
+    assert code == 0, said
+    return said
+
+
+CURVE = ("ratio.nodes=5", "ratio.sampled=0")
+REQUEST = ("pair=lm_math", "method=average,ties", "ratio=plain,grid", *CURVE, "-m")
+WHERE = (
+    f"--config-dir={HERE / 'conf'}", "family=golden", "evaluator=[gsm8k,letters]", "evaluator.letters.letter=e",
+    "engine=recorded", "engine.answers=answers.jsonl", "store=store", "tracker=none",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ran(outside: Path) -> Path:
+    """Run in a process of its own, which finds the benchmark by PYTHONPATH."""
+    code = "import sys; from m3_exp.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = ["run", *REQUEST, *WHERE, f"--config-dir={outside / 'conf'}"]
+    path = f"{outside}:{HERE.parents[1]}"
+    subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=outside, env={**os.environ, "PYTHONPATH": path}, check=True
+    )
+    return outside
+
+
+def test_it_is_planned_in_a_product_with_shipped_ones(outside: Path) -> None:
+    cells = json.loads(m3(outside, "plan", *REQUEST, *WHERE, "--json"))["cells"]
+    asked = {cell["benchmark"]: cell["n"] for cell in cells}
+    assert asked["letters"] == WORDS
+    assert set(asked) == {"gsm8k", "letters"}
+    assert {cell["evaluator"]["settings"].get("letter") for cell in cells} == {None, "e"}
+
+
+def test_its_keyword_is_checked(outside: Path) -> None:
+    with pytest.raises(AssertionError, match="letters has the settings letter, max_tokens, chat_template"):
+        m3(outside, "plan", *REQUEST, *WHERE, "evaluator.letters.word=x")
+
+
+def test_it_is_scored(outside: Path) -> None:
+    found = json.loads(m3(outside, "score", "letters", "letters.jsonl"))
+    assert (found["metric"], found["score"], found["n"]) == ("accuracy", 100 * (WORDS - 1) / WORDS, WORDS)
+    assert found["settings"]["letter"] == "e"
+    other = json.loads(m3(outside, "score", "letters", "letters.jsonl", "letter=z"))
+    assert other["score"] < found["score"]
+
+
+def table(folder: Path, *words: str) -> list[Sequence[str]]:
+    lines = m3(folder, "table", "lambda_response", *REQUEST[:-1], *WHERE, *words).splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
+def test_it_is_a_column_behind_the_shipped_ones(ran: Path) -> None:
+    header, _, *rows = table(ran)
+    assert [name.partition(",")[0] for name in header[-2:]] == ["gsm8k", "letters"]
+    assert header[-1] == f"letters, accuracy, n={WORDS}"
+    assert all("87.5" in row[-1] or "0.0" in row[-1] for row in rows)
+
+
+def test_the_line_that_rebuilds_a_row_names_its_folder(ran: Path) -> None:
+    said = m3(ran, "table", "lambda_response", *REQUEST[:-1], *WHERE, "--json")
+    assert "m3 merge" in said
+    assert f"--config-dir={ran / 'conf'}" in said
+
+
+def test_it_is_drawn_under_its_title(ran: Path) -> None:
+    m3(ran, "figure", "response", "pair=lm_math", "method=average", *CURVE, *WHERE, "--out", "drawn.svg")
+    assert "Letters" in (ran / "drawn.svg").read_text()
+
+
+def test_the_page_shows_it(ran: Path) -> None:
+    m3(ran, "report", *REQUEST, *WHERE, "--out", "page")
+    assert "Letters" in (ran / "page" / "index.html").read_text()
+
+
+def test_a_class_that_inherits_nothing_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bare_letters.py").write_text(example("python").replace("Letters(ChatSettings)", "Letters"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(M3Error, match=r"^evaluator letters: target=.* inherits m3_exp.scoring.evaluator.Evaluator"):
+        load_evaluator(EvaluatorSpec("letters", "bare_letters:Letters"))

@@ -68,7 +68,9 @@ class Response:
 
     @property
     def name(self) -> str:
-        return " ".join(part for part in (self.pair, self.method, "dare" if self.sparsify == "dare" else "") if part)
+        return " ".join(
+            part for part in (self.pair, self.method, "" if self.sparsify == "none" else self.sparsify) if part
+        )
 
     @property
     def gridded(self) -> bool:
@@ -185,7 +187,7 @@ def refused(frame: pd.DataFrame) -> list[str]:
     for (_, pair, method, params, sparsify, benchmark), rows in _lines(frame):
         begun = set(rows.loc[(rows["ratio"] == "grid") & rows["score"].notna(), "lam"]) - _FREE
         if begun and (missing := _missing(rows)):
-            parts = (pair, method, params, "dare" if sparsify == "dare" else "", benchmark)
+            parts = (pair, method, params, "" if sparsify == "none" else sparsify, benchmark)
             name = " ".join(part for part in parts if part)
             lams = ", ".join(f"{lam:g}" for lam in missing)
             planned = rows.loc[rows["ratio"] == "grid", "lam"].nunique()

@@ -172,7 +172,7 @@ def _mark(objective: str) -> Mark:
 
 
 def _title(found: Response) -> str:
-    dare = " + DARE" if found.sparsify == "dare" else ""
+    dare = "" if found.sparsify == "none" else f" + {found.sparsify.replace('dare', 'DARE')}"
     return f"{palette.name(found.pair)}, {palette.name(found.method)}{dare} ({palette.name(found.family)})"
 
 

@@ -104,7 +104,9 @@ def _heading(text: str) -> str:
 def name(found: Study) -> str:
     first = found.responses[0]
     parts = [palette.name(first.pair), palette.name(first.method) + (f" ({first.params})" if first.params else "")]
-    return ", ".join([*parts, *(["DARE"] if first.sparsify == "dare" else []), first.family])
+    return ", ".join(
+        [*parts, *([first.sparsify.replace("dare", "DARE")] if first.sparsify != "none" else []), first.family]
+    )
 
 
 def _relative(found: Study) -> list[dict[str, Any]]:

@@ -98,9 +98,10 @@ def build(responses: Sequence[Response], alphas: Sequence[float] = ALPHAS, name:
 def _row(response: Response, alpha: float, found: Components) -> tuple[Cell, ...]:
     names = {key: getattr(response, key) for key in ("family", "pair", "method", "params", "sparsify", "benchmark")}
     record = {**names, "alpha": alpha, "lambda": [], **vars(found)}
+    dare = {"none": "no", "dare": "yes"}.get(response.sparsify, response.sparsify)
     return (
-        words(response.pair), words(response.method, response.params),
-        words("yes" if response.sparsify == "dare" else "no"), words(f"{response.benchmark}, n={found.n}"),
+        words(response.pair), words(response.method, response.params), words(dare),
+        words(f"{response.benchmark}, n={found.n}"),
         words(f"{alpha:g}"), Cell((), Figure(found.expected, found.low, found.high), record=record),
         words(f"{found.items:.1f}"), words(f"{found.draws:.1f}"), _counted(found.drawn, found.n_drawn),
         _counted(found.masks, found.n_masks), _counted(found.sampled), _counted(found.bend),

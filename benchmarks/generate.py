@@ -8,6 +8,7 @@ weight loading are left out of both. The table goes to docs/benchmarks/generate.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -78,29 +79,21 @@ def measure(options: argparse.Namespace, scratch: Path) -> list[dict[str, object
 
 def through_m3(planned, store):  # type: ignore[no-untyped-def]
     """Generate every cell as a run does, journal included; return timings, the prompts, and the engine's conditions."""
-    from m3_exp.running import Group, Run, Slot
+    from m3_exp.generating import Generator
+    from m3_exp.groups import Evaluation, grouped
+    from m3_exp.results import Results
 
-    run = Run(planned, store)
-    tasks = [run.desk.task(cell) for cell in planned.cells]
-    group = Group(
-        planned.cells[0].recipe,
-        run.desk.recipe_key(planned.cells[0]),
-        tasks[0].cell.tokenizer,
-        planned.cells[0].recipe,
-        tuple(tasks),
-    )
-    slot = Slot(run, planned.engine)
-    digest = slot.load(group)["digest"]
+    results = Results(store, planned.engine)
+    tasks = [results.tasks.task(cell) for cell in planned.cells]
+    (group,) = grouped([Evaluation(cell) for cell in planned.cells], results)
     found = []
-    try:
+    with contextlib.closing(Generator(planned.engine, results, "benchmark", lambda event: None)) as generator:
+        digest = generator.load(group).digest
         for task in tasks:
             start = time.monotonic()
-            with store.journal(run.desk.answers_key(digest, task)) as journal:
-                answers, _, _ = run._answers(task, group, digest, journal, slot)
+            answers = generator.generate(task, group, digest).answers
             found.append({"seconds": time.monotonic() - start, "tokens": sum(a.n_tokens for a in answers)})
-        conditions = dict(slot.engine.conditions) if slot.engine else {}
-    finally:
-        slot.close()
+    conditions = next(store.conditions.values())
     prompts = [
         {
             "prompts": [p.token_ids for p in t.prompts],

@@ -12,7 +12,7 @@ from m3_exp.scoring.math_process import Question, judge
 from m3_exp.scoring.math_rules import WHOLE_TEXT
 from m3_exp.scoring.maths import Maths
 from m3_exp.scoring.numbers import last_number, one_number
-from m3_exp.types import Answer, M3Error, Problem, Score
+from m3_exp.types import About, Answer, M3Error, Problem, Score
 
 _COLUMNS = {"question": str, "answer": str}
 _HUB, _REVISION = "openai/gsm8k", "cc7b047b6e5bb11b4f1af84efc572db110a51b3c"
@@ -71,6 +71,7 @@ class GSM8K(Maths):
 
     name: ClassVar[str] = "gsm8k"
     version: ClassVar[str] = "3"
+    about = About("GSM8K", colour="vermillion", marker="s", rank=1, table="table1", paper_items=ITEMS.rows)
     item_set: ClassVar[ItemSet] = ITEMS
     column: ClassVar[str] = "question"
     written: ClassVar[Mapping[str, str]] = {

@@ -10,7 +10,7 @@ from m3_exp.scoring.math_process import Question, Verdict, judge
 from m3_exp.scoring.math_rules import WHOLE_TEXT, compare
 from m3_exp.scoring.maths import Maths
 from m3_exp.scoring.summary import mean_result
-from m3_exp.types import Answer, Json, M3Error, Problem, Score
+from m3_exp.types import About, Answer, Json, M3Error, Problem, Score
 
 ITEMS = ItemSet(
     benchmark="hendrycks_math",
@@ -57,6 +57,7 @@ class HendrycksMath(Maths):
 
     name: ClassVar[str] = "hendrycks_math"
     version: ClassVar[str] = "3"
+    about = About("MATH", colour="green", marker="^", rank=2, table="table1", paper_items=ITEMS.rows)
     item_set: ClassVar[ItemSet] = ITEMS
     column: ClassVar[str] = "problem"
     written: ClassVar[Mapping[str, str]] = {

@@ -8,7 +8,7 @@ from m3_exp.scoring.items import ItemSet, Row, first_row, load, own_file
 from m3_exp.scoring.programs import Program, clean, preamble, readings
 from m3_exp.scoring.sandbox.judge import Task
 from m3_exp.scoring.scripts import function_name, is_script, item_set, script_task
-from m3_exp.types import Problem
+from m3_exp.types import About, Problem
 
 ITEMS = ItemSet(
     benchmark="humaneval",
@@ -55,6 +55,7 @@ class HumanEval(Programs):
 
     name: ClassVar[str] = "humaneval"
     version: ClassVar[str] = "3"
+    about = About("HumanEval", colour="purple", marker="D", rank=3, table="table1", paper_items=ITEMS.rows)
     item_set: ClassVar[ItemSet] = ITEMS
 
     def problems(self, items: str) -> list[Problem]:

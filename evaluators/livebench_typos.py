@@ -9,7 +9,7 @@ from m3_exp.scoring.audit import extractors
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.livebench import LiveBench, TaskFile, task, turn
 from m3_exp.scoring.text import cut
-from m3_exp.types import Answer, M3Error, Problem, Score
+from m3_exp.types import About, Answer, M3Error, Problem, Score
 
 FILES = (
     TaskFile(
@@ -53,6 +53,9 @@ class LiveBenchTypos(LiveBench):
 
     name: ClassVar[str] = "livebench_typos"
     version: ClassVar[str] = "2"
+    about = About(
+        "LiveBench typos", colour="green", marker="<", dashes=(5, 1.5), rank=7, table="figure4", paper_items=50
+    )
     skill: ClassVar[str] = "lm"
     files: ClassVar[Sequence[TaskFile]] = FILES
     columns: ClassVar[Mapping[str, Any]] = COLUMNS

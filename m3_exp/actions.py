@@ -21,7 +21,8 @@ def run(looked: "Lookup") -> "Outcome":
     Raises:
         M3Error: every single cell is refused.
     """
-    from m3_exp.running import Run, default_workers
+    from m3_exp.engines.sharing import default_workers
+    from m3_exp.running import Run
     from m3_exp.views.workspace import tracking
 
     request, plan, store = looked.request, looked.plan, looked.store

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, TextIO, cast
 
-from m3_exp.command_line import CommandLine
+from m3_exp.command_line import CommandLine, names
 from m3_exp.reading.paths import given
 from m3_exp.reading.shown import Escaping, abridged, escaped
 from m3_exp.types import M3Error
@@ -123,7 +123,7 @@ def run(args: Sequence[str]) -> int:
     _print_lines(*words.lambdas(looked.plan), *looked.request.notes, *looked.plan.notes, file=sys.stderr)
     outcome = actions.run(looked)
     failed = [str(failure) for failure in outcome.failures]
-    again = retries.retries(asked, [failure.cell for failure in outcome.failures])
+    again = retries.retries(asked, [failure.evaluation.cell for failure in outcome.failures])
     if options.json:
         print(json.dumps({**vars(outcome), "failures": failed, "retries": again}))
     else:
@@ -162,10 +162,8 @@ def plan(args: Sequence[str]) -> int:
     parser.add_argument("--list", action="store_true", help="the choices of every axis and the sweeps")
     options, asked = _parsed(parser, args)
     if options.list:
-        from m3_exp import config
-
         axes = ["family", "pair", "method", "ratio", "sparsify", "evaluator", "engine", "tracker", "launcher", "sweeps"]
-        _print_lines(*(f"{axis:10} {', '.join(config.names(axis, options.config_dir))}" for axis in axes))
+        _print_lines(*(f"{axis:10} {', '.join(names(axis, options.config_dir))}" for axis in axes))
         return 0
     if _show_config(options, asked):
         return 0

@@ -1,6 +1,7 @@
-"""The words of a command, and the one place that writes a line which asks for the same again."""
+"""The words of a command and what they choose among; the one place that writes a line which asks for the same again."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,3 +34,17 @@ class CommandLine:
     def line(self, command: str, *more: str) -> str:
         """Write the line that asks `m3 COMMAND` for this in any directory; `more` stands at its end."""
         return shlex.join(["m3", command, *(["-m"] if self.multirun else []), *self.flags, *self.overrides, *more])
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def names(group: str, config_dirs: Sequence[Path] = ()) -> list[str]:
+    """Return the choices of a group of conf/, or the sweeps for `sweeps`."""
+    return sorted({file.stem for file in files(group, config_dirs) if not file.stem.startswith("_")})
+
+
+def files(group: str, config_dirs: Sequence[Path]) -> list[Path]:
+    """Return the yaml files of a group, those of a --config-dir first."""
+    folders = [*config_dirs, ROOT if group == "sweeps" else ROOT / "conf"]
+    return [file for folder in folders for file in sorted((folder / group).glob("*.yaml"))]

@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from m3_exp.cells import Desk
 from m3_exp.config import Request
+from m3_exp.engines.sharing import visible_gpus
 from m3_exp.forecast import size
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import build
+from m3_exp.results import Results
 from m3_exp.scoring import sandbox, trust
 from m3_exp.scoring.cache import kept_in
 from m3_exp.scoring.evaluator import Evaluator
@@ -52,8 +53,6 @@ def _engine(request: Request) -> Iterator[Finding]:
     missing = "not installed: make setup, or engine=transformers (slower, same answers in float32)"
     yield Finding("vLLM", found is not None, found or missing, needed=wanted)
     yield Finding("transformers", True, f"{_version('transformers')}, {_version('torch')}")
-    from m3_exp.running import visible_gpus
-
     gpus = visible_gpus()
     text = f"{len(gpus)} visible" if gpus else "none: everything runs on the CPU, small models only"
     yield Finding("GPUs", bool(gpus), text)
@@ -95,13 +94,13 @@ def _sandbox() -> Iterator[Finding]:
 
 def _data(request: Request) -> Iterator[Finding]:
     plan = build(request.configs)
-    desk = Desk(Store(request.store), plan.engine)
+    tasks = Results(Store(request.store), plan.engine).tasks
     seen: set[str] = set()
     for cell in plan.cells:
         name = f"items {cell.evaluator.name} ({cell.evaluator.items})"
         if name not in seen:
             seen.add(name)
-            yield _tried(name, lambda cell=cell: f"{len(desk.problems(cell))} items")  # type: ignore[misc]
+            yield _tried(name, lambda cell=cell: f"{len(tasks.problems(cell))} items")  # type: ignore[misc]
     where = os.environ.get("M3_DATA")
     yield Finding("M3_DATA", bool(where), where or "not set: official items come from packages and the hub alone")
 
@@ -109,14 +108,15 @@ def _data(request: Request) -> Iterator[Finding]:
 def _graders(request: Request) -> Iterator[Finding]:
     """Grade gold and planted wrong answers of each benchmark of the request: all its items, or what 20 s allow."""
     plan = build(request.configs)
-    desk = Desk(Store(request.store), plan.engine)
+    store = Store(request.store)
+    tasks = Results(store, plan.engine).tasks
     for cell in {identity(cell.evaluator): cell for cell in plan.cells}.values():
-        evaluator = desk.evaluator(cell.evaluator)
+        evaluator = tasks.evaluator(cell.evaluator)
         try:
-            problems = desk.problems(cell)
+            problems = tasks.problems(cell)
         except M3Error:
             continue  # its items are not at hand, which `_data` says
-        with kept_in(desk.store.root):
+        with kept_in(store.root):
             finding = _grader(evaluator, problems)
         yield finding
 
@@ -133,13 +133,13 @@ def _grader(evaluator: Evaluator, problems: Sequence[Problem]) -> Finding:
 
 def _models(request: Request) -> Iterator[Finding]:
     plan = build(request.configs)
-    desk = Desk(Store(request.store), plan.engine)
+    store = Store(request.store)
     seen: set[str] = set()
     for cell in plan.cells:
         for source in (cell.recipe.base, *cell.recipe.experts):
             if str(source) not in seen:
                 seen.add(str(source))
-                yield _tried(f"model {source}", lambda source=source: _opened(source, desk.store))  # type: ignore[misc]
+                yield _tried(f"model {source}", lambda source=source: _opened(source, store))  # type: ignore[misc]
 
 
 def _opened(source: object, store: Store) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from m3_exp.cells import Desk, Task
 from m3_exp.engines.gpus import GPUS, OVERHEAD, Gpu, Load, least_split, sequences, speed
+from m3_exp.engines.sharing import visible_gpus
 from m3_exp.engines.weights import MAX_MODEL_LEN
 from m3_exp.merging import stream
 from m3_exp.merging.canonical import AVERAGE
@@ -20,8 +20,9 @@ from m3_exp.merging.notes import notes as adapter_notes
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import spelled
 from m3_exp.progress import clock
-from m3_exp.running import visible_gpus
+from m3_exp.results import Results
 from m3_exp.store import Store
+from m3_exp.tasks import Task
 from m3_exp.types import Cell, Json, M3Error, Plan, Recipe, identity, plain
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -61,7 +62,7 @@ def forecast(
     `parameters` and `cache_values` (of the KV cache, a token) are the family's, for models that are not at hand.
     """
     with without_fetching():
-        cells = _cells(plan, Desk(store, plan.engine))
+        cells = _cells(plan, Results(store, plan.engine))
         merges = {key: _merge(recipe, store, parameters) for key, recipe in _recipes(plan.cells).items()}
         cache = _cache_values(plan, store) or cache_values
         adapters = sorted({line for recipe in _recipes(plan.cells).values() for line in adapter_notes(recipe, store)})
@@ -138,32 +139,32 @@ def _more(plan: Plan, cells: Sequence[Json], ratio: str, *, first: int) -> Json 
 # ----------------------------------------------------------------------------------------------------------- cells
 
 
-def _cells(plan: Plan, desk: Desk) -> tuple[Json, ...]:
+def _cells(plan: Plan, results: Results) -> tuple[Json, ...]:
     counted: dict[str, tuple[int | None, str | None]] = {}
     lines = []
     for cell in plan.cells:
         key = identity([cell.evaluator, cell.limit])
         if key not in counted:
-            counted[key] = _counted(cell, desk)
-        lines.append(_cell(cell, desk, *counted[key]))
+            counted[key] = _counted(cell, results)
+        lines.append(_cell(cell, results, *counted[key]))
     return tuple(lines)
 
 
-def _counted(cell: Cell, desk: Desk) -> tuple[int | None, str | None]:
+def _counted(cell: Cell, results: Results) -> tuple[int | None, str | None]:
     """Return how many items a cell has, and why they are not at hand: of official ones the number is known then, too
     (an evaluator's `official_rows`).
     """
     try:
-        return len(desk.problems(cell)), None
+        return len(results.tasks.problems(cell)), None
     except M3Error as error:
-        rows = desk.evaluator(cell.evaluator).official_rows()
+        rows = results.tasks.evaluator(cell.evaluator).official_rows()
         if rows is None or cell.evaluator.items != "official":
             return None, str(error)
         return min(rows, cell.limit or rows), str(error)
 
 
-def _cell(cell: Cell, desk: Desk, n: int | None, missing: str | None) -> Json:
-    evaluator = desk.evaluator(cell.evaluator)
+def _cell(cell: Cell, results: Results, n: int | None, missing: str | None) -> Json:
+    evaluator = results.tasks.evaluator(cell.evaluator)
     line: Json = {
         "labels": [spelled(label) for label in cell.labels],
         "lambda": sorted({label.lam for label in cell.labels if label.lam is not None}),
@@ -179,42 +180,42 @@ def _cell(cell: Cell, desk: Desk, n: int | None, missing: str | None) -> Json:
     }
     searching, scored = evaluator.searched(n or 0)
     line |= {"answers": None if n is None else searching + scored * evaluator.sampling.n, "searches": searching > 0}
-    line |= _state(cell, desk, n, missing)
+    line |= _state(cell, results, n, missing)
     cost = None
     if missing is None and line["state"] != "done":
-        cost = evaluator.cost(desk.problems(cell))
+        cost = evaluator.cost(results.tasks.problems(cell))
     return line | {"cost": plain(cost)}
 
 
-def _state(cell: Cell, desk: Desk, n: int | None, missing: str | None) -> Json:
+def _state(cell: Cell, results: Results, n: int | None, missing: str | None) -> Json:
     if n is None:
         return {"left": None, "searching": 0, "state": "items missing", "reason": missing}
-    evaluator = desk.evaluator(cell.evaluator)
+    evaluator = results.tasks.evaluator(cell.evaluator)
     searching, scored = evaluator.searched(n)
     everything = {"left": searching + scored * evaluator.sampling.n, "searching": searching}
     if missing is not None:
         return {**everything, "state": "items missing", "reason": missing}
     try:
-        task = desk.task(cell)
-        found = desk.result(task)
+        task = results.tasks.task(cell)
+        found = results.get(task)
     except M3Error as error:
         return {**everything, "state": "model missing", "reason": str(error)}
     if found is not None and found.result.n_unscored == 0:
         return {"left": 0, "searching": 0, "state": "done", "reason": None}
-    return _begun(desk, task, searching, scored) | {"reason": None}
+    return _begun(results, task, searching, scored) | {"reason": None}
 
 
-def _begun(desk: Desk, task: Task, searching: int, scored: int) -> Json:
+def _begun(results: Results, task: Task, searching: int, scored: int) -> Json:
     """Return what of a cell without a result is left; a search that is not over counts in full."""
-    known = desk.store.merges.get(desk.recipe_key(task.cell))
+    known = results.store.merges.get(results.recipe_key(task.cell))
     wanted = {prompt.id for prompt in task.prompts}
     held = 0
     if known is not None:
-        made = desk.store.prepared.get(desk.prepared_key(known.digest, task))
+        made = results.store.prepared.get(results.prepared_key(known.digest, task))
         if made is not None:
             wanted = {f"{task.evaluator.name}/{problem.id}" for problem in made.problems}
             searching, scored = 0, len(wanted)
-        answers = desk.store.answers(desk.answers_key(known.digest, task)).read()
+        answers = results.store.answers(results.answers_key(known.digest, task)).read()
         held = len({(answer.id, answer.sample) for answer in answers if answer.id in wanted})
     left = max(0, searching + scored * task.sampling.n - held)
     return {"left": left, "searching": searching, "state": "begun" if held else "to do"}
@@ -426,3 +427,27 @@ def rows(found: Forecast) -> list[Sequence[Any]]:
         (" = ".join(c["labels"]), c["benchmark"], "?" if c["n"] is None else str(c["n"]), c["state"])
         for c in found.cells
     ]
+
+
+def repeats_words(plan: Plan, store: Store, repeat: int) -> list[str]:
+    """Say for `m3 plan` and `m3 status` what `repeat=K` adds to a plan's cells; nothing where it is 0."""
+    if not repeat:
+        return []
+    results = Results(store, plan.engine)
+    done, answers = 0, 0
+    with without_fetching():
+        for cell in plan.cells:
+            left, asked = _repeats_left(cell, results, repeat)
+            done, answers = done + repeat - left, answers + asked
+    return [f"repeats (noise floor): {done} of {len(plan.cells) * repeat} done; {answers} answers more to generate"]
+
+
+def _repeats_left(cell: Cell, results: Results, repeat: int) -> tuple[int, int]:
+    """Return how many repeats of a cell are not done, and the answers that they take."""
+    try:
+        tasks = [results.tasks.task(cell, number) for number in range(1, repeat + 1)]
+        records = [results.get(task) for task in tasks]
+    except M3Error:
+        return repeat, 0
+    left = sum(record is None or record.result.n_unscored > 0 for record in records)
+    return left, left * tasks[0].answers

@@ -35,7 +35,7 @@ class Progress:
             self._running[threading.get_ident()] = what
             self._print(force=not self._live)
 
-    def flow(self, done: int, total: int, tokens_per_second: float) -> None:
+    def flow(self, tokens_per_second: float) -> None:
         """Take an engine's own word on the batch in flight; shown until the next one."""
         with self._lock:
             self._flows[threading.get_ident()] = tokens_per_second

@@ -154,6 +154,27 @@ class EngineSettings:
 
 
 @dataclass(frozen=True)
+class About:
+    """What people read of a benchmark.
+
+    `title` is its name in figures and on the page ("": its own with blanks), `short` in the headings of Tables 2, 5 and
+    6. It is drawn in `colour` (a name of `reporting.figures.palette`) with matplotlib's `marker`, on a line with these
+    `dashes` (lengths on and off; none: solid); without a marker one is chosen for it. A smaller `rank` stands earlier
+    in tables and figures. `table` is where the paper has it: table1, figure4 or attacks (Tables 2, 5 and 6);
+    `paper_items` is on how many items the paper scored, where its figures can be laid beside ours.
+    """
+
+    title: str = ""
+    short: str = ""
+    colour: str = ""
+    marker: str = ""
+    dashes: tuple[float, ...] = ()
+    rank: int = 100
+    table: str = ""
+    paper_items: int | None = None
+
+
+@dataclass(frozen=True)
 class Problem:
     """One item of a benchmark: its own id (else its zero-based row, as a string) and its row as the file has it."""
 

@@ -328,6 +328,12 @@ def outcome(kind: str, base: str, root: Path) -> str:
     return f"WRONG: {wrong}" if wrong else "equal"
 
 
+def check(kind: str, base: str, root: Path) -> None:
+    """Assert that a pair is equal to peft's merge, or refused as it should be."""
+    found, word = outcome(kind, base, root), expected(kind, base)
+    assert found == "equal" if not word else found.startswith("refused: ") and word in found
+
+
 def expected(kind: str, base: str) -> str:
     """Return the word of the refusal that a pair must get; empty where it must be equal."""
     made = KINDS[kind]

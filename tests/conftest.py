@@ -1,6 +1,7 @@
 """What all tests share: no run of theirs is recorded in W&B but where a test says so."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -28,3 +29,9 @@ def driver(request: pytest.FixtureRequest) -> Driver:
 def host_driver(request: pytest.FixtureRequest) -> Driver:
     """Those whose boxes are descendants of this process; a container's belong to its runtime."""
     return _usable(request.param)
+
+
+@pytest.fixture(scope="session")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where tests/adapter_matrix.py keeps its bases."""
+    return tmp_path_factory.mktemp("matrix")

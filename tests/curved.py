@@ -8,6 +8,7 @@ import numpy as np
 from benchmarks import populations
 from m3_exp.merging import ratio
 from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.reporting.table import Mark, Table
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.lambdas import Curve, Sampled
 
@@ -46,5 +47,30 @@ def response(
     )  # fmt: skip
 
 
+def tidy_row(values: Sequence[float], **columns: Any) -> dict[str, Any]:
+    """Return a line of a frame: the method without M3 on GSM8K, but for the given columns; items are 0, 1, 2 and so on.
+
+    Its stored interval is wrong: nothing may read it.
+    """
+    return {
+        "family": "lab", "pair": "lm_math", "method": "average", "params": "", "ratio": "plain", "alpha": None,
+        "draw": None, "lam": None, "sparsify": "none", "mask_seed": None, "benchmark": "gsm8k", "metric": "accuracy",
+        "score": 100 * float(np.mean(values)), "low": -7.0, "high": 700.0, "n": len(values), "n_unscored": 0,
+        "values": {(str(i), 0): float(v) for i, v in enumerate(values)}, "state": "done", "failure": None,
+        "runs": 1, "engine": "vllm 1 float32", "details": {}, **columns,
+    }  # fmt: skip
+
+
+def below(share: float, n: int, shift: int = 0) -> list[float]:
+    """Return n item values: item i is right where ((i + shift) % n + 0.5) / n lies below `share`."""
+    return [float(((i + shift) % n + 0.5) / n < share) for i in range(n)]
+
+
 def by_item(ids: Sequence[str], values: Array) -> Mapping[str, float]:
     return dict(zip(ids, map(float, values), strict=True))
+
+
+def marks(table: Table) -> dict[tuple[int, int], Mark]:
+    """Return the marks of a table's cells, by row and column."""
+    every = ((i, j, cell.mark) for i, row in enumerate(table.rows) for j, cell in enumerate(row))
+    return {(i, j): mark for i, j, mark in every if mark != Mark()}

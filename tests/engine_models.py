@@ -8,7 +8,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 END = 1
-AVERAGE = "m3_exp.merging.methods.average:average"
 
 
 def write_tokenizer(folder: Path, words: int) -> None:

@@ -18,6 +18,9 @@ import numpy as np
 import torch
 
 Weights = dict[str, torch.Tensor]
+AVERAGE = "m3_exp.merging.methods.average:average"
+TASK = "m3_exp.merging.methods.task_arithmetic:task_arithmetic"
+TIES = "m3_exp.merging.methods.ties:ties"
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,13 @@ def fine_tuned(base: Mapping[str, torch.Tensor], seed: int, by: float = 0.2) -> 
         name: (value.float() + by * 0.1 * torch.randn(value.shape, generator=generator)).to(value.dtype)
         for name, value in sorted(base.items())
     }
+
+
+def write_three(root: Path, shape: Shape | None = None, dtype: torch.dtype = torch.bfloat16) -> list[Path]:
+    """Write a base and two fine-tunes of it, a and b."""
+    base = random_weights(shape or Shape(), 0, dtype)
+    three = {"base": base, "a": fine_tuned(base, 1), "b": fine_tuned(base, 2)}
+    return [write_model(root / name, weights, shape) for name, weights in three.items()]
 
 
 def resized(weights: Mapping[str, torch.Tensor], rows: int, seed: int) -> Weights:

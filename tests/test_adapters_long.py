@@ -4,20 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapter_matrix import PAIRS, expected, outcome
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("matrix")
+from tests.adapter_matrix import PAIRS, check, expected
 
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("kind", "base"), PAIRS)
-def test_reads_as_peft_merges(root: Path, kind: str, base: str) -> None:
-    found, word = outcome(kind, base, root), expected(kind, base)
-    assert found == "equal" if not word else found.startswith("refused: ") and word in found
+def test_reads_as_peft_merges(matrix: Path, kind: str, base: str) -> None:
+    check(kind, base, matrix)
 
 
 def test_the_matrix_is_as_wide_as_it_says() -> None:

@@ -18,13 +18,14 @@ from m3_exp import planning
 from m3_exp.config import ROOT, request
 from m3_exp.reporting.comparisons import drops, points
 from m3_exp.reporting.data import dataframe
+from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables import adversarial
 from m3_exp.reporting.tables.formats import FORMATS, as_csv, markdown
-from m3_exp.reporting.tables.table import Table
 from m3_exp.stats import ratio
 from m3_exp.stats.estimate import mean
 from m3_exp.types import Cell, identity
 from tests import test_prompt_bench
+from tests.curved import marks
 from tests.records import looked_up
 from tests.test_tables import record
 
@@ -145,7 +146,7 @@ def test_figures_come_from_item_scores_and_never_from_what_a_result_stores() -> 
 
 def test_a_pdr_that_is_not_bounded_below_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of ten right, and still right: at 95 % that is a bound, at 99.9 % it is none."""
-    monkeypatch.setattr(drops, "LEVEL", 0.999)
+    monkeypatch.setattr(ratio, "LEVEL", 0.999)
     found = framed(lambda cell: (attacked(cell, 1, 1, 10),))
     table = adversarial.build("table2", found)
     line, point = figures(table, ratio="plain"), points.drop(found.head(1))
@@ -187,7 +188,7 @@ def test_unscored_items_leave_no_sign_where_it_depends_on_them() -> None:
     signs = []
     for unscored in (0, 60):
         table = built(lambda cell, k=unscored: outcome(cell, k), "ratio.draws=10", "pair=lm_math")  # type: ignore[misc]
-        signs.append({table.header[j]: mark.sign for (_, j), mark in table.marks.items()}["sst2 PDR"])
+        signs.append({table.header[j]: mark.sign for (_, j), mark in marks(table).items()}["sst2 PDR"])
     assert signs == ["better", "untold"]
 
 
@@ -265,7 +266,7 @@ def test_each_m3_figure_is_contrasted_with_its_row_without_m3() -> None:
         return (attacked(cell, 180, 160) if cell.labels[0].ratio == "mixup" else attacked(cell, 120, 60),)
 
     table = built(outcome, "ratio.draws=10", "pair=math_code,lm_math")
-    signs = {table.header[j]: mark.sign for (i, j), mark in table.marks.items() if table.texts[i][1] == "lm_math"}
+    signs = {table.header[j]: mark.sign for (i, j), mark in marks(table).items() if table.texts[i][1] == "lm_math"}
     assert signs == {f"{b} {figure}": "better" for b in ("sst2", "cola") for figure in ("no attack", "attack", "PDR")}
     mixed = figures(table, ratio="mixup")
     assert (mixed["no_attack_difference"], mixed["attack_difference"]) == (pytest.approx(30), pytest.approx(50))
@@ -274,7 +275,7 @@ def test_each_m3_figure_is_contrasted_with_its_row_without_m3() -> None:
     assert mixed["attack_p_adjusted"] == pytest.approx(min(12 * mixed["attack_p"], 1), rel=0.5)
     assert {r["pdr_family"] for r in table.records if r["ratio"] == "mixup"} == {12}
     assert any("Of its 12 comparisons 12 can carry a sign" in line for line in table.footer)
-    assert not any(mark.weight for mark in table.marks.values())
+    assert not any(mark.weight for mark in marks(table).values())
 
 
 def test_pdr_passes_the_first_step_of_a_family_of_twelve() -> None:
@@ -288,7 +289,7 @@ def test_pdr_passes_the_first_step_of_a_family_of_twelve() -> None:
         return (found,)
 
     table = built(outcome, "ratio.draws=10", "pair=math_code,lm_math")
-    signs = {(table.texts[i][1], table.header[j]): mark.sign for (i, j), mark in table.marks.items()}
+    signs = {(table.texts[i][1], table.header[j]): mark.sign for (i, j), mark in marks(table).items()}
     assert len(signs) == 12
     better = {place for place, sign in signs.items() if sign == "better"}
     assert better == {("lm_math", "cola attack"), ("lm_math", "cola PDR")}
@@ -302,7 +303,7 @@ def test_no_sign_below_ten_draws() -> None:
             lambda c: (attacked(c, 180, 160) if c.labels[0].ratio == "mixup" else attacked(c, 120, 60),),
             f"ratio.draws={draws}", "pair=lm_math",
         )  # fmt: skip
-        assert {mark.sign for mark in table.marks.values()} == {sign}
+        assert {mark.sign for mark in marks(table).values()} == {sign}
         said = "\n".join(table.footer)
         assert ("fewer than 10 draws of lambda" in said) == (draws < 10)
         assert ("comparisons none can carry a sign" in said) == (draws < 10)
@@ -326,9 +327,9 @@ def test_ten_draws_that_scatter_are_no_difference_of_the_expectation() -> None:
 
 def test_the_same_weights_are_no_comparison_and_one_draw_of_chance_is_no_difference() -> None:
     same = built(lambda cell: (attacked(cell, 120, 60),))
-    assert {mark.sign for mark in same.marks.values()} == {"same"}
+    assert {mark.sign for mark in marks(same).values()} == {"same"}
     near = built(lambda c: (attacked(c, 120, 60 + (c.labels[0].ratio == "mixup")),), "ratio.draws=10", "pair=lm_math")
-    assert {mark.sign for mark in near.marks.values()} == {"untold"}
+    assert {mark.sign for mark in marks(near).values()} == {"untold"}
     assert all("≈" in line for line in markdown(near).splitlines() if "| yes |" in line)
 
 
@@ -337,7 +338,7 @@ def test_the_papers_marks_are_by_score_alone_and_say_so() -> None:
         return (attacked(cell, 121 if cell.labels[0].ratio == "mixup" else 120, 60),)
 
     table = built(outcome, marks="paper")
-    bold = {(table.texts[i][2], table.header[j].split(" ", 1)[1]) for (i, j) in table.marks}
+    bold = {(table.texts[i][2], table.header[j].split(" ", 1)[1]) for (i, j) in marks(table)}
     assert bold == {("yes", "no attack"), ("yes", "attack"), ("no", "attack"), ("no", "PDR")}
     assert any("say nothing about what is real" in line for line in table.footer)
     assert not any("▲" in line for line in table.footer)

@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 
 from m3_exp.merging.ratio import grid, sampled
-from m3_exp.reporting.choices import advice
+from m3_exp.reporting.choices import advice, ways
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, item_means, responses
 from m3_exp.stats import family
 from m3_exp.stats.lambdas import ALPHAS
+from tests.curved import below, tidy_row
 
 LAMS = grid(9)
 SAMPLED = sorted(sampled(0, 16))
@@ -25,12 +26,7 @@ def line(
     benchmark: str, method: str, ratio: str, share: float, lam: float | None = None, **more: Any
 ) -> dict[str, object]:
     """A result on 40 items: item i is right where (i + 0.5) / 40 lies below `share`."""
-    values = {(str(i), 0): float((i + 0.5) / 40 < share) for i in range(40)}
-    return {
-        "family": "lab", "pair": "lm_math", "method": method, "params": "", "ratio": ratio, "alpha": None, "draw": None,
-        "lam": lam, "sparsify": "none", "mask_seed": None, "benchmark": benchmark, "metric": "accuracy",
-        "score": 100 * share, "values": values, **more,
-    }  # fmt: skip
+    return tidy_row(below(share, 40), benchmark=benchmark, method=method, ratio=ratio, lam=lam, **more)
 
 
 SCORES: dict[str, Callable[[float], float]] = {"gsm8k": lambda x: 0.8 * (1 - x), "alpaca_eval": lambda x: 0.2 + 0.6 * x}
@@ -65,8 +61,8 @@ def test_masks_are_averaged_and_kept() -> None:
     found = responses(merged, PARENTS)[0]
     assert len(found.masks) == 2
     assert found.curve.values.mean() == pytest.approx(found.masks[0].values.mean() / 2)
-    study = advice.study([found], repeats=200, resamples=50)
-    assert study.spreads["gsm8k"][1.0].masks == pytest.approx(100 * found.masks[0].expected(1.0).mean() / np.sqrt(2))
+    study = ways.study([found], repeats=200, resamples=50)
+    assert study.spreads["gsm8k"][1.0].sd_masks == pytest.approx(100 * found.masks[0].expected(1.0).mean() / np.sqrt(2))
 
 
 def test_items_are_what_every_version_and_sample_scored() -> None:
@@ -75,9 +71,9 @@ def test_items_are_what_every_version_and_sample_scored() -> None:
 
 
 def test_a_study_has_every_objective_and_way_of_choosing() -> None:
-    found = advice.study(responses(frame(), PARENTS), repeats=500, resamples=100)
+    found = ways.study(responses(frame(), PARENTS), repeats=500, resamples=100)
     assert [c.objective for c in found.comparisons] == ["gsm8k", "alpaca_eval", "mean", "minimum"]
-    header, rows = advice.table(found)
+    header, rows = list(advice.table(found).header), advice.table(found).texts
     assert header[1:] == ["gsm8k", "alpaca_eval", "mean (of parent)", "minimum (of parent)"]
     assert [row[0] for row in rows][:3] == ["plain", "E[alpha=0.2]", "E[alpha=0.4]"]
     assert rows[0][1].startswith("40.0 [")
@@ -102,7 +98,7 @@ def test_a_study_has_every_objective_and_way_of_choosing() -> None:
 def test_a_benchmark_without_parents_is_left_out_of_the_mean_and_named() -> None:
     lonely = frame()
     lonely = lonely[(lonely["benchmark"] != "gsm8k") | (lonely["method"] != "single")]
-    found = advice.study(responses(lonely, PARENTS), repeats=100, resamples=50)
+    found = ways.study(responses(lonely, PARENTS), repeats=100, resamples=50)
     assert [c.objective for c in found.comparisons] == ["gsm8k", "alpaca_eval"]
     assert found.notes == ("gsm8k is not in mean and minimum: its parents are not evaluated on all its items",)
 
@@ -113,28 +109,28 @@ def test_the_worse_parent_never_stands_in_for_the_better_one() -> None:
     unscored.at[better, "values"] = {**unscored.at[better, "values"], ("3", 0): None}
     first = responses(unscored, PARENTS)[0]
     assert first.better_parent() is None
-    found = advice.study([first], repeats=50, resamples=20)
+    found = ways.study([first], repeats=50, resamples=20)
     assert found.notes == ("gsm8k is not in mean and minimum: its parents are not evaluated on all its items",)
 
 
 def test_a_parent_that_is_not_evaluated_is_named() -> None:
     one = frame()
     one = one[(one["pair"] != "lm") | (one["benchmark"] != "gsm8k")]
-    found = advice.study(responses(one, PARENTS), repeats=50, resamples=20)
+    found = ways.study(responses(one, PARENTS), repeats=50, resamples=20)
     assert "gsm8k is relative to math: lm not evaluated" in found.notes
 
 
 def test_the_best_node_is_the_one_that_is_kept_most_often() -> None:
-    found = advice.study(responses(frame(), PARENTS)[:1], repeats=100, resamples=50)
+    found = ways.study(responses(frame(), PARENTS)[:1], repeats=100, resamples=50)
     selected = advice.records(found)[0]["selected"]
     assert (selected["lambda"], selected["share"]) == (0.0, 1.0)
-    rows = {row[0]: row[1] for row in advice.table(found)[1]}
+    rows = {row[0]: row[1] for row in advice.table(found).texts}
     assert rows["best node, cross-fitted"].endswith(" at 0 (100 %)")
 
 
 def test_no_curve_is_refused() -> None:
     with pytest.raises(ValueError, match="no benchmark has a curve"):
-        advice.study([])
+        ways.study([])
 
 
 def on_dev(best: float, benchmark: str = "gsm8k", *, parents: bool = True) -> dict[str, Response]:
@@ -145,7 +141,7 @@ def on_dev(best: float, benchmark: str = "gsm8k", *, parents: bool = True) -> di
 
 
 def test_development_items_choose_a_node_that_is_scored_on_the_test() -> None:
-    found = advice.study(responses(frame(), PARENTS), dev=on_dev(0.25), repeats=300, resamples=100)
+    found = ways.study(responses(frame(), PARENTS), dev=on_dev(0.25), repeats=300, resamples=100)
     assert found.choosers["gsm8k"].lam == 0.25
     assert found.choosers.keys() == {"gsm8k", "mean", "minimum"}
     assert found.choosers["mean"].benchmarks == ("gsm8k",)
@@ -154,7 +150,7 @@ def test_development_items_choose_a_node_that_is_scored_on_the_test() -> None:
     assert data["gsm8k"]["developed"]["minus_plain"]["score"] == pytest.approx(20)
     assert data["alpaca_eval"]["developed"] is None
     assert data["mean"]["developed"]["score"] == pytest.approx(100 * (0.75 + 0.35 / 0.8) / 2)
-    rows = {row[0]: row[1:] for row in advice.table(found)[1]}
+    rows = {row[0]: row[1:] for row in advice.table(found).texts}
     chosen = rows["chosen node, really evaluated"]
     assert chosen[0].startswith("60.0 [")
     assert " at 0.25, dev " in chosen[0]
@@ -165,21 +161,21 @@ def test_development_items_choose_a_node_that_is_scored_on_the_test() -> None:
 
 def test_without_parents_on_development_items_plain_scores_choose() -> None:
     dev = on_dev(0.75, "gsm8k", parents=False) | on_dev(0.75, "alpaca_eval")
-    found = advice.study(responses(frame(), PARENTS), dev=dev, repeats=100, resamples=50)
+    found = ways.study(responses(frame(), PARENTS), dev=dev, repeats=100, resamples=50)
     assert found.choosers["mean"].lam == found.choosers["minimum"].lam == 0.75
     assert found.choosers["mean"].benchmarks == ("gsm8k", "alpaca_eval")
 
 
 def test_without_development_items_the_command_that_runs_them_is_named() -> None:
-    found = advice.study(responses(frame(), PARENTS), repeats=100, resamples=50)
-    assert "best node, cross-fitted" in [row[0] for row in advice.table(found)[1]]
+    found = ways.study(responses(frame(), PARENTS), repeats=100, resamples=50)
+    assert "best node, cross-fitted" in [row[0] for row in advice.table(found).texts]
     assert any("items=dev" in sentence for sentence in advice.words(found))
 
 
 def test_gains_over_plain_are_those_of_everywhere() -> None:
     """One family over alphas and benchmarks; mean and minimum have families of their own."""
     known = responses(frame(), PARENTS)
-    found = advice.study(known, repeats=100, resamples=50)
+    found = ways.study(known, repeats=100, resamples=50)
     against = expectations.against_plain(known)
     assert len(against) == 14
     for compared in found.comparisons[:2]:
@@ -201,18 +197,18 @@ def far(**more: Any) -> pd.DataFrame:
 
 
 def test_what_is_real_is_marked() -> None:
-    found = advice.study(responses(far(), PARENTS), repeats=100, resamples=50)
+    found = ways.study(responses(far(), PARENTS), repeats=100, resamples=50)
     assert {entry["minus_plain"]["mark"] for entry in advice.records(found)[0]["alpha"]} == {"worse"}
-    rows = advice.table(found)[1]
+    rows = advice.table(found).texts
     assert all(row[1].endswith(" -") for row in rows[1:8])
     assert any("(max-T over 7)" in sentence for sentence in advice.words(found)), "of the mean over benchmarks"
-    alone = advice.study(responses(far(), PARENTS)[:1], repeats=100, resamples=50)
+    alone = ways.study(responses(far(), PARENTS)[:1], repeats=100, resamples=50)
     assert any("real at 5 % (max-T over 7)" in sentence for sentence in advice.words(alone))
 
 
 def test_without_sampled_lambdas_nothing_is_claimed_and_what_is_needed_is_said() -> None:
     nodes = far()
-    found = advice.study(responses(nodes[nodes["ratio"] != "sampled"], PARENTS), repeats=100, resamples=50)
+    found = ways.study(responses(nodes[nodes["ratio"] != "sampled"], PARENTS), repeats=100, resamples=50)
     entries = advice.records(found)[0]["alpha"]
     assert {entry["minus_plain"]["mark"] for entry in entries} == {"no claim"}
     assert {entry["unbeaten"] for entry in entries} == {None}
@@ -220,12 +216,12 @@ def test_without_sampled_lambdas_nothing_is_claimed_and_what_is_needed_is_said()
     said = advice.words(found)
     assert said[0].endswith(f"none of an alpha: {expectations.NO_SAMPLED}")
     assert f"no claim about E[alpha] - plain: {expectations.NO_SAMPLED}" in said
-    assert not any(row[1].endswith((" -", " +")) for row in advice.table(found)[1][1:8])
-    assert all(row[1].endswith("*") for row in advice.table(found)[1][1:8])
+    assert not any(row[1].endswith((" -", " +")) for row in advice.table(found).texts[1:8])
+    assert all(row[1].endswith("*") for row in advice.table(found).texts[1:8])
 
 
 def test_every_cannot_tell_says_what_could_not_have_been_seen() -> None:
-    found = advice.study(responses(frame(), PARENTS)[:1], repeats=200, resamples=50)
+    found = ways.study(responses(frame(), PARENTS)[:1], repeats=200, resamples=50)
     data = advice.records(found)[0]
     assert {entry["minus_plain"]["mark"] for entry in data["alpha"]} == {"not told apart"}
     least = min(entry["minus_plain"]["detectable"] for entry in data["alpha"])
@@ -239,8 +235,8 @@ def test_every_cannot_tell_says_what_could_not_have_been_seen() -> None:
 def test_no_figure_stands_without_its_interval() -> None:
     """Each score or difference of the table is followed by the ends of its interval, which lie in its range."""
     for given in (frame(), far()):
-        found = advice.study(responses(given, PARENTS), dev=on_dev(0.25), repeats=100, resamples=50)
-        for row in advice.table(found)[1]:
+        found = ways.study(responses(given, PARENTS), dev=on_dev(0.25), repeats=100, resamples=50)
+        for row in advice.table(found).texts:
             for text in row[1:3]:
                 ends = re.match(r"([+-]?[0-9.]+) \[([+-]?[0-9.]+), ([+-]?[0-9.]+)\]", text)
                 assert text == "/" or ends, (row[0], text)
@@ -255,10 +251,10 @@ def test_unscored_items_are_told_beside_the_numbers() -> None:
     lost = frame()
     at = lost.index[(lost["ratio"] == "grid") & (lost["benchmark"] == "gsm8k")][3]
     lost.at[at, "values"] = {**lost.at[at, "values"], ("3", 0): None, ("4", 0): None}
-    found = advice.study(responses(lost, PARENTS), repeats=50, resamples=20)
+    found = ways.study(responses(lost, PARENTS), repeats=50, resamples=20)
     note = "gsm8k: 2 of 40 items unscored: in the intervals of E at their worst and best"
     assert note in found.notes
     assert note in advice.words(found)
-    whole = advice.study(responses(frame(), PARENTS), repeats=50, resamples=20)
+    whole = ways.study(responses(frame(), PARENTS), repeats=50, resamples=20)
     one, other = (study.comparisons[0].expected[1.0] for study in (found, whole))
     assert one.high - one.low > other.high - other.low

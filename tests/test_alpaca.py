@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from evaluators import alpaca_judges, alpaca_metrics
 from evaluators.alpaca import AlpacaEval
+from evaluators.alpaca import judges as alpaca_judges
+from evaluators.alpaca import metrics as alpaca_metrics
 from m3_exp import cli
 from m3_exp.scoring.evaluate import evaluate
 from m3_exp.types import Answer, M3Error, Problem, Result, Score

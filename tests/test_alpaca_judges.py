@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from evaluators import alpaca_judges, alpaca_worker
 from evaluators.alpaca import AlpacaEval
-from evaluators.alpaca_transport import GIVEN_UP, Endpoint, Purse, Refused, Replies
+from evaluators.alpaca import judges as alpaca_judges
+from evaluators.alpaca import worker as alpaca_worker
+from evaluators.alpaca.transport import GIVEN_UP, Endpoint, Purse, Refused, Replies
 from m3_exp.scoring.cache import kept_in
 from m3_exp.scoring.evaluate import evaluate
 from m3_exp.types import Answer, M3Error, Problem, Result, Score
@@ -241,7 +242,7 @@ def test_the_papers_judge_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert any("## Output (a):\n answer 0 {instruction} GOOD" in p or "(b):\n answer 0" in p for p in server.prompts())
     assert len(kept(tmp_path)) == 11
     assert all(KEY not in path.read_text() for path in kept(tmp_path))
-    assert any(b"evaluators.alpaca_worker" in line for line in lines)
+    assert any(b"evaluators.alpaca.worker" in line for line in lines)
     assert not any(KEY.encode() in line for line in lines)
 
 
@@ -448,7 +449,7 @@ def test_a_judging_process_ends_with_its_parent(tmp_path: Path) -> None:
 
     with serving(JudgeServer(hang)) as server:
         job = json.dumps({**_job(server, 60.0), "cache": str(tmp_path)}).encode() + b"\n"
-        command = [sys.executable, "-m", "evaluators.alpaca_worker"]
+        command = [sys.executable, "-m", "evaluators.alpaca.worker"]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:

@@ -29,11 +29,11 @@ from m3_exp.merging.tokenizer import open_tokenizer, refusing, tokenizer_directo
 from m3_exp.reading.shown import abridged
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Recipe, Source
-from tests.models import Shape, fine_tuned, random_weights, write_adapter, write_gguf, write_model
+from tests.files import edit_json
+from tests.models import AVERAGE, Shape, fine_tuned, random_weights, write_adapter, write_gguf, write_model
 from tests.mutations import mutate
 
 SHAPE = Shape(vocab=260, hidden=8, inner=8, heads=2, kv_heads=1, layers=1)
-AVERAGE = "m3_exp.merging.methods.average:average"
 SECONDS = 60.0  # of one broken file, on a machine that does other things as well
 KINDS = ("safetensors", "sharded", "bin", "sharded_bin", "gguf", "adapter", "tokenizer")
 
@@ -238,12 +238,7 @@ ENDLESS = {
     ],
 )
 def test_tokenizer(bench: Bench, name: str, change: Callable[[dict[str, Any]], object], words: list[str]) -> None:
-    def rewrite(folder: Path) -> None:
-        value = json.loads((folder / name).read_text())
-        change(value)
-        (folder / name).write_text(json.dumps(value))
-
-    refused(bench, "tokenizer", rewrite, name, *words)
+    refused(bench, "tokenizer", lambda folder: edit_json(folder, change, name), name, *words)
 
 
 @pytest.mark.parametrize("kind", ["pickle", "empty", "bomb", "length", "strided", "sparse", "nested", "old"])

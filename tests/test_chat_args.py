@@ -1,6 +1,5 @@
 """`chat_args`: arguments of a chat template, part of the prompts; and how settings name a cell and its answers."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,12 @@ import torch
 
 from evaluators.gsm8k import GSM8K
 from m3_exp import chat, config, planning
-from m3_exp.cells import Desk
 from m3_exp.merging.tokenizer import open_tokenizer
+from m3_exp.results import Results
 from m3_exp.running import Outcome, Run
 from m3_exp.store import Store
 from m3_exp.types import M3Error
+from tests.files import write_lines
 from tests.models import Shape, random_weights, write_model, write_tokenizer
 
 SHAPE = Shape(vocab=400, hidden=32, inner=64, layers=2, heads=2, kv_heads=2, context=512)
@@ -26,16 +26,15 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("chat_args") / "base"
-    write_model(folder, random_weights(SHAPE, seed=0, dtype=torch.float32), SHAPE, template=TEMPLATE)
-    return folder
+    weights = random_weights(SHAPE, seed=0, dtype=torch.float32)
+    return write_model(tmp_path_factory.mktemp("chat_args") / "base", weights, SHAPE, template=TEMPLATE)
 
 
 @pytest.fixture(scope="module")
 def items(model: Path) -> Path:
-    path = model.parent / "items.jsonl"
-    path.write_text("".join(json.dumps({"question": f"{k} + 1?", "answer": f"#### {k + 1}"}) + "\n" for k in range(2)))
-    return path
+    return write_lines(
+        model.parent / "items.jsonl", ({"question": f"{k} + 1?", "answer": f"#### {k + 1}"} for k in range(2))
+    )
 
 
 def request(model: Path, items: Path, store: Path, *settings: str) -> planning.Plan:
@@ -112,8 +111,8 @@ def test_the_command_line(model: Path, items: Path, tmp_path: Path, setting: str
 def test_they_belong_to_the_prompts_and_to_the_cell(model: Path, items: Path, tmp_path: Path) -> None:
     args = ["{enable_thinking: false}", "null", "{enable_thinking: true}", "{}"]
     plans = [request(model, items, tmp_path, "chat_template=true", f"chat_args={a}") for a in args]
-    desk = Desk(Store(tmp_path), plans[0].engine)
-    prompts = [[prompt.token_ids for prompt in desk.task(planned.cells[0]).prompts] for planned in plans[:2]]
+    desk = Results(Store(tmp_path), plans[0].engine)
+    prompts = [[prompt.token_ids for prompt in desk.tasks.task(planned.cells[0]).prompts] for planned in plans[:2]]
     keys = [desk.cell_key(planned.cells[0]) for planned in plans]
     assert prompts[0] != prompts[1]
     assert len(set(keys)) == 3
@@ -123,7 +122,7 @@ def test_they_belong_to_the_prompts_and_to_the_cell(model: Path, items: Path, tm
 def test_a_default_and_its_value_are_one_cell(model: Path, items: Path, tmp_path: Path) -> None:
     def key(*settings: str) -> str:
         planned = request(model, items, tmp_path, *settings)
-        return Desk(Store(tmp_path), planned.engine).cell_key(planned.cells[0])
+        return Results(Store(tmp_path), planned.engine).cell_key(planned.cells[0])
 
     assert key() == key("thought=keep") == key("thought=null") != key("thought=drop")
     assert key("chat_template=true") == key("chat_template=true", "thought=drop")
@@ -139,16 +138,16 @@ def test_stored_answers_are_scored_again_without_generating(
         before.setattr(GSM8K, "version", "0")
         old = request(model, items, store)
         assert carried_out(old, store).generated == 2
-        assert Desk(Store(store), old.engine).largest_result(old.cells[0]) is not None
+        assert Results(Store(store), old.engine).largest(old.cells[0]) is not None
     new = request(model, items, store)
-    desk = Desk(Store(store), new.engine)
-    assert desk.largest_result(new.cells[0]) is None
+    desk = Results(Store(store), new.engine)
+    assert desk.largest(new.cells[0]) is None
     outcome = carried_out(new, store)
     assert (outcome.failures, outcome.generated, outcome.cached) == ((), 0, 0)
-    found = desk.largest_result(new.cells[0])
+    found = desk.largest(new.cells[0])
     assert found is not None
     assert found.evaluator.version == GSM8K.version
     other = request(model, items, store, "thought=drop")
-    assert desk.largest_result(other.cells[0]) is None
+    assert desk.largest(other.cells[0]) is None
     assert carried_out(other, store).generated == 0
     assert len(list(Store(store).answer_sets)) == 1

@@ -11,15 +11,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from m3_exp import cells, cli, config
+from m3_exp import cli, config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import ROOT
-from m3_exp.reporting.choices import advice
+from m3_exp.reporting.choices import ways
 from m3_exp.store import Store
 from m3_exp.types import CellResult, M3Error
 from m3_exp.views import lookup, studies, tables
 from m3_exp.views.lookup import Lookup
 from tests import test_figures
+from tests.files import write_lines
 from tests.records import looked_up
 from tests.test_tables import record
 
@@ -67,14 +68,14 @@ def test_a_wrong_request_exits_2_with_one_line(
 def test_score_counts_samples_and_exits_by_what_is_unscored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     items = tmp_path / "items.jsonl"
     rows = [{"question": "1 + 1?", "answer": "#### 2"}, {"question": "1 + 2?", "answer": "#### 3"}]
-    items.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(items, rows)
     answers = tmp_path / "answers.jsonl"
     lines = [
         {"id": "0", "text": "The answer is: 2"},
         {"id": "0", "text": "The answer is: 5"},
         {"id": "1", "text": "#### 3"},
     ]
-    answers.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_lines(answers, lines)
     out = tmp_path / "scores.jsonl"
     assert cli.main(["score", "gsm8k", str(answers), f"items={items}", "--out", str(out)]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -140,10 +141,10 @@ def swept(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
             request=SimpleNamespace(asked=whole, sweep=sweep),
         )  # fmt: skip
 
-    quick = advice.study
+    quick = ways.study
     for module in (lookup, studies):
         monkeypatch.setattr(module, "swept", of)
-    monkeypatch.setattr(advice, "study", lambda found, **more: quick(found, **more | {"repeats": 50, "resamples": 20}))
+    monkeypatch.setattr(ways, "study", lambda found, **more: quick(found, **more | {"repeats": 50, "resamples": 20}))
 
 
 def without_a_node(*benchmarks: str) -> pd.DataFrame:
@@ -191,7 +192,7 @@ def test_what_stands_behind_a_tables_draws_holds_plain_too(tmp_path: Path, monke
     def found(plan: Any, _: Store, **__: Any) -> list[CellResult]:
         return [looked_up(cell, record([1, 0, 1, float(i % 2)], cell, str(i))) for i, cell in enumerate(plan.cells)]
 
-    monkeypatch.setattr(cells, "found", found)
+    monkeypatch.setattr(lookup, "look_up", found)
     request = config.request([
         "sweeps=table1", "pair=lm_math", "method=average", "sparsify=none", "evaluator=[gsm8k]", f"store={tmp_path}"
     ])  # fmt: skip
@@ -209,3 +210,19 @@ def test_every_draw_of_an_attacked_table_has_a_row(tmp_path: Path, capsys: pytes
     drawn = [row[5].strip() for row in rows if row[3].strip() == "yes"]
     assert len(rows) == 3 * 5
     assert len(set(drawn)) == 4, "the same four lambdas in every pair"
+
+
+def test_the_line_that_asks_again_works_in_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine" / "pair").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    looked = lookup.look(CommandLine(("pair=lm_math", "method=ties"), config_dirs=(Path("mine"),)))
+    folder = f"--config-dir={tmp_path / 'mine'}"
+    assert looked.request.asked.line("run") == f"m3 run {folder} pair=lm_math method=ties"
+    cell = looked.plan.cells[0]
+    assert f" {folder} " in planning.merge_line(cell.labels[0], cell.recipe)
+
+
+def test_the_list_of_choices_loads_no_library() -> None:
+    code = "import sys; from m3_exp.cli import main; main(['plan', '--list']); print(sorted(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert not any(f"'{heavy}'" in out.splitlines()[-1] for heavy in ("torch", "hydra", "numpy", "pandas"))

@@ -12,8 +12,8 @@ import pytest
 from scipy import stats
 
 from benchmarks import coverage, populations
-from m3_exp.reporting.choices.protocols import Objective
 from m3_exp.stats.lambdas import Curve, Sampled
+from m3_exp.stats.objective import Objective
 from m3_exp.stats.paired import paired, spread
 
 RARE = 1e-5  # of a single number; some tens are looked at

@@ -25,7 +25,8 @@ from m3_exp.engines.text import vocabulary
 from m3_exp.merging import stream
 from m3_exp.store import Store
 from m3_exp.types import Answer, EngineSettings, M3Error, Prompt, Recipe, Sampling, Source
-from tests.engine_models import AVERAGE, END, continued, mixed, write_model
+from tests.engine_models import END, continued, mixed, write_model
+from tests.models import AVERAGE
 
 pytestmark = pytest.mark.engine
 

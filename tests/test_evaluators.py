@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 
 from evaluators import alpaca, gsm8k, hendrycks_math, humaneval
-from evaluators.alpaca import AlpacaEval
+from evaluators.alpaca import AlpacaEval, rules
 from evaluators.gsm8k import GSM8K
 from evaluators.hendrycks_math import HendrycksMath
 from evaluators.humaneval import HumanEval
-from m3_exp.scoring import rules
 from m3_exp.scoring.evaluate import evaluate, load_evaluator
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.math_equivalence import is_equiv, normalize
 from m3_exp.scoring.text import cut
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem, Score
+from tests.answers import one
 
 STOPS = ("Instruction:", "Instruction", "Response:", "Response")
 FUNCTION = 'from typing import List\n\ndef total(xs: List[int]) -> int:\n    """Sum."""\n'
@@ -46,11 +46,6 @@ OPEN = [
     Problem("0", {"instruction": "Say hi.", "output": "Hi.", "rules": [{"rule": "max_words", "n": 2}]}),
     Problem("1", {"instruction": "Shout.", "output": "HEY", "rules": [{"rule": "uppercase"}, {"rule": "no_commas"}]}),
 ]
-
-
-def one(evaluator: Evaluator, problem: Problem, text: str) -> Score:
-    [score] = evaluator.score([problem], [Answer(problem.id, text)])
-    return score
 
 
 # ------------------------------------------------------------------------------------------------------------ prompts

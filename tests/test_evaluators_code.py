@@ -15,8 +15,7 @@ import pytest
 
 from evaluators import humaneval, mbpp
 from evaluators.humaneval import HumanEval
-from evaluators.mbpp import MBPP
-from m3_exp.scoring import mbpp_plus
+from evaluators.mbpp import MBPP, plus
 from m3_exp.scoring.evaluate import evaluate, load_evaluator, score_file
 from m3_exp.scoring.items import to_problems
 from m3_exp.scoring.programs import Program, clean, names_in_tests
@@ -25,6 +24,7 @@ from m3_exp.scoring.sandbox.judge import Limits, judge
 from m3_exp.scoring.scripts import script_task
 from m3_exp.scoring.text import name_of
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem, Score
+from tests.files import write_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("M3_DATA") or ROOT.parent / "shared" / "data")
@@ -48,8 +48,7 @@ def data(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def jsonl(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return write_lines(path, rows)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -311,7 +310,7 @@ def test_a_reference_that_fails_is_nobodys_fault() -> None:
     ],
 )
 def test_arguments_that_json_cannot_hold(number: int, given: list[Any], arguments: list[Any]) -> None:
-    assert mbpp_plus.arguments(number, given) == arguments
+    assert plus.arguments(number, given) == arguments
 
 
 @pytest.mark.parametrize(
@@ -340,7 +339,7 @@ def test_evalplus_comparisons(item_: tuple[int, str, float], out: Any, right: An
     if item_[0] == 581:  # 16 + 8 * sqrt(4 + 9) = 44.8
         out = 45
     try:
-        mbpp_plus.check(lambda *_: out, lambda *_: right, item_, inputs)
+        plus.check(lambda *_: out, lambda *_: right, item_, inputs)
         passed = True
     except AssertionError:
         passed = False

@@ -21,6 +21,7 @@ from m3_exp.scoring.math_equivalence import is_equiv
 from m3_exp.scoring.math_process import Question, judge
 from m3_exp.scoring.math_rules import RULES, WHOLE_TEXT, Rule, compare
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem, Score
+from tests.files import write_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 GSM = [
@@ -401,11 +402,11 @@ def test_general_counts() -> None:
 
 def test_score_audit_prints_one_object(tmp_path: Path) -> None:
     items = tmp_path / "items.jsonl"
-    items.write_text("".join(json.dumps(problem.row) + "\n" for problem in GSM))
+    write_lines(items, (problem.row for problem in GSM))
     path = tmp_path / "answers.jsonl"
     lines = [{"id": "0", "text": "The answer is: 4", "finish": "stop", "sample": "a"}, {"id": "1", "text": "1250"},
              {"id": "2", "text": "", "finish": "length", "n_tokens": None}]  # fmt: skip
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_lines(path, lines)
     command = [sys.executable, "-m", "m3_exp.cli", "score", "gsm8k", str(path), f"items={items}", "--audit"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -437,7 +438,7 @@ def test_a_hang_makes_m3_score_exit_with_1(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(math_process.judge, "__defaults__", (1, 60.0))
     items, answers, out = tmp_path / "items.jsonl", tmp_path / "answers.jsonl", tmp_path / "out.jsonl"
-    items.write_text("".join(json.dumps(problem.row) + "\n" for problem in GSM[:2]))
+    write_lines(items, (problem.row for problem in GSM[:2]))
     answers.write_text(
         json.dumps({"id": "0", "text": "It is 4"}) + "\n" + json.dumps({"id": "1", "text": TOWER}) + "\n"
     )

@@ -10,6 +10,7 @@ import pytest
 
 from m3_exp.scoring.evaluate import read_answers, score_file
 from m3_exp.types import EvaluatorSpec, M3Error
+from tests.files import write_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = [{"question": f"What is {k} + 1?", "answer": f"#### {k + 1}"} for k in range(10)]
@@ -17,9 +18,7 @@ ROWS = [{"question": f"What is {k} + 1?", "answer": f"#### {k + 1}"} for k in ra
 
 @pytest.fixture
 def items(tmp_path: Path) -> Path:
-    path = tmp_path / "items.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return path
+    return write_lines(tmp_path / "items.jsonl", ROWS)
 
 
 def answers_file(folder: Path, lines: list[Any]) -> Path:

@@ -20,9 +20,9 @@ from statsmodels.stats.proportion import proportion_confint
 from m3_exp import planning
 from m3_exp.config import ROOT, request
 from m3_exp.merging.ratio import grid, sampled
-from m3_exp.reporting.choices import advice
+from m3_exp.reporting.choices import ways
 from m3_exp.reporting.comparisons.expected import in_place_of_draws
-from m3_exp.reporting.comparisons.values import item_values, value
+from m3_exp.reporting.comparisons.values import entry_of, value
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import responses
 from m3_exp.reporting.data.dataframe import tidy
@@ -33,6 +33,8 @@ from m3_exp.reporting.figures.frames import Data, at_alpha
 from m3_exp.stats.paired import contrast
 from m3_exp.stats.ratio import drop
 from m3_exp.types import M3Error
+from tests.curved import below, tidy_row
+from tests.golden.commands import BENCHMARKS
 from tests.records import looked_up
 from tests.test_tables import ends, record
 
@@ -56,15 +58,11 @@ def line(benchmark: str, share: float, *, pair: str = "lm_math", method: str = "
 
     Its interval is wrong: nothing may read it.
     """
-    values = {(str(i), 0): float(((i + shift) % N + 0.5) / N < share) for i in range(N)}
-    score = 100 * float(np.mean(list(values.values())))
-    return {
-        "family": "lab", "pair": pair, "method": method, "params": "", "ratio": ratio, "alpha": alpha, "draw": draw,
-        "lam": lam, "sparsify": sparsify, "mask_seed": None, "benchmark": benchmark, "metric": "accuracy",
-        "score": score, "low": -7.0, "high": 700.0, "n": N, "n_unscored": 0, "state": "done",
-        "failure": None, "values": values, "weights": f"{pair} {method} {ratio} {lam} {sparsify}", "details": {},
-        **more,
-    }  # fmt: skip
+    weights = f"{pair} {method} {ratio} {lam} {sparsify}"
+    return tidy_row(
+        below(share, N, shift), benchmark=benchmark, pair=pair, method=method, ratio=ratio, lam=lam, alpha=alpha,
+        draw=draw, sparsify=sparsify, weights=weights, **more,
+    )  # fmt: skip
 
 
 def missing(given: Line, failure: str | None = None) -> Line:
@@ -139,8 +137,8 @@ def full() -> dict[str, pd.DataFrame]:
     return {"table1": table1(), "figure4": ood(), **attacks}
 
 
-def study(frame: pd.DataFrame) -> advice.Study:
-    return advice.study(responses(frame, PARENTS), repeats=200, resamples=100)
+def study(frame: pd.DataFrame) -> ways.Study:
+    return ways.study(responses(frame, PARENTS), repeats=200, resamples=100)
 
 
 # --------------------------------------------------------------------------------------------------- reading back
@@ -245,7 +243,7 @@ CASES: Mapping[str, tuple[str, Any]] = {
     "heat": ("heatmap", lambda: Data({"lambda_response": curves({"gsm8k": -0.8, "alpaca_eval": 0.6})}, PARENTS)),
     "heat, draws": ("heatmap", lambda: Data({"alpha_grid": holes()["table1"]}, PARENTS)),
     "response, ten": ("response", lambda: Data(
-        {"lambda_response": curves({b: 0.12 * i - 0.6 for i, b in enumerate(palette.BENCHMARKS)})}, PARENTS)),
+        {"lambda_response": curves({b: 0.12 * i - 0.6 for i, b in enumerate(BENCHMARKS)})}, PARENTS)),
     "response, one": ("response", lambda: Data({"lambda_response": curves({"gsm8k": -0.8}, plain=False)}, PARENTS)),
     "response, names": ("response", lambda: Data(
         {"lambda_response": curves({"gsm8k": -0.8, "a_benchmark_of_ours_with_quite_a_long_name": 0.5})}, PARENTS)),
@@ -256,8 +254,8 @@ CASES: Mapping[str, tuple[str, Any]] = {
 def test_figures_render_without_warnings_and_no_text_touches_another(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = advice.study
-    monkeypatch.setattr(advice, "study", lambda found, seed: quick(found, repeats=100, resamples=50, seed=seed))
+    quick = ways.study
+    monkeypatch.setattr(ways, "study", lambda found, seed: quick(found, repeats=100, resamples=50, seed=seed))
     name, data = CASES[case]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -284,7 +282,7 @@ def test_figure1a_draws_paired_gains_and_the_papers_beside_them() -> None:
     assert len(ours) == 10
     rows = frame[(frame["method"] == "ties") & (frame["sparsify"] == "none") & (frame["pair"] == "lm_math")]
     rows = rows[rows["benchmark"] == "alpaca_eval"]
-    plain, mixed = (item_values(rows[rows["ratio"] == ratio]) for ratio in ("plain", "mixup"))
+    plain, mixed = (entry_of(rows[rows["ratio"] == ratio]).items for ratio in ("plain", "mixup"))
     expected = contrast(mixed, plain)
     middle, low, high = ours[0]
     assert middle == pytest.approx(100 * expected.difference)
@@ -544,7 +542,7 @@ def test_the_response_figure_draws_the_curves_relative_to_the_better_parent() ->
 
 def test_the_node_that_development_items_chose_has_a_row_where_there_are_some() -> None:
     known = responses(curves({"gsm8k": -0.8, "alpaca_eval": 0.6}), PARENTS)
-    found = advice.study(known, dev={r.benchmark: r for r in known}, repeats=200, resamples=100)
+    found = ways.study(known, dev={r.benchmark: r for r in known}, repeats=200, resamples=100)
     figure = drawing.draw_response(found)
     right = figure.axes[2]
     assert row_names(right)[-1] == "on dev items"
@@ -557,8 +555,7 @@ def test_the_node_that_development_items_chose_has_a_row_where_there_are_some() 
 
 
 def test_bands_hold_their_curve() -> None:
-    found = responses(curves({"gsm8k": -0.8, "alpaca_eval": 0.6}), PARENTS)
-    for drawn in drawing.lines(found, relative=True):
+    for drawn in drawing.lines(study(curves({"gsm8k": -0.8, "alpaca_eval": 0.6}))):
         assert np.all(drawn.low <= drawn.middle + 1e-9)
         assert np.all(drawn.middle <= drawn.high + 1e-9)
         assert np.all(drawn.high[1:-1] > drawn.low[1:-1])
@@ -676,7 +673,7 @@ def test_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
 
 
 def test_marks_differ_in_grey_too() -> None:
-    marks = list(palette.BENCHMARKS.values())
+    marks = [palette.benchmark(name) for name in BENCHMARKS]
     assert len({mark.marker for mark in marks}) == len(marks)
     assert palette.name("a_benchmark_of_ours_with_quite_a_long_name") == "a benchm…ong name"
 

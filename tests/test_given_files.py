@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from evaluators import alpaca
-from evaluators.alpaca_transport import Passing, Purse, Replies, _record
+from evaluators.alpaca.transport import Passing, Purse, Replies, _record
+from evaluators.prompt_bench import frozen
 from m3_exp.reading.files import unzipped
 from m3_exp.reporting.data import published
-from m3_exp.scoring.attacks import frozen
 from m3_exp.scoring.evaluate import evaluate, load_evaluator, read_answers, score_file
 from m3_exp.scoring.items import ItemSet, digest, load, read_rows
 from m3_exp.types import Answer, EvaluatorSpec, M3Error

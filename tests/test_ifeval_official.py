@@ -1,16 +1,16 @@
 """IFEval's official file: signs in the place of letters, items that cannot be read, and verdicts of langdetect."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evaluators.livebench_instruction_following import LiveBenchInstructionFollowing
+from evaluators.livebench_instruction_following.ifeval import follows
 from m3_exp.scoring.evaluate import evaluate, score_file
-from m3_exp.scoring.ifeval import follows
 from m3_exp.scoring.trust import examine
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem
+from tests.files import write_lines
 
 IFEVAL = LiveBenchInstructionFollowing(answer="livebench")
 
@@ -28,7 +28,7 @@ def own(key: int, instructions: Any, kwargs: Any) -> dict[str, Any]:
 
 def file(folder: Path, rows: list[dict[str, Any]]) -> str:
     path = folder / "items.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(path, rows)
     return str(path)
 
 
@@ -95,7 +95,7 @@ def test_its_own_form_is_read(tmp_path: Path) -> None:
     assert [problem.id for problem in problems] == ["1122", "1001"]
     assert IFEVAL.prompt(problems[0]) == "Do it."
     answers = tmp_path / "answers.jsonl"
-    answers.write_text("".join(json.dumps({"id": key, "text": "#a #b, c"}) + "\n" for key in ("1122", "1001")))
+    write_lines(answers, ({"id": key, "text": "#a #b, c"} for key in ("1122", "1001")))
     target = "evaluators.livebench_instruction_following:LiveBenchInstructionFollowing"
     spec = EvaluatorSpec(IFEVAL.name, target, {"answer": "livebench"}, path)
     found, code = score_file(spec, answers, audit=True)

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from evaluators.prompt_bench import SST2, CoLA
+from evaluators.prompt_bench.labels import stated
 from m3_exp.scoring.evaluate import evaluate
-from m3_exp.scoring.labels import stated
 from m3_exp.types import Answer, M3Error, Problem
 
 LABELS = ("negative", "positive")

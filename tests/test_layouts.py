@@ -19,9 +19,8 @@ from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.stream import stream, write
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Recipe, Source
-from tests.models import Shape, Weights, fine_tuned, random_weights, write_model, write_shards, write_tokenizer
+from tests.models import AVERAGE, Shape, Weights, fine_tuned, random_weights, write_model, write_shards, write_tokenizer
 
-AVERAGE = "m3_exp.merging.methods.average:average"
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 ROOT = Path(__file__).parents[1]
 

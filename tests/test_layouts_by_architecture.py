@@ -19,6 +19,7 @@ from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.stream import stream, write
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Recipe, Source
+from tests.files import edit_json
 from tests.models import Shape, Weights, fine_tuned, random_weights, write_model, write_tokenizer
 
 METHODS = "m3_exp.merging.methods."
@@ -100,14 +101,8 @@ def store_as(folder: Path, weights: Weights) -> None:
     save_file({k: v.clone() for k, v in weights.items()}, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def configure(folder: Path, change: Callable[[dict[str, Any]], object], name: str = "config.json") -> None:
-    value = json.loads((folder / name).read_text())
-    change(value)
-    (folder / name).write_text(json.dumps(value))
-
-
 def silent(folder: Path) -> None:
-    configure(folder, lambda config: config.pop("tie_word_embeddings", None))
+    edit_json(folder, lambda config: config.pop("tie_word_embeddings", None))
 
 
 def loaded(folder: Path) -> Weights:
@@ -198,7 +193,7 @@ def test_stored_heads_that_are_the_embedding(tmp_path: Path, said: dict[str, boo
         with_head(tmp_path / name)
     for name, tied in said.items():
         if tied or name in heads:  # untied without a head is no model
-            configure(tmp_path / name, operator.methodcaller("update", tie_word_embeddings=tied))
+            edit_json(tmp_path / name, operator.methodcaller("update", tie_word_embeddings=tied))
     assert_average(tmp_path)
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from evaluators.livebench_coding import LiveBenchCoding
+from evaluators.livebench_coding import LiveBenchCoding, grading, harness, questions
+from evaluators.livebench_coding.questions import Question
 from m3_exp.scoring.evaluate import evaluate
-from m3_exp.scoring.livecodebench import grading, harness, questions
-from m3_exp.scoring.livecodebench.questions import Question
 from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox.judge import Limits, judge
-from m3_exp.types import Answer, M3Error, Problem, Score
+from m3_exp.types import Answer, M3Error, Problem
+from tests.answers import one
 
 DATA = Path(os.environ.get("M3_DATA", "/nonexistent"))
 needs_data = pytest.mark.skipif(not (DATA / "livebench/coding").is_dir(), reason="M3_DATA/livebench/coding is not here")
@@ -44,11 +44,6 @@ def question(key: str, tests: str | None, method: str | None = None, partial: st
 
 def fenced(source: str) -> str:
     return f"Here it is:\n```python\n{source}\n```\nDone."
-
-
-def one(evaluator: LiveBenchCoding, problem: Problem, text: str) -> Score:
-    [score] = evaluator.score([problem], [Answer(problem.id, text)])
-    return score
 
 
 # ---------------------------------------------------------------------------------------------------------- extraction

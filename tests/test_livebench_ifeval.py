@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from evaluators.livebench_instruction_following import LiveBenchInstructionFollowing, strip_paper
-from m3_exp.scoring import ifeval, ifeval_gold
+from evaluators.livebench_instruction_following import LiveBenchInstructionFollowing, ifeval, strip_paper
+from evaluators.livebench_instruction_following import gold as ifeval_gold
 from m3_exp.scoring.evaluate import evaluate
 from m3_exp.scoring.items import digest
-from m3_exp.types import Answer, M3Error, Problem, Score
+from m3_exp.types import Answer, M3Error, Problem
+from tests.answers import one
+from tests.files import write_lines
 
 DATA = Path(os.environ.get("M3_DATA", "/nonexistent"))
 PUNKT = (DATA / "nltk_data/tokenizers/punkt_tab/english").is_dir()
@@ -122,11 +124,6 @@ def question(key: str, task: str, *checks: tuple[str, dict[str, Any]], **row: An
 
 
 COMMA, TITLE = ("punctuation:no_comma", {}), ("detectable_format:title", {"num_words": None})
-
-
-def one(evaluator: LiveBenchInstructionFollowing, problem: Problem, text: str) -> Score:
-    [score] = evaluator.score([problem], [Answer(problem.id, text)])
-    return score
 
 
 # ------------------------------------------------------------------------------------------------------------- checks
@@ -298,9 +295,8 @@ def test_the_prompt_is_the_question_and_there_are_no_stops() -> None:
 
 
 def write(path: Path, *problems: Problem) -> str:
-    import json
 
-    path.write_text("".join(json.dumps(problem.row) + "\n" for problem in problems))
+    write_lines(path, (problem.row for problem in problems))
     return str(path)
 
 

@@ -11,12 +11,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from evaluators.livebench_coding import LiveBenchCoding
+from evaluators.livebench_coding import LiveBenchCoding, grading, questions
+from evaluators.livebench_coding.questions import Question
 from m3_exp.config import evaluator as composed
 from m3_exp.reporting.tables.footers import footer
 from m3_exp.scoring.evaluate import evaluate, load_evaluator
-from m3_exp.scoring.livecodebench import grading, questions
-from m3_exp.scoring.livecodebench.questions import Question
 from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox.judge import Limits, judge
 from m3_exp.types import Answer, EvaluatorSpec, M3Error

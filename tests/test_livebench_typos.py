@@ -10,6 +10,7 @@ import pytest
 from evaluators.livebench_typos import LiveBenchTypos, last_line, solution
 from m3_exp.scoring.evaluate import evaluate, load_evaluator
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem, Score
+from tests.files import write_lines
 
 DATA = Path(os.environ.get("M3_DATA", "/nonexistent"))
 needs_data = pytest.mark.skipif(
@@ -100,7 +101,7 @@ def test_a_missing_answer_is_unscored_but_not_left_out() -> None:
 @pytest.mark.parametrize(("first", "ids"), [(1, ["0"]), (3, ["0", "1", "2"]), ("whole", ["0", "1", "2", "3"]), (9, 4)])
 def test_first_takes_the_files_first_questions(first: Any, ids: Any, tmp_path: Path) -> None:
     path = tmp_path / "typos.jsonl"
-    path.write_text("".join(json.dumps(question(str(k), "x", "y").row) + "\n" for k in range(4)))
+    write_lines(path, (question(str(k), "x", "y").row for k in range(4)))
     found = [problem.id for problem in LiveBenchTypos(first=first).problems(str(path))]
     assert found == ids or len(found) == ids
 
@@ -108,7 +109,7 @@ def test_first_takes_the_files_first_questions(first: Any, ids: Any, tmp_path: P
 def test_other_language_tasks_of_the_same_file_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "language.jsonl"
     rows = [question(key, "x", "y", task=task).row for key, task in (("a", "connections"), ("b", "typos"))]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(path, rows)
     assert [problem.id for problem in LiveBenchTypos(first=1).problems(str(path))] == ["b"]
     path.write_text(json.dumps(rows[0]) + "\n")
     with pytest.raises(M3Error, match="holds no question of the task typos"):

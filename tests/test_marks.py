@@ -20,13 +20,14 @@ from m3_exp.reporting.comparisons.contrasts import Entry
 from m3_exp.reporting.comparisons.expected import in_place_of_draws
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import responses
-from m3_exp.reporting.data import published
 from m3_exp.reporting.figures import heatmap
+from m3_exp.reporting.table import REBUILD, Cell, Column, Figure, Mark, Rebuild, Table, words
 from m3_exp.reporting.tables import gains, paper
 from m3_exp.reporting.tables.formats import FORMATS
-from m3_exp.reporting.tables.table import REBUILD, Cell, Column, Figure, Mark, Rebuild, Table, words
 from m3_exp.stats.paired import contrast
+from m3_exp.stats.published import distance, replayed
 from m3_exp.stats.scored import Scored
+from tests.curved import below, marks, tidy_row
 from tests.test_tables import ends
 
 FOLDER = ROOT / "results" / "published"
@@ -37,14 +38,10 @@ N = 200
 
 def line(ratio: str, share: float, lam: float | None = None, **more: Any) -> dict[str, Any]:
     """A result on N items of which the first `share` are right. `low` and `high` are wrong: nothing may read them."""
-    values = {(str(i), 0): float((i + 0.5) / N < share) for i in range(N)}
-    return {
-        "family": "lab", "pair": "lm_math", "method": "average", "params": "", "ratio": ratio, "alpha": None,
-        "draw": None, "lam": lam, "sparsify": "none", "mask_seed": None, "benchmark": "gsm8k", "metric": "accuracy",
-        "score": 100 * share, "low": -7.0, "high": 700.0, "n": N, "n_unscored": 0, "state": "done",
-        "failure": None, "values": values, "weights": f"{ratio} {share} {lam}", "engine": "vllm 0.32.0 float32",
-        "evaluator": "gsm8k 2", "tokenizer": "lm", "runs": 1, "merge": f"m3 merge {ratio} {lam}", "details": {},
-        "cell": "c", "repeat": 0, "changed": frozenset(), "items_digest": "0123456789abcdef",
+    return tidy_row(below(share, N), ratio=ratio, lam=lam) | {
+        "weights": f"{ratio} {share} {lam}", "engine": "vllm 0.32.0 float32", "evaluator": "gsm8k 2", "tokenizer": "lm",
+        "merge": f"m3 merge {ratio} {lam}", "cell": "c", "repeat": 0, "changed": frozenset(),
+        "items_digest": "0123456789abcdef",
     } | more  # fmt: skip
 
 
@@ -286,7 +283,7 @@ def test_one_or_two_masks_carry_no_sign_and_three_do() -> None:
             assert f"No sign (7 cells): {expectations.FEW_MASKS}." in said(mean)
             assert "no sign: fewer than 3 DARE masks" in single.rows[1][6].mark.title
             assert single.records[1]["p_adjusted"] == single.records[1]["p"], "no member of a family"
-            assert not {mark.weight for mark in [*single.marks.values(), *mean.marks.values()]} - {""}
+            assert not {mark.weight for mark in [*marks(single).values(), *marks(mean).values()]} - {""}
 
 
 def test_masks_that_differ_widen_the_difference() -> None:
@@ -320,17 +317,17 @@ def test_chance_findings_do_not_survive_how_many_were_looked_at() -> None:
 
 def test_bold_is_only_what_beats_every_other_row_of_its_pair() -> None:
     near = [line("plain", 0.5), line("plain", 0.69, method="task_arithmetic"), line("plain", 0.7, method="ties")]
-    assert not built(near).marks
+    assert not marks(built(near))
     far = [*near[:2], line("plain", 0.9, method="ties"), line("plain", 0.95, pair="lm_code")]
     table = built(far)
-    assert {table.texts[i][:2]: mark.weight for (i, _), mark in table.marks.items()} == {("ties", "lm_math"): "bold"}
+    assert {table.texts[i][:2]: mark.weight for (i, _), mark in marks(table).items()} == {("ties", "lm_math"): "bold"}
     assert any("after Holm over 2 comparisons; 1 here" in text for text in table.footer)
 
 
 def test_two_rows_with_the_best_weights_are_both_best() -> None:
     top = [line("plain", 0.9), line("fixed", 0.9, 0.5, weights="plain 0.9 None")]
     table = built([*top, line("plain", 0.5, method="ties")])
-    assert {i: (mark.weight, mark.sign) for (i, _), mark in table.marks.items()} == {
+    assert {i: (mark.weight, mark.sign) for (i, _), mark in marks(table).items()} == {
         0: ("bold", ""),
         1: ("bold", "same"),
     }
@@ -340,7 +337,7 @@ def test_the_papers_marks_are_bold_and_underlined_by_score() -> None:
     lines = [line("plain", 0.5), line("plain", 0.505, method="task_arithmetic"), line("plain", 0.51, method="ties")]
     single = line("plain", 0.9, method="single", pair="lm_math")
     table = built([single, *lines], marks="paper")
-    assert {table.texts[i][0]: mark.weight for (i, _), mark in table.marks.items()} == {
+    assert {table.texts[i][0]: mark.weight for (i, _), mark in marks(table).items()} == {
         "ties": "bold", "task_arithmetic": "underline"
     }  # fmt: skip
     assert any("say nothing about what is real" in text for text in table.footer)
@@ -409,7 +406,7 @@ def test_a_score_that_is_a_mean_of_tasks_has_expectation_marks_and_contrasts_of_
     assert {curved.rows[i][6].mark.sign for i in range(1, 8)} == {"worse"}
     assert curved.rows[0][6].mark.weight == "bold", "plain beats all seven"
     best = built([tasks("plain", 0.5, 0.95), tasks("plain", 0.6, 0.05, method="ties")])
-    assert {best.texts[i][0]: mark.weight for (i, _), mark in best.marks.items()} == {"average": "bold"}
+    assert {best.texts[i][0]: mark.weight for (i, _), mark in marks(best).items()} == {"average": "bold"}
 
 
 def test_no_interval_has_width_0_or_leaves_its_range() -> None:
@@ -515,10 +512,10 @@ def test_a_published_m3_number_has_its_percentile_in_the_replay() -> None:
     ends_ = record["percentile_low"], record["percentile_high"]
     assert min(abs(x - 100 * np.mean(draws < 0.6626)) for x in ends_) < 4
     assert ends_[0] <= ends_[1]
-    assert published.replayed(found, 1319).shape == (2000,)
+    assert replayed(found, 1319).shape == (2000,)
     told = " to ".join(dict.fromkeys(f"{x:.0f}" for x in ends_))
     assert table.texts[1][-1].endswith(f"(paper 66.26, at {told} % of the replay)")
-    assert table.records[0]["z_low"] == published.distance(66.5, 200, 66.34, 1319).z_low
+    assert table.records[0]["z_low"] == distance(66.5, 200, 66.34, 1319).z_low
     assert (record["z_low"], table.records[0]["percentile_low"]) == (None, None)
     assert any("percentile" in text for text in table.footer)
 
@@ -555,12 +552,12 @@ def test_gains_stand_beside_the_papers() -> None:
     assert gained[-4].startswith("30.0 [")
     assert re.fullmatch(r"\+20\.0 \[\+1\d\.\d, \+2\d\.\d\]", gained[-2])
     assert gained[-1] == "+14"
-    assert table.marks == {(1, table.header.index("gain")): table.rows[1][-2].mark}
+    assert marks(table) == {(1, table.header.index("gain")): table.rows[1][-2].mark}
     assert table.rows[1][table.header.index("gain")].mark.sign == "better"
     assert table.records[1]["without"] == 30.0
     assert (table.records[1]["difference"], table.records[1]["paper_gain"]) == (pytest.approx(20), 14.0)
     assert gains.build("figure4", pd.DataFrame(lines)).texts[1][-1] == ""
-    assert not gains.build("figure4", pd.DataFrame(lines), marks="paper").marks
+    assert not marks(gains.build("figure4", pd.DataFrame(lines), marks="paper"))
     one = gains.build("figure4", pd.DataFrame([*lines[:2], lines[-2]]))
     assert one.rows[0][table.header.index("gain")].mark.sign == "", "one draw of lambda"
     assert "Means over 1 draw of lambda" in said(one)

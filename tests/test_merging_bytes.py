@@ -16,12 +16,20 @@ from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.stream import stream, write
 from m3_exp.store import Store
 from m3_exp.types import Recipe, Source
-from tests.models import Shape, fine_tuned, random_weights, resized, write_adapter, write_gguf, write_model
+from tests.models import (
+    AVERAGE,
+    TASK,
+    TIES,
+    Shape,
+    fine_tuned,
+    random_weights,
+    resized,
+    write_adapter,
+    write_gguf,
+    write_model,
+)
 
 ROOT = Path(__file__).parents[1]
-TIES = "m3_exp.merging.methods.ties:ties"
-TASK = "m3_exp.merging.methods.task_arithmetic:task_arithmetic"
-AVERAGE = "m3_exp.merging.methods.average:average"
 
 
 @pytest.fixture(scope="module")

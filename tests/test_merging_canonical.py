@@ -9,11 +9,10 @@ import pytest
 from m3_exp.merging.canonical import AVERAGE, TASK_ARITHMETIC, canonical, recipe_key
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Recipe, Source
-from tests.models import Shape, fine_tuned, random_weights, write_model
+from tests.models import TIES, Shape, fine_tuned, random_weights, write_model
 
 MASKED = {"drop_rate": 0.2, "seed": 7}
 BASE, A, B, C = Source("base"), Source("a"), Source("b"), Source("c")
-TIES = "m3_exp.merging.methods.ties:ties"
 
 
 def average(*weights: float, experts: tuple[Source, ...] = (A, B), **more: object) -> Recipe:

@@ -3,7 +3,6 @@
 import json
 import pickle
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from m3_exp.merging import write as writing
 from m3_exp.merging.stream import check, forecast, stream, write
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Recipe, Source
-from tests.models import Shape, Weights, fine_tuned, random_weights, resized, write_model, write_shards
+from tests.files import edit_json
+from tests.models import TASK, Shape, Weights, fine_tuned, random_weights, resized, write_model, write_shards
 
 Three = tuple[Weights, Weights, Weights]
-TASK = "m3_exp.merging.methods.task_arithmetic:task_arithmetic"
 EMBEDDING, Q = "model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight"
 
 
@@ -48,12 +47,6 @@ def refused(recipe: Recipe, tmp_path: Path, *words: str, outs: list[Path] | None
     assert sorted(path for path in tmp_path.rglob("*") if "store" not in path.parts) == before
 
 
-def rewrite(folder: Path, change: Callable[[dict[str, Any]], object], name: str = "config.json") -> None:
-    value = json.loads((folder / name).read_text())
-    change(value)
-    (folder / name).write_text(json.dumps(value))
-
-
 INDEX = "model.safetensors.index.json"
 
 
@@ -63,25 +56,25 @@ def test_missing_shard(recipe: Recipe, tmp_path: Path) -> None:
 
 
 def test_index_names_what_no_shard_holds(recipe: Recipe, tmp_path: Path) -> None:
-    rewrite(tmp_path / "b", lambda v: v["weight_map"].update(ghost="model-00001-of-00003.safetensors"), INDEX)
+    edit_json(tmp_path / "b", lambda v: v["weight_map"].update(ghost="model-00001-of-00003.safetensors"), INDEX)
     refused(recipe, tmp_path, "ghost", "no shard holds")
 
 
 def test_index_names_another_shard(recipe: Recipe, tmp_path: Path) -> None:
     index = json.loads((tmp_path / "b" / INDEX).read_text())["weight_map"]
     other = next(shard for shard in sorted(set(index.values())) if shard != index[Q])
-    rewrite(tmp_path / "b", lambda v: v["weight_map"].update({Q: other}), INDEX)
+    edit_json(tmp_path / "b", lambda v: v["weight_map"].update({Q: other}), INDEX)
     refused(recipe, tmp_path, Q, "another shard")
 
 
 def test_index_leaves_a_tensor_out(recipe: Recipe, tmp_path: Path) -> None:
-    rewrite(tmp_path / "b", lambda v: v["weight_map"].pop(Q), INDEX)
+    edit_json(tmp_path / "b", lambda v: v["weight_map"].pop(Q), INDEX)
     refused(recipe, tmp_path, Q, "does not list")
 
 
 @pytest.mark.parametrize("shard", ["../a/model.safetensors", "/etc/passwd", "sub/x.safetensors", ".."])
 def test_index_points_outside(recipe: Recipe, tmp_path: Path, shard: str) -> None:
-    rewrite(tmp_path / "b", lambda v: v["weight_map"].update({Q: shard}), INDEX)
+    edit_json(tmp_path / "b", lambda v: v["weight_map"].update({Q: shard}), INDEX)
     refused(recipe, tmp_path, repr(shard), "bare file names")
 
 
@@ -157,7 +150,7 @@ def test_tensor_sets_and_shapes(recipe: Recipe, tmp_path: Path, weights: Three) 
 
 def test_tied_head_that_differs(recipe: Recipe, tmp_path: Path) -> None:
     for name in ("base", "a", "b"):
-        rewrite(tmp_path / name, lambda v: v.update(tie_word_embeddings=True))
+        edit_json(tmp_path / name, lambda v: v.update(tie_word_embeddings=True))
     refused(recipe, tmp_path, "ties the head", "lm_head.weight")
 
 
@@ -172,7 +165,7 @@ def test_tied_head_that_differs(recipe: Recipe, tmp_path: Path) -> None:
     ],
 )
 def test_architectures(recipe: Recipe, tmp_path: Path, change: dict[str, Any], words: list[str]) -> None:
-    rewrite(tmp_path / "b", lambda v: v.update(change))
+    edit_json(tmp_path / "b", lambda v: v.update(change))
     refused(recipe, tmp_path, str(tmp_path / "b"), *words)
 
 
@@ -181,7 +174,7 @@ def test_the_same_rope_in_old_and_new_words(recipe: Recipe, tmp_path: Path) -> N
         del config["rope_theta"], config["rope_scaling"], config["head_dim"]
         config["rope_parameters"] = {"rope_theta": 10000.0, "rope_type": "default"}
 
-    rewrite(tmp_path / "b", renew)
+    edit_json(tmp_path / "b", renew)
     check(recipe, Store(tmp_path / "store"))
 
 

@@ -18,6 +18,7 @@ from m3_exp.merging.tokenizer import tokenizer_directory
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Recipe, Source
 from tests.models import (
+    AVERAGE,
     Shape,
     Weights,
     fine_tuned,
@@ -29,7 +30,6 @@ from tests.models import (
 )
 
 ROOT = Path(__file__).parents[1]
-AVERAGE = "m3_exp.merging.methods.average:average"
 TIED = Shape(tied=True)
 
 

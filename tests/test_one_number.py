@@ -17,8 +17,8 @@ import pytest
 
 from benchmarks import populations
 from m3_exp.merging import ratio
-from m3_exp.reporting.choices import advice
-from m3_exp.reporting.choices.advice import Study
+from m3_exp.reporting.choices import advice, ways
+from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.comparisons import expected, points
 from m3_exp.reporting.curves.evaluated import Response, grouped, responses
 from m3_exp.reporting.data import dataframe
@@ -100,7 +100,7 @@ def known() -> tuple[Response, ...]:
 
 @cache
 def studies() -> tuple[Study, ...]:
-    return tuple(advice.study(line_, repeats=50, resamples=20) for line_ in grouped(known()))
+    return tuple(ways.study(line_, repeats=50, resamples=20) for line_ in grouped(known()))
 
 
 class Key(NamedTuple):

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from m3_exp.merging.ratio import grid, sampled
-from m3_exp.reporting.choices import advice
+from m3_exp.reporting import table
+from m3_exp.reporting.choices import ways
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import responses
 from m3_exp.reporting.data import dataframe
@@ -22,8 +23,8 @@ from m3_exp.reporting.page import CellData, Item, PageData, build
 from m3_exp.reporting.page import curves as page_curves
 from m3_exp.reporting.page import tables as page_tables
 from m3_exp.reporting.page.cells import DROPPED
-from m3_exp.reporting.tables import paper, table
-from m3_exp.reporting.tables.table import Column, Figure, Table, words
+from m3_exp.reporting.table import Column, Figure, Table, words
+from m3_exp.reporting.tables import paper
 from m3_exp.types import Cell, CellResult, EvaluatorSpec, Json, Label, Recipe, Score, Source, identity
 from tests import test_advice
 from tests.records import looked_up
@@ -125,7 +126,7 @@ def page_data() -> PageData:
             paper.build("table1", tidy[~tidy["ratio"].isin(["grid", "sampled"])], experts=experts),
             paper.build("lambda_response", tidy, experts=experts),
         ),
-        studies=tuple(advice.study(group, repeats=200, resamples=100) for group in groups.values()),
+        studies=tuple(ways.study(group, repeats=200, resamples=100) for group in groups.values()),
         cells=tuple(map(cell_data, lines)),
         models={"base": "models/base", "lm": "models/lm"}, experts=experts,
         versions={"m3_exp": "0.1.0", "vllm": "0.32.0"},
@@ -529,7 +530,7 @@ def test_nothing_is_wider_than_a_narrow_screen(page: Any) -> None:
 def test_a_benchmark_relative_to_the_one_parent_evaluated_stays_on_the_page() -> None:
     whole = test_advice.frame()
     one = whole[(whole["pair"] != "lm") | (whole["benchmark"] != "gsm8k")]
-    study = advice.study(responses(one, test_advice.PARENTS), repeats=50, resamples=50)
+    study = ways.study(responses(one, test_advice.PARENTS), repeats=50, resamples=50)
     (found,) = page_curves.data([study])["studies"]
     assert [line["key"] for line in found["relative"]] == [*(r.benchmark for r in study.responses), "mean", "minimum"]
     assert found["experts"] == test_advice.PARENTS["lm_math"]

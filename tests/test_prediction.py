@@ -11,7 +11,6 @@ import pytest
 
 from benchmarks import populations
 from m3_exp import planning
-from m3_exp.cells import Desk, Task, found
 from m3_exp.config import request
 from m3_exp.merging import ratio
 from m3_exp.merging.ratio import grid
@@ -19,10 +18,13 @@ from m3_exp.reporting.curves import prediction
 from m3_exp.reporting.curves.evaluated import Draw, Response, responses
 from m3_exp.reporting.data import saved
 from m3_exp.reporting.data.dataframe import tidy
+from m3_exp.results import Results, look_up
 from m3_exp.stats import paired
 from m3_exp.stats.estimate import Array, Shape, even_shares
 from m3_exp.stats.lambdas import ALPHAS, Curve, Sampled, unsure
+from m3_exp.stats.turning import turned
 from m3_exp.store import Records, Store
+from m3_exp.tasks import Task
 from m3_exp.types import Plan, identity
 from tests import curved
 from tests.records import typed
@@ -263,7 +265,7 @@ def test_the_replay_has_the_distribution_of_real_experiments() -> None:
 def test_turning_items_have_the_curve_as_their_mean() -> None:
     curve = Model(3, FALLING).curve()
     lams = np.tile([0.0, 0.1, 0.4, 0.6, 1.0], (2_000, 1))
-    found = prediction.turned(curve, lams, np.random.default_rng(0))
+    found = turned(curve, lams, np.random.default_rng(0))
     assert found.mean(axis=0) == pytest.approx(curve.at(lams[0]), abs=0.004)
     assert np.ptp(found[:, 0]) < 1e-12, "at a node nothing turns"
     assert found[:, 2].std() == pytest.approx(np.sqrt(_turning(curve, 0.4)) / 96, rel=0.1)
@@ -414,14 +416,14 @@ def test_a_stored_draw_comes_from_its_plan_to_its_place_beside_the_curve(tmp_pat
     """The whole way: results in a store, the draw's plan saved by another run, the curve's own plan asked for."""
     store, curve = Store(tmp_path), planned(*CURVE)
     drawn = planned("pair=lm_math", "method=average", "ratio=mixup", "ratio.alpha=2", "evaluator=[gsm8k]")
-    desk = Desk(store, curve.engine)
+    desk = Results(store, curve.engine)
     for cell in (*curve.cells, *drawn.cells):
-        task = desk.task(cell)
+        task = desk.tasks.task(cell)
         right = {p.id: float(i / 96 >= (cell.labels[0].lam or 0.0)) for i, p in enumerate(task.problems)}
-        desk.put_result(task, typed(stored(task, right)))
+        desk.put(task, typed(stored(task, right)))
     saved_in(store, drawn)
-    beside = found(saved.draws(store, curve), store)
-    (known,) = responses(tidy([*found(curve, store), *beside]), PARENTS)
+    beside = look_up(saved.draws(store, curve), store)
+    (known,) = responses(tidy([*look_up(curve, store), *beside]), PARENTS)
     (one,) = prediction.check(known).predictions
     assert (one.alpha, one.number, one.lam) == (2.0, 0, ratio.mixup(2.0, 0, 0))
     assert one.real == pytest.approx(1 - one.lam, abs=0.011)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from m3_exp import chat, config, planning
-from m3_exp.cells import Desk
+from m3_exp.results import Results
 from m3_exp.running import Outcome, Run
 from m3_exp.store import Store
 from m3_exp.types import M3Error
@@ -22,12 +22,11 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("asking") / "base"
-    write_model(folder, random_weights(SHAPE, seed=0, dtype=torch.float32), SHAPE, template=TEMPLATE)
-    return folder
+    weights = random_weights(SHAPE, seed=0, dtype=torch.float32)
+    return write_model(tmp_path_factory.mktemp("asking") / "base", weights, SHAPE, template=TEMPLATE)
 
 
-def carried_out(model: Path, store: Path, *settings: str) -> tuple[Outcome, Desk, planning.Plan]:
+def carried_out(model: Path, store: Path, *settings: str) -> tuple[Outcome, Results, planning.Plan]:
     conf = store.parent / "conf"
     (conf / "evaluator").mkdir(parents=True, exist_ok=True)
     lines = ["asking:", "  target: tests.asking:Asking", "  break_after: 9", "  chat_template: ${chat_template}"]
@@ -39,7 +38,7 @@ def carried_out(model: Path, store: Path, *settings: str) -> tuple[Outcome, Desk
     planned = planning.build(config.request(line, config_dirs=[conf]).configs)
     run = Run(planned, Store(store))
     outcome = run.carry_out()
-    return outcome, Desk(Store(store), planned.engine), planned
+    return outcome, Results(Store(store), planned.engine), planned
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ class TestPrepare:
     def test_items_are_made_once_frozen_and_scored(self, model: Path, whole: Path) -> None:
         again, desk, planned = carried_out(model, whole)
         assert (again.generated, again.cached, again.engine_starts) == (0, 1, 0)
-        found = desk.result(desk.task(planned.cells[0]))
+        found = desk.get(desk.tasks.task(planned.cells[0]))
         assert found is not None
         assert sorted(score.id for score in found.scores) == [f"{i}@made" for i in range(4)]
         (held,) = desk.store.prepared.values()
@@ -70,8 +69,8 @@ class TestPrepare:
         assert (broken.generated, list(desk.store.prepared)) == (4, [])
         rest, desk, _ = carried_out(model, tmp_path / "store", "evaluator.asking.break_after=1")
         assert (rest.failures, rest.generated) == ((), 4 + 4)
-        undisturbed = Desk(Store(whole), planned.engine)
-        results = [d.result(d.task(planned.cells[0])) for d in (undisturbed, desk)]
+        undisturbed = Results(Store(whole), planned.engine)
+        results = [d.get(d.tasks.task(planned.cells[0])) for d in (undisturbed, desk)]
         assert results[0] is not None
         assert results[1] is not None
         assert results[0].scores == results[1].scores
@@ -84,9 +83,9 @@ class TestPrepare:
         _, plain_desk, plain = carried_out(model, whole)
         outcome, desk, chatted = carried_out(model, whole, "chat_template=true")
         assert (outcome.cached, outcome.failures) == (0, ())
-        one, other = plain_desk.task(plain.cells[0]), desk.task(chatted.cells[0])
+        one, other = plain_desk.tasks.task(plain.cells[0]), desk.tasks.task(chatted.cells[0])
         assert one.prompts[0].token_ids != other.prompts[0].token_ids
-        spelled = desk.tokenizer(other.cell.tokenizer).decode(other.prompts[0].token_ids)
+        spelled = desk.tasks.prompts.tokenizer(other.cell.tokenizer).decode(other.prompts[0].token_ids)
         assert "26 Jul 2024" in spelled
         assert desk.cell_key(other.cell) != plain_desk.cell_key(one.cell)
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from evaluators.prompt_bench import SST2, CoLA, PromptBench, last_word
-from m3_exp.scoring.attacks.frozen import read
-from m3_exp.scoring.attacks.measures import performance_drop
+from evaluators.prompt_bench.frozen import read
+from evaluators.prompt_bench.measures import performance_drop
 from m3_exp.scoring.evaluate import evaluate, load_evaluator, score_file
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem, Result, Score, plain
+from tests.files import write_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("M3_DATA") or ROOT.parent / "shared" / "data")
@@ -344,7 +345,7 @@ def test_frozen_prompts_are_scored_without_a_search(tmp_path: Path) -> None:
 
 def test_other_frozen_prompts_are_other_items(tmp_path: Path) -> None:
     rows = tmp_path / "items.jsonl"
-    rows.write_text("".join(json.dumps(dict(problem.row)) + "\n" for problem in items(4)))
+    write_lines(rows, (dict(problem.row) for problem in items(4)))
     path = tmp_path / "prompts.json"
     found = []
     for text in ("Say {content}", "Tell {content}"):

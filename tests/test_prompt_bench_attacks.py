@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.prompt_bench import SST2, CoLA, PromptBench
-from m3_exp.scoring.attacks import original
-from m3_exp.scoring.attacks.attack import Attack
-from m3_exp.scoring.attacks.edits import CharacterEdits, edit_distance
-from m3_exp.scoring.attacks.masked import MaskedWords, SameMeaning
-from m3_exp.scoring.attacks.measures import Drop, matthews, performance_drop
-from m3_exp.scoring.attacks.search import Found, Measure, carry_out
-from m3_exp.scoring.attacks.words import append, modifiable, replace, words
+from evaluators.prompt_bench import SST2, CoLA, PromptBench, original
+from evaluators.prompt_bench.attack import Attack
+from evaluators.prompt_bench.edits import CharacterEdits, edit_distance
+from evaluators.prompt_bench.masked import MaskedWords, SameMeaning
+from evaluators.prompt_bench.measures import Drop, matthews, performance_drop
+from evaluators.prompt_bench.search import Found, Measure, carry_out
+from evaluators.prompt_bench.words import append, modifiable, replace, words
 from m3_exp.stats import ratio
 from m3_exp.types import M3Error
 
@@ -299,7 +298,7 @@ def test_published_word_attacks_change_only_words_that_ours_may_change(attack: s
 
 @pytest.mark.parametrize("attack", ["stresstest", "checklist"])
 def test_published_additions_are_ours(attack: str) -> None:
-    from m3_exp.scoring.attacks.additions import CHECKLIST, STRESSTEST
+    from evaluators.prompt_bench.additions import CHECKLIST, STRESSTEST
 
     odd = []
     for before, after, _, _ in published(attack):

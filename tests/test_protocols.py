@@ -8,11 +8,12 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.proportion import proportion_confint
 
 from m3_exp.merging.ratio import grid
-from m3_exp.reporting.choices.protocols import Comparison, Objective, band, compare
+from m3_exp.reporting.choices.protocols import Comparison, band, compare
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import better_of
 from m3_exp.stats.estimate import Array, mean
 from m3_exp.stats.lambdas import ALPHAS, Curve, Sampled, mixture_quantile, weights
+from m3_exp.stats.objective import Objective
 from m3_exp.stats.paired import tango
 from tests.curved import names, response
 

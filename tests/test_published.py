@@ -7,11 +7,12 @@ import pytest
 from scipy.stats import beta
 from statsmodels.stats.proportion import proportion_confint
 
+from m3_exp.benchmarks import about
 from m3_exp.config import ROOT
 from m3_exp.reporting.data import published
 from m3_exp.reporting.data.published import Beside, Number, Row
-from m3_exp.reporting.tables import table3
 from m3_exp.stats.lambdas import ALPHAS, Curve
+from m3_exp.stats.published import distance, finite_population, percentile, replayed
 
 FOLDER = ROOT / "results" / "published"
 
@@ -95,7 +96,7 @@ def ends(right: float, n: int) -> tuple[float, float]:
 
 def test_the_range_of_all_items_by_hand() -> None:
     """492 and 474 of 872 right: 18 items more; at the most alike, these are all that differ."""
-    found = published.distance(100 * 492 / 872, 872, 100 * 474 / 872, 872)
+    found = distance(100 * 492 / 872, 872, 100 * 474 / 872, 872)
     assert found.z_high == pytest.approx(18 / np.sqrt(18 - 18**2 / 872))
     below = np.hypot(492 / 872 - ends(492, 872)[0], ends(474, 872)[1] - 474 / 872)
     above = np.hypot(ends(492, 872)[1] - 492 / 872, 474 / 872 - ends(474, 872)[0])
@@ -108,7 +109,7 @@ def test_the_range_of_all_items_by_hand() -> None:
 
 def test_the_range_of_a_subset_by_hand() -> None:
     """54 of 96 items right where the paper has 66.3 % of 1319: hardly anything is left to how alike the answers are."""
-    found = published.distance(56.25, 96, 66.3, 1319)
+    found = distance(56.25, 96, 66.3, 1319)
     own = ends(54, 96)[1] - 0.5625
     theirs = 0.663 - ends(0.663 * 1319, 1319)[0]
     d = 0.663 - 0.5625
@@ -124,7 +125,7 @@ def test_the_range_is_ordered_and_signed_everywhere() -> None:
     for n in (1, 2, 20, 163, 164):
         for score in shares:
             for value in shares:
-                found = published.distance(score, n, value, 164)
+                found = distance(score, n, value, 164)
                 assert found.low < found.difference < found.high or abs(found.difference) == 100
                 assert found.z_low is not None
                 assert found.z_high is not None
@@ -136,7 +137,7 @@ def test_the_range_is_ordered_and_signed_everywhere() -> None:
 
 def test_few_items_make_no_large_z() -> None:
     """Two of two right where the paper has 29.88 %: by chance in 9 % of cases; a Wald z would be 19."""
-    found = published.distance(100.0, 2, 29.88, 164)
+    found = distance(100.0, 2, 29.88, 164)
     assert found.z_high is not None
     assert found.z_high < 2
 
@@ -163,7 +164,7 @@ def test_an_identical_model_with_flips_lies_within_the_range() -> None:
         theirs = generator.random(1319) < 0.5
         flipped = generator.random(1319) < 0.03
         d = int((theirs ^ flipped).sum()) - int(theirs.sum())
-        found = published.distance(100 * (theirs ^ flipped).mean(), 1319, 100 * theirs.mean(), 1319)
+        found = distance(100 * (theirs ^ flipped).mean(), 1319, 100 * theirs.mean(), 1319)
         assert found.z_low is not None
         assert found.z_high is not None
         by_flips.append(d / np.sqrt(flipped.sum()))
@@ -181,17 +182,17 @@ def test_the_finite_population_factor_is_that_of_subsampling() -> None:
     generator = np.random.default_rng(2)
     items = (np.arange(200) < 120) * 1.0
     means = [generator.permutation(items)[:60].mean() for _ in range(20_000)]
-    wanted = 0.6 * 0.4 / 60 * published.finite_population(60, 200)
+    wanted = 0.6 * 0.4 / 60 * finite_population(60, 200)
     assert float(np.var(means)) == pytest.approx(wanted, rel=0.04)
-    assert published.finite_population(200, 200) == 0
-    assert published.finite_population(1, 200) == 1
+    assert finite_population(200, 200) == 0
+    assert finite_population(1, 200) == 1
 
 
 def test_of_the_same_answers_a_subset_has_z_within_chance() -> None:
     """Ours is the paper's model, answer for answer, on 200 of its 500 items: both ends keep their level."""
     generator = np.random.default_rng(3)
     items = (np.arange(500) < 300) * 1.0
-    found = [published.distance(100 * generator.permutation(items)[:200].mean(), 200, 60.0, 500) for _ in range(2000)]
+    found = [distance(100 * generator.permutation(items)[:200].mean(), 200, 60.0, 500) for _ in range(2000)]
     highs, lows = np.array([x.z_high for x in found], float), np.array([x.z_low for x in found], float)
     assert 0.01 < np.mean(np.abs(highs) > 1.96) <= 0.05
     assert np.std(lows) < np.std(highs) < 1.05
@@ -219,10 +220,10 @@ def test_the_note_stands_wherever_a_z_does() -> None:
 
 def test_replays_keep_the_best_of_seven_draws() -> None:
     curve = Curve(("a",), np.array([0.0, 1.0]), np.array([[0.0, 1.0]]))
-    found = published.replayed(curve, 1_000_000, repeats=20_000)
+    found = replayed(curve, 1_000_000, repeats=20_000)
     below = np.prod([beta(a, a).cdf(0.8) for a in ALPHAS])
     assert float(np.mean(found < 0.8)) == pytest.approx(float(below), abs=0.01)
-    assert np.array_equal(published.replayed(curve, 100, 50), published.replayed(curve, 100, 50))
+    assert np.array_equal(replayed(curve, 100, 50), replayed(curve, 100, 50))
 
 
 def test_replays_count_the_items_of_both_sides() -> None:
@@ -230,17 +231,17 @@ def test_replays_count_the_items_of_both_sides() -> None:
     values = np.array([[float(i < 40)] * 2 for i in range(100)])
     curve = Curve(tuple(map(str, range(100))), np.array([0.0, 1.0]), values)
     wanted = np.sqrt(0.24 * (1 / 100 + 1 / 1319))
-    assert float(published.replayed(curve, 1319, 20_000).std()) == pytest.approx(float(wanted), rel=0.05)
+    assert float(replayed(curve, 1319, 20_000).std()) == pytest.approx(float(wanted), rel=0.05)
 
 
 def test_replays_of_the_same_answers_draw_lambda_alone() -> None:
     """All of the paper's items: a flat curve is one number. Some of them: what those leave open of all."""
     values = np.array([[float(i < 40)] * 2 for i in range(100)])
     curve = Curve(tuple(map(str, range(100))), np.array([0.0, 1.0]), values)
-    whole = published.replayed(curve, 100, 500, alike=True)
+    whole = replayed(curve, 100, 500, alike=True)
     assert np.allclose(whole, 0.4)
-    assert published.percentile(40.0, whole) == 50.0
-    part = published.replayed(curve, 200, 20_000, alike=True)
+    assert percentile(40.0, whole) == 50.0
+    part = replayed(curve, 200, 20_000, alike=True)
     assert float(part.std()) == pytest.approx(float(np.sqrt(0.24 / 100 * 100 / 199)), rel=0.03)
     found = published.beside_mixed(Number(43.0), "humaneval", curve)
     assert found.percentile_low is not None
@@ -250,7 +251,6 @@ def test_replays_of_the_same_answers_draw_lambda_alone() -> None:
 
 
 def test_a_figure_of_another_model_has_no_z() -> None:
-    assert {pair: params for (_, pair), params in table3.PAPER.items()} == published.TIES
     number, same = published.of_our_model(Number(60.0), "ties", "lm_math", "retain 0.7, scaling 1")
     assert (number.notes, same) == (("params",), False)
     assert published.of_our_model(Number(60.0), "ties", "lm_code", "retain 0.7, scaling 1") == (Number(60.0), True)
@@ -260,6 +260,6 @@ def test_a_figure_of_another_model_has_no_z() -> None:
 
 
 def test_percentile() -> None:
-    assert published.percentile(50.0, np.array([0.4, 0.5, 0.6, 0.7])) == 37.5
-    assert published.percentile(8.53, np.array([14 / 164])) == 50.0
-    assert set(published.ITEMS) >= {"gsm8k", "mbpp"}
+    assert percentile(50.0, np.array([0.4, 0.5, 0.6, 0.7])) == 37.5
+    assert percentile(8.53, np.array([14 / 164])) == 50.0
+    assert (about("gsm8k").paper_items, about("mbpp").paper_items) == (1319, 500)

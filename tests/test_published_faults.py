@@ -6,8 +6,8 @@ import pytest
 
 from evaluators.gsm8k import GSM8K
 from evaluators.hendrycks_math import HendrycksMath
+from evaluators.livebench_instruction_following.ifeval import sentences
 from m3_exp.scoring.evaluate import evaluate
-from m3_exp.scoring.ifeval import sentences
 from m3_exp.types import Answer, Problem
 
 COLUMN = "\\boxed{\n\\begin{pmatrix}\n%s \\\\\n6\n\\end{pmatrix}\n}"

@@ -11,21 +11,20 @@ from typing import Any
 import pytest
 import torch
 
-from evaluators.alpaca_transport import Replies
+from evaluators.alpaca.transport import Replies
 from m3_exp import cli, config
-from m3_exp.cells import found
 from m3_exp.engines.recorded import _read_lines
 from m3_exp.merging import checkpoint
 from m3_exp.merging.checkpoint import file_identity, open_model
 from m3_exp.merging.stream import stream
 from m3_exp.planning import build
 from m3_exp.reading.records import read_record, sealed, unsealed
+from m3_exp.results import look_up
 from m3_exp.store import Journal, Store, dumps, write_atomic
 from m3_exp.types import M3Error, Recipe, Source
-from tests.models import Shape, fine_tuned, random_weights, write_model
+from tests.files import write_lines
+from tests.models import TIES, Shape, random_weights, write_model, write_three
 from tests.records import kind
-
-TIES = "m3_exp.merging.methods.ties:ties"
 
 # ----------------------------------------------------------------------------------------------------------- records
 
@@ -257,13 +256,7 @@ def test_the_sample_sees_what_times_do_not(tmp_path: Path, place: int, monkeypat
 
 
 def test_runs_and_cut_offs_of_the_old_weights_are_not_used(tmp_path: Path) -> None:
-    shape = Shape(vocab=320)
-    base = random_weights(shape, 0, torch.float32)
-    for name, weights in {"base": base, "a": fine_tuned(base, 1), "b": fine_tuned(base, 2)}.items():
-        write_model(tmp_path / name, weights, shape)
-    sources = [Source(str(tmp_path / name)) for name in ("base", "a", "b")]
-    recipe = Recipe(sources[0], tuple(sources[1:]), TIES, {"scaling": 1.0, "retain": 0.3}, dtype="float32")
-    store = Store(tmp_path / "store")
+    recipe, store = ties_of_three(tmp_path), Store(tmp_path / "store")
     digests = [merged(recipe, store)]
     file = tmp_path / "a" / "model.safetensors"
     size = file.stat().st_size
@@ -271,6 +264,11 @@ def test_runs_and_cut_offs_of_the_old_weights_are_not_used(tmp_path: Path) -> No
     digests.append(merged(recipe, store))
     assert digests[1] == merged(recipe, Store(tmp_path / "fresh"))
     assert digests[1] != digests[0]
+
+
+def ties_of_three(folder: Path) -> Recipe:
+    base, *experts = (Source(str(path)) for path in write_three(folder, Shape(vocab=320), torch.float32))
+    return Recipe(base, tuple(experts), TIES, {"scaling": 1.0, "retain": 0.3}, dtype="float32")
 
 
 def merged(recipe: Recipe, store: Store) -> str:
@@ -281,13 +279,7 @@ def merged(recipe: Recipe, store: Store) -> str:
 
 
 def test_damaged_inputs_and_scans_are_made_again(tmp_path: Path) -> None:
-    shape = Shape(vocab=320)
-    base = random_weights(shape, 0, torch.float32)
-    for name, weights in {"base": base, "a": fine_tuned(base, 1), "b": fine_tuned(base, 2)}.items():
-        write_model(tmp_path / name, weights, shape)
-    sources = [Source(str(tmp_path / name)) for name in ("base", "a", "b")]
-    recipe = Recipe(sources[0], tuple(sources[1:]), TIES, {"scaling": 1.0, "retain": 0.3}, dtype="float32")
-    store = Store(tmp_path / "store")
+    recipe, store = ties_of_three(tmp_path), Store(tmp_path / "store")
     true = merged(recipe, store)
     shapes: Sequence[Callable[[bytes], bytes]] = (
         lambda data: data.replace(b"0.", b"1.", 1),
@@ -303,7 +295,7 @@ def test_damaged_inputs_and_scans_are_made_again(tmp_path: Path) -> None:
                 path.write_bytes(change(path.read_bytes()))
             checkpoint._OPEN.clear()
             assert merged(recipe, store) == true
-    assert open_model(sources[0], store).digest == open_model(sources[0], Store(tmp_path / "fresh")).digest
+    assert open_model(recipe.base, store).digest == open_model(recipe.base, Store(tmp_path / "fresh")).digest
 
 
 # ------------------------------------------------------------------------------------------------ results of items
@@ -327,7 +319,7 @@ class World:
 
     def give(self, numbers: Sequence[int], asked: str = "How much is {}?") -> None:
         rows = [{"question": asked.format(100 + i), "answer": f"So.\n#### {100 + i}"} for i in numbers]
-        self.items.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_lines(self.items, rows)
 
     def overrides(self, *more: str) -> list[str]:
         return [
@@ -342,7 +334,7 @@ class World:
     def shown(self, *more: str) -> tuple[float | None, int] | None:
         """Return the score in percent and the number of items that tables show; None for a missing cell."""
         request = config.request(self.overrides(*more))
-        (cell,) = found(build(request.configs), Store(request.store))
+        (cell,) = look_up(build(request.configs), Store(request.store))
         return (cell.record.result.score, cell.record.result.n) if cell.record else None
 
 
@@ -387,7 +379,7 @@ def test_where_items_or_models_are_gone_the_store_is_believed(world: World) -> N
     world.give(range(8))
     assert world.shown() is None
     world.items.unlink()
-    (cell,) = found(build(request.configs), Store(request.store))
+    (cell,) = look_up(build(request.configs), Store(request.store))
     assert cell.record is not None
     assert cell.record.result.score == 80.0
 

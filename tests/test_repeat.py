@@ -20,20 +20,22 @@ from scipy.stats import norm
 from scipy.stats import t as student_t
 from statsmodels.stats.proportion import proportion_confint
 
-from m3_exp import cells, cli, config, planning
-from m3_exp.cells import Desk, Task, found
+from m3_exp import cli, config, forecast, planning, results
 from m3_exp.engines.protocol import halved
 from m3_exp.engines.vllm import VllmModel
 from m3_exp.heartbeat import Heartbeat
 from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.reporting.tables import noise, paper
 from m3_exp.reporting.tables.formats import FORMATS, markdown
+from m3_exp.results import Results, look_up
 from m3_exp.running import Outcome, Run
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.items import first as first_items
 from m3_exp.store import Store
+from m3_exp.tasks import Task
 from m3_exp.types import Cell, EngineSettings, EvaluatorSpec, Json, Plan, Prompt, Recipe, Source, identity
-from tests.models import Shape, fine_tuned, random_weights, write_model
+from tests.files import write_lines
+from tests.models import Shape, write_three
 from tests.records import looked_up
 
 SHAPE = Shape(vocab=400, hidden=32, inner=64, layers=2, heads=2, kv_heads=2, context=4096)
@@ -44,44 +46,44 @@ RIGHT, WRONG = "The answer is: {}", "The answer is: no idea"
 
 
 @pytest.fixture
-def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Desk, Task]:
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Results, Task]:
     """A task whose every part is spelled out here, so that its keys are the same on every machine."""
-    monkeypatch.setattr(cells, "recipe_key", lambda recipe, store: "recipe")
+    monkeypatch.setattr(results, "recipe_key", lambda recipe, store: "recipe")
     answers = tmp_path / "answers.jsonl"
     answers.write_text('{"benchmark": "gsm8k", "id": "0", "text": "x"}\n')
-    desk = Desk(Store(tmp_path / "store"), EngineSettings(name="recorded", answers=str(answers)))
+    desk = Results(Store(tmp_path / "store"), EngineSettings(name="recorded", answers=str(answers)))
     spec = EvaluatorSpec("asking", "tests.asking:Asking", {"break_after": 3}, "official", "base")
     model = Source("/m")
     average = "m3_exp.merging.methods.average:average"
     cell = Cell(Recipe(model, (model,), average, {}, (1.0,), None, "float32"), spec, model, (), model, 4)
-    evaluator = desk.evaluator(spec)
+    evaluator = desk.tasks.evaluator(spec)
     prompts = tuple(Prompt(f"asking/{i}", (1, 2, i)) for i in range(4))
     return desk, Task(cell, evaluator, tuple(evaluator.problems("")), prompts, "f" * 64)
 
 
-def test_keys_are_what_they_were_before_there_were_repeats(task: tuple[Desk, Task]) -> None:
+def test_keys_are_what_they_were_before_there_were_repeats(task: tuple[Results, Task]) -> None:
     """Golden values, taken from the code without repeats: results and answers in old stores stay valid."""
     desk, first = task
     cell = first.cell
     assert desk.cell_key(cell) == "64c2ee66b90356e0292cb07479b3b8470ec21faac72c99e40fadc82bdcd4b05c"
     assert desk.answers_key("d" * 64, first) == "1f7f495f04ed6016567a574ff6ee7bc5885cda214db758b5b88751ac9b068c53"
     assert desk.prepared_key("d" * 64, first) == "8278f69b7c19edbdde1fcb03f3f32f9f3e361dcb027b152d4ece6f28b0fec0d9"
-    assert desk._spelled_key(cell) == "ebcb2cbf7dd67a0e1977d534dfc72f127f4c1d26537e7b7b936f15196403c12c"
-    assert cells._result_name(first) == "000004-ffffffffffffffff"
+    assert desk.spelled_key(cell) == "ebcb2cbf7dd67a0e1977d534dfc72f127f4c1d26537e7b7b936f15196403c12c"
+    assert results.result_name(first) == "000004-ffffffffffffffff"
     planned = Plan((cell,), EngineSettings(), 0)
     assert identity(planned) == "0b0c7aeb527661f6dd76d5253c8e15271520f1f3ddd6b0b32521b43b3605a441"
 
 
-def test_a_repeat_has_keys_of_its_own_but_for_the_items_that_a_model_made(task: tuple[Desk, Task]) -> None:
+def test_a_repeat_has_keys_of_its_own_but_for_the_items_that_a_model_made(task: tuple[Results, Task]) -> None:
     desk, first = task
     again = [replace(first, repeat=number) for number in (1, 2)]
     keys = {desk.answers_key("d" * 64, one) for one in (first, *again)}
     assert len(keys) == 3
-    assert {cells._result_name(one) for one in again} == {"000004-ffffffffffffffff-1", "000004-ffffffffffffffff-2"}
+    assert {results.result_name(one) for one in again} == {"000004-ffffffffffffffff-1", "000004-ffffffffffffffff-2"}
     assert {desk.prepared_key("d" * 64, one) for one in (first, *again)} == {desk.prepared_key("d" * 64, first)}
 
 
-def test_each_repeat_has_an_order_of_its_own_and_always_the_same(task: tuple[Desk, Task]) -> None:
+def test_each_repeat_has_an_order_of_its_own_and_always_the_same(task: tuple[Results, Task]) -> None:
     first = task[1]
     prompts = [Prompt(f"asking/{i}", (i,)) for i in range(50)]
     orders = [replace(first, repeat=number).in_order(prompts) for number in (1, 2)]
@@ -110,6 +112,9 @@ class Flight:
     def has_unfinished_requests(self) -> bool:
         return bool(self.left)
 
+    def add_request(self, number: str, *_: Any) -> None:
+        self.left[int(number)] = 1 + int(number) % 3
+
     def step(self) -> list[Any]:
         self.most = max(self.most, len(self.left))
         self.left = {key: steps - 1 for key, steps in self.left.items()}
@@ -123,14 +128,14 @@ class Flying(VllmModel):
     def __init__(self) -> None:
         self._engine = Flight()
 
-    def _add(self, index: int, token_ids: Sequence[int], params: Any) -> None:
-        self._engine.left[index] = 1 + index % 3
+    def _add(self, number: int, token_ids: Sequence[int], params: Any) -> None:
+        self._engine.left[number] = 1 + number % 3
 
 
 @pytest.mark.parametrize(("at_once", "most"), [(None, 20), (5, 5), (1, 1), (64, 20)])
 def test_vllm_has_no_more_in_flight_than_allowed_and_answers_everything(at_once: int | None, most: int) -> None:
     model = Flying()
-    steps: Iterator[Any] = model._steps([(index, (1,), None) for index in range(20)], at_once)
+    steps: Iterator[Any] = model._steps([((1,), None)] * 20, at_once)
     assert sorted(int(output.request_id) for output in steps if not isinstance(output, int)) == list(range(20))
     assert model._engine.most == most
 
@@ -140,11 +145,7 @@ def test_vllm_has_no_more_in_flight_than_allowed_and_answers_everything(at_once:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("models")
-    base = random_weights(SHAPE, seed=0, dtype=torch.float32)
-    for name, weights in (("base", base), ("a", fine_tuned(base, 1)), ("b", fine_tuned(base, 2))):
-        write_model(folder / name, weights, SHAPE)
-    return [folder / name for name in ("base", "a", "b")]
+    return write_three(tmp_path_factory.mktemp("models"), SHAPE, torch.float32)
 
 
 def golds(limit: int) -> list[tuple[str, str]]:
@@ -163,7 +164,7 @@ def write_answers(path: Path, passes: dict[int, list[bool]], reworded: frozenset
             text = RIGHT.format(gold) if right else WRONG
             text += " indeed" if repeat and number in reworded else ""
             lines.append({"benchmark": "gsm8k", "id": key, "text": text} | ({"repeat": repeat} if repeat else {}))
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_lines(path, lines)
 
 
 def request(models: list[Path], folder: Path, *more: str) -> tuple[Plan, Store]:
@@ -208,7 +209,7 @@ class TestRepeats:
             assert (outcome.cells, outcome.failures) == (3 * (1 + repeat), ())
             assert outcome.engine_starts == 1, "one engine for all groups and their repeats"
             assert outcome.generated == 3 * (1 + repeat) * 8
-            table = markdown(paper.build("t", tidy(found(planned, store))))
+            table = markdown(paper.build("t", tidy(look_up(planned, store))))
             shown.append((files(store, "results", "answer_sets", "spelled", "prepared"), table))
         assert shown[0][0].keys() == shown[1][0].keys()
         assert shown[0] == shown[1]
@@ -216,18 +217,18 @@ class TestRepeats:
     def test_flips_are_counted_and_nothing_else_sees_the_repeats(self, models: list[Path], tmp_path: Path) -> None:
         write_answers(tmp_path / "answers.jsonl", {0: FIRST, 1: AGAIN, 2: FIRST}, reworded=frozenset({0}))
         _, planned, store = self.carried(models, tmp_path, 2)
-        assert [item.repeat for item in found(planned, store)] == [0]
-        looked = found(planned, store, repeats=True)
+        assert [item.repeat for item in look_up(planned, store)] == [0]
+        looked = look_up(planned, store, repeats=True)
         assert [item.repeat for item in looked] == [0, 1, 2]
         assert list(tidy(looked)["repeat"]) == [0]
-        assert tidy(looked).drop(columns="merge").equals(tidy(found(planned, store)).drop(columns="merge"))
+        assert tidy(looked).drop(columns="merge").equals(tidy(look_up(planned, store)).drop(columns="merge"))
         one, two = noise.measured(tidy(looked, repeats=True))
         assert (one.n, one.up, one.down, one.texts, one.graded) == (8, 2, 1, 4, 0)
         assert (one.score, one.difference) == (50.0, 12.5)
         assert noise.deviation([one]).value == pytest.approx(100 * math.sqrt(3) / 8)
         assert (two.up, two.down, two.texts, two.difference) == (0, 0, 1, 0.0)
         none = deviations([[0]] * 8, 8).split(", ")[1]
-        assert str(noise.deviation([two])) == f"below {none}" == "below 22.8", "none of 8 is no proof of none"
+        assert str(noise.deviation([two]).cell) == f"below {none}" == "below 22.8", "none of 8 is no proof of none"
         (line,) = noise.footer(tidy(looked, repeats=True))
         flipped = [*[[1, 0]] * 3, *[[0, 0]] * 5]
         low, high = ends(flipped)
@@ -257,16 +258,16 @@ class TestRepeats:
             ["local average on gsm8k (repeat 1)", "8 of 8 items are unscored: the engine gave no answer"]
         ]
         assert outcome.cells - len(outcome.failures) == 1
-        (item,) = found(planned, store)
+        (item,) = look_up(planned, store)
         assert item.record is not None
         assert (item.record.result.score, item.failure) == (50.0, None)
-        assert noise.footer(tidy(found(planned, store, repeats=True), repeats=True)) == []
-        assert cells.repeats_words(planned, store, 1)[0].endswith("0 of 1 done; 8 answers more to generate")
+        assert noise.footer(tidy(look_up(planned, store, repeats=True), repeats=True)) == []
+        assert forecast.repeats_words(planned, store, 1)[0].endswith("0 of 1 done; 8 answers more to generate")
 
     def test_a_failed_first_pass_fails_its_repeats_too(self, models: list[Path], tmp_path: Path) -> None:
         write_answers(tmp_path / "answers.jsonl", {1: AGAIN})
         outcome, _, _ = self.carried(models, tmp_path, 1)
-        assert [f.repeat for f in outcome.failures] == [0, 1]
+        assert [f.evaluation.repeat for f in outcome.failures] == [0, 1]
         assert "no complete first pass" in outcome.failures[1].reason
 
     def test_later_repeats_leave_what_is_done(self, models: list[Path], tmp_path: Path) -> None:
@@ -278,10 +279,10 @@ class TestRepeats:
         assert files(store, "results") == first
         again = self.carried(models, tmp_path, 2)[0]
         assert (again.cached, again.generated, again.engine_starts) == (3, 0, 0)
-        assert cells.repeats_words(planned, store, 2) == [
+        assert forecast.repeats_words(planned, store, 2) == [
             "repeats (noise floor): 2 of 2 done; 0 answers more to generate"
         ]
-        assert cells.repeats_words(planned, store, 0) == []
+        assert forecast.repeats_words(planned, store, 0) == []
 
     def test_a_whole_store_is_replayed_with_its_repeats(self, models: list[Path], tmp_path: Path) -> None:
         write_answers(tmp_path / "answers.jsonl", {0: FIRST, 1: AGAIN})
@@ -290,7 +291,7 @@ class TestRepeats:
         planned, store = request(models, tmp_path, other, f"store={tmp_path / 'replayed'}")
         outcome = Run(planned, store, repeat=1).carry_out()
         assert outcome.failures == ()
-        (told,) = noise.measured(tidy(found(planned, store, repeats=True), repeats=True))
+        (told,) = noise.measured(tidy(look_up(planned, store, repeats=True), repeats=True))
         assert (told.up, told.down) == (2, 1)
 
     def test_an_item_that_a_plugin_cannot_read_stops_nobody_else(
@@ -298,14 +299,16 @@ class TestRepeats:
     ) -> None:
         write_answers(tmp_path / "answers.jsonl", {0: FIRST})
         planned, store = request(models, tmp_path, "evaluator=[gsm8k,humaneval]")
-        kind = type(Desk(store, planned.engine).evaluator(planned.cells[1].evaluator))
+        kind = type(Results(store, planned.engine).tasks.evaluator(planned.cells[1].evaluator))
 
         def broken(*_: object) -> str:
             raise KeyError("prompt")
 
         monkeypatch.setattr(kind, "prompt", broken)
         outcome = Run(planned, store).carry_out()
-        assert [(f.cell.evaluator.name, f.reason) for f in outcome.failures] == [("humaneval", "KeyError: 'prompt'")]
+        assert [(f.evaluation.cell.evaluator.name, f.reason) for f in outcome.failures] == [
+            ("humaneval", "KeyError: 'prompt'")
+        ]
         assert outcome.generated == 8
 
     @pytest.mark.engine
@@ -315,7 +318,7 @@ class TestRepeats:
         more = ["engine=transformers", "engine.answers=null", "evaluator.gsm8k.max_tokens=4"]
         outcome, planned, store = self.carried(models, tmp_path, 1, *more)
         assert (outcome.failures, outcome.generated, outcome.engine_starts) == ((), 16, 1)
-        (told,) = noise.measured(tidy(found(planned, store, repeats=True), repeats=True))
+        (told,) = noise.measured(tidy(look_up(planned, store, repeats=True), repeats=True))
         assert (told.n, told.texts, told.flips) == (8, 0, 0)
         conditions = list(store.conditions.values())
         assert sorted(c.get("repeat", 0) for c in conditions) == [0, 1]
@@ -343,7 +346,7 @@ def deviations(items: Sequence[Sequence[float]], verdicts: int) -> str:
 
 
 def planned_version(planned: Plan, store: Store) -> str:
-    return Desk(store, planned.engine).fingerprint["version"]
+    return Results(store, planned.engine).fingerprint["version"]
 
 
 def test_a_grader_that_flips_on_the_same_text_is_told_apart() -> None:
@@ -393,7 +396,7 @@ def test_no_flip_is_no_proof_of_none() -> None:
     found = noise.rate([none])
     assert (found.value, found.low) == (0.0, 0.0)
     assert 3 / 96 < found.high / 100 < 5 / 96
-    assert str(noise.deviation([none])) == f"below {100 * math.sqrt(found.high / 100 / 96):.1f}" == "below 2.2"
+    assert str(noise.deviation([none]).cell) == f"below {100 * math.sqrt(found.high / 100 / 96):.1f}" == "below 2.2"
 
 
 def test_repeats_of_the_same_items_are_no_other_items() -> None:
@@ -470,7 +473,7 @@ class TestCommands:
         asked = config.request([*line, "evaluator=[gsm8k]"])
         planned, store = planning.build(asked.configs), Store(asked.store)
         going = Run(planned, store, command="m3 run this")
-        with Heartbeat(store, going.id, going._facts):
+        with Heartbeat(store, going.id, going.state):
             assert cli.main(["status", *line, "evaluator=[gsm8k]"]) == 0
             assert f"running: m3 run this: pid {os.getpid()} on " in capsys.readouterr().out
             assert cli.main(["status", *line, "evaluator=[gsm8k]", "--json"]) == 0

@@ -1,14 +1,15 @@
 """What a hostile reader found: each of these was wrong once."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from m3_exp import cli, config
-from m3_exp.cells import Desk
+from m3_exp.answers import complete_items
 from m3_exp.planning import build
-from m3_exp.running import _complete_items, _contained
+from m3_exp.results import Results, is_contained
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.store import Store
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem
@@ -17,7 +18,7 @@ from tests.records import typed
 
 def keys(store: Path, *args: str) -> list[str]:
     planned = build(config.request(["family=lab", "pair=base", *args]).configs)
-    desk = Desk(Store(store), planned.engine)
+    desk = Results(Store(store), planned.engine)
     return [desk.cell_key(cell) for cell in planned.cells]
 
 
@@ -83,22 +84,18 @@ def test_the_labs_short_answers_and_judge_belong_to_its_items() -> None:
 
 def test_an_item_with_a_missing_sample_is_not_scored_on_fewer() -> None:
     answers = [Answer("a", "x", 0), Answer("a", "y", 1), Answer("b", "x", 0)]
-    assert [answer.id for answer in _complete_items(answers, 2)] == ["a", "a"]
+    assert [answer.id for answer in complete_items(answers, 2)] == ["a", "a"]
 
 
 def test_a_weak_result_stands_only_while_weak_is_allowed() -> None:
-    class Task:
-        evaluator = load_evaluator(EvaluatorSpec("humaneval", "evaluators.humaneval:HumanEval"))
-
-    class Allowed:
-        evaluator = load_evaluator(EvaluatorSpec("humaneval", "evaluators.humaneval:HumanEval", {"allow_weak": True}))
-
+    spec = EvaluatorSpec("humaneval", "evaluators.humaneval:HumanEval")
+    usual, allowing = (load_evaluator(replace(spec, settings=more)) for more in ({}, {"allow_weak": True}))
     weak, strong = (
         typed({"result": {"n_unscored": 0, "details": {"sandbox": x}}, "scores": []}) for x in ("weak", "bubblewrap")
     )
-    assert not _contained(weak, Task())  # type: ignore[arg-type]
-    assert _contained(weak, Allowed())  # type: ignore[arg-type]
-    assert _contained(strong, Task())  # type: ignore[arg-type]
+    assert not is_contained(weak, usual)
+    assert is_contained(weak, allowing)
+    assert is_contained(strong, usual)
 
 
 def test_damaged_tests_are_unscored_and_a_blank_gold_text_is_none() -> None:

@@ -1,25 +1,25 @@
 """Choosing among candidates: what each way must give where the truth is known, and what the tables say of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from scipy import special
 from statsmodels.stats.proportion import proportion_confint
 
-from m3_exp.config import ROOT
 from m3_exp.merging.ratio import grid, sampled
-from m3_exp.reporting.choices import candidates, choosing
+from m3_exp.reporting.choices import choosing
 from m3_exp.reporting.choices.candidates import NO_ALPHA, Candidates, Group, Scores, groups
 from m3_exp.reporting.choices.choosing import choose, price
+from m3_exp.reporting.data import params as hyper
 from m3_exp.reporting.tables import selection, table3
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.family import detectable
 from m3_exp.stats.paired import tango
 from m3_exp.types import M3Error
+from tests.curved import tidy_row
 from tests.oracles import selection_price
 
 PARENTS = {"lm_math": ["lm", "math"]}
@@ -28,14 +28,9 @@ N = 60
 
 def line(benchmark: str, method: str, ratio: str, right: Array, **more: object) -> dict[str, object]:
     """A result of which the items in `right` are 1."""
-    return {
-        "family": "lab", "pair": "lm_math", "method": method, "params": "", "ratio": ratio, "alpha": None, "draw": None,
-        "lam": None, "sparsify": "none", "mask_seed": None, "benchmark": benchmark, "metric": "accuracy",
-        "score": 100 * float(right.mean()), "values": {(str(i), 0): float(v) for i, v in enumerate(right)},
-        "weights": f"{method} {ratio} {sorted(more.items())}", "state": "done", "failure": None, "runs": 1,
-        "engine": "vllm 1 float32", "evaluator": f"{benchmark} 1", "details": {},
-        "merge": f"m3 merge {sorted(more.items())}", **more,
-    }  # fmt: skip
+    said = sorted(more.items())
+    named = {"weights": f"{method} {ratio} {said}", "evaluator": f"{benchmark} 1", "merge": f"m3 merge {said}"}
+    return tidy_row(right, benchmark=benchmark, method=method, ratio=ratio) | named | more
 
 
 def coins(chance: float, seed: int, n: int = N) -> Array:
@@ -307,17 +302,14 @@ def test_candidates_without_results_are_left_out_and_counted() -> None:
         selection.build("x", frame, None, "best", PARENTS)  # type: ignore[arg-type]
 
 
-def test_the_defaults_are_those_of_the_methods() -> None:
-    for method, text in candidates.DEFAULTS.items():
-        known: Any = yaml.safe_load((ROOT / "conf" / "method" / f"{method}.yaml").read_text())
-        assert text == ", ".join(f"{part.split()[0]} {known[part.split()[0]]:g}" for part in text.split(", "))
-    for (method, pair), text in table3.PAPER.items():
-        tuned: Any = yaml.safe_load("\n".join(_tuned(method, pair)))
-        assert text == ", ".join(f"{key} {value:g}" for key, value in sorted(tuned["method"].items()))
-
-
-def _tuned(method: str, pair: str) -> Sequence[str]:
-    return (ROOT / "conf" / "tuned" / f"llama2_13b_{method}_{pair}.yaml").read_text().splitlines()
+def test_the_defaults_and_the_papers_search_are_read_from_the_configuration() -> None:
+    assert hyper.defaults() == {"task_arithmetic": "scaling 1", "ties": "retain 0.7, scaling 1"}
+    assert hyper.searched() == {
+        ("ties", "lm_math"): "retain 0.5, scaling 0.5",
+        ("ties", "lm_code"): "retain 0.7, scaling 1",
+        ("ties", "math_code"): "retain 0.5, scaling 1",
+    }
+    assert hyper.text({"scaling": 0.1 + 0.2, "retain": 1.0}) == "retain 1, scaling 0.30000000000000004"
 
 
 @pytest.mark.parametrize("how", choosing.HOW)

@@ -20,9 +20,10 @@ from typing import Any
 
 import pytest
 
-from m3_exp import cells, cli, config, planning
+from m3_exp import cli, config, planning
 from m3_exp.config import ROOT
 from m3_exp.merging.stream import write
+from m3_exp.results import Results
 from m3_exp.store import Journal, Store
 from tests import llama2_mini
 
@@ -131,16 +132,16 @@ class TestTable1:
         line = ["sweeps=table1", "family=llama2_mini", *SWEEP]
         planned = planning.build(config.request(line, config_dirs=[world.conf]).configs)
         cell = [c for c in planned.cells if c.evaluator.name == "gsm8k"][-1]
-        desk = cells.Desk(Store(world.whole), planned.engine)
+        desk = Results(Store(world.whole), planned.engine)
         write([cell.recipe], [tmp_path / "out"], desk.store, tokenizer=cell.home)
         model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
-        task, found = desk.task(cell), desk.result(desk.task(cell))
+        task, found = desk.tasks.task(cell), desk.get(desk.tasks.task(cell))
         assert found is not None
         journal = {answer.id: answer.text for answer in desk.store.answers(found.answers).read()}
         for prompt in task.prompts:
             ids = torch.tensor([prompt.token_ids])
             written = model.generate(ids, max_new_tokens=6, do_sample=False, pad_token_id=2)[0, ids.shape[1] :]
-            text = desk.tokenizer(cell.tokenizer).decode(written, skip_special_tokens=True)
+            text = desk.tasks.prompts.tokenizer(cell.tokenizer).decode(written, skip_special_tokens=True)
             assert journal[prompt.id] == text
 
     def test_the_same_command_again_only_looks(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:

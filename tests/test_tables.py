@@ -16,9 +16,9 @@ from statsmodels.stats.proportion import proportion_confint
 from m3_exp import planning
 from m3_exp.config import ROOT, request
 from m3_exp.reporting.data import dataframe
+from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables import paper
 from m3_exp.reporting.tables.formats import FORMATS
-from m3_exp.reporting.tables.table import Table
 from m3_exp.types import Cell
 from tests.records import looked_up
 

@@ -1,6 +1,5 @@
 """Thoughts of reasoning models: what is dropped before anything is judged, and what only looks like one."""
 
-import json
 import re
 import time
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from evaluators import alpaca_judges
 from evaluators.alpaca import AlpacaEval
-from evaluators.alpaca_judges import Verdict
+from evaluators.alpaca import judges as alpaca_judges
+from evaluators.alpaca.judges import Verdict
 from evaluators.gsm8k import GSM8K
 from evaluators.livebench_instruction_following import LiveBenchInstructionFollowing
 from evaluators.livebench_typos import LiveBenchTypos
@@ -20,6 +19,7 @@ from m3_exp.reporting.tables.footers import _thoughts
 from m3_exp.scoring.evaluate import UNCLOSED, evaluate, score_file
 from m3_exp.scoring.thoughts import drop, drop_as_livebench, held
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem
+from tests.files import write_lines
 
 PROGRAM = 'def f():\n    print("<think>")\n    return "</think>"\n'
 MARKS = [
@@ -210,8 +210,8 @@ class TestLiveBenchRules:
 class TestScore:
     def test_it_warns_of_thoughts_that_are_judged(self, tmp_path: Path) -> None:
         items, answers = tmp_path / "items.jsonl", tmp_path / "answers.jsonl"
-        items.write_text("".join(json.dumps(problem.row) + "\n" for problem in GSM))
-        answers.write_text("".join(json.dumps({"id": str(k), "text": text}) + "\n" for k, text in enumerate(TEXTS)))
+        write_lines(items, (problem.row for problem in GSM))
+        write_lines(answers, ({"id": str(k), "text": text} for k, text in enumerate(TEXTS)))
         spec = EvaluatorSpec("gsm8k", "evaluators.gsm8k:GSM8K", {}, str(items))
         found, code = score_file(spec, answers, audit=True)
         assert (code, found["score"]) == (0, 100.0)

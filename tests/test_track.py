@@ -21,9 +21,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from m3_exp.merging.ratio import grid
 from m3_exp.planning import spelled
-from m3_exp.reporting.choices import advice
-from m3_exp.reporting.choices.advice import Study
+from m3_exp.reporting.choices import advice, ways
 from m3_exp.reporting.choices.protocols import ALPHAS
+from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.reporting.wandb import logged, tracker, workspace
 from m3_exp.reporting.wandb.track import Logged, Recorder, Settings
@@ -84,7 +84,7 @@ def world(nodes: int = 9) -> list[CellResult]:
 
 
 def studied(found: Sequence[CellResult], seed: int = 0) -> list[Study]:
-    return [advice.study(members, seed=seed) for members in logged.grouped(found, PARENTS)]
+    return [ways.study(members, seed=seed) for members in logged.grouped(found, PARENTS)]
 
 
 def folders(store: Path) -> dict[str, Path]:

@@ -21,9 +21,8 @@ BENCHMARKS = {"humaneval": "return None", "gsm8k": "The answer is: 1", "mbpp": "
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "base"
-    write_model(folder, random_weights(SHAPE, seed=0, dtype=torch.float32), SHAPE)
-    return folder
+    weights = random_weights(SHAPE, seed=0, dtype=torch.float32)
+    return write_model(tmp_path_factory.mktemp("model") / "base", weights, SHAPE)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from m3_exp import cli
 from m3_exp.progress import Progress
 from m3_exp.reading.shown import Escaping, abridged, escaped
+from m3_exp.reporting.table import Cell, Column, Figure, Mark, Rebuild, Table, words
 from m3_exp.reporting.tables.formats import as_csv, as_html, latex, markdown
-from m3_exp.reporting.tables.table import Cell, Column, Figure, Mark, Rebuild, Table, words
 from m3_exp.types import M3Error, Source, identity
 
 NASTY = "a\x1b[31mred\x1b[0m\r\x07\x08\x7f\x85\x9b31m\u202eevil\u2066\u2028\u200b\ud800\tz\0"

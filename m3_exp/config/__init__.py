@@ -17,9 +17,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from m3_exp.command_line import CommandLine
+from m3_exp.command_line import ROOT, CommandLine, names
 from m3_exp.config import sweeps
-from m3_exp.config.choices import ROOT, check_folders, names, refuse_dead
+from m3_exp.config.choices import check_folders, refuse_dead
 from m3_exp.config.composing import compose_all
 from m3_exp.config.narrowing import narrowed
 from m3_exp.config.overrides import (

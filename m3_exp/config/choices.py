@@ -9,27 +9,16 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from m3_exp.command_line import ROOT, files, names
 from m3_exp.merging import methods, mixtures, sparsify
 from m3_exp.merging.named import Named
 from m3_exp.reading.yaml_files import check_yaml, wrong_yaml
 from m3_exp.types import M3Error
 
-ROOT = Path(__file__).resolve().parents[2]
 # The axes whose choices are functions: each parameter is a keyword of the function, in the yaml of its choice alone.
 FUNCTIONS = ("method", "ratio", "sparsify")
 _LOAD = {"method": lambda target: methods.load(target).named, "ratio": mixtures.load, "sparsify": sparsify.load}
 _NO_PARAMETERS = ("name", "target", "defaults")
-
-
-def names(group: str, config_dirs: Sequence[Path] = ()) -> list[str]:
-    """Return the choices of a group of conf/, or the sweeps for `sweeps`."""
-    return sorted({file.stem for file in _files(group, config_dirs) if not file.stem.startswith("_")})
-
-
-def _files(group: str, config_dirs: Sequence[Path]) -> list[Path]:
-    """Return the yaml files of a group, those of a --config-dir first."""
-    folders = [*config_dirs, ROOT if group == "sweeps" else ROOT / "conf"]
-    return [file for folder in folders for file in sorted((folder / group).glob("*.yaml"))]
 
 
 @functools.cache
@@ -39,7 +28,7 @@ def top_keys() -> tuple[str, ...]:
 
 def parameters(group: str, config_dirs: Sequence[Path] = ()) -> list[str]:
     """Return every key that a yaml of a group has, besides its name and its target."""
-    keys = {str(key) for file in _files(group, config_dirs) for key in loaded(file)}
+    keys = {str(key) for file in files(group, config_dirs) for key in loaded(file)}
     return sorted(keys - {*_NO_PARAMETERS})
 
 
@@ -114,8 +103,8 @@ def keywords(group: str, part: DictConfig) -> list[str]:
 
 def keywords_of(group: str, choice: str, config_dirs: Sequence[Path] = ()) -> list[str]:
     """Return what may be set of a choice by its name; nothing where there is none."""
-    files = [file for file in _files(group, config_dirs) if file.stem == choice and group in FUNCTIONS]
-    return keywords(group, loaded(files[0])) if files else []
+    known = [file for file in files(group, config_dirs) if file.stem == choice and group in FUNCTIONS]
+    return keywords(group, loaded(known[0])) if known else []
 
 
 def refuse_dead(given: Sequence[Override], composed: Sequence[DictConfig], config_dirs: Sequence[Path]) -> None:

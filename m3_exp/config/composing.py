@@ -18,16 +18,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from m3_exp.command_line import ROOT, names
 from m3_exp.config.choices import (
     FUNCTIONS,
-    ROOT,
     allowed,
     function,
     keywords,
     keywords_of,
     listed,
     loaded,
-    names,
     parameters,
     top_keys,
 )  # fmt: skip
@@ -147,14 +146,20 @@ def _unknown(key: str, config_dirs: Sequence[Path]) -> str:
     benchmark, _, setting = rest.partition(".")
     if benchmark not in names("evaluator", config_dirs):
         return f"{key}: {benchmark} is no benchmark; {allowed(group, config_dirs)}"
-    folder = next(f for f in (*config_dirs, ROOT / "conf") if (f / "evaluator" / f"{benchmark}.yaml").exists())
-    known = loaded(folder / "evaluator" / f"{benchmark}.yaml")[benchmark]
-    own = [str(key) for key in known]
-    if instead := replaced_by(str(known["target"]), setting):
+    known = _of_evaluators(benchmark, config_dirs)
+    shared = [str(part).removesuffix(f"@{benchmark}") for part in known.get("defaults", []) if "@" in str(part)]
+    own = [str(k) for part in (known[benchmark], *(_of_evaluators(p, config_dirs) for p in shared)) for k in part]
+    if instead := replaced_by(str(known[benchmark]["target"]), setting):
         return f"{key} is not known any more; give {instead}"
     if setting in own:
         return f"{key}: {benchmark} is not selected; add it to evaluator=[...]"
     return f"{key} is not known: {benchmark} has the settings {', '.join(k for k in own if k != 'target')}"
+
+
+def _of_evaluators(stem: str, config_dirs: Sequence[Path]) -> DictConfig:
+    """Return a yaml of the group `evaluator`, a --config-dir's before our own."""
+    files = [folder / "evaluator" / f"{stem}.yaml" for folder in (*config_dirs, ROOT / "conf")]
+    return loaded(next(file for file in files if file.exists()))
 
 
 def _check_shape(cfg: DictConfig, config_dirs: Sequence[Path]) -> None:

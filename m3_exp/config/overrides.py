@@ -10,7 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
-from m3_exp.config.choices import allowed, names, parameters, top_keys
+from m3_exp.command_line import names
+from m3_exp.config.choices import allowed, parameters, top_keys
 from m3_exp.reading.paths import expanded
 from m3_exp.types import M3Error
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from m3_exp.config.choices import function, keywords, names
+from m3_exp.command_line import names
+from m3_exp.config.choices import function, keywords
 from m3_exp.config.overrides import PATH_SETTINGS, in_quotes
 from m3_exp.config.values import MANY, choice, number, optional, parameter, source, truth
 from m3_exp.merging.source import parse_source

@@ -9,7 +9,8 @@ from typing import Any
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 from omegaconf import OmegaConf
 
-from m3_exp.config.choices import ROOT, loaded, names
+from m3_exp.command_line import ROOT, names
+from m3_exp.config.choices import loaded
 from m3_exp.config.overrides import parse
 from m3_exp.reading.paths import is_file
 from m3_exp.types import M3Error

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 from m3_exp.engines import wire
 from m3_exp.engines.protocol import Loaded
@@ -137,7 +137,7 @@ class Server:
                 last = now
                 self._say({"progress": Progress(done, total, item / (now - started))})
 
-    def _say(self, message: Mapping[str, Any]) -> None:
+    def _say(self, message: Mapping[str, object]) -> None:
         data = memoryview(wire.line(message))
         while data:
             data = data[os.write(self._output, data) :]

@@ -18,7 +18,6 @@ import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import m3_exp
 from m3_exp.engines import wire
@@ -62,7 +61,7 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
-    def send(self, message: Mapping[str, Any], patience: float) -> None:
+    def send(self, message: Mapping[str, object], patience: float) -> None:
         """Write one message; a child that takes nothing for `patience` seconds has hung."""
         data = memoryview(wire.line(message))
         while data:

@@ -193,7 +193,7 @@ class TransformersModel:
             mask[index, width - len(sequence) :] = 1
         return ids.to(self._device), mask.to(self._device)
 
-    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any, keep: int) -> torch.Tensor:
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: object, keep: int) -> torch.Tensor:
         """Return the logits of the last `keep` positions, (rows, keep, vocabulary)."""
         positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         output = self._model(

@@ -19,7 +19,7 @@ from m3_exp.engines.text import Vocabulary, check_pairs, samples, seed, vocabula
 from m3_exp.engines.weights import Skeleton, read_skeleton
 from m3_exp.engines.wire import Pair
 from m3_exp.store import Store, dumps
-from m3_exp.types import Answer, EngineSettings, Likelihood, M3Error, Prompt, Recipe, Sampling, Source
+from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source
 
 _CPU_SEQUENCES = 128
 _TYPICAL_LEN = 512  # tokens a sequence that the CPU's cache is made for; longer ones wait for one another
@@ -171,20 +171,23 @@ class VllmModel:
     def _limit(self, rows: int) -> None:
         self._engine.collective_rpc("limit_vocabulary", args=(rows,))
 
+    def _add(self, number: int, token_ids: Sequence[int], params: Any) -> None:
+        from vllm.inputs import tokens_input
+
+        self._engine.add_request(str(number), tokens_input(list(token_ids)), params)
+
     def _steps(self, requests: Sequence[Request], at_once: int | None = None) -> Iterator[Any]:
         """Step until nothing is in flight: finished requests, and now and then the number of tokens so far.
 
         A request, called by its number, is added when fewer than `at_once` are in flight; without a limit all are,
         before the first step.
         """
-        from vllm.inputs import tokens_input
-
         waiting = deque(enumerate(requests))
         done, finished, last = 0, 0, time.monotonic()
         while waiting or self._engine.has_unfinished_requests():
             while waiting and (at_once is None or len(requests) - len(waiting) - done < at_once):
-                number, (token_ids, params) = waiting.popleft()
-                self._engine.add_request(str(number), tokens_input(list(token_ids)), params)
+                number, request = waiting.popleft()
+                self._add(number, *request)
             for output in self._engine.step():
                 done += 1
                 finished += len(output.outputs[0].token_ids)
@@ -222,7 +225,7 @@ def _likelihood(prompt: Prompt, ids: Sequence[int], rows: Sequence[Any]) -> Like
     return Likelihood(prompt.id, sum(s.logprob for s in scored), len(ids), all(s.rank == 1 for s in scored))
 
 
-def _arguments(settings: EngineSettings, skeleton: Skeleton) -> dict[str, Any]:
+def _arguments(settings: EngineSettings, skeleton: Skeleton) -> Json:
     """What vLLM is started with everywhere. None leaves it to vLLM."""
     chosen = {"max_num_seqs": settings.max_num_seqs}
     if settings.kv_cache_gib is not None:
@@ -244,11 +247,11 @@ def _arguments(settings: EngineSettings, skeleton: Skeleton) -> dict[str, Any]:
     }
 
 
-def _cpu_arguments(settings: EngineSettings, skeleton: Skeleton) -> dict[str, Any]:
+def _cpu_arguments(settings: EngineSettings, skeleton: Skeleton) -> Json:
     """What vLLM would not choose well on a CPU: eager mode, batch, and a cache that fits the model and the machine."""
     sequences = settings.max_num_seqs or _CPU_SEQUENCES
     length = skeleton.max_model_len(settings.max_model_len)
-    chosen: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": sequences}
+    chosen: Json = {"enforce_eager": True, "max_num_seqs": sequences}
     if settings.kv_cache_gib is None:
         token = _cache_bytes(skeleton.config, settings.dtype)
         wanted = sequences * min(length, _TYPICAL_LEN) * token

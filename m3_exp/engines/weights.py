@@ -23,7 +23,7 @@ class Skeleton:
     """A model without weights: `directory` holds its config and tokenizer, `rows` is the widest embedding's length."""
 
     directory: Path
-    config: Any  # transformers' configuration, with vocab_size = rows
+    config: object  # transformers' configuration, with vocab_size = rows
     rows: int
     tied: bool
 

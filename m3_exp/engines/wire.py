@@ -7,7 +7,6 @@ from the child   {"ready"}, {"loaded"}, {"answer"}, {"likelihood"}, {"progress"}
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from m3_exp.types import EngineSettings, Json, Prompt, Recipe, Sampling, Source, plain
 
@@ -23,7 +22,7 @@ class Progress:
     tokens_per_second: float
 
 
-def line(message: Mapping[str, Any]) -> bytes:
+def line(message: Mapping[str, object]) -> bytes:
     """Write one message; text is escaped to ASCII, so that any string survives (lone surrogates too)."""
     return json.dumps(plain(message), ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
 

@@ -7,10 +7,10 @@ operations that a test item of one benchmark asks for is in no training example 
 
 import json
 import random
-from typing import Any
 
 from m3_exp.lab.functions import Function, Sizes, draw_function, sentence
 from m3_exp.lab.split import Example, Side
+from m3_exp.types import Json
 
 _SIZES = Sizes(cases=3, numbers=(4, 6), words=(3, 4))
 _SHORT_SHARE = 0.5  # functions of two operations, in LiveBench's schema
@@ -98,7 +98,7 @@ def _livebench(
     functional = cases[0]["testtype"] == "functional"
     answer = f"```python\n{code}```"
     metadata = {"func_name": function.name} if functional else {}
-    row: dict[str, Any] = {
+    row: Json = {
         **_RELEASE,
         "task": task,
         "turns": [turn],

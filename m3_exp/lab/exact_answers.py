@@ -25,55 +25,51 @@ class Solved:
 
 @dataclass(frozen=True)
 class Topic:
-    """A kind of problem under MATH's own subject and level. `make` gives None where the drawn numbers do not fit."""
+    """A kind of problem under MATH's own subject and level.
+
+    `make` takes a number of each of the `ranges`, and gives None where they do not fit.
+    """
 
     subject: str
     level: int
-    make: Callable[[random.Random], Solved | None]
+    make: Callable[..., Solved | None]
+    ranges: tuple[tuple[int, int], ...]
 
 
-def _shifted(rng: random.Random) -> Solved | None:
-    a, x = rng.randint(2, 25), rng.randint(2, 30)
+def _shifted(a: int, x: int) -> Solved:
     return Solved((a, a + x), f"Solve $x + {a} = {a + x}$ for $x$.", (minus(a + x, a),), str(x))
 
 
-def _linear(rng: random.Random) -> Solved | None:
-    a, x, b = rng.randint(2, 9), rng.randint(2, 9), rng.randint(1, 15)
+def _linear(a: int, x: int, b: int) -> Solved:
     c = a * x + b
     problem = f"If ${a}x + {b} = {c}$, what is the value of $x$?"
     return Solved((a, b, c), problem, (minus(c, b), divided(c - b, a)), str(x))
 
 
-def _function(rng: random.Random) -> Solved | None:
-    a, b, x = rng.randint(2, 9), rng.randint(1, 15), rng.randint(2, 9)
+def _function(a: int, b: int, x: int) -> Solved:
     return Solved((a, b, x), f"Let $f(x) = {a}x + {b}$. Find $f({x})$.", (times(a, x), plus(a * x, b)), str(a * x + b))
 
 
-def _collect(rng: random.Random) -> Solved | None:
-    a, b = rng.randint(2, 25), rng.randint(2, 25)
+def _collect(a: int, b: int) -> Solved:
     return Solved((a, b), f"Simplify ${a}x + {b}x$.", (plus(a, b),), f"{a + b}x")
 
 
-def _expand(rng: random.Random) -> Solved | None:
-    a, b = rng.randint(2, 9), rng.randint(2, 12)
+def _expand(a: int, b: int) -> Solved:
     return Solved((a, b), f"Expand ${a}(x + {b})$.", (times(a, b),), f"{a}x + {a * b}")
 
 
-def _sequence(rng: random.Random) -> Solved | None:
-    a, d = rng.randint(1, 30), rng.randint(2, 9)
+def _sequence(a: int, d: int) -> Solved:
     terms = ", ".join(str(a + i * d) for i in range(3))
     steps = (minus(a + d, a), plus(a + 2 * d, d))
     return Solved((a, d), f"What is the next term of the arithmetic sequence ${terms}, ...$?", steps, str(a + 3 * d))
 
 
-def _order(rng: random.Random) -> Solved | None:
-    a, b, c = rng.randint(2, 30), rng.randint(2, 6), rng.randint(2, 9)
+def _order(a: int, b: int, c: int) -> Solved:
     problem = f"Compute ${a} + {b} \\times {c}$."
     return Solved((a, b, c), problem, (times(b, c), plus(a, b * c)), str(a + b * c))
 
 
-def _lowest_terms(rng: random.Random) -> Solved | None:
-    top, bottom, factor = rng.randint(1, 5), rng.randint(2, 9), rng.randint(2, 5)
+def _lowest_terms(top: int, bottom: int, factor: int) -> Solved | None:
     if top >= bottom or math.gcd(top, bottom) != 1:
         return None
     a, b = top * factor, bottom * factor
@@ -85,75 +81,68 @@ def _fraction(top: int, bottom: int) -> str:
     return f"\\frac{{{top}}}{{{bottom}}}"
 
 
-def _fraction_sum(rng: random.Random) -> Solved | None:
-    a, b, c = rng.randint(1, 12), rng.randint(1, 12), rng.randint(3, 25)
+def _fraction_sum(a: int, b: int, c: int) -> Solved | None:
     if math.gcd(a + b, c) != 1:
         return None
     problem = f"Compute ${_fraction(a, c)} + {_fraction(b, c)}$."
     return Solved((a, b, c), problem, (plus(a, b),), _fraction(a + b, c))
 
 
-def _remainder(rng: random.Random) -> Solved | None:
-    a, b = rng.randint(11, 60), rng.randint(3, 6)
+def _remainder(a: int, b: int) -> Solved:
     low = a - a % b
     problem = f"What is the remainder when ${a}$ is divided by ${b}$?"
     return Solved((a, b), problem, (times(b, a // b), minus(a, low)), str(a % b))
 
 
-def _divisor(rng: random.Random) -> Solved | None:
-    common, a, b = rng.randint(2, 9), rng.randint(1, 6), rng.randint(1, 6)
+def _divisor(common: int, a: int, b: int) -> Solved | None:
     if a == b or math.gcd(a, b) != 1:
         return None
     problem = f"What is the greatest common divisor of ${common * a}$ and ${common * b}$?"
     return Solved((common * a, common * b), problem, (times(common, a), times(common, b)), str(common))
 
 
-def _rectangle(rng: random.Random) -> Solved | None:
-    a, b = rng.randint(3, 15), rng.randint(2, 9)
+def _rectangle(a: int, b: int) -> Solved:
     return Solved((a, b), f"What is the area of a rectangle with sides ${a}$ and ${b}$?", (times(a, b),), str(a * b))
 
 
-def _perimeter(rng: random.Random) -> Solved | None:
-    a, b = rng.randint(3, 25), rng.randint(2, 20)
+def _perimeter(a: int, b: int) -> Solved:
     problem = f"What is the perimeter of a rectangle with sides ${a}$ and ${b}$?"
     return Solved((a, b), problem, (plus(a, b), times(2, a + b)), str(2 * (a + b)))
 
 
-def _choices(rng: random.Random) -> Solved | None:
-    a, b, c = rng.randint(2, 9), rng.randint(2, 6), rng.randint(2, 4)
+def _choices(a: int, b: int, c: int) -> Solved:
     problem = f"A menu has ${a}$ soups, ${b}$ main dishes and ${c}$ desserts. How many different meals are there?"
     return Solved((a, b, c), problem, (times(a, b), times(a * b, c)), str(a * b * c))
 
 
-def _vectors(rng: random.Random) -> Solved | None:
-    a, b, c, d = (rng.randint(1, 20) for _ in range(4))
+def _vectors(a: int, b: int, c: int, d: int) -> Solved:
     problem = f"Add the vectors $({a}, {b})$ and $({c}, {d})$."
     return Solved((a, b, c, d), problem, (plus(a, c), plus(b, d)), f"({a + c}, {b + d})")
 
 
 _TOPICS = (
-    Topic("Algebra", 1, _shifted),
-    Topic("Algebra", 2, _linear),
-    Topic("Algebra", 2, _function),
-    Topic("Algebra", 1, _collect),
-    Topic("Intermediate Algebra", 1, _expand),
-    Topic("Intermediate Algebra", 2, _sequence),
-    Topic("Prealgebra", 1, _order),
-    Topic("Prealgebra", 3, _lowest_terms),
-    Topic("Prealgebra", 2, _fraction_sum),
-    Topic("Number Theory", 2, _remainder),
-    Topic("Number Theory", 3, _divisor),
-    Topic("Geometry", 1, _rectangle),
-    Topic("Geometry", 2, _perimeter),
-    Topic("Counting & Probability", 3, _choices),
-    Topic("Precalculus", 1, _vectors),
+    Topic("Algebra", 1, _shifted, ((2, 25), (2, 30))),
+    Topic("Algebra", 2, _linear, ((2, 9), (2, 9), (1, 15))),
+    Topic("Algebra", 2, _function, ((2, 9), (1, 15), (2, 9))),
+    Topic("Algebra", 1, _collect, ((2, 25), (2, 25))),
+    Topic("Intermediate Algebra", 1, _expand, ((2, 9), (2, 12))),
+    Topic("Intermediate Algebra", 2, _sequence, ((1, 30), (2, 9))),
+    Topic("Prealgebra", 1, _order, ((2, 30), (2, 6), (2, 9))),
+    Topic("Prealgebra", 3, _lowest_terms, ((1, 5), (2, 9), (2, 5))),
+    Topic("Prealgebra", 2, _fraction_sum, ((1, 12), (1, 12), (3, 25))),
+    Topic("Number Theory", 2, _remainder, ((11, 60), (3, 6))),
+    Topic("Number Theory", 3, _divisor, ((2, 9), (1, 6), (1, 6))),
+    Topic("Geometry", 1, _rectangle, ((3, 15), (2, 9))),
+    Topic("Geometry", 2, _perimeter, ((3, 25), (2, 20))),
+    Topic("Counting & Probability", 3, _choices, ((2, 9), (2, 6), (2, 4))),
+    Topic("Precalculus", 1, _vectors, ((1, 20), (1, 20), (1, 20), (1, 20))),
 )
 
 
 def draw(rng: random.Random, wanted: Side) -> Example | None:
     """Draw one problem, or None where its operands belong to the other side or do not fit."""
     topic = rng.choice(_TOPICS)
-    solved = topic.make(rng)
+    solved = topic.make(*(rng.randint(low, high) for low, high in topic.ranges))
     if solved is None:
         return None
     part = operand_part(list(solved.operands))

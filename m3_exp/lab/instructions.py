@@ -7,9 +7,9 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from m3_exp.lab.split import Example, Side, on_side
+from m3_exp.types import Json
 
 NOUNS = tuple(
     """
@@ -27,7 +27,7 @@ NOUNS = tuple(
 )
 _COUNTS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
 
-Rule = dict[str, Any]
+Rule = Json
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -20,7 +19,7 @@ from m3_exp.lab.split import Draw, Example, Side, examples
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.store import write_atomic
-from m3_exp.types import EvaluatorSpec
+from m3_exp.types import EvaluatorSpec, Json
 
 ITEMS = Path(__file__).parent / "items"
 N_ITEMS = 96
@@ -42,7 +41,7 @@ BENCHMARKS: dict[str, Draw] = {
     "prompt_bench_sst2": sentences.draw_review,
 }
 
-_SETTINGS: dict[str, dict[str, Any]] = {
+_SETTINGS: dict[str, Json] = {
     "alpaca_eval": {"judge": "rules"},  # as conf/family/lab.yaml sets it; the rest are the defaults
     "livebench_typos": {"first": "whole"},  # the default is the paper's: the first 50
 }
@@ -104,7 +103,7 @@ def _tested(benchmark: str) -> tuple[frozenset[str], frozenset[tuple[str, ...]]]
     return frozenset(e.text for e in tested[benchmark]), frozenset(parts for parts in asked if parts is not None)
 
 
-def render(rows: list[dict[str, Any]]) -> bytes:
+def render(rows: list[Json]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from m3_exp.lab.make_items import examples_of
+from m3_exp.types import Json
 
 FOLDER = Path(__file__).parent / "masked_lm"
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -121,7 +122,7 @@ def _new_model(n_words: int) -> Any:
     import transformers
 
     bert: Any = transformers.BertForMaskedLM
-    sizes: dict[str, Any] = {
+    sizes: Json = {
         "vocab_size": n_words,
         "hidden_size": 64,
         "num_hidden_layers": 2,

@@ -8,12 +8,13 @@
     loading             what transformers would make of a checkpoint, asked in a child process
     tying               models that tie their head beside models that store one
     tokenizer           config, tokenizer and template that go along
+    mixtures, ratio     how much of each expert, and where lambdas come from
     canonical           recipes that mean the same weights become one
     scan, sparsify      whole-model thresholds, DARE masks; `kernels` are the compiled loops of both
-    methods             one merge method a file
+    methods             one merge method a file; `named` imports what yaml names
     blend               one block of several merges that share what they read
     check, stream       what is refused before, and the stream itself
     write               several merges to disk, in one pass
 
-Callers outside need `checkpoint`, `canonical` and `stream`.
+Callers outside need `source`, `canonical` and `stream`.
 """

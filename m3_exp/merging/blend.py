@@ -11,7 +11,6 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -183,7 +182,7 @@ class Blender:
             experts = [block.delta(model, job.base, sparsifier, entry.shape) for model in job.experts]
         else:
             experts = [block.plain(model) for model in job.experts]
-        extra: dict[str, Any] = {}
+        extra: dict[str, object] = {}
         if method.needs_base and job.base is not None:
             extra["base"] = block.plain(job.base)[:count].view(shape)
         if method.needs_cutoffs:

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from numba import config, njit
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 _HOUR = 3600.0
 
 
@@ -44,7 +44,7 @@ def _sweep(folder: Path | None) -> None:
                 path.unlink()
 
 
-def cache_folder(function: Callable[..., Any]) -> Path | None:
+def cache_folder(function: Callable[..., object]) -> Path | None:
     """Return where a compiled function's machine code is kept; None where every process compiles it again."""
     folder = function.stats.cache_path  # type: ignore[attr-defined]
     return Path(folder) if folder else None

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 
 from m3_exp.merging.layout import Entry, mapped
@@ -159,7 +160,7 @@ class GgufFile:
         value: torch.Tensor = self._last.value
         return value
 
-    def _rows(self, name: str, stored: _Stored, first: int, last: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def _rows(self, name: str, stored: _Stored, first: int, last: int) -> NDArray[np.float32]:
         from gguf import GGMLQuantizationType, quants
 
         kind = GGMLQuantizationType(stored.kind)
@@ -229,12 +230,12 @@ def _sizes() -> dict[int, tuple[int, int]]:
     return known
 
 
-def _permuted(rows: np.ndarray[Any, Any], total: int, heads: int) -> np.ndarray[Any, Any]:
+def _permuted(rows: NDArray[np.int64], total: int, heads: int) -> NDArray[np.int64]:
     """Return where llama.cpp keeps the given rows of a q or k projection (transformers' _reverse_permute_weights)."""
     half = total // heads // 2
     head, rest = np.divmod(rows, 2 * half)
     side, position = np.divmod(rest, half)
-    kept: np.ndarray[Any, Any] = head * 2 * half + position * 2 + side
+    kept: NDArray[np.int64] = head * 2 * half + position * 2 + side
     return kept
 
 

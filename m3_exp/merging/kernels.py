@@ -1,15 +1,14 @@
 """The loops that torch has no fast operation for, compiled by numba, run without the GIL. The import takes 1 s."""
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import NDArray
 
 from m3_exp.merging.compiled import compiled
 
-Floats = np.ndarray[Any, np.dtype[np.float32]]
+Floats = NDArray[np.float32]
 Stack = np.ndarray[tuple[int, int, int], np.dtype[np.float32]]
-Words = np.ndarray[Any, np.dtype[np.uint32]]
-Counts = np.ndarray[Any, np.dtype[np.int64]]
+Words = NDArray[np.uint32]
+Counts = NDArray[np.int64]
 
 
 @compiled

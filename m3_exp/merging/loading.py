@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -148,7 +148,7 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
     child.wait()
 
 
-def _exchange(child: "subprocess.Popen[bytes]", question: bytes) -> Any:
+def _exchange(child: "subprocess.Popen[bytes]", question: bytes) -> object:
     """Return the JSON line that answers a question, None if none comes in time."""
     assert child.stdin
     assert child.stdout

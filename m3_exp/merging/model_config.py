@@ -50,8 +50,8 @@ class ModelConfig(Strict):
     tie_word_embeddings: bool | None = None
     rope_theta: Finite | None = None
     rope_scaling: Rope | None = None
-    rope_parameters: dict[str, Any] | None = None
-    quantization_config: dict[str, Any] | None = None
+    rope_parameters: Json | None = None
+    quantization_config: Json | None = None
     text_config: "ModelConfig | None" = None
 
 

@@ -8,16 +8,16 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor as Pool
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from m3_exp.store import Cutoff, Majority, Store
 from m3_exp.types import Parameters, identity
 
-Words = np.ndarray[Any, np.dtype[np.uint32]]
-Counts = np.ndarray[Any, np.dtype[np.int64]]
+Words = NDArray[np.uint32]
+Counts = NDArray[np.int64]
 # (tensor name, start, stop) -> the float32 delta of each asked-for expert in that block, in the order asked
 Deltas = Callable[[str, int, int, Sequence[str]], list[torch.Tensor]]
 

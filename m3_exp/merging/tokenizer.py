@@ -55,16 +55,16 @@ class _Fast(Strict):
     added_tokens: list[_Added] = Field(default_factory=list)
 
 
-_Token = str | dict[str, Any] | None
+_Token = str | Json | None
 
 
 class _Settings(Strict):
     """tokenizer_config.json, where its values would break the library only later."""
 
     model_max_length: int | Finite | None = None
-    added_tokens_decoder: dict[Annotated[str, Field(pattern=r"^\d{1,8}$")], dict[str, Any]] | None = None
-    chat_template: str | list[Any] | dict[str, Any] | None = None
-    auto_map: dict[str, Any] | None = None
+    added_tokens_decoder: dict[Annotated[str, Field(pattern=r"^\d{1,8}$")], Json] | None = None
+    chat_template: str | list[Any] | Json | None = None
+    auto_map: Json | None = None
     bos_token: _Token = None
     eos_token: _Token = None
     unk_token: _Token = None

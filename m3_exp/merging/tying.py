@@ -19,15 +19,11 @@ def alike(models: Sequence[Model]) -> list[Model]:
     """
     headed = [model for model in models if HEAD in model.tensors]
     if 0 < len(headed) < len(models) and all(model.head_is_embedding() for model in headed):
-        return [_tied(model) for model in models]
+        kept = [{name: entry for name, entry in model.tensors.items() if name != HEAD} for model in models]
+        return [replace(m, tied=True, tensors=own, tied_form=None) for m, own in zip(models, kept, strict=True)]
     if not any(model.base and model.base.tied and not model.tied for model in models):
         return list(models)
     return [_written_out(model) if model.tied else model for model in models]
-
-
-def _tied(model: Model) -> Model:
-    kept = {name: entry for name, entry in model.tensors.items() if name != HEAD}
-    return replace(model, tied=True, tensors=kept, tied_form=None)
 
 
 def _written_out(model: Model) -> Model:

@@ -1,5 +1,6 @@
 """What the store holds, as figures with intervals, in tables, pictures, a page and W&B. Lower rooms first:
 
+    table.py      what a table is: columns, rows of typed cells, notes
     data          store -> one tidy frame; the paper's numbers; what other runs left
     curves        frame -> response curves over lambda, E[score | alpha] of them, and how well they predict real draws
     comparisons   what a cell is worth, and which cells really differ

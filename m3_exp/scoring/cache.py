@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from m3_exp.store import write_atomic
+from m3_exp.store import Store, write_atomic
 
 _root: ContextVar[Path | None] = ContextVar("m3_scoring_root", default=None)
 
@@ -31,6 +31,6 @@ def folder(name: str) -> Path:
     root = _root.get()
     if root is None:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "m3_exp"
-    path = root / name
+    path = Store(root).paid(name)
     path.mkdir(parents=True, exist_ok=True)
     return path

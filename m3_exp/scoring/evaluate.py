@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from m3_exp import benchmarks
 from m3_exp.reading.files import lines, parse_json, read_text
 from m3_exp.reading.paths import is_file
 from m3_exp.scoring import thoughts
@@ -42,6 +43,7 @@ def load_evaluator(spec: EvaluatorSpec) -> Evaluator:
     if lacking := _lacking(kind):
         raise M3Error(f"evaluator {spec.name}: target={spec.target} has no {lacking}; see CONTRIBUTING.md")
     _check_settings(spec, kind)
+    benchmarks.loaded(spec.name, kind.about)
     return kind(**spec.settings)
 
 

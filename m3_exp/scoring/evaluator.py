@@ -17,7 +17,7 @@ from m3_exp.reading.paths import expanded
 from m3_exp.scoring import thoughts
 from m3_exp.scoring.items import ItemSet, load
 from m3_exp.scoring.summary import mean_result
-from m3_exp.types import Answer, M3Error, Problem, Result, Sampling, Score
+from m3_exp.types import About, Answer, M3Error, Problem, Result, Sampling, Score
 
 Ask = Callable[[Sequence[str]], list[str]]
 
@@ -39,6 +39,7 @@ class Evaluator(ABC):
     name: ClassVar[str]
     version: ClassVar[str]  # goes up whenever a prompt, an extraction or a verdict changes
     skill: ClassVar[str]  # whose tokenizer the paper uses: lm, math, code or base
+    about: ClassVar[About] = About()
     metric: ClassVar[str] = "accuracy"
     item_set: ClassVar[ItemSet | None] = None  # where the items come from
     # Settings that say how and not what (retries, caps, drivers): they are no part of a result's identity.

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from m3_exp.types import Answer, Score
 
@@ -28,7 +27,7 @@ class Question:
     gold: str
     pred: str
     rule: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class _Child:
         with contextlib.suppress(BrokenPipeError), self._process:  # a question may still be on its way
             pass  # its pipes are closed, and it is waited for
 
-    def ask(self, question: Question) -> dict[str, Any]:
+    def ask(self, question: Question) -> dict[str, object]:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -95,7 +94,7 @@ class _Child:
         line = stdout.readline()
         if not line.endswith("\n"):
             raise _Died(self._cause())
-        reply: dict[str, Any] = json.loads(line)
+        reply: dict[str, object] = json.loads(line)
         return reply
 
     def _cause(self) -> str:
@@ -136,7 +135,7 @@ def _alone(question: Question, seconds: int, wall: float) -> Verdict:
             return Verdict(None, reason=f"{death}, twice")
 
 
-def _verdict(reply: Mapping[str, Any]) -> Verdict:
+def _verdict(reply: Mapping[str, object]) -> Verdict:
     if "error" in reply:
         return Verdict(None, reason=str(reply["error"]))
     text = str(reply["found"]) if reply["parsed"] else None

@@ -14,7 +14,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from m3_exp.scoring.math_equivalence import is_equiv
 from m3_exp.scoring.math_process import Question, Verdict, judge
@@ -24,12 +24,12 @@ Rule = Literal["paper", "hendrycks", "math_verify", "math_verify_latex", "math_v
 RULES: tuple[Rule, ...] = get_args(Rule)
 
 # The rule and options of `math_process.Question` for whole answers: math-verify as it comes.
-WHOLE_TEXT: tuple[str, Mapping[str, Any]] = ("math_verify", {"targets": ("latex", "expr"), "boxed_first": False})
+WHOLE_TEXT: tuple[str, Mapping[str, object]] = ("math_verify", {"targets": ("latex", "expr"), "boxed_first": False})
 
 _TARGETS = {"math_verify": ("latex", "expr"), "math_verify_latex": ("latex",), "math_verify_expr": ("expr",)}
 
 
-def compare(pairs: Sequence[tuple[str, str | None]], rule: Rule, **options: Any) -> list[Verdict]:
+def compare(pairs: Sequence[tuple[str, str | None]], rule: Rule, **options: object) -> list[Verdict]:
     """Compare (gold, answer) pairs under one rule; no answer (None) is equal to nothing.
 
     `options` go to math-verify's `verify`: `float_rounding`, `numeric_precision`, `strict`, `allow_set_relation_comp`.
@@ -48,7 +48,7 @@ def compare(pairs: Sequence[tuple[str, str | None]], rule: Rule, **options: Any)
     return [answered.get(number, Verdict(False)) for number in range(len(pairs))]
 
 
-def _question(gold: str, pred: str, rule: Rule, options: Mapping[str, Any]) -> Question:
+def _question(gold: str, pred: str, rule: Rule, options: Mapping[str, object]) -> Question:
     if rule == "nemo_skills":
         return Question(gold, pred, rule, options)
     return Question(gold, pred, "math_verify", {"targets": _TARGETS[rule], "boxed_first": True, **options})

@@ -20,6 +20,7 @@ from latex2sympy2_extended.math_normalization import NormalizationConfig, normal
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, StringExtractionConfig, parse, verify
 
 from m3_exp.scoring.math_kinds import corrected, far_apart, readable
+from m3_exp.types import Json
 
 MEMORY = 4 << 30  # bytes of address space
 _SHOWN = 500  # characters of an extracted answer that are reported
@@ -67,7 +68,7 @@ def _complete_grammar() -> None:
         PSParser.AtomContext.FUNC_GAMMA = lambda self: None
 
 
-def _parse(text: str, targets: Sequence[Any]) -> list[Any]:
+def _parse(text: str, targets: Sequence[object]) -> list[object]:
     """Return what math-verify finds in a text, the text itself of it last; nothing where it fails."""
     try:
         return list(parse(readable(text), list(targets), parsing_timeout=None, raise_on_error=True))
@@ -77,7 +78,7 @@ def _parse(text: str, targets: Sequence[Any]) -> list[Any]:
         return []
 
 
-def _verify(gold: Sequence[Any], answers: Sequence[Any], **options: Any) -> bool:
+def _verify(gold: Sequence[object], answers: Sequence[object], **options: object) -> bool:
     """Say whether one of `answers` equals one of `gold`; equal texts first, since they cost nothing."""
     pairs = sorted(itertools.product(gold, answers), key=lambda pair: not all(isinstance(x, str) for x in pair))
     for left, right in pairs:
@@ -91,7 +92,7 @@ def _verify(gold: Sequence[Any], answers: Sequence[Any], **options: Any) -> bool
     return False
 
 
-def _reply(gold: str, pred: str, targets: Sequence[Any], **options: Any) -> dict[str, Any]:
+def _reply(gold: str, pred: str, targets: Sequence[object], **options: object) -> dict[str, object]:
     right, answers = _parse(gold, targets), _parse(pred, targets)
     texts = [item for item in answers if isinstance(item, str)]
     shown = texts[-1][:_SHOWN] if texts else None
@@ -99,7 +100,7 @@ def _reply(gold: str, pred: str, targets: Sequence[Any], **options: Any) -> dict
     return {"equal": equal, "found": shown, "parsed": bool(answers), "gold": bool(right)}
 
 
-def _math_verify(gold: str, pred: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _math_verify(gold: str, pred: str, options: Mapping[str, Any]) -> Json:
     """Compare by `parse` and `verify` of math-verify; `targets` and `boxed_first` say what is looked for."""
     rest = dict(options)
     latex = LatexExtractionConfig(boxed_match_priority=0 if rest.pop("boxed_first") else 50)
@@ -108,7 +109,7 @@ def _math_verify(gold: str, pred: str, options: Mapping[str, Any]) -> dict[str, 
     return _reply(gold, pred, targets, **rest)
 
 
-def _nemo_skills(gold: str, pred: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _nemo_skills(gold: str, pred: str, options: Mapping[str, object]) -> dict[str, object]:
     """Compare as `math_equal` of NVIDIA/NeMo-Skills does: letters of choices, literal texts, then math-verify."""
     choices = [StringExtractionConfig(strings=tuple(_LETTERS))]
     if gold.strip() in tuple(_LETTERS) and _verify(_parse(gold, choices), _parse(pred, choices)):

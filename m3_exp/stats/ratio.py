@@ -41,18 +41,21 @@ to 100 % (700 sets). A true .11 (.5 against .6 of .9) has p < .05 in 11, 34, 100
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
+from m3_exp.stats.estimate import LEVEL, Source
+
 Array = NDArray[np.float64]
 Vector = Sequence[float] | Array
 
 _EDGE = 1e-9  # of theta / (1 + theta): nothing nearer to 0 or infinity is looked at
 _CERTAIN = 37.0  # standard errors: 2 Phi(-37) is 1e-299
+_MOST = 8.0  # normal quantile above which no interval is widened: p is 1e-15 there
 _PSEUDO = 0.5 * float(special.ndtri(0.975)) ** 2  # items that differ, the fewest a standard error is made of
 _NONE_RIGHT = "undefined: no item is right without the attack"
 
@@ -361,6 +364,32 @@ def _p_value(interval: Callable[[float], _Ends]) -> float:
             return 2.0 * float(special.ndtr(-_CERTAIN))
     z = float(optimize.brentq(apart, near, far, xtol=1e-10))
     return 2.0 * float(special.ndtr(-z))
+
+
+# ------------------------------------------------------------------------------------------- other sources of chance
+
+
+def widened(at: Callable[[float], Ratio], sources: Sequence[Source]) -> Ratio:
+    """Return a ratio whose interval holds further sources of variance: half widths are added as squares (Zou 2008).
+
+    `at` gives the ratio with its interval over items at a level. A p that it has becomes that of the new interval.
+    """
+    found = at(LEVEL)
+    value = found.value
+    if value is None or not sources:
+        return found
+
+    def ends(level: float) -> _Ends:
+        own, tail = at(level), 0.5 - level / 2
+        reach = math.hypot(*(float(special.stdtrit(s.freedom, tail)) * math.sqrt(s.variance) for s in sources))
+        return _Ends(value - math.hypot(value - own.low, reach), value + math.hypot(own.high - value, reach))
+
+    whole, p = ends(LEVEL), found.p
+    if p is not None:
+        p = max(p, _p_value(lambda z: ends(1 - 2 * float(special.ndtr(-min(z, _MOST))))))
+    se = math.sqrt((found.se or 0.0) ** 2 + sum(source.variance for source in sources))
+    how = f"{found.how}, {1 + min(int(source.freedom) for source in sources)} masks or draws"
+    return replace(found, low=whole.low, high=whole.high, p=p, se=se, how=how)
 
 
 # ------------------------------------------------------------------------------------------------------------- input

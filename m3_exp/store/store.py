@@ -17,21 +17,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from m3_exp import temporary as temporaries
 from m3_exp.reading.files import cannot_read
 from m3_exp.reading.records import read_record, say, sealed, set_aside
+from m3_exp.store import records as kept
 from m3_exp.store.files import dumps, names, write_atomic
 from m3_exp.store.journal import Journal
-from m3_exp.store.records import (
-    AnswerSet,
-    Cutoff,
-    FailureNote,
-    Inputs,
-    Majority,
-    Merge,
-    Prepared,
-    Rate,
-    RunRecord,
-    Spelled,
-    StoredAnswer,
-)
 from m3_exp.types import Json, M3Error, Plan, ResultRecord, plain
 
 if TYPE_CHECKING:
@@ -55,20 +43,20 @@ class Store:
         self.quarantine = root / "quarantine"  # where damaged files are set aside
         self.log = root / "log"  # of engines
         self.format = self._read_format()
-        self.inputs = Records(self, "inputs", Inputs, derived=True)
-        self.cutoffs = Records(self, "scans", Cutoff, derived=True)
-        self.majorities = Records(self, "scans", Majority, derived=True)
+        self.inputs = Records(self, "inputs", kept.Inputs, derived=True)
+        self.cutoffs = Records(self, "scans", kept.Cutoff, derived=True)
+        self.majorities = Records(self, "scans", kept.Majority, derived=True)
         self.loading = Records[Json](self, "loading", dict)  # what transformers makes of a model (merging/loading.py)
-        self.merges = Records(self, "merges", Merge)
-        self.answer_sets = Records(self, "answer_sets", AnswerSet)
-        self.repeat_sets = Records(self, "repeat_sets", AnswerSet)
+        self.merges = Records(self, "merges", kept.Merge)
+        self.answer_sets = Records(self, "answer_sets", kept.AnswerSet)
+        self.repeat_sets = Records(self, "repeat_sets", kept.AnswerSet)
         self.conditions = Records[Json](self, "conditions", dict)  # an engine's own facts about a batch
-        self.prepared = Records(self, "prepared", Prepared)
-        self.spelled = Records(self, "spelled", Spelled)
-        self.failures = Records(self, "failures", FailureNote)
+        self.prepared = Records(self, "prepared", kept.Prepared)
+        self.spelled = Records(self, "spelled", kept.Spelled)
+        self.failures = Records(self, "failures", kept.FailureNote)
         self.plans = Records(self, "plans", Plan, quiet=True)
-        self.rates = Records(self, "rates", Rate)
-        self.runs = Records(self, "runs", RunRecord, quiet=True)
+        self.rates = Records(self, "rates", kept.Rate)
+        self.runs = Records(self, "runs", kept.RunRecord, quiet=True)
 
     def results(self, cell_key: str, *, repeats: bool = False) -> "Records[ResultRecord]":
         """Return a cell's results. Repeats lie apart, so that nothing takes them for more data."""
@@ -84,6 +72,10 @@ class Store:
     def tokenizer(self, key: str) -> Path:
         """Return the folder of a tokenizer that was converted or gathered, by the digest of what it was made of."""
         return self.root / "tokenizers" / key
+
+    def paid(self, name: str) -> Path:
+        """Return the folder of what scoring paid for, such as judgments (scoring/cache.py)."""
+        return self.root / name
 
     def scan_lock(self, key: str) -> contextlib.AbstractContextManager[None]:
         return _locked(self.root / "locks" / f"scans-{key}.lock")
@@ -212,15 +204,15 @@ class Answers:
     def __exit__(self, *_: object) -> None:
         self._journal.close()
 
-    def append(self, answer: StoredAnswer) -> None:
+    def append(self, answer: kept.StoredAnswer) -> None:
         """Add one answer; when this returns it is on disk."""
         self._store.mark()
         self._journal.append(plain(answer))
 
-    def read(self) -> list[StoredAnswer]:
+    def read(self) -> list[kept.StoredAnswer]:
         """Return every writer's answers, by file name and then in the order they were written; the first one counts."""
         return [
-            StoredAnswer(r["id"], r["text"], r["sample"], r["n_tokens"], r["finish"], r["prompt"], r["run"])
+            kept.StoredAnswer(r["id"], r["text"], r["sample"], r["n_tokens"], r["finish"], r["prompt"], r["run"])
             for r in self._journal.read()
         ]
 

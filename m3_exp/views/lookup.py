@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from m3_exp import cells, config, planning
+from m3_exp import config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
 from m3_exp.merging.mixtures import CURVE
 from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.data import dataframe, saved
+from m3_exp.results import look_up
 from m3_exp.store import Store
 from m3_exp.types import CellResult, M3Error, Plan
 
@@ -58,7 +59,7 @@ class Lookup:
 
     @cached_property
     def _found(self) -> list[CellResult]:
-        return cells.found(self.plan, self.store, repeats=True)
+        return look_up(self.plan, self.store, repeats=True)
 
     @property
     def found(self) -> list[CellResult]:
@@ -71,7 +72,7 @@ class Lookup:
         """
         if not draws:
             return dataframe.tidy(self.found)
-        others = cells.found(saved.draws(self.store, self.plan), self.store)
+        others = look_up(saved.draws(self.store, self.plan), self.store)
         return dataframe.tidy([*self.found, *(item for item in others if item.record is not None)])
 
     @property
@@ -89,7 +90,7 @@ class Lookup:
         if not grids or self.request.sweep_table not in ("table1", "figure4"):
             return None
         plain = [c for c in configs if c.ratio.name == "plain" and len(c.experts) > 1]
-        frame = dataframe.tidy(cells.found(planning.build([*grids, *plain]), self.store))
+        frame = dataframe.tidy(look_up(planning.build([*grids, *plain]), self.store))
         evaluated = frame["score"].notna() & frame["ratio"].isin(["grid", "sampled"])
         return frame if bool(evaluated.any()) else None
 

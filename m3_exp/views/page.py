@@ -8,16 +8,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shlex import quote
 
-from m3_exp.cells import Desk, Task
 from m3_exp.command_line import CommandLine
 from m3_exp.engines.protocol import prompt_hash
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import merge_line
 from m3_exp.reporting import page
-from m3_exp.reporting.choices import advice
+from m3_exp.reporting.choices import ways
 from m3_exp.reporting.curves.evaluated import Response, development, grouped, responses
 from m3_exp.reporting.page import CellData, Item, PageData
+from m3_exp.results import Results
 from m3_exp.store import write_atomic
+from m3_exp.tasks import Task
 from m3_exp.types import Answer, Cell, CellResult, M3Error, ResultRecord, Score
 from m3_exp.views import tables
 from m3_exp.views.lookup import Lookup, developed, look
@@ -69,18 +70,18 @@ def _collected(looked: Sequence[Lookup], curves: Sequence[Response], command: st
     configs = tuple(config for one in looked for config in one.request.configs)
     whole = Lookup(replace(looked[0].request, configs=configs))
     shown = [tables.build(one, one.frame(), one.behind) for one in looked]
-    found, desk = whole.found, Desk(whole.store, whole.plan.engine)
+    found, results = whole.found, Results(whole.store, whole.plan.engine)
     lines = grouped(responses(whole.frame(draws=True), whole.experts))
     models = {name: str(source) for config in configs for name, source in config.experts.items()}
     with without_fetching():
-        cells = tuple(_cell(item, desk, command) for item in found)
+        cells = tuple(_cell(item, results, command) for item in found)
     return PageData(
         title=" and ".join(one.name for one in looked) + f", {configs[0].family}",
         command=command,
         rebuild=rebuild,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         tables=tuple(shown),
-        studies=tuple(advice.study(line, dev=development(curves, line), seed=whole.seed) for line in lines),
+        studies=tuple(ways.study(line, dev=development(curves, line), seed=whole.seed) for line in lines),
         cells=cells,
         models={"base": str(configs[0].base), **models},
         experts=whole.experts,
@@ -99,13 +100,13 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _cell(found: CellResult, desk: Desk, command: str) -> CellData:
+def _cell(found: CellResult, results: Results, command: str) -> CellData:
     cell, record = found.cell, found.record
     merge = merge_line(cell.labels[0], cell.recipe)
     data = CellData(cell, record, found.failure, merge, retry=command)
     if record is None:
         return data
-    texts = _texts(cell, record, desk)
+    texts = _texts(cell, record, results)
     items = tuple(_item(score, *(texts or {}).get((score.id, score.sample), (None, None))) for score in record.scores)
     return replace(data, items=items, note=_GONE if texts is None else "")
 
@@ -117,16 +118,18 @@ def _item(score: Score, prompt: str | None, answer: Answer | None) -> Item:
     return replace(item, answer=answer.text, finish=answer.finish, n_tokens=answer.n_tokens)
 
 
-def _texts(cell: Cell, record: ResultRecord, desk: Desk) -> dict[tuple[str, int], tuple[str, Answer | None]] | None:
+def _texts(
+    cell: Cell, record: ResultRecord, results: Results
+) -> dict[tuple[str, int], tuple[str, Answer | None]] | None:
     """Return each item's prompt and answer; None where they are not those that were scored."""
     try:
-        task = _task(cell, record, desk)
+        task = _task(cell, record, results)
     except M3Error:
         return None
     if task is None:
         return None
     written: dict[tuple[str, str, int], Answer] = {}
-    for answer in desk.store.answers(record.answers).read():
+    for answer in results.store.answers(record.answers).read():
         written.setdefault((answer.id, answer.prompt, answer.sample), answer)
     found = {}
     for problem, prompt in zip(task.problems, task.prompts, strict=True):
@@ -136,13 +139,13 @@ def _texts(cell: Cell, record: ResultRecord, desk: Desk) -> dict[tuple[str, int]
     return found
 
 
-def _task(cell: Cell, record: ResultRecord, desk: Desk) -> Task | None:
+def _task(cell: Cell, record: ResultRecord, results: Results) -> Task | None:
     """Return the task that a record is the result of, with the items that its evaluator made."""
-    task = desk.task(cell)
+    task = results.tasks.task(cell)
     if task.items_digest != record.items_digest:  # it was run with a limit
         given = {score.id.partition("@")[0] for score in record.scores}
-        task = desk.task(replace(cell, limit=len(given)))
+        task = results.tasks.task(replace(cell, limit=len(given)))
     if task.items_digest != record.items_digest:
         return None
-    made = desk.store.prepared.get(desk.prepared_key(record.weights, task))
-    return task if made is None else desk.prepared(task, made.problems)
+    made = results.store.prepared.get(results.prepared_key(record.weights, task))
+    return task if made is None else results.tasks.prepared(task, made.problems)

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from m3_exp.command_line import CommandLine
-from m3_exp.reporting.choices import advice
-from m3_exp.reporting.choices.advice import Study
+from m3_exp.reporting.choices import ways
+from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import evaluated, prediction
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.curves.prediction import Check
@@ -48,7 +48,7 @@ def curves(asked: CommandLine) -> Curves:
         what = " ".join(f"{key}={value}" for key, value in shown.items()) or "this request"
         why = "".join(f"{text}; " for text in lost)
         raise M3Error(f"no curve for {what}: {why}there are {had}; first: {looked.request.asked.line('run')}")
-    return Curves(others, looked, tuple(wanted), tuple(lost))
+    return Curves(others, looked, tuple(wanted), tuple(map(str, lost)))
 
 
 def studies(found: Curves, *, repeats: int = 10_000) -> Iterator[Study]:
@@ -56,7 +56,7 @@ def studies(found: Curves, *, repeats: int = 10_000) -> Iterator[Study]:
     dev = developed(str(found.looked.request.sweep), found.asked, found.looked.parents)
     for line in found.lines:
         known = evaluated.development(dev, line)
-        yield advice.study(line, dev=known, repeats=repeats, seed=found.looked.seed)
+        yield ways.study(line, dev=known, repeats=repeats, seed=found.looked.seed)
 
 
 def checks(found: Curves, *, repeats: int = 10_000) -> list[tuple[Response, Check]]:

@@ -1,7 +1,6 @@
 """`m3 table`: which builder makes which table, and every way to show one."""
 
 import contextlib
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -11,9 +10,10 @@ from m3_exp import config
 from m3_exp.command_line import CommandLine
 from m3_exp.reporting.choices.choosing import How
 from m3_exp.reporting.curves import evaluated
+from m3_exp.reporting.data.published import ATTACKS
+from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables import adversarial, gains, noise, paper, selection, table3, variance
 from m3_exp.reporting.tables.paper import Marks
-from m3_exp.reporting.tables.table import Table
 from m3_exp.types import M3Error
 from m3_exp.views.lookup import Lookup, look, on_development_items, part_shown, swept
 
@@ -133,41 +133,14 @@ def build(
     marks: Marks = "significant",
 ) -> Table:
     """Return the table of a request's cells; `behind`: another frame, of the curves that its M3 rows come from."""
-    return _BUILDERS.get(str(looked.request.sweep_table), _scores)(looked, frame, behind, every, marks)
-
-
-def _scores(looked: Lookup, frame: pd.DataFrame, behind: pd.DataFrame | None, every: bool, marks: Marks) -> Table:
-    return _with_curves(paper.build, looked, frame, behind, every, marks)
-
-
-def _gains(looked: Lookup, frame: pd.DataFrame, behind: pd.DataFrame | None, every: bool, marks: Marks) -> Table:
-    return _with_curves(gains.build, looked, frame, behind, every, marks)
-
-
-def _with_curves(
-    builder: Callable[..., Table], looked: Lookup, frame: pd.DataFrame, behind: pd.DataFrame | None, every: bool,
-    marks: Marks,
-) -> Table:  # fmt: skip
-    responses = evaluated.responses(frame if behind is None else behind, looked.parents)
-    return builder(
-        looked.name, frame, every=every, published=looked.published, responses=responses, behind=behind, marks=marks,
-        experts=looked.parents,
-    )  # fmt: skip
-
-
-def _attacked(looked: Lookup, frame: pd.DataFrame, _: pd.DataFrame | None, every: bool, marks: Marks) -> Table:
-    name = str(looked.request.sweep_table)
-    return adversarial.build(name, frame, looked.published, every=every, marks=marks, parents=looked.parents)
-
-
-def _searched(looked: Lookup, frame: pd.DataFrame, behind: pd.DataFrame | None, every: bool, marks: Marks) -> Table:
-    if not every:
+    name, folder = looked.request.sweep_table, looked.published
+    if name in ATTACKS:
+        return adversarial.build(name, frame, folder, every=every, marks=marks, parents=looked.parents)
+    if name == "table3" and not every:
         with contextlib.suppress(M3Error):  # too little is evaluated to choose: its rows are shown as they are
             return table3.build(frame, None, "crossfit", looked.parents, seed=looked.seed)
-    return _scores(looked, frame, behind, every, marks)
-
-
-_Builder = Callable[[Lookup, pd.DataFrame, pd.DataFrame | None, bool, Marks], Table]
-_BUILDERS: Mapping[str, _Builder] = {  # by the `table` that a sweep file names; all others show scores
-    **dict.fromkeys(("table2", "table5", "table6"), _attacked), "table3": _searched, "figure4": _gains
-}  # fmt: skip
+    responses = evaluated.responses(frame if behind is None else behind, looked.parents)
+    return (gains.build if name == "figure4" else paper.build)(
+        looked.name, frame, every=every, published=folder, responses=responses, behind=behind, marks=marks,
+        experts=looked.parents,
+    )  # fmt: skip

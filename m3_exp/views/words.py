@@ -3,16 +3,15 @@
 import json
 from collections.abc import Sequence
 
-from m3_exp.cells import repeats_words
-from m3_exp.forecast import Forecast, rows
+from m3_exp.forecast import Forecast, repeats_words, rows
 from m3_exp.planning import spelled
 from m3_exp.reporting.choices import advice
-from m3_exp.reporting.choices.advice import Study
+from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import prediction
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.curves.prediction import Check
+from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables.formats import FORMATS
-from m3_exp.reporting.tables.table import Table
 from m3_exp.types import Plan
 from m3_exp.views.lookup import Lookup
 from m3_exp.views.status import Status
@@ -72,10 +71,10 @@ def failure(what: str, retry: str) -> str:
 
 def study(found: Study) -> list[str]:
     """Return what `m3 response` says of a pair and method."""
-    curve = found.responses[0].curve
+    curve, shown = found.responses[0].curve, advice.table(found)
     items = ", ".join(f"{response.benchmark} {len(response.curve.ids)}" for response in found.responses)
     title = f"{_title(found.responses[0])}: {len(curve.lams)} lambdas; items: {items}"
-    return [title, *columns(*advice.table(found)), *advice.words(found)]
+    return [title, *columns(shown.header, shown.texts), *advice.words(found)]
 
 
 def check(response: Response, found: Check) -> list[str]:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from m3_exp.reporting.choices import advice
+from m3_exp.reporting.choices import ways
 from m3_exp.reporting.tables.formats import FORMATS
 from m3_exp.reporting.wandb import logged, tracker
 from m3_exp.reporting.wandb import workspace as views
@@ -55,7 +55,7 @@ def workspace(looked: Lookup, out: Path | None = None) -> list[str]:
     settings = looked.request.tracker
     assert settings is not None
     lines = logged.grouped(looked.found, looked.experts)
-    studies = [advice.study(members, seed=looked.seed) for members in lines]
+    studies = [ways.study(members, seed=looked.seed) for members in lines]
     what = views.contents([cell.evaluator.name for cell in looked.plan.cells], studies)
     if out is None and settings.resolved() == "online":
         memory = settings.folder(looked.store.root) / "views.json"

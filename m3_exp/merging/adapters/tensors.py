@@ -43,14 +43,7 @@ class Adapted:
     embedding, `notes` are lines to show, `settings` is what beside the two files determines the weights.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        config: LoraConfig,
-        files: Tensors,
-        base: Base,
-        changes: Changes,
-    ) -> None:
+    def __init__(self, folder: Path, config: LoraConfig, files: Tensors, base: Base, changes: Changes) -> None:
         self.folder, self.config, self.files = folder, config, files
         self.tied, self.notes = changes.tied, changes.notes
         self._base, self._changes = base, changes.by_name
@@ -72,8 +65,9 @@ class Adapted:
         """The scale of each plain pair, all there is to say of most adapters, and every other change in full."""
         said: Json = {} if self.tied == self._base.tied else {"untied": True}
         for name, change in sorted(self._changes.items()):
-            if change == Change(change.shape, products=change.products) and _is_plain(change.products):
-                said[name] = change.products[0].scale
+            first = change.products[0] if change.products else None
+            if first and change == Change(change.shape, products=(Product(first.a, first.b, first.scale),)):
+                said[name] = first.scale
             elif change != Change(change.shape, whole=change.whole):
                 said[name] = plain(change)
         return said
@@ -175,10 +169,6 @@ class Adapted:
             block[first - start : last - start] = self.files.read(change.tokens, first + at, last + at).to(
                 torch.float32
             )
-
-
-def _is_plain(products: tuple[Product, ...]) -> bool:
-    return len(products) == 1 and products[0] == Product(products[0].a, products[0].b, products[0].scale)
 
 
 class _OneFile:

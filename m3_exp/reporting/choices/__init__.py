@@ -3,5 +3,7 @@
 candidates.py   frame -> what there is to choose from, aligned by item
 choosing.py     cross-fit, development items, or the test set itself -> the chosen one and its worth
 protocols.py    random against tuned at equal cost, on curves
-advice.py       all of it for a pair and method: what `m3 response`, the page and W&B say
+relative.py     benchmarks put together: mean and minimum relative to the better parent
+ways.py         all of it for a pair and method
+advice.py       what `m3 response`, the page and W&B say of a study
 """

@@ -1,265 +1,72 @@
-"""What `m3 response` says of a pair and method: ways of choosing lambda on every benchmark, their mean and minimum.
+"""What `m3 response` says of a study: as data, as a table, and in sentences.
 
 Benchmarks are in percent; mean and minimum in percent of the better parent, over the benchmarks that a parent was
-evaluated on. E[alpha] - plain is paired by item and adjusted (max-T) over the seven alphas x all benchmarks of the pair
-and method, as everywhere (`expectations`); mean and minimum have families of their own. Random - tuned is one family
-over benchmarks, mean and minimum (Holm). Every number has its interval, every "cannot tell" what would be needed.
+evaluated on. Every number has its interval, every "cannot tell" what would be needed.
 """
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from m3_exp.reporting.choices.protocols import ENOUGH, Choice, Combine, Comparison, Developed, Objective, compare
+from m3_exp.reporting.choices.protocols import Choice, Comparison, Developed
+from m3_exp.reporting.choices.ways import Chooser, Study
 from m3_exp.reporting.curves import expectations
-from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.reporting.table import NOTHING, Cell, Column, Table, percent
+from m3_exp.reporting.table import words as words_of
 from m3_exp.stats import family
-from m3_exp.stats.estimate import Array, Estimate
-from m3_exp.stats.lambdas import ALPHAS, Curve, draw_sd, unsure
-
-LEFT_OUT = "is not in mean and minimum"  # what a note says of a benchmark that is none of theirs
+from m3_exp.stats.estimate import Estimate
+from m3_exp.stats.lambdas import ALPHAS
 
 
-@dataclass(frozen=True)
-class Spread:
-    """What one alpha's expectation is unsure of besides items, in percent points: draws, masks, and sampled lambdas
-    (standard error), or else how far the curve may bend between its nodes.
-    """
-
-    draws: float
-    masks: float | None
-    sampled: float | None
-    bend: float | None
-
-
-@dataclass(frozen=True)
-class Chooser:
-    """The node that development items chose for an objective, on which benchmarks, and how sure they are of it.
-
-    `share` is how often it is the best over resampled development items (0 to 1).
-    """
-
-    lam: float
-    benchmarks: tuple[str, ...]
-    share: float
-
-
-@dataclass(frozen=True)
-class Study:
-    """All of one pair and method: comparisons by objective, spreads by benchmark and alpha, and what was left out.
-
-    `choosers` are there for objectives that development items could choose for; `contrasts` holds Holm's p-value of
-    random - tuned by objective.
-    """
-
-    responses: tuple[Response, ...]
-    comparisons: tuple[Comparison, ...]
-    spreads: Mapping[str, Mapping[float, Spread]]
-    notes: tuple[str, ...]
-    choosers: Mapping[str, Chooser] = field(default_factory=dict)
-    contrasts: Mapping[str, float] = field(default_factory=dict)
-
-
-def study(
-    responses: Sequence[Response],
-    *,
-    dev: Mapping[str, Response] | None = None,
-    repeats: int = 10_000,
-    resamples: int = 1_000,
-    seed: int = 0,
-) -> Study:
-    """Compare all ways of choosing lambda on the benchmarks of one pair and method.
-
-    `dev`: what the same pair and method scored on development items, by benchmark; none of the test's items are its.
-
-    Raises:
-        ValueError: there is no curve.
-    """
-    if not responses:
-        raise ValueError("no benchmark has a curve: all planned nodes must be evaluated, 0 and 1 among them")
-    found: list[Comparison] = []
-    options: dict[str, Any] = {"repeats": repeats, "resamples": resamples, "seed": seed}
-    choosers: dict[str, Chooser] = {}
-    dev = dev or {}
-    against = expectations.against_plain(responses)
-    for response in responses:
-        name = response.benchmark
-        if name in dev and (chosen := _developed(dev, [name], response.curve.lams, seed=seed)):
-            choosers[name] = chosen
-        lam = choosers[name].lam if name in choosers else None
-        one = compare([response], Objective(name, (response.curve,)), chosen=lam, **options)
-        found.append(replace(one, gains={a: against[name, a] for a in one.expected if (name, a) in against}))
-    joint, notes = _joint(responses)
-    combines: tuple[Combine, ...] = ("mean", "minimum") if joint else ()
-    for combine in combines:
-        assert joint is not None
-        known = [r.benchmark for r in joint.responses if r.benchmark in dev]
-        if known and (chosen := _developed(dev, known, joint.curves[0].lams, combine, seed=seed)):
-            choosers[combine] = chosen
-        lam = choosers[combine].lam if combine in choosers else None
-        objective = Objective(combine, joint.curves, joint.parents, combine)
-        found.append(compare(joint.responses, objective, chosen=lam, **options))
-    p = family.holm([1.0 if c.contrast.p is None else c.contrast.p for c in found])
-    contrasts = {c.objective: q for c, q in zip(found, p, strict=True)}
-    spreads = {r.benchmark: _spreads(r) for r in responses}
-    lost = [f"{r.benchmark}: {note}" for r in responses for note in _missing(r)]
-    if joint is not None:
-        lost.append(
-            "minimum: the least of several estimates falls short of the least truth by chance; its intervals hold that,"
-            " its values do not"
-        )
-    return Study(tuple(responses), tuple(found), spreads, (*notes, *lost), choosers, contrasts)
-
-
-def _missing(response: Response) -> list[str]:
-    """Say what is missing from a curve, where its numbers stand."""
-    found = list(response.notes)
-    if response.unscored:
-        total = response.unscored + len(response.curve.ids)
-        found.append(f"{response.unscored} of {total} items unscored: in the intervals of E at their worst and best")
-    return found
-
-
-def _developed(
-    dev: Mapping[str, Response],
-    benchmarks: Sequence[str],
-    lams: Array,
-    combine: Combine = "mean",
-    *,
-    seed: int,
-    resamples: int = 1_000,
-) -> Chooser | None:
-    """Choose the best of the nodes that test and development items share; None where they share none but the ends.
-
-    Several benchmarks count relative to their better parent on development items, where each has one there.
-    """
-    shared = sorted(set(map(float, lams)).intersection(*(map(float, dev[name].curve.lams) for name in benchmarks)))
-    if len(shared) < 3:
-        return None
-    curves = tuple(_at_nodes(dev[name].curve, shared) for name in benchmarks)
-    objective = Objective(combine, curves, _dev_parents([dev[name] for name in benchmarks]), combine)
-    sample = objective.resampled(resamples, np.random.default_rng(seed))
-    nodes = np.array([shared])
-    best = int(np.argmax(objective.score(objective.nodes(objective.whole), nodes)[0]))
-    again = np.argmax(objective.score(objective.nodes(sample), np.tile(nodes, (resamples, 1))), axis=1)
-    return Chooser(shared[best], tuple(benchmarks), float(np.mean(again == best)))
-
-
-def _dev_parents(found: Sequence[Response]) -> tuple[Array, ...]:
-    """Return the better parents' values, or ones (plain scores) where a benchmark has no parent or one of 0."""
-    better = [response.better_parent() for response in found]
-    known = [one[1] for one in better if one is not None and float(one[1].sum()) > 0]
-    return tuple(known) if len(known) == len(found) else tuple(np.ones(len(r.curve.ids)) for r in found)
-
-
-@dataclass(frozen=True)
-class _Joint:
-    """The benchmarks that can be put together on their common merges."""
-
-    responses: tuple[Response, ...]
-    curves: tuple[Curve, ...]
-    parents: tuple[Array, ...]
-
-
-def _joint(responses: Sequence[Response]) -> tuple[_Joint | None, list[str]]:
-    """Return what mean and minimum are over, and what was left out."""
-    lams = sorted(set.intersection(*(set(map(float, r.curve.lams)) for r in responses)))
-    kept: list[Response] = []
-    parents: list[Array] = []
-    notes: list[str] = []
-    for response in responses:
-        better = response.better_parent()
-        if better is None or float(better[1].sum()) < ENOUGH:
-            few = f"its better parent is right on fewer than {ENOUGH} items"
-            why = "its parents are not evaluated on all its items" if better is None else few
-            notes.append(f"{response.benchmark} {LEFT_OUT}: {why}")
-            continue
-        if response.lacking:
-            notes.append(
-                f"{response.benchmark} is relative to {better[0]}: {', '.join(response.lacking)} not evaluated"
-            )
-        kept.append(response)
-        parents.append(better[1])
-    if len(kept) < 2:
-        return None, notes
-    return _Joint(tuple(kept), common([r.curve for r in kept], lams), tuple(parents)), notes
-
-
-def common(curves: Sequence[Curve], lams: Sequence[float]) -> tuple[Curve, ...]:
-    """Return curves on the same nodes, with their sampled lambdas where these are the same as well."""
-    drawn = [None if c.sampled is None else tuple(map(float, c.sampled.lams)) for c in curves]
-    same = drawn[0] is not None and all(one == drawn[0] for one in drawn)
-    return tuple(replace(_at_nodes(c, lams), sampled=c.sampled if same else None) for c in curves)
-
-
-def _at_nodes(curve: Curve, lams: Sequence[float]) -> Curve:
-    return curve.on_nodes(np.array(lams))
-
-
-def _spreads(response: Response) -> dict[float, Spread]:
-    found = {}
-    for alpha in ALPHAS:
-        masks = [100 * float(curve.expected(alpha).mean()) for curve in response.masks]
-        rest = unsure(response.curve, {alpha: 1.0})
-        found[alpha] = Spread(
-            draws=100 * draw_sd(response.curve, alpha),
-            masks=float(np.std(masks, ddof=1)) if len(masks) > 1 else None,
-            sampled=100 * math.sqrt(rest.sources[0].variance) if rest.sources else None,
-            bend=None if rest.sources else 100 * rest.bend,
-        )
-    return found
-
-
-# --------------------------------------------------------------------------------------------------------- what is read
-
-
-def records(found: Study) -> list[dict[str, Any]]:
+def records(study: Study) -> list[dict[str, Any]]:
     """Return the study as data, percent throughout: one record an objective."""
-    return [_record(compared, found) for compared in found.comparisons]
+    return [_record(compared, study) for compared in study.comparisons]
 
 
-def _record(compared: Comparison, found: Study) -> dict[str, Any]:
-    spreads = found.spreads.get(compared.objective, {})
+def _record(compared: Comparison, study: Study) -> dict[str, Any]:
+    spreads = study.spreads.get(compared.objective, {})
     unit = "percent" if spreads else "percent of the better parent"
     holds = compared.holds_best
     return {
         "objective": compared.objective,
         "unit": unit,
-        "plain": _percent(compared.plain),
+        "plain": compared.plain and _percent(compared.plain),
         "alpha": [
-            {"alpha": alpha, **(_percent(figure) or {}), **({} if alpha not in spreads else _points(spreads[alpha])),
+            {"alpha": alpha, **_percent(figure), **(vars(spreads[alpha]) if alpha in spreads else {}),
              "unbeaten": None if holds is None else alpha in holds, "minus_plain": _minus_plain(compared, alpha)}
             for alpha, figure in compared.expected.items()
         ],
-        **{
-            name: {**(_percent(choice.honest) or {}), "claimed": 100 * choice.claimed.value,
-                   "claimed_low": 100 * choice.claimed.low, "claimed_high": 100 * choice.claimed.high,
-                   "sd": 100 * choice.sd, "quantiles": [100 * q for q in choice.quantiles], **_kept(name, choice)}
-            for name, choice in _choices(compared).items()
-        },
-        "developed": _developed_record(compared.developed, found.choosers.get(compared.objective)),
+        **{name: _choice_record(name, getattr(compared, name)) for name in ("replay", "tuned", "selected")},
+        "developed": _developed_record(compared.developed, study.choosers.get(compared.objective)),
         "replay_minus_tuned": {
-            **(_percent(compared.contrast) or {}), "p": compared.contrast.p,
-            "p_adjusted": found.contrasts[compared.objective],
-            "mark": _verdict(compared.contrast, found.contrasts[compared.objective]),
+            **_percent(compared.contrast), "p": compared.contrast.p,
+            "p_adjusted": study.contrasts[compared.objective],
+            "mark": _verdict(compared.contrast, study.contrasts[compared.objective]),
         },
     }  # fmt: skip
 
 
-def _verdict(found: Estimate, p: float) -> str:
-    return "not told apart" if p >= family.LIMIT else "better" if found.value > 0 else "worse"
+def _verdict(estimate: Estimate, p: float) -> str:
+    return "not told apart" if p >= family.LIMIT else "better" if estimate.value > 0 else "worse"
 
 
-def _kept(name: str, choice: Choice) -> dict[str, float | None]:
-    """Return the lambda that is kept most often, with its share; of drawn lambdas, no two alike, the median alone."""
-    if name == "replay":
-        return {"lambda": float(np.median(choice.kept)), "share": None}
+def _kept(choice: Choice) -> tuple[float, float]:
+    """Return the lambda that is kept most often, with its share."""
     lams, counts = np.unique(choice.kept, return_counts=True)
-    return {"lambda": float(lams[np.argmax(counts)]), "share": float(counts.max() / counts.sum())}
+    return float(lams[np.argmax(counts)]), float(counts.max() / counts.sum())
+
+
+def _choice_record(name: str, choice: Choice) -> dict[str, Any]:
+    """Return a way of choosing as data; of drawn lambdas, no two alike, the median stands for those kept."""
+    lam, share = (float(np.median(choice.kept)), None) if name == "replay" else _kept(choice)
+    return {
+        **_percent(choice.honest), "claimed": 100 * choice.claimed.value, "claimed_low": 100 * choice.claimed.low,
+        "claimed_high": 100 * choice.claimed.high, "sd": 100 * choice.sd,
+        "quantiles": [100 * q for q in choice.quantiles], "lambda": lam, "share": share,
+    }  # fmt: skip
 
 
 _MARKED = {"better": "better", "worse": "worse", "untold": "not told apart", "": "no claim"}
@@ -271,7 +78,7 @@ def _minus_plain(compared: Comparison, alpha: float) -> dict[str, Any] | None:
         return None
     detectable = family.detectable(gain.estimate, gain.family)
     return {
-        **(_percent(gain.estimate) or {}), "p": gain.estimate.p, "p_adjusted": gain.p_adjusted, "family": gain.family,
+        **_percent(gain.estimate), "p": gain.estimate.p, "p_adjusted": gain.p_adjusted, "family": gain.family,
         "mark": _MARKED[gain.mark], "why": gain.why or None, "detectable": 100 * detectable,
     }  # fmt: skip
 
@@ -280,139 +87,155 @@ def _developed_record(developed: Developed | None, chooser: Chooser | None) -> d
     if developed is None or chooser is None:
         return None
     return {
-        **(_percent(developed.score) or {}), "lambda": developed.lam, "share": chooser.share,
-        "benchmarks": list(chooser.benchmarks), "minus_plain": _percent(developed.minus_plain),
+        **_percent(developed.score), "lambda": developed.lam, "share": chooser.share,
+        "benchmarks": list(chooser.benchmarks),
+        "minus_plain": developed.minus_plain and _percent(developed.minus_plain),
         "minus_replay": _percent(developed.minus_replay),
     }  # fmt: skip
 
 
-def _choices(compared: Comparison) -> dict[str, Choice]:
-    return {"replay": compared.replay, "tuned": compared.tuned, "selected": compared.selected}
-
-
-def _percent(figure: Estimate | None) -> dict[str, float] | None:
-    if figure is None:
-        return None
+def _percent(figure: Estimate) -> dict[str, float]:
     return {"score": 100 * figure.value, "low": 100 * figure.low, "high": 100 * figure.high}
 
 
-def _points(spread: Spread) -> dict[str, float | None]:
-    return {"sd_draws": spread.draws, "sd_masks": spread.masks, "se_sampled": spread.sampled, "bend": spread.bend}
+_SIGNS = {"better": "+", "worse": "-"}
 
 
-_SIGNS = {"better": " +", "worse": " -"}
+def table(study: Study) -> Table:
+    """Return a row a way of choosing, a column an objective.
 
-
-def table(found: Study) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of text: a row a way of choosing, a column an objective.
-
-    Behind an alpha's expectation ` +` or ` -` says that it differs from plain after adjustment; `*` that it is from the
+    Behind an alpha's expectation `+` or `-` says that it differs from plain after adjustment; `*` that it is from the
     nodes alone, so that nothing is claimed.
     """
-    data = records(found)
-    header = ["", *(r["objective"] if r["unit"] == "percent" else f"{r['objective']} (of parent)" for r in data)]
-    rows = [["plain", *(_text(r["plain"]) for r in data)]]
-    for index, alpha in enumerate(ALPHAS):
-        rows.append([f"E[alpha={alpha:g}]", *(_expected_text(r["alpha"][index]) for r in data)])
-    for index, alpha in enumerate(ALPHAS):
-        rows.append(
-            [f"  - plain, alpha={alpha:g}", *(_text(r["alpha"][index]["minus_plain"], signed=True) for r in data)]
-        )
-    rows += [
-        ["best of 7 draws (paper)", *(_text(r["replay"], "sd") for r in data)],
-        ["  as claimed on the same items", *(_claimed(r["replay"]) for r in data)],
-        ["best of 7 fixed lambdas", *(_text(r["tuned"], "sd") for r in data)],
+    every = study.comparisons
+    rows = [
+        _row("plain", [_figure(c.plain) for c in every]),
+        *(_row(f"E[alpha={alpha:g}]", [_expected(c, study, alpha) for c in every]) for alpha in ALPHAS),
+        *(_row(f"  - plain, alpha={alpha:g}", [_gain(c, alpha) for c in every]) for alpha in ALPHAS),
+        _row("best of 7 draws (paper)", [_chosen(c.replay) for c in every]),
+        _row("  as claimed on the same items", [_figure(c.replay.claimed) for c in every]),
+        _row("best of 7 fixed lambdas", [_chosen(c.tuned) for c in every]),
+        *(
+            _developed_rows(study)
+            if study.choosers
+            else [_row("best node, cross-fitted", [_cross_fitted(c) for c in every])]
+        ),
+        _row("random - tuned", [_figure(c.contrast, signed=True) for c in every]),
     ]
-    rows += _developed_rows(data) if found.choosers else [["best node, cross-fitted", *map(_cross_fitted, data)]]
-    rows.append(["random - tuned", *(_text(r["replay_minus_tuned"], signed=True) for r in data)])
-    return header, rows
+    columns = (
+        Column(c.objective, benchmark=c.objective)
+        if c.objective in study.spreads
+        else Column(f"{c.objective} (of parent)", benchmark=c.objective, what="(of parent)")
+        for c in every
+    )
+    return Table(study.responses[0].name, (Column(""), *columns), tuple(rows))
 
 
-def _percent_text(found: Estimate) -> str:
-    return _text(_percent(found))
+def _row(name: str, cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    return words_of(name), *cells
 
 
-def _claimed(record: Mapping[str, Any]) -> str:
-    return f"{record['claimed']:.1f} [{record['claimed_low']:.1f}, {record['claimed_high']:.1f}]"
+def _figure(estimate: Estimate | None, *lines: str, signed: bool = False) -> Cell:
+    return NOTHING if estimate is None else Cell(lines, percent(estimate, signed=signed))
 
 
-def _developed_rows(data: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def _expected(compared: Comparison, study: Study, alpha: float) -> Cell:
+    spread, gain = study.spreads.get(compared.objective, {}).get(alpha), compared.gains.get(alpha)
+    lines = []
+    if spread is not None:
+        masks = "" if spread.sd_masks is None else f" masks {spread.sd_masks:.1f}"
+        lines.append(f"sd {spread.sd_draws:.1f}{masks}" + ("" if spread.bend is None else "*"))
+    if gain is not None and gain.mark in _SIGNS:
+        lines.append(_SIGNS[gain.mark])
+    return _figure(compared.expected[alpha], *lines)
+
+
+def _gain(compared: Comparison, alpha: float) -> Cell:
+    gain = compared.gains.get(alpha)
+    return NOTHING if gain is None else _figure(gain.estimate, signed=True)
+
+
+def _chosen(choice: Choice) -> Cell:
+    return _figure(choice.honest, f"sd {100 * choice.sd:.1f}")
+
+
+def _developed_rows(study: Study) -> list[tuple[Cell, ...]]:
     """Return the rows of the node that development items chose; cross-fitted where there are none."""
-    chosen = [r["developed"] for r in data]
-    rows = [["chosen node, really evaluated"], ["  - plain"], ["  - best of 7 draws"]]
-    for record, found in zip(data, chosen, strict=True):
-        if found is None:
-            rows[0].append(f"{_cross_fitted(record)}, cross-fitted")
-        else:
-            rows[0].append(f"{_text(found)} at {found['lambda']:.3g}, dev {100 * found['share']:.0f} %")
-        rows[1].append(_text(found and found["minus_plain"], signed=True))
-        rows[2].append(_text(found and found["minus_replay"], signed=True))
-    return rows
+    columns: list[tuple[Cell, ...]] = []
+    for compared in study.comparisons:
+        developed, chooser = compared.developed, study.choosers.get(compared.objective)
+        if developed is None or chooser is None:
+            columns.append((_cross_fitted(compared, ", cross-fitted"), NOTHING, NOTHING))
+            continue
+        at = f"at {developed.lam:.3g}, dev {100 * chooser.share:.0f} %"
+        gains = (_figure(gain, signed=True) for gain in (developed.minus_plain, developed.minus_replay))
+        columns.append((_figure(developed.score, at), *gains))
+    names = ("chosen node, really evaluated", "  - plain", "  - best of 7 draws")
+    return [_row(name, cells) for name, cells in zip(names, zip(*columns, strict=True), strict=True)]
 
 
-def _cross_fitted(record: Mapping[str, Any]) -> str:
-    found = record["selected"]
-    return f"{_text(found)} at {found['lambda']:.3g} ({100 * found['share']:.0f} %)"
+def _cross_fitted(compared: Comparison, end: str = "") -> Cell:
+    lam, share = _kept(compared.selected)
+    return _figure(compared.selected.honest, f"at {lam:.3g} ({100 * share:.0f} %){end}")
 
 
-def _expected_text(figure: Mapping[str, Any]) -> str:
-    masks, gain = figure.get("sd_masks"), figure["minus_plain"]
-    text = _text(figure, "sd_draws") + (f" masks {masks:.1f}" if masks is not None else "")
-    nodes_alone = "*" if figure.get("bend") is not None else ""
-    return text + nodes_alone + (_SIGNS.get(gain["mark"], "") if gain else "")
+def _text(estimate: Estimate, *, signed: bool = False) -> str:
+    return str(_figure(estimate, signed=signed))
 
 
-def _text(figure: Mapping[str, Any] | None, spread: str | None = None, *, signed: bool = False) -> str:
-    if figure is None:
-        return "/"
-    sign = "+" if signed else ""
-    text = f"{figure['score']:{sign}.1f} [{figure['low']:{sign}.1f}, {figure['high']:{sign}.1f}]"
-    return f"{text} sd {figure[spread]:.1f}" if spread and figure.get(spread) is not None else text
+def _main(study: Study) -> tuple[Comparison, str]:
+    """Return the comparison that the advice is about, and what it is of."""
+    joint = next((c for c in study.comparisons if c.objective == "mean"), study.comparisons[0])
+    return joint, "the mean over benchmarks" if joint.objective == "mean" else joint.objective
 
 
-def words(found: Study) -> list[str]:
+def answer(study: Study) -> list[str]:
+    """Return the two sentences that matter most: which alpha, and whether random is better than tuned."""
+    joint, what = _main(study)
+    return [_best_words(joint, what, study), _contrast_words(joint, what, study)]
+
+
+def words(study: Study) -> list[str]:
     """Return the advice in sentences, each with its interval, its level and what would be needed to say more."""
-    joint = next((c for c in found.comparisons if c.objective == "mean"), found.comparisons[0])
-    what = "the mean over benchmarks" if joint.objective == "mean" else joint.objective
+    joint, what = _main(study)
     return [
-        _best_words(joint, what, found),
-        _contrast_words(joint, what, found),
+        *answer(study),
         _flattery_words(joint),
         *_alpha_words(joint, what),
-        *_dev_words(joint, found),
-        *found.notes,
+        *_dev_words(joint, study),
+        *study.notes,
     ]
 
 
-def _best_words(joint: Comparison, what: str, found: Study) -> str:
+def _best_words(joint: Comparison, what: str, study: Study) -> str:
     holds = joint.holds_best
     if holds is None:
-        return f"advice for {what}: none of an alpha: {_needed(found)}"
+        return f"advice for {what}: none of an alpha: {_needed(study)}"
     every = len(holds) == len(joint.expected)
     named = "any of the seven alphas" if every else ", ".join(f"{alpha:g}" for alpha in holds)
-    told = "" if not every else "; more items would be needed to leave one out"
+    more = "" if not every else "; more items would be needed to leave one out"
     return (
         f"advice for {what}: the best alpha is {'' if every else 'among '}{named} (with 95 %: paired by item, max-T"
-        f" over their 21 pairs){told}"
+        f" over their 21 pairs){more}"
     )
 
 
-def _needed(found: Study) -> str:
+def _needed(study: Study) -> str:
     return next(
-        (why for r in found.responses if (why := expectations.unclaimed(r, ALPHAS[0]))), "more items are needed"
+        (why for r in study.responses if (why := expectations.unclaimed(r, ALPHAS[0]))), "more items are needed"
     )
 
 
-def _contrast_words(joint: Comparison, what: str, found: Study) -> str:
-    contrast, p = joint.contrast, found.contrasts[joint.objective]
+def _contrast_words(joint: Comparison, what: str, study: Study) -> str:
+    contrast, p = joint.contrast, study.contrasts[joint.objective]
     verdict = {"better": "is better than", "worse": "is worse than", "not told apart": "cannot be told from"}
-    said = _verdict(contrast, p)
+    mark = _verdict(contrast, p)
     text = (
-        f"random (best of seven draws) {verdict[said]} tuned at equal cost on {what}:"
-        f" {_text(_percent(contrast), signed=True)} points, adjusted p {p:.2g} (Holm over"
-        f" {len(found.contrasts)} objectives)"
+        f"random (best of seven draws) {verdict[mark]} tuned at equal cost on {what}:"
+        f" {_text(contrast, signed=True)} points, adjusted p {p:.2g} (Holm over"
+        f" {len(study.contrasts)} objectives)"
     )
-    return text + (_seen(contrast, len(found.contrasts)) if said == "not told apart" else "")
+    return text + (_seen(contrast, len(study.contrasts)) if mark == "not told apart" else "")
 
 
 def _seen(estimate: Estimate, count: int) -> str:
@@ -430,8 +253,8 @@ def _flattery_words(joint: Comparison) -> str:
     replay = joint.replay
     return (
         "the best of seven draws, chosen on the items it is scored on, claims"
-        f" {_percent_text(replay.claimed)};"
-        f" chosen on one half and scored on the other it is {_text(_percent(replay.honest))}"
+        f" {_text(replay.claimed)};"
+        f" chosen on one half and scored on the other it is {_text(replay.honest)}"
         " (the gap holds the flattery and what half of the items choose worse)"
     )
 
@@ -441,7 +264,7 @@ def _alpha_words(joint: Comparison, what: str) -> list[str]:
     if not joint.gains:
         return []
     texts = [
-        f"{alpha:g}: {_text(_percent(gain.estimate), signed=True)}{_SIGNS.get(gain.mark, '')}"
+        " ".join(filter(None, [f"{alpha:g}: {_text(gain.estimate, signed=True)}", _SIGNS.get(gain.mark)]))
         for alpha, gain in joint.gains.items()
     ]
     first = next(iter(joint.gains.values()))
@@ -458,13 +281,13 @@ def _alpha_words(joint: Comparison, what: str) -> list[str]:
     return lines
 
 
-def _dev_words(joint: Comparison, found: Study) -> list[str]:
+def _dev_words(joint: Comparison, study: Study) -> list[str]:
     """Say what development items chose, or that there are none."""
-    if not found.choosers:
+    if not study.choosers:
         return ["no development items are evaluated: the best node is cross-fitted (m3 run sweeps=... items=dev)"]
-    without = [r.benchmark for r in found.responses if r.benchmark not in found.choosers]
+    without = [r.benchmark for r in study.responses if r.benchmark not in study.choosers]
     lines = [f"no development items of {', '.join(without)}: cross-fitted there"] if without else []
-    chooser = found.choosers.get(joint.objective)
+    chooser = study.choosers.get(joint.objective)
     if chooser is not None and joint.developed is not None:
         gain = joint.developed.minus_replay
         p = 1.0 if gain.p is None else gain.p
@@ -473,14 +296,14 @@ def _dev_words(joint: Comparison, found: Study) -> list[str]:
         lines.append(
             f"development items of {on} choose lambda = {chooser.lam:.3g} ({100 * chooser.share:.0f} % of their"
             " resamplings); minus best of seven draws, on half of the items at a time:"
-            f" {_text(_percent(gain), signed=True)},"
+            f" {_text(gain, signed=True)},"
             f" {verdict} (p {p:.2g}, the only comparison of its kind)"
             + (_seen(gain, 1) if verdict == "not told apart" else "")
         )
     return lines
 
 
-def as_json(found: Study) -> str:
+def as_json(study: Study) -> str:
     """Return a study as one JSON object, named by its family, pair, method, hyper-parameters and sparsifier."""
-    named = dict(zip(("family", "pair", "method", "params", "sparsify"), found.responses[0].line, strict=True))
-    return json.dumps({**named, "objectives": records(found), "advice": words(found)})
+    named = dict(zip(("family", "pair", "method", "params", "sparsify"), study.responses[0].line, strict=True))
+    return json.dumps({**named, "objectives": records(study), "advice": words(study)})

@@ -16,10 +16,12 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from m3_exp.reporting.choices.protocols import ENOUGH
+from m3_exp.reporting.choices.relative import ENOUGH
 from m3_exp.reporting.comparisons.contrasts import FEW_MASKS
+from m3_exp.reporting.comparisons.values import expected_by_mask
 from m3_exp.reporting.curves.evaluated import Response, Values, better_of, grouped, responses, scored
 from m3_exp.reporting.curves.expectations import LEAST_MASKS, NO_SAMPLED
+from m3_exp.reporting.data.params import defaults
 from m3_exp.stats.estimate import EVEN, Array, Shape, Source, weighted_mean
 from m3_exp.stats.joint import Unit
 from m3_exp.stats.lambdas import ALPHAS, Curve, unsure
@@ -32,8 +34,6 @@ Weights = Sequence[Array]  # of the items of each benchmark, (B, n) with rows th
 
 _GROUP = ["family", "pair", "method", "sparsify"]
 _LINE = ("family", "pair", "method", "params", "sparsify")
-# What a method is without a search: the defaults of conf/method/*.yaml, as a frame writes them.
-DEFAULTS = {"task_arithmetic": "scaling 1", "ties": "retain 0.7, scaling 1"}
 
 HYPER, DRAWS = "hyper-parameters", "draw (of each alpha)"
 NO_ALPHA = (
@@ -135,7 +135,7 @@ class Group:
 
     `dev` are the same candidates on development items, on the benchmarks that have them; `rows` are the lines of the
     frame that each candidate stands for; `same` the candidates with the default's weights; `why` no difference is
-    called real, else empty.
+    called significant, else empty.
     """
 
     names: Mapping[str, str]  # family, pair, method, sparsify, params (empty where they are what is chosen)
@@ -273,7 +273,7 @@ def _is(rows: pd.DataFrame, default: pd.DataFrame) -> bool:
 
 def _default_rows(frame: pd.DataFrame, names: Mapping[str, str], question: str) -> pd.DataFrame:
     """Return what a choice is compared with: the default hyper-parameters, or the method without M3."""
-    params = DEFAULTS.get(names["method"], "") if question == HYPER else names["params"]
+    params = defaults().get(names["method"], "") if question == HYPER else names["params"]
     rows = frame[(frame["ratio"] == "plain") & (frame["params"] == params)]
     for key in _GROUP:
         rows = rows[rows[key] == names[key]]
@@ -347,14 +347,7 @@ def _by_mask(rows: pd.DataFrame) -> Model:
 
 def _models_of(response: Response) -> _Models:
     """Return the seven alphas' expectations on a curve."""
-    seeds: list[float | None] = [float(seed) for seed in response.mask_seeds] or [None]
-    candidates = {
-        f"alpha {alpha:g}": {
-            seed: dict(zip(mask.ids, map(float, mask.expected(alpha)), strict=True))
-            for seed, mask in zip(seeds, response.masks, strict=True)
-        }
-        for alpha in ALPHAS
-    }
+    candidates = {f"alpha {alpha:g}": expected_by_mask(response, alpha) for alpha in ALPHAS}
     default: Model = {float(seed): values for seed, values in response.plains.items()}
     if not response.mask_seeds and response.plain is not None:
         default = {None: response.plain}
@@ -379,23 +372,23 @@ def _read(models: Mapping[str, _Models]) -> Candidates | None:
     return Candidates(tuple(full), known)
 
 
-def _aligned(found: _Models, names: Sequence[str]) -> Scores | None:
+def _aligned(models: _Models, names: Sequence[str]) -> Scores | None:
     """Return one benchmark's scores under the masks that all have; None where no mask, or item, is everyone's."""
-    masks = set.intersection(*(set(found.candidates[name]) for name in names))
-    shared = masks & set(found.default)
+    masks = set.intersection(*(set(models.candidates[name]) for name in names))
+    shared = masks & set(models.default)
     seeds = sorted(shared or masks, key=lambda seed: (seed is not None, seed))
-    default = [found.default[seed] for seed in seeds] if shared else []
-    tables = [[found.candidates[name][seed] for name in names] for seed in seeds]
-    every = [*(values for table in tables for values in table), *default, *found.parents.values()]
+    default = [models.default[seed] for seed in seeds] if shared else []
+    tables = [[models.candidates[name][seed] for name in names] for seed in seeds]
+    every = [*(values for table in tables for values in table), *default, *models.parents.values()]
     ids = sorted(set.intersection(*map(set, every))) if tables else []
     if not ids:
         return None
-    like = found.like.shape(ids) if isinstance(found.like, Scored) else _of_items(found.like, set(ids))
+    like = models.like.shape(ids) if isinstance(models.like, Scored) else _of_items(models.like, set(ids))
     shape, curve = (like, None) if isinstance(like, Shape) else (like.shape, like)
     return Scores(
         np.array([[[values[i] for values in table] for i in ids] for table in tables], dtype=float),
         np.array([[values[i] for i in ids] for values in default], dtype=float) if default else None,
-        _better(found.parents, ids, shape), shape, curve, found.asked - len(ids),
+        _better(models.parents, ids, shape), shape, curve, models.asked - len(ids),
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ import numpy as np
 from m3_exp.reporting.choices.candidates import Candidates, Group, Scores, Weights
 from m3_exp.stats.estimate import Array, Estimate, Mean, Source, influences, of_items
 from m3_exp.stats.family import best_of
-from m3_exp.stats.joint import mean_of
+from m3_exp.stats.joint import mean_of, together
 from m3_exp.stats.paired import paired
 from m3_exp.stats.resampling import halves, weighted
 
@@ -222,8 +222,8 @@ def _joint(
     return known.estimate(n=sum(one.size for one in each), unscored=sum(one.unscored for one in each))
 
 
-def _alternating(found: Mean, variance: float) -> Mean:
-    return replace(found, items=variance, how=f"{found.how}, choices made anew on resampled items")
+def _alternating(mean: Mean, variance: float) -> Mean:
+    return replace(mean, items=variance, how=f"{mean.how}, choices made anew on resampled items")
 
 
 def _together(each: Sequence[Scores], mixes: Sequence[Array], *, signed: bool = False) -> list[Source]:
@@ -231,12 +231,11 @@ def _together(each: Sequence[Scores], mixes: Sequence[Array], *, signed: bool = 
 
     Benchmarks share the lambdas and masks: their errors from these count as if they were all of one sign.
     """
-    deviations: dict[float, float] = {}
-    for one, mix in zip(each, mixes, strict=True):
-        for source in one.sources(mix, signed=signed):
-            part = math.sqrt(source.variance) / one.unit.size / len(each)
-            deviations[source.freedom] = deviations.get(source.freedom, 0.0) + part
-    return [Source(total**2, freedom) for freedom, total in deviations.items()]
+    sources = [
+        [Source(source.variance / one.unit.size**2, source.freedom) for source in one.sources(mix, signed=signed)]
+        for one, mix in zip(each, mixes, strict=True)
+    ]
+    return together(sources)
 
 
 def _luck(each: Sequence[Scores]) -> float:

@@ -16,15 +16,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from m3_exp.reporting.curves.evaluated import Values
+from m3_exp.reporting.curves.evaluated import Values, shared
 from m3_exp.reporting.curves.expectations import LEAST_MASKS
+from m3_exp.reporting.table import Sign
 from m3_exp.stats import family
 from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, Source
 from m3_exp.stats.family import LIMIT
 from m3_exp.stats.paired import paired, spread
 from m3_exp.stats.scored import Scored
 
-Sign = Literal["", "better", "worse", "untold", "same"]  # what a comparison says of a cell
 Place = tuple[int, int]  # row and column of a table
 Models = Mapping[tuple[float | None, float | None], Values]  # item values by lambda and DARE mask
 LEAST_DRAWS = 10  # of lambda: from fewer nothing is said of others
@@ -143,18 +143,18 @@ def against(
     return same | adjusted(found)
 
 
-def adjusted(found: Mapping[Place, tuple[Estimate, str]]) -> dict[Place, Compared]:
+def adjusted(contrasts: Mapping[Place, tuple[Estimate, str]]) -> dict[Place, Compared]:
     """Adjust a table's comparisons of single models for one another: those that can carry a sign are the family."""
-    claims = {place: c for place, (c, why) in found.items() if not why}
+    claims = {place: c for place, (c, why) in contrasts.items() if not why}
     p = dict(zip(claims, family.holm([_p(c) for c in claims.values()]), strict=True))
     return {
         place: Compared(c, p.get(place, _p(c)), len(claims) if place in p else 1, why=why)
-        for place, (c, why) in found.items()
+        for place, (c, why) in contrasts.items()
     }
 
 
-def _p(found: Estimate) -> float:
-    return 1.0 if found.p is None else found.p
+def _p(estimate: Estimate) -> float:
+    return 1.0 if estimate.p is None else estimate.p
 
 
 def unclaimed(first: Entry, second: Entry) -> str:
@@ -179,7 +179,10 @@ def compare(first: Entry, second: Entry) -> Estimate | None:
     if all(own) and not masks:
         return None
     known = [_under(entry, masks) for entry in (first, second)]
-    sides = [averaged(found) if found else entry.items for found, entry in zip(known, (first, second), strict=True)]
+    sides = [
+        (shared(list(found.values())) or {}) if found else entry.items
+        for found, entry in zip(known, (first, second), strict=True)
+    ]
     ids = sorted(sides[0].keys() & sides[1].keys())
     if not ids:
         return None
@@ -209,12 +212,6 @@ def _under(entry: Entry, masks: Set[float | None]) -> Models:
     return {key: values for key, values in entry.models.items() if key[1] in masks or not masks}
 
 
-def averaged(found: Models) -> Values:
-    """Return the item-wise mean of models over the items that all have."""
-    ids = set.intersection(*(set(values) for values in found.values()))
-    return {key: float(np.mean([values[key] for values in found.values()])) for key in ids}
-
-
 def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shape) -> list[Source]:
     """Return what the levels of lambda (axis 0) or masks (1) leave open of a difference.
 
@@ -227,10 +224,10 @@ def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shap
     return [source for source in found if source is not None]
 
 
-def levels(found: Models, axis: int, ids: Sequence[str]) -> dict[float | None, Array]:
+def levels(models: Models, axis: int, ids: Sequence[str]) -> dict[float | None, Array]:
     """Return the items' means at each level of one axis, (n,) each."""
     known: dict[float | None, list[Array]] = {}
-    for key, values in found.items():
+    for key, values in models.items():
         known.setdefault(key[axis], []).append(np.array([values[i] for i in ids], dtype=float))
     return {level: np.asarray(np.mean(x, axis=0)) for level, x in known.items()}
 
@@ -258,7 +255,7 @@ def record(compared: Compared | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Best:
-    """The cells that are really better than every other row of their pair, and how many comparisons that took."""
+    """The cells significantly better than every other row of their pair, and how many comparisons that took."""
 
     places: frozenset[Place]
     comparisons: int
@@ -282,10 +279,9 @@ def best(columns: Sequence[Mapping[Place, Entry]]) -> Best:
             tops.append(own)
             p.append(_beaten(column[top], others))
     p_holm = iter(family.holm([value for values in p for value in values]))
-    real = [max(next(p_holm) for _ in values) < LIMIT for values in p]
+    significant = [max(next(p_holm) for _ in values) < LIMIT for values in p]
     return Best(
-        frozenset(place for own, is_real in zip(tops, real, strict=True) if is_real for place in own),
-        sum(map(len, p)),
+        frozenset(place for own, sure in zip(tops, significant, strict=True) if sure for place in own), sum(map(len, p))
     )
 
 
@@ -313,11 +309,11 @@ def ranked(columns: Sequence[Mapping[Place, Entry]]) -> tuple[frozenset[Place], 
     return frozenset(first), frozenset(second)
 
 
-def words(found: Mapping[Place, Compared], bold: Best | None = None) -> list[str]:
+def words(compared: Mapping[Place, Compared], bold: Best | None = None) -> list[str]:
     """Say what the marks of a table mean, how many comparisons stand behind them, and what they could have found."""
-    made = [c for c in found.values() if c.contrast is not None]
-    others = sum(c.other_items for c in found.values())
-    same = sum(c.contrast is None for c in found.values()) - others
+    made = [c for c in compared.values() if c.contrast is not None]
+    others = sum(c.other_items for c in compared.values())
+    same = sum(c.contrast is None for c in compared.values()) - others
     lines: list[str] = []
     if made or same:
         lines.append(

@@ -6,22 +6,20 @@ averaged item by item, before and under the attack. The interval is over items, 
 of draws like them, and masks count where there are several, as for accuracies.
 """
 
-import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, special
 
-from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS, Entry, averaged, levels
+from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS, Entry, levels
 from m3_exp.reporting.comparisons.values import Value, entry_of
-from m3_exp.reporting.curves.evaluated import item_means, scored
-from m3_exp.stats.estimate import LEVEL, Array, Estimate, Source
+from m3_exp.reporting.curves.evaluated import item_means, scored, shared
+from m3_exp.stats.estimate import Array, Estimate, Source
 from m3_exp.stats.paired import spread
-from m3_exp.stats.ratio import Ratio, Scores
+from m3_exp.stats.ratio import Ratio, Scores, widened
 from m3_exp.stats.ratio import drop as drop_of
 from m3_exp.stats.ratio import drop_difference as difference_of
 from m3_exp.stats.scored import Scored
@@ -29,7 +27,6 @@ from m3_exp.stats.scored import Scored
 NOT_ATTACKED = "not attacked"
 UNBOUNDED = "not bounded below"
 _VERSION = "@seed"  # ITEM@seedK is an item under attack
-_LEAST, _MOST = 1e-3, 8.0  # normal quantiles between which p-values are looked for: p is 1e-15 at least
 _ROUNDING = 1e-9
 
 
@@ -67,7 +64,7 @@ class Attacked:
 
 def _under(entry: Entry, masks: Set[float | None]) -> Entry:
     models = {key: values for key, values in entry.models.items() if key[1] in masks}
-    return replace(entry, items=averaged(models), models=models)
+    return replace(entry, items=shared(list(models.values())) or {}, models=models)
 
 
 def attacked(rows: pd.DataFrame) -> Attacked | None:
@@ -109,7 +106,7 @@ def drop(rows: pd.DataFrame) -> Drop:
         return Drop(None, NOT_ATTACKED)
     ids = sorted(known.ids)
     missing = known.asked - len(ids)
-    found = _widened(lambda level: _drop(known, ids, missing, level), _sources([known], ids))
+    found = widened(lambda level: _drop(known, ids, missing, level), _sources([known], ids))
     if found.value is None:
         return Drop(None, found.reason or "")
     draws = max(1, len({lam for lam, _ in known.under.models}))
@@ -148,7 +145,7 @@ def difference(first: Attacked, second: Attacked) -> Estimate | None:
     sides = [side.of(masks) for side in (first, second)]
     ids = sorted(sides[0].ids & sides[1].ids)
     missing = max(side.asked for side in sides) - len(ids)
-    found = _widened(lambda level: _difference(sides, ids, missing, level), _sources(sides, ids))
+    found = widened(lambda level: _difference(sides, ids, missing, level), _sources(sides, ids))
     if found.value is None or found.se is None:
         return None
     one, two = (np.column_stack([scores.clean, scores.attacked]) for scores in (side.scores(ids) for side in sides))
@@ -185,38 +182,3 @@ def _moves(known: Attacked, axis: int, ids: Sequence[str]) -> dict[float | None,
     theta = float(np.mean(mean.attacked)) / base
     clean, under = (levels(side.models, axis, ids) for side in (known.clean, known.under))
     return {level: (theta * values - under[level]) / base for level, values in clean.items()}
-
-
-def _widened(at: Callable[[float], Ratio], sources: Sequence[Source]) -> Ratio:
-    """Return a ratio whose interval holds further sources of variance: half widths are added as squares (Zou 2008).
-
-    `at` gives the ratio with its interval over items at a level. A p that it has becomes that of the new interval.
-    """
-    found = at(LEVEL)
-    value = found.value
-    if value is None or not sources:
-        return found
-
-    def ends(level: float) -> tuple[float, float]:
-        own, tail = at(level), 0.5 - level / 2
-        reach = math.hypot(*(float(special.stdtrit(s.freedom, tail)) * math.sqrt(s.variance) for s in sources))
-        return value - math.hypot(value - own.low, reach), value + math.hypot(own.high - value, reach)
-
-    low, high = ends(LEVEL)
-    se = math.sqrt((found.se or 0.0) ** 2 + sum(source.variance for source in sources))
-    how = f"{found.how}, {1 + min(int(source.freedom) for source in sources)} masks or draws"
-    return replace(found, low=low, high=high, p=None if found.p is None else _p_value(ends, found.p), se=se, how=how)
-
-
-def _p_value(ends: Callable[[float], tuple[float, float]], narrower: float) -> float:
-    """Return 1 - the level at which an interval just touches 0; `narrower`: the p-value of a narrower one."""
-
-    def apart(z: float) -> float:
-        low, high = ends(1 - 2 * float(special.ndtr(-z)))
-        return max(low, -high, -1.0)
-
-    most = min(_MOST, float(-special.ndtri(narrower / 2)))
-    if most <= _LEAST or apart(_LEAST) <= 0:
-        return 1.0
-    z = most if apart(most) > 0 else float(optimize.brentq(apart, _LEAST, most, xtol=1e-5))
-    return 2 * float(special.ndtr(-z))

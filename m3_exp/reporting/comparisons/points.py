@@ -62,10 +62,10 @@ def drop(rows: pd.DataFrame) -> Point:
     return Point(None, note=found.why) if found.value is None else _point(found.value, rows)
 
 
-def _point(found: Value, rows: pd.DataFrame) -> Point:
-    bounded = math.isfinite(found.low)
-    notes = [*_unscored(found.n_unscored, found.n), *_missing(rows), *([] if bounded else [drops.UNBOUNDED])]
-    return Point(found.score, found.low if bounded else _NAN, found.high, "; ".join(notes))
+def _point(value: Value, rows: pd.DataFrame) -> Point:
+    bounded = math.isfinite(value.low)
+    notes = [*_unscored(value.n_unscored, value.n), *_missing(rows), *([] if bounded else [drops.UNBOUNDED])]
+    return Point(value.score, value.low if bounded else _NAN, value.high, "; ".join(notes))
 
 
 def absence(rows: pd.DataFrame) -> str:

@@ -1,7 +1,6 @@
 """What one cell of a table is worth: the mean over its draws, or the expectation on a response curve."""
 
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import pandas as pd
 
 from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS, Entry, Models, levels
 from m3_exp.reporting.curves import expectations
-from m3_exp.reporting.curves.evaluated import Response, Values, scored
+from m3_exp.reporting.curves.evaluated import Response, Values, scored, shared
 from m3_exp.stats.estimate import EVEN, Estimate, mean, weighted_mean
 from m3_exp.stats.lambdas import Curve, draw_sd, unsure
 from m3_exp.stats.paired import spread
@@ -92,7 +91,7 @@ def entry_of(rows: pd.DataFrame) -> Entry:
     if (known := _expectation(lines)) is not None:
         return expected_entry(*known)
     found = scored(lines)
-    items = shared([one.values for one in found])
+    items = shared([one.values for one in found]) or {}
     drawn = int(lines.loc[lines["ratio"] == "mixup", "lam"].nunique())
     digests = frozenset(lines["weights"].dropna().astype(str))
     names = set(lines["items_digest"].dropna().astype(str)) if "items_digest" in lines else set()
@@ -103,11 +102,11 @@ def entry_of(rows: pd.DataFrame) -> Entry:
     return Entry(score, items, digests, models(rows), drawn, here, unscored, found[0])
 
 
-def _between(found: Models, axis: int, entry: Entry) -> float | None:
+def _between(models: Models, axis: int, entry: Entry) -> float | None:
     """Return the standard deviation between the levels' scores, in points; None for a single level."""
     ids = sorted(entry.items)
     shape = EVEN if entry.like is None else entry.like.shape(ids)
-    means = [100 * float(weighted_mean(values, shape)) for values in levels(found, axis, ids).values()]
+    means = [100 * float(weighted_mean(values, shape)) for values in levels(models, axis, ids).values()]
     return statistics.stdev(means) if len(means) > 1 else None
 
 
@@ -130,9 +129,11 @@ def expected_entry(response: Response, alpha: float) -> Entry:
     curve, found = response.curve, unsure(response.curve, {alpha: 1.0})
     items = expected_items(response, alpha)
     score = 100 * float(weighted_mean(curve.expected(alpha), curve.shape))
+    by_mask = expected_by_mask(response, alpha) if response.mask_seeds else {}
+    models: dict[tuple[float | None, float | None], Values] = {(None, seed): own for seed, own in by_mask.items()}
     like = Scored(items, response.unscored, *_named(curve))
     return Entry(
-        score, items, models=expected_models(response, alpha), unscored=response.unscored, like=like,
+        score, items, models=models, unscored=response.unscored, like=like,
         others=found.sources, bias=found.bias, why=expectations.unclaimed(response, alpha),
     )  # fmt: skip
 
@@ -150,11 +151,6 @@ def expected_items(response: Response, alpha: float) -> Values:
     return dict(zip(response.curve.ids, map(float, response.curve.expected(alpha)), strict=True))
 
 
-def item_values(rows: pd.DataFrame) -> Values:
-    """Return each item's mean over the draws and masks of some rows, over the items that all of them scored."""
-    return shared([one.values for one in scored(_distinct(rows))])
-
-
 def models(rows: pd.DataFrame) -> Models:
     """Return the item values of each model behind some rows."""
     lines = _distinct(rows)
@@ -166,18 +162,13 @@ def _level(found: Any) -> float | None:
     return None if pd.isna(found) else float(found)
 
 
-def expected_models(response: Response, alpha: float) -> Models:
-    """Return the expectation under each DARE mask of a curve."""
+def expected_by_mask(response: Response, alpha: float) -> dict[float | None, Values]:
+    """Return the expectation under each DARE mask of a curve, by seed; without DARE the one under None."""
+    seeds: list[float | None] = [float(seed) for seed in response.mask_seeds] or [None]
     return {
-        (None, float(seed)): dict(zip(mask.ids, map(float, mask.expected(alpha)), strict=True))
-        for seed, mask in zip(response.mask_seeds, response.masks, strict=False)  # without DARE no seed
+        seed: dict(zip(mask.ids, map(float, mask.expected(alpha)), strict=True))
+        for seed, mask in zip(seeds, response.masks, strict=True)
     }
-
-
-def shared(found: Sequence[Values]) -> Values:
-    """Return the item-wise mean of several models' values over the items that all of them have."""
-    ids = set.intersection(*(set(values) for values in found)) if found else set()
-    return {key: float(np.mean([values[key] for values in found])) for key in sorted(ids)}
 
 
 def _distinct(rows: pd.DataFrame) -> pd.DataFrame:

@@ -68,9 +68,7 @@ class Response:
 
     @property
     def name(self) -> str:
-        return " ".join(
-            part for part in (self.pair, self.method, "" if self.sparsify == "none" else self.sparsify) if part
-        )
+        return " ".join(part for part in (self.pair, self.method, "dare" if self.sparsify == "dare" else "") if part)
 
     @property
     def gridded(self) -> bool:
@@ -181,18 +179,33 @@ def responses(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> list
 _FREE = frozenset((0.0, 0.5, 1.0))  # nodes that other cells evaluate as well: the experts alone, and average's plain
 
 
-def refused(frame: pd.DataFrame) -> list[str]:
-    """Say which curves there would be if no planned node were without a result, where their evaluation has begun."""
-    said = []
+@dataclass(frozen=True)
+class Refused:
+    """A curve that there is none of, for want of some of the nodes `planned`."""
+
+    name: str  # of its pair and method
+    benchmark: str
+    missing: tuple[float, ...]
+    planned: int
+
+    def __str__(self) -> str:
+        lams = ", ".join(f"{lam:g}" for lam in self.missing)
+        return (
+            f"{self.name} {self.benchmark}: no expectation, {len(self.missing)} of {self.planned} nodes without a"
+            f" result (lambda {lams})"
+        )
+
+
+def refused(frame: pd.DataFrame) -> list[Refused]:
+    """Return the curves that there would be if no planned node were without a result, where some has one."""
+    found = []
     for (_, pair, method, params, sparsify, benchmark), rows in _lines(frame):
         begun = set(rows.loc[(rows["ratio"] == "grid") & rows["score"].notna(), "lam"]) - _FREE
         if begun and (missing := _missing(rows)):
-            parts = (pair, method, params, "" if sparsify == "none" else sparsify, benchmark)
-            name = " ".join(part for part in parts if part)
-            lams = ", ".join(f"{lam:g}" for lam in missing)
+            name = " ".join(filter(None, (pair, method, params, sparsify.replace("none", ""))))
             planned = rows.loc[rows["ratio"] == "grid", "lam"].nunique()
-            said.append(f"{name}: no expectation, {len(missing)} of {planned} nodes without a result (lambda {lams})")
-    return said
+            found.append(Refused(name, benchmark, tuple(missing), planned))
+    return found
 
 
 def _lines(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
@@ -256,7 +269,7 @@ def _response(
     return Response(
         family, pair, method, params, sparsify, benchmark,
         metric=str(mine["metric"].iloc[0]), curve=averaged(curves), masks=tuple(curves),
-        plain=_mean(list(plains.values())), parents=alone, experts=tuple(parents.get(pair, ())),
+        plain=shared(list(plains.values())), parents=alone, experts=tuple(parents.get(pair, ())),
         draws=tuple(_draws(mine)), mask_seeds=seeds,
         plains={int(seed): found for seed, found in plains.items() if not pd.isna(seed)},
         unscored=max(len(one.values) + one.unscored for one in scored(lines)) - len(kept),
@@ -318,18 +331,18 @@ def development(curves: Sequence[Response], of: Sequence[Response]) -> dict[str,
     return {response.benchmark: response for response in curves if (*response.line, response.benchmark) in wanted}
 
 
-def _mean(masks: Sequence[Values]) -> Values | None:
-    """Return the item-wise mean of several masks' values over the items that all have."""
-    if not masks:
+def shared(models: Sequence[Values]) -> Values | None:
+    """Return the item-wise mean of several models' values over the items that all have; None without a model."""
+    if not models:
         return None
-    shared = set.intersection(*(set(values) for values in masks))
-    return {key: float(np.mean([values[key] for values in masks])) for key in sorted(shared)}
+    ids = set.intersection(*map(set, models))
+    return {key: float(np.mean([values[key] for values in models])) for key in sorted(ids)}
 
 
 def _draws(rows: pd.DataFrame) -> Iterator[Draw]:
     mixed = rows[rows["ratio"] == "mixup"]
     for (alpha, number, lam), members in mixed.groupby(["alpha", "draw", "lam"], sort=True):
-        values = _mean([one.values for one in scored(members)])
+        values = shared([one.values for one in scored(members)])
         assert values is not None
         seeds = sorted({int(seed) for seed in members["mask_seed"].dropna()})
         yield Draw(float(alpha), int(number), float(lam), values, tuple(seeds))

@@ -5,15 +5,8 @@ called nodes here. A prediction differs from reality for two reasons. Where the 
 a straight line is off, for every set of items: that is an error of the curve. And an item whose verdict differs between
 two nodes turns somewhere in between, which the line, being an expectation, cannot say where: that is chance, the same
 kind as which items were asked. Generation adds nothing here in float32, greedy (docs/lab.md); elsewhere it is a third
-reason.
-
-The interval of one difference is a score interval: its standard error is that which a true line has. With d_i the
-item's real minus predicted score, s the place between its two nodes and a_i, b_i its scores there, the variance of the
-sum is the larger of sum d_i^2 (seen) and sum s (1 - s) (b_i - a_i)^2 + sum over a_i = b_i of d_i^2 (one turn at a place
-uniform between the nodes). Student's t and the bootstrap take it from d_i alone and, where few items turn, cover 20 to
-90 % in place of 95 (docs/response.md); this one covers 95 to 100 %, 95 to 97 where more than five turn. Where no item
-differs between the two nodes the line has no chance of its own: the interval is that of no difference among so many
-items (`stats.estimate`), and such a *still* draw is counted apart, since it tests hardly anything.
+reason. The intervals are those of `stats.turning`; a *still* draw, of which no item differs between its two nodes, is
+counted apart, since it tests hardly anything.
 
 E[score | alpha] is held against the mean of the real draws of that alpha: with sampled lambdas the corrected one, and
 what these leave open is in the interval. Draws count as independent. Those of today's rule are stratified, so their
@@ -22,21 +15,20 @@ mean is nearer to the expectation than the interval says; draws of older stores 
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from m3_exp.reporting.curves.evaluated import Draw, Response, Values, averaged
-from m3_exp.stats.estimate import LEVEL, Array, Mean, Source, normal, weighted_mean
-from m3_exp.stats.lambdas import ALPHAS, Curve, right_node, second_moments, unsure, weights
+from m3_exp.stats.estimate import Array, weighted_mean
+from m3_exp.stats.lambdas import ALPHAS, Curve
+from m3_exp.stats.turning import agreement, beside_expectation, beside_line, turned
+from m3_exp.types import Json
 
 _SAME = 1e-6  # lambdas nearer than this give the same answers: a draw so near a node tests nothing
 _CHUNK = 250  # repetitions of the replay at a time
-_Z = normal(LEVEL)
 
 
 @dataclass(frozen=True)
@@ -160,69 +152,25 @@ def _order(draw: Draw) -> tuple[int, str]:
 def predict(curve: Curve, draw: Draw) -> Prediction:
     """Hold one draw against the curve through all real merges. Every item of the curve must have a value."""
     along = curve.refined()
-    real, predicted = _scored(draw.values, along), along.items_at(draw.lam)
-    turning = int(np.count_nonzero(_between(along, draw.lam).moved))
-    score, line = (float(weighted_mean(values, along.shape)) for values in (real, predicted))
-    variance = turning_variance(along, draw.lam, real)
-    still = Mean(score - line, variance, len(real), (-1.0, 1.0))  # where no item differs between the nodes: never 0
-    half = _Z * (math.sqrt(variance) if turning else still.standard_error())
-    return Prediction(draw.alpha, draw.number, draw.lam, len(real), turning, score, line, half)
+    return Prediction(
+        draw.alpha, draw.number, draw.lam, **vars(beside_line(along, draw.lam, _scored(draw.values, along)))
+    )
 
 
 def _scored(values: Values, curve: Curve) -> Array:
     return np.array([values[key] for key in curve.ids], dtype=float)
 
 
-def turning_variance(curve: Curve, lam: float, real: Array) -> float:
-    """Return the variance of real - predicted if the curve is right: the larger of seen and of one turn an item.
-
-    `real`: (n,), the items' scores at lam.
-    """
-    between = _between(curve, lam)
-    squares = (real - curve.items_at(lam)) ** 2
-    turn = between.share * (1 - between.share) * between.moved**2
-    one = curve.shape.weights(len(curve.ids)) ** 2
-    return float(max(one @ squares, one @ np.where(between.moved == 0, squares, turn)))
-
-
-class _Between(NamedTuple):
-    """Where a lambda lies between its nodes (0 to 1), and how far each item's score moves from one to the other."""
-
-    share: float
-    moved: Array
-
-
-def _between(curve: Curve, lam: float) -> _Between:
-    k = int(right_node(curve.lams, lam))
-    share = (lam - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1])
-    return _Between(float(share), curve.values[:, k] - curve.values[:, k - 1])
-
-
 # ------------------------------------------------------------------------------------------- the mean over draws
 
 
 def _expectation(alpha: float, beside: Sequence[tuple[Draw, Curve]]) -> Expectation:
-    """Compare the mean over real draws with the expectation, over the items that all draws have.
-
-    Independent sources of chance: which lambdas were drawn, which were sampled for the curve, and how items turn
-    between nodes. Draws count as independent of one another, whatever rule made them: of stratified ones the interval
-    is wider than need be.
-    """
+    """Compare the mean over real draws with the expectation, over the items that all draws have."""
     draws = [draw for draw, _ in beside]
     curve = _shared([curve for _, curve in beside])
-    along, rest = curve.refined(), unsure(curve, {alpha: 1.0})
     real = np.mean([_scored(draw.values, curve) for draw in draws], axis=0)
-    predicted = np.mean([along.items_at(draw.lam) for draw in draws], axis=0)
-    w, middle = weights(along.lams, alpha), along.means
-    between = float(middle @ (second_moments(along.lams, alpha) - np.outer(w, w)) @ middle)
-    score, line, expected = (
-        float(weighted_mean(values, curve.shape)) for values in (real, predicted, curve.expected(alpha))
-    )
-    turning = float(curve.shape.weights(len(curve.ids)) ** 2 @ (real - predicted) ** 2)
-    others = (Source(max(between, 0.0) / len(draws)), *rest.sources)
-    difference = Mean(score - expected, turning, len(real), (-1.0, 1.0), others)
-    half = _Z * difference.standard_error() + rest.bias
-    return Expectation(alpha, len(draws), score, line, expected, half, curve.corrected(alpha))
+    found = beside_expectation(curve, alpha, [draw.lam for draw in draws], real)
+    return Expectation(alpha, len(draws), *found, curve.corrected(alpha))
 
 
 def _shared(curves: Sequence[Curve]) -> Curve:
@@ -265,23 +213,10 @@ def replay(response: Response, draws: Sequence[Draw], *, repeats: int = 10_000, 
     return Replay(np.array(real), lines, np.concatenate(parts).max(axis=1))
 
 
-def turned(curve: Curve, lams: Array, generator: np.random.Generator) -> Array:
-    """Return mean scores at lambdas (B, C) where each item turns once between two nodes, at a uniform place; (B, C).
-
-    Its expectation is the curve. The places are the same for all lambdas of a repetition, as in a real model.
-    """
-    k = right_node(curve.lams, lams)
-    share = (lams - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1])
-    places = generator.random((len(lams), len(curve.lams) - 1, len(curve.ids)))
-    places = np.take_along_axis(places, (k - 1)[:, :, None], axis=1)
-    chosen = np.where(places < share[:, :, None], curve.values.T[k], curve.values.T[k - 1])
-    return np.asarray(chosen @ curve.shape.weights(len(curve.ids)))
-
-
 # ------------------------------------------------------------------------------------------------------ what is read
 
 
-def record(check: Check) -> dict[str, Any]:
+def record(check: Check) -> Json:
     """Return a check as data, in percent and points."""
     differences = 100 * np.array([p.difference for p in check.predictions])
     return {
@@ -302,19 +237,19 @@ def record(check: Check) -> dict[str, Any]:
     }
 
 
-def _percent(values: Mapping[str, Any]) -> dict[str, Any]:
+def _percent(values: Mapping[str, Any]) -> Json:
     scores = ("real", "predicted", "expected", "half")
     return {key: 100 * value if key in scores else value for key, value in values.items()}
 
 
-def _replayed(replay: Replay) -> dict[str, Any]:
+def _replayed(replay: Replay) -> Json:
     return {
         "real": _summary(replay.real),
         **{name: _against(replay.real, values) for name, values in (("lines", replay.lines), ("turns", replay.turns))},
     }
 
 
-def _summary(values: Array) -> dict[str, Any]:
+def _summary(values: Array) -> Json:
     sd = 100 * float(values.std(ddof=1)) if len(values) > 1 else None
     low, middle, high = np.quantile(values, [0.025, 0.5, 0.975])
     return {
@@ -323,13 +258,9 @@ def _summary(values: Array) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _against(real: Array, replayed: Array) -> dict[str, Any]:
-    """Return a replay's summary, how many real experiments lie in its central 95 %, and Kolmogorov and Smirnov's p."""
-    real, replayed = np.round(real, 12), np.round(replayed, 12)  # equal counts are ties
-    low, high = np.quantile(replayed, [0.025, 0.975])
-    inside = int(np.sum((real >= low) & (real <= high)))
-    p = float(stats.ks_2samp(real, replayed).pvalue)
-    return {**_summary(replayed), "inside": inside, "p": p}
+def _against(real: Array, replayed: Array) -> Json:
+    """Return a replay's summary, and how real experiments agree with it."""
+    return {**_summary(replayed), **vars(agreement(real, replayed))}
 
 
 def words(check: Check) -> list[str]:
@@ -337,23 +268,23 @@ def words(check: Check) -> list[str]:
     data = record(check)
     if not check.predictions:
         return [f"{check.benchmark}: no real draw lies between the nodes"]
-    said = [_inside_words(check, data)]
-    said += [
+    lines = [_inside_words(check, data)]
+    lines += [
         f"  E{'' if e.corrected else '*'}[alpha={e.alpha:g}] = {100 * e.expected:.1f}; mean of {e.draws} real draws"
         f" {100 * e.real:.1f}, difference {100 * (e.real - e.expected):+.1f} +- {100 * e.half:.1f}; the curve at the"
         f" same lambdas {100 * e.predicted:.1f}"
         for e in check.expectations
     ]
     if any(not e.corrected for e in check.expectations):
-        said.append(
+        lines.append(
             "  E*: from the nodes alone; its +- holds the bend between them that the nodes themselves show"
             f" (ratio.sampled=16 corrects it for alpha from {ALPHAS[0]:g} to {ALPHAS[-1]:g})"
         )
     if data["inside"] - data["still_inside"] < 0.9 * (data["draws"] - data["still"]):
-        said.append(
+        lines.append(
             "  the score bends between the nodes: more of them come closer (ratio.nodes=17 computes the new ones only)"
         )
-    return said + ([] if data["replay"] is None else _replay_words(data["replay"]))
+    return lines + ([] if data["replay"] is None else _replay_words(data["replay"]))
 
 
 def _inside_words(check: Check, data: Mapping[str, Any]) -> str:
@@ -375,15 +306,15 @@ def _inside_words(check: Check, data: Mapping[str, Any]) -> str:
 def _replay_words(data: Mapping[str, Any]) -> list[str]:
     real = data["real"]
     spread = "" if real["sd"] is None else f", sd {real['sd']:.1f}"
-    said = [f"  best of 7, {real['n']} real experiments: mean {real['mean']:.1f}{spread}"]
+    lines = [f"  best of 7, {real['n']} real experiments: mean {real['mean']:.1f}{spread}"]
     for name, how in (("lines", "replayed on the curve"), ("turns", "with items turning between nodes")):
         one = data[name]
         low, middle, high = one["quantiles"]
-        said.append(
+        lines.append(
             f"    {how}: mean {one['mean']:.1f}, sd {one['sd']:.1f}, 95 % from {low:.1f} to {high:.1f} (median"
             f" {middle:.1f}); {one['inside']} of {real['n']} real ones in it, Kolmogorov-Smirnov p = {one['p']:.2f}"
         )
-    return said
+    return lines
 
 
 def table(check: Check) -> tuple[list[str], list[list[str]]]:

@@ -9,11 +9,12 @@ from typing import Any
 import pandas as pd
 
 from m3_exp.planning import called, merge_line
+from m3_exp.reporting.data import params
 from m3_exp.stats.scored import scored
 from m3_exp.types import Cell, CellResult, Label, ResultRecord, identity
 
 
-def tidy(found: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFrame:
+def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFrame:
     """Return one line a (label, benchmark). Scores are in percent; `values` maps (id, sample) to 0..1 or None.
 
     `scored` is the items as they count in the score (`m3_exp.stats.scored.Scored`; None without a result), which `low`
@@ -21,7 +22,7 @@ def tidy(found: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFrame:
     their number, and `changed` the (id, sample) whose texts are not those of the first pass; both are 0 and empty for
     all other lines.
     """
-    shown = [item for item in found if repeats or not item.repeat]
+    shown = [item for item in results if repeats or not item.repeat]
     lines = [{**facts, **_labelled(label, item.cell)} for item, facts in _facts(shown) for label in item.cell.labels]
     return pd.DataFrame(lines, columns=_COLUMNS)
 
@@ -33,9 +34,9 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-def _facts(found: Sequence[CellResult]) -> Iterator[tuple[CellResult, dict[str, Any]]]:
+def _facts(results: Sequence[CellResult]) -> Iterator[tuple[CellResult, dict[str, Any]]]:
     """Give each cell with what is the same in all of its lines."""
-    for item in found:
+    for item in results:
         cell = item.cell
         facts: dict[str, Any] = {
             "benchmark": cell.evaluator.name, "state": "missing", "failure": item.failure, "evaluator": "",
@@ -49,7 +50,7 @@ def _facts(found: Sequence[CellResult]) -> Iterator[tuple[CellResult, dict[str, 
 def _labelled(label: Label, cell: Cell) -> dict[str, Any]:
     return {
         "family": label.family, "pair": label.pair, "method": label.method,
-        "params": ", ".join(f"{key} {value:g}" for key, value in sorted(label.params.items())),
+        "params": params.text(label.params),
         "ratio": called(label, "ratio"), "alpha": label.alpha, "draw": label.draw, "lam": label.lam,
         "sparsify": called(label, "sparsify"), "mask_seed": label.mask_seed, "merge": merge_line(label, cell.recipe),
     }  # fmt: skip

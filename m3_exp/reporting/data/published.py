@@ -8,42 +8,26 @@ is where the published value lies among what the paper's protocol gives when it 
 
 import csv
 import io
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
+from m3_exp.benchmarks import about
 from m3_exp.reading.files import MIB, read_text
-from m3_exp.stats.estimate import LEVEL, Array, normal, proportion
-from m3_exp.stats.lambdas import ALPHAS, Curve
-from m3_exp.stats.resampling import resampled
+from m3_exp.reporting.data.params import searched
+from m3_exp.stats.lambdas import Curve
+from m3_exp.stats.published import Distance, distance, percentile, replayed
 from m3_exp.types import M3Error
 
-_REPLAYS = 2_000  # of the paper's protocol: a percentile to about one point
-_PRINTED = 0.01  # points: two scores nearer than this are one; the paper rounds to two decimals, or cuts (8.53)
-
-# Items that the paper scored on; its AlpacaEval column cannot be compared (see NOTES).
-ITEMS = {
-    "alpaca_eval": 805, "gsm8k": 1319, "hendrycks_math": 5000, "humaneval": 164, "mbpp": 500,
-    "prompt_bench_sst2": 872, "prompt_bench_cola": 1043, "livebench_typos": 50,
-}  # fmt: skip
-# What the paper's search found for TIES (its Table 4), by pair, as a frame writes it.
-TIES = {
-    "lm_math": "retain 0.5, scaling 0.5",
-    "lm_code": "retain 0.7, scaling 1",
-    "math_code": "retain 0.5, scaling 1",
-}
 _COLUMNS = {
     "table1": ("method", "models", "mixup", "dare"),
     "adversarial": ("attack", "models", "dataset", "mixup", "metric_no_attack", "metric_attack", "pdr"),
     "ood_gains": ("models", "benchmark", "method", "gain_points"),
 }
 _FLAGS = ("mixup", "dare")
-_FIGURES = (*ITEMS, "metric_no_attack", "metric_attack", "pdr", "gain_points")
+_FIGURES = ("metric_no_attack", "metric_attack", "pdr", "gain_points")
 _FIGURE = re.compile(r"[-+]?[0-9]{1,4}(\.[0-9]{1,9})?")
 ATTACKS = {"table2": "stresstest", "table5": "deepwordbug", "table6": "bertattack"}
 
@@ -171,30 +155,10 @@ def _sound(column: str, text: str) -> bool:
     """Tell whether a field can stand in its column."""
     if column in _FLAGS:
         return text in ("0", "1")
-    empty = text == "" and column in ITEMS  # was not evaluated
-    return column not in _FIGURES or empty or text == "?" or _FIGURE.fullmatch(text) is not None
-
-
-@dataclass(frozen=True)
-class Distance:
-    """Ours - theirs in points, with the 95 % interval of independent answers, and in standard errors.
-
-    `z_low` takes the two models' answers as independent, `z_high` as alike as two such scores can be; neither where the
-    items or the models are not the same. |z_low| <= |z_high|, and both have the sign of the difference.
-    """
-
-    difference: float
-    low: float
-    high: float
-    z_low: float | None = None
-    z_high: float | None = None
-
-    def __str__(self) -> str:
-        text = f"{_signed(self.difference)} [{_signed(self.low)}, {_signed(self.high)}]"
-        if not self.z_low or not self.z_high:
-            return text
-        ends = dict.fromkeys((_signed(self.z_low), _signed(self.z_high)))
-        return f"{text}, z {' to '.join(ends)}"
+    of_benchmark = about(column).paper_items is not None
+    if text == "" and of_benchmark:  # was not evaluated
+        return True
+    return not (of_benchmark or column in _FIGURES) or text == "?" or _FIGURE.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)
@@ -208,7 +172,7 @@ class Beside:
 
     def __str__(self) -> str:
         texts = [f"paper {self.number}"] if self.number.value is not None else ["paper: illegible"]
-        texts += [str(self.distance)] if self.distance is not None else []
+        texts += [_far(self.distance)] if self.distance is not None else []
         if self.percentile_low is not None and self.percentile_high is not None:
             ends = dict.fromkeys((f"{self.percentile_low:.0f}", f"{self.percentile_high:.0f}"))
             texts.append(f"at {' to '.join(ends)} % of the replay")
@@ -229,13 +193,20 @@ class Beside:
         }
 
 
+def _far(distance: Distance) -> str:
+    text = f"{_signed(distance.difference)} [{_signed(distance.low)}, {_signed(distance.high)}]"
+    if not distance.z_low or not distance.z_high:
+        return text
+    return f"{text}, z {' to '.join(dict.fromkeys((_signed(distance.z_low), _signed(distance.z_high))))}"
+
+
 def _signed(number: float) -> str:
     return f"{number:+.1f}" if round(number, 1) else "0.0"
 
 
 def of_our_model(number: Number, method: str, models: str, params: str) -> tuple[Number, bool]:
     """Tell whether a published figure is of the model that we name so, as far as is known; the number notes why not."""
-    if method == "ties" and params != TIES.get(models):
+    if method == "ties" and params != searched().get((method, models)):
         return replace(number, notes=(*number.notes, "params")), False
     if method == "task_arithmetic":
         return replace(number, notes=(*number.notes, "scaling")), True
@@ -244,9 +215,10 @@ def of_our_model(number: Number, method: str, models: str, params: str) -> tuple
 
 def beside_plain(number: Number, benchmark: str, score: float, n: int) -> Beside:
     """Compare the score (percent) of one model on n of the paper's items. No z of AlpacaEval and task arithmetic."""
-    if not _comparable(number, benchmark) or number.value is None or n < 1:
+    items = _comparable_items(number, benchmark)
+    if not items or number.value is None or n < 1:
         return Beside(number)
-    far = distance(score, n, number.value, ITEMS[benchmark])
+    far = distance(score, n, number.value, items)
     if "scaling" in number.notes:
         return Beside(number, replace(far, z_low=None, z_high=None))
     return Beside(replace(number, notes=(*number.notes, "correlation")) if far.z_low else number, far)
@@ -254,66 +226,13 @@ def beside_plain(number: Number, benchmark: str, score: float, n: int) -> Beside
 
 def beside_mixed(number: Number, benchmark: str, curve: Curve | None) -> Beside:
     """Say where the paper's M3 figure lies among replays on our curve; nothing without one or where not comparable."""
-    if not _comparable(number, benchmark) or number.value is None or curve is None:
-        return Beside(number)
-    items = ITEMS[benchmark]
-    if not 0 < len(curve.ids) <= items:
+    items = _comparable_items(number, benchmark)
+    if not items or number.value is None or curve is None or not 0 < len(curve.ids) <= items:
         return Beside(number)
     ends = sorted(percentile(number.value, replayed(curve, items, alike=alike)) for alike in (False, True))
     return Beside(number, percentile_low=ends[0], percentile_high=ends[1])
 
 
-def _comparable(number: Number, benchmark: str) -> bool:
-    return number.value is not None and "alpaca" not in number.notes and benchmark in ITEMS
-
-
-def distance(score: float, n: int, published: float, n_published: int) -> Distance:
-    """Return how far a score on n items is from a published one (both in percent) on `n_published`.
-
-    The interval squares and adds the half widths of the two scores' own intervals (as Newcombe 1998, method 10), so it
-    holds at every n. Its half towards 0 over 1.96 is the standard error of `z_low`: 1.96 where that end is 0. For
-    `z_high` our n items are a random part of the paper's (none where they are more), and only as many of those are
-    answered otherwise as the scores differ by: |d| of them, all in one direction, so the variance is (|d| - d^2) / N.
-    """
-    ours, theirs = score / 100, published / 100
-    own, other = proportion(ours, n), proportion(theirs, n_published)
-    difference = score - published if abs(score - published) >= _PRINTED else 0.0
-    below, above = math.hypot(ours - own.low, other.high - theirs), math.hypot(own.high - ours, theirs - other.low)
-    far = Distance(difference, difference - 100 * below, difference + 100 * above)
-    if n > n_published:
-        return far
-    if not difference:
-        return replace(far, z_low=0.0, z_high=0.0)
-    d, to_normal = difference / 100, normal(LEVEL)
-    half, independent = (ours - own.low, below) if d > 0 else (own.high - ours, above)
-    open_part = half * math.sqrt(finite_population(n, n_published))
-    alike = math.hypot(open_part, to_normal * math.sqrt((abs(d) - d * d) / n_published)) or independent
-    return replace(far, z_low=to_normal * d / independent, z_high=to_normal * d / min(independent, alike))
-
-
-def finite_population(n: int, whole: int) -> float:
-    """Return the factor of the variance of a mean over n items that are drawn from `whole` without replacement."""
-    return (whole - n) / max(1, whole - 1)
-
-
-def replayed(curve: Curve, n_published: int, repeats: int = _REPLAYS, seed: int = 0, *, alike: bool = False) -> Array:
-    """Replay the paper's protocol: one draw for each of its alphas, the best on the curve's own items; (repeats,).
-
-    What our items leave open is resampled in each repetition, and the score kept is one on `n_published` items.
-    `alike`: these are the same items, answered the same, and ours a part of them, or all: then only lambda varies.
-    """
-    generator = np.random.default_rng(seed)
-    draws = np.column_stack([generator.beta(alpha, alpha, repeats) for alpha in ALPHAS])
-    heights = resampled(len(curve.ids), repeats, generator) @ curve.values
-    if alike:
-        means = curve.values.mean(axis=0)
-        heights = means + (heights - means) * math.sqrt(finite_population(len(curve.ids), n_published))
-    tops = [float(np.interp(lams, curve.lams, height).max()) for lams, height in zip(draws, heights, strict=True)]
-    shares = np.clip(tops, 0, 1)
-    return np.asarray(shares if alike else generator.binomial(n_published, shares) / n_published)
-
-
-def percentile(published: float, replayed: Array) -> float:
-    """Return where a published value (percent) lies among replayed scores (0 to 1): 0 to 100, ties counted half."""
-    above = 100 * replayed - published
-    return 100 * (float(np.mean(above <= -_PRINTED)) + float(np.mean(np.abs(above) < _PRINTED)) / 2)
+def _comparable_items(number: Number, benchmark: str) -> int | None:
+    """Return on how many items a figure is that can be laid beside ours (AlpacaEval's cannot, see NOTES), else None."""
+    return None if "alpaca" in number.notes else about(benchmark).paper_items

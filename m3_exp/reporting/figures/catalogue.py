@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from m3_exp.reporting.choices import advice
+from m3_exp.reporting.choices import ways
 from m3_exp.reporting.curves.evaluated import Response, refused, responses
 from m3_exp.reporting.data import published
 from m3_exp.reporting.figures import palette, paper
@@ -69,15 +69,18 @@ def response(data: Data) -> Figure:
         )
     if len(names) > 1:
         raise M3Error(f"response shows one pair and method; choose with pair=, method=, sparsify= among {names}")
-    named = {text.split(":")[0].split(" ")[-1] for text in lost}
-    known = {r.benchmark for r in found} | named
+    known = {one.benchmark for one in found} | {one.benchmark for one in lost}
     absent = sorted(set(frame.loc[_of(frame, found[0]), "benchmark"]) - known)
-    notes = [*lost, *(f"{palette.name(b)}: no curve, not run" for b in absent)]
-    return draw_response(advice.study(found, seed=data.seed), notes)
+    notes = [*map(str, lost), *(f"{palette.name(b)}: no curve, not run" for b in absent)]
+    return draw_response(ways.study(found, seed=data.seed), notes)
 
 
-def _of(frame: pd.DataFrame, found: Response) -> "pd.Series[bool]":
-    return (frame["pair"] == found.pair) & (frame["method"] == found.method) & (frame["sparsify"] == found.sparsify)
+def _of(frame: pd.DataFrame, response: Response) -> "pd.Series[bool]":
+    return (
+        (frame["pair"] == response.pair)
+        & (frame["method"] == response.method)
+        & (frame["sparsify"] == response.sparsify)
+    )
 
 
 FIGURES: Mapping[str, FigureSpec] = {

@@ -167,32 +167,32 @@ def chart(rows: Sequence[Row], series: Sequence[Series], label: str, *, zero: bo
     """Draw one chart at column width."""
     used = [one for one in series if one.paper or any(p.value is not None or p.note for p in one.points.values())]
     shown = present(rows, used)
-    said = notes(shown, used)
+    lines = notes(shown, used)
     keys = len(used) + any(one.paper for one in used)
     with palette.style():
-        tall = _tall(shown, len(used), said, palette.COLUMN) + 0.16 * (-(-keys // 3) - 1)
+        tall = _tall(shown, len(used), lines, palette.COLUMN) + 0.16 * (-(-keys // 3) - 1)
         figure = palette.blank(palette.COLUMN, tall)
         ax = figure.subplots()
         draw(ax, shown, used)
         _finish(ax, label, zero)
         legend(figure, used)
-        palette.annotate(figure, said)
+        palette.annotate(figure, lines)
     return figure
 
 
-def side_by_side(panels: Sequence[Panel], *, below: str = "", said: Sequence[str] = ()) -> Figure:
+def side_by_side(panels: Sequence[Panel], *, below: str = "", more: Sequence[str] = ()) -> Figure:
     """Draw charts side by side over both columns. Where all have the same rows, the first names them.
 
-    `below`: what all of them measure; then each panel's own label is its title. `said`: more notes.
+    `below`: what all of them measure; then each panel's own label is its title. `more`: other notes.
     """
     same = all(list(panel.rows) == list(panels[0].rows) for panel in panels)
     every = [one for panel in panels for one in panel.series]
     rows = [present(panel.rows, every if same else panel.series) for panel in panels]
     slots = [max(len(p.series) for p in panels) if same else len(panel.series) for panel in panels]
-    said = [*said, *_said(panels, rows, below)]
+    lines = [*more, *_lacking(panels, rows, below)]
     most = max(range(len(panels)), key=lambda i: height(rows[i], slots[i]))
     with palette.style():
-        tall = _tall(rows[most], slots[most], said, palette.DOUBLE) + (0.18 if below else 0)
+        tall = _tall(rows[most], slots[most], lines, palette.DOUBLE) + (0.18 if below else 0)
         figure = palette.blank(palette.DOUBLE, tall)
         axes = figure.subplots(1, len(panels), squeeze=False, sharex=bool(below))[0]
         for number, ax in enumerate(axes):
@@ -208,13 +208,13 @@ def side_by_side(panels: Sequence[Panel], *, below: str = "", said: Sequence[str
         if below:
             axes[len(axes) // 2].set_xlabel(below)
         legend(figure, _distinct(panels))
-        palette.annotate(figure, said)
+        palette.annotate(figure, lines)
     return figure
 
 
-def _tall(rows: Sequence[Row], slots: int, said: Sequence[str], width: float) -> float:
+def _tall(rows: Sequence[Row], slots: int, lines: Sequence[str], width: float) -> float:
     """Return a figure's height in inches: rows, axis, one line of legend, notes."""
-    return height(rows, slots) + 0.7 + palette.SPACING * len(palette.lines_of(said, width))
+    return height(rows, slots) + 0.7 + palette.SPACING * len(palette.lines_of(lines, width))
 
 
 def _finish(ax: Axes, label: str, zero: bool) -> None:
@@ -224,7 +224,7 @@ def _finish(ax: Axes, label: str, zero: bool) -> None:
         ax.axvline(0, color=palette.GREY, lw=0.8, zorder=1)
 
 
-def _said(panels: Sequence[Panel], rows: Sequence[Sequence[Row]], below: str) -> list[str]:
+def _lacking(panels: Sequence[Panel], rows: Sequence[Sequence[Row]], below: str) -> list[str]:
     """Return what the panels lack, each once, and what must run where one has nothing of ours."""
     found = []
     for panel, shown in zip(panels, rows, strict=True):

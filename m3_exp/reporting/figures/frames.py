@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from m3_exp.benchmarks import in_order
 from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.data.dataframe import tidy
@@ -99,16 +100,16 @@ def places(frame: pd.DataFrame) -> list[tuple[str, str]]:
     merged = frame[frame["method"] != "single"]
     return [
         (pair, benchmark)
-        for pair in in_order(merged["pair"].unique(), PAIRS)
-        for benchmark in in_order(merged.loc[merged["pair"] == pair, "benchmark"].unique(), palette.BENCHMARKS)
+        for pair in _ranked(merged["pair"].unique(), PAIRS)
+        for benchmark in in_order(merged.loc[merged["pair"] == pair, "benchmark"].unique())
     ]
 
 
 def methods(frame: pd.DataFrame) -> list[str]:
-    return in_order(frame.loc[frame["method"] != "single", "method"].unique(), palette.METHODS)
+    return _ranked(frame.loc[frame["method"] != "single", "method"].unique(), palette.METHODS)
 
 
-def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
+def _ranked(names: Iterable[str], known: Iterable[str]) -> list[str]:
     """Return names in the order of those that are known, others behind them."""
     ranks = {name: rank for rank, name in enumerate(known)}
     return sorted(names, key=lambda name: (ranks.get(name, len(ranks)), name))

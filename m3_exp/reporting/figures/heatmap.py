@@ -18,13 +18,13 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from m3_exp.benchmarks import in_order
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Place
 from m3_exp.reporting.comparisons.values import entry_of
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import grouped, refused, responses
 from m3_exp.reporting.figures import palette
-from m3_exp.reporting.figures.frames import in_order
 from m3_exp.stats.estimate import Estimate
 from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.types import M3Error
@@ -91,20 +91,19 @@ def changes(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> dict[t
         panel = Panel(str(pair), str(method), str(sparsify))
         for alpha in alphas:
             key = (panel, str(benchmark), alpha)
-            if key in curves:
-                found[key] = _change(curves[key])
-                continue
-            if (panel, str(benchmark)) in curved:
+            if (one := curves.get(key)) is not None:
+                found[key] = _change(one.estimate, one.mark, one.why, one.family)
+            elif (panel, str(benchmark)) in curved:
                 found[key] = Change(None, why="plain is not run")
-                continue
-            one = _of_draws(rows, alpha)
-            if isinstance(one, str):
-                found[key] = Change(None, why=one)
+            elif isinstance(mean := _of_draws(rows, alpha), str):
+                found[key] = Change(None, why=mean)
             else:
-                drawn[len(keys), 0] = one
+                drawn[len(keys), 0] = mean
                 keys.append(key)
     for (row, _), compared in contrasts.adjusted(drawn).items():
-        found[keys[row]] = _drawn_change(compared)
+        if compared.contrast is not None:
+            family = compared.family
+            found[keys[row]] = _change(compared.contrast, compared.sign, compared.why, family, drawn=True)
     return found
 
 
@@ -113,18 +112,9 @@ def _alphas(frame: pd.DataFrame) -> list[float]:
     return drawn if drawn and not bool(frame["ratio"].isin(["grid", "fixed"]).any()) else list(ALPHAS)
 
 
-def _change(found: expectations.Compared) -> Change:
-    one = found.estimate
-    return Change(
-        100 * one.value, 50 * (one.high - one.low), found.mark in ("better", "worse"), "", found.why, found.family
-    )
-
-
-def _drawn_change(found: contrasts.Compared) -> Change:
-    one = found.contrast
-    assert one is not None
-    significant = found.sign in ("better", "worse")
-    return Change(100 * one.value, 50 * (one.high - one.low), significant, "", found.why, found.family, drawn=True)
+def _change(one: Estimate, sign: str, why: str, family: int, *, drawn: bool = False) -> Change:
+    half, significant = 50 * (one.high - one.low), sign in ("better", "worse")
+    return Change(100 * one.value, half, significant, unclaimed=why, family=family, drawn=drawn)
 
 
 def _of_draws(rows: pd.DataFrame, alpha: float) -> tuple[Estimate, str] | str:
@@ -158,23 +148,23 @@ def draw_heatmap(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> F
     return figure
 
 
-def _layout(found: Changes) -> list[list[Panel]]:
+def _layout(changes: Changes) -> list[list[Panel]]:
     """Return the panels by row: blocks of up to three methods, in each a row for every pair and sparsify."""
-    rows = list(dict.fromkeys((panel.pair, panel.sparsify) for panel, _, _ in found))
-    methods = list(dict.fromkeys(panel.method for panel, _, _ in found))
+    rows = list(dict.fromkeys((panel.pair, panel.sparsify) for panel, _, _ in changes))
+    methods = list(dict.fromkeys(panel.method for panel, _, _ in changes))
     width = min(_ACROSS, len(methods))
     blocks = [methods[i : i + width] for i in range(0, len(methods), width)]
     return [[Panel(pair, method, sparsify) for method in block] for block in blocks for pair, sparsify in rows]
 
 
-def _fill(axes: "np.ndarray[Any, Any]", panels: Sequence[Sequence[Panel]], found: Changes) -> None:
+def _fill(axes: "np.ndarray[Any, Any]", panels: Sequence[Sequence[Panel]], changes: Changes) -> None:
     """Draw the panels into their axes: methods are named above their first row, pairs before their rows."""
-    shade = _shade(found)
+    shade = _shade(changes)
     alone, digits = axes.size == 1, 1 if axes.shape[1] == 1 else 0
     for i, row in enumerate(panels):
         first = i == 0 or panels[i - 1][0].method != row[0].method
         for ax, panel in zip(axes[i], row, strict=False):
-            _draw_panel(ax, found, panel, shade, first=ax is axes[i, 0], digits=digits)
+            _draw_panel(ax, changes, panel, shade, first=ax is axes[i, 0], digits=digits)
             if first:
                 name = palette.name(panel.method)
                 ax.set_title(f"{_row_name(panel)}, {name}" if alone else name, pad=4 if alone else 14)
@@ -193,26 +183,25 @@ def _row_name(panel: Panel) -> str:
     )
 
 
-def _shade(found: Changes) -> Normalize:
-    top = max([5.0, *(abs(change.value) for change in found.values() if change.value is not None)])
+def _shade(changes: Changes) -> Normalize:
+    top = max([5.0, *(abs(change.value) for change in changes.values() if change.value is not None)])
     return Normalize(-top, top)
 
 
-def _benchmarks(found: Changes, pair: str) -> list[str]:
-    known = {benchmark for panel, benchmark, _ in found if panel.pair == pair}
-    return in_order(known, palette.BENCHMARKS)
+def _benchmarks(changes: Changes, pair: str) -> list[str]:
+    return in_order({benchmark for panel, benchmark, _ in changes if panel.pair == pair})
 
 
 def _draw_panel(
-    ax: Axes, found: Changes, panel: Panel, shade: Normalize,
+    ax: Axes, changes: Changes, panel: Panel, shade: Normalize,
     *, first: bool, digits: int,
 ) -> None:  # fmt: skip
-    benchmarks = _benchmarks(found, panel.pair)
-    alphas = sorted({alpha for _, _, alpha in found})
+    benchmarks = _benchmarks(changes, panel.pair)
+    alphas = sorted({alpha for _, _, alpha in changes})
     for i, benchmark in enumerate(benchmarks):
         for j, alpha in enumerate(alphas):
             key = (panel, benchmark, alpha)
-            _draw_cell(ax, i, j, found.get(key), shade, digits)
+            _draw_cell(ax, i, j, changes.get(key), shade, digits)
     ax.set_xlim(-0.5, len(alphas) - 0.5)
     ax.set_ylim(len(benchmarks) - 0.5, -0.5)
     ax.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
@@ -259,9 +248,9 @@ def _source(frame: pd.DataFrame) -> str:
     return f"Each the mean of {most} draws of λ." if most != 1 else "Each ONE draw of λ, as in the paper."
 
 
-def _notes(found: Changes, source: str) -> Iterator[str]:
+def _notes(changes: Changes, source: str) -> Iterator[str]:
     yield f"{source} ±: half of the 95 % interval."
-    claims = {key: change for key, change in found.items() if change.value is not None and not change.unclaimed}
+    claims = {key: change for key, change in changes.items() if change.value is not None and not change.unclaimed}
     if of_curves := {panel: change.family for (panel, _, _), change in claims.items() if not change.drawn}:
         counts = " or ".join(map(str, sorted(set(of_curves.values()))))
         yield (
@@ -270,10 +259,10 @@ def _notes(found: Changes, source: str) -> Iterator[str]:
         )
     if drawn := [change for change in claims.values() if change.drawn]:
         yield f"Outlined: real at 5 %, after Holm over the {drawn[0].family} means of draws here."
-    for why in dict.fromkeys(change.unclaimed for change in found.values() if change.unclaimed):
-        yield f"No outline, {sum(change.unclaimed == why for change in found.values())} cells: {why}."
+    for why in dict.fromkeys(change.unclaimed for change in changes.values() if change.unclaimed):
+        yield f"No outline, {sum(change.unclaimed == why for change in changes.values())} cells: {why}."
     absent: dict[str, list[str]] = {}
-    for (panel, benchmark, _), change in found.items():
+    for (panel, benchmark, _), change in changes.items():
         if change.value is None:
             cell = f"{_row_name(panel)} {palette.name(panel.method)} {palette.name(benchmark)}"
             absent.setdefault(change.why, []).append(cell)

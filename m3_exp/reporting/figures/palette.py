@@ -6,6 +6,7 @@ text below 7 points.
 """
 
 import textwrap
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from m3_exp import benchmarks
 from m3_exp.types import M3Error
 
 COLUMN, DOUBLE = 3.3, 6.9  # inches
@@ -73,19 +75,11 @@ class Mark:
     line: Any = "-"  # a matplotlib line style
 
 
-BENCHMARKS: Mapping[str, Mark] = {
-    "alpaca_eval": Mark(BLUE, "o"),
-    "gsm8k": Mark(VERMILLION, "s"),
-    "hendrycks_math": Mark(GREEN, "^"),
-    "humaneval": Mark(PURPLE, "D"),
-    "mbpp": Mark(ORANGE, "v"),
-    "livebench_instruction_following": Mark(SKY, "P", (0, (5, 1.5))),
-    "livebench_coding": Mark(PURPLE, "X", (0, (5, 1.5))),
-    "livebench_typos": Mark(GREEN, "<", (0, (5, 1.5))),
-    "prompt_bench_sst2": Mark(ORANGE, ">", (0, (1.5, 1.2))),
-    "prompt_bench_cola": Mark(BLUE, "p", (0, (1.5, 1.2))),
-}
-_OTHERS = (Mark(SKY, "h", (0, (3, 1, 1, 1))), Mark(GREY, "*", (0, (3, 1, 1, 1))))
+COLOURS: Mapping[str, str] = {
+    "black": BLACK, "orange": ORANGE, "sky": SKY, "green": GREEN, "blue": BLUE, "vermillion": VERMILLION,
+    "purple": PURPLE, "grey": GREY,
+}  # fmt: skip
+_OTHERS = tuple(Mark(c, m, (0, (3, 1, 1, 1))) for c, m in ((SKY, "h"), (GREY, "*"), (VERMILLION, "d"), (GREEN, "8")))
 METHODS: Mapping[str, Mark] = {
     "average": Mark(GREEN, "s"),
     "task_arithmetic": Mark(BLUE, "o"),
@@ -106,16 +100,6 @@ ALPHAS: Mapping[float, Mark] = {
 }
 
 _NAMES: Mapping[str, str] = {
-    "alpaca_eval": "AlpacaEval",
-    "gsm8k": "GSM8K",
-    "hendrycks_math": "MATH",
-    "humaneval": "HumanEval",
-    "mbpp": "MBPP",
-    "livebench_instruction_following": "LiveBench IF",
-    "livebench_coding": "LiveBench coding",
-    "livebench_typos": "LiveBench typos",
-    "prompt_bench_sst2": "SST-2",
-    "prompt_bench_cola": "CoLA",
     "lm_math": "LM & Math",
     "lm_code": "LM & Code",
     "math_code": "Math & Code",
@@ -132,14 +116,22 @@ _NAMES: Mapping[str, str] = {
 
 def name(key: str, width: int = 18) -> str:
     """Return how a benchmark, pair, method or attack is called in pictures; unknown ones shortened in their middle."""
-    known = _NAMES.get(key, key.replace("_", " "))
+    known = _NAMES.get(key) or benchmarks.about(key).title
     half = (width - 1) // 2
     return known if len(known) <= width else f"{known[:half].rstrip()}…{known[-half:].lstrip()}"
 
 
 def benchmark(key: str) -> Mark:
-    """Return a benchmark's mark; one not known here gets one by its name's length, the same in every picture."""
-    return BENCHMARKS.get(key) or _OTHERS[len(key) % len(_OTHERS)]
+    """Return how a benchmark is drawn; one whose class does not say it gets a mark by its name, the same everywhere."""
+    found = benchmarks.about(key)
+    if not found.marker:
+        return _OTHERS[zlib.crc32(key.encode()) % len(_OTHERS)]
+    return Mark(COLOURS.get(found.colour, GREY), found.marker, (0, found.dashes) if found.dashes else "-")
+
+
+def objective(key: str) -> Mark:
+    """Return the mark of a benchmark, or of the mean or minimum over several."""
+    return {"mean": MEAN, "minimum": MINIMUM}.get(key) or benchmark(key)
 
 
 def method(key: str) -> Mark:
@@ -174,11 +166,7 @@ def annotate(figure: Figure, notes: Sequence[str]) -> Artist | None:
 
 # ------------------------------------------------------------------------------------------------------------ files
 
-_METADATA: Mapping[str, dict[str, Any]] = {
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
-    "png": {},
-}
+_METADATA: Mapping[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 
 def check(out: Path | None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from m3_exp.benchmarks import about
 from m3_exp.reporting.comparisons import points
 from m3_exp.reporting.comparisons.points import Point
 from m3_exp.reporting.data import published
@@ -51,7 +52,7 @@ def figure1c(data: Data) -> Figure:
         ]
         rows = [Row(row.key, row.label) for row in _rows(own)]
         panels.append(dots.Panel(rows, series, palette.name(pair), "table1"))
-    return dots.side_by_side(panels, below="Score with TIES (%)", said=about_mixed([frame]))
+    return dots.side_by_side(panels, below="Score with TIES (%)", more=about_mixed([frame]))
 
 
 def figure1b(data: Data) -> Figure:
@@ -64,7 +65,7 @@ def figure1b(data: Data) -> Figure:
         dots.Panel(_attacked_rows(attacked), drops, "Drop under StressTest, PDR (%)", "table2", zero=True),
     ]
     said = ["The paper prints no scores out of distribution, only gains: see figure4."] if data.published else []
-    return dots.side_by_side(panels, said=[*about_mixed(frames), *said])
+    return dots.side_by_side(panels, more=[*about_mixed(frames), *said])
 
 
 def figure4(data: Data) -> Figure:
@@ -87,7 +88,7 @@ def figure4(data: Data) -> Figure:
         dots.Panel(rows, scores, "Score out of distribution (%)", "figure4"),
         dots.Panel(rows, [Series("gain", Mark(palette.BLUE, "s"), gains, paper)], "Gain by M3 (points)", "figure4",
                    zero=True),
-    ], said=about_mixed([frame]))  # fmt: skip
+    ], more=about_mixed([frame]))  # fmt: skip
 
 
 def pdr(data: Data) -> Figure:
@@ -99,7 +100,7 @@ def pdr(data: Data) -> Figure:
         for table, attack in published.ATTACKS.items()
     ]
     below = "Performance drop rate (% of the accuracy without the attack)"
-    return dots.side_by_side(panels, below=below, said=about_mixed(list(frames.values())))
+    return dots.side_by_side(panels, below=below, more=about_mixed(list(frames.values())))
 
 
 # ------------------------------------------------------------------------------------------------------ rows, points
@@ -110,7 +111,7 @@ def _rows(frame: pd.DataFrame) -> list[Row]:
 
 
 def _attacked_rows(frame: pd.DataFrame) -> list[Row]:
-    return _rows(frame[frame["benchmark"].str.startswith("prompt_bench")])
+    return _rows(frame[frame["benchmark"].map(lambda name: about(name).table == "attacks").astype(bool)])
 
 
 def _scores(frame: pd.DataFrame, method: str, ratio: str, sparsify: str) -> dict[str, Point]:

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from m3_exp.reporting.choices.advice import LEFT_OUT, Study, common
-from m3_exp.reporting.choices.protocols import Comparison, Objective, band
+from m3_exp.reporting.choices.protocols import Comparison, band
+from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.comparisons.points import Point
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.figures import dots, palette
@@ -22,6 +22,7 @@ from m3_exp.reporting.figures.dots import Row, Series
 from m3_exp.reporting.figures.palette import Mark
 from m3_exp.stats.estimate import Array, Estimate, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS
+from m3_exp.stats.objective import Objective
 
 _TOP = 3.0  # of the density axis: those below alpha = 1 have no maximum
 _MAIN = 2.9  # inches of the large panel
@@ -46,18 +47,19 @@ class Line:
 # --------------------------------------------------------------------------------------------------------- numbers
 
 
-def lines(found: Sequence[Response], *, relative: bool) -> list[Line]:
-    """Return a line a benchmark, then mean and minimum where benchmarks are relative to their parents."""
-    if not relative:
-        return [_line(r, None) for r in found]
-    known = [(r, parent) for r in found if (parent := _parent(r)) is not None]
-    return [*(_line(r, parent) for r, parent in known), *_joint(known)]
-
-
-def _parent(response: Response) -> Array | None:
-    """Return the better parent's item values, unless it is not evaluated or scores nothing."""
-    better = response.better_parent()
-    return None if better is None or float(better[1].mean()) == 0 else better[1]
+def lines(study: Study) -> list[Line]:
+    """Return a line a benchmark; where several can be put together, these relative to their parents, and the two."""
+    joint = study.relative
+    if not joint.objectives:
+        return [_line(response, None) for response in study.responses]
+    fine = np.linspace(0, 1, 129)
+    return [
+        *(_line(response, parent) for response, parent in zip(joint.responses, joint.parents, strict=True)),
+        *(
+            _drawn(one.name, palette.objective(one.name), joint.responses, one, np.union1d(fine, one.lams))
+            for one in joint.objectives
+        ),
+    ]
 
 
 def _line(response: Response, parent: Array | None) -> Line:
@@ -93,29 +95,15 @@ def _draws(response: Response, parent: Array | None) -> list[tuple[float, float]
     return found
 
 
-def _joint(known: Sequence[tuple[Response, Array]]) -> list[Line]:
-    """Return mean and minimum over benchmarks along lambda, on the nodes that all of them have."""
-    shared = sorted(set.intersection(*(set(map(float, r.curve.lams)) for r, _ in known)))
-    curves = common([r.curve for r, _ in known], shared)
-    parents = tuple(parent for _, parent in known)
-    at = np.union1d(np.linspace(0, 1, 129), shared)
-    mean = Objective("mean", curves, parents, "mean")
-    least = Objective("minimum", curves, parents, "minimum")
-    responses = [r for r, _ in known]
-    drawn = (("mean", palette.MEAN, mean), ("minimum", palette.MINIMUM, least))
-    return [_drawn(label, mark, responses, objective, at) for label, mark, objective in drawn]
-
-
 # --------------------------------------------------------------------------------------------------------- drawing
 
 
 def draw_response(study: Study, notes: Sequence[str] = ()) -> Figure:
     """Draw a study: curves over densities on the left, ways of choosing on the right."""
-    relative = any(c.objective == "mean" for c in study.comparisons)
-    curves = lines(_joined(study), relative=True) if relative else lines(study.responses, relative=False)
+    relative, curves = bool(study.relative.objectives), lines(study)
     rows, series = choices(study)
-    said = [*_explained(study, relative), *study.notes, *notes]
-    tall = _MAIN + 1.35 + palette.SPACING * len(palette.lines_of(said, palette.DOUBLE))
+    lines_below = [*_explained(study, relative), *study.notes, *notes]
+    tall = _MAIN + 1.35 + palette.SPACING * len(palette.lines_of(lines_below, palette.DOUBLE))
     with palette.style():
         figure = palette.blank(palette.DOUBLE, tall)
         grid = figure.add_gridspec(2, 2, height_ratios=[_MAIN, 0.8], width_ratios=[1.75, 1])
@@ -125,23 +113,17 @@ def draw_response(study: Study, notes: Sequence[str] = ()) -> Figure:
         draw_densities(below, label=False)
         below.set_xlabel("λ, the share of " + _first_expert(study.responses[0]))
         _draw_choices(figure.add_subplot(grid[:, 1]), rows, series, relative)
-        palette.annotate(figure, said)
+        palette.annotate(figure, lines_below)
     return figure
 
 
-def _joined(study: Study) -> list[Response]:
-    """Return the benchmarks that the study's mean is over; its notes name the others."""
-    left_out = {note.split()[0] for note in study.notes if LEFT_OUT in note}
-    return [response for response in study.responses if response.benchmark not in left_out]
-
-
-def _first_expert(found: Response) -> str:
-    return palette.name(found.pair).split(" & ")[0] if "&" in palette.name(found.pair) else "the first expert"
+def _first_expert(response: Response) -> str:
+    return palette.name(response.pair).split(" & ")[0] if "&" in palette.name(response.pair) else "the first expert"
 
 
 def _explained(study: Study, relative: bool) -> list[str]:
     drawn = any(response.draws for response in study.responses)
-    many = relative and len(_joined(study)) > _FEW
+    many = relative and len(study.relative.responses) > _FEW
     parts = [
         f"Bands{' (of mean and minimum)' if many else ''} and bars: 95 % over items{_besides(study)}.",
         *(["Open points: real draws of λ."] if drawn else []),
@@ -167,13 +149,9 @@ def _shown(study: Study) -> list[Comparison]:
     return joint or list(study.comparisons)
 
 
-def _mark(objective: str) -> Mark:
-    return {"mean": palette.MEAN, "minimum": palette.MINIMUM}.get(objective) or palette.benchmark(objective)
-
-
-def _title(found: Response) -> str:
-    dare = "" if found.sparsify == "none" else f" + {found.sparsify.replace('dare', 'DARE')}"
-    return f"{palette.name(found.pair)}, {palette.name(found.method)}{dare} ({palette.name(found.family)})"
+def _title(response: Response) -> str:
+    dare = "" if response.sparsify == "none" else f" + {response.sparsify.replace('dare', 'DARE')}"
+    return f"{palette.name(response.pair)}, {palette.name(response.method)}{dare} ({palette.name(response.family)})"
 
 
 def _draw_curves(ax: Axes, curves: Sequence[Line], study: Study, relative: bool) -> None:
@@ -206,7 +184,7 @@ def _reference(ax: Axes, study: Study, curves: Sequence[Line], relative: bool) -
     ends = [(float(line.middle[-1]), line.label, line.mark) for line in curves]
     plain = [(100 * c.plain.value, c.objective) for c in _shown(study) if c.plain is not None]
     for level, objective in plain:
-        mark = Mark(_mark(objective).colour, "", (0, (2, 1.5)))
+        mark = Mark(palette.objective(objective).colour, "", (0, (2, 1.5)))
         ax.axhline(level, color=mark.colour, lw=0.8, ls=mark.line, zorder=2)
         ends.append((level, "plain" if len(plain) == 1 else f"plain, {palette.name(objective)}", mark))
     if relative:
@@ -322,7 +300,7 @@ def _series(compared: Comparison) -> Series:
     if compared.developed is not None:
         points["developed"] = _point(compared.developed.score)
     claimed = {"replay": 100 * compared.replay.claimed.value, "tuned": 100 * compared.tuned.claimed.value}
-    return Series(palette.name(compared.objective), _mark(compared.objective), points, claimed)
+    return Series(palette.name(compared.objective), palette.objective(compared.objective), points, claimed)
 
 
 def _point(number: Estimate) -> Point:

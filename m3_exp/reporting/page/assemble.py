@@ -79,7 +79,7 @@ def _overview(data: PageData, dropped: Sequence[str]) -> str:
 
 def _said(data: PageData) -> str:
     """Return the answer of each study in a line or two."""
-    rows = [(curves.name(study), advice.words(study)[:2]) for study in data.studies]
+    rows = [(curves.name(study), advice.answer(study)) for study in data.studies]
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape('; '.join(words))}</dd>" for name, words in rows)
     return f'<h3>Is random better than tuned?</h3><dl class="facts">{items}</dl>' if rows else ""
 
@@ -104,8 +104,8 @@ def _what(data: PageData) -> list[tuple[str, str]]:
     ]
 
 
-def _names(found: Iterable[str]) -> str:
-    return ", ".join(palette.name(name, 40) for name in dict.fromkeys(found))
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(palette.name(name, 40) for name in dict.fromkeys(names))
 
 
 def _facts(pairs: Sequence[tuple[str, str]]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from m3_exp.planning import called, shown, spelled
+from m3_exp.reporting.data import params
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page.data import CellData, Item
 from m3_exp.reporting.page.pack import element, pack
@@ -205,9 +206,9 @@ def _align(name: str) -> str:
 
 def _listed(data: CellData, dropped: bool) -> str:
     label = data.cell.labels[0]
-    params = ", ".join(f"{key} {value:g}" for key, value in sorted(label.params.items()))
+    known = params.text(label.params)
     ratio = {"plain": "no", "mixup": "yes"}.get(label.ratio, called(label, "ratio"))
-    names = [palette.name(label.pair), palette.name(label.method) + (f" ({params})" if params else ""),
+    names = [palette.name(label.pair), palette.name(label.method) + (f" ({known})" if known else ""),
              "" if label.method == "single" else ratio, _number(label.alpha), _number(label.lam),
              {"none": "", "dare": "yes"}.get(label.sparsify, called(label, "sparsify"))]  # fmt: skip
     values = [*names, *_figures(data), data.state + (" (no texts)" if dropped else "")]

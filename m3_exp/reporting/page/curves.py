@@ -12,16 +12,18 @@ from scipy import special
 
 from m3_exp.merging.ratio import one_sided
 from m3_exp.reporting.choices import advice
-from m3_exp.reporting.choices.advice import Study
-from m3_exp.reporting.choices.protocols import Comparison, Objective, band, expected
+from m3_exp.reporting.choices.protocols import Comparison, band, expected
+from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, Values, aligned_to
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.figures.palette import Mark
 from m3_exp.reporting.page.pack import rounded
+from m3_exp.reporting.table import Column
 from m3_exp.stats.estimate import Array, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS as PAPER
 from m3_exp.stats.lambdas import draw_sd, weights
+from m3_exp.stats.objective import Objective
 
 _RESAMPLES = 200
 _FINE = 129  # lambdas at which a minimum over benchmarks is followed: it bends between nodes
@@ -49,18 +51,18 @@ def data(studies: Sequence[Study]) -> dict[str, Any]:
     }
 
 
-def _study(found: Study) -> dict[str, Any]:
-    first = found.responses[0]
-    header, rows = advice.table(found)
-    compared = {one.objective: one for one in found.comparisons}
-    score = [_single(response, None) for response in found.responses]
-    relative = _relative(found)
+def _study(study: Study) -> dict[str, Any]:
+    first = study.responses[0]
+    table = advice.table(study)
+    compared = {one.objective: one for one in study.comparisons}
+    score = [_single(response, None) for response in study.responses]
+    relative = _relative(study)
     for line in (*score, *relative):
-        line |= _gains(compared[line["key"]], next((r for r in found.responses if r.benchmark == line["key"]), None))
+        line |= _gains(compared[line["key"]], next((r for r in study.responses if r.benchmark == line["key"]), None))
     return {
-        "name": name(found), "pair": first.pair, "experts": list(first.experts), "score": score, "relative": relative,
-        "claims": _claims(found),
-        "header": [_heading(text) for text in header], "rows": rows, "words": advice.words(found),
+        "name": name(study), "pair": first.pair, "experts": list(first.experts), "score": score, "relative": relative,
+        "claims": _claims(study),
+        "header": list(map(_heading, table.columns)), "rows": table.texts, "words": advice.words(study),
     }  # fmt: skip
 
 
@@ -80,15 +82,15 @@ def _gains(compared: Comparison, response: Response | None) -> dict[str, Any]:
     }
 
 
-def _claims(found: Study) -> dict[str, str]:
+def _claims(study: Study) -> dict[str, str]:
     """Say what the signs are of, or why there are none."""
-    gains = [gain for one in found.comparisons for gain in one.gains.values()]
+    gains = [gain for one in study.comparisons for gain in one.gains.values()]
     if not gains:
         return {"signs": "", "why": "plain is not evaluated"}
     whys = list(dict.fromkeys(gain.why for gain in gains if gain.why))
-    single = next((gain.family for one in found.comparisons for gain in one.gains.values()
-                   if one.objective in found.spreads), 0)  # fmt: skip
-    joint = "; mean and minimum: over their seven alphas" if len(found.comparisons) > len(found.responses) else ""
+    single = next((gain.family for one in study.comparisons for gain in one.gains.values()
+                   if one.objective in study.spreads), 0)  # fmt: skip
+    joint = "; mean and minimum: over their seven alphas" if len(study.comparisons) > len(study.responses) else ""
     signs = (
         "▲ better, ▼ worse, ≈ not told apart from plain, at 5 %: max-T over the"
         f" {single} alphas x benchmarks of this pair and method{joint}."
@@ -96,42 +98,29 @@ def _claims(found: Study) -> dict[str, str]:
     return {"signs": signs, "why": "; ".join(whys)}
 
 
-def _heading(text: str) -> str:
-    key, unit, rest = text.partition(" (")
-    return palette.name(key, 40) + unit + rest
+def _heading(column: Column) -> str:
+    return " ".join(filter(None, [palette.name(column.benchmark, 40), column.what]))
 
 
-def name(found: Study) -> str:
-    first = found.responses[0]
+def name(study: Study) -> str:
+    first = study.responses[0]
     parts = [palette.name(first.pair), palette.name(first.method) + (f" ({first.params})" if first.params else "")]
     return ", ".join(
         [*parts, *([first.sparsify.replace("dare", "DARE")] if first.sparsify != "none" else []), first.family]
     )
 
 
-def _relative(found: Study) -> list[dict[str, Any]]:
-    """Return the benchmarks that are comparable relative to their better parent, with mean and minimum over them.
-
-    `found.notes` names those that are not.
-    """
-    left_out = {note.split(" ")[0] for note in found.notes if advice.LEFT_OUT in note}
-    known = [(r, parent[1]) for r in found.responses if (parent := r.better_parent()) and r.benchmark not in left_out]
-    lines = [_single(response, parent) for response, parent in known]
-    if len(known) < 2:
-        return lines
-    responses = [r for r, _ in known]
-    shared = sorted(set.intersection(*(set(map(float, r.curve.lams)) for r in responses)))
-    curves = advice.common([r.curve for r in responses], shared)
-    parents = tuple(parent for _, parent in known)
-    mean = Objective("mean", curves, parents, "mean")
-    least = Objective("minimum", curves, parents, "minimum")
-    return [*lines, _line(mean, palette.MEAN, responses), _line(least, palette.MINIMUM, responses)]
+def _relative(study: Study) -> list[dict[str, Any]]:
+    """Return the benchmarks that are comparable relative to their better parent, with mean and minimum over them."""
+    joint = study.relative
+    singles = [_single(response, parent) for response, parent in zip(joint.responses, joint.parents, strict=True)]
+    return [*singles, *(_line(objective, joint.responses) for objective in joint.objectives)]
 
 
 def _single(response: Response, parent: Array | None) -> dict[str, Any]:
     """Return one benchmark's line: plain scores, or those relative to a parent."""
     objective = Objective(response.benchmark, (response.curve,), () if parent is None else (parent,))
-    line = _line(objective, palette.benchmark(response.benchmark), [response])
+    line = _line(objective, [response])
     line["metric"], better = response.metric, response.better_parent()
     level = None if better is None else _percent(float(weighted_mean(better[1], response.curve.shape)))
     line["parent"] = None if better is None else {"name": better[0], "value": level}
@@ -140,7 +129,7 @@ def _single(response: Response, parent: Array | None) -> dict[str, Any]:
     return line
 
 
-def _line(objective: Objective, mark: Mark, responses: Sequence[Response]) -> dict[str, Any]:
+def _line(objective: Objective, responses: Sequence[Response]) -> dict[str, Any]:
     """Return one curve: `at` the lambdas `lams` with a band, `e` at ALPHAS with an interval, real draws and plain."""
     sample = objective.resampled(_RESAMPLES, np.random.default_rng(0))
     lams = objective.lams if objective.combine == "mean" else np.union1d(np.linspace(0, 1, _FINE), objective.lams)
@@ -148,7 +137,7 @@ def _line(objective: Objective, mark: Mark, responses: Sequence[Response]) -> di
     e = [expected(responses, objective, sample, float(alpha)) for alpha in ALPHAS]
     shown = [r.plain for r in responses]
     return {
-        "key": objective.name, "name": palette.name(objective.name), **_drawn(mark),
+        "key": objective.name, "name": palette.name(objective.name), **_drawn(palette.objective(objective.name)),
         "n": sum(len(r.curve.ids) + r.unscored for r in responses), "unscored": sum(r.unscored for r in responses),
         "corrected": all(curve.sampled is not None for curve in objective.curves),
         "lams": rounded(lams.tolist(), 5), "at": _percents(along.value), "low": _percents(along.low),

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from m3_exp.reporting.choices.advice import Study
-from m3_exp.reporting.tables.table import Table
+from m3_exp.reporting.choices.ways import Study
+from m3_exp.reporting.table import Table
 from m3_exp.types import Cell, ResultRecord, identity
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from m3_exp.merging.ratio import one_sided
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page.data import CellData
+from m3_exp.reporting.table import NOTHING, REBUILD, Cell, Column, Mark, Rebuild, Record, Table
 from m3_exp.reporting.tables.formats import SIGNS
-from m3_exp.reporting.tables.table import NOTHING, REBUILD, Cell, Column, Mark, Rebuild, Record, Table
 
 Index = Mapping[str, CellData]  # by key
 

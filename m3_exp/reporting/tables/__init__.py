@@ -8,5 +8,5 @@ selection.py         `--select`: what is chosen, and its worth
 noise.py             `--repeats`: the noise floor
 variance.py          `--variance`: items, draws, masks and nodes apart
 footers.py           what stands below every table
-formats.py           `Table` -> Markdown, CSV, LaTeX, HTML
+formats.py, latex.py  `Table` (../table.py) -> Markdown, CSV, LaTeX, HTML
 """

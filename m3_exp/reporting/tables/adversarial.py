@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from m3_exp.benchmarks import about, in_order
 from m3_exp.reporting.comparisons import contrasts, drops
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry, Place
 from m3_exp.reporting.comparisons.drops import Attacked, without_attack
@@ -23,10 +24,10 @@ from m3_exp.reporting.comparisons.points import absence
 from m3_exp.reporting.comparisons.values import Value, value
 from m3_exp.reporting.data import published
 from m3_exp.reporting.data.published import NOTES, Beside, Number
+from m3_exp.reporting.table import NOTHING, Cell, Column, Figure, Mark, Table, plain, words
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.reporting.tables.paper import Marks, few_draws, one_sided
 from m3_exp.reporting.tables.rows import LINE, Line, keys_of, missing, without_m3
-from m3_exp.reporting.tables.table import NOTHING, Cell, Column, Figure, Mark, Table, plain, words
 from m3_exp.stats.estimate import Estimate
 
 _NAMES = plain(["method", "models", "M3", "alpha", "lambda"])
@@ -60,7 +61,7 @@ def build(
         marks: `significant`: what the statistics say; `paper`: the better of each pair, significant or not.
         parents: each pair's experts, as they are called.
     """
-    benchmarks = sorted(frame["benchmark"].unique(), reverse=True)  # SST-2 first, as the paper
+    benchmarks = in_order(frame["benchmark"].unique())
     published_for = {b: folder for b in benchmarks if _papers_protocol(frame[frame["benchmark"] == b])}
     rows = [_row(lines, benchmarks, name, published_for) for lines in _groups(frame, every)]
     columns = [(b, key) for b in benchmarks for key in _FIGURES]
@@ -99,7 +100,7 @@ def _groups(frame: pd.DataFrame, every: bool) -> list[pd.DataFrame]:
 
 
 def _short(benchmark: str) -> str:
-    return benchmark.removeprefix("prompt_bench_")
+    return about(benchmark).short or benchmark
 
 
 # ----------------------------------------------------------------------------------------------------- rows and cells
@@ -180,18 +181,18 @@ class _Cell:
         return self.drop.why if self.values["no_attack"] is not None else None
 
 
-def _behind(found: Value) -> list[str]:
-    spread = f"sd {found.spread:.1f} of {found.draws} draws" if found.spread is not None else ""
-    masks = f"masks {found.masks:.1f}" if found.masks is not None else ""
-    unscored = f"({found.n_unscored} unscored)" if found.n_unscored else ""
+def _behind(value: Value) -> list[str]:
+    spread = f"sd {value.spread:.1f} of {value.draws} draws" if value.spread is not None else ""
+    masks = f"masks {value.masks:.1f}" if value.masks is not None else ""
+    unscored = f"({value.n_unscored} unscored)" if value.n_unscored else ""
     return list(filter(None, [" ".join(filter(None, [spread, masks])), unscored]))
 
 
-def _recorded(key: str, found: Value | None) -> dict[str, float | None]:
-    if found is None:
+def _recorded(key: str, value: Value | None) -> dict[str, float | None]:
+    if value is None:
         return dict.fromkeys((key, f"{key}_low", f"{key}_high", f"{key}_sd"))
-    low = found.low if math.isfinite(found.low) else None
-    return {key: found.score, f"{key}_low": low, f"{key}_high": found.high, f"{key}_sd": found.spread}
+    low = value.low if math.isfinite(value.low) else None
+    return {key: value.score, f"{key}_low": low, f"{key}_high": value.high, f"{key}_sd": value.spread}
 
 
 def _paper_record(key: str, beside: Beside | None) -> dict[str, float | None]:
@@ -200,9 +201,9 @@ def _paper_record(key: str, beside: Beside | None) -> dict[str, float | None]:
     return {f"paper_{key}{end}": known.get(name) for name, end in ends.items() if key != "pdr" or not end}
 
 
-def _mean(found: Sequence[float | None]) -> float | None:
-    known = [x for x in found if x is not None]
-    return sum(known) / len(known) if known and len(known) == len(found) else None
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [x for x in values if x is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 @dataclass(frozen=True)

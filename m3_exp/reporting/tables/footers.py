@@ -1,10 +1,11 @@
 """What stands below every table: what made its numbers, what is missing, and the line that rebuilds each row."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
-from m3_exp.reporting.tables.table import Rebuild
+from m3_exp.reporting.table import Rebuild
 
 INTERVALS = (
     "Percent, with 95 % intervals over items like these (docs/statistics.md; never a point, unscored items at their"
@@ -69,17 +70,22 @@ def _failed(frame: pd.DataFrame) -> list[str]:
     return [f"failed: {r.method} {r.pair} {r.benchmark}: {r.failure}" for r in failures.itertuples()]
 
 
+def _details(done: pd.DataFrame, key: str) -> dict[str, list[Any]]:
+    """Return one of the details that results have, by benchmark in their order by name; none where none has it."""
+    found: dict[str, list[Any]] = {}
+    for line in done.itertuples():
+        if value := dict(line.details or {}).get(key):
+            found.setdefault(str(line.benchmark), []).append(value)
+    return dict(sorted(found.items()))
+
+
 def _sandboxes(done: pd.DataFrame) -> list[str]:
     """Say what contained the model-written programs of each benchmark; where nothing did, so that nobody misses it."""
-    used: dict[str, set[str]] = {}
-    for line in done.itertuples():
-        found = dict(line.details or {}).get("sandbox")
-        used.setdefault(str(line.benchmark), set()).update(str(found).split(", ") if found else ())
-    named = {benchmark: sorted(levels) for benchmark, levels in sorted(used.items()) if levels}
-    texts = [f"{name} {', '.join(levels)}" for name, levels in named.items()]
-    lines = [f"sandbox: {'; '.join(texts)}"] if texts else []
-    weak = [name for name, levels in named.items() if "weak" in levels]
-    if weak:
+    found = _details(done, "sandbox")
+    levels = {b: sorted({level for text in texts for level in text.split(", ")}) for b, texts in found.items()}
+    named = "; ".join(f"{b} {', '.join(own)}" for b, own in levels.items())
+    lines = [f"sandbox: {named}"] if named else []
+    if weak := [b for b, own in levels.items() if "weak" in own]:
         names = ", ".join(weak)
         lines.append(f"WARNING: {names}: programs ran UNCONTAINED (sandbox.allow_weak), results may be forged")
     return lines
@@ -87,32 +93,25 @@ def _sandboxes(done: pd.DataFrame) -> list[str]:
 
 def _thoughts(done: pd.DataFrame) -> list[str]:
     """Say of each benchmark how many answers hold thoughts that were judged with them, or are unclosed ones."""
-    said = (
+    kinds = (
         ("thoughts_kept", "hold a thought that was judged with the answer (thought=drop drops it)"),
         ("unclosed_thoughts", "are unclosed thoughts, which count as no answer"),
     )
     lines = []
-    for key, words in said:
-        found: dict[str, int] = {}
-        for line in done.itertuples():
-            count = int(dict(line.details or {}).get(key, 0))
-            found[str(line.benchmark)] = max(count, found.get(str(line.benchmark), 0))
-        named = "; ".join(f"{name} up to {count} a cell" for name, count in sorted(found.items()) if count)
-        lines += [f"answers that {words}: {named}"] if named else []
+    for key, what in kinds:
+        named = "; ".join(f"{b} up to {max(counts)} a cell" for b, counts in _details(done, key).items())
+        lines += [f"answers that {what}: {named}"] if named else []
     return lines
 
 
 def _lacking_tests(done: pd.DataFrame) -> list[str]:
     """Say of each benchmark how many of its questions are judged by fewer tests than LiveBench has."""
-    found: dict[str, list[dict[str, int]]] = {}
-    for line in done.itertuples():
-        if (lacking := dict(line.details or {}).get("lacking_tests") or {}).get("questions"):
-            found.setdefault(str(line.benchmark), []).append(lacking)
     return [
         f"{benchmark}: {max(cell['questions'] for cell in cells)} questions lack {max(cell['tests'] for cell in cells)}"
         " of LiveBench's tests here, so what passes them may be wrong: at most"
         f" {max(cell['passed'] for cell in cells)} of a cell's items"
-        for benchmark, cells in sorted(found.items())
+        for benchmark, every in _details(done, "lacking_tests").items()
+        if (cells := [cell for cell in every if cell.get("questions")])
     ]
 
 

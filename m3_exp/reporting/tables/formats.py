@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from m3_exp.reading.shown import escaped
-from m3_exp.reporting.comparisons.contrasts import Sign
+from m3_exp.reporting.table import Cell, Sign, Table
 from m3_exp.reporting.tables.latex import latex, on_one_line
-from m3_exp.reporting.tables.table import Cell, Table
 
 SIGNS: Mapping[Sign, str] = {"": "", "better": "▲", "worse": "▼", "untold": "≈", "same": "="}
 _FORMULA = ("=", "+", "-", "@")  # how a spreadsheet's formulas begin

@@ -13,10 +13,10 @@ from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.data import published as papers
+from m3_exp.reporting.table import NOTHING, Cell, Figure, Mark, Table, percent, plain, words
 from m3_exp.reporting.tables import paper
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.reporting.tables.rows import Row, without_m3
-from m3_exp.reporting.tables.table import NOTHING, Cell, Figure, Mark, Table, plain, words
 
 _COLUMNS = plain([
     "method", "models", "benchmark", "DARE", "alpha", "lambda", "n", "without M3", "with M3", "gain", "paper's gain"
@@ -92,7 +92,7 @@ def _gain(compared: Compared | None) -> Cell:
         return NOTHING
     if (c := compared.contrast) is None:
         return Cell(("(the same weights)",), Figure(0.0))
-    return Cell((), Figure(100 * c.value, 100 * c.low, 100 * c.high, signed=True))
+    return Cell((), percent(c, signed=True))
 
 
 def _stated(row: Row, benchmark: str, folder: Path | None) -> float | None:

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from m3_exp.reading.shown import escaped
-from m3_exp.reporting.comparisons.contrasts import Sign
-from m3_exp.reporting.tables.table import REBUILD, Cell, Column, Mark, Rebuild, Table
+from m3_exp.reporting.table import REBUILD, Cell, Column, Mark, Rebuild, Sign, Table
 
 _SIGNS: Mapping[Sign, str] = {
     "": "", "better": r"$\blacktriangle$", "worse": r"$\blacktriangledown$", "untold": r"$\approx$", "same": "$=$"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m3_exp.reporting.tables.table import Cell, Figure, Table, plain, words
+from m3_exp.reporting.table import Cell, Figure, Table, plain, words
 from m3_exp.stats.estimate import Estimate, Shape, mean
 
 _NAMES = ("family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed")
@@ -198,8 +198,8 @@ def _record(one: Noise, share: Estimate) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _meaning(found: Sequence[Noise]) -> list[str]:
-    if not found:
+def _meaning(repeats: Sequence[Noise]) -> list[str]:
+    if not repeats:
         return ["nothing was repeated here yet: the same m3 run with repeat=1"]
     lines = [
         "Each repeat has another order of prompts and half the batch, with the same weights and items. Flips are"
@@ -207,7 +207,7 @@ def _meaning(found: Sequence[Noise]) -> list[str]:
         " batches alone make (root of the flips / verdicts, its interval that of the flips), both in points. No flip is"
         " no proof of none: sd then is below the upper end. Repeats are in no other table."
     ]
-    graded = sum(one.graded for one in found)
+    graded = sum(one.graded for one in repeats)
     if graded:
         lines.append(f"{graded} verdicts flipped on the same text: that is the grader, not the engine")
     return lines

@@ -13,23 +13,20 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from m3_exp.benchmarks import in_order
 from m3_exp.merging import ratio
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry, Place
 from m3_exp.reporting.curves.evaluated import Response, refused
 from m3_exp.reporting.data.published import NOTES
+from m3_exp.reporting.table import Column, Mark, Table, plain
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.reporting.tables.rows import KEYS, LINE, Row, without_m3
-from m3_exp.reporting.tables.table import Column, Mark, Table, plain
 from m3_exp.stats.lambdas import ALPHAS
 
 Marks = Literal["significant", "paper"]
 _TITLE = 110  # characters
 
-_BENCHMARKS = [
-    "alpaca_eval", "gsm8k", "hendrycks_math", "humaneval", "mbpp", "livebench_instruction_following",
-    "livebench_coding", "livebench_typos", "prompt_bench_sst2", "prompt_bench_cola",
-]  # fmt: skip
 _METHODS = ["single", "average", "task_arithmetic", "ties"]
 _NAMES = plain(["method", "models", "M3", "DARE", "alpha", "lambda"])
 _NOTHING_PICKED = (
@@ -61,7 +58,7 @@ def build(
         experts: each pair's, as they are called.
     """
     rows = rows_of(frame, every=every, published=published, responses=responses, behind=behind)
-    benchmarks = _order(frame["benchmark"].unique())
+    benchmarks = in_order(frame["benchmark"].unique())
     compared, weights, explained = _marked(rows, benchmarks, marks)
     beside = [note for row in rows for b in benchmarks if b in row.beside for note in row.beside[b].number.notes]
     shown = _without_draws(frame, rows, every)
@@ -103,7 +100,7 @@ def rows_of(
     behind: pd.DataFrame | None = None,
 ) -> list[Row]:
     """Return the rows of a frame in the order in which they are shown; arguments as of `build`."""
-    benchmarks = _order(frame["benchmark"].unique())
+    benchmarks = in_order(frame["benchmark"].unique())
     curves = {(*r.line, r.benchmark): r for r in responses if r.gridded}
     grids = frame if behind is None else behind
     nodes = dict(iter(grids[grids["ratio"] == "grid"].groupby([*LINE, "benchmark"], sort=False))) if curves else {}
@@ -136,10 +133,6 @@ def _rank(line: "pd.Series[Any]", pairs: Sequence[str]) -> tuple[Any, ...]:
     alpha = 0.0 if pd.isna(line["alpha"]) else line["alpha"]
     place = (pairs.index(line["pair"]), line["params"], line["sparsify"] != "none", line["sparsify"])
     return (method, line["method"], *place, rank, lam, alpha, line["state"] != "expected")
-
-
-def _order(found: Sequence[str]) -> list[str]:
-    return sorted(found, key=lambda b: (_BENCHMARKS.index(b) if b in _BENCHMARKS else len(_BENCHMARKS), b))
 
 
 def _usual(lines: pd.DataFrame, curves: Mapping[tuple[str, ...], Response], benchmark: str) -> int | None:
@@ -290,9 +283,9 @@ def one_sided(frame: pd.DataFrame, experts: Mapping[str, Sequence[str]]) -> list
     found: dict[str, None] = {}
     for pair, alpha, draw, lam in zip(*(drawn[key] for key in ("pair", "alpha", "draw", "lam")), strict=True):
         names = list(experts.get(str(pair), ()))
-        said = ratio.one_sided(float(lam), *names) if len(names) == 2 else None
-        if said is not None:
-            found[f"{pair} alpha {alpha:g} draw {int(draw)}: {said}"] = None
+        one = ratio.one_sided(float(lam), *names) if len(names) == 2 else None
+        if one is not None:
+            found[f"{pair} alpha {alpha:g} draw {int(draw)}: {one}"] = None
     return [f"Draws of lambda that are all but one expert: {'; '.join(found)}."] if found else []
 
 

@@ -15,7 +15,7 @@ from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.data import published
 from m3_exp.reporting.data.published import Beside, Number
-from m3_exp.reporting.tables.table import NOTHING, Cell, Figure, Mark, words
+from m3_exp.reporting.table import NOTHING, Cell, Figure, Mark, words
 
 LINE = ["family", "pair", "method", "params", "sparsify"]
 KEYS = ["pair", "method", "params", "ratio", "alpha", "sparsify"]

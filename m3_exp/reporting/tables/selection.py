@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from m3_exp.reporting.choices.candidates import DEFAULTS, Group, groups
+from m3_exp.reporting.choices.candidates import Group, groups
 from m3_exp.reporting.choices.choosing import HALVINGS, HOW, Chosen, How, choose
-from m3_exp.reporting.choices.protocols import ENOUGH
+from m3_exp.reporting.choices.relative import ENOUGH
+from m3_exp.reporting.data.params import defaults
+from m3_exp.reporting.table import NOTHING, Cell, Column, Rebuild, Record, Table, percent, plain, words
 from m3_exp.reporting.tables.footers import footer, rebuild
-from m3_exp.reporting.tables.table import NOTHING, Cell, Column, Figure, Rebuild, Record, Table, plain, words
 from m3_exp.stats import family
 from m3_exp.stats.estimate import Estimate
 from m3_exp.types import M3Error
@@ -56,11 +57,11 @@ def build(
 
 
 def _notes(
-    frame: pd.DataFrame, found: Sequence[Group], outcomes: Sequence[Chosen], notes: Sequence[str]
+    frame: pd.DataFrame, groups: Sequence[Group], outcomes: Sequence[Chosen], notes: Sequence[str]
 ) -> list[str | Rebuild]:
     """Return what stands below: how to rebuild what was chosen, but of an alpha only what its curve was made with."""
     shown, behind = set[int](), set[int]()
-    for group, chosen in zip(found, outcomes, strict=True):
+    for group, chosen in zip(groups, outcomes, strict=True):
         (behind if group.question == "alpha" else shown).update(group.rows[chosen.name])
     curves = ["An alpha is no model: what its curve is made of is rebuilt by the lines of m3 table ... --all."]
     chosen_lines = frame.loc[sorted(shown)]
@@ -81,11 +82,11 @@ class _Verdict:
     detectable: float | None = None
 
 
-def _verdicts(found: Sequence[Group], outcomes: Sequence[Chosen], how: How) -> list[_Verdict | None]:
+def _verdicts(groups: Sequence[Group], outcomes: Sequence[Chosen], how: How) -> list[_Verdict | None]:
     """Judge the rows' gains, one family (Holm); nothing can be said where the same items chose."""
     if how == "test":
         return [None if one.gain is None else _Verdict(f"({_STAMP})") for one in outcomes]
-    claims = [None if one.gain is None or group.why else one.gain for group, one in zip(found, outcomes, strict=True)]
+    claims = [None if one.gain is None or group.why else one.gain for group, one in zip(groups, outcomes, strict=True)]
     adjusted = iter(family.holm([_p(gain) for gain in claims if gain is not None]))
     count = sum(gain is not None for gain in claims)
     return [
@@ -121,13 +122,13 @@ def _family(verdicts: Sequence[_Verdict | None], how: How) -> str:
 def _table(
     name: str,
     how: How,
-    found: Sequence[Group],
+    groups: Sequence[Group],
     outcomes: Sequence[Chosen],
     verdicts: Sequence[_Verdict | None],
     notes: Sequence[str | Rebuild],
     beside: Mapping[tuple[str, str], str] | None,
 ) -> Table:
-    benchmarks = list(dict.fromkeys(b for group in found for b in group.candidates.scores))
+    benchmarks = list(dict.fromkeys(b for group in groups for b in group.candidates.scores))
     last = {"crossfit": "claimed on the same items", "dev": "claimed on the test items", "test": "price of that"}
     names = ["method", "models", "DARE", "choice of", "chosen", *([] if beside is None else ["paper (Table 4)"])]
     columns = (
@@ -135,7 +136,7 @@ def _table(
         *plain(["minus default", last[how]]), *(Column(b, benchmark=b) for b in benchmarks),
     )  # fmt: skip
     rows = []
-    for group, chosen, verdict in zip(found, outcomes, verdicts, strict=True):
+    for group, chosen, verdict in zip(groups, outcomes, verdicts, strict=True):
         also = None if beside is None else beside.get((group.names["method"], group.names["pair"]), "not published")
         joint, alone = _records(group, chosen, how, verdict, also)
         rows.append((
@@ -147,10 +148,10 @@ def _table(
     return Table(title, columns, tuple(rows), tuple(notes))
 
 
-def _counted(found: Sequence[Group]) -> str:
+def _counted(groups: Sequence[Group]) -> str:
     """Say over how many items the scores are, and how many have none."""
     counts: dict[str, set[str]] = {}
-    for group in found:
+    for group in groups:
         for b, one in group.candidates.scores.items():
             without = (
                 f" (and {one.unscored} not scored by all: in the intervals at worst and best)" if one.unscored else ""
@@ -184,13 +185,9 @@ def _chosen_text(chosen: Chosen, how: How) -> str:
     return " ".join([text, *_stamp(how)])
 
 
-def _cell(found: Estimate, how: How, record: Record, more: Sequence[str] = ()) -> Cell:
-    unscored = [f"({found.unscored} unscored)"] if found.unscored else []
-    return Cell((*unscored, *more, *_stamp(how)), _figure(found), record=record)
-
-
-def _figure(found: Estimate, *, signed: bool = False) -> Figure:
-    return Figure(100 * found.value, 100 * found.low, 100 * found.high, signed)
+def _cell(estimate: Estimate, how: How, record: Record, more: Sequence[str] = ()) -> Cell:
+    unscored = [f"({estimate.unscored} unscored)"] if estimate.unscored else []
+    return Cell((*unscored, *more, *_stamp(how)), percent(estimate), record=record)
 
 
 def _gain(group: Group, chosen: Chosen, how: How, verdict: _Verdict | None) -> Cell:
@@ -202,7 +199,7 @@ def _gain(group: Group, chosen: Chosen, how: How, verdict: _Verdict | None) -> C
         return words("the same")
     unseen = verdict.mark == "not told apart" and verdict.detectable is not None
     below = [f"(below {100 * verdict.detectable:.1f})"] if unseen and verdict.detectable is not None else []
-    return Cell((verdict.mark, *below), _figure(found, signed=True))
+    return Cell((verdict.mark, *below), percent(found, signed=True))
 
 
 def _records(
@@ -259,33 +256,33 @@ _SAYS: Mapping[How, str] = {
 }
 
 
-def _says(how: How, found: Sequence[Group]) -> list[str]:
+def _says(how: How, groups: Sequence[Group]) -> list[str]:
     """Say how it was chosen and what the columns are."""
-    defaults = "; ".join(f"{method} {params}" for method, params in DEFAULTS.items())
+    known = "; ".join(f"{method} {params}" for method, params in defaults().items())
     lines = [
         _SAYS[how],
         "Chosen for the mean over benchmarks, each relative to its better parent of those evaluated on it (plain mean:"
         f" none is, or it is right on fewer than {ENOUGH} items). Where the choice alternates, the interval is of all"
-        f" choices made anew on resampled items. Default: the method without M3, or {defaults}; paired by item.",
+        f" choices made anew on resampled items. Default: the method without M3, or {known}; paired by item.",
     ]
     if how == "dev":
-        lines += _undeveloped(found)
-    if any(group.question == "alpha" for group in found):
+        lines += _undeveloped(groups)
+    if any(group.question == "alpha" for group in groups):
         lines.append(
             "alpha: chosen on expectations from curves with sampled lambdas; intervals hold what these leave open,"
             " lower ends also the luck of the best of seven with lambdas (and masks) that all items share."
         )
-    for group in found:
+    for group in groups:
         lines += [
             f"{group.title}: {note}" for note in (*group.notes, *([f"no claim: {group.why}"] if group.why else []))
         ]
     return list(dict.fromkeys(lines))
 
 
-def _undeveloped(found: Sequence[Group]) -> list[str]:
+def _undeveloped(groups: Sequence[Group]) -> list[str]:
     """Say which benchmarks took no part in the choice, and on how many items the others did."""
     lines: dict[str, list[str]] = {}
-    for group in found:
+    for group in groups:
         assert group.dev is not None
         sizes = {b: one.size for b, one in group.dev.scores.items()}
         without = [b for b in group.candidates.scores if b not in sizes]
@@ -299,6 +296,6 @@ def _undeveloped(found: Sequence[Group]) -> list[str]:
     return [f"{', '.join(titles)}: {text}" for text, titles in lines.items()]
 
 
-def _left_out(found: Sequence[Group], able: Sequence[Group], how: How) -> list[str]:
-    missing = [group.title for group in found if group not in able]
+def _left_out(groups: Sequence[Group], able: Sequence[Group], how: How) -> list[str]:
+    missing = [group.title for group in groups if group not in able]
     return [f"no results on development items: {', '.join(missing)}"] if missing and how == "dev" else []

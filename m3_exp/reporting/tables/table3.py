@@ -9,15 +9,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from m3_exp.reporting.choices.choosing import How
+from m3_exp.reporting.data.params import searched
+from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables import selection
-from m3_exp.reporting.tables.table import Table
-
-# Table 4 of arXiv 2502.15434v1, as a frame writes hyper-parameters; task arithmetic's are not published.
-PAPER: Mapping[tuple[str, str], str] = {
-    ("ties", "lm_math"): "retain 0.5, scaling 0.5",
-    ("ties", "lm_code"): "retain 0.7, scaling 1",
-    ("ties", "math_code"): "retain 0.5, scaling 1",
-}
 
 
 def build(
@@ -35,4 +29,4 @@ def build(
         M3Error: fewer than two candidates have results, or no development results where `how="dev"`.
     """
     plain = frame[(frame["method"] == "single") | (frame["ratio"] == "plain")]
-    return selection.build("table3", plain, dev_frame, how, parents, command=command, beside=PAPER, seed=seed)
+    return selection.build("table3", plain, dev_frame, how, parents, command=command, beside=searched(), seed=seed)

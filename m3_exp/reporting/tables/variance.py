@@ -18,7 +18,7 @@ import numpy as np
 
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response
-from m3_exp.reporting.tables.table import Cell, Figure, Table, plain, words
+from m3_exp.reporting.table import Cell, Figure, Table, plain, words
 from m3_exp.stats import estimate
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.lambdas import draw_sd, unsure
@@ -95,16 +95,16 @@ def build(responses: Sequence[Response], alphas: Sequence[float] = ALPHAS, name:
     return Table(name, _COLUMNS, tuple(_row(*one) for one in found), _NOTES)
 
 
-def _row(response: Response, alpha: float, found: Components) -> tuple[Cell, ...]:
+def _row(response: Response, alpha: float, parts: Components) -> tuple[Cell, ...]:
     names = {key: getattr(response, key) for key in ("family", "pair", "method", "params", "sparsify", "benchmark")}
-    record = {**names, "alpha": alpha, "lambda": [], **vars(found)}
+    record = {**names, "alpha": alpha, "lambda": [], **vars(parts)}
     dare = {"none": "no", "dare": "yes"}.get(response.sparsify, response.sparsify)
     return (
         words(response.pair), words(response.method, response.params), words(dare),
-        words(f"{response.benchmark}, n={found.n}"),
-        words(f"{alpha:g}"), Cell((), Figure(found.expected, found.low, found.high), record=record),
-        words(f"{found.items:.1f}"), words(f"{found.draws:.1f}"), _counted(found.drawn, found.n_drawn),
-        _counted(found.masks, found.n_masks), _counted(found.sampled), _counted(found.bend),
+        words(f"{response.benchmark}, n={parts.n}"),
+        words(f"{alpha:g}"), Cell((), Figure(parts.expected, parts.low, parts.high), record=record),
+        words(f"{parts.items:.1f}"), words(f"{parts.draws:.1f}"), _counted(parts.drawn, parts.n_drawn),
+        _counted(parts.masks, parts.n_masks), _counted(parts.sampled), _counted(parts.bend),
     )  # fmt: skip
 
 

@@ -19,10 +19,11 @@ import numpy as np
 
 from m3_exp.planning import merge_line, spelled
 from m3_exp.reporting.choices import advice
-from m3_exp.reporting.curves import expectations
-from m3_exp.reporting.choices.advice import Study
+from m3_exp.reporting.curves import evaluated, expectations
+from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves.evaluated import Response, responses
 from m3_exp.reporting.data.dataframe import tidy
+from m3_exp.reporting.table import Table
 from m3_exp.reporting.wandb.track import Files, Grid, Logged
 from m3_exp.stats.scored import scored
 from m3_exp.store import Store
@@ -75,25 +76,25 @@ def cell_id(record: ResultRecord) -> str:
     return identity([getattr(record, key) for key in keys])[:32]
 
 
-def _plan(found: CellResult, record: ResultRecord, seed: int) -> Json:
+def _plan(result: CellResult, record: ResultRecord, seed: int) -> Json:
     """Return what a cell was to be: flat where W&B filters and draws by it, whole beside that."""
-    label = found.cell.labels[0]
+    label = result.cell.labels[0]
     return {
         "family": label.family, "pair": label.pair, "method": label.method, "ratio": label.ratio, "draw": label.draw,
         "sparsify": label.sparsify, "mask_seed": label.mask_seed, "params": dict(label.params), "seed": seed,
-        "benchmark": found.cell.evaluator.name, "limit": found.cell.limit, "weights": record.weights,
-        "labels": [spelled(other) for other in found.cell.labels], "merge": merge_line(label, found.cell.recipe),
+        "benchmark": result.cell.evaluator.name, "limit": result.cell.limit, "weights": record.weights,
+        "labels": [spelled(other) for other in result.cell.labels], "merge": merge_line(label, result.cell.recipe),
         **{key: plain(getattr(record, key)) for key in ("recipe", "recipe_key", "evaluator", "engine", "sampling", "tokenizer",
                                         "items", "items_digest", "runs")},
     }  # fmt: skip
 
 
-def items(found: CellResult, store: Path) -> Grid:
+def items(result: CellResult, store: Path) -> Grid:
     """Return a cell's items: what was answered, what was made of it, and why.
 
     An answer is left out (None) where the store holds several for an item, from other settings of its benchmark.
     """
-    record = found.record
+    record = result.record
     assert record is not None
     texts: dict[tuple[str, int], set[str]] = {}
     for answer in Store(store).answers(record.answers).read():
@@ -122,21 +123,14 @@ def scalars(name: str, value: Any) -> Iterator[tuple[str, float]]:
 # ----------------------------------------------------------------------------------------------------------- responses
 
 
-def grouped(found: Sequence[CellResult], parents: Mapping[str, Sequence[str]]) -> list[list[Response]]:
+def grouped(results: Sequence[CellResult], parents: Mapping[str, Sequence[str]]) -> list[list[Response]]:
     """Return the curves that cells hold, together where they are of one pair, method and sparsify."""
-    groups: dict[tuple[str, ...], list[Response]] = {}
-    for one in responses(tidy(found), parents):
-        groups.setdefault(_identified(one), []).append(one)
-    return list(groups.values())
-
-
-def _identified(one: Response) -> tuple[str, ...]:
-    return one.family, one.pair, one.method, one.params, one.sparsify
+    return evaluated.grouped(responses(tidy(results), parents))
 
 
 def response_id(members: Sequence[Response]) -> str:
     """Return the W&B id of a pair, method and sparsify: its run grows with its nodes, benchmarks and items."""
-    return identity(["response", *_identified(members[0])])[:32]
+    return identity(["response", *members[0].line])[:32]
 
 
 def response_content(members: Sequence[Response]) -> str:
@@ -164,7 +158,7 @@ def response(study: Study, group: str) -> Logged:
         group=group,
         job_type="response",
         tags=_tags(first.family, first.pair, first.method, "response", first.sparsify),
-        config=dict(zip(("family", "pair", "method", "params", "sparsify"), _identified(first), strict=True))
+        config=dict(zip(("family", "pair", "method", "params", "sparsify"), first.line, strict=True))
         | {"ratio": "response", "benchmarks": {r.benchmark: _about(r) for r in study.responses}},
         summary=summary,
         content=response_content(study.responses),
@@ -177,18 +171,18 @@ def response(study: Study, group: str) -> Logged:
     )  # fmt: skip
 
 
-def _about(found: Response) -> Json:
+def _about(response: Response) -> Json:
     return {
-        "metric": found.metric, "n": len(found.curve.ids), "nodes": [float(lam) for lam in found.curve.lams],
-        "masks": len(found.masks), "draws": len(found.draws), "parents": sorted(found.parents),
+        "metric": response.metric, "n": len(response.curve.ids), "nodes": [float(lam) for lam in response.curve.lams],
+        "masks": len(response.masks), "draws": len(response.draws), "parents": sorted(response.parents),
     }  # fmt: skip
 
 
-def _nodes(found: Sequence[Response]) -> Iterator[Json]:
+def _nodes(responses: Sequence[Response]) -> Iterator[Json]:
     """Give a row a lambda: each benchmark's score over its curve's items, with its interval."""
-    for lam in sorted({float(lam) for one in found for lam in one.curve.lams}):
+    for lam in sorted({float(lam) for one in responses for lam in one.curve.lams}):
         row: Json = {"lambda": lam}
-        for one in found:
+        for one in responses:
             for column in np.flatnonzero(one.curve.lams == lam):
                 at = expectations.at(one, float(one.curve.lams[column])).scaled(100)
                 row |= {f"score/{one.benchmark}": at.value, f"score_low/{one.benchmark}": at.low}
@@ -228,12 +222,16 @@ def _alphas(record: Json) -> Grid:
     return Grid(_ALPHAS, tuple(tuple(_number(line.get(name)) for name in names) for line in record["alpha"]))
 
 
+def markdown(table: Table) -> str:
+    """Return a table in Markdown, its columns not aligned."""
+    rule = ["---"] * len(table.columns)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (table.header, rule, *table.texts))
+
+
 def _texts(study: Study) -> dict[str, str]:
-    header, rows = advice.table(study)
-    table = ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows)]
-    out = io.StringIO()
-    csv.writer(out).writerows([header, *rows])
-    return {"response.md": "\n".join(table) + "\n", "response.csv": out.getvalue(), "response.json": _json(
+    table, out = advice.table(study), io.StringIO()
+    csv.writer(out).writerows([table.header, *table.texts])
+    return {"response.md": markdown(table) + "\n", "response.csv": out.getvalue(), "response.json": _json(
         json.loads(advice.as_json(study))
     )}  # fmt: skip
 
@@ -241,11 +239,11 @@ def _texts(study: Study) -> dict[str, str]:
 # -------------------------------------------------------------------------------------------------------------- sweeps
 
 
-def sweep(group: str, found: Sequence[CellResult], tables: Mapping[str, str], figures: Sequence[Path]) -> Logged:
+def sweep(group: str, results: Sequence[CellResult], tables: Mapping[str, str], figures: Sequence[Path]) -> Logged:
     """Return the run of a sweep: its tables and figures. What it stands for are its cells, done or not."""
-    cells = sorted(identity([item.cell.recipe, item.cell.evaluator, item.cell.limit]) for item in found)
-    families = sorted({label.family for item in found for label in item.cell.labels})
-    done = sum(item.record is not None for item in found)
+    cells = sorted(identity([item.cell.recipe, item.cell.evaluator, item.cell.limit]) for item in results)
+    families = sorted({label.family for item in results for label in item.cell.labels})
+    done = sum(item.record is not None for item in results)
     files = {path.name: identity(path.read_bytes().hex()) for path in figures}
     artifacts = [Files(f"tables-{group}", "tables", tables)] if tables else []
     if figures:
@@ -257,7 +255,7 @@ def sweep(group: str, found: Sequence[CellResult], tables: Mapping[str, str], fi
         job_type="sweep",
         tags=tuple(f"family:{family}" for family in families),
         config={"family": ", ".join(families), "tables": sorted(tables), "figures": sorted(files)},
-        summary={"cells": len(found), "done": done},
+        summary={"cells": len(results), "done": done},
         content=identity([dict(tables), files, done]),
         artifacts=tuple(artifacts),
     )

@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from pydantic import TypeAdapter
+
 from m3_exp.reading.paths import expanded
 from m3_exp.reading.records import read_record, sealed
 from m3_exp.store import dumps, write_atomic
@@ -172,14 +174,6 @@ class Logged:
     history: tuple[Json, ...] = ()
     tables: Mapping[str, Grid] = field(default_factory=dict)
     artifacts: tuple[Files, ...] = ()
-
-
-def _logged(value: Json) -> Logged:
-    """Make a run of its JSON."""
-    tables = {name: Grid(tuple(g["columns"]), tuple(map(tuple, g["rows"]))) for name, g in value["tables"].items()}
-    artifacts = tuple(Files(f["name"], f["type"], f["texts"], tuple(f["paths"])) for f in value["artifacts"])
-    tags, history = tuple(value["tags"]), tuple(value["history"])
-    return Logged(**{**value, "tags": tags, "history": history, "tables": tables, "artifacts": artifacts})
 
 
 # ------------------------------------------------------------------------------------------------------ the child
@@ -380,7 +374,7 @@ def main() -> None:
         if "until" in value:
             until = float(value["until"])
             break
-        logged = _logged(value)
+        logged = TypeAdapter(Logged).validate_python(value)
         try:
             say(what="written" if recorder.record(logged) else "known", count=1)
             if sender is not None:

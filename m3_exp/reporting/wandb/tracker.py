@@ -92,7 +92,7 @@ class Tracker:
             self._note(f"{type(error).__name__}: {error}")
 
     def _sweep(self, gathered: Gathered) -> None:
-        from m3_exp.reporting.choices import advice
+        from m3_exp.reporting.choices import ways
         from m3_exp.reporting.wandb import logged
 
         for item in gathered.found:
@@ -102,7 +102,7 @@ class Tracker:
             if recorder.knows(logged.response_id(members), logged.response_content(members)):
                 self.done["known"] += 1
             else:
-                self._put(logged.response(advice.study(members, seed=self.seed), self.group))
+                self._put(logged.response(ways.study(members, seed=self.seed), self.group))
         if gathered.tables or gathered.figures:
             self._put(logged.sweep(self.group, gathered.found, gathered.tables, gathered.figures))
 

@@ -18,7 +18,7 @@ from m3_exp.store import dumps, write_atomic
 from m3_exp.types import Json, M3Error
 
 if TYPE_CHECKING:
-    from m3_exp.reporting.choices.advice import Study
+    from m3_exp.reporting.choices.ways import Study
 
 _TITLE = "M3 by alpha"
 _JOINT = ("mean", "minimum")
@@ -55,9 +55,10 @@ class Views:
 def contents(benchmarks: Sequence[str], studies: Sequence["Study"] = ()) -> Contents:
     """Gather what a sweep's benchmarks and studies have to show."""
     from m3_exp.reporting.choices import advice
+    from m3_exp.reporting.wandb.logged import markdown
 
     objectives = list(dict.fromkeys(c.objective for study in studies for c in study.comparisons))
-    tables = {_title(study): _markdown(*advice.table(study)) for study in studies}
+    tables = {_title(study): markdown(advice.table(study)) for study in studies}
     return Contents(
         benchmarks=tuple(dict.fromkeys(benchmarks)),
         curves=tuple(sorted(objectives, key=lambda name: (name in _JOINT, objectives.index(name)))),
@@ -69,10 +70,6 @@ def contents(benchmarks: Sequence[str], studies: Sequence["Study"] = ()) -> Cont
 def _title(study: "Study") -> str:
     first = study.responses[0]
     return f"{first.family} {first.name}" + (f" ({first.params})" if first.params else "")
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows))
 
 
 def _reports() -> Any:

@@ -19,10 +19,10 @@ import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from . import codec, lockdown, reading, standins, talk
-from .kinds import About, CodecError
+from .kinds import About, CodecError, Value
 
 _REASON_LENGTH = 300
 
@@ -45,7 +45,7 @@ def main(role: str, source: int, channel: int, report: int, *, walls: lockdown.W
         _be_grader(job, channel, report)
 
 
-def write(descriptor: int, record: Mapping[str, Any]) -> None:
+def write(descriptor: int, record: Mapping[str, Value]) -> None:
     """Report something to the judge: one line, in one write."""
     os.write(descriptor, json.dumps(record).encode() + b"\n")
 
@@ -61,7 +61,7 @@ def _describe(error: BaseException) -> str:
 # --------------------------------------------------------------------------------------------------------- candidate
 
 
-def _be_candidate(job: Mapping[str, Any], channel: int, report: int) -> NoReturn:
+def _be_candidate(job: Mapping[str, Value], channel: int, report: int) -> NoReturn:
     code, record = reading.choose(job["programs"], job["names"], _describe)
     write(report, record)
     os.close(report)
@@ -81,14 +81,14 @@ class _Program:
     def __init__(self, channel: int) -> None:
         module = types.ModuleType("answer")
         sys.modules["answer"] = module
-        self.names: dict[str, Any] = module.__dict__
+        self.names: dict[str, Value] = module.__dict__
         self.failure: BaseException | None = None
-        self._given: dict[str, Any] = {}
+        self._given: dict[str, Value] = {}
         self.kept = Kept()
         wire = codec.Wire(1, self.kept.keep, self._find, self._make)
         self.talk = talk.Talk(channel, wire, {name: functools.partial(self._do, act) for name, act in _ASKED.items()})
 
-    def _do(self, act: Callable[..., Any], target: Any, *arguments: Any) -> Any:
+    def _do(self, act: Callable[..., Value], target: Value, *arguments: Value) -> Value:
         """Carry out a request; return its value and those of the program's names that now stand for another value."""
         if self.failure is not None:
             raise self.failure
@@ -101,7 +101,7 @@ class _Program:
         self._given.update(changed)
         return value, changed
 
-    def _named(self, names: Iterable[str]) -> dict[str, Any]:
+    def _named(self, names: Iterable[str]) -> dict[str, Value]:
         """Return what the program calls by these names; from now on, say when a name stands for another value."""
         self._given = {name: self.names[name] for name in names if name in self.names}
         return dict(self._given)
@@ -114,7 +114,7 @@ class _Program:
 
 
 def _undefined(name: str) -> Callable[..., NoReturn]:
-    def undefined(*_: Any, **__: Any) -> NoReturn:
+    def undefined(*_: Value, **__: Value) -> NoReturn:
         raise NameError(f"the program defines no {name}")
 
     return undefined
@@ -185,7 +185,7 @@ def _about(value: object) -> About:
     return About("object", name, tuple(trait for trait, there in traits.items() if there))
 
 
-def _step(iterator: Any, sent: Any) -> tuple[Any, ...]:
+def _step(iterator: Value, sent: Value) -> tuple[Value, ...]:
     """Return the next value of an iterator as a tuple of one; an empty tuple at its end."""
     try:
         return (iterator.send(sent) if sent is not None else next(iterator),)
@@ -193,18 +193,18 @@ def _step(iterator: Any, sent: Any) -> tuple[Any, ...]:
         return ()
 
 
-def _names(_: Any) -> NoReturn:
+def _names(_: Value) -> NoReturn:
     raise AssertionError  # `_Program` answers this itself
 
 
-def _operate(target: Any, name: str, *arguments: Any) -> Any:
+def _operate(target: Value, name: str, *arguments: Value) -> Value:
     if name not in standins.OPERATORS:
         raise TypeError(f"{name} cannot be asked for")
     return getattr(target, name)(*arguments)
 
 
 # What the tests may do with an object of the program. No operator is among them that a value of theirs would go into.
-_ASKED: Mapping[str, Callable[..., Any]] = {
+_ASKED: Mapping[str, Callable[..., Value]] = {
     "names": _names,
     "call": lambda target, positional, keywords: target(*positional, **keywords),
     "get": getattr,
@@ -237,8 +237,8 @@ class NoPlainValue(BaseException):
     """The tests ask an object of the program what only plain values may be asked: a failed test."""
 
 
-def _be_grader(job: Mapping[str, Any], channel: int, report: int) -> None:
-    names: dict[str, Any] = {"__name__": "tests", "TestsUnfit": TestsUnfit}
+def _be_grader(job: Mapping[str, Value], channel: int, report: int) -> None:
+    names: dict[str, Value] = {"__name__": "tests", "TestsUnfit": TestsUnfit}
     program = _Tested(channel, names)
     try:
         try:
@@ -248,7 +248,7 @@ def _be_grader(job: Mapping[str, Any], channel: int, report: int) -> None:
             raise TestsUnfit(f"the item's own code fails: {_describe(error)}") from error
         program.define(list(dict.fromkeys((job["entry_point"], *job["names"]))))
         exec(tests, names)
-        verdict: dict[str, Any] = {"passed": True}
+        verdict: dict[str, Value] = {"passed": True}
     except BaseException as error:  # a test that fails, in whatever way, is a wrong answer
         verdict = {"passed": False, "reason": program.explained(error)}
         program.ended = program.ended or (error if isinstance(error, _ENDS) else None)
@@ -271,10 +271,10 @@ class _Tested:
     `ended` is the fault that fails the item for good, even where the tests catch the exception.
     """
 
-    def __init__(self, channel: int, names: dict[str, Any]) -> None:
+    def __init__(self, channel: int, names: dict[str, Value]) -> None:
         self.ended: BaseException | None = None
         self._names = names
-        self._defined: dict[str, Any] = {}
+        self._defined: dict[str, Value] = {}
         self._met: str | None = None
         self._classes: frozenset[str] = frozenset()
         self._kept = Kept()
@@ -291,7 +291,7 @@ class _Tested:
         for name in names:
             self._set(name, values[name] if name in values else self._undefined(name))
 
-    def ask(self, operation: str, *rest: Any) -> Any:
+    def ask(self, operation: str, *rest: Value) -> Value:
         """Return what the program makes of a request, or raise what it raises."""
         try:
             value, changed = self._talk.ask(operation, *rest)
@@ -316,7 +316,7 @@ class _Tested:
         told = _describe(error)
         return told if self._met is None else f"{told} ({_returned(self._met)})"
 
-    def _set(self, name: str, value: Any) -> None:
+    def _set(self, name: str, value: Value) -> None:
         self._names[name] = self._defined[name] = value
 
     def _undefined(self, name: str) -> object:
@@ -331,8 +331,8 @@ class _Tested:
         self.ended = self.ended or NoPlainValue(_returned(name))
         return self.ended
 
-    def _only_kept(self, act: Callable[..., Any]) -> Callable[..., Any]:
-        def carry_out(target: Any, *arguments: Any) -> Any:
+    def _only_kept(self, act: Callable[..., Value]) -> Callable[..., Value]:
+        def carry_out(target: Value, *arguments: Value) -> Value:
             if not self._kept.holds(target):
                 raise TypeError("no object of the tests")
             return act(target, *arguments)
@@ -345,7 +345,7 @@ def _returned(name: str) -> str:
     return f"the program returned {article} {name}, which is no plain value"
 
 
-def _open_attribute(target: Any, name: str, *value: Any) -> Any:
+def _open_attribute(target: Value, name: str, *value: Value) -> Value:
     """Read or set an attribute of an object of the tests; never one of Python's own, and none of a function."""
     if name.startswith("_") or _about(target).kind != "object":
         raise AttributeError(name)
@@ -353,7 +353,7 @@ def _open_attribute(target: Any, name: str, *value: Any) -> Any:
 
 
 # What a program may do with an object that the tests have passed to it.
-_LENT: Mapping[str, Callable[..., Any]] = {
+_LENT: Mapping[str, Callable[..., Value]] = {
     **{name: _ASKED[name] for name in ("call", "iterate", "send", "len", "bool", "str", "repr", "item")},
     "get": _open_attribute,
     "set": _open_attribute,

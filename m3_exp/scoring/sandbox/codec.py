@@ -17,9 +17,8 @@ A message is JSON: [value, changed, forgotten]. A frame is four bytes of length 
 import json
 import os
 import sys
-from typing import Any
 
-from .kinds import About, CodecError, Find, Keep, Key, Make, Shared
+from .kinds import About, CodecError, Find, Keep, Key, Make, Shared, Value
 from .packing import Packer
 from .unpacking import Unpacker
 
@@ -98,7 +97,7 @@ class Wire:
         self._forgotten = []
         return data
 
-    def loads(self, data: bytes) -> Any:
+    def loads(self, data: bytes) -> Value:
         """Decode a value, after applying the changes that the other side tells.
 
         Raises:
@@ -157,7 +156,7 @@ class Wire:
                 self._forgotten.append(number)
 
 
-def _refuse(constant: str) -> Any:
+def _refuse(constant: str) -> Value:
     raise CodecError(f"{constant} is not written as such")
 
 

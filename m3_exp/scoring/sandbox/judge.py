@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox import drivers, pair
@@ -219,12 +219,9 @@ def _sickness(run: Run, driver: Driver) -> str | None:
     return None
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _run_all(tasks: Sequence[Task], limits: Limits, run: Run) -> list[_Outcome]:
-    pool = ThreadPoolExecutor(max_workers=_cores())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    pool = ThreadPoolExecutor(max_workers=cores)
     try:
         outcomes = list(pool.map(lambda task: _run(task, limits, run), tasks))
     finally:  # on Ctrl-C too: what has not begun does not begin
@@ -393,15 +390,12 @@ class _Line:
 
 
 def _run(task: Task, limits: Limits, run: Run) -> _Outcome:
-    job: dict[str, Any] = {
-        "cpu_seconds": math.ceil(limits.cpu_seconds),
-        "memory": limits.memory,
-        "entry_point": task.entry_point,
-    }
-    names = [task.entry_point, *task.names]
-    program = {**job, "programs": [[program.reading, program.source] for program in task.programs], "names": names}
+    seconds, names = math.ceil(limits.cpu_seconds), [task.entry_point, *task.names]
+    job = {"memory": limits.memory, "entry_point": task.entry_point}
+    programs = [[program.reading, program.source] for program in task.programs]
+    program = {**job, "programs": programs, "names": names, "cpu_seconds": seconds}
     tests = {**job, "prelude": task.prelude, "test": task.test, "names": list(task.names)}
-    tests["cpu_seconds"] = 2 * job["cpu_seconds"]  # it is the program's time that counts, not that of its tests
+    tests["cpu_seconds"] = 2 * seconds  # it is the program's time that counts, not that of its tests
     report = run(program, tests, limits.wall_seconds)
     if report.error is not None:
         return _Outcome("infra", None, report.error)

@@ -16,6 +16,8 @@ from typing import Any
 
 from . import layout
 
+Value = Any  # whatever a program or its tests may hold
+
 MAX_DEPTH = 150  # of values in one another
 MAX_BITS = 2_000_000  # of an integer
 
@@ -39,7 +41,7 @@ class About:
 
 
 Key = int | str
-Keep = Callable[[Any], tuple[Key, About]]  # hold on to an object: its number (or name), and what is told of it
+Keep = Callable[[Value], tuple[Key, About]]  # hold on to an object: its number (or name), and what is told of it
 Find = Callable[[Key], object]  # the object of a number or a name
 Make = Callable[[Key, About], object]  # what stands for an object of the other side
 
@@ -49,34 +51,34 @@ class _Changeable:
     """One built-in type whose values can change: what it holds as a list of values, how that is written and set."""
 
     type: type
-    contents: Callable[[Any], list[Any]]
-    set: Callable[[Any, list[Any]], None]
-    head: Callable[[Any], Any] = lambda _: None  # what never changes, and making one needs
-    new: Callable[[Any], Any] | None = None
+    contents: Callable[[Value], list[Value]]
+    set: Callable[[Value, list[Value]], None]
+    head: Callable[[Value], Value] = lambda _: None  # what never changes, and making one needs
+    new: Callable[[Value], Value] | None = None
 
-    def make(self, head: Any) -> Any:
+    def make(self, head: Value) -> Value:
         return self.new(head) if self.new else self.type()
 
 
-def _set_list(value: list[Any], contents: list[Any]) -> None:
+def _set_list(value: list[Value], contents: list[Value]) -> None:
     value[:] = contents
 
 
-def _set_dict(value: dict[Any, Any], contents: list[Any]) -> None:
+def _set_dict(value: dict[Value, Value], contents: list[Value]) -> None:
     value.clear()
     dict.update(value, zip(contents[::2], contents[1::2], strict=True))
 
 
-def _set_ordered(value: collections.OrderedDict[Any, Any], contents: list[Any]) -> None:
+def _set_ordered(value: collections.OrderedDict[Value, Value], contents: list[Value]) -> None:
     value.clear()
     value.update(zip(contents[::2], contents[1::2], strict=True))
 
 
-def _set_set(value: set[Any], contents: list[Any]) -> None:
+def _set_set(value: set[Value], contents: list[Value]) -> None:
     layout.fill(value, checked_form(contents[0], len(contents) - 1), contents[1:])
 
 
-def checked_form(packed: Any, count: int) -> layout.Form | None:
+def checked_form(packed: Value, count: int) -> layout.Form | None:
     """Return a set's form as it came, checked against its number of elements."""
     if packed is None:
         return None
@@ -90,39 +92,39 @@ def checked_form(packed: Any, count: int) -> layout.Form | None:
     return size, finger, holes, late
 
 
-def _set_deque(value: collections.deque[Any], contents: list[Any]) -> None:
+def _set_deque(value: collections.deque[Value], contents: list[Value]) -> None:
     value.clear()
     value.extend(contents)
 
 
-def _set_array(value: Any, contents: list[Any]) -> None:
+def _set_array(value: Value, contents: list[Value]) -> None:
     del value[:]
     value.extend(contents)
 
 
-def _set_bytes(value: bytearray, contents: list[Any]) -> None:
+def _set_bytes(value: bytearray, contents: list[Value]) -> None:
     [value[:]] = contents
 
 
-def pairs(items: Any) -> list[Any]:
+def pairs(items: Value) -> list[Value]:
     """Return keys and values in one list."""
     return list(itertools.chain.from_iterable(items))
 
 
-def _ordered_pairs(value: Any) -> list[Any]:
+def _ordered_pairs(value: Value) -> list[Value]:
     return pairs((key, dict.__getitem__(value, key)) for key in collections.OrderedDict.__iter__(value))
 
 
-def _head_of(kind: type, name: str) -> Callable[[Any], Any]:
+def _head_of(kind: type, name: str) -> Callable[[Value], Value]:
     """Return what reads an attribute of a built-in type from a value of a subclass too."""
     return lambda value: vars(kind)[name].__get__(value)
 
 
-def _new_default(head: Any) -> Any:
+def _new_default(head: Value) -> Value:
     return collections.defaultdict(head if callable(head) else None)
 
 
-def _new_deque(head: Any) -> Any:
+def _new_deque(head: Value) -> Value:
     return collections.deque(maxlen=head)
 
 
@@ -164,11 +166,11 @@ _BY_EQUALITY = frozenset({"bytearray", "array"})  # their contents are made anew
 class Shared:
     """A value that both sides hold, and what it held when they last agreed."""
 
-    value: Any
+    value: Value
     tag: str
-    agreed: list[Any]
+    agreed: list[Value]
 
-    def unchanged(self, contents: list[Any]) -> bool:
+    def unchanged(self, contents: list[Value]) -> bool:
         if self.tag in _BY_EQUALITY:
             return bool(contents == self.agreed)
         if self.tag == "set" and contents[:1] != self.agreed[:1]:
@@ -177,7 +179,7 @@ class Shared:
         return len(contents) == len(self.agreed) and all(map(operator.is_, contents[first:], self.agreed[first:]))
 
 
-def is_singular(value: Any) -> bool:
+def is_singular(value: Value) -> bool:
     """Say whether Python has one object for this number or text anyway."""
     kind = type(value)
     return (kind is int and -5 <= value <= 256) or (kind in (str, bytes) and len(value) < 2) or value is None

@@ -11,10 +11,10 @@ The table is read from memory where the interpreter keeps it as expected, else o
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 # Places of the table, the one where `pop` begins to look, the places of holes, and those of the last elements.
 Form = tuple[int, int, list[int], list[int]]
+Set = set[object] | frozenset[object]
 
 FARTHEST = 1 << 12  # place where `pop` begins to look, in a table that may since have become smaller
 
@@ -26,7 +26,7 @@ _REMOVED = -1  # in place of a hash
 _PLAIN = frozenset({"builtins", "fractions", "decimal", "datetime"})  # modules of types that compare as Python does
 
 
-def state(value: Any) -> tuple[int, ...]:
+def state(value: Set) -> tuple[int, ...]:
     """Return numbers that change when the table of a set or frozenset does."""
     if not _READABLE:
         return ()
@@ -34,13 +34,12 @@ def state(value: Any) -> tuple[int, ...]:
     return words[_FILL], words[_MASK], words[_FINGER]
 
 
-def plan(value: Any) -> tuple[Form | None, list[Any]]:
+def plan(value: Set) -> tuple[Form | None, list[object]]:
     """Return the arguments with which `fill` and `frozen` make a set like this one; None is a small set without holes.
 
     For objects that hash by address only the order of iteration can be kept.
     """
-    kind = set if isinstance(value, set) else frozenset
-    items = list(kind.__iter__(value))
+    items = list(set.__iter__(value) if isinstance(value, set) else frozenset.__iter__(value))
     if not _READABLE:
         return None, items
     words = _words(value)
@@ -60,7 +59,7 @@ def plan(value: Any) -> tuple[Form | None, list[Any]]:
     return (size, finger, holes, late) if holes or made_of_values else None, order
 
 
-def fill(target: set[Any], form: Form | None, order: Sequence[Any]) -> None:
+def fill(target: set[object], form: Form | None, order: Sequence[object]) -> None:
     """Empty a set and add elements so that it has this form."""
     target.clear()
     if form is None and not (_READABLE and _words(target)[_FINGER]):
@@ -71,20 +70,20 @@ def fill(target: set[Any], form: Form | None, order: Sequence[Any]) -> None:
         target.discard(hole)
 
 
-def frozen(form: Form | None, order: Sequence[Any]) -> frozenset[Any]:
+def frozen(form: Form | None, order: Sequence[object]) -> frozenset[object]:
     """Make a frozenset of this form; where it has holes and is fuller or emptier than usual, only a similar one."""
     if form is None:
         return frozenset(list(order))
     size, _, holes, late = form
     if holes or late:
-        base: set[Any] = set()
+        base: set[object] = set()
         return frozenset(_filled(base, form, order)) ^ base
     early = _room(size)
     made = frozenset(_sized(list(order[:early]), size))
     return made.union(order[early:]) if order[early:] else made
 
 
-def _filled(target: set[Any], form: Form, order: Sequence[Any]) -> "list[_Hole]":
+def _filled(target: set[object], form: Form, order: Sequence[object]) -> "list[_Hole]":
     """Fill an empty set; return what is still to be removed from it."""
     size, finger, places, late = form
     if finger or (_READABLE and _words(target)[_FINGER]):
@@ -116,7 +115,7 @@ class _Hole:
 class _Double:
     """A second key that a dict takes for another and a set takes for the same."""
 
-    def __init__(self, key: Any) -> None:
+    def __init__(self, key: object) -> None:
         self._key, self.same = key, False
 
     def __hash__(self) -> int:
@@ -131,7 +130,7 @@ def _room(size: int) -> int:
     return size // 2 - 1 if size > _SMALLEST else _SMALLEST
 
 
-def _sized(keys: list[Any], size: int) -> dict[Any, None]:
+def _sized(keys: list[object], size: int) -> dict[object, None]:
     """Return a dict from which a set of this table size is made; where keys are lacking, `_Double`s fill it up."""
     if size == _SMALLEST or not keys:
         return dict.fromkeys(keys)
@@ -142,7 +141,7 @@ def _sized(keys: list[Any], size: int) -> dict[Any, None]:
     return made
 
 
-def _point(target: set[Any], finger: int) -> None:
+def _point(target: set[object], finger: int) -> None:
     """Make `pop` begin to look at a given place from now on, in an empty set with a small table."""
     size = _SMALLEST
     while size < finger:
@@ -156,12 +155,14 @@ def _point(target: set[Any], finger: int) -> None:
     target.difference_update(())  # makes a table anew of which more than a quarter is holes
 
 
-def _in_order(entries: Sequence[tuple[int, int, Any]], holes: list[int], mask: int) -> tuple[list[Any], list[int]]:
+def _in_order(
+    entries: Sequence[tuple[int, int, object]], holes: list[int], mask: int
+) -> tuple[list[object], list[int]]:
     """Return the elements of (place, hash, element)s, each after all that lie on the way to its place.
 
     Where the last ones lie in each other's way, their places are returned too.
     """
-    order: list[Any] = []
+    order: list[object] = []
     there = set(holes)
     pending = list(entries)
     while pending:
@@ -192,7 +193,7 @@ def _way(code: int, mask: int, end: int) -> Iterator[int]:
         start = start * 5 + 1 + rest & mask
 
 
-def _words(value: Any) -> tuple[int, ...]:
+def _words(value: Set) -> tuple[int, ...]:
     """Return fill, used, mask, the address of the table, a hash and the finger of a set or frozenset."""
     return tuple(_WORDS.from_address(id(value) + object.__basicsize__))
 

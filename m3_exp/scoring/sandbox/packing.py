@@ -5,7 +5,7 @@ import datetime
 import decimal
 import fractions
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import layout
 from .kinds import (
@@ -19,6 +19,7 @@ from .kinds import (
     TAG_OF,
     CodecError,
     Shared,
+    Value,
     is_singular,
     pairs,
 )
@@ -39,12 +40,12 @@ class Packer:
 
     def __init__(self, wire: "Wire") -> None:
         self._wire = wire
-        self._met: dict[int, tuple[int, Any]] = {}  # values that cannot change: where they came first
+        self._met: dict[int, tuple[int, Value]] = {}  # values that cannot change: where they came first
         self._new: dict[int, Shared] = {}
         self._numbers: dict[int, int] = {}
-        self._agreed: dict[int, list[Any]] = {}
+        self._agreed: dict[int, list[Value]] = {}
 
-    def changes(self) -> list[Any]:
+    def changes(self) -> list[Value]:
         """Return the numbers and contents of the shared values that have changed."""
         changed = []
         for number, shared in list(self._wire.shared.items()):
@@ -62,7 +63,7 @@ class Packer:
             self._wire.shared[number].agreed = contents
         self._wire.next += 2 * len(self._new)
 
-    def pack(self, value: Any, depth: int) -> Any:
+    def pack(self, value: Value, depth: int) -> Value:
         """Return a value as JSON has it. Raises CodecError for one that may not cross."""
         if value is None or value is True or value is False:
             return value
@@ -98,7 +99,7 @@ class Packer:
             return None
         return next((tag for tag, changeable in CHANGEABLE.items() if issubclass(kind, changeable.type)), None)
 
-    def _changeable(self, tag: str, value: Any, depth: int) -> Any:
+    def _changeable(self, tag: str, value: Value, depth: int) -> Value:
         number = self._wire.next + 2 * len(self._new)
         contents = CHANGEABLE[tag].contents(value)
         self._new[number] = Shared(value, tag, contents)
@@ -106,17 +107,17 @@ class Packer:
         head = self.pack(CHANGEABLE[tag].head(value), depth + 1)
         return [tag, number, head, self._contents(tag, value, contents, depth + 1)]
 
-    def _contents(self, tag: str, value: Any, contents: list[Any], depth: int) -> list[Any]:
+    def _contents(self, tag: str, value: Value, contents: list[Value], depth: int) -> list[Value]:
         if tag == "set":
             form, order = layout.plan(value)
             return [form, *self._all(order, depth)]
         return self._all(contents, depth)
 
-    def _all(self, values: Any, depth: int) -> list[Any]:
+    def _all(self, values: Value, depth: int) -> list[Value]:
         pack = self.pack
         return [pack(value, depth) for value in values]
 
-    def _unchangeable(self, value: Any, depth: int) -> tuple[Any, bool]:
+    def _unchangeable(self, value: Value, depth: int) -> tuple[Value, bool]:
         """Return an unchangeable value, packed, and whether a second occurrence is written as a reference."""
         kind = type(value)
         if issubclass(kind, int):
@@ -139,12 +140,12 @@ class Packer:
         packed = self._rarer(kind, value, depth + 1)
         return (self._kept(value), False) if packed is None else (packed, True)
 
-    def _not_finite(self, value: float, number: float) -> Any:
+    def _not_finite(self, value: float, number: float) -> Value:
         if number == number:
             return ["float", float.__repr__(number)]
         return ["nan", self._wire.number_of_nan(value)]
 
-    def _tuple(self, value: tuple[Any, ...], depth: int) -> Any:
+    def _tuple(self, value: tuple[Value, ...], depth: int) -> Value:
         items = self._all(tuple.__iter__(value), depth)
         kind = type(value)
         fields = getattr(kind, "_fields", None) if kind is not tuple else None
@@ -154,7 +155,7 @@ class Packer:
             return ["named", name, list(fields), items]
         return ["tuple", items]
 
-    def _rarer(self, kind: type, value: Any, depth: int) -> Any:
+    def _rarer(self, kind: type, value: Value, depth: int) -> Value:
         if kind is range or kind is slice:
             return [kind.__name__, self._all((value.start, value.stop, value.step), depth)]
         if kind in _VIEWS:
@@ -174,14 +175,14 @@ class Packer:
             return ["type", NAMES[value]]
         return next((["constant", name] for name, constant in CONSTANTS.items() if value is constant), None)
 
-    def _kept(self, value: Any) -> Any:
+    def _kept(self, value: Value) -> Value:
         if self._wire.keep is None:
             raise CodecError(f"a {type(value).__name__} is not a plain value")
         key, about = self._wire.keep(value)
         return ["mine", key, about.kind, about.name, list(about.traits)]
 
 
-def _packed_int(value: int) -> Any:
+def _packed_int(value: int) -> Value:
     if value.bit_length() > MAX_BITS:
         raise CodecError("an integer of more than 2,000,000 bits")
     return value if value.bit_length() < 64 else ["int", hex(value)]
@@ -192,7 +193,7 @@ def _packed_hex(value: int) -> str:
     return hex(value)
 
 
-def _packed_text(text: str) -> Any:
+def _packed_text(text: str) -> Value:
     """Return a text for JSON; one with lone surrogates by its code points, because JSON would join two of them."""
     if text.isascii():
         return text
@@ -203,7 +204,7 @@ def _packed_text(text: str) -> Any:
     return text
 
 
-def _packed_date(value: Any) -> Any:
+def _packed_date(value: Value) -> Value:
     """Return a date or time by its numbers; with a time zone that is an offset."""
     if isinstance(value, datetime.timedelta):
         return ["timedelta", [value.days, value.seconds, value.microseconds]]

@@ -26,8 +26,8 @@ _BYTE = {role: byte for byte, role in ROLES.items()}
 class Report:
     """What a candidate and a grader said about themselves; `error` where a box could not be started."""
 
-    candidate: Mapping[str, Any]
-    grader: Mapping[str, Any]
+    candidate: Job
+    grader: Job
     in_time: bool
     error: str | None = None
 
@@ -80,9 +80,9 @@ class _Box:
                 self.told = True
             self.wait(time.monotonic() + 10.0, "ended", "error")
 
-    def records(self) -> dict[str, Any]:
+    def records(self) -> Job:
         """Return all that was reported, merged."""
-        merged: dict[str, Any] = {"told": True} if self.told else {}
+        merged: dict[str, object] = {"told": True} if self.told else {}
         for line in self.received.split(b"\n")[:-1]:
             merged.update(json.loads(line))
         return merged

@@ -9,7 +9,6 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 COMPLETE, PARTIAL, LACKING = 0, 1, 2  # grades of a reading; LACKING and more: so many names less one are not defined
 _LONGEST = 200_000  # characters of a program that is looked into
@@ -19,7 +18,7 @@ _MODULE = {"__name__", "__file__", "__doc__", "__builtins__", "__annotations__",
 
 def choose(
     programs: Sequence[Sequence[str]], names: Sequence[str], describe: Callable[[BaseException], str]
-) -> tuple[types.CodeType | None, dict[str, Any]]:
+) -> tuple[types.CodeType | None, dict[str, object]]:
     """Return the code of the best reading, and what to report: its name, and those that are no Python.
 
     Best is the first COMPLETE one, else the first PARTIAL one, else the first that lacks the fewest names. Where none

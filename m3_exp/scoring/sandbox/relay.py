@@ -15,7 +15,6 @@ import os
 import socket
 import sys
 import threading
-from typing import Any
 
 from . import lockdown, pair, warden
 
@@ -41,7 +40,7 @@ def main() -> None:
     os._exit(0)  # the container's first process: everything in it ends
 
 
-def _serve(request: dict[str, Any], link: socket.socket, lock: threading.Lock) -> None:
+def _serve(request: pair.Job, link: socket.socket, lock: threading.Lock) -> None:
     report = pair.run(link, request["program"], request["tests"], request["wall_seconds"])
     line = json.dumps({"id": request["id"], "report": dataclasses.asdict(report)}).encode() + b"\n"
     with lock:

@@ -16,12 +16,11 @@ of Python's own types.
 
 import builtins
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
-from .kinds import About, CodecError
+from .kinds import About, CodecError, Value
 from .questions import QUESTIONS
 
-Ask = Callable[..., Any]  # ask(operation, target, *arguments)
+Ask = Callable[..., Value]  # ask(operation, target, *arguments)
 Refuse = Callable[[str], BaseException]  # what to raise where a value would judge itself; the type's name goes in
 
 
@@ -33,10 +32,10 @@ class StandIn:
         for name, value in own.items():
             object.__setattr__(self, name, value)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Value:
         return _attribute(self, name)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Value) -> None:
         _ask(self, "set", name, value)
 
 
@@ -50,10 +49,10 @@ class Function(StandIn):
     def __repr__(self) -> str:
         return f"<function {object.__getattribute__(self, '__name__')}>"
 
-    def __call__(self, *positional: Any, **keywords: Any) -> Any:
+    def __call__(self, *positional: Value, **keywords: Value) -> Value:
         return _ask(self, "call", positional, keywords)
 
-    def __deepcopy__(self, _: Any) -> Any:
+    def __deepcopy__(self, _: Value) -> Value:
         return self
 
 
@@ -78,7 +77,7 @@ class Instance(StandIn):
             return True
         raise _refused(self)
 
-    def __contains__(self, value: Any) -> bool:
+    def __contains__(self, value: Value) -> bool:
         if "iterate" not in _own(self, "_about").traits:
             raise _refused(self)
         return any(item is value or item == value for item in _ask(self, "iterate"))
@@ -91,16 +90,16 @@ class Instance(StandIn):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Value:
         return _ask(self, "enter")
 
     def __exit__(self, *_: object) -> None:
         _ask(self, "exit")
 
-    def __copy__(self) -> Any:
+    def __copy__(self) -> Value:
         return _ask(self, "copy")
 
-    def __deepcopy__(self, _: Any) -> Any:
+    def __deepcopy__(self, _: Value) -> Value:
         return _ask(self, "deep_copy")
 
 
@@ -125,13 +124,13 @@ class Open(Instance):
     def __hash__(self) -> int:
         return object.__hash__(self)
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: Value) -> Value:
         return _ask(self, "item", key)
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: Value, value: Value) -> None:
         _ask(self, "set_item", key, value)
 
-    def __delitem__(self, key: Any) -> None:
+    def __delitem__(self, key: Value) -> None:
         _ask(self, "delete_item", key)
 
 
@@ -139,11 +138,11 @@ class Foreign(Open):
     """An object of the tests, in the program: every operator is asked of it."""
 
 
-def _refusing(self: Instance, *_: Any, **__: Any) -> Any:
+def _refusing(self: Instance, *_: Value, **__: Value) -> Value:
     raise _refused(self)
 
 
-def _asking(name: str) -> Callable[..., Any]:
+def _asking(name: str) -> Callable[..., Value]:
     return lambda self, *arguments: _ask(self, "operate", name, *arguments)
 
 
@@ -169,20 +168,20 @@ _define_operators()
 
 
 class _Callable:
-    def __call__(self, *positional: Any, **keywords: Any) -> Any:
+    def __call__(self, *positional: Value, **keywords: Value) -> Value:
         return _ask(self, "call", positional, keywords)
 
 
 class _Iterable:
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Value]:
         return iter(_ask(self, "iterate"))
 
 
 class _Iterator:
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Value:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> Value:
         for value in _ask(self, "send", None):
             return value
         raise StopIteration
@@ -240,7 +239,7 @@ def _either(about: About, ask: Ask) -> object:
 def _function(about: About, ask: Ask) -> object:
     """Return a real function that calls one of the other side."""
 
-    def called(*positional: Any, **keywords: Any) -> Any:
+    def called(*positional: Value, **keywords: Value) -> Value:
         return ask("call", called, positional, keywords)
 
     called.__name__ = called.__qualname__ = about.name
@@ -249,9 +248,9 @@ def _function(about: About, ask: Ask) -> object:
 
 def _generated(kind: str, ask: Ask) -> object:
     """Return a generator that takes what another gives, or a `map` or `filter` of it."""
-    stand_in: list[Any] = []
+    stand_in: list[Value] = []
 
-    def generate() -> Any:
+    def generate() -> Value:
         sent = None
         while True:
             given = ask("send", stand_in[0], sent)
@@ -259,7 +258,7 @@ def _generated(kind: str, ask: Ask) -> object:
                 return
             sent = yield given[0]
 
-    made: Any = generate()
+    made: Value = generate()
     if kind == "map":
         made = map(lambda value: value, made)
     if kind == "filter":
@@ -276,12 +275,12 @@ def _error(about: About) -> type:
     return type(about.name, (Exception,), {"__module__": "answer"})
 
 
-def _own(stand_in: Any, name: str) -> Any:
+def _own(stand_in: Value, name: str) -> Value:
     """Read an attribute of a stand-in itself."""
     return object.__getattribute__(stand_in, name)
 
 
-def _ask(stand_in: Any, operation: str, *arguments: Any) -> Any:
+def _ask(stand_in: Value, operation: str, *arguments: Value) -> Value:
     return _own(stand_in, "_asks")(operation, stand_in, *arguments)
 
 
@@ -289,7 +288,7 @@ def _refused(stand_in: StandIn) -> BaseException:
     return _own(stand_in, "_refuses")(_own(stand_in, "_about").name)  # type: ignore[no-any-return]
 
 
-def _attribute(stand_in: Any, name: str) -> Any:
+def _attribute(stand_in: Value, name: str) -> Value:
     if name.startswith("__"):  # Python's own protocols are written out here
         raise AttributeError(name)
     value = _ask(stand_in, "get", name)

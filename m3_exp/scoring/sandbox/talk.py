@@ -9,10 +9,9 @@ import builtins
 import itertools
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from . import codec
-from .kinds import CodecError
+from .kinds import CodecError, Value
 
 _LONGEST = 100_000  # characters of an exception's text
 _SILENT = (StopIteration, StopAsyncIteration, GeneratorExit)  # these would end a test's loop without failing it
@@ -29,7 +28,7 @@ class Talk:
         self,
         channel: int,
         wire: codec.Wire,
-        serves: Mapping[str, Callable[..., Any]],
+        serves: Mapping[str, Callable[..., Value]],
         passes: tuple[type[BaseException], ...] = (),
     ) -> None:
         self.wire = wire
@@ -37,7 +36,7 @@ class Talk:
         self._passes: tuple[type[BaseException], ...] = (Gone, *passes)
         self._lock = threading.RLock()
 
-    def ask(self, operation: str, target: object, *arguments: Any) -> Any:
+    def ask(self, operation: str, target: object, *arguments: Value) -> Value:
         """Return what the other side makes of a request, or raise what it raises.
 
         Raises:
@@ -47,7 +46,7 @@ class Talk:
         with self._lock:
             return self._asked(operation, target, arguments)
 
-    def _asked(self, operation: str, target: object, arguments: tuple[Any, ...]) -> Any:
+    def _asked(self, operation: str, target: object, arguments: tuple[Value, ...]) -> Value:
         data = self.wire.dumps(("ask", operation, target, arguments))
         try:
             codec.send(self._channel, data)
@@ -66,7 +65,7 @@ class Talk:
         """Reply to one request."""
         self._served()
 
-    def _served(self) -> tuple[Any, ...]:
+    def _served(self) -> tuple[Value, ...]:
         """Receive a message; reply to it where it is a request, return it where it is a reply."""
         try:
             message = self.wire.loads(codec.receive(self._channel))
@@ -85,7 +84,7 @@ class Talk:
             raise Gone("the program ended before it answered") from None
         return ("served",)
 
-    def _reply(self, message: tuple[Any, ...]) -> bytes:
+    def _reply(self, message: tuple[Value, ...]) -> bytes:
         try:
             _, operation, target, arguments = message
             value = self._serves[operation](target, *arguments)
@@ -102,7 +101,7 @@ class Talk:
         """Return an exception as its class, or a built-in one's name, and its arguments; else its text."""
         kind = type(error)
         name = kind.__name__ if kind.__module__ == "builtins" else "RuntimeError"
-        sent: Any = kind if kind.__module__ != "builtins" and issubclass(kind, Exception) else name
+        sent: Value = kind if kind.__module__ != "builtins" and issubclass(kind, Exception) else name
         try:
             own_text = kind.__module__ != "builtins" and "__str__" in _own_names(kind)
             args = (_text(error),) if own_text else error.args
@@ -125,7 +124,7 @@ def _text(error: BaseException) -> str:
         return ""
 
 
-def _raised(kind: Any, args: Any) -> BaseException:
+def _raised(kind: Value, args: Value) -> BaseException:
     """Return an exception from the name of a built-in one, or from the class that stands for the other side's."""
     raised = getattr(builtins, kind, None) if type(kind) is str else kind
     if not (isinstance(raised, type) and issubclass(raised, BaseException)) or issubclass(raised, _SILENT):

@@ -5,7 +5,7 @@ import datetime
 import decimal
 import fractions
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import layout
 from .kinds import (
@@ -18,6 +18,7 @@ from .kinds import (
     About,
     CodecError,
     Shared,
+    Value,
     checked_form,
     is_singular,
 )
@@ -35,9 +36,9 @@ class Unpacker:
 
     def __init__(self, wire: "Wire") -> None:
         self._wire = wire
-        self._met: list[Any] = []
+        self._met: list[Value] = []
 
-    def change(self, changed: list[Any]) -> None:
+    def change(self, changed: list[Value]) -> None:
         """Give shared values their new contents."""
         for number, packed in changed:
             shared = self._wire.shared.get(number) if type(number) is int else None
@@ -45,7 +46,7 @@ class Unpacker:
                 raise CodecError("not a value")
             self._fill(shared, packed, 1)
 
-    def unpack(self, packed: Any, depth: int) -> Any:
+    def unpack(self, packed: Value, depth: int) -> Value:
         """Return the value that was packed. Raises CodecError, or what malformed lists raise, for anything else."""
         if packed is None or type(packed) is bool:
             return packed
@@ -69,7 +70,7 @@ class Unpacker:
             self._met.append(value)
         return value
 
-    def _known(self, tag: str, rest: list[Any]) -> Any:
+    def _known(self, tag: str, rest: list[Value]) -> Value:
         """Return a value that is here already, or the stand-in of an object that stays on the other side."""
         if tag == "mine":
             key, kind, name, traits = rest
@@ -85,13 +86,13 @@ class Unpacker:
             raise CodecError("not a value")
         return self._wire.shared[key].value if tag == "@" else self._met[key]
 
-    def _all(self, packed: list[Any], depth: int) -> list[Any]:
+    def _all(self, packed: list[Value], depth: int) -> list[Value]:
         if type(packed) is not list:
             raise CodecError("not a value")
         unpack = self.unpack
         return [unpack(item, depth) for item in packed]
 
-    def _changeable(self, tag: str, number: int, head: Any, packed: list[Any], *, depth: int) -> Any:
+    def _changeable(self, tag: str, number: int, head: Value, packed: list[Value], *, depth: int) -> Value:
         """Make a value that the other side shares from now on."""
         if type(number) is not int or number % 2 == self._wire.first or number in self._wire.shared:
             raise CodecError("not a value")
@@ -101,7 +102,7 @@ class Unpacker:
         self._fill(shared, packed, depth + 1)
         return value
 
-    def _fill(self, shared: Shared, packed: list[Any], depth: int) -> None:
+    def _fill(self, shared: Shared, packed: list[Value], depth: int) -> None:
         extra = packed[:1] if shared.tag == "set" else []  # how it was made: no value
         CHANGEABLE[shared.tag].set(shared.value, [*extra, *self._all(packed[len(extra) :], depth)])
         shared.agreed = CHANGEABLE[shared.tag].contents(shared.value)
@@ -111,11 +112,11 @@ class Unpacker:
             raise CodecError("not a value")
         return self._wire.nan(number)
 
-    def _frozenset(self, depth: int, form: Any, items: list[Any]) -> frozenset[Any]:
+    def _frozenset(self, depth: int, form: Value, items: list[Value]) -> frozenset[Value]:
         elements = self._all(items, depth)
         return layout.frozen(checked_form(form, len(elements)), elements)
 
-    def _named(self, depth: int, name: str, fields: list[str], items: list[Any]) -> Any:
+    def _named(self, depth: int, name: str, fields: list[str], items: list[Value]) -> Value:
         values = self._all(items, depth)
         if type(fields) is not list or not all(type(word) is str for word in (name, *fields)):
             raise CodecError("not a value")
@@ -129,7 +130,7 @@ class Unpacker:
             kind = self._wire.own_tuples[key] = collections.namedtuple(name, fields)  # type: ignore[misc]
         return tuple.__new__(kind, values)
 
-    def _error(self, depth: int, name: str, args: list[Any]) -> BaseException:
+    def _error(self, depth: int, name: str, args: list[Value]) -> BaseException:
         values = self._all(args, depth)
         try:
             return ERRORS[name](*values)
@@ -139,12 +140,12 @@ class Unpacker:
             return error
 
 
-def _items(make: Callable[[list[Any]], Any]) -> Callable[..., Any]:
+def _items(make: Callable[[list[Value]], Value]) -> Callable[..., Value]:
     return lambda unpacker, depth, items: make(unpacker._all(items, depth))
 
 
-def _texts(read: Callable[[str], Any]) -> Callable[..., Any]:
-    def checked(_: Unpacker, __: int, text: Any) -> Any:
+def _texts(read: Callable[[str], Value]) -> Callable[..., Value]:
+    def checked(_: Unpacker, __: int, text: Value) -> Value:
         if type(text) is not str:
             raise CodecError("not a value")
         return read(text)
@@ -152,8 +153,8 @@ def _texts(read: Callable[[str], Any]) -> Callable[..., Any]:
     return checked
 
 
-def _whole_numbers(read: Callable[..., Any]) -> Callable[..., Any]:
-    def checked(_: Unpacker, __: int, parts: Any) -> Any:
+def _whole_numbers(read: Callable[..., Value]) -> Callable[..., Value]:
+    def checked(_: Unpacker, __: int, parts: Value) -> Value:
         if type(parts) is not list or not {type(part) for part in parts} <= {int, type(None), list}:
             raise CodecError("not a value")
         return read(*parts)
@@ -176,17 +177,17 @@ def _read_zone(days: int, seconds: int, microseconds: int) -> datetime.timezone:
     return datetime.timezone(datetime.timedelta(days, seconds, microseconds))
 
 
-def _read_time(*parts: Any) -> datetime.time:
+def _read_time(*parts: Value) -> datetime.time:
     hour, minute, second, microsecond, fold, zone = parts
     return datetime.time(hour, minute, second, microsecond, _read_zone(*zone) if zone else None, fold=fold)
 
 
-def _read_datetime(*parts: Any) -> datetime.datetime:
+def _read_datetime(*parts: Value) -> datetime.datetime:
     year, month, day, *clock = parts
     return datetime.datetime.combine(datetime.date(year, month, day), _read_time(*clock))
 
 
-_TEXTS: Mapping[str, Callable[[str], Any]] = {
+_TEXTS: Mapping[str, Callable[[str], Value]] = {
     "int": _read_int,
     "float": float,
     "bytes": bytes.fromhex,
@@ -197,14 +198,14 @@ _TEXTS: Mapping[str, Callable[[str], Any]] = {
     "type": lambda name: TYPES[name],
     "constant": lambda name: CONSTANTS[name],
 }
-_NUMBERS: Mapping[str, Callable[..., Any]] = {
+_NUMBERS: Mapping[str, Callable[..., Value]] = {
     "date": datetime.date,
     "time": _read_time,
     "datetime": _read_datetime,
     "timedelta": datetime.timedelta,
     "timezone": _read_zone,
 }
-_KINDS: Mapping[str, Callable[..., Any]] = {
+_KINDS: Mapping[str, Callable[..., Value]] = {
     "tuple": _items(tuple),
     "named": Unpacker._named,
     "frozenset": Unpacker._frozenset,

@@ -4,7 +4,7 @@ import random
 import string
 from collections.abc import Iterator
 
-from m3_exp.scoring.attacks.words import replace, words
+from evaluators.prompt_bench.words import replace, words
 
 
 class CharacterEdits:

@@ -1,19 +1,25 @@
-"""AlpacaEval: open instructions, prompted as in the M3 paper (its `test_alpaca_eval`), with a judge of one's choice."""
+"""AlpacaEval: open instructions, prompted as in the M3 paper (its `test_alpaca_eval`), with a judge of one's choice.
+
+judges.py     the judges that are language models: which, at what price, and the process that asks them
+worker.py     that process: the alpaca-eval package's prompts, parsing and preferences
+transport.py  how a judge is asked there: kept replies, a cap on money, patience
+metrics.py    AlpacaEval's figures from preferences
+rules.py      the judge that needs no model: rules that an item carries
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from evaluators import alpaca_judges, alpaca_metrics
-from evaluators.alpaca_judges import Asking, JudgeModel, Pair, Verdict
+from evaluators.alpaca import judges, metrics, rules
+from evaluators.alpaca.judges import Asking, JudgeModel, Pair, Verdict
 from m3_exp.reading.paths import expanded
-from m3_exp.scoring import rules
 from m3_exp.scoring.evaluator import ChatSettings, digest_of
 from m3_exp.scoring.items import ItemSet, read_rows
 from m3_exp.scoring.summary import mean_result
 from m3_exp.scoring.thoughts import UNCLOSED
-from m3_exp.types import Answer, Json, M3Error, Problem, Result, Score
+from m3_exp.types import About, Answer, Json, M3Error, Problem, Result, Score
 
 ITEMS = ItemSet(
     benchmark="alpaca_eval",
@@ -54,7 +60,7 @@ class AlpacaEval(ChatSettings):
         `order_seed` (null: never), parses the reply. `local`: chatgpt_fn's question for `judge_model` at `endpoint`,
         any OpenAI-compatible server, held to its two answers by structured output. `precomputed`: the preferences of a
         file of `annotations` in AlpacaEval's own format. `rules`: an answer wins when it fulfils all rules of its item
-        (`m3_exp.scoring.rules`); then the metric is "rule-based win rate" and no win rate over a reference.
+        (`evaluators.alpaca.rules`); then the metric is "rule-based win rate" and no win rate over a reference.
     Keys: OPENAI_API_KEY; at an `endpoint` of your own M3_JUDGE_KEY. Replies are kept and never asked for twice; what
         could not be judged, or whose reply cannot be parsed, is unscored with the reason.
     Pitfalls: the model that chatgpt_fn names is retired: give `judge_model`, which the metric then shows. Figures under
@@ -63,6 +69,7 @@ class AlpacaEval(ChatSettings):
 
     name: ClassVar[str] = "alpaca_eval"
     version: ClassVar[str] = "2"
+    about = About("AlpacaEval", colour="blue", marker="o", rank=0, table="table1", paper_items=ITEMS.rows)
     skill: ClassVar[str] = "lm"
     item_set: ClassVar[ItemSet] = ITEMS
     operational: ClassVar[tuple[str, ...]] = (
@@ -108,7 +115,7 @@ class AlpacaEval(ChatSettings):
 
     def _model(self) -> JudgeModel:
         """Return the judge that is a language model, with the settings that replace its own."""
-        return alpaca_judges.judge_model(
+        return judges.judge_model(
             *(self.judge, self.judge_model, self.endpoint, self.judge_max_tokens),
             structured=self.structured,
             known=[*JUDGES, "precomputed"],
@@ -161,12 +168,12 @@ class AlpacaEval(ChatSettings):
             ]
         model = self._model()
         told = [pair for pair, answer in zip(pairs, answers, strict=True) if answer.finish != UNCLOSED]
-        found = iter(alpaca_judges.verdicts(model, told, self.order_seed, self._asking(model)))
+        found = iter(judges.verdicts(model, told, self.order_seed, self._asking(model)))
         verdicts = [Verdict(1.0) if answer.finish == UNCLOSED else next(found) for answer in answers]
         return [_score(a, p, v, {}) for a, p, v in zip(answers, pairs, verdicts, strict=True)]
 
     def _asking(self, model: JudgeModel) -> Asking:
-        prices = alpaca_judges.price(model, self.price_in, self.price_out)
+        prices = judges.price(model, self.price_in, self.price_out)
         return Asking(self.retries, self.backoff, self.timeout, self.judge_workers, self.max_cost, prices)
 
     def _published(self, pairs: Sequence[Pair]) -> list[tuple[Verdict, Json]]:
@@ -178,7 +185,7 @@ class AlpacaEval(ChatSettings):
         settings = {key: value for key, value in self.settings.items() if key not in self.operational}
         if self.judge in JUDGES:
             return mean_result(self.name, JUDGES[self.judge].metric, scores, settings)
-        details = alpaca_metrics.details(scores)
+        details = metrics.details(scores)
         named = sorted({str(score.notes["judge"]) for score in scores if score.notes.get("judge")})
         if self.judge == "precomputed":
             return mean_result(self.name, f"win rate ({', '.join(named) or 'precomputed'})", scores, settings, details)
@@ -201,7 +208,7 @@ class AlpacaEval(ChatSettings):
             return None
         model = self._model()
         pairs = [Pair(p.row["instruction"], p.row["output"], p.row["output"]) for p in problems]
-        return alpaca_judges.forecast(model, pairs, self._asking(model).price)
+        return judges.forecast(model, pairs, self._asking(model).price)
 
     def answers(self, path: Path, problems: Sequence[Problem]) -> list[Answer] | None:
         """Return the answers of a file in AlpacaEval's own schema, matched by instruction; None for any other file.
@@ -253,7 +260,7 @@ def _look_up(
     notes: Json = {"judge": f"{row.get('annotator', 'precomputed')}{over}, precomputed"}
     if isinstance(row.get("output_1"), str):
         notes["reference_length"] = len(row["output_1"])
-    value = alpaca_metrics.preference(row["preference"])
+    value = metrics.preference(row["preference"])
     if value is None:
         reason = f"the judgment in {where} is no preference: {row['preference']!r}"
         return Verdict(None, unparsable=True, reason=reason), notes

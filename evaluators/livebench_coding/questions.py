@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from m3_exp.scoring.livecodebench import grading
+from evaluators.livebench_coding import grading
 from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox.judge import Task
 

@@ -1,17 +1,22 @@
-"""LiveBench instruction following: news articles, rewritten under instructions that a program can verify."""
+"""LiveBench instruction following: news articles, rewritten under instructions that a program can verify.
+
+ifeval.py  IFEval's checks
+gold.py    answers that follow given instructions, by which the checks are examined
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, ClassVar, Literal, get_args
 
-from m3_exp.scoring import ifeval, ifeval_gold
+from evaluators.livebench_instruction_following import gold as ifeval_gold
+from evaluators.livebench_instruction_following import ifeval
 from m3_exp.scoring.audit import extractors
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.items import ItemSet, first_row, load, own_file
 from m3_exp.scoring.livebench import LiveBench, TaskFile, task, turn
 from m3_exp.scoring.text import name_of
-from m3_exp.types import Answer, M3Error, Problem, Score
+from m3_exp.types import About, Answer, M3Error, Problem, Score
 
 FILES = (
     TaskFile(
@@ -74,7 +79,7 @@ class LiveBenchInstructionFollowing(LiveBench):
         questions in force on that day, as LiveBench's own tools choose them. Items of a file of one's own may have
         IFEval's form as well. One whose instructions cannot be read is unscored.
     Prompt: the question's only turn, no template; greedy, at most 2048 tokens, no stops.
-    Verdict: IFEval's checks (`m3_exp.scoring.ifeval`), strict: the answer is checked as it is.
+    Verdict: IFEval's checks (`ifeval.py`), strict: the answer is checked as it is.
         answer=paper      first the paper's stripping: every "The answer is:" is deleted, then the characters .,!?;:
                           and spaces at both ends, then line breaks, then blank space
         answer=livebench  the answer without thoughts, stripped, as LiveBench's judge takes it since 2025
@@ -85,6 +90,7 @@ class LiveBenchInstructionFollowing(LiveBench):
 
     name: ClassVar[str] = "livebench_instruction_following"
     version: ClassVar[str] = "2"
+    about = About("LiveBench IF", colour="sky", marker="P", dashes=(5, 1.5), rank=5, table="figure4")
     skill: ClassVar[str] = "lm"
     files: ClassVar[Sequence[TaskFile]] = FILES
     columns: ClassVar[Mapping[str, Any]] = COLUMNS

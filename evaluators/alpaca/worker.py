@@ -1,6 +1,6 @@
 """One judging, in a process of its own: the alpaca-eval package's prompts, parsing and preferences, our transport.
 
-`python -m evaluators.alpaca_worker` reads a job (one line of JSON, see `alpaca_judges.verdicts`) from standard input
+`python -m evaluators.alpaca.worker` reads a job (one line of JSON, see `judges.verdicts`) from standard input
 and writes lines of JSON: one an attempt, the verdicts last. It ends when its standard input does, and so with its
 parent. Keys come from the environment.
 """
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
-from evaluators.alpaca_transport import Endpoint, Purse, Refused, Replies
+from evaluators.alpaca.transport import Endpoint, Purse, Refused, Replies
 from m3_exp.types import Json
 
 

@@ -2,7 +2,7 @@
 
 A judge is an annotator configuration of the alpaca-eval package (its prompt, parameters and parser), or `local`: the
 prompt and parser of `chatgpt_fn` for a model behind any OpenAI-compatible server, held to its two answers by
-structured output. How it is asked, what is kept and how failures are met is in `alpaca_transport`.
+structured output. How it is asked, what is kept and how failures are met is in `transport`.
 """
 
 import contextlib
@@ -300,7 +300,7 @@ def ask_worker(job: Json, timeout: float) -> Json:
 def _worker(noise: Any) -> Iterator[subprocess.Popen[bytes]]:
     """Start the judging process; it does not outlive the block, nor us (it ends with its standard input)."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-m", "evaluators.alpaca_worker"]
+    command = [sys.executable, "-m", "evaluators.alpaca.worker"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=noise, env=environment) as process:
         try:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluators.alpaca_judges import ask_worker
+from evaluators.alpaca.judges import ask_worker
 from m3_exp.scoring.summary import item_values
 from m3_exp.types import Json, M3Error, Score
 

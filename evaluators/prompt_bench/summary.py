@@ -9,7 +9,7 @@ from dataclasses import replace
 from statistics import stdev
 from typing import Any
 
-from m3_exp.scoring.attacks.measures import Drop, matthews, performance_drop
+from evaluators.prompt_bench.measures import Drop, matthews, performance_drop
 from m3_exp.scoring.summary import mean_result
 from m3_exp.stats.scored import of_scores
 from m3_exp.types import Json, Result, Score

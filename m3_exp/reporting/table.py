@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from m3_exp.reporting.comparisons.contrasts import Sign
+from m3_exp.stats.estimate import Estimate
 
+Sign = Literal["", "better", "worse", "untold", "same"]  # what a comparison says of a cell
 Record = Mapping[str, Any]  # a JSON object, a line of CSV
 REBUILD = "weights and the line that rebuilds them:"
 
@@ -39,6 +40,11 @@ class Figure:
 
     def _written(self, number: float) -> str:
         return f"{number:{'+' if self.signed else ''}.1f}"
+
+
+def percent(estimate: Estimate, *, signed: bool = False) -> Figure:
+    """Return an estimate from 0 to 1 as it is printed."""
+    return Figure(100 * estimate.value, 100 * estimate.low, 100 * estimate.high, signed)
 
 
 @dataclass(frozen=True)
@@ -134,12 +140,6 @@ class Table:
     def records(self) -> tuple[Record, ...]:
         every = (cell.record for row in self.rows for cell in row)
         return tuple({id(record): record for record in every if record is not None}.values())
-
-    @property
-    def marks(self) -> dict[tuple[int, int], Mark]:
-        """The marks of single cells, by row and column."""
-        every = ((i, j, cell.mark) for i, row in enumerate(self.rows) for j, cell in enumerate(row))
-        return {(i, j): mark for i, j, mark in every if mark != Mark()}
 
 
 def plain(names: Sequence[str]) -> tuple[Column, ...]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from m3_exp.scoring.ifeval import CONSTRAINED_RESPONSES, given
+from evaluators.livebench_instruction_following.ifeval import CONSTRAINED_RESPONSES, given
 
 _FILLER = "zylo"  # no sentence mark, no comma, and no word that a question would forbid
 _SENTENCE = "This is it."

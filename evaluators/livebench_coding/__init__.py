@@ -1,17 +1,24 @@
-"""LiveBench coding: programs for contest problems, from nothing or from their first lines (paper: `test_coding`)."""
+"""LiveBench coding: programs for contest problems, from nothing or from their first lines (paper: `test_coding`).
+
+questions.py  a question's tests and an answer's program -> a task for the sandbox; programs that know the answers
+harness.py    runs in the candidate's box: the model's program, once for each test, under a time limit
+grading.py    runs in the grader's box: what a test passes to the program, and whether its answer is right
+
+The texts of the last two are what is sent into the boxes, so they import the standard library only.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
+from evaluators.livebench_coding import questions
+from evaluators.livebench_coding.questions import NO_PROGRAM, Question, Rules, Runner, Unreadable
 from m3_exp.scoring import livebench
 from m3_exp.scoring.audit import extractors
 from m3_exp.scoring.livebench import LiveBench, TaskFile
-from m3_exp.scoring.livecodebench import questions
-from m3_exp.scoring.livecodebench.questions import NO_PROGRAM, Question, Rules, Runner, Unreadable
 from m3_exp.scoring.sandbox import levels
 from m3_exp.scoring.sandbox.judge import Limits, Task, Verdict, judge
-from m3_exp.types import Answer, Json, Problem, Result, Score
+from m3_exp.types import About, Answer, Json, Problem, Result, Score
 
 FILES = (
     TaskFile(
@@ -56,7 +63,7 @@ class LiveBenchCoding(LiveBench):
                     compared as exact decimals; `exit()` works; thoughts are dropped, as LiveBench's judge does
     Verdict: in the sandbox, all tests of a question in one process, at most `timeout` seconds of CPU time a test (five
         times as many by the clock) and ten times that for a question; 2 GiB; the standard library only.
-        runner=livebench  programs are treated as in LiveBench, quirks included (`m3_exp.scoring.livecodebench`)
+        runner=livebench  programs are treated as in LiveBench, quirks included (`harness.py`)
         runner=script     programs that read stdin run as scripts instead; outputs are compared in the same way
     Pitfalls: under rules=2024 an answer without fences has no program (`details.no_program`); a program that imports
         numpy fails here (`details.missing_module`) and may not at LiveBench's.
@@ -64,6 +71,7 @@ class LiveBenchCoding(LiveBench):
 
     name: ClassVar[str] = "livebench_coding"
     version: ClassVar[str] = "2"
+    about = About("LiveBench coding", colour="purple", marker="X", dashes=(5, 1.5), rank=6, table="figure4")
     skill: ClassVar[str] = "code"
     files: ClassVar[Sequence[TaskFile]] = FILES
     columns: ClassVar[Mapping[str, Any]] = COLUMNS

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 
-from m3_exp.scoring.attacks.words import replace
+from evaluators.prompt_bench.words import replace
 from m3_exp.types import Json
 
 Search = Generator[Sequence[str], Sequence[float], str]

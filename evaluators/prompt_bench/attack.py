@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from m3_exp.scoring.attacks import masked, original
-from m3_exp.scoring.attacks.additions import CHECKLIST, STRESSTEST
-from m3_exp.scoring.attacks.edits import CharacterEdits
-from m3_exp.scoring.attacks.search import Search, Variants, greedy, worst_of
-from m3_exp.scoring.attacks.words import append, modifiable
+from evaluators.prompt_bench import masked, original
+from evaluators.prompt_bench.additions import CHECKLIST, STRESSTEST
+from evaluators.prompt_bench.edits import CharacterEdits
+from evaluators.prompt_bench.search import Search, Variants, greedy, worst_of
+from evaluators.prompt_bench.words import append, modifiable
 from m3_exp.types import M3Error
 
 # The paper's fork of promptbench (commit 1e54244, prompt_attack/attack.py) lets DeepWordBug and BERT-Attack change only

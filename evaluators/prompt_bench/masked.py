@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from m3_exp.merging.source import locate, parse_source
-from m3_exp.scoring.attacks.words import inside, replace, words
+from evaluators.prompt_bench.words import inside, replace, words
+from m3_exp.scoring.models import folder
 from m3_exp.types import M3Error
 
 # The package reproduces Google's multilingual encoder, version 3; the original names the English one, version 3, which
@@ -146,6 +146,6 @@ def folder_of(masked_lm: str) -> Path:
         M3Error: it is not to be had.
     """
     try:
-        return locate(parse_source(masked_lm))
+        return folder(masked_lm)
     except M3Error as error:
         raise M3Error(f"masked_lm={masked_lm}: {error}") from None

@@ -1,20 +1,36 @@
-"""PromptBench's SST-2 and CoLA with attacks on the instruction, as the M3 paper scores them (`sst2.py`, `cola.py`)."""
+"""PromptBench's SST-2 and CoLA with attacks on the instruction, as the M3 paper scores them (`sst2.py`, `cola.py`).
+
+The attacks' rules are those of promptbench 0.0.4 with textattack 0.3.10, written anew, so that a round of a search is
+one call of the engine; original.py runs the packages themselves, and tests hold the two together.
+
+labels.py     the label that an answer states
+attack.py     an attack by its name and settings -> searches
+search.py     the greedy search and the one that tries all; searches run in step, one engine call a round
+words.py      what textattack takes for a word, and how one is replaced
+edits.py      DeepWordBug's edits of characters
+additions.py  StressTest's and CheckList's additions
+masked.py     BERT-Attack's words from a masked language model, and the sentence encoder that limits them
+original.py   promptbench itself, in a process of its own
+frozen.py     attacked prompts in files
+measures.py   Matthews correlation, and the drop in performance with its interval
+summary.py    scores without and under attack -> a result
+"""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from m3_exp.scoring.attacks import frozen, masked, summary
-from m3_exp.scoring.attacks.attack import Attack
-from m3_exp.scoring.attacks.frozen import AttackedPrompt
-from m3_exp.scoring.attacks.search import carry_out
+from evaluators.prompt_bench import frozen, masked, summary
+from evaluators.prompt_bench.attack import Attack
+from evaluators.prompt_bench.frozen import AttackedPrompt
+from evaluators.prompt_bench.labels import stated
+from evaluators.prompt_bench.search import carry_out
 from m3_exp.scoring.audit import extractors
 from m3_exp.scoring.evaluator import Ask, ChatSettings, digest_of
 from m3_exp.scoring.items import ItemSet, load
-from m3_exp.scoring.labels import stated
 from m3_exp.scoring.text import PAPER_STOPS, cut, name_of
-from m3_exp.types import Answer, Json, M3Error, Problem, Result, Score, identity
+from m3_exp.types import About, Answer, Json, M3Error, Problem, Result, Score, identity
 
 _STRIPPED = ",._\"'-+=!?()&^%$#@:\\|{}[]<>/`\n\t\r\v\f "  # from both ends of an answer
 _SEARCHED_ON = 100  # items, where nothing else is said
@@ -37,7 +53,7 @@ class PromptBench(ChatSettings):
         ended by the stops "Instruction:", "Instruction", "Response:", "Response".
     Prediction: a label, or the answer is wrong.
         labels=paper    the last word of the answer, lower-cased and stripped of punctuation (the default)
-        labels=lenient  the label that the answer states, however it is dressed (`m3_exp.scoring.labels`): in bold, with
+        labels=lenient  the label that the answer states, however it is dressed (`labels.py`): in bold, with
                         an end token, an explanation, "Label: ..."; the default with chat_template=true
     Metric: accuracy, also for CoLA, whose numbers the paper calls MCC; the details have both. Under attack the score is
         the accuracy under attack (mean over the seeds), the details have both accuracies and PDR = 1 - attacked/clean.
@@ -278,6 +294,9 @@ class SST2(PromptBench):
     """Whether a sentence of a film review is positive or negative: the 872 of GLUE's dev set."""
 
     name: ClassVar[str] = "prompt_bench_sst2"
+    about = About(
+        "SST-2", "sst2", colour="orange", marker=">", dashes=(1.5, 1.2), rank=8, table="attacks", paper_items=872
+    )
     item_set: ClassVar[ItemSet] = ItemSet(
         benchmark="prompt_bench_sst2",
         columns={"sentence": str, "label": int},
@@ -298,6 +317,9 @@ class CoLA(PromptBench):
     """Whether a sentence is grammatical: the 1043 of GLUE's dev set."""
 
     name: ClassVar[str] = "prompt_bench_cola"
+    about = About(
+        "CoLA", "cola", colour="blue", marker="p", dashes=(1.5, 1.2), rank=9, table="attacks", paper_items=1043
+    )
     item_set: ClassVar[ItemSet] = ItemSet(
         benchmark="prompt_bench_cola",
         columns={"sentence": str, "label": int},

@@ -1,0 +1,73 @@
+"""The answers of one task that are on disk: what is there, what is missing, what was refused."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from m3_exp.engines.protocol import prompt_hash
+from m3_exp.store import Answers, StoredAnswer
+from m3_exp.tasks import Task
+from m3_exp.types import Answer, Prompt
+
+
+class TaskAnswers:
+    """Reads a journal for one task; `take` puts one more answer there first. The first answer of a sample counts.
+
+    `refused` says why items get no answer, by the id of their prompts; `runs` wrote the answers.
+    """
+
+    def __init__(self, task: Task, journal: Answers) -> None:
+        self.task = task
+        self.refused: dict[str, str] = {}
+        self.runs: set[str] = set()
+        self._journal = journal
+        self._known: dict[tuple[str, int], StoredAnswer] = {}
+        self._hashes = {prompt.id: prompt_hash(prompt) for prompt in task.prompts}
+        for answer in journal.read():
+            if self._hashes.get(answer.id) == answer.prompt:
+                self._add(answer)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def take(self, answer: Answer, run: str) -> None:
+        if answer.finish == "refused":
+            self.refused[answer.id] = answer.text or "the prompt is longer than the engine's max_model_len"
+            return
+        text, finish, prompt = answer.text, answer.finish, self._hashes[answer.id]
+        stored = StoredAnswer(answer.id, text, answer.sample, answer.n_tokens, finish, prompt, run)
+        self._journal.append(stored)
+        self._add(stored)
+
+    def missing(self) -> list[Prompt]:
+        samples = range(self.task.sampling.n)
+        return [
+            p
+            for p in self.task.prompts
+            if p.id not in self.refused and any((p.id, sample) not in self._known for sample in samples)
+        ]
+
+    def refuse_silent(self, batch: Sequence[Prompt]) -> None:
+        """An engine that ends without an answer to an item has failed on it: never ask for ever."""
+        missing = {prompt.id for prompt in self.missing()}
+        self.refused |= {prompt.id: "the engine gave no answer" for prompt in batch if prompt.id in missing}
+
+    def in_order(self) -> list[Answer]:
+        """Return the answers in the order of the items, under the items' own ids."""
+        return [
+            Answer(problem.id, known.text, sample, known.n_tokens, known.finish)
+            for problem, prompt in zip(self.task.problems, self.task.prompts, strict=True)
+            for sample in range(self.task.sampling.n)
+            if (known := self._known.get((prompt.id, sample)))
+        ]
+
+    def _add(self, answer: StoredAnswer) -> None:
+        key = (answer.id, answer.sample)
+        if key not in self._known and answer.sample < self.task.sampling.n:
+            self._known[key] = answer
+            self.runs.add(answer.run)
+
+
+def complete_items(answers: Sequence[Answer], samples: int) -> list[Answer]:
+    """Leave out items of which a sample is missing: they are unscored, not scored on fewer samples."""
+    counts = Counter(answer.id for answer in answers)
+    return [answer for answer in answers if counts[answer.id] == samples]

@@ -1,0 +1,43 @@
+"""What a benchmark is called, how it is drawn and where it stands: the field `about` of its class, by its name.
+
+A class is known here once it is loaded (`scoring.evaluate.load_evaluator`), and the shipped ones by their yaml.
+"""
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from m3_exp.types import About
+
+_FOLDER = Path(__file__).resolve().parent.parent / "conf" / "evaluator"
+_LOADED: dict[str, About] = {}
+
+
+def loaded(name: str, about: About) -> None:
+    """Keep what is said about a benchmark whose class has been loaded."""
+    _LOADED[name] = about
+
+
+def about(name: str) -> About:
+    """Return what is said about a benchmark: where its class says nothing, a title alone, its name with blanks."""
+    found = _LOADED.get(name) or _shipped(name) or About()
+    return found if found.title else replace(found, title=name.replace("_", " "))
+
+
+@cache
+def _shipped(name: str) -> About | None:
+    path = _FOLDER / f"{name}.yaml"
+    if not name.isidentifier() or not path.is_file():
+        return None
+    module, _, kind = yaml.safe_load(path.read_text(encoding="utf-8"))[name]["target"].partition(":")
+    found: About = getattr(importlib.import_module(module), kind).about
+    return found
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return benchmarks in the order of tables and figures: by rank, those of one rank by name."""
+    return sorted(names, key=lambda name: (about(name).rank, name))

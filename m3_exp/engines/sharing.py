@@ -1,0 +1,35 @@
+"""How the engines of one machine share it: GPUs by tensor_parallel_size, else cores."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+from m3_exp.types import EngineSettings
+
+
+def divide(settings: EngineSettings, workers: int) -> Iterator[EngineSettings]:
+    """Share the machine among workers: GPUs by tensor_parallel_size, else cores."""
+    gpus = visible_gpus()
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    for index in range(workers):
+        if workers == 1:
+            yield settings
+        elif gpus:
+            size = settings.tensor_parallel_size
+            yield replace(settings, devices=tuple(gpus[index * size : (index + 1) * size]))
+        else:
+            share = max(1, len(cores) // workers)
+            mine = [cores[(index * share + i) % len(cores)] for i in range(share)]
+            yield replace(settings, cores=tuple(mine), threads=settings.threads or share)
+
+
+def visible_gpus() -> list[int]:
+    """Return the numbers of the GPUs this process may use, without starting CUDA."""
+    import torch
+
+    return list(range(torch.cuda.device_count()))
+
+
+def default_workers(settings: EngineSettings) -> int:
+    """As many engines as the GPUs hold; one on a CPU."""
+    return max(1, len(visible_gpus()) // settings.tensor_parallel_size)

@@ -1,0 +1,89 @@
+"""What a worker says of its work: small frozen values, plain data that can cross a process."""
+
+from dataclasses import dataclass
+
+from m3_exp.groups import Evaluation
+from m3_exp.types import ResultRecord
+
+
+@dataclass(frozen=True)
+class Started:
+    """An evaluation begins."""
+
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Doing:
+    """What the worker does beside generating and scoring: starting an engine, writing a checkpoint."""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class EngineStarted:
+    """A new engine is at work."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """So many more answers are needed than were known of: an evaluator makes its items with the model."""
+
+    answers: int
+
+
+@dataclass(frozen=True)
+class Known:
+    """So many answers were in the store already."""
+
+    answers: int
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer is in the store."""
+
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What an engine says of the batch in flight."""
+
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line for whoever watches, such as a restart."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An evaluation has its result in the store; with unscored items it has failed too, as the next event says."""
+
+    evaluation: Evaluation
+    record: ResultRecord
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An evaluation has no complete result, and why; the store has noted it."""
+
+    evaluation: Evaluation
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.evaluation}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Done:
+    """Nothing more comes of this group (by its recipe's key)."""
+
+    group: str
+
+
+Event = Started | Doing | EngineStarted | Expected | Known | Answered | Speed | Note | Scored | Failed | Done

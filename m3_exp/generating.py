@@ -1,0 +1,185 @@
+"""The generating stage of a worker: one engine, the weights in it, and the answers that it gives to a task."""
+
+import importlib
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from m3_exp.answers import TaskAnswers, complete_items
+from m3_exp.engines.protocol import Engine, EngineDied
+from m3_exp.events import Answered, Doing, EngineStarted, Event, Expected, Known, Note, Speed
+from m3_exp.groups import Group
+from m3_exp.results import Results
+from m3_exp.store import Answers, AnswerSet, Merge, Prepared
+from m3_exp.tasks import Task
+from m3_exp.types import Answer, EngineSettings, M3Error, Source, plain
+
+RESTARTS = 2  # engine deaths in one task before its remaining items are tried one at a time
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A task, the items that its evaluator made of it, the answers to them, and why some have none (by their ids)."""
+
+    task: Task
+    made: Task
+    digest: str  # of the weights
+    key: str  # of the answers
+    answers: tuple[Answer, ...]
+    refused: dict[str, str]
+    runs: tuple[str, ...]
+
+
+class Generator:
+    """A worker's engine: started when first needed, restarted for another class of tokenizers.
+
+    Every answer is in the store before it is told. `run` marks what is written.
+    """
+
+    def __init__(self, settings: EngineSettings, results: Results, run: str, emit: Callable[[Event], None]) -> None:
+        self._settings, self._results, self._store = settings, results, results.store
+        self._run, self._emit = run, emit
+        self._engine: Engine | None = None
+        self._tokenizer: Source | None = None
+        self._loaded: str | None = None  # the key of the recipe whose weights are in the engine
+        self.closed = threading.Event()
+
+    def close(self) -> None:
+        """End the engine, from whatever thread: what is under way raises EngineDied, and nothing begins again."""
+        self.closed.set()
+        self._stop()
+
+    # -------------------------------------------------------------------------------------------------- weights
+
+    def load(self, group: Group) -> Merge:
+        """Merge a group's weights into the engine, and remember their digest. Tried again once if the engine dies."""
+        try:
+            return self._load(group)
+        except EngineDied as death:
+            self._loaded = None
+            if self.closed.is_set():
+                raise
+            self._emit(Note(f"engine restarted: {death}"))
+            return self._load(group)
+
+    def _load(self, group: Group) -> Merge:
+        if self.closed.is_set():
+            raise EngineDied("interrupted")
+        if self._engine is None or self._tokenizer != group.tokenizer:
+            self._stop()
+            self._engine = self._start(group)
+            self._tokenizer = group.tokenizer
+            self._emit(EngineStarted())
+        loaded = self._engine.load(group.recipe)
+        known = self._store.merges.get(group.key)
+        if known is not None and known.digest != loaded.digest:
+            raise M3Error(
+                f"the same recipe gave other weights ({loaded.digest[:12]}) than before ({known.digest[:12]}): "
+                f"an input changed under the run, or the machine is faulty: {self._store.merges.path(group.key)}"
+            )
+        merge = Merge(loaded.digest, dict(loaded.report), group.recipe)
+        if known is None:
+            self._store.merges.put(group.key, merge)
+        self._loaded = group.key
+        return merge
+
+    def _start(self, group: Group) -> Engine:
+        self._emit(Doing(f"starting {self._settings.name}"))
+        module = importlib.import_module(f"m3_exp.engines.{self._settings.name}")
+        widest = replace(group.recipe, experts=group.experts, weights=None)
+        engine: Engine = module.start(self._settings, widest, group.tokenizer, self._store)
+        engine.on_progress = lambda done, total, tokens_per_second: self._emit(Speed(tokens_per_second))
+        return engine
+
+    def _ready(self, group: Group) -> Engine:
+        """Return the engine with this group's weights in it."""
+        if self._engine is None or self._loaded != group.key:
+            self.load(group)
+        assert self._engine is not None
+        return self._engine
+
+    def _stop(self) -> None:
+        engine, self._engine, self._loaded = self._engine, None, None
+        if engine is not None:
+            engine.close()
+
+    # -------------------------------------------------------------------------------------------------- answers
+
+    def generate(self, task: Task, group: Group, digest: str) -> Generated:
+        """Return a task with its answers: those in the store, and those that the engine gives.
+
+        Raises:
+            EngineDied: again and again.
+            M3Error: the engine refuses the recipe, or a prompt that the evaluator asks while it makes its items.
+        """
+        key = self._results.answers_key(digest, task)
+        with self._store.answers(key) as journal:
+            made = self._prepared(task, group, digest, journal)
+            known = self._answers(made, group, digest, journal)
+        answers = complete_items(known.in_order(), made.sampling.n)
+        refused = {prompt.partition("/")[2]: reason for prompt, reason in known.refused.items()}
+        return Generated(task, made, digest, key, tuple(answers), refused, tuple(sorted(known.runs)))
+
+    def _prepared(self, task: Task, group: Group, digest: str, journal: Answers) -> Task:
+        """Let an evaluator make its items with the model; they are kept, and made once."""
+        key, store = self._results.prepared_key(digest, task), self._store.prepared
+        if (kept := store.get(key)) is None:
+
+            def ask(texts: Sequence[str]) -> list[str]:
+                asked, ids = self._results.tasks.asked(task, texts)
+                return [task.evaluator.judged(text) or "" for text in self._texts(asked, ids, group, digest, journal)]
+
+            problems = tuple(task.evaluator.prepare(task.problems, ask))
+            if plain(problems) == plain(task.problems):
+                return task
+            store.put(key, Prepared(task.cell.evaluator.name, digest, problems))
+            kept = store.get(key)
+            assert kept is not None
+            self._emit(Note(f"items made by {task.evaluator.name}: {store.path(key)}"))
+        made = self._results.tasks.prepared(task, kept.problems)
+        self._emit(Expected(made.answers - task.answers))
+        return made
+
+    def _texts(self, task: Task, ids: Sequence[str], group: Group, digest: str, journal: Answers) -> list[str]:
+        """Answer prompts that are no items: journalled like all others, so that a killed run does not ask again."""
+        self._emit(Expected(task.answers))
+        known = self._answers(task, group, digest, journal)
+        if known.refused:
+            reason = next(iter(known.refused.values()))
+            raise M3Error(f"{task.evaluator.name} asked what the engine refused: {reason}")
+        texts = {answer.id: answer.text for answer in known.in_order() if answer.sample == 0}
+        return [texts[key] for key in ids]
+
+    def _answers(self, task: Task, group: Group, digest: str, journal: Answers) -> TaskAnswers:
+        """Have all of a task answered; an item on which the engine dies again and again is refused."""
+        key, benchmark = self._results.answers_key(digest, task), task.cell.evaluator.name
+        sets = self._store.repeat_sets if task.repeat else self._store.answer_sets
+        if sets.get(key) is None:
+            engine = dict(self._results.fingerprint)
+            sets.put(key, AnswerSet(digest, benchmark, task.sampling, engine, task.repeat or None))
+        known = TaskAnswers(task, journal)
+        self._emit(Known(len(known)))
+        deaths = 0
+        while missing := known.missing():
+            alone = deaths > RESTARTS
+            batch = task.in_order(missing[:1] if alone else missing)
+            try:
+                answers = self._ready(group).generate(batch, task.sampling, task.cell.tokenizer, repeat=task.repeat)
+                for answer in answers:
+                    known.take(answer, self._run)
+                    self._emit(Answered(answer.n_tokens))
+            except EngineDied as death:
+                if self.closed.is_set():
+                    raise
+                deaths += 1
+                self._emit(Note(f"engine restarted: {death}"))
+                if alone:
+                    known.refused[batch[0].id] = f"the engine died on this item: {death}"
+                if deaths > 2 * RESTARTS + 1:
+                    raise
+            else:
+                known.refuse_silent(batch)
+        if self._engine is not None:
+            again = {"repeat": task.repeat} if task.repeat else {}
+            self._store.conditions.put(f"{key[:32]}-{self._run}", {**self._engine.conditions, **again})
+        return known

@@ -1,0 +1,56 @@
+"""What a worker is given: groups, plain data that can cross a process."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from m3_exp.planning import spelled
+from m3_exp.results import Results
+from m3_exp.types import Cell, Recipe, Source
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of a cell: the first pass, or (`repeat` above 0) its repeat of that number."""
+
+    cell: Cell
+    repeat: int = 0
+
+    def __str__(self) -> str:
+        again = f" (repeat {self.repeat})" if self.repeat else ""
+        return f"{spelled(self.cell.labels[0])} on {self.cell.evaluator.name}{again}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The evaluations of one recipe that share an engine.
+
+    `key` is the recipe's. `tokenizer` is the widest one of the engine's class, `experts` are all that will come to this
+    engine: it is started with rows for the longest of their vocabularies.
+    """
+
+    recipe: Recipe
+    key: str
+    tokenizer: Source
+    experts: tuple[Source, ...]
+    evaluations: tuple[Evaluation, ...]
+
+
+def grouped(evaluations: Sequence[Evaluation], results: Results) -> list[Group]:
+    """Order evaluations by engine class, then by recipe as planned, so that no engine is started twice in a row.
+
+    The repeats of a group stand behind all its first passes: the weights are in the engine already.
+    """
+    widest = results.tasks.prompts.widest(list(dict.fromkeys(e.cell.tokenizer for e in evaluations)))
+    classes: dict[Source, dict[str, list[Evaluation]]] = {}
+    for evaluation in evaluations:
+        members = classes.setdefault(widest[evaluation.cell.tokenizer], {})
+        members.setdefault(results.recipe_key(evaluation.cell), []).append(evaluation)
+    groups = []
+    for tokenizer, members in classes.items():
+        first_passes_first = {key: sorted(them, key=lambda e: e.repeat) for key, them in members.items()}
+        experts = dict.fromkeys(x for them in members.values() for e in them for x in e.cell.recipe.experts)
+        groups += [
+            Group(them[0].cell.recipe, key, tokenizer, tuple(experts), tuple(them))
+            for key, them in first_passes_first.items()
+        ]
+    return groups

@@ -1,0 +1,62 @@
+"""Prompts -> token ids: tokenizers, chat templates, the refusal of a second BOS token, and who can share an engine."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from m3_exp import chat
+from m3_exp.merging.tokenizer import open_tokenizer, refusing, tokenizer_directory
+from m3_exp.store import Store
+from m3_exp.types import Cell, M3Error, Source
+
+
+class Prompts:
+    """Renders prompts, and remembers the tokenizers that it opened."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._tokenizers: dict[Source, Any] = {}
+
+    def tokenizer(self, source: Source) -> Any:
+        """Return a model's tokenizer, as transformers opens it."""
+        if source not in self._tokenizers:
+            self._tokenizers[source] = open_tokenizer(tokenizer_directory(source, self._store))
+        return self._tokenizers[source]
+
+    def render(self, cell: Cell, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Turn prompts into token ids, as plain text or (`chat_template=true`, `chat_args`) as a user's message.
+
+        Raises:
+            M3Error: a prompt would begin with two BOS tokens, or the tokenizer or its chat template cannot be used.
+        """
+        tokenizer, settings = self.tokenizer(cell.tokenizer), cell.evaluator.settings
+        if settings.get("chat_template"):
+            folder = tokenizer_directory(cell.tokenizer, self._store)
+            rendered = chat.render(folder, texts, settings.get("chat_args"))
+        else:
+            with refusing(cell.tokenizer):
+                rendered = [tuple(int(i) for i in tokenizer(text)["input_ids"]) for text in texts]
+        bos = tokenizer.bos_token_id
+        for text, ids in zip(texts, rendered, strict=True):
+            if bos is not None and ids[:2] == (bos, bos):
+                raise M3Error(
+                    f"the tokenizer of {tokenizer.name_or_path} puts two BOS tokens in front of {json.dumps(text[:40])}"
+                )
+        return rendered
+
+    def widest(self, sources: Sequence[Source]) -> dict[Source, Source]:
+        """Map each tokenizer to the widest one that extends it: prompts of one such class can share an engine."""
+        vocabularies = {source: dict(self.tokenizer(source).get_vocab()) for source in sources}
+        heads: list[Source] = []
+        chosen: dict[Source, Source] = {}
+        for source in sorted(sources, key=lambda source: (-len(vocabularies[source]), str(source))):
+            head = next((h for h in heads if extends(vocabularies[h], vocabularies[source])), None)
+            if head is None:
+                heads.append(source)
+            chosen[source] = head or source
+        return chosen
+
+
+def extends(wide: Mapping[str, int], narrow: Mapping[str, int]) -> bool:
+    """Tell whether every token of `narrow` has the same id in `wide`."""
+    return all(wide.get(token) == index for token, index in narrow.items())

@@ -1,0 +1,59 @@
+"""The benchmarks of a pair and method that can be put together, and their mean and minimum: the one place that does.
+
+Each counts in percent of its better parent. `m3 response`, its picture and the page all ask here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.stats.estimate import Array
+from m3_exp.stats.lambdas import Curve
+from m3_exp.stats.objective import Objective
+
+ENOUGH = 10  # right items of a parent, for ratios to it to mean anything
+
+
+@dataclass(frozen=True)
+class Relative:
+    """Benchmarks with the item values of their better parents, and why the others are left out."""
+
+    responses: tuple[Response, ...]
+    parents: tuple[Array, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """Return mean and minimum on the nodes that all benchmarks have; none of fewer than two benchmarks."""
+        if len(self.responses) < 2:
+            return ()
+        lams = sorted(set.intersection(*(set(map(float, r.curve.lams)) for r in self.responses)))
+        curves = _on([r.curve for r in self.responses], np.array(lams))
+        return (Objective("mean", curves, self.parents, "mean"), Objective("minimum", curves, self.parents, "minimum"))
+
+
+def relative(responses: Sequence[Response]) -> Relative:
+    """Return the benchmarks whose better parent is known, and right on enough items."""
+    known: list[tuple[Response, Array]] = []
+    notes: list[str] = []
+    for response in responses:
+        better = response.better_parent()
+        if better is None or float(better[1].sum()) < ENOUGH:
+            few = f"its better parent is right on fewer than {ENOUGH} items"
+            why = "its parents are not evaluated on all its items" if better is None else few
+            notes.append(f"{response.benchmark} is not in mean and minimum: {why}")
+            continue
+        if response.lacking:
+            lacking = ", ".join(response.lacking)
+            notes.append(f"{response.benchmark} is relative to {better[0]}: {lacking} not evaluated")
+        known.append((response, better[1]))
+    return Relative(tuple(r for r, _ in known), tuple(parent for _, parent in known), tuple(notes))
+
+
+def _on(curves: Sequence[Curve], lams: Array) -> tuple[Curve, ...]:
+    """Return curves on the same nodes, with their sampled lambdas where these are the same as well."""
+    drawn = {None if c.sampled is None else tuple(map(float, c.sampled.lams)) for c in curves}
+    same = len(drawn) == 1 and None not in drawn
+    return tuple(replace(c.on_nodes(lams), sampled=c.sampled if same else None) for c in curves)

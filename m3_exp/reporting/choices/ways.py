@@ -1,0 +1,166 @@
+"""A study of a pair and method: every way of choosing lambda, on every benchmark, their mean and their minimum.
+
+E[alpha] - plain is paired by item and adjusted (max-T) over the seven alphas x all benchmarks of the pair and method,
+as everywhere (`expectations`); mean and minimum have families of their own. Random - tuned is one family over
+benchmarks, mean and minimum (Holm).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from m3_exp.reporting.choices.protocols import Comparison, compare
+from m3_exp.reporting.choices.relative import Relative, relative
+from m3_exp.reporting.curves import expectations
+from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.stats import family
+from m3_exp.stats.estimate import Array
+from m3_exp.stats.lambdas import ALPHAS, draw_sd, unsure
+from m3_exp.stats.objective import Combine, Objective
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What one alpha's expectation is unsure of besides items, in percent points: draws, masks, and sampled lambdas
+    (standard error), or else how far the curve may bend between its nodes.
+    """
+
+    sd_draws: float
+    sd_masks: float | None
+    se_sampled: float | None
+    bend: float | None
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """The node that development items chose for an objective, on which benchmarks, and how sure they are of it.
+
+    `share` is how often it is the best over resampled development items (0 to 1).
+    """
+
+    lam: float
+    benchmarks: tuple[str, ...]
+    share: float
+
+
+@dataclass(frozen=True)
+class Study:
+    """All of one pair and method: comparisons by objective, spreads by benchmark and alpha, and what was left out.
+
+    `choosers` are there for objectives that development items could choose for; `contrasts` holds Holm's p-value of
+    random - tuned by objective.
+    """
+
+    responses: tuple[Response, ...]
+    relative: Relative
+    comparisons: tuple[Comparison, ...]
+    spreads: Mapping[str, Mapping[float, Spread]]
+    notes: tuple[str, ...]
+    choosers: Mapping[str, Chooser] = field(default_factory=dict)
+    contrasts: Mapping[str, float] = field(default_factory=dict)
+
+
+def study(
+    responses: Sequence[Response],
+    *,
+    dev: Mapping[str, Response] | None = None,
+    repeats: int = 10_000,
+    resamples: int = 1_000,
+    seed: int = 0,
+) -> Study:
+    """Compare all ways of choosing lambda on the benchmarks of one pair and method.
+
+    `dev`: what the same pair and method scored on development items, by benchmark; none of the test's items are its.
+
+    Raises:
+        ValueError: there is no curve.
+    """
+    if not responses:
+        raise ValueError("no benchmark has a curve: all planned nodes must be evaluated, 0 and 1 among them")
+    found: list[Comparison] = []
+    options: dict[str, Any] = {"repeats": repeats, "resamples": resamples, "seed": seed}
+    choosers: dict[str, Chooser] = {}
+    dev = dev or {}
+    against = expectations.against_plain(responses)
+    for response in responses:
+        name = response.benchmark
+        if name in dev and (chosen := _developed(dev, [name], response.curve.lams, seed=seed)):
+            choosers[name] = chosen
+        lam = choosers[name].lam if name in choosers else None
+        one = compare([response], Objective(name, (response.curve,)), chosen=lam, **options)
+        found.append(replace(one, gains={a: against[name, a] for a in one.expected if (name, a) in against}))
+    joint = relative(responses)
+    for objective in joint.objectives:
+        known = [r.benchmark for r in joint.responses if r.benchmark in dev]
+        if known and (chosen := _developed(dev, known, objective.lams, objective.combine, seed=seed)):
+            choosers[objective.name] = chosen
+        lam = choosers[objective.name].lam if objective.name in choosers else None
+        found.append(compare(joint.responses, objective, chosen=lam, **options))
+    p = family.holm([1.0 if c.contrast.p is None else c.contrast.p for c in found])
+    contrasts = {c.objective: q for c, q in zip(found, p, strict=True)}
+    spreads = {r.benchmark: _spreads(r) for r in responses}
+    lost = [f"{r.benchmark}: {note}" for r in responses for note in _missing(r)]
+    if joint.objectives:
+        lost.append(
+            "minimum: the least of several estimates falls short of the least truth by chance; its intervals hold that,"
+            " its values do not"
+        )
+    return Study(tuple(responses), joint, tuple(found), spreads, (*joint.notes, *lost), choosers, contrasts)
+
+
+def _missing(response: Response) -> list[str]:
+    """Say what is missing from a curve, where its numbers stand."""
+    found = list(response.notes)
+    if response.unscored:
+        total = response.unscored + len(response.curve.ids)
+        found.append(f"{response.unscored} of {total} items unscored: in the intervals of E at their worst and best")
+    return found
+
+
+def _developed(
+    dev: Mapping[str, Response],
+    benchmarks: Sequence[str],
+    lams: Array,
+    combine: Combine = "mean",
+    *,
+    seed: int,
+    resamples: int = 1_000,
+) -> Chooser | None:
+    """Choose the best of the nodes that test and development items share; None where they share none but the ends.
+
+    Several benchmarks count relative to their better parent on development items, where each has one there.
+    """
+    shared = sorted(set(map(float, lams)).intersection(*(map(float, dev[name].curve.lams) for name in benchmarks)))
+    if len(shared) < 3:
+        return None
+    nodes = np.array([shared])
+    curves = tuple(dev[name].curve.on_nodes(nodes[0]) for name in benchmarks)
+    objective = Objective(combine, curves, _dev_parents([dev[name] for name in benchmarks]), combine)
+    sample = objective.resampled(resamples, np.random.default_rng(seed))
+    best = int(np.argmax(objective.score(objective.nodes(objective.whole), nodes)[0]))
+    again = np.argmax(objective.score(objective.nodes(sample), np.tile(nodes, (resamples, 1))), axis=1)
+    return Chooser(shared[best], tuple(benchmarks), float(np.mean(again == best)))
+
+
+def _dev_parents(responses: Sequence[Response]) -> tuple[Array, ...]:
+    """Return the better parents' values, or ones (plain scores) where a benchmark has no parent or one of 0."""
+    better = [response.better_parent() for response in responses]
+    known = [one[1] for one in better if one is not None and float(one[1].sum()) > 0]
+    return tuple(known) if len(known) == len(responses) else tuple(np.ones(len(r.curve.ids)) for r in responses)
+
+
+def _spreads(response: Response) -> dict[float, Spread]:
+    found = {}
+    for alpha in ALPHAS:
+        masks = [100 * float(curve.expected(alpha).mean()) for curve in response.masks]
+        rest = unsure(response.curve, {alpha: 1.0})
+        found[alpha] = Spread(
+            sd_draws=100 * draw_sd(response.curve, alpha),
+            sd_masks=float(np.std(masks, ddof=1)) if len(masks) > 1 else None,
+            se_sampled=100 * math.sqrt(rest.sources[0].variance) if rest.sources else None,
+            bend=None if rest.sources else 100 * rest.bend,
+        )
+    return found

@@ -1,0 +1,40 @@
+"""Hyper-parameters as frames and tables write them, and those that stand for a method: its defaults, and the paper's.
+
+The defaults are conf/method/*.yaml, what the paper's search found (its Table 4) conf/tuned/*.yaml.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+_CONF = Path(__file__).parents[3] / "conf"
+_PAPER = "llama2_13b"  # the family of the paper's search
+
+
+def text(params: Mapping[str, float]) -> str:
+    """Return parameters by name, as in `retain 0.7, scaling 1`: equal values have one text, others another."""
+    return ", ".join(f"{key} {_written(value)}" for key, value in sorted(params.items()))
+
+
+def _written(value: float) -> str:
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+
+
+@cache
+def defaults() -> Mapping[str, str]:
+    """Return what the methods that have hyper-parameters are without a search."""
+    known = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((_CONF / "method").glob("[!_]*.yaml"))}
+    own = {name: {k: v for k, v in choice.items() if k not in ("name", "target")} for name, choice in known.items()}
+    return {name: text(params) for name, params in own.items() if params}
+
+
+@cache
+def searched() -> Mapping[tuple[str, str], str]:
+    """Return what the paper's search found, by (method, pair); of task arithmetic it is not published."""
+    found = {}
+    for path in sorted((_CONF / "tuned").glob(f"{_PAPER}_*.yaml")):
+        method, _, pair = path.stem.removeprefix(f"{_PAPER}_").partition("_")
+        found[method, pair] = text(yaml.safe_load(path.read_text())["method"])
+    return found

@@ -1,0 +1,212 @@
+"""Keys, and what the store has of a plan's cells.
+
+recipe key      a recipe by the content of its models          answers key   weights, benchmark, sampling, engine
+cell key        recipe, evaluator with settings and version, engine, whatever the item set
+items digest    the items with their rendered prompts          rows digest   the items alone
+"""
+
+import contextlib
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from m3_exp.merging.canonical import canonical, recipe_key
+from m3_exp.merging.source import parse_source, without_fetching
+from m3_exp.scoring.evaluator import ChatSettings, Evaluator
+from m3_exp.store import FailureNote, Records, Spelled, Store
+from m3_exp.tasks import Task, Tasks
+from m3_exp.types import Cell, CellResult, EngineSettings, EvaluatorSpec, M3Error, Plan, ResultRecord, identity
+
+
+def look_up(plan: Plan, store: Store, *, repeats: bool = False) -> list[CellResult]:
+    """Look every cell of a plan up: its result on the largest item set, or the reason of its last failure.
+
+    `repeats` adds what the store has of them behind each result.
+    """
+    results = Results(store, plan.engine)
+    looked: list[CellResult] = []
+    with without_fetching():
+        for cell in plan.cells:
+            record = results.largest(cell)
+            looked.append(CellResult(cell, record, results.failure(cell)))
+            if repeats and record is not None:
+                looked += results.repeats(cell, record)
+    return looked
+
+
+class Results:
+    """The results that one engine's answers have in a store, and the keys of all that they are made of."""
+
+    def __init__(self, store: Store, engine: EngineSettings) -> None:
+        self.store = store
+        self.tasks = Tasks(store)
+        module = importlib.import_module(f"m3_exp.engines.{engine.name}")
+        self.fingerprint: Mapping[str, str] = module.fingerprint(engine)
+        self.batched: bool = module.batched(engine)  # whether a text may depend on what else is in flight
+        self._recipe_keys: dict[str, str] = {}
+
+    # ------------------------------------------------------------------------------------------------------- keys
+
+    def recipe_key(self, cell: Cell) -> str:
+        spelled = identity(cell.recipe)
+        if spelled not in self._recipe_keys:
+            self._recipe_keys[spelled] = recipe_key(cell.recipe, self.store)
+        return self._recipe_keys[spelled]
+
+    def answers_key(self, digest: str, task: Task) -> str:
+        """Key of a set of answers: weights, benchmark, sampling (max_tokens and stops included) and engine.
+
+        An answer in it is keyed by item, sample and prompt ids. A repeat has a key of its own.
+        """
+        parts = [digest, task.cell.evaluator.name, task.sampling, self.fingerprint]
+        return identity([*parts, {"repeat": task.repeat}] if task.repeat else parts)
+
+    def cell_key(self, cell: Cell) -> str:
+        """Key of a cell whatever its item set: recipe by content, evaluator with settings and version, engine."""
+        return identity([self.recipe_key(cell), *self._judged_by(cell)])
+
+    def prepared_key(self, digest: str, task: Task) -> str:
+        """Key of the items that an evaluator makes with a model: weights, settings, and the items it makes them of."""
+        return identity([digest, *self._judged_by(task.cell), task.items_digest])
+
+    def spelled_key(self, cell: Cell) -> str:
+        """Key of a cell as it is written down, to find its result where the models are not at hand any more."""
+        return identity([canonical(cell.recipe), *self._judged_by(cell)])
+
+    def _judged_by(self, cell: Cell) -> tuple[object, ...]:
+        evaluator = self.tasks.evaluator(cell.evaluator)
+        spec = _meaning(cell.evaluator, evaluator)
+        return spec, evaluator.version, evaluator.sampling, self.fingerprint
+
+    # ----------------------------------------------------------------------------------------------------- results
+
+    def get(self, task: Task) -> ResultRecord | None:
+        """Return the stored result of exactly this cell, item set and repeat, or None."""
+        return self._records(task).get(result_name(task))
+
+    def put(self, task: Task, record: ResultRecord) -> None:
+        record = replace(record, rows_digest=self.tasks.rows_digest(task.cell))
+        self._records(task).put(result_name(task), record)
+        self.store.spelled.put(self.spelled_key(task.cell), Spelled(self.cell_key(task.cell)))
+
+    def is_done(self, task: Task) -> bool:
+        """Tell whether a task has a complete result that may stand."""
+        record = self.get(task)
+        return record is not None and record.result.n_unscored == 0 and is_contained(record, task.evaluator)
+
+    def _records(self, task: Task) -> Records[ResultRecord]:
+        return self.store.results(self.cell_key(task.cell), repeats=task.repeat > 0)
+
+    def largest(self, cell: Cell) -> ResultRecord | None:
+        """Return a cell's result on the largest item set that the store has (exactly `limit` where one is given).
+
+        Its items are the first of those that the cell names now; where these are not at hand, any that bear their name.
+        Models need not be at hand: then the key is the one remembered for the cell as it is written.
+        """
+        key = self._known_key(cell)
+        if key is None:
+            return None
+        records = self.store.results(key)
+        sizes = {name: _size(name) for name in records}
+        wanted = set(sizes.values()) if cell.limit is None else {self._limited(cell)}
+        for size in sorted(wanted - {0}, reverse=True):
+            known = [records.get(name) for name in sizes if sizes[name] == size]
+            fitting = [record for record in known if record is not None and self._fits(cell, size, record)]
+            if fitting:
+                return self._same_prompts(cell, size, fitting)
+        return None
+
+    def _fits(self, cell: Cell, size: int, record: ResultRecord) -> bool:
+        """Tell whether a result is one of the first `size` items of a cell, as far as they are at hand."""
+        if record.items != cell.evaluator.items:
+            return False
+        limited = replace(cell, limit=size)
+        try:
+            if record.rows_digest is not None:
+                return record.rows_digest == self.tasks.rows_digest(limited)
+            if record.tokenizer is not None:
+                limited = replace(limited, tokenizer=parse_source(record.tokenizer))
+            return record.items_digest == self.tasks.task(limited).items_digest
+        except M3Error:
+            return True
+
+    def _same_prompts(self, cell: Cell, size: int, records: Sequence[ResultRecord]) -> ResultRecord | None:
+        """Return the one of several results whose prompts are the cell's: tokenizers may differ on the same items."""
+        if len(records) == 1:
+            return records[0]
+        try:
+            current = self.tasks.task(replace(cell, limit=size)).items_digest
+        except M3Error:
+            return None  # which of them it is cannot be told
+        return next((record for record in records if record.items_digest == current), None)
+
+    def repeats(self, cell: Cell, record: ResultRecord) -> list[CellResult]:
+        """Return the repeats of a stored result (of the same items), by their number."""
+        known = self.store.results(self._known_key(cell) or "", repeats=True)
+        fitting = [r for r in known.values() if r.items_digest == record.items_digest]
+        repeats = [CellResult(cell, r, repeat=r.repeat.number) for r in fitting if r.repeat]
+        return sorted(repeats, key=lambda result: result.repeat)
+
+    def _known_key(self, cell: Cell) -> str | None:
+        """Return a cell's key; where its models are not at hand, the one remembered for the cell as it is written."""
+        try:
+            return self.cell_key(cell)
+        except M3Error:
+            remembered = self.store.spelled.get(self.spelled_key(cell))
+            return None if remembered is None else remembered.cell_key
+
+    def _limited(self, cell: Cell) -> int:
+        try:
+            return len(self.tasks.problems(cell))
+        except M3Error:
+            return cell.limit or 0
+
+    # ---------------------------------------------------------------------------------------------------- failures
+
+    def failure(self, cell: Cell) -> str | None:
+        """Return why a cell has no complete result, if it was tried."""
+        try:
+            noted = self.store.failures.get(self._failure_key(cell))
+        except M3Error:
+            return None
+        return noted.reason if noted else None
+
+    def note_failure(self, cell: Cell, reason: str, trace: str = "", repeat: int = 0) -> None:
+        """Note why a cell has no complete result, as far as its key is to be had and the store may be written."""
+        with contextlib.suppress(M3Error, OSError):
+            self.store.failures.put(self._failure_key(cell, repeat), FailureNote(reason, trace))
+
+    def forget_failure(self, cell: Cell, repeat: int = 0) -> None:
+        self.store.failures.drop(self._failure_key(cell, repeat))
+
+    def _failure_key(self, cell: Cell, repeat: int = 0) -> str:
+        return self.cell_key(cell) + (f"-{repeat}" if repeat else "")
+
+
+def result_name(task: Task) -> str:
+    """Return the name of a task's result among those of its cell, as in `000096-0f3e...` for 96 items."""
+    return f"{len(task.problems):06d}-{task.items_digest[:16]}" + (f"-{task.repeat}" if task.repeat else "")
+
+
+def _size(name: str) -> int:
+    """Return how many items a result is of, by its file's name; 0 for a name that is none."""
+    number = name.split("-")[0]
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 0
+
+
+def is_contained(record: ResultRecord, evaluator: Evaluator) -> bool:
+    """Tell whether a result may stand: one of uncontained programs only where that is (still) allowed."""
+    weak = "weak" in str(record.result.details.get("sandbox"))
+    return not weak or bool(getattr(evaluator, "allow_weak", False))
+
+
+def _meaning(spec: EvaluatorSpec, evaluator: Evaluator) -> EvaluatorSpec:
+    """Return a benchmark's settings without those that no result depends on, and whatever its items.
+
+    Settings that depend on others (`thought`) are what they came to, so that a default and its value are one thing.
+    """
+    dead = (*evaluator.operational, *evaluator.ineffective)
+    chosen = evaluator.settings if isinstance(evaluator, ChatSettings) else spec.settings
+    settings = {key: value for key, value in chosen.items() if key not in dead}
+    settings |= {f"content of {key}": value for key, value in evaluator.pointed_to().items()}
+    return replace(spec, settings=settings, items="")

@@ -1,0 +1,249 @@
+"""What is to be made large, one benchmark or several together, and what choosing a lambda for it is worth.
+
+An objective is one benchmark's score along its curve, or several benchmarks': each relative to its better parent, and
+then their mean or their minimum at each lambda, since a merged model is one model.
+
+What is chosen on one random half of the items is scored on the other, both ways round (`cross_fitted`), so nothing is
+chosen and scored on the same items. Choices are made anew on resampled items, no item in both halves (`again`): the
+variance of these makes an interval, as of any other mean.
+
+Shapes: B repetitions, C candidate lambdas, M benchmarks, K nodes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import special
+
+from m3_exp.stats import joint
+from m3_exp.stats.estimate import Array, Estimate, Mean, Source, units
+from m3_exp.stats.joint import Unit
+from m3_exp.stats.lambdas import Curve, bend_at, hats
+from m3_exp.stats.resampling import halves, resampled, weighted, whole
+
+QUANTILES = 512  # of Beta(alpha, alpha), where an expectation has no closed form (the minimum)
+_CHUNK = 500  # repetitions at a time
+Combine = Literal["mean", "minimum"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is to be made large. `parents[m]`: the item values of benchmark m's better parent, or () for plain scores.
+
+    All curves have the same nodes. Values are shares of the parent's score where there are parents, else 0 to 1.
+
+    Raises:
+        ValueError: different nodes, no parents for several benchmarks, or a parent that scores nothing.
+    """
+
+    name: str
+    curves: tuple[Curve, ...]
+    parents: tuple[Array, ...] = ()
+    combine: Combine = "mean"
+
+    def __post_init__(self) -> None:
+        if any(not np.array_equal(curve.lams, self.lams) for curve in self.curves):
+            raise ValueError("the benchmarks of one objective must have the same nodes")
+        if len(self.parents) not in (0, len(self.curves)) or (len(self.curves) > 1 and not self.parents):
+            raise ValueError("several benchmarks are comparable relative to their parents only: give one for each")
+        if any(float(parent.mean()) == 0 for parent in self.parents):
+            raise ValueError("a parent that scores 0 is no unit to measure by")
+
+    @property
+    def lams(self) -> Array:
+        return self.curves[0].lams
+
+    @property
+    def measures(self) -> list[Unit]:
+        parents = self.parents or (None,) * len(self.curves)
+        return [Unit(len(c.ids), parent, c.shape) for c, parent in zip(self.curves, parents, strict=True)]
+
+    @property
+    def whole(self) -> list[Array]:
+        """The items' own weights, (1, n_m) a benchmark."""
+        return [whole(len(curve.ids), curve.shape) for curve in self.curves]
+
+    def resampled(self, count: int, generator: np.random.Generator) -> list[Array]:
+        return [resampled(len(curve.ids), count, generator, curve.shape) for curve in self.curves]
+
+    def halves(self, count: int, generator: np.random.Generator) -> tuple[list[Array], list[Array]]:
+        found = [halves(len(curve.ids), count, generator, curve.shape) for curve in self.curves]
+        return [first for first, _ in found], [second for _, second in found]
+
+    def refined(self) -> "Objective":
+        """Return the objective along the curves through all real merges."""
+        curves = tuple(curve.refined() for curve in self.curves)
+        return Objective(self.name, curves, self.parents, self.combine)
+
+    def nodes(self, shares: Sequence[Array]) -> Array:
+        """Return each benchmark's (relative) score at the nodes, shape (B, M, K).
+
+        `shares[m]`: (B, n_m), the weight of each item in each repetition, rows summing to 1.
+        """
+        tops = [share @ curve.values for share, curve in zip(shares, self.curves, strict=True)]
+        units_ = self._units(shares)
+        if self.parents:
+            tops = [top / unit[:, None] for top, unit in zip(tops, units_, strict=True)]
+        return np.stack(tops, axis=1)
+
+    def _units(self, shares: Sequence[Array]) -> list[Array]:
+        """Return the parents' scores in each repetition; where resampling leaves none, half an item."""
+        return [np.maximum(share @ p, 0.5 / p.size) for share, p in zip(shares, self.parents, strict=False)]
+
+    def relative(self, values: Sequence[Array], shares: Sequence[Array]) -> Array:
+        """Return the objective of models that are no point of the curve, by item values per benchmark; shape (B,)."""
+        found = [share @ value for share, value in zip(shares, values, strict=True)]
+        if self.parents:
+            found = [top / unit for top, unit in zip(found, self._units(shares), strict=True)]
+        return self._combined(np.stack(found, axis=1))
+
+    def score(self, nodes: Array, lams: Array) -> Array:
+        """Return the objective at candidate lambdas (B, C) given (B, M, K): interpolated, then combined; (B, C)."""
+        mixed = hats(self.lams, lams.ravel()).reshape(*lams.shape, -1)
+        return self._combined(np.einsum("bck,bmk->bcm", mixed, nodes))
+
+    def expected_least(self, nodes: Array, alpha: float) -> Array:
+        """Return E[minimum over benchmarks | alpha] in each repetition, (B,), by quantiles."""
+        middles = special.betaincinv(alpha, alpha, (np.arange(QUANTILES) + 0.5) / QUANTILES)
+        at = hats(self.lams, middles)
+        return np.asarray(np.min(np.einsum("ck,bmk->bcm", at, nodes), axis=2).mean(axis=1))
+
+    def _combined(self, found: Array) -> Array:
+        return np.asarray(found.mean(axis=-1) if self.combine == "mean" else found.min(axis=-1))
+
+    def limits(self, *, signed: bool) -> tuple[float, float]:
+        top = float(np.mean([1 / unit.size for unit in self.measures]))
+        return (-top if signed else 0.0, top)
+
+    def of(
+        self,
+        value: float,
+        moved: Array,
+        *,
+        signed: bool = False,
+        bias: float = 0.0,
+        short: float = 0.0,
+        others: Sequence[Source] = (),
+        missing: float = 0.0,
+    ) -> Estimate:
+        """Return a number of this objective with an interval from its resampled values.
+
+        `bias`: what it may be off by to either side; `short`: by how much a minimum may fall short; `others`: what it
+        is unsure of besides items; `missing`: the largest share of items without a score.
+        """
+        worth = 1 / sum(1 / (len(self.curves) ** 2 * units(unit.n, unit.shape)) for unit in self.measures)
+        below, above = (bias + short, bias + short) if signed else (bias, bias + short)
+        limits = self.limits(signed=signed)
+        inside = min(limits[1], max(limits[0], float(value)))
+        variance = float(moved.var(ddof=1)) if len(moved) > 1 else 0.0
+        found = Mean(inside, variance, worth, limits, tuple(others), (below, above), missing, "resampled choices")
+        return found.estimate(n=sum(unit.n for unit in self.measures))
+
+    def in_units(self, sources: Sequence[Sequence[Source]]) -> list[list[Source]]:
+        """Return each benchmark's sources of variance in the objective's unit."""
+        return [
+            [Source(source.variance / unit.size**2, source.freedom) for source in own]
+            for own, unit in zip(sources, self.measures, strict=True)
+        ]
+
+    def least_gain(
+        self, mean: Mean, values: Sequence[Array], plains: Sequence[Array], others: Sequence[Source]
+    ) -> Mean:
+        """Return the difference of two models' minima, given that of their `mean` and item values (n_m,).
+
+        It is as unsure as the benchmark of which least is known, and each minimum may fall short by chance.
+        """
+        value = float(self.relative(values, self.whole)[0] - self.relative(plains, self.whole)[0])
+        differences = (a - b for a, b in zip(values, plains, strict=True))
+        worst = max(float(np.sum(unit.errors(d) ** 2)) for d, unit in zip(differences, self.measures, strict=True))
+        short = self.short()
+        return Mean(value, worst, mean.n, mean.limits, tuple(others), (short, short), mean.missing, "least of several")
+
+    def bends(self, lams: Array) -> float:
+        """Return by how much, on average over some lambdas, the score may bend away from the refined curve."""
+        found = [
+            float(bend_at(curve, lams).mean()) / unit.size
+            for curve, unit in zip(self.curves, self.measures, strict=True)
+        ]
+        return float(np.mean(found))
+
+    def short(self, parts: int = 1) -> float:
+        """Return by how much a minimum may fall short by chance on 1 / `parts` of the items; 0 of a mean."""
+        if self.combine == "mean":
+            return 0.0
+        middle = [curve.values[:, len(curve.lams) // 2] for curve in self.curves]
+        return joint.shortfall(self.measures, middle, parts)
+
+
+@dataclass(frozen=True)
+class Played:
+    """Repetitions of one protocol: honest and claimed scores (B,), and what was kept in both directions (2B,)."""
+
+    honest: Array
+    claimed: Array
+    kept: Array
+
+
+@dataclass(frozen=True)
+class Again:
+    """A protocol's honest and claimed scores when all of its choices are made anew on resampled items, (resamples,)."""
+
+    honest: Array
+    claimed: Array
+
+
+def cross_fitted(objective: Objective, candidates: Sequence[Array], generator: np.random.Generator) -> list[Played]:
+    """Play several protocols on the same halvings."""
+    parts: list[list[tuple[Array, Array, Array]]] = [[] for _ in candidates]
+    on_all = objective.nodes(objective.whole)
+    for start in range(0, len(candidates[0]), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        count = len(candidates[0][rows])
+        first, second = objective.halves(count, generator)
+        split = objective.nodes(first), objective.nodes(second)
+        for played, lams in zip(parts, candidates, strict=True):
+            honest, kept = _honest(objective, split, lams[rows])
+            claimed = objective.score(np.repeat(on_all, count, axis=0), lams[rows]).max(axis=1)
+            played.append((honest, claimed, kept))
+    return [
+        Played(*(np.concatenate([part[i] for part in played]) for i in range(3)))  # type: ignore[misc]
+        for played in parts
+    ]
+
+
+def _honest(objective: Objective, split: tuple[Array, Array], lams: Array) -> tuple[Array, Array]:
+    """Return what each half's best scores on the other half, (B,), and what was kept in both directions, (2B,)."""
+    scores = [objective.score(nodes, lams) for nodes in split]
+    rows = np.arange(len(lams))
+    best = [np.argmax(found, axis=1) for found in scores]
+    honest = (scores[1][rows, best[0]] + scores[0][rows, best[1]]) / 2
+    return honest, np.column_stack([lams[rows, best[0]], lams[rows, best[1]]]).ravel()
+
+
+def again(
+    objective: Objective, sample: Sequence[Array], candidates: Sequence[Array], generator: np.random.Generator
+) -> list[Again]:
+    """Return each protocol's scores when all of its choices are made anew on resampled items.
+
+    Distinct items are halved, so that an item drawn twice is never in both halves. Halvings and candidates are the same
+    for every resample: what differs between these scores is then the items' doing.
+    """
+    count = len(candidates[0])
+    masks = objective.halves(count, generator)
+    shapes = [curve.shape for curve in objective.curves]
+    honest: list[list[float]] = [[] for _ in candidates]
+    claimed: list[list[float]] = [[] for _ in candidates]
+    for index in range(len(sample[0])):
+        split = [
+            objective.nodes(
+                [weighted((mask > 0) * s[index], shape) for mask, s, shape in zip(half, sample, shapes, strict=True)]
+            )
+            for half in masks
+        ]
+        on_all = np.repeat(objective.nodes([s[index : index + 1] for s in sample]), count, axis=0)
+        for number, lams in enumerate(candidates):
+            honest[number].append(float(_honest(objective, (split[0], split[1]), lams)[0].mean()))
+            claimed[number].append(float(objective.score(on_all, lams).max(axis=1).mean()))
+    return [Again(np.array(h), np.array(c)) for h, c in zip(honest, claimed, strict=True)]

@@ -1,0 +1,75 @@
+"""A worker by itself: what it is given and what it says are plain data, and what is cut short is no failure."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from m3_exp.engines.protocol import EngineDied
+from m3_exp.engines.recorded import RecordedEngine
+from m3_exp.events import Answered, Done, EngineStarted, Event, Failed, Scored, Started
+from m3_exp.groups import Evaluation, Group, grouped
+from m3_exp.results import Results
+from m3_exp.store import Store, decoded
+from m3_exp.types import M3Error, Plan, plain
+from m3_exp.worker import Graders, Worker
+from tests.test_repeat import FIRST, models, request, write_answers
+
+__all__ = ["models"]
+
+
+def planned(models: list[Path], folder: Path) -> tuple[Plan, Store, Group]:
+    write_answers(folder / "answers.jsonl", {0: FIRST, 1: FIRST})
+    plan, store = request(models, folder)
+    (group,) = grouped([Evaluation(plan.cells[0], repeat) for repeat in (1, 0)], Results(store, plan.engine))
+    return plan, store, group
+
+
+def test_groups_and_events_are_plain_data(models: list[Path], tmp_path: Path) -> None:
+    plan, store, group = planned(models, tmp_path)
+    assert [evaluation.repeat for evaluation in group.evaluations] == [0, 1]
+    events = list(Worker(store, plan.engine, run="r").carry(decoded(Group, plain(group))))
+    kinds = [type(event) for event in events]
+    assert [kinds.count(kind) for kind in (Started, EngineStarted, Answered, Scored, Failed)] == [2, 1, 16, 2, 0]
+    assert events[-1] == Done(group.key)
+    for event in events:
+        copy: Event = decoded(type(event), plain(event))
+        assert plain(copy) == plain(event)
+    again = list(Worker(store, plan.engine, run="s").carry(group))
+    assert [event for event in again if isinstance(event, Answered | EngineStarted)] == [], "it is in the store"
+
+
+def test_what_a_closed_worker_was_at_is_no_failure(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, store, group = planned(models, tmp_path)
+    worker = Worker(store, plan.engine, run="r")
+
+    def killed(*_: object, **__: object) -> None:
+        worker.close()
+        raise EngineDied("killed")
+
+    monkeypatch.setattr(RecordedEngine, "generate", killed)
+    events = list(worker.carry(group))
+    assert [type(event) for event in events if isinstance(event, Started | Scored | Failed)] == [Started]
+    assert list(store.failures) == []
+
+
+def test_an_evaluation_that_fails_costs_no_second_merge(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, store, group = planned(models, tmp_path)
+    loads, refusals = [], ["the grader is not fit"]
+    load = RecordedEngine.load
+    monkeypatch.setattr(RecordedEngine, "load", lambda self, recipe: loads.append(recipe) or load(self, recipe))
+
+    def check(*_: object) -> None:
+        if refusals:
+            raise M3Error(refusals.pop())
+
+    monkeypatch.setattr(Graders, "check", check)
+    both = replace(group, evaluations=(Evaluation(plan.cells[0]), Evaluation(plan.cells[0])))
+    events = list(Worker(store, plan.engine, run="r").carry(both))
+    assert [event.reason for event in events if isinstance(event, Failed)] == ["the grader is not fit"]
+    assert [type(event) for event in events if isinstance(event, Scored)] == [Scored]
+    assert len(loads) == 1, "its weights stay in the engine"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from m3_exp import cli, config, planning
+from m3_exp.merging.canonical import TASK_ARITHMETIC
 from m3_exp.types import M3Error
 from tests.golden.commands import CONFIG, WORLD
 
@@ -123,3 +124,22 @@ def test_a_failed_cell_is_asked_for_again_alone() -> None:
 def test_wrong_keywords_are_one_line(overrides: str, says: str) -> None:
     with pytest.raises(M3Error, match=re.escape(says)):
         planning.build(config.request(overrides.split(), config_dirs=[Path("conf")]).configs)
+
+
+def test_choices_written_before_still_compose(tmp_path: Path) -> None:
+    """Yaml that repeats what the other choices of its group are told, and names no function."""
+    texts = {
+        "ratio": "{name: mixup, alpha: 2.0, draws: 2, lam: 0.5, nodes: 9, sampled: 0}",
+        "sparsify": "{name: dare, drop_rate: 0.3, draws: 1, seed: 5}",
+        "method": f"{{name: mine, target: '{TASK_ARITHMETIC}', scaling: 0.5, retain: 1}}",
+        "engine": (config.ROOT / "conf/engine/_base.yaml").read_text() + "name: vllm\n",
+    }
+    for group, text in texts.items():
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "mine.yaml").write_text(text)
+    line = [*(f"{group}=mine" for group in texts), "ratio.alpha=3"]
+    (found,) = config.request(line, config_dirs=[tmp_path]).configs
+    assert found.ratio.params == {"alpha": 3.0, "draws": 2}
+    assert found.params == {"scaling": 0.5}
+    (cell, *_) = planning.build([found]).cells
+    assert cell.recipe.sparsify == {"drop_rate": 0.3, "seed": 5}

@@ -68,7 +68,7 @@ class Response:
 
     @property
     def name(self) -> str:
-        return " ".join(part for part in (self.pair, self.method, "dare" if self.sparsify == "dare" else "") if part)
+        return " ".join(part for part in (self.pair, self.method, self.sparsify.replace("none", "")) if part)
 
     @property
     def gridded(self) -> bool:

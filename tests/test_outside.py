@@ -91,7 +91,8 @@ def test_every_command_finds_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(lines) == 8
     for number, (weights, line) in enumerate(lines):
         capsys.readouterr()
-        assert cli.main([text.replace("out=DIR", f"out=merged{number}") for text in shlex.split(line)[1:]]) == 0
+        words = shlex.split(line.replace("out=DIR", f"out=merged{number} store=other"))
+        assert cli.main(words[1:]) == 0
         assert f"weights {weights}" in capsys.readouterr().out
         record = json.loads(Path(f"merged{number}/recipe.json").read_text())
         assert record["recipe"]["weights"]

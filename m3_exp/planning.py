@@ -8,6 +8,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from m3_exp.merging import sparsify
 from m3_exp.merging.canonical import AVERAGE, canonical
@@ -223,6 +224,13 @@ def spelled(label: Label) -> str:
 def own(label: Label, axis: str) -> Parameters:
     """Return the keywords of a ratio or sparsifier that no field of a label is for."""
     return {k.removeprefix(f"{axis}."): value for k, value in label.keywords.items() if k.startswith(f"{axis}.")}
+
+
+def called(label: Label, axis: Literal["ratio", "sparsify"]) -> str:
+    """Return how tables name a label's ratio or sparsifier, as in `largest (density 0.4)`."""
+    name = label.ratio if axis == "ratio" else label.sparsify
+    said = ", ".join(f"{key} {shown(value)}" for key, value in own(label, axis).items())
+    return f"{name} ({said})" if said else name
 
 
 def _called_with(name: str, parts: Sequence[str]) -> str:

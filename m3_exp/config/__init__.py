@@ -22,17 +22,7 @@ from m3_exp.config import sweeps
 from m3_exp.config.choices import check_folders, refuse_dead
 from m3_exp.config.composing import compose_all
 from m3_exp.config.narrowing import narrowed
-from m3_exp.config.overrides import (
-    ARGUMENTS,
-    is_path,
-    parse,
-    quoted,
-    raw_path,
-    refuse_hydra,
-    refuse_no_paths,
-    refuse_unknown,
-    short,
-)  # fmt: skip
+from m3_exp.config.overrides import ARGUMENTS, is_path, parse, quoted, raw_path, refuse, short
 from m3_exp.config.settings import evaluator_spec, read
 from m3_exp.config.sweeps import sweep_file
 from m3_exp.config.values import MANY, choice, folder, number, optional, truth
@@ -84,9 +74,7 @@ def compose(asked: CommandLine) -> Request:
     document = sweeps.read_sweep(sweep, config_dirs) if sweep is not None else {}
     blocks = sweeps.restricted(document, given) if document else [given]
     for block in blocks:
-        refuse_hydra(block)
-        refuse_unknown(block, config_dirs)
-        refuse_no_paths(block)
+        refuse(block, config_dirs)
     if not asked.multirun and sweep is None and (axis := next((o for o in given if o.is_sweep_override()), None)):
         name = f"; one name with a comma is quoted: {quoted(axis.input_line or '')}" if is_path(axis) else ""
         raise M3Error(f"{axis.input_line}: several values need -m, as in: m3 run -m {axis.input_line}{name}")

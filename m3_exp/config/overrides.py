@@ -102,7 +102,18 @@ def raw_path(text: str, what: str) -> str:
     return expanded(str(parse(f"{what}={text}").value()) if is_quoted else text, what)
 
 
-def refuse_hydra(overrides: Iterable[Override]) -> None:
+def refuse(overrides: Sequence[Override], config_dirs: Sequence[Path]) -> None:
+    """Refuse overrides that m3 does not take, name nothing, or give a path that Hydra reads as something else.
+
+    Raises:
+        M3Error: the first of them.
+    """
+    _refuse_hydra(overrides)
+    _refuse_unknown(overrides, config_dirs)
+    _refuse_no_paths(overrides)
+
+
+def _refuse_hydra(overrides: Iterable[Override]) -> None:
     for override in overrides:
         key = override.key_or_group
         if key in ("hydra/launcher", "hydra/sweeper"):
@@ -116,7 +127,7 @@ def refuse_hydra(overrides: Iterable[Override]) -> None:
             raise M3Error(f"{override.input_line}: m3 composes by itself, hydra.* has no effect: {use}")
 
 
-def refuse_unknown(overrides: Iterable[Override], config_dirs: Sequence[Path]) -> None:
+def _refuse_unknown(overrides: Iterable[Override], config_dirs: Sequence[Path]) -> None:
     """Refuse what Hydra would add, delete or leave out without a word."""
     for override in overrides:
         key, line = override.key_or_group, override.input_line
@@ -176,7 +187,7 @@ def is_path(override: Override) -> bool:
     )
 
 
-def refuse_no_paths(overrides: Iterable[Override]) -> None:
+def _refuse_no_paths(overrides: Iterable[Override]) -> None:
     """Refuse the value of a path's key that Hydra reads as a number or as nothing: a folder may be named 1e-4."""
     for override in overrides:
         if not is_path(override) or override.is_sweep_override():

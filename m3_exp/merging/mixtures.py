@@ -97,7 +97,10 @@ def points(chosen: Choice, n_experts: int, seed: int) -> Sequence[Mixture]:
     """
     named = load(chosen.target)
     named.check("ratio", ["seed", *chosen.params], ())
-    found = named.function(n_experts, seed=seed, **chosen.params)
+    try:
+        found = named.function(n_experts, seed=seed, **chosen.params)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise M3Error(f"ratio {chosen.target} cannot be asked for {n_experts} experts: {error}") from error
     if not isinstance(found, Sequence) or not found or not all(isinstance(one, Mixture) for one in found):
         raise M3Error(f"ratio {chosen.target} returned {type(found).__name__}: a list of Mixture is needed")
     if others := sorted({key for one in found for key in one.facts} - chosen.params.keys()):

@@ -150,7 +150,7 @@ class Group:
 
     @property
     def title(self) -> str:
-        parts = (self.names["pair"], self.names["method"], "dare" if self.names["sparsify"] == "dare" else "")
+        parts = (self.names["pair"], self.names["method"], self.names["sparsify"].replace("none", ""))
         return " ".join(part for part in parts if part)
 
 

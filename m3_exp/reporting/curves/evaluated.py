@@ -68,7 +68,7 @@ class Response:
 
     @property
     def name(self) -> str:
-        return " ".join(part for part in (self.pair, self.method, "dare" if self.sparsify == "dare" else "") if part)
+        return " ".join(part for part in (self.pair, self.method, self.sparsify.replace("none", "")) if part)
 
     @property
     def gridded(self) -> bool:
@@ -202,7 +202,7 @@ def refused(frame: pd.DataFrame) -> list[Refused]:
     for (_, pair, method, params, sparsify, benchmark), rows in _lines(frame):
         begun = set(rows.loc[(rows["ratio"] == "grid") & rows["score"].notna(), "lam"]) - _FREE
         if begun and (missing := _missing(rows)):
-            name = " ".join(filter(None, (pair, method, params, "dare" if sparsify == "dare" else "")))
+            name = " ".join(filter(None, (pair, method, params, sparsify.replace("none", ""))))
             planned = rows.loc[rows["ratio"] == "grid", "lam"].nunique()
             found.append(Refused(name, benchmark, tuple(missing), planned))
     return found

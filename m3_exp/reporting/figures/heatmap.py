@@ -178,7 +178,9 @@ def _fill(axes: "np.ndarray[Any, Any]", panels: Sequence[Sequence[Panel]], chang
 
 
 def _row_name(panel: Panel) -> str:
-    return palette.name(panel.pair) + (", DARE" if panel.sparsify == "dare" else "")
+    return palette.name(panel.pair) + (
+        "" if panel.sparsify == "none" else f", {panel.sparsify.replace('dare', 'DARE')}"
+    )
 
 
 def _shade(changes: Changes) -> Normalize:

@@ -150,7 +150,7 @@ def _shown(study: Study) -> list[Comparison]:
 
 
 def _title(response: Response) -> str:
-    dare = " + DARE" if response.sparsify == "dare" else ""
+    dare = "" if response.sparsify == "none" else f" + {response.sparsify.replace('dare', 'DARE')}"
     return f"{palette.name(response.pair)}, {palette.name(response.method)}{dare} ({palette.name(response.family)})"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
-from m3_exp.planning import shown, spelled
+from m3_exp.planning import called, shown, spelled
 from m3_exp.reporting.data import params
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page.data import CellData, Item
@@ -207,10 +207,10 @@ def _align(name: str) -> str:
 def _listed(data: CellData, dropped: bool) -> str:
     label = data.cell.labels[0]
     known = params.text(label.params)
-    ratio = {"plain": "no", "mixup": "yes"}.get(label.ratio, label.ratio)
+    ratio = {"plain": "no", "mixup": "yes"}.get(label.ratio, called(label, "ratio"))
     names = [palette.name(label.pair), palette.name(label.method) + (f" ({known})" if known else ""),
              "" if label.method == "single" else ratio, _number(label.alpha), _number(label.lam),
-             "yes" if label.sparsify == "dare" else ""]  # fmt: skip
+             {"none": "", "dare": "yes"}.get(label.sparsify, called(label, "sparsify"))]  # fmt: skip
     values = [*names, *_figures(data), data.state + (" (no texts)" if dropped else "")]
     values += ["" if data.record is None else data.record.weights[:12]]
     first = f'<th scope="row"><a href="#cell/{data.key}">{escape(palette.name(_benchmark(data), 40))}</a></th>'

@@ -105,7 +105,9 @@ def _heading(column: Column) -> str:
 def name(study: Study) -> str:
     first = study.responses[0]
     parts = [palette.name(first.pair), palette.name(first.method) + (f" ({first.params})" if first.params else "")]
-    return ", ".join([*parts, *(["DARE"] if first.sparsify == "dare" else []), first.family])
+    return ", ".join(
+        [*parts, *([first.sparsify.replace("dare", "DARE")] if first.sparsify != "none" else []), first.family]
+    )
 
 
 def _relative(study: Study) -> list[Json]:

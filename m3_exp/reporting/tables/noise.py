@@ -181,8 +181,8 @@ def _which(names: Mapping[str, Any]) -> str:
         parts.append(f"alpha {names['alpha']:g} draw {int(names['draw'])}")
     if names["lam"] is not None:
         parts.append(f"lambda {names['lam']:.3g}")
-    if names["sparsify"] == "dare":
-        parts.append("dare")
+    if names["sparsify"] != "none":
+        parts.append(str(names["sparsify"]))
     return ", ".join(parts)
 
 

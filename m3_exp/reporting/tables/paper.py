@@ -132,7 +132,7 @@ def _rank(line: "pd.Series[Any]", pairs: Sequence[str]) -> tuple[Any, ...]:
     rank = {"plain": 0, "mixup": 2}.get(str(line["ratio"]), 1)
     lam = 0.0 if pd.isna(line["_lam"]) else line["_lam"]
     alpha = 0.0 if pd.isna(line["alpha"]) else line["alpha"]
-    place = (pairs.index(line["pair"]), line["params"], line["sparsify"] == "dare")
+    place = (pairs.index(line["pair"]), line["params"], line["sparsify"] != "none", line["sparsify"])
     return (method, line["method"], *place, rank, lam, alpha, line["state"] != "expected")
 
 

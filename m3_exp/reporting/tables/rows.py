@@ -152,7 +152,8 @@ class Row(Line):
     @cached_property
     def beside(self) -> Mapping[str, Beside]:
         """What the paper has for this row, by benchmark."""
-        if self.folder is None or self.first["ratio"] not in ("plain", "mixup"):
+        others = self.first["ratio"] not in ("plain", "mixup") or self.first["sparsify"] not in ("none", "dare")
+        if self.folder is None or others:
             return {}
         known = {b: self._beside(self.folder, b) for b in self.benchmarks}
         return {b: beside for b, beside in known.items() if beside is not None}
@@ -177,7 +178,8 @@ class Row(Line):
     def names(self) -> tuple[Cell, ...]:
         if self.first["method"] == "single":
             return tuple(map(words, ("single", str(self.first["pair"]), "", "", "", "")))
-        dare = "yes" if self.first["sparsify"] == "dare" else "no"
+        sparsify = str(self.first["sparsify"])
+        dare = {"none": "no", "dare": "yes"}.get(sparsify, sparsify)
         others = (str(self.first["pair"]), self.with_m3, dare, self.alpha, self._lambdas())
         return self.method, *map(words, others)
 

@@ -161,7 +161,7 @@ def _counted(groups: Sequence[Group]) -> str:
 
 
 def _names(group: Group) -> tuple[Cell, ...]:
-    dare = "yes" if group.names["sparsify"] == "dare" else "no"
+    dare = {"none": "no", "dare": "yes"}.get(group.names["sparsify"], group.names["sparsify"])
     what = words(group.question, str(len(group.candidates.names)))
     return words(group.names["method"], group.names["params"]), words(group.names["pair"]), words(dare), what
 

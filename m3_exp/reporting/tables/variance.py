@@ -98,9 +98,10 @@ def build(responses: Sequence[Response], alphas: Sequence[float] = ALPHAS, name:
 def _row(response: Response, alpha: float, parts: Components) -> tuple[Cell, ...]:
     names = {key: getattr(response, key) for key in ("family", "pair", "method", "params", "sparsify", "benchmark")}
     record = {**names, "alpha": alpha, "lambda": [], **vars(parts)}
+    dare = {"none": "no", "dare": "yes"}.get(response.sparsify, response.sparsify)
     return (
-        words(response.pair), words(response.method, response.params),
-        words("yes" if response.sparsify == "dare" else "no"), words(f"{response.benchmark}, n={parts.n}"),
+        words(response.pair), words(response.method, response.params), words(dare),
+        words(f"{response.benchmark}, n={parts.n}"),
         words(f"{alpha:g}"), Cell((), Figure(parts.expected, parts.low, parts.high), record=record),
         words(f"{parts.items:.1f}"), words(f"{parts.draws:.1f}"), _counted(parts.drawn, parts.n_drawn),
         _counted(parts.masks, parts.n_masks), _counted(parts.sampled), _counted(parts.bend),

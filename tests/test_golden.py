@@ -18,11 +18,6 @@ def rounded(text: str) -> str:
     return _LONG.sub(lambda found: f"{float(found[0]):.9g}", text)
 
 
-@pytest.fixture(autouse=True)
-def quiet_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-
-
 PARTS = (" list", "refused", "merge ties", "table table1 csv", "table table2 md", "table masks", "select crossfit")
 
 

@@ -5,6 +5,7 @@ import contextlib
 import io
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 from m3_exp import cli
 
@@ -179,6 +181,10 @@ def _taken(path: Path) -> str:
 
 # What belongs to a machine, a moment or a path: all that may differ between two records.
 MASKED: Sequence[tuple[str, str]] = (
+    (r"(again/answers/\w+)/\d+-\w+\.jsonl", r"\1/JOURNAL"),
+    (r"(again/(inputs|conditions|loading))/[\w-]+\.json", r"\1/KEY"),  # keyed by what a file is on this disk, or where
+    (r"(?m)^\d+/\d+ items,.*\n", ""),  # how far a run is, now and then
+    (r"[\d.]+ [GT]B free", "N free"),
     (re.escape(str(HERE.parent.parent)), "ROOT"),
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|\+\d\d:\d\d)?", "TIME"),
     (r'"seconds": [\d.e-]+', '"seconds": SECONDS'),
@@ -188,7 +194,11 @@ MASKED: Sequence[tuple[str, str]] = (
 
 def masked(text: str, folder: Path) -> str:
     """Return a text without what belongs to this machine or moment; `folder` is where the world lies."""
-    text = text.replace(str(folder), "WORLD")
+    return bare(text.replace(str(folder), "WORLD"))
+
+
+def bare(text: str) -> str:
+    """Return a text with the masks laid over it."""
     for pattern, name in MASKED:
         text = re.sub(pattern, name, text)
     return text
@@ -204,7 +214,8 @@ def call(command: Sequence[str]) -> tuple[int, str]:
 
 def record(wanted: str = "") -> Iterator[tuple[str, str]]:
     """Give the name and the masked output of every command whose name holds `wanted`, asked in a fresh world."""
-    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name), patch.dict(os.environ, WANDB_MODE="offline"):
+        os.environ.pop("M3_DATA", None)  # the official items: at hand on one machine, not on another
         with tarfile.open(WORLD) as tar:
             tar.extractall(filter="data")
         for asked in reading():

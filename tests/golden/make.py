@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from tests.golden import scripted
-from tests.golden.commands import BENCHMARKS, CONFIG, RUNS, SAID, WORLD, call, record
+from tests.golden.commands import BENCHMARKS, CONFIG, RUNS, SAID, WORLD, bare, call, record
 from tests.models import Shape, fine_tuned, random_weights, write_model
 
 SHAPE = Shape(vocab=264, hidden=8, inner=8, layers=1, heads=2, kv_heads=1, context=4096, tied=True)
@@ -61,7 +61,7 @@ def pack(archive: Path, files: Mapping[str, bytes]) -> None:
 def kept() -> dict[str, str]:
     """Return what the record holds, by command."""
     with tarfile.open(SAID) as tar:
-        return {member.name: tar.extractfile(member).read().decode() for member in tar}  # type: ignore[union-attr]
+        return {member.name: bare(tar.extractfile(member).read().decode()) for member in tar}  # type: ignore[union-attr]
 
 
 def main(what: str, part: str = "") -> int:

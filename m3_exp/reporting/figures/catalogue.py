@@ -48,12 +48,12 @@ def heatmap(data: Data) -> Figure:
 
 
 def _shown(data: Data, sweep: str) -> pd.DataFrame:
-    """Return the lines of the pair and method that were asked for; single models stay."""
+    """Return the lines of the pairs and methods that were asked for, commas between; single models stay."""
     frame = data.frames.get(sweep, EMPTY)
     keep = pd.Series(True, index=frame.index)
     for column, asked in (("pair", data.pair), ("method", data.method)):
         if asked is not None:
-            keep &= (frame[column] == asked) | (frame["method"] == "single")
+            keep &= frame[column].isin(asked.split(",")) | (frame["method"] == "single")
     return frame[keep]
 
 

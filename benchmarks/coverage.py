@@ -28,14 +28,15 @@ import numpy as np
 from benchmarks import populations
 from benchmarks.populations import ALPHAS, MASK_SD, NODES, Array, Population, answers, paths, problems, strata
 from m3_exp.merging import ratio as ratios
-from m3_exp.reporting.choices.protocols import Objective, compare
+from m3_exp.reporting.choices.protocols import compare
 from m3_exp.reporting.comparisons import contrasts, values
 from m3_exp.reporting.comparisons.contrasts import Entry
 from m3_exp.reporting.curves import expectations
-from m3_exp.reporting.curves.evaluated import Response, Values
+from m3_exp.reporting.curves.evaluated import Response, Values, shared
 from m3_exp.stats import ratio
 from m3_exp.stats.estimate import EVEN, Estimate, Shape, even_shares, mean
 from m3_exp.stats.lambdas import Curve, Sampled
+from m3_exp.stats.objective import Objective
 from m3_exp.stats.paired import paired
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -248,7 +249,7 @@ def masks(p: Population, rng: np.random.Generator, index: int) -> Iterator[Outco
         null = alpha == 1.0 and p.masks > 1
         yield _of("E - plain", f"{alpha:g}", gain, truth - plain_score + own[0] - own[1], null=null)
     entries = [
-        Entry(0.0, contrasts.averaged(models), models=models)
+        Entry(0.0, shared(list(models.values())) or {}, models=models)
         for models in ({(None, float(k)): one for k, one in enumerate(side)} for side in (rows, plains))
     ]
     found = contrasts.compare(*entries)
@@ -269,7 +270,7 @@ def draws(p: Population, rng: np.random.Generator, index: int) -> Iterator[Outco
         latent = paths(rng, p.n, np.append(lams, 0.5))
         found = answers(rng, latent, np.append(p.h(lams), whole), graded=p.graded)
         models = {(float(lam), None): _values(found[:, k]) for k, lam in enumerate(lams)}
-        entry = Entry(0.0, contrasts.averaged(models), models=models, drawn=len(models))
+        entry = Entry(0.0, shared(list(models.values())) or {}, models=models, drawn=len(models))
         plain = _values(found[:, -1])
         other = Entry(0.0, plain, models={(None, None): plain})
         gain = contrasts.compare(entry, other)

@@ -68,6 +68,9 @@ class Generator:
         if self._engine is None or self._tokenizer != group.tokenizer:
             self._stop()
             self._engine = self._start(group)
+            if self.closed.is_set():  # while it started, with nobody left to close it
+                self._stop()
+                raise EngineDied("interrupted")
             self._tokenizer = group.tokenizer
             self._emit(EngineStarted())
         loaded = self._engine.load(group.recipe)
@@ -166,6 +169,8 @@ class Generator:
             try:
                 answers = self._ready(group).generate(batch, task.sampling, task.cell.tokenizer, repeat=task.repeat)
                 for answer in answers:
+                    if self.closed.is_set():
+                        raise EngineDied("interrupted")
                     known.take(answer, self._run)
                     self._emit(Answered(answer.n_tokens))
             except EngineDied as death:

@@ -186,7 +186,8 @@ class Problem:
 class Score:
     """The verdict on one answer: `value` from 0 to 1, or None for *unscored* with the reason.
 
-    `notes` are JSON facts about it that summaries and pages use, such as {"level": "Level 5"}.
+    `extracted` and `reason` become texts, whatever a benchmark gives. `notes` are JSON facts about it that summaries
+    and pages use, such as {"level": "Level 5"}.
     """
 
     id: str
@@ -195,6 +196,11 @@ class Score:
     extracted: str | None = None
     reason: str | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, given in (("extracted", self.extracted), ("reason", self.reason)):
+            if given is not None and not isinstance(given, str):
+                object.__setattr__(self, name, str(given))
 
 
 @dataclass(frozen=True)

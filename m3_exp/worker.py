@@ -112,10 +112,11 @@ class Worker:
         try:
             yield
         except Exception as error:
+            if self._generator.closed.is_set():
+                return
             told = isinstance(error, EngineDied | M3Error)
             trace = "" if told or isinstance(error, OSError) else traceback.format_exc(limit=-4)
-            if not (isinstance(error, EngineDied) and self._generator.closed.is_set()):
-                self._fail(evaluation, str(error) if told else f"{type(error).__name__}: {error}", trace)
+            self._fail(evaluation, str(error) if told else f"{type(error).__name__}: {error}", trace)
 
     def _fail(self, evaluation: Evaluation, reason: str, trace: str = "") -> None:
         reason = " ".join(reason.split())

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from m3_exp.store import Journal, Store, publish_directory, write_atomic
-from m3_exp.types import M3Error, Source, identity
+from m3_exp.store import Journal, Store, decoded, publish_directory, write_atomic
+from m3_exp.types import M3Error, Result, ResultRecord, Score, Source, identity, plain
 from tests.records import kind
 
 
@@ -181,3 +181,14 @@ def test_a_lock_lets_one_in_at_a_time_and_goes_with_a_killed_holder(tmp_path: Pa
         os.waitpid(pid, 0)
     with store.scan_lock("k"):
         assert list(kind(store, "scans")) == ["held"], "the holder is gone, and so is its lock"
+
+
+def test_a_score_whose_texts_are_none_is_read_again(tmp_path: Path) -> None:
+    """A benchmark of one's own may give a number as what it extracted, and did so in older stores."""
+    scores = (Score("a", 1.0, extracted=3), Score("b", None, reason=ValueError("odd")))  # type: ignore[arg-type]
+    assert [(score.extracted, score.reason) for score in scores] == [("3", None), (None, "odd")]
+    record = ResultRecord(Result("letters", "accuracy", 50.0, 1.0, 99.0, 2, 1, 1), scores)
+    assert decoded(ResultRecord, plain(record)) == record
+    old = plain(record)
+    old["scores"][0]["extracted"] = 3
+    assert decoded(ResultRecord, old) == record

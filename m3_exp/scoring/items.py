@@ -43,7 +43,7 @@ class HubFile:
 
 @dataclass(frozen=True)
 class ItemSet:
-    """What a benchmark's items must look like, and where the official ones lie.
+    """What a benchmark's items must look like, and where the official ones lie, if there are any.
 
     `columns` are those each row must have, with their types (`list[str]`: a list of texts; `object`: whatever it is,
     or missing), `optional` the types of those that may be null or missing; others are allowed. `id_column` names an
@@ -55,10 +55,10 @@ class ItemSet:
 
     benchmark: str
     columns: Mapping[str, Any]
-    file: str
-    rows: int
-    content: str
-    origin: str
+    file: str = ""
+    rows: int = 0
+    content: str = ""
+    origin: str = ""
     id_column: str | None = None
     package_file: tuple[str, str] | None = None
     hub: HubFile | None = None

@@ -172,7 +172,7 @@ def test_the_first_word_is_attacked_whatever_it_does() -> None:
     assert sum(changed) == 1
 
 
-def test_a_search_measures_nothing_twice_and_closes_what_fails() -> None:
+def test_searches_in_step_measure_nothing_twice() -> None:
     asked: list[str] = []
 
     def measure(prompts: Sequence[str]) -> list[float]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluators.alpaca.judges import ask_worker
-from m3_exp.scoring.summary import item_values
+from m3_exp.stats.scored import of_scores
 from m3_exp.types import Json, M3Error, Score
 
 # sha256 of the lengths of the 805 AlpacaEval 2 reference outputs, as JSON: what length control is fitted against
@@ -31,7 +31,7 @@ def details(scores: Sequence[Score]) -> Json:
 
     A value is a preference minus 1. `avg_length` is that of all answers, judged or not.
     """
-    values = list(item_values(scores).values())
+    values = list(of_scores(scores).values.values())
     lengths = [score.notes["length"] for score in scores if "length" in score.notes]
     discrete = [0.5 if value == 0.5 else float(value > 0.5) for value in values]
     return {
@@ -80,15 +80,12 @@ def _why_not(scores: Sequence[Score]) -> str | None:
     if [score.id for score in sorted(scores, key=lambda s: (len(s.id), s.id))] != [str(i) for i in range(805)]:
         return "it is defined for one answer to each of the 805 official items only"
     lengths = {int(score.id): score.notes.get("reference_length") for score in scores}
-    if lengths_digest([lengths[i] for i in range(805)]) != OFFICIAL_LENGTHS:
+    in_order = json.dumps([lengths[i] for i in range(805)])
+    if hashlib.sha256(in_order.encode()).hexdigest() != OFFICIAL_LENGTHS:
         return "it is defined against the AlpacaEval 2 reference outputs only"
     if all(score.value is None for score in scores):
         return "nothing was judged"
     return None
-
-
-def lengths_digest(lengths: Sequence[int | None]) -> str:
-    return hashlib.sha256(json.dumps(list(lengths)).encode()).hexdigest()
 
 
 def _gamed() -> Path | None:

@@ -16,8 +16,7 @@ from evaluators.livebench_coding.questions import NO_PROGRAM, Question, Rules, R
 from m3_exp.scoring import livebench
 from m3_exp.scoring.audit import extractors
 from m3_exp.scoring.livebench import LiveBench, TaskFile
-from m3_exp.scoring.sandbox import levels
-from m3_exp.scoring.sandbox.judge import Limits, Task, Verdict, judge
+from m3_exp.scoring.sandbox.judge import Limits, Task, Verdict, judge, levels
 from m3_exp.types import About, Answer, Json, Problem, Result, Score
 
 _CONTENT = {

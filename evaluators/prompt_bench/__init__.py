@@ -214,11 +214,12 @@ class PromptBench(ChatSettings):
         def measure(prompts: Sequence[str]) -> list[float]:
             """One engine call: every prompt on every item."""
             texts = iter(ask([self._filled(prompt, item) for prompt in prompts for item in items]))
-            return [sum(self._right(item, next(texts)) for item in items) / len(items) for _ in prompts]
+            labels = [int(item.row["label"]) for item in items]
+            return [sum(self._prediction(next(texts)) == label for label in labels) / len(items) for _ in prompts]
 
-        searches = self._attack().searches(self.instruction, self.attack_seeds)
-        found = carry_out(self.instruction, searches, measure)
-        facts = {**self._models(), "search_items": len(items)}
+        found = carry_out(self.instruction, self._attack().searches(self.instruction, self.attack_seeds), measure)
+        named = {"masked_lm": self.masked_lm, "sentence_encoder": self.sentence_encoder}
+        facts = {**(named if self.attack == "bertattack" else {}), "search_items": len(items)}
         return [AttackedPrompt(self.attack, k, one.prompt, facts | one.facts()) for k, one in enumerate(found)]
 
     def _attack(self) -> Attack:
@@ -226,17 +227,10 @@ class PromptBench(ChatSettings):
         encoder = self.sentence_encoder != "none"
         return Attack(self.attack, self.attack_settings, protected, self.masked_lm, encoder)
 
-    def _models(self) -> Json:
-        named = {"masked_lm": self.masked_lm, "sentence_encoder": self.sentence_encoder}
-        return named if self.attack == "bertattack" else {}
-
     # ------------------------------------------------------------------------------------------------------- scoring
 
     def _prediction(self, text: str) -> int:
         return _READERS[self.labels or "paper"](cut(text, self.stops), self.words)
-
-    def _right(self, item: Problem, text: str) -> bool:
-        return self._prediction(text) == int(item.row["label"])
 
     def gold(self, problem: Problem) -> str:
         return self.words[problem.row["label"]]

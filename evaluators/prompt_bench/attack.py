@@ -64,8 +64,10 @@ class Attack:
         if self.name == "deepwordbug":
             return CharacterEdits(prompt, seed)
         replacements = masked.MaskedWords(masked.folder_of(str(self.masked_lm)), CANDIDATES[self.settings])
-        same = masked.SameMeaning(prompt, LEAST_COSINE) if self.sentence_encoder else None
-        return masked.MeaningKept(replacements, same)
+        if not self.sentence_encoder:
+            return replacements
+        same = masked.SameMeaning(prompt, LEAST_COSINE)
+        return lambda text, index: same(list(dict.fromkeys(replacements(text, index))))
 
     def indices(self, prompt: str) -> Sequence[int]:
         """Return the words that DeepWordBug and BERT-Attack may change."""

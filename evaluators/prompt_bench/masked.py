@@ -3,7 +3,7 @@ would say at the places of its pieces, as far as the whole keeps its meaning for
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -104,17 +104,6 @@ class SameMeaning:
         vectors = torch.tensor(encode([*[inside(self.original)] * len(texts), *map(inside, texts)]))
         cosines = torch.nn.CosineSimilarity(dim=1)(vectors[: len(texts)], vectors[len(texts) :])
         return [text for text, close in zip(texts, cosines >= self.least, strict=True) if close]
-
-
-class MeaningKept:
-    """Replacements by a masked language model that keep the meaning."""
-
-    def __init__(self, replacements: MaskedWords, filter_: SameMeaning | None) -> None:
-        self.replacements, self.filter = replacements, filter_
-
-    def __call__(self, text: str, index: int) -> Iterable[str]:
-        found = list(dict.fromkeys(self.replacements(text, index)))
-        return found if self.filter is None else self.filter(found)
 
 
 def encode(texts: Sequence[str]) -> Any:

@@ -28,7 +28,7 @@ from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox import drivers, pair
 from m3_exp.scoring.sandbox.drivers import Driver
 from m3_exp.scoring.sandbox.pair import Report
-from m3_exp.types import M3Error
+from m3_exp.types import M3Error, Score
 
 Choice = Literal["auto", "bubblewrap", "landlock", "container", "weak"]
 
@@ -164,6 +164,12 @@ def probe() -> dict[str, str | None]:
 def level() -> str | None:
     """Return the name of the first driver that contains, or None."""
     return next((name for name in _DRIVERS if _fitness(name) is None), None)
+
+
+def levels(scores: Sequence[Score]) -> str | None:
+    """Return the level that contained the programs behind scores (their note `sandbox`); None where nothing ran."""
+    used = {str(score.notes["sandbox"]) for score in scores if score.notes.get("sandbox")}
+    return ", ".join(sorted(used)) or None
 
 
 @functools.cache

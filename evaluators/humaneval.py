@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from m3_exp.scoring.coding import PROMPT, Programs
-from m3_exp.scoring.items import ItemSet, Row, first_row, own_file
+from m3_exp.scoring.items import ItemSet, own_row
 from m3_exp.scoring.programs import Program, clean, preamble, readings
 from m3_exp.scoring.sandbox.judge import Task
 from m3_exp.scoring.scripts import function_name, is_script, item_set, script_task
@@ -59,8 +59,7 @@ class HumanEval(Programs):
     item_set: ClassVar[ItemSet] = ITEMS
 
     def wanted(self, items: str) -> ItemSet:
-        file = own_file(items)
-        row: Row = {} if file is None else first_row(file)
+        row = own_row(items) or {}
         return item_set(self.name, row) if is_script(row) and not ITEMS.columns.keys() <= row.keys() else ITEMS
 
     def prompt(self, problem: Problem) -> str:

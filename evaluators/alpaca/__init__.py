@@ -151,17 +151,15 @@ class AlpacaEval(ChatSettings):
             Pair(problem.row["instruction"], problem.row["output"], answer.text)
             for problem, answer in zip(problems, answers, strict=True)
         ]
-        if self.judge == "precomputed":
-            lost: tuple[Verdict, Json] = (Verdict(1.0), {})
-            return [
-                _score(a, p, *(lost if a.finish == UNCLOSED else found))
-                for a, p, found in zip(answers, pairs, self._published(pairs), strict=True)
-            ]
-        model = self._model()
         told = [pair for pair, answer in zip(pairs, answers, strict=True) if answer.finish != UNCLOSED]
-        found = iter(judges.verdicts(model, told, self.order_seed, self._asking(model)))
-        verdicts = [Verdict(1.0) if answer.finish == UNCLOSED else next(found) for answer in answers]
-        return [_score(a, p, v, {}) for a, p, v in zip(answers, pairs, verdicts, strict=True)]
+        found = iter(self._published(told) if self.judge == "precomputed" else self._asked(told))
+        lost: tuple[Verdict, Json] = (Verdict(1.0), {})
+        judged = [lost if answer.finish == UNCLOSED else next(found) for answer in answers]
+        return [_score(a, p, *verdict) for a, p, verdict in zip(answers, pairs, judged, strict=True)]
+
+    def _asked(self, pairs: Sequence[Pair]) -> list[tuple[Verdict, Json]]:
+        model = self._model()
+        return [(verdict, {}) for verdict in judges.verdicts(model, pairs, self.order_seed, self._asking(model))]
 
     def score_one(self, problem: Problem, answer: Answer) -> Score:
         """Judge by the item's own rules."""

@@ -87,7 +87,7 @@ class LiveBenchCoding(LiveBench):
         return self.rules == 2025
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        read = [_read(problem) for problem in problems]
+        read = [questions.read(problem.row) for problem in problems]
         tasks = [
             self._task(question, answer)
             for question, answer in zip(read, answers, strict=True)
@@ -128,13 +128,13 @@ class LiveBenchCoding(LiveBench):
 
     def gold(self, problem: Problem) -> str | None:
         """Return the item's own right answer, else a program that looks every output up."""
-        question, reference = _read(problem), problem.row.get("reference_answer")
+        question, reference = questions.read(problem.row), problem.row.get("reference_answer")
         if not isinstance(question, Question):
             return None
         return str(reference) if reference is not None else questions.gold(question, self.rules)
 
     def wrong(self, problem: Problem) -> str | None:
-        question = _read(problem)
+        question = questions.read(problem.row)
         return questions.wrong(question, self.rules) if isinstance(question, Question) else None
 
     def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
@@ -147,26 +147,17 @@ class LiveBenchCoding(LiveBench):
         return extractors(others, problems, answers)
 
 
-def _read(problem: Problem) -> Question | str | Unreadable:
-    try:
-        return questions.read(problem.row)
-    except Unreadable as damaged:
-        return damaged
-
-
 def _notes(problem: Problem) -> Json:
     """Return a question's task and its contest problem, which questions of both tasks may share."""
     title = problem.row.get("question_title")
     return {"task": livebench.task(problem), **({"problem": title} if title and isinstance(title, str) else {})}
 
 
-def _unjudged(problem: Problem, answer: Answer, why: str | Unreadable) -> Score:
+def _unjudged(problem: Problem, answer: Answer, why: str) -> Score:
     """Leave a question without tests out; one whose tests are damaged is unscored, and counts as missing."""
-    notes = _notes(problem)
     if isinstance(why, Unreadable):
-        return Score(answer.id, None, answer.sample, reason=str(why), notes=notes)
-    notes["left_out"] = why
-    return Score(answer.id, None, answer.sample, reason=f"left out: {why}", notes=notes)
+        return Score(answer.id, None, answer.sample, reason=str(why), notes=_notes(problem))
+    return Score(answer.id, None, answer.sample, reason=f"left out: {why}", notes=_notes(problem) | {"left_out": why})
 
 
 def _score(problem: Problem, question: Question, answer: Answer, verdict: Verdict) -> Score:

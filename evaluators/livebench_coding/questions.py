@@ -40,16 +40,12 @@ class Question:
     dropped: int = 0
 
 
-class Unreadable(Exception):
-    """A question's tests are there and damaged: its answers are unscored, not left out."""
+class Unreadable(str):
+    """Why a question's tests, which are there, are of no use: its answers are unscored, not left out."""
 
 
 def read(row: Mapping[str, Any]) -> Question | str:
-    """Return a question from its row, public tests first, or why nobody can judge answers to it.
-
-    Raises:
-        Unreadable: it has tests, but they cannot be read.
-    """
+    """Return a question from its row, public tests first, or why nobody can judge answers to it."""
     try:
         tests = [test for kind in ("public", "private") for test in _tests(row.get(f"{kind}_test_cases"))]
         metadata = row.get("original_json") or {}
@@ -58,7 +54,7 @@ def read(row: Mapping[str, Any]) -> Question | str:
             for given, right in tests:
                 grading.arguments(given, 2024), grading.wanted(right, 2024)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, zlib.error) as error:
-        raise Unreadable(f"its tests cannot be read ({error}): the item file is damaged") from None
+        return Unreadable(f"its tests cannot be read ({error}): the item file is damaged")
     if not tests:
         return "no tests"
     dropped = row.get("tests_dropped") or 0

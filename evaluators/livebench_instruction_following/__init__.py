@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, get_args
 from evaluators.livebench_instruction_following import gold as ifeval_gold
 from evaluators.livebench_instruction_following import ifeval
 from m3_exp.scoring.audit import extractors
-from m3_exp.scoring.items import ItemSet, first_row, load, own_file
+from m3_exp.scoring.items import ItemSet, load, own_row
 from m3_exp.scoring.livebench import LiveBench, TaskFile, task, turn
 from m3_exp.scoring.text import name_of
 from m3_exp.types import About, Answer, M3Error, Problem, Score
@@ -91,8 +91,7 @@ class LiveBenchInstructionFollowing(LiveBench):
         Raises:
             M3Error: there is no other, or the file is no file of items.
         """
-        own = own_file(items)
-        if own is not None and _IFEVAL.columns.keys() <= first_row(own).keys():
+        if _IFEVAL.columns.keys() <= (own_row(items) or {}).keys():
             found = [_question(problem) for problem in load(_IFEVAL, items)]
         else:
             found = self.questions(items)

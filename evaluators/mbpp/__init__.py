@@ -6,12 +6,13 @@ plus.py  the rule of MBPP+, which runs in the grader's box
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from evaluators.mbpp import plus
 from m3_exp.scoring.coding import MEMORY, PROMPT, Programs
-from m3_exp.scoring.items import ItemSet, Row, first_row, own_file
+from m3_exp.scoring.items import ItemSet, Row, own_row
 from m3_exp.scoring.programs import EXAMPLES, Program, clean, names_in_tests, script_readings
 from m3_exp.scoring.sandbox.judge import Task
 from m3_exp.scoring.scripts import function_name, is_script, item_set, script_task
@@ -61,45 +62,38 @@ def _is_dev(row: Row) -> bool:
     return type(number) is int and not 11 <= number <= 510 and number not in _REPEATED
 
 
-DEV = ItemSet(
-    benchmark="mbpp",
+_mbpp = partial(ItemSet, "mbpp", id_column="task_id")
+DEV = _mbpp(
     columns=_TEST_COLUMNS,
     file="mbpp/mbpp.jsonl",
     rows=471,
     content="032fd12795acead54ee8fef966e792191a45041b3bd10792c584e26af780a6b5",
     origin="mbpp/mbpp.jsonl of the GitHub repository google-research/google-research",
-    id_column="task_id",
     keep=_is_dev,
 )
 SETS: Mapping[str, ItemSet] = {
-    "test": ItemSet(
-        benchmark="mbpp",
+    "test": _mbpp(
         columns=_TEST_COLUMNS,
         file="mbpp/mbpp.test.jsonl",
         rows=500,
         content="2b2bd6e939d0f9fb9b264a57611a65f1189d06940e51f26ada640d60d52cf9fb",
         origin="the rows 11 to 510 of mbpp/mbpp.jsonl of the GitHub repository google-research/google-research",
-        id_column="task_id",
         dev=DEV,
     ),
-    "sanitized": ItemSet(
-        benchmark="mbpp",
+    "sanitized": _mbpp(
         columns={**_COLUMNS, "code": str, "test_imports": list[str]},
         file="mbpp/sanitized-mbpp.json",
         rows=427,
         content="abdd3fc19d57a053e426c09c05dae7a93c2a538b190a6961a1cdf29f633a49ee",
         origin="mbpp/sanitized-mbpp.json of the GitHub repository google-research/google-research",
-        id_column="task_id",
         convert=_named,
     ),
-    "plus": ItemSet(
-        benchmark="mbpp",
+    "plus": _mbpp(
         columns=_PLUS_COLUMNS,
         file="mbpp/MbppPlus.jsonl.gz",
         rows=378,
         content="ca10818650eb2975a903517c22f18ce943dc9899a31de9364556ebfb5825be0d",
         origin="MbppPlus.jsonl.gz of release v0.2.0 of the GitHub repository evalplus/mbppplus_release",
-        id_column="task_id",
         convert=_packed,
     ),
 }
@@ -153,17 +147,16 @@ class MBPP(Programs):
         return SETS[self.subset].rows
 
     def wanted(self, items: str) -> ItemSet:
-        file = own_file(items)
-        if file is None:
+        row = own_row(items)
+        if row is None:
             return SETS[self.subset if items in _OFFICIAL else "test"]
-        row = first_row(file)
         if is_script(row):
             return item_set(self.name, row)
         if "plus_input" in row:
             return SETS["plus"]
         name = "sanitized" if "prompt" in row and "text" not in row else "test"
         convert = SETS[name].convert
-        return ItemSet(self.name, _COLUMNS, id_column="task_id", convert=convert, optional=_OPTIONAL)
+        return _mbpp(_COLUMNS, convert=convert, optional=_OPTIONAL)
 
     def prompt(self, problem: Problem) -> str:
         sentence, shown = _shown(problem)
@@ -231,19 +224,14 @@ def _assert_task(problem: Problem, programs: Callable[[str], tuple[Program, ...]
     return Task(programs(name), name, names.imports + imports, test, names.asked[1:])
 
 
-def _number(problem: Problem) -> int:
-    digits = problem.id.rpartition("/")[2]
-    if not digits.isdecimal():
-        raise M3Error(f"mbpp: item {problem.id!r}: an item of MBPP+ is called Mbpp/NUMBER")
-    return int(digits)
-
-
 def _plus_task(problem: Problem, programs: Callable[[str], tuple[Program, ...]]) -> Task:
     row = problem.row
-    name, number = function_name(problem), _number(problem)
+    name, number = function_name(problem), problem.id.rpartition("/")[2]
+    if not number.isdecimal():
+        raise M3Error(f"mbpp: item {problem.id!r}: an item of MBPP+ is called Mbpp/NUMBER")
     solution = str(row["canonical_solution"])
     rule = Path(plus.__file__).read_text(encoding="utf-8")
     prelude = f"{rule}\n_m3_check, _m3_right = check, reference({solution!r}, {name!r}, TestsUnfit)\n"
-    item = (number, name, row["atol"])
+    item = (int(number), name, row["atol"])
     test = "".join(f"_m3_check({name}, _m3_right, {item!r}, {row[k]!r})\n" for k in ("base_input", "plus_input"))
     return Task(programs(name), name, prelude, test)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from evaluators.prompt_bench import frozen, masked, summary
+from evaluators.prompt_bench import frozen, summary
 from evaluators.prompt_bench.attack import Attack
 from evaluators.prompt_bench.frozen import AttackedPrompt
 from evaluators.prompt_bench.labels import stated
@@ -28,6 +28,7 @@ from evaluators.prompt_bench.search import carry_out
 from m3_exp.scoring.audit import extractors
 from m3_exp.scoring.evaluator import Ask, ChatSettings, digest_of
 from m3_exp.scoring.items import ItemSet, load
+from m3_exp.scoring.models import folder
 from m3_exp.scoring.text import PAPER_STOPS, cut, name_of
 from m3_exp.types import About, Answer, Json, M3Error, Problem, Result, Score, identity
 
@@ -127,7 +128,7 @@ class PromptBench(ChatSettings):
         if self.attack != "bertattack" or self.masked_lm is None:
             return {}
         try:
-            return {"masked_lm": digest_of(str(masked.folder_of(self.masked_lm)))}
+            return {"masked_lm": digest_of(str(folder("masked_lm", self.masked_lm)))}
         except M3Error:
             return {"masked_lm": self.masked_lm}
 
@@ -182,14 +183,10 @@ class PromptBench(ChatSettings):
         scored = n if self.protocol == "paper" else n - n // 2
         if self._transferred:
             return 0, 2 * scored
-        half, most = (n, self.search_items or n) if self.protocol == "paper" else (n // 2, self._search_limit)
+        half, most = (n, n) if self.protocol == "paper" else (n // 2, _SEARCHED_ON)
         measured = self._attack().measured(self.instruction, self.attack_seeds)
         seeds = self.attack_seeds if self.attack == "deepwordbug" else 1
-        return measured * min(half, most), scored * (1 + seeds)
-
-    @property
-    def _search_limit(self) -> int:
-        return self.search_items or _SEARCHED_ON
+        return measured * min(half, self.search_items or most), scored * (1 + seeds)
 
     def _split(self, problems: Sequence[Problem]) -> tuple[list[Problem], list[Problem]]:
         """Return the items to search on and the items to score."""
@@ -205,7 +202,7 @@ class PromptBench(ChatSettings):
                 f"{self.name}: {len(problems)} item(s) are too few for protocol={self.protocol}, which searches on one"
                 " half and scores the other: give more, or set protocol=paper"
             )
-        return searched[: self._search_limit], scored
+        return searched[: self.search_items or _SEARCHED_ON], scored
 
     def _frozen(self) -> list[AttackedPrompt]:
         return frozen.read(str(self.prompts), self.name, self.attack)

@@ -8,6 +8,7 @@ from evaluators.prompt_bench.additions import CHECKLIST, STRESSTEST
 from evaluators.prompt_bench.edits import CharacterEdits
 from evaluators.prompt_bench.search import Search, Variants, greedy, worst_of
 from evaluators.prompt_bench.words import append, modifiable
+from m3_exp.scoring.models import folder
 from m3_exp.types import M3Error
 
 # The paper's fork of promptbench (commit 1e54244, prompt_attack/attack.py) lets DeepWordBug and BERT-Attack change only
@@ -63,7 +64,7 @@ class Attack:
     def _variants(self, prompt: str, seed: int) -> Variants:
         if self.name == "deepwordbug":
             return CharacterEdits(prompt, seed)
-        replacements = masked.MaskedWords(masked.folder_of(str(self.masked_lm)), CANDIDATES[self.settings])
+        replacements = masked.MaskedWords(folder("masked_lm", str(self.masked_lm)), CANDIDATES[self.settings])
         if not self.sentence_encoder:
             return replacements
         same = masked.SameMeaning(prompt, LEAST_COSINE)

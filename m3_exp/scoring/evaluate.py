@@ -241,23 +241,19 @@ def read_answers(path: Path) -> list[tuple[int, Answer]]:
         M3Error: there are none, or a line is not an object with the strings `id` and `text`.
     """
     answers: list[tuple[int, Answer]] = []
-    samples: dict[str, int] = {}
+    samples: Counter[str] = Counter()
     for number, line in lines(read_text(path)):
-        answer = _answer(f"{path}:{number}", line, samples)
-        answers.append((number, answer))
-        samples[answer.id] = samples.get(answer.id, 0) + 1
+        where = f"{path}:{number}"
+        record = parse_json(line, where, object)
+        if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in ("id", "text")):
+            raise M3Error(f'{where} must be an object with two strings, {{"id": ..., "text": ...}}')
+        key, finish = record["id"], record.get("finish")
+        finished = finish if isinstance(finish, str) else UNKNOWN
+        answers.append((number, Answer(key, record["text"], samples[key], finish=finished)))
+        samples[key] += 1
     if not answers:
         raise M3Error(f"{path} holds no answers: give a file of JSON lines with id and text")
     return answers
-
-
-def _answer(where: str, line: str, samples: Mapping[str, int]) -> Answer:
-    record = parse_json(line, where, object)
-    if not isinstance(record, dict) or not isinstance(record.get("id"), str) or not isinstance(record.get("text"), str):
-        raise M3Error(f'{where} must be an object with two strings, {{"id": ..., "text": ...}}')
-    finish = record.get("finish")
-    key = record["id"]
-    return Answer(key, record["text"], samples.get(key, 0), finish=finish if isinstance(finish, str) else UNKNOWN)
 
 
 def _line(score: Score) -> str:

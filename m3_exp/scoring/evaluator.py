@@ -32,8 +32,8 @@ _NOT_ARGUMENTS = (
 class Evaluator(ABC):
     """One benchmark. What a class does not define itself, it has from here.
 
-    A class must have `name`, `version`, `skill`, a `prompt`, one of `item_set` and `problems`, and one of `score_one`
-    and `score`. A benchmark whose prompts may be rendered by a chat template inherits `ChatSettings`.
+    A class must have `name`, `version`, `skill`, a `prompt`, one of `item_set`, `wanted` and `problems`, and one of
+    `score_one` and `score`. A benchmark whose prompts may be rendered by a chat template inherits `ChatSettings`.
     """
 
     name: ClassVar[str]

@@ -19,14 +19,13 @@ _LONGEST = 10_000  # characters of a line in which strings are looked for
 
 @dataclass(frozen=True)
 class Fence:
-    """One block: its language as written, its lines without the fence's indentation, whether a fence closes it.
+    """One block: its language as written, its lines without the fence's indentation.
 
     `start` and `end` count lines from 0: that of the opening fence, and the one after the block's last.
     """
 
     language: str
     body: str
-    closed: bool
     start: int
     end: int
 
@@ -48,16 +47,17 @@ def _fences(lines: Sequence[str]) -> Iterator[Fence]:
         if opening is None:
             number += 1
             continue
-        end = _end(lines, number + 1, opening)
-        stop = len(lines) if end is None else end
+        stop = _end(lines, number + 1, opening)
         indent = len(opening["indent"])
         body = "\n".join(line[min(indent, len(line) - len(line.lstrip(" \t"))) :] for line in lines[number + 1 : stop])
-        yield Fence(re.split(r"[\s,:;(]", opening["info"])[0], body, end is not None, number, stop)
+        yield Fence(re.split(r"[\s,:;(]", opening["info"])[0], body, number, stop)
         number = stop + 1
 
 
-def _end(lines: Sequence[str], start: int, opening: re.Match[str]) -> int | None:
-    """Return the number of the line that closes a fence: the first outside a string, else the first of all."""
+def _end(lines: Sequence[str], start: int, opening: re.Match[str]) -> int:
+    """Return the number of the line that closes a fence: the first outside a string, else the first of all, or the end
+    of the text.
+    """
     first, quote = None, ""
     for number in range(start, len(lines)):
         line = lines[number]
@@ -67,7 +67,7 @@ def _end(lines: Sequence[str], start: int, opening: re.Match[str]) -> int | None
                 return number
             first = number if first is None else first
         quote = _open_quote(line, quote)
-    return first
+    return len(lines) if first is None else first
 
 
 def _open_quote(line: str, quote: str) -> str:

@@ -1,7 +1,7 @@
 """MATH: competition problems, as the M3 paper scores them (its `test_hendrycks_math`, `process_results`)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, cast
 
 from m3_exp.scoring.boxes import last_boxed
@@ -9,7 +9,8 @@ from m3_exp.scoring.items import ItemSet
 from m3_exp.scoring.math_process import Question, Verdict, judge
 from m3_exp.scoring.math_rules import WHOLE_TEXT, compare
 from m3_exp.scoring.maths import Maths
-from m3_exp.scoring.summary import mean_result
+from m3_exp.scoring.summary import figure
+from m3_exp.stats.scored import of_scores
 from m3_exp.types import About, Answer, Json, M3Error, Problem, Score
 
 ITEMS = ItemSet(
@@ -142,15 +143,9 @@ def _notes(problem: Problem) -> Json:
 
 
 def _parts(scores: Sequence[Score], key: str) -> Json:
-    """Return the sub-score of each level or type, in the order of their names."""
+    """Return the sub-score of each level or type (percent), in the order of their names."""
     names = sorted({str(score.notes[key]) for score in scores if key in score.notes})
-    return {name: _part([score for score in scores if score.notes.get(key) == name]) for name in names}
-
-
-def _part(scores: Sequence[Score]) -> Json:
-    """Return a sub-score: the mean with its interval (percent), and the number of scored items."""
-    result = mean_result(HendrycksMath.name, "accuracy", scores, {})
-    return {"score": result.score, "low": result.low, "high": result.high, "n": result.n_scored}
+    return {name: asdict(figure(of_scores([s for s in scores if s.notes.get(key) == name]))) for name in names}
 
 
 def extract_paper(text: str) -> str | None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from m3_exp.scoring.coding import PROMPT, Programs
-from m3_exp.scoring.items import ItemSet, Row, first_row, load, own_file
+from m3_exp.scoring.items import ItemSet, own_row
 from m3_exp.scoring.programs import Program, clean, preamble, readings
 from m3_exp.scoring.sandbox.judge import Task
 from m3_exp.scoring.scripts import function_name, is_script, item_set, script_task
@@ -58,16 +58,9 @@ class HumanEval(Programs):
     about = About("HumanEval", colour="purple", marker="D", rank=3, table="table1", paper_items=ITEMS.rows)
     item_set: ClassVar[ItemSet] = ITEMS
 
-    def problems(self, items: str) -> list[Problem]:
-        file = own_file(items)
-        row: Row = {} if file is None else first_row(file)
-        own = is_script(row) and not ITEMS.columns.keys() <= row.keys()
-        problems = load(item_set(self.name, row) if own else ITEMS, items)
-        if file is None:
-            return problems
-        for problem in problems:
-            self.check(problem)
-        return problems
+    def wanted(self, items: str) -> ItemSet:
+        row = own_row(items) or {}
+        return item_set(self.name, row) if is_script(row) and not ITEMS.columns.keys() <= row.keys() else ITEMS
 
     def prompt(self, problem: Problem) -> str:
         if self.chat_template:
@@ -75,7 +68,14 @@ class HumanEval(Programs):
         return PROMPT.format(str(problem.row["prompt"]).replace("    ", "\t"))
 
     def task(self, problem: Problem, text: str) -> Task:
-        return task(problem, text, self.extractor, last=self.chat_template)
+        row, last = problem.row, self.chat_template
+        if row.get("canonical_solution") is None or row.get("entry_point") is None:
+            return script_task(problem, text, clean(text) if self.extractor == "paper" else None, last=last)
+        prompt, entry_point = str(row["prompt"]), function_name(problem)
+        programs: tuple[Program, ...] = (Program("completion", prompt + text),)
+        if self.extractor == "paper":
+            programs = readings(prompt, entry_point, clean(text), text, last=last)
+        return Task(programs, entry_point, preamble(prompt, entry_point), f"{row['test']}\ncheck({entry_point})\n")
 
     def gold(self, problem: Problem) -> str | None:
         row = problem.row
@@ -83,23 +83,3 @@ class HumanEval(Programs):
 
     def wrong(self, problem: Problem) -> str:
         return "    return None\n"
-
-
-def task(problem: Problem, text: str, extractor: str = "paper", *, last: bool = False) -> Task:
-    """Return what the sandbox needs to judge one answer: its readings as a program, and the trusted tests.
-
-    `last`: of several fences the last that defines the function is the answer, not the first.
-
-    Raises:
-        M3Error: the item's tests are not Python, or call nothing.
-    """
-    row = problem.row
-    if row.get("canonical_solution") is None or row.get("entry_point") is None:
-        return script_task(problem, text, clean(text) if extractor == "paper" else None, last=last)
-    prompt, entry_point = str(row["prompt"]), function_name(problem)
-    if extractor == "none":
-        programs: tuple[Program, ...] = (Program("completion", prompt + text),)
-    else:
-        programs = readings(prompt, entry_point, clean(text), text, last=last)
-    test = f"{row['test']}\ncheck({entry_point})\n"
-    return Task(programs, entry_point, preamble(prompt, entry_point), test)

@@ -2,27 +2,19 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from m3_exp.scoring.audit import extractors
-from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.livebench import LiveBench, TaskFile, task, turn
 from m3_exp.scoring.text import cut
 from m3_exp.types import About, Answer, M3Error, Problem, Score
 
-FILES = (
-    TaskFile(
-        "livebench/language/typos/question.jsonl",
-        50,
-        "06377b7efb0dad711686edf6b0db47886fbe2975189cc89f471fc6851b33c3f6",
-    ),
-)
-ORIGIN = (
+_CONTENT = "06377b7efb0dad711686edf6b0db47886fbe2975189cc89f471fc6851b33c3f6"
+_ORIGIN = (
     "questions and judged answers of the GitHub repositories maxim-saplin/LiveBench and LiveBench/LiveBench, of which"
     " these were put together (or use LiveBench's own, livebench/language on the Hugging Face hub, as items=PATH)"
 )
-COLUMNS: Mapping[str, Any] = {"question_id": str, "task": str, "turns": list[str], "ground_truth": object}
 Rule = Literal["paper", "livebench"]
 STOPS = ("The answer is:",)
 _PROMPT = (
@@ -57,9 +49,9 @@ class LiveBenchTypos(LiveBench):
         "LiveBench typos", colour="green", marker="<", dashes=(5, 1.5), rank=7, table="figure4", paper_items=50
     )
     skill: ClassVar[str] = "lm"
-    files: ClassVar[Sequence[TaskFile]] = FILES
-    columns: ClassVar[Mapping[str, Any]] = COLUMNS
-    origin: ClassVar[str] = ORIGIN
+    files: ClassVar[Sequence[TaskFile]] = (TaskFile("livebench/language/typos/question.jsonl", 50, _CONTENT),)
+    columns: ClassVar[Mapping[str, Any]] = {**LiveBench.columns, "ground_truth": object}
+    origin: ClassVar[str] = _ORIGIN
 
     template: Literal["paper", "livebench"] = "paper"
     rule: Rule = "paper"
@@ -122,11 +114,7 @@ class LiveBenchTypos(LiveBench):
         return None if gold is None or str(gold) in text else text
 
     def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
-        rules: tuple[Rule, ...] = get_args(Rule)
-        others: dict[str, Evaluator] = {
-            rule: self if rule == self.rule else replace(self, rule=rule, thought=None) for rule in rules
-        }
-        return extractors(others, problems, answers)
+        return extractors(self.alternatives("rule", get_args(Rule)), problems, answers)
 
 
 def _gold(problem: Problem) -> str | None:

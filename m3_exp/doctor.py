@@ -12,9 +12,10 @@ from m3_exp.forecast_words import size
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import build
 from m3_exp.results import Results
-from m3_exp.scoring import sandbox, trust
+from m3_exp.scoring import trust
 from m3_exp.scoring.cache import kept_in
 from m3_exp.scoring.evaluator import Evaluator
+from m3_exp.scoring.sandbox import judge
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Problem, identity
 
@@ -81,10 +82,10 @@ def _kernels() -> Iterator[Finding]:
 
 
 def _sandbox() -> Iterator[Finding]:
-    for name, reason in sandbox.probe().items():
+    for name, reason in judge.probe().items():
         fine = reason is None
         yield Finding(f"sandbox {name}", fine, "works" if fine else f"{reason}")
-    level = sandbox.level()
+    level = judge.level()
     advice = (
         "none works, so model-written programs stay unscored: install bubblewrap, use Linux 5.13 or later with"
         " Landlock, or podman; sandbox.allow_weak=true runs them uncontained"
@@ -123,7 +124,7 @@ def _graders(request: Request) -> Iterator[Finding]:
 
 def _grader(evaluator: Evaluator, problems: Sequence[Problem]) -> Finding:
     name = f"grader {evaluator.name}"
-    if trust.judged_for_money(evaluator, problems):
+    if evaluator.cost(problems) is not None:
         return Finding(name, False, "not tried: its judge is asked for every answer, and may cost money")
     examined = trust.examine(evaluator, problems)
     if examined is None or examined.gold + examined.wrong == 0:

@@ -137,15 +137,17 @@ def test_a_pickle_of_anything_else_leaves_the_question_out(
 ) -> None:
     monkeypatch.setenv("BOMB", str(tmp_path / "went-off"))
     pickled = base64.b64encode(zlib.compress(pickle.dumps(make()))).decode()
-    with pytest.raises(questions.Unreadable, match="its tests cannot be read"):
-        questions.read(question("q", pickled).row)
+    read = questions.read(question("q", pickled).row)
+    assert isinstance(read, questions.Unreadable)
+    assert read.startswith("its tests cannot be read")
     assert not (tmp_path / "went-off").exists()
 
 
 @pytest.mark.parametrize("tests", ["[", "{}", "x", '[{"input": "1"}]', "[3]"])
 def test_tests_that_cannot_be_read_leave_the_question_out(tests: str) -> None:
-    with pytest.raises(questions.Unreadable, match="its tests cannot be read"):
-        questions.read(question("q", tests).row)
+    read = questions.read(question("q", tests).row)
+    assert isinstance(read, questions.Unreadable)
+    assert read.startswith("its tests cannot be read")
 
 
 def test_functional_tests_must_be_json() -> None:

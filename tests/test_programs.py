@@ -246,10 +246,10 @@ def test_what_a_program_defines(source: str, grade: int) -> None:
 def test_fences() -> None:
     text = "a\n``` Python3\nx = 1\n```\n- ~~~\n  y\n    z\n  ~~~\n````md\n```\n````\n`` `no` ``\n```py\nlast"
     assert fences(text) == (
-        Fence("Python3", "x = 1", True, 1, 3),
-        Fence("", "y\n  z", True, 4, 7),
-        Fence("md", "```", True, 8, 10),
-        Fence("py", "last", False, 12, 14),
+        Fence("Python3", "x = 1", 1, 3),
+        Fence("", "y\n  z", 4, 7),
+        Fence("md", "```", 8, 10),
+        Fence("py", "last", 12, 14),
     )
     assert [fence.is_python for fence in fences(text)] == [True, True, False, True]
 

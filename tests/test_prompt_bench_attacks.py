@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.prompt_bench import SST2, CoLA, PromptBench, original
+from evaluators.prompt_bench import SST2, CoLA, PromptBench
 from evaluators.prompt_bench.attack import Attack
 from evaluators.prompt_bench.edits import CharacterEdits, edit_distance
 from evaluators.prompt_bench.masked import MaskedWords, SameMeaning
@@ -21,6 +21,7 @@ from evaluators.prompt_bench.search import Found, Measure, carry_out
 from evaluators.prompt_bench.words import append, modifiable, replace, words
 from m3_exp.stats import ratio
 from m3_exp.types import M3Error
+from tests import original
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("M3_DATA") or ROOT.parent / "shared" / "data")
@@ -42,8 +43,8 @@ def steps(n: int) -> Measure:
     return measure
 
 
-def run(kind: type[PromptBench], measure: Measure, *arguments: str, seed: int = 0, **more: object) -> Found:
-    attack = Attack(*arguments, protected=protected(kind), **more)  # type: ignore[arg-type]
+def run(kind: type[PromptBench], measure: Measure, name: str, settings: str, seed: int = 0) -> Found:
+    attack = Attack(name, settings, protected(kind))
     return carry_out(kind.instruction, attack.searches(kind.instruction, seed + 1)[seed:], measure)[0]
 
 
@@ -97,42 +98,17 @@ def test_the_same_attacked_prompt_as_promptbench(
 
     (Of BERT-Attack's combinations some are the same text, which promptbench measures again.)
     """
-    ours, theirs = [
-        run(kind, steps(n), attack, settings, backend, seed=seed, masked_lm=str(masked_lm))
-        for backend in ("native", "promptbench")
-    ]
+    made = Attack(attack, settings, protected(kind), str(masked_lm))
+    searches = made.searches(kind.instruction, seed + 1)[-1], original.search(made, kind.instruction, seed)
+    ours, theirs = (carry_out(kind.instruction, [search], steps(n))[0] for search in searches)
     assert (ours.prompt, ours.accuracy_after) == (theirs.prompt, theirs.accuracy_after)
     assert ours.prompt != kind.instruction
     assert ours.queries == theirs.queries or (attack == "bertattack" and ours.queries < theirs.queries)
 
 
-@ORACLE
-def test_promptbench_as_the_backend_of_an_evaluator() -> None:
-    """Through `prepare`: it asks one prompt a call, and finds what the native search finds."""
-    from tests.test_prompt_bench import Model, items
-
-    prepared, rounds = [], []
-    for backend in ("native", "promptbench"):
-        evaluator = SST2(attack="stresstest", backend=backend)  # type: ignore[arg-type]
-        model = Model(evaluator)
-        prepared.append(evaluator.prepare(items(60), model))
-        rounds.append(model.rounds)
-    assert prepared[0] == prepared[1]
-    assert (len(rounds[0]), len(rounds[1])) == (2, 4)
-    assert sum(rounds[0]) == sum(rounds[1])
-
-
-@ORACLE
-def test_what_promptbench_raises_is_one_line(tmp_path: Path) -> None:
-    request = original.Request("bertattack", SST2.instruction, ("content",), 0, masked_lm=str(tmp_path))
-    with pytest.raises(M3Error, match=r"^promptbench failed at attack=bertattack: .*; try backend=native$"):
-        next(original.search(request))
-
-
-def test_without_the_packages_the_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(original.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(M3Error, match=r"needs packages: pip install --no-deps promptbench==0.0.4 textattack==0.3.10"):
-        run(SST2, steps(2), "stresstest", "paper", "promptbench")
+def test_promptbench_as_a_backend_is_refused() -> None:
+    with pytest.raises(M3Error, match=r"^prompt_bench_sst2: backend=promptbench .*: use native, .* tests/original\.py"):
+        SST2(attack="stresstest", backend="promptbench")
 
 
 def test_the_packages_are_those_of_make_setup() -> None:
@@ -151,7 +127,7 @@ def test_the_packages_are_those_of_make_setup() -> None:
 def test_the_papers_three_words(kind: type[PromptBench], chosen: list[str]) -> None:
     """Entries 2, 3 and 6 of the list of words that may be attacked, counted from 0."""
     found = words(kind.instruction)
-    attack = Attack("deepwordbug", "paper", "native", protected(kind))
+    attack = Attack("deepwordbug", "paper", protected(kind))
     assert [found[i] for i in attack.indices(kind.instruction)] == chosen
     everything = [found[i] for i in modifiable(kind.instruction, protected(kind))]
     assert len(everything) == {SST2: 10, CoLA: 16}[kind]
@@ -190,23 +166,23 @@ def test_the_first_word_is_attacked_whatever_it_does() -> None:
     def measure(prompts: Sequence[str]) -> list[float]:
         return [0.1 if prompt == SST2.instruction else 0.9 for prompt in prompts]
 
-    found = run(SST2, measure, "deepwordbug", "promptbench", "native")
+    found = run(SST2, measure, "deepwordbug", "promptbench")
     assert (found.accuracy_before, found.accuracy_after) == (0.1, 0.9)
     changed = [a != b for a, b in zip(words(SST2.instruction), words(found.prompt), strict=True)]
     assert sum(changed) == 1
 
 
-def test_a_search_measures_nothing_twice_and_closes_what_fails() -> None:
+def test_searches_in_step_measure_nothing_twice() -> None:
     asked: list[str] = []
 
     def measure(prompts: Sequence[str]) -> list[float]:
         asked.extend(prompts)
         return steps(872)(prompts)
 
-    attack = Attack("deepwordbug", "promptbench", "native", protected(SST2))
+    attack = Attack("deepwordbug", "promptbench", protected(SST2))
     together = carry_out(SST2.instruction, attack.searches(SST2.instruction, 3), measure)
     assert len(asked) == len(set(asked))
-    alone = [run(SST2, steps(872), "deepwordbug", "promptbench", "native", seed=seed) for seed in range(3)]
+    alone = [run(SST2, steps(872), "deepwordbug", "promptbench", seed=seed) for seed in range(3)]
     assert together == alone
 
 

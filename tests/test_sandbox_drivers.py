@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from m3_exp.scoring.programs import Program
-from m3_exp.scoring.sandbox import drivers, levels
+from m3_exp.scoring.sandbox import drivers
 from m3_exp.scoring.sandbox import judge as judging
 from m3_exp.scoring.sandbox.drivers import Driver
 from m3_exp.scoring.sandbox.judge import Limits, Task, judge
@@ -391,5 +391,5 @@ def test_contained_boxes_refuse_to_run_without_their_means() -> None:
 def test_the_levels_of_scores() -> None:
     ran = [Score("1", 1.0, notes={"sandbox": "weak"}), Score("2", 0.0, notes={"sandbox": "bubblewrap"})]
     scores = [*ran, Score("3", None)]
-    assert levels(scores) == "bubblewrap, weak"
-    assert levels(scores[2:]) is None
+    assert judging.levels(scores) == "bubblewrap, weak"
+    assert judging.levels(scores[2:]) is None

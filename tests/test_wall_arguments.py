@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from evaluators import humaneval, mbpp
+from m3_exp.scoring.coding import Programs
 from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox.judge import Limits, Task, judge
 from m3_exp.types import Problem
@@ -141,43 +141,40 @@ def test_arguments_of_every_kind() -> None:
     assert calls > 50
 
 
-def _references(evaluator: Any, module: Any, problems: Iterable[Problem]) -> Iterable[tuple[str, Task]]:
-    for problem in problems:
-        yield problem.id, module.task(problem, evaluator.gold(problem), "none")
+def _references(evaluator: Programs) -> Iterable[tuple[str, Task]]:
+    for problem in evaluator.problems("official"):
+        yield problem.id, evaluator.task(problem, str(evaluator.gold(problem)))
 
 
 def _humaneval() -> Iterable[tuple[str, Task]]:
-    evaluator = humaneval.HumanEval()
-    return _references(evaluator, humaneval, evaluator.problems("official"))
+    return _references(humaneval.HumanEval(extractor="none"))
 
 
 def _mbpp(subset: str) -> Iterable[tuple[str, Task]]:
-    evaluator = mbpp.MBPP(subset=subset)  # type: ignore[arg-type]
-    return _references(evaluator, mbpp, evaluator.problems("official"))
+    return _references(mbpp.MBPP(subset=subset, extractor="none"))  # type: ignore[arg-type]
 
 
 def _plus() -> Iterable[tuple[str, Task]]:
     """MBPP+ with the first 25 inputs of each item: all of them take minutes."""
-    evaluator = mbpp.MBPP(subset="plus")
+    evaluator = mbpp.MBPP(subset="plus", extractor="none")
     problems = evaluator.problems("official")
     for problem in problems:
         short = json.dumps(json.loads(str(problem.row["plus_input"]))[:25])
         yield (
             problem.id,
-            mbpp.task(replace(problem, row={**problem.row, "plus_input": short}), str(evaluator.gold(problem)), "none"),
+            evaluator.task(replace(problem, row={**problem.row, "plus_input": short}), str(evaluator.gold(problem))),
         )
 
 
 def _multipl_e() -> Iterable[tuple[str, Task]]:
     with gzip.open(DATA / "published_outputs/mbpp/gpt4.simple_mbpp_py.jsonl.gz", "rt") as file:
         rows = [json.loads(line) for line in file]
+    evaluator = humaneval.HumanEval(extractor="none")
     for row in rows:
         item = {name: row[name] for name in ("prompt", "test", "entry_point")}
         if row["is_solved"]:
-            yield (
-                row["name"],
-                humaneval.task(Problem(row["name"], {**item, "task_id": row["name"]}), row["solution"], "none"),
-            )
+            problem = Problem(row["name"], {**item, "task_id": row["name"]})
+            yield row["name"], evaluator.task(problem, row["solution"])
 
 
 SETS: dict[str, tuple[Callable[[], Iterable[tuple[str, Task]]], int]] = {

@@ -7,7 +7,7 @@ metrics.py    AlpacaEval's figures from preferences
 rules.py      the judge that needs no model: rules that an item carries
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,15 +34,6 @@ _PROMPT = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed,"
     " and polite answers to the user's questions. USER: {} ASSISTANT:"
 )
-
-
-@dataclass(frozen=True)
-class Judge:
-    """A judge that needs no model: the metric's name as tables show it, a check of each item, and the scoring."""
-
-    metric: str
-    check: Callable[[Problem], None]
-    score: Callable[[Sequence[Problem], Sequence[Answer]], list[Score]]
 
 
 @dataclass(frozen=True)
@@ -98,7 +89,7 @@ class AlpacaEval(ChatSettings):
         if self.judge == "precomputed":
             if not self.annotations:
                 raise M3Error("alpaca_eval: judge=precomputed needs annotations=FILE, in AlpacaEval's own format")
-        elif self.judge not in JUDGES:
+        elif self.judge != "rules":
             self._model()
 
     def _check_numbers(self) -> None:
@@ -118,14 +109,14 @@ class AlpacaEval(ChatSettings):
         return judges.judge_model(
             *(self.judge, self.judge_model, self.endpoint, self.judge_max_tokens),
             structured=self.structured,
-            known=[*JUDGES, "precomputed"],
+            known=["rules", "precomputed"],
         )
 
     @property
     def ineffective(self) -> tuple[str, ...]:
         """Settings of judges that are not asked."""
         asked = ("judge_model", "judge_max_tokens", "endpoint", "structured")
-        if self.judge in JUDGES:
+        if self.judge == "rules":
             return (*asked, "order_seed", "annotations")
         return (*asked, "order_seed") if self.judge == "precomputed" else ("annotations",)
 
@@ -136,8 +127,8 @@ class AlpacaEval(ChatSettings):
         return problems
 
     def check(self, problem: Problem) -> None:
-        if self.judge in JUDGES:
-            JUDGES[self.judge].check(problem)
+        if self.judge == "rules":
+            rules.check(problem)
 
     def pointed_to(self) -> Mapping[str, str]:
         """Return the digest of published judgments. An address from the environment is no setting: it is recorded."""
@@ -154,23 +145,27 @@ class AlpacaEval(ChatSettings):
     # ------------------------------------------------------------------------------------------------------ scoring
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        if self.judge in JUDGES:
-            return JUDGES[self.judge].score(problems, answers)
+        if self.judge == "rules":
+            return super().score(problems, answers)
         pairs = [
             Pair(problem.row["instruction"], problem.row["output"], answer.text)
             for problem, answer in zip(problems, answers, strict=True)
         ]
-        if self.judge == "precomputed":
-            lost: tuple[Verdict, Json] = (Verdict(1.0), {})
-            return [
-                _score(a, p, *(lost if a.finish == UNCLOSED else found))
-                for a, p, found in zip(answers, pairs, self._published(pairs), strict=True)
-            ]
-        model = self._model()
         told = [pair for pair, answer in zip(pairs, answers, strict=True) if answer.finish != UNCLOSED]
-        found = iter(judges.verdicts(model, told, self.order_seed, self._asking(model)))
-        verdicts = [Verdict(1.0) if answer.finish == UNCLOSED else next(found) for answer in answers]
-        return [_score(a, p, v, {}) for a, p, v in zip(answers, pairs, verdicts, strict=True)]
+        found = iter(self._published(told) if self.judge == "precomputed" else self._asked(told))
+        lost: tuple[Verdict, Json] = (Verdict(1.0), {})
+        judged = [lost if answer.finish == UNCLOSED else next(found) for answer in answers]
+        return [_score(a, p, *verdict) for a, p, verdict in zip(answers, pairs, judged, strict=True)]
+
+    def _asked(self, pairs: Sequence[Pair]) -> list[tuple[Verdict, Json]]:
+        model = self._model()
+        return [(verdict, {}) for verdict in judges.verdicts(model, pairs, self.order_seed, self._asking(model))]
+
+    def score_one(self, problem: Problem, answer: Answer) -> Score:
+        """Judge by the item's own rules."""
+        failed = rules.broken(answer.text, problem.row["rules"])
+        reason = f"not fulfilled: {', '.join(failed)}" if failed else None
+        return Score(answer.id, float(not failed), answer.sample, None, reason)
 
     def _asking(self, model: JudgeModel) -> Asking:
         prices = judges.price(model, self.price_in, self.price_out)
@@ -183,8 +178,8 @@ class AlpacaEval(ChatSettings):
 
     def summarize(self, scores: Sequence[Score]) -> Result:
         settings = {key: value for key, value in self.settings.items() if key not in self.operational}
-        if self.judge in JUDGES:
-            return mean_result(self.name, JUDGES[self.judge].metric, scores, settings)
+        if self.judge == "rules":
+            return mean_result(self.name, "rule-based win rate", scores, settings)
         details = metrics.details(scores)
         named = sorted({str(score.notes["judge"]) for score in scores if score.notes.get("judge")})
         if self.judge == "precomputed":
@@ -204,7 +199,7 @@ class AlpacaEval(ChatSettings):
         return "" if self.judge == "rules" else None
 
     def cost(self, problems: Sequence[Problem]) -> Mapping[str, Any] | None:
-        if self.judge in JUDGES or self.judge == "precomputed":
+        if self.judge in ("rules", "precomputed"):
             return None
         model = self._model()
         pairs = [Pair(p.row["instruction"], p.row["output"], p.row["output"]) for p in problems]
@@ -275,15 +270,3 @@ def _score(answer: Answer, pair: Pair, verdict: Verdict, notes: Json) -> Score:
         **{"length": len(answer.text), "reference_length": len(pair.reference), "judge": verdict.model},
     }
     return Score(answer.id, value, answer.sample, verdict.text, verdict.reason, facts | notes)
-
-
-def _score_by_rules(problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-    scores = []
-    for problem, answer in zip(problems, answers, strict=True):
-        failed = rules.broken(answer.text, problem.row["rules"])
-        reason = f"not fulfilled: {', '.join(failed)}" if failed else None
-        scores.append(Score(answer.id, float(not failed), answer.sample, None, reason))
-    return scores
-
-
-JUDGES: Mapping[str, Judge] = {"rules": Judge("rule-based win rate", rules.check, _score_by_rules)}

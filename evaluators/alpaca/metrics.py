@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluators.alpaca.judges import ask_worker
-from m3_exp.scoring.summary import item_values
+from m3_exp.stats.scored import of_scores
 from m3_exp.types import Json, M3Error, Score
 
 # sha256 of the lengths of the 805 AlpacaEval 2 reference outputs, as JSON: what length control is fitted against
@@ -31,7 +31,7 @@ def details(scores: Sequence[Score]) -> Json:
 
     A value is a preference minus 1. `avg_length` is that of all answers, judged or not.
     """
-    values = list(item_values(scores).values())
+    values = list(of_scores(scores).values.values())
     lengths = [score.notes["length"] for score in scores if "length" in score.notes]
     discrete = [0.5 if value == 0.5 else float(value > 0.5) for value in values]
     return {
@@ -53,50 +53,48 @@ def _standard_error(values: Sequence[float]) -> float:
 
 def length_controlled(scores: Sequence[Score]) -> Json:
     """Return the length-controlled win rate and its error, or why there is none."""
-    reason = _why_not(scores)
-    file = _gamed() if reason is None else None
-    if reason is None and file is None:
-        reason = (
-            "its file is not here: put df_gamed.csv of the hub's data set tatsu-lab/alpaca_eval at"
-            " M3_DATA/alpaca_eval/df_gamed.csv"
-        )
-    if reason is not None:
-        return {"length_controlled_winrate": None, "length_controlled_reason": reason}
-    ordered = sorted(scores, key=lambda score: int(score.id))
-    job: Json = {
-        "task": "length_controlled",
-        "df_gamed": str(file),
-        "preferences": [None if score.value is None else score.value + 1.0 for score in ordered],
-        "lengths": [score.notes["length"] for score in ordered],
-        "reference_lengths": [score.notes["reference_length"] for score in ordered],
-    }
     try:
+        _check_official(scores)
+        ordered = sorted(scores, key=lambda score: int(score.id))
+        job: Json = {
+            "task": "length_controlled",
+            "df_gamed": str(_gamed()),
+            "preferences": [None if score.value is None else score.value + 1.0 for score in ordered],
+            "lengths": [score.notes["length"] for score in ordered],
+            "reference_lengths": [score.notes["reference_length"] for score in ordered],
+        }
         return ask_worker(job, 60.0)
     except M3Error as error:
         return {"length_controlled_winrate": None, "length_controlled_reason": str(error)}
 
 
-def _why_not(scores: Sequence[Score]) -> str | None:
+def _check_official(scores: Sequence[Score]) -> None:
+    """Raise M3Error where these are not the judgments that length control is defined for."""
     if [score.id for score in sorted(scores, key=lambda s: (len(s.id), s.id))] != [str(i) for i in range(805)]:
-        return "it is defined for one answer to each of the 805 official items only"
+        raise M3Error("it is defined for one answer to each of the 805 official items only")
     lengths = {int(score.id): score.notes.get("reference_length") for score in scores}
-    if lengths_digest([lengths[i] for i in range(805)]) != OFFICIAL_LENGTHS:
-        return "it is defined against the AlpacaEval 2 reference outputs only"
+    in_order = json.dumps([lengths[i] for i in range(805)])
+    if hashlib.sha256(in_order.encode()).hexdigest() != OFFICIAL_LENGTHS:
+        raise M3Error("it is defined against the AlpacaEval 2 reference outputs only")
     if all(score.value is None for score in scores):
-        return "nothing was judged"
-    return None
+        raise M3Error("nothing was judged")
 
 
-def lengths_digest(lengths: Sequence[int | None]) -> str:
-    return hashlib.sha256(json.dumps(list(lengths)).encode()).hexdigest()
+def _gamed() -> Path:
+    """Return the file of judgments of verbose and concise answers: from M3_DATA, or the hub's cache; never fetched.
 
-
-def _gamed() -> Path | None:
-    """Return the file of judgments of verbose and concise answers: from M3_DATA, or the hub's cache; never fetched."""
+    Raises:
+        M3Error: it is in neither.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     data = os.environ.get("M3_DATA")
     if data and (path := Path(data).expanduser() / "alpaca_eval" / "df_gamed.csv").is_file():
         return path
     held = try_to_load_from_cache("tatsu-lab/alpaca_eval", "df_gamed.csv", repo_type="dataset")
-    return Path(held) if isinstance(held, str) else None
+    if not isinstance(held, str):
+        raise M3Error(
+            "its file is not here: put df_gamed.csv of the hub's data set tatsu-lab/alpaca_eval at"
+            " M3_DATA/alpaca_eval/df_gamed.csv"
+        )
+    return Path(held)

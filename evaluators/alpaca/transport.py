@@ -98,7 +98,8 @@ class Replies:
     def get(self, key: str) -> Json | None:
         """Return a kept reply; a damaged one is named, set aside, and asked for again."""
         record = read_record(self._path(key), key, self.folder.parent / "quarantine", bare=True)
-        return record if record is not None and record.get("key") == key and is_choice(record.get("choice")) else None
+        whole = record is not None and record.get("key") == key and _is(_Choice, record.get("choice"))
+        return record if whole else None
 
     def put(self, record: Mapping[str, Any]) -> None:
         path = self._path(record["key"])
@@ -299,28 +300,19 @@ def _record(body: str) -> Json:
         checked(_Choice, choice, "choices.0")
     except M3Error as error:
         raise Passing(f"the answer is not a chat completion: {error}"[:200]) from None
-    model = reply.get("model")
+    model, usage = reply.get("model"), reply.get("usage")
     return {
         "choice": choice,
         "model": model if isinstance(model, str) else None,
-        "usage": _usage(reply.get("usage")),
+        "usage": usage if _is(_Usage, usage) else None,  # where the server says nothing that can be booked
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
-def _usage(said: object) -> Json | None:
-    """Return the tokens that a server counted; None where it says nothing that can be booked."""
+def _is(kind: type[Strict], value: object) -> bool:
+    """Tell whether something is of this kind, with all its parts that anybody reads."""
     try:
-        checked(_Usage, said, "usage")
-    except M3Error:
-        return None
-    return dict(said) if isinstance(said, Mapping) else None
-
-
-def is_choice(value: object) -> bool:
-    """Tell whether something is one choice of a chat completion, all of whose parts that anybody reads are sound."""
-    try:
-        checked(_Choice, value, "choice")
+        checked(kind, value, "")
     except M3Error:
         return False
     return True

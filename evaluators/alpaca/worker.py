@@ -131,16 +131,15 @@ def _preferences(
 
 
 def _verdict(preference: float | None, reply: Json | str | None, swapped: bool) -> Json:
-    text = _text(reply["choice"]) if isinstance(reply, dict) else None
-    reason = reply if isinstance(reply, str) else None
-    model = reply["model"] if isinstance(reply, dict) else None
-    unparsable = isinstance(reply, dict) and preference is None
-    if unparsable:
-        reason = f"the judge's answer cannot be parsed: {json.dumps((text or '')[:80], ensure_ascii=False)}"
-    return {
-        **{"preference": preference, "swapped": swapped, "text": text, "model": model},
-        **{"unparsable": unparsable, "reason": reason},
-    }
+    verdict: Json = {"preference": preference, "swapped": swapped}
+    if not isinstance(reply, dict):
+        return {**verdict, "reason": reply}
+    text = _text(reply["choice"])
+    verdict |= {"text": text, "model": reply["model"]}
+    if preference is None:
+        said = json.dumps((text or "")[:80], ensure_ascii=False)
+        verdict |= {"unparsable": True, "reason": f"the judge's answer cannot be parsed: {said}"}
+    return verdict
 
 
 def length_controlled(job: Json) -> Json:

@@ -16,30 +16,17 @@ from evaluators.livebench_coding.questions import NO_PROGRAM, Question, Rules, R
 from m3_exp.scoring import livebench
 from m3_exp.scoring.audit import extractors
 from m3_exp.scoring.livebench import LiveBench, TaskFile
-from m3_exp.scoring.sandbox import levels
-from m3_exp.scoring.sandbox.judge import Limits, Task, Verdict, judge
+from m3_exp.scoring.sandbox.judge import Limits, Task, Verdict, judge, levels
 from m3_exp.types import About, Answer, Json, Problem, Result, Score
 
-FILES = (
-    TaskFile(
-        "livebench/coding/LCB_generation/question_lite.jsonl.gz",
-        78,
-        "562dd92b4a44bf8c267224c6731fcc08ab088a3dc9f39b2272ff61b3943c3a71",
-    ),
-    TaskFile(
-        "livebench/coding/coding_completion/question_lite.jsonl.gz",
-        50,
-        "79fe27acf9315ed675602296e3592112acb2e0636cd910678d3eb55c4b8deb27",
-    ),
-)
-ORIGIN = (
+_CONTENT = {
+    ("LCB_generation", 78): "562dd92b4a44bf8c267224c6731fcc08ab088a3dc9f39b2272ff61b3943c3a71",
+    ("coding_completion", 50): "79fe27acf9315ed675602296e3592112acb2e0636cd910678d3eb55c4b8deb27",
+}
+_ORIGIN = (
     "questions of the GitHub repository maxim-saplin/LiveBench and tests of federicobrancasi/livebench-msbench, which"
     " these were put together from (or use LiveBench's own, livebench/coding on the Hugging Face hub, as items=PATH)"
 )
-COLUMNS: Mapping[str, Any] = {
-    **{"question_id": str, "task": str, "turns": list[str], "partial_solution": object, "original_json": object},
-    **{"public_test_cases": object, "private_test_cases": object},
-}
 TIME_IS_OVER = "for one test"  # in the reason of a program that the harness stopped
 _MEMORY = 2 << 30
 
@@ -73,9 +60,15 @@ class LiveBenchCoding(LiveBench):
     version: ClassVar[str] = "2"
     about = About("LiveBench coding", colour="purple", marker="X", dashes=(5, 1.5), rank=6, table="figure4")
     skill: ClassVar[str] = "code"
-    files: ClassVar[Sequence[TaskFile]] = FILES
-    columns: ClassVar[Mapping[str, Any]] = COLUMNS
-    origin: ClassVar[str] = ORIGIN
+    files: ClassVar[Sequence[TaskFile]] = tuple(
+        TaskFile(f"livebench/coding/{name}/question_lite.jsonl.gz", rows, content)
+        for (name, rows), content in _CONTENT.items()
+    )
+    columns: ClassVar[Mapping[str, Any]] = {
+        **{**LiveBench.columns, "partial_solution": object, "original_json": object},
+        **{"public_test_cases": object, "private_test_cases": object},
+    }
+    origin: ClassVar[str] = _ORIGIN
     operational: ClassVar[tuple[str, ...]] = ("sandbox", "allow_weak")
     replaced: ClassVar[Mapping[str, str]] = {
         "fences": "rules=2024 (in place of fences=first) or rules=2025 (LiveBench's present rules, in place of last)"
@@ -94,7 +87,7 @@ class LiveBenchCoding(LiveBench):
         return self.rules == 2025
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        read = [_read(problem) for problem in problems]
+        read = [questions.read(problem.row) for problem in problems]
         tasks = [
             self._task(question, answer)
             for question, answer in zip(read, answers, strict=True)
@@ -135,13 +128,13 @@ class LiveBenchCoding(LiveBench):
 
     def gold(self, problem: Problem) -> str | None:
         """Return the item's own right answer, else a program that looks every output up."""
-        question, reference = _read(problem), problem.row.get("reference_answer")
+        question, reference = questions.read(problem.row), problem.row.get("reference_answer")
         if not isinstance(question, Question):
             return None
         return str(reference) if reference is not None else questions.gold(question, self.rules)
 
     def wrong(self, problem: Problem) -> str | None:
-        question = _read(problem)
+        question = questions.read(problem.row)
         return questions.wrong(question, self.rules) if isinstance(question, Question) else None
 
     def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
@@ -154,26 +147,17 @@ class LiveBenchCoding(LiveBench):
         return extractors(others, problems, answers)
 
 
-def _read(problem: Problem) -> Question | str | Unreadable:
-    try:
-        return questions.read(problem.row)
-    except Unreadable as damaged:
-        return damaged
-
-
 def _notes(problem: Problem) -> Json:
     """Return a question's task and its contest problem, which questions of both tasks may share."""
     title = problem.row.get("question_title")
     return {"task": livebench.task(problem), **({"problem": title} if title and isinstance(title, str) else {})}
 
 
-def _unjudged(problem: Problem, answer: Answer, why: str | Unreadable) -> Score:
+def _unjudged(problem: Problem, answer: Answer, why: str) -> Score:
     """Leave a question without tests out; one whose tests are damaged is unscored, and counts as missing."""
-    notes = _notes(problem)
     if isinstance(why, Unreadable):
-        return Score(answer.id, None, answer.sample, reason=str(why), notes=notes)
-    notes["left_out"] = why
-    return Score(answer.id, None, answer.sample, reason=f"left out: {why}", notes=notes)
+        return Score(answer.id, None, answer.sample, reason=str(why), notes=_notes(problem))
+    return Score(answer.id, None, answer.sample, reason=f"left out: {why}", notes=_notes(problem) | {"left_out": why})
 
 
 def _score(problem: Problem, question: Question, answer: Answer, verdict: Verdict) -> Score:

@@ -3,7 +3,6 @@
 The right outputs go to the grader only: what the candidate's box gets is the program and the harness.
 """
 
-import ast
 import base64
 import json
 import pickletools
@@ -16,12 +15,12 @@ from typing import Any, Literal
 from evaluators.livebench_coding import grading
 from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox.judge import Task
+from m3_exp.scoring.scripts import is_python
 
 Rules = Literal[2024, 2025]
 Runner = Literal["livebench", "script"]
 NO_PROGRAM = "no program"  # the reading of an answer in which nothing was found
 _HARNESS = Path(__file__).with_name("harness.py")
-_GRADING = Path(__file__).with_name("grading.py")
 _TEXT_OPCODES = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
 _OTHER_OPCODES = {"PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP"}
 _LARGEST = 1 << 30  # bytes of a question's tests, unpacked
@@ -41,16 +40,12 @@ class Question:
     dropped: int = 0
 
 
-class Unreadable(Exception):
-    """A question's tests are there and damaged: its answers are unscored, not left out."""
+class Unreadable(str):
+    """Why a question's tests, which are there, are of no use: its answers are unscored, not left out."""
 
 
 def read(row: Mapping[str, Any]) -> Question | str:
-    """Return a question from its row, public tests first, or why nobody can judge answers to it.
-
-    Raises:
-        Unreadable: it has tests, but they cannot be read.
-    """
+    """Return a question from its row, public tests first, or why nobody can judge answers to it."""
     try:
         tests = [test for kind in ("public", "private") for test in _tests(row.get(f"{kind}_test_cases"))]
         metadata = row.get("original_json") or {}
@@ -59,7 +54,7 @@ def read(row: Mapping[str, Any]) -> Question | str:
             for given, right in tests:
                 grading.arguments(given, 2024), grading.wanted(right, 2024)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, zlib.error) as error:
-        raise Unreadable(f"its tests cannot be read ({error}): the item file is damaged") from None
+        return Unreadable(f"its tests cannot be read ({error}): the item file is damaged")
     if not tests:
         return "no tests"
     dropped = row.get("tests_dropped") or 0
@@ -141,7 +136,7 @@ def task(question: Question, program: Program, rules: Rules, runner: Runner, sec
     return Task(
         programs=(Program(program.reading, harness),),
         entry_point="answer",
-        prelude=_GRADING.read_text(),
+        prelude=Path(grading.__file__).read_text(),
         test=f"check({tests!r}, answer, {question.method is not None}, {rules})\n",
     )
 
@@ -182,14 +177,6 @@ def _continuation(partial: str) -> list[str] | None:
     for closing in ([], ['"""'], ["0)"]):
         for depth in range(48):
             lines = [*closing, " " * depth + "pass"]
-            if _is_python("\n".join([partial, *lines])):
+            if is_python("\n".join([partial, *lines])):
                 return lines
     return None
-
-
-def _is_python(source: str) -> bool:
-    try:
-        ast.parse(source)
-    except SyntaxError:
-        return False
-    return True

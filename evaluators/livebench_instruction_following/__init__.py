@@ -5,63 +5,32 @@ gold.py    answers that follow given instructions, by which the checks are exami
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, ClassVar, Literal, get_args
 
 from evaluators.livebench_instruction_following import gold as ifeval_gold
 from evaluators.livebench_instruction_following import ifeval
 from m3_exp.scoring.audit import extractors
-from m3_exp.scoring.evaluator import Evaluator
-from m3_exp.scoring.items import ItemSet, first_row, load, own_file
+from m3_exp.scoring.items import ItemSet, load, own_row
 from m3_exp.scoring.livebench import LiveBench, TaskFile, task, turn
 from m3_exp.scoring.text import name_of
 from m3_exp.types import About, Answer, M3Error, Problem, Score
 
-FILES = (
-    TaskFile(
-        "livebench/instruction_following/paraphrase/question.jsonl",
-        100,
-        "f0e49484fa41d71751cdbee5d29bd17ecb642ac8b0a466138108ecbf00413d69",
-    ),
-    TaskFile(
-        "livebench/instruction_following/simplify/question.jsonl",
-        100,
-        "96e4052d0ebef2b241574a5cc131230c2869d62ec31e5fa34ba95beb29f87e29",
-    ),
-    TaskFile(
-        "livebench/instruction_following/story_generation/question.jsonl",
-        100,
-        "beb151af444f6e92ca61d2df56eb18c3c1eeb889254e4f32185d7c7210ca4559",
-    ),
-    TaskFile(
-        "livebench/instruction_following/summarize/question.jsonl",
-        100,
-        "3275c173249a9ad4ba062557bf817735eac75ee752447c395962de5e38b5e0c0",
-    ),
-)
-ORIGIN = (
+_CONTENT = {
+    "paraphrase": "f0e49484fa41d71751cdbee5d29bd17ecb642ac8b0a466138108ecbf00413d69",
+    "simplify": "96e4052d0ebef2b241574a5cc131230c2869d62ec31e5fa34ba95beb29f87e29",
+    "story_generation": "beb151af444f6e92ca61d2df56eb18c3c1eeb889254e4f32185d7c7210ca4559",
+    "summarize": "3275c173249a9ad4ba062557bf817735eac75ee752447c395962de5e38b5e0c0",
+}
+_ORIGIN = (
     "question.jsonl of livebench/data/live_bench/instruction_following/{paraphrase,simplify,story_generation,summarize}"
     " at commit fc6c60807306 (pull request 271) of the GitHub repository LiveBench/LiveBench"
 )
-COLUMNS: Mapping[str, Any] = {
-    **{
-        "question_id": str,
-        "task": str,
-        "turns": list[str],
-        "instruction_id_list": object,  # both are read item by item
-        "kwargs": object,
-    },
-    **{"livebench_release_date": object, "livebench_removal_date": object},
-}
 # IFEval's own form of an item: input_data.jsonl of google-research.
 _IFEVAL = ItemSet(
     benchmark="livebench_instruction_following",
     columns={"prompt": str, "instruction_id_list": object, "kwargs": object},
-    file="",
-    rows=0,
-    content="",
-    origin="",
     id_column="key",
 )
 Taken = Literal["paper", "livebench"]
@@ -92,9 +61,16 @@ class LiveBenchInstructionFollowing(LiveBench):
     version: ClassVar[str] = "2"
     about = About("LiveBench IF", colour="sky", marker="P", dashes=(5, 1.5), rank=5, table="figure4")
     skill: ClassVar[str] = "lm"
-    files: ClassVar[Sequence[TaskFile]] = FILES
-    columns: ClassVar[Mapping[str, Any]] = COLUMNS
-    origin: ClassVar[str] = ORIGIN
+    files: ClassVar[Sequence[TaskFile]] = tuple(
+        TaskFile(f"livebench/instruction_following/{name}/question.jsonl", 100, content)
+        for name, content in _CONTENT.items()
+    )
+    columns: ClassVar[Mapping[str, Any]] = {
+        **LiveBench.columns,
+        **{"instruction_id_list": object, "kwargs": object},  # both are read item by item
+        **{"livebench_release_date": object, "livebench_removal_date": object},
+    }
+    origin: ClassVar[str] = _ORIGIN
 
     answer: Taken = "paper"
     release: str = "all"
@@ -115,8 +91,7 @@ class LiveBenchInstructionFollowing(LiveBench):
         Raises:
             M3Error: there is no other, or the file is no file of items.
         """
-        own = own_file(items)
-        if own is not None and _IFEVAL.columns.keys() <= first_row(own).keys():
+        if _IFEVAL.columns.keys() <= (own_row(items) or {}).keys():
             found = [_question(problem) for problem in load(_IFEVAL, items)]
         else:
             found = self.questions(items)
@@ -131,7 +106,8 @@ class LiveBenchInstructionFollowing(LiveBench):
         text = strip_paper(answer.text) if self.answer == "paper" else answer.text
         try:
             _check(problem)
-            followed = _followed(problem, text)
+            pairs = zip(*_instructions(problem), strict=True)
+            followed = [(name, ifeval.follows(text, name, arguments)) for name, arguments in pairs]
         except M3Error as error:
             return Score(answer.id, None, answer.sample, reason=str(error), notes=notes)
         if any(ifeval.hangs_on_language(text, name) for name, _ in followed):
@@ -171,11 +147,7 @@ class LiveBenchInstructionFollowing(LiveBench):
         return None if _fault(problem) else " "
 
     def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
-        ways: tuple[Taken, ...] = get_args(Taken)
-        others: dict[str, Evaluator] = {
-            way: self if way == self.answer else replace(self, answer=way, thought=None) for way in ways
-        }
-        return extractors(others, problems, answers)
+        return extractors(self.alternatives("answer", get_args(Taken)), problems, answers)
 
 
 def _question(problem: Problem) -> Problem:
@@ -210,11 +182,6 @@ def _article(problem: Problem) -> str:
 def strip_paper(text: str) -> str:
     """Strip an answer as the paper's script does before it hands it to LiveBench."""
     return text.replace("The answer is:", "").strip(".,!?;: ").strip("\n").strip()
-
-
-def _followed(problem: Problem, text: str) -> list[tuple[str, bool]]:
-    pairs = zip(*_instructions(problem), strict=True)
-    return [(name, ifeval.follows(text, name, arguments)) for name, arguments in pairs]
 
 
 def _share(verdicts: Sequence[bool]) -> float | None:

@@ -9,7 +9,6 @@ Two ids count sentences or tokens with NLTK's punkt model, which is looked for a
 """
 
 import functools
-import inspect
 import json
 import os
 import re
@@ -68,20 +67,8 @@ def _response_language(text: str, *, language: str) -> bool:
     return detected_language(text) in (language, None)
 
 
-def _english_capital(text: str) -> bool:
-    return text.isupper() and detected_language(text) in ("en", None)
-
-
-def _english_lowercase(text: str) -> bool:
-    return text.islower() and detected_language(text) in ("en", None)
-
-
 def _capital_word_frequency(text: str, *, capital_frequency: int, capital_relation: str) -> bool:
     return _related(sum(token.isupper() for token in tokens(text)), capital_relation, capital_frequency)
-
-
-def _no_comma(text: str) -> bool:
-    return "," not in text
 
 
 # ------------------------------------------------------------------------------------------------------------ length
@@ -126,10 +113,6 @@ def _postscript(text: str, *, postscript_marker: str) -> bool:
 
 def _number_bullet_lists(text: str, *, num_bullets: int) -> bool:
     return len(_STARRED.findall(text)) + len(_DASHED.findall(text)) == num_bullets
-
-
-def _constrained_response(text: str) -> bool:
-    return any(response in text for response in CONSTRAINED_RESPONSES)
 
 
 def _number_highlighted_sections(text: str, *, num_highlights: int) -> bool:
@@ -190,7 +173,7 @@ INSTRUCTIONS: Mapping[str, Callable[..., bool]] = {
     "detectable_content:number_placeholders": _number_placeholders,
     "detectable_content:postscript": _postscript,
     "detectable_format:number_bullet_lists": _number_bullet_lists,
-    "detectable_format:constrained_response": _constrained_response,
+    "detectable_format:constrained_response": lambda text: any(said in text for said in CONSTRAINED_RESPONSES),
     "detectable_format:number_highlighted_sections": _number_highlighted_sections,
     "detectable_format:multiple_sections": _multiple_sections,
     "detectable_format:json_format": _json_format,
@@ -200,9 +183,9 @@ INSTRUCTIONS: Mapping[str, Callable[..., bool]] = {
     "startend:end_checker": _end_checker,
     "startend:quotation": _quotation,
     "change_case:capital_word_frequency": _capital_word_frequency,
-    "change_case:english_capital": _english_capital,
-    "change_case:english_lowercase": _english_lowercase,
-    "punctuation:no_comma": _no_comma,
+    "change_case:english_capital": lambda text: text.isupper() and detected_language(text) in ("en", None),
+    "change_case:english_lowercase": lambda text: text.islower() and detected_language(text) in ("en", None),
+    "punctuation:no_comma": lambda text: "," not in text,
 }
 
 
@@ -253,11 +236,8 @@ def check(item: str, instructions: object, arguments: object) -> None:
 
 
 def _needed(instruction: str) -> dict[str, type]:
-    parameters = inspect.signature(INSTRUCTIONS[instruction]).parameters.values()
-    keyword_only = [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-    return {
-        parameter.name: typing.get_origin(parameter.annotation) or parameter.annotation for parameter in keyword_only
-    }
+    kinds: Mapping[str, Any] = INSTRUCTIONS[instruction].__annotations__
+    return {name: typing.get_origin(kind) or kind for name, kind in kinds.items() if name not in ("text", "return")}
 
 
 def _check_arguments(what: str, values: Mapping[str, Any], needed: Mapping[str, type]) -> None:

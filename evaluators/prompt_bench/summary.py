@@ -9,12 +9,11 @@ from dataclasses import replace
 from statistics import stdev
 from typing import Any
 
+from evaluators.prompt_bench.frozen import MARK
 from evaluators.prompt_bench.measures import Drop, matthews, performance_drop
 from m3_exp.scoring.summary import mean_result
 from m3_exp.stats.scored import of_scores
 from m3_exp.types import Json, Result, Score
-
-_MARK = "@seed"
 
 
 def result(benchmark: str, scores: Sequence[Score], settings: Mapping[str, Any]) -> Result:
@@ -23,11 +22,11 @@ def result(benchmark: str, scores: Sequence[Score], settings: Mapping[str, Any])
     An item counts where it is scored without the attack and under it, so that everything is paired. What the items say
     of their attack stands in the settings, also where a stored set of them is scored.
     """
-    attacked = [score for score in scores if _MARK in score.id]
-    clean = {score.id: score for score in scores if _MARK not in score.id}
+    attacked = [score for score in scores if MARK in score.id]
+    clean = {score.id: score for score in scores if MARK not in score.id}
     if not attacked:
         return mean_result(benchmark, "accuracy", scores, settings, _figures(scores))
-    paired = [_paired(score, clean.get(score.id.rpartition(_MARK)[0])) for score in attacked]
+    paired = [_paired(score, clean.get(score.id.rpartition(MARK)[0])) for score in attacked]
     details = {
         **_drops(scores),
         **_figures(list(clean.values()), "_clean"),
@@ -40,7 +39,7 @@ def result(benchmark: str, scores: Sequence[Score], settings: Mapping[str, Any])
 
 def _paired(score: Score, clean: Score | None) -> Score:
     """Turn an attacked score into a sample of its item: its number is the seed."""
-    item, _, seed = score.id.rpartition(_MARK)
+    item, _, seed = score.id.rpartition(MARK)
     lost = clean is None or clean.value is None
     reason = "the same item without the attack is unscored" if lost else score.reason
     return replace(score, id=item, sample=int(seed), value=None if lost else score.value, reason=reason)
@@ -50,8 +49,9 @@ def _drops(scores: Sequence[Score]) -> Json:
     """Return PDR over all seeds with its interval, under its protocol's name, and by seed."""
     protocol = next((score.notes["protocol"] for score in scores if "protocol" in score.notes), "unknown")
     drop = _drop(scores)
-    seeds = sorted({int(score.id.rpartition(_MARK)[2]) for score in scores if _MARK in score.id})
-    by_seed = {str(seed): _percent(_drop(_of_seed(scores, seed)).value) for seed in seeds}
+    seeds = sorted({int(score.id.rpartition(MARK)[2]) for score in scores if MARK in score.id})
+    of_seed = {seed: [s for s in scores if MARK not in s.id or s.id.endswith(f"{MARK}{seed}")] for seed in seeds}
+    by_seed = {str(seed): _percent(_drop(some).value) for seed, some in of_seed.items()}
     values = [value for value in by_seed.values() if value is not None]
     return {
         f"pdr_{protocol}": _percent(drop.value),
@@ -65,17 +65,13 @@ def _drops(scores: Sequence[Score]) -> Json:
 
 def _drop(scores: Sequence[Score]) -> Drop:
     """Return the PDR of the items that are scored without the attack and under it; the others are missing."""
-    under, clean = of_scores(scores), of_scores([score for score in scores if _MARK not in score.id]).values
+    under, clean = of_scores(scores), of_scores([score for score in scores if MARK not in score.id]).values
     ids = sorted(under.values.keys() & clean.keys())
     missing = len(under.values) + under.unscored - len(ids)
     return performance_drop(
         [clean[item] for item in ids], [under.values[item] for item in ids], clusters=under.shape(ids).clusters,
         missing=missing,
     )  # fmt: skip
-
-
-def _of_seed(scores: Sequence[Score], seed: int) -> list[Score]:
-    return [score for score in scores if _MARK not in score.id or score.id.endswith(f"{_MARK}{seed}")]
 
 
 def _figures(scores: Sequence[Score], suffix: str = "") -> Json:

@@ -41,12 +41,8 @@ def counts(answers: Sequence[Answer], scores: Sequence[Score]) -> Json:
 
 def ran_on(answers: Sequence[Answer]) -> int:
     """Count the answers that begin another question, or a stop string, after their first answer."""
-    return sum(_runs_on(answer.text) for answer in answers)
-
-
-def _runs_on(text: str) -> bool:
-    first = _FIRST_ANSWER.search(text)
-    return first is not None and _NEXT_QUESTION.search(text, first.end()) is not None
+    firsts = ((answer.text, _FIRST_ANSWER.search(answer.text)) for answer in answers)
+    return sum(first is not None and _NEXT_QUESTION.search(text, first.end()) is not None for text, first in firsts)
 
 
 def extractors(

@@ -6,9 +6,8 @@ An empty box, one that is cut off, and a \\boxed that is only mentioned take not
 import re
 from dataclasses import dataclass
 
-_COMMAND = re.compile(r"\\(boxed|fbox)(?![A-Za-z])")
+_COMMAND = re.compile(r"\\(boxed|fbox)(?![A-Za-z])(?P<blank>[\s~]*)")  # behind the blanks its brace opens, if any
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is text
-_BLANK = re.compile(r"[\s~]*")
 _EMPTY = re.compile(
     r"(?:[\s~{}$.…_?]|\\[,;:!() _]|\\(?:q?quad|[lc]?dots|square|Box)(?![A-Za-z])|\\(?:text|mathrm|underline)(?=\s*\{))*"
 )
@@ -47,13 +46,14 @@ def last_boxed(text: str) -> str | None:
 
 def _boxes(text: str) -> list[_Box]:
     """Return the complete boxes of a text in order; one that lies in another is part of it."""
-    commands = [(command, _opening(text, command)) for command in _COMMAND.finditer(text)]
+    commands = list(_COMMAND.finditer(text))
     closing = _pairs(text) if commands else {}
     boxes: list[_Box] = []
     end = 0
-    for command, opening in commands:
+    for command in commands:
         if command.start() < end:
             continue
+        opening = command.end()
         if opening in closing:
             end = closing[opening]
             boxes.append(_Box(command[1], _opened(text[opening + 1 : end])))
@@ -74,17 +74,11 @@ def _pairs(text: str) -> dict[int, int]:
     return pairs
 
 
-def _opening(text: str, command: re.Match[str]) -> int:
-    """Return the place after a command and the blanks behind it, where its brace opens if it has one."""
-    blank = _BLANK.match(text, command.end())
-    return blank.end() if blank else command.end()
-
-
 def _opened(content: str) -> str:
     """Return the content of a box without the commands and braces of boxes in it."""
-    commands = [(command, _opening(content, command)) for command in _COMMAND.finditer(content)]
+    commands = list(_COMMAND.finditer(content))
     closing = _pairs(content) if commands else {}
-    braced = [(command.start(), opening) for command, opening in commands if opening in closing]
+    braced = [command.span() for command in commands if command.end() in closing]
     cuts = sorted(
         [(start, opening + 1) for start, opening in braced] + [(closing[o], closing[o] + 1) for _, o in braced]
     )
@@ -94,7 +88,7 @@ def _opened(content: str) -> str:
 
 def _bare(text: str, command: re.Match[str]) -> _Box | None:
     """Return the box of a command without braces, or None where the command is only mentioned."""
-    rest = text[command.end() : command.end() + _REACH]
+    rest = text[command.start("blank") : command.start("blank") + _REACH]
     end = _END.search(rest)
     content = rest[: end.start() if end else None].strip(" \t~")
     before = text[max(0, command.start() - _REACH) : command.start()].rpartition("\n")[2]

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from m3_exp.scoring.evaluator import ChatSettings
-from m3_exp.scoring.sandbox import levels
-from m3_exp.scoring.sandbox.judge import Choice, Limits, Task, Verdict, judge
+from m3_exp.scoring.sandbox.judge import Choice, Limits, Task, Verdict, judge, levels
 from m3_exp.scoring.summary import figure, mean_result
 from m3_exp.stats.scored import of_scores
 from m3_exp.types import Answer, Json, M3Error, Problem, Result, Sampling, Score
@@ -97,7 +96,11 @@ class Programs(ChatSettings):
         Where that reading is no Python, it is 0 and there is no note.
         """
         notes: list[Json] = [{} for _ in tasks]
-        passed_over = {i: task for i, task in enumerate(map(_paper_alone, tasks)) if task and _may_run(verdicts[i])}
+        passed_over = {}
+        for i, (task, verdict) in enumerate(zip(tasks, verdicts, strict=True)):
+            programs = tuple(program for program in task.programs if program.reading == PAPER)
+            if programs and verdict.reading not in (None, PAPER) and PAPER not in verdict.not_python:
+                passed_over[i] = replace(task, programs=programs)
         again = judge(list(passed_over.values()), limits, self.sandbox, allow_weak=self.allow_weak)
         for i, verdict in zip(passed_over, again, strict=True):
             notes[i] = {} if verdict.value == 0 else {"paper": verdict.value}
@@ -115,16 +118,6 @@ class Programs(ChatSettings):
         if self.ks != (1,):
             details["pass_at_k"] = {str(k): asdict(figure(of_scores(scores, f"pass@{k}"))) for k in self.ks}
         return mean_result(self.name, f"pass@{first}", scores, {**self.settings, "sandbox": sandbox}, details)
-
-
-def _paper_alone(task: Task) -> Task | None:
-    programs = tuple(program for program in task.programs if program.reading == PAPER)
-    return replace(task, programs=programs) if programs else None
-
-
-def _may_run(verdict: Verdict) -> bool:
-    """Say whether an answer's paper reading may be a program, and is not the one that was judged."""
-    return verdict.reading not in (None, PAPER) and PAPER not in verdict.not_python
 
 
 def _of_paper(score: Score) -> Score:

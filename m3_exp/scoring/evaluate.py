@@ -50,7 +50,8 @@ def load_evaluator(spec: EvaluatorSpec) -> Evaluator:
 def _lacking(kind: type[Evaluator]) -> str:
     """Return what a class lacks of an evaluator, without making one; nothing where it is one."""
     texts = [name for name in ("name", "version", "skill") if not isinstance(getattr(kind, name, None), str)]
-    items = kind.item_set is not None or kind.problems is not Evaluator.problems
+    own = kind.problems is not Evaluator.problems or kind.wanted is not Evaluator.wanted
+    items = kind.item_set is not None or own
     scores = kind.score is not Evaluator.score or kind.score_one is not Evaluator.score_one
     return ", ".join(
         [*texts, *sorted(kind.__abstractmethods__), *["item_set"] * (not items), *["score_one"] * (not scores)]
@@ -67,15 +68,14 @@ def replaced_by(target: str, setting: str) -> str | None:
         return None
 
 
-def _check_settings(spec: EvaluatorSpec, kind: type) -> None:
+def _check_settings(spec: EvaluatorSpec, kind: type[Evaluator]) -> None:
     hints = typing.get_type_hints(kind)
-    fields = [field for field in dataclasses.fields(kind) if field.init]
+    fields = [field for field in dataclasses.fields(cast(Any, kind)) if field.init]
     shared = {field.name for field in dataclasses.fields(ChatSettings)}
     allowed = sorted((field.name for field in fields), key=shared.__contains__)  # a benchmark's own first
     for key, value in spec.settings.items():
         if key not in allowed:
-            instead = replaced_by(spec.target, key)
-            if instead:
+            if instead := kind.replaced.get(key):
                 raise M3Error(f"{spec.name} has no setting {key!r} any more; give {instead}")
             raise M3Error(f"{spec.name} has no setting {key!r}; there are {', '.join(allowed)}")
         _check_value(f"{spec.name}: {key}={value}", value, hints[key])
@@ -117,24 +117,18 @@ def evaluate(
     present = judged(evaluator, present)
     scores = score_all(evaluator, [by_id[answer.id] for answer in present], present)
     unclosed = [answer.finish == thoughts.UNCLOSED for answer in present]
-    scores = [_no_answer(score) if lost else score for score, lost in zip(scores, unclosed, strict=True)]
+    scores = [
+        replace(score, value=0.0, extracted=None, reason=UNCLOSED) if lost and score.value is not None else score
+        for score, lost in zip(scores, unclosed, strict=True)
+    ]
     missing = order.keys() - {answer.id for answer in answers}
     scores += [Score(key, None, reason="no answer") for key in sorted(missing, key=order.__getitem__)]
     scores.sort(key=lambda score: (order[score.id], score.sample))
     result = evaluator.summarize(scores)
-    counted = {"unclosed_thoughts": sum(unclosed), "thoughts_kept": _thoughts_in(present)}
+    kept = sum(thoughts.held(answer.text) for answer in present)
+    counted = {"unclosed_thoughts": sum(unclosed), "thoughts_kept": kept}
     found = {name: count for name, count in counted.items() if count}
     return scores, replace(result, details={**result.details, **found})
-
-
-def _no_answer(score: Score) -> Score:
-    """Return the score of an unclosed thought: 0, unless what is missing lies elsewhere."""
-    return score if score.value is None else replace(score, value=0.0, extracted=None, reason=UNCLOSED)
-
-
-def _thoughts_in(answers: Sequence[Answer]) -> int:
-    """Count the answers that are judged with a thought in them."""
-    return sum(thoughts.held(answer.text) for answer in answers)
 
 
 def _check_answers(known: Mapping[str, Problem], answers: Sequence[Answer]) -> None:
@@ -216,14 +210,10 @@ def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None, *, audi
     if audit:
         summary["audit"] = _audit(evaluator, problems, given, ordered, result)
     if result.n_unscored:
-        summary["reasons"] = _reasons(ordered)
+        lost = [score for score in ordered if score.value is None and "left_out" not in score.notes]
+        reasons = Counter(score.reason or "no reason given" for score in lost)
+        summary["reasons"] = dict(reasons.most_common(3))
     return summary, int(result.n_unscored > 0)
-
-
-def _reasons(scores: Sequence[Score]) -> dict[str, int]:
-    """Return the commonest reasons of unscored answers with their counts, at most three."""
-    lost = Counter(s.reason or "no reason given" for s in scores if s.value is None and "left_out" not in s.notes)
-    return dict(lost.most_common(3))
 
 
 def _audit(
@@ -251,23 +241,19 @@ def read_answers(path: Path) -> list[tuple[int, Answer]]:
         M3Error: there are none, or a line is not an object with the strings `id` and `text`.
     """
     answers: list[tuple[int, Answer]] = []
-    samples: dict[str, int] = {}
+    samples: Counter[str] = Counter()
     for number, line in lines(read_text(path)):
-        answer = _answer(f"{path}:{number}", line, samples)
-        answers.append((number, answer))
-        samples[answer.id] = samples.get(answer.id, 0) + 1
+        where = f"{path}:{number}"
+        record = parse_json(line, where, object)
+        if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in ("id", "text")):
+            raise M3Error(f'{where} must be an object with two strings, {{"id": ..., "text": ...}}')
+        key, finish = record["id"], record.get("finish")
+        finished = finish if isinstance(finish, str) else UNKNOWN
+        answers.append((number, Answer(key, record["text"], samples[key], finish=finished)))
+        samples[key] += 1
     if not answers:
         raise M3Error(f"{path} holds no answers: give a file of JSON lines with id and text")
     return answers
-
-
-def _answer(where: str, line: str, samples: Mapping[str, int]) -> Answer:
-    record = parse_json(line, where, object)
-    if not isinstance(record, dict) or not isinstance(record.get("id"), str) or not isinstance(record.get("text"), str):
-        raise M3Error(f'{where} must be an object with two strings, {{"id": ..., "text": ...}}')
-    finish = record.get("finish")
-    key = record["id"]
-    return Answer(key, record["text"], samples.get(key, 0), finish=finish if isinstance(finish, str) else UNKNOWN)
 
 
 def _line(score: Score) -> str:

@@ -32,8 +32,8 @@ _NOT_ARGUMENTS = (
 class Evaluator(ABC):
     """One benchmark. What a class does not define itself, it has from here.
 
-    A class must have `name`, `version`, `skill`, a `prompt`, one of `item_set` and `problems`, and one of `score_one`
-    and `score`. A benchmark whose prompts may be rendered by a chat template inherits `ChatSettings`.
+    A class must have `name`, `version`, `skill`, a `prompt`, one of `item_set`, `wanted` and `problems`, and one of
+    `score_one` and `score`. A benchmark whose prompts may be rendered by a chat template inherits `ChatSettings`.
     """
 
     name: ClassVar[str]
@@ -70,11 +70,15 @@ class Evaluator(ABC):
 
     def problems(self, items: str) -> list[Problem]:
         """Return all items: `items` is `official`, `lab` or a path. Raises M3Error that says what to download."""
-        assert self.item_set is not None
-        problems = load(self.item_set, items)
+        problems = load(self.wanted(items), items)
         for problem in problems:
             self.check(problem)
         return problems
+
+    def wanted(self, items: str) -> ItemSet:
+        """Return what the items must look like; those of a file of one's own may have forms of their own."""
+        assert self.item_set is not None
+        return self.item_set
 
     def check(self, problem: Problem) -> None:  # noqa: B027
         """Raise M3Error where an item cannot be asked or judged: its columns are there and have the right types."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-_LINE = re.compile(r"(?P<indent>[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)(?P<marks>`{3,}|~{3,})[ \t]*(?P<info>[^`]*)")
+_LINE = re.compile(r"(?P<indent>[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)(?P<marks>`{3,}|~{3,})\s*(?P<info>[^`]*)")
 _PYTHON = re.compile(r"\{?\.?(?:i?py(?:thon)?[\d.]*)?\}?", re.IGNORECASE)
 _INFO = re.compile(r"[\w{.]")  # how the text after an opening fence begins; a closing one may be followed by <|im_end|>
 _TOKEN = re.compile(r'\\.|"""|\'\'\'|"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|#.*')
@@ -19,14 +19,13 @@ _LONGEST = 10_000  # characters of a line in which strings are looked for
 
 @dataclass(frozen=True)
 class Fence:
-    """One block: its language as written, its lines without the fence's indentation, whether a fence closes it.
+    """One block: its language as written, its lines without the fence's indentation.
 
     `start` and `end` count lines from 0: that of the opening fence, and the one after the block's last.
     """
 
     language: str
     body: str
-    closed: bool
     start: int
     end: int
 
@@ -34,13 +33,6 @@ class Fence:
     def is_python(self) -> bool:
         """Whether it is marked as Python, or not marked at all."""
         return _PYTHON.fullmatch(self.language) is not None
-
-
-@dataclass(frozen=True)
-class _Mark:
-    indent: int
-    marks: str
-    info: str
 
 
 def fences(text: str) -> tuple[Fence, ...]:
@@ -51,33 +43,31 @@ def fences(text: str) -> tuple[Fence, ...]:
 def _fences(lines: Sequence[str]) -> Iterator[Fence]:
     number = 0
     while number < len(lines):
-        opening = _mark(lines[number])
+        opening = _LINE.fullmatch(lines[number].rstrip())
         if opening is None:
             number += 1
             continue
-        end = _end(lines, number + 1, opening)
-        stop = len(lines) if end is None else end
-        body = "\n".join(_unindented(line, opening.indent) for line in lines[number + 1 : stop])
-        yield Fence(re.split(r"[\s,:;(]", opening.info)[0], body, end is not None, number, stop)
+        stop = _end(lines, number + 1, opening)
+        indent = len(opening["indent"])
+        body = "\n".join(line[min(indent, len(line) - len(line.lstrip(" \t"))) :] for line in lines[number + 1 : stop])
+        yield Fence(re.split(r"[\s,:;(]", opening["info"])[0], body, number, stop)
         number = stop + 1
 
 
-def _mark(line: str) -> _Mark | None:
-    found = _LINE.fullmatch(line.rstrip())
-    return _Mark(len(found["indent"]), found["marks"], found["info"].strip()) if found else None
-
-
-def _end(lines: Sequence[str], start: int, opening: _Mark) -> int | None:
-    """Return the number of the line that closes a fence: the first outside a string, else the first of all."""
+def _end(lines: Sequence[str], start: int, opening: re.Match[str]) -> int:
+    """Return the number of the line that closes a fence: the first outside a string, else the first of all, or the end
+    of the text.
+    """
     first, quote = None, ""
     for number in range(start, len(lines)):
-        mark = _mark(lines[number]) if lines[number].lstrip().startswith(opening.marks) else None
-        if mark and not _INFO.match(mark.info) and mark.indent <= opening.indent + 3:
+        line = lines[number]
+        mark = _LINE.fullmatch(line.rstrip()) if line.lstrip().startswith(opening["marks"]) else None
+        if mark and not _INFO.match(mark["info"]) and len(mark["indent"]) <= len(opening["indent"]) + 3:
             if not quote:
                 return number
             first = number if first is None else first
-        quote = _open_quote(lines[number], quote)
-    return first
+        quote = _open_quote(line, quote)
+    return len(lines) if first is None else first
 
 
 def _open_quote(line: str, quote: str) -> str:
@@ -88,7 +78,3 @@ def _open_quote(line: str, quote: str) -> str:
         if token[0] in _INSIDE:
             quote = "" if quote else token[0]
     return quote
-
-
-def _unindented(line: str, indent: int) -> str:
-    return line[min(indent, len(line) - len(line.lstrip(" \t"))) :]

@@ -43,7 +43,7 @@ class HubFile:
 
 @dataclass(frozen=True)
 class ItemSet:
-    """What a benchmark's items must look like, and where the official ones lie.
+    """What a benchmark's items must look like, and where the official ones lie, if there are any.
 
     `columns` are those each row must have, with their types (`list[str]`: a list of texts; `object`: whatever it is,
     or missing), `optional` the types of those that may be null or missing; others are allowed. `id_column` names an
@@ -55,10 +55,10 @@ class ItemSet:
 
     benchmark: str
     columns: Mapping[str, Any]
-    file: str
-    rows: int
-    content: str
-    origin: str
+    file: str = ""
+    rows: int = 0
+    content: str = ""
+    origin: str = ""
     id_column: str | None = None
     package_file: tuple[str, str] | None = None
     hub: HubFile | None = None
@@ -108,21 +108,15 @@ def load(wanted: ItemSet, items: str) -> list[Problem]:
     raise M3Error(f"items={items} is not a file; allowed are official, lab, dev, or a .json, .jsonl or .gz file")
 
 
-def own_file(items: str) -> Path | None:
-    """Return the file of one's own that `items` names; None where it names none, or a set of items.
+def own_row(items: str) -> Row | None:
+    """Return the first row of a file of one's own, which tells what form its items have; an empty one of an empty file,
+    None where `items` names no file, or a set of items.
 
     Raises:
-        M3Error: it cannot be the path of a file.
+        M3Error: it cannot be the path of a file, or is not readable.
     """
-    if items in _NAMED:
-        return None
-    path = Path(expanded(items, "items"))
-    return path if is_file(path) else None
-
-
-def first_row(path: Path) -> Row:
-    """Return the first row of a file, which tells what form its items have; an empty one where there is none."""
-    return next(iter(read_rows(path)), {})
+    path = None if items in _NAMED else Path(expanded(items, "items"))
+    return next(iter(read_rows(path)), {}) if path and is_file(path) else None
 
 
 def _lab_file(benchmark: str, items: str) -> Path:

@@ -7,12 +7,12 @@ its score carries the note `left_out`, it is not in n, and the result's details 
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from m3_exp.scoring import thoughts
-from m3_exp.scoring.evaluator import ChatSettings
+from m3_exp.scoring.evaluator import ChatSettings, Evaluator
 from m3_exp.scoring.items import ItemSet, load
 from m3_exp.scoring.summary import mean_result
 from m3_exp.stats.scored import LEFT_OUT, of_scores
@@ -40,7 +40,7 @@ class LiveBench(ChatSettings):
 
     metric: ClassVar[str] = "LiveBench score"
     files: ClassVar[Sequence[TaskFile]]
-    columns: ClassVar[Mapping[str, Any]]
+    columns: ClassVar[Mapping[str, Any]] = {"question_id": str, "task": str, "turns": list[str]}
     origin: ClassVar[str]
 
     max_tokens: int = 2048
@@ -72,6 +72,11 @@ class LiveBench(ChatSettings):
             return super().judged(text)
         found = thoughts.drop(text) if self.chat_template else text
         return None if found is None else thoughts.drop_as_livebench(found)
+
+    def alternatives(self, setting: str, values: Sequence[str]) -> dict[str, Evaluator]:
+        """Return the evaluator under each value of a setting: this one, and others with their own way with thoughts."""
+        own = getattr(self, setting)
+        return {v: self if v == own else replace(cast(Any, self), **{setting: v, "thought": None}) for v in values}
 
     # -------------------------------------------------------------------------------------------------------- items
 

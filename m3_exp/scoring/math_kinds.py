@@ -10,7 +10,7 @@ from typing import Any
 
 from m3_exp.scoring.numbers import one_number
 
-_AROUND = 24  # characters behind what was found that may belong to it
+_AROUND = 24  # characters before and behind what was found that may belong to it
 _SMALL, _FAR = 1e-4, 0.01  # below this, rounding to six decimals makes numbers equal that differ by more than 1 %
 
 _STOP = re.compile(r"(?<=[\d})])\.(?=\s*(?:\$|\\\)|\\\]|\}))")
@@ -47,7 +47,7 @@ def corrected(equal: bool, gold: str, pred: str, extracted: str) -> bool:
 
     `gold`: the gold answer; `pred`: the text of the answer, and `extracted` what math-verify took from it.
     """
-    said = _in_place(pred, extracted)
+    before, said = _in_place(pred, extracted)
     right = one_number(gold)
     mixed = _MIXED.match(said)
     if mixed and right:
@@ -60,7 +60,7 @@ def corrected(equal: bool, gold: str, pred: str, extracted: str) -> bool:
     if not equal and right and (dressed := _DRESSED.fullmatch(extracted.strip(" $*"))):
         number = one_number(dressed[1])
         return number is not None and number.value == right.value
-    other = _OTHER.search(_before(pred, extracted)) if start and right else None
+    other = _OTHER.search(before) if start and right else None
     return equal and not (start and ((more and more[1] != start[0]) or (other and other[1] != start[0])))
 
 
@@ -76,18 +76,15 @@ def far_apart(left: Any, right: Any) -> bool:
         return False
 
 
-def _in_place(pred: str, extracted: str) -> str:
-    """Return what was found with what follows it in the answer, as it was written, up to the end of the line."""
+def _in_place(pred: str, extracted: str) -> tuple[str, str]:
+    """Return what stands before what was found in the answer, and this with what follows it there, as it was written,
+    up to the end of the line.
+    """
     core = extracted.strip(" $*")
     at = pred.rfind(core) if core else -1
-    return core if at < 0 else pred[at : at + len(core) + _AROUND].split("\n")[0]
-
-
-def _before(pred: str, extracted: str) -> str:
-    """Return what stands before what was found, in the answer."""
-    core = extracted.strip(" $*")
-    at = pred.rfind(core) if core else 0
-    return pred[max(0, at - _AROUND) : max(0, at)]
+    if at < 0:
+        return "", core
+    return pred[max(0, at - _AROUND) : at], pred[at : at + len(core) + _AROUND].split("\n")[0]
 
 
 def _bases(text: str) -> list[int]:

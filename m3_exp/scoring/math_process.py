@@ -80,7 +80,7 @@ class _Child:
         with contextlib.suppress(BrokenPipeError), self._process:  # a question may still be on its way
             pass  # its pipes are closed, and it is waited for
 
-    def ask(self, question: Question) -> dict[str, object]:
+    def ask(self, question: Question) -> Verdict:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -94,8 +94,7 @@ class _Child:
         line = stdout.readline()
         if not line.endswith("\n"):
             raise _Died(self._cause())
-        reply: dict[str, object] = json.loads(line)
-        return reply
+        return Verdict(**json.loads(line))
 
     def _cause(self) -> str:
         code = self._process.wait()
@@ -116,9 +115,8 @@ def judge(questions: Sequence[Question], seconds: int = CPU_SECONDS, wall: float
     while len(verdicts) < len(questions):
         with contextlib.closing(_Child(seconds, wall)) as child:
             try:
-                for question in questions[len(verdicts) :]:
-                    reply = child.ask(question)
-                    verdicts.append(_verdict(reply))
+                while len(verdicts) < len(questions):
+                    verdicts.append(child.ask(questions[len(verdicts)]))
             except _Died:
                 verdicts.append(_alone(questions[len(verdicts)], seconds, wall))
         if verdicts[-1].equal is None and (broken := _alone(_CANARY, CPU_SECONDS, wall)).equal is not True:
@@ -130,13 +128,6 @@ def judge(questions: Sequence[Question], seconds: int = CPU_SECONDS, wall: float
 def _alone(question: Question, seconds: int, wall: float) -> Verdict:
     with contextlib.closing(_Child(seconds, wall)) as child:
         try:
-            return _verdict(child.ask(question))
+            return child.ask(question)
         except _Died as death:
             return Verdict(None, reason=f"{death}, twice")
-
-
-def _verdict(reply: Mapping[str, object]) -> Verdict:
-    if "error" in reply:
-        return Verdict(None, reason=str(reply["error"]))
-    text = str(reply["found"]) if reply["parsed"] else None
-    return Verdict(bool(reply["equal"]), text, gold_found=bool(reply["gold"]))

@@ -1,4 +1,4 @@
-"""The child process of `math_process`: questions as JSON lines on stdin, verdicts as JSON lines on stdout.
+"""The child process of `math_process`: questions as JSON lines on stdin, its verdicts as JSON lines on stdout.
 
 Model-written LaTeX can keep sympy busy for ever, and its time limits are signals that work in a main thread only. So it
 is parsed here, by the package math-verify, under limits of the kernel: a question that takes more than its CPU seconds
@@ -46,7 +46,7 @@ def main() -> None:
         try:
             reply = _RULES[question["rule"]](question["gold"], question["pred"], question["options"])
         except MemoryError:
-            reply = {"error": f"math-verify needs more than {MEMORY >> 30} GiB for it"}
+            reply = {"equal": None, "reason": f"math-verify needs more than {MEMORY >> 30} GiB for it"}
         print(json.dumps(reply), file=replies, flush=True)
 
 
@@ -97,7 +97,7 @@ def _reply(gold: str, pred: str, targets: Sequence[object], **options: object) -
     texts = [item for item in answers if isinstance(item, str)]
     shown = texts[-1][:_SHOWN] if texts else None
     equal = bool(right) and corrected(_verify(right, answers, **options), gold, pred, shown or "")
-    return {"equal": equal, "found": shown, "parsed": bool(answers), "gold": bool(right)}
+    return {"equal": equal, "found": shown, "gold_found": bool(right)}
 
 
 def _math_verify(gold: str, pred: str, options: Mapping[str, Any]) -> Json:
@@ -113,13 +113,12 @@ def _nemo_skills(gold: str, pred: str, options: Mapping[str, object]) -> dict[st
     """Compare as `math_equal` of NVIDIA/NeMo-Skills does: letters of choices, literal texts, then math-verify."""
     choices = [StringExtractionConfig(strings=tuple(_LETTERS))]
     if gold.strip() in tuple(_LETTERS) and _verify(_parse(gold, choices), _parse(pred, choices)):
-        return {"equal": True, "found": pred[:_SHOWN], "parsed": True, "gold": True}
+        return {"equal": True, "found": pred[:_SHOWN]}
     gold, pred = _bare(gold), _bare(pred)
     normal = [normalize_latex(text, NormalizationConfig()) for text in (gold, pred)]
     same = normal[0].replace(" ", "") == normal[1].replace(" ", "")
     if same or all(_LITERAL.fullmatch(text) for text in normal):
-        equal = corrected(same, gold, pred, pred)
-        return {"equal": equal, "found": pred[:_SHOWN], "parsed": True, "gold": True}
+        return {"equal": corrected(same, gold, pred, pred), "found": pred[:_SHOWN]}
     return _reply(_in_latex(gold), _in_latex(pred), [LatexExtractionConfig()], **options)
 
 

@@ -190,10 +190,8 @@ _FACTOR = re.compile(r" ?[kKMB](?![A-Za-z])|[A-Zabefijnoqrtu-z](?<![mgshlLdcpCFV
 def last_number(text: str) -> Number | None:
     """Return the last number of an answer, or None where there is none or the last digits are no single number."""
     plain = _plain(_BULLET.sub("", text))
-    last = None
-    for run in _RUN.finditer(plain):
-        last = run
-    return None if last is None else _number(plain, last)
+    runs = list(_RUN.finditer(plain))
+    return _number(plain, runs[-1]) if runs else None
 
 
 def one_number(box: str) -> Number | None:

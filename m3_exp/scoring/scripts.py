@@ -7,7 +7,6 @@ uses and nobody else defines. A script that only defines `check(candidate)`, as 
 
 import ast
 import keyword
-from typing import Any
 
 from m3_exp.scoring.items import ItemSet, Row
 from m3_exp.scoring.programs import Program, names_in_tests, preamble, readings, script_readings
@@ -31,11 +30,10 @@ def convert(row: Row) -> Row:
 
 def item_set(benchmark: str, row: Row) -> ItemSet:
     """Return what a file of such items must look like; `row` is its first."""
-    named = convert(row)["task_id"] is not None
-    columns = {"prompt": str, "test": str, **({"task_id": object} if named else {})}
+    id_column = None if convert(row)["task_id"] is None else "task_id"
+    columns = {"prompt": str, "test": str, **({id_column: object} if id_column else {})}
     optional = {"entry_point": str, "canonical_solution": str, "code": str}
-    id_column = "task_id" if named else None
-    return ItemSet(benchmark, columns, "", 0, "", "", id_column, convert=convert, optional=optional)
+    return ItemSet(benchmark, columns, id_column=id_column, convert=convert, optional=optional)
 
 
 def function_name(problem: Problem) -> str:
@@ -60,10 +58,10 @@ def script_task(problem: Problem, text: str, cleaned: str | None, *, last: bool 
         M3Error: the script is not Python, or calls nothing of the program.
     """
     prompt, test = str(problem.row["prompt"]), str(problem.row["test"])
-    code = _is_python(prompt)
+    start = prompt if any(is_python(prompt + end) for end in ("", "    pass\n", "\n    pass\n")) else ""
     try:
-        names = names_in_tests(test, prompt if code else "")
-        functions = _functions(test)
+        names = names_in_tests(test, start)
+        functions = {node.name for node in ast.parse(test).body if isinstance(node, ast.FunctionDef)}
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # what Python's parser raises
         raise M3Error(f"item {problem.id}: its test script is not Python: {error}; correct the item") from None
     given = function_name(problem) if problem.row.get("entry_point") else None
@@ -72,10 +70,10 @@ def script_task(problem: Problem, text: str, cleaned: str | None, *, last: bool 
         raise M3Error(f"item {problem.id}: its test script calls no function of the program; name it in entry_point")
     if given and given not in names.asked and "check" in functions:
         test += f"\ncheck({given})\n"
-    prelude = (preamble(prompt, asked[0]) if code else "") + names.imports
-    start = prompt if code else ""
+    prelude = preamble(start, asked[0]) + names.imports
     if cleaned is None:
-        programs = _as_it_is(start, text)
+        whole = text.startswith(start.rstrip())
+        programs: tuple[Program, ...] = (Program("program", text) if whole else Program("completion", start + text),)
     elif start.strip():
         programs = readings(start, asked[0], cleaned, text, last=last)
     else:
@@ -83,22 +81,10 @@ def script_task(problem: Problem, text: str, cleaned: str | None, *, last: bool 
     return Task(programs, asked[0], prelude, test, asked[1:])
 
 
-def _as_it_is(prompt: str, text: str) -> tuple[Program, ...]:
-    if text.startswith(prompt.rstrip()):
-        return (Program("program", text),)
-    return (Program("completion", prompt + text),)
-
-
-def _is_python(source: str) -> bool:
-    """Say whether a prompt is code: complete, or open where the answer goes on."""
-    for end in ("", "    pass\n", "\n    pass\n"):
-        try:
-            ast.parse(source + end)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-        return True
-    return False
-
-
-def _functions(source: str) -> set[Any]:
-    return {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+def is_python(source: str) -> bool:
+    """Say whether a text is code."""
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True

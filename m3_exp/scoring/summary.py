@@ -18,11 +18,6 @@ class Figure:
     n: int
 
 
-def item_values(scores: Sequence[Score]) -> dict[str, float]:
-    """Return the value of each scored item, the mean over its samples."""
-    return dict(of_scores(scores).values)
-
-
 def figure(found: Scored) -> Figure:
     """Return the score of some items; unscored ones widen its interval by the worst and the best they could be."""
     if not found.values:

@@ -8,7 +8,7 @@ sentence about them.
 
 import bisect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -104,7 +104,7 @@ def _final(text: str) -> str | None:
 
 def _without(text: str, kind: _Marks) -> str | None:
     """Return a text without the thoughts of one kind, None where one does not end."""
-    fences = _Fences(text)
+    fences = [fence.start() for fence in _FENCE.finditer(text)]
     at, found = 0, False
     while True:
         opening = _opening(text, kind, at)
@@ -136,11 +136,11 @@ def _end(text: str, kind: _Marks, start: int) -> int | None:
     return last
 
 
-def _lone_end(text: str, kind: _Marks, start: int, fences: "_Fences", *, alone: bool) -> int | None:
+def _lone_end(text: str, kind: _Marks, start: int, fences: Sequence[int], *, alone: bool) -> int | None:
     """Return the end of the first mark that closes what nothing opened; `alone`: of those on lines of their own."""
     depth = 0
     for mark in _marks(text, kind, start):
-        if not _alone(text, mark) and (alone or fences.around(mark)):
+        if not _alone(text, mark) and (alone or _in_code(mark, fences)):
             continue
         depth += 1 if mark["opening"] else -1
         if depth < 0:
@@ -148,12 +148,12 @@ def _lone_end(text: str, kind: _Marks, start: int, fences: "_Fences", *, alone: 
     return None
 
 
-def _without_later(text: str, kind: _Marks, start: int, fences: "_Fences") -> str:
+def _without_later(text: str, kind: _Marks, start: int, fences: Sequence[int]) -> str:
     """Return a text from `start` on without thoughts on lines of their own, outside of code, that end."""
     at = start
     kept: list[str] = []
     while True:
-        openings = (mark for mark in _marks(text, kind, at) if mark["opening"] and not fences.around(mark))
+        openings = (mark for mark in _marks(text, kind, at) if mark["opening"] and not _in_code(mark, fences))
         opening = next((m for m in openings if _alone(text, m) or _is_line(text, m, kind)), None)
         end = _end(text, kind, opening.end()) if opening else None
         if opening is None or end is None:
@@ -194,14 +194,9 @@ def _is_line(text: str, opening: re.Match[str], kind: _Marks) -> bool:
     return re.search(rf"{kind.closing}[{_SPACES}]*\Z", rest) is not None
 
 
-class _Fences:
-    """Where code stands between fences."""
-
-    def __init__(self, text: str) -> None:
-        self._at = [found.start() for found in _FENCE.finditer(text)]
-
-    def around(self, mark: re.Match[str]) -> bool:
-        return bisect.bisect_left(self._at, mark.start()) % 2 == 1
+def _in_code(mark: re.Match[str], fences: Sequence[int]) -> bool:
+    """Tell whether a mark stands between fences, which are given by their places."""
+    return bisect.bisect_left(fences, mark.start()) % 2 == 1
 
 
 def _answer(rest: str) -> str:

@@ -62,11 +62,6 @@ class Examination:
         return "; ".join(parts)
 
 
-def judged_for_money(evaluator: Evaluator, problems: Sequence[Problem]) -> bool:
-    """Say whether grading calls a service that is paid for (or at least asked for every answer)."""
-    return evaluator.cost(problems) is not None
-
-
 def examine(
     evaluator: Evaluator, problems: Sequence[Problem], *, at_most: int | None = None, seconds: float = 20.0
 ) -> Examination | None:
@@ -75,7 +70,7 @@ def examine(
     The items come in the order of their hashes (those known to be flawed first), at most `at_most` of them, in growing
     batches until the next one would last beyond `seconds`.
     """
-    if judged_for_money(evaluator, problems):
+    if evaluator.cost(problems) is not None:
         return None
     known = evaluator.flawed
     start = time.monotonic()

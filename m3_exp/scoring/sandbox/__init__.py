@@ -20,29 +20,3 @@
 All but judge.py and drivers.py are run by a bare interpreter: they import nothing but the standard library and one
 another. docs/security.md says what is covered and what is not.
 """
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # inside a box there is no m3_exp
-    from m3_exp.types import Score
-
-
-def probe() -> dict[str, str | None]:
-    """Run every containing driver; return what is wrong with each, or None where it works."""
-    from m3_exp.scoring.sandbox import judge
-
-    return judge.probe()
-
-
-def level() -> str | None:
-    """Return the name of the driver that will be used, or None where none contains a program."""
-    from m3_exp.scoring.sandbox import judge
-
-    return judge.level()
-
-
-def levels(scores: "Sequence[Score]") -> str | None:
-    """Return the level that contained the programs behind scores (their note `sandbox`); None where nothing ran."""
-    used = {str(score.notes["sandbox"]) for score in scores if score.notes.get("sandbox")}
-    return ", ".join(sorted(used)) or None

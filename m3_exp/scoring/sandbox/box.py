@@ -72,7 +72,7 @@ def _be_candidate(job: Mapping[str, Value], channel: int, report: int) -> NoRetu
     except BaseException as error:  # sys.exit() too: whatever ends the program is the answer to every request
         program.failure = error
     while True:
-        program.talk.serve()
+        program.talk.served()
 
 
 class _Program:
@@ -85,14 +85,15 @@ class _Program:
         self.failure: BaseException | None = None
         self._given: dict[str, Value] = {}
         self.kept = Kept()
-        wire = codec.Wire(1, self.kept.keep, self._find, self._make)
-        self.talk = talk.Talk(channel, wire, {name: functools.partial(self._do, act) for name, act in _ASKED.items()})
+        wire = codec.Wire(1, self.kept.keep, self._find, lambda _, about: standins.make_foreign(about, self.talk.ask))
+        asked = {**_ASKED, "names": self._named}
+        self.talk = talk.Talk(channel, wire, {name: functools.partial(self._do, act) for name, act in asked.items()})
 
     def _do(self, act: Callable[..., Value], target: Value, *arguments: Value) -> Value:
         """Carry out a request; return its value and those of the program's names that now stand for another value."""
         if self.failure is not None:
             raise self.failure
-        value = self._named(target) if act is _names else act(target, *arguments)
+        value = act(target, *arguments)
         changed = {
             name: self.names[name]
             for name, given in self._given.items()
@@ -108,9 +109,6 @@ class _Program:
 
     def _find(self, key: int | str) -> object:
         return self.kept.find(key) if isinstance(key, int) else self.names.get(key, _undefined(key))
-
-    def _make(self, key: int | str, about: About) -> object:
-        return standins.make_foreign(about, lambda *request: self.talk.ask(*request))
 
 
 def _undefined(name: str) -> Callable[..., NoReturn]:
@@ -193,10 +191,6 @@ def _step(iterator: Value, sent: Value) -> tuple[Value, ...]:
         return ()
 
 
-def _names(_: Value) -> NoReturn:
-    raise AssertionError  # `_Program` answers this itself
-
-
 def _operate(target: Value, name: str, *arguments: Value) -> Value:
     if name not in standins.OPERATORS:
         raise TypeError(f"{name} cannot be asked for")
@@ -205,7 +199,6 @@ def _operate(target: Value, name: str, *arguments: Value) -> Value:
 
 # What the tests may do with an object of the program. No operator is among them that a value of theirs would go into.
 _ASKED: Mapping[str, Callable[..., Value]] = {
-    "names": _names,
     "call": lambda target, positional, keywords: target(*positional, **keywords),
     "get": getattr,
     "set": setattr,

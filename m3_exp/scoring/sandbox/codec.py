@@ -50,12 +50,6 @@ def _read_exactly(descriptor: int, length: int) -> bytes:
     return bytes(parts)
 
 
-def _only_ours() -> int:
-    """Return the count of references to a value that nothing but a `Shared` holds, as `sys.getrefcount` counts."""
-    shared = Shared([], "list", [])
-    return sys.getrefcount(shared.value)
-
-
 class Wire:
     """One side's end of the connection: its values <-> messages, and the values that both sides share.
 
@@ -75,7 +69,8 @@ class Wire:
         self._forgotten: list[int] = []
         self._stand_ins: dict[Key, object] = {}
         self.keys: dict[int, Key] = {}  # of a stand-in, by its id
-        self._only_ours = _only_ours()
+        example = Shared([], "list", [])
+        self._only_ours = sys.getrefcount(example.value)  # of a value that nothing but a `Shared` holds
 
     def dumps(self, value: object) -> bytes:
         """Encode a value and what has changed since the last message. A value that may not cross leaves no trace.

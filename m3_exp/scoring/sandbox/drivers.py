@@ -26,6 +26,7 @@ _WARDEN = (
 )
 _RELAY = "import sys; sys.path.append({folder!r}); from sandbox.relay import main; sys.path.pop(); main()"
 _PACKAGE = Path(__file__).resolve().parent  # the folder called sandbox
+_VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 _PYTHON = "/opt/python"  # where our interpreter is seen in namespaces and containers
 _BOX = "/opt/box"  # where this package is seen there
 _NOBODY = "65534"
@@ -69,11 +70,7 @@ class _View:
 
     @property
     def python(self) -> str:
-        return f"{_PYTHON}/bin/{_version()}"
-
-
-def _version() -> str:
-    return f"python{sys.version_info.major}.{sys.version_info.minor}"
+        return f"{_PYTHON}/bin/{_VERSION}"
 
 
 def _view() -> _View:
@@ -85,13 +82,13 @@ def _view() -> _View:
     system = [_libraries(folder) for folder in real]
     bound = [(folder, folder) for folder in system]
     bound += [
-        (os.path.realpath(sys.executable), f"{_PYTHON}/bin/{_version()}"),
-        (library, f"{_PYTHON}/lib/{_version()}"),
+        (os.path.realpath(sys.executable), f"{_PYTHON}/bin/{_VERSION}"),
+        (library, f"{_PYTHON}/lib/{_VERSION}"),
     ]
     shared = sorted(glob.glob(f"{sys.base_prefix}/lib/*.so*")) if sys.base_prefix != "/usr" else []
     bound += [(path, f"{_PYTHON}/lib/{os.path.basename(path)}") for path in shared]
     covered = [path for folder in system for path in _packages(folder)]
-    covered += [f"{_PYTHON}/lib/{_version()}/{os.path.relpath(path, library)}" for path in _packages(library)]
+    covered += [f"{_PYTHON}/lib/{_VERSION}/{os.path.relpath(path, library)}" for path in _packages(library)]
     return _View((*bound, (str(_PACKAGE), f"{_BOX}/sandbox")), tuple(covered), links)
 
 
@@ -137,7 +134,7 @@ def _build_notes() -> list[str]:
     """Return where a box would find in which folders the interpreter was built and installed."""
     library = sysconfig.get_path("stdlib")
     notes = glob.glob(f"{library}/_sysconfigdata*.py") + glob.glob(f"{library}/config-*/Makefile")
-    return sorted(f"{_PYTHON}/lib/{_version()}/{os.path.relpath(path, library)}" for path in notes)
+    return sorted(f"{_PYTHON}/lib/{_VERSION}/{os.path.relpath(path, library)}" for path in notes)
 
 
 def landlock() -> Driver | None:
@@ -176,7 +173,8 @@ def in_container(runtime: str, program: str) -> Driver:
     view = _View(((str(_PACKAGE), f"{_BOX}/sandbox"),), (), ()) if image else _view()
     python = "python3" if image else view.python
     variables = dict(_ENVIRONMENT) | ({} if image else {"LD_LIBRARY_PATH": f"{_PYTHON}/lib"})
-    words = _apptainer(view, image, variables) if runtime == "apptainer" else _oci(runtime, view, image, variables)
+    given = (view, image, "" if image else _empty_root(view), variables)
+    words = _apptainer(*given) if runtime == "apptainer" else _oci(runtime, *given)
     return Driver(
         name=f"container:{runtime}",
         prefix=(program, *words),
@@ -189,43 +187,32 @@ def in_container(runtime: str, program: str) -> Driver:
     )
 
 
-def _oci(runtime: str, view: _View, image: str, variables: Mapping[str, str]) -> Iterator[str]:
+def _oci(runtime: str, view: _View, image: str, root: str, variables: Mapping[str, str]) -> Iterator[str]:
     """Give the words of `podman run` or `docker run` up to the program."""
     yield from ("run", "--rm", "-i", "--name", "{name}", "--pull", "never", "--network", "none", "--read-only")
     yield from ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", f"{_NOBODY}:{_NOBODY}")
-    yield from ("--pids-limit", "1024", "--memory", f"{_memory()}m", "--ulimit", "nofile=1024:1024")
+    # Three quarters of this machine's memory, in MiB: boxes have limits of their own.
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4 >> 20
+    yield from ("--pids-limit", "1024", "--memory", f"{memory}m", "--ulimit", "nofile=1024:1024")
     yield from ("--ulimit", "nproc=1024:1024", "--ulimit", "core=0:0", "--log-driver", "none", "--workdir", "/")
-    for key, value in variables.items():
-        yield from ("--env", f"{key}={value}")
-    for source, seen in view.bound:
-        yield from ("--volume", f"{source}:{seen}:ro")
-    if image:
-        yield from ("--entrypoint", "", image)
-        return
-    root = _empty_root(view)
-    for path in view.covered:
-        yield from ("--volume", f"{root}/{_NOTHING}:{path}:ro")
-    if runtime == "podman":
-        yield from ("--rootfs", root)
-    else:
-        yield from ("--entrypoint", "", _EMPTY_IMAGE)
+    yield from _seen(view, root, variables, "--volume")
+    yield from ("--rootfs", root) if root and runtime == "podman" else ("--entrypoint", "", image or _EMPTY_IMAGE)
 
 
-def _apptainer(view: _View, image: str, variables: Mapping[str, str]) -> Iterator[str]:
+def _apptainer(view: _View, image: str, root: str, variables: Mapping[str, str]) -> Iterator[str]:
     """Give the words of `apptainer exec` up to the program."""
     yield from ("--silent", "exec", "--containall", "--cleanenv", "--no-home", "--no-init", "--no-privs")
     yield from ("--net", "--network", "none", "--pwd", "/")
+    yield from _seen(view, root, variables, "--bind")
+    yield image or root
+
+
+def _seen(view: _View, root: str, variables: Mapping[str, str], bind: str) -> Iterator[str]:
+    """Give the words for what a container sees: variables and files; `bind` is the runtime's option."""
     for key, value in variables.items():
         yield from ("--env", f"{key}={value}")
-    for source, seen in view.bound:
-        yield from ("--bind", f"{source}:{seen}:ro")
-    if image:
-        yield image
-        return
-    root = _empty_root(view)
-    for path in view.covered:
-        yield from ("--bind", f"{root}/{_NOTHING}:{path}:ro")
-    yield root
+    for source, seen in (*view.bound, *((f"{root}/{_NOTHING}", path) for path in view.covered)):
+        yield from (bind, f"{source}:{seen}:ro")
 
 
 _NOTHING = "var"  # an empty folder in the empty root
@@ -247,19 +234,14 @@ def _make_empty_image(program: str) -> None:
         raise M3Error(f"{program} import failed: {made.stderr.decode(errors='replace').strip()[:200]}")
 
 
-def _memory() -> int:
-    """Return three quarters of this machine's memory, in MiB: boxes have limits of their own."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4 >> 20
-
-
 def _empty_root(view: _View) -> str:
     """Return a folder that is empty but for the places where something is bound; missing places are added."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = cache / "m3_exp" / "sandbox-root"
-    for place in ("proc", "dev", "sys", "tmp", "etc", "run", "var", *(seen.lstrip("/") for _, seen in view.bound)):
-        source = next((source for source, seen in view.bound if seen.lstrip("/") == place), None)
+    sources = {seen.lstrip("/"): source for source, seen in view.bound}
+    for place in ("proc", "dev", "sys", "tmp", "etc", "run", "var", *sources):
         path = root / place
-        if source is None or os.path.isdir(source):
+        if os.path.isdir(sources.get(place, "/")):
             path.mkdir(mode=0o755, parents=True, exist_ok=True)
         else:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox import drivers, pair
 from m3_exp.scoring.sandbox.drivers import Driver
 from m3_exp.scoring.sandbox.pair import Report
-from m3_exp.types import M3Error
+from m3_exp.types import M3Error, Score
 
 Choice = Literal["auto", "bubblewrap", "landlock", "container", "weak"]
 
@@ -166,6 +166,12 @@ def level() -> str | None:
     return next((name for name in _DRIVERS if _fitness(name) is None), None)
 
 
+def levels(scores: Sequence[Score]) -> str | None:
+    """Return the level that contained the programs behind scores (their note `sandbox`); None where nothing ran."""
+    used = {str(score.notes["sandbox"]) for score in scores if score.notes.get("sandbox")}
+    return ", ".join(sorted(used)) or None
+
+
 @functools.cache
 def _fitness(name: str) -> str | None:
     """Return what is wrong with a driver when its canaries run, once a process."""
@@ -267,11 +273,9 @@ def _verdict(outcome: _Outcome, sandbox: str) -> Verdict:
 # ------------------------------------------------------------------------------------------------- a driver's process
 
 
-@contextlib.contextmanager
-def _started(driver: Driver) -> Iterator[Run]:
+def _started(driver: Driver) -> contextlib.AbstractContextManager[Run]:
     """Start a driver's process and give the function that runs pairs of boxes in it; it is always dead in the end."""
-    with _relay(driver) if driver.relayed else _warden(driver) as run:
-        yield run
+    return _relay(driver) if driver.relayed else _warden(driver)
 
 
 @contextlib.contextmanager
@@ -279,16 +283,8 @@ def _warden(driver: Driver) -> Iterator[Run]:
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
-            process = subprocess.Popen(
-                driver.command(theirs.fileno(), ""),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=driver.environment,
-                cwd="/",
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+            control = theirs.fileno()
+            process = _process(driver, driver.command(control, ""), subprocess.DEVNULL, (control,))
         try:
             yield functools.partial(pair.run, ours)
         finally:
@@ -299,15 +295,7 @@ def _warden(driver: Driver) -> Iterator[Run]:
 @contextlib.contextmanager
 def _relay(driver: Driver) -> Iterator[Run]:
     name = f"m3-sandbox-{uuid.uuid4().hex[:12]}"
-    process = subprocess.Popen(
-        driver.command(0, name),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=driver.environment,
-        cwd="/",
-        start_new_session=True,
-    )
+    process = _process(driver, driver.command(0, name), subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
@@ -321,6 +309,16 @@ def _relay(driver: Driver) -> Iterator[Run]:
             command = [word.replace("{name}", name) for word in driver.stop]
             subprocess.run(command, capture_output=True, check=False, timeout=60)
         line.close()
+
+
+def _process(
+    driver: Driver, command: Sequence[str], streams: int, kept: tuple[int, ...] = ()
+) -> subprocess.Popen[bytes]:
+    """Start a driver's command in a session of its own, with the descriptors that it is to keep."""
+    return subprocess.Popen(
+        command, stdin=streams, stdout=streams, stderr=streams, pass_fds=kept,
+        env=driver.environment, cwd="/", start_new_session=True,
+    )  # fmt: skip
 
 
 def _end(process: subprocess.Popen[bytes]) -> bool:

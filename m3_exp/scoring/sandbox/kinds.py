@@ -120,14 +120,6 @@ def _head_of(kind: type, name: str) -> Callable[[Value], Value]:
     return lambda value: vars(kind)[name].__get__(value)
 
 
-def _new_default(head: Value) -> Value:
-    return collections.defaultdict(head if callable(head) else None)
-
-
-def _new_deque(head: Value) -> Value:
-    return collections.deque(maxlen=head)
-
-
 # Before the type that it is derived from.
 CHANGEABLE: Mapping[str, _Changeable] = {
     "list": _Changeable(list, lambda value: list(list.__iter__(value)), _set_list),
@@ -138,7 +130,7 @@ CHANGEABLE: Mapping[str, _Changeable] = {
         lambda value: pairs(dict.items(value)),
         _set_dict,
         _head_of(collections.defaultdict, "default_factory"),
-        _new_default,
+        lambda head: collections.defaultdict(head if callable(head) else None),
     ),
     "dict": _Changeable(dict, lambda value: pairs(dict.items(value)), _set_dict),
     "set": _Changeable(set, lambda value: [layout.state(value), *set.__iter__(value)], _set_set),
@@ -147,7 +139,7 @@ CHANGEABLE: Mapping[str, _Changeable] = {
         lambda value: list(collections.deque.__iter__(value)),
         _set_deque,
         _head_of(collections.deque, "maxlen"),
-        _new_deque,
+        lambda head: collections.deque(maxlen=head),
     ),
     "bytearray": _Changeable(bytearray, lambda value: [bytes(memoryview(value))], _set_bytes),
     "array": _Changeable(

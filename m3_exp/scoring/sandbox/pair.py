@@ -101,14 +101,8 @@ def _box(link: socket.socket, role: str, channel: socket.socket, job: Job) -> It
 @contextlib.contextmanager
 def _file(content: bytes) -> Iterator[int]:
     """Give a descriptor of a file that has no name."""
-    with contextlib.ExitStack() as stack:
-        if hasattr(os, "memfd_create"):
-            source = os.memfd_create("job")
-            stack.callback(os.close, source)
-        else:
-            source = stack.enter_context(tempfile.TemporaryFile()).fileno()
-        view = memoryview(content)
-        while view:
-            view = view[os.write(source, view) :]
-        os.lseek(source, 0, os.SEEK_SET)
-        yield source
+    in_memory = hasattr(os, "memfd_create")
+    with open(os.memfd_create("job"), "w+b") if in_memory else tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        yield file.fileno()

@@ -33,7 +33,12 @@ class StandIn:
             object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Value:
-        return _attribute(self, name)
+        if name.startswith("__"):  # Python's own protocols are written out here
+            raise AttributeError(name)
+        value = _ask(self, "get", name)
+        if name in QUESTIONS and callable(value) and not _own(self, "_known"):
+            raise _refused(self)
+        return value
 
     def __setattr__(self, name: str, value: Value) -> None:
         _ask(self, "set", name, value)
@@ -268,11 +273,9 @@ def _generated(kind: str, ask: Ask) -> object:
 
 
 def _error(about: About) -> type:
-    for name in about.traits:
-        base = getattr(builtins, name, None)
-        if isinstance(base, type) and issubclass(base, Exception):
-            return type(about.name, (base,), {"__module__": "answer"})
-    return type(about.name, (Exception,), {"__module__": "answer"})
+    named = [getattr(builtins, name, None) for name in about.traits]
+    base = next((kind for kind in named if isinstance(kind, type) and issubclass(kind, Exception)), Exception)
+    return type(about.name, (base,), {"__module__": "answer"})
 
 
 def _own(stand_in: Value, name: str) -> Value:
@@ -286,12 +289,3 @@ def _ask(stand_in: Value, operation: str, *arguments: Value) -> Value:
 
 def _refused(stand_in: StandIn) -> BaseException:
     return _own(stand_in, "_refuses")(_own(stand_in, "_about").name)  # type: ignore[no-any-return]
-
-
-def _attribute(stand_in: Value, name: str) -> Value:
-    if name.startswith("__"):  # Python's own protocols are written out here
-        raise AttributeError(name)
-    value = _ask(stand_in, "get", name)
-    if name in QUESTIONS and callable(value) and not _own(stand_in, "_known"):
-        raise _refused(stand_in)
-    return value

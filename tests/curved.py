@@ -1,16 +1,21 @@
 """Response curves of populations whose truth is known (`benchmarks/populations.py`), and frames of them by hand."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from benchmarks import populations
 from m3_exp.merging import ratio
 from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.reporting.data import dataframe
 from m3_exp.reporting.table import Mark, Table
-from m3_exp.stats.estimate import Array
+from m3_exp.stats.estimate import Array, Estimate
 from m3_exp.stats.lambdas import Curve, Sampled
+from m3_exp.stats.paired import paired
+from m3_exp.stats.scored import Scored, of_scores
+from m3_exp.types import Score
 
 NODES = np.array(populations.NODES)
 Height = Callable[[Array], Array]
@@ -45,6 +50,34 @@ def response(
             "plains": {seed: by_item(curve.ids, values) for seed, values in enumerate(plains)}, **more,
         }
     )  # fmt: skip
+
+
+def framed(lines: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
+    """Return lines as a frame with all columns of `dataframe.tidy`; what each item scored follows from `values`."""
+    if isinstance(lines, pd.DataFrame):
+        return framed(lines.to_dict("records"))
+    made = [{**dict.fromkeys(dataframe._COLUMNS), **line, "scored": _counted(line)} for line in lines]
+    return pd.DataFrame(made, columns=None if made else dataframe._COLUMNS)
+
+
+def _counted(line: Mapping[str, Any]) -> Scored | None:
+    given, values = line.get("scored"), line.get("values")
+    if isinstance(given, Scored) and (given.strata or given.clusters):
+        return given
+    return of_scores([Score(key, value) for (key, _), value in values.items()]) if isinstance(values, dict) else None
+
+
+def contrast(first: Mapping[str, float], second: Mapping[str, float]) -> Estimate:
+    """Compare two sets of item scores over the items that both have; an item that only one has counts as unscored.
+
+    Raises:
+        ValueError: no item is in both.
+    """
+    shared = sorted(first.keys() & second.keys())
+    if not shared:
+        raise ValueError("no item is scored in both: nothing can be paired")
+    alone = len(first.keys() ^ second.keys())
+    return paired(np.array([first[i] for i in shared]), np.array([second[i] for i in shared]), unscored=alone)
 
 
 def tidy_row(values: Sequence[float], **columns: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from m3_exp.reporting.data import dataframe
 from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables import adversarial
 from m3_exp.reporting.tables.formats import FORMATS, as_csv, markdown
+from m3_exp.reporting.tables.rows import Shown
 from m3_exp.stats import ratio
 from m3_exp.stats.estimate import mean
 from m3_exp.types import Cell, identity
@@ -65,7 +66,7 @@ def framed(outcome: Callable[[Cell], Any], *args: str) -> pd.DataFrame:
 
 
 def built(outcome: Callable[[Cell], Any], *args: str, **more: Any) -> Table:
-    return adversarial.build("table2", framed(outcome, *args), FOLDER, **more)
+    return adversarial.build("table2", Shown(framed(outcome, *args), published=FOLDER, **more))
 
 
 def figures(table: Table, **wanted: Any) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def test_a_pdr_that_is_not_bounded_below_says_so(monkeypatch: pytest.MonkeyPatch
     """One of ten right, and still right: at 95 % that is a bound, at 99.9 % it is none."""
     monkeypatch.setattr(ratio, "LEVEL", 0.999)
     found = framed(lambda cell: (attacked(cell, 1, 1, 10),))
-    table = adversarial.build("table2", found)
+    table = adversarial.build("table2", Shown(found))
     line, point = figures(table, ratio="plain"), points.drop(found.head(1))
     assert (line["pdr"], line["pdr_low"], line["pdr_reason"]) == (0, None, "not bounded below")
     assert table.texts[0][7].startswith("0.0 [-inf, ")
@@ -208,7 +209,7 @@ def test_four_draws_are_averaged_item_by_item_with_their_spread() -> None:
         return (attacked(cell, 120, 60) if draw is None else attacked(cell, 120 + 20 * draw, 60 + 10 * draw),)
 
     found = framed(outcome)
-    table = adversarial.build("table2", found, parents=PARENTS)
+    table = adversarial.build("table2", Shown(found, experts=PARENTS))
     row, line = table.texts[1], figures(table, ratio="mixup")
     lams = sorted(found.loc[found["ratio"] == "mixup", "lam"].unique())
     assert line["lambda"] == lams
@@ -226,7 +227,7 @@ def test_four_draws_are_averaged_item_by_item_with_their_spread() -> None:
     assert row[6].startswith("37.5 [")
     assert "sd 6.5 of 4 draws" in row[6]
     assert any("Means over 4 draws of lambda: the interval is over items, of these very" in x for x in table.footer)
-    every = adversarial.build("table2", found, every=True)
+    every = adversarial.build("table2", Shown(found, every=True))
     assert [r["pdr"] for r in every.records if r["pair"] == "lm_code" and r["ratio"] == "mixup"] == [50.0] * 8
     assert [row[4] for row in every.texts if row[2] == "yes"] == [f"{x:.3g}" for x in found["lam"].dropna()[::2]]
     assert "of 4" not in markdown(every)
@@ -251,7 +252,7 @@ def test_an_item_counts_where_all_draws_have_it_and_missing_draws_are_said() -> 
 def test_a_draw_that_is_all_but_one_expert_is_named() -> None:
     found = framed(lambda cell: (attacked(cell, 120, 60),))
     found.loc[(found["draw"] == 2) & (found["pair"] == "lm_math"), "lam"] = 0.0003
-    said = "\n".join(adversarial.build("table2", found, parents=PARENTS).footer)
+    said = "\n".join(adversarial.build("table2", Shown(found, experts=PARENTS)).footer)
     assert "lm_math alpha 0.5 draw 2: 99.97 % math" in said
     assert "% code" not in said
 
@@ -360,7 +361,7 @@ def test_table_figure_and_result_have_the_same_pdr() -> None:
     found = framed(_evaluated)
     rows = found[(found["ratio"] == "plain") & (found["pair"] == "lm_math")].head(1)
     details, point = rows.iloc[0]["details"], points.drop(rows)
-    line = figures(adversarial.build("table2", found), ratio="plain", pair="lm_math")
+    line = figures(adversarial.build("table2", Shown(found)), ratio="plain", pair="lm_math")
     shown = (line["pdr"], line["pdr_low"], line["pdr_high"])
     assert shown == (point.value, point.low, point.high)
     assert shown == tuple(details[f"pdr_paper{end}"] for end in ("", "_low", "_high"))
@@ -372,7 +373,9 @@ def test_table_figure_and_result_have_the_same_pdr() -> None:
 
 def test_a_figure_shows_the_mean_over_draws_that_the_table_shows() -> None:
     found = framed(lambda cell: _scattered(cell, 7))
-    line = figures(adversarial.build("table2", found), ratio="mixup", benchmark="prompt_bench_cola", pair="lm_code")
+    line = figures(
+        adversarial.build("table2", Shown(found)), ratio="mixup", benchmark="prompt_bench_cola", pair="lm_code"
+    )
     rows = found[(found["benchmark"] == "prompt_bench_cola") & (found["pair"] == "lm_code")]
     plain, mixed = (rows[rows["ratio"] == name] for name in ("plain", "mixup"))
     for key, point in (("pdr", points.drop(mixed)), ("attack", points.score(mixed))):

@@ -12,10 +12,10 @@ import pytest
 from m3_exp.merging.ratio import grid, sampled
 from m3_exp.reporting.choices import advice, ways
 from m3_exp.reporting.curves import expectations
-from m3_exp.reporting.curves.evaluated import Response, item_means, responses
+from m3_exp.reporting.curves.evaluated import Response, responses
 from m3_exp.stats import family
 from m3_exp.stats.lambdas import ALPHAS
-from tests.curved import below, tidy_row
+from tests.curved import below, framed, tidy_row
 
 LAMS = grid(9)
 SAMPLED = sorted(sampled(0, 16))
@@ -41,7 +41,7 @@ def frame(**more: Any) -> pd.DataFrame:
         lines += [line(benchmark, "average", "mixup", at(0.3), 0.3, alpha=0.5, draw=0, **more)]
         lines += [{**line(benchmark, "single", "plain", at(1.0)), "pair": "lm"}]
         lines += [{**line(benchmark, "single", "plain", at(0.0)), "pair": "math"}]
-    return pd.DataFrame(lines)
+    return framed(lines)
 
 
 def test_curves_come_from_the_frame() -> None:
@@ -57,17 +57,12 @@ def test_masks_are_averaged_and_kept() -> None:
     one, two = frame(sparsify="dare", mask_seed=1), frame(sparsify="dare", mask_seed=2)
     zero = two["benchmark"] == "gsm8k"
     two.loc[zero, "values"] = two.loc[zero, "values"].map(lambda v: dict.fromkeys(v, 0.0))
-    merged = pd.concat([one, two[two["method"] != "single"]])
+    merged = framed(pd.concat([one, two[two["method"] != "single"]]))
     found = responses(merged, PARENTS)[0]
     assert len(found.masks) == 2
     assert found.curve.values.mean() == pytest.approx(found.masks[0].values.mean() / 2)
     study = ways.study([found], repeats=200, resamples=50)
     assert study.spreads["gsm8k"][1.0].sd_masks == pytest.approx(100 * found.masks[0].expected(1.0).mean() / np.sqrt(2))
-
-
-def test_items_are_what_every_version_and_sample_scored() -> None:
-    assert item_means({("a", 0): 1.0, ("a", 1): 0.0, ("b", 0): None, ("b", 1): 1.0}) == {"a": 0.5}
-    assert item_means({("a", 0): 1.0, ("a@seed0", 0): 0.0, ("a@seed1", 0): 1.0}) == {"a": 0.5}
 
 
 def test_a_study_has_every_objective_and_way_of_choosing() -> None:
@@ -107,7 +102,7 @@ def test_the_worse_parent_never_stands_in_for_the_better_one() -> None:
     unscored = frame()
     better = unscored.index[(unscored["benchmark"] == "gsm8k") & (unscored["pair"] == "math")][0]
     unscored.at[better, "values"] = {**unscored.at[better, "values"], ("3", 0): None}
-    first = responses(unscored, PARENTS)[0]
+    first = responses(framed(unscored), PARENTS)[0]
     assert first.better_parent() is None
     found = ways.study([first], repeats=50, resamples=20)
     assert found.notes == ("gsm8k is not in mean and minimum: its parents are not evaluated on all its items",)
@@ -137,7 +132,7 @@ def on_dev(best: float, benchmark: str = "gsm8k", *, parents: bool = True) -> di
     """A curve on development items with its peak at one node."""
     lines = [line(benchmark, "average", "grid", 0.8 - 0.7 * abs(lam - best), lam) for lam in LAMS]
     lines += [{**line(benchmark, "single", "plain", 0.5), "pair": name} for name in ("lm", "math") if parents]
-    return {r.benchmark: r for r in responses(pd.DataFrame(lines), PARENTS)}
+    return {r.benchmark: r for r in responses(framed(lines), PARENTS)}
 
 
 def test_development_items_choose_a_node_that_is_scored_on_the_test() -> None:
@@ -193,7 +188,7 @@ def far(**more: Any) -> pd.DataFrame:
     better = frame(**more)
     plain = (better["benchmark"] == "gsm8k") & (better["ratio"] == "plain") & (better["method"] == "average")
     better.loc[plain, "values"] = [line("gsm8k", "average", "plain", 0.95)["values"]]
-    return better
+    return framed(better)
 
 
 def test_what_is_real_is_marked() -> None:
@@ -251,7 +246,7 @@ def test_unscored_items_are_told_beside_the_numbers() -> None:
     lost = frame()
     at = lost.index[(lost["ratio"] == "grid") & (lost["benchmark"] == "gsm8k")][3]
     lost.at[at, "values"] = {**lost.at[at, "values"], ("3", 0): None, ("4", 0): None}
-    found = ways.study(responses(lost, PARENTS), repeats=50, resamples=20)
+    found = ways.study(responses(framed(lost), PARENTS), repeats=50, resamples=20)
     note = "gsm8k: 2 of 40 items unscored: in the intervals of E at their worst and best"
     assert note in found.notes
     assert note in advice.words(found)

@@ -20,6 +20,7 @@ from m3_exp.types import CellResult, M3Error
 from m3_exp.views import lookup, studies, tables
 from m3_exp.views.lookup import Lookup
 from tests import test_figures
+from tests.curved import framed
 from tests.files import write_lines
 from tests.records import looked_up
 from tests.test_tables import record
@@ -149,7 +150,7 @@ def by_hand(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def without_a_node(*benchmarks: str) -> pd.DataFrame:
     lines = test_figures.curves({"gsm8k": -0.8, "alpaca_eval": 0.6}).to_dict("records")
-    return pd.DataFrame([
+    return framed([
         test_figures.missing(x) if x["benchmark"] in benchmarks and (x["ratio"], x["lam"]) == ("grid", 0.25) else x
         for x in lines
     ])  # fmt: skip
@@ -181,7 +182,7 @@ def test_a_table_names_draws_by_the_requests_experts(tmp_path: Path) -> None:
     request = config.request(["sweeps=table1", "pair=lm_math", f"store={tmp_path}"])
     draw = {"ratio": "mixup", "alpha": 0.5, "draw": 1, "lam": 0.0001}
     extra = {"engine": "vllm", "evaluator": "gsm8k 2", "tokenizer": "t", "runs": 1, "merge": "m3 merge"}
-    lines = pd.DataFrame([test_figures.line("gsm8k", 0.5, **draw, **extra)])
+    lines = framed([test_figures.line("gsm8k", 0.5, **draw, **extra)])
     built = tables.build(Lookup(request), lines)
     assert "Draws of lambda that are all but one expert: lm_math alpha 0.5 draw 1: 99.99 % math." in built.footer
 

@@ -103,9 +103,8 @@ def test_masks_that_agree_by_chance_make_nothing_sure(masks: int) -> None:
         latent = populations.paths(rng, n, np.array([0.5, 0.4]))
         shifts = populations.MASK_SD * rng.standard_normal((masks, 2))
         found = np.array([populations.answers(rng, latent, 0.4 + shift) for shift in shifts])
-        between = spread((found[:, :, 0] - found[:, :, 1]).T)
-        assert between is not None
-        estimate = paired(*found.mean(axis=0).T, others=[between])
+        between = spread(found[:, :, 0] - found[:, :, 1])
+        estimate = paired(*found.mean(axis=0).T, others=between)
         sure.append(estimate.p is not None and estimate.p < coverage.MANY)
     assert 100 * float(np.mean(sure)) <= most(sets, coverage.MANY)
 

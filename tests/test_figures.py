@@ -30,10 +30,9 @@ from m3_exp.reporting.figures import heatmap, palette
 from m3_exp.reporting.figures import responses as drawing
 from m3_exp.reporting.figures.catalogue import FIGURES
 from m3_exp.reporting.figures.frames import Data, at_alpha
-from m3_exp.stats.paired import contrast
 from m3_exp.stats.ratio import drop
 from m3_exp.types import M3Error
-from tests.curved import below, tidy_row
+from tests.curved import below, contrast, framed, tidy_row
 from tests.golden.commands import BENCHMARKS
 from tests.records import looked_up
 from tests.test_tables import ends, record
@@ -82,11 +81,11 @@ def table1() -> pd.DataFrame:
                     for draw, lam in enumerate((0.1, 0.6, 0.9)):
                         mixed = {"ratio": "mixup", "lam": lam, "alpha": 0.5, "draw": draw, "shift": draw}
                         lines.append(line(benchmark, share + 0.1 - 0.05 * draw, **of, **mixed))
-    return pd.DataFrame(lines)
+    return framed(lines)
 
 
 def ood() -> pd.DataFrame:
-    return pd.DataFrame([
+    return framed([
         line(benchmark, 0.3 + 0.1 * (ratio == "mixup"), pair=pair, method=method, ratio=ratio,
              **({"alpha": 0.5, "draw": 0, "lam": 0.4} if ratio == "mixup" else {}))
         for pair, benchmark in OOD.items()
@@ -109,7 +108,7 @@ def adversarial(draws: int = 1) -> pd.DataFrame:
         for benchmark in PDR:
             lines.append(attacked(benchmark, pair, "plain"))
             lines += [attacked(benchmark, pair, "mixup", alpha=0.5, draw=d, lam=0.1 * (d + 1)) for d in range(draws)]
-    return pd.DataFrame(lines)
+    return framed(lines)
 
 
 def curves(
@@ -129,7 +128,7 @@ def curves(
         lines.append(line(benchmark, 0.5 - 0.2 * slope, ratio="mixup", lam=0.3, alpha=0.5, draw=0, **of))
         lines += [line(benchmark, 0.5 + slope * (x - 0.5), pair=who, method="single") for who, x in
                   (("lm", 1), ("math", 0))]  # fmt: skip
-    return pd.DataFrame(lines)
+    return framed(lines)
 
 
 def full() -> dict[str, pd.DataFrame]:
@@ -222,7 +221,7 @@ def holes() -> dict[str, pd.DataFrame]:
         lines = found[sweep].to_dict("records")
         gone = [missing(x, "the judge died" if i == 3 else None) if i in (1, 2, 3, 8, 20) else x
                 for i, x in enumerate(lines)]  # fmt: skip
-        found[sweep] = pd.DataFrame(gone)
+        found[sweep] = framed(gone)
     del found["table5"]
     return found
 
@@ -285,7 +284,7 @@ def test_figure1a_draws_paired_gains_and_the_papers_beside_them() -> None:
     plain, mixed = (entry_of(rows[rows["ratio"] == ratio]).items for ratio in ("plain", "mixup"))
     expected = contrast(mixed, plain)
     middle, low, high = ours[0]
-    assert middle == pytest.approx(100 * expected.difference)
+    assert middle == pytest.approx(100 * expected.value)
     assert (low, high) == pytest.approx((100 * expected.low, 100 * expected.high)), "of these three draws"
     assert expected.n == N
     assert hollow(ax, "TIES")[:3] == pytest.approx([38.73 - 38.63, 18.57 - 14.56, 2.48 - 2.12])
@@ -320,7 +319,7 @@ def test_frames_of_real_plans_are_drawn() -> None:
 def test_a_missing_cell_has_no_marker_and_is_named() -> None:
     frames = full()
     lines = frames["table1"].to_dict("records")
-    frame = pd.DataFrame([
+    frame = framed([
         missing(x) if [x[k] for k in ("pair", "benchmark", "method", "ratio")] == ["lm_code", "mbpp", "ties", "plain"]
         else x for x in lines
     ])  # fmt: skip
@@ -339,7 +338,7 @@ def test_a_score_of_zero_is_drawn_at_zero_with_its_interval() -> None:
     zero = (frame["pair"] == "lm_code") & (frame["benchmark"] == "mbpp")
     frame.loc[zero, "values"] = frame.loc[zero, "values"].map(lambda values: dict.fromkeys(values, 0.0))
     frame.loc[zero, "score"] = 0.0
-    ax = FIGURES["figure1c"].draw(Data({"table1": frame}, PARENTS)).axes[1]
+    ax = FIGURES["figure1c"].draw(Data({"table1": framed(frame)}, PARENTS)).axes[1]
     high = 100 * proportion_confint(0, N, method="agresti_coull")[1]
     assert bars(ax, "TIES")[-1] == pytest.approx((0.0, 0.0, high))
 
@@ -376,7 +375,7 @@ def test_pdr_is_that_of_the_item_scores_whatever_a_result_stores() -> None:
 def test_an_undefined_pdr_is_no_zero() -> None:
     lines = adversarial().to_dict("records")
     lines[0]["values"] = dict.fromkeys(lines[0]["values"], 0.0)
-    figure = FIGURES["pdr"].draw(Data({"table6": pd.DataFrame(lines)}, PARENTS))
+    figure = FIGURES["pdr"].draw(Data({"table6": framed(lines)}, PARENTS))
     assert len(bars(figure.axes[2], "without M3")) == 5
     assert "undefined: no item is right without the attack" in written(figure)
     assert "(sweeps=table2)" in written(figure)
@@ -400,7 +399,7 @@ def test_figure3_draws_the_densities() -> None:
 def test_the_heat_map_holds_expectations_less_plain_and_outlines_the_real_ones() -> None:
     plain = [line(benchmark, 0.95, method="average") for benchmark in ("gsm8k", "alpaca_eval")]
     lines = curves({"gsm8k": -0.8, "alpaca_eval": 0.6}, plain=False).to_dict("records")
-    frame = pd.DataFrame([*lines, *plain])
+    frame = framed([*lines, *plain])
     figure = FIGURES["heatmap"].draw(Data({"lambda_response": frame}, PARENTS))
     found = heatmap.changes(frame, PARENTS)
     curve = next(r for r in responses(frame, PARENTS) if r.benchmark == "gsm8k")
@@ -444,7 +443,7 @@ def test_the_heat_map_names_a_curve_that_lost_a_node() -> None:
     lines = curves({"gsm8k": -0.8, "alpaca_eval": 0.6}).to_dict("records")
     at = ("gsm8k", 0.25, "grid")
     lost = [missing(x, "died") if (x["benchmark"], x["lam"], x["ratio"]) == at else x for x in lines]
-    figure = FIGURES["heatmap"].draw(Data({"lambda_response": pd.DataFrame(lost)}, PARENTS))
+    figure = FIGURES["heatmap"].draw(Data({"lambda_response": framed(lost)}, PARENTS))
     assert len([p for p in figure.axes[0].patches if p.get_hatch()]) == 6, "one draw of alpha = 0.5 stands there"
     assert "lm_math average gsm8k: no expectation, 1 of 9 nodes without a result (lambda 0.25)." in unwrapped(figure)
     assert collisions(figure) == []
@@ -483,7 +482,7 @@ def test_the_heat_maps_means_of_ten_draws_are_one_family() -> None:
     for alpha in (0.5, 1.0):
         of: dict[str, Any] = {"ratio": "mixup", "alpha": alpha}
         lines += [line("gsm8k", 0.9, draw=k, lam=alpha / 10 + k / 50, **of) for k in range(10)]
-    figure = FIGURES["heatmap"].draw(Data({"alpha_grid": pd.DataFrame(lines)}, PARENTS))
+    figure = FIGURES["heatmap"].draw(Data({"alpha_grid": framed(lines)}, PARENTS))
     assert len([p for p in figure.axes[0].patches if not p.get_fill()]) == 2
     assert "after Holm over the 2 means of draws here" in unwrapped(figure)
     assert "Each the mean of 10 draws of λ." in written(figure)
@@ -493,7 +492,7 @@ def test_one_draw_is_called_one_and_missing_cells_are_hatched() -> None:
     lines = [line("gsm8k", 0.5)]
     lines += [line("gsm8k", 0.9, ratio="mixup", alpha=a, draw=0, lam=0.2 + a / 10) for a in (0.5, 1.0)]
     lines.append(missing(line("gsm8k", 0.9, ratio="mixup", alpha=2.0, draw=0, lam=0.7)))
-    figure = FIGURES["heatmap"].draw(Data({"alpha_grid": pd.DataFrame(lines)}, PARENTS))
+    figure = FIGURES["heatmap"].draw(Data({"alpha_grid": framed(lines)}, PARENTS))
     assert numbers(figure) == ["+40.0", "+40.0"]
     assert len([p for p in figure.axes[0].patches if p.get_hatch()]) == 1
     assert not [p for p in figure.axes[0].patches if not p.get_fill()], "of one draw nothing is claimed"
@@ -503,8 +502,8 @@ def test_one_draw_is_called_one_and_missing_cells_are_hatched() -> None:
 
 
 def test_draws_alone_are_compared_with_the_plain_cells_of_the_other_sweep() -> None:
-    draws = pd.DataFrame([line("gsm8k", 0.9, ratio="mixup", alpha=a, draw=0, lam=0.2 + a / 10) for a in (0.5, 1.0)])
-    plain = pd.DataFrame([line("gsm8k", 0.5), missing(line("gsm8k", 0.5, ratio="grid", lam=0.0))])
+    draws = framed([line("gsm8k", 0.9, ratio="mixup", alpha=a, draw=0, lam=0.2 + a / 10) for a in (0.5, 1.0)])
+    plain = framed([line("gsm8k", 0.5), missing(line("gsm8k", 0.5, ratio="grid", lam=0.0))])
     figure = FIGURES["heatmap"].draw(Data({"alpha_grid": draws, "lambda_response": plain}, PARENTS))
     assert numbers(figure) == ["+40.0", "+40.0"]
     assert "Each ONE draw of λ" in written(figure)
@@ -592,7 +591,7 @@ def test_a_tiny_parent_does_not_push_everything_else_out_of_sight() -> None:
     frame = pd.concat([curves({"gsm8k": -0.8, "alpaca_eval": 0.6}), curves({"mbpp": 0.0}).assign(values=None)])
     few = {(str(i), 0): float(i == 0) for i in range(N)}
     frame["values"] = [few if values is None else values for values in frame["values"]]
-    figure = drawing.draw_response(study(frame))
+    figure = drawing.draw_response(study(framed(frame)))
     assert figure.axes[0].get_ylim()[1] < 200
     assert figure.axes[2].get_xlim()[1] < 200
 
@@ -637,7 +636,7 @@ def test_several_hyperparameters_are_refused() -> None:
 def test_a_curve_that_lost_a_node_is_refused_by_name() -> None:
     lines = curves({"gsm8k": -0.8, "alpaca_eval": 0.6}).to_dict("records")
     at = ("gsm8k", 0.125, "grid")
-    lost = pd.DataFrame([missing(x) if (x["benchmark"], x["lam"], x["ratio"]) == at else x for x in lines])
+    lost = framed([missing(x) if (x["benchmark"], x["lam"], x["ratio"]) == at else x for x in lines])
     said = "lm_math average gsm8k: no expectation, 1 of 9 nodes without a result (lambda 0.125)"
     figure = FIGURES["response"].draw(Data({"lambda_response": lost}, PARENTS))
     assert said in unwrapped(figure)

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from evaluators.livebench_coding import LiveBenchCoding, grading, questions
@@ -19,6 +18,7 @@ from m3_exp.scoring.evaluate import evaluate, load_evaluator
 from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox.judge import Limits, judge
 from m3_exp.types import Answer, EvaluatorSpec, M3Error
+from tests.curved import framed
 from tests.test_livebench_coding import ADD, DATA, SUM, fenced, needs_data, one, packed, question
 
 READ = "n = int(input())\n"
@@ -281,7 +281,7 @@ def test_nothing_is_said_where_all_tests_are_there() -> None:
 def _footer(details: Any) -> list[str]:
     row: dict[str, Any] = {"state": "done", "method": "average", "pair": "lm_code", "benchmark": "livebench_coding"}
     row |= {"engine": "vllm 1 float32", "evaluator": "livebench_coding 2", "runs": 1, "failure": None, "weights": None}
-    return footer(pd.DataFrame([row | {"merge": "m3 merge", "details": details}]))
+    return footer(framed([row | {"merge": "m3 merge", "details": details}]))
 
 
 @needs_data

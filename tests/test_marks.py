@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from m3_exp.config import ROOT
@@ -24,10 +23,10 @@ from m3_exp.reporting.figures import heatmap
 from m3_exp.reporting.table import REBUILD, Cell, Column, Figure, Mark, Rebuild, Table, words
 from m3_exp.reporting.tables import gains, paper
 from m3_exp.reporting.tables.formats import FORMATS
-from m3_exp.stats.paired import contrast
+from m3_exp.reporting.tables.rows import Shown
 from m3_exp.stats.published import distance, replayed
 from m3_exp.stats.scored import Scored
-from tests.curved import below, marks, tidy_row
+from tests.curved import below, contrast, framed, marks, tidy_row
 from tests.test_tables import ends
 
 FOLDER = ROOT / "results" / "published"
@@ -59,9 +58,9 @@ def said(table: Table) -> str:
 
 
 def built(lines: list[dict[str, Any]], nodes: list[dict[str, Any]] | None = None, **options: Any) -> Table:
-    behind = None if nodes is None else pd.DataFrame(nodes)
+    behind = None if nodes is None else framed(nodes)
     found = [] if behind is None else responses(behind, PARENTS)
-    return paper.build("t", pd.DataFrame(lines), responses=found, behind=behind, **options)
+    return paper.build("t", Shown(framed(lines), responses=found, behind=behind, **options))
 
 
 # ---------------------------------------------------------------------------------------------------- expectations
@@ -72,7 +71,7 @@ def test_an_m3_row_is_the_expectation_where_there_is_a_curve_and_else_the_mean_o
     lines = [line("plain", 0.5), *drawn, *({**x, "benchmark": "mbpp"} for x in (line("plain", 0.5), *drawn))]
     table = built(lines, curve(lambda x: 0.2 + 0.4 * x))
     row = dict(zip((h.split(",")[0] for h in table.header), table.texts[1], strict=True))
-    found = responses(pd.DataFrame(curve(lambda x: 0.2 + 0.4 * x)), PARENTS)[0].curve
+    found = responses(framed(curve(lambda x: 0.2 + 0.4 * x)), PARENTS)[0].curve
     low, high = ends(list(found.expected(0.5)))  # a straight line bends nowhere: nothing but items
     assert row["gsm8k"].startswith(f"40.0 [{low:.1f}, {high:.1f}] E* sd ")
     assert re.search(r"E\* sd (\S+)", row["gsm8k"]).group(1) == f"{100 * 0.4 * np.sqrt(0.125):.1f}"  # type: ignore[union-attr]
@@ -113,7 +112,7 @@ def test_nodes_alone_make_no_claim_and_say_what_they_assume() -> None:
     lines = [line("plain", 0.95), line("mixup", 0.5, 0.3, alpha=1.0, draw=0)]
     table = built(lines, curve(dip))
     text, record = table.texts[1][-1], table.records[1]
-    found = responses(pd.DataFrame(curve(dip)), PARENTS)[0].curve
+    found = responses(framed(curve(dip)), PARENTS)[0].curve
     low, high = ends(list(found.expected(1.0)))
     assert " E* " in text
     assert record["low"] < low - 1 < high + 1 < record["high"]
@@ -151,13 +150,13 @@ def test_one_question_has_one_answer_wherever_it_is_asked() -> None:
     other = next(r for r in built(nodes, nodes).records if r["alpha"] == 0.5)
     figures = ("score", "low", "high", "difference", "diff_low", "diff_high", "p", "p_adjusted", "family", "mark")
     assert [one[key] for key in figures] == [other[key] for key in figures]
-    change = heatmap.changes(pd.DataFrame(nodes), PARENTS)[heatmap.Panel("lm_math", "average", "none"), "gsm8k", 0.5]
+    change = heatmap.changes(framed(nodes), PARENTS)[heatmap.Panel("lm_math", "average", "none"), "gsm8k", 0.5]
     assert (change.value, change.family) == (one["difference"], one["family"])
     assert change.half == pytest.approx((one["diff_high"] - one["diff_low"]) / 2)
     assert change.significant == (one["mark"] in ("better", "worse"))
-    drawn = pd.DataFrame([line("mixup", 0.5, 0.3, alpha=0.5, draw=0)])
-    instead = in_place_of_draws(drawn, responses(pd.DataFrame(nodes), PARENTS))
-    point = points.gain(pd.DataFrame([plain]), instead)
+    drawn = framed([line("mixup", 0.5, 0.3, alpha=0.5, draw=0)])
+    instead = in_place_of_draws(drawn, responses(framed(nodes), PARENTS))
+    point = points.gain(framed([plain]), instead)
     assert (point.value, point.low, point.high) == (one["difference"], one["diff_low"], one["diff_high"])
     score = points.score(instead)
     assert (score.value, score.low, score.high) == (one["score"], one["low"], one["high"])
@@ -184,7 +183,7 @@ def test_sampled_lambdas_without_a_result_are_not_used() -> None:
     nodes[-1] |= {"score": None, "values": None, "state": "missing"}
     table = built([line("plain", 0.5), *nodes], nodes)
     assert all(" E* " in row[-1] for row in table.texts[1:])
-    (found,) = responses(pd.DataFrame(nodes), PARENTS)
+    (found,) = responses(framed(nodes), PARENTS)
     assert found.notes == ("1 of 16 sampled lambdas have no result: the others are not used",)
 
 
@@ -348,12 +347,12 @@ def test_the_papers_marks_are_bold_and_underlined_by_score() -> None:
 def test_what_has_no_item_in_common_is_no_comparison() -> None:
     one, two = {str(i): 1.0 for i in range(50)}, {str(i): 0.0 for i in range(50)}
     pairs = {(0, 0): (Entry(100.0, one), Entry(0.0, two)), (0, 1): (Entry(100.0, one), Entry(100.0, {"x": 1.0}))}
-    assert contrasts.against(pairs).keys() == {(0, 0)}
+    assert contrasts.against(pairs, {}).keys() == {(0, 0)}
 
 
 def test_a_figure_has_the_tables_gain() -> None:
-    lines = pd.DataFrame([line("plain", 0.5), line("fixed", 0.58, 0.3)])
-    record = paper.build("t", lines).records[1]
+    lines = framed([line("plain", 0.5), line("fixed", 0.58, 0.3)])
+    record = paper.build("t", Shown(lines)).records[1]
     point = points.gain(lines[lines["ratio"] == "plain"], lines[lines["ratio"] == "fixed"])
     assert (point.value, point.low, point.high) == (record["difference"], record["diff_low"], record["diff_high"])
 
@@ -413,7 +412,7 @@ def test_no_interval_has_width_0_or_leaves_its_range() -> None:
     """Whatever small frame: scores in 0 to 100, contrasts in -100 to 100, each inside its interval."""
     for seed in range(20):
         lines, nodes = _random_lines(np.random.default_rng(seed))
-        for table in (built(lines, nodes), built(lines, nodes, every=True), gains.build("t", pd.DataFrame(lines))):
+        for table in (built(lines, nodes), built(lines, nodes, every=True), gains.build("t", Shown(framed(lines)))):
             for record in table.records:
                 if record["score"] is not None:
                     assert 0 <= record["low"] < record["high"] <= 100, (seed, record)
@@ -422,7 +421,7 @@ def test_no_interval_has_width_0_or_leaves_its_range() -> None:
                     assert -100 <= record["diff_low"] < record["diff_high"] <= 100, (seed, record)
                     assert record["diff_low"] <= record["difference"] <= record["diff_high"], (seed, record)
                     assert 0 <= record["p"] <= record["p_adjusted"] <= 1, (seed, record)
-        for change in heatmap.changes(pd.DataFrame(lines + nodes), PARENTS).values():
+        for change in heatmap.changes(framed(lines + nodes), PARENTS).values():
             assert change.value is None or (change.half > 0 and -100 <= change.value <= 100), seed
 
 
@@ -501,7 +500,7 @@ def test_the_same_expectation_twice_is_one_model() -> None:
 def test_a_published_m3_number_has_its_percentile_in_the_replay() -> None:
     lines = [line("plain", 0.665), line("mixup", 0.6, 0.3, alpha=0.5, draw=0)]
     table = built(lines, curve(lambda x: 0.4 + 0.4 * x), published=FOLDER)
-    found = responses(pd.DataFrame(curve(lambda x: 0.4 + 0.4 * x)), PARENTS)[0].curve
+    found = responses(framed(curve(lambda x: 0.4 + 0.4 * x)), PARENTS)[0].curve
     generator = np.random.default_rng(7)
     means = found.values.T @ generator.multinomial(N, np.full(N, 1 / N), 4000).T / N
     lams = [generator.beta(a, a, 4000) for a in (0.2, 0.4, 0.5, 1, 2, 3, 5)]
@@ -545,7 +544,7 @@ def test_gains_stand_beside_the_papers() -> None:
         line("plain", 0.3, **of),
         line("mixup", 0.0, 0.2, alpha=0.5, draw=0, **of, state="missing") | {"score": None, "values": None},
     ]  # fmt: skip
-    table = gains.build("figure4", pd.DataFrame(lines), published=FOLDER)
+    table = gains.build("figure4", Shown(framed(lines), published=FOLDER))
     missing, gained = table.texts
     assert missing[-3:] == ("not run", "/", "+4")
     assert gained[0] == "ties"
@@ -556,9 +555,9 @@ def test_gains_stand_beside_the_papers() -> None:
     assert table.rows[1][table.header.index("gain")].mark.sign == "better"
     assert table.records[1]["without"] == 30.0
     assert (table.records[1]["difference"], table.records[1]["paper_gain"]) == (pytest.approx(20), 14.0)
-    assert gains.build("figure4", pd.DataFrame(lines)).texts[1][-1] == ""
-    assert not marks(gains.build("figure4", pd.DataFrame(lines), marks="paper"))
-    one = gains.build("figure4", pd.DataFrame([*lines[:2], lines[-2]]))
+    assert gains.build("figure4", Shown(framed(lines))).texts[1][-1] == ""
+    assert not marks(gains.build("figure4", Shown(framed(lines), marks="paper")))
+    one = gains.build("figure4", Shown(framed([*lines[:2], lines[-2]])))
     assert one.rows[0][table.header.index("gain")].mark.sign == "", "one draw of lambda"
     assert "Means over 1 draw of lambda" in said(one)
 

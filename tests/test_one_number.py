@@ -27,6 +27,7 @@ from m3_exp.reporting.figures.heatmap import Panel
 from m3_exp.reporting.page import cells as page_cells
 from m3_exp.reporting.page import curves as page
 from m3_exp.reporting.tables import gains, paper, variance
+from m3_exp.reporting.tables.rows import Shown
 from m3_exp.reporting.wandb import logged
 from m3_exp.scoring.summary import mean_result
 from m3_exp.stats.estimate import Array
@@ -132,9 +133,9 @@ def of_table(records: Sequence[Any]) -> dict[Key, Any]:
 def told() -> dict[str, dict[Key, E]]:
     """E[score | alpha] with its interval in percent, by who says it."""
     found = {
-        "table": of_table(paper.build("t", whole(), responses=known()).records),
-        "table of draws": of_table(paper.build("t", drawn(), responses=known(), behind=whole()).records),
-        "gains": of_table(gains.build("t", drawn(), responses=known(), behind=whole()).records),
+        "table": of_table(paper.build("t", Shown(whole(), responses=known())).records),
+        "table of draws": of_table(paper.build("t", Shown(drawn(), responses=known(), behind=whole())).records),
+        "gains": of_table(gains.build("t", Shown(drawn(), responses=known(), behind=whole())).records),
         "variance": {
             Key(r["method"], r["benchmark"], r["alpha"]): {**r, "score": r["expected"]}
             for r in variance.build(known(), ALPHAS).records
@@ -189,9 +190,9 @@ def gained() -> dict[str, dict[Key, Gain]]:
     found = {
         name: {key: tuple(r[n] for n in names) for key, r in of_table(table.records).items()}
         for name, table in {
-            "table": paper.build("t", whole(), responses=known()),
-            "table of draws": paper.build("t", drawn(), responses=known(), behind=whole()),
-            "gains": gains.build("t", drawn(), responses=known(), behind=whole()),
+            "table": paper.build("t", Shown(whole(), responses=known())),
+            "table of draws": paper.build("t", Shown(drawn(), responses=known(), behind=whole())),
+            "gains": gains.build("t", Shown(drawn(), responses=known(), behind=whole())),
         }.items()
     }
     found["response"] = {
@@ -263,7 +264,7 @@ def test_a_gain_is_that_number_in_figures() -> None:
 
 
 def test_a_mark_is_one_everywhere() -> None:
-    table = paper.build("t", whole(), responses=known())
+    table = paper.build("t", Shown(whole(), responses=known()))
     words = {"better": "better", "worse": "worse", "untold": "not told apart"}
     said = {
         Key(s.responses[0].method, r["objective"], a["alpha"]): a["minus_plain"]["mark"]
@@ -280,7 +281,7 @@ def test_plain_is_one_number() -> None:
     """Its unscored item and its masks count in `m3 response` and W&B as in the table."""
     table = {
         (r["method"], r["benchmark"]): (r["score"], r["low"], r["high"])
-        for r in paper.build("t", whole(), responses=known()).records if r["ratio"] == "plain"
+        for r in paper.build("t", Shown(whole(), responses=known())).records if r["ratio"] == "plain"
     }  # fmt: skip
     for study in studies():
         summary = logged.response(study, "g").summary
@@ -297,7 +298,7 @@ def test_asking_for_fewer_rows_changes_no_number(alpha: float) -> None:
     """One alpha, one method: the family is that of the pair and method all the same."""
     some = drawn()
     some = some[(some["method"] == "ties") & ((some["ratio"] == "plain") | (some["alpha"] == alpha))]
-    table = paper.build("t", some, responses=known(), behind=whole())
+    table = paper.build("t", Shown(some, responses=known(), behind=whole()))
     for key, record in of_table(table.records).items():
         assert (record["score"], record["low"], record["high"]) == told()["table"][key]
         names = ("difference", "diff_low", "diff_high", "p", "p_adjusted")
@@ -346,7 +347,7 @@ def test_a_models_score_is_one_number(kind: str, tmp_path: Path) -> None:
     (cell,) = planning.build(request(["pair=math", "evaluator=[gsm8k]"]).configs).cells
     found = looked_up(cell, record)
     tidy = dataframe.tidy([found])
-    (row,) = paper.build("t", tidy).records
+    (row,) = paper.build("t", Shown(tidy)).records
     point = points.score(tidy)
     run = logged.cell(found, "g", 0).summary
     read = scored(typed(record)).estimate().scaled(100)
@@ -366,7 +367,7 @@ def test_a_models_score_is_one_number(kind: str, tmp_path: Path) -> None:
 def test_a_node_of_a_curve_is_the_model_that_it_is() -> None:
     """Without masks: a row of the table of all lambdas, W&B's history over lambda, and the page's band."""
     one = [r for r in known() if r.method == "average"]
-    every = paper.build("t", whole(), every=True, responses=known()).records
+    every = paper.build("t", Shown(whole(), every=True, responses=known())).records
     table = {
         (r["benchmark"], r["lambda"][0]): (r["score"], r["low"], r["high"])
         for r in every if r["method"] == "average" and r["ratio"] == "grid"

@@ -25,6 +25,7 @@ from m3_exp.reporting.page import tables as page_tables
 from m3_exp.reporting.page.cells import DROPPED
 from m3_exp.reporting.table import Column, Figure, Table, words
 from m3_exp.reporting.tables import paper
+from m3_exp.reporting.tables.rows import Shown
 from m3_exp.types import Cell, CellResult, EvaluatorSpec, Json, Label, Recipe, Score, Source, identity
 from tests import test_advice
 from tests.records import looked_up
@@ -123,8 +124,8 @@ def page_data() -> PageData:
         title="Table 1 of the lab", command="m3 run sweeps=table1", rebuild="m3 report sweeps=table1",
         made="2026-11-22 03:20 UTC",
         tables=(
-            paper.build("table1", tidy[~tidy["ratio"].isin(["grid", "sampled"])], experts=experts),
-            paper.build("lambda_response", tidy, experts=experts),
+            paper.build("table1", Shown(tidy[~tidy["ratio"].isin(["grid", "sampled"])], experts=experts)),
+            paper.build("lambda_response", Shown(tidy, experts=experts)),
         ),
         studies=tuple(ways.study(group, repeats=200, resamples=100) for group in groups.values()),
         cells=tuple(map(cell_data, lines)),

@@ -27,6 +27,7 @@ from m3_exp.heartbeat import Heartbeat
 from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.reporting.tables import noise, paper
 from m3_exp.reporting.tables.formats import FORMATS, markdown
+from m3_exp.reporting.tables.rows import Shown
 from m3_exp.results import Results, look_up
 from m3_exp.running import Outcome, Run
 from m3_exp.scoring.evaluate import load_evaluator
@@ -209,7 +210,7 @@ class TestRepeats:
             assert (outcome.cells, outcome.failures) == (3 * (1 + repeat), ())
             assert outcome.engine_starts == 1, "one engine for all groups and their repeats"
             assert outcome.generated == 3 * (1 + repeat) * 8
-            table = markdown(paper.build("t", tidy(look_up(planned, store))))
+            table = markdown(paper.build("t", Shown(tidy(look_up(planned, store)))))
             shown.append((files(store, "results", "answer_sets", "spelled", "prepared"), table))
         assert shown[0][0].keys() == shown[1][0].keys()
         assert shown[0] == shown[1]

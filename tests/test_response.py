@@ -33,7 +33,7 @@ from m3_exp.stats.lambdas import (
 )
 from m3_exp.stats.paired import tango
 from tests import curved
-from tests.curved import by_item, response
+from tests.curved import by_item, framed, response
 from tests.test_advice import PARENTS, frame, line
 
 NODES = [np.array(grid(9)), np.array(grid(17)), np.array([0.0, 0.3, 1.0])]
@@ -80,7 +80,7 @@ def test_at_a_node_and_between() -> None:
     found = curve(np.array([[0.0, 1.0, 0.0], [1.0, 1.0, 0.0]]), np.array([0.0, 0.5, 1.0]))
     assert list(found.items_at(0.5)) == [1.0, 1.0]
     assert list(found.items_at(0.25)) == [0.5, 1.0]
-    assert found.at(1.0) == 0.0
+    assert found.means[-1] == 0.0
 
 
 def test_the_sd_between_draws_is_free_of_the_items_noise() -> None:
@@ -392,7 +392,7 @@ def along(height: float, outcome: Any = None) -> pd.DataFrame:
     lines.append(line("gsm8k", "average", "plain", height))
     if outcome is not None:
         outcome(lines)
-    return pd.DataFrame(lines)
+    return framed(lines)
 
 
 def failed(place: int) -> Any:

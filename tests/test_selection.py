@@ -19,7 +19,7 @@ from m3_exp.stats.estimate import Array
 from m3_exp.stats.family import detectable
 from m3_exp.stats.paired import tango
 from m3_exp.types import M3Error
-from tests.curved import tidy_row
+from tests.curved import framed, tidy_row
 from tests.oracles import selection_price
 
 PARENTS = {"lm_math": ["lm", "math"]}
@@ -48,7 +48,7 @@ def searched(seed: int = 0, n: int = N, best: str = "retain 0.5, scaling 0.5") -
         lines += [
             {**line(benchmark, "single", "plain", coins(0.95, seed + b, n)), "pair": name} for name in ("lm", "math")
         ]
-    return pd.DataFrame(lines)
+    return framed(lines)
 
 
 def mixed(alphas: Mapping[float, float]) -> pd.DataFrame:
@@ -58,7 +58,7 @@ def mixed(alphas: Mapping[float, float]) -> pd.DataFrame:
         for draw in range(2):
             lam = alpha / 10 + draw / 100
             lines.append(line("gsm8k", "average", "mixup", coins(chance, 1), alpha=alpha, draw=draw, lam=lam))
-    return pd.DataFrame(lines)
+    return framed(lines)
 
 
 def curved(chance: Callable[[float], float], n: int, seed: int, count: int = 16) -> pd.DataFrame:
@@ -73,7 +73,7 @@ def curved(chance: Callable[[float], float], n: int, seed: int, count: int = 16)
     lines = [line("gsm8k", "average", "plain", right(0.5))]
     for ratio, lams in (("grid", grid(9)), ("sampled", sampled(seed, count))):
         lines += [line("gsm8k", "average", ratio, right(lam), lam=lam) for lam in lams]
-    return pd.DataFrame(lines)
+    return framed(lines)
 
 
 def test_cross_fitting_finds_what_is_really_better_and_says_so() -> None:
@@ -273,7 +273,7 @@ def test_without_parents_plain_scores_count() -> None:
 def test_items_are_counted_and_the_unscored_ones_too() -> None:
     frame = mixed({0.2: 0.3, 1.0: 0.8})
     frame.at[1, "values"] = {**frame.at[1, "values"], ("3", 0): None}
-    table = selection.build("alpha_grid", frame, None, "test", PARENTS)
+    table = selection.build("alpha_grid", framed(frame), None, "test", PARENTS)
     assert any("gsm8k 59 (and 1 not scored by all: in the intervals" in text for text in table.footer)
     assert "(1 unscored)" in table.texts[0][8]
     assert [(r["p"], r["p_adjusted"], r["n_unscored"]) for r in table.records] == [(None, None, 1)] * 2

@@ -193,8 +193,6 @@ def test_what_cannot_be_is_refused() -> None:
         drop([1.0], [1.0, 0.0])
     with pytest.raises(ValueError, match="outside 0 to 1"):
         drop([1.0, math.nan], [1.0, 0.0])
-    with pytest.raises(ValueError, match="level is 95"):
-        drop([1.0], [1.0], level=95)
     with pytest.raises(ValueError, match="missing is -1"):
         drop([1.0], [1.0], missing=-1)
 

@@ -19,6 +19,7 @@ from m3_exp.reporting.data import dataframe
 from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables import paper
 from m3_exp.reporting.tables.formats import FORMATS
+from m3_exp.reporting.tables.rows import Shown
 from m3_exp.types import Cell
 from tests.records import looked_up
 
@@ -72,7 +73,7 @@ def record(values: list[float | None], cell: Cell, weights: str = "d") -> dict[s
 def built(args: list[str], outcome: Any, **options: Any) -> Table:
     cells = planning.build(request(args, multirun=True).configs).cells
     found = [looked_up(cell, *outcome(number, cell)) for number, cell in enumerate(cells)]
-    return paper.build("t", dataframe.tidy(found), **options)
+    return paper.build("t", Shown(dataframe.tidy(found), **options))
 
 
 def test_a_score_has_the_interval_of_its_items() -> None:
@@ -264,7 +265,7 @@ def test_draws_that_are_all_but_one_expert_are_named_in_words() -> None:
         cells = planning.build(request(["ratio=mixup", f"ratio.draws={len(draws)}", "evaluator=[gsm8k]"]).configs).cells
         found = dataframe.tidy([looked_up(cell, record([1, 0], cell, str(i))) for i, cell in enumerate(cells)])
         found["lam"] = [draws[int(draw)] for draw in found["draw"]]
-        table = paper.build("t", found, experts=experts)
+        table = paper.build("t", Shown(found, experts=experts))
         return [text for text in table.footer if text.startswith("Draws of lambda that are all but one expert")]
 
     (line,) = said({0: 0.0001, 1: 0.5, 2: 0.99, 3: 0.02}, {"lm_math": ("lm", "math")})

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 
@@ -24,6 +23,7 @@ from m3_exp.reporting.tables.footers import footer
 from m3_exp.scoring import cache
 from m3_exp.store import Majority, Store, publish_directory, write_atomic
 from m3_exp.types import EngineSettings
+from tests.curved import framed
 from tests.files import write_lines
 from tests.models import Shape, random_weights, write_model
 
@@ -296,5 +296,5 @@ def test_an_engine_knows_whether_its_texts_depend_on_the_batch() -> None:
 def test_cells_are_named_whose_texts_come_from_several_batches(runs: int, batched: bool, said: int) -> None:
     row: dict[str, object] = {"state": "done", "method": "average", "pair": "lm_math", "benchmark": "gsm8k"}
     row |= {"engine": "vllm 1 bfloat16", "evaluator": "gsm8k 3", "failure": None, "weights": None, "merge": "m3 merge"}
-    lines = footer(pd.DataFrame([{**row, "runs": runs, "batched": batched, "details": {}}]))
+    lines = footer(framed([{**row, "runs": runs, "batched": batched, "details": {}}]))
     assert sum("depend on the batch" in line for line in lines) == said

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from m3_exp.stats.estimate import Estimate
 
 Sign = Literal["", "better", "worse", "untold", "same"]  # what a comparison says of a cell
+SPOKEN: Mapping[Sign, str] = {"better": "better", "worse": "worse", "untold": "not told apart", "": "no claim"}
 Record = Mapping[str, Any]  # a JSON object, a line of CSV
 REBUILD = "weights and the line that rebuilds them:"
 

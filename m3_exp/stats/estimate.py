@@ -49,10 +49,6 @@ class Estimate:
     moved: int = 0
     unscored: int = 0
 
-    @property
-    def difference(self) -> float:
-        return self.value
-
     def scaled(self, by: float) -> "Estimate":
         """Return the same number in another unit (100: percent)."""
         return replace(self, value=by * self.value, low=by * self.low, high=by * self.high, se=by * self.se)
@@ -192,11 +188,6 @@ class Shape:
         """Whether every item counts the same and is a unit of its own."""
         return self.shares is None and self.strata is None and self.clusters is None
 
-    @property
-    def alone(self) -> "Shape":
-        """The same shape with every item as its own cluster."""
-        return Shape(self.shares, self.strata, None)
-
     def weights(self, n: int) -> Array:
         """Return the weight of each of n items in the score, (n,)."""
         return np.full(n, 1 / n) if self.shares is None else self.shares
@@ -268,9 +259,8 @@ def units(n: int, shape: Shape = EVEN, values: Array | None = None) -> float:
     most = n / len(set(shape.clusters))
     if values is None:
         return known / most
-    together, alone = (
-        float((parts**2).sum()) for parts in (influences(values, shape), influences(values, shape.alone))
-    )
+    shapes = (shape, replace(shape, clusters=None))
+    together, alone = (float((influences(values, one) ** 2).sum()) for one in shapes)
     return known / (min(most, max(1.0, together / alone)) if alone > 0 else most)
 
 

@@ -12,7 +12,7 @@ least true value (the intersection bounds of Chernozhukov, Lee and Rosen 2013 wi
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +34,10 @@ class Unit:
         if self.parent is None:
             return 1.0
         return max(float(weighted_mean(self.parent, self.shape)), 0.5 / self.n)
+
+    def scaled(self, sources: Sequence[Source]) -> list[Source]:
+        """Return what item scores are unsure of in this unit."""
+        return [Source(source.variance / self.size**2, source.freedom) for source in sources]
 
     def ratio(self, values: Array) -> float:
         """Return the share of the parent, less what a ratio of two means exceeds the true ratio by on average."""
@@ -66,23 +70,19 @@ def mean_of(
     `values`: an array (n_b,) of item values for each benchmark. `others` and `bias` are in the unit of the result.
     `unscored`: the largest share of items without a score.
     """
-    count = len(values)
-    errors = errors_of(values, measures)
-    top = float(np.mean([1 / unit.size for unit in measures]))
-    worth = 1 / sum(1 / (count**2 * units(unit.n, unit.shape)) for unit in measures)
     value = float(np.mean([unit.ratio(v) for v, unit in zip(values, measures, strict=True)]))
-    limits = (-top if signed else 0.0, top)
+    errors = errors_of(values, measures)
     how = "relative to the better parent, delta method" if measures[0].parent is not None else "delta method"
-    return Mean(
-        min(limits[1], max(limits[0], value)),
-        float(errors @ errors),
-        worth,
-        limits,
-        tuple(others),
-        (bias, bias),
-        unscored,
-        how,
-    )
+    found = within(value, float(errors @ errors), measures, signed=signed)
+    return replace(found, others=tuple(others), bias=(bias, bias), missing=unscored, how=how)
+
+
+def within(value: float, variance: float, measures: Sequence[Unit], *, signed: bool) -> Mean:
+    """Return a mean over benchmarks within its limits, and worth as many items as they are."""
+    top = float(np.mean([1 / unit.size for unit in measures]))
+    low = -top if signed else 0.0
+    worth = 1 / sum(1 / (len(measures) ** 2 * units(unit.n, unit.shape)) for unit in measures)
+    return Mean(min(top, max(low, value)), variance, worth, (low, top))
 
 
 def errors_of(values: Sequence[Array], measures: Sequence[Unit]) -> Array:

@@ -24,7 +24,7 @@ Shapes: n items, K nodes ascending from 0 to 1, D sampled lambdas; scores are fr
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -88,10 +88,6 @@ class Curve:
         """The score at each node, shape (K,)."""
         return weighted_mean(self.values, self.shape)
 
-    def at(self, lam: float | Array) -> Array:
-        """Return the score at any lambda, by the piecewise-linear interpolant through the nodes."""
-        return np.asarray(np.interp(lam, self.lams, self.means))
-
     def items_at(self, lam: float) -> Array:
         """Return each item's interpolated score at one lambda, shape (n,)."""
         return np.asarray(self.values @ hats(self.lams, np.array([lam]))[0])
@@ -120,6 +116,11 @@ class Curve:
         """Return the curve of some of the items, by their numbers."""
         sampled = None if self.sampled is None else Sampled(self.sampled.lams, self.sampled.values[rows])
         return Curve(tuple(self.ids[i] for i in rows), self.lams, self.values[rows], sampled, self.shape.of(rows))
+
+    def having(self, known: Container[str]) -> "Curve":
+        """Return the curve of those of its items that are `known`."""
+        rows = [row for row, key in enumerate(self.ids) if key in known]
+        return self if len(rows) == len(self.ids) else self.subset(np.array(rows, dtype=int))
 
     def refined(self) -> "Curve":
         """Return the curve through all real merges: the sampled lambdas are nodes as well."""
@@ -156,7 +157,8 @@ def unsure(curve: Curve, alphas: Mapping[float, float]) -> Unsure:
     if all(curve.corrected(alpha) for alpha in alphas):
         return Unsure((Source(_sampling_variance(curve, alphas)),))
     heights = np.sqrt(_bends(curve))
-    reach = np.array([[abs(factor) for factor in alphas.values()] @ _bumps(curve.lams, tuple(alphas))])
+    bumps = np.array([_bumps(tuple(map(float, curve.lams)), alpha) for alpha in alphas])
+    reach = np.array([[abs(factor) for factor in alphas.values()] @ bumps])
     return Unsure(bias=float((reach @ heights).sum()), bend=float(heights.max(initial=0.0)))
 
 
@@ -166,8 +168,7 @@ def expectation(curve: Curve, alpha: float, masks: Sequence[Curve] = (), unscore
     `curve` is the mean of the curves of `masks`. `unscored` more items have no score at some node.
     """
     rest = unsure(curve, {alpha: 1.0})
-    between = spread(np.column_stack([mask.expected(alpha) for mask in masks]), curve.shape) if masks else None
-    others = rest.sources if between is None else (*rest.sources, between)
+    others = (*rest.sources, *spread([mask.expected(alpha) for mask in masks], curve.shape))
     return mean(curve.expected(alpha), curve.shape, others=others, bias=rest.bias, unscored=unscored)
 
 
@@ -216,17 +217,13 @@ def _bends(curve: Curve) -> Array:
 
 
 @lru_cache(maxsize=1024)
-def _bumps_of(lams: tuple[float, ...], alpha: float) -> tuple[float, ...]:
+def _bumps(lams: tuple[float, ...], alpha: float) -> tuple[float, ...]:
+    """Return E[4 (lambda - a)(b - lambda) / (b - a)^2 in interval (a, b)], one for each interval."""
     at = np.array(lams)
     zeroth, first, second = _moments(at, alpha)
     left, right = at[:-1], at[1:]
     inside = np.maximum(0.0, (left + right) * first - second - left * right * zeroth)
     return tuple(map(float, 4 * inside / (right - left) ** 2))
-
-
-def _bumps(lams: Array, alphas: tuple[float, ...]) -> Array:
-    """Return E[4 (lambda - a)(b - lambda) / (b - a)^2 in interval (a, b)], shape (alphas, K - 1)."""
-    return np.array([_bumps_of(tuple(map(float, lams)), alpha) for alpha in alphas])
 
 
 @lru_cache(maxsize=256)

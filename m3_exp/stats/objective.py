@@ -11,14 +11,14 @@ Shapes: B repetitions, C candidate lambdas, M benchmarks, K nodes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from scipy import special
 
 from m3_exp.stats import joint
-from m3_exp.stats.estimate import Array, Estimate, Mean, Source, units
+from m3_exp.stats.estimate import Array, Estimate, Mean, Source
 from m3_exp.stats.joint import Unit
 from m3_exp.stats.lambdas import Curve, bend_at, hats
 from m3_exp.stats.resampling import halves, resampled, weighted, whole
@@ -82,22 +82,19 @@ class Objective:
 
         `shares[m]`: (B, n_m), the weight of each item in each repetition, rows summing to 1.
         """
-        tops = [share @ curve.values for share, curve in zip(shares, self.curves, strict=True)]
-        units_ = self._units(shares)
-        if self.parents:
-            tops = [top / unit[:, None] for top, unit in zip(tops, units_, strict=True)]
-        return np.stack(tops, axis=1)
+        parts = zip(shares, self.curves, self._units(shares), strict=True)
+        return np.stack([share @ curve.values / unit[:, None] for share, curve, unit in parts], axis=1)
 
     def _units(self, shares: Sequence[Array]) -> list[Array]:
         """Return the parents' scores in each repetition; where resampling leaves none, half an item."""
-        return [np.maximum(share @ p, 0.5 / p.size) for share, p in zip(shares, self.parents, strict=False)]
+        if not self.parents:
+            return [np.ones(len(share)) for share in shares]
+        return [np.maximum(share @ p, 0.5 / p.size) for share, p in zip(shares, self.parents, strict=True)]
 
     def relative(self, values: Sequence[Array], shares: Sequence[Array]) -> Array:
         """Return the objective of models that are no point of the curve, by item values per benchmark; shape (B,)."""
-        found = [share @ value for share, value in zip(shares, values, strict=True)]
-        if self.parents:
-            found = [top / unit for top, unit in zip(found, self._units(shares), strict=True)]
-        return self._combined(np.stack(found, axis=1))
+        parts = zip(shares, values, self._units(shares), strict=True)
+        return self._combined(np.stack([share @ value / unit for share, value, unit in parts], axis=1))
 
     def score(self, nodes: Array, lams: Array) -> Array:
         """Return the objective at candidate lambdas (B, C) given (B, M, K): interpolated, then combined; (B, C)."""
@@ -112,10 +109,6 @@ class Objective:
 
     def _combined(self, found: Array) -> Array:
         return np.asarray(found.mean(axis=-1) if self.combine == "mean" else found.min(axis=-1))
-
-    def limits(self, *, signed: bool) -> tuple[float, float]:
-        top = float(np.mean([1 / unit.size for unit in self.measures]))
-        return (-top if signed else 0.0, top)
 
     def of(
         self,
@@ -133,20 +126,15 @@ class Objective:
         `bias`: what it may be off by to either side; `short`: by how much a minimum may fall short; `others`: what it
         is unsure of besides items; `missing`: the largest share of items without a score.
         """
-        worth = 1 / sum(1 / (len(self.curves) ** 2 * units(unit.n, unit.shape)) for unit in self.measures)
         below, above = (bias + short, bias + short) if signed else (bias, bias + short)
-        limits = self.limits(signed=signed)
-        inside = min(limits[1], max(limits[0], float(value)))
         variance = float(moved.var(ddof=1)) if len(moved) > 1 else 0.0
-        found = Mean(inside, variance, worth, limits, tuple(others), (below, above), missing, "resampled choices")
+        found = joint.within(value, variance, self.measures, signed=signed)
+        found = replace(found, others=tuple(others), bias=(below, above), missing=missing, how="resampled choices")
         return found.estimate(n=sum(unit.n for unit in self.measures))
 
     def in_units(self, sources: Sequence[Sequence[Source]]) -> list[list[Source]]:
         """Return each benchmark's sources of variance in the objective's unit."""
-        return [
-            [Source(source.variance / unit.size**2, source.freedom) for source in own]
-            for own, unit in zip(sources, self.measures, strict=True)
-        ]
+        return [unit.scaled(own) for own, unit in zip(sources, self.measures, strict=True)]
 
     def least_gain(
         self, mean: Mean, values: Sequence[Array], plains: Sequence[Array], others: Sequence[Source]
@@ -163,11 +151,8 @@ class Objective:
 
     def bends(self, lams: Array) -> float:
         """Return by how much, on average over some lambdas, the score may bend away from the refined curve."""
-        found = [
-            float(bend_at(curve, lams).mean()) / unit.size
-            for curve, unit in zip(self.curves, self.measures, strict=True)
-        ]
-        return float(np.mean(found))
+        parts = zip(self.curves, self.measures, strict=True)
+        return float(np.mean([float(bend_at(curve, lams).mean()) / unit.size for curve, unit in parts]))
 
     def short(self, parts: int = 1) -> float:
         """Return by how much a minimum may fall short by chance on 1 / `parts` of the items; 0 of a mean."""
@@ -207,10 +192,7 @@ def cross_fitted(objective: Objective, candidates: Sequence[Array], generator: n
             honest, kept = _honest(objective, split, lams[rows])
             claimed = objective.score(np.repeat(on_all, count, axis=0), lams[rows]).max(axis=1)
             played.append((honest, claimed, kept))
-    return [
-        Played(*(np.concatenate([part[i] for part in played]) for i in range(3)))  # type: ignore[misc]
-        for played in parts
-    ]
+    return [Played(*map(np.concatenate, zip(*played, strict=True))) for played in parts]
 
 
 def _honest(objective: Objective, split: tuple[Array, Array], lams: Array) -> tuple[Array, Array]:

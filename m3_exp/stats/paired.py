@@ -6,7 +6,7 @@ masks or draws, weighted scores, clusters) have the interval of `estimate.Mean` 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,19 +28,6 @@ from m3_exp.stats.estimate import (
 
 _ROUNDING = 1e-9
 BINARY = "Tango, mid-p McNemar"
-
-
-def contrast(first: Mapping[str, float], second: Mapping[str, float]) -> Estimate:
-    """Compare two sets of item scores over the items that both have; an item that only one has counts as unscored.
-
-    Raises:
-        ValueError: no item is in both.
-    """
-    shared = sorted(first.keys() & second.keys())
-    if not shared:
-        raise ValueError("no item is scored in both: nothing can be paired")
-    alone = len(first.keys() ^ second.keys())
-    return paired(np.array([first[i] for i in shared]), np.array([second[i] for i in shared]), unscored=alone)
 
 
 def paired(
@@ -124,19 +111,18 @@ def mid_p(gained: int, lost: int) -> float:
     return min(1.0, 2 * below - seen)
 
 
-def spread(values: Array, shape: Shape = EVEN) -> Source | None:
-    """Return what a mean over several DARE masks (or draws of lambda) is unsure of besides items; None with one mask.
+def spread(masks: Sequence[Array], shape: Shape = EVEN) -> list[Source]:
+    """Return what a mean over several DARE masks (or draws of lambda) is unsure of besides items; nothing with one.
 
-    `values` (n, m): an item's score under each of m masks. The variance between the masks' means is taken as it is. A
+    `masks`: the items' scores under each of m masks, (n,). The variance between the masks' means is taken as it is. A
     part of it is the items' own noise (`shared`), and that part is deducted from the variance over items. Deducting it
     here instead would trust a variance that is small by chance: in simulations, 6 % of equal pairs under 2 masks then
     differ at a level of 0.08 %.
     """
-    columns = values.shape[1]
-    if columns < 2:
-        return None
-    seen, noise = _variances(values, shape)
-    return Source(seen / columns, columns - 1, min(seen, noise) / columns)
+    if len(masks) < 2:
+        return []
+    seen, noise = _variances(np.column_stack(masks), shape)
+    return [Source(seen / len(masks), len(masks) - 1, min(seen, noise) / len(masks))]
 
 
 def between(values: Array, shape: Shape = EVEN) -> float | None:

@@ -48,9 +48,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-from m3_exp.stats.estimate import LEVEL, Source
+from m3_exp.stats.estimate import LEVEL, Array, Source, normal
 
-Array = NDArray[np.float64]
 Vector = Sequence[float] | Array
 
 _EDGE = 1e-9  # of theta / (1 + theta): nothing nearer to 0 or infinity is looked at
@@ -114,14 +113,14 @@ def drop(
     most that can be lost) and with all of them 0 before and 1 under it (the least).
 
     Raises:
-        ValueError: unequal lengths, a score or the level outside 0 to 1, `missing` below 0.
+        ValueError: unequal lengths, a score outside 0 to 1, `missing` below 0.
     """
-    z = _quantile(level)
+    z = normal(level)
     (sample,) = _samples([Scores(clean, attacked)], clusters, missing)
     n, how = len(clean), _how([sample], clusters)
     if reason := _undefined([sample]):
         return Ratio(None, -math.inf, 1.0, None, n, how, reason=reason)
-    extremes = [sample.gaining(missing), sample.losing(missing)] if missing else []
+    extremes = sample.extremes(missing) if missing else ()
     ends = [_interval(case, z) for case in [sample, *extremes]]
     se = _standard_error(sample.influence / sample.total, [sample])
     return Ratio(
@@ -144,16 +143,16 @@ def drop_difference(
     most of a loss in one and of a gain in the other, both ways round; where these differ in sign p is 1.
 
     Raises:
-        ValueError: unequal lengths, a score or the level outside 0 to 1, `missing` below 0.
+        ValueError: unequal lengths, a score outside 0 to 1, `missing` below 0.
     """
-    z = _quantile(level)
+    z = normal(level)
     one, two = _samples([first, second], clusters, missing)
     n, how = len(first.clean), f"MOVER of two: {_how([one, two], clusters)}"
     if reason := _undefined([one, two]):
         return Ratio(None, -math.inf, math.inf, None, n, how, reason=reason)
     cases = [(one, two)]
     if missing:
-        cases += [(one.gaining(missing), two.losing(missing)), (one.losing(missing), two.gaining(missing))]
+        cases += zip(one.extremes(missing), reversed(two.extremes(missing)), strict=True)
 
     def outermost(z: float) -> _Ends:
         ends = [_mover(a, b, z) for a, b in cases]
@@ -211,17 +210,11 @@ class _Sample:
     attacked: Array
     size: float
 
-    def gaining(self, items: int) -> "_Sample":
-        """Return the sample with further items, wrong without and right under the attack."""
-        return self._with(0.0, 1.0, items)
-
-    def losing(self, items: int) -> "_Sample":
-        """Return the sample with further items, right without and wrong under the attack."""
-        return self._with(1.0, 0.0, items)
-
-    def _with(self, clean: float, attacked: float, items: int) -> "_Sample":
-        before, under = (np.full(items, value) for value in (clean, attacked))
-        return _Sample(np.append(self.clean, before), np.append(self.attacked, under), self.size)
+    def extremes(self, items: int) -> tuple["_Sample", "_Sample"]:
+        """Return the sample with further items: all wrong without and right under the attack, and the other way."""
+        right, wrong = np.ones(items), np.zeros(items)
+        gaining = _Sample(np.append(self.clean, wrong), np.append(self.attacked, right), self.size)
+        return gaining, _Sample(np.append(self.clean, right), np.append(self.attacked, wrong), self.size)
 
     @cached_property
     def total(self) -> float:
@@ -412,12 +405,6 @@ def _samples(models: Sequence[Scores], clusters: Sequence[Hashable] | None, miss
         size = float((counts**2).sum() / counts.sum())
         arrays = [np.bincount(index, weights=x) for x in arrays]
     return [_Sample(c, a, size) for c, a in zip(arrays[::2], arrays[1::2], strict=True)]
-
-
-def _quantile(level: float) -> float:
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level is {level}; it must lie between 0 and 1")
-    return float(special.ndtri(0.5 + level / 2.0))
 
 
 def _undefined(samples: Sequence[_Sample]) -> str | None:

@@ -56,6 +56,10 @@ class Scored:
         ids = sorted(self.values)  # whatever order they were stored in, the sums round alike
         return mean(np.array([self.values[key] for key in ids]), self.shape(ids), unscored=self.unscored)
 
+    def percent(self) -> Estimate | None:
+        """Return the score with its interval in percent; None where no item has a value."""
+        return self.estimate().scaled(100) if self.values else None
+
     def by_task(self) -> dict[str, list[float]]:
         """Return the values of each task, in the order of their names."""
         tasks: dict[str, list[float]] = {}

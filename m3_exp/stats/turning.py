@@ -39,35 +39,17 @@ class Line:
 
 def beside_line(curve: Curve, lam: float, real: Array) -> Line:
     """Hold the items' scores at one lambda, (n,), against the line between the nodes beside it."""
-    predicted = curve.items_at(lam)
-    turning = int(np.count_nonzero(_between(curve, lam).moved))
-    score, line = (float(weighted_mean(values, curve.shape)) for values in (real, predicted))
-    variance = _variance(curve, lam, real)
-    # where no item differs between the nodes: of that difference among so many items, never 0
-    error = math.sqrt(variance) if turning else Mean(score - line, variance, len(real), (-1.0, 1.0)).standard_error()
-    return Line(len(real), turning, score, line, _Z * error)
-
-
-def _variance(curve: Curve, lam: float, real: Array) -> float:
-    """Return the variance of real - predicted if the curve is right: the larger of seen and of one turn an item."""
-    between = _between(curve, lam)
-    squares = (real - curve.items_at(lam)) ** 2
-    turn = between.share * (1 - between.share) * between.moved**2
-    one = curve.shape.weights(len(curve.ids)) ** 2
-    return float(max(one @ squares, one @ np.where(between.moved == 0, squares, turn)))
-
-
-class _Between(NamedTuple):
-    """Where a lambda lies between its nodes (0 to 1), and how far each item's score moves from one to the other."""
-
-    share: float
-    moved: Array
-
-
-def _between(curve: Curve, lam: float) -> _Between:
     k = int(right_node(curve.lams, lam))
-    share = (lam - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1])
-    return _Between(float(share), curve.values[:, k] - curve.values[:, k - 1])
+    share = float((lam - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1]))
+    moved, predicted = curve.values[:, k] - curve.values[:, k - 1], curve.items_at(lam)
+    score, line = (float(weighted_mean(values, curve.shape)) for values in (real, predicted))
+    # if the curve is right: the larger of what is seen and of one turn an item
+    squares, one = (real - predicted) ** 2, curve.shape.weights(len(curve.ids)) ** 2
+    variance = float(max(one @ squares, one @ np.where(moved == 0, squares, share * (1 - share) * moved**2)))
+    # where no item differs between the nodes: of that difference among so many items, never 0
+    still = Mean(score - line, variance, len(real), (-1.0, 1.0))
+    error = math.sqrt(variance) if moved.any() else still.standard_error()
+    return Line(len(real), int(np.count_nonzero(moved)), score, line, _Z * error)
 
 
 class Expected(NamedTuple):

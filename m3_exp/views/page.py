@@ -1,5 +1,6 @@
 """`m3 report`: what the page shows, collected down to the texts that the models were given and wrote."""
 
+import contextlib
 import platform
 from collections.abc import Sequence
 from dataclasses import replace
@@ -95,10 +96,8 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
 def _versions() -> dict[str, str]:
     found = {"Python": platform.python_version()}
     for name in _VERSIONS:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 

@@ -13,7 +13,7 @@ from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.data.published import ATTACKS
 from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables import adversarial, gains, noise, paper, selection, table3, variance
-from m3_exp.reporting.tables.paper import Marks
+from m3_exp.reporting.tables.rows import Marks, Shown
 from m3_exp.types import M3Error
 from m3_exp.views.lookup import Lookup, look_up_development, look_up_sweep, split_shown
 
@@ -133,14 +133,13 @@ def build(
     marks: Marks = "significant",
 ) -> Table:
     """Return the table of a request's cells; `behind`: another frame, of the curves that its M3 rows come from."""
-    name, folder = looked.request.sweep_table, looked.published
+    name = looked.request.sweep_table
+    shown = Shown(frame, every, looked.published, behind=behind, marks=marks, experts=looked.parents)
     if name in ATTACKS:
-        return adversarial.build(name, frame, folder, every=every, marks=marks, parents=looked.parents)
+        return adversarial.build(name, shown)
     if name == "table3" and not every:
         with contextlib.suppress(M3Error):  # too little is evaluated to choose: its rows are shown as they are
             return table3.build(frame, None, "crossfit", looked.parents, seed=looked.seed)
     responses = evaluated.responses(frame if behind is None else behind, looked.parents)
-    return (gains.build if name == "figure4" else paper.build)(
-        looked.name, frame, every=every, published=folder, responses=responses, behind=behind, marks=marks,
-        experts=looked.parents,
-    )  # fmt: skip
+    make = gains.build if name == "figure4" else paper.build
+    return make(looked.name, replace(shown, responses=responses))

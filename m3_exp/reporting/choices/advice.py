@@ -13,7 +13,8 @@ import numpy as np
 from m3_exp.reporting.choices.protocols import Choice, Comparison, Developed
 from m3_exp.reporting.choices.ways import Chooser, Study
 from m3_exp.reporting.curves import expectations
-from m3_exp.reporting.table import NOTHING, Cell, Column, Table, percent
+from m3_exp.reporting.curves.evaluated import LINE
+from m3_exp.reporting.table import NOTHING, SPOKEN, Cell, Column, Table, percent
 from m3_exp.reporting.table import words as words_of
 from m3_exp.stats import family
 from m3_exp.stats.estimate import Estimate
@@ -69,9 +70,6 @@ def _choice_record(name: str, choice: Choice) -> Json:
     }  # fmt: skip
 
 
-_MARKED = {"better": "better", "worse": "worse", "untold": "not told apart", "": "no claim"}
-
-
 def _minus_plain(compared: Comparison, alpha: float) -> Json | None:
     gain = compared.gains.get(alpha)
     if gain is None:
@@ -79,7 +77,7 @@ def _minus_plain(compared: Comparison, alpha: float) -> Json | None:
     detectable = family.detectable(gain.estimate, gain.family)
     return {
         **_percent(gain.estimate), "p": gain.estimate.p, "p_adjusted": gain.p_adjusted, "family": gain.family,
-        "mark": _MARKED[gain.mark], "why": gain.why or None, "detectable": 100 * detectable,
+        "mark": SPOKEN[gain.mark], "why": gain.why or None, "detectable": 100 * detectable,
     }  # fmt: skip
 
 
@@ -305,5 +303,5 @@ def _dev_words(joint: Comparison, study: Study) -> list[str]:
 
 def as_json(study: Study) -> str:
     """Return a study as one JSON object, named by its family, pair, method, hyper-parameters and sparsifier."""
-    named = dict(zip(("family", "pair", "method", "params", "sparsify"), study.responses[0].line, strict=True))
+    named = dict(zip(LINE, study.responses[0].line, strict=True))
     return json.dumps({**named, "objectives": records(study), "advice": words(study)})

@@ -19,8 +19,9 @@ import pandas as pd
 from m3_exp.reporting.choices.relative import ENOUGH
 from m3_exp.reporting.comparisons.contrasts import FEW_MASKS
 from m3_exp.reporting.comparisons.values import expected_by_mask
-from m3_exp.reporting.curves.evaluated import Response, Values, better_of, grouped, responses, scored
+from m3_exp.reporting.curves.evaluated import LINE, Response, Values, better_of, grouped, parents_of, responses
 from m3_exp.reporting.curves.expectations import LEAST_MASKS, NO_SAMPLED
+from m3_exp.reporting.data.dataframe import where
 from m3_exp.reporting.data.params import defaults
 from m3_exp.stats.estimate import EVEN, Array, Shape, Source, weighted_mean
 from m3_exp.stats.joint import Unit
@@ -33,7 +34,6 @@ Model = Mapping[float | None, Values]  # item values by DARE mask
 Weights = Sequence[Array]  # of the items of each benchmark, (B, n) with rows that sum to 1
 
 _GROUP = ["family", "pair", "method", "sparsify"]
-_LINE = ("family", "pair", "method", "params", "sparsify")
 
 HYPER, DRAWS = "hyper-parameters", "draw (of each alpha)"
 NO_ALPHA = (
@@ -90,11 +90,11 @@ class Scores:
         masks = np.einsum("mnc,nc->nm", self.under, mix)
         if signed and self.default is not None:
             masks = masks - self.default.T
-        found = [spread(masks, self.shape)]
+        found = spread(list(masks.T), self.shape)
         if self.curve is not None:
             shares = dict(zip(ALPHAS, map(float, weighted_mean(mix, self.shape)), strict=True))
             found += unsure(self.curve, {alpha: share for alpha, share in shares.items() if share}).sources
-        return [source for source in found if source is not None]
+        return found
 
     def alone(self, candidate: Array) -> Array:
         """Return the mix in which every item has the same factors (C,)."""
@@ -213,14 +213,16 @@ def _group(
     first, question = rows.iloc[0], _question(rows)
     names = {key: str(first[key]) for key in _GROUP}
     names["params"] = "" if question == HYPER else str(first["params"])
-    default = _default_rows(frame, names, question)
-    candidates = _candidates(rows, _parents_of(frame, names, parents), default)
+    params = defaults().get(names["method"], "") if question == HYPER else names["params"]
+    default = where(frame, **{**names, "ratio": "plain", "params": params})
+    experts = parents.get(names["pair"], ())
+    candidates = _candidates(rows, parents_of(frame, names["family"], experts), default)
     if candidates is None:
         return None
     notes = list(_lacking(rows, candidates))
     if question == DRAWS:
         notes.append(NO_ALPHA)
-    if question == "lambda" and tuple(names[key] for key in _LINE) in nodes_alone:
+    if question == "lambda" and tuple(names[key] for key in LINE) in nodes_alone:
         notes.append(f"no choice of alpha: {NO_SAMPLED}")
     spelled = _spelled(rows)
     members = rows.groupby(spelled, sort=False).indices
@@ -228,7 +230,7 @@ def _group(
     return Group(
         names, question, candidates,
         lams={} if question == HYPER else dict(zip(spelled, map(float, rows["lam"]), strict=True)),
-        dev=None if dev_frame is None else _dev(dev_frame, rows, names, parents, candidates),
+        dev=None if dev_frame is None else _dev(dev_frame, rows, names, experts, candidates.names),
         notes=tuple(notes), rows=places,
         same=frozenset(name for name, at in places.items() if _is(rows.loc[at], default)),
         why=_few_masks(candidates, names),
@@ -247,10 +249,8 @@ def _of_alpha(line: Sequence[Response], frame: pd.DataFrame, dev: Sequence[Respo
     candidates = _read(known)
     if candidates is None:
         return None
-    names = dict(zip(_LINE, line[0].line, strict=True))
-    mine = frame[frame["ratio"].isin(["grid", "sampled"])]
-    for key, value in names.items():
-        mine = mine[mine[key] == value]
+    names = dict(zip(LINE, line[0].line, strict=True))
+    mine = where(frame[frame["ratio"].isin(["grid", "sampled"])], **names)
     without = [b for b in dict.fromkeys(mine["benchmark"]) if b not in known]
     notes = [f"alpha: not in the choice, no curve with sampled lambdas: {', '.join(without)}"] if without else []
     return Group(
@@ -271,41 +271,14 @@ def _is(rows: pd.DataFrame, default: pd.DataFrame) -> bool:
     return len(default) > 0 and set(rows["weights"]) == set(default["weights"])
 
 
-def _default_rows(frame: pd.DataFrame, names: Mapping[str, str], question: str) -> pd.DataFrame:
-    """Return what a choice is compared with: the default hyper-parameters, or the method without M3."""
-    params = defaults().get(names["method"], "") if question == HYPER else names["params"]
-    rows = frame[(frame["ratio"] == "plain") & (frame["params"] == params)]
-    for key in _GROUP:
-        rows = rows[rows[key] == names[key]]
-    return rows
-
-
-def _parents_of(
-    frame: pd.DataFrame, names: Mapping[str, str], parents: Mapping[str, Sequence[str]]
-) -> dict[str, dict[str, Values]]:
-    """Return the values of the parents that are evaluated, by benchmark and name."""
-    own = list(parents.get(names["pair"], ()))
-    rows = frame[(frame["method"] == "single") & (frame["family"] == names["family"]) & frame["pair"].isin(own)]
-    rows = rows[rows["score"].notna()]
-    found: dict[str, dict[str, Values]] = {}
-    for b, name, one in zip(rows["benchmark"], rows["pair"], scored(rows), strict=True):
-        found.setdefault(str(b), {})[str(name)] = one.values
-    return found
-
-
 def _dev(
-    dev_frame: pd.DataFrame,
-    rows: pd.DataFrame,
-    names: Mapping[str, str],
-    parents: Mapping[str, Sequence[str]],
-    candidates: Candidates,
+    dev_frame: pd.DataFrame, rows: pd.DataFrame, names: Mapping[str, str], experts: Sequence[str], able: Sequence[str]
 ) -> Candidates | None:
-    """Return the candidates on development items; None where fewer than two of them have results there."""
-    same = dev_frame[dev_frame["ratio"].isin(set(rows["ratio"]))]
-    for key in (*_GROUP, *(["params"] if names["params"] else [])):
-        same = same[same[key] == names[key]]
-    same = same[[name in candidates.names for name in _spelled(same)]] if len(same) else same
-    return _candidates(same, _parents_of(dev_frame, names, parents), same.iloc[:0]) if len(same) else None
+    """Return the candidates (`able`) on development items; None where fewer than two of them have results there."""
+    same = where(dev_frame[dev_frame["ratio"].isin(set(rows["ratio"]))], **{k: v for k, v in names.items() if v})
+    same = same[[name in able for name in _spelled(same)]] if len(same) else same
+    own = parents_of(dev_frame, names["family"], experts)
+    return _candidates(same, own, same.iloc[:0]) if len(same) else None
 
 
 # ----------------------------------------------------------------------------------------------- results -> candidates
@@ -334,15 +307,14 @@ def _candidates(
     found = {}
     for b, members in models.items():
         mine, plain = (x[(x["benchmark"] == b) & x["score"].notna()] for x in (done, default))
-        every = scored(mine)
-        asked = max(len(one.values) + one.unscored for one in every)
-        found[b] = _Models(members, _by_mask(plain), parents.get(b, {}), asked, every[0])
+        asked = max(len(one.values) + one.unscored for one in mine["scored"])
+        found[b] = _Models(members, _by_mask(plain), parents.get(b, {}), asked, mine["scored"].iloc[0])
     return _read(found)
 
 
 def _by_mask(rows: pd.DataFrame) -> Model:
     seeds = [None if pd.isna(seed) else float(seed) for seed in rows["mask_seed"]]
-    return {seed: one.values for seed, one in zip(seeds, scored(rows), strict=True)}
+    return {seed: one.values for seed, one in zip(seeds, rows["scored"], strict=True)}
 
 
 def _models_of(response: Response) -> _Models:
@@ -383,17 +355,13 @@ def _aligned(models: _Models, names: Sequence[str]) -> Scores | None:
     ids = sorted(set.intersection(*map(set, every))) if tables else []
     if not ids:
         return None
-    like = models.like.shape(ids) if isinstance(models.like, Scored) else _of_items(models.like, set(ids))
+    like = models.like.shape(ids) if isinstance(models.like, Scored) else models.like.having(set(ids))
     shape, curve = (like, None) if isinstance(like, Shape) else (like.shape, like)
     return Scores(
         np.array([[[values[i] for values in table] for i in ids] for table in tables], dtype=float),
         np.array([[values[i] for i in ids] for values in default], dtype=float) if default else None,
         _better(models.parents, ids, shape), shape, curve, models.asked - len(ids),
     )  # fmt: skip
-
-
-def _of_items(curve: Curve, kept: Set[str]) -> Curve:
-    return curve.subset(np.array([i for i, key in enumerate(curve.ids) if key in kept]))
 
 
 def _better(parents: Mapping[str, Values], ids: Sequence[str], shape: Shape) -> Array | None:

@@ -231,11 +231,8 @@ def _together(each: Sequence[Scores], mixes: Sequence[Array], *, signed: bool = 
 
     Benchmarks share the lambdas and masks: their errors from these count as if they were all of one sign.
     """
-    sources = [
-        [Source(source.variance / one.unit.size**2, source.freedom) for source in one.sources(mix, signed=signed)]
-        for one, mix in zip(each, mixes, strict=True)
-    ]
-    return together(sources)
+    parts = zip(each, mixes, strict=True)
+    return together([one.unit.scaled(one.sources(mix, signed=signed)) for one, mix in parts])
 
 
 def _luck(each: Sequence[Scores]) -> float:

@@ -44,7 +44,7 @@ class Choice:
     """What a way of choosing gives: honestly (on items that did not choose), and as claimed on the choosing items.
 
     `sd` is the spread between repetitions of the protocol, `quantiles` its 2.5, 50 and 97.5 % points; `kept` the
-    lambdas that were kept, one a repetition and direction; `claims` what each repetition would claim.
+    lambdas that were kept, one a repetition and direction.
     """
 
     honest: Estimate
@@ -52,7 +52,6 @@ class Choice:
     sd: float
     quantiles: tuple[float, float, float]
     kept: Array
-    claims: Array = field(default_factory=lambda: np.empty(0), repr=False)
 
 
 @dataclass(frozen=True)
@@ -131,23 +130,6 @@ def compare(
 # ------------------------------------------------------------------------------------------ models and expectations
 
 
-@dataclass(frozen=True)
-class Band:
-    """An objective along lambda with its interval, in its unit: (L,) each."""
-
-    lams: Array
-    value: Array
-    low: Array
-    high: Array
-
-
-def band(responses: Sequence[Response], objective: Objective, lams: Array) -> Band:
-    """Return what a model at each lambda scores, with its interval: at the nodes that of a real model."""
-    found = [_model(responses, objective, float(lam)) for lam in lams]
-    value, low, high = (np.array([getattr(one, name) for one in found]) for name in ("value", "low", "high"))
-    return Band(lams, value, low, high)
-
-
 def plains_of(responses: Sequence[Response], objective: Objective) -> list[Array] | None:
     """Return plain's item values a benchmark; None where one has none of some item."""
     found = [
@@ -160,12 +142,11 @@ def plains_of(responses: Sequence[Response], objective: Objective) -> list[Array
 
 def _masks(responses: Sequence[Response], of: Callable[[Curve], Array]) -> list[list[Source]]:
     """Return what a benchmark's DARE masks leave open of a number; none without several masks."""
-    found = [spread(np.column_stack([of(mask) for mask in r.masks]), r.curve.shape) for r in responses]
-    return [[] if one is None else [one] for one in found]
+    return [spread([of(mask) for mask in r.masks], r.curve.shape) for r in responses]
 
 
-def _model(responses: Sequence[Response], objective: Objective, lam: float) -> Estimate:
-    """Return what the model at one lambda scores."""
+def model(responses: Sequence[Response], objective: Objective, lam: float) -> Estimate:
+    """Return what the model at one lambda scores, in the objective's unit: at a node that of a real model."""
     if (one := _alone(responses, objective)) is not None:
         return expectations.at(one, lam)
     values = [curve.items_at(lam) for curve in objective.curves]
@@ -181,8 +162,7 @@ def _plain(responses: Sequence[Response], objective: Objective, plains: Sequence
     masks: list[list[Source]] = []
     for response in responses:
         known = [v for one in response.plains.values() if (v := aligned_to(one, response.curve.ids)) is not None]
-        between = spread(np.column_stack(known), response.curve.shape) if known else None
-        masks.append([] if between is None else [between])
+        masks.append(spread(known, response.curve.shape))
     return _of_models(responses, objective, plains, masks)
 
 
@@ -255,8 +235,7 @@ def _expected_mean(
     for response, unit, own in zip(responses, objective.measures, masks, strict=True):
         rest = unsure(response.curve, {alpha: 1.0})
         if signed and response.mask_seeds:
-            between = expectations.masks_of_difference(response, alpha)
-            own = [] if between is None else [between]
+            own = expectations.masks_of_difference(response, alpha)
         sources.append([*rest.sources, *own])
         bias += rest.bias / unit.size / len(responses)
     others, lost = joint.together(objective.in_units(sources)), _lost(responses)
@@ -281,8 +260,7 @@ def _gains(
         errors.append(joint.errors_of(differences, objective.measures))
         if objective.combine == "minimum":
             masks = [expectations.masks_of_difference(r, alpha) for r in responses]
-            known = [[] if one is None else [one] for one in masks]
-            gains.append(_expected_least(responses, objective, sample, alpha, known, plains))
+            gains.append(_expected_least(responses, objective, sample, alpha, masks, plains))
         else:
             gains.append(_expected_mean(responses, objective, differences, alpha, signed=True))
     adjusted = max_t([one.p or 0.0 for one in gains], np.column_stack(errors))
@@ -312,7 +290,7 @@ def _developed(
     moved = anew[3].honest - anew[0].honest
     return Developed(
         lam=lam,
-        score=_model(responses, objective, lam),
+        score=model(responses, objective, lam),
         minus_replay=objective.of(
             difference, moved, signed=True, bias=bend, short=objective.short(2), missing=_lost(responses)
         ),
@@ -342,8 +320,7 @@ def _masks_of_gain(response: Response, lam: float) -> list[Source]:
         for seed, mask in zip(response.mask_seeds, response.masks, strict=False)
         if seed in response.plains and (plain := aligned_to(response.plains[seed], response.curve.ids)) is not None
     ]
-    between = spread(np.column_stack(known), response.curve.shape) if known else None
-    return [] if between is None else [between]
+    return spread(known, response.curve.shape)
 
 
 def _choice(objective: Objective, played: Played, anew: Again, bend: float, lost: float) -> Choice:
@@ -358,5 +335,4 @@ def _choice(objective: Objective, played: Played, anew: Again, bend: float, lost
         sd=float(played.honest.std(ddof=1)),
         quantiles=(float(low), float(middle), float(high)),
         kept=played.kept,
-        claims=played.claimed,
     )

@@ -18,8 +18,10 @@ from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.stats import family
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.lambdas import ALPHAS, draw_sd, unsure
-from m3_exp.stats.objective import Combine, Objective
+from m3_exp.stats.objective import Objective
 from m3_exp.types import Json
+
+_RESAMPLES = 1_000  # of development items
 
 
 @dataclass(frozen=True)
@@ -85,20 +87,16 @@ def study(
     choosers: dict[str, Chooser] = {}
     dev = dev or {}
     against = expectations.against_plain(responses)
-    for response in responses:
-        name = response.benchmark
-        if name in dev and (chosen := _developed(dev, [name], response.curve.lams, seed=seed)):
-            choosers[name] = chosen
-        lam = choosers[name].lam if name in choosers else None
-        one = compare([response], Objective(name, (response.curve,)), chosen=lam, **options)
-        found.append(replace(one, gains={a: against[name, a] for a in one.expected if (name, a) in against}))
     joint = relative(responses)
-    for objective in joint.objectives:
-        known = [r.benchmark for r in joint.responses if r.benchmark in dev]
-        if known and (chosen := _developed(dev, known, objective.lams, objective.combine, seed=seed)):
+    alone = [([response], Objective(response.benchmark, (response.curve,))) for response in responses]
+    for members, objective in (*alone, *((joint.responses, objective) for objective in joint.objectives)):
+        known = [r.benchmark for r in members if r.benchmark in dev]
+        if known and (chosen := _developed(dev, known, objective, seed=seed)):
             choosers[objective.name] = chosen
         lam = choosers[objective.name].lam if objective.name in choosers else None
-        found.append(compare(joint.responses, objective, chosen=lam, **options))
+        one = compare(members, objective, chosen=lam, **options)
+        of_family = {a: against[objective.name, a] for a in one.expected if (objective.name, a) in against}
+        found.append(replace(one, gains=one.gains or of_family))
     p = family.holm([1.0 if c.contrast.p is None else c.contrast.p for c in found])
     contrasts = {c.objective: q for c, q in zip(found, p, strict=True)}
     spreads = {r.benchmark: _spreads(r) for r in responses}
@@ -120,28 +118,20 @@ def _missing(response: Response) -> list[str]:
     return found
 
 
-def _developed(
-    dev: Mapping[str, Response],
-    benchmarks: Sequence[str],
-    lams: Array,
-    combine: Combine = "mean",
-    *,
-    seed: int,
-    resamples: int = 1_000,
-) -> Chooser | None:
+def _developed(dev: Mapping[str, Response], benchmarks: Sequence[str], of: Objective, *, seed: int) -> Chooser | None:
     """Choose the best of the nodes that test and development items share; None where they share none but the ends.
 
     Several benchmarks count relative to their better parent on development items, where each has one there.
     """
-    shared = sorted(set(map(float, lams)).intersection(*(map(float, dev[name].curve.lams) for name in benchmarks)))
+    shared = sorted(set(map(float, of.lams)).intersection(*(map(float, dev[name].curve.lams) for name in benchmarks)))
     if len(shared) < 3:
         return None
     nodes = np.array([shared])
     curves = tuple(dev[name].curve.on_nodes(nodes[0]) for name in benchmarks)
-    objective = Objective(combine, curves, _dev_parents([dev[name] for name in benchmarks]), combine)
-    sample = objective.resampled(resamples, np.random.default_rng(seed))
+    objective = Objective(of.name, curves, _dev_parents([dev[name] for name in benchmarks]), of.combine)
+    sample = objective.resampled(_RESAMPLES, np.random.default_rng(seed))
     best = int(np.argmax(objective.score(objective.nodes(objective.whole), nodes)[0]))
-    again = np.argmax(objective.score(objective.nodes(sample), np.tile(nodes, (resamples, 1))), axis=1)
+    again = np.argmax(objective.score(objective.nodes(sample), np.tile(nodes, (_RESAMPLES, 1))), axis=1)
     return Chooser(shared[best], tuple(benchmarks), float(np.mean(again == best)))
 
 

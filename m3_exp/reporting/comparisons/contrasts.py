@@ -10,7 +10,7 @@ Two rows with the same weights are one model, and no comparison. A mean over few
 than three DARE masks, carries no sign: its interval is of these draws.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -123,13 +123,14 @@ class Compared:
 
 
 def against(
-    pairs: Mapping[Place, tuple[Entry, Entry]], known: Mapping[Place, Compared] | None = None
+    pairs: Mapping[Place, tuple[Entry, Entry]],
+    known: Mapping[Place, Compared],
+    contrast: Callable[[Place], Estimate | None] | None = None,
 ) -> dict[Place, Compared]:
     """Contrast the first of each pair with the second, over the items that both have; none in common: left out.
 
-    `known`: expectations, which are compared in a family of their own.
+    `known`: expectations, which are compared in a family of their own. `contrast`: of what else than the pair's scores.
     """
-    known = known or {}
     found: dict[Place, tuple[Estimate, str]] = {}
     same: dict[Place, Compared] = {}
     for place, (mixed, plain) in pairs.items():
@@ -139,7 +140,7 @@ def against(
             same[place] = Compared(None, other_items=True)
         elif place in known:
             same[place] = known[place]
-        elif (c := compare(mixed, plain)) is not None:
+        elif (c := contrast(place) if contrast else compare(mixed, plain)) is not None:
             found[place] = c, unclaimed(mixed, plain)
     return same | adjusted(found)
 
@@ -179,7 +180,10 @@ def compare(first: Entry, second: Entry) -> Estimate | None:
     masks = own[0] & own[1]
     if all(own) and not masks:
         return None
-    known = [_under(entry, masks) for entry in (first, second)]
+    known = [
+        {key: values for key, values in entry.models.items() if not masks or key[1] in masks}
+        for entry in (first, second)
+    ]
     sides = [
         (shared(list(found.values())) or {}) if found else entry.items
         for found, entry in zip(known, (first, second), strict=True)
@@ -188,7 +192,8 @@ def compare(first: Entry, second: Entry) -> Estimate | None:
     if not ids:
         return None
     a, b = (np.array([side[key] for key in ids], dtype=float) for side in sides)
-    shape = _shape(first, second, ids)
+    like = first.like or second.like
+    shape = EVEN if like is None else like.shape(ids)
     asked = [len(entry.items) + entry.unscored for entry in (first, second)]
     drawn = [entry.drawn for entry in (first, second)]
     others = [*first.others, *second.others]
@@ -200,19 +205,6 @@ def compare(first: Entry, second: Entry) -> Estimate | None:
     return replace(found, how=found.how + some)
 
 
-def _shape(first: Entry, second: Entry, ids: Sequence[str]) -> Shape:
-    like = first.like or second.like
-    return EVEN if like is None else like.shape(ids)
-
-
-def _under(entry: Entry, masks: Set[float | None]) -> Models:
-    """Return an entry's models under the masks that both sides have; all of an entry without masks."""
-    own = {mask for _, mask in entry.models} - {None}
-    if not own:
-        return entry.models
-    return {key: values for key, values in entry.models.items() if key[1] in masks or not masks}
-
-
 def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shape) -> list[Source]:
     """Return what the levels of lambda (axis 0) or masks (1) leave open of a difference.
 
@@ -221,8 +213,7 @@ def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shap
     sides = [levels(found, axis, ids) for found in known]
     if sides[0].keys() == sides[1].keys():
         sides = [{level: own - sides[1][level] for level, own in sides[0].items()}]
-    found = [spread(np.column_stack(list(side.values())), shape) for side in sides if len(side) > 1]
-    return [source for source in found if source is not None]
+    return [source for side in sides for source in spread(list(side.values()), shape)]
 
 
 def levels(models: Models, axis: int, ids: Sequence[str]) -> dict[float | None, Array]:

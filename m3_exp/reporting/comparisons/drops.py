@@ -16,13 +16,14 @@ import pandas as pd
 
 from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS, Entry, levels
 from m3_exp.reporting.comparisons.values import Value, entry_of
-from m3_exp.reporting.curves.evaluated import item_means, scored, shared
+from m3_exp.reporting.curves.evaluated import shared
 from m3_exp.stats.estimate import Array, Estimate, Source
 from m3_exp.stats.paired import spread
-from m3_exp.stats.ratio import Ratio, Scores, widened
+from m3_exp.stats.ratio import Scores, widened
 from m3_exp.stats.ratio import drop as drop_of
 from m3_exp.stats.ratio import drop_difference as difference_of
-from m3_exp.stats.scored import Scored
+from m3_exp.stats.scored import Scored, of_scores
+from m3_exp.types import Score
 
 NOT_ATTACKED = "not attacked"
 UNBOUNDED = "not bounded below"
@@ -78,14 +79,13 @@ def attacked(rows: pd.DataFrame) -> Attacked | None:
 def without_attack(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the lines with a result as they would be without the attack: an item is worth its clean answer."""
     lines = rows[rows["score"].notna()]
-    found = [_clean(values, one) for values, one in zip(lines["values"], scored(lines), strict=True)]
+    found = [_clean(values, one) for values, one in zip(lines["values"], lines["scored"], strict=True)]
     return lines.assign(scored=found)
 
 
 def _clean(values: Mapping[Any, Any], under: Scored) -> Scored:
-    answers = {key: value for key, value in values.items() if _VERSION not in key[0]}
-    means = item_means(answers)
-    return Scored(means, len({key for key, _ in answers}) - len(means), clusters=under.clusters)
+    clean = of_scores([Score(key, value) for (key, _), value in values.items() if _VERSION not in key])
+    return replace(clean, clusters=under.clusters)
 
 
 # ------------------------------------------------------------------------------------------------------ one row
@@ -106,7 +106,11 @@ def drop(rows: pd.DataFrame) -> Drop:
         return Drop(None, NOT_ATTACKED)
     ids = sorted(known.ids)
     missing = known.asked - len(ids)
-    found = widened(lambda level: _drop(known, ids, missing, level), _sources([known], ids))
+    sides, clusters = known.scores(ids), known.clusters(ids)
+    found = widened(
+        lambda level: drop_of(sides.clean, sides.attacked, level=level, clusters=clusters, missing=missing),
+        _sources([known], ids),
+    )
     if found.value is None:
         return Drop(None, found.reason or "")
     draws = max(1, len({lam for lam, _ in known.under.models}))
@@ -116,11 +120,6 @@ def drop(rows: pd.DataFrame) -> Drop:
             spread=_between(known, 0, ids), masks=_between(known, 1, ids),
         )
     )  # fmt: skip
-
-
-def _drop(known: Attacked, ids: Sequence[str], missing: int, level: float) -> Ratio:
-    sides = known.scores(ids)
-    return drop_of(sides.clean, sides.attacked, level=level, clusters=known.clusters(ids), missing=missing)
 
 
 def _between(known: Attacked, axis: int, ids: Sequence[str]) -> float | None:
@@ -145,17 +144,15 @@ def difference(first: Attacked, second: Attacked) -> Estimate | None:
     sides = [side.of(masks) for side in (first, second)]
     ids = sorted(sides[0].ids & sides[1].ids)
     missing = max(side.asked for side in sides) - len(ids)
-    found = widened(lambda level: _difference(sides, ids, missing, level), _sources(sides, ids))
+    scores, clusters = [side.scores(ids) for side in sides], sides[0].clusters(ids)
+    found = widened(
+        lambda level: difference_of(*scores, level=level, clusters=clusters, missing=missing), _sources(sides, ids)
+    )
     if found.value is None or found.se is None:
         return None
-    one, two = (np.column_stack([scores.clean, scores.attacked]) for scores in (side.scores(ids) for side in sides))
+    one, two = (np.column_stack([own.clean, own.attacked]) for own in scores)
     moved = int(np.any(np.abs(one - two) > _ROUNDING, axis=1).sum())
     return Estimate(found.value, found.low, found.high, found.n, found.how, found.p, found.se, moved, missing)
-
-
-def _difference(sides: Sequence[Attacked], ids: Sequence[str], missing: int, level: float) -> Ratio:
-    one, two = (side.scores(ids) for side in sides)
-    return difference_of(one, two, level=level, clusters=sides[0].clusters(ids), missing=missing)
 
 
 # ---------------------------------------------------------------------------------------------- draws and masks
@@ -166,13 +163,13 @@ def _sources(sides: Sequence[Attacked], ids: Sequence[str]) -> list[Source]:
     if not all(np.any(side.scores(ids).clean) for side in sides):
         return []
     drawn = max(side.under.drawn for side in sides) >= LEAST_DRAWS
-    found: list[Source | None] = []
+    found: list[Source] = []
     for axis in (0, 1) if drawn else (1,):
         moves = [_moves(side, axis, ids) for side in sides]
         if len(moves) == 2 and moves[0].keys() == moves[1].keys():
             moves = [{level: own - moves[1][level] for level, own in moves[0].items()}]
-        found += [spread(np.column_stack(list(own.values()))) for own in moves if len(own) > 1]
-    return [source for source in found if source is not None and source.variance > 0]
+        found += [source for own in moves for source in spread(list(own.values())) if source.variance > 0]
+    return found
 
 
 def _moves(known: Attacked, axis: int, ids: Sequence[str]) -> dict[float | None, Array]:

@@ -6,10 +6,8 @@ from typing import Any
 import pandas as pd
 
 from m3_exp.reporting.comparisons import values
-from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.reporting.curves.evaluated import LINE, Response
 from m3_exp.types import Json
-
-_LINE = ["family", "pair", "method", "params", "sparsify", "benchmark"]
 
 
 def in_place_of_draws(frame: pd.DataFrame, responses: Sequence[Response]) -> pd.DataFrame:
@@ -19,14 +17,14 @@ def in_place_of_draws(frame: pd.DataFrame, responses: Sequence[Response]) -> pd.
     done: set[tuple[Any, ...]] = set()
     for row in frame.to_dict("records"):
         line = {str(key): value for key, value in row.items()}
-        key = tuple(line[column] for column in _LINE)
+        key = tuple(line[column] for column in (*LINE, "benchmark"))
         response = known.get(key) if line["ratio"] == "mixup" else None
         if response is None:
             rows.append(line)
         elif (*key, line["alpha"]) not in done:
             done.add((*key, line["alpha"]))
             rows.append(line | _expectation(response, float(line["alpha"])))
-    return pd.DataFrame(rows, columns=[*frame.columns, "expected"])
+    return pd.DataFrame(rows, columns=frame.columns)
 
 
 def _expectation(response: Response, alpha: float) -> Json:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS, Entry, Models, levels
 from m3_exp.reporting.curves import expectations
-from m3_exp.reporting.curves.evaluated import Response, Values, scored, shared
+from m3_exp.reporting.curves.evaluated import Response, Values, shared
 from m3_exp.stats.estimate import EVEN, Estimate, mean, weighted_mean
 from m3_exp.stats.lambdas import Curve, draw_sd, unsure
 from m3_exp.stats.paired import spread
@@ -71,7 +71,7 @@ def value(rows: pd.DataFrame) -> Value | None:
 
 def _expectation(lines: pd.DataFrame) -> tuple[Response, float] | None:
     """Return the curve and alpha of lines that stand for an expectation (`reporting.expected`)."""
-    found = lines["expected"].iloc[0] if "expected" in lines else None
+    found = lines["expected"].iloc[0]
     return (found, float(lines["alpha"].iloc[0])) if isinstance(found, Response) else None
 
 
@@ -80,8 +80,8 @@ def estimate(entry: Entry) -> Estimate:
     ids = sorted(entry.items)
     shape = EVEN if entry.like is None else entry.like.shape(ids)
     axes = [1, *([0] if entry.drawn >= LEAST_DRAWS else [])]
-    tables = [np.column_stack(list(levels(entry.models, axis, ids).values())) for axis in axes if entry.models]
-    others = [*entry.others, *(source for table in tables if (source := spread(table, shape)) is not None)]
+    between = [spread(list(levels(entry.models, axis, ids).values()), shape) for axis in axes]
+    others = [*entry.others, *(source for sources in between for source in sources)]
     return mean(np.array([entry.items[key] for key in ids]), shape, others=others, unscored=entry.unscored)
 
 
@@ -90,11 +90,11 @@ def entry_of(rows: pd.DataFrame) -> Entry:
     lines = _distinct(rows)
     if (known := _expectation(lines)) is not None:
         return expected_entry(*known)
-    found = scored(lines)
+    found = list(lines["scored"])
     items = shared([one.values for one in found]) or {}
     drawn = int(lines.loc[lines["ratio"] == "mixup", "lam"].nunique())
     digests = frozenset(lines["weights"].dropna().astype(str))
-    names = set(lines["items_digest"].dropna().astype(str)) if "items_digest" in lines else set()
+    names = set(lines["items_digest"].dropna().astype(str))
     asked = max(len(one.values) + one.unscored for one in found)
     unscored = asked - len(items)
     here = (names.pop(), asked) if len(names) == 1 else None
@@ -155,7 +155,7 @@ def models(rows: pd.DataFrame) -> Models:
     """Return the item values of each model behind some rows."""
     lines = _distinct(rows)
     keys = zip(lines["lam"], lines["mask_seed"], strict=True)
-    return {(_level(lam), _level(mask)): one.values for (lam, mask), one in zip(keys, scored(lines), strict=True)}
+    return {(_level(lam), _level(mask)): one.values for (lam, mask), one in zip(keys, lines["scored"], strict=True)}
 
 
 def _level(found: Any) -> float | None:

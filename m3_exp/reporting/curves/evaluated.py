@@ -8,7 +8,6 @@ node without a result leaves no curve (`refused`): what the others say of its pl
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from m3_exp.stats.scored import Scored
 
 Values = Mapping[str, float]
 
-_LINE = ["family", "pair", "method", "params", "sparsify"]
+LINE = ["family", "pair", "method", "params", "sparsify"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Draw:
     mask_seeds: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by what it is: `expectations` computes a family once in a process
 class Response:
     """A pair and method on one benchmark. `parents` are the pair's experts alone (all of them, or none), `plain` the
     method's own default.
@@ -64,7 +63,7 @@ class Response:
     @property
     def line(self) -> tuple[str, ...]:
         """What the benchmarks of one pair and method share."""
-        return (self.family, self.pair, self.method, self.params, self.sparsify)
+        return tuple(getattr(self, key) for key in LINE)
 
     @property
     def name(self) -> str:
@@ -128,41 +127,6 @@ def aligned_to(values: Values, ids: Sequence[str]) -> Array | None:
     return np.array([values[key] for key in ids], dtype=float)
 
 
-def item_means(values: Mapping[tuple[str, int], float | None]) -> dict[str, float]:
-    """Return each item's mean over its samples, without items of which one is unscored.
-
-    Of a benchmark that scores an item in several versions (`ITEM@...`, an attack) the versions are averaged, and the
-    item without one is left out.
-    """
-    versions = any("@" in key for key, _ in values)
-    samples: dict[str, list[float | None]] = {}
-    for (key, _), value in values.items():
-        item, at, _ = key.partition("@")
-        if bool(at) == versions:
-            samples.setdefault(item, []).append(value)
-    return {
-        key: float(np.mean([v for v in own if v is not None]))
-        for key, own in samples.items()
-        if all(v is not None for v in own)
-    }
-
-
-def scored(rows: pd.DataFrame) -> list[Scored]:
-    """Return what each line with a result scored, item by item (a frame made by hand knows the values alone)."""
-    known = rows["scored"] if "scored" in rows else [None] * len(rows)
-    return [
-        items if isinstance(items, Scored) else _plain_scored(values)
-        for items, values in zip(known, rows["values"], strict=True)
-    ]
-
-
-def _plain_scored(values: Mapping[tuple[str, int], float | None]) -> Scored:
-    means = item_means(values)
-    versions = any("@" in key for key, _ in values)
-    asked = {key.partition("@")[0] for key, _ in values if ("@" in key) == versions}
-    return Scored(means, len(asked) - len(means), {}, {})
-
-
 def responses(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> list[Response]:
     """Return every curve that a frame holds: a pair and method with all planned nodes, 0 and 1 among them.
 
@@ -210,7 +174,7 @@ def refused(frame: pd.DataFrame) -> list[Refused]:
 
 def _lines(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
     merged = frame[frame["method"] != "single"]
-    for key, rows in merged.groupby([*_LINE, "benchmark"], sort=False):
+    for key, rows in merged.groupby([*LINE, "benchmark"], sort=False):
         yield tuple(map(str, key)), rows
 
 
@@ -238,12 +202,12 @@ def _nodes(rows: pd.DataFrame) -> dict[int | None, _Mask]:
         sampled = members[members["ratio"] == "sampled"]
         whole = len(sampled) >= 4 and bool(sampled["score"].notna().all())
         if {0.0, 1.0} <= nodes.keys():
-            by_mask[_seed(seed)] = _Mask(nodes, _by_lambda(sampled) if whole else {})
+            by_mask[None if pd.isna(seed) else int(seed)] = _Mask(nodes, _by_lambda(sampled) if whole else {})
     return by_mask
 
 
 def _by_lambda(rows: pd.DataFrame) -> dict[float, Values]:
-    return {float(lam): one.values for lam, one in zip(rows["lam"], scored(rows), strict=True)}
+    return {float(lam): one.values for lam, one in zip(rows["lam"], rows["scored"], strict=True)}
 
 
 def _response(
@@ -254,27 +218,35 @@ def _response(
     parents: Mapping[str, Sequence[str]],
 ) -> Response:
     family, pair, method, params, sparsify, benchmark = key
+    experts = tuple(parents.get(pair, ()))
     mine = rows[rows["score"].notna()]
-    curves = _shared(list(masks.values()), scored(mine)[0])
-    singles = done[(done["family"] == family) & (done["method"] == "single") & (done["benchmark"] == benchmark)]
-    own = singles[singles["pair"].isin(parents.get(pair, ()))]
-    alone = {str(name): found.values for name, found in zip(own["pair"], scored(own), strict=True)}
+    curves = _shared(list(masks.values()), mine["scored"].iloc[0])
     seeds = tuple(seed for seed in masks if seed is not None)
     plain = mine[mine["ratio"] == "plain"]
     if seeds:
         plain = plain[plain["mask_seed"].isin(seeds)]  # masks that the curve has
-    plains = {seed: found.values for seed, found in zip(plain["mask_seed"], scored(plain), strict=True)}
+    plains = {seed: found.values for seed, found in zip(plain["mask_seed"], plain["scored"], strict=True)}
     kept = curves[0].ids
     lines = mine[mine["ratio"].isin(["grid", "fixed", "sampled"])]
     return Response(
         family, pair, method, params, sparsify, benchmark,
         metric=str(mine["metric"].iloc[0]), curve=averaged(curves), masks=tuple(curves),
-        plain=shared(list(plains.values())), parents=alone, experts=tuple(parents.get(pair, ())),
-        draws=tuple(_draws(mine)), mask_seeds=seeds,
+        plain=shared(list(plains.values())), parents=parents_of(done, family, experts).get(benchmark, {}),
+        draws=tuple(_draws(mine)), mask_seeds=seeds, experts=experts,
         plains={int(seed): found for seed, found in plains.items() if not pd.isna(seed)},
-        unscored=max(len(one.values) + one.unscored for one in scored(lines)) - len(kept),
+        unscored=max(len(one.values) + one.unscored for one in lines["scored"]) - len(kept),
         notes=tuple(_noted(rows, masks)),
     )  # fmt: skip
+
+
+def parents_of(frame: pd.DataFrame, family: str, experts: Sequence[str]) -> dict[str, dict[str, Values]]:
+    """Return the values of the experts that are evaluated alone, by benchmark and name."""
+    rows = frame[(frame["method"] == "single") & (frame["family"] == family) & frame["score"].notna()]
+    found: dict[str, dict[str, Values]] = {}
+    for b, name, one in zip(rows["benchmark"], rows["pair"], rows["scored"], strict=True):
+        if name in experts:
+            found.setdefault(str(b), {})[str(name)] = one.values
+    return found
 
 
 def _noted(rows: pd.DataFrame, masks: Mapping[int | None, _Mask]) -> Iterator[str]:
@@ -292,10 +264,6 @@ def averaged(curves: Sequence[Curve]) -> Curve:
     known = [one for one in sampled if one is not None]
     mean = Sampled(known[0].lams, np.mean([one.values for one in known], axis=0)) if len(known) == len(curves) else None
     return Curve(first.ids, first.lams, np.mean([curve.values for curve in curves], axis=0), mean, first.shape)
-
-
-def _seed(value: Any) -> int | None:
-    return None if pd.isna(value) else int(value)
 
 
 def _shared(masks: Sequence[_Mask], like: Scored) -> list[Curve]:
@@ -342,7 +310,7 @@ def shared(models: Sequence[Values]) -> Values | None:
 def _draws(rows: pd.DataFrame) -> Iterator[Draw]:
     mixed = rows[rows["ratio"] == "mixup"]
     for (alpha, number, lam), members in mixed.groupby(["alpha", "draw", "lam"], sort=True):
-        values = shared([one.values for one in scored(members)])
+        values = shared([one.values for one in members["scored"]])
         assert values is not None
         seeds = sorted({int(seed) for seed in members["mask_seed"].dropna()})
         yield Draw(float(alpha), int(number), float(lam), values, tuple(seeds))

@@ -20,10 +20,11 @@ from itertools import combinations
 import numpy as np
 
 from m3_exp.reporting.curves.evaluated import Response, aligned_to
+from m3_exp.reporting.table import Sign
 from m3_exp.stats import family
 from m3_exp.stats.estimate import Array, Estimate, Shape, Source, influences, mean
 from m3_exp.stats.joint import Unit, errors_of, mean_of
-from m3_exp.stats.lambdas import ALPHAS, Unsure, expectation, unsure
+from m3_exp.stats.lambdas import ALPHAS, expectation, unsure
 from m3_exp.stats.paired import paired, spread
 
 LEAST_MASKS = 3
@@ -42,7 +43,7 @@ class Compared:
     why: str = ""
 
     @property
-    def mark(self) -> str:
+    def mark(self) -> Sign:
         """better, worse, untold (not told apart), or empty: nothing is claimed."""
         if self.why:
             return ""
@@ -62,23 +63,21 @@ def plain(response: Response) -> Estimate | None:
         return None
     ids = sorted(response.plain)
     shape = response.curve.shape
-    if not shape.even and ids != list(response.curve.ids):
-        rows = np.array([i for i, key in enumerate(response.curve.ids) if key in response.plain], dtype=int)
-        ids, shape = [response.curve.ids[i] for i in rows], shape.of(rows)
+    if not shape.even:
+        kept = response.curve.having(response.plain)
+        ids, shape = list(kept.ids), kept.shape
     values = aligned_to(response.plain, ids)
     masks = [aligned for one in response.plains.values() if (aligned := aligned_to(one, ids)) is not None]
-    between = spread(np.column_stack(masks), shape) if masks else None
     lost = max(0, response.unscored + len(response.curve.ids) - len(ids))
     assert values is not None
-    return mean(values, shape, others=() if between is None else (between,), unscored=lost)
+    return mean(values, shape, others=spread(masks, shape), unscored=lost)
 
 
 def at(response: Response, lam: float) -> Estimate:
     """Return the score at one lambda, with masks and unscored items: at a node that of real models."""
-    masks = np.column_stack([mask.items_at(lam) for mask in response.masks])
-    between = spread(masks, response.curve.shape)
-    items = np.clip(response.curve.items_at(lam), 0.0, 1.0)
-    return mean(items, response.curve.shape, others=_sources(Unsure(), between), unscored=response.unscored)
+    shape, items = response.curve.shape, np.clip(response.curve.items_at(lam), 0.0, 1.0)
+    masks = spread([mask.items_at(lam) for mask in response.masks], shape)
+    return mean(items, shape, others=masks, unscored=response.unscored)
 
 
 def unclaimed(response: Response, alpha: float) -> str:
@@ -97,14 +96,14 @@ def minus_plain(response: Response, alpha: float) -> Estimate | None:
         return None
     rest = unsure(response.curve, {alpha: 1.0})
     lost = response.unscored + len(response.curve.ids) - len(sides.rows)
-    others, bias = _sources(rest, sides.masks), (rest.bias, rest.bias)
+    others, bias = [*rest.sources, *sides.masks], (rest.bias, rest.bias)
     return paired(sides.mixed, sides.plain, sides.shape, others=others, bias=bias, unscored=lost)
 
 
-def masks_of_difference(response: Response, alpha: float) -> Source | None:
-    """Return what DARE masks leave open of E[score | alpha] - plain; None without several masks that both have."""
+def masks_of_difference(response: Response, alpha: float) -> list[Source]:
+    """Return what DARE masks leave open of E[score | alpha] - plain; nothing without several masks that both have."""
     sides = _sides(response, alpha)
-    return None if sides is None else sides.masks
+    return [] if sides is None else sides.masks
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ class _Sides:
     mixed: Array
     plain: Array
     shape: Shape
-    masks: Source | None = None
+    masks: list[Source]
 
 
 def _sides(response: Response, alpha: float) -> _Sides | None:
@@ -133,17 +132,12 @@ def _sides(response: Response, alpha: float) -> _Sides | None:
         return None
     shape = response.curve.shape if len(rows) == len(ids) else response.curve.shape.of(rows)
     if not seeds:
-        return _Sides(rows, response.curve.expected(alpha)[rows], plain, shape)
+        return _Sides(rows, response.curve.expected(alpha)[rows], plain, shape, [])
     mixed = [response.masks[response.mask_seeds.index(seed)].expected(alpha)[rows] for seed in seeds]
     alone = [aligned_to(response.plains[seed], kept) for seed in seeds]
     known = [(a, b) for a, b in zip(mixed, alone, strict=True) if b is not None]
-    differences = np.column_stack([a - b for a, b in known])
     averaged = [np.mean(side, axis=0) for side in zip(*known, strict=True)]
-    return _Sides(rows, averaged[0], averaged[1], shape, spread(differences, shape))
-
-
-def _sources(rest: Unsure, masks: Source | None) -> tuple[Source, ...]:
-    return rest.sources if masks is None else (*rest.sources, masks)
+    return _Sides(rows, averaged[0], averaged[1], shape, spread([a - b for a, b in known], shape))
 
 
 # ---------------------------------------------------------------------------------------------------------- families
@@ -155,34 +149,21 @@ def against_plain(line: Sequence[Response], alphas: Sequence[float] = ALPHAS) ->
     An alpha beyond the seven is adjusted as an eighth, and changes nothing for the seven. Curves of fewer than five
     nodes are left out, as in tables.
     """
-    line = [response for response in line if response.gridded]
-    differences = dict(_family(tuple(map(_Keyed, line)), ALPHAS))
+    gridded = tuple(response for response in line if response.gridded)
+    differences = dict(_family(gridded, ALPHAS))
     for alpha in alphas:
         if alpha not in ALPHAS:
-            wider = _family(tuple(map(_Keyed, line)), (*ALPHAS, alpha))
+            wider = _family(gridded, (*ALPHAS, alpha))
             differences |= {key: value for key, value in wider.items() if key[1] == alpha}
     return {key: value for key, value in differences.items() if key[1] in alphas}
 
 
-class _Keyed:
-    """A response that hashes by what it is, so that a family is computed once in a process."""
-
-    def __init__(self, response: Response) -> None:
-        self.response = response
-
-    def __hash__(self) -> int:
-        return hash((self.response.line, self.response.benchmark, id(self.response.curve)))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Keyed) and self.response is other.response
-
-
 @lru_cache(maxsize=256)
-def _family(line: tuple[_Keyed, ...], alphas: tuple[float, ...]) -> Mapping[tuple[str, float], Compared]:
+def _family(line: tuple[Response, ...], alphas: tuple[float, ...]) -> Mapping[tuple[str, float], Compared]:
     estimates: dict[tuple[str, float], Estimate] = {}
     blocks: list[Array] = []
     whys: list[str] = []
-    for response in (keyed.response for keyed in line):
+    for response in line:
         parts = []
         for alpha in alphas:
             one, sides = minus_plain(response, alpha), _sides(response, alpha)
@@ -226,7 +207,7 @@ def best_alphas(responses: Sequence[Response], measures: Sequence[Unit] | None =
         others = [
             Source(source.variance / unit.size**2 / len(responses), source.freedom)  # benchmarks share their lambdas
             for r, unit in zip(responses, given, strict=True)
-            for source in _sources(unsure(r.curve, {first: 1.0, second: -1.0}), _between_masks(r, first, second))
+            for source in (*unsure(r.curve, {first: 1.0, second: -1.0}).sources, *_between_masks(r, first, second))
         ]
         lost = max(r.unscored / (r.unscored + len(r.curve.ids)) for r in responses)
         estimates.append(mean_of(differences, given, signed=True, others=others, unscored=lost).estimate())
@@ -240,6 +221,5 @@ def best_alphas(responses: Sequence[Response], measures: Sequence[Unit] | None =
     return tuple(alpha for alpha in ALPHAS if alpha not in worse)
 
 
-def _between_masks(response: Response, first: float, second: float) -> Source | None:
-    masks = np.column_stack([mask.expected(first) - mask.expected(second) for mask in response.masks])
-    return spread(masks, response.curve.shape)
+def _between_masks(response: Response, first: float, second: float) -> list[Source]:
+    return spread([mask.expected(first) - mask.expected(second) for mask in response.masks], response.curve.shape)

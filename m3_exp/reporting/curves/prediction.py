@@ -130,8 +130,8 @@ def _curve_for(response: Response, draw: Draw) -> Curve | None:
     curve = response.curve
     if draw.mask_seeds:
         curve = averaged([response.masks[response.mask_seeds.index(seed)] for seed in draw.mask_seeds])
-    rows = np.array([row for row, key in enumerate(curve.ids) if key in draw.values], dtype=int)
-    return curve.subset(rows) if len(rows) > 1 else None
+    curve = curve.having(draw.values)
+    return curve if len(curve.ids) > 1 else None
 
 
 def _counted(beside: Sequence[tuple[Draw, Curve]]) -> list[tuple[Draw, Curve]]:
@@ -176,8 +176,7 @@ def _expectation(alpha: float, beside: Sequence[tuple[Draw, Curve]]) -> Expectat
 def _shared(curves: Sequence[Curve]) -> Curve:
     """Return the mean of curves on the items that all have."""
     ids = set.intersection(*(set(curve.ids) for curve in curves))
-    rows = [np.array([row for row, key in enumerate(curve.ids) if key in ids], dtype=int) for curve in curves]
-    return averaged([curve.subset(kept) for curve, kept in zip(curves, rows, strict=True)])
+    return averaged([curve.having(ids) for curve in curves])
 
 
 # --------------------------------------------------------------------------------------------------- the protocol
@@ -199,17 +198,16 @@ def replay(response: Response, draws: Sequence[Draw], *, repeats: int = 10_000, 
     if not sets:
         return None
     shared = set.intersection(*(set(draw.values) for members in sets for draw in members))
-    rows = np.array([row for row, key in enumerate(response.curve.ids) if key in shared], dtype=int)
-    if not len(rows):
+    curve = response.curve.having(shared).refined()
+    if not curve.ids:
         return None
-    curve = response.curve.subset(rows).refined()
     real = [max(float(weighted_mean(_scored(draw.values, curve), curve.shape)) for draw in members) for members in sets]
     generator = np.random.default_rng(seed)
     lams = np.column_stack([generator.beta(alpha, alpha, repeats) for alpha in ALPHAS])
     parts = [turned(curve, lams[start : start + _CHUNK], generator) for start in range(0, repeats, _CHUNK)]
-    lines = curve.at(lams).max(axis=1)
+    lines = np.interp(lams, curve.lams, curve.means).max(axis=1)
     if curve.shape.even:
-        lines = np.round(lines * len(rows)) / len(rows)
+        lines = np.round(lines * len(curve.ids)) / len(curve.ids)
     return Replay(np.array(real), lines, np.concatenate(parts).max(axis=1))
 
 
@@ -243,10 +241,9 @@ def _percent(values: Mapping[str, Any]) -> Json:
 
 
 def _replayed(replay: Replay) -> Json:
-    return {
-        "real": _summary(replay.real),
-        **{name: _against(replay.real, values) for name, values in (("lines", replay.lines), ("turns", replay.turns))},
-    }
+    parts = {"lines": replay.lines, "turns": replay.turns}
+    agreed = {name: {**_summary(values), **vars(agreement(replay.real, values))} for name, values in parts.items()}
+    return {"real": _summary(replay.real), **agreed}
 
 
 def _summary(values: Array) -> Json:
@@ -256,11 +253,6 @@ def _summary(values: Array) -> Json:
         "n": len(values), "mean": 100 * float(values.mean()), "sd": sd,
         "quantiles": [100 * float(low), 100 * float(middle), 100 * float(high)],
     }  # fmt: skip
-
-
-def _against(real: Array, replayed: Array) -> Json:
-    """Return a replay's summary, and how real experiments agree with it."""
-    return {**_summary(replayed), **vars(agreement(real, replayed))}
 
 
 def words(check: Check) -> list[str]:

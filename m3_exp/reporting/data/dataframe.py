@@ -26,10 +26,16 @@ def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFram
     return pd.DataFrame(lines, columns=_COLUMNS)
 
 
+def where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
+    """Return the lines in which each of some columns has the given value."""
+    return frame[(frame[list(values)] == list(values.values())).all(axis=1)]
+
+
 _COLUMNS = [
     "family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark",
     "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "evaluator",
     "tokenizer", "runs", "batched", "merge", "details", "cell", "repeat", "changed", "items_digest", "scored",
+    "expected",
 ]  # fmt: skip
 
 
@@ -58,7 +64,7 @@ def _labelled(label: Label, cell: Cell) -> Json:
 def _outcome(record: ResultRecord) -> Json:
     """Return what a result says. Its score is the stored one; the interval is that of its items, whatever is stored."""
     result, items = record.result, scored(record)
-    interval = items.estimate().scaled(100.0) if items.values else None
+    interval = items.percent()
     return {
         "metric": result.metric,
         "score": result.score,

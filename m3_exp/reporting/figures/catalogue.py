@@ -11,8 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from m3_exp.reporting.choices import ways
-from m3_exp.reporting.curves.evaluated import Response, refused, responses
+from m3_exp.reporting.curves.evaluated import refused, responses
 from m3_exp.reporting.data import published
+from m3_exp.reporting.data.dataframe import where
 from m3_exp.reporting.figures import palette, paper
 from m3_exp.reporting.figures.frames import EMPTY, Data, together
 from m3_exp.reporting.figures.heatmap import draw_heatmap
@@ -70,17 +71,10 @@ def response(data: Data) -> Figure:
     if len(names) > 1:
         raise M3Error(f"response shows one pair and method; choose with pair=, method=, sparsify= among {names}")
     known = {one.benchmark for one in found} | {one.benchmark for one in lost}
-    absent = sorted(set(frame.loc[_of(frame, found[0]), "benchmark"]) - known)
+    own = where(frame, pair=found[0].pair, method=found[0].method, sparsify=found[0].sparsify)
+    absent = sorted(set(own["benchmark"]) - known)
     notes = [*map(str, lost), *(f"{palette.name(b)}: no curve, not run" for b in absent)]
     return draw_response(ways.study(found, seed=data.seed), notes)
-
-
-def _of(frame: pd.DataFrame, response: Response) -> "pd.Series[bool]":
-    return (
-        (frame["pair"] == response.pair)
-        & (frame["method"] == response.method)
-        & (frame["sparsify"] == response.sparsify)
-    )
 
 
 FIGURES: Mapping[str, FigureSpec] = {

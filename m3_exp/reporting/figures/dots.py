@@ -251,9 +251,6 @@ def _distinct(panels: Sequence[Panel]) -> list[Series]:
     found: dict[str, Series] = {}
     for one in (series for panel in panels for series in panel.series):
         known = found.get(one.label, one)
-        found[one.label] = Series(one.label, one.mark, {**known.points, **_valued(one)}, {**known.paper, **one.paper})
+        valued = {key: point for key, point in one.points.items() if point.value is not None}
+        found[one.label] = Series(one.label, one.mark, {**known.points, **valued}, {**known.paper, **one.paper})
     return list(found.values())
-
-
-def _valued(one: Series) -> dict[str, Point]:
-    return {key: point for key, point in one.points.items() if point.value is not None}

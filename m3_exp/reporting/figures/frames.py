@@ -8,8 +8,7 @@ import pandas as pd
 
 from m3_exp.benchmarks import in_order
 from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS
-from m3_exp.reporting.curves.evaluated import Response
-from m3_exp.reporting.data.dataframe import tidy
+from m3_exp.reporting.data.dataframe import tidy, where
 from m3_exp.reporting.figures import palette
 from m3_exp.types import M3Error
 
@@ -34,21 +33,13 @@ class Data:
     method: str | None = None
     seed: int = 0
 
-    def sweep(self, name: str) -> pd.DataFrame:
-        """Return a sweep's frame with one alpha of M3; empty where the sweep was not looked up.
-
-        Raises:
-            M3Error: several alphas were run, and 0.5 is none of them.
-        """
-        return at_alpha(self.frames.get(name, EMPTY))
-
     def scored(self, *sweeps: str, figure: str) -> list[pd.DataFrame]:
         """Return the frames of some sweeps.
 
         Raises:
             M3Error: nothing of them has a score, which leaves the figure nothing to draw.
         """
-        found = [self.sweep(name) for name in sweeps]
+        found = [at_alpha(self.frames.get(name, EMPTY)) for name in sweeps]
         if not any(bool(frame["score"].notna().any()) for frame in found):
             named = " and ".join(f"sweeps={name}" for name in sweeps)
             raise M3Error(
@@ -82,13 +73,7 @@ def rows_of(frame: pd.DataFrame, pair: str, method: str, benchmark: str, ratio: 
     Raises:
         M3Error: they belong to several hyper-parameters.
     """
-    found = frame[
-        (frame["pair"] == pair)
-        & (frame["method"] == method)
-        & (frame["benchmark"] == benchmark)
-        & (frame["ratio"] == ratio)
-        & (frame["sparsify"] == sparsify)
-    ]
+    found = where(frame, pair=pair, method=method, benchmark=benchmark, ratio=ratio, sparsify=sparsify)
     settings = sorted(found["params"].unique())
     if len(settings) > 1:
         raise M3Error(f"{method} has cells with {' and with '.join(settings)}; choose one with method.{settings[0]}")
@@ -121,9 +106,7 @@ def about_mixed(frames: Sequence[pd.DataFrame]) -> list[str]:
     expected = False
     for frame in frames:
         done = frame[(frame["ratio"] == "mixup") & frame["score"].notna()]
-        own = (
-            done["expected"].map(lambda found: isinstance(found, Response)) if "expected" in done else done["score"] < 0
-        )
+        own = done["expected"].notna()
         expected = expected or bool(own.any())
         drawn |= {int(rows["lam"].nunique()) for _, rows in done[~own].groupby([*_ROW, "alpha"])}
     few, many = (sorted(n for n in drawn if (n < LEAST_DRAWS) == is_few) for is_few in (True, False))

@@ -192,16 +192,12 @@ def _benchmarks(changes: Changes, pair: str) -> list[str]:
     return in_order({benchmark for panel, benchmark, _ in changes if panel.pair == pair})
 
 
-def _draw_panel(
-    ax: Axes, changes: Changes, panel: Panel, shade: Normalize,
-    *, first: bool, digits: int,
-) -> None:  # fmt: skip
+def _draw_panel(ax: Axes, changes: Changes, panel: Panel, shade: Normalize, *, first: bool, digits: int) -> None:
     benchmarks = _benchmarks(changes, panel.pair)
     alphas = sorted({alpha for _, _, alpha in changes})
     for i, benchmark in enumerate(benchmarks):
         for j, alpha in enumerate(alphas):
-            key = (panel, benchmark, alpha)
-            _draw_cell(ax, i, j, changes.get(key), shade, digits)
+            _draw_cell(ax, i, j, changes.get((panel, benchmark, alpha)), shade, digits)
     ax.set_xlim(-0.5, len(alphas) - 0.5)
     ax.set_ylim(len(benchmarks) - 0.5, -0.5)
     ax.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])

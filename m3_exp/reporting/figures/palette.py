@@ -28,6 +28,7 @@ GREY, FAINT, INK = "#666666", "#E4E4E4", "#1A1A1A"
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
+_TICKS = {"labelsize": SMALL, "major.width": 0.6, "major.size": 2.5, "color": INK}
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same bytes on every machine
     "font.size": SMALL,
@@ -40,16 +41,9 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "xtick.labelsize": SMALL,
-    "ytick.labelsize": SMALL,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
+    **{f"{axis}tick.{key}": value for axis in "xy" for key, value in _TICKS.items()},
     "text.color": INK,
     "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
     "legend.fontsize": SMALL,
     "legend.frameon": False,
     "legend.handlelength": 1.6,
@@ -109,8 +103,6 @@ _NAMES: Mapping[str, str] = {
     "stresstest": "StressTest",
     "deepwordbug": "DeepWordBug",
     "bertattack": "BERTAttack",
-    "mean": "mean",
-    "minimum": "minimum",
 }
 
 

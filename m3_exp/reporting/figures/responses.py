@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from m3_exp.reporting.choices.protocols import Comparison, band
+from m3_exp.reporting.choices.protocols import Comparison, model
 from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.comparisons.points import Point
 from m3_exp.reporting.curves.evaluated import Response
@@ -76,8 +76,9 @@ def _drawn(
     lams: Array,
     draws: tuple[tuple[float, float], ...] = (),
 ) -> Line:
-    along = band(responses, objective, lams)
-    return Line(label, mark, lams, 100 * along.value, 100 * along.low, 100 * along.high, objective.lams, draws)
+    along = [model(responses, objective, float(lam)) for lam in lams]
+    middle, low, high = (np.array([100 * getattr(one, end) for one in along]) for end in ("value", "low", "high"))
+    return Line(label, mark, lams, middle, low, high, objective.lams, draws)
 
 
 def _draws(response: Response, parent: Array | None) -> list[tuple[float, float]]:

@@ -109,18 +109,9 @@ def _score(data: CellData) -> str:
     if result.score is None:
         return f"nothing is scored: {result.n_unscored} of {result.n} items are unscored"
     unscored = f", {result.n_unscored} unscored" if result.n_unscored else ""
-    low, high = _ends(data)
-    interval = "" if low is None else f" [{low:.1f}, {high:.1f}]"
+    one = scored(data.record).percent()
+    interval = "" if one is None else f" [{one.low:.1f}, {one.high:.1f}]"
     return f"{result.score:.1f} %{interval}, {result.metric}, {result.n} items{unscored}"
-
-
-def _ends(data: CellData) -> tuple[float, float] | tuple[None, None]:
-    """Return the interval of a cell's score, from its item scores."""
-    found = None if data.record is None else scored(data.record)
-    if found is None or not found.values:
-        return None, None
-    one = found.estimate().scaled(100)
-    return one.low, one.high
 
 
 def facts(data: CellData) -> list[list[str]]:
@@ -227,7 +218,7 @@ def _figures(data: CellData) -> list[str]:
     """Return score, interval, items and unscored as texts; empty where there is no result."""
     if data.record is None:
         return ["", "", "", ""]
-    result, (low, high) = data.record.result, _ends(data)
-    interval = "" if low is None or high is None else f"{low:.1f} to {high:.1f}"
+    result, one = data.record.result, scored(data.record).percent()
+    interval = "" if one is None else f"{one.low:.1f} to {one.high:.1f}"
     score = "" if result.score is None else f"{result.score:.1f}"
     return [score, interval, str(result.n), str(result.n_unscored)]

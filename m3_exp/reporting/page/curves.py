@@ -11,14 +11,13 @@ from scipy import special
 
 from m3_exp.merging.ratio import one_sided
 from m3_exp.reporting.choices import advice
-from m3_exp.reporting.choices.protocols import Comparison, band, expected
+from m3_exp.reporting.choices.protocols import Comparison, expected, model
 from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, Values, aligned_to
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.figures.palette import Mark
 from m3_exp.reporting.page.pack import rounded
-from m3_exp.reporting.table import Column
 from m3_exp.stats.estimate import Array, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS as PAPER
 from m3_exp.stats.lambdas import draw_sd, weights
@@ -62,7 +61,8 @@ def _study(study: Study) -> Json:
     return {
         "name": name(study), "pair": first.pair, "experts": list(first.experts), "score": score, "relative": relative,
         "claims": _claims(study),
-        "header": list(map(_heading, table.columns)), "rows": table.texts, "words": advice.words(study),
+        "header": [" ".join(filter(None, [palette.name(c.benchmark, 40), c.what])) for c in table.columns],
+        "rows": table.texts, "words": advice.words(study),
     }  # fmt: skip
 
 
@@ -98,10 +98,6 @@ def _claims(study: Study) -> dict[str, str]:
     return {"signs": signs, "why": "; ".join(whys)}
 
 
-def _heading(column: Column) -> str:
-    return " ".join(filter(None, [palette.name(column.benchmark, 40), column.what]))
-
-
 def name(study: Study) -> str:
     first = study.responses[0]
     parts = [palette.name(first.pair), palette.name(first.method) + (f" ({first.params})" if first.params else "")]
@@ -133,30 +129,27 @@ def _line(objective: Objective, responses: Sequence[Response]) -> Json:
     """Return one curve: `at` the lambdas `lams` with a band, `e` at ALPHAS with an interval, real draws and plain."""
     sample = objective.resampled(_RESAMPLES, np.random.default_rng(0))
     lams = objective.lams if objective.combine == "mean" else np.union1d(np.linspace(0, 1, _FINE), objective.lams)
-    along = band(responses, objective, lams)
+    along = [model(responses, objective, float(lam)) for lam in lams]
     e = [expected(responses, objective, sample, float(alpha)) for alpha in ALPHAS]
     shown = [r.plain for r in responses]
     return {
         "key": objective.name, "name": palette.name(objective.name), **_drawn(palette.objective(objective.name)),
         "n": sum(len(r.curve.ids) + r.unscored for r in responses), "unscored": sum(r.unscored for r in responses),
         "corrected": all(curve.sampled is not None for curve in objective.curves),
-        "lams": rounded(lams.tolist(), 5), "at": _percents(along.value), "low": _percents(along.low),
-        "high": _percents(along.high),
+        "lams": rounded(lams.tolist(), 5), "at": _percents(one.value for one in along),
+        "low": _percents(one.low for one in along), "high": _percents(one.high for one in along),
         "nodes": rounded(objective.lams.tolist(), 5),
         "weights": rounded(np.stack([weights(objective.lams, alpha) for alpha in ALPHAS]).tolist(), 4),
-        "e": _percents([one.value for one in e]), "e_low": _percents([one.low for one in e]),
-        "e_high": _percents([one.high for one in e]),
+        "e": _percents(one.value for one in e), "e_low": _percents(one.low for one in e),
+        "e_high": _percents(one.high for one in e),
         "plain": _value(objective, shown, objective.whole), "draws": _draws(objective, responses, objective.whole),
     }  # fmt: skip
 
 
-def _ids(objective: Objective) -> list[tuple[str, ...]]:
-    return [curve.ids for curve in objective.curves]
-
-
 def _value(objective: Objective, values: Sequence[Values | None], shares: Sequence[Array]) -> float | None:
     """Return the objective of a model that is no point of the curve; None where an item of it is missing."""
-    aligned = [None if v is None else aligned_to(v, ids) for v, ids in zip(values, _ids(objective), strict=True)]
+    parts = zip(values, objective.curves, strict=True)
+    aligned = [None if v is None else aligned_to(v, curve.ids) for v, curve in parts]
     known = [v for v in aligned if v is not None]
     return _percent(float(objective.relative(known, shares)[0])) if len(known) == len(values) else None
 

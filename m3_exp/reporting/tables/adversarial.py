@@ -22,12 +22,13 @@ from m3_exp.reporting.comparisons.contrasts import Compared, Entry, Place
 from m3_exp.reporting.comparisons.drops import Attacked, without_attack
 from m3_exp.reporting.comparisons.points import absence
 from m3_exp.reporting.comparisons.values import Value, value
+from m3_exp.reporting.curves.evaluated import LINE
 from m3_exp.reporting.data import published
 from m3_exp.reporting.data.published import NOTES, Beside, Number
 from m3_exp.reporting.table import NOTHING, Cell, Column, Figure, Mark, Table, plain, words
 from m3_exp.reporting.tables.footers import footer, rebuild
-from m3_exp.reporting.tables.paper import Marks, few_draws, one_sided
-from m3_exp.reporting.tables.rows import LINE, Line, keys_of, missing, without_m3
+from m3_exp.reporting.tables.paper import few_draws, one_sided
+from m3_exp.reporting.tables.rows import Line, Shown, keys_of, missing, without_m3
 from m3_exp.stats.estimate import Estimate
 from m3_exp.types import Json
 
@@ -45,26 +46,13 @@ _PDR = (
 )
 
 
-def build(
-    name: str,
-    frame: pd.DataFrame,
-    folder: Path | None = None,
-    *,
-    every: bool = False,
-    marks: Marks = "significant",
-    parents: Mapping[str, Sequence[str]] | None = None,
-) -> Table:
-    """Make a table of the attack cells of a tidy frame.
-
-    Args:
-        folder: of the published numbers, shown beside ours.
-        every: a row for every draw of lambda and mask in place of one for their mean.
-        marks: `significant`: what the statistics say; `paper`: the better of each pair, significant or not.
-        parents: each pair's experts, as they are called.
-    """
+def build(name: str, given: Shown) -> Table:
+    """Make a table of the attack cells of a tidy frame. By score alone the better of each pair is marked."""
+    frame, marks = given.frame, given.marks
     benchmarks = in_order(frame["benchmark"].unique())
-    published_for = {b: folder for b in benchmarks if _papers_protocol(frame[frame["benchmark"] == b])}
-    rows = [_row(lines, benchmarks, name, published_for) for lines in _groups(frame, every)]
+    protocols = {b: _Cell(frame[frame["benchmark"] == b], {}).protocol for b in benchmarks}
+    published_for = {b: given.published for b, protocol in protocols.items() if protocol in (None, "paper")}
+    rows = [_row(lines, benchmarks, name, published_for) for lines in _groups(frame, given.every)]
     columns = [(b, key) for b in benchmarks for key in _FIGURES]
     compared = _compared(rows, columns) if marks != "paper" else {}
     bold = _by_score(rows, columns) if marks == "paper" else frozenset()
@@ -79,9 +67,9 @@ def build(
         shown.append((*row.names, *figures))
     return Table(
         name,
-        (*_NAMES, *(Column(f"{_short(b)} {_FIGURES[key]}", (), b, _FIGURES[key]) for b, key in columns)),
+        (*_NAMES, *(Column(f"{about(b).short or b} {_FIGURES[key]}", (), b, _FIGURES[key]) for b, key in columns)),
         tuple(shown),
-        (*footer(frame, _notes(frame, rows, compared, marks, parents or {})), rebuild(frame)),
+        (*footer(frame, _notes(given, rows, compared)), rebuild(frame)),
     )
 
 
@@ -98,10 +86,6 @@ def _groups(frame: pd.DataFrame, every: bool) -> list[pd.DataFrame]:
     asked = frame["lam"].where(frame["ratio"] != "mixup")
     keys = [*LINE, "ratio", "alpha", *(["draw", "lam", "mask_seed"] if every else []), "_lam"]
     return [lines for _, lines in frame.assign(_lam=asked).groupby(keys, sort=False, dropna=False)]
-
-
-def _short(benchmark: str) -> str:
-    return about(benchmark).short or benchmark
 
 
 # ----------------------------------------------------------------------------------------------------- rows and cells
@@ -235,10 +219,6 @@ def _row(lines: pd.DataFrame, benchmarks: Sequence[str], name: str, folders: Map
     return _Row(lines, {b: _Cell(own, _paper(folders.get(b), name, own)) for b, own in cells.items()})
 
 
-def _papers_protocol(lines: pd.DataFrame) -> bool:
-    return _Cell(lines, {}).protocol in (None, "paper")
-
-
 def _paper(folder: Path | None, name: str, lines: pd.DataFrame) -> dict[str, Number]:
     if folder is None or not len(lines):
         return {}
@@ -255,20 +235,14 @@ def _paper(folder: Path | None, name: str, lines: pd.DataFrame) -> dict[str, Num
 
 def _compared(rows: Sequence[_Row], columns: Sequence[tuple[str, str]]) -> dict[Place, Compared]:
     """Return each M3 figure's comparison with that of the same row without M3, adjusted over the table."""
-    found: dict[Place, tuple[Estimate, str]] = {}
-    known: dict[Place, Compared] = {}
+    pairs: dict[Place, tuple[Attacked, Attacked]] = {}
     for i, plain_row in without_m3(rows).items():
-        for j, (b, key) in enumerate(columns):
+        for j, (b, _) in enumerate(columns):
             first, second = rows[i].cells[b].attacked, rows[plain_row].cells[b].attacked
-            if first is None or second is None:
-                continue
-            if first.under.same_model(second.under):
-                known[i, j] = Compared(None)
-            elif first.under.other_items(second.under):
-                known[i, j] = Compared(None, other_items=True)
-            elif (contrast := _contrast(key, first, second)) is not None:
-                found[i, j] = contrast, contrasts.unclaimed(first.under, second.under)
-    marked = known | contrasts.adjusted(found)
+            if first is not None and second is not None:
+                pairs[i, j] = first, second
+    under = {place: (first.under, second.under) for place, (first, second) in pairs.items()}
+    marked = contrasts.against(under, {}, lambda place: _contrast(columns[place[1]][1], *pairs[place]))
     return {(i, j): replace(c, less_is_better=columns[j][1] == "pdr") for (i, j), c in marked.items()}
 
 
@@ -297,13 +271,7 @@ def _by_score(rows: Sequence[_Row], columns: Sequence[tuple[str, str]]) -> froze
 # ------------------------------------------------------------------------------------------------------------ notes
 
 
-def _notes(
-    frame: pd.DataFrame,
-    rows: Sequence[_Row],
-    compared: Mapping[Place, Compared],
-    marks: Marks,
-    parents: Mapping[str, Sequence[str]],
-) -> list[str]:
+def _notes(given: Shown, rows: Sequence[_Row], compared: Mapping[Place, Compared]) -> list[str]:
     cells = [cell for row in rows for cell in row.cells.values()]
     beside = [found for cell in cells for found in cell.beside.values()]
     used = {cell.protocol for cell in cells}
@@ -311,9 +279,9 @@ def _notes(
         _PDR,
         *(f"protocol {text}." for protocol, text in _PROTOCOLS.items() if protocol in used),
         *_few_draws(rows),
-        *one_sided(frame, parents),
+        *one_sided(given.frame, given.experts),
         *_family(compared),
-        *([contrasts.BY_SCORE] if marks == "paper" else contrasts.words(compared)),
+        *([contrasts.BY_SCORE] if given.marks == "paper" else contrasts.words(compared)),
         *(NOTES[note] for note in dict.fromkeys(note for found in beside for note in found.number.notes)),
         *([NOTES["lambda"]] if beside else []),
     ]

@@ -48,16 +48,12 @@ def _made_by(done: pd.DataFrame) -> list[str]:
 
 
 def _item_sets(done: pd.DataFrame) -> list[str]:
-    """Return `BENCHMARK DIGEST (n=N)` for each item set; a frame made by hand may know none."""
-    if "items_digest" not in done:
-        return []
+    """Return `BENCHMARK DIGEST (n=N)` for each item set."""
     known = done[done["items_digest"].notna()].sort_values(["benchmark", "n"])
     return list(dict.fromkeys(f"{r.benchmark} {str(r.items_digest)[:12]} (n={r.n:.0f})" for r in known.itertuples()))
 
 
 def _resumed(done: pd.DataFrame) -> list[str]:
-    if "batched" not in done:  # a frame made by hand
-        return []
     loose = done[(done["runs"] > 1) & done["batched"].eq(True)]
     if not len(loose):
         return []

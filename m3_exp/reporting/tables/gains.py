@@ -3,20 +3,16 @@
 A row is a method and pair on one benchmark: the score without M3, with it, and their paired difference.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
-
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared
-from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.data import published as papers
 from m3_exp.reporting.table import NOTHING, Cell, Figure, Mark, Table, percent, plain, words
 from m3_exp.reporting.tables import paper
 from m3_exp.reporting.tables.footers import footer, rebuild
-from m3_exp.reporting.tables.rows import Row, without_m3
+from m3_exp.reporting.tables.rows import Row, Shown, without_m3
 
 _COLUMNS = plain([
     "method", "models", "benchmark", "DARE", "alpha", "lambda", "n", "without M3", "with M3", "gain", "paper's gain"
@@ -27,34 +23,25 @@ _PAPER = (
 )
 
 
-def build(
-    name: str,
-    frame: pd.DataFrame,
-    *,
-    every: bool = False,
-    published: Path | None = None,
-    responses: Sequence[Response] = (),
-    behind: pd.DataFrame | None = None,
-    marks: paper.Marks = "significant",
-    experts: Mapping[str, Sequence[str]] | None = None,
-) -> Table:
-    """Return scores with and without M3 and their differences; arguments as of `paper.build`."""
-    rows = paper.rows_of(frame, every=every, responses=responses, behind=behind)
+def build(name: str, given: Shown) -> Table:
+    """Return scores with and without M3 and their differences."""
+    frame, behind = given.frame, given.behind
+    rows = paper.rows_of(replace(given, published=None))  # its Table 1 stands in another table
     benchmarks = rows[0].benchmarks if rows else []
-    compared = paper.against_plain(rows, benchmarks)
+    compared = paper.against_plain(rows, paper.entries_of(rows))
     twins = {i: rows[at] for i, at in without_m3(rows).items()}
     notes = [
         *paper.about(rows, behind is not None),
-        *(contrasts.words(compared) if marks != "paper" else []),
+        *(contrasts.words(compared) if given.marks != "paper" else []),
         *paper.few_draws_of(rows),
-        *paper.one_sided(frame, experts or {}),
-        *([_PAPER] if published is not None else []),
+        *paper.one_sided(frame, given.experts),
+        *([_PAPER] if given.published is not None else []),
     ]
     return Table(
         name,
         _COLUMNS,
         tuple(
-            _row(row, twins.get(i), b, compared.get((i, j)), published, marks)
+            _row(row, twins.get(i), b, compared.get((i, j)), given)
             for j, b in enumerate(benchmarks)
             for i, row in enumerate(rows)
             if row.mixed and len(row.cells[b])
@@ -63,14 +50,12 @@ def build(
     )
 
 
-def _row(
-    row: Row, twin: Row | None, benchmark: str, compared: Compared | None, folder: Path | None, marks: paper.Marks
-) -> tuple[Cell, ...]:
+def _row(row: Row, twin: Row | None, benchmark: str, compared: Compared | None, given: Shown) -> tuple[Cell, ...]:
     method, models, _, dare, alpha, lam = row.names
     shown = row.cell(benchmark, compared)
     without = words("not planned") if twin is None or not len(twin.cells[benchmark]) else twin.cell(benchmark)
     plain_value = None if twin is None else twin.values[benchmark]
-    stated = _stated(row, benchmark, folder)
+    stated = _stated(row, benchmark, given.published)
     record = {
         **(shown.record or {}),
         **{
@@ -79,7 +64,7 @@ def _row(
         },
         "paper_gain": stated,
     }
-    mark = Mark() if compared is None or marks == "paper" else Mark(compared.sign, title=str(compared))
+    mark = Mark() if compared is None or given.marks == "paper" else Mark(compared.sign, title=str(compared))
     return (
         method, models, words(benchmark), dare, alpha, lam, words(str(row.sizes[benchmark] or "")),
         replace(without, record=None), replace(shown, record=record), replace(_gain(compared), mark=mark),

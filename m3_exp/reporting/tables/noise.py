@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m3_exp.reporting.table import Cell, Figure, Table, plain, words
+from m3_exp.reporting.table import Cell, Figure, Table, percent, plain, words
 from m3_exp.stats.estimate import Estimate, Shape, mean
 from m3_exp.types import Json
 
@@ -93,26 +93,12 @@ def _compared(first: "pd.Series[Any]", again: "pd.Series[Any]") -> Noise | None:
     )  # fmt: skip
 
 
-def rate(members: Sequence[Noise]) -> Estimate:
+def rate(members: Sequence[Noise]) -> Figure:
     """Return the share of flipped verdicts over some repeats, in percent."""
-    return _over_items(members, lambda step: float(step != 0)).scaled(100)
+    return percent(_over_items(members, lambda step: float(step != 0)))
 
 
-@dataclass(frozen=True)
-class Deviation:
-    """A standard deviation in points, with its 95 % interval: 0 where nothing flipped, and `high` says below what."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def cell(self) -> Cell:
-        below = words(f"below {self.high:.1f}")
-        return Cell((), Figure(self.value, self.low, self.high)) if self.value else below
-
-
-def deviation(members: Sequence[Noise]) -> Deviation:
+def deviation(members: Sequence[Noise]) -> Figure:
     """Return the standard deviation of a difference of two scores that batches alone make, over one cell's verdicts.
 
     The root of the mean squared change (of 0/1 verdicts: the share of flips) over the verdicts, and so are its ends.
@@ -120,7 +106,7 @@ def deviation(members: Sequence[Noise]) -> Deviation:
     found = _over_items(members, lambda step: step * step)
     each = sum(one.n for one in members) / len(members)
     value, low, high = (100 * math.sqrt(max(0.0, x) / each) for x in (found.value, found.low, found.high))
-    return Deviation(value, low, high)
+    return Figure(value, low, high)
 
 
 def _over_items(members: Sequence[Noise], of: Callable[[float], float]) -> Estimate:
@@ -156,10 +142,10 @@ def footer(frame: pd.DataFrame) -> list[str]:
 def _pooled(benchmark: str, members: Sequence[Noise]) -> str:
     n, flips = sum(one.n for one in members), sum(one.flips for one in members)
     found = rate(members)
-    share = f"{found.value:.1f} % [{found.low:.1f}, {found.high:.1f}]" if flips else f"below {found.high:.1f} %"
+    share = f"{found} % {found.interval}" if flips else f"below {found.high:.1f} %"
     return (
         f"{benchmark} {flips} of {n} verdicts flipped between repeats ({share}),"
-        f" sd of a difference {deviation(members).cell} points"
+        f" sd of a difference {_shown(deviation(members))} points"
     )
 
 
@@ -169,9 +155,14 @@ def _row(one: Noise) -> tuple[Cell, ...]:
     counts = (one.repeat, one.n, one.texts, one.up, one.down)
     return (
         *map(words, (str(names["pair"]), method, _which(names), one.benchmark, one.dtype, *map(str, counts))),
-        Cell((), Figure(share.value, share.low, share.high), record=_record(one, share)),
-        words(f"{one.score:.1f}"), words(f"{one.difference:+.1f}"), deviation([one]).cell,
+        Cell((), share, record=_record(one, share)),
+        words(f"{one.score:.1f}"), words(f"{one.difference:+.1f}"), _shown(deviation([one])),
     )  # fmt: skip
+
+
+def _shown(sd: Figure) -> Cell:
+    """Return a standard deviation; where nothing flipped, below what it is."""
+    return Cell((), sd) if sd.value else words(f"below {sd.high:.1f}")
 
 
 def _which(names: Mapping[str, Any]) -> str:
@@ -186,7 +177,7 @@ def _which(names: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _record(one: Noise, share: Estimate) -> Json:
+def _record(one: Noise, share: Figure) -> Json:
     sd, lam = deviation([one]), one.names["lam"]
     figures = {
         key: getattr(one, key) for key in ("repeat", "n", "texts", "up", "down", "graded", "score", "difference")

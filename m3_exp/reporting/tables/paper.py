@@ -8,8 +8,7 @@ draws stands beside it. Every M3 row is contrasted with the same row without M3.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
@@ -17,15 +16,14 @@ from m3_exp.benchmarks import in_order
 from m3_exp.merging import ratio
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry, Place
-from m3_exp.reporting.curves.evaluated import Response, refused
+from m3_exp.reporting.curves.evaluated import LINE, Response, refused
 from m3_exp.reporting.data.published import NOTES
 from m3_exp.reporting.table import Column, Mark, Table, plain
 from m3_exp.reporting.tables.footers import footer, rebuild
-from m3_exp.reporting.tables.rows import KEYS, LINE, Row, without_m3
+from m3_exp.reporting.tables.rows import KEYS, Marks, Row, Shown, without_m3
 from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.types import Json
 
-Marks = Literal["significant", "paper"]
 _TITLE = 110  # characters
 
 _METHODS = ["single", "average", "task_arithmetic", "ties"]
@@ -36,41 +34,22 @@ _NOTHING_PICKED = (
 )
 
 
-def build(
-    name: str,
-    frame: pd.DataFrame,
-    *,
-    every: bool = False,
-    published: Path | None = None,
-    responses: Sequence[Response] = (),
-    behind: pd.DataFrame | None = None,
-    marks: Marks = "significant",
-    experts: Mapping[str, Sequence[str]] | None = None,
-) -> Table:
-    """Make a table of a tidy frame.
-
-    Args:
-        every: a row for every (alpha, draw, lambda) in place of one for their mean or for the nodes of a curve.
-        published: the folder of the paper's numbers (`results/published`), shown beside ours.
-        responses: curves: an M3 row whose pair, method, parameters and benchmark have one (of five nodes at least)
-            shows its expectation, and a grid of lambdas is shown as the expectations at the paper's alphas.
-        behind: the frame that the curves come from, where it is another.
-        marks: `significant`: what the statistics say; `paper`: highest and second highest, significant or not.
-        experts: each pair's, as they are called.
-    """
-    rows = rows_of(frame, every=every, published=published, responses=responses, behind=behind)
+def build(name: str, given: Shown) -> Table:
+    """Make a table of a tidy frame."""
+    frame, behind = given.frame, given.behind
+    rows = rows_of(given)
     benchmarks = in_order(frame["benchmark"].unique())
-    compared, weights, explained = _marked(rows, benchmarks, marks)
+    compared, weights, explained = _marked(rows, given.marks)
     beside = [note for row in rows for b in benchmarks if b in row.beside for note in row.beside[b].number.notes]
-    shown = _without_draws(frame, rows, every)
+    shown = _without_draws(frame, rows, given.every)
     notes = [
         *about(rows, behind is not None),
         *explained,
         _NOTHING_PICKED,
         *few_draws_of(rows),
-        *one_sided(shown, experts or {}),
+        *one_sided(shown, given.experts),
         *(f"{text}." for text in refused(frame if behind is None else behind)),
-        *([*(NOTES[note] for note in dict.fromkeys(beside)), NOTES["lambda"]] if published is not None else []),
+        *([*(NOTES[note] for note in dict.fromkeys(beside)), NOTES["lambda"]] if given.published is not None else []),
     ]
     return Table(
         name,
@@ -92,23 +71,17 @@ def build(
 # ---------------------------------------------------------------------------------------------------------- rows
 
 
-def rows_of(
-    frame: pd.DataFrame,
-    *,
-    every: bool = False,
-    published: Path | None = None,
-    responses: Sequence[Response] = (),
-    behind: pd.DataFrame | None = None,
-) -> list[Row]:
-    """Return the rows of a frame in the order in which they are shown; arguments as of `build`."""
+def rows_of(given: Shown) -> list[Row]:
+    """Return the rows of a frame in the order in which they are shown."""
+    frame = given.frame
     benchmarks = in_order(frame["benchmark"].unique())
-    curves = {(*r.line, r.benchmark): r for r in responses if r.gridded}
-    grids = frame if behind is None else behind
+    curves = {(*r.line, r.benchmark): r for r in given.responses if r.gridded}
+    grids = frame if given.behind is None else given.behind
     nodes = dict(iter(grids[grids["ratio"] == "grid"].groupby([*LINE, "benchmark"], sort=False))) if curves else {}
-    lines = _with_expectations(frame, curves, every)
+    lines = _with_expectations(frame, curves, given.every)
     masks = {key: int(found["mask_seed"].nunique()) for key, found in frame.groupby(LINE, sort=False)}
     sizes = {b: _usual(lines, curves, b) for b in benchmarks}
-    rows = [Row(group, benchmarks, curves, nodes, sizes, published) for group in _groups(lines, every)]
+    rows = [Row(group, benchmarks, curves, nodes, sizes, given.published) for group in _groups(lines, given.every)]
     return [replace(row, masks=masks.get(row.line, 0)) for row in rows]
 
 
@@ -184,7 +157,7 @@ def _expectations(
         known = (*line, benchmark) in curves
         failed = None if known else next(iter(members["failure"].dropna()), None)
         if known or gridded:
-            fixed = dict(zip(LINE, line, strict=True)) | {key: members[key].iloc[0] for key in names if key in members}
+            fixed = dict(zip(LINE, line, strict=True)) | {key: members[key].iloc[0] for key in names}
             state = "expected" if known else "no curve"
             for alpha in alphas:
                 yield {**fixed, "ratio": "mixup", "alpha": alpha, "benchmark": benchmark, "state": state,
@@ -194,11 +167,9 @@ def _expectations(
 # --------------------------------------------------------------------------------------------------------- marks
 
 
-def _marked(
-    rows: Sequence[Row], benchmarks: Sequence[str], marks: Marks
-) -> tuple[dict[Place, Compared], dict[Place, Mark], list[str]]:
+def _marked(rows: Sequence[Row], marks: Marks) -> tuple[dict[Place, Compared], dict[Place, Mark], list[str]]:
     """Return each M3 cell's comparison, the cells with weight, and what the footer says of both."""
-    entries = _entries(rows, benchmarks)
+    entries = entries_of(rows)
     columns: dict[tuple[str, str, int], dict[Place, Entry]] = {}
     for (i, j), entry in entries.items():
         if rows[i].first["method"] != "single":
@@ -207,27 +178,22 @@ def _marked(
         first, second = contrasts.ranked(list(columns.values()))
         weights = {place: Mark(weight="bold") for place in first} | {p: Mark(weight="underline") for p in second}
         return {}, weights, [contrasts.BY_SCORE]
-    compared = _against_plain(rows, benchmarks, entries)
+    compared = against_plain(rows, entries)
     best = contrasts.best(list(columns.values()))
     return compared, {place: Mark(weight="bold") for place in best.places}, contrasts.words(compared, best)
 
 
-def _entries(rows: Sequence[Row], benchmarks: Sequence[str]) -> dict[Place, Entry]:
+def entries_of(rows: Sequence[Row]) -> dict[Place, Entry]:
     """Return every cell that can be compared, by the numbers of its row and benchmark."""
-    return {(i, j): entry for i, row in enumerate(rows) for j, b in enumerate(benchmarks) if (entry := row.entry(b))}
+    cells = (((i, j), row.entry(b)) for i, row in enumerate(rows) for j, b in enumerate(row.benchmarks))
+    return {place: entry for place, entry in cells if entry is not None}
 
 
-def against_plain(rows: Sequence[Row], benchmarks: Sequence[str]) -> dict[Place, Compared]:
+def against_plain(rows: Sequence[Row], entries: Mapping[Place, Entry]) -> dict[Place, Compared]:
     """Compare each M3 cell with that of the same row without M3, by the numbers of its row and benchmark."""
-    return _against_plain(rows, benchmarks, _entries(rows, benchmarks))
-
-
-def _against_plain(
-    rows: Sequence[Row], benchmarks: Sequence[str], entries: Mapping[Place, Entry]
-) -> dict[Place, Compared]:
     at = without_m3(rows)
     pairs = {(i, j): (entry, entries[at[i], j]) for (i, j), entry in entries.items() if (at.get(i, -1), j) in entries}
-    own = {(i, j): rows[i].against_plain(benchmarks[j]) for i, j in entries}
+    own = {(i, j): rows[i].against_plain(rows[i].benchmarks[j]) for i, j in entries}
     return contrasts.against(pairs, {place: compared for place, compared in own.items() if compared is not None})
 
 

@@ -1,10 +1,10 @@
 """One row of a table: its lines of the frame, and what follows from them for each benchmark."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -12,14 +12,36 @@ from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry
 from m3_exp.reporting.comparisons.values import Value, entry_of, expected, expected_entry, value
 from m3_exp.reporting.curves import expectations
-from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.reporting.curves.evaluated import LINE, Response
 from m3_exp.reporting.data import published
 from m3_exp.reporting.data.published import Beside, Number
 from m3_exp.reporting.table import NOTHING, Cell, Figure, Mark, words
 from m3_exp.types import Json
 
-LINE = ["family", "pair", "method", "params", "sparsify"]
+Marks = Literal["significant", "paper"]
 KEYS = ["pair", "method", "params", "ratio", "alpha", "sparsify"]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a table shows.
+
+    every: a row for every (alpha, draw, lambda) in place of one for their mean or for the nodes of a curve.
+    published: the folder of the paper's numbers (`results/published`), shown beside ours.
+    responses: curves: an M3 row whose pair, method, parameters and benchmark have one (of five nodes at least)
+        shows its expectation, and a grid of lambdas is shown as the expectations at the paper's alphas.
+    behind: the frame that the curves come from, where it is another.
+    marks: `significant`: what the statistics say; `paper`: by score alone, significant or not.
+    experts: each pair's, as they are called.
+    """
+
+    frame: pd.DataFrame
+    every: bool = False
+    published: Path | None = None
+    responses: Sequence[Response] = ()
+    behind: pd.DataFrame | None = None
+    marks: Marks = "significant"
+    experts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,8 +110,8 @@ def without_m3(rows: Sequence[Line]) -> dict[int, int]:
 
 
 def keys_of(lines: pd.DataFrame) -> tuple[str, ...]:
-    """Return the keys of the plan's cells behind some lines; a frame made by hand may know none."""
-    return tuple(dict.fromkeys(map(str, lines["cell"].dropna()))) if "cell" in lines else ()
+    """Return the keys of the plan's cells behind some lines."""
+    return tuple(dict.fromkeys(map(str, lines["cell"].dropna())))
 
 
 def missing(lines: pd.DataFrame) -> list[str]:

@@ -4,17 +4,17 @@ How it is chosen and scored is `choosing.py`'s business. Percent throughout.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
 from m3_exp.reporting.choices.candidates import Group, groups
 from m3_exp.reporting.choices.choosing import HALVINGS, HOW, Chosen, How, choose
 from m3_exp.reporting.choices.relative import ENOUGH
+from m3_exp.reporting.comparisons import contrasts
+from m3_exp.reporting.comparisons.contrasts import Compared
 from m3_exp.reporting.data.params import defaults
-from m3_exp.reporting.table import NOTHING, Cell, Column, Rebuild, Record, Table, percent, plain, words
+from m3_exp.reporting.table import NOTHING, SPOKEN, Cell, Column, Rebuild, Record, Table, percent, plain, words
 from m3_exp.reporting.tables.footers import footer, rebuild
-from m3_exp.stats import family
 from m3_exp.stats.estimate import Estimate
 from m3_exp.types import M3Error
 
@@ -51,9 +51,9 @@ def build(
         raise M3Error(f"--select dev: no candidate has results on development items; first: {command} items=dev")
     able = [group for group in found if how != "dev" or group.dev is not None]
     outcomes = [choose(group, how, seed=seed) for group in able]
-    verdicts = _verdicts(able, outcomes, how)
-    notes = [*_says(how, able), _family(verdicts, how), _counted(able), *_left_out(found, able, how)]
-    return _table(name, how, able, outcomes, verdicts, _notes(frame, able, outcomes, notes), beside)
+    compared = _compared(able, outcomes, how)
+    notes = [*_says(how, able), _family(compared, how), _counted(able), *_left_out(found, able, how)]
+    return _table(name, how, able, outcomes, compared, _notes(frame, able, outcomes, notes), beside)
 
 
 def _notes(
@@ -72,44 +72,19 @@ def _notes(
 _STAMP = "on test"
 
 
-@dataclass(frozen=True)
-class _Verdict:
-    """What is said of one row's `chosen - default`: its adjusted p-value as one of `family`, and the mark in words."""
-
-    mark: str
-    p_adjusted: float | None = None
-    family: int | None = None
-    detectable: float | None = None
+def _compared(groups: Sequence[Group], outcomes: Sequence[Chosen], how: How) -> list[Compared | None]:
+    """Return each gain with its p-value, adjusted for the rows that can carry a claim; nothing of the test's choice."""
+    known = enumerate(zip(groups, outcomes, strict=True))
+    gains = {(row, 0): (one.gain, group.why) for row, (group, one) in known if one.gain is not None and how != "test"}
+    found = contrasts.adjusted(gains)
+    return [found.get((row, 0)) for row in range(len(groups))]
 
 
-def _verdicts(groups: Sequence[Group], outcomes: Sequence[Chosen], how: How) -> list[_Verdict | None]:
-    """Judge the rows' gains, one family (Holm); nothing can be said where the same items chose."""
-    if how == "test":
-        return [None if one.gain is None else _Verdict(f"({_STAMP})") for one in outcomes]
-    claims = [None if one.gain is None or group.why else one.gain for group, one in zip(groups, outcomes, strict=True)]
-    adjusted = iter(family.holm([_p(gain) for gain in claims if gain is not None]))
-    count = sum(gain is not None for gain in claims)
-    return [
-        _judged(gain, next(adjusted), count) if gain is not None
-        else None if one.gain is None else _Verdict("no claim", _p(one.gain), 1)
-        for gain, one in zip(claims, outcomes, strict=True)
-    ]  # fmt: skip
-
-
-def _p(gain: Estimate) -> float:
-    return 1.0 if gain.p is None else gain.p
-
-
-def _judged(gain: Estimate, p: float, count: int) -> _Verdict:
-    mark = "not told apart" if p >= family.LIMIT else "better" if gain.value > 0 else "worse"
-    return _Verdict(mark, p, count, family.detectable(gain, count))
-
-
-def _family(verdicts: Sequence[_Verdict | None], how: How) -> str:
+def _family(compared: Sequence[Compared | None], how: How) -> str:
     """Name the question that the marks answer, and what they could have found."""
     if how == "test":
         return "No difference is called real, and none has a p-value: the items that chose are those that score."
-    count = sum(one is not None and one.detectable is not None for one in verdicts)
+    count = sum(one is not None and not one.why for one in compared)
     if not count:
         return "No row has a difference that could be called real."
     return (
@@ -124,7 +99,7 @@ def _table(
     how: How,
     groups: Sequence[Group],
     outcomes: Sequence[Chosen],
-    verdicts: Sequence[_Verdict | None],
+    compared: Sequence[Compared | None],
     notes: Sequence[str | Rebuild],
     beside: Mapping[tuple[str, str], str] | None,
 ) -> Table:
@@ -136,7 +111,7 @@ def _table(
         *plain(["minus default", last[how]]), *(Column(b, benchmark=b) for b in benchmarks),
     )  # fmt: skip
     rows = []
-    for group, chosen, verdict in zip(groups, outcomes, verdicts, strict=True):
+    for group, chosen, verdict in zip(groups, outcomes, compared, strict=True):
         also = None if beside is None else beside.get((group.names["method"], group.names["pair"]), "not published")
         joint, alone = _records(group, chosen, how, verdict, also)
         rows.append((
@@ -166,7 +141,7 @@ def _names(group: Group) -> tuple[Cell, ...]:
     return words(group.names["method"], group.names["params"]), words(group.names["pair"]), words(dare), what
 
 
-def _joint(group: Group, chosen: Chosen, how: How, verdict: _Verdict | None, record: Record) -> tuple[Cell, ...]:
+def _joint(group: Group, chosen: Chosen, how: How, verdict: Compared | None, record: Record) -> tuple[Cell, ...]:
     """Return the mean over benchmarks, its difference to the default, and what choosing on the test items does."""
     last = str(chosen.price) if how == "test" else f"{100 * chosen.claimed:.1f}"
     score = _cell(chosen.score, how, record, () if group.candidates.relative else ("(plain mean)",))
@@ -190,20 +165,24 @@ def _cell(estimate: Estimate, how: How, record: Record, more: Sequence[str] = ()
     return Cell((*unscored, *more, *_stamp(how)), percent(estimate), record=record)
 
 
-def _gain(group: Group, chosen: Chosen, how: How, verdict: _Verdict | None) -> Cell:
+def _gain(group: Group, chosen: Chosen, how: How, verdict: Compared | None) -> Cell:
     found = chosen.gain
-    if found is None or verdict is None:
+    if found is None:
         return NOTHING
     always = how != "crossfit" or chosen.shares[chosen.name] == 1
     if found.value == 0 and always and chosen.name in group.same:
         return words("the same")
-    unseen = verdict.mark == "not told apart" and verdict.detectable is not None
-    below = [f"(below {100 * verdict.detectable:.1f})"] if unseen and verdict.detectable is not None else []
-    return Cell((verdict.mark, *below), percent(found, signed=True))
+    unseen = verdict.detectable if verdict is not None and verdict.sign == "untold" else None
+    below = [] if unseen is None else [f"(below {100 * unseen:.1f})"]
+    return Cell((_said(verdict), *below), percent(found, signed=True))
+
+
+def _said(verdict: Compared | None) -> str:
+    return f"({_STAMP})" if verdict is None else SPOKEN[verdict.sign]
 
 
 def _records(
-    group: Group, chosen: Chosen, how: How, verdict: _Verdict | None, paper: str | None
+    group: Group, chosen: Chosen, how: How, verdict: Compared | None, paper: str | None
 ) -> tuple[Record, dict[str, Record]]:
     """Return a record for the mean and one for each benchmark; percent and points."""
     unit = "percent of the better parent" if group.candidates.relative else "percent"
@@ -214,11 +193,12 @@ def _records(
         "paper": paper,
     }  # fmt: skip
     no_p = {"p": None} if how == "test" else {}  # a p-value of what the same items chose would be no such thing
-    verdict = verdict or _Verdict("")
+    known = contrasts.record(verdict)
     joint = {
         "benchmark": "mean", "unit": unit, **_figures(chosen.score, chosen.gain), **no_p,
-        "p_adjusted": verdict.p_adjusted, "mark": verdict.mark or None, "comparisons": verdict.family,
-        "detectable": None if verdict.detectable is None else 100 * verdict.detectable, "no_mark": group.why or None,
+        "p_adjusted": known["p_adjusted"], "mark": None if chosen.gain is None else _said(verdict),
+        "comparisons": known["family"], "detectable": None if group.why else known["detectable"],
+        "no_mark": group.why or None,
         "claimed": 100 * chosen.claimed, "price": 100 * chosen.price.points,
         "se": 100 * chosen.price.se, "rho": chosen.price.rho,
     }  # fmt: skip

@@ -21,7 +21,7 @@ from m3_exp.planning import merge_line, spelled
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.curves import evaluated, expectations
 from m3_exp.reporting.choices.ways import Study
-from m3_exp.reporting.curves.evaluated import Response, responses
+from m3_exp.reporting.curves.evaluated import LINE, Response, responses
 from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.reporting.table import Table
 from m3_exp.reporting.wandb.track import Files, Grid, Logged
@@ -41,7 +41,7 @@ def cell(found: CellResult, group: str, seed: int, items: Grid | None = None) ->
     lam = next((x.lam for x in found.cell.labels if x.lam is not None), None)
     alpha = next((x.alpha for x in found.cell.labels if x.alpha is not None), None)
     name = found.cell.evaluator.name
-    result = record.result
+    result, interval = record.result, scored(record).percent()
     return Logged(
         id=cell_id(record),
         name=f"{spelled(label)} {name}",
@@ -51,7 +51,7 @@ def cell(found: CellResult, group: str, seed: int, items: Grid | None = None) ->
         config=_plan(found, record, seed) | {"lambda": lam, "alpha": alpha},
         summary=_finite(
             {key: getattr(result, key) for key in ("metric", "score", "n", "n_scored", "n_unscored")}
-            | _ends(record)
+            | ({} if interval is None else {"low": interval.low, "high": interval.high})
             | {f"score/{name}": result.score, "lambda": lam, "alpha": alpha}
             | {key: x for key, x in scalars("details", result.details) if not key.endswith(("low", "high"))}
         ),
@@ -59,15 +59,6 @@ def cell(found: CellResult, group: str, seed: int, items: Grid | None = None) ->
         tables={} if items is None else {"items": items},
         artifacts=(Files(f"recipe-{record.recipe_key[:16]}", "recipe", {"recipe.json": _json(plain(record.recipe))}),),
     )
-
-
-def _ends(record: ResultRecord) -> Json:
-    """Return the interval of a result, from its item scores; nothing where none is scored."""
-    found = scored(record)
-    if not found.values:
-        return {}
-    one = found.estimate().scaled(100)
-    return {"low": one.low, "high": one.high}
 
 
 def cell_id(record: ResultRecord) -> str:
@@ -158,7 +149,7 @@ def response(study: Study, group: str) -> Logged:
         group=group,
         job_type="response",
         tags=_tags(first.family, first.pair, first.method, "response", first.sparsify),
-        config=dict(zip(("family", "pair", "method", "params", "sparsify"), first.line, strict=True))
+        config=dict(zip(LINE, first.line, strict=True))
         | {"ratio": "response", "benchmarks": {r.benchmark: _about(r) for r in study.responses}},
         summary=summary,
         content=response_content(study.responses),
@@ -239,25 +230,22 @@ def _texts(study: Study) -> dict[str, str]:
 # -------------------------------------------------------------------------------------------------------------- sweeps
 
 
-def sweep(group: str, results: Sequence[CellResult], tables: Mapping[str, str], figures: Sequence[Path]) -> Logged:
-    """Return the run of a sweep: its tables and figures. What it stands for are its cells, done or not."""
+def sweep(group: str, results: Sequence[CellResult], tables: Mapping[str, str]) -> Logged:
+    """Return the run of a sweep: its tables. What it stands for are its cells, done or not."""
     cells = sorted(identity([item.cell.recipe, item.cell.evaluator, item.cell.limit]) for item in results)
     families = sorted({label.family for item in results for label in item.cell.labels})
     done = sum(item.record is not None for item in results)
-    files = {path.name: identity(path.read_bytes().hex()) for path in figures}
-    artifacts = [Files(f"tables-{group}", "tables", tables)] if tables else []
-    if figures:
-        artifacts.append(Files(f"figures-{group}", "figures", {}, tuple(str(path.resolve()) for path in figures)))
+    # figures are none of it; the key and its place in the content stay, so that runs of before are known again
     return Logged(
         id=identity(["sweep", group, cells])[:32],
         name=" ".join([group, *families]),
         group=group,
         job_type="sweep",
         tags=tuple(f"family:{family}" for family in families),
-        config={"family": ", ".join(families), "tables": sorted(tables), "figures": sorted(files)},
+        config={"family": ", ".join(families), "tables": sorted(tables), "figures": []},
         summary={"cells": len(results), "done": done},
-        content=identity([dict(tables), files, done]),
-        artifacts=tuple(artifacts),
+        content=identity([dict(tables), {}, done]),
+        artifacts=(Files(f"tables-{group}", "tables", tables),),
     )
 
 

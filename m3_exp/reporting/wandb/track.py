@@ -151,7 +151,6 @@ class Files:
     name: str
     type: str
     texts: Mapping[str, str] = field(default_factory=dict)
-    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -289,10 +288,6 @@ def _fill(run: Any, logged: Logged) -> None:
         for name, text in sorted(files.texts.items()):
             with artifact.new_file(name, encoding="utf-8") as file:
                 file.write(text)
-        for path in files.paths:
-            artifact.add_file(path)
-            if path.endswith(".png"):
-                run.log({f"figures/{Path(path).stem}": wandb.Image(path)})
         run.log_artifact(artifact)
 
 

@@ -37,7 +37,6 @@ class Gathered:
     found: Sequence["CellResult"]
     parents: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tables: Mapping[str, str] = field(default_factory=dict)
-    figures: Sequence[Path] = ()
 
 
 class Tracker:
@@ -103,8 +102,8 @@ class Tracker:
                 self.done["known"] += 1
             else:
                 self._put(logged.response(ways.study(members, seed=self.seed), self.group))
-        if gathered.tables or gathered.figures:
-            self._put(logged.sweep(self.group, gathered.found, gathered.tables, gathered.figures))
+        if gathered.tables:
+            self._put(logged.sweep(self.group, gathered.found, gathered.tables))
 
     def _put(self, logged: Logged) -> None:
         self._jobs.put(lambda: logged)

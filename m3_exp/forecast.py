@@ -105,7 +105,7 @@ def _totals(plan: Plan, cells: Sequence[Json], merges: Mapping[str, Merge], keep
         "weights_bytes": weights,
         "merging_ram_bytes": 1 << 30,
         "merging_seconds": sum(merges[key].seconds for key in unmade),
-        "engine_ram_bytes": None if weights is None else weights + _cache_bytes(plan),
+        "engine_ram_bytes": None if weights is None else weights + int((plan.engine.kv_cache_gib or 4.0) * 2**30),
         "models_to_fetch": len({model for key in unmade for model in merges[key].models}),
         "disk_bytes": answers * 1500 + (len(merges) * (weights or 0) if keep else 0),
         "judging_dollars": _dollars(todo),
@@ -258,10 +258,6 @@ def _cache_values(plan: Plan, store: Store) -> int | None:
     return 2 * int(config["num_hidden_layers"]) * heads * size if heads and size else None
 
 
-def _cache_bytes(plan: Plan) -> int:
-    return int((plan.engine.kv_cache_gib or 4.0) * 2**30)
-
-
 def _load(plan: Plan, weights: int | None, cache: int | None) -> Load | None:
     if weights is None or cache is None:
         return None
@@ -282,16 +278,12 @@ def _speed(plan: Plan, store: Store, parameters: int | None, load: Load | None) 
     gpus = len(visible_gpus())
     if gpus and load is not None:
         engines = max(1, gpus // load.split)
-        rate = engines * speed(_card("A100 80 GB"), load)
+        rate = engines * speed(next(gpu for gpu in GPUS if gpu.name == "A100 80 GB"), load)
         return rate or None, f"assumed: {rate:.3g} tokens/s with {engines} engines on {gpus} GPUs, each an A100 80 GB"
     if parameters is None:
         return None, "the model's size is not known here"
     rate = _CPU_SPEED / parameters
     return rate, f"assumed: {rate:.3g} tokens/s for {parameters / 1e9:.3g}B parameters with no GPU"
-
-
-def _card(name: str) -> Gpu:
-    return next(gpu for gpu in GPUS if gpu.name == name)
 
 
 def _on(gpu: Gpu, load: Load, totals: Json) -> Json:

@@ -42,6 +42,12 @@ def write_atomic(path: Path, data: bytes) -> None:
     sync_directory(path.parent)
 
 
+def check_new(folder: Path) -> None:
+    """Refuse a directory to be that exists already and is not empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise M3Error(f"out={folder} exists already and is not empty: give a new directory, or remove it first")
+
+
 @contextlib.contextmanager
 def publish_directory(final: Path) -> Iterator[Path]:
     """Give a temporary directory; on success sync all of it and rename it to `final`, else remove it.
@@ -49,8 +55,7 @@ def publish_directory(final: Path) -> Iterator[Path]:
     Raises:
         M3Error: `final` exists already and is not empty; nothing is touched then.
     """
-    if final.exists() and (not final.is_dir() or any(final.iterdir())):
-        raise M3Error(f"out={final} exists already and is not empty: give a new directory, or remove it first")
+    check_new(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     temporaries.sweep(final.parent)
     temporary = temporaries.beside(final)

@@ -66,9 +66,8 @@ def _machine(request: Request) -> Iterator[Finding]:
     folder = next(p for p in (request.store, *request.store.parents) if p.exists())
     free = shutil.disk_usage(folder).free
     yield Finding("disk", free > 5e9, f"{size(free)} free under the store {request.store}")
-    yield Finding(
-        "store", os.access(folder, os.W_OK), "writable" if os.access(folder, os.W_OK) else "not writable", True
-    )
+    writable = os.access(folder, os.W_OK)
+    yield Finding("store", writable, "writable" if writable else "not writable", needed=True)
 
 
 def _kernels() -> Iterator[Finding]:

@@ -175,34 +175,33 @@ def _cell(cell: Cell, results: Results, n: int | None, missing: str | None) -> J
         "n": n,
     }
     searching, scored = evaluator.searched(n or 0)
-    line |= {"answers": None if n is None else searching + scored * evaluator.sampling.n, "searches": searching > 0}
-    line |= _state(cell, results, n, missing)
+    answers = None if n is None else searching + scored * evaluator.sampling.n
+    line |= {"answers": answers, "searches": searching > 0}
+    line |= {"left": answers, "searching": 0 if n is None else searching}
+    line |= _state(cell, results, missing)
     cost = None
     if missing is None and line["state"] != "done":
         cost = evaluator.cost(results.tasks.problems(cell))
     return line | {"cost": plain(cost)}
 
 
-def _state(cell: Cell, results: Results, n: int | None, missing: str | None) -> Json:
-    if n is None:
-        return {"left": None, "searching": 0, "state": "items missing", "reason": missing}
-    evaluator = results.tasks.evaluator(cell.evaluator)
-    searching, scored = evaluator.searched(n)
-    everything = {"left": searching + scored * evaluator.sampling.n, "searching": searching}
+def _state(cell: Cell, results: Results, missing: str | None) -> Json:
+    """Return how far a cell is, and what that leaves to do where it is less than everything."""
     if missing is not None:
-        return {**everything, "state": "items missing", "reason": missing}
+        return {"state": "items missing", "reason": missing}
     try:
         task = results.tasks.task(cell)
         record = results.get(task)
     except M3Error as error:
-        return {**everything, "state": "model missing", "reason": str(error)}
+        return {"state": "model missing", "reason": str(error)}
     if record is not None and record.result.n_unscored == 0:
         return {"left": 0, "searching": 0, "state": "done", "reason": None}
-    return _begun(results, task, searching, scored) | {"reason": None}
+    return _begun(results, task) | {"reason": None}
 
 
-def _begun(results: Results, task: Task, searching: int, scored: int) -> Json:
+def _begun(results: Results, task: Task) -> Json:
     """Return what of a cell without a result is left; a search that is not over counts in full."""
+    searching, scored = task.evaluator.searched(len(task.problems))
     known = results.store.merges.get(results.recipe_key(task.cell))
     wanted = {prompt.id for prompt in task.prompts}
     held = 0

@@ -23,14 +23,7 @@ from m3_exp.scoring.evaluate import evaluate
 from m3_exp.scoring.trust import check_grader
 from m3_exp.store import Store
 from m3_exp.tasks import Task
-from m3_exp.types import (
-    EngineSettings,
-    M3Error,
-    RepeatRecord,
-    ResultRecord,
-    VersionedSpec,
-    identity,
-)
+from m3_exp.types import EngineSettings, M3Error, RepeatRecord, ResultRecord, VersionedSpec, identity
 
 
 class Graders:

@@ -14,7 +14,7 @@ from m3_exp.engines.weights import Expected, Fitted
 from m3_exp.store import decoded
 from m3_exp.types import EngineSettings, M3Error, Prompt, Recipe, Sampling, Source, plain
 
-EXPECTED = Expected({"embed": (6, 2), "norm": (2,)}, frozenset({"embed"}))
+EXPECTED = Expected({"embed": (6, 2), "norm": (2,)}, ("embed",))
 EMBED, NORM = ("embed", torch.ones(6, 2)), ("norm", torch.ones(2))
 
 

@@ -9,7 +9,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from m3_exp.engines.child import threads
@@ -19,7 +18,7 @@ from m3_exp.engines.text import Vocabulary, check_pairs, samples, seed, vocabula
 from m3_exp.engines.weights import Skeleton, read_skeleton
 from m3_exp.engines.wire import Pair
 from m3_exp.store import Store, dumps
-from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source
+from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source, plain
 
 _CPU_SEQUENCES = 128
 _TYPICAL_LEN = 512  # tokens a sequence that the CPU's cache is made for; longer ones wait for one another
@@ -88,8 +87,7 @@ class VllmModel:
         self.rows = skeleton.rows
         self._store = store
         self._threads = threads(settings)
-        self._expected = asdict(skeleton.tensors())
-        self._expected["embeddings"] = sorted(self._expected["embeddings"])
+        self._expected = plain(skeleton.tensors())
         on_cpu = bool(current_platform.is_cpu())
         arguments = _arguments(settings, skeleton) | (_cpu_arguments(settings, skeleton) if on_cpu else {})
         usage = UsageContext.LLM_CLASS

@@ -31,8 +31,7 @@ class MergeExtension:
         touched = False
         try:
             weights = stream(decoded(Recipe, json.loads(recipe)), Store(Path(store)), threads=threads)
-            shapes = {name: tuple(shape) for name, shape in expected["shapes"].items()}
-            fitted = Fitted(weights, Expected(shapes, frozenset(expected["embeddings"])))
+            fitted = Fitted(weights, decoded(Expected, expected))
             pairs = iter(fitted)
             first = next(pairs)
             touched = True

@@ -19,7 +19,7 @@ from m3_exp.merging.canonical import KeyedRecipe, keyed
 from m3_exp.merging.checkpoint import Model, open_model
 from m3_exp.merging.layout import Entry
 from m3_exp.merging.methods import load
-from m3_exp.merging.scan import Cutoffs, Scan, blocks, cutoffs
+from m3_exp.merging.scan import Cutoffs, Scan, blocks, by_size, cutoffs
 from m3_exp.merging.sparsify import Sparsifier
 from m3_exp.merging.tying import alike
 from m3_exp.store import Store
@@ -132,8 +132,7 @@ class Blender:
     @property
     def names(self) -> list[str]:
         """Every tensor of any job, the largest first."""
-        sizes = {name: entry.numel for layout in self.layouts for name, entry in layout.items()}
-        return sorted(sizes, key=lambda name: (-sizes[name], name))
+        return by_size({name: entry.numel for layout in self.layouts for name, entry in layout.items()})
 
     def blocks(self, name: str) -> list[tuple[int, int]]:
         """Return the ranges [start, stop) of flat elements in which a tensor is made; one range for whole tensors."""
@@ -187,7 +186,7 @@ class Blender:
         if method.needs_cutoffs:
             extra["cutoffs"] = self._cutoffs[index]
         given = [expert[:count].view(shape) for expert in experts]
-        made = method.function(given, job.recipe.weights, **extra, **job.recipe.params)
+        made = method.named.function(given, job.recipe.weights, **extra, **job.recipe.params)
         if not isinstance(made, torch.Tensor) or made.shape != shape:
             what = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
             raise M3Error(

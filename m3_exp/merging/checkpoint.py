@@ -257,20 +257,15 @@ def is_finite(block: torch.Tensor) -> bool:
 
 
 def _digest_part(tensors: Tensors, names: list[str]) -> Inputs:
-    def one(name: str) -> tuple[str, bool]:
+    def one(name: str) -> tuple[tuple[str, list[int], str], bool]:
         digest, finite, entry = blake3(), True, tensors.entries[name]
         for start in range(0, entry.numel, _CHUNK):
             block = tensors.read(name, start, min(start + _CHUNK, entry.numel))
             digest.update(tensor_bytes(block))
             finite = finite and is_finite(block)
-        return digest.hexdigest(), finite
+        return (CODES[entry.dtype], list(entry.shape), digest.hexdigest()), finite
 
     with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         results = dict(zip(names, pool.map(one, names), strict=True))
-    return Inputs(
-        {
-            name: (CODES[tensors.entries[name].dtype], list(tensors.entries[name].shape), digest)
-            for name, (digest, _) in results.items()
-        },
-        [name for name, (_, finite) in results.items() if not finite],
-    )
+    not_finite = [name for name, (_, finite) in results.items() if not finite]
+    return Inputs({name: held for name, (held, _) in results.items()}, not_finite)

@@ -59,7 +59,6 @@ class _Stored:
 class _Llama(Strict):
     """What a llama model's metadata must say."""
 
-    architecture: str = Field(alias="general.architecture")
     alignment: Count = Field(32, alias="general.alignment", le=1 << 20)
     heads: Count = Field(alias="llama.attention.head_count")
     kv_heads: Count | None = Field(None, alias="llama.attention.head_count_kv")

@@ -87,9 +87,7 @@ class Renamed:
     def __init__(self, tensors: Tensors, names: Mapping[str, str]) -> None:
         self._tensors, self._names = tensors, names
         self.entries = {name: tensors.entries[stored] for name, stored in names.items()}
-        known: dict[str, str] = {}
-        for name, stored in names.items():
-            known.setdefault(stored, name)
+        known = {stored: name for name, stored in reversed([*names.items()])}  # the first of several names
         self.parts = {
             path: sorted(known[stored] for stored in held if stored in known) for path, held in tensors.parts.items()
         }
@@ -312,8 +310,6 @@ def _records(path: Path, data: mmap.mmap) -> list[tuple[int, int]]:
             raise M3Error(
                 f"{path} holds packed or impossible entries ({entry.filename[:40]}): save it again with torch"
             )
-        if at + _LOCAL > len(data):
-            raise M3Error(f"{path} is damaged or cut short ({entry.filename[:40]}): fetch it again")
         names = int.from_bytes(data[at + 26 : at + 28], "little") + int.from_bytes(data[at + 28 : at + 30], "little")
         begin = at + _LOCAL + names
         if begin + entry.file_size > len(data):

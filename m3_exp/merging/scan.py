@@ -61,22 +61,18 @@ def cutoffs(scan: Scan, store: Store, pool: Pool) -> Cutoffs:
     Workers that need the same scan wait for the first of them: a whole model is read once.
     """
     with store.scan_lock(scan.key("lock", [])):
-        return _cutoffs(scan, store, pool)
-
-
-def _cutoffs(scan: Scan, store: Store, pool: Pool) -> Cutoffs:
-    known = {expert: store.cutoffs.get(scan.key("cutoff", [expert])) for expert in scan.experts}
-    missing = sorted({expert for expert, value in known.items() if value is None})
-    for expert, value in zip(missing, _magnitudes(scan, missing, pool), strict=True):
-        known[expert] = value
-        store.cutoffs.put(scan.key("cutoff", [expert]), value)
-    cutoffs = [cutoff for expert in scan.experts if (cutoff := known[expert])]
-    magnitudes = tuple(cutoff.magnitude for cutoff in cutoffs)
-    signs_key = scan.key("majority", sorted(scan.experts))
-    majority = store.majorities.get(signs_key)
-    if majority is None:
-        majority = Majority(_majority(scan, magnitudes, pool))
-        store.majorities.put(signs_key, majority)
+        known = {expert: store.cutoffs.get(scan.key("cutoff", [expert])) for expert in scan.experts}
+        missing = sorted({expert for expert, value in known.items() if value is None})
+        for expert, value in zip(missing, _magnitudes(scan, missing, pool), strict=True):
+            known[expert] = value
+            store.cutoffs.put(scan.key("cutoff", [expert]), value)
+        cutoffs = [cutoff for expert in scan.experts if (cutoff := known[expert])]
+        magnitudes = tuple(cutoff.magnitude for cutoff in cutoffs)
+        signs_key = scan.key("majority", sorted(scan.experts))
+        majority = store.majorities.get(signs_key)
+        if majority is None:
+            majority = Majority(_majority(scan, magnitudes, pool))
+            store.majorities.put(signs_key, majority)
     return Cutoffs(magnitudes, tuple(cutoff.kept for cutoff in cutoffs), majority.sign)
 
 

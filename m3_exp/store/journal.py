@@ -11,7 +11,7 @@ from pathlib import Path
 
 from m3_exp.reading.files import cannot_read
 from m3_exp.reading.records import say
-from m3_exp.store.files import dumps, names, sync_directory, write_atomic
+from m3_exp.store.files import dumps, names, sync, write_atomic
 from m3_exp.types import Json
 
 
@@ -40,7 +40,7 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(self.folder / name, flags, 0o644)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-            sync_directory(self.folder)
+            sync(self.folder)
         body = dumps(record).encode()
         line = b"%08x %s\n" % (zlib.crc32(body), body)
         end = os.fstat(self._descriptor).st_size

@@ -59,14 +59,14 @@ def merge(request: Request) -> list[Merged]:
         raise M3Error("m3 merge takes one method, pair and ratio (ratio=grid writes all its lambdas in one pass)")
     (config,) = request.configs
     variants = list(planning.variants(config))
-    outs = [request.out] if len(variants) == 1 else [request.out / _folder(variant.label) for variant in variants]
+    outs = [request.out] if len(variants) == 1 else [request.out / _folder(label) for label, _ in variants]
     written = write(
-        [variant.recipe for variant in variants], outs, Store(request.store), planning.merge_tokenizer(config),
+        [recipe for _, recipe in variants], outs, Store(request.store), planning.merge_tokenizer(config),
         with_tokenizer=config.tokenizer != "none", verify=request.verify,
     )  # fmt: skip
     return [
-        Merged(out, variant.label, result.digest, dict(result.report))
-        for out, variant, result in zip(outs, variants, written, strict=True)
+        Merged(out, label, result.digest, dict(result.report))
+        for out, (label, _), result in zip(outs, variants, written, strict=True)
     ]
 
 

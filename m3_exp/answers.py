@@ -33,8 +33,7 @@ class TaskAnswers:
         if answer.finish == "refused":
             self.refused[answer.id] = answer.text or "the prompt is longer than the engine's max_model_len"
             return
-        text, finish, prompt = answer.text, answer.finish, self._hashes[answer.id]
-        stored = StoredAnswer(answer.id, text, answer.sample, answer.n_tokens, finish, prompt, run)
+        stored = StoredAnswer(**{**vars(answer), "prompt": self._hashes[answer.id], "run": run})
         self._journal.append(stored)
         self._add(stored)
 

@@ -5,10 +5,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from m3_exp.config import Request
 from m3_exp.engines.sharing import visible_gpus
 from m3_exp.forecast_words import size
+from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import build
 from m3_exp.results import Results
@@ -17,7 +19,7 @@ from m3_exp.scoring.cache import kept_in
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.sandbox import judge
 from m3_exp.store import Store
-from m3_exp.types import M3Error, Problem, identity
+from m3_exp.types import Cell, M3Error, Plan, Problem, Source, identity
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,10 @@ class Finding:
 def examine(request: Request) -> list[Finding]:
     """Look at everything that the request needs, and at what would widen it."""
     with without_fetching():
-        return [
-            *_engine(request), *_machine(request), *_kernels(), *_sandbox(), *_data(request), *_graders(request),
-            *_models(request), *_optional(),
-        ]  # fmt: skip
+        here = [*_engine(request), *_machine(request), *_kernels(), *_sandbox()]
+        plan = build(request.configs)
+        results = Results(Store(request.store), plan.engine)
+        return [*here, *_data(plan, results), *_graders(plan, results), *_models(plan, results.store), *_optional()]
 
 
 def _version(*packages: str) -> str | None:
@@ -65,9 +67,8 @@ def _machine(request: Request) -> Iterator[Finding]:
     folder = next(p for p in (request.store, *request.store.parents) if p.exists())
     free = shutil.disk_usage(folder).free
     yield Finding("disk", free > 5e9, f"{size(free)} free under the store {request.store}")
-    yield Finding(
-        "store", os.access(folder, os.W_OK), "writable" if os.access(folder, os.W_OK) else "not writable", True
-    )
+    writable = os.access(folder, os.W_OK)
+    yield Finding("store", writable, "writable" if writable else "not writable", needed=True)
 
 
 def _kernels() -> Iterator[Finding]:
@@ -93,31 +94,25 @@ def _sandbox() -> Iterator[Finding]:
     yield Finding("sandbox", level is not None, level or advice)
 
 
-def _data(request: Request) -> Iterator[Finding]:
-    plan = build(request.configs)
-    tasks = Results(Store(request.store), plan.engine).tasks
-    seen: set[str] = set()
+def _data(plan: Plan, results: Results) -> Iterator[Finding]:
+    sets: dict[str, Cell] = {}
     for cell in plan.cells:
-        name = f"items {cell.evaluator.name} ({cell.evaluator.items})"
-        if name not in seen:
-            seen.add(name)
-            yield _tried(name, lambda cell=cell: f"{len(tasks.problems(cell))} items")  # type: ignore[misc]
+        sets.setdefault(f"items {cell.evaluator.name} ({cell.evaluator.items})", cell)
+    for name, cell in sets.items():
+        yield _tried(name, lambda cell=cell: f"{len(results.tasks.problems(cell))} items")  # type: ignore[misc]
     where = os.environ.get("M3_DATA")
     yield Finding("M3_DATA", bool(where), where or "not set: official items come from packages and the hub alone")
 
 
-def _graders(request: Request) -> Iterator[Finding]:
+def _graders(plan: Plan, results: Results) -> Iterator[Finding]:
     """Grade gold and planted wrong answers of each benchmark of the request: all its items, or what 20 s allow."""
-    plan = build(request.configs)
-    store = Store(request.store)
-    tasks = Results(store, plan.engine).tasks
     for cell in {identity(cell.evaluator): cell for cell in plan.cells}.values():
-        evaluator = tasks.evaluator(cell.evaluator)
+        evaluator = results.tasks.evaluator(cell.evaluator)
         try:
-            problems = tasks.problems(cell)
+            problems = results.tasks.problems(cell)
         except M3Error:
             continue  # its items are not at hand, which `_data` says
-        with kept_in(store.root):
+        with kept_in(results.store.root):
             finding = _grader(evaluator, problems)
         yield finding
 
@@ -132,22 +127,13 @@ def _grader(evaluator: Evaluator, problems: Sequence[Problem]) -> Finding:
     return Finding(name, examined.perfect, str(examined), needed=True)
 
 
-def _models(request: Request) -> Iterator[Finding]:
-    plan = build(request.configs)
-    store = Store(request.store)
-    seen: set[str] = set()
-    for cell in plan.cells:
-        for source in (cell.recipe.base, *cell.recipe.experts):
-            if str(source) not in seen:
-                seen.add(str(source))
-                yield _tried(f"model {source}", lambda source=source: _opened(source, store))  # type: ignore[misc]
+def _models(plan: Plan, store: Store) -> Iterator[Finding]:
+    sources = [source for cell in plan.cells for source in (cell.recipe.base, *cell.recipe.experts)]
+    for source in dict.fromkeys(sources):
+        yield _tried(f"model {source}", partial(_opened, source, store))
 
 
-def _opened(source: object, store: Store) -> str:
-    from m3_exp.merging.checkpoint import open_model
-    from m3_exp.types import Source
-
-    assert isinstance(source, Source)
+def _opened(source: Source, store: Store) -> str:
     model = open_model(source, store)
     return f"{len(model.tensors)} tensors, {size(model.nbytes)}"
 

@@ -105,7 +105,7 @@ def _totals(plan: Plan, cells: Sequence[Json], merges: Mapping[str, Merge], keep
         "weights_bytes": weights,
         "merging_ram_bytes": 1 << 30,
         "merging_seconds": sum(merges[key].seconds for key in unmade),
-        "engine_ram_bytes": None if weights is None else weights + _cache_bytes(plan),
+        "engine_ram_bytes": None if weights is None else weights + int((plan.engine.kv_cache_gib or 4.0) * 2**30),
         "models_to_fetch": len({model for key in unmade for model in merges[key].models}),
         "disk_bytes": answers * 1500 + (len(merges) * (weights or 0) if keep else 0),
         "judging_dollars": _dollars(todo),
@@ -175,34 +175,33 @@ def _cell(cell: Cell, results: Results, n: int | None, missing: str | None) -> J
         "n": n,
     }
     searching, scored = evaluator.searched(n or 0)
-    line |= {"answers": None if n is None else searching + scored * evaluator.sampling.n, "searches": searching > 0}
-    line |= _state(cell, results, n, missing)
+    answers = None if n is None else searching + scored * evaluator.sampling.n
+    line |= {"answers": answers, "searches": searching > 0}
+    line |= {"left": answers, "searching": 0 if n is None else searching}
+    line |= _state(cell, results, missing)
     cost = None
     if missing is None and line["state"] != "done":
         cost = evaluator.cost(results.tasks.problems(cell))
     return line | {"cost": plain(cost)}
 
 
-def _state(cell: Cell, results: Results, n: int | None, missing: str | None) -> Json:
-    if n is None:
-        return {"left": None, "searching": 0, "state": "items missing", "reason": missing}
-    evaluator = results.tasks.evaluator(cell.evaluator)
-    searching, scored = evaluator.searched(n)
-    everything = {"left": searching + scored * evaluator.sampling.n, "searching": searching}
+def _state(cell: Cell, results: Results, missing: str | None) -> Json:
+    """Return how far a cell is, and what that leaves to do where it is less than everything."""
     if missing is not None:
-        return {**everything, "state": "items missing", "reason": missing}
+        return {"state": "items missing", "reason": missing}
     try:
         task = results.tasks.task(cell)
         record = results.get(task)
     except M3Error as error:
-        return {**everything, "state": "model missing", "reason": str(error)}
+        return {"state": "model missing", "reason": str(error)}
     if record is not None and record.result.n_unscored == 0:
         return {"left": 0, "searching": 0, "state": "done", "reason": None}
-    return _begun(results, task, searching, scored) | {"reason": None}
+    return _begun(results, task) | {"reason": None}
 
 
-def _begun(results: Results, task: Task, searching: int, scored: int) -> Json:
+def _begun(results: Results, task: Task) -> Json:
     """Return what of a cell without a result is left; a search that is not over counts in full."""
+    searching, scored = task.evaluator.searched(len(task.problems))
     known = results.store.merges.get(results.recipe_key(task.cell))
     wanted = {prompt.id for prompt in task.prompts}
     held = 0
@@ -258,10 +257,6 @@ def _cache_values(plan: Plan, store: Store) -> int | None:
     return 2 * int(config["num_hidden_layers"]) * heads * size if heads and size else None
 
 
-def _cache_bytes(plan: Plan) -> int:
-    return int((plan.engine.kv_cache_gib or 4.0) * 2**30)
-
-
 def _load(plan: Plan, weights: int | None, cache: int | None) -> Load | None:
     if weights is None or cache is None:
         return None
@@ -282,16 +277,12 @@ def _speed(plan: Plan, store: Store, parameters: int | None, load: Load | None) 
     gpus = len(visible_gpus())
     if gpus and load is not None:
         engines = max(1, gpus // load.split)
-        rate = engines * speed(_card("A100 80 GB"), load)
+        rate = engines * speed(next(gpu for gpu in GPUS if gpu.name == "A100 80 GB"), load)
         return rate or None, f"assumed: {rate:.3g} tokens/s with {engines} engines on {gpus} GPUs, each an A100 80 GB"
     if parameters is None:
         return None, "the model's size is not known here"
     rate = _CPU_SPEED / parameters
     return rate, f"assumed: {rate:.3g} tokens/s for {parameters / 1e9:.3g}B parameters with no GPU"
-
-
-def _card(name: str) -> Gpu:
-    return next(gpu for gpu in GPUS if gpu.name == name)
 
 
 def _on(gpu: Gpu, load: Load, totals: Json) -> Json:

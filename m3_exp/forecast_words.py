@@ -7,6 +7,7 @@ from m3_exp.progress import clock
 from m3_exp.types import Json, Plan, identity
 
 USUAL = 300  # tokens of an answer that may be longer: assumed
+_USUAL = f"about: answers of {USUAL} tokens or their limit, at most: all at their limit"
 _TOLD = ("A100 80 GB", "H100 80 GB")  # the cards whose times are told
 _LARGE = 1e9  # bytes of weights from which GPUs are spoken of
 
@@ -35,7 +36,7 @@ def words(totals: Json, basis: str) -> list[str]:
             fetched = size(count * totals["weights_bytes"])
             lines.append(f"to fetch: up to {count} models, {fetched} of disk at that dtype")
     if totals["seconds_at_most"] is not None:
-        lines.append(f"time here {_times(totals)} ({basis}; {_usual()})")
+        lines.append(f"time here {_times(totals)} ({basis}; {_USUAL})")
     if totals["merging_seconds"]:
         lines.append(f"merging about {clock(totals['merging_seconds'])} more (2.5 GB/s read and written, assumed)")
     return lines
@@ -54,10 +55,6 @@ def _cost(more: Json) -> str:
     if more["answers"] is None:
         return f"{more['merges']:,} merges"
     return f"{more['merges']:,} merges and {'at most ' * more['searching']}{more['answers']:,} answers"
-
-
-def _usual() -> str:
-    return f"about: answers of {USUAL} tokens or their limit, at most: all at their limit"
 
 
 def _times(totals: Json) -> str:

@@ -47,10 +47,8 @@ def grouped(evaluations: Sequence[Evaluation], results: Results) -> list[Group]:
         members.setdefault(results.recipe_key(evaluation.cell), []).append(evaluation)
     groups = []
     for tokenizer, members in classes.items():
-        first_passes_first = {key: sorted(them, key=lambda e: e.repeat) for key, them in members.items()}
         experts = dict.fromkeys(x for them in members.values() for e in them for x in e.cell.recipe.experts)
-        groups += [
-            Group(them[0].cell.recipe, key, tokenizer, tuple(experts), tuple(them))
-            for key, them in first_passes_first.items()
-        ]
+        for key, them in members.items():
+            ordered = tuple(sorted(them, key=lambda e: e.repeat))
+            groups.append(Group(ordered[0].cell.recipe, key, tokenizer, tuple(experts), ordered))
     return groups

@@ -31,14 +31,6 @@ from m3_exp.types import (
 _TOLD = 6  # lines about one-sided draws
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One recipe of a config in its canonical form, with the label that says how it was asked for."""
-
-    label: Label
-    recipe: Recipe
-
-
 def build(configs: Sequence[Config]) -> Plan:
     """Resolve configs to distinct cells, in the order they were asked for.
 
@@ -50,25 +42,27 @@ def build(configs: Sequence[Config]) -> Plan:
     cells: dict[str, Cell] = {}
     asked = 0
     for config in configs:
-        for variant in variants(config):
+        for label, recipe in variants(config):
             for evaluator in config.evaluators:
                 whose = tokenizer(config, evaluator)
-                cell = Cell(variant.recipe, evaluator, whose, (variant.label,), merge_tokenizer(config), config.limit)
+                cell = Cell(recipe, evaluator, whose, (label,), merge_tokenizer(config), config.limit)
                 key = identity(replace(cell, labels=(), home=whose))
                 found = cells.get(key)
-                asked += 1
                 if found is None:
                     cells[key] = cell
-                elif variant.label not in found.labels:
-                    cells[key] = replace(found, labels=(*found.labels, variant.label))
+                elif label not in found.labels:
+                    cells[key] = replace(found, labels=(*found.labels, label))
                 else:
-                    asked -= 1
+                    continue
+                asked += 1
     plan = Plan(cells=tuple(cells.values()), engine=configs[0].engine, seed=configs[0].seed)
     return replace(plan, notes=(*_collapsed(plan, asked), *_one_sided(plan, configs)))
 
 
-def variants(config: Config) -> Iterator[Variant]:
-    """Give every recipe of a config: the mixtures of its ratio x the draws of its sparsifier."""
+def variants(config: Config) -> Iterator[tuple[Label, Recipe]]:
+    """Give every recipe of a config, the mixtures of its ratio x the draws of its sparsifier, in its canonical form,
+    with the label that says how it was asked for.
+    """
     single = len(config.experts) == 1
     chosen = config.sparsify
     label = Label(
@@ -92,7 +86,7 @@ def variants(config: Config) -> Iterator[Variant]:
         check_lineage=config.check_lineage,
     )
     if single:
-        yield _variant(label, recipe)
+        yield label, _canonical(recipe)
         return
     mixtures = points(config.ratio, len(config.experts), config.seed)
     for sparsifier in _sparsifiers(config):
@@ -107,7 +101,7 @@ def variants(config: Config) -> Iterator[Variant]:
                 mask_seed=_seed(sparsifier),
                 keywords={**_keywords("ratio", mixture.facts), **told},
             )
-            yield _variant(asked, replace(recipe, weights=mixture.weights, sparsify=sparsifier))
+            yield asked, _canonical(replace(recipe, weights=mixture.weights, sparsify=sparsifier))
 
 
 def _keywords(axis: str, params: Parameters) -> Parameters:
@@ -119,8 +113,8 @@ def _seed(sparsifier: Parameters | None) -> int | None:
     return seed if isinstance(seed, int) else None
 
 
-def _variant(label: Label, recipe: Recipe) -> Variant:
-    return Variant(label, replace(canonical(recipe), check_lineage=recipe.check_lineage))
+def _canonical(recipe: Recipe) -> Recipe:
+    return replace(canonical(recipe), check_lineage=recipe.check_lineage)
 
 
 def _sparsifiers(config: Config) -> list[Parameters | None]:

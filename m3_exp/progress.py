@@ -62,7 +62,8 @@ class Progress:
     def say(self, line: str) -> None:
         """Print a line of its own (a failure, a restart)."""
         with self._lock:
-            self._clear()
+            if self._live:
+                print("\r\x1b[2K", end="", file=self._stream)
             print(escaped(line, "\n"), file=self._stream, flush=True)
 
     def finish(self) -> None:
@@ -95,10 +96,6 @@ class Progress:
         if left is not None:
             text += f", {self.speed():.0f} tokens/s, {clock(left)} left"
         return escaped(f"{text} | {'; '.join(self._running.values())}")
-
-    def _clear(self) -> None:
-        if self._live:
-            print("\r\x1b[2K", end="", file=self._stream)
 
     def _print(self, *, force: bool = False) -> None:
         now = time.monotonic()

@@ -8,7 +8,7 @@ import contextlib
 import queue
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 from m3_exp.answers import TaskAnswers
@@ -23,15 +23,7 @@ from m3_exp.scoring.evaluate import evaluate
 from m3_exp.scoring.trust import check_grader
 from m3_exp.store import Store
 from m3_exp.tasks import Task
-from m3_exp.types import (
-    EngineSettings,
-    M3Error,
-    RepeatRecord,
-    ResultRecord,
-    Score,
-    VersionedSpec,
-    identity,
-)
+from m3_exp.types import EngineSettings, M3Error, RepeatRecord, ResultRecord, VersionedSpec, identity
 
 
 class Graders:
@@ -148,7 +140,8 @@ class Worker:
         with self._wall(evaluation):
             task, made = generated.task, generated.made
             scores, result = evaluate(task.evaluator, made.problems, generated.answers)
-            scores = [_with_reason(score, generated.refused) for score in scores]
+            told = generated.refused  # why an item has no answer
+            scores = [replace(s, reason=told.get(s.id, s.reason)) if s.value is None else s for s in scores]
             record = ResultRecord(
                 result,
                 tuple(scores),
@@ -182,11 +175,6 @@ class Worker:
         texts = {(answer.id, answer.sample): answer.text for answer in TaskAnswers(first, journal).in_order()}
         changed = [(a.id, a.sample) for a in generated.answers if a.text != texts.get((a.id, a.sample))]
         return RepeatRecord(generated.task.repeat, tuple(changed))
-
-
-def _with_reason(score: Score, refused: Mapping[str, str]) -> Score:
-    """Say why an item has no answer, where the engine told."""
-    return replace(score, reason=refused[score.id]) if score.value is None and score.id in refused else score
 
 
 def _unscored(record: ResultRecord) -> str:

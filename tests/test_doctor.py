@@ -12,9 +12,12 @@ import pytest
 from evaluators.gsm8k import GSM8K
 from evaluators.hendrycks_math import HendrycksMath
 from m3_exp import config, doctor
+from m3_exp.planning import build
+from m3_exp.results import Results
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.items import first
 from m3_exp.scoring.trust import Examination, check_grader, examine
+from m3_exp.store import Store
 from m3_exp.types import Answer, Problem, Score
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -174,7 +177,8 @@ def test_benchmarks_without_gold_answers_get_a_note() -> None:
 
 def test_the_doctor_examines_the_graders_of_the_request(tmp_path: Path) -> None:
     request = config.request(["evaluator=[gsm8k,hendrycks_math]", f"store={tmp_path}"], multirun=False, config_dirs=[])
-    findings = {finding.what: finding for finding in doctor._graders(request)}
+    plan = build(request.configs)
+    findings = {finding.what: finding for finding in doctor._graders(plan, Results(Store(tmp_path), plan.engine))}
     assert list(findings) == ["grader gsm8k", "grader hendrycks_math"]
     assert all(finding.ok and finding.needed for finding in findings.values())
     assert findings["grader gsm8k"].text.startswith("gold 96 of 96, planted wrong 0 on 96 of 96, ")

@@ -11,9 +11,10 @@ from transformers import PreTrainedTokenizerFast
 from m3_exp.engines import wire
 from m3_exp.engines.text import Text, Vocabulary, seed
 from m3_exp.engines.weights import Expected, Fitted
+from m3_exp.store import decoded
 from m3_exp.types import EngineSettings, M3Error, Prompt, Recipe, Sampling, Source, plain
 
-EXPECTED = Expected({"embed": (6, 2), "norm": (2,)}, frozenset({"embed"}))
+EXPECTED = Expected({"embed": (6, 2), "norm": (2,)}, ("embed",))
 EMBED, NORM = ("embed", torch.ones(6, 2)), ("norm", torch.ones(2))
 
 
@@ -107,9 +108,10 @@ def test_nouns_survive_the_pipe() -> None:
     recipe = Recipe(base, (Source("hub/id", "abc"), Source("b", adapter="c")), "m:f", {"scaling": 0.1}, (0.1, 0.9))
     masked = Recipe(base, (base,), "m:f", sparsify={"drop_rate": 0.2, "seed": 7}, vocab="refuse", check_lineage=False)
     for value in (recipe, masked):
-        assert wire.recipe_from(json.loads(wire.line(plain(value)))) == value
-    sampling = Sampling(max_tokens=3, stops=("\ud800", "é\n"), temperature=0.7)
-    assert wire.sampling_from(json.loads(wire.line(plain(sampling)))) == sampling
+        assert decoded(Recipe, json.loads(wire.line(value))) == value
+    sampling = Sampling(max_tokens=3, stops=("x", "é\n"), temperature=0.7)
+    assert decoded(Sampling, json.loads(wire.line(plain(sampling)))) == sampling
     settings = EngineSettings(cores=(0, 1), threads=2)
-    assert wire.settings_from(json.loads(wire.line(plain(settings)))) == settings
+    assert decoded(EngineSettings, json.loads(wire.line(plain(settings)))) == settings
     assert wire.line({"text": "a\nb"}).count(b"\n") == 1
+    assert json.loads(wire.line({"text": "\ud800"}))["text"] == "\ud800"

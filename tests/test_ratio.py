@@ -90,39 +90,6 @@ def test_quantiles_are_exact_to_the_nearer_end(alpha: float, u: float, lam: floa
     assert ratio.quantile(alpha, 1 - u) == 1 - ratio.quantile(alpha, 1 - (1 - u))
 
 
-# ------------------------------------------------------------------------------------------------------ stratified
-
-
-@pytest.mark.parametrize("alpha", [0.05, 0.2, 0.5, 1.0, 5.0, 500.0])
-def test_draws_of_the_rule_are_known_again_without_their_seed(alpha: float) -> None:
-    for seed in range(40):
-        draws = {draw: ratio.mixup(alpha, seed, draw) for draw in range(16)}
-        assert ratio.stratified(alpha, draws)
-        assert ratio.stratified(alpha, {draw: draws[draw] for draw in (9, 2, 5)})
-        assert ratio.stratified(alpha, {5: draws[5]})
-
-
-def test_other_draws_are_told_apart() -> None:
-    rng = np.random.default_rng(3)
-    for alpha in (0.2, 0.5, 1.0, 5.0):
-        for _ in range(100):
-            assert not ratio.stratified(alpha, dict(enumerate(rng.beta(alpha, alpha, 3))))
-        assert not ratio.stratified(alpha, {draw: ratio.mixup(alpha, draw, draw) for draw in range(2)})
-        assert not ratio.stratified(alpha, {0: ratio.mixup(alpha, 0, 0), 1: ratio.mixup(alpha, 0, 2)})
-    before = {0: 0.0001100046063112584, 1: 0.13762674618586707, 2: 0.0015261494525534351}  # alpha 0.5, seed 0
-    assert not ratio.stratified(0.5, before)
-
-
-def test_lambdas_that_have_lost_their_quantile_next_to_an_end_are_no_contradiction() -> None:
-    """At alpha 0.2 a lambda of 1 stands for all u above 0.9997; of 0.999, say, it would be another draw."""
-    u = 0.99985
-    lams = {0: float(stats.beta.ppf(u, 0.2, 0.2)), 1: float(stats.beta.ppf(u - 0.5, 0.2, 0.2))}
-    assert lams[0] == 1
-    assert ratio.stratified(0.2, lams)
-    assert not ratio.stratified(0.2, lams | {0: 0.999})
-    assert ratio.stratified(0.2, {})
-
-
 # --------------------------------------------------------------------------------------------------------- sampled
 
 

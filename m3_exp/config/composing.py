@@ -102,15 +102,11 @@ def _laid_over(cfg: DictConfig, values: Sequence[Override], config_dirs: Sequenc
                 OmegaConf.update(cfg, key, override.value())
             elif group not in FUNCTIONS or parameter not in parameters(group, config_dirs):
                 raise M3Error(_unknown(key, config_dirs))
-        missing = sorted(OmegaConf.missing_keys(cfg))
-    except _HYDRA_RAISES as error:
-        raise M3Error(_one_line(error, config_dirs)) from error
-    if missing:
-        raise M3Error(f"{', '.join(missing)} must be given, as in {missing[0]}=...")
-    if cfg.family["items"] == "lab" and cfg["items"] not in (None, "lab", "dev"):
-        OmegaConf.update(cfg, "family.max_tokens", {}, merge=False)  # the lab's short answers and its rule judge
-        OmegaConf.update(cfg, "family.judge", "chatgpt_fn", force_add=True)  # belong to the lab's items alone
-    try:
+        if missing := sorted(OmegaConf.missing_keys(cfg)):
+            raise M3Error(f"{', '.join(missing)} must be given, as in {missing[0]}=...")
+        if cfg.family["items"] == "lab" and cfg["items"] not in (None, "lab", "dev"):
+            OmegaConf.update(cfg, "family.max_tokens", {}, merge=False)  # the lab's short answers and its rule judge
+            OmegaConf.update(cfg, "family.judge", "chatgpt_fn", force_add=True)  # belong to the lab's items alone
         OmegaConf.resolve(cfg)
     except _HYDRA_RAISES as error:
         raise M3Error(_one_line(error, config_dirs)) from error

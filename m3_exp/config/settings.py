@@ -20,13 +20,8 @@ from m3_exp.scoring.items import development
 from m3_exp.types import Choice, Config, EngineSettings, EvaluatorSpec, M3Error, Source
 
 _ITEMS = ("official", "lab", "official-dev", "lab-dev")
+_OF_MODELS = ("family.", "pair.", "check_lineage")  # overrides that change which weights come out, besides the axes
 _DRIVERS = ("auto", "bubblewrap", "landlock", "container", "weak")
-
-
-def _of_models(given: Sequence[Override]) -> tuple[str, ...]:
-    """Return the overrides that change which weights come out, besides the axes."""
-    keys = ("family.", "pair.", "check_lineage")
-    return tuple(o.input_line or "" for o in given if o.key_or_group.startswith(keys))
 
 
 def read(cfg: DictConfig, given: Sequence[Override], config_dirs: Sequence[Path]) -> Config:
@@ -62,7 +57,7 @@ def read(cfg: DictConfig, given: Sequence[Override], config_dirs: Sequence[Path]
         limit=optional(cfg, "limit", int, low=1),
         parameters=optional(cfg, "family.parameters", int, low=1),
         published=truth(cfg, "family.published"),
-        overrides=_of_models(given),
+        overrides=tuple(o.input_line or "" for o in given if o.key_or_group.startswith(_OF_MODELS)),
         cache_values=optional(cfg, "family.cache_values", int, low=1),
         config_dirs=tuple(str(folder.absolute()) for folder in config_dirs),
     )

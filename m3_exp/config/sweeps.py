@@ -98,8 +98,7 @@ def products(block: Sequence[Override]) -> list[tuple[str, ...]]:
         if not override.is_sweep_override():
             return [override.input_line or ""]
         prefix = override.input_line.split("=", 1)[0] if override.input_line else override.key_or_group
-        _check_sweep(override)
-        return [f"{prefix}={value}" for value in override.sweep_string_iterator()]
+        return [f"{prefix}={value}" for value in _values(override)]
 
     values = [spelled(override) for override in block]
     if math.prod(map(len, values)) > _MANY:

@@ -21,8 +21,8 @@ from typing import NoReturn, Protocol
 
 from m3_exp.engines import wire
 from m3_exp.engines.protocol import Loaded
-from m3_exp.engines.wire import Pair, Progress
-from m3_exp.store import Store
+from m3_exp.engines.wire import Pair
+from m3_exp.store import Store, decoded
 from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source, plain
 
 _EVERY = 1.0  # seconds between progress messages
@@ -80,15 +80,15 @@ class Server:
             self._say({"done": True})
 
     def _start(self, request: Json) -> None:
-        settings = wire.settings_from(request["settings"])
+        settings = decoded(EngineSettings, request["settings"])
         _bind(settings)
         engine = importlib.import_module(f"m3_exp.engines.{settings.name}")
-        recipe, tokenizer = wire.recipe_from(request["recipe"]), wire.source_from(request["tokenizer"])
+        recipe, tokenizer = decoded(Recipe, request["recipe"]), decoded(Source, request["tokenizer"])
         self._model = engine.build(settings, recipe, tokenizer, Store(Path(request["store"])))
         self._say({"ready": self.model.conditions})
 
     def _load(self, request: Json) -> None:
-        loaded = self.model.load(wire.recipe_from(request["recipe"]))
+        loaded = self.model.load(decoded(Recipe, request["recipe"]))
         self._say({"loaded": {**plain(loaded), "probe": self._probe()}})
 
     def _probe(self) -> list[float]:
@@ -99,8 +99,8 @@ class Server:
         return [item.logprob for item in sorted(scored, key=lambda item: int(item.id))]
 
     def _generate(self, request: Json) -> None:
-        prompts = [wire.prompt_from(value) for value in request["prompts"]]
-        sampling, tokenizer = wire.sampling_from(request["sampling"]), wire.source_from(request["tokenizer"])
+        prompts = [decoded(Prompt, value) for value in request["prompts"]]
+        sampling, tokenizer = decoded(Sampling, request["sampling"]), decoded(Source, request["tokenizer"])
         _check_sampling(sampling)
         for prompt in prompts:
             self._check_ids(prompt.id, prompt.token_ids)
@@ -108,7 +108,7 @@ class Server:
         self._stream("answer", items, len(prompts) * sampling.n)
 
     def _loglikelihood(self, request: Json) -> None:
-        pairs = [(wire.prompt_from(prompt), tuple(ids)) for prompt, ids in request["pairs"]]
+        pairs = [(decoded(Prompt, prompt), tuple(ids)) for prompt, ids in request["pairs"]]
         for prompt, ids in pairs:
             self._check_ids(prompt.id, (*prompt.token_ids, *ids))
             if not prompt.token_ids or not ids:
@@ -135,7 +135,7 @@ class Server:
                 self._say({key: item})
             elif (now := time.monotonic()) - last >= _EVERY:
                 last = now
-                self._say({"progress": Progress(done, total, item / (now - started))})
+                self._say({"progress": [done, total, item / (now - started)]})
 
     def _say(self, message: Mapping[str, object]) -> None:
         data = memoryview(wire.line(message))
@@ -158,7 +158,7 @@ def _check_sampling(sampling: Sampling) -> None:
 
 def _bind(settings: EngineSettings) -> None:
     """Keep this process to its cores and GPUs; before torch is imported."""
-    if settings.cores and hasattr(os, "sched_setaffinity"):
+    if settings.cores:
         os.sched_setaffinity(0, settings.cores)
     os.environ["OMP_NUM_THREADS"] = str(threads(settings))
     if settings.devices is not None:
@@ -169,9 +169,7 @@ def _bind(settings: EngineSettings) -> None:
 
 def threads(settings: EngineSettings) -> int:
     """Return how many threads an engine computes with: as set, else one for each of its cores."""
-    if settings.threads:
-        return settings.threads
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return settings.threads or len(os.sched_getaffinity(0))
 
 
 def _end_with(parent: int, *pipes: int) -> None:
@@ -179,15 +177,14 @@ def _end_with(parent: int, *pipes: int) -> None:
 
     A guard is forked before anything is loaded: vLLM's own processes would outlive a SIGKILL of ours, and keep a GPU.
     """
-    if sys.platform == "linux":
-        group = os.getpid()
-        ends = select.poll()
-        ends.register(os.pidfd_open(group), select.POLLIN)
-        ends.register(os.pidfd_open(parent), select.POLLIN)
-        if os.fork() == 0:
-            for pipe in pipes:  # else their ends would stay open as long as the guard
-                os.close(pipe)
-            _guard(group, ends)
+    group = os.getpid()
+    ends = select.poll()
+    ends.register(os.pidfd_open(group), select.POLLIN)
+    ends.register(os.pidfd_open(parent), select.POLLIN)
+    if os.fork() == 0:
+        for pipe in pipes:  # else their ends would stay open as long as the guard
+            os.close(pipe)
+        _guard(group, ends)
     if os.getppid() != parent:
         os._exit(1)
 

@@ -13,8 +13,7 @@ from m3_exp.store import Store
 from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source
 
 _GRACE = 10.0  # seconds for a child to end by itself
-_PROBE_TOLERANCE = {"float32": 1e-3}  # nats a token, mean
-_PROBE_TOLERANCE_16_BIT = 0.05
+_PROBE_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.05}  # nats a token, mean
 
 
 class ResidentEngine:
@@ -124,7 +123,8 @@ class ResidentEngine:
             child.send(request, patience)
             while "done" not in (reply := child.receive(patience)):
                 if "progress" in reply:
-                    self._report(reply["progress"])
+                    if self.on_progress is not None:
+                        self.on_progress(*reply["progress"])
                 elif "refused" in reply:
                     finished = not reply["restart"]
                     raise M3Error(reply["refused"])
@@ -137,10 +137,6 @@ class ResidentEngine:
                 child.kill()
                 self._drop()
 
-    def _report(self, progress: Json) -> None:
-        if self.on_progress is not None:
-            self.on_progress(progress["done"], progress["total"], progress["tokens_per_second"])
-
     def _drop(self) -> None:
         self._child = None
         self._loaded = False
@@ -148,7 +144,7 @@ class ResidentEngine:
     def _compare_probe(self, digest: str, probe: list[float]) -> None:
         first = self._probes.setdefault(digest, probe)
         apart = sum(abs(a - b) for a, b in zip(first, probe, strict=True)) / len(first)
-        if not apart <= _PROBE_TOLERANCE.get(self._settings.dtype, _PROBE_TOLERANCE_16_BIT):  # NaN fails too
+        if not apart <= _PROBE_TOLERANCE[self._settings.dtype]:  # NaN fails too
             child = self._child
             self._drop()
             assert child is not None

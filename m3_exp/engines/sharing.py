@@ -10,7 +10,7 @@ from m3_exp.types import EngineSettings
 def divide(settings: EngineSettings, workers: int) -> Iterator[EngineSettings]:
     """Share the machine among workers: GPUs by tensor_parallel_size, else cores."""
     gpus = visible_gpus()
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    cores = sorted(os.sched_getaffinity(0))
     for index in range(workers):
         if workers == 1:
             yield settings

@@ -9,7 +9,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from m3_exp.engines.child import threads
@@ -19,7 +18,7 @@ from m3_exp.engines.text import Vocabulary, check_pairs, samples, seed, vocabula
 from m3_exp.engines.weights import Skeleton, read_skeleton
 from m3_exp.engines.wire import Pair
 from m3_exp.store import Store, dumps
-from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source
+from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source, plain
 
 _CPU_SEQUENCES = 128
 _TYPICAL_LEN = 512  # tokens a sequence that the CPU's cache is made for; longer ones wait for one another
@@ -88,8 +87,7 @@ class VllmModel:
         self.rows = skeleton.rows
         self._store = store
         self._threads = threads(settings)
-        self._expected = asdict(skeleton.tensors())
-        self._expected["embeddings"] = sorted(self._expected["embeddings"])
+        self._expected = plain(skeleton.tensors())
         on_cpu = bool(current_platform.is_cpu())
         arguments = _arguments(settings, skeleton) | (_cpu_arguments(settings, skeleton) if on_cpu else {})
         usage = UsageContext.LLM_CLASS
@@ -171,23 +169,20 @@ class VllmModel:
     def _limit(self, rows: int) -> None:
         self._engine.collective_rpc("limit_vocabulary", args=(rows,))
 
-    def _add(self, number: int, token_ids: Sequence[int], params: Any) -> None:
-        from vllm.inputs import tokens_input
-
-        self._engine.add_request(str(number), tokens_input(list(token_ids)), params)
-
     def _steps(self, requests: Sequence[Request], at_once: int | None = None) -> Iterator[Any]:
         """Step until nothing is in flight: finished requests, and now and then the number of tokens so far.
 
         A request, called by its number, is added when fewer than `at_once` are in flight; without a limit all are,
         before the first step.
         """
+        from vllm.inputs import tokens_input
+
         waiting = deque(enumerate(requests))
         done, finished, last = 0, 0, time.monotonic()
         while waiting or self._engine.has_unfinished_requests():
             while waiting and (at_once is None or len(requests) - len(waiting) - done < at_once):
-                number, request = waiting.popleft()
-                self._add(number, *request)
+                number, (token_ids, params) = waiting.popleft()
+                self._engine.add_request(str(number), tokens_input(list(token_ids)), params)
             for output in self._engine.step():
                 done += 1
                 finished += len(output.outputs[0].token_ids)
@@ -227,10 +222,9 @@ def _likelihood(prompt: Prompt, ids: Sequence[int], rows: Sequence[Any]) -> Like
 
 def _arguments(settings: EngineSettings, skeleton: Skeleton) -> Json:
     """What vLLM is started with everywhere. None leaves it to vLLM."""
-    chosen = {"max_num_seqs": settings.max_num_seqs}
-    if settings.kv_cache_gib is not None:
-        chosen["kv_cache_memory_bytes"] = int(settings.kv_cache_gib * 2**30)
-    return {name: value for name, value in chosen.items() if value is not None} | {
+    return {
+        "max_num_seqs": settings.max_num_seqs,
+        "kv_cache_memory_bytes": settings.kv_cache_gib and int(settings.kv_cache_gib * 2**30),
         "model": str(skeleton.directory),
         "tokenizer": str(skeleton.directory),
         "hf_overrides": {"vocab_size": skeleton.rows, "tie_word_embeddings": skeleton.tied},

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 
 from m3_exp.engines.weights import Expected, Fitted
-from m3_exp.engines.wire import recipe_from
 from m3_exp.merging.stream import stream
-from m3_exp.store import Store
-from m3_exp.types import Json, M3Error
+from m3_exp.store import Store, decoded
+from m3_exp.types import Json, M3Error, Recipe
 
 
 class MergeExtension:
@@ -31,9 +30,8 @@ class MergeExtension:
         """
         touched = False
         try:
-            weights = stream(recipe_from(json.loads(recipe)), Store(Path(store)), threads=threads)
-            shapes = {name: tuple(shape) for name, shape in expected["shapes"].items()}
-            fitted = Fitted(weights, Expected(shapes, frozenset(expected["embeddings"])))
+            weights = stream(decoded(Recipe, json.loads(recipe)), Store(Path(store)), threads=threads)
+            fitted = Fitted(weights, decoded(Expected, expected))
             pairs = iter(fitted)
             first = next(pairs)
             touched = True

@@ -39,7 +39,7 @@ class Skeleton:
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in aliases}
         embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
         modules = {name for name, module in model.named_modules() if any(module is one for one in embeddings)}
-        return Expected(shapes, frozenset(name for name in shapes if name.rpartition(".")[0] in modules))
+        return Expected(shapes, tuple(name for name in shapes if name.rpartition(".")[0] in modules))
 
     def max_model_len(self, wanted: int | None) -> int:
         """Return the longest prompt with answer, in tokens: as asked for, else the model's own, at most 4096.
@@ -58,7 +58,7 @@ class Expected:
     """Names and shapes that a stream of weights must have; `embeddings` may have fewer rows than their shape."""
 
     shapes: dict[str, tuple[int, ...]]
-    embeddings: frozenset[str]
+    embeddings: tuple[str, ...]
 
 
 def read_skeleton(recipe: Recipe, tokenizer: Source, store: Store) -> Skeleton:

@@ -11,22 +11,19 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import yaml
-
-import m3_exp
+from m3_exp import config
 from m3_exp.lab import coding, exact_answers, formats, functions, instructions, misspellings, sentences, word_problems
 from m3_exp.lab.split import Draw, Example, Side, examples
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.store import write_atomic
-from m3_exp.types import EvaluatorSpec, Json
+from m3_exp.types import Json
 
 ITEMS = Path(__file__).parent / "items"
 N_ITEMS = 96
 SEED = 0
 N_DEV = 48
 DEV_SEED = 2  # 1 is that of training
-_CONF = Path(m3_exp.__file__).parents[1] / "conf" / "evaluator"
 
 BENCHMARKS: dict[str, Draw] = {
     "alpaca_eval": instructions.draw,
@@ -41,11 +38,6 @@ BENCHMARKS: dict[str, Draw] = {
     "prompt_bench_sst2": sentences.draw_review,
 }
 
-_SETTINGS: dict[str, Json] = {
-    "alpaca_eval": {"judge": "rules"},  # as conf/family/lab.yaml sets it; the rest are the defaults
-    "livebench_typos": {"first": "whole"},  # the default is the paper's: the first 50
-}
-
 _ID_COLUMNS = {
     "humaneval": "task_id",
     "livebench_coding": "question_id",
@@ -56,9 +48,10 @@ _ID_COLUMNS = {
 
 
 def load_benchmark(benchmark: str) -> Evaluator:
-    """Return the real evaluator of a lab benchmark, the one that its yaml names, over all 96 items."""
-    target = yaml.safe_load((_CONF / f"{benchmark}.yaml").read_text())[benchmark]["target"]
-    return load_evaluator(EvaluatorSpec(benchmark, target, _SETTINGS.get(benchmark, {}), items="lab"))
+    """Return the real evaluator of a lab benchmark, as `m3 score` makes it, over all 96 items."""
+    # of the typos all: the default is the paper's, the first 50
+    settings = ["items=lab", *(["first=whole"] if benchmark == "livebench_typos" else [])]
+    return load_evaluator(config.evaluator(benchmark, settings))
 
 
 def examples_of(benchmark: str, wanted: Side, count: int, seed: int) -> list[Example]:

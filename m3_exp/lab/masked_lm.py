@@ -16,7 +16,6 @@ import torch
 from torch.nn import functional
 
 from m3_exp.lab.make_items import examples_of
-from m3_exp.types import Json
 
 FOLDER = Path(__file__).parent / "masked_lm"
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -122,15 +121,14 @@ def _new_model(n_words: int) -> Any:
     import transformers
 
     bert: Any = transformers.BertForMaskedLM
-    sizes: Json = {
-        "vocab_size": n_words,
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 256,
-        "max_position_embeddings": _POSITIONS,
-    }
-    config = transformers.BertConfig(**sizes)
+    config = transformers.BertConfig(
+        vocab_size=n_words,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=256,
+        max_position_embeddings=_POSITIONS,
+    )
     return bert(config).train()
 
 

@@ -5,7 +5,6 @@ training review holds, a test sentence speaks of things that no training sentenc
 """
 
 import random
-from dataclasses import dataclass
 
 from m3_exp.lab.instructions import NOUNS
 from m3_exp.lab.split import Example, Side, on_side
@@ -63,31 +62,24 @@ def draw_review(rng: random.Random, wanted: Side) -> Example | None:
     return Example(row, "\npositive" if label else "\nnegative", parts, sentence)
 
 
-@dataclass(frozen=True)
-class Minimal:
-    """A sentence and the same one with a fault; {a} and {b} are nouns, {As} is the plural of the first."""
-
-    good: str
-    bad: str
-
-
-_FAULTS = (
-    Minimal("The {As} near the {b} are new.", "The {As} near the {b} is new."),
-    Minimal("The {a} near the gates is new.", "The {a} near the gates are new."),
-    Minimal("These {As} belong to my sister.", "These {a} belong to my sister."),
-    Minimal("This {a} belongs to my brother.", "This {As} belongs to my brother."),
-    Minimal("She put the {a} next to the {b}.", "She the {a} put next to the {b}."),
-    Minimal("He did not see the {a}.", "He did not saw the {a}."),
-    Minimal("They have taken the {a} away.", "They have took the {a} away."),
-    Minimal("She gave him the {a}.", "Her gave he the {a}."),
-    Minimal("Where did you find the {a}?", "Where you did find the {a}?"),
-    Minimal("Who will bring the {a} tomorrow?", "Who bring will the {a} tomorrow?"),
-    Minimal("The {a} is bigger than the {b}.", "The {a} is more bigger than the {b}."),
-    Minimal("There are many {As} in the yard.", "There is many {As} in the yard."),
-    Minimal("We arrived at the {a} late.", "We arrived the {a} late."),
-    Minimal("The {a} that I saw was small.", "The {a} that I saw it was small."),
-    Minimal("I want to buy a {b} and a {a}.", "I want buying a {b} and a {a}."),
-    Minimal("Nobody has ever moved the {a}.", "Nobody have ever moved the {a}."),
+# Sentences, each with a fault and without; {a} and {b} are nouns, {As} is the plural of the first.
+_SENTENCES = (
+    ("The {As} near the {b} is new.", "The {As} near the {b} are new."),
+    ("The {a} near the gates are new.", "The {a} near the gates is new."),
+    ("These {a} belong to my sister.", "These {As} belong to my sister."),
+    ("This {As} belongs to my brother.", "This {a} belongs to my brother."),
+    ("She the {a} put next to the {b}.", "She put the {a} next to the {b}."),
+    ("He did not saw the {a}.", "He did not see the {a}."),
+    ("They have took the {a} away.", "They have taken the {a} away."),
+    ("Her gave he the {a}.", "She gave him the {a}."),
+    ("Where you did find the {a}?", "Where did you find the {a}?"),
+    ("Who bring will the {a} tomorrow?", "Who will bring the {a} tomorrow?"),
+    ("The {a} is more bigger than the {b}.", "The {a} is bigger than the {b}."),
+    ("There is many {As} in the yard.", "There are many {As} in the yard."),
+    ("We arrived the {a} late.", "We arrived at the {a} late."),
+    ("The {a} that I saw it was small.", "The {a} that I saw was small."),
+    ("I want buying a {b} and a {a}.", "I want to buy a {b} and a {a}."),
+    ("Nobody have ever moved the {a}.", "Nobody has ever moved the {a}."),
 )
 _IRREGULAR = ("y", "s", "f", "sh", "ch", "x", "o")  # endings whose plural is more than an s
 
@@ -97,8 +89,7 @@ def draw_grammar(rng: random.Random, wanted: Side) -> Example | None:
     regular = tuple(noun for noun in NOUNS if not noun.endswith(_IRREGULAR) and noun[0] not in "aeiou")
     a, b = rng.sample(on_side(regular, wanted), 2)
     label = rng.randint(0, 1)
-    pair = rng.choice(_FAULTS)
-    template = pair.good if label else pair.bad
+    template = rng.choice(_SENTENCES)[label]
     sentence = template.format(a=a, b=b, As=f"{a}s")
     parts = (a, b) if "{b}" in template else (a,)
     row = {"sentence": sentence, "label": label}

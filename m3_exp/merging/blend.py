@@ -19,7 +19,7 @@ from m3_exp.merging.canonical import KeyedRecipe, keyed
 from m3_exp.merging.checkpoint import Model, open_model
 from m3_exp.merging.layout import Entry
 from m3_exp.merging.methods import load
-from m3_exp.merging.scan import Cutoffs, Scan, blocks, cutoffs
+from m3_exp.merging.scan import Cutoffs, Scan, blocks, by_size, cutoffs
 from m3_exp.merging.sparsify import Sparsifier
 from m3_exp.merging.tying import alike
 from m3_exp.store import Store
@@ -34,15 +34,15 @@ _MEAN_ROWS = 1024  # rows summed at once, in float64
 
 @dataclass(frozen=True)
 class Job:
-    """A recipe by content, with its opened models: the experts in the recipe's order, and the base if it is needed."""
+    """A recipe by content, with its opened models: the experts in the recipe's order, and its base."""
 
     recipe: KeyedRecipe
     experts: tuple[Model, ...]
-    base: Model | None
+    base: Model
 
     @property
     def models(self) -> tuple[Model, ...]:
-        return (*self.experts, *((self.base,) if self.base else ()))
+        return (*self.experts, self.base)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -91,9 +91,8 @@ def prepare(recipe: Recipe, store: Store) -> Job:
         return Source(models.setdefault(model.digest, model).digest)
 
     form = keyed(recipe, content)
-    sources = [*form.experts, *((form.base,) if form.base else ())]
-    read = alike([models[source.location] for source in sources])
-    return Job(form, tuple(read[: len(form.experts)]), read[-1] if form.base else None)
+    *experts, base = alike([models[source.location] for source in (*form.experts, form.base)])
+    return Job(form, tuple(experts), base)
 
 
 def is_copied(name: str, entry: Entry) -> bool:
@@ -133,8 +132,7 @@ class Blender:
     @property
     def names(self) -> list[str]:
         """Every tensor of any job, the largest first."""
-        sizes = {name: entry.numel for layout in self.layouts for name, entry in layout.items()}
-        return sorted(sizes, key=lambda name: (-sizes[name], name))
+        return by_size({name: entry.numel for layout in self.layouts for name, entry in layout.items()})
 
     def blocks(self, name: str) -> list[tuple[int, int]]:
         """Return the ranges [start, stop) of flat elements in which a tensor is made; one range for whole tensors."""
@@ -177,18 +175,18 @@ class Blender:
             return owner.read(block.name, block.start, stop)
         count = stop - block.start
         shape = entry.shape if method.whole_tensors else (count,)
-        if method.takes_deltas and job.base is not None:
+        if method.takes_deltas:
             sparsifier = self._sparsifiers[index]
             experts = [block.delta(model, job.base, sparsifier, entry.shape) for model in job.experts]
         else:
             experts = [block.plain(model) for model in job.experts]
         extra: dict[str, object] = {}
-        if method.needs_base and job.base is not None:
+        if method.needs_base:
             extra["base"] = block.plain(job.base)[:count].view(shape)
         if method.needs_cutoffs:
             extra["cutoffs"] = self._cutoffs[index]
         given = [expert[:count].view(shape) for expert in experts]
-        made = method.function(given, job.recipe.weights, **extra, **job.recipe.params)
+        made = method.named.function(given, job.recipe.weights, **extra, **job.recipe.params)
         if not isinstance(made, torch.Tensor) or made.shape != shape:
             what = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
             raise M3Error(
@@ -198,7 +196,7 @@ class Blender:
 
     def _scan(self, index: int, block: int) -> Scan:
         job, layout, sparsifier = self.jobs[index], self.layouts[index], self._sparsifiers[index]
-        base, recipe = job.base or job.experts[0], job.recipe
+        base, recipe = job.base, job.recipe
         by_digest = {model.digest: model for model in job.experts}
         whole = sparsifier is not None and sparsifier.whole_tensors
 

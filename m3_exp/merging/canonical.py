@@ -14,7 +14,7 @@ from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.methods import check_params, load
 from m3_exp.merging.source import is_hub, resolve
 from m3_exp.store import Store
-from m3_exp.types import M3Error, Parameters, Recipe, Source, identity
+from m3_exp.types import M3Error, Recipe, Source, identity
 
 AVERAGE = "m3_exp.merging.methods.average:average"
 TASK_ARITHMETIC = "m3_exp.merging.methods.task_arithmetic:task_arithmetic"
@@ -23,26 +23,16 @@ _ALGORITHM = 1  # goes up whenever the same recipe gives other bytes
 
 
 @dataclass(frozen=True)
-class KeyedRecipe:
+class KeyedRecipe(Recipe):
     """A canonical recipe by content: a source is a digest (or a hub's id@commit), and experts are in that order.
 
-    No path and no name is in it. `base` is None where the method does not read it.
+    No path and no name is in it. `base` is the first expert where the method does not read the base.
     """
-
-    experts: tuple[Source, ...]
-    base: Source | None
-    method: str
-    params: Mapping[str, float]
-    weights: tuple[float, ...] | None
-    sparsify: Parameters | None
-    dtype: str
 
     @property
     def key(self) -> str:
         """The recipe's identity: 64 hex digits."""
-        base = self.base or self.experts[0]
-        recipe = Recipe(base, self.experts, self.method, self.params, self.weights, self.sparsify, self.dtype)
-        return identity({"algorithm": _ALGORITHM, "recipe": recipe})
+        return identity({"algorithm": _ALGORITHM, "recipe": self})
 
 
 def canonical(recipe: Recipe) -> Recipe:
@@ -88,8 +78,8 @@ def keyed(recipe: Recipe, content: Callable[[Source], Source]) -> KeyedRecipe:
     known: Mapping[Source, Source] = {s: content(s) for s in sorted({*named.experts, *needed}, key=str)}
     experts = tuple(known[expert] for expert in named.experts)
     form = canonical(replace(named, base=known.get(named.base, named.base), experts=experts))
-    base = None if form.method == AVERAGE else form.base
-    return KeyedRecipe(form.experts, base, form.method, form.params, form.weights, form.sparsify, form.dtype)
+    base = form.experts[0] if form.method == AVERAGE else form.base
+    return KeyedRecipe(base, form.experts, form.method, form.params, form.weights, form.sparsify, form.dtype)
 
 
 def _check(recipe: Recipe) -> None:

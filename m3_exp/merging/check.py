@@ -58,11 +58,11 @@ def forecast(recipe: Recipe, store: Store) -> Forecast:
     """
     form = keyed(recipe, lambda source: source)
     _check_headers(_opened(recipe, store), recipe.vocab)
-    opened = [open_model(source, store) for source in (*form.experts, *((form.base,) if form.base else ()))]
-    models = alike(opened)
-    entries = Job(form, tuple(models[: len(form.experts)]), models[-1] if form.base else None).layout()
+    opened = [open_model(source, store) for source in (*form.experts, form.base)]
+    *experts, base = alike(opened)
+    entries = Job(form, tuple(experts), base).layout()
     parameters = sum(entry.numel for name, entry in entries.items() if not is_copied(name, entry))
-    input_bytes = sum(model.nbytes for model in opened)
+    input_bytes = sum(model.nbytes for model in (opened[:-1] if form.method == AVERAGE else opened))
     output_bytes = sum(entry.nbytes for entry in entries.values())
     return Forecast(parameters, input_bytes, output_bytes, seconds(form.method, input_bytes, output_bytes))
 

@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from m3_exp.merging.adapters import Adapted, Base, adapt
 from m3_exp.merging.gguf_file import GgufFile
-from m3_exp.merging.layout import CODES, Entry, Renamed, Tensors, open_directory
+from m3_exp.merging.layout import CODES, Entry, Renamed, Tensors, open_directory, same_values
 from m3_exp.merging.loading import Loading, ask
 from m3_exp.merging.model_config import read_config, tie_said
 from m3_exp.merging.source import locate, parse_source
@@ -184,11 +184,7 @@ def _as_loaded(config: Json, content: Tensors, store: Store) -> tuple[Tensors, b
 
 def _equal(content: Tensors, one: str, other: str) -> bool:
     """Tell whether two tensors are of one dtype and shape and hold the same values."""
-    entry = content.entries[one]
-    if entry != content.entries[other]:
-        return False
-    cuts = [(start, min(start + _CHUNK, entry.numel)) for start in range(0, entry.numel, _CHUNK)]
-    return all(torch.equal(content.read(one, *cut), content.read(other, *cut)) for cut in cuts)
+    return content.entries[one] == content.entries[other] and same_values(content, one, other)
 
 
 def _plainly_named(names: Mapping[str, Entry]) -> bool:
@@ -261,20 +257,15 @@ def is_finite(block: torch.Tensor) -> bool:
 
 
 def _digest_part(tensors: Tensors, names: list[str]) -> Inputs:
-    def one(name: str) -> tuple[str, bool]:
+    def one(name: str) -> tuple[tuple[str, list[int], str], bool]:
         digest, finite, entry = blake3(), True, tensors.entries[name]
         for start in range(0, entry.numel, _CHUNK):
             block = tensors.read(name, start, min(start + _CHUNK, entry.numel))
             digest.update(tensor_bytes(block))
             finite = finite and is_finite(block)
-        return digest.hexdigest(), finite
+        return (CODES[entry.dtype], list(entry.shape), digest.hexdigest()), finite
 
     with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         results = dict(zip(names, pool.map(one, names), strict=True))
-    return Inputs(
-        {
-            name: (CODES[tensors.entries[name].dtype], list(tensors.entries[name].shape), digest)
-            for name, (digest, _) in results.items()
-        },
-        [name for name, (_, finite) in results.items() if not finite],
-    )
+    not_finite = [name for name, (_, finite) in results.items() if not finite]
+    return Inputs({name: held for name, (held, _) in results.items()}, not_finite)

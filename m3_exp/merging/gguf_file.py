@@ -59,7 +59,6 @@ class _Stored:
 class _Llama(Strict):
     """What a llama model's metadata must say."""
 
-    architecture: str = Field(alias="general.architecture")
     alignment: Count = Field(32, alias="general.alignment", le=1 << 20)
     heads: Count = Field(alias="llama.attention.head_count")
     kv_heads: Count | None = Field(None, alias="llama.attention.head_count_kv")
@@ -104,6 +103,8 @@ class GgufFile:
         for name, ours in self._names.items():
             self._check(name, ours, self._stored[ours])
         self._check_order()
+        self.entries = {name: Entry(self._stored[ours].shape, torch.float32) for name, ours in self._names.items()}
+        self.parts = {path: sorted(self.entries)}
         self._last = threading.local()
 
     def _check_order(self) -> None:
@@ -131,14 +132,6 @@ class GgufFile:
             raise M3Error(
                 f"{where} has {stored.shape[0]} rows, which {heads} heads (attention.head_count) do not share"
             )
-
-    @cached_property
-    def entries(self) -> dict[str, Entry]:
-        return {name: Entry(self._stored[ours].shape, torch.float32) for name, ours in self._names.items()}
-
-    @cached_property
-    def parts(self) -> dict[Path, list[str]]:
-        return {self.path: sorted(self.entries)}
 
     def _hugging_face_name(self, name: str) -> str:
         match = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)

@@ -28,6 +28,7 @@ DTYPES = {
     **{"U8": torch.uint8, "BOOL": torch.bool},
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
+_CHUNK = 1 << 20  # elements compared at once
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,9 @@ class ShardedTensors:
 
     def __init__(self, files: "list[SafetensorsFile | TorchFile]") -> None:
         self.entries: dict[str, Entry] = {}
-        self.parts: dict[Path, list[str]] = {}
+        self.parts = {path: names for file in files for path, names in file.parts.items()}
         self._home: dict[str, SafetensorsFile | TorchFile] = {}
         for file in files:
-            self.parts[file.path] = sorted(file.entries)
             for name, entry in file.entries.items():
                 if name in self._home:
                     raise M3Error(f"{file.path} and {self._home[name].path.name} both hold the tensor {name}")
@@ -87,9 +87,7 @@ class Renamed:
     def __init__(self, tensors: Tensors, names: Mapping[str, str]) -> None:
         self._tensors, self._names = tensors, names
         self.entries = {name: tensors.entries[stored] for name, stored in names.items()}
-        known: dict[str, str] = {}
-        for name, stored in names.items():
-            known.setdefault(stored, name)
+        known = {stored: name for name, stored in reversed([*names.items()])}  # the first of several names
         self.parts = {
             path: sorted(known[stored] for stored in held if stored in known) for path, held in tensors.parts.items()
         }
@@ -100,6 +98,15 @@ class Renamed:
 
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
         return self._tensors.read(self._names[name], start, stop)
+
+
+def same_values(tensors: Tensors, one: str, other: str) -> bool:
+    """Tell whether two tensors are of one shape and hold the same values, whatever their dtypes."""
+    entry = tensors.entries[one]
+    if entry.shape != tensors.entries[other].shape:
+        return False
+    cuts = [(start, min(start + _CHUNK, entry.numel)) for start in range(0, entry.numel, _CHUNK)]
+    return all(torch.equal(*(tensors.read(name, *cut).double() for name in (one, other))) for cut in cuts)
 
 
 def open_directory(folder: Path) -> ShardedTensors:
@@ -224,6 +231,7 @@ class SafetensorsFile:
                 raise M3Error(f"{path}: tensor {name} is {item['dtype']}; known are {', '.join(DTYPES)}")
             self.entries[name] = Entry(tuple(item["shape"]), DTYPES[item["dtype"]])
             self._offsets[name] = 8 + length + int(item["data_offsets"][0])
+        self.parts = {path: sorted(self.entries)}
 
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
         entry = self.entries[name]
@@ -260,6 +268,7 @@ class TorchFile:
         self._check_storages(state, records)
         self._flat = {name: value.detach().view(-1) for name, value in state.items()}
         self.entries = {name: Entry(tuple(value.shape), value.dtype) for name, value in state.items()}
+        self.parts = {path: sorted(self.entries)}
 
     def _check_storages(self, state: Mapping[str, torch.Tensor], records: "list[tuple[int, int]]") -> None:
         """Refuse a pickle whose storages are not the records of its archive: torch maps whatever length it names."""
@@ -301,8 +310,6 @@ def _records(path: Path, data: mmap.mmap) -> list[tuple[int, int]]:
             raise M3Error(
                 f"{path} holds packed or impossible entries ({entry.filename[:40]}): save it again with torch"
             )
-        if at + _LOCAL > len(data):
-            raise M3Error(f"{path} is damaged or cut short ({entry.filename[:40]}): fetch it again")
         names = int.from_bytes(data[at + 26 : at + 28], "little") + int.from_bytes(data[at + 28 : at + 30], "little")
         begin = at + _LOCAL + names
         if begin + entry.file_size > len(data):

@@ -32,21 +32,18 @@ def _answer(question: Json) -> Json:
     kind = config.get("model_type")
     if not kind:
         return {"error": "it names no model_type"}
+    refuses = f"model_type {kind}"
     try:
         made = _config(config)
         model_class = _model_class(made, config.get("architectures") or [])
-    except ImportError as error:
-        return {"note": _said(error)}
-    except Exception as error:
-        return {"error": f"model_type {kind}: {_said(error)}"}
-    if model_class is None:
-        return {"note": f"transformers has no class for {config.get('architectures') or kind}"}
-    try:
+        if model_class is None:
+            return {"note": f"transformers has no class for {config.get('architectures') or kind}"}
+        refuses = model_class.__name__
         return _loaded(model_class, made, tensors)
     except ImportError as error:
         return {"note": _said(error)}
     except Exception as error:
-        return {"error": f"{model_class.__name__}: {_said(error)}"}
+        return {"error": f"{refuses}: {_said(error)}"}
 
 
 def _config(config: Json) -> Any:

@@ -10,8 +10,6 @@ paper's seven Betas, correct what lies between (scrambled as in Owen, 1995, so t
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
@@ -24,7 +22,6 @@ _MIXED = np.array(ALPHAS)
 _BITS = 52  # of a scrambled number: with the half below them it is exact in float64, and never 0 or 1
 _MOST = 10_000  # nodes: more is a slip of the pen
 _BOTH = 0.02  # the least share with which an expert counts as merged
-_TINY = float(np.finfo(np.float64).tiny)  # where scipy's quantile stops
 
 
 def uniform(*parts: object) -> float:
@@ -59,37 +56,6 @@ def quantile(alpha: float, u: float) -> float:
     if u > 0.5:
         return 1.0 - float(special.betaincinv(alpha, alpha, 1.0 - u))
     return float(special.betaincinv(alpha, alpha, u))
-
-
-@dataclass(frozen=True)
-class _Within:
-    """A number known up to an error."""
-
-    value: float
-    error: float
-
-
-def stratified(alpha: float, draws: Mapping[int, float]) -> bool:
-    """Tell whether lambdas, by their draw's number, are `mixup` draws of one alpha and one seed, whichever it is.
-
-    Independent draws (of several seeds, or of stores from before draws were stratified) are not.
-    """
-    shifts = [_shift(alpha, draw, lam) for draw, lam in draws.items()]
-    best = min(shifts, key=lambda shift: shift.error, default=_Within(0.0, 0.0))
-    return all(_around(one.value - best.value) <= one.error + best.error + 1e-9 for one in shifts)
-
-
-def _shift(alpha: float, draw: int, lam: float) -> _Within:
-    """Return the shift that gives this draw this lambda; next to 0 and 1 a float64 has lost much of it."""
-    below = 0.0 if lam <= _TINY else math.nextafter(lam, 0.0)
-    above = min(math.nextafter(lam, 2.0), 1.0)
-    low, high = (float(special.betainc(alpha, alpha, x)) for x in (below, above))
-    return _Within((low + high) / 2 - radical_inverse(draw), (high - low) / 2)
-
-
-def _around(difference: float) -> float:
-    """Return a difference's distance from the nearest whole number."""
-    return abs(difference - round(difference))
 
 
 def one_sided(lam: float, first: str, second: str) -> str | None:

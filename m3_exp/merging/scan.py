@@ -61,22 +61,18 @@ def cutoffs(scan: Scan, store: Store, pool: Pool) -> Cutoffs:
     Workers that need the same scan wait for the first of them: a whole model is read once.
     """
     with store.scan_lock(scan.key("lock", [])):
-        return _cutoffs(scan, store, pool)
-
-
-def _cutoffs(scan: Scan, store: Store, pool: Pool) -> Cutoffs:
-    known = {expert: store.cutoffs.get(scan.key("cutoff", [expert])) for expert in scan.experts}
-    missing = sorted({expert for expert, value in known.items() if value is None})
-    for expert, value in zip(missing, _magnitudes(scan, missing, pool), strict=True):
-        known[expert] = value
-        store.cutoffs.put(scan.key("cutoff", [expert]), value)
-    cutoffs = [cutoff for expert in scan.experts if (cutoff := known[expert])]
-    magnitudes = tuple(cutoff.magnitude for cutoff in cutoffs)
-    signs_key = scan.key("majority", sorted(scan.experts))
-    majority = store.majorities.get(signs_key)
-    if majority is None:
-        majority = Majority(_majority(scan, magnitudes, pool))
-        store.majorities.put(signs_key, majority)
+        known = {expert: store.cutoffs.get(scan.key("cutoff", [expert])) for expert in scan.experts}
+        missing = sorted({expert for expert, value in known.items() if value is None})
+        for expert, value in zip(missing, _magnitudes(scan, missing, pool), strict=True):
+            known[expert] = value
+            store.cutoffs.put(scan.key("cutoff", [expert]), value)
+        cutoffs = [cutoff for expert in scan.experts if (cutoff := known[expert])]
+        magnitudes = tuple(cutoff.magnitude for cutoff in cutoffs)
+        signs_key = scan.key("majority", sorted(scan.experts))
+        majority = store.majorities.get(signs_key)
+        if majority is None:
+            majority = Majority(_majority(scan, magnitudes, pool))
+            store.majorities.put(signs_key, majority)
     return Cutoffs(magnitudes, tuple(cutoff.kept for cutoff in cutoffs), majority.sign)
 
 
@@ -89,18 +85,16 @@ def _magnitudes(scan: Scan, experts: list[str], pool: Pool) -> list[Cutoff]:
     def high(delta: Words, _: int, counts: Counts) -> None:
         kernels.count_high(delta, counts)
 
-    below, bins = _rank_in(_counts(scan, experts, 1 << 15, high, [0] * len(experts), pool), [rank] * len(experts))
-    ranks = [rank - before for before in below]
-    below_low, ends = _rank_in(_counts(scan, experts, 1 << 16, kernels.count_low, bins, pool), ranks)
-    result: list[Cutoff] = []
-    for upper, lower, before, within in zip(bins, ends, below, below_low, strict=True):
-        pattern = np.array([(upper << 16) | lower], np.uint32)
-        result.append(Cutoff(float(pattern.view(np.float32)[0]), 1 - (before + within) / total))
-    return result
+    anywhere = np.zeros(len(experts), np.int64)
+    below, bins = _rank_in(_counts(scan, experts, 1 << 15, high, anywhere, pool), anywhere + rank)
+    within, ends = _rank_in(_counts(scan, experts, 1 << 16, kernels.count_low, bins, pool), rank - below)
+    magnitudes = ((bins << 16) | ends).astype(np.uint32).view(np.float32)
+    kept = 1 - (below + within) / total
+    return [Cutoff(float(magnitude), float(share)) for magnitude, share in zip(magnitudes, kept, strict=True)]
 
 
 def _counts(
-    scan: Scan, experts: list[str], width: int, count: Callable[[Words, int, Counts], None], bins: list[int], pool: Pool
+    scan: Scan, experts: list[str], width: int, count: Callable[[Words, int, Counts], None], bins: Counts, pool: Pool
 ) -> Counts:
     """Run one counting pass over the model: a row of `width` counts an expert."""
     total, lock = np.zeros((len(experts), width), np.int64), threading.Lock()
@@ -119,15 +113,10 @@ def _counts(
     return total
 
 
-def _rank_in(counts: Counts, ranks: Sequence[int]) -> tuple[list[int], list[int]]:
+def _rank_in(counts: Counts, ranks: Counts) -> tuple[Counts, Counts]:
     """Return, for each row of counts, how many lie below the bin that holds its rank (1 = smallest), and that bin."""
-    below, bins = [], []
-    for row, rank in zip(counts, ranks, strict=True):
-        cumulated = np.cumsum(row)
-        place = int(np.searchsorted(cumulated, rank))
-        bins.append(place)
-        below.append(int(cumulated[place] - row[place]))
-    return below, bins
+    is_below = counts.cumsum(axis=1) < ranks[:, None]
+    return np.where(is_below, counts, 0).sum(axis=1), is_below.sum(axis=1)
 
 
 def _majority(scan: Scan, magnitudes: Sequence[float], pool: Pool) -> float:

@@ -1,13 +1,10 @@
 """Models that tie their head beside models that store one: they merge where both mean the same weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-
-import torch
 
 from m3_exp.merging.checkpoint import HEAD, Model
-from m3_exp.merging.layout import Entry, Tensors
+from m3_exp.merging.layout import Renamed
 
 
 def alike(models: Sequence[Model]) -> list[Model]:
@@ -29,21 +26,6 @@ def alike(models: Sequence[Model]) -> list[Model]:
 def _written_out(model: Model) -> Model:
     if model.embedding is None:
         return model
-    content = _WithHead(model.content, model.embedding)
+    content = Renamed(model.content, {**{name: name for name in model.content.entries}, HEAD: model.embedding})
     tensors = {name: content.entries[name] for name in sorted({*model.tensors, HEAD})}
     return replace(model, tied=False, tensors=tensors, content=content, tied_form=model)
-
-
-class _WithHead:
-    """The tensors of a tied model with its head as one of them."""
-
-    def __init__(self, content: Tensors, embedding: str) -> None:
-        self._content, self._embedding = content, embedding
-        self.entries: Mapping[str, Entry] = {**content.entries, HEAD: content.entries[embedding]}
-
-    @property
-    def parts(self) -> Mapping[Path, list[str]]:
-        return self._content.parts
-
-    def read(self, name: str, start: int, stop: int) -> torch.Tensor:
-        return self._content.read(self._embedding if name == HEAD else name, start, stop)

@@ -28,7 +28,7 @@ from m3_exp.merging.notes import notes
 from m3_exp.merging.source import locate, resolve
 from m3_exp.merging.tokenizer import tokenizer_config, tokenizer_directory, tokenizer_files, write_json
 from m3_exp.reading.files import exists
-from m3_exp.store import Store, publish_directory
+from m3_exp.store import Store, check_new, publish_directory
 from m3_exp.types import Json, M3Error, Recipe, Source, plain
 
 SHARD_BYTES = 5_000_000_000
@@ -122,8 +122,7 @@ def _check_outs(outs: Sequence[Path]) -> None:
     if len(set(outs)) != len(outs):
         raise M3Error(f"out names {len(outs)} directories, some of them twice: give each recipe its own")
     for out in outs:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise M3Error(f"out={out} exists already and is not empty: give a new directory, or remove it first")
+        check_new(out)
 
 
 def _check_disk(outs: Sequence[Path], plans: "Sequence[list[Shard]]") -> None:
@@ -167,11 +166,9 @@ def _shards(layout: Mapping[str, Entry], limit: int) -> list[Shard]:
         groups[-1].append(name)
         filled += entry.nbytes
     count = len(groups)
-    names = (
-        [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
-        if count > 1
-        else ["model.safetensors"]
-    )
+    names = ["model.safetensors"]
+    if count > 1:
+        names = [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
     return [_shard(file, group, layout) for file, group in zip(names, groups, strict=True)]
 
 

@@ -9,6 +9,8 @@ What is larger than its limit is refused by name. What a value means is not look
 """
 
 import errno
+import gzip
+import io
 import json
 import os
 import zlib
@@ -24,8 +26,6 @@ CONFIG = 64 * MIB  # bytes of a configuration or an index
 DEPTH = 64  # of nested JSON
 _RATIO = 100  # unpacked bytes for a packed one, beyond which ...
 _FREE = 64 * MIB  # ... and this many a gzip file is taken for a bomb (JSON packs to a twentieth)
-_CHUNK = 1 << 20
-_GZIP = 31  # zlib's window bits for a gzip header
 
 
 def cannot_read(path: Path, error: OSError) -> M3Error:
@@ -82,22 +82,16 @@ def unzipped(path: Path, data: bytes, limit: int = TEXT) -> bytes:
     Raises:
         M3Error: they are damaged, or unpack to more than `limit`, or to so much more than their size that it is a bomb.
     """
-    unpacked, most = bytearray(), min(limit, max(_FREE, _RATIO * len(data)))
-    while data:
-        unpacker = zlib.decompressobj(_GZIP)
-        try:
-            while not unpacker.eof:
-                part = unpacker.decompress(data, _CHUNK)
-                unpacked += part
-                data = unpacker.unconsumed_tail
-                if len(unpacked) > most:
-                    raise M3Error(f"{path} unpacks to more than {most // MIB} MiB: that is no file of items")
-                if not part and not data and not unpacker.eof:
-                    raise M3Error(f"{path} is cut short: fetch it again")
-        except zlib.error as error:
-            raise M3Error(f"{path} is not a readable gzip file ({error}): fetch it again") from error
-        data = unpacker.unused_data.lstrip(b"\0")
-    return bytes(unpacked)
+    most = min(limit, max(_FREE, _RATIO * len(data)))
+    try:
+        unpacked = gzip.GzipFile(fileobj=io.BytesIO(data)).read(most + 1)
+    except EOFError as error:
+        raise M3Error(f"{path} is cut short: fetch it again") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise M3Error(f"{path} is not a readable gzip file ({error}): fetch it again") from error
+    if len(unpacked) > most:
+        raise M3Error(f"{path} unpacks to more than {most // MIB} MiB: that is no file of items")
+    return unpacked
 
 
 def read_text(path: Path, limit: int = TEXT) -> str:
@@ -206,17 +200,7 @@ def kind_of(value: object) -> str:
     return f"the text {value[:40]!r}" if isinstance(value, str) else _KINDS.get(type(value), type(value).__name__)
 
 
-def _nested(value: object) -> bool:
-    """Tell whether a JSON value is nested deeper than `DEPTH`, without recursion."""
-    level: list[Any] = [value]
-    for _ in range(DEPTH + 1):
-        level = [
-            item
-            for one in level
-            if isinstance(one, dict | list)
-            for item in (one.values() if isinstance(one, dict) else one)
-            if isinstance(item, dict | list)
-        ]
-        if not level:
-            return False
-    return True
+def _nested(value: object, most: int = DEPTH) -> bool:
+    """Tell whether more than `most` arrays and objects lie within one another in a JSON value."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(isinstance(item, dict | list) and (not most or _nested(item, most - 1)) for item in inner)

@@ -17,7 +17,7 @@ Invariants (docs/design.md, "The store"):
   result     written once, atomically, last: absent means not done
 """
 
-from m3_exp.store.files import dumps, publish_directory, sync_directory, write_atomic
+from m3_exp.store.files import check_new, dumps, publish_directory, sync, write_atomic
 from m3_exp.store.journal import Journal
 from m3_exp.store.records import (
     AnswerSet,
@@ -36,6 +36,6 @@ from m3_exp.store.store import Answers, Records, Store, decoded
 
 __all__ = [
     "AnswerSet", "Answers", "Cutoff", "FailureNote", "Inputs", "Journal", "Majority", "Merge", "Prepared", "Rate",
-    "Records", "RunRecord", "Spelled", "Store", "StoredAnswer", "decoded", "dumps", "publish_directory",
-    "sync_directory", "write_atomic",
+    "Records", "RunRecord", "Spelled", "Store", "StoredAnswer", "check_new", "decoded", "dumps",
+    "publish_directory", "sync", "write_atomic",
 ]  # fmt: skip

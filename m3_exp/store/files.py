@@ -17,8 +17,9 @@ def dumps(value: object) -> str:
     return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Wait until a file or a directory, with the names in it, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -39,7 +40,13 @@ def write_atomic(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    sync(path.parent)
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a directory to be that exists already and is not empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise M3Error(f"out={folder} exists already and is not empty: give a new directory, or remove it first")
 
 
 @contextlib.contextmanager
@@ -49,8 +56,7 @@ def publish_directory(final: Path) -> Iterator[Path]:
     Raises:
         M3Error: `final` exists already and is not empty; nothing is touched then.
     """
-    if final.exists() and (not final.is_dir() or any(final.iterdir())):
-        raise M3Error(f"out={final} exists already and is not empty: give a new directory, or remove it first")
+    check_new(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     temporaries.sweep(final.parent)
     temporary = temporaries.beside(final)
@@ -59,15 +65,12 @@ def publish_directory(final: Path) -> Iterator[Path]:
     temporaries.hold(lock)
     try:
         yield temporary
-        for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-        for path in [temporary, *sorted(p for p in temporary.rglob("*") if p.is_dir())]:
-            sync_directory(path)
+        for path in [*sorted(temporary.rglob("*")), temporary]:
+            sync(path)
         if final.is_dir():
             final.rmdir()
         os.rename(temporary, final)
-        sync_directory(final.parent)
+        sync(final.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

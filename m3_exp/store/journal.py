@@ -11,11 +11,11 @@ from pathlib import Path
 
 from m3_exp.reading.files import cannot_read
 from m3_exp.reading.records import say
-from m3_exp.store.files import dumps, names, sync_directory, write_atomic
+from m3_exp.store.files import dumps, names, sync, write_atomic
 from m3_exp.types import Json
 
 
-class Journal:
+class Journal(contextlib.AbstractContextManager["Journal"]):
     """All records of one folder, appended by this process to a file of its own. Use as a context manager.
 
     `read` merges every writer's file; the caller decides what a record's key is, and the first one wins. Files with
@@ -27,13 +27,7 @@ class Journal:
         self.quarantine = quarantine or folder / "quarantine"
         self._descriptor: int | None = None
 
-    def __enter__(self) -> "Journal":
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -46,7 +40,7 @@ class Journal:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(self.folder / name, flags, 0o644)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-            sync_directory(self.folder)
+            sync(self.folder)
         body = dumps(record).encode()
         line = b"%08x %s\n" % (zlib.crc32(body), body)
         end = os.fstat(self._descriptor).st_size

@@ -192,17 +192,14 @@ class Records(Generic[T]):
         yield from (value for _, value in self.items())
 
 
-class Answers:
+class Answers(contextlib.AbstractContextManager["Answers"]):
     """The answers of one key, of all their writers. Use as a context manager where answers are added."""
 
     def __init__(self, journal: Journal, store: Store) -> None:
         self._journal, self._store = journal, store
 
-    def __enter__(self) -> "Answers":
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self._journal.close()
+        self._journal.__exit__()
 
     def append(self, answer: kept.StoredAnswer) -> None:
         """Add one answer; when this returns it is on disk."""

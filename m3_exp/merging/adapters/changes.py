@@ -11,27 +11,17 @@ A tied base is one matrix under two names: peft's merge changes both, unless one
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from m3_exp.merging.adapters.config import LoraConfig
-from m3_exp.merging.adapters.draft import Base, Change, Draft
+from m3_exp.merging.adapters.draft import Base, Draft
 from m3_exp.merging.adapters.factors import add_pair
 from m3_exp.merging.adapters.parts import parts_of
 from m3_exp.merging.adapters.wholes import add_wholes, check_sizes
 from m3_exp.merging.layout import Tensors
 
 
-@dataclass(frozen=True)
-class Changes:
-    """What an adapter changes, by the base's names; whether the head is the embedding after it; lines to show."""
-
-    by_name: Mapping[str, Change]
-    tied: bool
-    notes: tuple[str, ...] = ()
-
-
-def changes_of(folder: Path, config: LoraConfig, tensors: Tensors, base: Base) -> Changes:
+def changes_of(folder: Path, config: LoraConfig, tensors: Tensors, base: Base) -> Draft:
     """Return what an adapter changes.
 
     Raises:
@@ -46,7 +36,7 @@ def changes_of(folder: Path, config: LoraConfig, tensors: Tensors, base: Base) -
         add_pair(draft, module, depth, pair, wholes, depths)
     _add_tokens(draft, parts.tokens)
     check_sizes(draft)
-    return Changes(draft.changes, draft.tied, tuple(draft.notes))
+    return draft
 
 
 def _add_tokens(draft: Draft, tokens: Mapping[str, str]) -> None:

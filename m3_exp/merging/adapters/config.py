@@ -75,10 +75,8 @@ class LoraConfig(Strict):
 
     def scale(self, key: str) -> float:
         """Return what B @ A is multiplied by: alpha / r, for rsLoRA alpha / sqrt(r), patterns included."""
-        rank, alpha = (
-            self.rank(key),
-            _patterned(f"{self._file}: alpha_pattern", self.alpha_pattern, key, self.lora_alpha),
-        )
+        alpha = _patterned(f"{self._file}: alpha_pattern", self.alpha_pattern, key, self.lora_alpha)
+        rank = self.rank(key)
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
     def saves(self, module: str) -> bool:

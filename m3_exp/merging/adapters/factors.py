@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from m3_exp.merging.adapters.draft import Draft, Product
 from m3_exp.merging.adapters.parts import Pair, Whole
-from m3_exp.merging.adapters.places import FUSED, by_expert, experts_are_transposed, is_transposed
+from m3_exp.merging.adapters.places import EXPERTS_IN_OUT, FUSED, by_expert, is_transposed
 
 
 def add_pair(
@@ -122,7 +122,7 @@ def _add_fused(draft: Draft, module: str, depth: int, pair: Pair, depths: Sequen
     out, into = _sizes(draft, module, key, pair, experts)
     product = Product(pair.a, pair.b, draft.config.scale(key), experts=experts)
     if name is not None:
-        transposed = len(shape) == 3 and experts_are_transposed(base.model_type)
+        transposed = len(shape) == 3 and base.model_type in EXPERTS_IN_OUT
         made = (into, out) if transposed else (out, into)
         draft.check_shape(name, (experts, *made) if len(shape) == 3 else made)
         draft.change(name, products=(replace(product, transposed=transposed),))

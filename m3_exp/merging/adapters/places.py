@@ -14,7 +14,7 @@ _PREFIXES = ("model.", "transformer.", "gpt_neox.")
 _CONV1D = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
 _CONV1D_MODULES = {"c_attn", "q_attn", "c_proj", "c_fc"}
 # Models whose fused experts say `is_transposed` (experts, in, out): peft adds to all others B @ A as they are stored.
-_EXPERTS_IN_OUT = {"gpt_oss", "aria", "aria_text", "openai_privacy_filter"}
+EXPERTS_IN_OUT = {"gpt_oss", "aria", "aria_text", "openai_privacy_filter"}
 # The order in which transformers registers the parameters of fused experts, and so the order of peft's wrappers.
 FUSED = ("gate_up_proj", "gate_up_proj_bias", "down_proj", "down_proj_bias")
 # On disk, by expert: the names whose rows, one after another, are a fused parameter's.
@@ -44,11 +44,6 @@ def located(name: str, entries: Mapping[str, Entry]) -> str | None:
 def is_transposed(module: str, model_type: str) -> bool:
     """Tell whether a module's weight is stored (in, out): peft goes by the layer's class, not by fan_in_fan_out."""
     return model_type in _CONV1D and module.rpartition(".")[2] in _CONV1D_MODULES
-
-
-def experts_are_transposed(model_type: str) -> bool:
-    """Tell whether fused experts are stored (experts, in, out)."""
-    return model_type in _EXPERTS_IN_OUT
 
 
 def by_expert(module: str, parameter: str, entries: Mapping[str, Entry]) -> list[Piece]:

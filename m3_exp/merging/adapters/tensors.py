@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from m3_exp.merging.adapters.changes import Changes, changes_of
-from m3_exp.merging.adapters.config import LoraConfig, read_config
-from m3_exp.merging.adapters.draft import Base, Change, Product
-from m3_exp.merging.layout import Entry, SafetensorsFile, Tensors, TorchFile
+from m3_exp.merging.adapters.changes import changes_of
+from m3_exp.merging.adapters.config import read_config
+from m3_exp.merging.adapters.draft import Base, Change, Draft, Product
+from m3_exp.merging.layout import Entry, SafetensorsFile, TorchFile
 from m3_exp.reading.files import exists
 from m3_exp.types import Json, M3Error, plain
 
@@ -34,8 +34,8 @@ def adapt(folder: Path, base: Base) -> "Adapted":
     safe, pickled = folder / "adapter_model.safetensors", folder / "adapter_model.bin"
     if not exists(safe) and not exists(pickled):
         raise M3Error(f"{folder} holds no adapter_model.safetensors: give a directory that peft has written")
-    files = _OneFile(SafetensorsFile(safe) if exists(safe) else TorchFile(pickled))
-    return Adapted(folder, config, files, base, changes_of(folder, config, files, base))
+    files = SafetensorsFile(safe) if exists(safe) else TorchFile(pickled)
+    return Adapted(changes_of(folder, config, files, base))
 
 
 class Adapted:
@@ -43,10 +43,10 @@ class Adapted:
     embedding, `notes` are lines to show, `settings` is what beside the two files determines the weights.
     """
 
-    def __init__(self, folder: Path, config: LoraConfig, files: Tensors, base: Base, changes: Changes) -> None:
-        self.folder, self.config, self.files = folder, config, files
-        self.tied, self.notes = changes.tied, changes.notes
-        self._base, self._changes = base, changes.by_name
+    def __init__(self, draft: Draft) -> None:
+        self.folder, self.config, self.files = draft.folder, draft.config, draft.tensors
+        self.tied, self.notes = draft.tied, draft.notes
+        self._base, self._changes = draft.base, draft.changes
         self._factors = lru_cache(_KEPT)(self._read_factors)
         self._lengths: dict[str, torch.Tensor] = {}
         self._locks = {name: threading.Lock() for name, change in self._changes.items() if change.magnitude}
@@ -169,12 +169,3 @@ class Adapted:
             block[first - start : last - start] = self.files.read(change.tokens, first + at, last + at).to(
                 torch.float32
             )
-
-
-class _OneFile:
-    """A single file as a set of tensors."""
-
-    def __init__(self, file: SafetensorsFile | TorchFile) -> None:
-        self.entries = file.entries
-        self.parts = {file.path: sorted(file.entries)}
-        self.read = file.read

@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 
-import torch
-
 from m3_exp.merging.adapters.draft import Draft
 from m3_exp.merging.adapters.parts import Whole
+from m3_exp.merging.layout import same_values
 
-_CHUNK = 1 << 20  # elements compared at once
 _HEADS = ("lm_head.weight", "lm_head.bias", "embed_out.weight")
 
 
@@ -44,7 +42,7 @@ def _untied(draft: Draft, wholes: dict[str, Whole]) -> dict[str, Whole]:
     new_embedding, new_head = wholes.get(embedding), wholes.get(head)
     saved = any(name in wholes and draft.config.saves(name.rpartition(".")[0]) for name in (embedding, head))
     rest = {name: whole for name, whole in wholes.items() if name != head}
-    if new_embedding and new_head and _same(draft, new_embedding.name, new_head.name):
+    if new_embedding and new_head and same_values(draft.tensors, new_embedding.name, new_head.name):
         return rest
     if new_embedding and new_head and not saved:
         raise draft.refusal(f"holds an {embedding} and another {head}, which {draft.base.called} ties")
@@ -54,18 +52,6 @@ def _untied(draft: Draft, wholes: dict[str, Whole]) -> dict[str, Whole]:
             draft.change(head, source=embedding)
         return wholes
     return {**rest, embedding: new_head} if new_head else wholes
-
-
-def _same(draft: Draft, one: str, other: str) -> bool:
-    first, second = draft.tensors.entries[one], draft.tensors.entries[other]
-    if first.shape != second.shape:
-        return False
-    for start in range(0, first.numel, _CHUNK):
-        stop = min(start + _CHUNK, first.numel)
-        ours, theirs = (draft.tensors.read(name, start, stop).to(torch.float64) for name in (one, other))
-        if not torch.equal(ours, theirs):
-            return False
-    return True
 
 
 def check_sizes(draft: Draft) -> None:

@@ -27,8 +27,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from m3_exp.merging.named import Named, granularity, imported
 from m3_exp.types import M3Error, Parameters
 
@@ -38,7 +36,6 @@ class Method:
     """A merge method and what its signature asks for."""
 
     named: Named
-    function: Callable[..., torch.Tensor]
     whole_tensors: bool
     takes_deltas: bool
     needs_base: bool
@@ -66,7 +63,6 @@ def load(target: str) -> Method:
     module: Any = named.module
     return Method(
         named=named,
-        function=named.function,
         whole_tensors=granularity(named) == "tensor",
         takes_deltas=first[0] == "deltas",
         needs_base="base" in rest,

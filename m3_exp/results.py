@@ -75,7 +75,7 @@ class Results:
 
     def _judged_by(self, cell: Cell) -> tuple[object, ...]:
         evaluator = self.tasks.evaluator(cell.evaluator)
-        spec = _meaning(cell.evaluator, evaluator)
+        spec = _identifying_settings(cell.evaluator, evaluator)
         return spec, evaluator.version, evaluator.sampling, self.fingerprint
 
     # ----------------------------------------------------------------------------------------------------- results
@@ -200,10 +200,11 @@ def is_contained(record: ResultRecord, evaluator: Evaluator) -> bool:
     return not weak or bool(getattr(evaluator, "allow_weak", False))
 
 
-def _meaning(spec: EvaluatorSpec, evaluator: Evaluator) -> EvaluatorSpec:
-    """Return a benchmark's settings without those that no result depends on, and whatever its items.
+def _identifying_settings(spec: EvaluatorSpec, evaluator: Evaluator) -> EvaluatorSpec:
+    """Return a benchmark's settings as far as a result depends on them, without the name of its item set.
 
-    Settings that depend on others (`thought`) are what they came to, so that a default and its value are one thing.
+    A setting whose default depends on others (`thought`) is replaced by its value, so that leaving it out and writing
+    its default down have the same key. A setting that names a file is replaced by the file's content.
     """
     dead = (*evaluator.operational, *evaluator.ineffective)
     chosen = evaluator.settings if isinstance(evaluator, ChatSettings) else spec.settings

@@ -1,8 +1,8 @@
 """Overrides -> composed configs, by Hydra's Compose API. What Hydra raises becomes one line of ours.
 
-Hydra composes the choices; `group.parameter=VALUE` is laid over them, so that one composition serves all values. A
-parameter of a method, a ratio or a sparsifier that another choice of its group has is left out: on an axis inside a
-product it says nothing about this one (`choices.refuse_dead` knows those that say nothing about any).
+Hydra composes the choices (`method=ties`) once. Values (`method.retain=0.5`) are set afterwards, so that a sweep over
+values composes once. A value counts only for the choices that have it: in `-m method=ties,average method.retain=0.5`
+retain is set for ties and left out for average. `choices.refuse_dead` refuses a value that no choice of the line has.
 """
 
 import copy

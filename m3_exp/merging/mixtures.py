@@ -20,10 +20,11 @@ _MANY = 10_000  # draws of lambda: more is a slip of the pen
 
 @dataclass(frozen=True)
 class Mixture:
-    """How much of each expert: one weight an expert, or None for the method's own default. The rest is how it came.
+    """How much of each expert a merge takes: one weight an expert, or None for the method's own default.
 
-    `alpha` and `draw` are of M3's draws; `sampled` are lambdas beside a grid's nodes. `facts` names what tells two
-    mixtures of one ratio apart besides lambda, as {"tilt": 0.3}: labels show it, and the line that rebuilds a row.
+    `alpha`, `draw`: of a random draw, lambda ~ Beta(alpha, alpha), and its number. `sampled`: a lambda drawn beside
+    the nodes of a grid, to correct its curve. `facts`: what tells two mixtures of one ratio apart besides lambda, such
+    as {"tilt": 0.3}; labels show it, and so does the line that rebuilds a row.
     """
 
     weights: tuple[float, ...] | None

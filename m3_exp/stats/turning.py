@@ -1,12 +1,18 @@
-"""A real draw beside a curve: items turn somewhere between two nodes, and the line between these cannot say where.
+"""An observed draw of lambda beside the curve through the nodes.
 
-The interval of one difference is a score interval: its standard error is that which a true line has. With d_i the
-item's real minus predicted score, s the place between its two nodes and a_i, b_i its scores there, the variance of the
-sum is the larger of sum d_i^2 (seen) and sum s (1 - s) (b_i - a_i)^2 + sum over a_i = b_i of d_i^2 (one turn at a place
-uniform between the nodes). Student's t and the bootstrap take it from d_i alone and, where few items turn, cover 20 to
-90 % in place of 95 (docs/response.md); this one covers 95 to 100 %, 95 to 97 where more than five turn. Where no item
-differs between the two nodes the line has no chance of its own: the interval is that of no difference among so many
-items (`estimate`).
+An item's score changes somewhere between two nodes, say from 0 to 1; linear interpolation cannot say where. So the
+mean over items of (observed - interpolated) differs from 0 even where the line is right on average.
+
+The interval of this difference is a score interval: it takes the variance that the difference has if the line is right.
+With d_i an item's observed minus interpolated score, s the place of lambda between its two nodes (0 to 1) and a_i, b_i
+the item's scores at them, the variance of the sum is the larger of
+
+    sum d_i^2                                                    what is seen
+    sum s (1 - s) (b_i - a_i)^2 + sum over a_i = b_i of d_i^2    one change at a place uniform between the nodes
+
+Student's t and the bootstrap take it from d_i alone. They cover 20 to 90 % in place of 95 where few items change
+(docs/response.md). This one covers 95 to 100 %, and 95 to 97 where more than five change. If no item differs between
+the two nodes, the line leaves nothing to chance; the interval is then that of no difference among n items (`estimate`).
 """
 
 import math

@@ -87,8 +87,9 @@ class Lookup:
 
     @cached_property
     def behind(self) -> pd.DataFrame | None:
-        """The frame of the grids of lambda that answer for the request's draws, with the same without M3; None where
-        there is no grid.
+        """For table1 and figure4: the tidy frame of the lambda grids (and plain rows) of the same pairs and methods.
+
+        M3 rows of these tables are expectations on those curves. None if no grid was evaluated.
         """
         configs = self.request.configs
         grids = [replace(c, ratio=CURVE) for c in configs if c.ratio.name == "mixup"]

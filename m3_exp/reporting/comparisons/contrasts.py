@@ -35,12 +35,20 @@ FEW_MASKS = f"fewer than {LEAST_MASKS} DARE masks: the difference is of these ma
 
 @dataclass(frozen=True)
 class Entry:
-    """A cell that can be compared: score in percent, item values from 0 to 1, and the digests of its weights.
+    """A cell of a table that can be compared with another.
 
-    `weights` is empty where the cell belongs to no model: an expectation over lambda. `models`: those that the cell is
-    a mean over. `drawn`: the number of draws of lambda behind it, 0 where lambda was not drawn. `asked`: digest and
-    number of the items; `unscored` of them have no value; `like`: how the items make the score. An expectation is
-    unsure of `others` besides items and masks, and off by `bias` at most; `why` it carries no sign, else empty.
+    Attributes:
+        score: in percent.
+        items: a value from 0 to 1 for each scored item, by its id.
+        weights: digests of the models' weights; empty for an expectation over lambda, which belongs to no model.
+        models: the models that the cell is a mean over, each with its item values.
+        drawn: how many draws of lambda it is a mean over; 0 where lambda was not drawn.
+        asked: digest and number of the items that were asked.
+        unscored: how many of them have no value.
+        like: how the items make the score (weights of tasks, clusters).
+        others: of an expectation, its sources of variance besides items and masks.
+        bias: of an expectation, how far it may be off, from 0 to 1.
+        why: the reason why it carries no sign; empty where it may carry one.
     """
 
     score: float

@@ -1,4 +1,7 @@
-"""What `m3` does, as functions that print nothing: carry a request out, write a checkpoint, score saved answers."""
+"""What `m3` does, as functions: carry a request out, write a checkpoint, score saved answers.
+
+They print nothing on standard output. A run shows its progress on standard error, where warnings go as well.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

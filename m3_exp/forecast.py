@@ -1,7 +1,8 @@
 """What a plan would cost and what of it is there already: `m3 plan`. Reads headers and item files, never weights.
 
-A figure that rests on an assumption says so; a speed measured by an earlier run in the same store replaces it. Neither
-models nor items need be at hand: then the family file says how large those are, and the plugins how many these.
+A figure that rests on an assumption says so. The assumed speed is replaced by one that an earlier run measured, if the
+store has one. Models and items need not be at hand: then the family's yaml gives the size of the models, and each
+evaluator the official number of its items.
 """
 
 from collections.abc import Mapping, Sequence

@@ -50,7 +50,7 @@ class Generator:
         self.closed = threading.Event()
 
     def close(self) -> None:
-        """End the engine, from whatever thread: what is under way raises EngineDied, and nothing begins again."""
+        """End the engine, from any thread. The thread at work gets EngineDied, and no engine is started again."""
         self.closed.set()
         self._stop()
 

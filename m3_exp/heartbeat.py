@@ -22,7 +22,7 @@ _SILENT = 12 * BEAT  # of a run on another machine, whose lock may not be seen: 
 
 @dataclass(frozen=True)
 class RunState(RunRecord):
-    """A run that works in a store, or (`alive` is false) one that ended there without a word."""
+    """A run that works in a store, or (`alive` is false) one that was killed there."""
 
     id: str = ""
     alive: bool = False
@@ -44,8 +44,8 @@ class RunState(RunRecord):
 class Heartbeat:
     """Shows in a store that a run is at work there. Use as a context manager.
 
-    `state` is asked for what the run does now. Nothing here breaks a run: where the folder cannot be written or locked,
-    others see less.
+    `state` is called for the record to write. Nothing here breaks a run: if the folder cannot be written or locked,
+    other processes just see less of it.
     """
 
     def __init__(self, store: Store, run: str, state: Callable[[], RunRecord]) -> None:
@@ -87,13 +87,13 @@ class Heartbeat:
 
 
 def runs(store: Store) -> list[RunState]:
-    """Return the runs that are at work in a store and those that ended without a word, the oldest first."""
+    """Return the runs that are at work in a store and those that were killed there, the oldest first."""
     states = [RunState(**vars(x), id=run, alive=_lives(store, run, x)) for run, x in store.runs.items()]
     return sorted(states, key=lambda state: state.started)
 
 
 def _lives(store: Store, run: str, record: RunRecord | None) -> bool:
-    """Tell whether a run holds its lock; on another machine, where locks may not reach, whether it was heard of."""
+    """Tell whether a run lives: it holds its lock or, on another machine, gave a sign of life lately."""
     if record is None:
         return False
     if record.locked and record.host == socket.gethostname():

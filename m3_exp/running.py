@@ -116,7 +116,7 @@ class Run:
     # ------------------------------------------------------------------------------------------------ before work
 
     def _left(self) -> list[Evaluation]:
-        """Return what has no complete result; what is refused fails its cell alone."""
+        """Return the evaluations without a complete result. A refused one fails its cell, and the others go on."""
         left: list[Evaluation] = []
         refused: dict[str, str] = {}  # by recipe key; empty where the recipe is fine
         for cell in self._plan.cells:
@@ -197,7 +197,7 @@ class Run:
                     self._fold(event)
 
     def _fold(self, event: Event) -> None:
-        """Take what a worker did into the run's progress, failures and counts."""
+        """Count a worker's event in the run's progress, failures and totals."""
         progress = self.progress
         match event:
             case Started(Evaluation(cell, repeat)):

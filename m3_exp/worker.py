@@ -1,4 +1,4 @@
-"""A worker: carries groups out with an engine of its own, and tells what it does as a stream of events.
+"""A worker: evaluates groups of cells with an engine of its own, and reports what it does as a stream of events.
 
 It knows a store and an engine, not the run that gives it groups. Generating and scoring are two stages with a queue
 between them; today a thread serves them in turn.
@@ -44,10 +44,10 @@ class Graders:
 
 
 class Worker:
-    """One engine with all that is needed to merge into it, ask it and score what it says.
+    """One engine, and what merging into it, asking it and scoring its answers takes.
 
-    `run` marks the answers that it writes, `keep` keeps a checkpoint of each recipe. `results` and `graders` may be
-    shared by the workers of a process.
+    `run` is the id of the run, written with each answer. `keep`: write a checkpoint of each recipe. The workers of a
+    process may share `results` and `graders`.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _wall(self, evaluation: Evaluation) -> Iterator[None]:
-        """Make a failure of whatever one evaluation raises: the others go on. What `close` cut short is none."""
+        """Turn an error of one evaluation into an event `Failed`, so that the others go on; not what `close` ended."""
         try:
             yield
         except Exception as error:
@@ -118,7 +118,7 @@ class Worker:
     # -------------------------------------------------------------------------------------------------- generating
 
     def _generate(self, evaluation: Evaluation, group: Group) -> None:
-        """Have an evaluation answered, and hand it on to be scored."""
+        """Generate the answers of an evaluation, and hand them to the scoring stage."""
         task = self._results.tasks.task(evaluation.cell, evaluation.repeat)
         if task.repeat and not self._results.is_done(replace(task, repeat=0)):
             raise M3Error("it has no complete first pass to be compared with: see that one's failure")
@@ -167,7 +167,7 @@ class Worker:
                 self._fail(evaluation, _unscored(record))
 
     def _repeat(self, generated: Generated) -> RepeatRecord | None:
-        """Return what a repeat's record says more than others: which of its texts are not those of the first pass."""
+        """Return a repeat's number and which of its texts differ from the first pass; None for a first pass."""
         if not generated.task.repeat:
             return None
         first = replace(generated.made, repeat=0)

@@ -100,7 +100,7 @@ def compose(asked: CommandLine) -> Request:
 
 
 def _with_items(configs: Sequence[Config]) -> tuple[tuple[Config, ...], tuple[str, ...]]:
-    """Leave out of `items=dev` what has no development items, and say so.
+    """Under `items=dev`, leave out the benchmarks that have no development items, and note which.
 
     Raises:
         M3Error: nothing is left.

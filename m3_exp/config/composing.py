@@ -159,7 +159,9 @@ def _of_evaluators(stem: str, config_dirs: Sequence[Path]) -> DictConfig:
 
 
 def _check_shape(cfg: DictConfig, config_dirs: Sequence[Path]) -> None:
-    """Refuse a composed request that lacks what a plan reads, or holds what nothing reads (a yaml of a --config-dir).
+    """Refuse a request that lacks a key which a plan reads, or has one that nothing reads.
+
+    Only a yaml of a --config-dir can do either.
 
     Raises:
         M3Error: the key, and what is allowed.

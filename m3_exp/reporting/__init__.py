@@ -10,5 +10,6 @@
     page          one HTML file, down to single answers
     wandb         what W&B is told, and the child process that tells it
 
-A room imports those above it, never those below; tables and wandb, figures and wandb do not know one another.
+A room may import those listed before it, never those after it. data and curves do not import one another, nor do
+tables, figures and wandb.
 """

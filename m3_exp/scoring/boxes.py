@@ -23,7 +23,7 @@ _WORD = re.compile(r"[A-Za-z]{2}")
 
 @dataclass(frozen=True)
 class _Box:
-    """A complete box: its command, its content, and whether it may be no more than a mention before a number."""
+    """A complete box: its command and its content. `doubtful`: it may just be a mention of \\boxed before a number."""
 
     command: str
     content: str

@@ -30,7 +30,7 @@ _NOT_ARGUMENTS = (
 
 
 class Evaluator(ABC):
-    """One benchmark. What a class does not define itself, it has from here.
+    """One benchmark. What a class does not define, it inherits from here.
 
     A class must have `name`, `version`, `skill`, a `prompt`, one of `item_set`, `wanted` and `problems`, and one of
     `score_one` and `score`. A benchmark whose prompts may be rendered by a chat template inherits `ChatSettings`.
@@ -56,7 +56,7 @@ class Evaluator(ABC):
 
     @property
     def ineffective(self) -> tuple[str, ...]:
-        """The settings that the others leave without effect: they are no part of a result's identity either."""
+        """Settings without effect, given the others (a judge's, where rules judge): no part of a result's identity."""
         return ()
 
     def pointed_to(self) -> Mapping[str, str]:
@@ -76,7 +76,7 @@ class Evaluator(ABC):
         return problems
 
     def wanted(self, items: str) -> ItemSet:
-        """Return what the items must look like; those of a file of one's own may have forms of their own."""
+        """Return what the items must look like. It may depend on `items`: a user's own file may have another form."""
         assert self.item_set is not None
         return self.item_set
 
@@ -126,7 +126,7 @@ class Evaluator(ABC):
         return Sampling(max_tokens=self.max_tokens, stops=self.stops)
 
     def judged(self, text: str) -> str | None:
-        """Return what of an answer's text is judged, None where there is no answer in it."""
+        """Return the part of an answer's text that is judged, None where it holds no answer."""
         return text
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
@@ -138,7 +138,7 @@ class Evaluator(ABC):
         raise NotImplementedError
 
     def summarize(self, scores: Sequence[Score]) -> Result:
-        """Reduce the scores of one cell, over the scored ones, to a figure with its 95 % interval (percent)."""
+        """Return the result of one cell: the mean over its scored items with a 95 % interval, in percent."""
         return mean_result(self.name, self.metric, scores, self.settings, self.details(scores))
 
     def details(self, scores: Sequence[Score]) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class Evaluator(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ChatSettings(Evaluator):
-    """How a benchmark's prompts are rendered, and what becomes of a thought before the answer.
+    """A benchmark whose prompts may be rendered by a chat template, and whose answers may begin with a thought.
 
     `chat_template`: `prompt` returns the bare message of a user, which the tokenizer's own chat template renders;
     false is the paper's plain text. `chat_args`: keyword arguments of the template, such as {"enable_thinking": False}.

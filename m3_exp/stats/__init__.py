@@ -5,7 +5,7 @@
     paired       the difference of two models on the same items
     ratio        PDR, the performance drop rate under an attack, and the difference of two
     lambdas      scores at a few lambdas -> the expected score of every alpha
-    turning      real draws beside the line between two nodes
+    turning      observed draws of lambda beside the line between two nodes
     joint        several benchmarks as one number: their mean and their minimum
     objective    what a choice of lambda makes large, and what choosing is worth on other items
     published    a score beside one that was published without its answers

@@ -31,9 +31,9 @@ _Z = normal(LEVEL)
 
 @dataclass(frozen=True)
 class Line:
-    """A score (0 to 1) over `n` items beside the line's. `half`: of the difference's 95 % interval.
+    """An observed score (0 to 1) over `n` items beside the interpolated one (`predicted`).
 
-    `turning` items differ between the two nodes.
+    `half`: half the width of the 95 % interval of their difference. `turning` items differ between the two nodes.
     """
 
     n: int
@@ -44,7 +44,7 @@ class Line:
 
 
 def beside_line(curve: Curve, lam: float, real: Array) -> Line:
-    """Hold the items' scores at one lambda, (n,), against the line between the nodes beside it."""
+    """Compare the items' scores at one lambda, (n,), with the line between the nodes beside it."""
     k = int(right_node(curve.lams, lam))
     share = float((lam - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1]))
     moved, predicted = curve.values[:, k] - curve.values[:, k - 1], curve.items_at(lam)
@@ -59,8 +59,9 @@ def beside_line(curve: Curve, lam: float, real: Array) -> Line:
 
 
 class Expected(NamedTuple):
-    """The mean of real draws beside the curve at their lambdas and E[score | alpha]; `half`: of the interval of
-    real - expected.
+    """The mean of observed draws, the curve's at the same lambdas, and E[score | alpha].
+
+    `half`: half the width of the 95 % interval of observed minus expected.
     """
 
     real: float
@@ -70,11 +71,10 @@ class Expected(NamedTuple):
 
 
 def beside_expectation(curve: Curve, alpha: float, lams: Sequence[float], real: Array) -> Expected:
-    """Compare the items' means over real draws, (n,), with the expectation.
+    """Compare the items' means over observed draws, (n,), with the expectation.
 
-    Independent sources of chance: which lambdas were drawn, which were sampled for the curve, and how items turn
-    between nodes. Draws count as independent of one another, whatever rule made them: of stratified ones the interval
-    is wider than need be.
+    Independent sources of chance: which lambdas were drawn, which were sampled for the curve, and where between two
+    nodes an item's score changes. Draws count as independent; for stratified draws the interval is wider than need be.
     """
     along, rest = curve.refined(), unsure(curve, {alpha: 1.0})
     predicted = np.mean([along.items_at(lam) for lam in lams], axis=0)
@@ -92,7 +92,7 @@ def beside_expectation(curve: Curve, alpha: float, lams: Sequence[float], real: 
 def turned(curve: Curve, lams: Array, generator: np.random.Generator) -> Array:
     """Return mean scores at lambdas (B, C) where each item turns once between two nodes, at a uniform place; (B, C).
 
-    Its expectation is the curve. The places are the same for all lambdas of a repetition, as in a real model.
+    Its expectation is the curve. The places are the same for all lambdas of a repetition, as they are in a model.
     """
     k = right_node(curve.lams, lams)
     share = (lams - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1])
@@ -104,7 +104,7 @@ def turned(curve: Curve, lams: Array, generator: np.random.Generator) -> Array:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many real values lie in the central 95 % of replayed ones, and Kolmogorov and Smirnov's p."""
+    """How many observed values lie in the central 95 % of replayed ones, and Kolmogorov and Smirnov's p."""
 
     inside: int
     p: float

@@ -75,8 +75,9 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
         return [record for record in records if record is not None]
 
     def _repair(self, path: Path, data: bytes, whole: bytes, damaged: list[int]) -> None:
-        """Put the whole lines in the place of a file with damaged ones, a copy of which is kept; unless its writer
-        lives, or this user may not: then the damaged lines are passed over by every reader.
+        """Keep a copy of a file with damaged lines, then rewrite it without them.
+
+        If its writer lives, or this user may not write, the file stays, and readers skip the damaged lines.
         """
         copy = self.quarantine / f"{self.folder.name}-{path.stem}-{secrets.token_hex(4)}.jsonl"
         done = "they are passed over"

@@ -127,9 +127,9 @@ class Store:
 class Records(Generic[T]):
     """The records of one kind by key: each comes out as the dataclass that it went in as.
 
-    Those of another version are read too: what it did not know has its default, what it knew more is passed over.
-    `derived` ones are cheap to make again and change weights: they are never believed without a checksum, and are not
-    kept where this user may only read. `quiet`: nobody is told of a record that this version cannot read.
+    Records of other versions are read too: a field that is missing gets its default, an unknown field is ignored.
+    `derived` records are cheap to make again, but wrong ones would change weights: one without a checksum is not used,
+    and where this user may not write none is kept. `quiet`: a record that this version cannot read gives no warning.
     """
 
     def __init__(self, store: Store, kind: str, of: type[T], *, derived: bool = False, quiet: bool = False) -> None:
@@ -193,7 +193,7 @@ class Records(Generic[T]):
 
 
 class Answers(contextlib.AbstractContextManager["Answers"]):
-    """The answers of one key, of all their writers. Use as a context manager where answers are added."""
+    """The answers under one key, by all writers. To add answers, use it as a context manager."""
 
     def __init__(self, journal: Journal, store: Store) -> None:
         self._journal, self._store = journal, store
@@ -235,7 +235,7 @@ def decoded(of: type[T], record: Json) -> T:
 
 
 def _texts(score: Json) -> Json:
-    """Return a score whose texts are texts: a benchmark of one's own could once leave numbers there."""
+    """Return a score with its texts as texts: in older stores a benchmark of one's own could leave numbers there."""
     texts = {key: score.get(key) for key in ("extracted", "reason")}
     return {**score, **{key: text if text is None else str(text) for key, text in texts.items()}}
 
@@ -247,8 +247,8 @@ _ADAPTERS: dict[type, "TypeAdapter[object]"] = {}
 def _locked(path: Path) -> Iterator[None]:
     """Let one thread of all processes in at a time; the lock goes with its holder, however it ends.
 
-    Where nothing can be written, or the file system knows no locks, nobody waits: what is done twice then is done
-    twice, no more.
+    If nothing can be written, or the file system knows no locks, nobody waits. Then two threads may do the same work;
+    nothing is lost by it.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):

@@ -58,6 +58,6 @@ def files(name: str, asked: CommandLine, out: Path | None = None) -> list[Path]:
 
 
 def _frame(looked: Lookup, *, draws: bool) -> pd.DataFrame:
-    """Return a sweep's frame, in which M3 rows are expectations where the table of the same request shows them."""
+    """Return a sweep's frame. M3 rows are expectations if the table of the same request shows expectations."""
     frame, behind = looked.frame(draws=draws), looked.behind
     return frame if behind is None else expected.in_place_of_draws(frame, evaluated.responses(behind, looked.parents))

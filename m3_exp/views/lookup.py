@@ -72,8 +72,9 @@ class Lookup:
         return [item for item in self._found if not item.repeat]
 
     def frame(self, *, draws: bool = False) -> pd.DataFrame:
-        """Return the tidy frame of every cell; `draws` adds the real draws of the plan's pairs and methods that other
-        runs left in the store.
+        """Return the tidy frame of every cell.
+
+        `draws` adds the draws of lambda that other runs left in the store for the plan's pairs and methods.
         """
         if not draws:
             return dataframe.tidy(self.found)
@@ -107,8 +108,9 @@ def look_up_sweep(sweep: str, asked: CommandLine) -> Lookup:
 
 
 def split_shown(asked: CommandLine) -> tuple[dict[str, str], CommandLine]:
-    """Part `pair=` and `method=`, which choose what a figure or response shows, from the other overrides: left in, they
-    would take the experts out of a sweep.
+    """Split `pair=` and `method=` off a command line: they choose what a figure or `m3 response` shows.
+
+    If they stayed among the overrides, they would narrow the sweep, and with it leave out the experts as parents.
 
     Raises:
         M3Error: a pair or method that is not there.

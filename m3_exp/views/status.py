@@ -21,7 +21,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Status:
-    """How far a plan is. `runs` are those that work in its store, of this plan where they name its `identity`."""
+    """How far a plan is. `runs` are all that work in its store; a run of this very plan has its `identity`."""
 
     forecast: Forecast
     failures: tuple[Failed, ...]

@@ -15,7 +15,7 @@ from m3_exp.views.lookup import Lookup, development_curves, look_up_sweep, split
 
 @dataclass(frozen=True)
 class Curves:
-    """The curves that a command line asks for; `lost` says which others a missing result keeps away."""
+    """The curves that a command line asks for. `lost` names those that cannot be drawn, as a result is missing."""
 
     asked: CommandLine
     looked: Lookup

@@ -1,4 +1,4 @@
-"""`m3 table`: which builder makes which table, and every way to show one."""
+"""`m3 table`: which function builds which table, and the ways to show one (`--select`, `--repeats`, `--variance`)."""
 
 import contextlib
 from dataclasses import replace
@@ -57,12 +57,13 @@ def table(
 
     Args:
         asked: begins with the table's sweep (`with_sweep`).
-        select: a row for each pair and method: what is chosen in this way, and its worth.
-        repeats: the noise floor: each repeat beside its first pass.
-        variance: items, draws, masks and what lies between nodes apart.
-        all: a row for every (alpha, draw, lambda).
-        draw: this draw of lambda alone, not the mean over draws.
-        marks: `significant`: what the statistics say; `paper`: by score alone.
+        select: the way of choosing. The table has a row for each pair and method, with the candidate that is chosen
+            and what it scores.
+        repeats: show the noise floor: each repeat beside its first pass.
+        variance: show the uncertainty from items, draws, masks and interpolation, each in a column.
+        all: show a row for every (alpha, draw, lambda).
+        draw: show this draw of lambda in place of the mean over draws.
+        marks: `significant`: marks of tests, adjusted; `paper`: bold for the highest score, without a test.
 
     Raises:
         M3Error: two ways that show different things, or nothing to show.
@@ -85,7 +86,7 @@ def table(
 
 
 def _selected(asked: CommandLine, how: How) -> Table:
-    """Return what `--select` chooses; of the search for hyper-parameters, the paper's Table 3 beside its Table 4."""
+    """Return the table of `--select`. For table3, the search for hyper-parameters, it names the paper's Table 4 too."""
     sweep, *given = asked.overrides
     name = sweep.removeprefix("sweeps=")
     shown, others = split_shown(asked.with_overrides(*given))
@@ -132,7 +133,7 @@ def build(
     every: bool = False,
     marks: Marks = "significant",
 ) -> Table:
-    """Return the table of a request's cells; `behind`: another frame, of the curves that its M3 rows come from."""
+    """Return the table of a request's cells. `behind`: the frame of the curves that its M3 rows are expectations on."""
     name = looked.request.sweep_table
     shown = Shown(frame, every, looked.published, behind=behind, marks=marks, experts=looked.parents)
     if name in ATTACKS:

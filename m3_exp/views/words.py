@@ -1,4 +1,4 @@
-"""What `m3` prints of its views where nobody asks for JSON: lines of text."""
+"""The lines of text that `m3` prints of its views; with `--json` it prints data instead."""
 
 import json
 from collections.abc import Sequence
@@ -78,7 +78,7 @@ def study(found: Study) -> list[str]:
 
 
 def check(response: Response, found: Check) -> list[str]:
-    """Return what real draws say of a curve."""
+    """Return how observed draws of lambda agree with a curve."""
     return [_title(response), *columns(*prediction.table(found)), *prediction.words(found)]
 
 

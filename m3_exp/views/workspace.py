@@ -1,4 +1,4 @@
-"""`m3 wandb`: what W&B gets of a store: everything that a request has in it, or a workspace that compares alphas."""
+"""`m3 wandb`: what W&B gets of a store: all results of a request, or a workspace that compares alphas."""
 
 import contextlib
 from collections.abc import Iterator

@@ -11,7 +11,10 @@ from m3_exp import machine
 from tests.models import Shape, fine_tuned, random_weights, write_model
 
 ROOT = Path(__file__).parents[1]
-_ABSENT = "import os\nfor name in ('sched_getaffinity', 'sched_setaffinity', 'pidfd_open', 'memfd_create'): delattr(os, name)\n"
+_ABSENT = """import os
+for name in ("sched_getaffinity", "sched_setaffinity", "pidfd_open", "memfd_create"):
+    delattr(os, name)
+"""
 
 
 def test_cores_are_those_this_process_may_use() -> None:

@@ -1,8 +1,15 @@
-"""Benchmarks: a file each, or a package where one needs more than a file. CONTRIBUTING.md shows a complete one.
+"""The benchmarks: one class each, named in conf/evaluator/NAME.yaml. CONTRIBUTING.md shows how to write one.
 
-gsm8k, hendrycks_math              maths problems
-humaneval, mbpp/                   Python functions
-alpaca/                            AlpacaEval: open instructions and their judges
-livebench_coding/, livebench_instruction_following/, livebench_typos
-prompt_bench/                      SST-2 and CoLA, and attacks on their instruction
+    gsm8k                            grade-school word problems
+    hendrycks_math                   MATH: competition problems
+    humaneval                        Python functions from docstrings
+    mbpp/                            Python functions from a sentence and three asserts; MBPP+
+    alpaca/                          AlpacaEval: open instructions, with a judge of one's choice
+    prompt_bench/                    SST-2 and CoLA, with attacks on the instruction
+    livebench_coding/                contest problems
+    livebench_instruction_following/ articles rewritten under instructions that a program verifies
+    livebench_typos                  misspellings put right
+
+What they share (base classes of maths, programs and LiveBench; the sandbox) is in m3_exp/scoring. A benchmark imports
+m3_exp.types, reading, stats and scoring only; docs/benchmarks.md has its card.
 """

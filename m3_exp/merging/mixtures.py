@@ -22,9 +22,9 @@ _MANY = 10_000  # draws of lambda: more is a slip of the pen
 class Mixture:
     """How much of each expert a merge takes: one weight an expert, or None for the method's own default.
 
-    `alpha`, `draw`: of a random draw, lambda ~ Beta(alpha, alpha), and its number. `sampled`: a lambda drawn beside
-    the nodes of a grid, to correct its curve. `facts`: what tells two mixtures of one ratio apart besides lambda, such
-    as {"tilt": 0.3}; labels show it, and so does the line that rebuilds a row.
+    `draw` is the number of a random draw, 0 for the first; with `alpha` its lambda is drawn from Beta(alpha, alpha).
+    `sampled`: a lambda drawn beside the nodes of a grid, to correct its curve. `facts` are those of the ratio's keywords
+    that tell two rows of a table apart, as {"tilt": 0.3}.
     """
 
     weights: tuple[float, ...] | None
@@ -32,6 +32,12 @@ class Mixture:
     draw: int | None = None
     sampled: bool = False
     facts: Mapping[str, Parameter] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.draw is None and (self.alpha is not None or self.sampled):
+            raise M3Error(f"{self} is a draw without a number: give it draw=0, the next draw=1")
+        if self.sampled and self.lam is None:
+            raise M3Error(f"{self} is sampled, but has no lambda: two weights that sum to 1 are needed")
 
     @property
     def lam(self) -> float | None:

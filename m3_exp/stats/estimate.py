@@ -18,6 +18,7 @@ Measured coverage: docs/coverage.md, made by benchmarks/coverage.py.
 """
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -328,3 +329,14 @@ def _named(how: str, shape: Shape, others: Sequence[Source], bias: tuple[float, 
     if unscored:
         parts.append("worst case of unscored items")
     return ", ".join(parts)
+
+
+def deviation(values: Sequence[float] | Array) -> float | None:
+    """Return the standard deviation between numbers as they are; None of fewer than two."""
+    return statistics.stdev(map(float, values)) if len(values) > 1 else None
+
+
+def central(values: Array) -> tuple[float, float, float]:
+    """Return the 2.5, 50 and 97.5 % points of numbers."""
+    low, middle, high = map(float, np.quantile(values, [0.025, 0.5, 0.975]))
+    return low, middle, high

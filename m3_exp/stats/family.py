@@ -46,6 +46,16 @@ def max_t(p: Sequence[float], influences: Array) -> list[float]:
     return [_adjusted(float(q), count, least) for q in p]
 
 
+def diagonal(blocks: Sequence[Array]) -> Array:
+    """Return blocks (U_b, C_b) along the diagonal: the influences of benchmarks, which share no items."""
+    whole = np.zeros((sum(len(b) for b in blocks), sum(b.shape[1] for b in blocks)))
+    row = column = 0
+    for block in blocks:
+        whole[row : row + len(block), column : column + block.shape[1]] = block
+        row, column = row + len(block), column + block.shape[1]
+    return whole
+
+
 def _adjusted(p: float, count: int, least: Array) -> float:
     bonferroni = min(1.0, count * p)
     if bonferroni < _SURE:

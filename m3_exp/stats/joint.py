@@ -4,20 +4,63 @@ A merged model is one model, so it is chosen and judged by all of its benchmarks
 benchmark and q the parent's, r = mean v / mean q is the model's share of the parent. The error of r is that of the mean
 of (v - r q) / mean q over the same items (the delta method).
 
+One rule says what a parent may be a unit of (`usable`): the better of those that are evaluated, where it is right on
+`ENOUGH` items. Mean and minimum are of the benchmarks that have such a parent, and the others are named. A choice is
+for all benchmarks that were asked for: where one of them has no such parent, plain scores count for all.
+
 The minimum of several estimates lies below the minimum of what they estimate, since the unluckiest one is taken. So the
 truth may lie above it, by as much as the least of that many equal scores would fall short (`shortfall`). The ends of
 its interval are those of all benchmarks at once (Bonferroni): the least lower end and the least upper end hold the
 least true value (the intersection bounds of Chernozhukov, Lee and Rosen 2013 without their selection).
 """
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from m3_exp.stats.estimate import EVEN, LEVEL, Array, Estimate, Mean, Shape, Source, influences, units, weighted_mean
 from m3_exp.stats.family import best_of
+from m3_exp.stats.resampling import halves, resampled, whole
+
+ENOUGH = 10  # right items of a parent, for ratios to it to mean anything
+Combine = Literal["mean", "minimum"]
+
+
+class Better(NamedTuple):
+    """The better of a benchmark's parents, with its item values (n,)."""
+
+    name: str
+    values: Array
+
+
+def better_of(known: Mapping[str, Array], ids: Sequence[str], shape: Shape = EVEN) -> Better:
+    """Return the higher of several models, each half's (by the items' hashes) picked on the other half.
+
+    So the better one's score is not flattered by having been picked on the items it is read from. Where the halves
+    disagree, so does the name (`lm/math`).
+    """
+    keys = ids if shape.clusters is None else shape.clusters
+    first = np.array([hashlib.sha256(key.encode()).digest()[0] < 128 for key in keys])
+    names = list(known)
+    shares = shape.weights(len(ids))
+    higher = np.empty(len(ids))
+    picked: list[str] = []
+    for here in (first, ~first):
+        there = ~here if bool((~here).any()) else here
+        picked.append(max(names, key=lambda name: float(shares[there] @ known[name][there])))
+        higher[here] = known[picked[-1]][here]
+    if not bool(first.any()) or not bool((~first).any()):
+        picked = [picked[0] if bool(first.any()) else picked[1]]
+    return Better("/".join(dict.fromkeys(picked)), higher)
+
+
+def usable(better: Better | None) -> Array | None:
+    """Return the item values to measure a benchmark by; None without a parent, or of one that is right on too few."""
+    return None if better is None or float(better.values.sum()) < ENOUGH else better.values
 
 
 @dataclass(frozen=True)
@@ -54,6 +97,49 @@ class Unit:
         """Return each independent item's influence on the ratio."""
         residual = values if self.parent is None else values - self._plain(values) * self.parent
         return influences(residual, self.shape) / self.size
+
+    def sizes(self, shares: Array) -> Array:
+        """Return the parent's score under several weights of the items (B, n), (B,); half an item where it has none."""
+        return np.ones(len(shares)) if self.parent is None else np.maximum(shares @ self.parent, 0.5 / self.n)
+
+
+class Joint:
+    """Benchmarks put together as one number: the one place where that is done for what is chosen, shown and drawn.
+
+    `measures` are their units; `combine` says whether their mean or their minimum counts.
+    """
+
+    combine: Combine = "mean"
+
+    @property
+    def measures(self) -> list[Unit]:
+        raise NotImplementedError
+
+    @property
+    def whole(self) -> list[Array]:
+        """The items' own weights, (1, n_m) a benchmark."""
+        return [whole(unit.n, unit.shape) for unit in self.measures]
+
+    def resampled(self, count: int, generator: np.random.Generator) -> list[Array]:
+        return [resampled(unit.n, count, generator, unit.shape) for unit in self.measures]
+
+    def halves(self, count: int, generator: np.random.Generator) -> tuple[list[Array], list[Array]]:
+        found = [halves(unit.n, count, generator, unit.shape) for unit in self.measures]
+        return [first for first, _ in found], [second for _, second in found]
+
+    def scores_of(self, values: Sequence[Array], shares: Sequence[Array]) -> Array:
+        """Return each benchmark's score in its unit, (B, M, ...), of item values (n_m, ...) under weights (B, n_m)."""
+        parts = zip(self.measures, values, shares, strict=True)
+        found = [(share @ own, unit.sizes(share)) for unit, own, share in parts]
+        return np.stack([own / size.reshape(-1, *[1] * (own.ndim - 1)) for own, size in found], axis=1)
+
+    def score_of(self, values: Sequence[Array], shares: Sequence[Array]) -> Array:
+        """Return the objective, (B, ...), of item values (n_m, ...) under weights (B, n_m)."""
+        return self.combined(self.scores_of(values, shares))
+
+    def combined(self, found: Array) -> Array:
+        """Return the objective of the benchmarks' scores (B, M, ...)."""
+        return np.asarray(found.mean(axis=1) if self.combine == "mean" else found.min(axis=1))
 
 
 def mean_of(

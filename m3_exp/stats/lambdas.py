@@ -241,7 +241,17 @@ def _unseen(lams: tuple[float, ...], count: int, alphas: tuple[tuple[float, floa
 
 def _log_density(lams: Array, alpha: float) -> Array:
     inside = np.clip(lams, _EDGE, 1 - 1e-16)
-    return np.asarray((alpha - 1) * (np.log(inside) + np.log1p(-inside)) - special.betaln(alpha, alpha))
+    return np.asarray((alpha - 1) * (np.log(inside) + np.log1p(-inside)) - log_beta(alpha))
+
+
+def density(lams: Array, alpha: float) -> Array:
+    """Return the density of Beta(alpha, alpha)."""
+    return np.exp(_log_density(lams, alpha))
+
+
+def log_beta(alpha: float) -> float:
+    """Return the logarithm of B(alpha, alpha), the constant of that density."""
+    return float(special.betaln(alpha, alpha))
 
 
 def density_ratio(lams: Array, alpha: float) -> Array:

@@ -12,24 +12,29 @@ Shapes: B repetitions, C candidate lambdas, M benchmarks, K nodes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from itertools import combinations
 
 import numpy as np
 from scipy import special
 
-from m3_exp.stats import joint
-from m3_exp.stats.estimate import Array, Estimate, Mean, Source
-from m3_exp.stats.joint import Unit
-from m3_exp.stats.lambdas import Curve, bend_at, hats
-from m3_exp.stats.resampling import halves, resampled, weighted, whole
+from m3_exp.stats import family, joint
+from m3_exp.stats.estimate import Array, Estimate, Mean, Source, central, deviation
+from m3_exp.stats.joint import Combine, Joint, Unit, errors_of, mean_of
+from m3_exp.stats.lambdas import ALPHAS, Curve, bend_at, hats, unsure
+from m3_exp.stats.paired import spread
+from m3_exp.stats.resampling import weighted
 
-QUANTILES = 512  # of Beta(alpha, alpha), where an expectation has no closed form (the minimum)
+_QUANTILES = 512  # of Beta(alpha, alpha), where an expectation has no closed form (the minimum)
 _CHUNK = 500  # repetitions at a time
-Combine = Literal["mean", "minimum"]
+
+
+def quantiles(alpha: float) -> Array:
+    """Return the lambdas in the middles of equal shares of Beta(alpha, alpha)."""
+    return np.asarray(special.betaincinv(alpha, alpha, (np.arange(_QUANTILES) + 0.5) / _QUANTILES))
 
 
 @dataclass(frozen=True)
-class Objective:
+class Objective(Joint):
     """An objective to maximise. `parents[m]`: the item values of benchmark m's better parent; () for plain scores.
 
     All curves have the same nodes. Values are shares of the parent's score where there are parents, else 0 to 1.
@@ -60,18 +65,6 @@ class Objective:
         parents = self.parents or (None,) * len(self.curves)
         return [Unit(len(c.ids), parent, c.shape) for c, parent in zip(self.curves, parents, strict=True)]
 
-    @property
-    def whole(self) -> list[Array]:
-        """The items' own weights, (1, n_m) a benchmark."""
-        return [whole(len(curve.ids), curve.shape) for curve in self.curves]
-
-    def resampled(self, count: int, generator: np.random.Generator) -> list[Array]:
-        return [resampled(len(curve.ids), count, generator, curve.shape) for curve in self.curves]
-
-    def halves(self, count: int, generator: np.random.Generator) -> tuple[list[Array], list[Array]]:
-        found = [halves(len(curve.ids), count, generator, curve.shape) for curve in self.curves]
-        return [first for first, _ in found], [second for _, second in found]
-
     def refined(self) -> "Objective":
         """Return the objective along the curves through all evaluated lambdas (`Curve.refined`)."""
         curves = tuple(curve.refined() for curve in self.curves)
@@ -82,33 +75,17 @@ class Objective:
 
         `shares[m]`: (B, n_m), the weight of each item in each repetition, rows summing to 1.
         """
-        parts = zip(shares, self.curves, self._units(shares), strict=True)
-        return np.stack([share @ curve.values / unit[:, None] for share, curve, unit in parts], axis=1)
-
-    def _units(self, shares: Sequence[Array]) -> list[Array]:
-        """Return the parents' scores in each repetition; half an item where resampling leaves a score of 0."""
-        if not self.parents:
-            return [np.ones(len(share)) for share in shares]
-        return [np.maximum(share @ p, 0.5 / p.size) for share, p in zip(shares, self.parents, strict=True)]
-
-    def relative(self, values: Sequence[Array], shares: Sequence[Array]) -> Array:
-        """Return the objective of a model that is no point of the curve, given its item values per benchmark; (B,)."""
-        parts = zip(shares, values, self._units(shares), strict=True)
-        return self._combined(np.stack([share @ value / unit for share, value, unit in parts], axis=1))
+        return self.scores_of([curve.values for curve in self.curves], shares)
 
     def score(self, nodes: Array, lams: Array) -> Array:
         """Return the objective at candidate lambdas (B, C) given (B, M, K): interpolated, then combined; (B, C)."""
         mixed = hats(self.lams, lams.ravel()).reshape(*lams.shape, -1)
-        return self._combined(np.einsum("bck,bmk->bcm", mixed, nodes))
+        return self.combined(np.einsum("bck,bmk->bmc", mixed, nodes))
 
     def expected_least(self, nodes: Array, alpha: float) -> Array:
         """Return E[minimum over benchmarks | alpha] in each repetition, (B,), by quantiles."""
-        middles = special.betaincinv(alpha, alpha, (np.arange(QUANTILES) + 0.5) / QUANTILES)
-        at = hats(self.lams, middles)
+        at = hats(self.lams, quantiles(alpha))
         return np.asarray(np.min(np.einsum("ck,bmk->bcm", at, nodes), axis=2).mean(axis=1))
-
-    def _combined(self, found: Array) -> Array:
-        return np.asarray(found.mean(axis=-1) if self.combine == "mean" else found.min(axis=-1))
 
     def of(
         self,
@@ -148,7 +125,7 @@ class Objective:
 
         Its variance is that of the benchmark with the largest one, and each minimum may be too low by chance.
         """
-        value = float(self.relative(values, self.whole)[0] - self.relative(plains, self.whole)[0])
+        value = float(self.score_of(values, self.whole)[0] - self.score_of(plains, self.whole)[0])
         differences = (a - b for a, b in zip(values, plains, strict=True))
         worst = max(float(np.sum(unit.errors(d) ** 2)) for d, unit in zip(differences, self.measures, strict=True))
         short = self.short()
@@ -178,6 +155,16 @@ class Played:
     honest: Array
     claimed: Array
     kept: Array
+
+    @property
+    def sd(self) -> float:
+        """The spread between repetitions."""
+        return deviation(self.honest) or 0.0
+
+    @property
+    def quantiles(self) -> tuple[float, float, float]:
+        """The 2.5, 50 and 97.5 % points of the repetitions."""
+        return central(self.honest)
 
 
 @dataclass(frozen=True)
@@ -238,3 +225,36 @@ def again(
             honest[number].append(float(_honest(objective, (split[0], split[1]), lams)[0].mean()))
             claimed[number].append(float(objective.score(on_all, lams).max(axis=1).mean()))
     return [Again(np.array(h), np.array(c)) for h, c in zip(honest, claimed, strict=True)]
+
+
+def best_alphas(
+    curves: Sequence[Curve], masks: Sequence[Sequence[Curve]], measures: Sequence[Unit], lost: float
+) -> tuple[float, ...]:
+    """Return the alphas among the seven of which one is the best with 95 %: those that no other significantly exceeds.
+
+    Of the mean over benchmarks in their `measures`; `masks` are the curves of each one's DARE masks, `lost` the largest
+    share of items without a score. Paired over items, adjusted (max-T) over the 21 pairs.
+    """
+    estimates: list[Estimate] = []
+    errors: list[Array] = []
+    pairs = list(combinations(ALPHAS, 2))
+    for first, second in pairs:
+        differences = [curve.expected(first) - curve.expected(second) for curve in curves]
+        between = [
+            spread([mask.expected(first) - mask.expected(second) for mask in own], curve.shape)
+            for own, curve in zip(masks, curves, strict=True)
+        ]
+        others = [
+            Source(source.variance / unit.size**2 / len(curves), source.freedom)  # benchmarks share their lambdas
+            for curve, unit, own in zip(curves, measures, between, strict=True)
+            for source in (*unsure(curve, {first: 1.0, second: -1.0}).sources, *own)
+        ]
+        estimates.append(mean_of(differences, measures, signed=True, others=others, unscored=lost).estimate())
+        errors.append(errors_of(differences, measures))
+    adjusted = family.max_t([1.0 if one.p is None else one.p for one in estimates], np.column_stack(errors))
+    worse = {
+        second if one.value > 0 else first
+        for (first, second), one, p in zip(pairs, estimates, adjusted, strict=True)
+        if p < family.LIMIT
+    }
+    return tuple(alpha for alpha in ALPHAS if alpha not in worse)

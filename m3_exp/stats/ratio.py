@@ -362,6 +362,13 @@ def _p_value(interval: Callable[[float], _Ends]) -> float:
 # ------------------------------------------------------------------------------------------- other sources of chance
 
 
+def moves(mean: Scores, one: Scores) -> Array:
+    """Return what each item moves PDR by in one draw (or mask) beside the mean over them (times n, to first order)."""
+    base = float(np.mean(mean.clean))
+    theta = float(np.mean(mean.attacked)) / base
+    return np.asarray((theta * np.asarray(one.clean) - np.asarray(one.attacked)) / base)
+
+
 def widened(at: Callable[[float], Ratio], sources: Sequence[Source]) -> Ratio:
     """Return a ratio whose interval holds further sources of variance: half widths are added as squares (Zou 2008).
 

@@ -8,12 +8,12 @@ import pandas as pd
 
 from m3_exp import config
 from m3_exp.command_line import CommandLine
-from m3_exp.reporting.choices.choosing import How
 from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.data.published import ATTACKS
 from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables import adversarial, gains, noise, paper, selection, table3, variance
 from m3_exp.reporting.tables.rows import Marks, Shown
+from m3_exp.stats.choosing import How
 from m3_exp.types import M3Error
 from m3_exp.views.lookup import Lookup, look_up_development, look_up_sweep, split_shown
 

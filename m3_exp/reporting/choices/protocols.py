@@ -23,16 +23,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import special
 
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, aligned_to
-from m3_exp.reporting.curves.expectations import best_alphas
 from m3_exp.stats import joint
 from m3_exp.stats.estimate import Array, Estimate, Source
 from m3_exp.stats.family import max_t
 from m3_exp.stats.lambdas import ALPHAS, Curve, unsure
-from m3_exp.stats.objective import QUANTILES, Again, Objective, Played, again, cross_fitted
+from m3_exp.stats.objective import Again, Objective, Played, again, best_alphas, cross_fitted, quantiles
 from m3_exp.stats.paired import paired, spread
 
 _AGAIN = 100  # times that the choices are made anew, on resampled items
@@ -122,7 +120,7 @@ def compare(
             missing=lost,
         ),
         gains=_gains(responses, objective, sample, alphas),
-        holds_best=None if objective.combine == "minimum" else best_alphas(responses, objective.measures),
+        holds_best=_holds_best(responses, objective),
         developed=None if chosen is None else _developed(responses, objective, chosen, played, moved, bends[0]),
     )  # fmt: skip
 
@@ -212,13 +210,12 @@ def _expected_least(
     """Return the expectation of a minimum, less plain's where its item values are given."""
     along = objective.refined()
     here, there = (
-        along.expected_least(along.nodes(shares), alpha) - (0.0 if plains is None else along.relative(plains, shares))
+        along.expected_least(along.nodes(shares), alpha) - (0.0 if plains is None else along.score_of(plains, shares))
         for shares in (objective.whole, sample)
     )
-    at = special.betaincinv(alpha, alpha, (np.arange(QUANTILES) + 0.5) / QUANTILES)
     return along.of(
-        float(here[0]), there, signed=plains is not None, bias=objective.bends(at), short=objective.short(),
-        others=_widest(objective, masks), missing=_lost(responses),
+        float(here[0]), there, signed=plains is not None, bias=objective.bends(quantiles(alpha)),
+        short=objective.short(), others=_widest(objective, masks), missing=_lost(responses),
     )  # fmt: skip
 
 
@@ -268,6 +265,13 @@ def _gains(
         alpha: expectations.Compared(one, p, len(alphas), why)
         for alpha, one, p in zip(alphas, gains, adjusted, strict=True)
     }
+
+
+def _holds_best(responses: Sequence[Response], objective: Objective) -> tuple[float, ...] | None:
+    """Return the alphas of which one is the best with 95 %; None of a minimum, or where a curve carries no claim."""
+    if objective.combine == "minimum" or any(expectations.unclaimed(r, ALPHAS[0]) for r in responses):
+        return None
+    return best_alphas([r.curve for r in responses], [r.masks for r in responses], objective.measures, _lost(responses))
 
 
 def _widest(objective: Objective, masks: Sequence[Sequence[Source]]) -> list[Source]:
@@ -324,7 +328,6 @@ def _masks_of_gain(response: Response, lam: float) -> list[Source]:
 
 
 def _choice(objective: Objective, played: Played, anew: Again, bend: float, lost: float) -> Choice:
-    low, middle, high = np.quantile(played.honest, [0.025, 0.5, 0.975])
     return Choice(
         honest=objective.of(
             float(played.honest.mean()), anew.honest, bias=bend, short=objective.short(2), missing=lost
@@ -332,7 +335,7 @@ def _choice(objective: Objective, played: Played, anew: Again, bend: float, lost
         claimed=objective.of(
             float(played.claimed.mean()), anew.claimed, bias=bend, short=objective.short(), missing=lost
         ),
-        sd=float(played.honest.std(ddof=1)),
-        quantiles=(float(low), float(middle), float(high)),
+        sd=played.sd,
+        quantiles=played.quantiles,
         kept=played.kept,
     )

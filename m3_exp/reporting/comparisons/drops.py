@@ -6,7 +6,6 @@ averaged item by item, before and under the attack. The interval is over items, 
 of draws like them, and masks count where there are several, as for accuracies.
 """
 
-import statistics
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,9 +16,9 @@ import pandas as pd
 from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS, Entry, levels
 from m3_exp.reporting.comparisons.values import Value, entry_of
 from m3_exp.reporting.curves.evaluated import shared
-from m3_exp.stats.estimate import Array, Estimate, Source
+from m3_exp.stats.estimate import Array, Estimate, Source, deviation
 from m3_exp.stats.paired import spread
-from m3_exp.stats.ratio import Scores, widened
+from m3_exp.stats.ratio import Scores, moves, widened
 from m3_exp.stats.ratio import drop as drop_of
 from m3_exp.stats.ratio import drop_difference as difference_of
 from m3_exp.stats.scored import Scored, of_scores
@@ -125,9 +124,9 @@ def drop(rows: pd.DataFrame) -> Drop:
 def _between(known: Attacked, axis: int, ids: Sequence[str]) -> float | None:
     """Return the standard deviation between the draws' (axis 0) or masks' (1) PDRs; None where one has none."""
     clean, under = (levels(side.models, axis, ids) for side in (known.clean, known.under))
-    if len(clean) < 2 or not all(values.any() for values in clean.values()):
+    if not all(values.any() for values in clean.values()):
         return None
-    return statistics.stdev(100 * float(1 - under[level].sum() / clean[level].sum()) for level in clean)
+    return deviation([100 * float(1 - under[level].sum() / clean[level].sum()) for level in clean])
 
 
 # ----------------------------------------------------------------------------------------------------- two rows
@@ -165,17 +164,15 @@ def _sources(sides: Sequence[Attacked], ids: Sequence[str]) -> list[Source]:
     drawn = max(side.under.drawn for side in sides) >= LEAST_DRAWS
     found: list[Source] = []
     for axis in (0, 1) if drawn else (1,):
-        moves = [_moves(side, axis, ids) for side in sides]
-        if len(moves) == 2 and moves[0].keys() == moves[1].keys():
-            moves = [{level: own - moves[1][level] for level, own in moves[0].items()}]
-        found += [source for own in moves for source in spread(list(own.values())) if source.variance > 0]
+        moved = [_moves(side, axis, ids) for side in sides]
+        if len(moved) == 2 and moved[0].keys() == moved[1].keys():
+            moved = [{level: own - moved[1][level] for level, own in moved[0].items()}]
+        found += [source for own in moved for source in spread(list(own.values())) if source.variance > 0]
     return found
 
 
 def _moves(known: Attacked, axis: int, ids: Sequence[str]) -> dict[float | None, Array]:
     """Return what each item moves PDR by (times n, to first order) at each draw (axis 0) or mask (1)."""
-    mean = known.scores(ids)
-    base = float(np.mean(mean.clean))
-    theta = float(np.mean(mean.attacked)) / base
     clean, under = (levels(side.models, axis, ids) for side in (known.clean, known.under))
-    return {level: (theta * values - under[level]) / base for level, values in clean.items()}
+    mean = known.scores(ids)
+    return {level: moves(mean, Scores(values, under[level])) for level, values in clean.items()}

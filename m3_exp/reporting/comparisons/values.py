@@ -1,6 +1,5 @@
 """What one cell of a table is worth: the mean over its draws, or the expectation on a response curve."""
 
-import statistics
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import pandas as pd
 from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS, Entry, Models, levels
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, Values, shared
-from m3_exp.stats.estimate import EVEN, Estimate, mean, weighted_mean
+from m3_exp.stats.estimate import EVEN, Estimate, deviation, mean, weighted_mean
 from m3_exp.stats.lambdas import Curve, draw_sd, unsure
 from m3_exp.stats.paired import spread
 from m3_exp.stats.scored import Scored
@@ -107,7 +106,7 @@ def _between(models: Models, axis: int, entry: Entry) -> float | None:
     ids = sorted(entry.items)
     shape = EVEN if entry.like is None else entry.like.shape(ids)
     means = [100 * float(weighted_mean(values, shape)) for values in levels(models, axis, ids).values()]
-    return statistics.stdev(means) if len(means) > 1 else None
+    return deviation(means)
 
 
 def expected(response: Response, alpha: float) -> Value:
@@ -119,7 +118,7 @@ def expected(response: Response, alpha: float) -> Value:
         100 * found.value, 100 * found.low, 100 * found.high,
         n=len(curve.ids) + response.unscored, n_unscored=response.unscored, draws=0, nodes=len(curve.lams),
         spread=100 * draw_sd(curve, alpha) if len(curve.ids) > 1 else None,
-        masks=statistics.stdev(masks) if len(masks) > 1 else None,
+        masks=deviation(masks),
         sampled=0 if not curve.corrected(alpha) or curve.sampled is None else len(curve.sampled.lams), bend=assumed,
     )  # fmt: skip
 

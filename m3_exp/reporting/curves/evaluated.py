@@ -5,14 +5,14 @@ is one curve for each mask seed; the curve shown is their mean, and what the mas
 node without a result leaves no curve (`refused`): what the others say of its place would be a guess.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from m3_exp.stats.estimate import EVEN, Array, Shape
+from m3_exp.stats.estimate import Array
+from m3_exp.stats.joint import Better, better_of
 from m3_exp.stats.lambdas import Curve, Sampled
 from m3_exp.stats.scored import Scored
 
@@ -85,12 +85,8 @@ class Response:
         sampled = self.curve.sampled
         return f"{len(self.curve.lams)} nodes" + (f" + {len(sampled.lams)} sampled" if sampled is not None else "")
 
-    def better_parent(self) -> tuple[str, Array] | None:
+    def better_parent(self) -> Better | None:
         """Return the parent that scores higher, with its item values on the curve's items.
-
-        Which is higher is asked on the other half of the items (by their ids' hashes), so that the better one's score
-        is not flattered by having been picked on the items it is read from: where the halves disagree, so does the
-        name.
 
         None unless those that are evaluated have all of the items. Were one parent unscored on an item and left out,
         the better parent could silently be the worse one. An expert that is not evaluated on the benchmark at all is in
@@ -101,23 +97,6 @@ class Response:
         if not known or len(known) < len(aligned):
             return None
         return better_of(known, self.curve.ids, self.curve.shape)
-
-
-def better_of(known: Mapping[str, Array], ids: Sequence[str], shape: Shape = EVEN) -> tuple[str, Array]:
-    """Return the name and the item values of the higher of several models, each half's picked on the other half."""
-    keys = ids if shape.clusters is None else shape.clusters
-    first = np.array([hashlib.sha256(key.encode()).digest()[0] < 128 for key in keys])
-    names = list(known)
-    shares = shape.weights(len(ids))
-    higher = np.empty(len(ids))
-    picked: list[str] = []
-    for here in (first, ~first):
-        there = ~here if bool((~here).any()) else here
-        picked.append(max(names, key=lambda name: float(shares[there] @ known[name][there])))
-        higher[here] = known[picked[-1]][here]
-    if not bool(first.any()) or not bool((~first).any()):
-        picked = [picked[0] if bool(first.any()) else picked[1]]
-    return "/".join(dict.fromkeys(picked)), higher
 
 
 def aligned_to(values: Values, ids: Sequence[str]) -> Array | None:

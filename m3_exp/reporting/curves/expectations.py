@@ -15,7 +15,6 @@ mask, or are three at least.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
 
 import numpy as np
 
@@ -23,7 +22,6 @@ from m3_exp.reporting.curves.evaluated import Response, aligned_to
 from m3_exp.reporting.table import Sign
 from m3_exp.stats import family
 from m3_exp.stats.estimate import Array, Estimate, Shape, Source, influences, mean
-from m3_exp.stats.joint import Unit, errors_of, mean_of
 from m3_exp.stats.lambdas import ALPHAS, expectation, unsure
 from m3_exp.stats.paired import paired, spread
 
@@ -173,53 +171,8 @@ def _family(line: tuple[Response, ...], alphas: tuple[float, ...]) -> Mapping[tu
                 parts.append(influences(sides.mixed - sides.plain, sides.shape))
         if parts:
             blocks.append(np.column_stack(parts))
-    adjusted = family.max_t([one.p or 0.0 for one in estimates.values()], _diagonal(blocks))
+    adjusted = family.max_t([one.p or 0.0 for one in estimates.values()], family.diagonal(blocks))
     return {
         key: Compared(one, p, len(estimates), why)
         for (key, one), p, why in zip(estimates.items(), adjusted, whys, strict=True)
     }
-
-
-def _diagonal(blocks: Sequence[Array]) -> Array:
-    """Return blocks (U_b, C_b) along the diagonal: benchmarks share no items."""
-    whole = np.zeros((sum(len(b) for b in blocks), sum(b.shape[1] for b in blocks)))
-    row = column = 0
-    for block in blocks:
-        whole[row : row + len(block), column : column + block.shape[1]] = block
-        row, column = row + len(block), column + block.shape[1]
-    return whole
-
-
-def best_alphas(responses: Sequence[Response], measures: Sequence[Unit] | None = None) -> tuple[float, ...] | None:
-    """Return the alphas among the seven of which one is the best with 95 %: those that no other really exceeds.
-
-    Of the mean over benchmarks in their `measures`. Paired over items, adjusted (max-T) over the 21 pairs. None where a
-    curve can carry no such claim.
-    """
-    if any(unclaimed(response, ALPHAS[0]) for response in responses):
-        return None
-    given = measures or [Unit(len(r.curve.ids), None, r.curve.shape) for r in responses]
-    estimates: list[Estimate] = []
-    errors: list[Array] = []
-    pairs = list(combinations(ALPHAS, 2))
-    for first, second in pairs:
-        differences = [r.curve.expected(first) - r.curve.expected(second) for r in responses]
-        others = [
-            Source(source.variance / unit.size**2 / len(responses), source.freedom)  # benchmarks share their lambdas
-            for r, unit in zip(responses, given, strict=True)
-            for source in (*unsure(r.curve, {first: 1.0, second: -1.0}).sources, *_between_masks(r, first, second))
-        ]
-        lost = max(r.unscored / (r.unscored + len(r.curve.ids)) for r in responses)
-        estimates.append(mean_of(differences, given, signed=True, others=others, unscored=lost).estimate())
-        errors.append(errors_of(differences, given))
-    adjusted = family.max_t([1.0 if one.p is None else one.p for one in estimates], np.column_stack(errors))
-    worse = {
-        second if one.value > 0 else first
-        for (first, second), one, p in zip(pairs, estimates, adjusted, strict=True)
-        if p < family.LIMIT
-    }
-    return tuple(alpha for alpha in ALPHAS if alpha not in worse)
-
-
-def _between_masks(response: Response, first: float, second: float) -> list[Source]:
-    return spread([mask.expected(first) - mask.expected(second) for mask in response.masks], response.curve.shape)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from m3_exp.reporting.curves.evaluated import Draw, Response, Values, averaged
-from m3_exp.stats.estimate import Array, weighted_mean
+from m3_exp.stats.estimate import Array, central, deviation, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS, Curve
 from m3_exp.stats.turning import agreement, beside_expectation, beside_line, turned
 from m3_exp.types import Json
@@ -247,11 +247,9 @@ def _replayed(replay: Replay) -> Json:
 
 
 def _summary(values: Array) -> Json:
-    sd = 100 * float(values.std(ddof=1)) if len(values) > 1 else None
-    low, middle, high = np.quantile(values, [0.025, 0.5, 0.975])
     return {
-        "n": len(values), "mean": 100 * float(values.mean()), "sd": sd,
-        "quantiles": [100 * float(low), 100 * float(middle), 100 * float(high)],
+        "n": len(values), "mean": 100 * float(values.mean()), "sd": deviation(100 * values),
+        "quantiles": [100 * point for point in central(values)],
     }  # fmt: skip
 
 

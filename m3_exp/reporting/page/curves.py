@@ -7,7 +7,6 @@ are written twice. All values are in percent (of the items, or of the better par
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from scipy import special
 
 from m3_exp.merging.ratio import one_sided
 from m3_exp.reporting.choices import advice
@@ -20,7 +19,7 @@ from m3_exp.reporting.figures.palette import Mark
 from m3_exp.reporting.page.pack import rounded
 from m3_exp.stats.estimate import Array, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS as PAPER
-from m3_exp.stats.lambdas import draw_sd, weights
+from m3_exp.stats.lambdas import draw_sd, log_beta, weights
 from m3_exp.stats.objective import Objective
 from m3_exp.types import Json
 
@@ -44,7 +43,7 @@ def data(studies: Sequence[Study]) -> Json:
     return {
         "alphas": [float(f"{alpha:.4g}") for alpha in ALPHAS],
         "marked": list(PAPER),
-        "log_beta": rounded([float(special.betaln(alpha, alpha)) for alpha in ALPHAS], 5),
+        "log_beta": rounded([log_beta(alpha) for alpha in ALPHAS], 5),
         "outside": expectations.OUTSIDE,
         "studies": [_study(found) for found in studies],
     }
@@ -151,7 +150,7 @@ def _value(objective: Objective, values: Sequence[Values | None], shares: Sequen
     parts = zip(values, objective.curves, strict=True)
     aligned = [None if v is None else aligned_to(v, curve.ids) for v, curve in parts]
     known = [v for v in aligned if v is not None]
-    return _percent(float(objective.relative(known, shares)[0])) if len(known) == len(values) else None
+    return _percent(float(objective.score_of(known, shares)[0])) if len(known) == len(values) else None
 
 
 def _draws(objective: Objective, responses: Sequence[Response], shares: Sequence[Array]) -> list[Json]:

@@ -1,23 +1,20 @@
 """The noise floor: what an evaluation changes when it is repeated with another order of prompts and half the batch.
 
 Texts of 16-bit models depend on what shares a batch with them, so the same weights can score otherwise a second time.
-`repeat=K` evaluates every cell K times more; here each repeat is set beside its first pass. If f of n verdicts flip,
-each up or down by chance, the difference of the two scores (plain means) has the standard deviation sqrt(f) / n, and so
-has that of any two models of that kind, each evaluated once: differences of that size can be the batches' alone. f is
-counted on n verdicts, so the deviation is an estimate with an interval, that of the flips; none of n is no proof of
-none. Repeats are no more data: no mean, interval or n of any table holds them.
+`repeat=K` evaluates every cell K times more; here each repeat is set beside its first pass, and what follows from that
+for the difference of any two scores (`stats/noise.py`): one of that size can be the batches' alone. Repeats are no more
+data: no mean, interval or n of any table holds them.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from m3_exp.reporting.table import Cell, Figure, Table, percent, plain, words
-from m3_exp.stats.estimate import Estimate, Shape, mean
+from m3_exp.stats import noise
+from m3_exp.stats.noise import Steps
 from m3_exp.types import Json
 
 _NAMES = ("family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed")
@@ -40,7 +37,7 @@ class Noise:
     engine: str
     weights: str
     repeat: int
-    steps: Mapping[tuple[str, int], float]
+    steps: Steps
     texts: int
     graded: int
     score: float
@@ -95,24 +92,13 @@ def _compared(first: "pd.Series[Any]", again: "pd.Series[Any]") -> Noise | None:
 
 def rate(members: Sequence[Noise]) -> Figure:
     """Return the share of flipped verdicts over some repeats, in percent."""
-    return percent(_over_items(members, lambda step: float(step != 0)))
+    return percent(noise.rate([one.steps for one in members]))
 
 
 def deviation(members: Sequence[Noise]) -> Figure:
-    """Return the standard deviation of a difference of two scores that batches alone make, over one cell's verdicts.
-
-    The root of the mean squared change (of 0/1 verdicts: the share of flips) over the verdicts, and so are its ends.
-    """
-    found = _over_items(members, lambda step: step * step)
-    each = sum(one.n for one in members) / len(members)
-    value, low, high = (100 * math.sqrt(max(0.0, x) / each) for x in (found.value, found.low, found.high))
-    return Figure(value, low, high)
-
-
-def _over_items(members: Sequence[Noise], of: Callable[[float], float]) -> Estimate:
-    """Return the mean of something over the verdicts of some repeats; those of one item count as one cluster."""
-    values = [of(step) for one in members for step in one.steps.values()]
-    return mean(np.array(values), Shape(clusters=[str(item) for one in members for item, _ in one.steps]))
+    """Return the standard deviation of a difference of two scores that batches alone make, in points."""
+    found = noise.noise_floor([one.steps for one in members])
+    return Figure(100 * found.value, 100 * found.low, 100 * found.high)
 
 
 # ---------------------------------------------------------------------------------------------------- what is printed
@@ -145,7 +131,7 @@ def _pooled(benchmark: str, members: Sequence[Noise]) -> str:
     share = f"{found} % {found.interval}" if flips else f"below {found.high:.1f} %"
     return (
         f"{benchmark} {flips} of {n} verdicts flipped between repeats ({share}),"
-        f" sd of a difference {_shown(deviation(members))} points"
+        f" sd of a difference {shown(deviation(members))} points"
     )
 
 
@@ -156,11 +142,11 @@ def _row(one: Noise) -> tuple[Cell, ...]:
     return (
         *map(words, (str(names["pair"]), method, _which(names), one.benchmark, one.dtype, *map(str, counts))),
         Cell((), share, record=_record(one, share)),
-        words(f"{one.score:.1f}"), words(f"{one.difference:+.1f}"), _shown(deviation([one])),
+        words(f"{one.score:.1f}"), words(f"{one.difference:+.1f}"), shown(deviation([one])),
     )  # fmt: skip
 
 
-def _shown(sd: Figure) -> Cell:
+def shown(sd: Figure) -> Cell:
     """Return a standard deviation; where nothing flipped, below what it is."""
     return Cell((), sd) if sd.value else words(f"below {sd.high:.1f}")
 

@@ -1,6 +1,6 @@
 """`--select`: one row for each pair and method with the candidate that was chosen, and what it is worth.
 
-How it is chosen and scored is `choosing.py`'s business. Percent throughout.
+How it is chosen and scored is `stats/choosing.py`'s business. Percent throughout.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from m3_exp.reporting.choices.candidates import Group, groups
-from m3_exp.reporting.choices.choosing import HALVINGS, HOW, Chosen, How, choose
-from m3_exp.reporting.choices.relative import ENOUGH
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared
 from m3_exp.reporting.data.params import defaults
 from m3_exp.reporting.table import NOTHING, SPOKEN, Cell, Column, Rebuild, Record, Table, percent, plain, words
 from m3_exp.reporting.tables.footers import footer, rebuild
+from m3_exp.stats.choosing import HALVINGS, HOW, Chosen, How, choose
 from m3_exp.stats.estimate import Estimate
+from m3_exp.stats.joint import ENOUGH
 from m3_exp.types import M3Error
 
 
@@ -50,7 +50,7 @@ def build(
     if how == "dev" and all(group.dev is None for group in found):
         raise M3Error(f"--select dev: no candidate has results on development items; first: {command} items=dev")
     able = [group for group in found if how != "dev" or group.dev is not None]
-    outcomes = [choose(group, how, seed=seed) for group in able]
+    outcomes = [choose(group.candidates, how, dev=group.dev, seed=seed) for group in able]
     compared = _compared(able, outcomes, how)
     notes = [*_says(how, able), _family(compared, how), _counted(able), *_left_out(found, able, how)]
     return _table(name, how, able, outcomes, compared, _notes(frame, able, outcomes, notes), beside)

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from m3_exp.reporting.choices.choosing import How
 from m3_exp.reporting.data.params import searched
 from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables import selection
+from m3_exp.stats.choosing import How
 
 
 def build(

@@ -59,7 +59,7 @@ def better_of(known: Mapping[str, Array], ids: Sequence[str], shape: Shape = EVE
 
 
 def usable(better: Better | None) -> Array | None:
-    """Return the item values to measure a benchmark by; None without a parent, or of one that is right on too few."""
+    """Return a parent's item values, to measure a benchmark by; None if it is right on fewer than `ENOUGH` items."""
     return None if better is None or float(better.values.sum()) < ENOUGH else better.values
 
 

@@ -1,6 +1,6 @@
 """Store -> one tidy DataFrame: a line for each label of each cell, whether it has a result or not.
 
-Repeats of a cell (`repeat=K`, the noise floor) are no more data: a frame holds them only where they are asked for.
+Repeats of a cell (`repeat=K`) measure the noise floor. They are no further data, so a frame holds them only on request.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,10 +16,10 @@ from m3_exp.types import Cell, CellResult, Json, Label, ResultRecord, identity
 def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFrame:
     """Return one line a (label, benchmark). Scores are in percent; `values` maps (id, sample) to 0..1 or None.
 
-    `scored` is the items as they count in the score (`m3_exp.stats.scored.Scored`; None without a result), which `low`
-    and `high` come from. `cell` names the cell, whatever its labels. `repeats` keeps the lines of repeats: `repeat` is
-    their number, and `changed` the (id, sample) whose texts are not those of the first pass; both are 0 and empty for
-    all other lines.
+    `scored` holds the items as they count in the score (`m3_exp.stats.scored.Scored`; None without a result); `low` and
+    `high` come from it. `cell` names the cell, the same for all of its labels. `repeats=True` keeps the lines of
+    repeats: `repeat` is their number (0 for other lines), `changed` the (id, sample) whose text differs from the first
+    pass (empty for other lines).
     """
     shown = [item for item in results if repeats or not item.repeat]
     lines = [{**facts, **_labelled(label, item.cell)} for item, facts in _facts(shown) for label in item.cell.labels]

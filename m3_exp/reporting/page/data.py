@@ -1,4 +1,4 @@
-"""What a report page is made of: plain values, so that it can be built from a store or by hand."""
+"""The data of a report page: plain values, so that a page can be built from a store or by hand."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -23,8 +23,8 @@ class Mixture:
     """How much of each expert a merge takes: one weight an expert, or None for the method's own default.
 
     `draw` is the number of a random draw, 0 for the first; with `alpha` its lambda is drawn from Beta(alpha, alpha).
-    `sampled`: a lambda drawn beside the nodes of a grid, to correct its curve. `facts` are those of the ratio's keywords
-    that tell two rows of a table apart, as {"tilt": 0.3}.
+    `sampled`: a lambda drawn beside the nodes of a grid, to correct its curve. `facts`: the ratio's keywords that tell
+    two rows of a table apart, as {"tilt": 0.3}.
     """
 
     weights: tuple[float, ...] | None

@@ -10,7 +10,7 @@ from typing import Any
 
 from m3_exp.scoring.numbers import one_number
 
-_AROUND = 24  # characters before and behind what was found that may belong to it
+_AROUND = 24  # characters before and after what was found that may belong to it
 _SMALL, _FAR = 1e-4, 0.01  # below this, rounding to six decimals makes numbers equal that differ by more than 1 %
 
 _STOP = re.compile(r"(?<=[\d})])\.(?=\s*(?:\$|\\\)|\\\]|\}))")

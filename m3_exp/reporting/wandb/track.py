@@ -79,8 +79,7 @@ class Settings:
         return (Path(self.dir).expanduser() if self.dir else store).resolve() / "wandb"
 
     def resolved(self, environment: Mapping[str, str] = os.environ) -> Literal["offline", "online", "disabled"]:
-        """Return what `mode` comes to here: where it is auto, what WANDB_DISABLED, else WANDB_MODE say, else whether a
-        key is at hand.
+        """Return the mode that holds here. `auto` follows WANDB_DISABLED, then WANDB_MODE; then: online with a key.
 
         Raises:
             M3Error: WANDB_MODE is none of W&B's.
@@ -129,7 +128,7 @@ def has_key(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def default_entity() -> str | None:
-    """Ask W&B whose projects a key means; raises what the client raises."""
+    """Ask W&B for the entity that owns a key's projects. Raises what the client raises."""
     import wandb
 
     found = wandb.Api(timeout=30).default_entity
@@ -336,7 +335,7 @@ class Sender:
                 self._process.wait()
 
     def _reason(self) -> str:
-        """Return W&B's own last word on it."""
+        """Return the last line of W&B's log, which says why a sending failed."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         errors = [line for line in lines if "ERROR" in line]
         return errors[-1].removeprefix("wandb: ") if errors else "no answer from the server"

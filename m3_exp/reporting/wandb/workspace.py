@@ -26,7 +26,7 @@ _JOINT = ("mean", "minimum")
 
 @dataclass(frozen=True)
 class Contents:
-    """What is to be compared: benchmarks in their order, whether there are curves and their mean, and findings."""
+    """What a workspace compares: benchmarks in order, objectives that have curves, findings as sentences, tables."""
 
     benchmarks: tuple[str, ...]
     curves: tuple[str, ...] = ()  # objectives with a curve: benchmarks, then mean and minimum where there are several

@@ -229,7 +229,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen on an axis: its name, the function that yaml names (`module:function`) and that function's keywords."""
+    """What is chosen on an axis: its name, its function (`module:function`) and that function's keywords."""
 
     name: str
     target: str

@@ -15,7 +15,7 @@ from m3_exp.reading.paths import given
 from m3_exp.reading.shown import Escaping, abridged, escaped
 from m3_exp.types import M3Error
 
-HELP = """m3 merges language models, measures what came out, and says whether it is real.
+HELP = """m3 merges language models, scores them on benchmarks, and says which differences are significant.
 
 usage: m3 COMMAND [KEY=VALUE ...] [options]
 
@@ -266,7 +266,7 @@ def response(args: Sequence[str]) -> int:
     parser = _parser("response", "What every alpha would score, from the curves of sweeps=lambda_response.")
     parser.add_argument("--out", type=given, help="also draw it: FILE.svg, .pdf or .png")
     parser.add_argument("--repeats", type=int, default=10_000, help="repetitions of the protocols")
-    parser.add_argument("--check", action="store_true", help="hold the curves against the real draws in the store")
+    parser.add_argument("--check", action="store_true", help="compare the curves with the draws of lambda in the store")
     options, asked = _parsed(parser, args)
     from m3_exp.reporting.choices import advice
     from m3_exp.reporting.curves import prediction

@@ -99,12 +99,12 @@ def _parsed(parser: argparse.ArgumentParser, args: Sequence[str]) -> tuple[argpa
     return options, CommandLine(tuple(options.overrides), options.multirun, tuple(options.config_dir))
 
 
-def _show_config(options: argparse.Namespace, asked: CommandLine) -> bool:
+def _show_config(options: argparse.Namespace, *asked: CommandLine) -> bool:
     """Print the composed configuration where `--cfg job` asks for it, and tell whether it does."""
     if options.cfg:
         from m3_exp.config import compose
 
-        print("---\n".join(compose(asked).yaml), end="")
+        print("---\n".join(text for one in asked for text in compose(one).yaml), end="")
     return bool(options.cfg)
 
 
@@ -116,22 +116,20 @@ def run(args: Sequence[str]) -> int:
     options, asked = _parsed(parser, args)
     if _show_config(options, asked):
         return 0
-    from m3_exp import actions
+    from m3_exp import actions, config
     from m3_exp.views import retries, tables, words
-    from m3_exp.views.lookup import Lookup
 
-    looked = Lookup.of(asked)
-    _print_lines(*words.lambdas(looked.plan), *looked.request.notes, *looked.plan.notes, file=sys.stderr)
-    outcome = actions.run(looked)
+    request = config.compose(asked)
+    _print_lines(*words.lambdas(request.plan), *request.notes, *request.plan.notes, file=sys.stderr)
+    outcome = actions.run(request)
     failed = [str(failure) for failure in outcome.failures]
     again = retries.retries(asked, [failure.evaluation.cell for failure in outcome.failures])
     if options.json:
         print(json.dumps({**vars(outcome), "failures": failed, "retries": again}))
     else:
-        print(words.table(tables.whole(looked), "md"))
+        print(words.table(tables.whole(request), "md"))
         _print_lines(*map(words.failure, failed, again))
-        done = outcome.cells - len(failed)
-        print(f"{done} of {outcome.cells} cells done ({outcome.cached} were there already)")
+        print(f"{outcome.done} of {outcome.cells} cells done ({outcome.cached} were there already)")
         if failed:
             print(f"to try all failed ones again: {asked.line('run')}")
     return 1 if failed else 0
@@ -148,13 +146,11 @@ def wandb(args: Sequence[str]) -> int:
     if _show_config(options, asked):
         return 0
     from m3_exp.views import workspace
-    from m3_exp.views.lookup import Lookup
 
-    looked = Lookup.of(asked)
     if what == "workspace":
-        _print_lines(*workspace.workspace(looked, options.out))
+        _print_lines(*workspace.workspace(asked, options.out))
         return 0
-    tracker = workspace.sync(looked)
+    tracker = workspace.sync(asked)
     print(json.dumps(tracker.done) if options.json else ", ".join(f"{n} {k}" for k, n in tracker.done.items()))
     return 1 if tracker.problems else 0
 
@@ -190,10 +186,10 @@ def merge(args: Sequence[str]) -> int:
         from m3_exp.merging import loading
 
         loading.start()  # it imports transformers while this process imports the rest
-    from m3_exp import actions, config
+    from m3_exp import actions
     from m3_exp.planning import spelled
 
-    written = actions.merge(config.compose(asked))
+    written = actions.merge(asked)
     _print_lines(*sorted({line for one in written for line in one.report.get("notes", ())}), file=sys.stderr)
     for one in written:
         line = {"out": str(one.out), "weights": one.digest, "lambda": one.label.lam, "report": one.report}
@@ -253,11 +249,14 @@ def figure(args: Sequence[str]) -> int:
     from m3_exp.views import figures
 
     if options.list:
-        for key, spec in FIGURES.items():
-            print(f"{key:10} {spec.title}" + (f"  [{', '.join(spec.sweeps)}]" if spec.sweeps else ""))
+        swept = {key: f"  [{', '.join(spec.sweeps)}]" if spec.sweeps else "" for key, spec in FIGURES.items()}
+        _print_lines(*(f"{key:10} {spec.title}{swept[key]}" for key, spec in FIGURES.items()))
         return 0
     name, *overrides = options.overrides or [""]
-    paths = [str(path) for path in figures.files(name, asked.with_overrides(*overrides), options.out)]
+    asked = asked.with_overrides(*overrides)
+    if _show_config(options, *figures.requests(name, asked)):
+        return 0
+    paths = [str(path) for path in figures.files(name, asked, options.out)]
     _print_lines(*([json.dumps(paths)] if options.json else paths))
     return 0
 
@@ -276,6 +275,8 @@ def response(args: Sequence[str]) -> int:
     if options.repeats < 1:
         raise M3Error(f"--repeats {options.repeats} is too few: give at least 1 (without it 10000)")
     palette.check(options.out)
+    if _show_config(options, studies.request(asked)):
+        return 0
     curves = studies.curves(asked)
     if options.check:
         checks = studies.checks(curves, repeats=options.repeats)
@@ -298,7 +299,7 @@ def report(args: Sequence[str]) -> int:
     options, asked = _parsed(parser, args)
     from m3_exp.views import page
 
-    if _show_config(options, page.requests(asked)[0]):
+    if _show_config(options, *page.requests(asked)):
         return 0
     path = page.report(asked, options.out)
     print(json.dumps({"path": str(path), "bytes": path.stat().st_size}) if options.json else path)
@@ -328,10 +329,11 @@ def status(args: Sequence[str]) -> int:
 def doctor(args: Sequence[str]) -> int:
     parser = _parser("doctor", "Say whether machine, models, data and sandbox are fit, and what would change it.")
     options, asked = _parsed(parser, args)
-    from m3_exp import config
+    if _show_config(options, asked):
+        return 0
     from m3_exp.doctor import examine
 
-    findings = examine(config.compose(asked))
+    findings = examine(asked)
     said = [f"{'ok  ' if one.ok else 'MISS' if one.needed else 'note'} {one.what}: {one.text}" for one in findings]
     _print_lines(*([json.dumps([vars(finding) for finding in findings])] if options.json else said))
     return 1 if any(finding.needed and not finding.ok for finding in findings) else 0

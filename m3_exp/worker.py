@@ -8,7 +8,7 @@ import contextlib
 import queue
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from m3_exp.answers import TaskAnswers
@@ -24,6 +24,8 @@ from m3_exp.scoring.trust import check_grader
 from m3_exp.store import Store
 from m3_exp.tasks import Task
 from m3_exp.types import EngineSettings, M3Error, RepeatRecord, ResultRecord, VersionedSpec, identity
+
+PATIENCE = 10.0  # seconds
 
 
 class Graders:
@@ -65,38 +67,49 @@ class Worker:
         self._results = results or Results(store, settings)
         self._graders = graders or Graders()
         self._keep, self._verify = keep, verify
-        self._events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
         self._generated: queue.SimpleQueue[tuple[Evaluation, Group, Generated]] = queue.SimpleQueue()
-        self._generator = Generator(settings, self._results, run, self._events.put)
+        self._generator = Generator(settings, self._results, run, lambda event: self._say(event))
+        self._say: Callable[[Event], None] = lambda event: None  # the queue of the group under way
+        self._thread: threading.Thread | None = None  # that carries a group out
 
     def carry(self, group: Group) -> Iterator[Event]:
-        """Do what a group asks for, in a thread, and give what happens; `Done` comes last. Failures are events too."""
-        threading.Thread(target=self._work, args=(group,), daemon=True).start()
-        while not isinstance(event := self._events.get(), Done):
-            if isinstance(event, BaseException):
-                raise event
-            yield event
-        yield event
+        """Do what a group asks for, in a thread, and give what happens; `Done` comes last. Failures are events too.
+
+        Raises:
+            RuntimeError: the group before is still under way, whose events nobody took to their end.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            raise RuntimeError("this worker is at work on another group: take its events to their end, or close it")
+        events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
+        self._say = events.put
+        self._thread = threading.Thread(target=self._work, args=(group, events), daemon=True)
+        self._thread.start()
+        return _until_done(self._thread, events)
 
     def close(self) -> None:
         """End the engine. Safe from any thread; what is under way is given up."""
         self._generator.close()
 
-    def _work(self, group: Group) -> None:
+    def wait(self) -> None:
+        """Wait until a closed worker has removed what it was writing, but not longer than `PATIENCE`."""
+        if self._thread is not None:
+            self._thread.join(PATIENCE)
+
+    def _work(self, group: Group, events: "queue.SimpleQueue[Event | BaseException]") -> None:
         try:
             with kept_in(self._store.root):
                 for evaluation in group.evaluations:
                     if self._generator.closed.is_set():
                         break
                     with self._wall(evaluation):
-                        self._events.put(Started(evaluation))
+                        self._say(Started(evaluation))
                         self._generate(evaluation, group)
                     while not self._generated.empty():
                         self._score(*self._generated.get())
         except BaseException as error:
-            self._events.put(error)
+            events.put(error)
         else:
-            self._events.put(Done(group.key))
+            events.put(Done(group.key))
 
     @contextlib.contextmanager
     def _wall(self, evaluation: Evaluation) -> Iterator[None]:
@@ -113,7 +126,7 @@ class Worker:
     def _fail(self, evaluation: Evaluation, reason: str, trace: str = "") -> None:
         reason = " ".join(reason.split())
         self._results.note_failure(evaluation.cell, reason, trace, evaluation.repeat)
-        self._events.put(Failed(evaluation, reason))
+        self._say(Failed(evaluation, reason))
 
     # -------------------------------------------------------------------------------------------------- generating
 
@@ -131,8 +144,11 @@ class Worker:
     def _keep_checkpoint(self, task: Task, digest: str) -> None:
         out = self._store.checkpoint(digest)
         if not out.exists():
-            self._events.put(Doing(f"writing checkpoint {digest[:12]}"))
-            stream.write([task.cell.recipe], [out], self._store, tokenizer=task.cell.home, verify=self._verify)
+            self._say(Doing(f"writing checkpoint {digest[:12]}"))
+            stream.write(
+                [task.cell.recipe], [out], self._store, tokenizer=task.cell.home, verify=self._verify,
+                stopped=self._generator.closed,
+            )  # fmt: skip
 
     # ----------------------------------------------------------------------------------------------------- scoring
 
@@ -162,7 +178,7 @@ class Worker:
             self._results.put(task, record)
             if not result.n_unscored:
                 self._results.forget_failure(task.cell, task.repeat)
-            self._events.put(Scored(evaluation, record))
+            self._say(Scored(evaluation, record))
             if result.n_unscored:
                 self._fail(evaluation, _unscored(record))
 
@@ -175,6 +191,15 @@ class Worker:
         texts = {(answer.id, answer.sample): answer.text for answer in TaskAnswers(first, journal).in_order()}
         changed = [(a.id, a.sample) for a in generated.answers if a.text != texts.get((a.id, a.sample))]
         return RepeatRecord(generated.task.repeat, tuple(changed))
+
+
+def _until_done(thread: threading.Thread, events: "queue.SimpleQueue[Event | BaseException]") -> Iterator[Event]:
+    while not isinstance(event := events.get(), Done | BaseException):
+        yield event
+    thread.join()
+    if isinstance(event, BaseException):
+        raise event
+    yield event
 
 
 def _unscored(record: ResultRecord) -> str:

@@ -10,19 +10,23 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
-from m3_exp import cli, config, planning
+from m3_exp import actions, cli, config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import ROOT
 from m3_exp.reporting.choices import ways
+from m3_exp.reporting.tables.formats import markdown
 from m3_exp.store import Store
 from m3_exp.types import CellResult, M3Error
-from m3_exp.views import lookup, studies, tables
+from m3_exp.views import figures, lookup, status, studies, tables
 from m3_exp.views.lookup import Lookup
 from tests import test_figures
 from tests.curved import framed
 from tests.files import write_lines
+from tests.models import Shape, write_three
 from tests.records import looked_up
+from tests.test_repeat import FIRST, write_answers
 from tests.test_tables import record
 
 
@@ -87,6 +91,23 @@ def test_score_counts_samples_and_exits_by_what_is_unscored(tmp_path: Path, caps
     assert json.loads(capsys.readouterr().out)["score"] == 50.0
     answers.write_text('{"id": "7", "text": "x"}\n')
     assert cli.main(["score", "gsm8k", str(answers), f"items={items}"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "documents"),
+    [
+        ("doctor method=ties", ["name: ties"]),
+        ("figure figure1a limit=7", ["limit: 7"]),
+        ("response limit=7", ["nodes: 9"]),
+        ("report limit=7", ["limit: 7"]),
+    ],
+)
+def test_every_command_that_composes_prints_what_it_composes(
+    line: str, documents: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*line.split(), "--cfg", "job"]) == 0
+    text = capsys.readouterr().out
+    assert all(part in text for part in ("engine:", *documents))
 
 
 def test_cfg_job_prints_the_composed_config(capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,3 +248,34 @@ def test_the_list_of_choices_loads_no_library() -> None:
     code = "import sys; from m3_exp.cli import main; main(['plan', '--list']); print(sorted(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert not any(f"'{heavy}'" in out.splitlines()[-1] for heavy in ("torch", "hydra", "numpy", "pandas"))
+
+
+def test_a_name_of_several_figures_is_no_figure() -> None:
+    with pytest.raises(M3Error, match="figure1 is figure1a, figure1b, figure1c: name one of them"):
+        figures.figure("figure1", CommandLine())
+    with pytest.raises(M3Error, match="'figure9' is none; there are figure1a"):
+        figures.figure("figure9", CommandLine())
+
+
+def test_from_python_a_view_after_a_run_shows_what_the_run_did(tmp_path: Path) -> None:
+    """What a command line's words ask for serves every function; none keeps what the store held before."""
+    base, *experts = write_three(tmp_path / "models", Shape(vocab=400, hidden=32, inner=64, layers=2, heads=2,
+                                                            kv_heads=2, context=4096), torch.float32)  # fmt: skip
+    write_answers(tmp_path / "answers.jsonl", {0: FIRST})
+    asked = CommandLine((
+        "family=local", f"family.base={base}", f"family.experts=[{','.join(map(str, experts))}]", "items=lab",
+        "limit=8", "engine=recorded", f"engine.answers={tmp_path / 'answers.jsonl'}", "dtype=float32",
+        "evaluator=[gsm8k]", f"store={tmp_path / 'store'}", "tracker=none",
+    ))  # fmt: skip
+    request = config.compose(asked)
+    for same in (asked, request):
+        assert status.status(same).counts == {"to do": 1}
+        assert "not run" in markdown(tables.whole(same))
+    outcome = actions.run(request)
+    assert (outcome.done, outcome.cached) == (1, 0)
+    for same in (asked, request):
+        assert status.status(same).counts == {"done": 1}
+        assert "50.0" in markdown(tables.whole(same))
+    assert actions.run(asked).cached == 1
+    out = CommandLine((*asked.overrides, f"out={tmp_path / 'merged'}", "verify=false"))
+    assert [merged.out for merged in actions.merge(out)] == [tmp_path / "merged"]

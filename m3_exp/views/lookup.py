@@ -21,18 +21,18 @@ from m3_exp.types import CellResult, M3Error, Plan
 
 @dataclass(frozen=True)
 class Lookup:
-    """A request with its plan and its store, each made when it is first asked for."""
+    """A request and what its store held when it was first asked for: a picture of a moment, made anew by each view."""
 
     request: Request
 
     @classmethod
-    def of(cls, asked: CommandLine) -> "Lookup":
-        """Compose what a command line asks for."""
+    def of(cls, asked: CommandLine | Request) -> "Lookup":
+        """Compose what a command line asks for, where it is not composed yet."""
         return cls(config.compose(asked))
 
-    @cached_property
+    @property
     def plan(self) -> Plan:
-        return planning.build(self.request.configs)
+        return self.request.plan
 
     @cached_property
     def store(self) -> Store:
@@ -102,9 +102,14 @@ class Lookup:
         return frame if bool(evaluated.any()) else None
 
 
+def of_sweep(sweep: str, asked: CommandLine) -> CommandLine:
+    """Return the command line that asks for a sweep with the overrides given."""
+    return asked.with_overrides(f"sweeps={sweep}", *asked.overrides)
+
+
 def look_up_sweep(sweep: str, asked: CommandLine) -> Lookup:
     """Look up a sweep with the overrides given."""
-    return Lookup.of(asked.with_overrides(f"sweeps={sweep}", *asked.overrides))
+    return Lookup.of(of_sweep(sweep, asked))
 
 
 def split_shown(asked: CommandLine) -> tuple[dict[str, str], CommandLine]:

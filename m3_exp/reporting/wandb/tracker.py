@@ -122,7 +122,7 @@ class Tracker:
 
     @property
     def _folder(self) -> Path:
-        return self.settings.folder(self.store)
+        return self.settings.files(self.store).folder
 
     def _sent(self) -> str:
         if self.done["sent"]:

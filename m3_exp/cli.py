@@ -165,15 +165,12 @@ def plan(args: Sequence[str]) -> int:
         return 0
     if _show_config(options, asked):
         return 0
+    from m3_exp import config
     from m3_exp.views import status, words
-    from m3_exp.views.lookup import Lookup
 
-    looked = Lookup.of(asked)
-    found = status.plan(looked)
-    if options.json:
-        print(json.dumps({"cells": found.cells, "totals": found.totals, "notes": found.notes}))
-    else:
-        _print_lines(*words.plan(looked, found))
+    request = config.compose(asked)
+    found = status.plan(request)
+    _print_lines(*([json.dumps(found.json)] if options.json else words.plan(request, found)))
     return 0
 
 
@@ -311,18 +308,19 @@ def status(args: Sequence[str]) -> int:
     options, asked = _parsed(parser, args)
     if _show_config(options, asked):
         return 0
+    from m3_exp import config
+    from m3_exp.types import plain
     from m3_exp.views import status as view
     from m3_exp.views import words
-    from m3_exp.views.lookup import Lookup
 
-    looked = Lookup.of(asked)
-    found = view.status(looked)
+    request = config.compose(asked)
+    found = view.status(request)
     if options.json:
         alive = [vars(run) | {"this_plan": run.plan == found.identity} for run in found.runs if run.alive]
         counts = {"cells": len(found.forecast.cells), **found.counts, "failed": len(found.failures)}
-        print(json.dumps({**counts, "running": alive, "totals": found.forecast.totals}))
+        print(json.dumps({**counts, "running": alive, "totals": plain(found.forecast.totals)}))
     else:
-        _print_lines(*words.status(looked, found))
+        _print_lines(*words.status(request, found))
     return 0
 
 

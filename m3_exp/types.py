@@ -328,6 +328,11 @@ class Cell:
     home: Source
     limit: int | None = None
 
+    @property
+    def short_key(self) -> str:
+        """12 digits that name the cell in frames and pages, whatever its labels."""
+        return identity([self.recipe, self.evaluator, self.tokenizer, self.limit])[:12]
+
 
 @dataclass(frozen=True)
 class Plan:

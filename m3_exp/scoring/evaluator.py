@@ -29,6 +29,17 @@ _NOT_ARGUMENTS = (
 )
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a judge outside the engine takes. `dollars`: None where its price is not known. `basis`: who is asked."""
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    dollars: float | None
+    basis: str
+
+
 class Evaluator(ABC):
     """One benchmark. What a class does not define, it inherits from here.
 
@@ -159,11 +170,8 @@ class Evaluator(ABC):
         """Return what other rules would make of the same answers (`m3 score --audit`)."""
         return {}
 
-    def cost(self, problems: Sequence[Problem]) -> Mapping[str, Any] | None:
-        """Return what a judge outside the engine would take for these items, None where there is no such judge.
-
-        Its keys are calls, prompt_tokens, completion_tokens, dollars and basis.
-        """
+    def cost(self, problems: Sequence[Problem]) -> Cost | None:
+        """Return what a judge outside the engine would take for these items, None where there is no such judge."""
         return None
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 
+from m3_exp.config import Request
 from m3_exp.forecast import Forecast, repeats_words, rows
 from m3_exp.planning import spelled
 from m3_exp.reporting.choices import advice
@@ -12,8 +13,8 @@ from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.curves.prediction import Check
 from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables.formats import FORMATS
+from m3_exp.store import Store
 from m3_exp.types import Plan
-from m3_exp.views.lookup import Lookup
 from m3_exp.views.status import Status
 
 
@@ -37,19 +38,19 @@ def lambdas(plan: Plan) -> list[str]:
     return [f"alpha={alpha:g} draw {draw}: lambda={lam!r}" for alpha, draw, lam in drawn]
 
 
-def plan(looked: Lookup, forecast: Forecast) -> list[str]:
+def plan(request: Request, forecast: Forecast) -> list[str]:
     """Return a plan cell by cell, then what it would cost."""
     return [
         *columns(("recipe", "benchmark", "items", "state"), rows(forecast)),
-        *(f"not at hand: {reason}" for reason in sorted({c["reason"] for c in forecast.cells if c["reason"]})),
-        *lambdas(looked.plan),
-        *looked.request.notes,
+        *(f"not at hand: {reason}" for reason in sorted({c.reason for c in forecast.cells if c.reason})),
+        *lambdas(request.plan),
+        *request.notes,
         *forecast.notes,
-        *repeats_words(looked.plan, looked.store, looked.request.repeat),
+        *repeats_words(request.plan, Store(request.store), request.repeat),
     ]
 
 
-def status(looked: Lookup, found: Status) -> list[str]:
+def status(request: Request, found: Status) -> list[str]:
     """Return how far a plan is: its cells by state, the runs at work, what failed, and what is left."""
     counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
     return [
@@ -59,8 +60,8 @@ def status(looked: Lookup, found: Status) -> list[str]:
             failure(f"{spelled(one.cell.labels[0])} on {one.cell.evaluator.name}: {one.reason}", one.retry)
             for one in found.failures
         ),
-        *found.forecast.notes[len(looked.plan.notes) :],  # what collapsed is m3 plan's to say
-        *repeats_words(looked.plan, looked.store, looked.request.repeat),
+        *found.forecast.own_notes,  # what collapsed is m3 plan's to say
+        *repeats_words(request.plan, Store(request.store), request.repeat),
     ]
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from m3_exp.planning import called, merge_line
 from m3_exp.reporting.data import params
 from m3_exp.stats.scored import scored
-from m3_exp.types import Cell, CellResult, Json, Label, ResultRecord, identity
+from m3_exp.types import Cell, CellResult, Json, Label, ResultRecord
 
 
 def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFrame:
@@ -46,7 +46,7 @@ def _facts(results: Sequence[CellResult]) -> Iterator[tuple[CellResult, Json]]:
         facts: Json = {
             "benchmark": cell.evaluator.name, "state": "missing", "failure": item.failure, "evaluator": "",
             "metric": "", "tokenizer": str(cell.tokenizer), "details": {},
-            "cell": identity([cell.recipe, cell.evaluator, cell.tokenizer, cell.limit])[:12],
+            "cell": cell.short_key,
             "repeat": item.repeat, "changed": frozenset(), "scored": None,
         }  # fmt: skip
         yield item, facts | (_outcome(item.record) if item.record is not None else {})

@@ -229,7 +229,8 @@ class TestRepeats:
         assert noise.deviation([one]).value == pytest.approx(100 * math.sqrt(3) / 8)
         assert (two.up, two.down, two.texts, two.difference) == (0, 0, 1, 0.0)
         none = deviations([[0]] * 8, 8).split(", ")[1]
-        assert str(noise.shown(noise.deviation([two]))) == f"below {none}" == "below 22.8", "none of 8 is no proof of none"
+        shown_two = str(noise.shown(noise.deviation([two])))
+        assert shown_two == f"below {none}" == "below 22.8", "none of 8 is no proof of none"
         (line,) = noise.footer(tidy(looked, repeats=True))
         flipped = [*[[1, 0]] * 3, *[[0, 0]] * 5]
         low, high = ends(flipped)
@@ -372,7 +373,7 @@ def test_a_grader_that_flips_on_the_same_text_is_told_apart() -> None:
 
 def repeated(steps: Sequence[float], repeat: int = 1) -> noise.Noise:
     moved = {(str(item), 0): step for item, step in enumerate(steps)}
-    return noise.Noise({}, "gsm8k", "vllm 1 float32", "w", repeat, moved, 0, 0, 50.0, 0.0)
+    return noise.Noise({}, "gsm8k", "", "vllm 1 float32", "float32", "w", repeat, moved, 0, 0, 50.0, 0.0)
 
 
 def test_three_of_96() -> None:
@@ -397,7 +398,8 @@ def test_no_flip_is_no_proof_of_none() -> None:
     found = noise.rate([none])
     assert (found.value, found.low) == (0.0, 0.0)
     assert 3 / 96 < found.high / 100 < 5 / 96
-    assert str(noise.shown(noise.deviation([none]))) == f"below {100 * math.sqrt(found.high / 100 / 96):.1f}" == "below 2.2"
+    sd = str(noise.shown(noise.deviation([none])))
+    assert sd == f"below {100 * math.sqrt(found.high / 100 / 96):.1f}" == "below 2.2"
 
 
 def test_repeats_of_the_same_items_are_no_other_items() -> None:

@@ -333,7 +333,9 @@ def _named(how: str, shape: Shape, others: Sequence[Source], bias: tuple[float, 
 
 def deviation(values: Sequence[float] | Array) -> float | None:
     """Return the standard deviation between numbers as they are; None of fewer than two."""
-    return statistics.stdev(map(float, values)) if len(values) > 1 else None
+    if len(values) < 2:
+        return None
+    return float(values.std(ddof=1)) if isinstance(values, np.ndarray) else statistics.stdev(values)
 
 
 def central(values: Array) -> tuple[float, float, float]:

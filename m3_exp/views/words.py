@@ -33,7 +33,8 @@ def table(built: Table, form: str) -> str:
 
 def lambdas(plan: Plan) -> list[str]:
     """Say which lambdas were drawn."""
-    drawn = sorted({(x.alpha, x.draw, x.lam) for cell in plan.cells for x in cell.labels if x.alpha is not None})
+    labels = [label for cell in plan.cells for label in cell.labels]
+    drawn = sorted({(x.alpha, x.draw, x.lam) for x in labels if x.alpha is not None and x.lam is not None})
     return [f"alpha={alpha:g} draw {draw}: lambda={lam!r}" for alpha, draw, lam in drawn]
 
 

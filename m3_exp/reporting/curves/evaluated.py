@@ -177,8 +177,8 @@ def _nodes(rows: pd.DataFrame) -> dict[int | None, _Mask]:
     """Return each mask seed (None without DARE) that has both ends."""
     by_mask: dict[int | None, _Mask] = {}
     for seed, members in rows.groupby("mask_seed", dropna=False, sort=True):
-        nodes = _by_lambda(members[members["ratio"].isin(["grid", "fixed"]) & members["score"].notna()])
-        sampled = members[members["ratio"] == "sampled"]
+        nodes = _by_lambda(members[(members["kind"] == "node") & members["score"].notna()])
+        sampled = members[members["kind"] == "sampled"]
         whole = len(sampled) >= 4 and bool(sampled["score"].notna().all())
         if {0.0, 1.0} <= nodes.keys():
             by_mask[None if pd.isna(seed) else int(seed)] = _Mask(nodes, _by_lambda(sampled) if whole else {})
@@ -206,7 +206,7 @@ def _response(
         plain = plain[plain["mask_seed"].isin(seeds)]  # masks that the curve has
     plains = {seed: found.values for seed, found in zip(plain["mask_seed"], plain["scored"], strict=True)}
     kept = curves[0].ids
-    lines = mine[mine["ratio"].isin(["grid", "fixed", "sampled"])]
+    lines = mine[mine["kind"].isin(["node", "sampled"])]
     return Response(
         family, pair, method, params, sparsify, benchmark,
         metric=str(mine["metric"].iloc[0]), curve=averaged(curves), masks=tuple(curves),
@@ -230,7 +230,7 @@ def parents_of(frame: pd.DataFrame, family: str, experts: Sequence[str]) -> dict
 
 def _noted(rows: pd.DataFrame, masks: Mapping[int | None, _Mask]) -> Iterator[str]:
     """Say what a curve does without: sampled lambdas of which some have no result."""
-    sampled = rows[rows["ratio"] == "sampled"]
+    sampled = rows[rows["kind"] == "sampled"]
     lacking = int(sampled["score"].isna().sum())
     if lacking and any(not mask.sampled for mask in masks.values()):
         yield f"{lacking} of {len(sampled)} sampled lambdas have no result: the others are not used"

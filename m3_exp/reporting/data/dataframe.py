@@ -4,6 +4,7 @@ Repeats of a cell (`repeat=K`, the noise floor) are no more data: a frame holds 
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import pandas as pd
 
@@ -11,6 +12,24 @@ from m3_exp.planning import called, merge_line
 from m3_exp.reporting.data import params
 from m3_exp.stats.scored import scored
 from m3_exp.types import Cell, CellResult, Json, Label, ResultRecord, identity
+
+Kind = Literal["drawn", "node", "sampled", ""]
+
+
+def kind(label: Label) -> Kind:
+    """Return how a label's mixture came, whatever its ratio is called; empty: the method's own default, or no lambda.
+
+    drawn: at random, a row is the mean over its draws; node: a lambda that was chosen, a curve goes through its score;
+    sampled: beside a grid's nodes.
+    """
+    if label.sampled:
+        return "sampled"
+    return "drawn" if label.drawn else "node" if label.node else ""
+
+
+def thinned(sparsify: str) -> str:
+    """Return what tables say under DARE; of another sparsifier its name."""
+    return {"none": "no", "dare": "yes"}.get(sparsify, sparsify)
 
 
 def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFrame:
@@ -32,10 +51,10 @@ def where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
 
 
 _COLUMNS = [
-    "family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark",
-    "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "evaluator",
-    "tokenizer", "runs", "batched", "merge", "details", "cell", "repeat", "changed", "items_digest", "scored",
-    "expected",
+    "family", "pair", "method", "params", "ratio", "kind", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark",
+    "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "dtype",
+    "evaluator", "tokenizer", "runs", "batched", "merge", "details", "cell", "repeat", "changed", "items_digest",
+    "scored", "expected",
 ]  # fmt: skip
 
 
@@ -56,8 +75,9 @@ def _labelled(label: Label, cell: Cell) -> Json:
     return {
         "family": label.family, "pair": label.pair, "method": label.method,
         "params": params.text(label.params),
-        "ratio": called(label, "ratio"), "alpha": label.alpha, "draw": label.draw, "lam": label.lam,
-        "sparsify": called(label, "sparsify"), "mask_seed": label.mask_seed, "merge": merge_line(label, cell.recipe),
+        "ratio": called(label, "ratio"), "kind": kind(label), "alpha": label.alpha, "draw": label.draw,
+        "lam": label.lam, "sparsify": called(label, "sparsify"), "mask_seed": label.mask_seed,
+        "merge": merge_line(label, cell.recipe),
     }  # fmt: skip
 
 
@@ -78,6 +98,7 @@ def _outcome(record: ResultRecord) -> Json:
         "weights": record.weights,
         "items_digest": record.items_digest,
         "engine": " ".join(record.engine[key] for key in ("engine", "version", "dtype")),
+        "dtype": record.engine["dtype"],
         "evaluator": f"{record.evaluator.name} {record.evaluator.version}",
         "runs": len(record.runs),
         "batched": record.batched,

@@ -109,7 +109,7 @@ def changes(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> dict[t
 
 def _alphas(frame: pd.DataFrame) -> list[float]:
     drawn = sorted(float(a) for a in frame["alpha"].dropna().unique())
-    return drawn if drawn and not bool(frame["ratio"].isin(["grid", "fixed"]).any()) else list(ALPHAS)
+    return drawn if drawn and not bool((frame["kind"] == "node").any()) else list(ALPHAS)
 
 
 def _change(one: Estimate, sign: str, why: str, family: int, *, drawn: bool = False) -> Change:
@@ -237,7 +237,7 @@ def _scale(figure: Figure, axes: list[Axes], shade: Normalize) -> None:
 
 
 def _source(frame: pd.DataFrame) -> str:
-    if bool(frame["ratio"].isin(["grid", "fixed"]).any()):
+    if bool((frame["kind"] == "node").any()):
         return "Expectations from the response curve."
     draws = frame.loc[frame["ratio"] == "mixup"].groupby("alpha")["draw"].nunique()
     most = int(draws.max()) if len(draws) else 0

@@ -83,7 +83,7 @@ def _groups(frame: pd.DataFrame, every: bool) -> list[pd.DataFrame]:
     """Split into rows, in the order planned; lambdas that were asked for are rows of their own."""
     if not len(frame):
         return []
-    asked = frame["lam"].where(frame["ratio"] != "mixup")
+    asked = frame["lam"].where(frame["kind"] != "drawn")
     keys = [*LINE, "ratio", "alpha", *(["draw", "lam", "mask_seed"] if every else []), "_lam"]
     return [lines for _, lines in frame.assign(_lam=asked).groupby(keys, sort=False, dropna=False)]
 
@@ -300,6 +300,6 @@ def _family(compared: Mapping[Place, Compared]) -> list[str]:
 
 
 def _few_draws(rows: Sequence[_Row]) -> list[str]:
-    mixed = [cell for row in rows if row.first["ratio"] == "mixup" for cell in row.cells.values()]
+    mixed = [cell for row in rows if row.first["kind"] == "drawn" for cell in row.cells.values()]
     draws = {value.draws for cell in mixed for value in cell.values.values() if value is not None}
     return [f"{text}." for text in few_draws(draws, "sd")]

@@ -34,7 +34,9 @@ class Noise:
 
     names: Mapping[str, Any]
     benchmark: str
+    kind: str
     engine: str
+    dtype: str
     weights: str
     repeat: int
     steps: Steps
@@ -59,10 +61,6 @@ class Noise:
     def flips(self) -> int:
         return self.up + self.down
 
-    @property
-    def dtype(self) -> str:
-        return self.engine.rsplit(" ", 1)[-1]
-
 
 def measured(frame: pd.DataFrame) -> list[Noise]:
     """Return every repeat of a frame (`dataframe.tidy(..., repeats=True)`) beside its first pass, each cell once."""
@@ -83,8 +81,9 @@ def _compared(first: "pd.Series[Any]", again: "pd.Series[Any]") -> Noise | None:
     changed = [key for key in both if key in again["changed"]]
     return Noise(
         names={key: None if pd.isna(first[key]) else first[key] for key in _NAMES},
-        benchmark=str(first["benchmark"]), engine=str(first["engine"]), weights=str(first["weights"]),
-        repeat=int(again["repeat"]), steps=moved, texts=len(changed),
+        benchmark=str(first["benchmark"]), kind=str(first["kind"]), engine=str(first["engine"]),
+        dtype=str(first["dtype"]), weights=str(first["weights"]), repeat=int(again["repeat"]), steps=moved,
+        texts=len(changed),
         graded=sum(moved[key] != 0 for key in set(both) - set(changed)),
         score=float(first["score"]), difference=float(again["score"]) - float(first["score"]),
     )  # fmt: skip
@@ -140,7 +139,7 @@ def _row(one: Noise) -> tuple[Cell, ...]:
     method = " ".join(str(part) for part in (names["method"], names["params"]) if part)
     counts = (one.repeat, one.n, one.texts, one.up, one.down)
     return (
-        *map(words, (str(names["pair"]), method, _which(names), one.benchmark, one.dtype, *map(str, counts))),
+        *map(words, (str(names["pair"]), method, _which(one), one.benchmark, one.dtype, *map(str, counts))),
         Cell((), share, record=_record(one, share)),
         words(f"{one.score:.1f}"), words(f"{one.difference:+.1f}"), shown(deviation([one])),
     )  # fmt: skip
@@ -151,11 +150,12 @@ def shown(sd: Figure) -> Cell:
     return Cell((), sd) if sd.value else words(f"below {sd.high:.1f}")
 
 
-def _which(names: Mapping[str, Any]) -> str:
+def _which(one: Noise) -> str:
     """Say which of a method's weights a row is about."""
+    names = one.names
     parts = [str(names["ratio"])]
-    if names["alpha"] is not None:
-        parts.append(f"alpha {names['alpha']:g} draw {int(names['draw'])}")
+    if one.kind == "drawn":
+        parts.append(("" if names["alpha"] is None else f"alpha {names['alpha']:g} ") + f"draw {int(names['draw'])}")
     if names["lam"] is not None:
         parts.append(f"lambda {names['lam']:.3g}")
     if names["sparsify"] != "none":

@@ -90,7 +90,7 @@ def _groups(lines: pd.DataFrame, every: bool) -> list[pd.DataFrame]:
     if not len(lines):
         return []
     keys = ["family", *KEYS, *(["draw", "lam", "mask_seed"] if every else []), "_lam"]
-    marked = lines.assign(_lam=lines["lam"].where(lines["ratio"].isin(["fixed", "grid", "sampled"])))
+    marked = lines.assign(_lam=lines["lam"].where(lines["kind"].isin(["node", "sampled"])))
     groups = [group for _, group in marked.groupby(keys, sort=False, dropna=False)]
     pairs = list(dict.fromkeys(lines["pair"]))
     return sorted(groups, key=lambda group: _rank(group.iloc[0], pairs))
@@ -135,7 +135,7 @@ def _with_expectations(frame: pd.DataFrame, curves: Mapping[tuple[str, ...], Res
         if line in known and rows["method"].iloc[0] != "single":
             added += _expectations(line, rows, curves)
             lines = [x for x in lines if every or not _stood_in(x, curves)]
-        kept += [x for x in lines if every or x["ratio"] != "sampled"]
+        kept += [x for x in lines if every or x["kind"] != "sampled"]
     return pd.DataFrame([*kept, *added], columns=frame.columns)
 
 
@@ -160,8 +160,8 @@ def _expectations(
             fixed = dict(zip(LINE, line, strict=True)) | {key: members[key].iloc[0] for key in names}
             state = "expected" if known else "no curve"
             for alpha in alphas:
-                yield {**fixed, "ratio": "mixup", "alpha": alpha, "benchmark": benchmark, "state": state,
-                       "failure": failed}  # fmt: skip
+                yield {**fixed, "ratio": "mixup", "kind": "drawn", "alpha": alpha, "benchmark": benchmark,
+                       "state": state, "failure": failed}  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------- marks
@@ -246,18 +246,19 @@ def used(rows: Sequence[Row], behind: pd.DataFrame | None) -> pd.DataFrame | Non
 
 def one_sided(frame: pd.DataFrame, experts: Mapping[str, Sequence[str]]) -> list[str]:
     """Name the draws of lambda that are all but one of their experts, in words."""
-    drawn = frame[(frame["ratio"] == "mixup") & frame["lam"].notna()]
+    drawn = frame[(frame["kind"] == "drawn") & frame["lam"].notna()]
     found: dict[str, None] = {}
     for pair, alpha, draw, lam in zip(*(drawn[key] for key in ("pair", "alpha", "draw", "lam")), strict=True):
         names = list(experts.get(str(pair), ()))
         one = ratio.one_sided(float(lam), *names) if len(names) == 2 else None
         if one is not None:
-            found[f"{pair} alpha {alpha:g} draw {int(draw)}: {one}"] = None
+            of = "" if pd.isna(alpha) else f" alpha {alpha:g}"
+            found[f"{pair}{of} draw {int(draw)}: {one}"] = None
     return [f"Draws of lambda that are all but one expert: {'; '.join(found)}."] if found else []
 
 
 def few_draws_of(rows: Sequence[Row]) -> list[str]:
-    draws = {v.draws for row in rows for v in row.values.values() if v is not None and row.first["ratio"] == "mixup"}
+    draws = {v.draws for row in rows for v in row.values.values() if v is not None and row.first["kind"] == "drawn"}
     few = few_draws(draws - {0}, "sd: between draws")
     return [f"{text}: m3 run sweeps=lambda_response evaluates it." for text in few]
 

@@ -14,6 +14,7 @@ from m3_exp.reporting.comparisons.values import Value, entry_of, expected, expec
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import LINE, Response
 from m3_exp.reporting.data import published
+from m3_exp.reporting.data.dataframe import thinned
 from m3_exp.reporting.data.published import Beside, Number
 from m3_exp.reporting.table import NOTHING, Cell, Figure, Mark, words
 from m3_exp.types import Json
@@ -200,8 +201,7 @@ class Row(Line):
     def names(self) -> tuple[Cell, ...]:
         if self.first["method"] == "single":
             return tuple(map(words, ("single", str(self.first["pair"]), "", "", "", "")))
-        sparsify = str(self.first["sparsify"])
-        dare = {"none": "no", "dare": "yes"}.get(sparsify, sparsify)
+        dare = thinned(str(self.first["sparsify"]))
         others = (str(self.first["pair"]), self.with_m3, dare, self.alpha, self._lambdas())
         return self.method, *map(words, others)
 

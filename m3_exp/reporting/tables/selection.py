@@ -10,6 +10,7 @@ import pandas as pd
 from m3_exp.reporting.choices.candidates import Group, groups
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared
+from m3_exp.reporting.data.dataframe import thinned
 from m3_exp.reporting.data.params import defaults
 from m3_exp.reporting.table import NOTHING, SPOKEN, Cell, Column, Rebuild, Record, Table, percent, plain, words
 from m3_exp.reporting.tables.footers import footer, rebuild
@@ -136,9 +137,9 @@ def _counted(groups: Sequence[Group]) -> str:
 
 
 def _names(group: Group) -> tuple[Cell, ...]:
-    dare = {"none": "no", "dare": "yes"}.get(group.names["sparsify"], group.names["sparsify"])
     what = words(group.question, str(len(group.candidates.names)))
-    return words(group.names["method"], group.names["params"]), words(group.names["pair"]), words(dare), what
+    dare = words(thinned(group.names["sparsify"]))
+    return words(group.names["method"], group.names["params"]), words(group.names["pair"]), dare, what
 
 
 def _joint(group: Group, chosen: Chosen, how: How, verdict: Compared | None, record: Record) -> tuple[Cell, ...]:

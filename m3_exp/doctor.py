@@ -10,6 +10,7 @@ from functools import partial
 from m3_exp.config import Request
 from m3_exp.engines.sharing import visible_gpus
 from m3_exp.forecast_words import size
+from m3_exp.machine import cores
 from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import build
@@ -63,7 +64,7 @@ def _engine(request: Request) -> Iterator[Finding]:
 
 def _machine(request: Request) -> Iterator[Finding]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield Finding("memory", True, f"{size(total)}, {len(os.sched_getaffinity(0))} cores")
+    yield Finding("memory", True, f"{size(total)}, {len(cores())} cores")
     folder = next(p for p in (request.store, *request.store.parents) if p.exists())
     free = shutil.disk_usage(folder).free
     yield Finding("disk", free > 5e9, f"{size(free)} free under the store {request.store}")

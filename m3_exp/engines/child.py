@@ -22,6 +22,7 @@ from typing import NoReturn, Protocol
 from m3_exp.engines import wire
 from m3_exp.engines.protocol import Loaded
 from m3_exp.engines.wire import Pair
+from m3_exp.machine import cores
 from m3_exp.store import Store, decoded
 from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source, plain
 
@@ -158,7 +159,7 @@ def _check_sampling(sampling: Sampling) -> None:
 
 def _bind(settings: EngineSettings) -> None:
     """Keep this process to its cores and GPUs; before torch is imported."""
-    if settings.cores:
+    if settings.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, settings.cores)
     os.environ["OMP_NUM_THREADS"] = str(threads(settings))
     if settings.devices is not None:
@@ -169,7 +170,7 @@ def _bind(settings: EngineSettings) -> None:
 
 def threads(settings: EngineSettings) -> int:
     """Return how many threads an engine computes with: as set, else one for each of its cores."""
-    return settings.threads or len(os.sched_getaffinity(0))
+    return settings.threads or len(cores())
 
 
 def _end_with(parent: int, *pipes: int) -> None:
@@ -177,14 +178,15 @@ def _end_with(parent: int, *pipes: int) -> None:
 
     A guard is forked before anything is loaded: vLLM's own processes would outlive a SIGKILL of ours, and keep a GPU.
     """
-    group = os.getpid()
-    ends = select.poll()
-    ends.register(os.pidfd_open(group), select.POLLIN)
-    ends.register(os.pidfd_open(parent), select.POLLIN)
-    if os.fork() == 0:
-        for pipe in pipes:  # else their ends would stay open as long as the guard
-            os.close(pipe)
-        _guard(group, ends)
+    if hasattr(os, "pidfd_open"):  # Linux; elsewhere no engine has processes of its own
+        group = os.getpid()
+        ends = select.poll()
+        ends.register(os.pidfd_open(group), select.POLLIN)
+        ends.register(os.pidfd_open(parent), select.POLLIN)
+        if os.fork() == 0:
+            for pipe in pipes:  # else their ends would stay open as long as the guard
+                os.close(pipe)
+            _guard(group, ends)
     if os.getppid() != parent:
         os._exit(1)
 

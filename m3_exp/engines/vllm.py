@@ -17,6 +17,7 @@ from m3_exp.engines.resident import ResidentEngine
 from m3_exp.engines.text import Vocabulary, check_pairs, samples, seed, vocabulary
 from m3_exp.engines.weights import Skeleton, read_skeleton
 from m3_exp.engines.wire import Pair
+from m3_exp.machine import cores
 from m3_exp.store import Store, dumps
 from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source, plain
 
@@ -257,12 +258,12 @@ def _cpu_environment(workers: int) -> dict[str, str]:
     """Use every core that this process may use: in one process, or shared out among the workers of several."""
     if workers == 1:
         return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
-    cores = sorted(os.sched_getaffinity(0))
-    if workers > len(cores):
+    usable = cores()
+    if workers > len(usable):
         raise M3Error(
-            f"engine.tensor_parallel_size={workers}: this machine offers {len(cores)} cores; give at most that"
+            f"engine.tensor_parallel_size={workers}: this machine offers {len(usable)} cores; give at most that"
         )
-    shares = [",".join(str(core) for core in cores[rank::workers]) for rank in range(workers)]
+    shares = [",".join(str(core) for core in usable[rank::workers]) for rank in range(workers)]
     return {"VLLM_CPU_OMP_THREADS_BIND": "|".join(shares), "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
 
 

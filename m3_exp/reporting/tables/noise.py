@@ -130,7 +130,7 @@ def _pooled(benchmark: str, members: Sequence[Noise]) -> str:
     share = f"{found} % {found.interval}" if flips else f"below {found.high:.1f} %"
     return (
         f"{benchmark} {flips} of {n} verdicts flipped between repeats ({share}),"
-        f" sd of a difference {shown(deviation(members))} points"
+        f" sd of a difference {_shown(deviation(members))} points"
     )
 
 
@@ -141,11 +141,11 @@ def _row(one: Noise) -> tuple[Cell, ...]:
     return (
         *map(words, (str(names["pair"]), method, _which(one), one.benchmark, one.dtype, *map(str, counts))),
         Cell((), share, record=_record(one, share)),
-        words(f"{one.score:.1f}"), words(f"{one.difference:+.1f}"), shown(deviation([one])),
+        words(f"{one.score:.1f}"), words(f"{one.difference:+.1f}"), _shown(deviation([one])),
     )  # fmt: skip
 
 
-def shown(sd: Figure) -> Cell:
+def _shown(sd: Figure) -> Cell:
     """Return a standard deviation; where nothing flipped, below what it is."""
     return Cell((), sd) if sd.value else words(f"below {sd.high:.1f}")
 

@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import IO, Literal
 
+from m3_exp.machine import cores
 from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox import drivers, pair
 from m3_exp.scoring.sandbox.drivers import Driver
@@ -226,8 +227,7 @@ def _sickness(run: Run, driver: Driver) -> str | None:
 
 
 def _run_all(tasks: Sequence[Task], limits: Limits, run: Run) -> list[_Outcome]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    pool = ThreadPoolExecutor(max_workers=cores)
+    pool = ThreadPoolExecutor(max_workers=len(cores()))
     try:
         outcomes = list(pool.map(lambda task: _run(task, limits, run), tasks))
     finally:  # on Ctrl-C too: what has not begun does not begin

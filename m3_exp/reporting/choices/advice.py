@@ -282,7 +282,7 @@ def _alpha_words(joint: Comparison, what: str) -> list[str]:
 def _dev_words(joint: Comparison, study: Study) -> list[str]:
     """Say what development items chose, or that there are none."""
     if not study.choosers:
-        return ["no development items are evaluated: the best node is cross-fitted (m3 run sweeps=... items=dev)"]
+        return ["no development items are evaluated: the best node is cross-fitted (the same m3 run with items=dev)"]
     without = [r.benchmark for r in study.responses if r.benchmark not in study.choosers]
     lines = [f"no development items of {', '.join(without)}: cross-fitted there"] if without else []
     chooser = study.choosers.get(joint.objective)

@@ -29,10 +29,14 @@ Model = Mapping[float | None, Values]  # item values by DARE mask
 
 _GROUP = ["family", "pair", "method", "sparsify"]
 
-HYPER, DRAWS = "hyper-parameters", "draw (of each alpha)"
-NO_ALPHA = (
-    "a choice among these draws of lambda, which says nothing about alpha; what it takes: m3 run sweeps=lambda_response"
+_COMPETING: Sequence[tuple[str, str, list[str]]] = (  # a column, what it says of the candidates, what else they share
+    ("ratio", "plain", []),
+    ("kind", "drawn", ["params", "ratio"]),
+    ("kind", "node", ["params"]),
 )
+
+HYPER, DRAWS = "hyper-parameters", "draw (of each alpha)"
+NO_ALPHA = "a choice among these draws of lambda, which says nothing about alpha; what it takes: sweeps=lambda_response"
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,7 @@ def _corrected(response: Response) -> bool:
 def _questions(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Give the rows that compete: all hyper-parameters without M3; draws, or nodes, at one set of them."""
     for _, rows in frame[frame["method"] != "single"].groupby(_GROUP, sort=False):
-        asked = (("ratio", "plain", []), ("kind", "drawn", ["params", "ratio"]), ("kind", "node", ["params"]))
-        for column, wanted, keys in asked:
+        for column, wanted, keys in _COMPETING:
             for _, members in rows[rows[column] == wanted].groupby([*_GROUP, *keys], sort=False):
                 if len(set(_spelled(members))) > 1:
                     yield members

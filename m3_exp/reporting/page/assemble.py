@@ -135,8 +135,8 @@ def _curves(data: PageData) -> str:
     """Return the controls, or why there is nothing to draw."""
     if not data.studies:
         return (
-            "<p>There is no curve: at least lambda 0 and 1 of a pair and method must be evaluated, as by"
-            " <code>m3 run sweeps=lambda_response</code>.</p>"
+            "<p>There is no curve: at least lambda 0 and 1 of a pair and method must be evaluated, as"
+            " <code>sweeps=lambda_response</code> does.</p>"
         )
     options = "".join(f'<option value="{i}">{escape(curves.name(s))}</option>' for i, s in enumerate(data.studies))
     return Template(_file("curves.html")).substitute(options=options)

@@ -31,9 +31,9 @@ def build(name: str, given: Shown) -> Table:
     compared = paper.against_plain(rows, paper.entries_of(rows))
     twins = {i: rows[at] for i, at in without_m3(rows).items()}
     notes = [
-        *paper.about(rows, behind is not None),
+        *paper.about(rows, "" if behind is None else given.shows_curves),
         *(contrasts.words(compared) if given.marks != "paper" else []),
-        *paper.few_draws_of(rows),
+        *paper.few_draws_of(rows, given.runs_curves),
         *paper.one_sided(frame, given.experts),
         *([_PAPER] if given.published is not None else []),
     ]

@@ -43,10 +43,10 @@ def build(name: str, given: Shown) -> Table:
     beside = [note for row in rows for b in benchmarks if b in row.beside for note in row.beside[b].number.notes]
     shown = _without_draws(frame, rows, given.every)
     notes = [
-        *about(rows, behind is not None),
+        *about(rows, "" if behind is None else given.shows_curves),
         *explained,
         _NOTHING_PICKED,
-        *few_draws_of(rows),
+        *few_draws_of(rows, given.runs_curves),
         *one_sided(shown, given.experts),
         *(f"{text}." for text in refused(frame if behind is None else behind)),
         *([*(NOTES[note] for note in dict.fromkeys(beside)), NOTES["lambda"]] if given.published is not None else []),
@@ -205,12 +205,15 @@ def _mark(place: Place, compared: Mapping[Place, Compared], weights: Mapping[Pla
 # --------------------------------------------------------------------------------------------------------- notes
 
 
-def about(rows: Sequence[Row], elsewhere: bool) -> list[str]:
-    """Say what an expectation is, and what it assumes where no sampled lambdas correct it."""
+def about(rows: Sequence[Row], elsewhere: str) -> list[str]:
+    """Say what an expectation is, and what it assumes where no sampled lambdas correct it.
+
+    `elsewhere`: the line that shows the curves, where they are of another frame.
+    """
     values = [value for row in rows for value in row.values.values() if value is not None and value.nodes]
     if not values:
         return []
-    where = " What was evaluated there, and how to rebuild it: m3 table lambda_response --all." if elsewhere else ""
+    where = f" What was evaluated there, and how to rebuild it: {elsewhere}." if elsewhere else ""
     lines = [
         "E: the expectation over lambda ~ Beta(alpha, alpha), over items like these; the interval holds items, which"
         " lambdas were sampled, and DARE masks where there are several. sd: between draws of lambda, without the items'"
@@ -257,10 +260,10 @@ def one_sided(frame: pd.DataFrame, experts: Mapping[str, Sequence[str]]) -> list
     return [f"Draws of lambda that are all but one expert: {'; '.join(found)}."] if found else []
 
 
-def few_draws_of(rows: Sequence[Row]) -> list[str]:
+def few_draws_of(rows: Sequence[Row], line: str) -> list[str]:
     draws = {v.draws for row in rows for v in row.values.values() if v is not None and row.first["kind"] == "drawn"}
     few = few_draws(draws - {0}, "sd: between draws")
-    return [f"{text}: m3 run sweeps=lambda_response evaluates it." for text in few]
+    return [f"{text}: {line} evaluates it." for text in few]
 
 
 def few_draws(draws: Set[int], spread: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from m3_exp.command_line import CommandLine
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry
 from m3_exp.reporting.comparisons.values import Value, entry_of, expected, expected_entry, value
@@ -34,6 +35,7 @@ class Shown:
     behind: the frame that the curves come from, where it is another.
     marks: `significant`: what the statistics say; `paper`: by score alone, significant or not.
     experts: each pair's, as they are called.
+    asked: the command line of the table, for the lines that show or run other sweeps.
     """
 
     frame: pd.DataFrame
@@ -43,6 +45,18 @@ class Shown:
     behind: pd.DataFrame | None = None
     marks: Marks = "significant"
     experts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    asked: CommandLine = field(default_factory=CommandLine)
+
+    @property
+    def runs_curves(self) -> str:
+        """The line that evaluates response curves."""
+        return self.asked.on_sweep("lambda_response").line("run")
+
+    @property
+    def shows_curves(self) -> str:
+        """The line that shows everything that the curves behind this table go through."""
+        asked = self.asked.on_sweep("lambda_response")
+        return asked.with_overrides("lambda_response", *asked.overrides[1:]).line("table", "--all")
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def _notes(
     shown, behind = set[int](), set[int]()
     for group, chosen in zip(groups, outcomes, strict=True):
         (behind if group.question == "alpha" else shown).update(group.rows[chosen.name])
-    curves = ["An alpha is no model: what its curve is made of is rebuilt by the lines of m3 table ... --all."]
+    curves = ["An alpha is no model: what its curve is made of is rebuilt by the lines of the same table with --all."]
     chosen_lines = frame.loc[sorted(shown)]
     nodes = frame.loc[sorted(behind)] if behind else None
     return [*footer(chosen_lines, [*notes, *(curves if behind else [])], nodes), rebuild(chosen_lines)]

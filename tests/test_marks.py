@@ -339,7 +339,7 @@ def test_the_papers_marks_are_bold_and_underlined_by_score() -> None:
     assert {table.texts[i][0]: mark.weight for (i, _), mark in marks(table).items()} == {
         "ties": "bold", "task_arithmetic": "underline"
     }  # fmt: skip
-    assert any("say nothing about what is real" in text for text in table.footer)
+    assert any("say nothing about what is significant" in text for text in table.footer)
     assert not any("▲" in text for text in table.footer)
     assert {r["p"] for r in table.records} == {None}
 

@@ -27,7 +27,17 @@ from typing import Literal
 
 import numpy as np
 
-from m3_exp.stats.estimate import EVEN, Array, Estimate, Mean, Shape, Source, influences, of_items, weighted_mean
+from m3_exp.stats.estimate import (
+    EVEN,
+    Array,
+    Estimate,
+    Mean,
+    Shape,
+    VarianceSource,
+    influences,
+    of_items,
+    weighted_mean,
+)
 from m3_exp.stats.family import best_of
 from m3_exp.stats.joint import Joint, Unit, mean_of, together
 from m3_exp.stats.lambdas import ALPHAS, Curve, unsure
@@ -84,7 +94,7 @@ class Scores:
         """Return each item's number in a mix of candidates (n, C)."""
         return np.asarray(np.einsum("nc,nc->n", self.values, mix))
 
-    def sources(self, mix: Array, *, signed: bool = False) -> list[Source]:
+    def sources(self, mix: Array, *, signed: bool = False) -> list[VarianceSource]:
         """Return what a mix's score, or its difference from the default (`signed`), is unsure of besides items."""
         masks = np.einsum("mnc,nc->nm", self.under, mix)
         if signed and self.default is not None:
@@ -325,7 +335,7 @@ def _alternating(mean: Mean, variance: float) -> Mean:
     return replace(mean, items=variance, how=f"{mean.how}, choices made anew on resampled items")
 
 
-def _together(each: Sequence[Scores], mixes: Sequence[Array], *, signed: bool = False) -> list[Source]:
+def _together(each: Sequence[Scores], mixes: Sequence[Array], *, signed: bool = False) -> list[VarianceSource]:
     """Return what a mean over benchmarks is unsure of besides items, in its unit.
 
     Benchmarks share the lambdas and masks: their errors from these count as if they were all of one sign.

@@ -60,7 +60,7 @@ def status(looked: Lookup, found: Status) -> list[str]:
             failure(f"{spelled(one.cell.labels[0])} on {one.cell.evaluator.name}: {one.reason}", one.retry)
             for one in found.failures
         ),
-        *found.forecast.notes[len(looked.plan.notes) :],  # what collapsed is m3 plan's to say
+        *(note for note in found.forecast.notes if note not in looked.plan.notes),  # what collapsed is m3 plan's to say
         *repeats_words(looked.plan, looked.store, looked.request.repeat),
     ]
 

@@ -269,7 +269,9 @@ def _alpha_words(joint: Comparison, what: str) -> list[str]:
     lines = [f"E[alpha] - plain on {what}, in points: {'; '.join(texts)}"]
     if first.why:
         return [*lines, f"no claim about E[alpha] - plain: {first.why}"]
-    lines.append(f"+ or - behind: real at 5 % (max-T over {first.family}); the others are not told apart from plain")
+    lines.append(
+        f"+ or - behind: significant at 5 % (max-T over {first.family}); the others are not told apart from plain"
+    )
     untold = [gain for gain in joint.gains.values() if gain.mark == "untold"]
     if untold:
         least = min(family.detectable(gain.estimate, gain.family) for gain in untold)

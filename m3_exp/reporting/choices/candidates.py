@@ -15,7 +15,7 @@ import pandas as pd
 
 from m3_exp.reporting.comparisons.contrasts import FEW_MASKS
 from m3_exp.reporting.comparisons.values import expected_by_mask
-from m3_exp.reporting.curves.evaluated import LINE, Response, Values, grouped, parents_of, responses
+from m3_exp.reporting.curves.evaluated import LINE, Response, Values, grouped, parents_of, responses, titled
 from m3_exp.reporting.curves.expectations import LEAST_MASKS, NO_SAMPLED
 from m3_exp.reporting.data.dataframe import where
 from m3_exp.reporting.data.params import defaults
@@ -60,8 +60,7 @@ class Group:
 
     @property
     def title(self) -> str:
-        parts = (self.names["pair"], self.names["method"], self.names["sparsify"].replace("none", ""))
-        return " ".join(part for part in parts if part)
+        return titled(self.names["pair"], self.names["method"], self.names["sparsify"])
 
 
 # ------------------------------------------------------------------------------------------------ frame -> questions

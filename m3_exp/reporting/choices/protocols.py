@@ -27,7 +27,7 @@ import numpy as np
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, aligned_to
 from m3_exp.stats import joint
-from m3_exp.stats.estimate import Array, Estimate, Source
+from m3_exp.stats.estimate import Array, Estimate, VarianceSource
 from m3_exp.stats.family import max_t
 from m3_exp.stats.lambdas import ALPHAS, Curve, unsure
 from m3_exp.stats.objective import Again, Objective, Played, again, best_alphas, cross_fitted, quantiles
@@ -138,7 +138,7 @@ def plains_of(responses: Sequence[Response], objective: Objective) -> list[Array
     return known if len(known) == len(found) else None
 
 
-def _masks(responses: Sequence[Response], of: Callable[[Curve], Array]) -> list[list[Source]]:
+def _masks(responses: Sequence[Response], of: Callable[[Curve], Array]) -> list[list[VarianceSource]]:
     """Return what a benchmark's DARE masks leave open of a number; none without several masks."""
     return [spread([of(mask) for mask in r.masks], r.curve.shape) for r in responses]
 
@@ -157,7 +157,7 @@ def _plain(responses: Sequence[Response], objective: Objective, plains: Sequence
         return expectations.plain(one)
     if plains is None:
         return None
-    masks: list[list[Source]] = []
+    masks: list[list[VarianceSource]] = []
     for response in responses:
         known = [v for one in response.plains.values() if (v := aligned_to(one, response.curve.ids)) is not None]
         masks.append(spread(known, response.curve.shape))
@@ -165,7 +165,10 @@ def _plain(responses: Sequence[Response], objective: Objective, plains: Sequence
 
 
 def _of_models(
-    responses: Sequence[Response], objective: Objective, values: Sequence[Array], masks: Sequence[Sequence[Source]]
+    responses: Sequence[Response],
+    objective: Objective,
+    values: Sequence[Array],
+    masks: Sequence[Sequence[VarianceSource]],
 ) -> Estimate:
     """Return what one model scores, given its item values and what masks leave open, a benchmark each."""
     others = objective.in_units(masks)
@@ -204,7 +207,7 @@ def _expected_least(
     objective: Objective,
     sample: Sequence[Array],
     alpha: float,
-    masks: Sequence[Sequence[Source]],
+    masks: Sequence[Sequence[VarianceSource]],
     plains: Sequence[Array] | None = None,
 ) -> Estimate:
     """Return the expectation of a minimum, less plain's where its item values are given."""
@@ -226,7 +229,7 @@ def _expected_mean(
 
     Benchmarks share the lambdas (and masks): their errors from these count as if they were all of one sign.
     """
-    sources: list[list[Source]] = []
+    sources: list[list[VarianceSource]] = []
     bias = 0.0
     masks = _masks(responses, lambda mask: mask.expected(alpha))
     for response, unit, own in zip(responses, objective.measures, masks, strict=True):
@@ -274,7 +277,7 @@ def _holds_best(responses: Sequence[Response], objective: Objective) -> tuple[fl
     return best_alphas([r.curve for r in responses], [r.masks for r in responses], objective.measures, _lost(responses))
 
 
-def _widest(objective: Objective, masks: Sequence[Sequence[Source]]) -> list[Source]:
+def _widest(objective: Objective, masks: Sequence[Sequence[VarianceSource]]) -> list[VarianceSource]:
     """Return what masks leave open of a minimum: no more than of the benchmark where they leave most."""
     sources = [source for own in objective.in_units(masks) for source in own]
     return [max(sources, key=lambda one: one.variance)] if sources else []
@@ -317,7 +320,7 @@ def _model_gain(responses: Sequence[Response], objective: Objective, lam: float,
     return mean.estimate(n=sum(map(len, values)))
 
 
-def _masks_of_gain(response: Response, lam: float) -> list[Source]:
+def _masks_of_gain(response: Response, lam: float) -> list[VarianceSource]:
     """Return what DARE masks leave open of a model at one lambda, less plain, by the masks that both have."""
     known = [
         mask.items_at(lam) - plain

@@ -1,4 +1,4 @@
-"""Which cells of a table really differ: each M3 row against the same row without M3, and the best of a column.
+"""Which cells of a table differ significantly: each M3 row against the same row without M3, and the best of a column.
 
 Three questions, three families, fixed before anything is looked at:
 
@@ -20,7 +20,7 @@ from m3_exp.reporting.curves.evaluated import Values, shared
 from m3_exp.reporting.curves.expectations import LEAST_MASKS
 from m3_exp.reporting.table import Sign
 from m3_exp.stats import family
-from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, Source
+from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, VarianceSource
 from m3_exp.stats.family import LIMIT
 from m3_exp.stats.paired import paired, spread
 from m3_exp.stats.scored import Scored
@@ -51,7 +51,7 @@ class Entry:
     asked: tuple[str, int] | None = None
     unscored: int = 0
     like: Scored | None = None
-    others: tuple[Source, ...] = ()
+    others: tuple[VarianceSource, ...] = ()
     bias: float = 0.0
     why: str = ""
 
@@ -205,7 +205,7 @@ def compare(first: Entry, second: Entry) -> Estimate | None:
     return replace(found, how=found.how + some)
 
 
-def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shape) -> list[Source]:
+def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shape) -> list[VarianceSource]:
     """Return what the levels of lambda (axis 0) or masks (1) leave open of a difference.
 
     Of the differences where both sides have the same levels, else of each side for itself.
@@ -327,7 +327,7 @@ def words(compared: Mapping[Place, Compared], bold: Best | None = None) -> list[
     if bold is not None and bold.comparisons:
         which = "none here" if not bold.places else f"{len(bold.places)} here"
         lines.append(
-            f"Bold: really better than every other row of its pair in that column, after Holm over"
+            f"Bold: significantly better than every other row of its pair in that column, after Holm over"
             f" {bold.comparisons} comparisons; {which}."
         )
     return lines
@@ -349,5 +349,5 @@ def _families(made: Sequence[Compared]) -> list[str]:
 
 BY_SCORE = (
     "Bold: the highest score of its pair in that column, underlined: the second, as the paper prints them. These marks"
-    " say nothing about what is real (without --marks paper the table does)."
+    " say nothing about what is significant (without --marks paper the table does)."
 )

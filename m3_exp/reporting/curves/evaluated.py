@@ -67,7 +67,7 @@ class Response:
 
     @property
     def name(self) -> str:
-        return " ".join(part for part in (self.pair, self.method, self.sparsify.replace("none", "")) if part)
+        return titled(self.pair, self.method, self.sparsify)
 
     @property
     def gridded(self) -> bool:
@@ -97,6 +97,11 @@ class Response:
         if not known or len(known) < len(aligned):
             return None
         return better_of(known, self.curve.ids, self.curve.shape)
+
+
+def titled(*parts: str) -> str:
+    """Return pair, method, parameters and sparsifier as one name, without those that there are none of."""
+    return " ".join(part for part in parts if part not in ("", "none"))
 
 
 def aligned_to(values: Values, ids: Sequence[str]) -> Array | None:
@@ -145,7 +150,7 @@ def refused(frame: pd.DataFrame) -> list[Refused]:
     for (_, pair, method, params, sparsify, benchmark), rows in _lines(frame):
         begun = set(rows.loc[(rows["ratio"] == "grid") & rows["score"].notna(), "lam"]) - _FREE
         if begun and (missing := _missing(rows)):
-            name = " ".join(filter(None, (pair, method, params, sparsify.replace("none", ""))))
+            name = titled(pair, method, params, sparsify)
             planned = rows.loc[rows["ratio"] == "grid", "lam"].nunique()
             found.append(Refused(name, benchmark, tuple(missing), planned))
     return found

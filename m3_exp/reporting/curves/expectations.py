@@ -21,7 +21,7 @@ import numpy as np
 from m3_exp.reporting.curves.evaluated import Response, aligned_to
 from m3_exp.reporting.table import Sign
 from m3_exp.stats import family
-from m3_exp.stats.estimate import Array, Estimate, Shape, Source, influences, mean
+from m3_exp.stats.estimate import Array, Estimate, Shape, VarianceSource, influences, mean
 from m3_exp.stats.lambdas import ALPHAS, expectation, unsure
 from m3_exp.stats.paired import paired, spread
 
@@ -98,7 +98,7 @@ def minus_plain(response: Response, alpha: float) -> Estimate | None:
     return paired(sides.mixed, sides.plain, sides.shape, others=others, bias=bias, unscored=lost)
 
 
-def masks_of_difference(response: Response, alpha: float) -> list[Source]:
+def masks_of_difference(response: Response, alpha: float) -> list[VarianceSource]:
     """Return what DARE masks leave open of E[score | alpha] - plain; nothing without several masks that both have."""
     sides = _sides(response, alpha)
     return [] if sides is None else sides.masks
@@ -112,7 +112,7 @@ class _Sides:
     mixed: Array
     plain: Array
     shape: Shape
-    masks: list[Source]
+    masks: list[VarianceSource]
 
 
 def _sides(response: Response, alpha: float) -> _Sides | None:

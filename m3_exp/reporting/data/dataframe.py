@@ -3,8 +3,8 @@
 Repeats of a cell (`repeat=K`, the noise floor) are no more data: a frame holds them only where they are asked for.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -43,6 +43,11 @@ def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFram
     shown = [item for item in results if repeats or not item.repeat]
     lines = [{**facts, **_labelled(label, item.cell)} for item, facts in _facts(shown) for label in item.cell.labels]
     return pd.DataFrame(lines, columns=_COLUMNS)
+
+
+def sandboxes(details: Mapping[str, Any]) -> list[str]:
+    """Return what contained the model-written programs of a result, as `scoring.sandbox` joins it, if any ran."""
+    return list(filter(None, str(details.get("sandbox") or "").split(", ")))
 
 
 def where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:

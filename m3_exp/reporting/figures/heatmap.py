@@ -250,11 +250,11 @@ def _notes(changes: Changes, source: str) -> Iterator[str]:
     if of_curves := {panel: change.family for (panel, _, _), change in claims.items() if not change.drawn}:
         counts = " or ".join(map(str, sorted(set(of_curves.values()))))
         yield (
-            f"Outlined: real at 5 %, adjusted over the {counts} alphas x benchmarks of its pair and method (a family"
-            f" each; {len(of_curves)} here)."
+            f"Outlined: significant at 5 %, adjusted over the {counts} alphas x benchmarks of its pair and method (a"
+            f" family each; {len(of_curves)} here)."
         )
     if drawn := [change for change in claims.values() if change.drawn]:
-        yield f"Outlined: real at 5 %, after Holm over the {drawn[0].family} means of draws here."
+        yield f"Outlined: significant at 5 %, after Holm over the {drawn[0].family} means of draws here."
     for why in dict.fromkeys(change.unclaimed for change in changes.values() if change.unclaimed):
         yield f"No outline, {sum(change.unclaimed == why for change in changes.values())} cells: {why}."
     absent: dict[str, list[str]] = {}

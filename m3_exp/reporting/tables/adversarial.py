@@ -25,14 +25,14 @@ from m3_exp.reporting.comparisons.values import Value, value
 from m3_exp.reporting.curves.evaluated import LINE
 from m3_exp.reporting.data import published
 from m3_exp.reporting.data.published import NOTES, Beside, Number
-from m3_exp.reporting.table import NOTHING, Cell, Column, Figure, Mark, Table, plain, words
+from m3_exp.reporting.table import NOTHING, Cell, Column, Figure, Mark, Table, named_columns, words
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.reporting.tables.paper import few_draws, one_sided
 from m3_exp.reporting.tables.rows import Line, Shown, keys_of, missing, without_m3
 from m3_exp.stats.estimate import Estimate
 from m3_exp.types import Json
 
-_NAMES = plain(["method", "models", "M3", "alpha", "lambda"])
+_NAMES = named_columns(["method", "models", "M3", "alpha", "lambda"])
 _FIGURES = {"no_attack": "no attack", "attack": "attack", "pdr": "PDR"}
 _PROTOCOLS = {
     "paper": "paper: the attack is searched and scored on the same items, so PDR is flattered by the search",

@@ -9,12 +9,12 @@ from pathlib import Path
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared
 from m3_exp.reporting.data import published as papers
-from m3_exp.reporting.table import NOTHING, Cell, Figure, Mark, Table, percent, plain, words
+from m3_exp.reporting.table import NOTHING, Cell, Figure, Mark, Table, named_columns, percent, words
 from m3_exp.reporting.tables import paper
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.reporting.tables.rows import Row, Shown, without_m3
 
-_COLUMNS = plain([
+_COLUMNS = named_columns([
     "method", "models", "benchmark", "DARE", "alpha", "lambda", "n", "without M3", "with M3", "gain", "paper's gain"
 ])  # fmt: skip
 _PAPER = (

@@ -12,13 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from m3_exp.reporting.table import Cell, Figure, Table, percent, plain, words
+from m3_exp.reporting.table import Cell, Figure, Table, named_columns, percent, words
 from m3_exp.stats import noise
 from m3_exp.stats.noise import Steps
 from m3_exp.types import Json
 
 _NAMES = ("family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed")
-_COLUMNS = plain([
+_COLUMNS = named_columns([
     "models", "method", "weights", "benchmark", "dtype", "repeat", "verdicts", "texts that differ", "flipped up",
     "flipped down", "flip rate, 95 %", "score", "repeated", "sd of a difference, 95 %",
 ])  # fmt: skip

@@ -18,7 +18,7 @@ from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry, Place
 from m3_exp.reporting.curves.evaluated import LINE, Response, refused
 from m3_exp.reporting.data.published import NOTES
-from m3_exp.reporting.table import Column, Mark, Table, plain
+from m3_exp.reporting.table import Column, Mark, Table, named_columns
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.reporting.tables.rows import KEYS, Marks, Row, Shown, without_m3
 from m3_exp.stats.lambdas import ALPHAS
@@ -27,7 +27,7 @@ from m3_exp.types import Json
 _TITLE = 110  # characters
 
 _METHODS = ["single", "average", "task_arithmetic", "ties"]
-_NAMES = plain(["method", "models", "M3", "DARE", "alpha", "lambda"])
+_NAMES = named_columns(["method", "models", "M3", "DARE", "alpha", "lambda"])
 _NOTHING_PICKED = (
     "Nothing is picked by score: each row shows what its sweep names, and alpha, lambda and parameters are those asked"
     " for."

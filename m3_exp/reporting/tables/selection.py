@@ -12,7 +12,7 @@ from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared
 from m3_exp.reporting.data.dataframe import thinned
 from m3_exp.reporting.data.params import defaults
-from m3_exp.reporting.table import NOTHING, SPOKEN, Cell, Column, Rebuild, Record, Table, percent, plain, words
+from m3_exp.reporting.table import NOTHING, SPOKEN, Cell, Column, Rebuild, Record, Table, named_columns, percent, words
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.stats.choosing import HALVINGS, HOW, Chosen, How, choose
 from m3_exp.stats.estimate import Estimate
@@ -84,10 +84,10 @@ def _compared(groups: Sequence[Group], outcomes: Sequence[Chosen], how: How) -> 
 def _family(compared: Sequence[Compared | None], how: How) -> str:
     """Name the question that the marks answer, and what they could have found."""
     if how == "test":
-        return "No difference is called real, and none has a p-value: the items that chose are those that score."
+        return "No difference is called significant, and none has a p-value: the items that chose are those that score."
     count = sum(one is not None and not one.why for one in compared)
     if not count:
-        return "No row has a difference that could be called real."
+        return "No row has a difference that could be called significant."
     return (
         f"Better, worse, not told apart: does what is chosen differ from the default? One family, the {count} such rows"
         " of this table, at 5 % after Holm. Behind `not told apart`: a true difference below that many points could not"
@@ -108,8 +108,8 @@ def _table(
     last = {"crossfit": "claimed on the same items", "dev": "claimed on the test items", "test": "price of that"}
     names = ["method", "models", "DARE", "choice of", "chosen", *([] if beside is None else ["paper (Table 4)"])]
     columns = (
-        *plain(names), Column("mean (of parent)", benchmark="mean", what="(of parent)"),
-        *plain(["minus default", last[how]]), *(Column(b, benchmark=b) for b in benchmarks),
+        *named_columns(names), Column("mean (of parent)", benchmark="mean", what="(of parent)"),
+        *named_columns(["minus default", last[how]]), *(Column(b, benchmark=b) for b in benchmarks),
     )  # fmt: skip
     rows = []
     for group, chosen, verdict in zip(groups, outcomes, compared, strict=True):

@@ -19,14 +19,14 @@ import numpy as np
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.data.dataframe import thinned
-from m3_exp.reporting.table import Cell, Figure, Table, plain, words
+from m3_exp.reporting.table import Cell, Figure, Table, named_columns, words
 from m3_exp.stats import estimate
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.lambdas import draw_sd, unsure
 from m3_exp.stats.paired import between
 
 ALPHAS = (0.2, 0.5, 1.0, 5.0)
-_COLUMNS = plain([
+_COLUMNS = named_columns([
     "models", "method", "DARE", "benchmark", "alpha", "E", "items (se)", "draws (sd)", "real draws (sd)", "masks (sd)",
     "sampled (se)", "bend",
 ])  # fmt: skip

@@ -17,9 +17,13 @@ _FOLDER = Path(__file__).resolve().parent.parent / "conf" / "evaluator"
 _LOADED: dict[str, About] = {}
 
 
-def loaded(name: str, about: About) -> None:
-    """Keep what is said about a benchmark whose class has been loaded."""
-    _LOADED[name] = about
+def remember(name: str, class_name: str, about: About) -> None:
+    """Keep what is said about a benchmark whose class has been loaded.
+
+    A yaml may name a class that another yaml names too, as `gsm8k_boxed` with the class of `gsm8k`: such a column is
+    called and drawn by its yaml's name, so that the two are told apart.
+    """
+    _LOADED[name] = about if name == class_name else replace(about, title="", short="", marker="")
 
 
 def about(name: str) -> About:

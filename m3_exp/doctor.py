@@ -114,12 +114,12 @@ def _graders(plan: Plan, results: Results) -> Iterator[Finding]:
         except M3Error:
             continue  # its items are not at hand, which `_data` says
         with kept_in(results.store.root):
-            finding = _grader(evaluator, problems)
+            finding = _grader(cell.evaluator.name, evaluator, problems)
         yield finding
 
 
-def _grader(evaluator: Evaluator, problems: Sequence[Problem]) -> Finding:
-    name = f"grader {evaluator.name}"
+def _grader(benchmark: str, evaluator: Evaluator, problems: Sequence[Problem]) -> Finding:
+    name = f"grader {benchmark}"
     if evaluator.cost(problems) is not None:
         return Finding(name, False, "not tried: its judge is asked for every answer, and may cost money")
     examined = trust.examine(evaluator, problems)

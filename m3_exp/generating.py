@@ -1,12 +1,11 @@
 """The generating stage of a worker: one engine, the weights in it, and the answers that it gives to a task."""
 
-import importlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from m3_exp.answers import TaskAnswers, complete_items
-from m3_exp.engines.protocol import Engine, EngineDied
+from m3_exp.engines.protocol import Engine, EngineDied, module
 from m3_exp.events import Answered, Doing, EngineStarted, Event, Expected, Known, Note, Speed
 from m3_exp.groups import Group
 from m3_exp.results import Results
@@ -88,9 +87,8 @@ class Generator:
 
     def _start(self, group: Group) -> Engine:
         self._emit(Doing(f"starting {self._settings.name}"))
-        module = importlib.import_module(f"m3_exp.engines.{self._settings.name}")
         widest = replace(group.recipe, experts=group.experts, weights=None)
-        engine: Engine = module.start(self._settings, widest, group.tokenizer, self._store)
+        engine = module(self._settings.name).start(self._settings, widest, group.tokenizer, self._store)
         engine.on_progress = lambda done, total, tokens_per_second: self._emit(Speed(tokens_per_second))
         return engine
 
@@ -135,7 +133,7 @@ class Generator:
             problems = tuple(task.evaluator.prepare(task.problems, ask))
             if plain(problems) == plain(task.problems):
                 return task
-            store.put(key, Prepared(task.cell.evaluator.name, digest, problems))
+            store.put(key, Prepared(task.evaluator.name, digest, problems))
             kept = store.get(key)
             assert kept is not None
             self._emit(Note(f"items made by {task.evaluator.name}: {store.path(key)}"))
@@ -155,7 +153,7 @@ class Generator:
 
     def _answers(self, task: Task, group: Group, digest: str, journal: Answers) -> TaskAnswers:
         """Have all of a task answered; an item on which the engine dies again and again is refused."""
-        key, benchmark = self._results.answers_key(digest, task), task.cell.evaluator.name
+        key, benchmark = self._results.answers_key(digest, task), task.evaluator.name
         sets = self._store.repeat_sets if task.repeat else self._store.answer_sets
         if sets.get(key) is None:
             engine = dict(self._results.fingerprint)

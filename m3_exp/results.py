@@ -6,10 +6,10 @@ items digest    the items with their rendered prompts          rows digest   the
 """
 
 import contextlib
-import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
+from m3_exp.engines.protocol import module
 from m3_exp.merging.canonical import canonical, recipe_key
 from m3_exp.merging.source import parse_source, without_fetching
 from m3_exp.scoring.evaluator import ChatSettings, Evaluator
@@ -40,9 +40,9 @@ class Results:
     def __init__(self, store: Store, engine: EngineSettings) -> None:
         self.store = store
         self.tasks = Tasks(store)
-        module = importlib.import_module(f"m3_exp.engines.{engine.name}")
-        self.fingerprint: Mapping[str, str] = module.fingerprint(engine)
-        self.batched: bool = module.batched(engine)  # whether a text may depend on what else is in flight
+        engine_module = module(engine.name)
+        self.fingerprint = engine_module.fingerprint(engine)
+        self.batched = engine_module.batched(engine)  # whether a text may depend on what else is in flight
         self._recipe_keys: dict[str, str] = {}
 
     # ------------------------------------------------------------------------------------------------------- keys
@@ -58,7 +58,7 @@ class Results:
 
         An answer in it is keyed by item, sample and prompt ids. A repeat has a key of its own.
         """
-        parts = [digest, task.cell.evaluator.name, task.sampling, self.fingerprint]
+        parts = [digest, task.evaluator.name, task.sampling, self.fingerprint]
         return identity([*parts, {"repeat": task.repeat}] if task.repeat else parts)
 
     def cell_key(self, cell: Cell) -> str:
@@ -196,8 +196,7 @@ def _size(name: str) -> int:
 
 def is_contained(record: ResultRecord, evaluator: Evaluator) -> bool:
     """Tell whether a result may stand: one of uncontained programs only where that is (still) allowed."""
-    weak = "weak" in str(record.result.details.get("sandbox"))
-    return not weak or bool(getattr(evaluator, "allow_weak", False))
+    return evaluator.allow_weak or all(score.notes.get("sandbox") != "weak" for score in record.scores)
 
 
 def _meaning(spec: EvaluatorSpec, evaluator: Evaluator) -> EvaluatorSpec:

@@ -143,7 +143,7 @@ class Worker:
             told = generated.refused  # why an item has no answer
             scores = [replace(s, reason=told.get(s.id, s.reason)) if s.value is None else s for s in scores]
             record = ResultRecord(
-                result,
+                replace(result, benchmark=task.cell.evaluator.name),
                 tuple(scores),
                 evaluator=VersionedSpec(**vars(task.cell.evaluator), version=task.evaluator.version),
                 sampling=task.sampling,

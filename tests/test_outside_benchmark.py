@@ -7,12 +7,16 @@ import re
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from m3_exp.reporting.figures import palette
 from m3_exp.scoring.evaluate import load_evaluator
+from m3_exp.store import Store
+from m3_exp.tasks import Tasks
 from m3_exp.types import EvaluatorSpec, M3Error
 from tests.golden.commands import HERE, WORLD, call
 
@@ -124,6 +128,46 @@ def test_it_is_drawn_under_its_title(ran: Path) -> None:
 def test_the_page_shows_it(ran: Path) -> None:
     m3(ran, "report", *REQUEST, *WHERE, "--out", "page")
     assert "Letters" in (ran / "page" / "index.html").read_text()
+
+
+BOXED = """defaults: [_self_, _base@gsm8k_boxed]
+gsm8k_boxed:
+  target: evaluators.gsm8k:GSM8K
+  extractor: boxed
+  max_tokens: 1024
+"""
+
+
+def test_two_settings_of_one_benchmark_stand_side_by_side(outside: Path) -> None:
+    """They are asked the same and share their answers; each has a column, a title and a mark of its own."""
+    (outside / "conf/evaluator/gsm8k_boxed.yaml").write_text(BOXED)
+    pair = ("pair=lm_math", "method=average", "limit=12", *CURVE, *WHERE[:2], "evaluator=[gsm8k,gsm8k_boxed]")
+    pair = (*pair, *WHERE[4:6], "store=pair")
+    m3(outside, "run", *pair, "ratio=grid", "tracker=none")
+    assert len(list((outside / "pair/answers").iterdir())) == 5
+    store = Store(outside / "pair")
+    results = [record for path in (outside / "pair/results").iterdir() for record in store.results(path.name).values()]
+    assert Counter((r.result.benchmark, r.result.score == 0) for r in results)["gsm8k_boxed", True] == 5
+    assert len({r.rows_digest for r in results}) == 1
+    header = m3(outside, "table", "lambda_response", *pair).partition("\n| --")[0]
+    assert re.findall(r"\| (gsm8k\w*), accuracy, n=12", header) == ["gsm8k", "gsm8k_boxed"]
+    m3(outside, "figure", "response", *pair, "--out", "pair.svg")
+    m3(outside, "report", *pair, "ratio=grid", "--out", "pair-page")
+    for shown in ("pair.svg", "pair-page/index.html"):
+        assert {"GSM8K", "gsm8k boxed"} <= set(re.findall(r"GSM8K|gsm8k boxed", (outside / shown).read_text()))
+    assert palette.benchmark("gsm8k") != palette.benchmark("gsm8k_boxed")
+
+
+def test_two_classes_of_one_name_are_refused_in_one_line(outside: Path, tmp_path: Path) -> None:
+    """Their answers lie under that name."""
+    tasks = Tasks(Store(tmp_path))
+    tasks.evaluator(EvaluatorSpec("letters", "letters:Letters"))
+    tasks.evaluator(EvaluatorSpec("letters_z", "letters:Letters", {"letter": "z"}))
+    (outside / "other_letters.py").write_text(example("python"))
+    with pytest.raises(
+        M3Error, match=r"other_letters:Letters has the name 'letters' of another class, letters:Letters"
+    ):
+        tasks.evaluator(EvaluatorSpec("mine", "other_letters:Letters"))
 
 
 def test_a_class_that_inherits_nothing_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,7 @@ def _with_items(configs: Sequence[Config]) -> tuple[tuple[Config, ...], tuple[st
 
 def _has_items(spec: EvaluatorSpec) -> bool:
     if spec.items == "lab-dev":
-        return lab_has_dev(spec.name)
+        return lab_has_dev(load_evaluator(spec).name)
     return spec.items != "official-dev" or load_evaluator(spec).has_dev()
 
 

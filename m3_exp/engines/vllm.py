@@ -13,7 +13,8 @@ from typing import Any
 
 from m3_exp.engines.child import threads
 from m3_exp.engines.protocol import Loaded
-from m3_exp.engines.resident import ResidentEngine
+from m3_exp.engines.resident import batched as batched
+from m3_exp.engines.resident import start as start
 from m3_exp.engines.text import Vocabulary, check_pairs, samples, seed, vocabulary
 from m3_exp.engines.weights import Skeleton, read_skeleton
 from m3_exp.engines.wire import Pair
@@ -42,25 +43,6 @@ def fingerprint(settings: EngineSettings) -> Mapping[str, str]:
             continue
         return {"engine": "vllm", "version": version.partition("+")[0], "dtype": settings.dtype}
     raise M3Error("engine=vllm: vLLM is not installed here; run `make setup`, or take engine=transformers")
-
-
-def batched(settings: EngineSettings) -> bool:
-    """Tell whether a text may depend on what else is in flight: in 16 bits it does."""
-    return settings.dtype != "float32"
-
-
-def start(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: Store) -> ResidentEngine:
-    """Start an engine for recipes like this one, in a process of its own; it holds no weights yet.
-
-    Args:
-        recipe: any recipe of those to come; the models that it names give the configuration and shapes.
-        tokenizer: the widest tokenizer that prompts will come with.
-
-    Raises:
-        EngineDied: it did not start; the message ends with the last lines of its log.
-        M3Error: vLLM is not installed, or the settings or models cannot be.
-    """
-    return ResidentEngine(fingerprint(settings), settings, recipe, tokenizer, store)
 
 
 def build(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: Store) -> "VllmModel":

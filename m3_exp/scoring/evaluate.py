@@ -43,7 +43,7 @@ def load_evaluator(spec: EvaluatorSpec) -> Evaluator:
     if lacking := _lacking(kind):
         raise M3Error(f"evaluator {spec.name}: target={spec.target} has no {lacking}; see CONTRIBUTING.md")
     _check_settings(spec, kind)
-    benchmarks.loaded(spec.name, kind.about)
+    benchmarks.remember(spec.name, kind.name, kind.about)
     return kind(**spec.settings)
 
 
@@ -262,7 +262,7 @@ def _line(score: Score) -> str:
 
 def _summary(spec: EvaluatorSpec, result: Result) -> Json:
     keys = ("benchmark", "metric", "score", "low", "high", "n", "n_scored", "n_unscored", "settings")
-    summary = {key: getattr(result, key) for key in keys}
+    summary = {key: getattr(result, key) for key in keys} | {"benchmark": spec.name}
     summary["settings"] = {**result.settings, "items": spec.items}
     cleaned: Json = plain(summary)
     return cleaned

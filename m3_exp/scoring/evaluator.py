@@ -47,7 +47,9 @@ class Evaluator(ABC):
     flawed: ClassVar[Mapping[str, str]] = {}  # items whose own gold answer cannot score 1, and why
     replaced: ClassVar[Mapping[str, str]] = {}  # settings that there were once, and what to give in their place
 
-    max_tokens: int = 1024  # of an answer; a field of the same name makes it a setting
+    # A field of the same name makes these a setting:
+    max_tokens: int = 1024  # of an answer
+    allow_weak: bool = False  # programs of the model may run uncontained
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -176,6 +178,8 @@ class ChatSettings(Evaluator):
     LiveBench's present rules, else keep; the field then holds which.
     """
 
+    paper_stops: ClassVar[tuple[str, ...]] = ()  # what ends an answer to the paper's plain text
+
     chat_template: bool = False
     chat_args: dict[str, Any] | None = None
     thought: Literal["drop", "keep"] | None = None
@@ -191,6 +195,10 @@ class ChatSettings(Evaluator):
     def drops_thoughts(self) -> bool:
         """Whether thoughts are dropped where `thought` does not say it."""
         return self.chat_template
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return () if self.chat_template else self.paper_stops
 
     def judged(self, text: str) -> str | None:
         """Return an answer's text without its thought, None where that is unclosed."""

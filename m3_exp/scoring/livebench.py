@@ -35,8 +35,9 @@ class TaskFile:
     content: str
 
 
+@dataclass(frozen=True, kw_only=True)
 class LiveBench(ChatSettings):
-    """A category of LiveBench; `release` is a field of it: all, or the day of one of LiveBench's releases."""
+    """A category of LiveBench. `release` is all, or the day of one of LiveBench's releases, such as 2024-11-25."""
 
     metric: ClassVar[str] = "LiveBench score"
     files: ClassVar[Sequence[TaskFile]]
@@ -44,7 +45,7 @@ class LiveBench(ChatSettings):
     origin: ClassVar[str]
 
     max_tokens: int = 2048
-    release: str
+    release: str = "all"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,6 +15,7 @@ from m3_exp import cli, config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import ROOT
 from m3_exp.reporting.choices import ways
+from m3_exp.reporting.tables.rows import Shown
 from m3_exp.store import Store
 from m3_exp.types import CellResult, M3Error
 from m3_exp.views import lookup, studies, tables
@@ -227,3 +228,16 @@ def test_the_list_of_choices_loads_no_library() -> None:
     code = "import sys; from m3_exp.cli import main; main(['plan', '--list']); print(sorted(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert not any(f"'{heavy}'" in out.splitlines()[-1] for heavy in ("torch", "hydra", "numpy", "pandas"))
+
+
+def test_the_line_of_another_sweep_keeps_what_was_asked() -> None:
+    """Of models, store and items; its ratio and repeats are the sweep's own."""
+    words = ("sweeps=table1", "family=mine", "store=/out", "ratio.alpha=1", "repeat=2", "items=dev", "method.scaling=2")
+    asked = CommandLine(words, config_dirs=(Path("/more"),))
+    assert asked.on_sweep("lambda_response").line("run") == (
+        "m3 run --config-dir=/more sweeps=lambda_response family=mine store=/out items=dev method.scaling=2"
+    )
+    shown = Shown(pd.DataFrame(), asked=asked)
+    assert shown.shows_curves == (
+        "m3 table --config-dir=/more lambda_response family=mine store=/out items=dev method.scaling=2 --all"
+    )

@@ -664,9 +664,10 @@ def test_titles_come_from_the_sweep_files() -> None:
 
 def test_draws_of_an_outside_ratio_are_draws() -> None:
     """Three experts have no lambda: the row is the mean of its draws, with their spread, and carries no sign."""
-    plain = tidy_row(below(0.2, N), weights="plain")
+    made = {"evaluator": "gsm8k 1", "tokenizer": "t", "merge": "m3 merge"}
+    plain = tidy_row(below(0.2, N), weights="plain", **made)
     draws = [
-        tidy_row(below(share, N), ratio="leaning (tilt 3)", kind="drawn", draw=number, weights=f"draw {number}")
+        tidy_row(below(share, N), ratio="leaning (tilt 3)", kind="drawn", draw=number, weights=f"draw {number}", **made)
         for number, share in enumerate((0.8, 0.9, 1.0))
     ]
     table = paper.build("t", Shown(framed([plain, *draws])))

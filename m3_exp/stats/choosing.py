@@ -6,11 +6,11 @@
     test       choose and score on the test items, as the paper did: flattered, and stamped with the price
 
 A merged model is one model, so it is chosen for the mean over its benchmarks, each relative to the better of the
-parents that are evaluated on it, where every benchmark has one. In every way of choosing an item ends up with one
-number, `sum_c w_ic y_ic`, with w_ic how often candidate c is the chosen one where item i has no say in it
-(one with dev and test); scores are means of these numbers. Where one candidate is always chosen, intervals are those of
-this model, as everywhere (`stats`). Where it alternates, all choices are made anew on resampled items, and the
-variance of what comes out is the interval's.
+parents that are evaluated on it, where every benchmark has one. Each item is scored only by choices made without it: it
+counts as y_i = sum_c w_ic y_ic, where w_ic is the share of halvings with item i in the scoring half in which candidate
+c was chosen (with dev and test it is 1 for the one that was chosen). Scores are means of these numbers. Where one
+candidate is always chosen, intervals are those of this model, as everywhere (`stats`). Where it alternates, all choices
+are made anew on resampled items, and the variance of what comes out is the interval's.
 
 The halves of the items, and development items, share the masks, and for alpha the sampled lambdas: where a candidate is
 lucky with these, all items like it. By as much (`_luck`) the lower end is lower.

@@ -218,7 +218,7 @@ def again(
     return [Again(np.array(h), np.array(c)) for h, c in zip(honest, claimed, strict=True)]
 
 
-def best_alphas(
+def unbeaten(
     curves: Sequence[Curve], masks: Sequence[Sequence[Curve]], measures: Sequence[Unit], lost: float
 ) -> tuple[float, ...]:
     """Return the alphas among the seven of which one is the best with 95 %: those that no other significantly exceeds.

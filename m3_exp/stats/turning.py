@@ -1,4 +1,4 @@
-"""A real draw beside a curve: items turn somewhere between two nodes, and the line between these cannot say where.
+"""A real draw beside a curve: an item's score changes somewhere between two nodes, and interpolation cannot say where.
 
 The interval of one difference is a score interval: its standard error is that which a true line has. With d_i the
 item's real minus predicted score, s the place between its two nodes and a_i, b_i its scores there, the variance of the

@@ -30,7 +30,7 @@ from m3_exp.stats import joint
 from m3_exp.stats.estimate import Array, Estimate, VarianceSource
 from m3_exp.stats.family import max_t
 from m3_exp.stats.lambdas import ALPHAS, Curve, unsure
-from m3_exp.stats.objective import Again, Objective, Played, again, best_alphas, cross_fitted, quantiles
+from m3_exp.stats.objective import Again, Objective, Played, again, cross_fitted, quantiles
 from m3_exp.stats.paired import paired, spread
 
 _AGAIN = 100  # times that the choices are made anew, on resampled items
@@ -120,7 +120,7 @@ def compare(
             missing=lost,
         ),
         gains=_gains(responses, objective, sample, alphas),
-        holds_best=_holds_best(responses, objective),
+        holds_best=None if objective.combine == "minimum" else expectations.best_alphas(responses, objective.measures),
         developed=None if chosen is None else _developed(responses, objective, chosen, played, moved, bends[0]),
     )  # fmt: skip
 
@@ -268,13 +268,6 @@ def _gains(
         alpha: expectations.Compared(one, p, len(alphas), why)
         for alpha, one, p in zip(alphas, gains, adjusted, strict=True)
     }
-
-
-def _holds_best(responses: Sequence[Response], objective: Objective) -> tuple[float, ...] | None:
-    """Return the alphas of which one is the best with 95 %; None of a minimum, or where a curve carries no claim."""
-    if objective.combine == "minimum" or any(expectations.unclaimed(r, ALPHAS[0]) for r in responses):
-        return None
-    return best_alphas([r.curve for r in responses], [r.masks for r in responses], objective.measures, _lost(responses))
 
 
 def _widest(objective: Objective, masks: Sequence[Sequence[VarianceSource]]) -> list[VarianceSource]:

@@ -37,10 +37,13 @@ FEW_MASKS = f"fewer than {LEAST_MASKS} DARE masks: the difference is of these ma
 class Entry:
     """A cell that can be compared: score in percent, item values from 0 to 1, and the digests of its weights.
 
-    `weights` is empty where the cell belongs to no model: an expectation over lambda. `models`: those that the cell is
-    a mean over. `drawn`: the number of draws of lambda behind it, 0 where lambda was not drawn. `asked`: digest and
-    number of the items; `unscored` of them have no value; `like`: how the items make the score. An expectation is
-    unsure of `others` besides items and masks, and off by `bias` at most; `why` it carries no sign, else empty.
+    weights: empty where the cell belongs to no model: an expectation over lambda.
+    models: those that the cell is a mean over.
+    drawn: the number of random draws behind it, 0 where nothing was drawn.
+    asked: digest and number of the items; `unscored` of them have no value.
+    like: how the items make the score.
+    others, bias: what an expectation is unsure of besides items and masks, and how far it may be off.
+    why: why the cell carries no sign, else empty.
     """
 
     score: float

@@ -6,8 +6,9 @@ from functools import cached_property
 from typing import Any
 
 from m3_exp.reporting.choices.ways import Study
+from m3_exp.reporting.data.dataframe import cell_key
 from m3_exp.reporting.table import Table
-from m3_exp.types import Cell, ResultRecord, identity
+from m3_exp.types import Cell, ResultRecord
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class CellData:
     @cached_property
     def key(self) -> str:
         """Its address in the page, `#cell/KEY`: the same in every report of the same cell."""
-        return identity([self.cell.recipe, self.cell.evaluator, self.cell.tokenizer, self.cell.limit])[:12]
+        return cell_key(self.cell)
 
     @property
     def state(self) -> str:

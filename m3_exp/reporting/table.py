@@ -146,6 +146,6 @@ class Table:
         return tuple({id(record): record for record in every if record is not None}.values())
 
 
-def plain(names: Sequence[str]) -> tuple[Column, ...]:
+def named_columns(names: Sequence[str]) -> tuple[Column, ...]:
     """Return columns that belong to no benchmark."""
     return tuple(map(Column, names))

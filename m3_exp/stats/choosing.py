@@ -6,12 +6,11 @@
     test       choose and score on the test items, as the paper did: flattered, and stamped with the price
 
 A merged model is one model, so it is chosen for the mean over its benchmarks, each relative to the better of the
-parents that are evaluated on it, where every benchmark has one. Each item is scored only by choices made without it:
-y_i = sum_c w_ic y_ic, where y_ic is its score under candidate c, and w_ic the share of halvings with item i in the
-scoring half in which c was chosen. (With dev and test one candidate is chosen for all items: its w is 1.) The score is
-the mean of the y_i. If one candidate is always chosen, the interval is that of this model (`stats`). If the choice
-changes with the halving, all choices are made anew on resampled items, and the variance of the result makes the
-interval.
+parents that are evaluated on it, where every benchmark has one. Each item is scored only by choices made without it: it
+counts as y_i = sum_c w_ic y_ic, where w_ic is the share of halvings with item i in the scoring half in which candidate
+c was chosen (with dev and test it is 1 for the one that was chosen). Scores are means of these numbers. Where one
+candidate is always chosen, intervals are those of this model, as everywhere (`stats`). Where it alternates, all choices
+are made anew on resampled items, and the variance of what comes out is the interval's.
 
 Both halves of the items, and development items, share the DARE masks and, for alpha, the sampled lambdas. A candidate
 that is lucky with these scores well on both halves. So the lower end is lowered by the most that such luck gives
@@ -29,7 +28,17 @@ from typing import Literal
 
 import numpy as np
 
-from m3_exp.stats.estimate import EVEN, Array, Estimate, Mean, Shape, Source, influences, of_items, weighted_mean
+from m3_exp.stats.estimate import (
+    EVEN,
+    Array,
+    Estimate,
+    Mean,
+    Shape,
+    VarianceSource,
+    influences,
+    of_items,
+    weighted_mean,
+)
 from m3_exp.stats.family import best_of
 from m3_exp.stats.joint import Joint, Unit, mean_of, together
 from m3_exp.stats.lambdas import ALPHAS, Curve, unsure
@@ -86,8 +95,8 @@ class Scores:
         """Return each item's score y_i under a mix of candidates, given its weights w (n, C)."""
         return np.asarray(np.einsum("nc,nc->n", self.values, mix))
 
-    def sources(self, mix: Array, *, signed: bool = False) -> list[Source]:
-        """Return the sources of variance, besides items, of a mix's score or (`signed`) of its gain on the default."""
+    def sources(self, mix: Array, *, signed: bool = False) -> list[VarianceSource]:
+        """Return what a mix's score, or its difference from the default (`signed`), is unsure of besides items."""
         masks = np.einsum("mnc,nc->nm", self.under, mix)
         if signed and self.default is not None:
             masks = masks - self.default.T
@@ -340,8 +349,8 @@ def _alternating(mean: Mean, variance: float) -> Mean:
     return replace(mean, items=variance, how=f"{mean.how}, choices made anew on resampled items")
 
 
-def _together(each: Sequence[Scores], mixes: Sequence[Array], *, signed: bool = False) -> list[Source]:
-    """Return the sources of variance of a mean over benchmarks besides items, in its unit.
+def _together(each: Sequence[Scores], mixes: Sequence[Array], *, signed: bool = False) -> list[VarianceSource]:
+    """Return what a mean over benchmarks is unsure of besides items, in its unit.
 
     Benchmarks share the lambdas and masks, so their errors from these are added as if all had the same sign.
     """

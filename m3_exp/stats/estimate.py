@@ -56,8 +56,8 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A source of variance of a mean besides its items, such as DARE masks or draws of lambda.
+class VarianceSource:
+    """A part of a mean's variance besides its items: `variance`, known on `freedom` degrees of freedom.
 
     `variance` is estimated with `freedom` degrees of freedom. `shared` is the part of it that is the items' own noise,
     which the variance over items counts already.
@@ -76,7 +76,7 @@ class Mean:
     items: float  # variance of the mean, over items
     n: float
     limits: tuple[float, float] = (0.0, 1.0)
-    others: tuple[Source, ...] = ()
+    others: tuple[VarianceSource, ...] = ()
     bias: tuple[float, float] = (0.0, 0.0)  # how far the truth may lie below and above, besides chance
     missing: float = 0.0  # share of the items without a score
     how: str = ""
@@ -92,7 +92,7 @@ class Mean:
 
     def critical(self, z: float) -> float:
         """Return how many standard errors the interval reaches; above `z` where degrees of freedom are few."""
-        sources = (Source(self.items, self.freedom), *self.others)
+        sources = (VarianceSource(self.items, self.freedom), *self.others)
         total = sum(source.variance for source in sources)
         if total <= 0:
             return _student(z, self.freedom)
@@ -270,7 +270,7 @@ BONETT = "Bonett-Price"
 
 
 def mean(
-    values: Array, shape: Shape = EVEN, *, others: Sequence[Source] = (), bias: float = 0.0, unscored: int = 0
+    values: Array, shape: Shape = EVEN, *, others: Sequence[VarianceSource] = (), bias: float = 0.0, unscored: int = 0
 ) -> Estimate:
     """Return the score of item values (n,) with its interval. Values are 0 to 1: 0/1 scores, graded, expectations.
 
@@ -292,7 +292,7 @@ def of_items(
     shape: Shape = EVEN,
     *,
     signed: bool = False,
-    others: Sequence[Source] = (),
+    others: Sequence[VarianceSource] = (),
     bias: tuple[float, float] = (0.0, 0.0),
     unscored: int = 0,
 ) -> Mean:
@@ -316,7 +316,7 @@ def of_items(
     return Mean(inside, own, worth, limits, tuple(others), bias, lost, how, freedom)
 
 
-def _named(how: str, shape: Shape, others: Sequence[Source], bias: tuple[float, float], unscored: int) -> str:
+def _named(how: str, shape: Shape, others: Sequence[VarianceSource], bias: tuple[float, float], unscored: int) -> str:
     parts = [how]
     if shape.clusters is not None:
         parts.append("problems as clusters")
@@ -333,7 +333,9 @@ def _named(how: str, shape: Shape, others: Sequence[Source], bias: tuple[float, 
 
 def deviation(values: Sequence[float] | Array) -> float | None:
     """Return the standard deviation between numbers as they are; None of fewer than two."""
-    return statistics.stdev(map(float, values)) if len(values) > 1 else None
+    if len(values) < 2:
+        return None
+    return float(values.std(ddof=1)) if isinstance(values, np.ndarray) else statistics.stdev(values)
 
 
 def central(values: Array) -> tuple[float, float, float]:

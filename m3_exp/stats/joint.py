@@ -22,7 +22,18 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from m3_exp.stats.estimate import EVEN, LEVEL, Array, Estimate, Mean, Shape, Source, influences, units, weighted_mean
+from m3_exp.stats.estimate import (
+    EVEN,
+    LEVEL,
+    Array,
+    Estimate,
+    Mean,
+    Shape,
+    VarianceSource,
+    influences,
+    units,
+    weighted_mean,
+)
 from m3_exp.stats.family import best_of
 from m3_exp.stats.resampling import halves, resampled, whole
 
@@ -78,9 +89,9 @@ class Unit:
             return 1.0
         return max(float(weighted_mean(self.parent, self.shape)), 0.5 / self.n)
 
-    def scaled(self, sources: Sequence[Source]) -> list[Source]:
-        """Return the items' sources of variance in this unit."""
-        return [Source(source.variance / self.size**2, source.freedom) for source in sources]
+    def scaled(self, sources: Sequence[VarianceSource]) -> list[VarianceSource]:
+        """Return what item scores are unsure of in this unit."""
+        return [VarianceSource(source.variance / self.size**2, source.freedom) for source in sources]
 
     def ratio(self, values: Array) -> float:
         """Return the model's share of the parent, corrected for the bias of a ratio of two means."""
@@ -147,7 +158,7 @@ def mean_of(
     measures: Sequence[Unit],
     *,
     signed: bool = False,
-    others: Sequence[Source] = (),
+    others: Sequence[VarianceSource] = (),
     bias: float = 0.0,
     unscored: float = 0.0,
 ) -> Mean:
@@ -179,7 +190,7 @@ def errors_of(values: Sequence[Array], measures: Sequence[Unit]) -> Array:
 def least_of(
     values: Sequence[Array],
     measures: Sequence[Unit],
-    others: Sequence[Sequence[Source]] | None = None,
+    others: Sequence[Sequence[VarianceSource]] | None = None,
     unscored: Sequence[float] | None = None,
 ) -> Estimate:
     """Return the minimum over benchmarks of a model's scores relative to the parents, with an interval that holds it.
@@ -195,13 +206,13 @@ def least_of(
     return Estimate(value, low, high, min(unit.n for unit in measures), "least of several, Bonferroni", se=error)
 
 
-def together(sources: Sequence[Sequence[Source]]) -> list[Source]:
+def together(sources: Sequence[Sequence[VarianceSource]]) -> list[VarianceSource]:
     """Return the sources of a mean over benchmarks from those of each one, as if all their errors had one sign."""
     deviations: dict[float, float] = {}
     for source in (source for own in sources for source in own):
         share = math.sqrt(source.variance) / len(sources)
         deviations[source.freedom] = deviations.get(source.freedom, 0.0) + share
-    return [Source(total**2, freedom) for freedom, total in deviations.items()]
+    return [VarianceSource(total**2, freedom) for freedom, total in deviations.items()]
 
 
 def shortfall(measures: Sequence[Unit], values: Sequence[Array], parts: int = 1) -> float:

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, Source, influences, mean, weighted_mean
+from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, VarianceSource, influences, mean, weighted_mean
 from m3_exp.stats.paired import spread
 
 ALPHAS = (0.2, 0.4, 0.5, 1.0, 2.0, 3.0, 5.0)  # the paper's; sampled lambdas come from the mixture of their Betas
@@ -142,7 +142,7 @@ class Unsure:
     lambdas nothing is assumed, and it is 0.
     """
 
-    sources: tuple[Source, ...] = ()
+    sources: tuple[VarianceSource, ...] = ()
     bias: float = 0.0
     bend: float = 0.0
 
@@ -154,7 +154,7 @@ def unsure(curve: Curve, alphas: Mapping[float, float]) -> Unsure:
     of two alphas.
     """
     if all(curve.corrected(alpha) for alpha in alphas):
-        return Unsure((Source(_sampling_variance(curve, alphas)),))
+        return Unsure((VarianceSource(_sampling_variance(curve, alphas)),))
     heights = np.sqrt(_bends(curve))
     bumps = np.array([_bumps(tuple(map(float, curve.lams)), alpha) for alpha in alphas])
     reach = np.array([[abs(factor) for factor in alphas.values()] @ bumps])

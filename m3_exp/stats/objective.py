@@ -18,7 +18,7 @@ import numpy as np
 from scipy import special
 
 from m3_exp.stats import family, joint
-from m3_exp.stats.estimate import Array, Estimate, Mean, Source, central, deviation
+from m3_exp.stats.estimate import Array, Estimate, Mean, VarianceSource, central, deviation
 from m3_exp.stats.joint import Combine, Joint, Unit, errors_of, mean_of
 from m3_exp.stats.lambdas import ALPHAS, Curve, bend_at, hats, unsure
 from m3_exp.stats.paired import spread
@@ -95,7 +95,7 @@ class Objective(Joint):
         signed: bool = False,
         bias: float = 0.0,
         short: float = 0.0,
-        others: Sequence[Source] = (),
+        others: Sequence[VarianceSource] = (),
         missing: float = 0.0,
     ) -> Estimate:
         """Return a number of this objective with an interval from its resampled values.
@@ -114,12 +114,12 @@ class Objective(Joint):
         found = replace(found, others=tuple(others), bias=(below, above), missing=missing, how="resampled choices")
         return found.estimate(n=sum(unit.n for unit in self.measures))
 
-    def in_units(self, sources: Sequence[Sequence[Source]]) -> list[list[Source]]:
+    def in_units(self, sources: Sequence[Sequence[VarianceSource]]) -> list[list[VarianceSource]]:
         """Return each benchmark's sources of variance in the objective's unit."""
         return [unit.scaled(own) for own, unit in zip(sources, self.measures, strict=True)]
 
     def least_gain(
-        self, mean: Mean, values: Sequence[Array], plains: Sequence[Array], others: Sequence[Source]
+        self, mean: Mean, values: Sequence[Array], plains: Sequence[Array], others: Sequence[VarianceSource]
     ) -> Mean:
         """Return the difference of two models' minima, given that of their `mean` and item values (n_m,).
 
@@ -227,7 +227,7 @@ def again(
     return [Again(np.array(h), np.array(c)) for h, c in zip(honest, claimed, strict=True)]
 
 
-def best_alphas(
+def unbeaten(
     curves: Sequence[Curve], masks: Sequence[Sequence[Curve]], measures: Sequence[Unit], lost: float
 ) -> tuple[float, ...]:
     """Return the alphas among the seven of which one is the best with 95 %: those that no other significantly exceeds.
@@ -245,7 +245,7 @@ def best_alphas(
             for own, curve in zip(masks, curves, strict=True)
         ]
         others = [
-            Source(source.variance / unit.size**2 / len(curves), source.freedom)  # benchmarks share their lambdas
+            VarianceSource(source.variance / unit.size**2 / len(curves), source.freedom)  # they share their lambdas
             for curve, unit, own in zip(curves, measures, between, strict=True)
             for source in (*unsure(curve, {first: 1.0, second: -1.0}).sources, *own)
         ]

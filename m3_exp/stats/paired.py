@@ -19,7 +19,7 @@ from m3_exp.stats.estimate import (
     Estimate,
     Mean,
     Shape,
-    Source,
+    VarianceSource,
     influences,
     normal,
     of_items,
@@ -35,7 +35,7 @@ def paired(
     b: Array,
     shape: Shape = EVEN,
     *,
-    others: Sequence[Source] = (),
+    others: Sequence[VarianceSource] = (),
     bias: tuple[float, float] = (0.0, 0.0),
     unscored: int = 0,
 ) -> Estimate:
@@ -112,8 +112,8 @@ def mid_p(gained: int, lost: int) -> float:
     return min(1.0, 2 * below - seen)
 
 
-def spread(masks: Sequence[Array], shape: Shape = EVEN) -> list[Source]:
-    """Return the source of variance that DARE masks (or draws of lambda) add to a mean over them; none with one mask.
+def spread(masks: Sequence[Array], shape: Shape = EVEN) -> list[VarianceSource]:
+    """Return what a mean over several DARE masks (or draws of lambda) is unsure of besides items; nothing with one.
 
     `masks`: the items' scores under each of m masks, (n,). The variance between the masks' means is taken as it is. A
     part of it is the items' own noise (`shared`); that part is deducted from the variance over items, not here. Else a
@@ -123,7 +123,7 @@ def spread(masks: Sequence[Array], shape: Shape = EVEN) -> list[Source]:
     if len(masks) < 2:
         return []
     seen, noise = _variances(np.column_stack(masks), shape)
-    return [Source(seen / len(masks), len(masks) - 1, min(seen, noise) / len(masks))]
+    return [VarianceSource(seen / len(masks), len(masks) - 1, min(seen, noise) / len(masks))]
 
 
 def between(values: Array, shape: Shape = EVEN) -> float | None:

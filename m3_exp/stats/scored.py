@@ -101,6 +101,11 @@ def pass_at_k(samples: Sequence[float], k: int) -> float:
     return 1.0 - math.comb(n - right, k) / math.comb(n, k)
 
 
+def is_attacked(key: str) -> bool:
+    """Tell whether an item is one under attack (`ITEM@seedK`)."""
+    return _ATTACKED.fullmatch(key) is not None
+
+
 def _attacked(scores: Sequence[Score]) -> list[tuple[str, Score]]:
     """Return scores with their items' names: all, or the attacked ones only, unscored where the clean item is."""
     versions = [(match[1], score) for score in scores if (match := _ATTACKED.fullmatch(score.id))]

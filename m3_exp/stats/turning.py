@@ -1,4 +1,4 @@
-"""An observed draw of lambda beside the curve through the nodes.
+"""A real draw beside a curve: an item's score changes somewhere between two nodes, and interpolation cannot say where.
 
 An item's score changes somewhere between two nodes, say from 0 to 1; linear interpolation cannot say where. So the
 mean over items of (observed - interpolated) differs from 0 even where the line is right on average.
@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from m3_exp.stats.estimate import LEVEL, Array, Mean, Source, normal, weighted_mean
+from m3_exp.stats.estimate import LEVEL, Array, Mean, VarianceSource, normal, weighted_mean
 from m3_exp.stats.lambdas import Curve, right_node, second_moments, unsure, weights
 
 _Z = normal(LEVEL)
@@ -84,7 +84,7 @@ def beside_expectation(curve: Curve, alpha: float, lams: Sequence[float], real: 
         float(weighted_mean(values, curve.shape)) for values in (real, predicted, curve.expected(alpha))
     )
     turning = float(curve.shape.weights(len(curve.ids)) ** 2 @ (real - predicted) ** 2)
-    others = (Source(max(between, 0.0) / len(lams)), *rest.sources)
+    others = (VarianceSource(max(between, 0.0) / len(lams)), *rest.sources)
     found = Mean(score - expected, turning, len(real), (-1.0, 1.0), others)
     return Expected(score, line, expected, _Z * found.standard_error() + rest.bias)
 

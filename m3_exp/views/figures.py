@@ -49,6 +49,7 @@ def figure(name: str, asked: CommandLine) -> Figure:
         {sweep: _frame(one, draws=name == "response") for sweep, one in looked.items()}, parents,
         folders[0] if folders and all(folders) else None,
         pair=shown.get("pair"), method=shown.get("method"), seed=next((one.seed for one in looked.values()), 0),
+        asked=others,
     )  # fmt: skip
     return catalogue.FIGURES[name].draw(data)
 

@@ -98,7 +98,7 @@ class Lookup:
             return None
         plain = [c for c in configs if c.ratio.name == "plain" and len(c.experts) > 1]
         frame = dataframe.tidy(look_up(planning.build([*grids, *plain]), self.store))
-        evaluated = frame["score"].notna() & frame["ratio"].isin(["grid", "sampled"])
+        evaluated = frame["score"].notna() & frame["kind"].isin(["node", "sampled"])
         return frame if bool(evaluated.any()) else None
 
 

@@ -1,7 +1,7 @@
 """`m3 response`: what every alpha would score, from the curves of a sweep, and the check against real draws."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from m3_exp.command_line import CommandLine
 from m3_exp.reporting.choices import ways
@@ -76,6 +76,8 @@ def checks(found: Curves, *, repeats: int = 10_000) -> list[tuple[Response, Chec
     drawn = [response for response in found.responses if response.draws]
     if not drawn:
         first = found.responses[0]
-        again = f"m3 run -m pair={first.pair} method={first.method} ratio=mixup ratio.alpha=0.5,2 ratio.draws=15"
+        named = [f"pair={first.pair}"] if first.family != "local" else []
+        draws = [*named, f"method={first.method}", "ratio=mixup", "ratio.alpha=0.5,2", "ratio.draws=15"]
+        again = replace(found.asked.without("ratio.nodes", "ratio.sampled"), multirun=True).line("run", *draws)
         raise M3Error(f"no real draw of {first.pair} {first.method} lies in the store: {again}")
     return [(one, prediction.check(one, repeats=repeats, seed=found.looked.seed)) for one in drawn]

@@ -104,7 +104,8 @@ def _components(looked: Lookup) -> Table:
     known = evaluated.responses(looked.frame(), looked.parents)
     if not known:
         raise M3Error(
-            f"{looked.name} holds no curve yet; those of all pairs and methods: m3 run sweeps=lambda_response"
+            f"{looked.name} holds no curve yet; those of all pairs and methods:"
+            f" {looked.request.asked.on_sweep('lambda_response').line('run')}"
         )
     return variance.build(known, name=f"{looked.name}: variance")
 
@@ -141,7 +142,9 @@ def build(
 ) -> Table:
     """Return the table of a request's cells. `behind`: the frame of the curves that its M3 rows are expectations on."""
     name = looked.request.sweep_table
-    shown = Shown(frame, every, looked.published, behind=behind, marks=marks, experts=looked.parents)
+    shown = Shown(
+        frame, every, looked.published, behind=behind, marks=marks, experts=looked.parents, asked=looked.request.asked
+    )
     if name in ATTACKS:
         return adversarial.build(name, shown)
     if name == "table3" and not every:

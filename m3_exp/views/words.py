@@ -34,7 +34,8 @@ def table(built: Table, form: str) -> str:
 
 def lambdas(plan: Plan) -> list[str]:
     """Say which lambdas were drawn."""
-    drawn = sorted({(x.alpha, x.draw, x.lam) for cell in plan.cells for x in cell.labels if x.alpha is not None})
+    labels = [label for cell in plan.cells for label in cell.labels]
+    drawn = sorted({(x.alpha, x.draw, x.lam) for x in labels if x.alpha is not None and x.lam is not None})
     return [f"alpha={alpha:g} draw {draw}: lambda={lam!r}" for alpha, draw, lam in drawn]
 
 
@@ -60,8 +61,8 @@ def status(request: Request, found: Status) -> list[str]:
             failure(f"{spelled(one.cell.labels[0])} on {one.cell.evaluator.name}: {one.reason}", one.retry)
             for one in found.failures
         ),
-        *found.forecast.own_notes,  # what collapsed is m3 plan's to say
-        *repeats_words(request.plan, Store(request.store), request.repeat),
+        *(note for note in found.forecast.notes if note not in looked.plan.notes),  # what collapsed is m3 plan's to say
+        *repeats_words(looked.plan, looked.store, looked.request.repeat),
     ]
 
 

@@ -269,7 +269,9 @@ def _alpha_words(joint: Comparison, what: str) -> list[str]:
     lines = [f"E[alpha] - plain on {what}, in points: {'; '.join(texts)}"]
     if first.why:
         return [*lines, f"no claim about E[alpha] - plain: {first.why}"]
-    lines.append(f"+ or - behind: real at 5 % (max-T over {first.family}); the others are not told apart from plain")
+    lines.append(
+        f"+ or - behind: significant at 5 % (max-T over {first.family}); the others are not told apart from plain"
+    )
     untold = [gain for gain in joint.gains.values() if gain.mark == "untold"]
     if untold:
         least = min(family.detectable(gain.estimate, gain.family) for gain in untold)
@@ -282,7 +284,7 @@ def _alpha_words(joint: Comparison, what: str) -> list[str]:
 def _dev_words(joint: Comparison, study: Study) -> list[str]:
     """Say what development items chose, or that there are none."""
     if not study.choosers:
-        return ["no development items are evaluated: the best node is cross-fitted (m3 run sweeps=... items=dev)"]
+        return ["no development items are evaluated: the best node is cross-fitted (the same m3 run with items=dev)"]
     without = [r.benchmark for r in study.responses if r.benchmark not in study.choosers]
     lines = [f"no development items of {', '.join(without)}: cross-fitted there"] if without else []
     chooser = study.choosers.get(joint.objective)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from m3_exp.reporting.comparisons.contrasts import FEW_MASKS
 from m3_exp.reporting.comparisons.values import expected_by_mask
-from m3_exp.reporting.curves.evaluated import LINE, Response, Values, grouped, parents_of, responses
+from m3_exp.reporting.curves.evaluated import LINE, Response, Values, grouped, parents_of, responses, titled
 from m3_exp.reporting.curves.expectations import LEAST_MASKS, NO_SAMPLED
 from m3_exp.reporting.data.dataframe import where
 from m3_exp.reporting.data.params import defaults
@@ -29,10 +29,14 @@ Model = Mapping[float | None, Values]  # item values by DARE mask
 
 _GROUP = ["family", "pair", "method", "sparsify"]
 
-HYPER, DRAWS = "hyper-parameters", "draw (of each alpha)"
-NO_ALPHA = (
-    "a choice among these draws of lambda, which says nothing about alpha; what it takes: m3 run sweeps=lambda_response"
+_COMPETING: Sequence[tuple[str, str, list[str]]] = (  # a column, what it says of the candidates, what else they share
+    ("ratio", "plain", []),
+    ("kind", "drawn", ["params", "ratio"]),
+    ("kind", "node", ["params"]),
 )
+
+HYPER, DRAWS = "hyper-parameters", "draw (of each alpha)"
+NO_ALPHA = "a choice among these draws of lambda, which says nothing about alpha; what it takes: sweeps=lambda_response"
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,7 @@ class Group:
 
     @property
     def title(self) -> str:
-        parts = (self.names["pair"], self.names["method"], self.names["sparsify"].replace("none", ""))
-        return " ".join(part for part in parts if part)
+        return titled(self.names["pair"], self.names["method"], self.names["sparsify"])
 
 
 # ------------------------------------------------------------------------------------------------ frame -> questions
@@ -81,20 +84,16 @@ def _corrected(response: Response) -> bool:
 def _questions(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Give the rows that compete: all hyper-parameters without M3; draws, or nodes, at one set of them."""
     for _, rows in frame[frame["method"] != "single"].groupby(_GROUP, sort=False):
-        for ratios, keys in (["plain"], []), (["mixup"], ["params"]), (["grid", "fixed"], ["params"]):
-            wanted = rows[rows["ratio"].isin(ratios)]
-            for _, members in wanted.groupby([*_GROUP, *keys], sort=False):
+        for column, wanted, keys in _COMPETING:
+            for _, members in rows[rows[column] == wanted].groupby([*_GROUP, *keys], sort=False):
                 if len(set(_spelled(members))) > 1:
                     yield members
 
 
 def _question(rows: pd.DataFrame) -> str:
-    ratio = rows.iloc[0]["ratio"]
-    if ratio == "plain":
-        return HYPER
-    if ratio == "mixup":
-        return "draw" if rows["alpha"].nunique() == 1 else DRAWS
-    return "lambda"
+    if (kind := rows.iloc[0]["kind"]) == "drawn":
+        return "draw" if rows["alpha"].nunique() <= 1 else DRAWS
+    return "lambda" if kind == "node" else HYPER
 
 
 def _spelled(rows: pd.DataFrame) -> list[str]:
@@ -105,7 +104,8 @@ def _spelled(rows: pd.DataFrame) -> list[str]:
     if kind == DRAWS:
         return [f"alpha {alpha:g}, lambda {lam:.3g}" for alpha, lam in zip(rows["alpha"], rows["lam"], strict=True)]
     if kind == "draw":
-        return [f"draw {int(n)} (lambda {lam:.3g})" for n, lam in zip(rows["draw"], rows["lam"], strict=True)]
+        lams = ["" if pd.isna(lam) else f" (lambda {lam:.3g})" for lam in rows["lam"]]
+        return [f"draw {int(n)}{lam}" for n, lam in zip(rows["draw"], lams, strict=True)]
     return [f"lambda {lam:.6g}" for lam in rows["lam"]]
 
 
@@ -135,7 +135,7 @@ def _group(
     places = {str(name): [int(label) for label in rows.index[at]] for name, at in members.items()}
     return Group(
         names, question, candidates,
-        lams={} if question == HYPER else dict(zip(spelled, map(float, rows["lam"]), strict=True)),
+        lams={name: float(lam) for name, lam in zip(spelled, rows["lam"], strict=True) if pd.notna(lam)},
         dev=None if dev_frame is None else _dev(dev_frame, rows, names, experts, candidates.names),
         notes=tuple(notes), rows=places,
         same=frozenset(name for name, at in places.items() if _is(rows.loc[at], default)),
@@ -156,7 +156,7 @@ def _of_alpha(line: Sequence[Response], frame: pd.DataFrame, dev: Sequence[Respo
     if candidates is None:
         return None
     names = dict(zip(LINE, line[0].line, strict=True))
-    mine = where(frame[frame["ratio"].isin(["grid", "sampled"])], **names)
+    mine = where(frame[frame["kind"].isin(["node", "sampled"])], **names)
     without = [b for b in dict.fromkeys(mine["benchmark"]) if b not in known]
     notes = [f"alpha: not in the choice, no curve with sampled lambdas: {', '.join(without)}"] if without else []
     return Group(

@@ -31,10 +31,10 @@ import numpy as np
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, aligned_to
 from m3_exp.stats import joint
-from m3_exp.stats.estimate import Array, Estimate, Source
+from m3_exp.stats.estimate import Array, Estimate, VarianceSource
 from m3_exp.stats.family import max_t
 from m3_exp.stats.lambdas import ALPHAS, Curve, unsure
-from m3_exp.stats.objective import Again, Objective, Played, again, best_alphas, cross_fitted, quantiles
+from m3_exp.stats.objective import Again, Objective, Played, again, cross_fitted, quantiles
 from m3_exp.stats.paired import paired, spread
 
 _AGAIN = 100  # times that the choices are made anew, on resampled items
@@ -125,7 +125,7 @@ def compare(
             missing=lost,
         ),
         gains=_gains(responses, objective, sample, alphas),
-        holds_best=_holds_best(responses, objective),
+        holds_best=None if objective.combine == "minimum" else expectations.best_alphas(responses, objective.measures),
         developed=None if chosen is None else _developed(responses, objective, chosen, played, moved, bends[0]),
     )  # fmt: skip
 
@@ -143,8 +143,8 @@ def plains_of(responses: Sequence[Response], objective: Objective) -> list[Array
     return known if len(known) == len(found) else None
 
 
-def _masks(responses: Sequence[Response], of: Callable[[Curve], Array]) -> list[list[Source]]:
-    """Return, for each benchmark, the source of variance that DARE masks add to a number; none with one mask."""
+def _masks(responses: Sequence[Response], of: Callable[[Curve], Array]) -> list[list[VarianceSource]]:
+    """Return what a benchmark's DARE masks leave open of a number; none without several masks."""
     return [spread([of(mask) for mask in r.masks], r.curve.shape) for r in responses]
 
 
@@ -162,7 +162,7 @@ def _plain(responses: Sequence[Response], objective: Objective, plains: Sequence
         return expectations.plain(one)
     if plains is None:
         return None
-    masks: list[list[Source]] = []
+    masks: list[list[VarianceSource]] = []
     for response in responses:
         known = [v for one in response.plains.values() if (v := aligned_to(one, response.curve.ids)) is not None]
         masks.append(spread(known, response.curve.shape))
@@ -170,7 +170,10 @@ def _plain(responses: Sequence[Response], objective: Objective, plains: Sequence
 
 
 def _of_models(
-    responses: Sequence[Response], objective: Objective, values: Sequence[Array], masks: Sequence[Sequence[Source]]
+    responses: Sequence[Response],
+    objective: Objective,
+    values: Sequence[Array],
+    masks: Sequence[Sequence[VarianceSource]],
 ) -> Estimate:
     """Return the score of one model, given its item values and the sources from masks, for each benchmark."""
     others = objective.in_units(masks)
@@ -209,7 +212,7 @@ def _expected_least(
     objective: Objective,
     sample: Sequence[Array],
     alpha: float,
-    masks: Sequence[Sequence[Source]],
+    masks: Sequence[Sequence[VarianceSource]],
     plains: Sequence[Array] | None = None,
 ) -> Estimate:
     """Return the expectation of a minimum; with plain's item values, its difference from plain's minimum."""
@@ -231,7 +234,7 @@ def _expected_mean(
 
     Benchmarks share the lambdas and masks, so their errors from these are added as if all had the same sign.
     """
-    sources: list[list[Source]] = []
+    sources: list[list[VarianceSource]] = []
     bias = 0.0
     masks = _masks(responses, lambda mask: mask.expected(alpha))
     for response, unit, own in zip(responses, objective.measures, masks, strict=True):
@@ -272,15 +275,8 @@ def _gains(
     }
 
 
-def _holds_best(responses: Sequence[Response], objective: Objective) -> tuple[float, ...] | None:
-    """Return alphas that hold the best one with 95 % confidence; None for a minimum, or if a curve carries no claim."""
-    if objective.combine == "minimum" or any(expectations.unclaimed(r, ALPHAS[0]) for r in responses):
-        return None
-    return best_alphas([r.curve for r in responses], [r.masks for r in responses], objective.measures, _lost(responses))
-
-
-def _widest(objective: Objective, masks: Sequence[Sequence[Source]]) -> list[Source]:
-    """Return the sources from masks of a minimum: those of the benchmark where they are largest."""
+def _widest(objective: Objective, masks: Sequence[Sequence[VarianceSource]]) -> list[VarianceSource]:
+    """Return what masks leave open of a minimum: no more than of the benchmark where they leave most."""
     sources = [source for own in objective.in_units(masks) for source in own]
     return [max(sources, key=lambda one: one.variance)] if sources else []
 
@@ -322,8 +318,8 @@ def _model_gain(responses: Sequence[Response], objective: Objective, lam: float,
     return mean.estimate(n=sum(map(len, values)))
 
 
-def _masks_of_gain(response: Response, lam: float) -> list[Source]:
-    """Return the source that DARE masks add to the score at one lambda minus plain's, by the masks that both have."""
+def _masks_of_gain(response: Response, lam: float) -> list[VarianceSource]:
+    """Return what DARE masks leave open of a model at one lambda, less plain, by the masks that both have."""
     known = [
         mask.items_at(lam) - plain
         for seed, mask in zip(response.mask_seeds, response.masks, strict=False)

@@ -1,4 +1,4 @@
-"""Which cells of a table differ significantly: each M3 row from the same row without M3, the best of a column.
+"""Which cells of a table differ significantly: each M3 row against the same row without M3, and the best of a column.
 
 Three questions, three families, fixed before anything is looked at:
 
@@ -20,7 +20,7 @@ from m3_exp.reporting.curves.evaluated import Values, shared
 from m3_exp.reporting.curves.expectations import LEAST_MASKS
 from m3_exp.reporting.table import Sign
 from m3_exp.stats import family
-from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, Source
+from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, VarianceSource
 from m3_exp.stats.family import LIMIT
 from m3_exp.stats.paired import paired, spread
 from m3_exp.stats.scored import Scored
@@ -37,18 +37,13 @@ FEW_MASKS = f"fewer than {LEAST_MASKS} DARE masks: the difference is of these ma
 class Entry:
     """A cell of a table that can be compared with another.
 
-    Attributes:
-        score: in percent.
-        items: a value from 0 to 1 for each scored item, by its id.
-        weights: digests of the models' weights; empty for an expectation over lambda, which belongs to no model.
-        models: the models that the cell is a mean over, each with its item values.
-        drawn: how many draws of lambda it is a mean over; 0 where lambda was not drawn.
-        asked: digest and number of the items that were asked.
-        unscored: how many of them have no value.
-        like: how the items make the score (weights of tasks, clusters).
-        others: of an expectation, its sources of variance besides items and masks.
-        bias: of an expectation, how far it may be off, from 0 to 1.
-        why: the reason why it carries no sign; empty where it may carry one.
+    weights: empty where the cell belongs to no model: an expectation over lambda.
+    models: those that the cell is a mean over.
+    drawn: the number of random draws behind it, 0 where nothing was drawn.
+    asked: digest and number of the items; `unscored` of them have no value.
+    like: how the items make the score.
+    others, bias: what an expectation is unsure of besides items and masks, and how far it may be off.
+    why: why the cell carries no sign, else empty.
     """
 
     score: float
@@ -59,7 +54,7 @@ class Entry:
     asked: tuple[str, int] | None = None
     unscored: int = 0
     like: Scored | None = None
-    others: tuple[Source, ...] = ()
+    others: tuple[VarianceSource, ...] = ()
     bias: float = 0.0
     why: str = ""
 
@@ -214,8 +209,8 @@ def compare(first: Entry, second: Entry) -> Estimate | None:
     return replace(found, how=found.how + some)
 
 
-def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shape) -> list[Source]:
-    """Return the source of variance that draws of lambda (axis 0) or masks (1) add to a difference.
+def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shape) -> list[VarianceSource]:
+    """Return what the levels of lambda (axis 0) or masks (1) leave open of a difference.
 
     If both sides have the same draws or masks it is that of their differences, else that of each side by itself.
     """
@@ -336,7 +331,7 @@ def words(compared: Mapping[Place, Compared], bold: Best | None = None) -> list[
     if bold is not None and bold.comparisons:
         which = "none here" if not bold.places else f"{len(bold.places)} here"
         lines.append(
-            f"Bold: really better than every other row of its pair in that column, after Holm over"
+            f"Bold: significantly better than every other row of its pair in that column, after Holm over"
             f" {bold.comparisons} comparisons; {which}."
         )
     return lines
@@ -358,5 +353,5 @@ def _families(made: Sequence[Compared]) -> list[str]:
 
 BY_SCORE = (
     "Bold: the highest score of its pair in that column, underlined: the second, as the paper prints them. These marks"
-    " say nothing about what is real (without --marks paper the table does)."
+    " say nothing about what is significant (without --marks paper the table does)."
 )

@@ -16,17 +16,16 @@ import pandas as pd
 from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS, Entry, levels
 from m3_exp.reporting.comparisons.values import Value, entry_of
 from m3_exp.reporting.curves.evaluated import shared
-from m3_exp.stats.estimate import Array, Estimate, Source, deviation
+from m3_exp.stats.estimate import Array, Estimate, VarianceSource, deviation
 from m3_exp.stats.paired import spread
 from m3_exp.stats.ratio import Scores, moves, widened
 from m3_exp.stats.ratio import drop as drop_of
 from m3_exp.stats.ratio import drop_difference as difference_of
-from m3_exp.stats.scored import Scored, of_scores
+from m3_exp.stats.scored import Scored, is_attacked, of_scores
 from m3_exp.types import Score
 
 NOT_ATTACKED = "not attacked"
 UNBOUNDED = "not bounded below"
-_VERSION = "@seed"  # ITEM@seedK is an item under attack
 _ROUNDING = 1e-9
 
 
@@ -70,7 +69,7 @@ def _under(entry: Entry, masks: Set[float | None]) -> Entry:
 def attacked(rows: pd.DataFrame) -> Attacked | None:
     """Return the scores of a row and benchmark without and under attack; None without an attack or a result."""
     lines = rows[rows["score"].notna()]
-    if not any(_VERSION in key for values in lines["values"] for key, _ in values):
+    if not any(is_attacked(key) for values in lines["values"] for key, _ in values):
         return None
     return Attacked(entry_of(without_attack(lines)), entry_of(lines))
 
@@ -83,7 +82,7 @@ def without_attack(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _clean(values: Mapping[Any, Any], under: Scored) -> Scored:
-    clean = of_scores([Score(key, value) for (key, _), value in values.items() if _VERSION not in key])
+    clean = of_scores([Score(key, value) for (key, _), value in values.items() if not is_attacked(key)])
     return replace(clean, clusters=under.clusters)
 
 
@@ -157,12 +156,12 @@ def difference(first: Attacked, second: Attacked) -> Estimate | None:
 # ---------------------------------------------------------------------------------------------- draws and masks
 
 
-def _sources(sides: Sequence[Attacked], ids: Sequence[str]) -> list[Source]:
+def _sources(sides: Sequence[Attacked], ids: Sequence[str]) -> list[VarianceSource]:
     """Return what draws of lambda (ten or more) and masks leave open of a PDR, or of a difference of two."""
     if not all(np.any(side.scores(ids).clean) for side in sides):
         return []
     drawn = max(side.under.drawn for side in sides) >= LEAST_DRAWS
-    found: list[Source] = []
+    found: list[VarianceSource] = []
     for axis in (0, 1) if drawn else (1,):
         moved = [_moves(side, axis, ids) for side in sides]
         if len(moved) == 2 and moved[0].keys() == moved[1].keys():

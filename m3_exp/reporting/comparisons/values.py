@@ -92,7 +92,7 @@ def entry_of(rows: pd.DataFrame) -> Entry:
         return expected_entry(*known)
     found = list(lines["scored"])
     items = shared([one.values for one in found]) or {}
-    drawn = int(lines.loc[lines["ratio"] == "mixup", "lam"].nunique())
+    drawn = len({lam for lam, _ in models(lines[lines["kind"] == "drawn"])})
     digests = frozenset(lines["weights"].dropna().astype(str))
     names = set(lines["items_digest"].dropna().astype(str))
     asked = max(len(one.values) + one.unscored for one in found)
@@ -152,10 +152,13 @@ def expected_items(response: Response, alpha: float) -> Values:
 
 
 def models(rows: pd.DataFrame) -> Models:
-    """Return the item values of each model that some lines are of."""
+    """Return the item values of each model behind some rows, by its lambda (the number of a draw without) and mask."""
     lines = _distinct(rows)
-    keys = zip(lines["lam"], lines["mask_seed"], strict=True)
-    return {(_level(lam), _level(mask)): one.values for (lam, mask), one in zip(keys, lines["scored"], strict=True)}
+    columns = (lines[name] for name in ("lam", "draw", "mask_seed", "scored"))
+    return {
+        (_level(draw if pd.isna(lam) else lam), _level(mask)): one.values
+        for lam, draw, mask, one in zip(*columns, strict=True)
+    }
 
 
 def _level(found: Any) -> float | None:

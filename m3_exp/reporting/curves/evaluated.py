@@ -67,7 +67,7 @@ class Response:
 
     @property
     def name(self) -> str:
-        return " ".join(part for part in (self.pair, self.method, self.sparsify.replace("none", "")) if part)
+        return titled(self.pair, self.method, self.sparsify)
 
     @property
     def gridded(self) -> bool:
@@ -97,6 +97,11 @@ class Response:
         if not known or len(known) < len(aligned):
             return None
         return better_of(known, self.curve.ids, self.curve.shape)
+
+
+def titled(*parts: str) -> str:
+    """Return pair, method, parameters and sparsifier as one name, without those that there are none of."""
+    return " ".join(part for part in parts if part not in ("", "none"))
 
 
 def aligned_to(values: Values, ids: Sequence[str]) -> Array | None:
@@ -145,7 +150,7 @@ def refused(frame: pd.DataFrame) -> list[Refused]:
     for (_, pair, method, params, sparsify, benchmark), rows in _lines(frame):
         begun = set(rows.loc[(rows["ratio"] == "grid") & rows["score"].notna(), "lam"]) - _FREE
         if begun and (missing := _missing(rows)):
-            name = " ".join(filter(None, (pair, method, params, sparsify.replace("none", ""))))
+            name = titled(pair, method, params, sparsify)
             planned = rows.loc[rows["ratio"] == "grid", "lam"].nunique()
             found.append(Refused(name, benchmark, tuple(missing), planned))
     return found
@@ -177,8 +182,8 @@ def _nodes(rows: pd.DataFrame) -> dict[int | None, _Mask]:
     """Return each mask seed (None without DARE) that has both ends."""
     by_mask: dict[int | None, _Mask] = {}
     for seed, members in rows.groupby("mask_seed", dropna=False, sort=True):
-        nodes = _by_lambda(members[members["ratio"].isin(["grid", "fixed"]) & members["score"].notna()])
-        sampled = members[members["ratio"] == "sampled"]
+        nodes = _by_lambda(members[(members["kind"] == "node") & members["score"].notna()])
+        sampled = members[members["kind"] == "sampled"]
         whole = len(sampled) >= 4 and bool(sampled["score"].notna().all())
         if {0.0, 1.0} <= nodes.keys():
             by_mask[None if pd.isna(seed) else int(seed)] = _Mask(nodes, _by_lambda(sampled) if whole else {})
@@ -206,7 +211,7 @@ def _response(
         plain = plain[plain["mask_seed"].isin(seeds)]  # masks that the curve has
     plains = {seed: found.values for seed, found in zip(plain["mask_seed"], plain["scored"], strict=True)}
     kept = curves[0].ids
-    lines = mine[mine["ratio"].isin(["grid", "fixed", "sampled"])]
+    lines = mine[mine["kind"].isin(["node", "sampled"])]
     return Response(
         family, pair, method, params, sparsify, benchmark,
         metric=str(mine["metric"].iloc[0]), curve=averaged(curves), masks=tuple(curves),
@@ -229,8 +234,8 @@ def parents_of(frame: pd.DataFrame, family: str, experts: Sequence[str]) -> dict
 
 
 def _noted(rows: pd.DataFrame, masks: Mapping[int | None, _Mask]) -> Iterator[str]:
-    """Say that a curve has no sampled lambdas because some of them have no result."""
-    sampled = rows[rows["ratio"] == "sampled"]
+    """Say what a curve does without: sampled lambdas of which some have no result."""
+    sampled = rows[rows["kind"] == "sampled"]
     lacking = int(sampled["score"].isna().sum())
     if lacking and any(not mask.sampled for mask in masks.values()):
         yield f"{lacking} of {len(sampled)} sampled lambdas have no result: the others are not used"

@@ -21,8 +21,10 @@ import numpy as np
 from m3_exp.reporting.curves.evaluated import Response, aligned_to
 from m3_exp.reporting.table import Sign
 from m3_exp.stats import family
-from m3_exp.stats.estimate import Array, Estimate, Shape, Source, influences, mean
+from m3_exp.stats.estimate import Array, Estimate, Shape, VarianceSource, influences, mean
+from m3_exp.stats.joint import Unit
 from m3_exp.stats.lambdas import ALPHAS, expectation, unsure
+from m3_exp.stats.objective import unbeaten
 from m3_exp.stats.paired import paired, spread
 
 LEAST_MASKS = 3
@@ -101,8 +103,8 @@ def minus_plain(response: Response, alpha: float) -> Estimate | None:
     return paired(sides.mixed, sides.plain, sides.shape, others=others, bias=bias, unscored=lost)
 
 
-def masks_of_difference(response: Response, alpha: float) -> list[Source]:
-    """Return the source that DARE masks add to E[score | alpha] - plain; none unless both share several masks."""
+def masks_of_difference(response: Response, alpha: float) -> list[VarianceSource]:
+    """Return what DARE masks leave open of E[score | alpha] - plain; nothing without several masks that both have."""
     sides = _sides(response, alpha)
     return [] if sides is None else sides.masks
 
@@ -115,7 +117,7 @@ class _Sides:
     mixed: Array
     plain: Array
     shape: Shape
-    masks: list[Source]
+    masks: list[VarianceSource]
 
 
 def _sides(response: Response, alpha: float) -> _Sides | None:
@@ -179,3 +181,15 @@ def _family(line: tuple[Response, ...], alphas: tuple[float, ...]) -> Mapping[tu
         key: Compared(one, p, len(estimates), why)
         for (key, one), p, why in zip(estimates.items(), adjusted, whys, strict=True)
     }
+
+
+def best_alphas(responses: Sequence[Response], measures: Sequence[Unit] | None = None) -> tuple[float, ...] | None:
+    """Return the alphas among the seven of which one is the best with 95 %, of the mean over benchmarks in their units.
+
+    None where a curve can carry no such claim.
+    """
+    if any(unclaimed(response, ALPHAS[0]) for response in responses):
+        return None
+    units = measures or [Unit(len(r.curve.ids), None, r.curve.shape) for r in responses]
+    lost = max(r.unscored / (r.unscored + len(r.curve.ids)) for r in responses)
+    return unbeaten([r.curve for r in responses], [r.masks for r in responses], units, lost)

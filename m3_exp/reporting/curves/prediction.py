@@ -249,8 +249,9 @@ def _replayed(replay: Replay) -> Json:
 
 
 def _summary(values: Array) -> Json:
+    sd = deviation(values)
     return {
-        "n": len(values), "mean": 100 * float(values.mean()), "sd": deviation(100 * values),
+        "n": len(values), "mean": 100 * float(values.mean()), "sd": None if sd is None else 100 * sd,
         "quantiles": [100 * point for point in central(values)],
     }  # fmt: skip
 

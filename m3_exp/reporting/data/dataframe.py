@@ -3,7 +3,8 @@
 Repeats of a cell (`repeat=K`) measure the noise floor. They are no further data, so a frame holds them only on request.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -11,6 +12,24 @@ from m3_exp.planning import called, merge_line
 from m3_exp.reporting.data import params
 from m3_exp.stats.scored import scored
 from m3_exp.types import Cell, CellResult, Json, Label, ResultRecord
+
+Kind = Literal["drawn", "node", "sampled", ""]
+
+
+def kind(label: Label) -> Kind:
+    """Return how a label's mixture came, whatever its ratio is called; empty: the method's own default, or no lambda.
+
+    drawn: at random, a row is the mean over its draws; node: a lambda that was chosen, a curve goes through its score;
+    sampled: beside a grid's nodes.
+    """
+    if label.sampled:
+        return "sampled"
+    return "drawn" if label.drawn else "node" if label.node else ""
+
+
+def thinned(sparsify: str) -> str:
+    """Return what tables say under DARE; of another sparsifier its name."""
+    return {"none": "no", "dare": "yes"}.get(sparsify, sparsify)
 
 
 def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFrame:
@@ -26,16 +45,26 @@ def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFram
     return pd.DataFrame(lines, columns=_COLUMNS)
 
 
+def cell_key(cell: Cell) -> str:
+    """Return what names a cell in frames and addresses it in the page, whatever its labels."""
+    return identity([cell.recipe, cell.evaluator, cell.tokenizer, cell.limit])[:12]
+
+
+def sandboxes(details: Mapping[str, Any]) -> list[str]:
+    """Return what contained the model-written programs of a result, as `scoring.sandbox` joins it, if any ran."""
+    return list(filter(None, str(details.get("sandbox") or "").split(", ")))
+
+
 def where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
     """Return the lines in which each of some columns has the given value."""
     return frame[(frame[list(values)] == list(values.values())).all(axis=1)]
 
 
 _COLUMNS = [
-    "family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark",
-    "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "evaluator",
-    "tokenizer", "runs", "batched", "merge", "details", "cell", "repeat", "changed", "items_digest", "scored",
-    "expected",
+    "family", "pair", "method", "params", "ratio", "kind", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark",
+    "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "dtype",
+    "evaluator", "tokenizer", "runs", "batched", "merge", "details", "cell", "repeat", "changed", "items_digest",
+    "scored", "expected",
 ]  # fmt: skip
 
 
@@ -46,7 +75,7 @@ def _facts(results: Sequence[CellResult]) -> Iterator[tuple[CellResult, Json]]:
         facts: Json = {
             "benchmark": cell.evaluator.name, "state": "missing", "failure": item.failure, "evaluator": "",
             "metric": "", "tokenizer": str(cell.tokenizer), "details": {},
-            "cell": cell.short_key,
+            "cell": cell_key(cell),
             "repeat": item.repeat, "changed": frozenset(), "scored": None,
         }  # fmt: skip
         yield item, facts | (_outcome(item.record) if item.record is not None else {})
@@ -56,8 +85,9 @@ def _labelled(label: Label, cell: Cell) -> Json:
     return {
         "family": label.family, "pair": label.pair, "method": label.method,
         "params": params.text(label.params),
-        "ratio": called(label, "ratio"), "alpha": label.alpha, "draw": label.draw, "lam": label.lam,
-        "sparsify": called(label, "sparsify"), "mask_seed": label.mask_seed, "merge": merge_line(label, cell.recipe),
+        "ratio": called(label, "ratio"), "kind": kind(label), "alpha": label.alpha, "draw": label.draw,
+        "lam": label.lam, "sparsify": called(label, "sparsify"), "mask_seed": label.mask_seed,
+        "merge": merge_line(label, cell.recipe),
     }  # fmt: skip
 
 
@@ -78,6 +108,7 @@ def _outcome(record: ResultRecord) -> Json:
         "weights": record.weights,
         "items_digest": record.items_digest,
         "engine": " ".join(record.engine[key] for key in ("engine", "version", "dtype")),
+        "dtype": record.engine["dtype"],
         "evaluator": f"{record.evaluator.name} {record.evaluator.version}",
         "runs": len(record.runs),
         "batched": record.batched,

@@ -229,7 +229,7 @@ def _lacking(panels: Sequence[Panel], rows: Sequence[Sequence[Row]], below: str)
     found = []
     for panel, shown in zip(panels, rows, strict=True):
         found += [f"{panel.label}: {note}" if below else note for note in notes(shown, panel.series, at_most=3)]
-    found += [f"nothing of ours yet: m3 run sweeps={panel.sweep}" for panel in panels if not _has_values(panel)]
+    found += [f"nothing of ours yet (sweeps={panel.sweep})" for panel in panels if not _has_values(panel)]
     return list(dict.fromkeys(found))
 
 

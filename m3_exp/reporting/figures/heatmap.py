@@ -108,7 +108,7 @@ def changes(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> dict[t
 
 def _alphas(frame: pd.DataFrame) -> list[float]:
     drawn = sorted(float(a) for a in frame["alpha"].dropna().unique())
-    return drawn if drawn and not bool(frame["ratio"].isin(["grid", "fixed"]).any()) else list(ALPHAS)
+    return drawn if drawn and not bool((frame["kind"] == "node").any()) else list(ALPHAS)
 
 
 def _change(one: Estimate, sign: str, why: str, family: int, *, drawn: bool = False) -> Change:
@@ -236,7 +236,7 @@ def _scale(figure: Figure, axes: list[Axes], shade: Normalize) -> None:
 
 
 def _source(frame: pd.DataFrame) -> str:
-    if bool(frame["ratio"].isin(["grid", "fixed"]).any()):
+    if bool((frame["kind"] == "node").any()):
         return "Expectations from the response curve."
     draws = frame.loc[frame["ratio"] == "mixup"].groupby("alpha")["draw"].nunique()
     most = int(draws.max()) if len(draws) else 0
@@ -249,11 +249,11 @@ def _notes(changes: Changes, source: str) -> Iterator[str]:
     if of_curves := {panel: change.family for (panel, _, _), change in claims.items() if not change.drawn}:
         counts = " or ".join(map(str, sorted(set(of_curves.values()))))
         yield (
-            f"Outlined: real at 5 %, adjusted over the {counts} alphas x benchmarks of its pair and method (a family"
-            f" each; {len(of_curves)} here)."
+            f"Outlined: significant at 5 %, adjusted over the {counts} alphas x benchmarks of its pair and method (a"
+            f" family each; {len(of_curves)} here)."
         )
     if drawn := [change for change in claims.values() if change.drawn]:
-        yield f"Outlined: real at 5 %, after Holm over the {drawn[0].family} means of draws here."
+        yield f"Outlined: significant at 5 %, after Holm over the {drawn[0].family} means of draws here."
     for why in dict.fromkeys(change.unclaimed for change in changes.values() if change.unclaimed):
         yield f"No outline, {sum(change.unclaimed == why for change in changes.values())} cells: {why}."
     absent: dict[str, list[str]] = {}

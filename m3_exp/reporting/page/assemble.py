@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from m3_exp.planning import spelled
 from m3_exp.reporting.choices import advice
+from m3_exp.reporting.data.dataframe import sandboxes
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page import cells, curves, tables
 from m3_exp.reporting.page.data import CellData, PageData
@@ -135,8 +136,8 @@ def _curves(data: PageData) -> str:
     """Return the controls, or why there is nothing to draw."""
     if not data.studies:
         return (
-            "<p>There is no curve: at least lambda 0 and 1 of a pair and method must be evaluated, as by"
-            " <code>m3 run sweeps=lambda_response</code>.</p>"
+            "<p>There is no curve: at least lambda 0 and 1 of a pair and method must be evaluated, as"
+            " <code>sweeps=lambda_response</code> does.</p>"
         )
     options = "".join(f'<option value="{i}">{escape(curves.name(s))}</option>' for i, s in enumerate(data.studies))
     return Template(_file("curves.html")).substitute(options=options)
@@ -181,9 +182,9 @@ def _provenance(data: PageData) -> str:
 def _used(found: Sequence[CellData]) -> list[tuple[str, str]]:
     """Return engines, evaluators with version and settings, sandbox levels and tokenizers of the cells done."""
     records = [cell.record for cell in found if cell.record is not None]
-    contained = {r.evaluator.name: r.result.details.get("sandbox") for r in records}
-    weak = sorted(name for name, level in contained.items() if level and "weak" in str(level).split(", "))
-    levels = {f"{palette.name(name, 40)}: {level}" for name, level in contained.items() if level}
+    contained = {r.evaluator.name: sandboxes(r.result.details) for r in records}
+    weak = sorted(name for name, levels in contained.items() if "weak" in levels)
+    levels = {f"{palette.name(name, 40)}: {', '.join(own)}" for name, own in contained.items() if own}
     return [
         ("engine", _joined(cells.engine(r) for r in records)),
         ("evaluators", _joined(_evaluator(r.evaluator) for r in records)),

@@ -24,14 +24,14 @@ from m3_exp.reporting.comparisons.values import Value, value
 from m3_exp.reporting.curves.evaluated import LINE
 from m3_exp.reporting.data import published
 from m3_exp.reporting.data.published import NOTES, Beside, Number
-from m3_exp.reporting.table import NOTHING, Cell, Column, Figure, Mark, Table, plain, words
+from m3_exp.reporting.table import NOTHING, Cell, Column, Figure, Mark, Table, named_columns, words
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.reporting.tables.paper import few_draws, one_sided
 from m3_exp.reporting.tables.rows import Line, Shown, keys_of, missing, without_m3
 from m3_exp.stats.estimate import Estimate
 from m3_exp.types import Json
 
-_NAMES = plain(["method", "models", "M3", "alpha", "lambda"])
+_NAMES = named_columns(["method", "models", "M3", "alpha", "lambda"])
 _FIGURES = {"no_attack": "no attack", "attack": "attack", "pdr": "PDR"}
 _PROTOCOLS = {
     "paper": "paper: the attack is searched and scored on the same items, so PDR is flattered by the search",
@@ -82,7 +82,7 @@ def _groups(frame: pd.DataFrame, every: bool) -> list[pd.DataFrame]:
     """Split into rows, in the order planned; lambdas that were asked for are rows of their own."""
     if not len(frame):
         return []
-    asked = frame["lam"].where(frame["ratio"] != "mixup")
+    asked = frame["lam"].where(frame["kind"] != "drawn")
     keys = [*LINE, "ratio", "alpha", *(["draw", "lam", "mask_seed"] if every else []), "_lam"]
     return [lines for _, lines in frame.assign(_lam=asked).groupby(keys, sort=False, dropna=False)]
 
@@ -299,6 +299,6 @@ def _family(compared: Mapping[Place, Compared]) -> list[str]:
 
 
 def _few_draws(rows: Sequence[_Row]) -> list[str]:
-    mixed = [cell for row in rows if row.first["ratio"] == "mixup" for cell in row.cells.values()]
+    mixed = [cell for row in rows if row.first["kind"] == "drawn" for cell in row.cells.values()]
     draws = {value.draws for cell in mixed for value in cell.values.values() if value is not None}
     return [f"{text}." for text in few_draws(draws, "sd")]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from m3_exp.reporting.data.dataframe import sandboxes
 from m3_exp.reporting.table import Rebuild
 
 INTERVALS = (
@@ -76,9 +77,11 @@ def _details(done: pd.DataFrame, key: str) -> dict[str, list[Any]]:
 
 
 def _sandboxes(done: pd.DataFrame) -> list[str]:
-    """Say which sandbox contained each benchmark's model-written programs; conspicuously so if none did."""
-    found = _details(done, "sandbox")
-    levels = {b: sorted({level for text in texts for level in text.split(", ")}) for b, texts in found.items()}
+    """Say what contained the model-written programs of each benchmark; where nothing did, so that nobody misses it."""
+    found: dict[str, set[str]] = {}
+    for line in done.itertuples():
+        found.setdefault(str(line.benchmark), set()).update(sandboxes(dict(line.details or {})))
+    levels = {b: sorted(own) for b, own in sorted(found.items()) if own}
     named = "; ".join(f"{b} {', '.join(own)}" for b, own in levels.items())
     lines = [f"sandbox: {named}"] if named else []
     if weak := [b for b, own in levels.items() if "weak" in own]:

@@ -12,13 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from m3_exp.reporting.table import Cell, Figure, Table, percent, plain, words
+from m3_exp.reporting.table import Cell, Figure, Table, named_columns, percent, words
 from m3_exp.stats import noise
 from m3_exp.stats.noise import Steps
 from m3_exp.types import Json
 
 _NAMES = ("family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed")
-_COLUMNS = plain([
+_COLUMNS = named_columns([
     "models", "method", "weights", "benchmark", "dtype", "repeat", "verdicts", "texts that differ", "flipped up",
     "flipped down", "flip rate, 95 %", "score", "repeated", "sd of a difference, 95 %",
 ])  # fmt: skip
@@ -34,7 +34,9 @@ class Noise:
 
     names: Mapping[str, Any]
     benchmark: str
+    kind: str
     engine: str
+    dtype: str
     weights: str
     repeat: int
     steps: Steps
@@ -59,10 +61,6 @@ class Noise:
     def flips(self) -> int:
         return self.up + self.down
 
-    @property
-    def dtype(self) -> str:
-        return self.engine.rsplit(" ", 1)[-1]
-
 
 def measured(frame: pd.DataFrame) -> list[Noise]:
     """Return every repeat of a frame (`dataframe.tidy(..., repeats=True)`) beside its first pass, each cell once."""
@@ -83,8 +81,9 @@ def _compared(first: "pd.Series[Any]", again: "pd.Series[Any]") -> Noise | None:
     changed = [key for key in both if key in again["changed"]]
     return Noise(
         names={key: None if pd.isna(first[key]) else first[key] for key in _NAMES},
-        benchmark=str(first["benchmark"]), engine=str(first["engine"]), weights=str(first["weights"]),
-        repeat=int(again["repeat"]), steps=moved, texts=len(changed),
+        benchmark=str(first["benchmark"]), kind=str(first["kind"]), engine=str(first["engine"]),
+        dtype=str(first["dtype"]), weights=str(first["weights"]), repeat=int(again["repeat"]), steps=moved,
+        texts=len(changed),
         graded=sum(moved[key] != 0 for key in set(both) - set(changed)),
         score=float(first["score"]), difference=float(again["score"]) - float(first["score"]),
     )  # fmt: skip
@@ -131,7 +130,7 @@ def _pooled(benchmark: str, members: Sequence[Noise]) -> str:
     share = f"{found} % {found.interval}" if flips else f"below {found.high:.1f} %"
     return (
         f"{benchmark} {flips} of {n} verdicts flipped between repeats ({share}),"
-        f" sd of a difference {shown(deviation(members))} points"
+        f" sd of a difference {_shown(deviation(members))} points"
     )
 
 
@@ -140,22 +139,23 @@ def _row(one: Noise) -> tuple[Cell, ...]:
     method = " ".join(str(part) for part in (names["method"], names["params"]) if part)
     counts = (one.repeat, one.n, one.texts, one.up, one.down)
     return (
-        *map(words, (str(names["pair"]), method, _which(names), one.benchmark, one.dtype, *map(str, counts))),
+        *map(words, (str(names["pair"]), method, _which(one), one.benchmark, one.dtype, *map(str, counts))),
         Cell((), share, record=_record(one, share)),
-        words(f"{one.score:.1f}"), words(f"{one.difference:+.1f}"), shown(deviation([one])),
+        words(f"{one.score:.1f}"), words(f"{one.difference:+.1f}"), _shown(deviation([one])),
     )  # fmt: skip
 
 
-def shown(sd: Figure) -> Cell:
+def _shown(sd: Figure) -> Cell:
     """Return a standard deviation; where nothing flipped, below what it is."""
     return Cell((), sd) if sd.value else words(f"below {sd.high:.1f}")
 
 
-def _which(names: Mapping[str, Any]) -> str:
+def _which(one: Noise) -> str:
     """Say which of a method's weights a row is about."""
+    names = one.names
     parts = [str(names["ratio"])]
-    if names["alpha"] is not None:
-        parts.append(f"alpha {names['alpha']:g} draw {int(names['draw'])}")
+    if one.kind == "drawn":
+        parts.append(("" if names["alpha"] is None else f"alpha {names['alpha']:g} ") + f"draw {int(names['draw'])}")
     if names["lam"] is not None:
         parts.append(f"lambda {names['lam']:.3g}")
     if names["sparsify"] != "none":

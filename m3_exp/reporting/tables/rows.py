@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from m3_exp.command_line import CommandLine
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry
 from m3_exp.reporting.comparisons.values import Value, entry_of, expected, expected_entry, value
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import LINE, Response
 from m3_exp.reporting.data import published
+from m3_exp.reporting.data.dataframe import thinned
 from m3_exp.reporting.data.published import Beside, Number
 from m3_exp.reporting.table import NOTHING, Cell, Figure, Mark, words
 from m3_exp.types import Json
@@ -28,11 +30,12 @@ class Shown:
 
     every: a row for every (alpha, draw, lambda) in place of one for their mean or for the nodes of a curve.
     published: the folder of the paper's numbers (`results/published`), shown beside ours.
-    responses: response curves. An M3 row whose pair, method, parameters and benchmark have one (of at least five
-        nodes) shows its expectation. A grid of lambdas is shown as the expectations at the paper's alphas.
-    behind: the frame that the curves come from, if it is another one.
-    marks: `significant`: marks of tests, adjusted; `paper`: bold and underlined by score, without a test.
-    experts: the names of each pair's experts.
+    responses: curves: an M3 row whose pair, method, parameters and benchmark have one (of five nodes at least)
+        shows its expectation, and a grid of lambdas is shown as the expectations at the paper's alphas.
+    behind: the frame that the curves come from, where it is another.
+    marks: `significant`: what the statistics say; `paper`: by score alone, significant or not.
+    experts: each pair's, as they are called.
+    asked: the command line of the table, for the lines that show or run other sweeps.
     """
 
     frame: pd.DataFrame
@@ -42,6 +45,18 @@ class Shown:
     behind: pd.DataFrame | None = None
     marks: Marks = "significant"
     experts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    asked: CommandLine = field(default_factory=CommandLine)
+
+    @property
+    def runs_curves(self) -> str:
+        """The line that evaluates response curves."""
+        return self.asked.on_sweep("lambda_response").line("run")
+
+    @property
+    def shows_curves(self) -> str:
+        """The line that shows everything that the curves behind this table go through."""
+        asked = self.asked.on_sweep("lambda_response")
+        return asked.with_overrides("lambda_response", *asked.overrides[1:]).line("table", "--all")
 
 
 @dataclass(frozen=True)
@@ -205,8 +220,7 @@ class Row(Line):
     def names(self) -> tuple[Cell, ...]:
         if self.first["method"] == "single":
             return tuple(map(words, ("single", str(self.first["pair"]), "", "", "", "")))
-        sparsify = str(self.first["sparsify"])
-        dare = {"none": "no", "dare": "yes"}.get(sparsify, sparsify)
+        dare = thinned(str(self.first["sparsify"]))
         others = (str(self.first["pair"]), self.with_m3, dare, self.alpha, self._lambdas())
         return self.method, *map(words, others)
 

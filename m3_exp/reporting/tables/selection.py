@@ -10,8 +10,9 @@ import pandas as pd
 from m3_exp.reporting.choices.candidates import Group, groups
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared
+from m3_exp.reporting.data.dataframe import thinned
 from m3_exp.reporting.data.params import defaults
-from m3_exp.reporting.table import NOTHING, SPOKEN, Cell, Column, Rebuild, Record, Table, percent, plain, words
+from m3_exp.reporting.table import NOTHING, SPOKEN, Cell, Column, Rebuild, Record, Table, named_columns, percent, words
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.stats.choosing import HALVINGS, HOW, Chosen, How, choose
 from m3_exp.stats.estimate import Estimate
@@ -63,7 +64,7 @@ def _notes(
     shown, behind = set[int](), set[int]()
     for group, chosen in zip(groups, outcomes, strict=True):
         (behind if group.question == "alpha" else shown).update(group.rows[chosen.name])
-    curves = ["An alpha is no model: what its curve is made of is rebuilt by the lines of m3 table ... --all."]
+    curves = ["An alpha is no model: what its curve is made of is rebuilt by the lines of the same table with --all."]
     chosen_lines = frame.loc[sorted(shown)]
     nodes = frame.loc[sorted(behind)] if behind else None
     return [*footer(chosen_lines, [*notes, *(curves if behind else [])], nodes), rebuild(chosen_lines)]
@@ -83,10 +84,10 @@ def _compared(groups: Sequence[Group], outcomes: Sequence[Chosen], how: How) -> 
 def _family(compared: Sequence[Compared | None], how: How) -> str:
     """Name the question that the marks answer, and the difference that they could detect."""
     if how == "test":
-        return "No difference is called real, and none has a p-value: the items that chose are those that score."
+        return "No difference is called significant, and none has a p-value: the items that chose are those that score."
     count = sum(one is not None and not one.why for one in compared)
     if not count:
-        return "No row has a difference that could be called real."
+        return "No row has a difference that could be called significant."
     return (
         f"Better, worse, not told apart: does what is chosen differ from the default? One family, the {count} such rows"
         " of this table, at 5 % after Holm. Behind `not told apart`: a true difference below that many points could not"
@@ -107,8 +108,8 @@ def _table(
     last = {"crossfit": "claimed on the same items", "dev": "claimed on the test items", "test": "price of that"}
     names = ["method", "models", "DARE", "choice of", "chosen", *([] if beside is None else ["paper (Table 4)"])]
     columns = (
-        *plain(names), Column("mean (of parent)", benchmark="mean", what="(of parent)"),
-        *plain(["minus default", last[how]]), *(Column(b, benchmark=b) for b in benchmarks),
+        *named_columns(names), Column("mean (of parent)", benchmark="mean", what="(of parent)"),
+        *named_columns(["minus default", last[how]]), *(Column(b, benchmark=b) for b in benchmarks),
     )  # fmt: skip
     rows = []
     for group, chosen, verdict in zip(groups, outcomes, compared, strict=True):
@@ -136,9 +137,9 @@ def _counted(groups: Sequence[Group]) -> str:
 
 
 def _names(group: Group) -> tuple[Cell, ...]:
-    dare = {"none": "no", "dare": "yes"}.get(group.names["sparsify"], group.names["sparsify"])
     what = words(group.question, str(len(group.candidates.names)))
-    return words(group.names["method"], group.names["params"]), words(group.names["pair"]), words(dare), what
+    dare = words(thinned(group.names["sparsify"]))
+    return words(group.names["method"], group.names["params"]), words(group.names["pair"]), dare, what
 
 
 def _joint(group: Group, chosen: Chosen, how: How, verdict: Compared | None, record: Record) -> tuple[Cell, ...]:

@@ -17,14 +17,15 @@ import numpy as np
 
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response
-from m3_exp.reporting.table import Cell, Figure, Table, plain, words
+from m3_exp.reporting.data.dataframe import thinned
+from m3_exp.reporting.table import Cell, Figure, Table, named_columns, words
 from m3_exp.stats import estimate
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.lambdas import draw_sd, unsure
 from m3_exp.stats.paired import between
 
 ALPHAS = (0.2, 0.5, 1.0, 5.0)
-_COLUMNS = plain([
+_COLUMNS = named_columns([
     "models", "method", "DARE", "benchmark", "alpha", "E", "items (se)", "draws (sd)", "real draws (sd)", "masks (sd)",
     "sampled (se)", "bend",
 ])  # fmt: skip
@@ -97,9 +98,8 @@ def build(responses: Sequence[Response], alphas: Sequence[float] = ALPHAS, name:
 def _row(response: Response, alpha: float, parts: Components) -> tuple[Cell, ...]:
     names = {key: getattr(response, key) for key in ("family", "pair", "method", "params", "sparsify", "benchmark")}
     record = {**names, "alpha": alpha, "lambda": [], **vars(parts)}
-    dare = {"none": "no", "dare": "yes"}.get(response.sparsify, response.sparsify)
     return (
-        words(response.pair), words(response.method, response.params), words(dare),
+        words(response.pair), words(response.method, response.params), words(thinned(response.sparsify)),
         words(f"{response.benchmark}, n={parts.n}"),
         words(f"{alpha:g}"), Cell((), Figure(parts.expected, parts.low, parts.high), record=record),
         words(f"{parts.items:.1f}"), words(f"{parts.draws:.1f}"), _counted(parts.drawn, parts.n_drawn),

@@ -96,7 +96,7 @@ class Scores:
         return np.asarray(np.einsum("nc,nc->n", self.values, mix))
 
     def sources(self, mix: Array, *, signed: bool = False) -> list[VarianceSource]:
-        """Return what a mix's score, or its difference from the default (`signed`), is unsure of besides items."""
+        """Return the sources of variance, besides items, of a mix's score or (`signed`) of its gain on the default."""
         masks = np.einsum("mnc,nc->nm", self.under, mix)
         if signed and self.default is not None:
             masks = masks - self.default.T

@@ -90,7 +90,7 @@ class Unit:
         return max(float(weighted_mean(self.parent, self.shape)), 0.5 / self.n)
 
     def scaled(self, sources: Sequence[VarianceSource]) -> list[VarianceSource]:
-        """Return what item scores are unsure of in this unit."""
+        """Return the items' sources of variance in this unit."""
         return [VarianceSource(source.variance / self.size**2, source.freedom) for source in sources]
 
     def ratio(self, values: Array) -> float:

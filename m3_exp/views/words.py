@@ -61,8 +61,8 @@ def status(request: Request, found: Status) -> list[str]:
             failure(f"{spelled(one.cell.labels[0])} on {one.cell.evaluator.name}: {one.reason}", one.retry)
             for one in found.failures
         ),
-        *(note for note in found.forecast.notes if note not in looked.plan.notes),  # what collapsed is m3 plan's to say
-        *repeats_words(looked.plan, looked.store, looked.request.repeat),
+        *found.forecast.own_notes,  # what collapsed is m3 plan's to say
+        *repeats_words(request.plan, Store(request.store), request.repeat),
     ]
 
 

@@ -144,7 +144,7 @@ def plains_of(responses: Sequence[Response], objective: Objective) -> list[Array
 
 
 def _masks(responses: Sequence[Response], of: Callable[[Curve], Array]) -> list[list[VarianceSource]]:
-    """Return what a benchmark's DARE masks leave open of a number; none without several masks."""
+    """Return, for each benchmark, the source of variance that DARE masks add to a number; none with one mask."""
     return [spread([of(mask) for mask in r.masks], r.curve.shape) for r in responses]
 
 
@@ -276,7 +276,7 @@ def _gains(
 
 
 def _widest(objective: Objective, masks: Sequence[Sequence[VarianceSource]]) -> list[VarianceSource]:
-    """Return what masks leave open of a minimum: no more than of the benchmark where they leave most."""
+    """Return the sources from masks of a minimum: those of the benchmark where they are largest."""
     sources = [source for own in objective.in_units(masks) for source in own]
     return [max(sources, key=lambda one: one.variance)] if sources else []
 
@@ -319,7 +319,7 @@ def _model_gain(responses: Sequence[Response], objective: Objective, lam: float,
 
 
 def _masks_of_gain(response: Response, lam: float) -> list[VarianceSource]:
-    """Return what DARE masks leave open of a model at one lambda, less plain, by the masks that both have."""
+    """Return the source that DARE masks add to the score at one lambda minus plain's, by the masks that both have."""
     known = [
         mask.items_at(lam) - plain
         for seed, mask in zip(response.mask_seeds, response.masks, strict=False)

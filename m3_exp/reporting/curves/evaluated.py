@@ -234,7 +234,7 @@ def parents_of(frame: pd.DataFrame, family: str, experts: Sequence[str]) -> dict
 
 
 def _noted(rows: pd.DataFrame, masks: Mapping[int | None, _Mask]) -> Iterator[str]:
-    """Say what a curve does without: sampled lambdas of which some have no result."""
+    """Say that a curve has no sampled lambdas because some of them have no result."""
     sampled = rows[rows["kind"] == "sampled"]
     lacking = int(sampled["score"].isna().sum())
     if lacking and any(not mask.sampled for mask in masks.values()):

@@ -104,7 +104,7 @@ def minus_plain(response: Response, alpha: float) -> Estimate | None:
 
 
 def masks_of_difference(response: Response, alpha: float) -> list[VarianceSource]:
-    """Return what DARE masks leave open of E[score | alpha] - plain; nothing without several masks that both have."""
+    """Return the source that DARE masks add to E[score | alpha] - plain; none unless both share several masks."""
     sides = _sides(response, alpha)
     return [] if sides is None else sides.masks
 

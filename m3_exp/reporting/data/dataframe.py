@@ -45,11 +45,6 @@ def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFram
     return pd.DataFrame(lines, columns=_COLUMNS)
 
 
-def cell_key(cell: Cell) -> str:
-    """Return what names a cell in frames and addresses it in the page, whatever its labels."""
-    return identity([cell.recipe, cell.evaluator, cell.tokenizer, cell.limit])[:12]
-
-
 def sandboxes(details: Mapping[str, Any]) -> list[str]:
     """Return what contained the model-written programs of a result, as `scoring.sandbox` joins it, if any ran."""
     return list(filter(None, str(details.get("sandbox") or "").split(", ")))
@@ -75,7 +70,7 @@ def _facts(results: Sequence[CellResult]) -> Iterator[tuple[CellResult, Json]]:
         facts: Json = {
             "benchmark": cell.evaluator.name, "state": "missing", "failure": item.failure, "evaluator": "",
             "metric": "", "tokenizer": str(cell.tokenizer), "details": {},
-            "cell": cell_key(cell),
+            "cell": cell.short_key,
             "repeat": item.repeat, "changed": frozenset(), "scored": None,
         }  # fmt: skip
         yield item, facts | (_outcome(item.record) if item.record is not None else {})

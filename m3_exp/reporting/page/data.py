@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from m3_exp.reporting.choices.ways import Study
-from m3_exp.reporting.data.dataframe import cell_key
 from m3_exp.reporting.table import Table
 from m3_exp.types import Cell, ResultRecord
 
@@ -47,7 +46,7 @@ class CellData:
     @property
     def key(self) -> str:
         """Its address in the page, `#cell/KEY`: the same in every report of the same cell."""
-        return cell_key(self.cell)
+        return self.cell.short_key
 
     @property
     def state(self) -> str:

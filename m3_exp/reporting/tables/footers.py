@@ -77,7 +77,7 @@ def _details(done: pd.DataFrame, key: str) -> dict[str, list[Any]]:
 
 
 def _sandboxes(done: pd.DataFrame) -> list[str]:
-    """Say what contained the model-written programs of each benchmark; where nothing did, so that nobody misses it."""
+    """Say which sandbox contained each benchmark's model-written programs; conspicuously so if none did."""
     found: dict[str, set[str]] = {}
     for line in done.itertuples():
         found.setdefault(str(line.benchmark), set()).update(sandboxes(dict(line.details or {})))

@@ -30,11 +30,11 @@ class Shown:
 
     every: a row for every (alpha, draw, lambda) in place of one for their mean or for the nodes of a curve.
     published: the folder of the paper's numbers (`results/published`), shown beside ours.
-    responses: curves: an M3 row whose pair, method, parameters and benchmark have one (of five nodes at least)
-        shows its expectation, and a grid of lambdas is shown as the expectations at the paper's alphas.
-    behind: the frame that the curves come from, where it is another.
-    marks: `significant`: what the statistics say; `paper`: by score alone, significant or not.
-    experts: each pair's, as they are called.
+    responses: response curves. An M3 row whose pair, method, parameters and benchmark have one (of at least five
+        nodes) shows its expectation. A grid of lambdas is shown as the expectations at the paper's alphas.
+    behind: the frame that the curves come from, if it is another one.
+    marks: `significant`: marks of tests, adjusted; `paper`: bold and underlined by score, without a test.
+    experts: the names of each pair's experts.
     asked: the command line of the table, for the lines that show or run other sweeps.
     """
 

@@ -22,7 +22,7 @@ from m3_exp.reading.records import read_record, sealed, unsealed
 from m3_exp.results import look_up
 from m3_exp.store import Journal, Store, dumps, write_atomic
 from m3_exp.types import M3Error, Recipe, Source
-from tests.files import write_lines
+from tests.files import recorded_run, write_lines
 from tests.models import TIES, Shape, random_weights, write_model, write_three
 from tests.records import kind
 
@@ -322,11 +322,8 @@ class World:
         write_lines(self.items, rows)
 
     def overrides(self, *more: str) -> list[str]:
-        return [
-            "family=local", f"family.base={self.model}", f"family.experts=[{self.model}]", "evaluator=[gsm8k]",
-            f"items={self.items}", "engine=recorded", f"engine.answers={self.answers}", "dtype=float32",
-            f"store={self.store}", "tracker=none", *more,
-        ]  # fmt: skip
+        settings = [f"items={self.items}", f"store={self.store}", "dtype=float32", "tracker=none"]
+        return [*recorded_run(self.answers, self.model), *settings, "evaluator=[gsm8k]", *more]
 
     def run(self, *more: str) -> None:
         assert cli.main(["run", *self.overrides(*more)]) == 0

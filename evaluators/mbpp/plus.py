@@ -81,7 +81,9 @@ def reference(source: str, name: str, unfit: type[BaseException]) -> Callable[..
     return call
 
 
-def check(candidate: Callable[..., object], right: Callable[..., object], item: tuple[int, str, float], inputs: str) -> None:
+def check(
+    candidate: Callable[..., object], right: Callable[..., object], item: tuple[int, str, float], inputs: str
+) -> None:
     """Assert that a function agrees with the right one on every input; `inputs` is JSON, an array of arrays.
 
     `item` is its number, its function's name, and the tolerance; once a float was expected, 1e-6 stays tolerated.

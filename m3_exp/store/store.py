@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from m3_exp import temporary as temporaries
 from m3_exp.reading.files import cannot_read
@@ -214,7 +214,7 @@ class Answers(contextlib.AbstractContextManager["Answers"]):
         ]
 
 
-def decoded(of: type[T], record: Json) -> T:
+def decoded(of: type[T], record: Any) -> T:
     """Return a JSON object as the dataclass that it was made of.
 
     Raises:

@@ -1,6 +1,7 @@
 """What a benchmark is called, how it is drawn and where it stands: the field `about` of its class, by its name.
 
-A class is known here once it is loaded (`scoring.evaluate.load_evaluator`), and the shipped ones by their yaml.
+A class is known here once it is loaded (`scoring.evaluate.load_evaluator`), and the shipped ones by their yaml. Where
+two yaml files of one name were loaded in a process, from two --config-dir, the later one counts.
 """
 
 import importlib

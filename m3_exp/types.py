@@ -294,6 +294,21 @@ class Label:
     keywords: Parameters = field(default_factory=dict, metadata=_LATER)
     config_dirs: tuple[str, ...] = field(default=(), compare=False)  # where the command line found its choices
 
+    @property
+    def sampled(self) -> bool:
+        """A lambda beside a grid's nodes: it corrects the curve between them."""
+        return self.ratio == "sampled"
+
+    @property
+    def drawn(self) -> bool:
+        """A random draw of a ratio: a row shows the mean over its draws. A Beta draw has an `alpha` as well."""
+        return self.draw is not None and not self.sampled
+
+    @property
+    def node(self) -> bool:
+        """A lambda that was chosen and not drawn: a curve goes through its score."""
+        return self.lam is not None and self.draw is None
+
 
 @dataclass(frozen=True)
 class Cell:

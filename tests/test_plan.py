@@ -2,11 +2,13 @@
 
 import contextlib
 import itertools
+from typing import Any
 
 import pytest
 
 from m3_exp import config, planning
 from m3_exp.merging import ratio
+from m3_exp.merging.mixtures import Mixture
 from m3_exp.types import M3Error, Plan, identity
 
 ONE = "evaluator=[gsm8k]"
@@ -34,6 +36,32 @@ def test_sampled_lambdas_stand_beside_the_nodes_of_a_grid() -> None:
     assert [cell.labels[0] for cell in more][:7] == labels
     other = build("ratio=grid", "ratio.nodes=3", "ratio.sampled=4", ONE, "pair=lm_code", "method=ties").cells
     assert [cell.labels[0].lam for cell in other] == [label.lam for label in labels]
+
+
+def test_a_label_says_how_its_lambda_came() -> None:
+    kinds = {
+        "plain": [(False, False, False)],
+        "fixed": [(False, False, True)],
+        "mixup": [(True, False, False)],
+        "grid": [(False, False, True)] * 3 + [(False, True, False)] * 4,
+    }
+    for name, kind in kinds.items():
+        more = ["ratio.nodes=3", "ratio.sampled=4"] if name == "grid" else []
+        labels = [cell.labels[0] for cell in build(f"ratio={name}", *more, ONE).cells]
+        assert [(label.drawn, label.sampled, label.node) for label in labels] == kind
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"weights": (0.3, 0.7), "alpha": 0.5}, "a draw without a number"),
+        ({"weights": (0.3, 0.7), "sampled": True}, "a draw without a number"),
+        ({"weights": (0.3, 0.3), "draw": 0, "sampled": True}, "sampled, but has no lambda"),
+    ],
+)
+def test_an_impossible_mixture_is_refused(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(M3Error, match=says):
+        Mixture(**wrong)
 
 
 def test_a_one_sided_draw_is_said_in_words_once_with_its_pairs() -> None:

@@ -22,8 +22,9 @@ _MANY = 10_000  # draws of lambda: more is a slip of the pen
 class Mixture:
     """How much of each expert: one weight an expert, or None for the method's own default. The rest is how it came.
 
-    `alpha` and `draw` are of M3's draws; `sampled` are lambdas beside a grid's nodes. `facts` names what tells two
-    mixtures of one ratio apart besides lambda, as {"tilt": 0.3}: labels show it, and the line that rebuilds a row.
+    `draw` is the number of a random draw, 0 for the first; with `alpha` its lambda is drawn from Beta(alpha, alpha).
+    `sampled` are the lambdas beside a grid's nodes. `facts` are those of the ratio's keywords that tell two rows of a
+    table apart, as {"tilt": 0.3}.
     """
 
     weights: tuple[float, ...] | None
@@ -31,6 +32,12 @@ class Mixture:
     draw: int | None = None
     sampled: bool = False
     facts: Mapping[str, Parameter] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.draw is None and (self.alpha is not None or self.sampled):
+            raise M3Error(f"{self} is a draw without a number: give it draw=0, the next draw=1")
+        if self.sampled and self.lam is None:
+            raise M3Error(f"{self} is sampled, but has no lambda: two weights that sum to 1 are needed")
 
     @property
     def lam(self) -> float | None:

@@ -1,7 +1,7 @@
 """A benchmark's title, marker and place in tables, by its name: the field `about` of its class.
 
 Shipped benchmarks are found by their yaml. Others are known here once `scoring.evaluate.load_evaluator` has loaded
-their class.
+their class; where two yaml files of one name were loaded in a process, from two --config-dir, the later one counts.
 """
 
 import importlib

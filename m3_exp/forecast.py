@@ -144,11 +144,11 @@ def _more(plan: Plan, cells: Sequence[CellForecast], ratio: str, *, first: int) 
     added = [all(x.ratio == ratio and (x.draw or 0) >= first for x in cell.labels) for cell in plan.cells]
     more = [cell for cell, new in zip(cells, added, strict=True) if new]
     others = [cell for cell, new in zip(cells, added, strict=True) if not new]
-    answers = [cell.answers for cell in more]
+    answers = [cell.answers for cell in more if cell.answers is not None]
     return More(
         count=len(number),
         merges=len(_recipes(more).keys() - _recipes(others).keys()),
-        answers=None if None in answers else sum(answers),
+        answers=sum(answers) if len(answers) == len(more) else None,
         searching=any(cell.searches for cell in more),
     )
 
@@ -322,8 +322,9 @@ def _on(gpu: Gpu, load: Load, totals: Totals) -> GpuForecast:
 
 def _dollars(todo: Sequence[CellForecast]) -> float | None:
     """Return what the judges of all cells cost; None where one's price is not known."""
-    dollars = [cell.cost.dollars for cell in todo if cell.cost]
-    return None if None in dollars else sum(dollars)
+    costs = [cell.cost.dollars for cell in todo if cell.cost]
+    known = [dollars for dollars in costs if dollars is not None]
+    return sum(known) if len(known) == len(costs) else None
 
 
 def rows(forecast: Forecast) -> list[tuple[str, str, str, str]]:

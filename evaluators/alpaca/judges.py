@@ -264,7 +264,7 @@ def verdicts(judge: JudgeModel, pairs: Sequence[Pair], order_seed: int | None, h
     return [by_pair[pair] for pair in pairs]
 
 
-def ask_worker(job: Json, timeout: float) -> Json:
+def ask_worker(job: Json, timeout: float) -> dict[str, Any]:
     """Run one job in a process of its own, which is ended when it is silent for too long, and with us.
 
     Raises:

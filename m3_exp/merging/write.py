@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
@@ -282,7 +283,7 @@ def _beside(tokenizer: Source, store: Store, with_tokenizer: bool) -> dict[str, 
     return {path.name: tokenizer_config(path) for path in paths if exists(path)}
 
 
-def _config(theirs: Json, job: Job) -> Json:
+def _config(theirs: Mapping[str, Any], job: Job) -> Json:
     """Return the config.json of a merge."""
     config = {key: value for key, value in theirs.items() if key not in _LEFT_BEHIND}
     rows = [entry.shape[0] for name, entry in job.layout().items() if is_vocabulary(name)]

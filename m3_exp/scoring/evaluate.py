@@ -202,7 +202,7 @@ def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None, *, audi
         write_atomic(out, "".join(_line(score) for score in ordered).encode())
     summary = _summary(spec, result)
     if kept := result.details.get("thoughts_kept"):
-        use = "chat_template=true" if summary["settings"].get("thought") == "drop" else "thought=drop"
+        use = "chat_template=true" if result.settings.get("thought") == "drop" else "thought=drop"
         summary["warning"] = (
             f"{kept} of {len(given)} answers hold a thought (such as <think>...</think>) that is judged as a part of"
             f" the answer: set {use} to drop it"

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -241,7 +241,7 @@ class Answers(contextlib.AbstractContextManager["Answers"]):
         ]
 
 
-def decoded(of: type[T], record: Json) -> T:
+def decoded(of: type[T], record: Any) -> T:
     """Return a JSON object as the dataclass that it was made of.
 
     Raises:

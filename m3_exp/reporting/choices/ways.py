@@ -8,6 +8,7 @@ benchmarks, mean and minimum (Holm).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from m3_exp.stats import family
 from m3_exp.stats.estimate import deviation, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS, draw_sd, unsure
 from m3_exp.stats.objective import Objective
-from m3_exp.types import Json
 
 _RESAMPLES = 1_000  # of development items
 
@@ -85,7 +85,7 @@ def study(
     if not responses:
         raise ValueError("no benchmark has a curve: all planned nodes must be evaluated, 0 and 1 among them")
     found: list[Comparison] = []
-    options: Json = {"repeats": repeats, "resamples": resamples, "seed": seed}
+    options: dict[str, Any] = {"repeats": repeats, "resamples": resamples, "seed": seed}
     choosers: dict[str, Chooser] = {}
     dev = dev or {}
     against = expectations.against_plain(responses)

@@ -258,7 +258,7 @@ def _summary(values: Array) -> Json:
 
 def words(check: Check) -> list[str]:
     """Return how observed draws agree with the curve, in sentences; percent and points."""
-    data = record(check)
+    data: Mapping[str, Any] = record(check)
     if not check.predictions:
         return [f"{check.benchmark}: no real draw lies between the nodes"]
     lines = [_inside_words(check, data)]

@@ -56,7 +56,8 @@ def _study(study: Study) -> Json:
     score = [_single(response, None) for response in study.responses]
     relative = _relative(study)
     for line in (*score, *relative):
-        line |= _gains(compared[line["key"]], next((r for r in study.responses if r.benchmark == line["key"]), None))
+        own = next((r for r in study.responses if r.benchmark == line["key"]), None)
+        line |= _gains(compared[str(line["key"])], own)
     return {
         "name": name(study), "pair": first.pair, "experts": list(first.experts), "score": score, "relative": relative,
         "claims": _claims(study),

@@ -191,7 +191,7 @@ def _expectations(records: Sequence[Json]) -> Iterator[Json]:
         yield row
 
 
-def _choices(records: Sequence[Json]) -> Iterator[tuple[str, float]]:
+def _choices(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
     """Give every single number of a study: `plain/gsm8k`, `expected/mean/0_5`, `tuned/gsm8k`, `tuned_low/gsm8k`."""
     for record in records:
         name = record["objective"]
@@ -208,7 +208,7 @@ def expected(objective: str, alpha: float) -> str:
     return f"expected/{objective}/{alpha:g}".replace(".", "_")
 
 
-def _alphas(record: Json) -> Grid:
+def _alphas(record: Mapping[str, Any]) -> Grid:
     names = ("alpha", "score", *_ALPHAS[2:])
     return Grid(_ALPHAS, tuple(tuple(_number(line.get(name)) for name in names) for line in record["alpha"]))
 

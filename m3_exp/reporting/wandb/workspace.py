@@ -206,5 +206,5 @@ def _saved(views: Views, memory: Path, key: str) -> list[str]:
     return [str(views.workspace.url), str(views.report.url)]
 
 
-def _remembered(memory: Path) -> Json:
+def _remembered(memory: Path) -> dict[str, Any]:
     return read_record(memory, memory.stem, memory.parent / "quarantine", bare=True) or {}

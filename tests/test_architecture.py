@@ -73,6 +73,23 @@ def test_evaluators_import_only_what_scoring_stands_on() -> None:
         assert path.stem not in sys.stdlib_module_names
 
 
+def test_statistics_are_made_in_stats() -> None:
+    """What computes an interval, a test, a variance or a quantile stands in stats/; the rest asks. A mean is allowed.
+
+    `merging/ratio.py` draws lambdas as quantiles of Beta: no statistic of a score.
+    """
+    wrong = []
+    for path in sorted([*(ROOT / "m3_exp").rglob("*.py"), *(ROOT / "evaluators").rglob("*.py")]):
+        if path.parent.name == "stats" or path == ROOT / "m3_exp" / "merging" / "ratio.py":
+            continue
+        used = {m.split(".")[0] for m in _imports(path)} & {"scipy", "statsmodels"}
+        names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        names |= {m.split(".")[-1] for m in _imports(path) if m.startswith(("statistics.", "numpy."))}
+        used |= names & {"std", "var", "nanstd", "nanvar", "quantile", "percentile", "cov", "corrcoef", "stdev"}
+        wrong += [f"{path.relative_to(ROOT)}: {name}" for name in sorted(used)]
+    assert wrong == []
+
+
 @pytest.mark.parametrize("library", ["hydra", "omegaconf"])
 def test_hydra_stays_in_config(library: str) -> None:
     users = [p for p in (ROOT / "m3_exp").rglob("*.py") if any(m.split(".")[0] == library for m in _imports(p))]

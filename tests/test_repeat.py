@@ -372,7 +372,7 @@ def test_a_grader_that_flips_on_the_same_text_is_told_apart() -> None:
 
 def repeated(steps: Sequence[float], repeat: int = 1) -> noise.Noise:
     moved = {(str(item), 0): step for item, step in enumerate(steps)}
-    return noise.Noise({}, "gsm8k", "vllm 1 float32", "w", repeat, moved, 0, 0, 50.0, 0.0)
+    return noise.Noise({}, "gsm8k", "", "vllm 1 float32", "float32", "w", repeat, moved, 0, 0, 50.0, 0.0)
 
 
 def test_three_of_96() -> None:

@@ -211,7 +211,7 @@ def _cell(cell: Cell, results: Results, n: int | None, missing: str | None) -> C
 
 
 def _looked_up(whole: CellForecast, cell: Cell, results: Results) -> CellForecast:
-    """Return how far a cell is whose items are at hand, and what that leaves to do."""
+    """Return the state of a cell whose items are at hand, and how much of it is left to do."""
     try:
         task = results.tasks.task(cell)
         done = results.is_done(task)

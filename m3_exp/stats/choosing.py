@@ -8,9 +8,9 @@
 A merged model is one model, so it is chosen for the mean over its benchmarks, each relative to the better of the
 parents that are evaluated on it, where every benchmark has one. Each item is scored only by choices made without it: it
 counts as y_i = sum_c w_ic y_ic, where w_ic is the share of halvings with item i in the scoring half in which candidate
-c was chosen (with dev and test it is 1 for the one that was chosen). Scores are means of these numbers. Where one
-candidate is always chosen, intervals are those of this model, as everywhere (`stats`). Where it alternates, all choices
-are made anew on resampled items, and the variance of what comes out is the interval's.
+c was chosen (with dev and test it is 1 for the one that was chosen). Scores are means of these numbers. If one
+candidate is always chosen, the interval is that of this model. If the choice changes with the halving, all choices are
+made anew on resampled items, and the variance of the results makes the interval.
 
 Both halves of the items, and development items, share the DARE masks and, for alpha, the sampled lambdas. A candidate
 that is lucky with these scores well on both halves. So the lower end is lowered by the most that such luck gives
@@ -350,7 +350,7 @@ def _alternating(mean: Mean, variance: float) -> Mean:
 
 
 def _together(each: Sequence[Scores], mixes: Sequence[Array], *, signed: bool = False) -> list[VarianceSource]:
-    """Return what a mean over benchmarks is unsure of besides items, in its unit.
+    """Return the sources of variance of a mean over benchmarks besides items, in its unit.
 
     Benchmarks share the lambdas and masks, so their errors from these are added as if all had the same sign.
     """

@@ -1,6 +1,7 @@
-"""What a benchmark is called, how it is drawn and where it stands: the field `about` of its class, by its name.
+"""A benchmark's title, marker and place in tables, by its name: the field `about` of its class.
 
-A class is known here once it is loaded (`scoring.evaluate.load_evaluator`), and the shipped ones by their yaml.
+Shipped benchmarks are found by their yaml. Others are known here once `scoring.evaluate.load_evaluator` has loaded
+their class; where two yaml files of one name were loaded in a process, from two --config-dir, the later one counts.
 """
 
 import importlib
@@ -27,7 +28,7 @@ def remember(name: str, class_name: str, about: About) -> None:
 
 
 def about(name: str) -> About:
-    """Return what is said about a benchmark: where its class says nothing, a title alone, its name with blanks."""
+    """Return a benchmark's `About`. If its class has none: a title alone, made of the name (`my_bench`: `my bench`)."""
     found = _LOADED.get(name) or _shipped(name) or About()
     return found if found.title else replace(found, title=name.replace("_", " "))
 

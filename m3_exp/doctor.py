@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from m3_exp.config import Request
+from m3_exp.command_line import CommandLine
+from m3_exp.config import Request, compose
 from m3_exp.engines.sharing import visible_gpus
 from m3_exp.forecast_words import size
 from m3_exp.machine import cores
 from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.source import without_fetching
-from m3_exp.planning import build
 from m3_exp.results import Results
 from m3_exp.scoring import trust
 from m3_exp.scoring.cache import kept_in
@@ -33,11 +33,12 @@ class Finding:
     needed: bool = False
 
 
-def examine(request: Request) -> list[Finding]:
-    """Look at everything that the request needs, and at what would widen it."""
+def examine(asked: CommandLine | Request) -> list[Finding]:
+    """Look at everything that a request needs, and at what would widen it."""
+    request = compose(asked)
     with without_fetching():
         here = [*_engine(request), *_machine(request), *_kernels(), *_sandbox()]
-        plan = build(request.configs)
+        plan = request.plan
         results = Results(Store(request.store), plan.engine)
         return [*here, *_data(plan, results), *_graders(plan, results), *_models(plan, results.store), *_optional()]
 

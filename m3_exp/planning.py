@@ -60,8 +60,9 @@ def build(configs: Sequence[Config]) -> Plan:
 
 
 def variants(config: Config) -> Iterator[tuple[Label, Recipe]]:
-    """Give every recipe of a config, the mixtures of its ratio x the draws of its sparsifier, in its canonical form,
-    with the label that says how it was asked for.
+    """Give every recipe of a config in its canonical form, with the label that says how it was asked for.
+
+    There is one for each mixture of the ratio and each draw of the sparsifier: 8 lambdas under 3 masks are 24.
     """
     single = len(config.experts) == 1
     chosen = config.sparsify
@@ -118,7 +119,7 @@ def _canonical(recipe: Recipe) -> Recipe:
 
 
 def _sparsifiers(config: Config) -> list[Parameters | None]:
-    """Return what recipes hold of a config's sparsifier: one for each seed, or one where it draws nothing."""
+    """Return a config's sparsifier as recipes hold it: once for each seed, or once if it draws nothing."""
     chosen = config.sparsify
     if chosen is None:
         return [None]
@@ -136,8 +137,9 @@ def tokenizer(config: Config, evaluator: EvaluatorSpec) -> Source:
 
 
 def merge_tokenizer(config: Config) -> Source:
-    """Return whose tokenizer, template and config go along with a checkpoint (`tokenizer=base|none|0|1`; none: only the
-    first expert's config).
+    """Return the model whose tokenizer, chat template and config go along with a checkpoint.
+
+    `tokenizer=base`, `0` or `1` name the base or an expert. With `none` only the first expert's config goes along.
     """
     if config.tokenizer == "base":
         return config.base
@@ -171,7 +173,7 @@ class _Draw:
 
 
 def _one_sided(plan: Plan, configs: Sequence[Config]) -> list[str]:
-    """Say which draws are all but one of their experts, a line for each draw, `_TOLD` lines at most."""
+    """Name the draws with lambda outside [0.02, 0.98], all but one expert: a line a draw, at most `_TOLD` lines."""
     experts = {config.pair: [_called(name) for name in config.experts] for config in configs}
     found: dict[_Draw, dict[str, str]] = {}
     for label in (label for cell in plan.cells for label in cell.labels):
@@ -186,7 +188,7 @@ def _one_sided(plan: Plan, configs: Sequence[Config]) -> list[str]:
 
 
 def _whose(draw: _Draw, said: Mapping[str, str]) -> str:
-    """Write a one-sided draw on one line: `said` is what it comes to in each pair."""
+    """Write a one-sided draw on one line. `said` maps each pair to its words, as in `99.99 % math`."""
     if len(said) == 1:
         ((pair, share),) = said.items()
         return f"{pair}, {draw} {share}"
@@ -216,7 +218,7 @@ def spelled(label: Label) -> str:
 
 
 def own(label: Label, axis: str) -> Parameters:
-    """Return the keywords of a ratio or sparsifier that no field of a label is for."""
+    """Return the keywords of a label's ratio or sparsifier that have no field of their own, as {"tilt": 0.3}."""
     return {k.removeprefix(f"{axis}."): value for k, value in label.keywords.items() if k.startswith(f"{axis}.")}
 
 
@@ -236,7 +238,7 @@ def shown(value: Parameter) -> str:
 
 
 def same(one: Cell, other: Cell) -> bool:
-    """Tell whether two cells are the same, whatever they are called."""
+    """Tell whether two cells have the same identity. Their labels may differ."""
     keys = [identity(replace(cell, labels=(), home=cell.tokenizer)) for cell in (one, other)]
     return keys[0] == keys[1]
 

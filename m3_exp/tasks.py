@@ -98,12 +98,13 @@ class Tasks:
         return Task(cell, evaluator, problems, *self._rendered[key], repeat)
 
     def prepared(self, task: Task, problems: Sequence[Problem]) -> Task:
-        """Return the task with the items that its evaluator made; what they were made of stays its identity."""
+        """Return the task with the items that its evaluator made. Its digest stays that of the items they came from."""
         return replace(task, problems=tuple(problems), prompts=self._render(task.cell, problems))
 
     def asked(self, task: Task, texts: Sequence[str]) -> tuple[Task, list[str]]:
-        """Return a task of the different prompts that an evaluator asks while it makes its items, and the id of each
-        text in it.
+        """Return a task of the prompts that an evaluator asks while it makes its items, equal ones once.
+
+        Beside it: the id of each text of `texts` in that task.
         """
         rendered = self.prompts.render(task.cell, texts)
         ids = [f"ask-{identity(tokens)[:32]}" for tokens in rendered]

@@ -90,6 +90,23 @@ def test_score_counts_samples_and_exits_by_what_is_unscored(tmp_path: Path, caps
     assert cli.main(["score", "gsm8k", str(answers), f"items={items}"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("line", "documents"),
+    [
+        ("doctor method=ties", ["name: ties"]),
+        ("figure figure1a limit=7", ["limit: 7"]),
+        ("response limit=7", ["nodes: 9"]),
+        ("report limit=7", ["limit: 7"]),
+    ],
+)
+def test_every_command_that_composes_prints_what_it_composes(
+    line: str, documents: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*line.split(), "--cfg", "job"]) == 0
+    text = capsys.readouterr().out
+    assert all(part in text for part in ("engine:", *documents))
+
+
 def test_cfg_job_prints_the_composed_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "method=ties", "ratio=mixup", "--cfg", "job"]) == 0
     text = capsys.readouterr().out

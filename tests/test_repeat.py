@@ -35,7 +35,7 @@ from m3_exp.scoring.items import first as first_items
 from m3_exp.store import Store
 from m3_exp.tasks import Task
 from m3_exp.types import Cell, EngineSettings, EvaluatorSpec, Json, Plan, Prompt, Recipe, Source, identity
-from tests.files import write_lines
+from tests.files import recorded_run, write_lines
 from tests.models import Shape, write_three
 from tests.records import looked_up
 
@@ -168,14 +168,13 @@ def write_answers(path: Path, passes: dict[int, list[bool]], reworded: frozenset
     write_lines(path, lines)
 
 
+def line(models: list[Path], folder: Path) -> list[str]:
+    settings = ["items=lab", "limit=8", "dtype=float32", f"store={folder / 'store'}"]
+    return [*recorded_run(folder / "answers.jsonl", *models), *settings]
+
+
 def request(models: list[Path], folder: Path, *more: str) -> tuple[Plan, Store]:
-    base, *experts = models
-    line = [
-        "family=local", f"family.base={base}", f"family.experts=[{','.join(map(str, experts))}]", "items=lab",
-        "limit=8", "engine=recorded", f"engine.answers={folder / 'answers.jsonl'}", "dtype=float32",
-        "evaluator=[gsm8k]", f"store={folder / 'store'}", *more,
-    ]  # fmt: skip
-    asked = config.request(line)
+    asked = config.request([*line(models, folder), "evaluator=[gsm8k]", *more])
     return planning.build(asked.configs), Store(asked.store)
 
 
@@ -429,13 +428,8 @@ def test_the_deviation_is_that_of_repeated_scores() -> None:
 class TestCommands:
     @pytest.fixture
     def line(self, models: list[Path], tmp_path: Path) -> list[str]:
-        base, *experts = models
         write_answers(tmp_path / "answers.jsonl", {0: FIRST, 1: AGAIN})
-        return [
-            "family=local", f"family.base={base}", f"family.experts=[{','.join(map(str, experts))}]", "items=lab",
-            "limit=8", "engine=recorded", f"engine.answers={tmp_path / 'answers.jsonl'}", "dtype=float32",
-            f"store={tmp_path / 'store'}",
-        ]  # fmt: skip
+        return line(models, tmp_path)
 
     def test_run_plan_and_status_know_repeats(self, line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         asked = [*line, "evaluator=[gsm8k]", "repeat=1"]

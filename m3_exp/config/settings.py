@@ -64,7 +64,7 @@ def read(cfg: DictConfig, given: Sequence[Override], config_dirs: Sequence[Path]
 
 
 def _check_shared(cfg: DictConfig) -> None:
-    """Check what evaluators read only where they are selected."""
+    """Check what all evaluators share: sandbox, chat_template, max_tokens; and that one evaluator is chosen."""
     if not OmegaConf.is_dict(cfg.sandbox):
         raise M3Error(f"sandbox={cfg.sandbox} is not a mapping: give sandbox.driver=... or sandbox.allow_weak=...")
     choice(cfg, "sandbox.driver", _DRIVERS)

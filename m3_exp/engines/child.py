@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from m3_exp.engines import wire
 from m3_exp.engines.protocol import Loaded
@@ -73,7 +73,7 @@ class Server:
     def answer(self, request: Json) -> None:
         """Carry out one request, and say `done` or why it is refused."""
         try:
-            self._acts[request["do"]](request)
+            self._acts[str(request["do"])](request)
         except M3Error as error:
             restart = self._model is None or self._model.dirty
             self._say({"refused": str(error), "restart": restart})
@@ -85,7 +85,7 @@ class Server:
         _bind(settings)
         engine = importlib.import_module(f"m3_exp.engines.{settings.name}")
         recipe, tokenizer = decoded(Recipe, request["recipe"]), decoded(Source, request["tokenizer"])
-        self._model = engine.build(settings, recipe, tokenizer, Store(Path(request["store"])))
+        self._model = engine.build(settings, recipe, tokenizer, Store(Path(str(request["store"]))))
         self._say({"ready": self.model.conditions})
 
     def _load(self, request: Json) -> None:
@@ -99,7 +99,7 @@ class Server:
         scored = [item for item in self.model.loglikelihood(pairs) if isinstance(item, Likelihood)]
         return [item.logprob for item in sorted(scored, key=lambda item: int(item.id))]
 
-    def _generate(self, request: Json) -> None:
+    def _generate(self, request: dict[str, Any]) -> None:
         prompts = [decoded(Prompt, value) for value in request["prompts"]]
         sampling, tokenizer = decoded(Sampling, request["sampling"]), decoded(Source, request["tokenizer"])
         _check_sampling(sampling)
@@ -108,7 +108,7 @@ class Server:
         items = self.model.generate(prompts, sampling, tokenizer, request.get("at_once"))
         self._stream("answer", items, len(prompts) * sampling.n)
 
-    def _loglikelihood(self, request: Json) -> None:
+    def _loglikelihood(self, request: dict[str, Any]) -> None:
         pairs = [(decoded(Prompt, prompt), tuple(ids)) for prompt, ids in request["pairs"]]
         for prompt, ids in pairs:
             self._check_ids(prompt.id, (*prompt.token_ids, *ids))

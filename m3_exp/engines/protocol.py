@@ -97,7 +97,7 @@ def module(name: str) -> EngineModule:
 
 
 def halved(conditions: Mapping[str, object], requests: int) -> int:
-    """Return half of what an engine would have in flight: of its batch, or of all requests where they are fewer."""
+    """Return how many requests a repeat has in flight: half of the engine's batch, or of all requests if fewer."""
     batch = conditions.get("max_num_seqs")
     return max(1, min(requests, batch if isinstance(batch, int) else requests) // 2)
 

@@ -6,6 +6,7 @@ loaded again, the log-likelihoods of a fixed probe must equal those of its first
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from m3_exp.engines.process import Child
 from m3_exp.engines.protocol import EngineDied, Loaded, halved, module
@@ -110,11 +111,11 @@ class ResidentEngine:
         request = {**self._start, "store": str(self._store.root)}
         self.conditions = self._first("ready", request, self._settings.start_timeout)
 
-    def _first(self, key: str, request: Mapping[str, object], patience: float) -> Json:
-        replies: list[Json] = [reply[key] for reply in self._talk(request, patience)]
+    def _first(self, key: str, request: Mapping[str, object], patience: float) -> Any:
+        replies = [reply[key] for reply in self._talk(request, patience)]
         return replies[0]
 
-    def _talk(self, request: Mapping[str, object], patience: float) -> Iterator[Json]:
+    def _talk(self, request: Mapping[str, object], patience: float) -> Iterator[dict[str, Any]]:
         """Send a request and give the replies up to `done`. Left in any other way, the child cannot be used again."""
         child = self._child
         if child is None:

@@ -203,7 +203,7 @@ def _likelihood(prompt: Prompt, ids: Sequence[int], rows: Sequence[Any]) -> Like
     return Likelihood(prompt.id, sum(s.logprob for s in scored), len(ids), all(s.rank == 1 for s in scored))
 
 
-def _arguments(settings: EngineSettings, skeleton: Skeleton) -> Json:
+def _arguments(settings: EngineSettings, skeleton: Skeleton) -> dict[str, Any]:
     """What vLLM is started with everywhere. None leaves it to vLLM."""
     return {
         "max_num_seqs": settings.max_num_seqs,
@@ -224,7 +224,7 @@ def _arguments(settings: EngineSettings, skeleton: Skeleton) -> Json:
     }
 
 
-def _cpu_arguments(settings: EngineSettings, skeleton: Skeleton) -> Json:
+def _cpu_arguments(settings: EngineSettings, skeleton: Skeleton) -> dict[str, Any]:
     """What vLLM would not choose well on a CPU: eager mode, batch, and a cache that fits the model and the machine."""
     sequences = settings.max_num_seqs or _CPU_SEQUENCES
     length = skeleton.max_model_len(settings.max_model_len)

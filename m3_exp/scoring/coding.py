@@ -1,4 +1,4 @@
-"""What benchmarks of program synthesis share: their settings, samples and pass@k, and the way through the sandbox."""
+"""What benchmarks of programs share: their settings, samples and pass@k, and judging programs in the sandbox."""
 
 from abc import abstractmethod
 from collections import Counter

@@ -5,7 +5,7 @@
     paired       the difference of two models on the same items
     ratio        PDR, the performance drop rate under an attack, and the difference of two
     lambdas      scores at a few lambdas -> the expected score of every alpha
-    turning      real draws beside the line between two nodes
+    turning      observed draws of lambda beside the line between two nodes
     joint        several benchmarks as one number: their mean and their minimum, relative to the better parent
     objective    what a choice of lambda makes large, and what choosing is worth on other items
     choosing     one of several candidates chosen by items, and what the chosen one is worth

@@ -12,8 +12,9 @@ c was chosen (with dev and test it is 1 for the one that was chosen). Scores are
 candidate is always chosen, intervals are those of this model, as everywhere (`stats`). Where it alternates, all choices
 are made anew on resampled items, and the variance of what comes out is the interval's.
 
-The halves of the items, and development items, share the masks, and for alpha the sampled lambdas: where a candidate is
-lucky with these, all items like it. By as much (`_luck`) the lower end is lower.
+Both halves of the items, and development items, share the DARE masks and, for alpha, the sampled lambdas. A candidate
+that is lucky with these scores well on both halves. So the lower end is lowered by the most that such luck gives
+(`_luck`).
 
 Shapes: m masks (1 without DARE), n items, C candidates, B resamples.
 """
@@ -91,11 +92,11 @@ class Scores:
         return Unit(self.size, self.parent, self.shape)
 
     def items(self, mix: Array) -> Array:
-        """Return each item's number in a mix of candidates (n, C)."""
+        """Return each item's score y_i under a mix of candidates, given its weights w (n, C)."""
         return np.asarray(np.einsum("nc,nc->n", self.values, mix))
 
     def sources(self, mix: Array, *, signed: bool = False) -> list[VarianceSource]:
-        """Return what a mix's score, or its difference from the default (`signed`), is unsure of besides items."""
+        """Return the sources of variance, besides items, of a mix's score or (`signed`) of its gain on the default."""
         masks = np.einsum("mnc,nc->nm", self.under, mix)
         if signed and self.default is not None:
             masks = masks - self.default.T
@@ -106,14 +107,16 @@ class Scores:
         return found
 
     def alone(self, candidate: Array) -> Array:
-        """Return the mix in which every item has the same factors (C,)."""
+        """Return the mix in which every item has the same weights (C,)."""
         return np.tile(candidate, (self.size, 1))
 
 
 @dataclass(frozen=True)
 class Candidates(Joint):
-    """What there is to choose from. Either all benchmarks have a parent to be measured by, or none: then plain scores
-    count. Likewise all have a default, or none.
+    """What there is to choose from, on each benchmark.
+
+    Either all benchmarks have a parent to be measured by, or none; without one plain scores count. Likewise all have a
+    default, or none.
     """
 
     names: tuple[str, ...]
@@ -160,8 +163,16 @@ class Price:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The outcome. `shares`: how often each candidate is chosen, the most frequent first (over halvings, or over
-    resampled items); `claimed`: what choosing and scoring on all test items would have said.
+    """The outcome of a choice.
+
+    Attributes:
+        shares: how often each candidate is chosen, over halvings or resampled items; the most frequent first.
+        score: the mean over benchmarks of what was chosen.
+        benchmarks: its score on each.
+        gain: the mean over benchmarks of its difference from the default.
+        gains: that difference on each.
+        claimed: the score that choosing and scoring on all test items would have reported.
+        price: how much of `claimed` is luck.
     """
 
     shares: Mapping[str, float]
@@ -213,7 +224,7 @@ def choose(
 
 @dataclass(frozen=True)
 class _Played:
-    """What was chosen: for each benchmark how often where an item has no say (n, C), and how often altogether (C,)."""
+    """How often each candidate is chosen: without a given item's help, (n, C) a benchmark, and altogether, (C,)."""
 
     mixes: tuple[Array, ...]
     counts: Array
@@ -243,7 +254,10 @@ def _played(candidates: Candidates, halved: tuple[Weights, Weights], sample: Wei
 def _best(
     chooser: Candidates, candidates: Candidates, resamples: int, generator: np.random.Generator
 ) -> tuple[_Played, int]:
-    """Return the candidate that is the best on the chooser's items, and how often each is over resampled ones."""
+    """Return the choice of the candidate that is best on the chooser's items, and that candidate's number.
+
+    The counts say how often each is best over resampled items.
+    """
     at = [candidates.names.index(name) for name in chooser.names]
     best = at[int(np.argmax(chooser.objective(chooser.whole)[0]))]
     again = np.argmax(chooser.objective(chooser.resampled(resamples, generator)), axis=1)
@@ -254,7 +268,7 @@ def _best(
 
 @dataclass(frozen=True)
 class _Moved:
-    """Scores of what is chosen anew on resampled items, those of the default, and the units: (B, benchmarks) each."""
+    """Scores of what is chosen anew on resampled items, of the default, and of the parents: (B, benchmarks) each."""
 
     chosen: Array
     default: Array | None
@@ -284,7 +298,7 @@ def _again(candidates: Candidates, halvings: int, resamples: int, generator: np.
 def _outcome(
     candidates: Candidates, mixes: Sequence[Array], moved: _Moved | None, shares: Mapping[str, float]
 ) -> Chosen:
-    """Score what was chosen; `moved`: where the choice alternates, what it comes to on resampled items."""
+    """Score what was chosen. `moved`: the choices made anew on resampled items, if the choice changes with halvings."""
     each, names = candidates.each, list(candidates.scores)
     luck = [_luck([one]) * one.unit.size for one in each]
     both = luck[0] / each[0].unit.size if len(each) == 1 else _luck(each)
@@ -308,7 +322,7 @@ def _scored(one: Scores, mix: Array, moved: _Moved | None, at: int, luck: float)
 
 
 def _gained(one: Scores, mix: Array, moved: _Moved | None, at: int, luck: float) -> Estimate:
-    """Return what was chosen scores above the default, paired by item and mask."""
+    """Return the gain of what was chosen on the default, paired by item and mask."""
     others, bias = one.sources(mix, signed=True), (luck, 0.0)
     if moved is None:
         return paired(one.items(mix), one.base, one.shape, others=others, bias=bias, unscored=one.unscored)
@@ -338,17 +352,17 @@ def _alternating(mean: Mean, variance: float) -> Mean:
 def _together(each: Sequence[Scores], mixes: Sequence[Array], *, signed: bool = False) -> list[VarianceSource]:
     """Return what a mean over benchmarks is unsure of besides items, in its unit.
 
-    Benchmarks share the lambdas and masks: their errors from these count as if they were all of one sign.
+    Benchmarks share the lambdas and masks, so their errors from these are added as if all had the same sign.
     """
     parts = zip(each, mixes, strict=True)
     return together([one.unit.scaled(one.sources(mix, signed=signed)) for one, mix in parts])
 
 
 def _luck(each: Sequence[Scores]) -> float:
-    """Return by how much the best of equal candidates looks better through the lambdas and masks that all items share.
+    """Return by how much the best of equally good candidates looks better by luck with the shared lambdas and masks.
 
-    At most the expected maximum of independent errors with the largest variance of a difference (Sudakov and Fernique);
-    in units of the parents.
+    An upper bound: the expected maximum of independent errors with the largest variance that a difference of two
+    candidates has (Sudakov and Fernique). It is in units of the parents.
     """
     if all(one.curve is None and len(one.under) < 2 for one in each):
         return 0.0

@@ -59,8 +59,8 @@ class Estimate:
 class VarianceSource:
     """A part of a mean's variance besides its items: `variance`, known on `freedom` degrees of freedom.
 
-    `shared` of it is in the variance over items as well: with few masks or draws, the variance between them holds noise
-    of the items.
+    `variance` is estimated with `freedom` degrees of freedom. `shared` is the part of it that is the items' own noise,
+    which the variance over items counts already.
     """
 
     variance: float
@@ -70,7 +70,7 @@ class VarianceSource:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean, and all that it is unsure of. `n` counts independent items (clusters, where there are any)."""
+    """A mean with every source of its uncertainty. `n` counts independent items (clusters, where there are any)."""
 
     value: float
     items: float  # variance of the mean, over items
@@ -218,7 +218,7 @@ def weighted_mean(values: Array, shape: Shape = EVEN) -> Array:
 
 
 def influences(values: Array, shape: Shape = EVEN) -> Array:
-    """Return each independent unit's part in the error of the score; their sum of squares is its variance over items.
+    """Return each independent unit's influence on the score; the sum of their squares is its variance over items.
 
     Shapes: values (n,) or (n, C) for C scores of the same items; the result (G,) or (G, C) for G clusters (or items).
     Deviations are from the mean of the stratum, with a correction for each mean that was estimated.
@@ -272,7 +272,7 @@ BONETT = "Bonett-Price"
 def mean(
     values: Array, shape: Shape = EVEN, *, others: Sequence[VarianceSource] = (), bias: float = 0.0, unscored: int = 0
 ) -> Estimate:
-    """Return the score of item values (n,) from 0 to 1 with its interval, whatever they are: 0/1, graded, expectations.
+    """Return the score of item values (n,) with its interval. Values are 0 to 1: 0/1 scores, graded, expectations.
 
     Raises:
         ValueError: there are no values.
@@ -296,7 +296,7 @@ def of_items(
     bias: tuple[float, float] = (0.0, 0.0),
     unscored: int = 0,
 ) -> Mean:
-    """Return what item values (n,), or differences of them (`signed`), say of their mean, as a `Mean`.
+    """Return the `Mean` of item values (n,), or of differences of them (`signed`).
 
     Raises:
         ValueError: there are no values.

@@ -70,7 +70,7 @@ def better_of(known: Mapping[str, Array], ids: Sequence[str], shape: Shape = EVE
 
 
 def usable(better: Better | None) -> Array | None:
-    """Return the item values to measure a benchmark by; None without a parent, or of one that is right on too few."""
+    """Return a parent's item values, to measure a benchmark by; None if it is right on fewer than `ENOUGH` items."""
     return None if better is None or float(better.values.sum()) < ENOUGH else better.values
 
 
@@ -90,11 +90,11 @@ class Unit:
         return max(float(weighted_mean(self.parent, self.shape)), 0.5 / self.n)
 
     def scaled(self, sources: Sequence[VarianceSource]) -> list[VarianceSource]:
-        """Return what item scores are unsure of in this unit."""
+        """Return the items' sources of variance in this unit."""
         return [VarianceSource(source.variance / self.size**2, source.freedom) for source in sources]
 
     def ratio(self, values: Array) -> float:
-        """Return the share of the parent, less what a ratio of two means exceeds the true ratio by on average."""
+        """Return the model's share of the parent, corrected for the bias of a ratio of two means."""
         plain = self._plain(values)
         if self.parent is None:
             return plain
@@ -105,7 +105,7 @@ class Unit:
         return float(weighted_mean(values, self.shape)) / self.size
 
     def errors(self, values: Array) -> Array:
-        """Return each independent item's part in the error of the ratio."""
+        """Return each independent item's influence on the ratio."""
         residual = values if self.parent is None else values - self._plain(values) * self.parent
         return influences(residual, self.shape) / self.size
 
@@ -175,7 +175,7 @@ def mean_of(
 
 
 def within(value: float, variance: float, measures: Sequence[Unit], *, signed: bool) -> Mean:
-    """Return a mean over benchmarks within its limits, and worth as many items as they are."""
+    """Return a mean over benchmarks as a `Mean`, with its limits and the number of items that it is worth."""
     top = float(np.mean([1 / unit.size for unit in measures]))
     low = -top if signed else 0.0
     worth = 1 / sum(1 / (len(measures) ** 2 * units(unit.n, unit.shape)) for unit in measures)
@@ -183,7 +183,7 @@ def within(value: float, variance: float, measures: Sequence[Unit], *, signed: b
 
 
 def errors_of(values: Sequence[Array], measures: Sequence[Unit]) -> Array:
-    """Return each independent item's part in the error of the mean over benchmarks, one benchmark after the other."""
+    """Return each independent item's influence on the mean over benchmarks, one benchmark after the other."""
     return np.concatenate([unit.errors(v) / len(values) for v, unit in zip(values, measures, strict=True)])
 
 

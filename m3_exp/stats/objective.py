@@ -1,4 +1,4 @@
-"""What is to be made large, one benchmark or several together, and what choosing a lambda for it is worth.
+"""An objective to maximise (one benchmark, or several together), and what choosing a lambda for it is worth.
 
 An objective is one benchmark's score along its curve, or several benchmarks': each relative to its better parent, and
 then their mean or their minimum at each lambda, since a merged model is one model.
@@ -35,7 +35,7 @@ def quantiles(alpha: float) -> Array:
 
 @dataclass(frozen=True)
 class Objective(Joint):
-    """What is to be made large. `parents[m]`: the item values of benchmark m's better parent, or () for plain scores.
+    """An objective to maximise. `parents[m]`: the item values of benchmark m's better parent; () for plain scores.
 
     All curves have the same nodes. Values are shares of the parent's score where there are parents, else 0 to 1.
 
@@ -66,7 +66,7 @@ class Objective(Joint):
         return [Unit(len(c.ids), parent, c.shape) for c, parent in zip(self.curves, parents, strict=True)]
 
     def refined(self) -> "Objective":
-        """Return the objective along the curves through all real merges."""
+        """Return the objective along the curves through all evaluated lambdas (`Curve.refined`)."""
         curves = tuple(curve.refined() for curve in self.curves)
         return Objective(self.name, curves, self.parents, self.combine)
 
@@ -100,8 +100,13 @@ class Objective(Joint):
     ) -> Estimate:
         """Return a number of this objective with an interval from its resampled values.
 
-        `bias`: what it may be off by to either side; `short`: by how much a minimum may fall short; `others`: what it
-        is unsure of besides items; `missing`: the largest share of items without a score.
+        Args:
+            moved: the number on resampled items, (resamples,).
+            signed: it is a difference.
+            bias: how far it may be off, to either side.
+            short: by how much a minimum may be too low by chance.
+            others: its sources of variance besides items.
+            missing: the largest share of items without a score.
         """
         below, above = (bias + short, bias + short) if signed else (bias, bias + short)
         variance = float(moved.var(ddof=1)) if len(moved) > 1 else 0.0
@@ -118,7 +123,7 @@ class Objective(Joint):
     ) -> Mean:
         """Return the difference of two models' minima, given that of their `mean` and item values (n_m,).
 
-        It is as unsure as the benchmark of which least is known, and each minimum may fall short by chance.
+        Its variance is that of the benchmark with the largest one, and each minimum may be too low by chance.
         """
         value = float(self.score_of(values, self.whole)[0] - self.score_of(plains, self.whole)[0])
         differences = (a - b for a, b in zip(values, plains, strict=True))
@@ -132,7 +137,7 @@ class Objective(Joint):
         return float(np.mean([float(bend_at(curve, lams).mean()) / unit.size for curve, unit in parts]))
 
     def short(self, parts: int = 1) -> float:
-        """Return by how much a minimum may fall short by chance on 1 / `parts` of the items; 0 of a mean."""
+        """Return by how much a minimum may be too low by chance on 1 / `parts` of the items; 0 for a mean."""
         if self.combine == "mean":
             return 0.0
         middle = [curve.values[:, len(curve.lams) // 2] for curve in self.curves]
@@ -141,7 +146,11 @@ class Objective(Joint):
 
 @dataclass(frozen=True)
 class Played:
-    """Repetitions of one protocol: honest and claimed scores (B,), and what was kept in both directions (2B,)."""
+    """Repetitions of one protocol.
+
+    `honest` (B,): the score on the items that did not choose. `claimed` (B,): the score on the items that chose.
+    `kept` (2B,): the lambda that each half chose.
+    """
 
     honest: Array
     claimed: Array
@@ -183,7 +192,7 @@ def cross_fitted(objective: Objective, candidates: Sequence[Array], generator: n
 
 
 def _honest(objective: Objective, split: tuple[Array, Array], lams: Array) -> tuple[Array, Array]:
-    """Return what each half's best scores on the other half, (B,), and what was kept in both directions, (2B,)."""
+    """Return the score of each half's best on the other half, (B,), and the lambdas that both halves chose, (2B,)."""
     scores = [objective.score(nodes, lams) for nodes in split]
     rows = np.arange(len(lams))
     best = [np.argmax(found, axis=1) for found in scores]
@@ -197,7 +206,7 @@ def again(
     """Return each protocol's scores when all of its choices are made anew on resampled items.
 
     Distinct items are halved, so that an item drawn twice is never in both halves. Halvings and candidates are the same
-    for every resample: what differs between these scores is then the items' doing.
+    for every resample, so that the scores differ by the items alone.
     """
     count = len(candidates[0])
     masks = objective.halves(count, generator)

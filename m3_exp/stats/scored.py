@@ -1,7 +1,6 @@
 """Scores of single answers -> what each item counts in a result's score, and from it that score with its interval.
 
-Results are made by this reading of item scores, and stored ones are read by it again when they are compared. So an
-interval that was stored with a result is never needed.
+New results and comparisons of stored ones both use this. So an interval that was stored with a result is never needed.
 
 An item counts as the mean over its samples; under pass@k (k > 1) as the unbiased estimate of k samples (Chen et al.
 2021). Where it was attacked (versions `ITEM@seedK`) it counts as the mean over the attacked versions; the clean version

@@ -8,6 +8,7 @@ benchmarks, mean and minimum (Holm).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -19,15 +20,16 @@ from m3_exp.stats import family
 from m3_exp.stats.estimate import deviation, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS, draw_sd, unsure
 from m3_exp.stats.objective import Objective
-from m3_exp.types import Json
 
 _RESAMPLES = 1_000  # of development items
 
 
 @dataclass(frozen=True)
 class Spread:
-    """What one alpha's expectation is unsure of besides items, in percent points: draws, masks, and sampled lambdas
-    (standard error), or else how far the curve may bend between its nodes.
+    """The uncertainty of one alpha's expectation besides that from items, in percent points.
+
+    Standard deviations between draws of lambda and between masks; the standard error from sampled lambdas or, without
+    any, how far the curve may bend between its nodes.
     """
 
     sd_draws: float
@@ -38,9 +40,9 @@ class Spread:
 
 @dataclass(frozen=True)
 class Chooser:
-    """The node that development items chose for an objective, on which benchmarks, and how sure they are of it.
+    """The node that development items chose for an objective, and the benchmarks that have such items.
 
-    `share` is how often it is the best over resampled development items (0 to 1).
+    `share`: how often this node is the best over resampled development items, 0 to 1.
     """
 
     lam: float
@@ -50,7 +52,7 @@ class Chooser:
 
 @dataclass(frozen=True)
 class Study:
-    """All of one pair and method: comparisons by objective, spreads by benchmark and alpha, and what was left out.
+    """All about one pair and method: comparisons by objective, spreads by benchmark and alpha, notes on what lacks.
 
     `choosers` are there for objectives that development items could choose for; `contrasts` holds Holm's p-value of
     random - tuned by objective.
@@ -83,7 +85,7 @@ def study(
     if not responses:
         raise ValueError("no benchmark has a curve: all planned nodes must be evaluated, 0 and 1 among them")
     found: list[Comparison] = []
-    options: Json = {"repeats": repeats, "resamples": resamples, "seed": seed}
+    options: dict[str, Any] = {"repeats": repeats, "resamples": resamples, "seed": seed}
     choosers: dict[str, Chooser] = {}
     dev = dev or {}
     against = expectations.against_plain(responses)

@@ -7,7 +7,7 @@ Three questions, three families, fixed before anything is looked at:
     the best of its column               all of a table's columns (Holm)
 
 Two rows with the same weights are one model, and no comparison. A mean over fewer than ten draws of lambda, or fewer
-than three DARE masks, carries no sign: its interval is of these draws.
+than three DARE masks, carries no sign: its interval is that of these very draws.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ FEW_MASKS = f"fewer than {LEAST_MASKS} DARE masks: the difference is of these ma
 
 @dataclass(frozen=True)
 class Entry:
-    """A cell that can be compared: score in percent, item values from 0 to 1, and the digests of its weights.
+    """A cell of a table that can be compared with another.
 
     weights: empty where the cell belongs to no model: an expectation over lambda.
     models: those that the cell is a mean over.
@@ -77,7 +77,7 @@ Question = Literal["expectation", "model"]
 class Compared:
     """A cell against its row without M3: the estimate of M3 - plain and its adjusted p-value; None: the same model.
 
-    `question` says which family; `why` no sign is given where none can be. `less_is_better`: of a drop rate.
+    `question` names its family. `why`: the reason if it can carry no sign. `less_is_better`: for a drop rate.
     `other_items`: there is no estimate because the items are not the same.
     """
 
@@ -132,7 +132,8 @@ def against(
 ) -> dict[Place, Compared]:
     """Contrast the first of each pair with the second, over the items that both have; none in common: left out.
 
-    `known`: expectations, which are compared in a family of their own. `contrast`: of what else than the pair's scores.
+    `known`: comparisons of expectations, which are a family of their own. `contrast`: computes the difference, if it is
+    not that of the two scores.
     """
     found: dict[Place, tuple[Estimate, str]] = {}
     same: dict[Place, Compared] = {}
@@ -176,8 +177,8 @@ def unclaimed(first: Entry, second: Entry) -> str:
 def compare(first: Entry, second: Entry) -> Estimate | None:
     """Contrast two cells over the items that both have, and the DARE masks where both have masks; None: nothing shared.
 
-    Where one is a mean over masks, or over ten draws of lambda and more, what varies between these counts as well as
-    what does between items. The difference of fewer draws is of these draws.
+    If one of them is a mean over masks, or over ten draws of lambda and more, the variance between these counts beside
+    that between items. The difference of fewer draws is that of these very draws.
     """
     own = [{mask for _, mask in entry.models} - {None} for entry in (first, second)]
     masks = own[0] & own[1]
@@ -211,7 +212,7 @@ def compare(first: Entry, second: Entry) -> Estimate | None:
 def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shape) -> list[VarianceSource]:
     """Return what the levels of lambda (axis 0) or masks (1) leave open of a difference.
 
-    Of the differences where both sides have the same levels, else of each side for itself.
+    If both sides have the same draws or masks it is that of their differences, else that of each side by itself.
     """
     sides = [levels(found, axis, ids) for found in known]
     if sides[0].keys() == sides[1].keys():
@@ -234,7 +235,7 @@ _RECORDED = (
 
 
 def record(compared: Compared | None) -> Json:
-    """Return what a cell's comparison with its row without M3 says, in points; None where there is none."""
+    """Return a cell's comparison with its row without M3 as data, in percent points; None where there is none."""
     if compared is None:
         return dict.fromkeys(_RECORDED)
     if (c := compared.contrast) is None:
@@ -305,7 +306,7 @@ def ranked(columns: Sequence[Mapping[Place, Entry]]) -> tuple[frozenset[Place], 
 
 
 def words(compared: Mapping[Place, Compared], bold: Best | None = None) -> list[str]:
-    """Say what the marks of a table mean, how many comparisons stand behind them, and what they could have found."""
+    """Say what the marks of a table mean, for how many comparisons they are adjusted, and what they could detect."""
     made = [c for c in compared.values() if c.contrast is not None]
     others = sum(c.other_items for c in compared.values())
     same = sum(c.contrast is None for c in compared.values()) - others

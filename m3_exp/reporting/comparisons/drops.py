@@ -1,9 +1,9 @@
-"""PDR, the share of its accuracy that a model loses under attack, of the draws of one row, and the difference of two.
+"""PDR, the share of its accuracy that a model loses under attack, for one row of a table, and the difference of two.
 
-Tables and figures both ask here. All is read from item scores. An item counts where it has a score without the attack
-and under it, in every draw; the others are unscored, and widen the interval (`stats.ratio`). Several draws or masks are
-averaged item by item, before and under the attack. The interval is over items, of these draws; from ten draws on it is
-of draws like them, and masks count where there are several, as for accuracies.
+Tables and figures both ask here. Everything is computed from item scores. An item counts if it has a score without the
+attack and under it, in every draw; the others are unscored, and widen the interval (`stats.ratio`). Several draws or
+masks are averaged item by item, without and under the attack. Draws and masks enter the interval as for accuracies
+(`values`).
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -49,7 +49,7 @@ class Attacked:
         return {mask for _, mask in self.under.models} - {None}
 
     def of(self, masks: Set[float | None]) -> "Attacked":
-        """Return what some DARE masks give; the same where there are no others."""
+        """Return the part that belongs to some DARE masks."""
         if not masks or not self.masks - masks:
             return self
         return Attacked(*(_under(side, masks) for side in (self.clean, self.under)))
@@ -67,7 +67,7 @@ def _under(entry: Entry, masks: Set[float | None]) -> Entry:
 
 
 def attacked(rows: pd.DataFrame) -> Attacked | None:
-    """Return what the lines of a row and benchmark say of an attack; None where there is none, or no result."""
+    """Return the scores of a row and benchmark without and under attack; None without an attack or a result."""
     lines = rows[rows["score"].notna()]
     if not any(is_attacked(key) for values in lines["values"] for key, _ in values):
         return None
@@ -91,7 +91,7 @@ def _clean(values: Mapping[Any, Any], under: Scored) -> Scored:
 
 @dataclass(frozen=True)
 class Drop:
-    """PDR in percent; without a value, `why`. Its lower end is -inf where it is not bounded below."""
+    """PDR in percent, or the reason why there is none. The lower end is -inf where PDR is not bounded below."""
 
     value: Value | None
     why: str = ""

@@ -1,4 +1,4 @@
-"""What one cell of a table is worth: the mean over its draws, or the expectation on a response curve."""
+"""The score of one cell of a table: the mean over its draws, or the expectation on a response curve."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +19,9 @@ from m3_exp.stats.scored import Scored
 class Value:
     """One figure of a table: score and 95 % interval in percent over `n` items, of which some may be unscored.
 
-    From `draws` draws of lambda; from the `nodes` of a curve there are none. `spread` is the standard deviation between
-    draws, `masks` that between DARE masks, both in points and None where they are not known. An expectation without
-    `sampled` lambdas assumes that the score bends by at most `bend` points between two nodes.
+    It is a mean over `draws` draws of lambda, or an expectation on a curve of `nodes` nodes. `spread` is the standard
+    deviation between draws, `masks` that between DARE masks, both in points and None if not known. An expectation
+    without `sampled` lambdas assumes that the score bends by at most `bend` points between two nodes.
     """
 
     score: float
@@ -38,7 +38,7 @@ class Value:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What is said behind the figure: an expectation (`E`; `E*`: from nodes alone), and the spreads."""
+        """The words after the figure: `E` for an expectation, `E*` for one from nodes alone, and the spreads."""
         spread = "" if self.spread is None else f"sd {self.spread:.1f}" + ("" if self.nodes else f" of {self.draws}")
         masks = "" if self.masks is None else f"masks {self.masks:.1f}"
         kind = ("E" if self.sampled else "E*") if self.nodes else ""
@@ -48,8 +48,9 @@ class Value:
 def value(rows: pd.DataFrame) -> Value | None:
     """Reduce the draws of one row and benchmark to a figure; None where nothing is scored.
 
-    Several draws or masks are averaged item by item, over the items that all of them have. The interval is over items,
-    of these draws; from ten draws on it is of draws like them, and masks count where there are several.
+    Several draws or masks are averaged item by item, over the items that all of them have. With fewer than ten draws
+    the interval is over items alone, for these very draws. From ten draws on the variance between draws counts too, and
+    with several masks that between masks.
     """
     lines = _distinct(rows)
     if not len(lines):
@@ -85,7 +86,7 @@ def estimate(entry: Entry) -> Estimate:
 
 
 def entry_of(rows: pd.DataFrame) -> Entry:
-    """Return what can be compared of the lines of one row and benchmark, of which at least one has a result."""
+    """Return the lines of one row and benchmark as an `Entry`. At least one of them must have a result."""
     lines = _distinct(rows)
     if (known := _expectation(lines)) is not None:
         return expected_entry(*known)

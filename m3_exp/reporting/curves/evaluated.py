@@ -1,8 +1,8 @@
 """Tidy frame -> response curves: what a pair and method scored along lambda, benchmark by benchmark.
 
 A curve's items are those scored at every node and under every mask; how many are left out is counted. With DARE there
-is one curve for each mask seed; the curve shown is their mean, and what the masks alone do is kept apart. A planned
-node without a result leaves no curve (`refused`): what the others say of its place would be a guess.
+is one curve for each mask seed. The curve that is shown is their mean; the variance between masks is a source of its
+own. If a planned node has no result there is no curve (`refused`): interpolating over the gap would be a guess.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ LINE = ["family", "pair", "method", "params", "sparsify"]
 
 @dataclass(frozen=True)
 class Draw:
-    """One real draw of lambda and what it scored, by item; `mask_seeds` of the DARE masks that it is the mean over."""
+    """One evaluated draw of lambda with its scores by item; `mask_seeds`: the DARE masks that these are a mean over."""
 
     alpha: float
     number: int
@@ -71,7 +71,7 @@ class Response:
 
     @property
     def gridded(self) -> bool:
-        """Whether a grid was evaluated: ends and middle alone may be there as other cells' weights."""
+        """Whether a grid was evaluated: ends and middle alone may be other cells' (the experts, average's plain)."""
         return {0.0, 0.25, 0.5, 0.75, 1.0} <= set(map(float, self.curve.lams))
 
     @property
@@ -129,7 +129,7 @@ _FREE = frozenset((0.0, 0.5, 1.0))  # nodes that other cells evaluate as well: t
 
 @dataclass(frozen=True)
 class Refused:
-    """A curve that there is none of, for want of some of the nodes `planned`."""
+    """A curve that cannot be drawn, because some of the `planned` nodes have no result."""
 
     name: str  # of its pair and method
     benchmark: str
@@ -145,7 +145,7 @@ class Refused:
 
 
 def refused(frame: pd.DataFrame) -> list[Refused]:
-    """Return the curves that there would be if no planned node were without a result, where some has one."""
+    """Return the curves that cannot be drawn: some of their planned nodes have a result, others have none."""
     found = []
     for (_, pair, method, params, sparsify, benchmark), rows in _lines(frame):
         begun = set(rows.loc[(rows["ratio"] == "grid") & rows["score"].notna(), "lam"]) - _FREE
@@ -234,7 +234,7 @@ def parents_of(frame: pd.DataFrame, family: str, experts: Sequence[str]) -> dict
 
 
 def _noted(rows: pd.DataFrame, masks: Mapping[int | None, _Mask]) -> Iterator[str]:
-    """Say what a curve does without: sampled lambdas of which some have no result."""
+    """Say that a curve has no sampled lambdas because some of them have no result."""
     sampled = rows[rows["kind"] == "sampled"]
     lacking = int(sampled["score"].isna().sum())
     if lacking and any(not mask.sampled for mask in masks.values()):

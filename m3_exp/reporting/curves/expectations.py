@@ -1,15 +1,15 @@
 """E[score | alpha] of a curve and its difference from the method without M3: the one place that asks.
 
 Tables, heat map, figures, page, W&B and `m3 response` all call it, so the same question has the same number, interval
-and p-value wherever it stands. An expectation is of items like these, and of masks like these where there are several;
-under one DARE mask it is of this mask.
+and p-value wherever it stands. An expectation estimates the score on items like these and, with several DARE masks,
+under masks like these; with one mask, under this mask.
 
 **The family.** Whether M3 differs from plain is one question for a pair and method (with its sparsifier): its p-values
 are adjusted for the paper's seven alphas on all of its benchmarks together (max-T: those of one benchmark share their
 items). An alpha that is none of the seven is an eighth.
 
-**Claims.** A sign is given only where the curve can carry it: sampled lambdas stand beside its nodes, and there is no
-mask, or are three at least.
+**Signs.** A difference carries a sign (better, worse) only if the curve has sampled lambdas beside its nodes, and
+either no DARE mask or at least three.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,10 @@ FEW_MASKS = f"fewer than {LEAST_MASKS} DARE masks (sparsify.draws={LEAST_MASKS})
 
 @dataclass(frozen=True)
 class Compared:
-    """A difference with its adjusted p-value; `why` there is no claim, else empty. `family`: comparisons in it."""
+    """A difference with its adjusted p-value. `family`: the number of comparisons that it is adjusted for.
+
+    `why`: the reason why it carries no sign; empty where it carries one.
+    """
 
     estimate: Estimate
     p_adjusted: float
@@ -74,14 +77,14 @@ def plain(response: Response) -> Estimate | None:
 
 
 def at(response: Response, lam: float) -> Estimate:
-    """Return the score at one lambda, with masks and unscored items: at a node that of real models."""
+    """Return the score at one lambda, interpolated between nodes; masks and unscored items widen its interval."""
     shape, items = response.curve.shape, np.clip(response.curve.items_at(lam), 0.0, 1.0)
     masks = spread([mask.items_at(lam) for mask in response.masks], shape)
     return mean(items, shape, others=masks, unscored=response.unscored)
 
 
 def unclaimed(response: Response, alpha: float) -> str:
-    """Return why nothing is claimed of an expectation; empty where it can be."""
+    """Return why an expectation carries no sign; empty if it may carry one."""
     if response.curve.sampled is None:
         return NO_SAMPLED
     if not response.curve.corrected(alpha):
@@ -101,14 +104,14 @@ def minus_plain(response: Response, alpha: float) -> Estimate | None:
 
 
 def masks_of_difference(response: Response, alpha: float) -> list[VarianceSource]:
-    """Return what DARE masks leave open of E[score | alpha] - plain; nothing without several masks that both have."""
+    """Return the source that DARE masks add to E[score | alpha] - plain; none unless both share several masks."""
     sides = _sides(response, alpha)
     return [] if sides is None else sides.masks
 
 
 @dataclass(frozen=True)
 class _Sides:
-    """Both sides of a difference on the items (`rows` of the curve) that both have, and what their masks leave open."""
+    """Both sides of a difference on the items (`rows` of the curve) that both have, and the sources from masks."""
 
     rows: Array
     mixed: Array

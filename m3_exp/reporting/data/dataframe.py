@@ -1,6 +1,6 @@
 """Store -> one tidy DataFrame: a line for each label of each cell, whether it has a result or not.
 
-Repeats of a cell (`repeat=K`, the noise floor) are no more data: a frame holds them only where they are asked for.
+Repeats of a cell (`repeat=K`) measure the noise floor. They are no further data, so a frame holds them only on request.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ import pandas as pd
 from m3_exp.planning import called, merge_line
 from m3_exp.reporting.data import params
 from m3_exp.stats.scored import scored
-from m3_exp.types import Cell, CellResult, Json, Label, ResultRecord, identity
+from m3_exp.types import Cell, CellResult, Json, Label, ResultRecord
 
 Kind = Literal["drawn", "node", "sampled", ""]
 
@@ -35,19 +35,14 @@ def thinned(sparsify: str) -> str:
 def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFrame:
     """Return one line a (label, benchmark). Scores are in percent; `values` maps (id, sample) to 0..1 or None.
 
-    `scored` is the items as they count in the score (`m3_exp.stats.scored.Scored`; None without a result), which `low`
-    and `high` come from. `cell` names the cell, whatever its labels. `repeats` keeps the lines of repeats: `repeat` is
-    their number, and `changed` the (id, sample) whose texts are not those of the first pass; both are 0 and empty for
-    all other lines.
+    `scored` holds the items as they count in the score (`m3_exp.stats.scored.Scored`; None without a result); `low` and
+    `high` come from it. `cell` names the cell, the same for all of its labels. `repeats=True` keeps the lines of
+    repeats: `repeat` is their number (0 for other lines), `changed` the (id, sample) whose text differs from the first
+    pass (empty for other lines).
     """
     shown = [item for item in results if repeats or not item.repeat]
     lines = [{**facts, **_labelled(label, item.cell)} for item, facts in _facts(shown) for label in item.cell.labels]
     return pd.DataFrame(lines, columns=_COLUMNS)
-
-
-def cell_key(cell: Cell) -> str:
-    """Return what names a cell in frames and addresses it in the page, whatever its labels."""
-    return identity([cell.recipe, cell.evaluator, cell.tokenizer, cell.limit])[:12]
 
 
 def sandboxes(details: Mapping[str, Any]) -> list[str]:
@@ -75,7 +70,7 @@ def _facts(results: Sequence[CellResult]) -> Iterator[tuple[CellResult, Json]]:
         facts: Json = {
             "benchmark": cell.evaluator.name, "state": "missing", "failure": item.failure, "evaluator": "",
             "metric": "", "tokenizer": str(cell.tokenizer), "details": {},
-            "cell": cell_key(cell),
+            "cell": cell.short_key,
             "repeat": item.repeat, "changed": frozenset(), "scored": None,
         }  # fmt: skip
         yield item, facts | (_outcome(item.record) if item.record is not None else {})

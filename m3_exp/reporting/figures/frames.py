@@ -1,4 +1,4 @@
-"""What figures are drawn from: the tidy frames of their sweeps, and in them the rows that one marker stands for."""
+"""The data of figures: the tidy frames of their sweeps, and the rows of a frame that one marker stands for."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,13 +100,13 @@ def methods(frame: pd.DataFrame) -> list[str]:
 
 
 def _ranked(names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Return names in the order of those that are known, others behind them."""
+    """Return names in the order of those that are known, others after them."""
     ranks = {name: rank for rank, name in enumerate(known)}
     return sorted(names, key=lambda name: (ranks.get(name, len(ranks)), name))
 
 
 def about_mixed(frames: Sequence[pd.DataFrame]) -> list[str]:
-    """Say what an M3 row is: an expectation from a curve, or a mean of draws, and what its bar is of."""
+    """Say whether an M3 row is an expectation from a curve or a mean of draws, and what its interval covers."""
     drawn: set[int] = set()
     expected = False
     for frame in frames:

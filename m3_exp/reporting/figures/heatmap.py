@@ -1,8 +1,8 @@
 """The heat map: E[score | alpha] - plain in points, alpha across and benchmarks down, a panel a pair and method.
 
-Where a curve was run it is its expectation, else the mean of the draws at that alpha, of which fewer than ten carry no
-claim. Numbers, intervals and families are those of `expectations` and `contrasts`, as in tables. What is significant at
-5 % is outlined.
+With a curve the value is its expectation, else the mean of the draws at that alpha (fewer than ten carry no sign).
+Numbers, intervals and families are those of `expectations` and `contrasts`, as in tables. What is significant at 5 % is
+outlined.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,11 +45,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class Change:
-    """E[score | alpha] - plain in points, half of its interval's width, and whether it is significant at 5 %; without a
-    value, `why` says so.
+    """E[score | alpha] - plain in points, half of its interval's width, and whether it is significant at 5 %.
 
-    `unclaimed`: why nothing is claimed of it, else empty. `family`: the comparisons that it was adjusted for. `drawn`:
-    a mean of draws, not an expectation on a curve.
+    `why`: the reason if there is no value. `unclaimed`: the reason if it can carry no sign. `family`: the number of
+    comparisons that it was adjusted for. `drawn`: it is a mean of draws, not an expectation on a curve.
     """
 
     value: float | None
@@ -118,7 +117,7 @@ def _change(one: Estimate, sign: str, why: str, family: int, *, drawn: bool = Fa
 
 
 def _of_draws(rows: pd.DataFrame, alpha: float) -> tuple[Estimate, str] | str:
-    """Return the mean of an alpha's draws less plain, and why nothing is claimed of it; or why there is none."""
+    """Return the mean of an alpha's draws minus plain, and why it carries no sign; or why there is no value."""
     mixed = rows[(rows["ratio"] == "mixup") & (rows["alpha"] == alpha) & rows["score"].notna()]
     plain = rows[(rows["ratio"] == "plain") & rows["score"].notna()]
     if not len(mixed) or not len(plain):

@@ -47,7 +47,7 @@ class Line:
 
 
 def lines(study: Study) -> list[Line]:
-    """Return a line a benchmark; where several can be put together, these relative to their parents, and the two."""
+    """Return a line for each benchmark. If several have a parent: each relative to it, and their mean and minimum."""
     joint = study.relative
     if not joint.objectives:
         return [_line(response, None) for response in study.responses]
@@ -135,7 +135,7 @@ def _explained(study: Study, relative: bool) -> list[str]:
 
 
 def _besides(study: Study) -> str:
-    """Say what the bars of E hold besides items."""
+    """Say which sources of chance the intervals of E hold besides items."""
     sampled = [response.curve.sampled is not None for response in study.responses]
     held = ["which λ were sampled"] if any(sampled) else []
     held += [] if all(sampled) else ["how far a curve without sampled λ may bend between its nodes (no claim)"]

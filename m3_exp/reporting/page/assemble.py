@@ -46,7 +46,7 @@ def build(data: PageData, limit: int = LIMIT) -> str:
 
 
 def _depending(data: PageData, dropped: Sequence[str]) -> dict[str, str]:
-    """Return the parts that say which cells lost their texts; longest where all did."""
+    """Return the parts of the page that name the cells which lost their texts."""
     return {"overview": _overview(data, dropped), "cells": cells.listing(data.cells, frozenset(dropped))}
 
 
@@ -79,7 +79,7 @@ def _overview(data: PageData, dropped: Sequence[str]) -> str:
 
 
 def _said(data: PageData) -> str:
-    """Return the answer of each study in a line or two."""
+    """Return each study's two main sentences (`advice.answer`)."""
     rows = [(curves.name(study), advice.answer(study)) for study in data.studies]
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape('; '.join(words))}</dd>" for name, words in rows)
     return f'<h3>Is random better than tuned?</h3><dl class="facts">{items}</dl>' if rows else ""

@@ -1,12 +1,10 @@
-"""What a report page is made of: plain values, so that it can be built from a store or by hand."""
+"""The data of a report page: plain values, so that a page can be built from a store or by hand."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from m3_exp.reporting.choices.ways import Study
-from m3_exp.reporting.data.dataframe import cell_key
 from m3_exp.reporting.table import Table
 from m3_exp.types import Cell, ResultRecord
 
@@ -45,10 +43,10 @@ class CellData:
     items: tuple[Item, ...] = ()
     note: str = ""
 
-    @cached_property
+    @property
     def key(self) -> str:
         """Its address in the page, `#cell/KEY`: the same in every report of the same cell."""
-        return cell_key(self.cell)
+        return self.cell.short_key
 
     @property
     def state(self) -> str:

@@ -1,10 +1,9 @@
 """Tables 2, 5 and 6: accuracy without and under an attack on the instruction, and the drop between them (PDR).
 
 A row is method x pair x with/without M3 x alpha, the mean over its draws of lambda (and DARE masks). All of its figures
-are computed from item scores, whatever a result says of its own interval. Every M3 row is contrasted with the same row
-without M3, item by item. The paper's figures stand beside ours where the protocol is the paper's: in plain rows with
-the difference; an M3 row of the paper is another, unknown lambda, so it has none. There is no z: the paper does not
-publish task arithmetic's scaling.
+are computed from item scores. Every M3 row is compared with the same row without M3, item by item. If the protocol is
+the paper's, its figures stand beside ours. A plain row shows the difference too; an M3 row of the paper has another,
+unknown lambda, so it shows none. There is no z, as the paper does not publish task arithmetic's scaling.
 """
 
 import math
@@ -47,7 +46,7 @@ _PDR = (
 
 
 def build(name: str, given: Shown) -> Table:
-    """Make a table of the attack cells of a tidy frame. By score alone the better of each pair is marked."""
+    """Make a table of the attack cells of a tidy frame. With marks=paper the better of each pair is marked."""
     frame, marks = given.frame, given.marks
     benchmarks = in_order(frame["benchmark"].unique())
     protocols = {b: _Cell(frame[frame["benchmark"] == b], {}).protocol for b in benchmarks}
@@ -118,7 +117,7 @@ class _Cell:
 
     @property
     def protocol(self) -> str | None:
-        """The protocol of the attack; of several any but the paper's."""
+        """The protocol of the attack. If the lines have several: one that is not the paper's."""
         used = [p for p in _PROTOCOLS if any(f"pdr_{p}" in details for details in self.details)]
         return used[-1] if used else None
 

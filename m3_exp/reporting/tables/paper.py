@@ -97,9 +97,9 @@ def _groups(lines: pd.DataFrame, every: bool) -> list[pd.DataFrame]:
 
 
 def _rank(line: "pd.Series[Any]", pairs: Sequence[str]) -> tuple[Any, ...]:
-    """The paper's order: single models, then method, pair, DARE, and M3 behind the same row without it.
+    """The paper's order: single models, then method, pair, DARE, and M3 after the same row without it.
 
-    Of M3, lambdas that were asked for come first, then alphas; the expectation stands before single draws.
+    Among M3 rows, lambdas that were asked for come first, then alphas; the expectation comes before single draws.
     """
     method = _METHODS.index(line["method"]) if line["method"] in _METHODS else len(_METHODS)
     rank = {"plain": 0, "mixup": 2}.get(str(line["ratio"]), 1)
@@ -110,7 +110,7 @@ def _rank(line: "pd.Series[Any]", pairs: Sequence[str]) -> tuple[Any, ...]:
 
 
 def _usual(lines: pd.DataFrame, curves: Mapping[tuple[str, ...], Response], benchmark: str) -> int | None:
-    """Return the number of items that most cells of a benchmark have; cells with another say so."""
+    """Return the number of items that most cells of a benchmark have. Cells with another number show theirs."""
     known = Counter(int(n) for n in lines.loc[lines["benchmark"] == benchmark, "n"].dropna())
     known.update(len(r.curve.ids) + r.unscored for key, r in curves.items() if key[-1] == benchmark)
     return max(known, key=lambda n: (known[n], n)) if known else None
@@ -126,7 +126,7 @@ def _column(frame: pd.DataFrame, benchmark: str, rows: Sequence[Row]) -> Column:
 
 
 def _with_expectations(frame: pd.DataFrame, curves: Mapping[tuple[str, ...], Response], every: bool) -> pd.DataFrame:
-    """Add a line for each expectation that a curve gives; unless `every`, leave out the draws and nodes behind it."""
+    """Add a line for each expectation on a curve; unless `every`, leave out the draws and nodes that it replaces."""
     known = {key[:-1] for key in curves}
     kept: list[Any] = []
     added: list[Any] = []
@@ -140,7 +140,7 @@ def _with_expectations(frame: pd.DataFrame, curves: Mapping[tuple[str, ...], Res
 
 
 def _stood_in(line: Mapping[Any, Any], curves: Mapping[tuple[str, ...], Response]) -> bool:
-    """Tell whether an expectation is shown in place of a line: any node of a curve's grid, draws on its benchmark."""
+    """Tell whether a line is replaced by an expectation: a node of a curve's grid, or a draw on its benchmark."""
     return line["ratio"] in ("grid", "sampled") or (
         line["ratio"] == "mixup" and (*(line[key] for key in LINE), line["benchmark"]) in curves
     )
@@ -239,7 +239,7 @@ def _without_draws(frame: pd.DataFrame, rows: Sequence[Row], every: bool) -> pd.
 
 
 def used(rows: Sequence[Row], behind: pd.DataFrame | None) -> pd.DataFrame | None:
-    """Return the lines of the curves' own frame that stand behind a row's expectation."""
+    """Return the lines of the curves' own frame from which a row's expectation is computed."""
     if behind is None:
         return None
     shown = {(*row.line, b) for row in rows for b in row.benchmarks if row.curve(b) is not None}
@@ -267,7 +267,7 @@ def few_draws_of(rows: Sequence[Row], line: str) -> list[str]:
 
 
 def few_draws(draws: Set[int], spread: str) -> list[str]:
-    """Say what the interval of a mean over few draws of lambda is of; `spread`: what tells how sets of them differ."""
+    """Say that the interval of a mean over few draws is that of these draws; `spread`: what shows how draws differ."""
     few = sorted(count for count in draws if count < contrasts.LEAST_DRAWS)
     if not few:
         return []
@@ -279,7 +279,7 @@ def few_draws(draws: Set[int], spread: str) -> list[str]:
 
 
 def title(sweep: str) -> str:
-    """Return what a sweep file says it is: the first sentence of its comment, up to a colon where it is long."""
+    """Return a sweep's title: the first sentence of its file's comment, up to a colon if it is long."""
     comment = [line.removeprefix("#").strip() for line in sweep.splitlines() if line.startswith("#")]
     text = " ".join(line for line in comment if line and not line.startswith("m3 run"))
     sentence = text.split(". ")[0].removesuffix(".")

@@ -30,11 +30,11 @@ class Shown:
 
     every: a row for every (alpha, draw, lambda) in place of one for their mean or for the nodes of a curve.
     published: the folder of the paper's numbers (`results/published`), shown beside ours.
-    responses: curves: an M3 row whose pair, method, parameters and benchmark have one (of five nodes at least)
-        shows its expectation, and a grid of lambdas is shown as the expectations at the paper's alphas.
-    behind: the frame that the curves come from, where it is another.
-    marks: `significant`: what the statistics say; `paper`: by score alone, significant or not.
-    experts: each pair's, as they are called.
+    responses: response curves. An M3 row whose pair, method, parameters and benchmark have one (of at least five
+        nodes) shows its expectation. A grid of lambdas is shown as the expectations at the paper's alphas.
+    behind: the frame that the curves come from, if it is another one.
+    marks: `significant`: marks of tests, adjusted; `paper`: bold and underlined by score, without a test.
+    experts: the names of each pair's experts.
     asked: the command line of the table, for the lines that show or run other sweeps.
     """
 
@@ -71,7 +71,7 @@ class Line:
 
     @property
     def line(self) -> tuple[str, ...]:
-        """What this row shares with the same row without M3."""
+        """The columns that this row shares with the same row without M3."""
         return tuple(str(self.first[key]) for key in LINE)
 
     @property
@@ -110,7 +110,7 @@ class Line:
 
 
 def without_m3(rows: Sequence[Line]) -> dict[int, int]:
-    """Return each M3 row's same row without M3, by number: of the same DARE mask, where rows are single masks."""
+    """Return, for the number of each M3 row, that of the same row without M3 (if rows are single masks: same mask)."""
     plain: dict[tuple[str, ...], dict[int | None, int]] = {}
     for i, row in enumerate(rows):
         if not row.mixed:
@@ -125,7 +125,7 @@ def without_m3(rows: Sequence[Line]) -> dict[int, int]:
 
 
 def keys_of(lines: pd.DataFrame) -> tuple[str, ...]:
-    """Return the keys of the plan's cells behind some lines."""
+    """Return the keys of the plan's cells that some lines are of."""
     return tuple(dict.fromkeys(map(str, lines["cell"].dropna())))
 
 
@@ -137,9 +137,14 @@ def missing(lines: pd.DataFrame) -> list[str]:
 
 @dataclass(frozen=True)
 class Row(Line):
-    """A row. `curves`: by family, pair, method, parameters, sparsify and benchmark; `nodes`: by the same, the lines of
-    the grids that they go through; `sizes`: the items that a column has as a rule; `folder`: of the paper's numbers;
-    `masks`: how many DARE masks its line has, with and without M3.
+    """A row of a table.
+
+    Attributes:
+        curves: response curves by family, pair, method, parameters, sparsify and benchmark.
+        nodes: by the same, the lines of the grids that the curves go through.
+        sizes: the usual number of items of each benchmark.
+        folder: of the paper's numbers.
+        masks: how many DARE masks there are, with and without M3.
     """
 
     benchmarks: Sequence[str]
@@ -167,7 +172,7 @@ class Row(Line):
         return self.curves.get((*self.line, benchmark)) if shown else None
 
     def entry(self, benchmark: str) -> Entry | None:
-        """Return what can be compared of a cell; None where it has no score."""
+        """Return a cell as an `Entry`; None if it has no score."""
         if self.values[benchmark] is None:
             return None
         curve = self.curve(benchmark)
@@ -176,7 +181,7 @@ class Row(Line):
         return entry_of(self.cells[benchmark])
 
     def against_plain(self, benchmark: str) -> Compared | None:
-        """Return an expectation's comparison with plain, as everywhere; None where the cell is none."""
+        """Return an expectation's comparison with plain, that of `expectations`; None if the cell is no expectation."""
         if self.curve(benchmark) is None:
             return None
         alpha = float(self.first["alpha"])
@@ -220,16 +225,16 @@ class Row(Line):
         return self.method, *map(words, others)
 
     def _lambdas(self) -> str:
-        """Return the lambdas drawn or asked for, and of how many nodes the curves are that stand in for draws."""
+        """Return the lambdas drawn or asked for, or the number of nodes of the curves that replace draws."""
         curves = [curve for b in self.benchmarks if (curve := self.curve(b)) is not None]
         return "; ".join(
             [*(f"curve of {text}" for text in sorted({c.merges for c in curves})), *filter(None, [self.drawn])]
         )
 
     def cell(self, benchmark: str, compared: Compared | None = None, mark: Mark | None = None) -> Cell:
-        """Return a cell: nothing where the benchmark does not belong to the row, else the figure and what is missing.
+        """Return a cell: empty if the benchmark does not belong to the row, else the figure and what is missing.
 
-        `compared`: with the row without M3, for the record.
+        `compared`: its comparison with the row without M3, for the record.
         """
         rows, shown, curve = self.cells[benchmark], self.values[benchmark], self.curve(benchmark)
         if not len(rows):

@@ -1,4 +1,4 @@
-"""`--select`: one row for each pair and method with the candidate that was chosen, and what it is worth.
+"""`--select`: one row for each pair and method with the candidate that was chosen, and its score.
 
 How it is chosen and scored is `stats/choosing.py`'s business. Percent throughout.
 """
@@ -60,7 +60,7 @@ def build(
 def _notes(
     frame: pd.DataFrame, groups: Sequence[Group], outcomes: Sequence[Chosen], notes: Sequence[str]
 ) -> list[str | Rebuild]:
-    """Return what stands below: how to rebuild what was chosen, but of an alpha only what its curve was made with."""
+    """Return the notes: how to rebuild the chosen candidates; of a chosen alpha, how to rebuild its curve's weights."""
     shown, behind = set[int](), set[int]()
     for group, chosen in zip(groups, outcomes, strict=True):
         (behind if group.question == "alpha" else shown).update(group.rows[chosen.name])
@@ -74,7 +74,7 @@ _STAMP = "on test"
 
 
 def _compared(groups: Sequence[Group], outcomes: Sequence[Chosen], how: How) -> list[Compared | None]:
-    """Return each gain with its p-value, adjusted for the rows that can carry a claim; nothing of the test's choice."""
+    """Return each gain with its p-value, adjusted over the rows that can carry a sign; none with how=test."""
     known = enumerate(zip(groups, outcomes, strict=True))
     gains = {(row, 0): (one.gain, group.why) for row, (group, one) in known if one.gain is not None and how != "test"}
     found = contrasts.adjusted(gains)
@@ -82,7 +82,7 @@ def _compared(groups: Sequence[Group], outcomes: Sequence[Chosen], how: How) -> 
 
 
 def _family(compared: Sequence[Compared | None], how: How) -> str:
-    """Name the question that the marks answer, and what they could have found."""
+    """Name the question that the marks answer, and the difference that they could detect."""
     if how == "test":
         return "No difference is called significant, and none has a p-value: the items that chose are those that score."
     count = sum(one is not None and not one.why for one in compared)
@@ -143,7 +143,7 @@ def _names(group: Group) -> tuple[Cell, ...]:
 
 
 def _joint(group: Group, chosen: Chosen, how: How, verdict: Compared | None, record: Record) -> tuple[Cell, ...]:
-    """Return the mean over benchmarks, its difference to the default, and what choosing on the test items does."""
+    """Return three cells: the mean over benchmarks, its difference from the default, the price of choosing on test."""
     last = str(chosen.price) if how == "test" else f"{100 * chosen.claimed:.1f}"
     score = _cell(chosen.score, how, record, () if group.candidates.relative else ("(plain mean)",))
     return score, _gain(group, chosen, how, verdict), words(last)

@@ -1,14 +1,13 @@
-"""Where a score's uncertainty comes from: items, draws of lambda, DARE masks and what lies between nodes, each by
-itself.
+"""Where a score's uncertainty comes from: items, draws of lambda, DARE masks and interpolation, each by itself.
 
-items     standard error of E[score | alpha] over items: more items make it smaller
-draws     sd of the population's score between draws of lambda ~ Beta(alpha, alpha): more items do not
-masks     sd of the population's E[score | alpha] between DARE masks: more items do not
-sampled   standard error from which lambdas were sampled beside the nodes: more of them make it smaller
-bend      without sampled lambdas, by how much the score is taken to bend between two nodes at most
+    items     standard error of E[score | alpha] over items: more items make it smaller
+    draws     sd of the population's score between draws of lambda ~ Beta(alpha, alpha): more items do not change it
+    masks     sd of the population's E[score | alpha] between DARE masks: more items do not change it
+    sampled   standard error from which lambdas were sampled beside the nodes: more of them make it smaller
+    bend      without sampled lambdas: by how much the score is assumed to bend between two nodes, at most
 
-A plain sd between draws or masks counts the items' own noise as well. Here it is left out by products of different
-items, which share a draw or mask but no noise; the same for real draws of lambda, where the store has some.
+A plain sd between draws or masks counts the items' own noise as well. Here it is left out, by products of different
+items, which share a draw or mask but no noise. If the store has evaluated draws of lambda, their sd is shown too.
 """
 
 from collections.abc import Sequence
@@ -34,10 +33,10 @@ _COLUMNS = named_columns([
 
 @dataclass(frozen=True)
 class Components:
-    """What one expectation is unsure of, in percent points, over `n` items.
+    """The parts of one expectation's uncertainty, in percent points, over `n` items.
 
-    `masks` and `drawn` (real draws of this alpha) are None below two of them; `sampled` without sampled
-    lambdas, `bend` with them.
+    `masks` and `drawn` (from evaluated draws of this alpha) are None with fewer than two. `sampled` is None without
+    sampled lambdas, `bend` with them.
     """
 
     expected: float
@@ -55,7 +54,7 @@ class Components:
 
 
 def components(response: Response, alpha: float) -> Components:
-    """Part the uncertainty of one curve's expectation at `alpha`."""
+    """Split the uncertainty of one curve's expectation at `alpha` by its sources."""
     found = expectations.expected(response, alpha)
     items = estimate.influences(response.curve.expected(alpha), response.curve.shape)
     masks = np.column_stack([mask.expected(alpha) for mask in response.masks])
@@ -84,7 +83,7 @@ def _between(values: Array) -> float | None:
 
 
 def _drawn(response: Response, alpha: float) -> Array:
-    """Return the item values of the real draws of an alpha, shape (items that all have, draws)."""
+    """Return the item values of the evaluated draws of an alpha, shape (items that all have, draws)."""
     found = [draw.values for draw in response.draws if draw.alpha == alpha]
     ids = sorted(set.intersection(*map(set, found))) if found else []
     return np.array([[values[i] for values in found] for i in ids], dtype=float).reshape(len(ids), len(found))

@@ -168,7 +168,7 @@ def level() -> str | None:
 
 
 def levels(scores: Sequence[Score]) -> str | None:
-    """Return the level that contained the programs behind scores (their note `sandbox`); None where nothing ran."""
+    """Return the sandbox level of some scores' programs (their note `sandbox`); None where nothing ran."""
     used = {str(score.notes["sandbox"]) for score in scores if score.notes.get("sandbox")}
     return ", ".join(sorted(used)) or None
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
-from m3_exp import cli, config, planning
+from m3_exp import actions, cli, config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import ROOT
 from m3_exp.reporting.choices import ways
@@ -19,12 +20,14 @@ from m3_exp.reporting.tables.formats import markdown
 from m3_exp.reporting.tables.rows import Shown
 from m3_exp.store import Store
 from m3_exp.types import CellResult, M3Error
-from m3_exp.views import lookup, studies, tables
+from m3_exp.views import figures, lookup, status, studies, tables
 from m3_exp.views.lookup import Lookup
 from tests import test_figures
 from tests.curved import framed
 from tests.files import write_lines
+from tests.models import Shape, write_three
 from tests.records import looked_up
+from tests.test_repeat import FIRST, write_answers
 from tests.test_tables import record
 
 

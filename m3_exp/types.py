@@ -277,6 +277,9 @@ class EvaluatorSpec:
     skill: str = "base"
 
 
+Kind = Literal["drawn", "node", "sampled", ""]
+
+
 @dataclass(frozen=True)
 class Label:
     """How a cell is shown and grouped in tables. Two labels may stand for the same weights.
@@ -300,19 +303,15 @@ class Label:
     config_dirs: tuple[str, ...] = field(default=(), compare=False)  # where the command line found its choices
 
     @property
-    def sampled(self) -> bool:
-        """A lambda beside a grid's nodes: it corrects the curve between them."""
-        return self.ratio == "sampled"
+    def kind(self) -> Kind:
+        """How its mixture came, whatever the ratio is called; empty: the method's own default, or no lambda.
 
-    @property
-    def drawn(self) -> bool:
-        """A random draw of a ratio: a row shows the mean over its draws. A Beta draw has an `alpha` as well."""
-        return self.draw is not None and not self.sampled
-
-    @property
-    def node(self) -> bool:
-        """A lambda that was chosen and not drawn: a curve goes through its score."""
-        return self.lam is not None and self.draw is None
+        drawn: at random, and a row shows the mean over its draws (a Beta draw has an `alpha` as well); node: a lambda
+        that was chosen, a curve goes through its score; sampled: beside a grid's nodes, it corrects the curve.
+        """
+        if self.draw is not None:
+            return "sampled" if self.ratio == "sampled" else "drawn"
+        return "" if self.lam is None else "node"
 
 
 @dataclass(frozen=True)

@@ -304,8 +304,8 @@ def _outcome(
     both = luck[0] / each[0].unit.size if len(each) == 1 else _luck(each)
     gains: dict[str, Estimate] = {}
     if each[0].default is not None:
-        gains = {b: _gained(each[k], mixes[k], moved, k, luck[k]) for k, b in enumerate(names)}
-    benchmarks = {b: _scored(each[k], mixes[k], moved, k, luck[k]) for k, b in enumerate(names)}
+        gains = {b: _number(each[k], mixes[k], moved, k, luck[k], signed=True) for k, b in enumerate(names)}
+    benchmarks = {b: _number(each[k], mixes[k], moved, k, luck[k]) for k, b in enumerate(names)}
     alone = names[0] if len(names) == 1 and not candidates.relative else None
     score = benchmarks[alone] if alone else _joint(candidates, mixes, moved, both, signed=False)
     gain = None
@@ -315,20 +315,15 @@ def _outcome(
     return Chosen(shares, score, benchmarks, gain, gains, claimed, price(candidates))
 
 
-def _scored(one: Scores, mix: Array, moved: _Moved | None, at: int, luck: float) -> Estimate:
-    found = of_items(one.items(mix), one.shape, others=one.sources(mix), bias=(luck, 0.0), unscored=one.unscored)
-    known = found if moved is None else _alternating(found, moved.variance(at, signed=False))
+def _number(one: Scores, mix: Array, moved: _Moved | None, at: int, luck: float, *, signed: bool = False) -> Estimate:
+    """Return what was chosen scores on one benchmark, or (`signed`) gains on the default, paired by item and mask."""
+    others, bias, values = one.sources(mix, signed=signed), (luck, 0.0), one.items(mix)
+    if signed and moved is None:
+        return paired(values, one.base, one.shape, others=others, bias=bias, unscored=one.unscored)
+    values = values - one.base if signed else values
+    found = of_items(values, one.shape, signed=signed, others=others, bias=bias, unscored=one.unscored)
+    known = found if moved is None else _alternating(found, moved.variance(at, signed=signed))
     return known.estimate(n=one.size, unscored=one.unscored)
-
-
-def _gained(one: Scores, mix: Array, moved: _Moved | None, at: int, luck: float) -> Estimate:
-    """Return the gain of what was chosen on the default, paired by item and mask."""
-    others, bias = one.sources(mix, signed=True), (luck, 0.0)
-    if moved is None:
-        return paired(one.items(mix), one.base, one.shape, others=others, bias=bias, unscored=one.unscored)
-    differences = one.items(mix) - one.base
-    found = of_items(differences, one.shape, signed=True, others=others, bias=bias, unscored=one.unscored)
-    return _alternating(found, moved.variance(at, signed=True)).estimate(n=one.size, unscored=one.unscored)
 
 
 def _joint(

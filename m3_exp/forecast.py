@@ -18,7 +18,7 @@ from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.model_config import architecture
 from m3_exp.merging.notes import notes as adapter_notes
 from m3_exp.merging.source import without_fetching
-from m3_exp.planning import spelled
+from m3_exp.planning import label_text
 from m3_exp.results import Results
 from m3_exp.store import Store
 from m3_exp.tasks import Task
@@ -162,7 +162,7 @@ def _counted(cell: Cell, results: Results) -> tuple[int | None, str | None]:
 def _cell(cell: Cell, results: Results, n: int | None, missing: str | None) -> Json:
     evaluator = results.tasks.evaluator(cell.evaluator)
     line: Json = {
-        "labels": [spelled(label) for label in cell.labels],
+        "labels": [label_text(label) for label in cell.labels],
         "lambda": sorted({label.lam for label in cell.labels if label.lam is not None}),
         "alpha": sorted({label.alpha for label in cell.labels if label.alpha is not None}),
         "recipe": plain(cell.recipe),

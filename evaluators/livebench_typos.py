@@ -56,8 +56,6 @@ class LiveBenchTypos(LiveBench):
     template: Literal["paper", "livebench"] = "paper"
     rule: Rule = "paper"
     first: int | str = 50
-    release: str = "all"
-    max_tokens: int = 2048
 
     def __post_init__(self) -> None:
         super().__post_init__()

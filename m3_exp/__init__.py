@@ -1,0 +1,28 @@
+"""m3_exp: merge language models, measure what came out, know whether a difference is significant.
+
+From a command to a table (docs/design.md has the picture); folders are rooms with a map of their own:
+    cli               parse, call, print; `command_line`: the words, and lines that ask for the same again
+    actions, views/   what `m3` does and what it shows, as functions; `doctor`: what this machine lacks
+    config/           conf/ and overrides -> Config
+    planning          Config -> Plan: cells, each a recipe on a benchmark
+    running           a plan carried out: `groups` go to workers, their `events` come back
+    worker            one engine and a store: `generating` has a group answered (`answers` on disk), then it scores
+    tasks, prompts    a cell made ready: items, prompts as token ids; `chat`: a tokenizer's own chat template
+    results           keys, and what the store has of a plan
+    forecast          what a plan would cost; `forecast_words`: that in words
+    heartbeat         signs of life of a run; `progress`: what its user sees
+    merging/          recipe -> stream of tensors
+    engines/          weights and prompts -> answers
+    scoring/          answers -> scores (benchmarks themselves: evaluators/ beside this package)
+    reporting/        store -> tables, figures, page, W&B
+
+Below all of them:
+    types             the nouns: Recipe, Cell, Answer, Score, Result, Plan
+    store/            results/store: paths, atomic files, journals, records
+    stats/            every interval, test and adjustment
+    benchmarks        what a benchmark is called, how it is drawn, where it stands
+    reading/          what others wrote, bounded and typed
+    temporary         temporary files, and the end of those whose writers were killed
+
+Apart: lab/ makes the small world of family=lab, `install` is `make setup`.
+"""

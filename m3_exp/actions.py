@@ -1,4 +1,10 @@
-"""What `m3` does, as functions that print nothing: carry a request out, write a checkpoint, score saved answers."""
+"""What `m3` does, as functions: carry a request out, write checkpoints, score saved answers.
+
+    outcome = run(CommandLine(("pair=lm_math", "method=ties")))
+
+What a command asks for is a CommandLine, or the Request that `config.compose` makes of it. Results are returned, not
+printed; progress and warnings go to standard error.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3_exp import config, planning
+from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
-from m3_exp.store import Store
+from m3_exp.store import DEFAULT_ROOT, Store
 from m3_exp.types import Json, Label, M3Error, identity
 
 if TYPE_CHECKING:
     from m3_exp.running import Outcome
-    from m3_exp.views.lookup import Lookup
 
 
-def run(looked: "Lookup") -> "Outcome":
+def run(asked: CommandLine | Request) -> "Outcome":
     """Plan, merge, evaluate and record; what is done already is not done again.
 
     Raises:
@@ -25,9 +31,10 @@ def run(looked: "Lookup") -> "Outcome":
     from m3_exp.running import Run
     from m3_exp.views.workspace import tracking
 
-    request, plan, store = looked.request, looked.plan, looked.store
+    request = config.compose(asked)
+    plan, store = request.plan, Store(request.store)
     store.plans.put(identity(plan), plan)
-    with tracking(looked) as tracker:
+    with tracking(request) as tracker:
         going = Run(
             plan, store, workers=request.workers or default_workers(plan.engine), keep=request.checkpoint == "keep",
             verify=request.verify, tracker=tracker, repeat=request.repeat, command=request.asked.line("run"),
@@ -45,7 +52,7 @@ class Merged:
     report: Json
 
 
-def merge(request: Request) -> list[Merged]:
+def merge(asked: CommandLine | Request) -> list[Merged]:
     """Write a checkpoint of every lambda and mask of a request, in one pass over the models.
 
     Raises:
@@ -53,18 +60,19 @@ def merge(request: Request) -> list[Merged]:
     """
     from m3_exp.merging.stream import write
 
+    request = config.compose(asked)
     if request.out is None:
         raise M3Error("out=DIR must be given: a new directory for the checkpoint")
     if len(request.configs) > 1:
         raise M3Error("m3 merge takes one method, pair and ratio (ratio=grid writes all its lambdas in one pass)")
-    (config,) = request.configs
-    variants = list(planning.variants(config))
+    (asked_for,) = request.configs
+    variants = list(planning.variants(asked_for))
     names = [_folder(label) for label, _ in variants]
     numbered = [f"{name}-{number}" if names.count(name) > 1 else name for number, name in enumerate(names)]
     outs = [request.out] if len(variants) == 1 else [request.out / name for name in numbered]
     written = write(
-        [recipe for _, recipe in variants], outs, Store(request.store), planning.merge_tokenizer(config),
-        with_tokenizer=config.tokenizer != "none", verify=request.verify,
+        [recipe for _, recipe in variants], outs, Store(request.store), planning.merge_tokenizer(asked_for),
+        with_tokenizer=asked_for.tokenizer != "none", verify=request.verify,
     )  # fmt: skip
     return [
         Merged(out, label, result.digest, dict(result.report))
@@ -102,5 +110,5 @@ def score(
 
     stores = [config.raw_path(text.removeprefix("store="), "store") for text in settings if text.startswith("store=")]
     others = [text for text in settings if not text.startswith("store=")]
-    with kept_in(Path(stores[-1]) if stores else config.ROOT / "results" / "store"):
+    with kept_in(Path(stores[-1]) if stores else DEFAULT_ROOT):
         return score_file(config.evaluator(benchmark, others, config_dirs), answers, out, audit=audit)[0]

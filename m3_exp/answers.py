@@ -10,9 +10,10 @@ from m3_exp.types import Answer, Prompt
 
 
 class TaskAnswers:
-    """Reads a journal for one task; `take` puts one more answer there first. The first answer of a sample counts.
+    """The answers to one task: read from a journal, then completed by `take`, which writes to the journal first.
 
-    `refused` says why items get no answer, by the id of their prompts; `runs` wrote the answers.
+    If the journal has several answers for a sample, the first one counts. `refused` maps the id of a prompt without an
+    answer to the reason. `runs` holds the ids of the runs that wrote the answers.
     """
 
     def __init__(self, task: Task, journal: Answers) -> None:
@@ -46,7 +47,7 @@ class TaskAnswers:
         ]
 
     def refuse_silent(self, batch: Sequence[Prompt]) -> None:
-        """An engine that ends without an answer to an item has failed on it: never ask for ever."""
+        """Refuse the prompts of a finished batch that have no answer, so that they are not asked again and again."""
         missing = {prompt.id for prompt in self.missing()}
         self.refused |= {prompt.id: "the engine gave no answer" for prompt in batch if prompt.id in missing}
 

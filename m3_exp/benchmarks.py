@@ -1,6 +1,7 @@
-"""What a benchmark is called, how it is drawn and where it stands: the field `about` of its class, by its name.
+"""A benchmark's title, marker and place in tables, by its name: the field `about` of its class.
 
-A class is known here once it is loaded (`scoring.evaluate.load_evaluator`), and the shipped ones by their yaml.
+Shipped benchmarks are found by their yaml. Others are known here once `scoring.evaluate.load_evaluator` has loaded
+their class; where two yaml files of one name were loaded in a process, from two --config-dir, the later one counts.
 """
 
 import importlib
@@ -17,13 +18,17 @@ _FOLDER = Path(__file__).resolve().parent.parent / "conf" / "evaluator"
 _LOADED: dict[str, About] = {}
 
 
-def loaded(name: str, about: About) -> None:
-    """Keep what is said about a benchmark whose class has been loaded."""
-    _LOADED[name] = about
+def remember(name: str, class_name: str, about: About) -> None:
+    """Keep what is said about a benchmark whose class has been loaded.
+
+    A yaml may name a class that another yaml names too, as `gsm8k_boxed` with the class of `gsm8k`: such a column is
+    called and drawn by its yaml's name, so that the two are told apart.
+    """
+    _LOADED[name] = about if name == class_name else replace(about, title="", short="", marker="")
 
 
 def about(name: str) -> About:
-    """Return what is said about a benchmark: where its class says nothing, a title alone, its name with blanks."""
+    """Return a benchmark's `About`. If its class has none: a title alone, made of the name (`my_bench`: `my bench`)."""
     found = _LOADED.get(name) or _shipped(name) or About()
     return found if found.title else replace(found, title=name.replace("_", " "))
 

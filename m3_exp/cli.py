@@ -15,7 +15,7 @@ from m3_exp.reading.paths import given
 from m3_exp.reading.shown import Escaping, abridged, escaped
 from m3_exp.types import M3Error
 
-HELP = """m3 merges language models, measures what came out, and says whether it is real.
+HELP = """m3 merges language models, scores them on benchmarks, and says which differences are significant.
 
 usage: m3 COMMAND [KEY=VALUE ...] [options]
 
@@ -99,12 +99,12 @@ def _parsed(parser: argparse.ArgumentParser, args: Sequence[str]) -> tuple[argpa
     return options, CommandLine(tuple(options.overrides), options.multirun, tuple(options.config_dir))
 
 
-def _show_config(options: argparse.Namespace, asked: CommandLine) -> bool:
+def _show_config(options: argparse.Namespace, *asked: CommandLine) -> bool:
     """Print the composed configuration where `--cfg job` asks for it, and tell whether it does."""
     if options.cfg:
         from m3_exp.config import compose
 
-        print("---\n".join(compose(asked).yaml), end="")
+        print("---\n".join(text for one in asked for text in compose(one).yaml), end="")
     return bool(options.cfg)
 
 
@@ -116,22 +116,20 @@ def run(args: Sequence[str]) -> int:
     options, asked = _parsed(parser, args)
     if _show_config(options, asked):
         return 0
-    from m3_exp import actions
+    from m3_exp import actions, config
     from m3_exp.views import retries, tables, words
-    from m3_exp.views.lookup import Lookup
 
-    looked = Lookup.of(asked)
-    _print_lines(*words.lambdas(looked.plan), *looked.request.notes, *looked.plan.notes, file=sys.stderr)
-    outcome = actions.run(looked)
+    request = config.compose(asked)
+    _print_lines(*words.lambdas(request.plan), *request.notes, *request.plan.notes, file=sys.stderr)
+    outcome = actions.run(request)
     failed = [str(failure) for failure in outcome.failures]
     again = retries.retries(asked, [failure.evaluation.cell for failure in outcome.failures])
     if options.json:
         print(json.dumps({**vars(outcome), "failures": failed, "retries": again}))
     else:
-        print(words.table(tables.whole(looked), "md"))
+        print(words.table(tables.whole(request), "md"))
         _print_lines(*map(words.failure, failed, again))
-        done = outcome.cells - len(failed)
-        print(f"{done} of {outcome.cells} cells done ({outcome.cached} were there already)")
+        print(f"{outcome.done} of {outcome.cells} cells done ({outcome.cached} were there already)")
         if failed:
             print(f"to try all failed ones again: {asked.line('run')}")
     return 1 if failed else 0
@@ -148,13 +146,11 @@ def wandb(args: Sequence[str]) -> int:
     if _show_config(options, asked):
         return 0
     from m3_exp.views import workspace
-    from m3_exp.views.lookup import Lookup
 
-    looked = Lookup.of(asked)
     if what == "workspace":
-        _print_lines(*workspace.workspace(looked, options.out))
+        _print_lines(*workspace.workspace(asked, options.out))
         return 0
-    tracker = workspace.sync(looked)
+    tracker = workspace.sync(asked)
     print(json.dumps(tracker.done) if options.json else ", ".join(f"{n} {k}" for k, n in tracker.done.items()))
     return 1 if tracker.problems else 0
 
@@ -169,15 +165,12 @@ def plan(args: Sequence[str]) -> int:
         return 0
     if _show_config(options, asked):
         return 0
+    from m3_exp import config
     from m3_exp.views import status, words
-    from m3_exp.views.lookup import Lookup
 
-    looked = Lookup.of(asked)
-    found = status.plan(looked)
-    if options.json:
-        print(json.dumps({"cells": found.cells, "totals": found.totals, "notes": found.notes}))
-    else:
-        _print_lines(*words.plan(looked, found))
+    request = config.compose(asked)
+    found = status.plan(request)
+    _print_lines(*([json.dumps(found.json)] if options.json else words.plan(request, found)))
     return 0
 
 
@@ -190,10 +183,10 @@ def merge(args: Sequence[str]) -> int:
         from m3_exp.merging import loading
 
         loading.start()  # it imports transformers while this process imports the rest
-    from m3_exp import actions, config
+    from m3_exp import actions
     from m3_exp.planning import label_text
 
-    written = actions.merge(config.compose(asked))
+    written = actions.merge(asked)
     _print_lines(*sorted({line for one in written for line in one.report.get("notes", ())}), file=sys.stderr)
     for one in written:
         line = {"out": str(one.out), "weights": one.digest, "lambda": one.label.lam, "report": one.report}
@@ -253,11 +246,14 @@ def figure(args: Sequence[str]) -> int:
     from m3_exp.views import figures
 
     if options.list:
-        for key, spec in FIGURES.items():
-            print(f"{key:10} {spec.title}" + (f"  [{', '.join(spec.sweeps)}]" if spec.sweeps else ""))
+        swept = {key: f"  [{', '.join(spec.sweeps)}]" if spec.sweeps else "" for key, spec in FIGURES.items()}
+        _print_lines(*(f"{key:10} {spec.title}{swept[key]}" for key, spec in FIGURES.items()))
         return 0
     name, *overrides = options.overrides or [""]
-    paths = [str(path) for path in figures.files(name, asked.with_overrides(*overrides), options.out)]
+    asked = asked.with_overrides(*overrides)
+    if _show_config(options, *figures.requests(name, asked)):
+        return 0
+    paths = [str(path) for path in figures.files(name, asked, options.out)]
     _print_lines(*([json.dumps(paths)] if options.json else paths))
     return 0
 
@@ -266,7 +262,7 @@ def response(args: Sequence[str]) -> int:
     parser = _parser("response", "What every alpha would score, from the curves of sweeps=lambda_response.")
     parser.add_argument("--out", type=given, help="also draw it: FILE.svg, .pdf or .png")
     parser.add_argument("--repeats", type=int, default=10_000, help="repetitions of the protocols")
-    parser.add_argument("--check", action="store_true", help="hold the curves against the real draws in the store")
+    parser.add_argument("--check", action="store_true", help="compare the curves with the draws of lambda in the store")
     options, asked = _parsed(parser, args)
     from m3_exp.reporting.choices import advice
     from m3_exp.reporting.curves import prediction
@@ -276,6 +272,8 @@ def response(args: Sequence[str]) -> int:
     if options.repeats < 1:
         raise M3Error(f"--repeats {options.repeats} is too few: give at least 1 (without it 10000)")
     palette.check(options.out)
+    if _show_config(options, studies.request(asked)):
+        return 0
     curves = studies.curves(asked)
     if options.check:
         checks = studies.checks(curves, repeats=options.repeats)
@@ -298,7 +296,7 @@ def report(args: Sequence[str]) -> int:
     options, asked = _parsed(parser, args)
     from m3_exp.views import page
 
-    if _show_config(options, page.requests(asked)[0]):
+    if _show_config(options, *page.requests(asked)):
         return 0
     path = page.report(asked, options.out)
     print(json.dumps({"path": str(path), "bytes": path.stat().st_size}) if options.json else path)
@@ -310,28 +308,30 @@ def status(args: Sequence[str]) -> int:
     options, asked = _parsed(parser, args)
     if _show_config(options, asked):
         return 0
+    from m3_exp import config
+    from m3_exp.types import plain
     from m3_exp.views import status as view
     from m3_exp.views import words
-    from m3_exp.views.lookup import Lookup
 
-    looked = Lookup.of(asked)
-    found = view.status(looked)
+    request = config.compose(asked)
+    found = view.status(request)
     if options.json:
         alive = [vars(run) | {"this_plan": run.plan == found.identity} for run in found.runs if run.alive]
         counts = {"cells": len(found.forecast.cells), **found.counts, "failed": len(found.failures)}
-        print(json.dumps({**counts, "running": alive, "totals": found.forecast.totals}))
+        print(json.dumps({**counts, "running": alive, "totals": plain(found.forecast.totals)}))
     else:
-        _print_lines(*words.status(looked, found))
+        _print_lines(*words.status(request, found))
     return 0
 
 
 def doctor(args: Sequence[str]) -> int:
     parser = _parser("doctor", "Say whether machine, models, data and sandbox are fit, and what would change it.")
     options, asked = _parsed(parser, args)
-    from m3_exp import config
+    if _show_config(options, asked):
+        return 0
     from m3_exp.doctor import examine
 
-    findings = examine(config.compose(asked))
+    findings = examine(asked)
     said = [f"{'ok  ' if one.ok else 'MISS' if one.needed else 'note'} {one.what}: {one.text}" for one in findings]
     _print_lines(*([json.dumps([vars(finding) for finding in findings])] if options.json else said))
     return 1 if any(finding.needed and not finding.ok for finding in findings) else 0

@@ -26,6 +26,15 @@ class CommandLine:
         """Return the same without the overrides of some keys."""
         return self.with_overrides(*(text for text in self.overrides if text.partition("=")[0] not in keys))
 
+    def on_sweep(self, name: str) -> "CommandLine":
+        """Return what asks for another sweep in the same way: of its family, store, items and engine.
+
+        Which ratio it takes, and how often, is the sweep's own.
+        """
+        own = ("sweeps", "ratio", "repeat")
+        others = (text for text in self.overrides if text.partition("=")[0].partition(".")[0] not in own)
+        return replace(self, overrides=(f"sweeps={name}", *others), multirun=False)
+
     def values(self, key: str) -> list[str]:
         """Return what the overrides of a key say, as in `["table1"]` for `sweeps=table1`."""
         return [text.partition("=")[2] for text in self.overrides if text.partition("=")[0] == key]

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from m3_exp.config import Request
+from m3_exp.command_line import CommandLine
+from m3_exp.config import Request, compose
 from m3_exp.engines.sharing import visible_gpus
 from m3_exp.forecast_words import size
+from m3_exp.machine import cores
 from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.source import without_fetching
-from m3_exp.planning import build
 from m3_exp.results import Results
 from m3_exp.scoring import trust
 from m3_exp.scoring.cache import kept_in
@@ -32,11 +33,12 @@ class Finding:
     needed: bool = False
 
 
-def examine(request: Request) -> list[Finding]:
-    """Look at everything that the request needs, and at what would widen it."""
+def examine(asked: CommandLine | Request) -> list[Finding]:
+    """Look at everything that a request needs, and at what would widen it."""
+    request = compose(asked)
     with without_fetching():
         here = [*_engine(request), *_machine(request), *_kernels(), *_sandbox()]
-        plan = build(request.configs)
+        plan = request.plan
         results = Results(Store(request.store), plan.engine)
         return [*here, *_data(plan, results), *_graders(plan, results), *_models(plan, results.store), *_optional()]
 
@@ -63,7 +65,7 @@ def _engine(request: Request) -> Iterator[Finding]:
 
 def _machine(request: Request) -> Iterator[Finding]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield Finding("memory", True, f"{size(total)}, {len(os.sched_getaffinity(0))} cores")
+    yield Finding("memory", True, f"{size(total)}, {len(cores())} cores")
     folder = next(p for p in (request.store, *request.store.parents) if p.exists())
     free = shutil.disk_usage(folder).free
     yield Finding("disk", free > 5e9, f"{size(free)} free under the store {request.store}")
@@ -113,12 +115,12 @@ def _graders(plan: Plan, results: Results) -> Iterator[Finding]:
         except M3Error:
             continue  # its items are not at hand, which `_data` says
         with kept_in(results.store.root):
-            finding = _grader(evaluator, problems)
+            finding = _grader(cell.evaluator.name, evaluator, problems)
         yield finding
 
 
-def _grader(evaluator: Evaluator, problems: Sequence[Problem]) -> Finding:
-    name = f"grader {evaluator.name}"
+def _grader(benchmark: str, evaluator: Evaluator, problems: Sequence[Problem]) -> Finding:
+    name = f"grader {benchmark}"
     if evaluator.cost(problems) is not None:
         return Finding(name, False, "not tried: its judge is asked for every answer, and may cost money")
     examined = trust.examine(evaluator, problems)

@@ -27,14 +27,14 @@ class EngineStarted:
 
 @dataclass(frozen=True)
 class Expected:
-    """So many more answers are needed than were known of: an evaluator makes its items with the model."""
+    """More answers are needed than the plan knew of, as an evaluator makes its items with the model."""
 
     answers: int
 
 
 @dataclass(frozen=True)
 class Known:
-    """So many answers were in the store already."""
+    """How many of a task's answers were in the store already."""
 
     answers: int
 
@@ -48,7 +48,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Speed:
-    """What an engine says of the batch in flight."""
+    """The speed that an engine reports of the batch that it works on."""
 
     tokens_per_second: float
 
@@ -62,7 +62,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Scored:
-    """An evaluation has its result in the store; with unscored items it has failed too, as the next event says."""
+    """An evaluation has its result in the store. If items are unscored, an event `Failed` follows."""
 
     evaluation: Evaluation
     record: ResultRecord
@@ -81,7 +81,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Done:
-    """Nothing more comes of this group (by its recipe's key)."""
+    """The last event of a group. `group` is its recipe's key."""
 
     group: str
 

@@ -1,7 +1,8 @@
 """What a plan would cost and what of it is there already: `m3 plan`. Reads headers and item files, never weights.
 
-A figure that rests on an assumption says so; a speed measured by an earlier run in the same store replaces it. Neither
-models nor items need be at hand: then the family file says how large those are, and the plugins how many these.
+A figure that rests on an assumption says so. The assumed speed is replaced by one that an earlier run measured, if the
+store has one. Models and items need not be at hand: then the family's yaml gives the size of the models, and each
+evaluator the official number of its items.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,17 @@ from dataclasses import dataclass, replace
 from m3_exp.engines.gpus import GPUS, Gpu, Load, least_split, sequences, speed
 from m3_exp.engines.sharing import visible_gpus
 from m3_exp.engines.weights import MAX_MODEL_LEN
-from m3_exp.forecast_words import USUAL, gpu_words, judging, more_words, words
+from m3_exp.forecast_words import (
+    USUAL,
+    CellForecast,
+    GpuForecast,
+    More,
+    Totals,
+    gpu_words,
+    judging,
+    more_words,
+    words,
+)  # fmt: skip
 from m3_exp.merging import stream
 from m3_exp.merging.canonical import AVERAGE
 from m3_exp.merging.check import seconds
@@ -30,15 +41,25 @@ _CPU_SPEED = 300 * 135e6  # tokens a second x parameters, a first guess: SmolLM2
 
 @dataclass(frozen=True)
 class Forecast:
-    """A plan as data, and the same in words."""
+    """What a plan would cost, as data and in words: `notes` begin with the plan's own."""
 
-    cells: tuple[Json, ...]
-    totals: Json
-    notes: tuple[str, ...]
+    cells: tuple[CellForecast, ...]
+    totals: Totals
+    plan_notes: tuple[str, ...]
+    own_notes: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (*self.plan_notes, *self.own_notes)
+
+    @property
+    def json(self) -> Json:
+        """What `m3 plan --json` prints."""
+        return {"cells": [cell.json for cell in self.cells], "totals": plain(self.totals), "notes": self.notes}
 
 
 @dataclass(frozen=True)
-class Merge:
+class MergeForecast:
     """What one recipe's weights take: their bytes, the seconds to make them, or why they cannot be made.
 
     `models` are those it is made of where one of them is not at hand.
@@ -63,79 +84,79 @@ def forecast(
         cache = _cache_values(plan, store) or cache_values
         adapters = sorted({line for recipe in _recipes(plan.cells).values() for line in adapter_notes(recipe, store)})
     totals = _totals(plan, cells, merges, keep)
-    load = _load(plan, totals["weights_bytes"], cache)
+    load = _load(plan, totals.weights_bytes, cache)
     rate, basis = _speed(plan, store, parameters, load)
-    totals |= {f"seconds_{how}": rate and totals[f"tokens_{how}"] / rate for how in ("typical", "at_most")}
-    totals["gpus"] = [] if load is None else [_on(gpu, load, totals) for gpu in GPUS]
+    typical, most = _seconds(totals, rate)
+    gpus = () if load is None else tuple(_on(gpu, load, totals) for gpu in GPUS)
+    totals = replace(totals, seconds_typical=typical, seconds_at_most=most, gpus=gpus)
     refused = sorted({merge.refused for merge in merges.values() if merge.refused})
-    notes = [
-        *plan.notes,
+    notes = (
         *adapters,
         *more_words(totals),
         *words(totals, basis),
         *gpu_words(plan, totals, load),
         *judging(_open(cells)),
-    ]
-    return Forecast(cells, totals, (*notes, *(f"cannot be merged: {reason}" for reason in refused)))
+        *(f"cannot be merged: {reason}" for reason in refused),
+    )
+    return Forecast(cells, totals, plan.notes, notes)
 
 
-def _recipes(cells: Sequence[Cell]) -> dict[str, Recipe]:
+def _recipes(cells: Sequence[Cell] | Sequence[CellForecast]) -> dict[str, Recipe]:
     return {identity(cell.recipe): cell.recipe for cell in cells}
 
 
-def _open(cells: Sequence[Json]) -> list[Json]:
-    return [cell for cell in cells if cell["state"] != "done"]
+def _open(cells: Sequence[CellForecast]) -> list[CellForecast]:
+    return [cell for cell in cells if cell.state != "done"]
 
 
-def _totals(plan: Plan, cells: Sequence[Json], merges: Mapping[str, Merge], keep: bool) -> Json:
+def _totals(plan: Plan, cells: Sequence[CellForecast], merges: Mapping[str, MergeForecast], keep: bool) -> Totals:
     todo = _open(cells)
-    unmade = _recipes([cell for cell, line in zip(plan.cells, cells, strict=True) if line["state"] != "done"])
+    unmade = _recipes(todo)
     weights = max((merge.weights or 0 for merge in merges.values()), default=0) or None
-    answers = sum(c["left"] or 0 for c in todo)
-    return {
-        "recipes": len(merges),
-        "cells": len(cells),
-        "done": len(cells) - len(todo),
-        "answers_to_generate": answers,
-        "searching_answers_at_most": sum(c["searching"] for c in todo),
-        "tokens_at_most": sum((c["left"] or 0) * c["max_tokens"] for c in todo),
-        "tokens_typical": sum((c["left"] or 0) * min(c["max_tokens"], USUAL) for c in todo),
-        "items_assumed": sum(c["state"] == "items missing" and c["n"] is not None for c in cells),
-        "items_unknown": sum(c["n"] is None for c in cells),
-        "weights_bytes": weights,
-        "merging_ram_bytes": 1 << 30,
-        "merging_seconds": sum(merges[key].seconds for key in unmade),
-        "engine_ram_bytes": None if weights is None else weights + int((plan.engine.kv_cache_gib or 4.0) * 2**30),
-        "models_to_fetch": len({model for key in unmade for model in merges[key].models}),
-        "disk_bytes": answers * 1500 + (len(merges) * (weights or 0) if keep else 0),
-        "judging_dollars": _dollars(todo),
-        "draws": _more(plan, cells, "mixup", first=1),
-        "sampled": _more(plan, cells, "sampled", first=0),
-    }
+    answers = sum(c.left or 0 for c in todo)
+    return Totals(
+        recipes=len(merges),
+        cells=len(cells),
+        done=len(cells) - len(todo),
+        answers_to_generate=answers,
+        searching_answers_at_most=sum(c.searching for c in todo),
+        tokens_at_most=sum((c.left or 0) * c.max_tokens for c in todo),
+        tokens_typical=sum((c.left or 0) * min(c.max_tokens, USUAL) for c in todo),
+        items_assumed=sum(c.state == "items missing" and c.n is not None for c in cells),
+        items_unknown=sum(c.n is None for c in cells),
+        weights_bytes=weights,
+        merging_ram_bytes=1 << 30,
+        merging_seconds=sum(merges[key].seconds for key in unmade),
+        engine_ram_bytes=None if weights is None else weights + int((plan.engine.kv_cache_gib or 4.0) * 2**30),
+        models_to_fetch=len({model for key in unmade for model in merges[key].models}),
+        disk_bytes=answers * 1500 + (len(merges) * (weights or 0) if keep else 0),
+        judging_dollars=_dollars(todo),
+        draws=_more(plan, cells, "mixup", first=1),
+        sampled=_more(plan, cells, "sampled", first=0),
+    )
 
 
-def _more(plan: Plan, cells: Sequence[Json], ratio: str, *, first: int) -> Json | None:
+def _more(plan: Plan, cells: Sequence[CellForecast], ratio: str, *, first: int) -> More | None:
     """Return how many draws of lambda a plan has, and what those after the `first` cost, done or not; None without."""
     number = {label.draw for cell in plan.cells for label in cell.labels if label.ratio == ratio}
     if len(number) <= first:
         return None
     added = [all(x.ratio == ratio and (x.draw or 0) >= first for x in cell.labels) for cell in plan.cells]
-    more = [cell for cell, new in zip(plan.cells, added, strict=True) if new]
-    others = [cell for cell, new in zip(plan.cells, added, strict=True) if not new]
-    lines = [line for line, new in zip(cells, added, strict=True) if new]
-    answers = [line["answers"] for line in lines]
-    return {
-        "count": len(number),
-        "merges": len(_recipes(more).keys() - _recipes(others).keys()),
-        "answers": None if None in answers else sum(answers),
-        "searching": any(line["searches"] for line in lines),
-    }
+    more = [cell for cell, new in zip(cells, added, strict=True) if new]
+    others = [cell for cell, new in zip(cells, added, strict=True) if not new]
+    answers = [cell.answers for cell in more if cell.answers is not None]
+    return More(
+        count=len(number),
+        merges=len(_recipes(more).keys() - _recipes(others).keys()),
+        answers=sum(answers) if len(answers) == len(more) else None,
+        searching=any(cell.searches for cell in more),
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- cells
 
 
-def _cells(plan: Plan, results: Results) -> tuple[Json, ...]:
+def _cells(plan: Plan, results: Results) -> tuple[CellForecast, ...]:
     counted: dict[str, tuple[int | None, str | None]] = {}
     lines = []
     for cell in plan.cells:
@@ -159,47 +180,47 @@ def _counted(cell: Cell, results: Results) -> tuple[int | None, str | None]:
         return min(rows, cell.limit or rows), str(error)
 
 
-def _cell(cell: Cell, results: Results, n: int | None, missing: str | None) -> Json:
+def _cell(cell: Cell, results: Results, n: int | None, missing: str | None) -> CellForecast:
     evaluator = results.tasks.evaluator(cell.evaluator)
-    line: Json = {
-        "labels": [label_text(label) for label in cell.labels],
-        "lambda": sorted({label.lam for label in cell.labels if label.lam is not None}),
-        "alpha": sorted({label.alpha for label in cell.labels if label.alpha is not None}),
-        "recipe": plain(cell.recipe),
-        "benchmark": cell.evaluator.name,
-        "evaluator": plain(cell.evaluator),
-        "tokenizer": str(cell.tokenizer),
-        "sampling": plain(evaluator.sampling),
-        "max_tokens": evaluator.sampling.max_tokens,
-        "limit": cell.limit,
-        "n": n,
-    }
     searching, scored = evaluator.searched(n or 0)
     answers = None if n is None else searching + scored * evaluator.sampling.n
-    line |= {"answers": answers, "searches": searching > 0}
-    line |= {"left": answers, "searching": 0 if n is None else searching}
-    line |= _state(cell, results, missing)
-    cost = None
-    if missing is None and line["state"] != "done":
-        cost = evaluator.cost(results.tasks.problems(cell))
-    return line | {"cost": plain(cost)}
-
-
-def _state(cell: Cell, results: Results, missing: str | None) -> Json:
-    """Return how far a cell is, and what that leaves to do where it is less than everything."""
+    whole = CellForecast(
+        labels=tuple(label_text(label) for label in cell.labels),
+        lams=tuple(sorted({label.lam for label in cell.labels if label.lam is not None})),
+        alpha=tuple(sorted({label.alpha for label in cell.labels if label.alpha is not None})),
+        recipe=cell.recipe,
+        benchmark=cell.evaluator.name,
+        evaluator=cell.evaluator,
+        tokenizer=str(cell.tokenizer),
+        sampling=evaluator.sampling,
+        max_tokens=evaluator.sampling.max_tokens,
+        limit=cell.limit,
+        n=n,
+        answers=answers,
+        searches=searching > 0,
+        left=answers,
+        searching=0 if n is None else searching,
+        state="items missing",
+        reason=missing,
+        cost=None,
+    )
     if missing is not None:
-        return {"state": "items missing", "reason": missing}
+        return whole
+    found = _looked_up(whole, cell, results)
+    return found if found.state == "done" else replace(found, cost=evaluator.cost(results.tasks.problems(cell)))
+
+
+def _looked_up(whole: CellForecast, cell: Cell, results: Results) -> CellForecast:
+    """Return how far a cell is whose items are at hand, and what that leaves to do."""
     try:
         task = results.tasks.task(cell)
-        record = results.get(task)
+        done = results.is_done(task)
     except M3Error as error:
-        return {"state": "model missing", "reason": str(error)}
-    if record is not None and record.result.n_unscored == 0:
-        return {"left": 0, "searching": 0, "state": "done", "reason": None}
-    return _begun(results, task) | {"reason": None}
+        return replace(whole, state="model missing", reason=str(error))
+    return replace(whole, left=0, searching=0, state="done") if done else _begun(whole, results, task)
 
 
-def _begun(results: Results, task: Task) -> Json:
+def _begun(whole: CellForecast, results: Results, task: Task) -> CellForecast:
     """Return what of a cell without a result is left; a search that is not over counts in full."""
     searching, scored = task.evaluator.searched(len(task.problems))
     known = results.store.merges.get(results.recipe_key(task.cell))
@@ -213,19 +234,19 @@ def _begun(results: Results, task: Task) -> Json:
         answers = results.store.answers(results.answers_key(known.digest, task)).read()
         held = len({(answer.id, answer.sample) for answer in answers if answer.id in wanted})
     left = max(0, searching + scored * task.sampling.n - held)
-    return {"left": left, "searching": searching, "state": "begun" if held else "to do"}
+    return replace(whole, left=left, searching=searching, state="begun" if held else "to do")
 
 
 # ---------------------------------------------------------------------------------------------- weights and memory
 
 
-def _merge(recipe: Recipe, store: Store, parameters: int | None) -> Merge:
+def _merge(recipe: Recipe, store: Store, parameters: int | None) -> MergeForecast:
     """Look at one recipe's headers; where models are not at hand, guess from the number of parameters."""
     try:
         headers = stream.forecast(recipe, store)
     except M3Error as error:
-        return Merge(refused=str(error)) if _at_hand(recipe, store) else _guess(recipe, parameters)
-    return Merge(int(headers.output_bytes), headers.seconds)
+        return MergeForecast(refused=str(error)) if _at_hand(recipe, store) else _guess(recipe, parameters)
+    return MergeForecast(int(headers.output_bytes), headers.seconds)
 
 
 def _at_hand(recipe: Recipe, store: Store) -> bool:
@@ -237,13 +258,13 @@ def _at_hand(recipe: Recipe, store: Store) -> bool:
     return True
 
 
-def _guess(recipe: Recipe, parameters: int | None) -> Merge:
+def _guess(recipe: Recipe, parameters: int | None) -> MergeForecast:
     models = tuple(str(source) for source in (recipe.base, *recipe.experts))
     if parameters is None:
-        return Merge(models=models)
+        return MergeForecast(models=models)
     weights = parameters * _BYTES[recipe.dtype]
     read = weights * (len(recipe.experts) + (recipe.method != AVERAGE))
-    return Merge(weights, seconds(recipe.method, read, weights), models=models)
+    return MergeForecast(weights, seconds(recipe.method, read, weights), models=models)
 
 
 def _cache_values(plan: Plan, store: Store) -> int | None:
@@ -285,28 +306,32 @@ def _speed(plan: Plan, store: Store, parameters: int | None, load: Load | None) 
     return rate, f"assumed: {rate:.3g} tokens/s for {parameters / 1e9:.3g}B parameters with no GPU"
 
 
-def _on(gpu: Gpu, load: Load, totals: Json) -> Json:
+def _seconds(totals: Totals, rate: float | None) -> tuple[float | None, float | None]:
+    """Return how long all answers take at a rate: of usual length, and all at their limit."""
+    return (totals.tokens_typical / rate, totals.tokens_at_most / rate) if rate else (None, None)
+
+
+def _on(gpu: Gpu, load: Load, totals: Totals) -> GpuForecast:
     """Say what one engine on such cards would do; where the model does not fit, on the fewest cards that hold it."""
     least = least_split(gpu, load)
     fits = sequences(gpu, load, load.length)
     used = load if fits or least is None else replace(load, split=least)
-    rate = speed(gpu, used)
-    times = {f"seconds_{how}": totals[f"tokens_{how}"] / rate if rate else None for how in ("typical", "at_most")}
-    return {"name": gpu.name, "sequences": fits, "least_tensor_parallel_size": least, "cards": used.split,
-            "tokens_per_second": rate or None, **times}  # fmt: skip
+    rate = speed(gpu, used) or None
+    return GpuForecast(gpu.name, fits, least, used.split, rate, *_seconds(totals, rate))
 
 
-def _dollars(todo: Sequence[Json]) -> float | None:
+def _dollars(todo: Sequence[CellForecast]) -> float | None:
     """Return what the judges of all cells cost; None where one's price is not known."""
-    dollars = [cell["cost"]["dollars"] for cell in todo if cell["cost"]]
-    return None if None in dollars else sum(dollars)
+    costs = [cell.cost.dollars for cell in todo if cell.cost]
+    known = [dollars for dollars in costs if dollars is not None]
+    return sum(known) if len(known) == len(costs) else None
 
 
 def rows(forecast: Forecast) -> list[tuple[str, str, str, str]]:
     """The plan as rows: recipe, lambda, benchmark, items, state."""
     return [
-        (" = ".join(c["labels"]), c["benchmark"], "?" if c["n"] is None else str(c["n"]), c["state"])
-        for c in forecast.cells
+        (" = ".join(cell.labels), cell.benchmark, "?" if cell.n is None else str(cell.n), cell.state)
+        for cell in forecast.cells
     ]
 
 
@@ -327,8 +352,7 @@ def _repeats_left(cell: Cell, results: Results, repeat: int) -> tuple[int, int]:
     """Return how many repeats of a cell are not done, and the answers that they take."""
     try:
         tasks = [results.tasks.task(cell, number) for number in range(1, repeat + 1)]
-        records = [results.get(task) for task in tasks]
+        left = sum(not results.is_done(task) for task in tasks)
     except M3Error:
         return repeat, 0
-    left = sum(record is None or record.result.n_unscored > 0 for record in records)
     return left, left * tasks[0].answers

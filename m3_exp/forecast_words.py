@@ -1,10 +1,16 @@
-"""A forecast in words: what of it is assumed, what it takes here, and what a large model would take elsewhere."""
+"""What a forecast holds, and the same in words: what is assumed, what it takes here, and on other cards.
 
+The names of the fields are the keys of `m3 plan --json` (`lams` is `lambda` there).
+"""
+
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from m3_exp.engines.gpus import OVERHEAD, Load
 from m3_exp.progress import clock
-from m3_exp.types import Json, Plan, identity
+from m3_exp.scoring.evaluator import Cost
+from m3_exp.types import EvaluatorSpec, Json, Plan, Recipe, Sampling, plain
 
 USUAL = 300  # tokens of an answer that may be longer: assumed
 _USUAL = f"about: answers of {USUAL} tokens or their limit, at most: all at their limit"
@@ -12,62 +18,139 @@ _TOLD = ("A100 80 GB", "H100 80 GB")  # the cards whose times are told
 _LARGE = 1e9  # bytes of weights from which GPUs are spoken of
 
 
-def words(totals: Json, basis: str) -> list[str]:
+@dataclass(frozen=True)
+class CellForecast:
+    """What a cell takes: `n` items (None: not known) and `answers` in all, of which `left` are not there yet.
+
+    `searching`: as many of those at most as an attack's search asks for. `reason`: why items or a model are missing.
+    """
+
+    labels: tuple[str, ...]
+    lams: tuple[float, ...]
+    alpha: tuple[float, ...]
+    recipe: Recipe
+    benchmark: str
+    evaluator: EvaluatorSpec
+    tokenizer: str
+    sampling: Sampling
+    max_tokens: int
+    limit: int | None
+    n: int | None
+    answers: int | None
+    searches: bool
+    left: int | None
+    searching: int
+    state: str
+    reason: str | None
+    cost: Cost | None
+
+    @property
+    def json(self) -> Json:
+        return {"lambda" if key == "lams" else key: value for key, value in plain(self).items()}
+
+
+@dataclass(frozen=True)
+class More:
+    """What `count` draws or sampled lambdas cost beyond what runs without them; `searching`: answers at most."""
+
+    count: int
+    merges: int
+    answers: int | None
+    searching: bool
+
+
+@dataclass(frozen=True)
+class GpuForecast:
+    """One engine on `cards` of a kind: how many of the longest sequences fit, its speed, and the time it takes."""
+
+    name: str
+    sequences: int
+    least_tensor_parallel_size: int | None
+    cards: int
+    tokens_per_second: float | None
+    seconds_typical: float | None
+    seconds_at_most: float | None
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a plan takes in all; None where it is not known."""
+
+    recipes: int
+    cells: int
+    done: int
+    answers_to_generate: int
+    searching_answers_at_most: int
+    tokens_at_most: int
+    tokens_typical: int
+    items_assumed: int
+    items_unknown: int
+    weights_bytes: int | None
+    merging_ram_bytes: int
+    merging_seconds: float
+    engine_ram_bytes: int | None
+    models_to_fetch: int
+    disk_bytes: int
+    judging_dollars: float | None
+    draws: More | None
+    sampled: More | None
+    seconds_typical: float | None = None
+    seconds_at_most: float | None = None
+    gpus: tuple[GpuForecast, ...] = ()
+
+
+def words(totals: Totals, basis: str) -> list[str]:
     lines = [
-        f"{totals['recipes']} distinct recipes, {totals['cells']} cells, {totals['done']} of them done; "
-        f"{totals['answers_to_generate']} answers to generate, at most {totals['tokens_at_most']} tokens"
+        f"{totals.recipes} distinct recipes, {totals.cells} cells, {totals.done} of them done; "
+        f"{totals.answers_to_generate} answers to generate, at most {totals.tokens_at_most} tokens"
     ]
-    if totals["searching_answers_at_most"]:
+    if totals.searching_answers_at_most:
+        lines.append(f"at most {totals.searching_answers_at_most} of these answers are asked by searches for attacks")
+    if totals.items_assumed:
+        lines.append(f"{totals.items_assumed} cells have no items here: counted are the known sizes of official sets")
+    if totals.items_unknown:
+        lines.append(f"{totals.items_unknown} cells have no items at hand, their cost is not in these figures")
+    if totals.weights_bytes is not None:
         lines.append(
-            f"at most {totals['searching_answers_at_most']} of these answers are asked by searches for attacks"
+            f"weights {size(totals.weights_bytes)} a model; memory: engine {size(totals.engine_ram_bytes or 0)}, "
+            f"merging under {size(totals.merging_ram_bytes)}; disk {size(totals.disk_bytes)}"
         )
-    if totals["items_assumed"]:
-        lines.append(
-            f"{totals['items_assumed']} cells have no items here: counted are the known sizes of official sets"
-        )
-    if totals["items_unknown"]:
-        lines.append(f"{totals['items_unknown']} cells have no items at hand, their cost is not in these figures")
-    if totals["weights_bytes"] is not None:
-        lines.append(
-            f"weights {size(totals['weights_bytes'])} a model; memory: engine {size(totals['engine_ram_bytes'])}, "
-            f"merging under {size(totals['merging_ram_bytes'])}; disk {size(totals['disk_bytes'])}"
-        )
-        if count := totals["models_to_fetch"]:
-            fetched = size(count * totals["weights_bytes"])
+        if count := totals.models_to_fetch:
+            fetched = size(count * totals.weights_bytes)
             lines.append(f"to fetch: up to {count} models, {fetched} of disk at that dtype")
-    if totals["seconds_at_most"] is not None:
+    if totals.seconds_at_most is not None:
         lines.append(f"time here {_times(totals)} ({basis}; {_USUAL})")
-    if totals["merging_seconds"]:
-        lines.append(f"merging about {clock(totals['merging_seconds'])} more (2.5 GB/s read and written, assumed)")
+    if totals.merging_seconds:
+        lines.append(f"merging about {clock(totals.merging_seconds)} more (2.5 GB/s read and written, assumed)")
     return lines
 
 
-def more_words(totals: Json) -> list[str]:
+def more_words(totals: Totals) -> list[str]:
     """Say what more than one draw of lambda costs, and what lambdas beside a grid's nodes do."""
-    told = {
-        "draws": "draws of lambda: {} more than the paper's one draw (ratio.draws=1)",
-        "sampled": "sampled lambdas: {} more than the nodes alone (ratio.sampled=0)",
-    }
-    return [f"{totals[key]['count']} {words.format(_cost(totals[key]))}" for key, words in told.items() if totals[key]]
+    told = (
+        (totals.draws, "draws of lambda: {} more than the paper's one draw (ratio.draws=1)"),
+        (totals.sampled, "sampled lambdas: {} more than the nodes alone (ratio.sampled=0)"),
+    )
+    return [f"{more.count} {words.format(_cost(more))}" for more, words in told if more]
 
 
-def _cost(more: Json) -> str:
-    if more["answers"] is None:
-        return f"{more['merges']:,} merges"
-    return f"{more['merges']:,} merges and {'at most ' * more['searching']}{more['answers']:,} answers"
+def _cost(more: More) -> str:
+    if more.answers is None:
+        return f"{more.merges:,} merges"
+    return f"{more.merges:,} merges and {'at most ' * more.searching}{more.answers:,} answers"
 
 
-def _times(totals: Json) -> str:
-    return f"about {clock(totals['seconds_typical'])}, at most {clock(totals['seconds_at_most'])}"
+def _times(takes: Totals | GpuForecast) -> str:
+    return f"about {clock(takes.seconds_typical or 0)}, at most {clock(takes.seconds_at_most or 0)}"
 
 
-def gpu_words(plan: Plan, totals: Json, load: Load | None) -> list[str]:
+def gpu_words(plan: Plan, totals: Totals, load: Load | None) -> list[str]:
     """Say what GPUs a large model needs, and how long two of them would take."""
     if load is None or load.weights < _LARGE:
         return []
     one = load.token * load.length // load.split
-    fits = [f"{g['name']} ({g['sequences']})" for g in totals["gpus"] if g["sequences"]]
-    small = [f"{g['name']} {_needs(g)}" for g in totals["gpus"] if not g["sequences"]]
+    fits = [f"{g.name} ({g.sequences})" for g in totals.gpus if g.sequences]
+    small = [f"{g.name} {_needs(g)}" for g in totals.gpus if not g.sequences]
     holds = (
         f"holds so many such sequences at once: {', '.join(fits)}" if fits else "too large for each of the known cards"
     )
@@ -76,29 +159,24 @@ def gpu_words(plan: Plan, totals: Json, load: Load | None) -> list[str]:
         f"itself {size(int(OVERHEAD))} (assumed), KV cache {size(one)} for one sequence of {load.length} tokens",
         "; ".join([holds, *small]),
     ]
-    told = [g for g in totals["gpus"] if g["name"] in _TOLD and g["tokens_per_second"]]
-    times = [f"{g['cards']} {g['name']}: {_times(g)} ({g['tokens_per_second']:.3g} tokens/s)" for g in told]
+    told = [g for g in totals.gpus if g.name in _TOLD and g.tokens_per_second]
+    times = [f"{g.cards} {g.name}: {_times(g)} ({g.tokens_per_second:.3g} tokens/s)" for g in told]
     return [*lines, *([f"time elsewhere, assumed from data sheets: {'; '.join(times)}"] if times else [])]
 
 
-def _needs(gpu: Json) -> str:
-    least = gpu["least_tensor_parallel_size"]
+def _needs(gpu: GpuForecast) -> str:
+    least = gpu.least_tensor_parallel_size
     return f"needs tensor_parallel_size={least}" if least else "is too small"
 
 
-def judging(todo: Sequence[Json]) -> list[str]:
+def judging(todo: Sequence[CellForecast]) -> list[str]:
     """Say what judges outside the engine take, a line for each kind of cell."""
-    alike: dict[str, list[Json]] = {}
-    for cell in todo:
-        if cell["cost"]:
-            alike.setdefault(identity([cell["benchmark"], cell["cost"]]), []).append(cell)
     lines = []
-    for cells in alike.values():
-        cost = cells[0]["cost"]
-        price = "price not known" if cost["dollars"] is None else f"{cost['dollars']:.2f} dollars"
+    for (benchmark, cost), cells in Counter((cell.benchmark, cell.cost) for cell in todo if cell.cost).items():
+        price = "price not known" if cost.dollars is None else f"{cost.dollars:.2f} dollars"
         lines.append(
-            f"judging {cells[0]['benchmark']}: {cost['calls']} calls, {cost['prompt_tokens']} tokens to read and"
-            f" at most {cost['completion_tokens']} to write, {price} a cell, {len(cells)} cells ({cost['basis']})"
+            f"judging {benchmark}: {cost.calls} calls, {cost.prompt_tokens} tokens to read and"
+            f" at most {cost.completion_tokens} to write, {price} a cell, {cells} cells ({cost.basis})"
         )
     return lines
 

@@ -1,12 +1,11 @@
 """The generating stage of a worker: one engine, the weights in it, and the answers that it gives to a task."""
 
-import importlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from m3_exp.answers import TaskAnswers, complete_items
-from m3_exp.engines.protocol import Engine, EngineDied
+from m3_exp.engines.protocol import Engine, EngineDied, module
 from m3_exp.events import Answered, Doing, EngineStarted, Event, Expected, Known, Note, Speed
 from m3_exp.groups import Group
 from m3_exp.results import Results
@@ -19,7 +18,11 @@ RESTARTS = 2  # engine deaths in one task before its remaining items are tried o
 
 @dataclass(frozen=True)
 class Generated:
-    """A task, the items that its evaluator made of it, the answers to them, and why some have none (by their ids)."""
+    """What a task got. `made` is the task with the items that were asked: an attack makes its own items of the task's.
+
+    `answers` are the answers to those. `refused` maps the id of an item without an answer to the reason, and `runs`
+    names the runs that wrote the answers.
+    """
 
     task: Task
     made: Task
@@ -31,9 +34,10 @@ class Generated:
 
 
 class Generator:
-    """A worker's engine: started when first needed, restarted for another class of tokenizers.
+    """A worker's engine: started when it is first needed, restarted for tokenizers that cannot share it.
 
-    Every answer is in the store before it is told. `run` marks what is written.
+    Every answer is in the store before an event tells of it. `run` is the id of the run, which is written with each
+    answer. `emit` takes the events.
     """
 
     def __init__(self, settings: EngineSettings, results: Results, run: str, emit: Callable[[Event], None]) -> None:
@@ -45,7 +49,7 @@ class Generator:
         self.closed = threading.Event()
 
     def close(self) -> None:
-        """End the engine, from whatever thread: what is under way raises EngineDied, and nothing begins again."""
+        """End the engine, from any thread. The thread at work gets EngineDied, and no engine is started again."""
         self.closed.set()
         self._stop()
 
@@ -88,9 +92,8 @@ class Generator:
 
     def _start(self, group: Group) -> Engine:
         self._emit(Doing(f"starting {self._settings.name}"))
-        module = importlib.import_module(f"m3_exp.engines.{self._settings.name}")
         widest = replace(group.recipe, experts=group.experts, weights=None)
-        engine: Engine = module.start(self._settings, widest, group.tokenizer, self._store)
+        engine = module(self._settings.name).start(self._settings, widest, group.tokenizer, self._store)
         engine.on_progress = lambda done, total, tokens_per_second: self._emit(Speed(tokens_per_second))
         return engine
 
@@ -112,7 +115,7 @@ class Generator:
         """Return a task with its answers: those in the store, and those that the engine gives.
 
         Raises:
-            EngineDied: again and again.
+            EngineDied: the engine ended more than `RESTARTS` times, and again when asked for one item at a time.
             M3Error: the engine refuses the recipe, or a prompt that the evaluator asks while it makes its items.
         """
         key = self._results.answers_key(digest, task)
@@ -124,7 +127,7 @@ class Generator:
         return Generated(task, made, digest, key, tuple(answers), refused, tuple(sorted(known.runs)))
 
     def _prepared(self, task: Task, group: Group, digest: str, journal: Answers) -> Task:
-        """Let an evaluator make its items with the model; they are kept, and made once."""
+        """Let an evaluator make its items with the model. They are stored, so they are made once for each model."""
         key, store = self._results.prepared_key(digest, task), self._store.prepared
         if (kept := store.get(key)) is None:
 
@@ -135,7 +138,7 @@ class Generator:
             problems = tuple(task.evaluator.prepare(task.problems, ask))
             if plain(problems) == plain(task.problems):
                 return task
-            store.put(key, Prepared(task.cell.evaluator.name, digest, problems))
+            store.put(key, Prepared(task.evaluator.name, digest, problems))
             kept = store.get(key)
             assert kept is not None
             self._emit(Note(f"items made by {task.evaluator.name}: {store.path(key)}"))
@@ -144,7 +147,7 @@ class Generator:
         return made
 
     def _texts(self, task: Task, ids: Sequence[str], group: Group, digest: str, journal: Answers) -> list[str]:
-        """Answer prompts that are no items: journalled like all others, so that a killed run does not ask again."""
+        """Return the model's texts for prompts that are no items. They are journalled too: a killed run asks once."""
         self._emit(Expected(task.answers))
         known = self._answers(task, group, digest, journal)
         if known.refused:
@@ -154,8 +157,8 @@ class Generator:
         return [texts[key] for key in ids]
 
     def _answers(self, task: Task, group: Group, digest: str, journal: Answers) -> TaskAnswers:
-        """Have all of a task answered; an item on which the engine dies again and again is refused."""
-        key, benchmark = self._results.answers_key(digest, task), task.cell.evaluator.name
+        """Return the answers to a task's prompts. An item on which the engine ends again and again is refused."""
+        key, benchmark = self._results.answers_key(digest, task), task.evaluator.name
         sets = self._store.repeat_sets if task.repeat else self._store.answer_sets
         if sets.get(key) is None:
             engine = dict(self._results.fingerprint)

@@ -24,8 +24,9 @@ class Evaluation:
 class Group:
     """The evaluations of one recipe that share an engine.
 
-    `key` is the recipe's. `tokenizer` is the widest one of the engine's class, `experts` are all that will come to this
-    engine: it is started with rows for the longest of their vocabularies.
+    `key` is the recipe's key. `tokenizer`: the largest vocabulary among the prompts' tokenizers that can share an
+    engine. `experts`: every expert of every group for that engine; it reserves embedding rows for the longest
+    vocabulary among them.
     """
 
     recipe: Recipe
@@ -36,9 +37,10 @@ class Group:
 
 
 def grouped(evaluations: Sequence[Evaluation], results: Results) -> list[Group]:
-    """Order evaluations by engine class, then by recipe as planned, so that no engine is started twice in a row.
+    """Return groups in an order that starts as few engines, and loads weights as seldom, as can be.
 
-    The repeats of a group stand behind all its first passes: the weights are in the engine already.
+    Groups whose prompts can share an engine follow one another, in the order in which the plan names their recipes.
+    Within a group repeats come after all first passes, so the weights are merged once for both.
     """
     widest = results.tasks.prompts.widest(list(dict.fromkeys(e.cell.tokenizer for e in evaluations)))
     classes: dict[Source, dict[str, list[Evaluation]]] = {}

@@ -4,16 +4,16 @@ runs/<id>.json   renewed every `BEAT` seconds        runs/<id>.lock   held as lo
 """
 
 import contextlib
-import fcntl
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from m3_exp.progress import clock
-from m3_exp.store import RunRecord, Store
+from m3_exp.store import RunRecord, Store, hold
 from m3_exp.types import M3Error
 
 BEAT = 5.0  # seconds between two signs of life in the store
@@ -22,7 +22,7 @@ _SILENT = 12 * BEAT  # of a run on another machine, whose lock may not be seen: 
 
 @dataclass(frozen=True)
 class RunState(RunRecord):
-    """A run that works in a store, or (`alive` is false) one that ended there without a word."""
+    """A run that works in a store, or (`alive` is false) one that was killed there."""
 
     id: str = ""
     alive: bool = False
@@ -44,8 +44,8 @@ class RunState(RunRecord):
 class Heartbeat:
     """Shows in a store that a run is at work there. Use as a context manager.
 
-    `state` is asked for what the run does now. Nothing here breaks a run: where the folder cannot be written or locked,
-    others see less.
+    `state` is called for the record to write. Nothing here breaks a run: if the folder cannot be written or locked,
+    other processes just see less of it.
     """
 
     def __init__(self, store: Store, run: str, state: Callable[[], RunRecord]) -> None:
@@ -62,7 +62,7 @@ class Heartbeat:
             for run in self._store.runs:  # what killed runs left: their work goes on with whoever wants it
                 if not _lives(self._store, run, self._store.runs.get(run)):
                     _forget(self._store, run)
-            self._lock = _locked(self._store, self._run, os.O_CREAT | os.O_EXCL)
+            self._lock = hold(self._store.run_lock(self._run), os.O_RDWR | os.O_CREAT | os.O_EXCL)
         self.show()
         self._thread.start()
         return self
@@ -87,38 +87,35 @@ class Heartbeat:
 
 
 def runs(store: Store) -> list[RunState]:
-    """Return the runs that are at work in a store and those that ended without a word, the oldest first."""
+    """Return the runs that are at work in a store and those that were killed there, the oldest first."""
     states = [RunState(**vars(x), id=run, alive=_lives(store, run, x)) for run, x in store.runs.items()]
     return sorted(states, key=lambda state: state.started)
 
 
 def _lives(store: Store, run: str, record: RunRecord | None) -> bool:
-    """Tell whether a run holds its lock; on another machine, where locks may not reach, whether it was heard of."""
-    if record is None:
-        return False
-    if record.locked and record.host == socket.gethostname():
+    """Tell whether a run lives: it holds its lock or, on another machine, gave a sign of life lately.
+
+    `record` is None where another version of m3 wrote it: then the lock, and the time when the file was written, tell.
+    """
+    if record is None or (record.locked and record.host == socket.gethostname()):
         with contextlib.suppress(PermissionError):  # another user's: believe the last sign of life
             try:
-                os.close(_locked(store, run))
+                os.close(hold(store.run_lock(run), os.O_RDWR))
             except BlockingIOError:
                 return True
             except FileNotFoundError:
                 pass
-            return False
-    return time.time() - record.updated < _SILENT
+            if record is not None:
+                return False
+    updated = _written(store.runs.path(run)) if record is None else record.updated
+    return time.time() - updated < _SILENT
 
 
-def _locked(store: Store, run: str, flags: int = 0) -> int:
-    """Return a descriptor that holds a run's lock. Raises BlockingIOError where another process has it."""
-    path = store.run_lock(run)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o644)
+def _written(path: Path) -> float:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return path.stat().st_mtime
     except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
+        return 0.0
 
 
 def _forget(store: Store, run: str) -> None:

@@ -60,8 +60,9 @@ def build(configs: Sequence[Config]) -> Plan:
 
 
 def variants(config: Config) -> Iterator[tuple[Label, Recipe]]:
-    """Give every recipe of a config, the mixtures of its ratio x the draws of its sparsifier, in its canonical form,
-    with the label that says how it was asked for.
+    """Give every recipe of a config in its canonical form, with the label that says how it was asked for.
+
+    There is one for each mixture of the ratio and each draw of the sparsifier: 8 lambdas under 3 masks are 24.
     """
     single = len(config.experts) == 1
     chosen = config.sparsify
@@ -120,7 +121,7 @@ def _canonical(recipe: Recipe) -> Recipe:
 
 
 def _sparsifiers(config: Config) -> list[Parameters | None]:
-    """Return what recipes hold of a config's sparsifier: one for each seed, or one where it draws nothing."""
+    """Return a config's sparsifier as recipes hold it: once for each seed, or once if it draws nothing."""
     chosen = config.sparsify
     if chosen is None:
         return [None]
@@ -138,8 +139,9 @@ def tokenizer(config: Config, evaluator: EvaluatorSpec) -> Source:
 
 
 def merge_tokenizer(config: Config) -> Source:
-    """Return whose tokenizer, template and config go along with a checkpoint (`tokenizer=base|none|0|1`; none: only the
-    first expert's config).
+    """Return the model whose tokenizer, chat template and config go along with a checkpoint.
+
+    `tokenizer=base`, `0` or `1` name the base or an expert. With `none` only the first expert's config goes along.
     """
     if config.tokenizer == "base":
         return config.base
@@ -173,7 +175,7 @@ class _Draw:
 
 
 def _one_sided_notes(plan: Plan, configs: Sequence[Config]) -> list[str]:
-    """Say which draws are all but one of their experts, a line for each draw, `_TOLD` lines at most."""
+    """Name the draws with lambda outside [0.02, 0.98], all but one expert: a line a draw, at most `_TOLD` lines."""
     experts = {config.pair: [_expert_text(name) for name in config.experts] for config in configs}
     found: dict[_Draw, dict[str, str]] = {}
     for label in (label for cell in plan.cells for label in cell.labels):
@@ -188,7 +190,7 @@ def _one_sided_notes(plan: Plan, configs: Sequence[Config]) -> list[str]:
 
 
 def _one_sided_line(draw: _Draw, said: Mapping[str, str]) -> str:
-    """Write a one-sided draw on one line: `said` is what it comes to in each pair."""
+    """Write a one-sided draw on one line. `said` maps each pair to its words, as in `99.99 % math`."""
     if len(said) == 1:
         ((pair, share),) = said.items()
         return f"{pair}, {draw} {share}"
@@ -219,7 +221,7 @@ def label_text(label: Label) -> str:
 
 
 def extra_keywords(label: Label, axis: str) -> Parameters:
-    """Return the keywords of a ratio or sparsifier that no field of a label is for."""
+    """Return the keywords of a label's ratio or sparsifier that have no field of their own, as {"tilt": 0.3}."""
     prefix = f"{axis}."
     return {key.removeprefix(prefix): value for key, value in label.axis_keywords.items() if key.startswith(prefix)}
 
@@ -248,7 +250,7 @@ def value_text(value: Parameter) -> str:
 
 
 def same(one: Cell, other: Cell) -> bool:
-    """Tell whether two cells are the same, whatever they are called."""
+    """Tell whether two cells have the same identity. Their labels may differ."""
     keys = [identity(replace(cell, labels=(), home=cell.tokenizer)) for cell in (one, other)]
     return keys[0] == keys[1]
 

@@ -36,7 +36,7 @@ class Progress:
             self._print(force=not self._live)
 
     def flow(self, tokens_per_second: float) -> None:
-        """Take an engine's own word on the batch in flight; shown until the next one."""
+        """Show the speed that an engine reports of the batch that it works on, until it reports another."""
         with self._lock:
             self._flows[threading.get_ident()] = tokens_per_second
             self._print()
@@ -82,7 +82,7 @@ class Progress:
         return max(0, self.total - self.done) * elapsed / self.answers if self.answers else None
 
     def speed(self) -> float:
-        """Return the tokens a second that the engines say, else the mean so far."""
+        """Return the tokens a second that the engines report; without a report, the mean so far."""
         return sum(list(self._flows.values())) or self.rate()
 
     def doing(self) -> tuple[str, ...]:

@@ -45,7 +45,10 @@ class Prompts:
         return rendered
 
     def widest(self, sources: Sequence[Source]) -> dict[Source, Source]:
-        """Map each tokenizer to the widest one that extends it: prompts of one such class can share an engine."""
+        """Map each tokenizer to the one with the largest vocabulary that extends it, or to itself.
+
+        Prompts whose tokenizers are mapped to the same one can share an engine.
+        """
         vocabularies = {source: dict(self.tokenizer(source).get_vocab()) for source in sources}
         heads: list[Source] = []
         chosen: dict[Source, Source] = {}

@@ -1,15 +1,17 @@
 """Keys, and what the store has of a plan's cells.
 
-recipe key      a recipe by the content of its models          answers key   weights, benchmark, sampling, engine
-cell key        recipe, evaluator with settings and version, engine, whatever the item set
-items digest    the items with their rendered prompts          rows digest   the items alone
+recipe key     a recipe, by the content of its models
+answers key    weights, benchmark, sampling, engine
+cell key       recipe, evaluator with settings and version, engine; the same for every item set
+items digest   the items with their rendered prompts
+rows digest    the items alone
 """
 
 import contextlib
-import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
+from m3_exp.engines.protocol import module
 from m3_exp.merging.canonical import canonical, recipe_key
 from m3_exp.merging.source import parse_source, without_fetching
 from m3_exp.scoring.evaluator import ChatSettings, Evaluator
@@ -21,7 +23,7 @@ from m3_exp.types import Cell, CellResult, EngineSettings, EvaluatorSpec, M3Erro
 def look_up(plan: Plan, store: Store, *, repeats: bool = False) -> list[CellResult]:
     """Look every cell of a plan up: its result on the largest item set, or the reason of its last failure.
 
-    `repeats` adds what the store has of them behind each result.
+    `repeats` adds the repeats that the store has, each after its result.
     """
     results = Results(store, plan.engine)
     looked: list[CellResult] = []
@@ -40,9 +42,9 @@ class Results:
     def __init__(self, store: Store, engine: EngineSettings) -> None:
         self.store = store
         self.tasks = Tasks(store)
-        module = importlib.import_module(f"m3_exp.engines.{engine.name}")
-        self.fingerprint: Mapping[str, str] = module.fingerprint(engine)
-        self.batched: bool = module.batched(engine)  # whether a text may depend on what else is in flight
+        engine_module = module(engine.name)
+        self.fingerprint = engine_module.fingerprint(engine)
+        self.batched = engine_module.batched(engine)  # whether a text may depend on what else is in flight
         self._recipe_keys: dict[str, str] = {}
 
     # ------------------------------------------------------------------------------------------------------- keys
@@ -58,11 +60,11 @@ class Results:
 
         An answer in it is keyed by item, sample and prompt ids. A repeat has a key of its own.
         """
-        parts = [digest, task.cell.evaluator.name, task.sampling, self.fingerprint]
+        parts = [digest, task.evaluator.name, task.sampling, self.fingerprint]
         return identity([*parts, {"repeat": task.repeat}] if task.repeat else parts)
 
     def cell_key(self, cell: Cell) -> str:
-        """Key of a cell whatever its item set: recipe by content, evaluator with settings and version, engine."""
+        """Key of a cell for all of its item sets: recipe by content, evaluator with settings and version, engine."""
         return identity([self.recipe_key(cell), *self._judged_by(cell)])
 
     def prepared_key(self, digest: str, task: Task) -> str:
@@ -70,12 +72,12 @@ class Results:
         return identity([digest, *self._judged_by(task.cell), task.items_digest])
 
     def spelled_key(self, cell: Cell) -> str:
-        """Key of a cell as it is written down, to find its result where the models are not at hand any more."""
+        """Key of a cell by its recipe as written (paths and names), for when its models are not at hand any more."""
         return identity([canonical(cell.recipe), *self._judged_by(cell)])
 
     def _judged_by(self, cell: Cell) -> tuple[object, ...]:
         evaluator = self.tasks.evaluator(cell.evaluator)
-        spec = _meaning(cell.evaluator, evaluator)
+        spec = _identifying_settings(cell.evaluator, evaluator)
         return spec, evaluator.version, evaluator.sampling, self.fingerprint
 
     # ----------------------------------------------------------------------------------------------------- results
@@ -98,10 +100,11 @@ class Results:
         return self.store.results(self.cell_key(task.cell), repeats=task.repeat > 0)
 
     def largest(self, cell: Cell) -> ResultRecord | None:
-        """Return a cell's result on the largest item set that the store has (exactly `limit` where one is given).
+        """Return a cell's result on the largest item set that the store has (exactly `limit` items if one is given).
 
-        Its items are the first of those that the cell names now; where these are not at hand, any that bear their name.
-        Models need not be at hand: then the key is the one remembered for the cell as it is written.
+        The result's items must be the first n of the cell's items. If the cell's items are not at hand, the name of
+        the item set must do. If the models are not at hand, the cell's key is the one that the store remembers for it
+        (`spelled_key`).
         """
         key = self._known_key(cell)
         if key is None:
@@ -148,7 +151,7 @@ class Results:
         return sorted(repeats, key=lambda result: result.repeat)
 
     def _known_key(self, cell: Cell) -> str | None:
-        """Return a cell's key; where its models are not at hand, the one remembered for the cell as it is written."""
+        """Return a cell's key. If its models are not at hand: the key that the store remembers (`spelled_key`)."""
         try:
             return self.cell_key(cell)
         except M3Error:
@@ -195,15 +198,15 @@ def _size(name: str) -> int:
 
 
 def is_contained(record: ResultRecord, evaluator: Evaluator) -> bool:
-    """Tell whether a result may stand: one of uncontained programs only where that is (still) allowed."""
-    weak = "weak" in str(record.result.details.get("sandbox"))
-    return not weak or bool(getattr(evaluator, "allow_weak", False))
+    """Tell whether a result may stand. One of programs that ran in no sandbox needs `allow_weak`."""
+    return evaluator.allow_weak or all(score.notes.get("sandbox") != "weak" for score in record.scores)
 
 
-def _meaning(spec: EvaluatorSpec, evaluator: Evaluator) -> EvaluatorSpec:
-    """Return a benchmark's settings without those that no result depends on, and whatever its items.
+def _identifying_settings(spec: EvaluatorSpec, evaluator: Evaluator) -> EvaluatorSpec:
+    """Return a benchmark's settings as far as a result depends on them, without the name of its item set.
 
-    Settings that depend on others (`thought`) are what they came to, so that a default and its value are one thing.
+    A setting whose default depends on others (`thought`) is replaced by its value, so that leaving it out and writing
+    its default down have the same key. A setting that names a file is replaced by the file's content.
     """
     dead = (*evaluator.operational, *evaluator.ineffective)
     chosen = evaluator.settings if isinstance(evaluator, ChatSettings) else spec.settings

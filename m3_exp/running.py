@@ -27,9 +27,10 @@ from m3_exp.worker import Graders, Worker
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a plan's cells; `repeat=K` makes K + 1 of each."""
+    """What became of a plan's cells; `repeat=K` makes K + 1 of each. `done` are complete, `cached` were before."""
 
     cells: int
+    done: int
     cached: int
     failures: tuple[Failed, ...]
     generated: int
@@ -56,7 +57,7 @@ class Run:
         self.id = secrets.token_hex(8)
         self.failures: list[Failed] = []
         self.progress = Progress(0)
-        self._plan, self._store = plan, store
+        self._plan, self._plan_key, self._store = plan, identity(plan), store
         self._results = Results(store, plan.engine)
         self._count, self._keep, self._verify = workers, keep, verify
         self._tracker = tracker or Untracked()
@@ -66,6 +67,7 @@ class Run:
         self._queue: queue.SimpleQueue[Group] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._errors: list[BaseException] = []
 
     def carry_out(self, parameters: int | None = None) -> Outcome:
         """Do what is left of the plan. `parameters` (of the model) files the measured speed for later forecasts.
@@ -89,15 +91,22 @@ class Run:
                 if groups:
                     self.progress.finish()
                     self._remember_speed(parameters)
-        generated, tokens = self.progress.answers, self.progress.tokens
-        return Outcome(self._cells, self._cached, tuple(self.failures), generated, tokens, self._engine_starts)
+        return Outcome(
+            cells=self._cells,
+            done=self._completed,
+            cached=self._cached,
+            failures=tuple(self.failures),
+            generated=self.progress.answers,
+            tokens=self.progress.tokens,
+            engine_starts=self._engine_starts,
+        )
 
     def state(self) -> RunRecord:
         """Return what others may see of this run."""
         progress = self.progress
         return RunRecord(
             command=self._command,
-            plan=identity(self._plan),
+            plan=self._plan_key,
             cells=self._cells,
             cells_done=self._completed,
             cells_failed=len(self.failures),
@@ -116,7 +125,7 @@ class Run:
     # ------------------------------------------------------------------------------------------------ before work
 
     def _left(self) -> list[Evaluation]:
-        """Return what has no complete result; what is refused fails its cell alone."""
+        """Return the evaluations without a complete result. A refused one fails its cell, and the others go on."""
         left: list[Evaluation] = []
         refused: dict[str, str] = {}  # by recipe key; empty where the recipe is fine
         for cell in self._plan.cells:
@@ -171,33 +180,36 @@ class Run:
             )
             for settings in divide(self._plan.engine, count)
         ]  # fmt: skip
-        if count == 1:
-            self._work(workers[0])
-            return
         threads = [threading.Thread(target=self._work, args=(worker,), daemon=True) for worker in workers]
         for thread in threads:
             thread.start()
         try:
             for thread in threads:
-                while thread.is_alive():
+                while thread.is_alive() and not self._errors:
                     thread.join(0.5)
-        finally:
+        finally:  # an interrupt, too, ends up here
             self._stopping.set()
             for worker in workers:
                 worker.close()
+            for worker in workers:
+                worker.wait()
+        if self._errors:
+            raise self._errors[0]
 
     def _work(self, worker: Worker) -> None:
-        with contextlib.closing(worker):
-            while not self._stopping.is_set():
-                try:
-                    group = self._queue.get_nowait()
-                except queue.Empty:
-                    return
-                for event in worker.carry(group):
-                    self._fold(event)
+        """Carry groups out until none is left. What goes wrong here is no cell's failure, and ends the run."""
+        try:
+            with contextlib.closing(worker):
+                while not self._stopping.is_set():
+                    for event in worker.carry(self._queue.get_nowait()):
+                        self._fold(event)
+        except queue.Empty:
+            return
+        except BaseException as error:
+            self._errors.append(error)
 
     def _fold(self, event: Event) -> None:
-        """Take what a worker did into the run's progress, failures and counts."""
+        """Count a worker's event in the run's progress, failures and totals."""
         progress = self.progress
         match event:
             case Started(Evaluation(cell, repeat)):

@@ -8,7 +8,7 @@ from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.items import digest, first
 from m3_exp.store import Store
-from m3_exp.types import Cell, EvaluatorSpec, Problem, Prompt, Sampling, Source, identity
+from m3_exp.types import Cell, EvaluatorSpec, M3Error, Problem, Prompt, Sampling, Source, identity
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,21 @@ class Tasks:
         self._rendered: dict[tuple[str, int | None, Source], tuple[tuple[Prompt, ...], str]] = {}
 
     def evaluator(self, spec: EvaluatorSpec) -> Evaluator:
+        """Return the evaluator that a spec describes.
+
+        Raises:
+            M3Error: it cannot be loaded, or another class has its name, under which answers are kept.
+        """
         key = identity(spec)
         if key not in self._evaluators:
-            self._evaluators[key] = load_evaluator(spec)
+            evaluator = load_evaluator(spec)
+            for other in self._evaluators.values():
+                if other.name == evaluator.name and type(other) is not type(evaluator):
+                    raise M3Error(
+                        f"evaluator {spec.name}: its class {spec.target} has the name {other.name!r} of another class,"
+                        f" {type(other).__module__}:{type(other).__name__}: give one of them another `name`"
+                    )
+            self._evaluators[key] = evaluator
         return self._evaluators[key]
 
     def problems(self, cell: Cell) -> tuple[Problem, ...]:
@@ -61,7 +73,7 @@ class Tasks:
         if key not in self._problems:
             if key[0] not in self._items:
                 self._items[key[0]] = self.evaluator(spec).problems(spec.items)
-            self._problems[key] = tuple(first(self._items[key[0]], spec.name, cell.limit))
+            self._problems[key] = tuple(first(self._items[key[0]], self.evaluator(spec).name, cell.limit))
         return self._problems[key]
 
     def rows_digest(self, cell: Cell) -> str:
@@ -86,12 +98,13 @@ class Tasks:
         return Task(cell, evaluator, problems, *self._rendered[key], repeat)
 
     def prepared(self, task: Task, problems: Sequence[Problem]) -> Task:
-        """Return the task with the items that its evaluator made; what they were made of stays its identity."""
+        """Return the task with the items that its evaluator made. Its digest stays that of the items they came from."""
         return replace(task, problems=tuple(problems), prompts=self._render(task.cell, problems))
 
     def asked(self, task: Task, texts: Sequence[str]) -> tuple[Task, list[str]]:
-        """Return a task of the different prompts that an evaluator asks while it makes its items, and the id of each
-        text in it.
+        """Return a task of the prompts that an evaluator asks while it makes its items, equal ones once.
+
+        Beside it: the id of each text of `texts` in that task.
         """
         rendered = self.prompts.render(task.cell, texts)
         ids = [f"ask-{identity(tokens)[:32]}" for tokens in rendered]

@@ -27,7 +27,8 @@ class M3Error(Exception):
 def plain(value: Any) -> Any:
     """Turn nested dataclasses, mappings and tuples into the dicts and lists that JSON knows.
 
-    A field that is not compared is left out; so is one marked `_OMIT_IF_EMPTY` while it is empty.
+    A field with `compare=False` is left out, and so is an empty one that is marked `_OMIT_IF_EMPTY`: a field which is
+    younger than the keys in people's stores must not change them.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         held = {f: getattr(value, f.name) for f in dataclasses.fields(value) if f.compare}
@@ -157,11 +158,15 @@ class EngineSettings:
 class About:
     """What people read of a benchmark.
 
-    `title` is its name in figures and on the page ("": its own with blanks), `short` in the headings of Tables 2, 5 and
-    6. It is drawn in `colour` (a name of `reporting.figures.palette`) with matplotlib's `marker`, on a line with these
-    `dashes` (lengths on and off; none: solid); without a marker one is chosen for it. A smaller `rank` stands earlier
-    in tables and figures. `table` is where the paper has it: table1, figure4 or attacks (Tables 2, 5 and 6);
-    `paper_items` is on how many items the paper scored, where its figures can be laid beside ours.
+    Attributes:
+        title: its name in figures and on the page; "" for the benchmark's name with blanks.
+        short: its name in the headings of Tables 2, 5 and 6.
+        colour: a name of `reporting.figures.palette`.
+        marker: matplotlib's; without one, one is chosen.
+        dashes: lengths on and off of its line; () for a solid one.
+        rank: its place in tables and figures; a smaller rank stands earlier.
+        table: where the paper has it: table1, figure4 or attacks (Tables 2, 5 and 6).
+        paper_items: on how many items the paper scored, if its numbers can be compared with ours.
     """
 
     title: str = ""
@@ -224,7 +229,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen on an axis: its name, the function behind it (`module:function`) and that function's keywords."""
+    """What is chosen on an axis: its name, its function (`module:function`) and that function's keywords."""
 
     name: str
     target: str
@@ -277,10 +282,11 @@ class EvaluatorSpec:
 class Label:
     """How a cell is shown and grouped in tables. Two labels may stand for the same weights.
 
-    `ratio` is the config's choice, or `sampled` for a lambda beside a grid's nodes (a draw that has no alpha).
-    `axis_keywords` holds what no other field says of a ratio or a sparsifier, as {"ratio.tilt": 0.3}; `weights` those
-    of the experts in their order, unless they are (lam, 1 - lam) or the method's own. Two fields serve the line that
-    rebuilds the weights in any directory: `config_dirs`, and `model_paths`, as "family.base='/models/base'".
+    `ratio` is the config's choice, or `sampled` for a lambda drawn beside a grid's nodes (a draw that has no alpha).
+    `axis_keywords` holds the keywords of a ratio or a sparsifier that have no field of their own, as
+    {"ratio.tilt": 0.3}; `weights` those of the experts in their order, unless they are (lam, 1 - lam) or the method's
+    own. The line that rebuilds the weights in any directory needs `config_dirs`, and `model_paths`: overrides that give
+    relative paths as absolute ones, as family.base=/models/base.
     """
 
     family: str
@@ -328,6 +334,11 @@ class Cell:
     home: Source
     limit: int | None = None
 
+    @property
+    def short_key(self) -> str:
+        """12 digits that name the cell in frames and pages, whatever its labels."""
+        return identity([self.recipe, self.evaluator, self.tokenizer, self.limit])[:12]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -351,7 +362,7 @@ class VersionedSpec(EvaluatorSpec):
 
 @dataclass(frozen=True)
 class RepeatRecord:
-    """Which repeat of a cell this is, and the (id, sample) whose texts are not those of the first pass."""
+    """Which repeat of a cell this is, and the (id, sample) whose text differs from the first pass."""
 
     number: int
     changed: tuple[tuple[str, int], ...] = ()
@@ -388,7 +399,7 @@ class ResultRecord:
 class CellResult:
     """A planned cell and what the store has of it: its result, or the reason of its failure.
 
-    `repeat` is 0 for the result itself, else the number of a repeat that is there to be compared with it.
+    `repeat` is 0 for the result itself, else the number of a repeat.
     """
 
     cell: Cell

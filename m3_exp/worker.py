@@ -1,4 +1,4 @@
-"""A worker: carries groups out with an engine of its own, and tells what it does as a stream of events.
+"""A worker: evaluates groups of cells with an engine of its own, and reports what it does as a stream of events.
 
 It knows a store and an engine, not the run that gives it groups. Generating and scoring are two stages with a queue
 between them; today a thread serves them in turn.
@@ -8,7 +8,7 @@ import contextlib
 import queue
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from m3_exp.answers import TaskAnswers
@@ -24,6 +24,8 @@ from m3_exp.scoring.trust import check_grader
 from m3_exp.store import Store
 from m3_exp.tasks import Task
 from m3_exp.types import EngineSettings, M3Error, RepeatRecord, ResultRecord, VersionedSpec, identity
+
+PATIENCE = 10.0  # seconds
 
 
 class Graders:
@@ -44,10 +46,10 @@ class Graders:
 
 
 class Worker:
-    """One engine with all that is needed to merge into it, ask it and score what it says.
+    """One engine, and what merging into it, asking it and scoring its answers takes.
 
-    `run` marks the answers that it writes, `keep` keeps a checkpoint of each recipe. `results` and `graders` may be
-    shared by the workers of a process.
+    `run` is the id of the run, written with each answer. `keep`: write a checkpoint of each recipe. The workers of a
+    process may share `results` and `graders`.
     """
 
     def __init__(
@@ -65,42 +67,53 @@ class Worker:
         self._results = results or Results(store, settings)
         self._graders = graders or Graders()
         self._keep, self._verify = keep, verify
-        self._events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
         self._generated: queue.SimpleQueue[tuple[Evaluation, Group, Generated]] = queue.SimpleQueue()
-        self._generator = Generator(settings, self._results, run, self._events.put)
+        self._generator = Generator(settings, self._results, run, lambda event: self._say(event))
+        self._say: Callable[[Event], None] = lambda event: None  # the queue of the group under way
+        self._thread: threading.Thread | None = None  # that carries a group out
 
     def carry(self, group: Group) -> Iterator[Event]:
-        """Do what a group asks for, in a thread, and give what happens; `Done` comes last. Failures are events too."""
-        threading.Thread(target=self._work, args=(group,), daemon=True).start()
-        while not isinstance(event := self._events.get(), Done):
-            if isinstance(event, BaseException):
-                raise event
-            yield event
-        yield event
+        """Do what a group asks for, in a thread, and give what happens; `Done` comes last. Failures are events too.
+
+        Raises:
+            RuntimeError: the group before is still under way, whose events nobody took to their end.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            raise RuntimeError("this worker is at work on another group: take its events to their end, or close it")
+        events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
+        self._say = events.put
+        self._thread = threading.Thread(target=self._work, args=(group, events), daemon=True)
+        self._thread.start()
+        return _until_done(self._thread, events)
 
     def close(self) -> None:
         """End the engine. Safe from any thread; what is under way is given up."""
         self._generator.close()
 
-    def _work(self, group: Group) -> None:
+    def wait(self) -> None:
+        """Wait until a closed worker has removed what it was writing, but not longer than `PATIENCE`."""
+        if self._thread is not None:
+            self._thread.join(PATIENCE)
+
+    def _work(self, group: Group, events: "queue.SimpleQueue[Event | BaseException]") -> None:
         try:
             with kept_in(self._store.root):
                 for evaluation in group.evaluations:
                     if self._generator.closed.is_set():
                         break
                     with self._wall(evaluation):
-                        self._events.put(Started(evaluation))
+                        self._say(Started(evaluation))
                         self._generate(evaluation, group)
                     while not self._generated.empty():
                         self._score(*self._generated.get())
         except BaseException as error:
-            self._events.put(error)
+            events.put(error)
         else:
-            self._events.put(Done(group.key))
+            events.put(Done(group.key))
 
     @contextlib.contextmanager
     def _wall(self, evaluation: Evaluation) -> Iterator[None]:
-        """Make a failure of whatever one evaluation raises: the others go on. What `close` cut short is none."""
+        """Turn an error of one evaluation into an event `Failed`, so that the others go on; not what `close` ended."""
         try:
             yield
         except Exception as error:
@@ -113,12 +126,12 @@ class Worker:
     def _fail(self, evaluation: Evaluation, reason: str, trace: str = "") -> None:
         reason = " ".join(reason.split())
         self._results.note_failure(evaluation.cell, reason, trace, evaluation.repeat)
-        self._events.put(Failed(evaluation, reason))
+        self._say(Failed(evaluation, reason))
 
     # -------------------------------------------------------------------------------------------------- generating
 
     def _generate(self, evaluation: Evaluation, group: Group) -> None:
-        """Have an evaluation answered, and hand it on to be scored."""
+        """Generate the answers of an evaluation, and hand them to the scoring stage."""
         task = self._results.tasks.task(evaluation.cell, evaluation.repeat)
         if task.repeat and not self._results.is_done(replace(task, repeat=0)):
             raise M3Error("it has no complete first pass to be compared with: see that one's failure")
@@ -131,8 +144,11 @@ class Worker:
     def _keep_checkpoint(self, task: Task, digest: str) -> None:
         out = self._store.checkpoint(digest)
         if not out.exists():
-            self._events.put(Doing(f"writing checkpoint {digest[:12]}"))
-            stream.write([task.cell.recipe], [out], self._store, tokenizer=task.cell.home, verify=self._verify)
+            self._say(Doing(f"writing checkpoint {digest[:12]}"))
+            stream.write(
+                [task.cell.recipe], [out], self._store, tokenizer=task.cell.home, verify=self._verify,
+                stopped=self._generator.closed,
+            )  # fmt: skip
 
     # ----------------------------------------------------------------------------------------------------- scoring
 
@@ -143,7 +159,7 @@ class Worker:
             told = generated.refused  # why an item has no answer
             scores = [replace(s, reason=told.get(s.id, s.reason)) if s.value is None else s for s in scores]
             record = ResultRecord(
-                result,
+                replace(result, benchmark=task.cell.evaluator.name),
                 tuple(scores),
                 evaluator=VersionedSpec(**vars(task.cell.evaluator), version=task.evaluator.version),
                 sampling=task.sampling,
@@ -162,12 +178,12 @@ class Worker:
             self._results.put(task, record)
             if not result.n_unscored:
                 self._results.forget_failure(task.cell, task.repeat)
-            self._events.put(Scored(evaluation, record))
+            self._say(Scored(evaluation, record))
             if result.n_unscored:
                 self._fail(evaluation, _unscored(record))
 
     def _repeat(self, generated: Generated) -> RepeatRecord | None:
-        """Return what a repeat's record says more than others: which of its texts are not those of the first pass."""
+        """Return a repeat's number and which of its texts differ from the first pass; None for a first pass."""
         if not generated.task.repeat:
             return None
         first = replace(generated.made, repeat=0)
@@ -175,6 +191,15 @@ class Worker:
         texts = {(answer.id, answer.sample): answer.text for answer in TaskAnswers(first, journal).in_order()}
         changed = [(a.id, a.sample) for a in generated.answers if a.text != texts.get((a.id, a.sample))]
         return RepeatRecord(generated.task.repeat, tuple(changed))
+
+
+def _until_done(thread: threading.Thread, events: "queue.SimpleQueue[Event | BaseException]") -> Iterator[Event]:
+    while not isinstance(event := events.get(), Done | BaseException):
+        yield event
+    thread.join()
+    if isinstance(event, BaseException):
+        raise event
+    yield event
 
 
 def _unscored(record: ResultRecord) -> str:

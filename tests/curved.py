@@ -56,8 +56,15 @@ def framed(lines: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
     """Return lines as a frame with all columns of `dataframe.tidy`; what each item scored follows from `values`."""
     if isinstance(lines, pd.DataFrame):
         return framed(lines.to_dict("records"))
-    made = [{**dict.fromkeys(dataframe._COLUMNS), **line, "scored": _counted(line)} for line in lines]
+    known = dict.fromkeys(dataframe._COLUMNS)
+    made = [{**known, "kind": kind(line), **line, "scored": _counted(line)} for line in lines]
     return pd.DataFrame(made, columns=None if made else dataframe._COLUMNS)
+
+
+def kind(line: Mapping[str, Any]) -> dataframe.Kind:
+    """Return how a line's mixture came: its ratio is one of the shipped ones."""
+    kinds: dict[str, dataframe.Kind] = {"mixup": "drawn", "grid": "node", "fixed": "node", "sampled": "sampled"}
+    return kinds.get(line.get("ratio", ""), "")
 
 
 def _counted(line: Mapping[str, Any]) -> Scored | None:

@@ -109,10 +109,13 @@ def fine_tuned(base: Mapping[str, torch.Tensor], seed: int, by: float = 0.2) -> 
     }
 
 
-def write_three(root: Path, shape: Shape | None = None, dtype: torch.dtype = torch.bfloat16) -> list[Path]:
-    """Write a base and two fine-tunes of it, a and b."""
+def write_three(
+    root: Path, shape: Shape | None = None, dtype: torch.dtype = torch.bfloat16, rows: int | None = None
+) -> list[Path]:
+    """Write a base and two fine-tunes of it, a and b; b may have another number of `rows` in its vocabulary."""
     base = random_weights(shape or Shape(), 0, dtype)
-    three = {"base": base, "a": fine_tuned(base, 1), "b": fine_tuned(base, 2)}
+    b = fine_tuned(base, 2)
+    three = {"base": base, "a": fine_tuned(base, 1), "b": b if rows is None else resized(b, rows, 5)}
     return [write_model(root / name, weights, shape) for name, weights in three.items()]
 
 

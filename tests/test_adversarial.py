@@ -341,7 +341,7 @@ def test_the_papers_marks_are_by_score_alone_and_say_so() -> None:
     table = built(outcome, marks="paper")
     bold = {(table.texts[i][2], table.header[j].split(" ", 1)[1]) for (i, j) in marks(table)}
     assert bold == {("yes", "no attack"), ("yes", "attack"), ("no", "attack"), ("no", "PDR")}
-    assert any("say nothing about what is real" in line for line in table.footer)
+    assert any("say nothing about what is significant" in line for line in table.footer)
     assert not any("▲" in line for line in table.footer)
 
 

@@ -198,7 +198,7 @@ def test_what_is_real_is_marked() -> None:
     assert all(row[1].endswith(" -") for row in rows[1:8])
     assert any("(max-T over 7)" in sentence for sentence in advice.words(found)), "of the mean over benchmarks"
     alone = ways.study(responses(far(), PARENTS)[:1], repeats=100, resamples=50)
-    assert any("real at 5 % (max-T over 7)" in sentence for sentence in advice.words(alone))
+    assert any("significant at 5 % (max-T over 7)" in sentence for sentence in advice.words(alone))
 
 
 def test_without_sampled_lambdas_nothing_is_claimed_and_what_is_needed_is_said() -> None:

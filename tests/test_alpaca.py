@@ -260,19 +260,19 @@ def test_the_forecast_counts_calls_tokens_and_dollars(monkeypatch: pytest.Monkey
     items = problems(10)
     paper = AlpacaEval(judge="chatgpt_fn").cost(items)
     assert paper is not None
-    assert (paper["calls"], paper["completion_tokens"]) == (10, 500)
-    assert 2000 < paper["prompt_tokens"] < 6000
-    assert paper["dollars"] == pytest.approx((paper["prompt_tokens"] * 3 + 500 * 4) / 1e6, abs=1e-4)
-    assert "chatgpt_fn with gpt-3.5-turbo-16k-0613, 3/4 $ per 1M" in paper["basis"]
+    assert (paper.calls, paper.completion_tokens) == (10, 500)
+    assert 2000 < paper.prompt_tokens < 6000
+    assert paper.dollars == pytest.approx((paper.prompt_tokens * 3 + 500 * 4) / 1e6, abs=1e-4)
+    assert "chatgpt_fn with gpt-3.5-turbo-16k-0613, 3/4 $ per 1M" in paper.basis
     unknown = AlpacaEval(judge="chatgpt_fn", judge_model="new-judge").cost(items)
     assert unknown is not None
-    assert (unknown["dollars"], unknown["prompt_tokens"]) == (None, paper["prompt_tokens"])
+    assert (unknown.dollars, unknown.prompt_tokens) == (None, paper.prompt_tokens)
     given = AlpacaEval(judge="chatgpt_fn", judge_model="new-judge", price_in=1e6, price_out=0.0).cost(items)
     assert given is not None
-    assert given["dollars"] == paper["prompt_tokens"]
+    assert given.dollars == paper.prompt_tokens
     own = AlpacaEval(judge="local", judge_model="m", endpoint="http://localhost:8000/v1").cost(items)
     assert own is not None
-    assert own["dollars"] == 0.0
+    assert own.dollars == 0.0
     assert AlpacaEval(judge="rules").cost(items) is None
 
 
@@ -299,7 +299,7 @@ def test_the_forecast_meets_what_the_published_judgments_cost() -> None:
     pairs = [alpaca_judges.Pair(row["instruction"], row["output_1"], row["output_2"]) for row in paid]
     forecast = alpaca_judges.forecast(judge, pairs, (10.0, 10.0))
     assert len(paid) == 801
-    assert forecast["dollars"] == pytest.approx(sum(row["price_per_example"] for row in paid), rel=0.02)
+    assert forecast.dollars == pytest.approx(sum(row["price_per_example"] for row in paid), rel=0.02)
 
 
 def test_the_contracts_optional_parts() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# Lower rooms first; a room may import those before it. The three of one line do not import one another.
-ORDER = [["types", "command_line"], ["reading"], ["benchmarks"], ["stats"], ["temporary"], ["store"], ["merging"],
-         ["planning"], ["engines", "scoring", "reporting"], ["chat", "progress"],
+# Lower rooms first; a room may import those before it. Those of one line do not import one another.
+ORDER = [["machine", "types", "command_line"], ["reading"], ["benchmarks"], ["stats"], ["temporary"], ["store"],
+         ["merging"], ["planning"], ["engines", "scoring", "reporting"], ["chat", "progress"],
          ["heartbeat", "prompts", "forecast_words"], ["tasks"], ["results"], ["groups", "forecast"],
          ["events", "answers"], ["generating"], ["worker"], ["running"],
          ["config"], ["doctor", "views"], ["actions"], ["cli"]]  # fmt: skip
@@ -70,6 +70,23 @@ def test_evaluators_import_only_what_scoring_stands_on() -> None:
     for path in (ROOT / "evaluators").rglob("*.py"):
         assert {_room(m) for m in _imports(path)} <= {None, "types", "reading", "stats", "scoring"}, path.name
         assert path.stem not in sys.stdlib_module_names
+
+
+def test_statistics_are_made_in_stats() -> None:
+    """What computes an interval, a test, a variance or a quantile stands in stats/; the rest asks. A mean is allowed.
+
+    `merging/ratio.py` draws lambdas as quantiles of Beta: no statistic of a score.
+    """
+    wrong = []
+    for path in sorted([*(ROOT / "m3_exp").rglob("*.py"), *(ROOT / "evaluators").rglob("*.py")]):
+        if path.parent.name == "stats" or path == ROOT / "m3_exp" / "merging" / "ratio.py":
+            continue
+        used = {m.split(".")[0] for m in _imports(path)} & {"scipy", "statsmodels"}
+        names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        names |= {m.split(".")[-1] for m in _imports(path) if m.startswith(("statistics.", "numpy."))}
+        used |= names & {"std", "var", "nanstd", "nanvar", "quantile", "percentile", "cov", "corrcoef", "stdev"}
+        wrong += [f"{path.relative_to(ROOT)}: {name}" for name in sorted(used)]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("library", ["hydra", "omegaconf"])

@@ -15,6 +15,7 @@ from m3_exp import cli, config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import ROOT
 from m3_exp.reporting.choices import ways
+from m3_exp.reporting.tables.rows import Shown
 from m3_exp.store import Store
 from m3_exp.types import CellResult, M3Error
 from m3_exp.views import lookup, studies, tables
@@ -87,6 +88,23 @@ def test_score_counts_samples_and_exits_by_what_is_unscored(tmp_path: Path, caps
     assert json.loads(capsys.readouterr().out)["score"] == 50.0
     answers.write_text('{"id": "7", "text": "x"}\n')
     assert cli.main(["score", "gsm8k", str(answers), f"items={items}"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "documents"),
+    [
+        ("doctor method=ties", ["name: ties"]),
+        ("figure figure1a limit=7", ["limit: 7"]),
+        ("response limit=7", ["nodes: 9"]),
+        ("report limit=7", ["limit: 7"]),
+    ],
+)
+def test_every_command_that_composes_prints_what_it_composes(
+    line: str, documents: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*line.split(), "--cfg", "job"]) == 0
+    text = capsys.readouterr().out
+    assert all(part in text for part in ("engine:", *documents))
 
 
 def test_cfg_job_prints_the_composed_config(capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,3 +245,16 @@ def test_the_list_of_choices_loads_no_library() -> None:
     code = "import sys; from m3_exp.cli import main; main(['plan', '--list']); print(sorted(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert not any(f"'{heavy}'" in out.splitlines()[-1] for heavy in ("torch", "hydra", "numpy", "pandas"))
+
+
+def test_the_line_of_another_sweep_keeps_what_was_asked() -> None:
+    """Of models, store and items; its ratio and repeats are the sweep's own."""
+    words = ("sweeps=table1", "family=mine", "store=/out", "ratio.alpha=1", "repeat=2", "items=dev", "method.scaling=2")
+    asked = CommandLine(words, config_dirs=(Path("/more"),))
+    assert asked.on_sweep("lambda_response").line("run") == (
+        "m3 run --config-dir=/more sweeps=lambda_response family=mine store=/out items=dev method.scaling=2"
+    )
+    shown = Shown(pd.DataFrame(), asked=asked)
+    assert shown.shows_curves == (
+        "m3 table --config-dir=/more lambda_response family=mine store=/out items=dev method.scaling=2 --all"
+    )

@@ -14,7 +14,7 @@ from evaluators.hendrycks_math import HendrycksMath
 from m3_exp import config, doctor
 from m3_exp.planning import build
 from m3_exp.results import Results
-from m3_exp.scoring.evaluator import Evaluator
+from m3_exp.scoring.evaluator import Cost, Evaluator
 from m3_exp.scoring.items import first
 from m3_exp.scoring.trust import Examination, check_grader, examine
 from m3_exp.store import Store
@@ -146,8 +146,8 @@ def test_graders_that_cost_money_are_not_called() -> None:
     class Paid(Odd):
         """Its judge is paid for."""
 
-        def cost(self, problems: Sequence[Problem]) -> Mapping[str, Any] | None:
-            return {"calls": len(problems), "dollars": 1.0}
+        def cost(self, problems: Sequence[Problem]) -> Cost | None:
+            return Cost(len(problems), 0, 0, 1.0, "a test's")
 
         def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
             raise AssertionError("called")

@@ -15,16 +15,11 @@ from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.math_equivalence import is_equiv, normalize
 from m3_exp.scoring.text import cut
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem, Score
-from tests.answers import one
+from tests.answers import GSM, one
 
 STOPS = ("Instruction:", "Instruction", "Response:", "Response")
 FUNCTION = 'from typing import List\n\ndef total(xs: List[int]) -> int:\n    """Sum."""\n'
 
-GSM = [
-    Problem("0", {"question": "Two and two?", "answer": "2 + 2 = <<2+2=4>>4\n#### 4"}),
-    Problem("1", {"question": "How {many}?", "answer": "#### 1,250"}),
-    Problem("2", {"question": "Below?", "answer": "It is -3.\n#### -3"}),
-]
 MATH = [
     Problem("0", {"problem": "Half?", "solution": "So $\\boxed{\\frac{1}{2}}$."}),
     Problem("1", {"problem": "Point?", "solution": "First \\boxed{1}, then $\\boxed{(3, \\frac{\\pi}{2})}$."}),

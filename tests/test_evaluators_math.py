@@ -21,14 +21,10 @@ from m3_exp.scoring.math_equivalence import is_equiv
 from m3_exp.scoring.math_process import Question, judge
 from m3_exp.scoring.math_rules import RULES, WHOLE_TEXT, Rule, compare
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem, Score
+from tests.answers import GSM
 from tests.files import write_lines
 
 ROOT = Path(__file__).resolve().parent.parent
-GSM = [
-    Problem("0", {"question": "Two and two?", "answer": "2 + 2 = <<2+2=4>>4\n#### 4"}),
-    Problem("1", {"question": "How {many}?", "answer": "#### 1,250"}),
-    Problem("2", {"question": "Below?", "answer": "It is -3.\n#### -3"}),
-]
 MATH = [
     Problem("0", {"problem": "Half?", "solution": "$\\boxed{\\frac{1}{2}}$", "level": "Level 1", "type": "Algebra"}),
     Problem("1", {"problem": "Sum?", "solution": "$\\boxed{2x+1}$", "level": "Level 5", "type": "Algebra"}),

@@ -420,7 +420,8 @@ def test_the_heat_map_holds_expectations_less_plain_and_outlines_the_real_ones()
     outlined = [p for p in figure.axes[0].patches if not p.get_fill()]
     assert len(outlined) == sum(change.significant for change in found.values()) > 0
     assert (
-        "Outlined: real at 5 %, adjusted over the 14 alphas x benchmarks of its pair and method (a family each; 1 here)"
+        "Outlined: significant at 5 %, adjusted over the 14 alphas x benchmarks of its pair and method"
+        " (a family each; 1 here)"
     ) in unwrapped(figure)
 
 

@@ -11,6 +11,7 @@ from evaluators.prompt_bench import SST2, PromptBench
 from m3_exp import config, planning
 from m3_exp.engines.gpus import GPUS, OVERHEAD, Load, least_split, sequences, speed
 from m3_exp.forecast import Forecast, forecast
+from m3_exp.forecast_words import More
 from m3_exp.merging.model_config import check_same_architecture
 from m3_exp.merging.source import resolve, without_fetching
 from m3_exp.store import Store
@@ -63,12 +64,12 @@ def test_speed_is_bound_by_bandwidth_and_by_arithmetic() -> None:
 def test_a_plan_without_models_and_items_is_forecast_from_known_sizes(family: str, card: str, tmp_path: Path) -> None:
     every = "evaluator=[gsm8k,hendrycks_math,mbpp,livebench_instruction_following,livebench_coding,livebench_typos]"
     found = forecasted(tmp_path, f"family={family}", "method=ties", "sparsify=dare", every)
-    assert [c["n"] for c in found.cells] == [1319, 5000, 500, 400, 128, 50]
-    assert (found.totals["items_unknown"], found.totals["items_assumed"]) == (0, 6)
-    assert found.totals["answers_to_generate"] == 7397
-    assert found.totals["tokens_at_most"] == 1319 * 1024 + (7397 - 1319) * 2048
-    assert found.totals["tokens_typical"] == 7397 * 300
-    assert next(gpu["name"] for gpu in found.totals["gpus"] if gpu["sequences"]) == card
+    assert [c.n for c in found.cells] == [1319, 5000, 500, 400, 128, 50]
+    assert (found.totals.items_unknown, found.totals.items_assumed) == (0, 6)
+    assert found.totals.answers_to_generate == 7397
+    assert found.totals.tokens_at_most == 1319 * 1024 + (7397 - 1319) * 2048
+    assert found.totals.tokens_typical == 7397 * 300
+    assert next(gpu.name for gpu in found.totals.gpus if gpu.sequences) == card
     text = "\n".join(found.notes)
     assert "6 cells have no items here: counted are the known sizes of official sets" in text
     assert "(assumed), KV cache" in text
@@ -78,16 +79,16 @@ def test_a_plan_without_models_and_items_is_forecast_from_known_sizes(family: st
 def test_a_limit_bounds_known_sizes_and_other_sets_stay_unknown(tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text("{}\n")
     limited = forecasted(tmp_path, "family=llama2_13b", "evaluator=[gsm8k]", "limit=7")
-    assert [c["n"] for c in limited.cells] == [7]
+    assert [c.n for c in limited.cells] == [7]
     other = forecasted(tmp_path, "family=llama2_13b", "evaluator=[gsm8k]", f"items={tmp_path / 'mine.jsonl'}")
-    assert [c["n"] for c in other.cells] == [None]
+    assert [c.n for c in other.cells] == [None]
     assert "1 cells have no items at hand, their cost is not in these figures" in other.notes
 
 
 def test_merging_time_counts_every_recipe_and_the_passes_of_ties(tmp_path: Path) -> None:
     def merging(*overrides: str) -> float:
         found = forecasted(tmp_path, "family=llama2_13b", "evaluator=[gsm8k]", *overrides)
-        return float(found.totals["merging_seconds"])
+        return float(found.totals.merging_seconds)
 
     one = merging("method=average")
     assert one == pytest.approx(1 + 3 * 26_031_728_640 / 2.5e9)
@@ -171,8 +172,8 @@ def test_what_a_search_asks_follows_its_settings() -> None:
 def test_attack_cells_of_a_plan_count_their_searches(tmp_path: Path) -> None:
     attack = ["evaluator=[prompt_bench_sst2]", "evaluator.prompt_bench_sst2.attack=stresstest"]
     found = forecasted(tmp_path, "family=llama2_13b", *attack)
-    assert found.totals["searching_answers_at_most"] == 400
-    assert found.totals["answers_to_generate"] == 400 + 872
+    assert found.totals.searching_answers_at_most == 400
+    assert found.totals.answers_to_generate == 400 + 872
     assert "at most 400 of these answers are asked by searches for attacks" in found.notes
 
 
@@ -180,12 +181,12 @@ def test_draws_of_lambda_are_told_beside_the_papers_one(tmp_path: Path) -> None:
     """Two methods that differ (TIES, average) and GSM8K's 1319 official items; plain and draw 0 would run anyway."""
     mixed = ["family=llama2_13b", "evaluator=[gsm8k]", "method=average,ties", "ratio=plain,mixup"]
     found = forecasted(tmp_path, *mixed, "ratio.draws=4")
-    assert found.totals["draws"] == {"count": 4, "merges": 6, "answers": 6 * 1319, "searching": False}
+    assert found.totals.draws == More(count=4, merges=6, answers=6 * 1319, searching=False)
     line = "4 draws of lambda: 6 merges and 7,914 answers more than the paper's one draw (ratio.draws=1)"
     assert found.notes.count(line) == 1
     one = forecasted(tmp_path, *mixed)
-    assert (one.totals["draws"], one.totals["sampled"]) == (None, None)
-    assert found.totals["recipes"] - one.totals["recipes"] == 6
+    assert (one.totals.draws, one.totals.sampled) == (None, None)
+    assert found.totals.recipes - one.totals.recipes == 6
     assert not any("draws of lambda" in note for note in one.notes)
 
 
@@ -206,9 +207,9 @@ def test_sampled_lambdas_are_told_beside_the_nodes(tmp_path: Path) -> None:
     """Average and task arithmetic with scaling 1 are one merge at each lambda, so 8 lambdas are 8 merges."""
     grid = ["family=llama2_13b", "evaluator=[gsm8k]", "method=average,task_arithmetic", "ratio=grid", "limit=10"]
     found = forecasted(tmp_path, *grid, "ratio.sampled=8")
-    assert found.totals["sampled"] == {"count": 8, "merges": 8, "answers": 80, "searching": False}
+    assert found.totals.sampled == More(count=8, merges=8, answers=80, searching=False)
     assert "8 sampled lambdas: 8 merges and 80 answers more than the nodes alone (ratio.sampled=0)" in found.notes
-    assert found.totals["recipes"] - forecasted(tmp_path, *grid).totals["recipes"] == 8
+    assert found.totals.recipes - forecasted(tmp_path, *grid).totals.recipes == 8
 
 
 def test_official_rows_are_those_of_the_item_sets() -> None:

@@ -14,7 +14,7 @@ from m3_exp.merging.methods import check_params, load
 from m3_exp.merging.stream import stream, write
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Parameters, Recipe, Source
-from tests.models import Shape, fine_tuned, random_weights, resized, write_model
+from tests.models import write_three
 
 CONTRIBUTING = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
 _number = itertools.count()
@@ -23,10 +23,7 @@ _number = itertools.count()
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("granularity")
-    base = random_weights(Shape(), 0, torch.float32)
-    write_model(root / "base", base)
-    write_model(root / "a", fine_tuned(base, 1))
-    write_model(root / "b", resized(fine_tuned(base, 2), 270, 5))
+    write_three(root, dtype=torch.float32, rows=270)
     return root
 
 

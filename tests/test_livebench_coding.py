@@ -151,8 +151,9 @@ def test_tests_that_cannot_be_read_leave_the_question_out(tests: str) -> None:
 
 
 def test_functional_tests_must_be_json() -> None:
-    with pytest.raises(questions.Unreadable, match="its tests cannot be read"):
-        questions.read(question("q", packed([("x y", "1")]), "f").row)
+    read = questions.read(question("q", packed([("x y", "1")]), "f").row)
+    assert isinstance(read, questions.Unreadable)
+    assert read.startswith("its tests cannot be read")
 
 
 @pytest.mark.parametrize("tests", [None, "", "[]"])

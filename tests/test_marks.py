@@ -339,7 +339,7 @@ def test_the_papers_marks_are_bold_and_underlined_by_score() -> None:
     assert {table.texts[i][0]: mark.weight for (i, _), mark in marks(table).items()} == {
         "ties": "bold", "task_arithmetic": "underline"
     }  # fmt: skip
-    assert any("say nothing about what is real" in text for text in table.footer)
+    assert any("say nothing about what is significant" in text for text in table.footer)
     assert not any("▲" in text for text in table.footer)
     assert {r["p"] for r in table.records} == {None}
 
@@ -660,3 +660,19 @@ def test_titles_come_from_the_sweep_files() -> None:
     assert paper.title("# Table 1: all of it\n").startswith("Table 1: all")
     for path in (ROOT / "sweeps").glob("*.yaml"):
         assert 10 < len(paper.title(path.read_text())) < 130, path.name
+
+
+def test_draws_of_an_outside_ratio_are_draws() -> None:
+    """Three experts have no lambda: the row is the mean of its draws, with their spread, and carries no sign."""
+    made = {"evaluator": "gsm8k 1", "tokenizer": "t", "merge": "m3 merge"}
+    plain = tidy_row(below(0.2, N), weights="plain", **made)
+    draws = [
+        tidy_row(below(share, N), ratio="leaning (tilt 3)", kind="drawn", draw=number, weights=f"draw {number}", **made)
+        for number, share in enumerate((0.8, 0.9, 1.0))
+    ]
+    table = paper.build("t", Shown(framed([plain, *draws])))
+    without, record = table.records
+    assert (record["draws"], record["spread"]) == (3, pytest.approx(10.0, abs=0.1))
+    assert (record["score"], without["draws"]) == (pytest.approx(90, abs=0.1), 1)
+    assert (record["mark"], record["no_mark"]) == ("", contrasts.FEW_DRAWS)
+    assert "Means over 3 draws of lambda" in " ".join(map(str, table.footer))

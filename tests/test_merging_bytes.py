@@ -27,6 +27,7 @@ from tests.models import (
     write_adapter,
     write_gguf,
     write_model,
+    write_three,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -36,9 +37,7 @@ ROOT = Path(__file__).parents[1]
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bytes")
     base = random_weights(Shape(), 0)
-    write_model(root / "base", base)
-    write_model(root / "a", fine_tuned(base, 1))
-    write_model(root / "b", resized(fine_tuned(base, 2), 270, 5))
+    write_three(root, rows=270)
     write_model(root / "base-bin", base, layout="bin", shards=3)
     write_model(root / "a-sharded", fine_tuned(base, 1), shards=5)
     write_model(root / "b-bin", resized(fine_tuned(base, 2), 270, 5), layout="bin", shards=2)

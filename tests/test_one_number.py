@@ -34,6 +34,7 @@ from m3_exp.stats.estimate import Array
 from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.stats.scored import Scored, scored
 from m3_exp.types import Score, plain
+from tests import curved
 from tests.records import looked_up, typed
 
 PARENTS = {"lm_math": ["lm", "math"]}
@@ -53,6 +54,7 @@ def line(benchmark: str, method: str, kind: str, values: Array, **more: Any) -> 
     weights = f"{method} {more.get('lam')} {more.get('mask_seed')} {kind if kind == 'plain' else ''}"
     return dict.fromkeys(dataframe._COLUMNS) | {
         "family": "lab", "pair": "lm_math", "method": method, "params": "", "ratio": kind, "sparsify": "none",
+        "kind": curved.kind({"ratio": kind}),
         "benchmark": benchmark, "metric": "accuracy", "score": found.value, "low": found.low, "high": found.high,
         "n": len(known), "n_unscored": 1, "state": "incomplete", "scored": items, "weights": weights,
         "values": {(key, 0): value for key, value in known.items()}, "merge": weights, "items_digest": benchmark,

@@ -19,8 +19,7 @@ from m3_exp import cli, config, planning
 from m3_exp.command_line import override
 from m3_exp.config.overrides import parse
 from m3_exp.merging.canonical import TASK_ARITHMETIC
-from m3_exp.scoring.evaluate import load_evaluator
-from m3_exp.types import EvaluatorSpec, M3Error, Plan, identity
+from m3_exp.types import M3Error, Plan, identity
 from tests.golden.commands import CONFIG, WORLD, tracked
 
 CONTRIBUTING = (config.ROOT / "CONTRIBUTING.md").read_text()
@@ -309,7 +308,6 @@ def test_a_failed_cell_is_asked_for_again_alone(more: Path) -> None:
         ("ratio=leaning ratio.tilt=steep", "ratio.tilt=steep is not a number"),
         ("ratio=leaning ratio.target=os:system", "not a function"),
         ("sparsify=largest sparsify.target=json:loads", "a sparsifier is NAME"),
-        ("evaluator=[letters] evaluator.letters.word=x", "letters has the settings letter, max_tokens, chat_template"),
     ],
 )
 def test_wrong_keywords_are_one_line(overrides: str, says: str) -> None:
@@ -349,13 +347,6 @@ def test_wrong_choices_are_one_line(
     (tmp_path / f"{file}.yaml").write_text(text + "\n")
     with pytest.raises(M3Error, match=re.escape(says)):
         build(*overrides.split(), folders=(tmp_path,))
-
-
-def test_a_class_that_inherits_nothing_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "bare_letters.py").write_text(BLOCKS["python"][3].replace("Letters(ChatSettings)", "Letters"))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(M3Error, match=r"^evaluator letters: target=.* inherits m3_exp.scoring.evaluator.Evaluator"):
-        load_evaluator(EvaluatorSpec("letters", "bare_letters:Letters"))
 
 
 def test_choices_written_before_still_compose(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from benchmarks import populations
@@ -405,7 +404,7 @@ def test_masks_of_draws_are_matched_in_the_frame() -> None:
         line("gsm8k", "average", "mixup", 1.0, 0.3, alpha=1.0, draw=0, sparsify="dare", mask_seed=2),
         line("gsm8k", "average", "mixup", 1.0, 0.4, alpha=1.0, draw=1, sparsify="dare", mask_seed=3),
     ]  # fmt: skip
-    (found,) = responses(pd.DataFrame(lines), PARENTS)
+    (found,) = responses(curved.framed(lines), PARENTS)
     assert found.mask_seeds == (1, 2)
     checked = prediction.check(found)
     assert [(p.lam, p.predicted) for p in checked.predictions] == [(0.3, 1.0)]

@@ -11,7 +11,7 @@ import pytest
 from m3_exp import heartbeat
 from m3_exp.heartbeat import Heartbeat, runs
 from m3_exp.progress import Progress
-from m3_exp.store import Records, RunRecord, Store
+from m3_exp.store import Records, RunRecord, Store, locked
 
 RUN = "0123456789abcdef"
 
@@ -87,6 +87,18 @@ def test_a_run_elsewhere_is_believed_while_it_is_heard_of(tmp_path: Path) -> Non
 def test_a_record_that_is_none_is_passed_over(tmp_path: Path) -> None:
     Records(Store(tmp_path), "runs", dict).put(RUN, {"pid": 1})
     assert runs(Store(tmp_path)) == []
+
+
+def test_a_living_run_of_another_version_of_m3_keeps_its_record_and_its_lock(tmp_path: Path) -> None:
+    store, other = Store(tmp_path), Records(Store(tmp_path), "runs", dict)
+    other.put(RUN, {"of": "a later version"})
+    other.put("b" * 16, {"of": "a later version"})
+    os.utime(other.path("b" * 16), (time.time() - 400,) * 2)
+    with locked(store.run_lock(RUN), os.O_RDWR | os.O_CREAT):
+        os.utime(other.path(RUN), (time.time() - 400,) * 2)
+        with Heartbeat(store, "f" * 16, state):
+            assert list(store.runs) == [RUN, "f" * 16], "the one that nobody holds is cleared away"
+            assert store.run_lock(RUN).exists()
 
 
 def test_a_store_that_cannot_be_written_takes_nothing_from_a_run(

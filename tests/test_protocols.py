@@ -10,8 +10,8 @@ from statsmodels.stats.proportion import proportion_confint
 from m3_exp.merging.ratio import grid
 from m3_exp.reporting.choices.protocols import Comparison, compare, model
 from m3_exp.reporting.curves import expectations
-from m3_exp.reporting.curves.evaluated import better_of
 from m3_exp.stats.estimate import Array, mean
+from m3_exp.stats.joint import better_of
 from m3_exp.stats.lambdas import ALPHAS, Curve, Sampled, mixture_quantile, weights
 from m3_exp.stats.objective import Objective
 from m3_exp.stats.paired import tango

@@ -13,6 +13,8 @@ import torch
 
 from evaluators.alpaca.transport import Replies
 from m3_exp import cli, config
+from m3_exp.engines import recorded
+from m3_exp.engines.protocol import EngineDied
 from m3_exp.engines.recorded import _read_lines
 from m3_exp.merging import checkpoint
 from m3_exp.merging.checkpoint import file_identity, open_model
@@ -21,8 +23,8 @@ from m3_exp.planning import build
 from m3_exp.reading.records import read_record, sealed, unsealed
 from m3_exp.results import look_up
 from m3_exp.store import Journal, Store, dumps, write_atomic
-from m3_exp.types import M3Error, Recipe, Source
-from tests.files import write_lines
+from m3_exp.types import EngineSettings, M3Error, Prompt, Recipe, Sampling, Source
+from tests.files import recorded_run, write_lines
 from tests.models import TIES, Shape, random_weights, write_model, write_three
 from tests.records import kind
 
@@ -322,11 +324,8 @@ class World:
         write_lines(self.items, rows)
 
     def overrides(self, *more: str) -> list[str]:
-        return [
-            "family=local", f"family.base={self.model}", f"family.experts=[{self.model}]", "evaluator=[gsm8k]",
-            f"items={self.items}", "engine=recorded", f"engine.answers={self.answers}", "dtype=float32",
-            f"store={self.store}", "tracker=none", *more,
-        ]  # fmt: skip
+        settings = [f"items={self.items}", f"store={self.store}", "dtype=float32", "tracker=none"]
+        return [*recorded_run(self.answers, self.model), *settings, "evaluator=[gsm8k]", *more]
 
     def run(self, *more: str) -> None:
         assert cli.main(["run", *self.overrides(*more)]) == 0
@@ -481,11 +480,21 @@ def test_answers_in_another_encoding_are_refused(tmp_path: Path, data: bytes) ->
 
 @pytest.mark.parametrize("answers", ["", "/no/such/file", "x" * 5000, "a\0b", "/dev/null/x"])
 def test_answers_that_are_not_there_are_refused(answers: str) -> None:
-    from m3_exp.engines.recorded import fingerprint
-    from m3_exp.types import EngineSettings
-
     with pytest.raises(M3Error, match="does not exist"):
-        fingerprint(EngineSettings(name="recorded", answers=answers))
+        recorded.fingerprint(EngineSettings(name="recorded", answers=answers))
+
+
+def test_a_closed_record_says_nothing_more(tmp_path: Path) -> None:
+    """Between two answers, and between two tensors of a merge that only finds a digest."""
+    answers = write_lines(tmp_path / "answers.jsonl", ({"benchmark": "b", "id": i, "text": "x"} for i in range(2)))
+    recipe, settings = ties_of_three(tmp_path / "models"), EngineSettings(name="recorded", answers=str(answers))
+    engine = recorded.start(settings, recipe, recipe.base, Store(tmp_path / "store"))
+    given = engine.generate([Prompt("b/0", (1,)), Prompt("b/1", (1,))], Sampling(1), recipe.base)
+    assert next(given).id == "b/0"
+    engine.close()
+    for act in (lambda: next(given), lambda: engine.load(recipe)):
+        with pytest.raises(EngineDied, match="interrupted"):
+            act()
 
 
 def test_a_record_without_a_file_is_none(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from m3_exp.scoring.items import first as first_items
 from m3_exp.store import Store
 from m3_exp.tasks import Task
 from m3_exp.types import Cell, EngineSettings, EvaluatorSpec, Json, Plan, Prompt, Recipe, Source, identity
-from tests.files import write_lines
+from tests.files import recorded_run, write_lines
 from tests.models import Shape, write_three
 from tests.records import looked_up
 
@@ -168,14 +168,13 @@ def write_answers(path: Path, passes: dict[int, list[bool]], reworded: frozenset
     write_lines(path, lines)
 
 
+def line(models: list[Path], folder: Path) -> list[str]:
+    settings = ["items=lab", "limit=8", "dtype=float32", f"store={folder / 'store'}"]
+    return [*recorded_run(folder / "answers.jsonl", *models), *settings]
+
+
 def request(models: list[Path], folder: Path, *more: str) -> tuple[Plan, Store]:
-    base, *experts = models
-    line = [
-        "family=local", f"family.base={base}", f"family.experts=[{','.join(map(str, experts))}]", "items=lab",
-        "limit=8", "engine=recorded", f"engine.answers={folder / 'answers.jsonl'}", "dtype=float32",
-        "evaluator=[gsm8k]", f"store={folder / 'store'}", *more,
-    ]  # fmt: skip
-    asked = config.request(line)
+    asked = config.request([*line(models, folder), "evaluator=[gsm8k]", *more])
     return planning.build(asked.configs), Store(asked.store)
 
 
@@ -229,7 +228,8 @@ class TestRepeats:
         assert noise.deviation([one]).value == pytest.approx(100 * math.sqrt(3) / 8)
         assert (two.up, two.down, two.texts, two.difference) == (0, 0, 1, 0.0)
         none = deviations([[0]] * 8, 8).split(", ")[1]
-        assert str(noise.deviation([two]).cell) == f"below {none}" == "below 22.8", "none of 8 is no proof of none"
+        sd = noise.deviation([two])
+        assert (sd.value, f"{sd.high:.1f}") == (0.0, none) == (0.0, "22.8"), "none of 8 is no proof of none"
         (line,) = noise.footer(tidy(looked, repeats=True))
         flipped = [*[[1, 0]] * 3, *[[0, 0]] * 5]
         low, high = ends(flipped)
@@ -372,7 +372,7 @@ def test_a_grader_that_flips_on_the_same_text_is_told_apart() -> None:
 
 def repeated(steps: Sequence[float], repeat: int = 1) -> noise.Noise:
     moved = {(str(item), 0): step for item, step in enumerate(steps)}
-    return noise.Noise({}, "gsm8k", "vllm 1 float32", "w", repeat, moved, 0, 0, 50.0, 0.0)
+    return noise.Noise({}, "gsm8k", "", "vllm 1 float32", "float32", "w", repeat, moved, 0, 0, 50.0, 0.0)
 
 
 def test_three_of_96() -> None:
@@ -397,7 +397,8 @@ def test_no_flip_is_no_proof_of_none() -> None:
     found = noise.rate([none])
     assert (found.value, found.low) == (0.0, 0.0)
     assert 3 / 96 < found.high / 100 < 5 / 96
-    assert str(noise.deviation([none]).cell) == f"below {100 * math.sqrt(found.high / 100 / 96):.1f}" == "below 2.2"
+    assert noise.deviation([none]).high == pytest.approx(100 * math.sqrt(found.high / 100 / 96))
+    assert round(noise.deviation([none]).high, 1) == 2.2
 
 
 def test_repeats_of_the_same_items_are_no_other_items() -> None:
@@ -427,13 +428,8 @@ def test_the_deviation_is_that_of_repeated_scores() -> None:
 class TestCommands:
     @pytest.fixture
     def line(self, models: list[Path], tmp_path: Path) -> list[str]:
-        base, *experts = models
         write_answers(tmp_path / "answers.jsonl", {0: FIRST, 1: AGAIN})
-        return [
-            "family=local", f"family.base={base}", f"family.experts=[{','.join(map(str, experts))}]", "items=lab",
-            "limit=8", "engine=recorded", f"engine.answers={tmp_path / 'answers.jsonl'}", "dtype=float32",
-            f"store={tmp_path / 'store'}",
-        ]  # fmt: skip
+        return line(models, tmp_path)
 
     def test_run_plan_and_status_know_repeats(self, line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         asked = [*line, "evaluator=[gsm8k]", "repeat=1"]

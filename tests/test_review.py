@@ -91,7 +91,8 @@ def test_a_weak_result_stands_only_while_weak_is_allowed() -> None:
     spec = EvaluatorSpec("humaneval", "evaluators.humaneval:HumanEval")
     usual, allowing = (load_evaluator(replace(spec, settings=more)) for more in ({}, {"allow_weak": True}))
     weak, strong = (
-        typed({"result": {"n_unscored": 0, "details": {"sandbox": x}}, "scores": []}) for x in ("weak", "bubblewrap")
+        typed({"result": {"n_unscored": 0}, "scores": [{"id": "a", "value": 1.0, "notes": {"sandbox": x}}]})
+        for x in ("weak", "bubblewrap")
     )
     assert not is_contained(weak, usual)
     assert is_contained(weak, allowing)

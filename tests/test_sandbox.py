@@ -28,13 +28,9 @@ from m3_exp.scoring.sandbox.judge import Limits, Task, Verdict, judge
 from m3_exp.scoring.sandbox.kinds import About, CodecError
 from m3_exp.types import M3Error
 from tests import crossing
+from tests.answers import SQUARE_TEST, task
 
 QUICK = Limits(cpu_seconds=1, wall_seconds=20)
-SQUARE_TEST = "assert f(2) == 4\nassert f(-3) == 9\n"
-
-
-def task(source: str, test: str = SQUARE_TEST, prelude: str = "") -> Task:
-    return Task((Program("paper", source),), "f", prelude, test)
 
 
 def test_a_driver_works_here() -> None:
@@ -88,8 +84,11 @@ def test_trusted_names_are_the_graders_and_the_functions_own_exceptions_cross(dr
         "    assert str(error) == 'negative'\nelse:\n    assert False, 'no error'\n"
     )
     good = "def f(x):\n    if x < 0:\n        raise ValueError('negative')\n    return 4.0"
-    assert judge([task(good, test, prelude)], QUICK, driver)[0].value == 1.0
-    assert judge([task("def twice(x): return 0\ndef f(x): return 0", test, prelude)], QUICK, driver)[0].value == 0.0
+    assert judge([task(good, test, prelude=prelude)], QUICK, driver)[0].value == 1.0
+    assert (
+        judge([task("def twice(x): return 0\ndef f(x): return 0", test, prelude=prelude)], QUICK, driver)[0].value
+        == 0.0
+    )
 
 
 def test_the_first_reading_that_is_python_runs_and_is_named(driver: Driver) -> None:

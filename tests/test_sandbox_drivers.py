@@ -18,14 +18,11 @@ from m3_exp.scoring.sandbox import judge as judging
 from m3_exp.scoring.sandbox.drivers import Driver
 from m3_exp.scoring.sandbox.judge import Limits, Task, judge
 from m3_exp.types import M3Error, Score
+from tests.answers import task
 
 QUICK = Limits(cpu_seconds=1, wall_seconds=20)
 GOOD, BAD = "def f(x): return x * x", "def f(x): return x + 2"
 LINUX = sys.platform.startswith("linux")
-
-
-def task(source: str, test: str = "assert f(2) == 4\nassert f(-3) == 9\n") -> Task:
-    return Task((Program("paper", source),), "f", "", test)
 
 
 # -------------------------------------------------------------------------------------------------- what crosses alive

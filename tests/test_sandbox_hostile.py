@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox.drivers import Driver
-from m3_exp.scoring.sandbox.judge import Limits, Task, judge
+from m3_exp.scoring.sandbox.judge import Limits, judge
+from tests.answers import task
 
 TEST = "assert f(2) == 4\nassert f(3) == 9\nassert abs(f(0.5) - 0.25) < 1e-6\n"
 
@@ -77,7 +77,7 @@ FORGERIES = {
 
 
 def test_no_forgery_passes(driver: Driver) -> None:
-    tasks = [Task((Program(name, source),), "f", "", TEST) for name, source in FORGERIES.items()]
+    tasks = [task(source, TEST) for source in FORGERIES.values()]
     verdicts = judge(tasks, Limits(cpu_seconds=2, wall_seconds=15), driver)
     assert {name: v.value for name, v in zip(FORGERIES, verdicts, strict=True)} == dict.fromkeys(FORGERIES, 0.0)
 
@@ -85,7 +85,7 @@ def test_no_forgery_passes(driver: Driver) -> None:
 def test_an_exception_that_ends_loops_does_not_skip_the_tests(driver: Driver) -> None:
     """all(map(f, ...)) over a function that raises StopIteration would be true of nothing."""
     sources = [f"def f(x): raise {name}" for name in ("StopIteration", "StopAsyncIteration", "GeneratorExit")]
-    tasks = [Task((Program("paper", s),), "f", "", "assert all(map(f, [1, 2, 3]))") for s in sources]
+    tasks = [task(s, "assert all(map(f, [1, 2, 3]))") for s in sources]
     assert [v.value for v in judge(tasks, driver=driver)] == [0.0] * 3
 
 
@@ -194,9 +194,7 @@ def test_nothing_gets_out(
     secret.write_text("precious")
     targets = (os.getpid(), str(tmp_path), str(secret), *listeners)
     before = sorted(path.name for path in tmp_path.iterdir()), secret.stat()
-    [verdict] = judge(
-        [Task((Program("paper", ATTEMPTS),), "f", "", f"done = f({targets!r})\nassert done == [], done")], None, driver
-    )
+    [verdict] = judge([task(ATTEMPTS, f"done = f({targets!r})\nassert done == [], done")], None, driver)
     assert (verdict.value, verdict.reason) == (1.0, None)
     after = sorted(path.name for path in tmp_path.iterdir()), secret.stat()
     assert after[0] == before[0]
@@ -279,8 +277,8 @@ SLOW = {
 def test_no_program_outlives_its_time_or_harms_the_next(driver: Driver, slow: bool) -> None:
     """Between two good programs, in one batch: each fails, the good ones pass, and it ends in time."""
     hangs = {name: source for name, source in HANGS.items() if slow or name not in SLOW}
-    good = Task((Program("paper", "def f(x): return x * x"),), "f", "", TEST)
-    bad = [Task((Program(name, source),), "f", "", TEST) for name, source in hangs.items()]
+    good = task("def f(x): return x * x", TEST)
+    bad = [task(source, TEST) for source in hangs.values()]
     threads, start = threading.active_count(), time.monotonic()
     verdicts = judge([good, *bad, good], Limits(cpu_seconds=1, wall_seconds=5), driver)
     assert {name: v.value for name, v in zip(hangs, verdicts[1:-1], strict=True)} == dict.fromkeys(hangs, 0.0)

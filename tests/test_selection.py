@@ -10,11 +10,11 @@ from scipy import special
 from statsmodels.stats.proportion import proportion_confint
 
 from m3_exp.merging.ratio import grid, sampled
-from m3_exp.reporting.choices import choosing
-from m3_exp.reporting.choices.candidates import NO_ALPHA, Candidates, Group, Scores, groups
-from m3_exp.reporting.choices.choosing import choose, price
+from m3_exp.reporting.choices.candidates import NO_ALPHA, Group, groups
 from m3_exp.reporting.data import params as hyper
 from m3_exp.reporting.tables import selection, table3
+from m3_exp.stats import choosing
+from m3_exp.stats.choosing import Candidates, Chosen, Scores, price
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.family import detectable
 from m3_exp.stats.paired import tango
@@ -24,6 +24,10 @@ from tests.oracles import selection_price
 
 PARENTS = {"lm_math": ["lm", "math"]}
 N = 60
+
+
+def choose(group: Group, how: choosing.How, **options: int) -> Chosen:
+    return choosing.choose(group.candidates, how, dev=group.dev, **options)
 
 
 def line(benchmark: str, method: str, ratio: str, right: Array, **more: object) -> dict[str, object]:

@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from m3_exp.stats import estimate, family, joint, resampling
-from m3_exp.stats.estimate import EVEN, Array, Mean, Shape, Source, even_shares, influences, mean, of_items
+from m3_exp.stats.estimate import EVEN, Array, Mean, Shape, VarianceSource, even_shares, influences, mean, of_items
 from m3_exp.stats.family import best_of, detectable, holm, max_t
 from m3_exp.stats.joint import Unit
 from m3_exp.stats.paired import mid_p, paired, spread, tango
@@ -171,11 +171,13 @@ def test_fractional_differences_of_few_items_have_wide_intervals() -> None:
     assert hits / 400 > 0.93
 
 
-@pytest.mark.parametrize("others", [(), (Source(1e-4, 2),), (Source(1e-4), Source(4e-4, 5))], ids=len)
+@pytest.mark.parametrize(
+    "others", [(), (VarianceSource(1e-4, 2),), (VarianceSource(1e-4), VarianceSource(4e-4, 5))], ids=len
+)
 @pytest.mark.parametrize("bias", [0.0, 0.01])
 @pytest.mark.parametrize("missing", [0.0, 0.02])
 def test_a_p_value_is_the_level_at_which_the_interval_touches_0(
-    others: Sequence[Source], bias: float, missing: float
+    others: Sequence[VarianceSource], bias: float, missing: float
 ) -> None:
     generator = np.random.default_rng(0)
     for gain in (0.04, 0.1, -0.15, 0.2):
@@ -197,11 +199,11 @@ def test_a_p_value_is_the_level_at_which_the_interval_touches_0(
 @pytest.mark.parametrize("freedom", range(1, 31))
 def test_any_number_of_masks_has_a_p_value(freedom: int) -> None:
     """At 4, 6 and 10 masks Student's quantile overflowed to minus infinity far out: p was 0 for any difference."""
-    found = Mean(0.01, 1e-4, 96, (-1.0, 1.0), (Source(1e-4, freedom),))
+    found = Mean(0.01, 1e-4, 96, (-1.0, 1.0), (VarianceSource(1e-4, freedom),))
     assert 0.3 < found.p_value() < 1
     low, high = found.ends(1 - found.p_value())
     assert min(abs(low), abs(high)) == pytest.approx(0, abs=1e-9)
-    sure = Mean(0.5, 1e-6, 10_000, (-1.0, 1.0), (Source(1e-6, freedom),))
+    sure = Mean(0.5, 1e-6, 10_000, (-1.0, 1.0), (VarianceSource(1e-6, freedom),))
     assert 0 < sure.p_value() < 0.01
 
 
@@ -210,10 +212,10 @@ def test_without_pseudo_items_it_would_be_students_and_walds() -> None:
     n = 10**9
     wald = Mean(0.3, 1e-4, n).ends()
     assert wald == pytest.approx((0.3 - Z * 0.01, 0.3 + Z * 0.01), abs=1e-6)
-    masks = Mean(0.3, 0.0, n, others=(Source(1e-4, 2),)).ends()
+    masks = Mean(0.3, 0.0, n, others=(VarianceSource(1e-4, 2),)).ends()
     t = float(scipy_stats.t.ppf(0.975, 2))
     assert masks == pytest.approx((0.3 - t * 0.01, 0.3 + t * 0.01), abs=1e-6)
-    both = Mean(0.3, 1e-4, n, others=(Source(1e-4, 2),))
+    both = Mean(0.3, 1e-4, n, others=(VarianceSource(1e-4, 2),))
     assert both.critical(Z) == pytest.approx(math.hypot(Z, t) / math.sqrt(2)), "squares added: Banerjee 1961"
 
 

@@ -24,7 +24,7 @@ from m3_exp.scoring import cache
 from m3_exp.store import Majority, Store, publish_directory, write_atomic
 from m3_exp.types import EngineSettings
 from tests.curved import framed
-from tests.files import write_lines
+from tests.files import recorded_run, write_lines
 from tests.models import Shape, random_weights, write_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -250,11 +250,8 @@ def line(tmp_path: Path) -> list[str]:
     model = tmp_path / "base"
     write_model(model, random_weights(SHAPE, seed=0, dtype=torch.bfloat16), SHAPE)
     rows = [{"benchmark": "gsm8k", "id": str(n), "text": f"The answer is: {n}"} for n in range(200)]
-    write_lines(tmp_path / "answers.jsonl", rows)
-    return [
-        "run", "family=local", f"family.base={model}", f"family.experts=[{model}]", "items=lab", "limit=6",
-        "engine=recorded", f"engine.answers={tmp_path / 'answers.jsonl'}", "dtype=bfloat16", "evaluator=[gsm8k]",
-    ]  # fmt: skip
+    answers = write_lines(tmp_path / "answers.jsonl", rows)
+    return ["run", *recorded_run(answers, model), "items=lab", "limit=6", "dtype=bfloat16", "evaluator=[gsm8k]"]
 
 
 def test_a_killed_run_leaves_nothing_behind_the_next_and_its_table_says_the_same(

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
@@ -28,6 +29,7 @@ from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.reporting.wandb import logged, tracker, workspace
 from m3_exp.reporting.wandb.track import Logged, Recorder, Settings
 from m3_exp.reporting.wandb.track import chosen as track_chosen
+from m3_exp.stats.lambdas import Sampled
 from m3_exp.store import Store, StoredAnswer
 from m3_exp.types import Cell, CellResult, EvaluatorSpec, Json, Label, M3Error, Recipe, Source, plain
 from tests.records import looked_up
@@ -201,6 +203,16 @@ def test_a_response_has_every_node_and_every_alpha(found: list[CellResult], stud
     assert table.columns[:4] == ("alpha", "E", "low", "high")
     assert [r[1] for r in table.rows] == [row["expected/gsm8k"] for row in alphas]
     assert run.notes == "\n".join(advice.words(studies[0]))
+
+
+def test_a_study_is_another_one_with_whatever_it_is_made_of(studies: list[Study]) -> None:
+    (one, *others) = studies[0].responses
+    curve, more = one.curve, np.full((len(one.curve.ids), 4), 0.5)
+    sampled = replace(curve, sampled=Sampled(np.array([0.2, 0.4, 0.6, 0.8]), more))
+    known = [one, replace(one, curve=sampled), replace(one, unscored=1), replace(one, plains={7: one.parents["lm"]})]
+    contents = [logged.response_content([changed, *others]) for changed in (*known, one)]
+    assert len(set(contents)) == len(known)
+    assert contents[-1] == contents[0]
 
 
 def test_items_are_answered_from_the_journal(tmp_path: Path, found: list[CellResult]) -> None:

@@ -12,6 +12,7 @@ import torch
 from m3_exp import cli
 from m3_exp.scoring.sandbox import judge
 from m3_exp.store import Store
+from tests.files import recorded_run
 from tests.models import Shape, random_weights, write_model
 from tests.test_tables import shown
 
@@ -36,11 +37,8 @@ def line(model: Path, tmp_path: Path) -> list[str]:
             for number, row in enumerate(rows):
                 key = str(row.get("task_id", number))
                 file.write(json.dumps({"benchmark": benchmark, "id": key, "text": text}) + "\n")
-    return [
-        "run", "family=local", f"family.base={model}", f"family.experts=[{model}]", "items=lab", "limit=4",
-        "engine=recorded", f"engine.answers={answers}", "dtype=float32", f"store={tmp_path / 'store'}",
-        f"evaluator=[{','.join(BENCHMARKS)}]",
-    ]  # fmt: skip
+    settings = ["items=lab", "limit=4", "dtype=float32", f"store={tmp_path / 'store'}"]
+    return ["run", *recorded_run(answers, model), *settings, f"evaluator=[{','.join(BENCHMARKS)}]"]
 
 
 def test_a_broken_sandbox_leaves_its_cells_unscored_and_the_same_command_finishes_them(

@@ -1,8 +1,8 @@
 """Forgeries by what tests ask of an answer and by names that programs tell; and honest programs of their kind."""
 
-from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox.drivers import Driver
-from m3_exp.scoring.sandbox.judge import Task, judge
+from m3_exp.scoring.sandbox.judge import judge
+from tests.answers import task
 
 # The program finds the box's own objects by way of frames.
 _FRAMES = """
@@ -81,12 +81,12 @@ HONEST = {
 
 
 def test_no_forgery_passes(host_driver: Driver) -> None:
-    tasks = [Task((Program("paper", source),), "f", "", test) for source, test in FORGERIES.values()]
+    tasks = [task(source, test) for source, test in FORGERIES.values()]
     verdicts = judge(tasks, driver=host_driver)
     assert {name: v.reason for name, v in zip(FORGERIES, verdicts, strict=True) if v.value != 0.0} == {}
 
 
 def test_honest_programs_of_their_kind_pass(host_driver: Driver) -> None:
-    tasks = [Task((Program("paper", source),), "f", "", test, ("Bag", "N")) for source, test in HONEST.values()]
+    tasks = [task(source, test, "Bag", "N") for source, test in HONEST.values()]
     verdicts = judge(tasks, driver=host_driver)
     assert {name: v.reason for name, v in zip(HONEST, verdicts, strict=True) if v.value != 1.0} == {}

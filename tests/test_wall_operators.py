@@ -15,14 +15,9 @@ from typing import Any
 
 import pytest
 
-from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox.drivers import Driver
-from m3_exp.scoring.sandbox.judge import Limits, Task, judge
-
-
-def task(source: str, test: str, *names: str) -> Task:
-    return Task((Program("paper", source),), "f", "", test, names)
-
+from m3_exp.scoring.sandbox.judge import Limits, judge
+from tests.answers import task
 
 # What a test may do with the answer x, which ought to be 7, "7", [7] or {7: 7}.
 OPERATORS = {

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox import codec
-from m3_exp.scoring.sandbox.judge import Task, judge
+from m3_exp.scoring.sandbox.judge import judge
 from m3_exp.scoring.sandbox.kinds import CodecError
 from tests import crossing
+from tests.answers import task
 
 KINDS: list[Callable[[random.Random], Any]] = [
     lambda r: r.randrange(30),
@@ -145,6 +145,6 @@ assert g(t) == 2 and t == set(range(3, 20)) and t.pop() == 3
 def test_a_program_sees_the_order_of_a_plain_run() -> None:
     source = "def f(s): return list(s)\ndef g(s): return s.pop()\n"
     exec(f"{source}\n{HISTORIES}", {})
-    [verdict] = judge([Task((Program("paper", source),), "f", "", HISTORIES, ("g",))])
+    [verdict] = judge([task(source, HISTORIES, "g")])
     assert verdict.reason is None
     assert verdict.value == 1.0

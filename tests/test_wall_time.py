@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox import judge as judging
 from m3_exp.scoring.sandbox import pair
-from m3_exp.scoring.sandbox.judge import Limits, Task, judge
+from m3_exp.scoring.sandbox.judge import Limits, judge
 from m3_exp.scoring.sandbox.pair import Report
+from tests.answers import task
 
 IGNORE = "import signal, threading, time\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\n"
 BURN = "    while time.process_time() < 1.4: pass\n"
@@ -18,10 +18,6 @@ SOURCES = {
     "    t.join()\n    return x * x",
     "import": f"{IGNORE}while time.process_time() < 1.4: pass\ndef f(x): return x * x",
 }
-
-
-def task(source: str) -> Task:
-    return Task((Program("paper", source),), "f", "", "assert f(2) == 4\n")
 
 
 @pytest.mark.parametrize("driver", ["bubblewrap", "landlock"])

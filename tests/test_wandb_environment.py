@@ -33,10 +33,10 @@ def test_a_setting_comes_first_then_the_variable_then_the_default(key: str, vari
 
 def test_the_folder_is_that_of_wandb_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = tmp_path / "store"
-    assert made({"WANDB_DIR": str(tmp_path / "logs")}).folder(store) == tmp_path / "logs" / "wandb"
-    assert made({}).folder(store) == store / "wandb"
+    assert made({"WANDB_DIR": str(tmp_path / "logs")}).files(store).folder == tmp_path / "logs" / "wandb"
+    assert made({}).files(store).folder == store / "wandb"
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert made({"WANDB_DIR": "~/logs"}).folder(store) == tmp_path / "logs" / "wandb"
+    assert made({"WANDB_DIR": "~/logs"}).files(store).folder == tmp_path / "logs" / "wandb"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A worker by itself: what it is given and what it says are plain data, and what is cut short is no failure."""
 
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +12,11 @@ from m3_exp.engines.recorded import RecordedEngine
 from m3_exp.events import Answered, Done, EngineStarted, Event, Failed, Scored, Started
 from m3_exp.generating import Generator
 from m3_exp.groups import Evaluation, Group, grouped
+from m3_exp.reporting.wandb.tracker import Untracked
 from m3_exp.results import Results
+from m3_exp.running import Run
 from m3_exp.store import Store, decoded
-from m3_exp.types import M3Error, Plan, plain
+from m3_exp.types import Answer, CellResult, M3Error, Plan, plain
 from m3_exp.worker import Graders, Worker
 from tests.test_repeat import FIRST, models, request, write_answers
 
@@ -95,3 +99,37 @@ def test_an_evaluation_that_fails_costs_no_second_merge(
     assert [event.reason for event in events if isinstance(event, Failed)] == ["the grader is not fit"]
     assert [type(event) for event in events if isinstance(event, Scored)] == [Scored]
     assert len(loads) == 1, "its weights stay in the engine"
+
+
+def test_a_worker_takes_one_group_at_a_time(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, store, group = planned(models, tmp_path)
+    worker, go_on, generate = Worker(store, plan.engine, run="r"), threading.Event(), RecordedEngine.generate
+
+    def slow(self: RecordedEngine, *args: object, **more: object) -> Iterator[Answer]:
+        assert go_on.wait(60)
+        yield from generate(self, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RecordedEngine, "generate", slow)
+    first = replace(group, evaluations=group.evaluations[:1])
+    assert isinstance(next(iter(worker.carry(first))), Started), "and nobody takes what follows"
+    with pytest.raises(RuntimeError, match="at work on another group"):
+        worker.carry(group)
+    go_on.set()
+    worker.wait()
+    events = list(worker.carry(replace(group, evaluations=group.evaluations[1:])))
+    assert [type(event) for event in events if isinstance(event, Started | Scored | Done)] == [Started, Scored, Done]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_goes_wrong_in_the_run_itself_ends_it(models: list[Path], tmp_path: Path, workers: int) -> None:
+    class Broken(Untracked):
+        def cell(self, found: CellResult) -> None:
+            raise ZeroDivisionError("of the tracker")
+
+    plan, store, _ = planned(models, tmp_path)
+    with pytest.raises(ZeroDivisionError, match="of the tracker"):
+        Run(plan, store, workers=workers, tracker=Broken()).carry_out()
+    outcome = Run(plan, store, workers=workers).carry_out()
+    assert (outcome.cells, outcome.done, outcome.cached) == (1, 1, 1)

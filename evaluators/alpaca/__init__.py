@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from evaluators.alpaca import judges, metrics, rules
 from evaluators.alpaca.judges import Asking, JudgeModel, Pair, Verdict
 from m3_exp.reading.paths import expanded
-from m3_exp.scoring.evaluator import ChatSettings, digest_of
+from m3_exp.scoring.evaluator import ChatSettings, Cost, digest_of
 from m3_exp.scoring.items import ItemSet, read_rows
 from m3_exp.scoring.summary import mean_result
 from m3_exp.scoring.thoughts import UNCLOSED
@@ -198,7 +198,7 @@ class AlpacaEval(ChatSettings):
     def wrong(self, problem: Problem) -> str | None:
         return "" if self.judge == "rules" else None
 
-    def cost(self, problems: Sequence[Problem]) -> Mapping[str, Any] | None:
+    def cost(self, problems: Sequence[Problem]) -> Cost | None:
         if self.judge in ("rules", "precomputed"):
             return None
         model = self._model()

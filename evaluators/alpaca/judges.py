@@ -24,6 +24,7 @@ import yaml
 
 from m3_exp.reading.records import say
 from m3_exp.scoring.cache import folder
+from m3_exp.scoring.evaluator import Cost
 from m3_exp.types import Json, M3Error
 
 OPENAI = "https://api.openai.com/v1"
@@ -215,7 +216,7 @@ def price(judge: JudgeModel, price_in: float | None, price_out: float | None) ->
     return None if judge.own_endpoint else PRICES.get(judge.model)
 
 
-def forecast(judge: JudgeModel, pairs: Sequence[Pair], prices: tuple[float, float] | None) -> Json:
+def forecast(judge: JudgeModel, pairs: Sequence[Pair], prices: tuple[float, float] | None) -> Cost:
     """Return what judging would take if the answers were as long as those of `pairs`, with nothing kept."""
     frame = len(template(judge.config)) + len(json.dumps(judge.config["completions_kwargs"].get("tools", "")))
     size = sum(frame + len((p.instruction + p.reference + p.answer).encode("utf-8", "replace")) for p in pairs)
@@ -223,13 +224,13 @@ def forecast(judge: JudgeModel, pairs: Sequence[Pair], prices: tuple[float, floa
     written = len(pairs) * int(judge.config["completions_kwargs"]["max_tokens"])
     dollars = None if prices is None else round((read * prices[0] + written * prices[1]) / 1e6, 4)
     priced = "price not known, set price_in and price_out" if prices is None else "{:g}/{:g} $ per 1M".format(*prices)
-    return {
-        "calls": len(pairs),
-        "prompt_tokens": read,
-        "completion_tokens": written,
-        "dollars": dollars,
-        "basis": f"{judge.name} with {judge.model}, {priced}; as if answers were as long as references and none judged",
-    }
+    return Cost(
+        calls=len(pairs),
+        prompt_tokens=read,
+        completion_tokens=written,
+        dollars=dollars,
+        basis=f"{judge.name} with {judge.model}, {priced}; as if answers were as long as references and none judged",
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- judging
@@ -263,7 +264,7 @@ def verdicts(judge: JudgeModel, pairs: Sequence[Pair], order_seed: int | None, h
     return [by_pair[pair] for pair in pairs]
 
 
-def ask_worker(job: Json, timeout: float) -> Json:
+def ask_worker(job: Json, timeout: float) -> dict[str, Any]:
     """Run one job in a process of its own, which is ended when it is silent for too long, and with us.
 
     Raises:

@@ -241,7 +241,7 @@ class Endpoint:
         with self._lock:
             self._stopped = self._stopped or reason
 
-    def _once(self, request: Json) -> Json:
+    def _once(self, request: dict[str, Any]) -> Json:
         """Ask once. Raises Passing or Refused."""
         import openai
 
@@ -291,7 +291,7 @@ class Endpoint:
         return " ".join(shown.split())[:200]
 
 
-def _record(body: str) -> Json:
+def _record(body: str) -> dict[str, Any]:
     """Read a reply. Raises Passing where it is not one: proxies and dying servers say the strangest things."""
     try:
         reply = parse_json(body, "the reply")

@@ -18,7 +18,7 @@ from evaluators.alpaca.transport import Budget, Endpoint, Refused, Replies
 from m3_exp.types import Json
 
 
-def judge(job: Json, told: Callable[[str], None]) -> Json:
+def judge(job: dict[str, Any], told: Callable[[str], None]) -> Json:
     """Have every pair of a job judged; return the verdicts in its order."""
     import pandas as pd
 
@@ -41,7 +41,7 @@ def judge(job: Json, told: Callable[[str], None]) -> Json:
     }
 
 
-def _endpoint(job: Json, told: Callable[[str], None]) -> Endpoint:
+def _endpoint(job: dict[str, Any], told: Callable[[str], None]) -> Endpoint:
     return Endpoint(
         job["endpoint"],
         os.environ.get(job["key_variable"], ""),
@@ -74,7 +74,7 @@ def _replies(endpoint: Endpoint, prompts: Sequence[str], parameters: Json, worke
         return dict(zip(distinct, threads.map(ask, distinct), strict=True))
 
 
-def _annotator(job: Json) -> Any:
+def _annotator(job: dict[str, Any]) -> Any:
     """Return the package's annotator for a configuration, which wants to be a file in a folder of its name."""
     from alpaca_eval.annotators import PairwiseAnnotator
 
@@ -95,7 +95,7 @@ def _parameters(completions: Mapping[str, Any]) -> Json:
     return {"model": model, "top_p": 1.0, "temperature": 0.7, "max_tokens": 2048, **given}
 
 
-def _text(choice: Json) -> str | None:
+def _text(choice: dict[str, Any]) -> str | None:
     """Return what the package takes as a reply's text: the arguments of a call where there is one."""
     message = choice["message"]
     if message.get("tool_calls"):
@@ -107,7 +107,7 @@ def _text(choice: Json) -> str | None:
 
 
 def _preferences(
-    annotator: Any, single: Any, pairs: Any, prompt_of: Mapping[int, str], replies: Mapping[str, Json | str]
+    annotator: Any, single: Any, pairs: Any, prompt_of: Mapping[int, str], replies: Mapping[str, dict[str, Any] | str]
 ) -> dict[tuple[str, str, str], float]:
     """Let the package parse the replies, undo the swaps and settle the draws; what is no preference is left out."""
     answered = {prompt: reply for prompt, reply in replies.items() if isinstance(reply, dict)}
@@ -130,7 +130,7 @@ def _preferences(
     }
 
 
-def _verdict(preference: float | None, reply: Json | str | None, swapped: bool) -> Json:
+def _verdict(preference: float | None, reply: dict[str, Any] | str | None, swapped: bool) -> Json:
     verdict: Json = {"preference": preference, "swapped": swapped}
     if not isinstance(reply, dict):
         return {**verdict, "reason": reply}
@@ -142,7 +142,7 @@ def _verdict(preference: float | None, reply: Json | str | None, swapped: bool) 
     return verdict
 
 
-def length_controlled(job: Json) -> Json:
+def length_controlled(job: dict[str, Any]) -> Json:
     """Return the package's length-controlled win rate, from preferences and lengths, with a local df_gamed.csv."""
     import pandas as pd
     from alpaca_eval.metrics import glm_winrate
@@ -185,12 +185,12 @@ def _write(out: TextIO, line: Json) -> None:
     out.flush()
 
 
-def _job() -> Json:
+def _job() -> dict[str, Any]:
     """Read the one line of standard input, without Python's buffer: its lock would not survive the end."""
     received = b""
     while not received.endswith(b"\n") and (part := os.read(0, 1 << 20)):
         received += part
-    job: Json = json.loads(received)
+    job: dict[str, Any] = json.loads(received)
     return job
 
 

@@ -76,9 +76,7 @@ class LiveBenchCoding(LiveBench):
 
     rules: Rules = 2024
     runner: Runner = "livebench"
-    release: str = "all"
     timeout: float = 6.0
-    max_tokens: int = 2048
     sandbox: Literal["auto", "bubblewrap", "landlock", "container", "weak"] = "auto"
     allow_weak: bool = False
 

@@ -13,7 +13,7 @@ from typing import Any
 _SHOWN = 80
 
 
-def arguments(text: str, rules: int) -> list[Any]:
+def arguments(text: str, rules: int) -> list[object]:
     """Return a method's arguments: one JSON value a line. In 2024 a first argument that is an object stands alone, with
     integer keys where they are such.
     """
@@ -21,7 +21,7 @@ def arguments(text: str, rules: int) -> list[Any]:
     return [_integer_keys(values[0])] if rules == 2024 and _has_integer_keys(values[0]) else values
 
 
-def wanted(text: str, rules: int) -> Any:
+def wanted(text: str, rules: int) -> object:
     """Return the value that a method should give; in 2024 an object with integer keys, or a list that begins with one,
     as a list of that.
     """
@@ -35,18 +35,18 @@ def wanted(text: str, rules: int) -> Any:
     return value
 
 
-def _has_integer_keys(value: Any) -> bool:
+def _has_integer_keys(value: object) -> bool:
     try:
         return isinstance(value, dict) and all(isinstance(int(key), int) for key in value)
     except ValueError:
         return False
 
 
-def _integer_keys(value: dict[Any, Any]) -> dict[int, Any]:
+def _integer_keys(value: dict[Any, object]) -> dict[int, object]:
     return {int(key): item for key, item in value.items()}
 
 
-def same_value(found: Any, right: Any, rules: int) -> bool:
+def same_value(found: object, right: object, rules: int) -> bool:
     """Say whether a method's value is right: equal, a tuple counting as a list.
 
     In 2024 also one that is equal to the first of a list; a value that JSON cannot write is wrong.
@@ -62,7 +62,7 @@ def same_value(found: Any, right: Any, rules: int) -> bool:
     return value == right or value in firsts or _with_lists(value) in firsts
 
 
-def _with_lists(value: Any) -> Any:
+def _with_lists(value: Any) -> object:
     """Return a list that begins with a tuple with all its items as lists, anything else as it is."""
     try:
         return [list(item) for item in value] if isinstance(value[0], tuple) else value
@@ -70,7 +70,7 @@ def _with_lists(value: Any) -> Any:
         return value
 
 
-def same_output(found: Any, right: str, rules: int) -> bool:
+def same_output(found: object, right: str, rules: int) -> bool:
     """Say whether what a program wrote is right, by the rules of a year."""
     if type(found) is not str:
         return False
@@ -133,6 +133,6 @@ def check(tests: str, answer: Any, functional: bool, rules: int) -> None:
             raise AssertionError(f"test {number}: {_short(found)} instead of {_short(right)}")
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
     return text.strip() if len(text) <= _SHOWN else text[: _SHOWN // 2] + " ... " + text[-_SHOWN // 2 :]

@@ -44,7 +44,7 @@ _NO_MODULES = ("ipdb", "joblib", "resource", "psutil", "tkinter")
 _TIMERS = ((signal.ITIMER_PROF, signal.SIGPROF, 1.0), (signal.ITIMER_REAL, signal.SIGALRM, 5.0))
 
 
-def method(source: str, seconds: float, name: str, rules: int) -> Callable[..., Any]:
+def method(source: str, seconds: float, name: str, rules: int) -> Callable[..., object]:
     """Load a program and return its method: of one `Solution()` for all tests, or a function without such a class."""
     names = _load(_start(rules) + source, seconds, rules)
     of = _timed(names["Solution"], seconds) if "class Solution" in source else types.SimpleNamespace(**names)
@@ -147,14 +147,14 @@ def _load(source: str, seconds: float, rules: int) -> dict[str, Any]:
     sys.modules.update(dict.fromkeys(_NO_MODULES))  # type: ignore[arg-type]
     sys.set_int_max_str_digits(_DIGITS[rules])
     sys.stdin, sys.stdout = io.TextIOWrapper(io.BytesIO()), io.StringIO()
-    names: dict[str, Any] = {} if rules == 2024 else vars(types.ModuleType("tmp_sol"))
+    names: dict[str, object] = {} if rules == 2024 else vars(types.ModuleType("tmp_sol"))
     _timed(lambda: exec(source, names), seconds)
     if rules == 2024:
         sys.modules["tmp_sol"] = types.ModuleType("tmp_sol")
     return names
 
 
-def _exit(code: Any = None) -> NoReturn:
+def _exit(code: object = None) -> NoReturn:
     """What `exit` is in an interactive Python."""
     with contextlib.suppress(Exception):
         sys.stdin.close()
@@ -166,7 +166,7 @@ def _exit(code: Any = None) -> NoReturn:
 
 def _script(source: str, seconds: float, rules: int) -> Callable[[str], str]:
     code = compile(source, "<answer>", "exec", dont_inherit=True)
-    names: dict[str, Any] = {}
+    names: dict[str, object] = {}
     sys.set_int_max_str_digits(_DIGITS[rules])
     exec(_start(rules), names)
 
@@ -183,7 +183,7 @@ def _script(source: str, seconds: float, rules: int) -> Callable[[str], str]:
     return run
 
 
-def _opener(stdin: io.TextIOWrapper) -> Callable[..., Any]:
+def _opener(stdin: io.TextIOWrapper) -> Callable[..., object]:
     """Return an `open` for which file 0 is the test's input."""
     return lambda file, *rest, **named: stdin if file in (0, "/dev/stdin") else open(file, *rest, **named)
 
@@ -191,7 +191,7 @@ def _opener(stdin: io.TextIOWrapper) -> Callable[..., Any]:
 # -------------------------------------------------------------------------------------------------------------- both
 
 
-def _with_streams(act: Callable[[], Any], stdin: Any, stdout: Any) -> None:
+def _with_streams(act: Callable[[], object], stdin: object, stdout: object) -> None:
     """Run something that reads and writes other streams; leaving by SystemExit is leaving."""
     before = sys.stdin, sys.stdout
     sys.stdin, sys.stdout = stdin, stdout
@@ -203,7 +203,7 @@ def _with_streams(act: Callable[[], Any], stdin: Any, stdout: Any) -> None:
         sys.stdin, sys.stdout = before
 
 
-def _timed(act: Callable[[], Any], seconds: float) -> Any:
+def _timed(act: Callable[[], object], seconds: float) -> object:
     """Do something for at most so many seconds of CPU time, or five times as many by the clock.
 
     A program that swallows the error is ended by the next ring.
@@ -213,7 +213,7 @@ def _timed(act: Callable[[], Any], seconds: float) -> Any:
     """
     rung: list[int] = []
 
-    def ring(number: int, _: Any) -> None:
+    def ring(number: int, _: object) -> None:
         if rung:
             os._exit(1)
         rung.append(number)

@@ -73,8 +73,6 @@ class LiveBenchInstructionFollowing(LiveBench):
     origin: ClassVar[str] = _ORIGIN
 
     answer: Taken = "paper"
-    release: str = "all"
-    max_tokens: int = 2048
 
     @property
     def present_rules(self) -> bool:

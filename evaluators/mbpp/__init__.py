@@ -181,7 +181,7 @@ class MBPP(Programs):
         tasks = [self.task(problem, answer.text) for problem, answer in zip(problems, answers, strict=True)]
         many_inputs = any("plus_input" in problem.row for problem in problems)
         times, memory = (_PLUS_TIMES, _PLUS_MEMORY) if many_inputs else (1.0, MEMORY)
-        scores = self.run(tasks, answers, times, memory)
+        scores = self.judge_all(tasks, answers, times, memory)
         # What an item asks for: a few sentences stand for two items.
         named = [name_of(_shown(problem)[0]) for problem in problems]
         return [replace(s, notes={**s.notes, "problem": name}) for s, name in zip(scores, named, strict=True)]

@@ -62,16 +62,16 @@ def _single(number: int, values: list[Any]) -> list[Any]:
     return values
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(value: object) -> object:
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
-def reference(source: str, name: str, unfit: type[BaseException]) -> Callable[..., Any]:
+def reference(source: str, name: str, unfit: type[BaseException]) -> Callable[..., object]:
     """Return an item's own solution; where it fails nobody's program is at fault, so `unfit` is raised."""
     names: dict[str, Any] = {}
     exec(compile(source, "<reference>", "exec"), names)
 
-    def call(*given: Any) -> Any:
+    def call(*given: object) -> object:
         try:
             out = names[name](*copy.deepcopy(given))
         except Exception as error:
@@ -81,7 +81,9 @@ def reference(source: str, name: str, unfit: type[BaseException]) -> Callable[..
     return call
 
 
-def check(candidate: Callable[..., Any], right: Callable[..., Any], item: tuple[int, str, float], inputs: str) -> None:
+def check(
+    candidate: Callable[..., object], right: Callable[..., object], item: tuple[int, str, float], inputs: str
+) -> None:
     """Assert that a function agrees with the right one on every input; `inputs` is JSON, an array of arrays.
 
     `item` is its number, its function's name, and the tolerance; once a float was expected, 1e-6 stays tolerated.
@@ -102,7 +104,7 @@ def check(candidate: Callable[..., Any], right: Callable[..., Any], item: tuple[
         assert _close(out, expected, atol), f"{_short(out)} is not close to {_short(expected)}"
 
 
-def _size(value: Any, most: int) -> int:
+def _size(value: object, most: int) -> int:
     """Count the elements of nested collections, up to a little more than `most`."""
     if not isinstance(value, list | tuple | set | dict):
         return 1
@@ -114,7 +116,7 @@ def _size(value: Any, most: int) -> int:
     return count
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return repr(value)[:60]
 
 
@@ -147,13 +149,13 @@ def _digit_distance(first: int, second: int) -> int:
     return sum(abs(int(a) - int(b)) for a, b in zip(left.zfill(width), right.zfill(width), strict=True))
 
 
-def _floats(value: Any) -> bool:
+def _floats(value: object) -> bool:
     if isinstance(value, list | tuple):
         return bool(value) and all(isinstance(item, float) for item in value)
     return isinstance(value, float)
 
 
-def _shape(value: Any) -> tuple[int, ...] | None:
+def _shape(value: object) -> tuple[int, ...] | None:
     """Return the lengths of nested lists, level by level; None where they are not all the same (numpy takes none)."""
     if not isinstance(value, list | tuple):
         return ()
@@ -163,7 +165,7 @@ def _shape(value: Any) -> tuple[int, ...] | None:
     return (len(value), *next(iter(inner), ()))  # type: ignore[misc]
 
 
-def _close(out: Any, expected: Any, atol: float) -> bool:
+def _close(out: Any, expected: object, atol: float) -> bool:
     """Compare as numpy's allclose does, element by element; what is not a number is never close."""
     if isinstance(expected, list | tuple):
         if _shape(expected) is None or _shape(out) != _shape(expected):

@@ -70,6 +70,7 @@ class PromptBench(ChatSettings):
     name: ClassVar[str]
     version: ClassVar[str] = "2"
     skill: ClassVar[str] = "lm"
+    paper_stops: ClassVar[tuple[str, ...]] = PAPER_STOPS
     item_set: ClassVar[ItemSet]
     instruction: ClassVar[str]
     words: ClassVar[tuple[str, str]]  # the labels 0 and 1
@@ -118,10 +119,6 @@ class PromptBench(ChatSettings):
         if self.attack == "none":
             return (*search, *models, "protocol", "prompts")
         return (*search, *models) if self._transferred else (*models, "prompts")
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        return () if self.chat_template else PAPER_STOPS
 
     def pointed_to(self) -> Mapping[str, str]:
         """Return the digest of the masked language model, where one is asked and lies in a folder."""

@@ -142,7 +142,7 @@ class _Answer:
         return self._joined(at, 1) in others or self._joined(at, -1) in others
 
     def _joined(self, at: int, step: int) -> str:
-        """Return the word that a conjunction or comma joins to a label, behind (1) or before it (-1)."""
+        """Return the word that a conjunction or comma joins to a label, after (1) or before it (-1)."""
         place, joined = at + step, False
         while (token := self._at(place)) in _JOINS or token in _BESIDE:
             joined |= token in _JOINS

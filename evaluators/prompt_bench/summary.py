@@ -6,12 +6,12 @@ An attacked score has the id `ITEM@seedK`, the clean one the item's; the notes o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from statistics import stdev
 from typing import Any
 
 from evaluators.prompt_bench.frozen import MARK
 from evaluators.prompt_bench.measures import Drop, matthews, performance_drop
 from m3_exp.scoring.summary import mean_result
+from m3_exp.stats.estimate import deviation
 from m3_exp.stats.scored import of_scores
 from m3_exp.types import Json, Result, Score
 
@@ -59,7 +59,7 @@ def _drops(scores: Sequence[Score]) -> Json:
         f"pdr_{protocol}_high": _percent(drop.high),
         f"pdr_{protocol}_reason": drop.reason,
         "pdr_by_seed": by_seed,
-        "pdr_sd_between_seeds": stdev(values) if len(values) > 1 else None,
+        "pdr_sd_between_seeds": deviation(values),
     }
 
 

@@ -13,10 +13,12 @@ that an error is one line of ours and a sweep is planned as a whole.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from m3_exp import planning
 from m3_exp.command_line import ROOT, CommandLine, names
 from m3_exp.config import sweeps
 from m3_exp.config.choices import check_folders, refuse_dead
@@ -29,7 +31,8 @@ from m3_exp.config.values import MANY, choice, folder, number, optional, truth
 from m3_exp.reporting.wandb import track
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.items import lab_has_dev
-from m3_exp.types import Config, EvaluatorSpec, M3Error
+from m3_exp.store import DEFAULT_ROOT
+from m3_exp.types import Config, EvaluatorSpec, M3Error, Plan
 
 __all__ = ["ROOT", "Request", "evaluator", "names", "narrowed", "raw_path", "request", "sweep_file"]
 # Of every evaluator that knows them.
@@ -54,18 +57,25 @@ class Request:
     verify: bool = True
     yaml: tuple[str, ...] = field(default=(), repr=False)
 
+    @cached_property
+    def plan(self) -> Plan:
+        """The cells that it asks for; raises as `planning.build`."""
+        return planning.build(self.configs)
+
 
 def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequence[Path] = ()) -> Request:
     """Compose what `args` (Hydra overrides, perhaps `sweeps=NAME`) ask for; raises as `compose`."""
     return compose(CommandLine(tuple(args), multirun, tuple(config_dirs)))
 
 
-def compose(asked: CommandLine) -> Request:
-    """Compose what a command line asks for.
+def compose(asked: CommandLine | Request) -> Request:
+    """Compose what a command line asks for. A request is composed already, and comes back as it is.
 
     Raises:
         M3Error: anything unknown, dead, missing or of the wrong type.
     """
+    if isinstance(asked, Request):
+        return asked
     config_dirs = asked.config_dirs
     overrides = [parse(arg) for arg in asked.overrides]
     sweep = next((sweeps.named(o) for o in overrides if o.key_or_group == "sweeps"), None)
@@ -86,7 +96,7 @@ def compose(asked: CommandLine) -> Request:
         asked=asked,
         configs=configs,
         notes=notes,
-        store=folder(first, "store") or ROOT / "results" / "store",
+        store=folder(first, "store") or DEFAULT_ROOT,
         checkpoint=choice(first, "checkpoint", ("none", "keep")),
         out=folder(first, "out"),
         workers=optional(first, "workers", int, low=1, high=MANY),
@@ -100,7 +110,7 @@ def compose(asked: CommandLine) -> Request:
 
 
 def _with_items(configs: Sequence[Config]) -> tuple[tuple[Config, ...], tuple[str, ...]]:
-    """Leave out of `items=dev` what has no development items, and say so.
+    """Under `items=dev`, leave out the benchmarks that have no development items, and note which.
 
     Raises:
         M3Error: nothing is left.
@@ -117,7 +127,7 @@ def _with_items(configs: Sequence[Config]) -> tuple[tuple[Config, ...], tuple[st
 
 def _has_items(spec: EvaluatorSpec) -> bool:
     if spec.items == "lab-dev":
-        return lab_has_dev(spec.name)
+        return lab_has_dev(load_evaluator(spec).name)
     return spec.items != "official-dev" or load_evaluator(spec).has_dev()
 
 

@@ -1,4 +1,4 @@
-"""What conf/ and a --config-dir offer: the choices of a group, what each may be told, and what is told in vain."""
+"""What conf/ and a --config-dir offer: the choices of a group, the parameters of each, and the refusal of dead ones."""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -101,7 +101,7 @@ def loaded(path: Path) -> DictConfig:
 
 
 def check_folders(config_dirs: Sequence[Path]) -> None:
-    """Refuse a --config-dir that is none, holds YAML that cannot be read, or bears the name of a shipped choice."""
+    """Refuse a --config-dir that is no folder, holds YAML that cannot be read, or a choice of a shipped name."""
     for folder in config_dirs:
         if not folder.is_dir():
             raise M3Error(f"--config-dir {folder} is not a directory: give one with family/, pair/ ... or sweeps/")
@@ -116,9 +116,9 @@ def check_folders(config_dirs: Sequence[Path]) -> None:
 
 
 def function(group: str, part: DictConfig) -> PluginFunction | None:
-    """Import the function of a method, a ratio or a sparsifier, as its yaml is composed; None for sparsify=none.
+    """Import the function that a method's, ratio's or sparsifier's yaml names; None for sparsify=none.
 
-    A yaml without a target is one of the shipped choices by its name, or DARE, as such yaml was before.
+    A yaml without `target` (older ones have none) means the shipped choice of its name, or DARE.
     """
     name, target = str(part.get("name")), part.get("target")
     if group == "sparsify" and name == "none":
@@ -132,7 +132,7 @@ def function(group: str, part: DictConfig) -> PluginFunction | None:
 
 
 def keywords(group: str, part: DictConfig) -> list[str]:
-    """Return what may be set of a choice: its function's keywords, and how often a sparsifier that draws does so."""
+    """Return the keys that may be set of a choice: its function's keywords; of a random sparsifier `draws` too."""
     if (named := function(group, part)) is None:
         return []
     drawn = ["draws", "seed"] if group == "sparsify" and "key" in named.positional else []
@@ -140,13 +140,13 @@ def keywords(group: str, part: DictConfig) -> list[str]:
 
 
 def keywords_of(group: str, choice: str, config_dirs: Sequence[Path] = ()) -> list[str]:
-    """Return what may be set of a choice by its name; nothing where there is none."""
+    """Return the keys that may be set of a choice, by its name; none if there is no such choice."""
     known = [file for file in files(group, config_dirs) if file.stem == choice and group in FUNCTIONS]
     return keywords(group, loaded(known[0])) if known else []
 
 
 def refuse_dead(given: Sequence[Override], composed: Sequence[DictConfig], config_dirs: Sequence[Path]) -> None:
-    """Refuse a directly set parameter that no composed choice of its group uses."""
+    """Refuse a parameter that the command line sets and no composed choice of its group has: alpha under plain."""
     for override in given:
         group, _, parameter = override.key_or_group.partition(".")
         if group not in FUNCTIONS or parameter in ("", *_NO_PARAMETERS):

@@ -1,9 +1,8 @@
 """Overrides -> composed configs, by Hydra's Compose API. What Hydra raises becomes one line of ours.
 
-Hydra composes the choices; `group.parameter=VALUE` is laid over them, so that one composition serves all values. A
-parameter of a method, a ratio or a sparsifier that only another choice of its group has is left out: in
-`-m method=ties,average method.retain=0.5`, retain is set for ties and left out for the average. `choices.refuse_dead`
-refuses a parameter that no choice of the request has.
+Hydra composes the choices (`method=ties`) once. Values (`method.retain=0.5`) are set afterwards, so that a sweep over
+values composes once. A value counts only for the choices that have it: in `-m method=ties,average method.retain=0.5`
+retain is set for ties and left out for average. `choices.refuse_dead` refuses a value that no choice of the line has.
 """
 
 import copy
@@ -144,7 +143,9 @@ def _of_evaluators(stem: str, config_dirs: Sequence[Path]) -> DictConfig:
 
 
 def _check_shape(cfg: DictConfig, config_dirs: Sequence[Path]) -> None:
-    """Refuse a composed request that lacks what a plan reads, or holds what nothing reads (a yaml of a --config-dir).
+    """Refuse a request that lacks a key which a plan reads, or has one that nothing reads.
+
+    Only a yaml of a --config-dir can do either.
 
     Raises:
         M3Error: the key, and what is allowed.

@@ -12,10 +12,10 @@ _AXES = ("pair", "method", "ratio", "sparsify")
 
 
 def narrowed(overrides: Sequence[str], cell: Cell, config_dirs: Sequence[Path] = ()) -> list[list[str]]:
-    """Return a request's overrides narrowed to one of its cells, the narrowest first, the request itself last.
+    """Return three command lines that contain the cell: one benchmark, all benchmarks, the whole request.
 
-    They choose among a sweep's values on each axis; a sweep that sets several benchmarks up by name cannot be narrowed
-    to one of them, so take the first that composes. What it holds beside the cell (other draws, say) is cached.
+    Use the first that composes. (A sweep that sets up several benchmarks by name cannot be narrowed to one of them.)
+    The other cells that it contains, such as other draws, are done already or cost no more than in the whole request.
     """
     label, benchmark = cell.labels[0], cell.evaluator.name
     chosen = {} if label.family == "local" else {"pair": label.pair}
@@ -42,6 +42,6 @@ def _key(override: str) -> str:
 
 
 def _stays(key: str, unlabelled: set[str]) -> bool:
-    """Tell whether an override of a request says something about a cell that the cell's label does not say."""
+    """Tell whether an override of the request is kept: one that no choice on the cell's axes says again."""
     group = key.partition(".")[0]
     return group not in _AXES or key.startswith("pair.") or key in unlabelled

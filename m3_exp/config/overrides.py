@@ -99,7 +99,7 @@ def raw_path(text: str, what: str) -> str:
 
 
 def refuse(overrides: Sequence[Override], config_dirs: Sequence[Path]) -> None:
-    """Refuse overrides that m3 does not take, name nothing, or give a path that Hydra reads as something else.
+    """Refuse overrides that m3 does not take, that name no key, or whose path Hydra reads as something else.
 
     Raises:
         M3Error: the first of them.
@@ -124,7 +124,7 @@ def _refuse_hydra(overrides: Iterable[Override]) -> None:
 
 
 def _refuse_unknown(overrides: Iterable[Override], config_dirs: Sequence[Path]) -> None:
-    """Refuse what Hydra would add, delete or leave out without a word."""
+    """Refuse a key that Hydra would add, delete or leave out silently."""
     for override in overrides:
         key, line = override.key_or_group, override.input_line
         if override.type is OverrideType.DEL:
@@ -184,7 +184,7 @@ def is_path(override: Override) -> bool:
 
 
 def _refuse_no_paths(overrides: Iterable[Override]) -> None:
-    """Refuse the value of a path's key that Hydra reads as a number or as nothing: a folder may be named 1e-4."""
+    """Refuse a path that Hydra reads as a number or as null: a folder may be named 1e-4, and then needs quotes."""
     for override in overrides:
         if not is_path(override) or override.is_sweep_override():
             continue

@@ -76,7 +76,7 @@ def _model_paths(base: Source, experts: Mapping[str, Source], *, as_list: bool) 
 
 
 def _check_shared(cfg: DictConfig) -> None:
-    """Check what evaluators read only where they are selected."""
+    """Check what all evaluators share: sandbox, chat_template, max_tokens; and that one evaluator is chosen."""
     if not OmegaConf.is_dict(cfg.sandbox):
         raise M3Error(f"sandbox={cfg.sandbox} is not a mapping: give sandbox.driver=... or sandbox.allow_weak=...")
     choice(cfg, "sandbox.driver", _DRIVERS)

@@ -52,7 +52,8 @@ def sweep_file(name: str, config_dirs: Sequence[Path] = ()) -> Path:
 def restricted(document: Mapping[str, Any], given: Sequence[Override]) -> list[list[Override]]:
     """Lay the command line's overrides over a sweep's blocks: on an axis of the sweep they choose among its values.
 
-    A block whose axis has none of the asked values drops out, unless no block has them: then they replace it.
+    A block whose axis has none of the asked values drops out. If that holds for every block, the asked values replace
+    the sweep's.
     """
     blocks = [[parse(f"{key}={value}") for key, value in block.items()] for block in document["plans"]]
     asked = {o.key_or_group: o for o in given}

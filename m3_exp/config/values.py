@@ -55,7 +55,7 @@ def choice(cfg: DictConfig, key: str, allowed: Sequence[str]) -> str:
 
 
 def parameter(cfg: DictConfig, key: str, types: Sequence[type]) -> Parameter:
-    """Return the value of a keyword whose annotation names these types; where it names none, as the yaml has it.
+    """Return the value of a keyword, checked against the types of its annotation. Without one: as the yaml has it.
 
     A list of numbers becomes a tuple.
     """
@@ -88,7 +88,7 @@ def source(value: object, key: str) -> str:
 
 
 def folder(cfg: DictConfig, key: str) -> Path | None:
-    """Return a folder to write into, which exists or can be made as far as names go."""
+    """Return a folder to write into. Its name must be one that a folder can have; it need not exist."""
     value = OmegaConf.select(cfg, key)
     if value is None:
         return None

@@ -17,11 +17,12 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from m3_exp.engines import wire
 from m3_exp.engines.protocol import Loaded
 from m3_exp.engines.wire import Pair
+from m3_exp.machine import cores
 from m3_exp.store import Store, decoded
 from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source, plain
 
@@ -72,7 +73,7 @@ class Server:
     def answer(self, request: Json) -> None:
         """Carry out one request, and say `done` or why it is refused."""
         try:
-            self._acts[request["do"]](request)
+            self._acts[str(request["do"])](request)
         except M3Error as error:
             restart = self._model is None or self._model.dirty
             self._say({"refused": str(error), "restart": restart})
@@ -84,7 +85,7 @@ class Server:
         _bind(settings)
         engine = importlib.import_module(f"m3_exp.engines.{settings.name}")
         recipe, tokenizer = decoded(Recipe, request["recipe"]), decoded(Source, request["tokenizer"])
-        self._model = engine.build(settings, recipe, tokenizer, Store(Path(request["store"])))
+        self._model = engine.build(settings, recipe, tokenizer, Store(Path(str(request["store"]))))
         self._say({"ready": self.model.conditions})
 
     def _load(self, request: Json) -> None:
@@ -98,7 +99,7 @@ class Server:
         scored = [item for item in self.model.loglikelihood(pairs) if isinstance(item, Likelihood)]
         return [item.logprob for item in sorted(scored, key=lambda item: int(item.id))]
 
-    def _generate(self, request: Json) -> None:
+    def _generate(self, request: dict[str, Any]) -> None:
         prompts = [decoded(Prompt, value) for value in request["prompts"]]
         sampling, tokenizer = decoded(Sampling, request["sampling"]), decoded(Source, request["tokenizer"])
         _check_sampling(sampling)
@@ -107,7 +108,7 @@ class Server:
         items = self.model.generate(prompts, sampling, tokenizer, request.get("at_once"))
         self._stream("answer", items, len(prompts) * sampling.n)
 
-    def _loglikelihood(self, request: Json) -> None:
+    def _loglikelihood(self, request: dict[str, Any]) -> None:
         pairs = [(decoded(Prompt, prompt), tuple(ids)) for prompt, ids in request["pairs"]]
         for prompt, ids in pairs:
             self._check_ids(prompt.id, (*prompt.token_ids, *ids))
@@ -158,7 +159,7 @@ def _check_sampling(sampling: Sampling) -> None:
 
 def _bind(settings: EngineSettings) -> None:
     """Keep this process to its cores and GPUs; before torch is imported."""
-    if settings.cores:
+    if settings.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, settings.cores)
     os.environ["OMP_NUM_THREADS"] = str(threads(settings))
     if settings.devices is not None:
@@ -169,7 +170,7 @@ def _bind(settings: EngineSettings) -> None:
 
 def threads(settings: EngineSettings) -> int:
     """Return how many threads an engine computes with: as set, else one for each of its cores."""
-    return settings.threads or len(os.sched_getaffinity(0))
+    return settings.threads or len(cores())
 
 
 def _end_with(parent: int, *pipes: int) -> None:
@@ -177,14 +178,15 @@ def _end_with(parent: int, *pipes: int) -> None:
 
     A guard is forked before anything is loaded: vLLM's own processes would outlive a SIGKILL of ours, and keep a GPU.
     """
-    group = os.getpid()
-    ends = select.poll()
-    ends.register(os.pidfd_open(group), select.POLLIN)
-    ends.register(os.pidfd_open(parent), select.POLLIN)
-    if os.fork() == 0:
-        for pipe in pipes:  # else their ends would stay open as long as the guard
-            os.close(pipe)
-        _guard(group, ends)
+    if hasattr(os, "pidfd_open"):  # Linux; elsewhere no engine has processes of its own
+        group = os.getpid()
+        ends = select.poll()
+        ends.register(os.pidfd_open(group), select.POLLIN)
+        ends.register(os.pidfd_open(parent), select.POLLIN)
+        if os.fork() == 0:
+            for pipe in pipes:  # else their ends would stay open as long as the guard
+                os.close(pipe)
+            _guard(group, ends)
     if os.getppid() != parent:
         os._exit(1)
 

@@ -1,4 +1,4 @@
-"""What an engine would take of a GPU, and about what it would give there: for machines that are not at hand.
+"""What an engine would need of a GPU, and about how fast it would be: for machines that are not at hand.
 
 Memory: vLLM takes `gpu_memory_utilization` of a card; what weights and its own needs leave is KV cache. Speed: a step
 of decoding reads all weights and the cache of every running sequence, or is bound by arithmetic, and takes its launch.

@@ -18,6 +18,7 @@ import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import m3_exp
 from m3_exp.engines import wire
@@ -72,7 +73,7 @@ class Child:
             except BrokenPipeError:
                 raise self.died("ended") from None
 
-    def receive(self, patience: float) -> Json:
+    def receive(self, patience: float) -> dict[str, Any]:
         """Return the next message; a child that says nothing for `patience` seconds has hung."""
         deadline = time.monotonic() + patience
         while b"\n" not in self._received:

@@ -1,15 +1,23 @@
 """What an engine must provide: it takes weights and prompts, and gives answers or log-likelihoods.
 
-An engine lives in a child process that can be killed; finished requests are handed over one by one, so that each can
-be journalled when it is done. What crosses to it is plain data: recipes and token ids, never weights or objects.
+A new engine NAME is two files:
+
+m3_exp/engines/NAME.py   the functions of `EngineModule`; `start` returns an `Engine`
+conf/engine/NAME.yaml    `defaults: [_base]` and `name: NAME`; then engine=NAME chooses it
+
+An engine whose model should live in a child process that can be killed has `resident.start` as its `start`, and a
+function `build` that makes a `child.Model` there. Finished requests are handed over one by one, so that each can be
+journalled when it is done. What crosses to the child is plain data: recipes and token ids, never weights or objects.
 """
 
 import hashlib
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
-from m3_exp.types import Answer, Likelihood, Prompt, Recipe, Sampling, Source
+from m3_exp.store import Store
+from m3_exp.types import Answer, EngineSettings, Likelihood, Prompt, Recipe, Sampling, Source
 
 
 class EngineDied(Exception):
@@ -49,11 +57,47 @@ class Engine(Protocol):
         """Score given continuations (token ids) of prompts. Raises EngineDied."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the engine, from whatever thread; what is under way raises EngineDied."""
+        ...
+
+
+class EngineModule(Protocol):
+    """What `m3_exp/engines/NAME.py` must have."""
+
+    def fingerprint(self, settings: EngineSettings) -> Mapping[str, str]:
+        """Return what of the engine belongs to an answer's key: `engine`, `version` and `dtype`. Nothing is started.
+
+        Raises:
+            M3Error: the engine cannot be used here.
+        """
+        ...
+
+    def batched(self, settings: EngineSettings) -> bool:
+        """Tell whether a text may depend on what else is in flight; results say so."""
+        ...
+
+    def start(self, settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: Store) -> Engine:
+        """Start an engine for recipes like this one; it holds no weights yet.
+
+        Args:
+            recipe: any recipe of those to come; the models that it names give the configuration and shapes.
+            tokenizer: the widest tokenizer that prompts will come with.
+
+        Raises:
+            EngineDied: it did not start; the message ends with the last lines of its log.
+            M3Error: the engine is not installed, or the settings or models cannot be.
+        """
+        ...
+
+
+def module(name: str) -> EngineModule:
+    """Return the module of engine=NAME."""
+    return cast(EngineModule, importlib.import_module(f"m3_exp.engines.{name}"))
 
 
 def halved(conditions: Mapping[str, object], requests: int) -> int:
-    """Return half of what an engine would have in flight: of its batch, or of all requests where they are fewer."""
+    """Return how many requests a repeat has in flight: half of the engine's batch, or of all requests if fewer."""
     batch = conditions.get("max_num_seqs")
     return max(1, min(requests, batch if isinstance(batch, int) else requests) // 2)
 

@@ -8,13 +8,14 @@ so where you show the numbers.
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from m3_exp.engines.protocol import Loaded, prompt_hash
+from m3_exp.engines.protocol import EngineDied, Loaded, prompt_hash
 from m3_exp.merging.canonical import recipe_key
 from m3_exp.merging.stream import stream
 from m3_exp.reading.files import exists, lines, parse_json, read_bytes, read_text
@@ -84,6 +85,7 @@ class RecordedEngine:
         self._other = Store(path) if path.is_dir() else None
         self._lines = None if path.is_dir() else _read_lines(path)
         self._digest = ""
+        self._closed = threading.Event()
 
     def load(self, recipe: Recipe) -> Loaded:
         """Find the weights' digest: remembered by either store, else by merging without keeping the tensors."""
@@ -92,7 +94,7 @@ class RecordedEngine:
         if known is None:
             merge = stream(recipe, self._store)
             for _ in merge:
-                pass
+                self._go_on()
             known = Merge(merge.digest, merge.report)
         self._digest = known.digest
         return Loaded(known.digest, 0.0, known.report)
@@ -107,6 +109,7 @@ class RecordedEngine:
             answers = self._from_store(sampling, {prompt.id: prompt_hash(prompt) for prompt in prompts}, repeat)
         for prompt in prompts:
             for sample in range(sampling.n):
+                self._go_on()
                 if answer := answers.get((prompt.id, sample)):
                     yield answer
 
@@ -126,7 +129,12 @@ class RecordedEngine:
         raise M3Error("engine=recorded holds answers, not log-likelihoods: use engine=vllm or engine=transformers")
 
     def close(self) -> None:
-        """Nothing to close."""
+        """End what is under way, between two tensors or two answers."""
+        self._closed.set()
+
+    def _go_on(self) -> None:
+        if self._closed.is_set():
+            raise EngineDied("interrupted")
 
 
 def _read_lines(path: Path) -> dict[int, Lines]:

@@ -1,4 +1,4 @@
-"""An engine that lives in a child process: what every engine module's `start` returns.
+"""An engine that lives in a child process: what `start` returns for engine=vllm and engine=transformers.
 
 It keeps two guards of its own. Nothing is generated unless a `load` went through to its end; and whenever a digest is
 loaded again, the log-likelihoods of a fixed probe must equal those of its first load, in a new process too.
@@ -6,9 +6,10 @@ loaded again, the log-likelihoods of a fixed probe must equal those of its first
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from m3_exp.engines.process import Child
-from m3_exp.engines.protocol import EngineDied, Loaded, halved
+from m3_exp.engines.protocol import EngineDied, Loaded, halved, module
 from m3_exp.store import Store
 from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source
 
@@ -16,18 +17,21 @@ _GRACE = 10.0  # seconds for a child to end by itself
 _PROBE_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.05}  # nats a token, mean
 
 
+def batched(settings: EngineSettings) -> bool:
+    """Tell whether a text may depend on what else is in flight: in 16 bits it does."""
+    return settings.dtype != "float32"
+
+
+def start(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: Store) -> "ResidentEngine":
+    """Start an engine in a process of its own; see `protocol.EngineModule`."""
+    return ResidentEngine(settings, recipe, tokenizer, store)
+
+
 class ResidentEngine:
     """See `protocol.Engine`. If set, `on_progress(done, total, tokens_per_second)` is called about once a second."""
 
-    def __init__(
-        self,
-        fingerprint: Mapping[str, str],
-        settings: EngineSettings,
-        recipe: Recipe,
-        tokenizer: Source,
-        store: Store,
-    ) -> None:
-        self.fingerprint = fingerprint
+    def __init__(self, settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: Store) -> None:
+        self.fingerprint = module(settings.name).fingerprint(settings)
         self.conditions: Mapping[str, object] = {}
         self.on_progress: Callable[[int, int, float], None] | None = None
         self._settings = settings
@@ -107,11 +111,11 @@ class ResidentEngine:
         request = {**self._start, "store": str(self._store.root)}
         self.conditions = self._first("ready", request, self._settings.start_timeout)
 
-    def _first(self, key: str, request: Mapping[str, object], patience: float) -> Json:
-        replies: list[Json] = [reply[key] for reply in self._talk(request, patience)]
+    def _first(self, key: str, request: Mapping[str, object], patience: float) -> Any:
+        replies = [reply[key] for reply in self._talk(request, patience)]
         return replies[0]
 
-    def _talk(self, request: Mapping[str, object], patience: float) -> Iterator[Json]:
+    def _talk(self, request: Mapping[str, object], patience: float) -> Iterator[dict[str, Any]]:
         """Send a request and give the replies up to `done`. Left in any other way, the child cannot be used again."""
         child = self._child
         if child is None:

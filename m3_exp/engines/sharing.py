@@ -1,16 +1,16 @@
 """How the engines of one machine share it: GPUs by tensor_parallel_size, else cores."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 
+from m3_exp.machine import cores
 from m3_exp.types import EngineSettings
 
 
 def divide(settings: EngineSettings, workers: int) -> Iterator[EngineSettings]:
     """Share the machine among workers: GPUs by tensor_parallel_size, else cores."""
     gpus = visible_gpus()
-    cores = sorted(os.sched_getaffinity(0))
+    usable = cores()
     for index in range(workers):
         if workers == 1:
             yield settings
@@ -18,8 +18,8 @@ def divide(settings: EngineSettings, workers: int) -> Iterator[EngineSettings]:
             size = settings.tensor_parallel_size
             yield replace(settings, devices=tuple(gpus[index * size : (index + 1) * size]))
         else:
-            share = max(1, len(cores) // workers)
-            mine = [cores[(index * share + i) % len(cores)] for i in range(share)]
+            share = max(1, len(usable) // workers)
+            mine = [usable[(index * share + i) % len(usable)] for i in range(share)]
             yield replace(settings, cores=tuple(mine), threads=settings.threads or share)
 
 

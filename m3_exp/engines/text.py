@@ -101,7 +101,7 @@ def samples(
 
 
 def check_pairs(pairs: Sequence[Pair], max_model_len: int) -> None:
-    """Refuse continuations that do not fit behind their prompts.
+    """Refuse continuations that do not fit after their prompts.
 
     Raises:
         M3Error: the first that does not.

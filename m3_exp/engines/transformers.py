@@ -13,7 +13,8 @@ import torch
 
 from m3_exp.engines.child import threads
 from m3_exp.engines.protocol import Loaded
-from m3_exp.engines.resident import ResidentEngine
+from m3_exp.engines.resident import batched as batched
+from m3_exp.engines.resident import start as start
 from m3_exp.engines.text import Text, Vocabulary, check_pairs, samples, seed, vocabulary
 from m3_exp.engines.weights import Fitted, Skeleton, read_skeleton
 from m3_exp.engines.wire import Pair
@@ -27,16 +28,6 @@ def fingerprint(settings: EngineSettings) -> Mapping[str, str]:
     """Return what of this engine belongs to an answer's key."""
     version = importlib.metadata.version("transformers")
     return {"engine": "transformers", "version": version, "dtype": settings.dtype}
-
-
-def batched(settings: EngineSettings) -> bool:
-    """Tell whether a text may depend on what else is in flight: in 16 bits it does."""
-    return settings.dtype != "float32"
-
-
-def start(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: Store) -> ResidentEngine:
-    """Start an engine for recipes like this one, in a process of its own; see `vllm.start`."""
-    return ResidentEngine(fingerprint(settings), settings, recipe, tokenizer, store)
 
 
 def build(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: Store) -> "TransformersModel":

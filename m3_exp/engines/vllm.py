@@ -13,10 +13,12 @@ from typing import Any
 
 from m3_exp.engines.child import threads
 from m3_exp.engines.protocol import Loaded
-from m3_exp.engines.resident import ResidentEngine
+from m3_exp.engines.resident import batched as batched
+from m3_exp.engines.resident import start as start
 from m3_exp.engines.text import Vocabulary, check_pairs, samples, seed, vocabulary
 from m3_exp.engines.weights import Skeleton, read_skeleton
 from m3_exp.engines.wire import Pair
+from m3_exp.machine import cores
 from m3_exp.store import Store, dumps
 from m3_exp.types import Answer, EngineSettings, Json, Likelihood, M3Error, Prompt, Recipe, Sampling, Source, plain
 
@@ -41,25 +43,6 @@ def fingerprint(settings: EngineSettings) -> Mapping[str, str]:
             continue
         return {"engine": "vllm", "version": version.partition("+")[0], "dtype": settings.dtype}
     raise M3Error("engine=vllm: vLLM is not installed here; run `make setup`, or take engine=transformers")
-
-
-def batched(settings: EngineSettings) -> bool:
-    """Tell whether a text may depend on what else is in flight: in 16 bits it does."""
-    return settings.dtype != "float32"
-
-
-def start(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: Store) -> ResidentEngine:
-    """Start an engine for recipes like this one, in a process of its own; it holds no weights yet.
-
-    Args:
-        recipe: any recipe of those to come; the models that it names give the configuration and shapes.
-        tokenizer: the widest tokenizer that prompts will come with.
-
-    Raises:
-        EngineDied: it did not start; the message ends with the last lines of its log.
-        M3Error: vLLM is not installed, or the settings or models cannot be.
-    """
-    return ResidentEngine(fingerprint(settings), settings, recipe, tokenizer, store)
 
 
 def build(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: Store) -> "VllmModel":
@@ -220,7 +203,7 @@ def _likelihood(prompt: Prompt, ids: Sequence[int], rows: Sequence[Any]) -> Like
     return Likelihood(prompt.id, sum(s.logprob for s in scored), len(ids), all(s.rank == 1 for s in scored))
 
 
-def _arguments(settings: EngineSettings, skeleton: Skeleton) -> Json:
+def _arguments(settings: EngineSettings, skeleton: Skeleton) -> dict[str, Any]:
     """What vLLM is started with everywhere. None leaves it to vLLM."""
     return {
         "max_num_seqs": settings.max_num_seqs,
@@ -241,7 +224,7 @@ def _arguments(settings: EngineSettings, skeleton: Skeleton) -> Json:
     }
 
 
-def _cpu_arguments(settings: EngineSettings, skeleton: Skeleton) -> Json:
+def _cpu_arguments(settings: EngineSettings, skeleton: Skeleton) -> dict[str, Any]:
     """What vLLM would not choose well on a CPU: eager mode, batch, and a cache that fits the model and the machine."""
     sequences = settings.max_num_seqs or _CPU_SEQUENCES
     length = skeleton.max_model_len(settings.max_model_len)
@@ -257,12 +240,12 @@ def _cpu_environment(workers: int) -> dict[str, str]:
     """Use every core that this process may use: in one process, or shared out among the workers of several."""
     if workers == 1:
         return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
-    cores = sorted(os.sched_getaffinity(0))
-    if workers > len(cores):
+    usable = cores()
+    if workers > len(usable):
         raise M3Error(
-            f"engine.tensor_parallel_size={workers}: this machine offers {len(cores)} cores; give at most that"
+            f"engine.tensor_parallel_size={workers}: this machine offers {len(usable)} cores; give at most that"
         )
-    shares = [",".join(str(core) for core in cores[rank::workers]) for rank in range(workers)]
+    shares = [",".join(str(core) for core in usable[rank::workers]) for rank in range(workers)]
     return {"VLLM_CPU_OMP_THREADS_BIND": "|".join(shares), "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
 
 

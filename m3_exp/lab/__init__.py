@@ -1,4 +1,4 @@
-"""The lab: a small world that ships with the project: three experts of one base, their items, and how both are made.
+"""The lab ships with the project: three small experts of one base, items for them, and the code that makes both.
 
     make_items       writes the items; load_benchmark gives a benchmark's evaluator over them
     split            the rule that keeps training and test items apart

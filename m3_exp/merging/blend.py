@@ -5,7 +5,6 @@ serves several jobs that share inputs: each block is read and sparsified once fo
 """
 
 import math
-import os
 import re
 import threading
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from m3_exp.machine import cores
 from m3_exp.merging import sparsify
 from m3_exp.merging.canonical import KeyedRecipe, keyed
 from m3_exp.merging.checkpoint import Model, open_model
@@ -107,9 +107,7 @@ def is_vocabulary(name: str) -> bool:
 
 def thread_pool(threads: int | None) -> ThreadPoolExecutor:
     """Return a pool of threads, each of which runs torch's operations on itself alone."""
-    return ThreadPoolExecutor(
-        threads or len(os.sched_getaffinity(0)), "merge", initializer=torch.set_num_threads, initargs=(1,)
-    )
+    return ThreadPoolExecutor(threads or len(cores()), "merge", initializer=torch.set_num_threads, initargs=(1,))
 
 
 class Blender:

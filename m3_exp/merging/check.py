@@ -1,4 +1,4 @@
-"""What is refused before anything is written, each in one line, and what a merge will take (`forecast`)."""
+"""Refuses a recipe before anything is written, in one line, and forecasts what a merge will take."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -212,7 +212,7 @@ def _opened(source: Source, path: Path, store: Store) -> Model:
 
 
 def file_identity(path: Path) -> list[str | int]:
-    """Return what tells a file from any other and from its own past, even if its owner sets its times back.
+    """Return the identity of a file: it changes with the content, even if the file's owner sets its times back.
 
     It is the real path, device, inode, size, modification and change time, and the blake3 of a sample of the content.
     The change time follows every write and no user can set it; the sample is for file systems that do not keep it. A

@@ -14,13 +14,13 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from m3_exp.reading.files import cannot_read, exists, read_json
 from m3_exp.reading.typed import Strict, checked
-from m3_exp.types import Json, M3Error
+from m3_exp.types import M3Error
 
 DTYPES = {
     **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
@@ -222,7 +222,7 @@ class SafetensorsFile:
         except (SafetensorError, OSError, ValueError, OverflowError) as error:
             raise M3Error(f"{path} is damaged or cut short ({error}): fetch it again") from error
         length = int.from_bytes(self._map[:8], "little")
-        header: Json = json.loads(self._map[8 : 8 + length])
+        header: dict[str, dict[str, Any]] = json.loads(self._map[8 : 8 + length])
         header.pop("__metadata__", None)
         self.entries: dict[str, Entry] = {}
         self._offsets: dict[str, int] = {}

@@ -61,6 +61,12 @@ def start() -> None:
         _child()
 
 
+def stop() -> None:
+    """End the child; who waits for its answer hears that it is silent."""
+    for child in _STARTED:
+        child.kill()
+
+
 def ask(config: Json, entries: "Mapping[str, Entry]") -> Loading:
     """Return what transformers makes of a configuration and of the names and shapes of its weights."""
     from m3_exp.merging.layout import CODES  # torch: not before the child is started

@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +28,7 @@ def main() -> None:
         print(json.dumps(_answer(json.loads(line))), file=answers, flush=True)
 
 
-def _answer(question: Json) -> Json:
+def _answer(question: dict[str, Any]) -> Json:
     config, tensors = question["config"], question["tensors"]
     kind = config.get("model_type")
     if not kind:
@@ -66,7 +67,7 @@ def _model_class(made: Any, architectures: list[str]) -> Any:
     return transformers.AutoModelForCausalLM._model_mapping.get(type(made), None)
 
 
-def _loaded(model_class: Any, made: Any, tensors: Json) -> Json:
+def _loaded(model_class: Any, made: Any, tensors: Mapping[str, tuple[str, list[int]]]) -> Json:
     import torch
 
     state = {

@@ -1,9 +1,9 @@
-"""Ratios: how much of each expert a merge takes. A ratio is a function named in yaml; what it gives is mixtures.
+"""Ratios: how much of each expert a merge takes. A ratio is a function named in yaml that returns mixtures.
 
     def mixup(n_experts, *, seed, alpha, draws) -> list[Mixture]
 
-`seed` is the request's; the other keyword-only arguments are the ratio's own and come from its yaml. Where lambdas come
-from is `merging.ratio`.
+`seed` is the request's; the other keyword-only arguments are the ratio's own and come from its yaml. The lambdas
+themselves are computed in `merging.ratio`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ _MANY = 10_000  # draws of lambda: more is a slip of the pen
 
 @dataclass(frozen=True)
 class Mixture:
-    """How much of each expert: one weight an expert, or None for the method's own default. The rest is how it came.
+    """How much of each expert a merge takes: one weight an expert, or None for the method's own default.
 
     `draw` is the number of a random draw, 0 for the first; with `alpha` its lambda is drawn from Beta(alpha, alpha).
-    `sampled` are the lambdas beside a grid's nodes. `facts` are those of the ratio's keywords that tell two rows of a
-    table apart, as {"tilt": 0.3}.
+    `sampled`: a lambda drawn beside the nodes of a grid, to correct its curve. `facts`: the ratio's keywords that tell
+    two rows of a table apart, as {"tilt": 0.3}.
     """
 
     weights: tuple[float, ...] | None
@@ -79,7 +79,7 @@ def mixup(n_experts: int, *, seed: int, alpha: float, draws: int) -> list[Mixtur
 
 
 def grid(n_experts: int, *, seed: int, nodes: int, sampled: int) -> list[Mixture]:
-    """Return lambdas at fixed nodes, and `sampled` ones beside them that correct what lies between."""
+    """Return lambdas at fixed nodes, and `sampled` random ones that correct the curve between the nodes."""
     _two("grid", n_experts)
     beside = enumerate(ratio.sampled(seed, sampled))
     return [
@@ -111,7 +111,7 @@ def points(chosen: Choice, n_experts: int, seed: int) -> Sequence[Mixture]:
     """Return the mixtures of a ratio.
 
     Raises:
-        M3Error: its parameters are impossible, or what it gives is no list of mixtures of so many experts.
+        M3Error: its parameters are impossible, or what it returns is no list of mixtures.
     """
     named = load(chosen.target)
     named.check("ratio", ["seed", *chosen.params], ())

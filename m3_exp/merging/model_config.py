@@ -62,7 +62,7 @@ def read_config(folder: Path) -> Json:
         M3Error: it is absent, may not be read, is no JSON object, or a field is of the wrong type.
     """
     path = folder / "config.json"
-    config: Json = read_json(path)
+    config: dict[str, Any] = read_json(path)
     checked(ModelConfig, config, path)
     for one in (config, config.get("text_config") or {}):
         _check_rope_parameters(one.get("rope_parameters") or {}, path)

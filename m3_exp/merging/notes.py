@@ -1,4 +1,4 @@
-"""What a reader should know of a recipe's adapters: another base than their own, or both tied matrices changed."""
+"""Notes on a recipe's adapters: one lies on another base than its own, or changes both of two tied matrices."""
 
 import contextlib
 from pathlib import Path

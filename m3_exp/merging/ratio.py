@@ -3,8 +3,8 @@
 `mixup` draws are the same in every method, pair and family, so that comparisons are paired. Each by itself is Beta;
 together the draws of one alpha are stratified (a randomly shifted van der Corput sequence: Cranley and Patterson,
 SIAM J. Numer. Anal. 1976), so that the mean of a few is nearer to the expectation than that of independent ones.
-`grid` nodes crowd the ends, where small alphas put their mass; `sampled` lambdas beside them, from the mixture of the
-paper's seven Betas, correct what lies between (scrambled as in Owen, 1995, so that they are stratified as well).
+`grid` nodes crowd the ends, where small alphas put their mass. `sampled` lambdas, from the mixture of the paper's seven
+Betas, correct the curve between the nodes (scrambled as in Owen, 1995, so that they are stratified as well).
 """
 
 import hashlib
@@ -59,7 +59,7 @@ def quantile(alpha: float, u: float) -> float:
 
 
 def one_sided(lam: float, first: str, second: str) -> str | None:
-    """Say that a merge is all but one of its experts, as in `99.99 % math`; None from 0.02 to 0.98."""
+    """Name the expert that a merge almost is, as in `99.99 % math`; None for lambda from 0.02 to 0.98."""
     if _BOTH <= lam <= 1 - _BOTH:
         return None
     name, rest = (first, 100 * (1 - lam)) if lam > 0.5 else (second, 100 * lam)

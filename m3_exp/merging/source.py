@@ -210,7 +210,7 @@ def _fetched(source: Source) -> Path:
 
 @contextlib.contextmanager
 def without_fetching() -> Iterator[None]:
-    """Within this context only this disk is used: a hub model that is not in the cache is refused, not fetched."""
+    """Use this disk alone within the context: a hub model that is not in the cache is refused, not fetched."""
     global _fetching
     before, _fetching = _fetching, False
     try:

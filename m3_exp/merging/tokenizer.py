@@ -49,7 +49,7 @@ class _Core(Strict):
 
 
 class _Fast(Strict):
-    """tokenizer.json, as far as it could break the library that reads it."""
+    """The fields of tokenizer.json that could break the library which reads it."""
 
     model: _Core
     added_tokens: list[_Added] = Field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Models that tie their head beside models that store one: they merge where both mean the same weights."""
+"""Merging models that tie their head to the embedding with models that store a head of their own."""
 
 from collections.abc import Sequence
 from dataclasses import replace

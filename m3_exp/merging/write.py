@@ -10,10 +10,12 @@ import json
 import os
 import platform
 import shutil
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
@@ -58,16 +60,18 @@ def write(
     shard_bytes: int = SHARD_BYTES,
     threads: int | None = None,
     block: int = BLOCK,
+    stopped: threading.Event | None = None,
 ) -> list[Written]:
     """Merge recipes into directories, all in one pass. `tokenizer` says whose config, tokenizer and template go along.
 
     With `with_tokenizer=False` no tokenizer goes along. With `verify`, transformers loads names and shapes into the
-    model that config.json describes, beside the write, before a directory gets its name.
+    model that config.json describes, beside the write, before a directory gets its name. Setting `stopped` ends it.
 
     Raises:
         M3Error: an `out` is not empty, a recipe is refused, the disk is too small, or the output would hold NaN or Inf,
-            or transformers could not load it; nothing is left behind.
+            or transformers could not load it, or it was stopped; nothing is left behind.
     """
+    stopped = stopped or threading.Event()
     _check_outs(outs)
     if verify:
         loading.start()
@@ -82,19 +86,23 @@ def write(
     keys = [recipe_key(recipe, store) for recipe in recipes]
     with contextlib.ExitStack() as stack:
         asked = stack.enter_context(ThreadPoolExecutor(1))
+        stack.callback(_end_loading, stopped)
         loads = [
             asked.submit(loading.ask, config, job.layout()) for config, job in zip(configs, jobs, strict=True) if verify
         ]
         temporary = [stack.enter_context(publish_directory(out)) for out in outs]
         with thread_pool(threads) as pool:
             blender = Blender(jobs, store, pool, block)
-            digests = _pour(blender, pool, temporary, plans)
+            digests = _pour(blender, pool, temporary, plans, stopped)
         written = []
         for i, (recipe, out) in enumerate(zip(recipes, outs, strict=True)):
             digest, report = content_digest(digests[i]), blender.report(i)
             if lines := notes(recipe, store):
                 report["notes"] = lines
             if verify:
+                while not loads[i].done():
+                    _check_not_stopped(stopped)
+                    wait([loads[i]], 0.5)
                 verdict = loads[i].result()
                 loading.refuse(verdict, str(tokenizer))
                 report["loaded_by"] = verdict.model or f"not tried: {verdict.note}"
@@ -106,6 +114,17 @@ def write(
             _verify(temporary[i], jobs[i])
             written.append(Written(out, digest, keys[i], report))
     return written
+
+
+def _check_not_stopped(stopped: threading.Event) -> None:
+    if stopped.is_set():
+        raise M3Error("interrupted: the checkpoint that was being written is removed")
+
+
+def _end_loading(stopped: threading.Event) -> None:
+    """End the question to transformers, for whose answer nobody waits any more."""
+    if stopped.is_set():
+        loading.stop()
 
 
 def overflow(name: str, dtype: str) -> M3Error:
@@ -208,7 +227,11 @@ def _put(descriptor: int, data: memoryview, offset: int) -> None:
 
 
 def _pour(
-    blender: Blender, pool: ThreadPoolExecutor, folders: Sequence[Path], plans: Sequence[list[Shard]]
+    blender: Blender,
+    pool: ThreadPoolExecutor,
+    folders: Sequence[Path],
+    plans: Sequence[list[Shard]],
+    stopped: threading.Event,
 ) -> list[dict[str, tuple[str, list[int], str]]]:
     """Compute every tensor of every job, each by one thread, into its place; return the digests."""
     digests: list[dict[str, tuple[str, list[int], str]]] = [{} for _ in blender.jobs]
@@ -217,6 +240,7 @@ def _pour(
         entries = [layout.get(name) for layout in blender.layouts]
         hashers = [blake3() for _ in entries]
         for start, stop in blender.blocks(name):
+            _check_not_stopped(stopped)
             for i, made in enumerate(blender.blend(name, start, stop)):
                 if made is None:
                     continue
@@ -259,7 +283,7 @@ def _beside(tokenizer: Source, store: Store, with_tokenizer: bool) -> dict[str, 
     return {path.name: tokenizer_config(path) for path in paths if exists(path)}
 
 
-def _config(theirs: Json, job: Job) -> Json:
+def _config(theirs: Mapping[str, Any], job: Job) -> Json:
     """Return the config.json of a merge."""
     config = {key: value for key, value in theirs.items() if key not in _LEFT_BEHIND}
     rows = [entry.shape[0] for name, entry in job.layout().items() if is_vocabulary(name)]

@@ -42,7 +42,7 @@ def cannot_read(path: Path, error: OSError) -> M3Error:
 
 
 def exists(path: Path) -> bool:
-    """Tell whether something lies under a name. A name that no file can have counts as absent.
+    """Tell whether there is a file or folder of a name. A name that no file can have counts as absent.
 
     Raises:
         M3Error: a folder on the way may not be looked into.

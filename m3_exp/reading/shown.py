@@ -8,7 +8,7 @@ _LONG = re.compile(r"\S{401,}")  # no word of a message, and few paths
 
 
 def abridged(text: str) -> str:
-    """Return a message cut to its beginning and end where it, or one of its words, is longer than any that is meant."""
+    """Return a message; one that is too long, or has a word too long to be read, is cut to its beginning and end."""
     text = _LONG.sub(lambda match: f"{match[0][:200]}...{match[0][-100:]}", text)
     return text if len(text) <= _MOST else f"{text[: _MOST - 400]} ... {text[-390:]}"
 

@@ -49,10 +49,14 @@ def checked(model: type[T], value: Any, where: Path | str) -> T:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        parts = [str(part) for part in first["loc"]]
-        field = ".".join(part for part in parts if "[" not in part and part not in _OF_A_UNION)
-        held = "" if first["type"] == "missing" else f" (it is {short(first['input'], 60)})"
-        message = str(first["msg"]).removeprefix("Value error, ").replace("Input should be", "must be", 1)
-        said = _SAID.get(first["type"]) or message
-        raise M3Error(f"{where}{f': {field}' if field else ''} {said}{held}") from None
+        raise M3Error(first_fault(error, where)) from None
+
+
+def first_fault(error: ValidationError, where: Path | str) -> str:
+    """Return the first field that is wrong, what it must be and holds: `a.json: n must be a number (it is "x")`."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    parts = [str(part) for part in first["loc"]]
+    field = ".".join(part for part in parts if "[" not in part and part not in _OF_A_UNION)
+    held = "" if first["type"] == "missing" else f" (it is {short(first['input'], 60)})"
+    message = str(first["msg"]).removeprefix("Value error, ").replace("Input should be", "must be", 1)
+    return f"{where}{f': {field}' if field else ''} {_SAID.get(first['type']) or message}{held}"

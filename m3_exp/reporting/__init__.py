@@ -1,14 +1,14 @@
-"""What the store holds, as figures with intervals, in tables, pictures, a page and W&B. Lower rooms first:
+"""What the store holds, as figures with intervals, in tables, pictures, a page and W&B:
 
     table.py      what a table is: columns, rows of typed cells, notes
     data          store -> one tidy frame; the paper's numbers; what other runs left
     curves        frame -> response curves over lambda, E[score | alpha] of them, and how well they predict real draws
-    comparisons   what a cell is worth, and which cells really differ
+    comparisons   what a cell is worth, and which cells differ significantly
     choices       ways of choosing alpha or lambda, and what each is worth (`m3 response`, `--select`)
     tables        rows, footnotes and formats; the paper's tables and ours
     figures       the paper's figures and ours
-    page          one HTML file, down to single answers
     wandb         what W&B is told, and the child process that tells it
+    page          one HTML file, down to single answers
 
-A room imports those above it, never those below; tables and wandb, figures and wandb do not know one another.
+Each room may import those listed before it; tables, figures and wandb do not import one another.
 """

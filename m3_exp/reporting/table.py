@@ -14,7 +14,7 @@ REBUILD = "weights and the line that rebuilds them:"
 
 @dataclass(frozen=True)
 class Mark:
-    """What the statistics say of a cell: a sign, `weight`, and `title` for who wants to know more."""
+    """A cell's mark: a sign (better, worse), a weight, and `title`, the details that the page shows on demand."""
 
     sign: Sign = ""
     weight: Literal["", "bold", "underline"] = ""
@@ -50,10 +50,10 @@ def percent(estimate: Estimate, *, signed: bool = False) -> Figure:
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in one place: its figure, if it has one, and `lines` of what is said behind it, or words alone.
+    """One cell of a table: a figure with `lines` of words after it, or words alone.
 
-    `detail` stands in brackets behind words (hyper-parameters behind a method). `record`: the cell
-    as data, shared by the cells of a row that are one record; `keys`: of the plan's cells behind it.
+    `detail` follows words in brackets, as hyper-parameters follow a method. `record`: the cell as data; the cells of a
+    row that are one record share it. `keys`: the plan's cells that the figure is computed from.
     """
 
     lines: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class Cell:
 
     @property
     def below(self) -> tuple[str, ...]:
-        """What stands behind the figure: its interval, then the lines; behind words the detail, in brackets."""
+        """What follows the figure: its interval, then the lines. What follows words: the detail, in brackets."""
         if self.figure is None:
             return (f"({self.detail})",) if self.detail else ()
         return (self.figure.interval, *self.lines) if self.figure.interval else self.lines
@@ -82,13 +82,16 @@ NOTHING = Cell(("/",))  # a benchmark that is no part of the row
 
 
 def words(text: str, detail: str = "") -> Cell:
-    """Return a cell without a figure; `detail` stands in brackets behind the text."""
+    """Return a cell without a figure; `detail` follows the text in brackets."""
     return Cell((text,), detail=detail)
 
 
 @dataclass(frozen=True)
 class Column:
-    """A heading: a name, and details behind commas. `benchmark`: whose figures it holds; `what` of them, if several."""
+    """A heading: a name, then details after commas.
+
+    `benchmark`: whose figures the column holds. `what`: which of its figures, if it has several columns.
+    """
 
     name: str
     details: tuple[str, ...] = ()
@@ -143,6 +146,6 @@ class Table:
         return tuple({id(record): record for record in every if record is not None}.values())
 
 
-def plain(names: Sequence[str]) -> tuple[Column, ...]:
+def named_columns(names: Sequence[str]) -> tuple[Column, ...]:
     """Return columns that belong to no benchmark."""
     return tuple(map(Column, names))

@@ -6,7 +6,7 @@ An empty box, one that is cut off, and a \\boxed that is only mentioned take not
 import re
 from dataclasses import dataclass
 
-_COMMAND = re.compile(r"\\(boxed|fbox)(?![A-Za-z])(?P<blank>[\s~]*)")  # behind the blanks its brace opens, if any
+_COMMAND = re.compile(r"\\(boxed|fbox)(?![A-Za-z])(?P<blank>[\s~]*)")  # after the blanks its brace opens, if any
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is text
 _EMPTY = re.compile(
     r"(?:[\s~{}$.…_?]|\\[,;:!() _]|\\(?:q?quad|[lc]?dots|square|Box)(?![A-Za-z])|\\(?:text|mathrm|underline)(?=\s*\{))*"
@@ -23,7 +23,7 @@ _WORD = re.compile(r"[A-Za-z]{2}")
 
 @dataclass(frozen=True)
 class _Box:
-    """A complete box: its command, its content, and whether it may be no more than a mention before a number."""
+    """A complete box: its command and its content. `doubtful`: it may just be a mention of \\boxed before a number."""
 
     command: str
     content: str

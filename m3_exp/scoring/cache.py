@@ -1,4 +1,4 @@
-"""Where scoring keeps what outlives a run, such as paid judgments: a folder of the store that is being worked for."""
+"""Where scoring keeps what outlives a run, such as paid judgments: a folder of the store that the run writes to."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ _root: ContextVar[Path | None] = ContextVar("m3_scoring_root", default=None)
 
 @contextlib.contextmanager
 def kept_in(root: Path) -> Iterator[None]:
-    """Let `folder` lie below `root` in this thread."""
+    """Make `folder` return folders below `root`, in this thread and within the context."""
     token = _root.set(root)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What benchmarks of program synthesis share: their settings, samples and pass@k, and the way through the sandbox."""
+"""What benchmarks of programs share: their settings, samples and pass@k, and judging programs in the sandbox."""
 
 from abc import abstractmethod
 from collections import Counter
@@ -75,9 +75,9 @@ class Programs(ChatSettings):
         self.task(problem, "")
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
-        return self.run([self.task(p, a.text) for p, a in zip(problems, answers, strict=True)], answers)
+        return self.judge_all([self.task(p, a.text) for p, a in zip(problems, answers, strict=True)], answers)
 
-    def run(
+    def judge_all(
         self, tasks: Sequence[Task], answers: Sequence[Answer], times: float = 1.0, memory: int = MEMORY
     ) -> list[Score]:
         """Judge one program an answer, in the sandbox, with so many times `timeout` and bytes of memory."""

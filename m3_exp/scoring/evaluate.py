@@ -1,4 +1,4 @@
-"""Answers -> scores -> a result: plugins by name, the wall around them, and `m3 score`."""
+"""Answers -> scores -> a result: loading a benchmark by name, catching what it raises, and `m3 score`."""
 
 import dataclasses
 import importlib
@@ -43,7 +43,7 @@ def load_evaluator(spec: EvaluatorSpec) -> Evaluator:
     if lacking := _lacking(kind):
         raise M3Error(f"evaluator {spec.name}: target={spec.target} has no {lacking}; see CONTRIBUTING.md")
     _check_settings(spec, kind)
-    benchmarks.loaded(spec.name, kind.about)
+    benchmarks.remember(spec.name, kind.name, kind.about)
     return kind(**spec.settings)
 
 
@@ -59,7 +59,7 @@ def _lacking(kind: type[Evaluator]) -> str:
 
 
 def replaced_by(target: str, setting: str) -> str | None:
-    """Return what to give in place of a setting that a plugin had once; None where it never had it."""
+    """Return what to write in place of a setting that a benchmark used to have; None if it never had it."""
     module, _, name = target.partition(":")
     try:
         kind: type[Evaluator] = getattr(importlib.import_module(module), name)
@@ -144,7 +144,7 @@ def _check_answers(known: Mapping[str, Problem], answers: Sequence[Answer]) -> N
 def score_all(evaluator: Evaluator, problems: list[Problem], answers: list[Answer]) -> list[Score]:
     """Score all at once; where that fails, one by one, so that only the items at fault stay unscored.
 
-    This is the wall around a plugin's `score`: whatever it raises becomes unscored with the reason, never 0.
+    Whatever a benchmark's `score` raises is caught here: the answer is *unscored* with the reason, never 0.
     """
     try:
         return _scored(evaluator, problems, answers)
@@ -202,7 +202,7 @@ def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None, *, audi
         write_atomic(out, "".join(_line(score) for score in ordered).encode())
     summary = _summary(spec, result)
     if kept := result.details.get("thoughts_kept"):
-        use = "chat_template=true" if summary["settings"].get("thought") == "drop" else "thought=drop"
+        use = "chat_template=true" if result.settings.get("thought") == "drop" else "thought=drop"
         summary["warning"] = (
             f"{kept} of {len(given)} answers hold a thought (such as <think>...</think>) that is judged as a part of"
             f" the answer: set {use} to drop it"
@@ -262,7 +262,7 @@ def _line(score: Score) -> str:
 
 def _summary(spec: EvaluatorSpec, result: Result) -> Json:
     keys = ("benchmark", "metric", "score", "low", "high", "n", "n_scored", "n_unscored", "settings")
-    summary = {key: getattr(result, key) for key in keys}
+    summary = {key: getattr(result, key) for key in keys} | {"benchmark": spec.name}
     summary["settings"] = {**result.settings, "items": spec.items}
     cleaned: Json = plain(summary)
     return cleaned

@@ -29,8 +29,19 @@ _NOT_ARGUMENTS = (
 )
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a judge outside the engine takes. `dollars`: None where its price is not known. `basis`: who is asked."""
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    dollars: float | None
+    basis: str
+
+
 class Evaluator(ABC):
-    """One benchmark. What a class does not define itself, it has from here.
+    """One benchmark. What a class does not define, it inherits from here.
 
     A class must have `name`, `version`, `skill`, a `prompt`, one of `item_set`, `wanted` and `problems`, and one of
     `score_one` and `score`. A benchmark whose prompts may be rendered by a chat template inherits `ChatSettings`.
@@ -47,7 +58,9 @@ class Evaluator(ABC):
     flawed: ClassVar[Mapping[str, str]] = {}  # items whose own gold answer cannot score 1, and why
     replaced: ClassVar[Mapping[str, str]] = {}  # settings that there were once, and what to give in their place
 
-    max_tokens: int = 1024  # of an answer; a field of the same name makes it a setting
+    # A field of the same name makes these a setting:
+    max_tokens: int = 1024  # of an answer
+    allow_weak: bool = False  # programs of the model may run uncontained
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -56,7 +69,7 @@ class Evaluator(ABC):
 
     @property
     def ineffective(self) -> tuple[str, ...]:
-        """The settings that the others leave without effect: they are no part of a result's identity either."""
+        """Settings without effect, given the others (a judge's, where rules judge): no part of a result's identity."""
         return ()
 
     def pointed_to(self) -> Mapping[str, str]:
@@ -76,7 +89,7 @@ class Evaluator(ABC):
         return problems
 
     def wanted(self, items: str) -> ItemSet:
-        """Return what the items must look like; those of a file of one's own may have forms of their own."""
+        """Return what the items must look like. It may depend on `items`: a user's own file may have another form."""
         assert self.item_set is not None
         return self.item_set
 
@@ -126,7 +139,7 @@ class Evaluator(ABC):
         return Sampling(max_tokens=self.max_tokens, stops=self.stops)
 
     def judged(self, text: str) -> str | None:
-        """Return what of an answer's text is judged, None where there is no answer in it."""
+        """Return the part of an answer's text that is judged, None where it holds no answer."""
         return text
 
     def score(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Score]:
@@ -138,7 +151,7 @@ class Evaluator(ABC):
         raise NotImplementedError
 
     def summarize(self, scores: Sequence[Score]) -> Result:
-        """Reduce the scores of one cell, over the scored ones, to a figure with its 95 % interval (percent)."""
+        """Return the result of one cell: the mean over its scored items with a 95 % interval, in percent."""
         return mean_result(self.name, self.metric, scores, self.settings, self.details(scores))
 
     def details(self, scores: Sequence[Score]) -> dict[str, Any]:
@@ -157,17 +170,14 @@ class Evaluator(ABC):
         """Return what other rules would make of the same answers (`m3 score --audit`)."""
         return {}
 
-    def cost(self, problems: Sequence[Problem]) -> Mapping[str, Any] | None:
-        """Return what a judge outside the engine would take for these items, None where there is no such judge.
-
-        Its keys are calls, prompt_tokens, completion_tokens, dollars and basis.
-        """
+    def cost(self, problems: Sequence[Problem]) -> Cost | None:
+        """Return what a judge outside the engine would take for these items, None where there is no such judge."""
         return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatSettings(Evaluator):
-    """How a benchmark's prompts are rendered, and what becomes of a thought before the answer.
+    """A benchmark whose prompts may be rendered by a chat template, and whose answers may begin with a thought.
 
     `chat_template`: `prompt` returns the bare message of a user, which the tokenizer's own chat template renders;
     false is the paper's plain text. `chat_args`: keyword arguments of the template, such as {"enable_thinking": False}.
@@ -175,6 +185,8 @@ class ChatSettings(Evaluator):
     no answer; `keep` leaves every text as it is. None: drop with chat_template or where the benchmark is judged by
     LiveBench's present rules, else keep; the field then holds which.
     """
+
+    paper_stops: ClassVar[tuple[str, ...]] = ()  # what ends an answer to the paper's plain text
 
     chat_template: bool = False
     chat_args: dict[str, Any] | None = None
@@ -191,6 +203,10 @@ class ChatSettings(Evaluator):
     def drops_thoughts(self) -> bool:
         """Whether thoughts are dropped where `thought` does not say it."""
         return self.chat_template
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return () if self.chat_template else self.paper_stops
 
     def judged(self, text: str) -> str | None:
         """Return an answer's text without its thought, None where that is unclosed."""

@@ -55,9 +55,7 @@ def _fences(lines: Sequence[str]) -> Iterator[Fence]:
 
 
 def _end(lines: Sequence[str], start: int, opening: re.Match[str]) -> int:
-    """Return the number of the line that closes a fence: the first outside a string, else the first of all, or the end
-    of the text.
-    """
+    """Return the number of the line that closes a fence: the first outside a string, else the first, else the end."""
     first, quote = None, ""
     for number in range(start, len(lines)):
         line = lines[number]

@@ -1,4 +1,4 @@
-"""Where a benchmark's items come from, and the proof that they are the ones that are meant.
+"""Where a benchmark's items come from, and the check that they are the right ones.
 
 `items=PATH` is that file, `items=lab` the small set that ships with the project (`m3_exp/lab/items`). The official
 items are looked for in this order: the folder that M3_DATA names, an installed package that ships them, the Hugging
@@ -45,12 +45,20 @@ class HubFile:
 class ItemSet:
     """What a benchmark's items must look like, and where the official ones lie, if there are any.
 
-    `columns` are those each row must have, with their types (`list[str]`: a list of texts; `object`: whatever it is,
-    or missing), `optional` the types of those that may be null or missing; others are allowed. `id_column` names an
-    item (None: the zero-based row), `file` the path under M3_DATA, `content` the sha256 of the official rows (see
-    `content_digest`), `package_file` an installed package and a path inside it, `convert` makes a row of the file's
-    one, before any check; `keep` says which of the file's rows belong to the set (None: all), `dev` what development
-    items there are.
+    Attributes:
+        columns: those that each row must have, with their types. `list[str]`: a list of texts; `object`: anything, or
+            missing. Further columns are allowed.
+        file: the path of the official items under M3_DATA.
+        rows: how many official items there are.
+        content: the sha256 of the official rows (`content_digest`).
+        origin: what to download, for the error that says so.
+        id_column: the column that names an item; None: the zero-based row.
+        package_file: an installed package and a path inside it.
+        hub: the file on the hub.
+        convert: makes a row of the file's row, before any check.
+        keep: whether a row of the file belongs to the set; None: all do.
+        dev: the development items.
+        optional: types of the columns that may be null or missing.
     """
 
     benchmark: str
@@ -69,7 +77,7 @@ class ItemSet:
 
 
 def development(items: str) -> str:
-    """Return the development items that go with test items: what `items=dev` means where a family has `items`.
+    """Return the development items that go with a family's test items: what `items=dev` means.
 
     Raises:
         M3Error: they are a file of one's own.
@@ -109,8 +117,9 @@ def load(wanted: ItemSet, items: str) -> list[Problem]:
 
 
 def own_row(items: str) -> Row | None:
-    """Return the first row of a file of one's own, which tells what form its items have; an empty one of an empty file,
-    None where `items` names no file, or a set of items.
+    """Return the first row of a user's file of items, which shows their form. An empty file has an empty row.
+
+    None where `items` is the name of a set (`official`, `lab`), or no file.
 
     Raises:
         M3Error: it cannot be the path of a file, or is not readable.
@@ -266,7 +275,7 @@ def _check_row(wanted: ItemSet, row: Row, where: str) -> None:
 
 
 def _fault(kind: Any, value: object, name: str) -> tuple[str, str] | None:
-    """Return what of a value is not of a type, and what it is; None where all is."""
+    """Return where a value breaks a type, and what stands there; None if it has the type."""
     if get_origin(kind) is list and isinstance(value, list):
         found = (_fault(get_args(kind)[0], item, f"{name}.{number}") for number, item in enumerate(value))
         return next((fault for fault in found if fault), None)

@@ -35,8 +35,9 @@ class TaskFile:
     content: str
 
 
+@dataclass(frozen=True, kw_only=True)
 class LiveBench(ChatSettings):
-    """A category of LiveBench; `release` is a field of it: all, or the day of one of LiveBench's releases."""
+    """A category of LiveBench. `release` is all, or the day of one of LiveBench's releases, such as 2024-11-25."""
 
     metric: ClassVar[str] = "LiveBench score"
     files: ClassVar[Sequence[TaskFile]]
@@ -44,7 +45,7 @@ class LiveBench(ChatSettings):
     origin: ClassVar[str]
 
     max_tokens: int = 2048
-    release: str
+    release: str = "all"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,8 +66,9 @@ class LiveBench(ChatSettings):
         return self.chat_template or self.present_rules
 
     def judged(self, text: str) -> str | None:
-        """Return what is judged: the present rules drop what LiveBench's judge drops, with chat_template what every
-        other benchmark drops too.
+        """Return the part of an answer that is judged.
+
+        LiveBench's present rules drop thoughts as its own judge does; with chat_template every thought is dropped.
         """
         if self.thought == "keep" or not self.present_rules:
             return super().judged(text)
@@ -74,7 +76,7 @@ class LiveBench(ChatSettings):
         return None if found is None else thoughts.drop_as_livebench(found)
 
     def alternatives(self, setting: str, values: Sequence[str]) -> dict[str, Evaluator]:
-        """Return the evaluator under each value of a setting: this one, and others with their own way with thoughts."""
+        """Return this benchmark under each value of a setting; each drops or keeps thoughts as that value asks."""
         own = getattr(self, setting)
         return {v: self if v == own else replace(cast(Any, self), **{setting: v, "thought": None}) for v in values}
 

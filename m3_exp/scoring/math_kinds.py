@@ -1,4 +1,4 @@
-"""Numbers that math-verify 0.9.0 takes for others: its verdict, put right where the kinds of two numbers differ.
+"""Corrects verdicts of math-verify 0.9.0 on numbers that it reads wrongly.
 
 It reads the whole part of `2 2/3`, drops the base of `2516_9`, takes 1000 for `1000(26)`, one number of `5 or 6` and
 the first of `5:6`, `2½` and `28x` in plain text, and compares after rounding to six decimals. Each of these is decided
@@ -10,7 +10,7 @@ from typing import Any
 
 from m3_exp.scoring.numbers import one_number
 
-_AROUND = 24  # characters before and behind what was found that may belong to it
+_AROUND = 24  # characters before and after what was found that may belong to it
 _SMALL, _FAR = 1e-4, 0.01  # below this, rounding to six decimals makes numbers equal that differ by more than 1 %
 
 _STOP = re.compile(r"(?<=[\d})])\.(?=\s*(?:\$|\\\)|\\\]|\}))")
@@ -35,8 +35,10 @@ _WORD_BASE = re.compile(rf"_\s*\{{?\s*\\(?:text|mathrm|textbf)\s*\{{\s*({'|'.joi
 
 
 def readable(text: str) -> str:
-    """Write anew what math-verify reads nothing with: a full stop between a number and the end of its formula or box,
-    the thin spaces of thousands, `1\\,234`, the blank of `\\boxed {5}`, and a base in words.
+    """Rewrite forms that math-verify cannot read.
+
+    They are a full stop between a number and the end of its formula or box, the thin spaces of thousands (`1\\,234`),
+    the blank of `\\boxed {5}`, and a base in words (`_{\\text{eight}}`).
     """
     text = _WORD_BASE.sub(lambda match: f"_{{{_WORDS.index(match[1]) + 2}}}", _SPACED.sub(r"\\\1{", text))
     return _THOUSANDS.sub(lambda match: _THIN.sub("", match[0]), _STOP.sub("", text))
@@ -77,9 +79,7 @@ def far_apart(left: Any, right: Any) -> bool:
 
 
 def _in_place(pred: str, extracted: str) -> tuple[str, str]:
-    """Return what stands before what was found in the answer, and this with what follows it there, as it was written,
-    up to the end of the line.
-    """
+    """Return the text before `extracted` in the answer, and `extracted` with what follows it, up to the line's end."""
     core = extracted.strip(" $*")
     at = pred.rfind(core) if core else -1
     if at < 0:

@@ -60,7 +60,7 @@ _CANARY = Question("1", "1", "math_verify", {"targets": ("expr",), "boxed_first"
 
 
 class _Died(Exception):
-    """The child gave no reply; says why."""
+    """The child gave no reply; the message says why."""
 
 
 class _Child:

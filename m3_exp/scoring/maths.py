@@ -27,6 +27,7 @@ class Maths(ChatSettings):
     """A benchmark of problems with one result each, which an `extractor` looks for in the answer."""
 
     skill: ClassVar[str] = "math"
+    paper_stops: ClassVar[tuple[str, ...]] = PAPER_STOPS
     column: ClassVar[str]  # of an item's problem
     # For every extractor a right answer, with {} in the place of its result.
     written: ClassVar[Mapping[str, str]]
@@ -39,10 +40,6 @@ class Maths(ChatSettings):
 
     def check(self, problem: Problem) -> None:
         self.right(problem)
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        return () if self.chat_template else PAPER_STOPS
 
     def prompt(self, problem: Problem) -> str:
         return (_REQUEST if self.chat_template else _PROMPT).format(problem.row[self.column])

@@ -114,7 +114,7 @@ def readings(
 def script_readings(
     entry_point: str, cleaned: str, text: str | None = None, *, last: bool = False
 ) -> tuple[Program, ...]:
-    """Return the programs that an answer may be which stands for itself: parts of it, or those without indentation."""
+    """Return the programs that an answer may be, where the prompt is no code: its parts, also without indentation."""
 
     def wholes(part: str) -> list[Program]:
         return [Program("paper", part.strip()), Program("dedented", textwrap.dedent(part))]

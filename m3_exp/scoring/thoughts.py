@@ -44,7 +44,7 @@ _KINDS = (
     _Marks("◁think▷", "◁/think▷"),  # Kimi
     _Marks(r"<\|channel>thought", r"<channel\|>"),  # Gemma
 )
-# What may stand around an answer behind a thought, and is not a part of it.
+# What may stand around an answer after a thought, and is not a part of it.
 _ANSWERS = re.compile(
     r"\s*(?:<\|begin_of_solution\|>(?P<a>.*?)(?:<\|end_of_solution\|>|\Z)"
     r"|<\|START_RESPONSE\|>(?P<b>.*?)(?:<\|END_RESPONSE\|>|\Z)"
@@ -61,7 +61,7 @@ _BARE_FINAL = "assistantfinal"
 
 
 def drop(text: str) -> str | None:
-    """Return an answer without its thoughts and the blank lines behind them, None where a thought does not end.
+    """Return an answer without its thoughts and the blank lines after them, None where a thought does not end.
 
     A text without thoughts comes back as it is.
     """
@@ -200,7 +200,7 @@ def _in_code(mark: re.Match[str], fences: Sequence[int]) -> bool:
 
 
 def _answer(rest: str) -> str:
-    """Return what stands behind a thought, without blank lines before it and marks around it."""
+    """Return what follows a thought, without blank lines before it and marks around it."""
     found = _ANSWERS.match(rest)
     inside = rest if found is None else next(part for part in found.groups() if part is not None)
     return _BLANK_LINES.sub("", inside)

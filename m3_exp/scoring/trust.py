@@ -1,4 +1,4 @@
-"""Is a grader to be believed? On this machine, now, gold answers must score 1 and planted wrong ones 0.
+"""Is a grader to be trusted? On this machine, now, gold answers must score 1 and planted wrong ones 0.
 
 An item whose own gold fails may be the item's fault (two MBPP references fail their own tests), so it is named with the
 reason. A grader that fails more than a quarter of its gold answers, or lets a planted wrong one pass, is unfit.
@@ -20,11 +20,16 @@ _NAMED = 5  # items that a text names
 
 @dataclass(frozen=True)
 class Examination:
-    """What became of a grader's gold and planted wrong answers.
+    """How a grader scored gold and planted wrong answers.
 
-    `gold` and `wrong` answers of `total` items were graded; `right` gold ones scored 1, `zero` wrong ones scored 0.
-    `failed`: items whose gold did not score 1, or whose wrong answer could not be scored, and why; `flawed`: those
-    among them that the benchmark knows to be flawed, and why; `passed`: items whose wrong answer scored above 0.
+    Attributes:
+        total: how many items the benchmark has.
+        gold, wrong: how many gold and how many wrong answers were graded.
+        right: how many gold answers scored 1.
+        zero: how many wrong answers scored 0.
+        failed: items whose gold did not score 1, or whose wrong answer could not be scored, and why.
+        flawed: those of `failed` that the benchmark knows to be flawed, and why.
+        passed: items whose wrong answer scored above 0, and why.
     """
 
     benchmark: str
@@ -45,7 +50,7 @@ class Examination:
 
     @property
     def fit(self) -> bool:
-        """Good enough to score with: no wrong answer passes, and what gold fails is the exception."""
+        """Good enough to score with: no wrong answer passes, and at most a quarter of the gold answers fails."""
         return not self.passed and len(self.failed.keys() - self.flawed.keys()) <= _TOLERATED * self.gold
 
     def __str__(self) -> str:

@@ -5,9 +5,11 @@
     paired       the difference of two models on the same items
     ratio        PDR, the performance drop rate under an attack, and the difference of two
     lambdas      scores at a few lambdas -> the expected score of every alpha
-    turning      real draws beside the line between two nodes
-    joint        several benchmarks as one number: their mean and their minimum
+    turning      observed draws of lambda beside the line between two nodes
+    joint        several benchmarks as one number: their mean and their minimum, relative to the better parent
     objective    what a choice of lambda makes large, and what choosing is worth on other items
+    choosing     one of several candidates chosen by items, and what the chosen one is worth
+    noise        what repeating an evaluation changes: flips, and the noise floor of a difference
     published    a score beside one that was published without its answers
     family       many comparisons at once: adjusted p-values, what could have been found
     resampling   item weights for halving and resampling items

@@ -18,6 +18,7 @@ Measured coverage: docs/coverage.md, made by benchmarks/coverage.py.
 """
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -55,11 +56,11 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Source:
+class VarianceSource:
     """A part of a mean's variance besides its items: `variance`, known on `freedom` degrees of freedom.
 
-    `shared` of it is in the variance over items as well: with few masks or draws, the variance between them holds noise
-    of the items.
+    `variance` is estimated with `freedom` degrees of freedom. `shared` is the part of it that is the items' own noise,
+    which the variance over items counts already.
     """
 
     variance: float
@@ -69,13 +70,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean, and all that it is unsure of. `n` counts independent items (clusters, where there are any)."""
+    """A mean with every source of its uncertainty. `n` counts independent items (clusters, where there are any)."""
 
     value: float
     items: float  # variance of the mean, over items
     n: float
     limits: tuple[float, float] = (0.0, 1.0)
-    others: tuple[Source, ...] = ()
+    others: tuple[VarianceSource, ...] = ()
     bias: tuple[float, float] = (0.0, 0.0)  # how far the truth may lie below and above, besides chance
     missing: float = 0.0  # share of the items without a score
     how: str = ""
@@ -91,7 +92,7 @@ class Mean:
 
     def critical(self, z: float) -> float:
         """Return how many standard errors the interval reaches; above `z` where degrees of freedom are few."""
-        sources = (Source(self.items, self.freedom), *self.others)
+        sources = (VarianceSource(self.items, self.freedom), *self.others)
         total = sum(source.variance for source in sources)
         if total <= 0:
             return _student(z, self.freedom)
@@ -217,7 +218,7 @@ def weighted_mean(values: Array, shape: Shape = EVEN) -> Array:
 
 
 def influences(values: Array, shape: Shape = EVEN) -> Array:
-    """Return each independent unit's part in the error of the score; their sum of squares is its variance over items.
+    """Return each independent unit's influence on the score; the sum of their squares is its variance over items.
 
     Shapes: values (n,) or (n, C) for C scores of the same items; the result (G,) or (G, C) for G clusters (or items).
     Deviations are from the mean of the stratum, with a correction for each mean that was estimated.
@@ -269,9 +270,9 @@ BONETT = "Bonett-Price"
 
 
 def mean(
-    values: Array, shape: Shape = EVEN, *, others: Sequence[Source] = (), bias: float = 0.0, unscored: int = 0
+    values: Array, shape: Shape = EVEN, *, others: Sequence[VarianceSource] = (), bias: float = 0.0, unscored: int = 0
 ) -> Estimate:
-    """Return the score of item values (n,) from 0 to 1 with its interval, whatever they are: 0/1, graded, expectations.
+    """Return the score of item values (n,) with its interval. Values are 0 to 1: 0/1 scores, graded, expectations.
 
     Raises:
         ValueError: there are no values.
@@ -291,11 +292,11 @@ def of_items(
     shape: Shape = EVEN,
     *,
     signed: bool = False,
-    others: Sequence[Source] = (),
+    others: Sequence[VarianceSource] = (),
     bias: tuple[float, float] = (0.0, 0.0),
     unscored: int = 0,
 ) -> Mean:
-    """Return what item values (n,), or differences of them (`signed`), say of their mean, as a `Mean`.
+    """Return the `Mean` of item values (n,), or of differences of them (`signed`).
 
     Raises:
         ValueError: there are no values.
@@ -315,7 +316,7 @@ def of_items(
     return Mean(inside, own, worth, limits, tuple(others), bias, lost, how, freedom)
 
 
-def _named(how: str, shape: Shape, others: Sequence[Source], bias: tuple[float, float], unscored: int) -> str:
+def _named(how: str, shape: Shape, others: Sequence[VarianceSource], bias: tuple[float, float], unscored: int) -> str:
     parts = [how]
     if shape.clusters is not None:
         parts.append("problems as clusters")
@@ -328,3 +329,16 @@ def _named(how: str, shape: Shape, others: Sequence[Source], bias: tuple[float, 
     if unscored:
         parts.append("worst case of unscored items")
     return ", ".join(parts)
+
+
+def deviation(values: Sequence[float] | Array) -> float | None:
+    """Return the standard deviation between numbers as they are; None of fewer than two."""
+    if len(values) < 2:
+        return None
+    return float(values.std(ddof=1)) if isinstance(values, np.ndarray) else statistics.stdev(values)
+
+
+def central(values: Array) -> tuple[float, float, float]:
+    """Return the 2.5, 50 and 97.5 % points of numbers."""
+    low, middle, high = map(float, np.quantile(values, [0.025, 0.5, 0.975]))
+    return low, middle, high

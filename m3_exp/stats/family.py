@@ -27,10 +27,10 @@ def holm(p: Sequence[float]) -> list[float]:
 def max_t(p: Sequence[float], influences: Array) -> list[float]:
     """Return p-values adjusted by the single-step maximum (Westfall and Young 1993), for comparisons that share items.
 
-    `influences` (U, C): each independent unit's part in the error of each of C comparisons, 0 where the unit is no item
-    of the comparison; comparisons that share no items are independent. The adjusted value is the probability that the
-    smallest of C p-values with these correlations (normal, all true differences 0) is as small as this one. It is never
-    above Bonferroni's.
+    `influences` (U, C): the influence of each of U independent units (items, clusters) on each of C comparisons, 0 if
+    the unit is no item of the comparison. Comparisons that share no items are independent. The adjusted value is the
+    probability that the smallest of C p-values with these correlations (normal, all true differences 0) is as small as
+    this one. It is never above Bonferroni's.
     """
     if not len(p):
         return []
@@ -44,6 +44,16 @@ def max_t(p: Sequence[float], influences: Array) -> list[float]:
     drawn = np.random.default_rng(0).standard_normal((_DRAWN, count)) @ root.T
     least = np.sort(2 * special.ndtr(-np.abs(drawn).max(axis=1)))
     return [_adjusted(float(q), count, least) for q in p]
+
+
+def diagonal(blocks: Sequence[Array]) -> Array:
+    """Return blocks (U_b, C_b) along the diagonal: the influences of benchmarks, which share no items."""
+    whole = np.zeros((sum(len(b) for b in blocks), sum(b.shape[1] for b in blocks)))
+    row = column = 0
+    for block in blocks:
+        whole[row : row + len(block), column : column + block.shape[1]] = block
+        row, column = row + len(block), column + block.shape[1]
+    return whole
 
 
 def _adjusted(p: float, count: int, least: Array) -> float:
@@ -62,7 +72,8 @@ def critical(count: int, level: float = LEVEL) -> float:
 def detectable(estimate: Estimate, count: int = 1, power: float = POWER) -> float:
     """Return the smallest true difference that such a comparison, as one of `count`, finds with probability `power`.
 
-    What its interval holds besides chance over items (bias, unscored items, few masks) is added as it is.
+    `count` comparisons are made. The part of the interval that is not chance over items (bias, unscored items, few
+    masks) is added to the difference as it is.
     """
     besides = max(0.0, (estimate.high - estimate.low) / 2 - normal(LEVEL) * estimate.se)
     return (critical(count) + float(special.ndtri(power))) * estimate.se + besides

@@ -1,19 +1,18 @@
-"""Item scores at a few lambdas -> the expected score for every alpha, with all that it is unsure of.
+"""Item scores at a few lambdas -> the expected score for every alpha, with every source of its uncertainty.
 
 alpha acts on a merged model through lambda ~ Beta(alpha, alpha) alone. Between two nodes an item's score is taken to be
 linear in lambda. So E[score | alpha] is a linear function of the scores y_k at the nodes. Its weights w_k(alpha) are
 the expectations of the nodes' hat functions, in closed form by incomplete beta functions.
 
-A score that bends between the nodes makes that wrong by an amount that no number of items mends. So real merges at
-*sampled* lambdas stand beside the nodes, drawn (stratified) from the equal mixture of the paper's seven Betas. With r_k
-the real score less the interpolated one at the k-th of D of them, and rho the ratio of densities,
+If a score bends between the nodes, this is wrong by an amount that no number of items mends. So further models are
+merged at D *sampled* lambdas, drawn (stratified) from the equal mixture of the paper's seven Betas, and evaluated. With
+r_k the observed minus the interpolated score at the k-th of them, and rho the ratio of densities,
 
     E[score | alpha] = sum_k w_k y_k + 1/D sum_k rho(lambda_k) r_k
 
-has no interpolation error at all (a control variate). Each item still gives one number. What the choice of lambdas
-leaves open is a variance of its own. It is taken from the second differences of rho r along the strata, or, where that
-is larger, from a residual as high as the curve bends at the nodes beside each interval (where no sampled lambda met
-it).
+has no interpolation error (a control variate). Each item still gives one number. Which lambdas were sampled adds a
+variance of its own. It is estimated from the second differences of rho r along the strata. A bump that no sampled
+lambda met would be overlooked there; so the variance is at least that of a bump as high as the nodes' curve bends.
 
 This holds for every alpha between the least and the largest of the seven (the ratio of densities is 7 at most). Without
 sampled lambdas, or for an alpha outside, the interpolation error is bounded instead: by a parabola in each interval, as
@@ -32,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, Source, influences, mean, weighted_mean
+from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, VarianceSource, influences, mean, weighted_mean
 from m3_exp.stats.paired import spread
 
 ALPHAS = (0.2, 0.4, 0.5, 1.0, 2.0, 3.0, 5.0)  # the paper's; sampled lambdas come from the mixture of their Betas
@@ -43,7 +42,7 @@ _EDGE = 1e-300
 
 @dataclass(frozen=True)
 class Sampled:
-    """Real merges at sampled lambdas, in the order of their strata: `values[i, k]` is item i at `lams[k]`.
+    """Item scores observed at sampled lambdas, in the order of their strata: `values[i, k]` is item i at `lams[k]`.
 
     Raises:
         ValueError: fewer than four, or shapes that do not fit.
@@ -97,7 +96,7 @@ class Curve:
         return self.sampled is not None and ALPHAS[0] <= alpha <= ALPHAS[-1]
 
     def residuals(self) -> Array:
-        """Return real less interpolated scores at the sampled lambdas, shape (n, D); none: (n, 0)."""
+        """Return observed minus interpolated scores at the sampled lambdas, shape (n, D); without any: (n, 0)."""
         if self.sampled is None:
             return np.empty((len(self.ids), 0))
         return np.asarray(self.sampled.values - self.values @ hats(self.lams, self.sampled.lams).T)
@@ -123,7 +122,7 @@ class Curve:
         return self if len(rows) == len(self.ids) else self.subset(np.array(rows, dtype=int))
 
     def refined(self) -> "Curve":
-        """Return the curve through all real merges: the sampled lambdas are nodes as well."""
+        """Return the curve through all evaluated lambdas: the sampled ones become nodes as well."""
         if self.sampled is None:
             return self
         lams, at = np.unique(np.concatenate([self.lams, self.sampled.lams]), return_index=True)
@@ -137,25 +136,25 @@ class Curve:
 
 @dataclass(frozen=True)
 class Unsure:
-    """What expectations over lambda are unsure of besides items: `sources` of variance, and a bound of their bias.
+    """The uncertainty of an expectation over lambda besides that from items: `sources` of variance, and a bias bound.
 
     `bend`: by how much, at most, the score is assumed to bend away from a straight line between two nodes. With sampled
     lambdas nothing is assumed, and it is 0.
     """
 
-    sources: tuple[Source, ...] = ()
+    sources: tuple[VarianceSource, ...] = ()
     bias: float = 0.0
     bend: float = 0.0
 
 
 def unsure(curve: Curve, alphas: Mapping[float, float]) -> Unsure:
-    """Return what a weighted sum of expectations is unsure of besides items; `alphas` maps each alpha to its weight.
+    """Return the uncertainty of a weighted sum of expectations besides items; `alphas` maps each alpha to its weight.
 
     {0.5: 1.0} is the expectation at 0.5 (or its difference from any single model), {2.0: 1.0, 0.5: -1.0} the difference
     of two alphas.
     """
     if all(curve.corrected(alpha) for alpha in alphas):
-        return Unsure((Source(_sampling_variance(curve, alphas)),))
+        return Unsure((VarianceSource(_sampling_variance(curve, alphas)),))
     heights = np.sqrt(_bends(curve))
     bumps = np.array([_bumps(tuple(map(float, curve.lams)), alpha) for alpha in alphas])
     reach = np.array([[abs(factor) for factor in alphas.values()] @ bumps])
@@ -173,11 +172,10 @@ def expectation(curve: Curve, alpha: float, masks: Sequence[Curve] = (), unscore
 
 
 def bend_at(curve: Curve, lams: Array) -> Array:
-    """Return by how much the score may bend away from the line through all real merges (`refined`) at some lambdas.
+    """Return by how much the score may bend away from the refined curve (`Curve.refined`) at some lambdas.
 
-    Between two nodes this is the parabola that `unsure` allows. A sampled lambda in between leaves such a parabola on
-    each of its sides, with the same curvature. (The second differences of merges that lie close together would be
-    noise.)
+    Between two nodes this is the parabola that `unsure` allows. A sampled lambda in between splits it into two of the
+    same curvature. (Second differences of lambdas that lie close together would be noise, so they are not used.)
     """
     k = right_node(curve.lams, lams)
     curvature = np.sqrt(_bends(curve))[k - 1] * 4 / (curve.lams[k] - curve.lams[k - 1]) ** 2
@@ -187,7 +185,7 @@ def bend_at(curve: Curve, lams: Array) -> Array:
 
 
 def _sampling_variance(curve: Curve, alphas: Mapping[float, float]) -> float:
-    """Return the variance that the choice of sampled lambdas leaves: what is seen of it, or what the bends allow."""
+    """Return the variance from which lambdas were sampled: the observed one, or what the bends allow if larger."""
     assert curve.sampled is not None
     lams = curve.sampled.lams
     count = len(lams)
@@ -228,7 +226,7 @@ def _bumps(lams: tuple[float, ...], alpha: float) -> tuple[float, ...]:
 
 @lru_cache(maxsize=256)
 def _unseen(lams: tuple[float, ...], count: int, alphas: tuple[tuple[float, float], ...]) -> tuple[float, ...]:
-    """Return the sampling variance of a residual that is a parabola of height 1 in one interval, for each interval."""
+    """Return, for each interval, the sampling variance of a residual that is a parabola of height 1 in it, else 0."""
     at = mixture_quantile((np.arange(count * _FINE) + 0.5) / (count * _FINE))
     rho = sum((factor * density_ratio(at, alpha) for alpha, factor in alphas), np.zeros(len(at)))
     variances = []
@@ -243,7 +241,17 @@ def _unseen(lams: tuple[float, ...], count: int, alphas: tuple[tuple[float, floa
 
 def _log_density(lams: Array, alpha: float) -> Array:
     inside = np.clip(lams, _EDGE, 1 - 1e-16)
-    return np.asarray((alpha - 1) * (np.log(inside) + np.log1p(-inside)) - special.betaln(alpha, alpha))
+    return np.asarray((alpha - 1) * (np.log(inside) + np.log1p(-inside)) - log_beta(alpha))
+
+
+def density(lams: Array, alpha: float) -> Array:
+    """Return the density of Beta(alpha, alpha)."""
+    return np.exp(_log_density(lams, alpha))
+
+
+def log_beta(alpha: float) -> float:
+    """Return the logarithm of B(alpha, alpha), the constant of that density."""
+    return float(special.betaln(alpha, alpha))
 
 
 def density_ratio(lams: Array, alpha: float) -> Array:

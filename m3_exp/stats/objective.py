@@ -1,4 +1,4 @@
-"""What is to be made large, one benchmark or several together, and what choosing a lambda for it is worth.
+"""An objective to maximise (one benchmark, or several together), and what choosing a lambda for it is worth.
 
 An objective is one benchmark's score along its curve, or several benchmarks': each relative to its better parent, and
 then their mean or their minimum at each lambda, since a merged model is one model.
@@ -12,25 +12,30 @@ Shapes: B repetitions, C candidate lambdas, M benchmarks, K nodes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from itertools import combinations
 
 import numpy as np
 from scipy import special
 
-from m3_exp.stats import joint
-from m3_exp.stats.estimate import Array, Estimate, Mean, Source
-from m3_exp.stats.joint import Unit
-from m3_exp.stats.lambdas import Curve, bend_at, hats
-from m3_exp.stats.resampling import halves, resampled, weighted, whole
+from m3_exp.stats import family, joint
+from m3_exp.stats.estimate import Array, Estimate, Mean, VarianceSource, central, deviation
+from m3_exp.stats.joint import Combine, Joint, Unit, errors_of, mean_of
+from m3_exp.stats.lambdas import ALPHAS, Curve, bend_at, hats, unsure
+from m3_exp.stats.paired import spread
+from m3_exp.stats.resampling import weighted
 
-QUANTILES = 512  # of Beta(alpha, alpha), where an expectation has no closed form (the minimum)
+_QUANTILES = 512  # of Beta(alpha, alpha), where an expectation has no closed form (the minimum)
 _CHUNK = 500  # repetitions at a time
-Combine = Literal["mean", "minimum"]
+
+
+def quantiles(alpha: float) -> Array:
+    """Return the lambdas in the middles of equal shares of Beta(alpha, alpha)."""
+    return np.asarray(special.betaincinv(alpha, alpha, (np.arange(_QUANTILES) + 0.5) / _QUANTILES))
 
 
 @dataclass(frozen=True)
-class Objective:
-    """What is to be made large. `parents[m]`: the item values of benchmark m's better parent, or () for plain scores.
+class Objective(Joint):
+    """An objective to maximise. `parents[m]`: the item values of benchmark m's better parent; () for plain scores.
 
     All curves have the same nodes. Values are shares of the parent's score where there are parents, else 0 to 1.
 
@@ -60,20 +65,8 @@ class Objective:
         parents = self.parents or (None,) * len(self.curves)
         return [Unit(len(c.ids), parent, c.shape) for c, parent in zip(self.curves, parents, strict=True)]
 
-    @property
-    def whole(self) -> list[Array]:
-        """The items' own weights, (1, n_m) a benchmark."""
-        return [whole(len(curve.ids), curve.shape) for curve in self.curves]
-
-    def resampled(self, count: int, generator: np.random.Generator) -> list[Array]:
-        return [resampled(len(curve.ids), count, generator, curve.shape) for curve in self.curves]
-
-    def halves(self, count: int, generator: np.random.Generator) -> tuple[list[Array], list[Array]]:
-        found = [halves(len(curve.ids), count, generator, curve.shape) for curve in self.curves]
-        return [first for first, _ in found], [second for _, second in found]
-
     def refined(self) -> "Objective":
-        """Return the objective along the curves through all real merges."""
+        """Return the objective along the curves through all evaluated lambdas (`Curve.refined`)."""
         curves = tuple(curve.refined() for curve in self.curves)
         return Objective(self.name, curves, self.parents, self.combine)
 
@@ -82,33 +75,17 @@ class Objective:
 
         `shares[m]`: (B, n_m), the weight of each item in each repetition, rows summing to 1.
         """
-        parts = zip(shares, self.curves, self._units(shares), strict=True)
-        return np.stack([share @ curve.values / unit[:, None] for share, curve, unit in parts], axis=1)
-
-    def _units(self, shares: Sequence[Array]) -> list[Array]:
-        """Return the parents' scores in each repetition; where resampling leaves none, half an item."""
-        if not self.parents:
-            return [np.ones(len(share)) for share in shares]
-        return [np.maximum(share @ p, 0.5 / p.size) for share, p in zip(shares, self.parents, strict=True)]
-
-    def relative(self, values: Sequence[Array], shares: Sequence[Array]) -> Array:
-        """Return the objective of models that are no point of the curve, by item values per benchmark; shape (B,)."""
-        parts = zip(shares, values, self._units(shares), strict=True)
-        return self._combined(np.stack([share @ value / unit for share, value, unit in parts], axis=1))
+        return self.scores_of([curve.values for curve in self.curves], shares)
 
     def score(self, nodes: Array, lams: Array) -> Array:
         """Return the objective at candidate lambdas (B, C) given (B, M, K): interpolated, then combined; (B, C)."""
         mixed = hats(self.lams, lams.ravel()).reshape(*lams.shape, -1)
-        return self._combined(np.einsum("bck,bmk->bcm", mixed, nodes))
+        return self.combined(np.einsum("bck,bmk->bmc", mixed, nodes))
 
     def expected_least(self, nodes: Array, alpha: float) -> Array:
         """Return E[minimum over benchmarks | alpha] in each repetition, (B,), by quantiles."""
-        middles = special.betaincinv(alpha, alpha, (np.arange(QUANTILES) + 0.5) / QUANTILES)
-        at = hats(self.lams, middles)
+        at = hats(self.lams, quantiles(alpha))
         return np.asarray(np.min(np.einsum("ck,bmk->bcm", at, nodes), axis=2).mean(axis=1))
-
-    def _combined(self, found: Array) -> Array:
-        return np.asarray(found.mean(axis=-1) if self.combine == "mean" else found.min(axis=-1))
 
     def of(
         self,
@@ -118,13 +95,18 @@ class Objective:
         signed: bool = False,
         bias: float = 0.0,
         short: float = 0.0,
-        others: Sequence[Source] = (),
+        others: Sequence[VarianceSource] = (),
         missing: float = 0.0,
     ) -> Estimate:
         """Return a number of this objective with an interval from its resampled values.
 
-        `bias`: what it may be off by to either side; `short`: by how much a minimum may fall short; `others`: what it
-        is unsure of besides items; `missing`: the largest share of items without a score.
+        Args:
+            moved: the number on resampled items, (resamples,).
+            signed: it is a difference.
+            bias: how far it may be off, to either side.
+            short: by how much a minimum may be too low by chance.
+            others: its sources of variance besides items.
+            missing: the largest share of items without a score.
         """
         below, above = (bias + short, bias + short) if signed else (bias, bias + short)
         variance = float(moved.var(ddof=1)) if len(moved) > 1 else 0.0
@@ -132,18 +114,18 @@ class Objective:
         found = replace(found, others=tuple(others), bias=(below, above), missing=missing, how="resampled choices")
         return found.estimate(n=sum(unit.n for unit in self.measures))
 
-    def in_units(self, sources: Sequence[Sequence[Source]]) -> list[list[Source]]:
+    def in_units(self, sources: Sequence[Sequence[VarianceSource]]) -> list[list[VarianceSource]]:
         """Return each benchmark's sources of variance in the objective's unit."""
         return [unit.scaled(own) for own, unit in zip(sources, self.measures, strict=True)]
 
     def least_gain(
-        self, mean: Mean, values: Sequence[Array], plains: Sequence[Array], others: Sequence[Source]
+        self, mean: Mean, values: Sequence[Array], plains: Sequence[Array], others: Sequence[VarianceSource]
     ) -> Mean:
         """Return the difference of two models' minima, given that of their `mean` and item values (n_m,).
 
-        It is as unsure as the benchmark of which least is known, and each minimum may fall short by chance.
+        Its variance is that of the benchmark with the largest one, and each minimum may be too low by chance.
         """
-        value = float(self.relative(values, self.whole)[0] - self.relative(plains, self.whole)[0])
+        value = float(self.score_of(values, self.whole)[0] - self.score_of(plains, self.whole)[0])
         differences = (a - b for a, b in zip(values, plains, strict=True))
         worst = max(float(np.sum(unit.errors(d) ** 2)) for d, unit in zip(differences, self.measures, strict=True))
         short = self.short()
@@ -155,7 +137,7 @@ class Objective:
         return float(np.mean([float(bend_at(curve, lams).mean()) / unit.size for curve, unit in parts]))
 
     def short(self, parts: int = 1) -> float:
-        """Return by how much a minimum may fall short by chance on 1 / `parts` of the items; 0 of a mean."""
+        """Return by how much a minimum may be too low by chance on 1 / `parts` of the items; 0 for a mean."""
         if self.combine == "mean":
             return 0.0
         middle = [curve.values[:, len(curve.lams) // 2] for curve in self.curves]
@@ -164,11 +146,25 @@ class Objective:
 
 @dataclass(frozen=True)
 class Played:
-    """Repetitions of one protocol: honest and claimed scores (B,), and what was kept in both directions (2B,)."""
+    """Repetitions of one protocol.
+
+    `honest` (B,): the score on the items that did not choose. `claimed` (B,): the score on the items that chose.
+    `kept` (2B,): the lambda that each half chose.
+    """
 
     honest: Array
     claimed: Array
     kept: Array
+
+    @property
+    def sd(self) -> float:
+        """The spread between repetitions."""
+        return deviation(self.honest) or 0.0
+
+    @property
+    def quantiles(self) -> tuple[float, float, float]:
+        """The 2.5, 50 and 97.5 % points of the repetitions."""
+        return central(self.honest)
 
 
 @dataclass(frozen=True)
@@ -196,7 +192,7 @@ def cross_fitted(objective: Objective, candidates: Sequence[Array], generator: n
 
 
 def _honest(objective: Objective, split: tuple[Array, Array], lams: Array) -> tuple[Array, Array]:
-    """Return what each half's best scores on the other half, (B,), and what was kept in both directions, (2B,)."""
+    """Return the score of each half's best on the other half, (B,), and the lambdas that both halves chose, (2B,)."""
     scores = [objective.score(nodes, lams) for nodes in split]
     rows = np.arange(len(lams))
     best = [np.argmax(found, axis=1) for found in scores]
@@ -210,7 +206,7 @@ def again(
     """Return each protocol's scores when all of its choices are made anew on resampled items.
 
     Distinct items are halved, so that an item drawn twice is never in both halves. Halvings and candidates are the same
-    for every resample: what differs between these scores is then the items' doing.
+    for every resample, so that the scores differ by the items alone.
     """
     count = len(candidates[0])
     masks = objective.halves(count, generator)
@@ -229,3 +225,36 @@ def again(
             honest[number].append(float(_honest(objective, (split[0], split[1]), lams)[0].mean()))
             claimed[number].append(float(objective.score(on_all, lams).max(axis=1).mean()))
     return [Again(np.array(h), np.array(c)) for h, c in zip(honest, claimed, strict=True)]
+
+
+def unbeaten(
+    curves: Sequence[Curve], masks: Sequence[Sequence[Curve]], measures: Sequence[Unit], lost: float
+) -> tuple[float, ...]:
+    """Return the alphas among the seven of which one is the best with 95 %: those that no other significantly exceeds.
+
+    Of the mean over benchmarks in their `measures`; `masks` are the curves of each one's DARE masks, `lost` the largest
+    share of items without a score. Paired over items, adjusted (max-T) over the 21 pairs.
+    """
+    estimates: list[Estimate] = []
+    errors: list[Array] = []
+    pairs = list(combinations(ALPHAS, 2))
+    for first, second in pairs:
+        differences = [curve.expected(first) - curve.expected(second) for curve in curves]
+        between = [
+            spread([mask.expected(first) - mask.expected(second) for mask in own], curve.shape)
+            for own, curve in zip(masks, curves, strict=True)
+        ]
+        others = [
+            VarianceSource(source.variance / unit.size**2 / len(curves), source.freedom)  # they share their lambdas
+            for curve, unit, own in zip(curves, measures, between, strict=True)
+            for source in (*unsure(curve, {first: 1.0, second: -1.0}).sources, *own)
+        ]
+        estimates.append(mean_of(differences, measures, signed=True, others=others, unscored=lost).estimate())
+        errors.append(errors_of(differences, measures))
+    adjusted = family.max_t([1.0 if one.p is None else one.p for one in estimates], np.column_stack(errors))
+    worse = {
+        second if one.value > 0 else first
+        for (first, second), one, p in zip(pairs, estimates, adjusted, strict=True)
+        if p < family.LIMIT
+    }
+    return tuple(alpha for alpha in ALPHAS if alpha not in worse)

@@ -19,7 +19,7 @@ from m3_exp.stats.estimate import (
     Estimate,
     Mean,
     Shape,
-    Source,
+    VarianceSource,
     influences,
     normal,
     of_items,
@@ -35,13 +35,14 @@ def paired(
     b: Array,
     shape: Shape = EVEN,
     *,
-    others: Sequence[Source] = (),
+    others: Sequence[VarianceSource] = (),
     bias: tuple[float, float] = (0.0, 0.0),
     unscored: int = 0,
 ) -> Estimate:
     """Compare two aligned arrays of item scores (n,): the mean of a - b, from -1 to 1.
 
-    `others` and `bias` are what else the difference is unsure of. `unscored` more items have no score on one side.
+    `others` are its sources of variance besides items, `bias` how far it may be off below and above. `unscored` more
+    items have no score on one side.
 
     Raises:
         ValueError: there are no items.
@@ -57,7 +58,7 @@ def paired(
 
 
 def _binary(gained: int, lost: int, n: int, items: Mean, unscored: int) -> Estimate:
-    """Return the difference of two paired proportions; unscored items as all lost, then as all gained."""
+    """Return the difference of two paired proportions. Ends: with all unscored items lost, and with all gained."""
     total = n + unscored
     low, high = tango(gained, lost + unscored, total)[0], tango(gained + unscored, lost, total)[1]
     if gained == lost:
@@ -111,18 +112,18 @@ def mid_p(gained: int, lost: int) -> float:
     return min(1.0, 2 * below - seen)
 
 
-def spread(masks: Sequence[Array], shape: Shape = EVEN) -> list[Source]:
+def spread(masks: Sequence[Array], shape: Shape = EVEN) -> list[VarianceSource]:
     """Return what a mean over several DARE masks (or draws of lambda) is unsure of besides items; nothing with one.
 
     `masks`: the items' scores under each of m masks, (n,). The variance between the masks' means is taken as it is. A
-    part of it is the items' own noise (`shared`), and that part is deducted from the variance over items. Deducting it
-    here instead would trust a variance that is small by chance: in simulations, 6 % of equal pairs under 2 masks then
-    differ at a level of 0.08 %.
+    part of it is the items' own noise (`shared`); that part is deducted from the variance over items, not here. Else a
+    variance that is small by chance would be trusted: in simulations 6 % of equal pairs under 2 masks then differ at a
+    level of 0.08 %.
     """
     if len(masks) < 2:
         return []
     seen, noise = _variances(np.column_stack(masks), shape)
-    return [Source(seen / len(masks), len(masks) - 1, min(seen, noise) / len(masks))]
+    return [VarianceSource(seen / len(masks), len(masks) - 1, min(seen, noise) / len(masks))]
 
 
 def between(values: Array, shape: Shape = EVEN) -> float | None:
@@ -137,7 +138,7 @@ def between(values: Array, shape: Shape = EVEN) -> float | None:
 
 
 def _variances(values: Array, shape: Shape) -> tuple[float, float]:
-    """Return the variance between the columns' means, and what of it is the items' noise."""
+    """Return the variance between the columns' means, and the part of it that is the items' noise."""
     deviations = values - values.mean(axis=1, keepdims=True)
     freedom = values.shape[1] - 1
     means, parts = weighted_mean(deviations, shape), influences(deviations, shape)

@@ -60,8 +60,8 @@ def finite_population(n: int, whole: int) -> float:
 def replayed(curve: Curve, n_published: int, repeats: int = _REPLAYS, seed: int = 0, *, alike: bool = False) -> Array:
     """Replay the paper's protocol: one draw for each of its alphas, the best on the curve's own items; (repeats,).
 
-    What our items leave open is resampled in each repetition, and the score kept is one on `n_published` items.
-    `alike`: these are the same items, answered the same, and ours a part of them, or all: then only lambda varies.
+    Our items are resampled in each repetition, and the score that is kept is one on `n_published` items. `alike`: the
+    paper's items are taken to be ours (or to contain them) and answered the same; then only lambda varies.
     """
     generator = np.random.default_rng(seed)
     draws = np.column_stack([generator.beta(alpha, alpha, repeats) for alpha in ALPHAS])

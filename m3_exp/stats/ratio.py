@@ -48,7 +48,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-from m3_exp.stats.estimate import LEVEL, Array, Source, normal
+from m3_exp.stats.estimate import LEVEL, Array, VarianceSource, normal
 
 Vector = Sequence[float] | Array
 
@@ -362,7 +362,14 @@ def _p_value(interval: Callable[[float], _Ends]) -> float:
 # ------------------------------------------------------------------------------------------- other sources of chance
 
 
-def widened(at: Callable[[float], Ratio], sources: Sequence[Source]) -> Ratio:
+def moves(mean: Scores, one: Scores) -> Array:
+    """Return what each item moves PDR by in one draw (or mask) beside the mean over them (times n, to first order)."""
+    base = float(np.mean(mean.clean))
+    theta = float(np.mean(mean.attacked)) / base
+    return np.asarray((theta * np.asarray(one.clean) - np.asarray(one.attacked)) / base)
+
+
+def widened(at: Callable[[float], Ratio], sources: Sequence[VarianceSource]) -> Ratio:
     """Return a ratio whose interval holds further sources of variance: half widths are added as squares (Zou 2008).
 
     `at` gives the ratio with its interval over items at a level. A p that it has becomes that of the new interval.

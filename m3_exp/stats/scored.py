@@ -1,7 +1,6 @@
 """Scores of single answers -> what each item counts in a result's score, and from it that score with its interval.
 
-Results are made by this reading of item scores, and stored ones are read by it again when they are compared. So an
-interval that was stored with a result is never needed.
+New results and comparisons of stored ones both use this. So an interval that was stored with a result is never needed.
 
 An item counts as the mean over its samples; under pass@k (k > 1) as the unbiased estimate of k samples (Chen et al.
 2021). Where it was attacked (versions `ITEM@seedK`) it counts as the mean over the attacked versions; the clean version
@@ -100,6 +99,11 @@ def pass_at_k(samples: Sequence[float], k: int) -> float:
     if n < k:
         raise ValueError(f"pass@{k} needs at least {k} samples of an item, one has {n}")
     return 1.0 - math.comb(n - right, k) / math.comb(n, k)
+
+
+def is_attacked(key: str) -> bool:
+    """Tell whether an item is one under attack (`ITEM@seedK`)."""
+    return _ATTACKED.fullmatch(key) is not None
 
 
 def _attacked(scores: Sequence[Score]) -> list[tuple[str, Score]]:

@@ -1,12 +1,18 @@
-"""A real draw beside a curve: items turn somewhere between two nodes, and the line between these cannot say where.
+"""A real draw beside a curve: an item's score changes somewhere between two nodes, and interpolation cannot say where.
 
-The interval of one difference is a score interval: its standard error is that which a true line has. With d_i the
-item's real minus predicted score, s the place between its two nodes and a_i, b_i its scores there, the variance of the
-sum is the larger of sum d_i^2 (seen) and sum s (1 - s) (b_i - a_i)^2 + sum over a_i = b_i of d_i^2 (one turn at a place
-uniform between the nodes). Student's t and the bootstrap take it from d_i alone and, where few items turn, cover 20 to
-90 % in place of 95 (docs/response.md); this one covers 95 to 100 %, 95 to 97 where more than five turn. Where no item
-differs between the two nodes the line has no chance of its own: the interval is that of no difference among so many
-items (`estimate`).
+An item's score changes somewhere between two nodes, say from 0 to 1; linear interpolation cannot say where. So the
+mean over items of (observed - interpolated) differs from 0 even where the line is right on average.
+
+The interval of this difference is a score interval: it takes the variance that the difference has if the line is right.
+With d_i an item's observed minus interpolated score, s the place of lambda between its two nodes (0 to 1) and a_i, b_i
+the item's scores at them, the variance of the sum is the larger of
+
+    sum d_i^2                                                    what is seen
+    sum s (1 - s) (b_i - a_i)^2 + sum over a_i = b_i of d_i^2    one change at a place uniform between the nodes
+
+Student's t and the bootstrap take it from d_i alone. They cover 20 to 90 % in place of 95 where few items change
+(docs/response.md). This one covers 95 to 100 %, and 95 to 97 where more than five change. If no item differs between
+the two nodes, the line leaves nothing to chance; the interval is then that of no difference among n items (`estimate`).
 """
 
 import math
@@ -17,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from m3_exp.stats.estimate import LEVEL, Array, Mean, Source, normal, weighted_mean
+from m3_exp.stats.estimate import LEVEL, Array, Mean, VarianceSource, normal, weighted_mean
 from m3_exp.stats.lambdas import Curve, right_node, second_moments, unsure, weights
 
 _Z = normal(LEVEL)
@@ -25,9 +31,9 @@ _Z = normal(LEVEL)
 
 @dataclass(frozen=True)
 class Line:
-    """A score (0 to 1) over `n` items beside the line's. `half`: of the difference's 95 % interval.
+    """An observed score (0 to 1) over `n` items beside the interpolated one (`predicted`).
 
-    `turning` items differ between the two nodes.
+    `half`: half the width of the 95 % interval of their difference. `turning` items differ between the two nodes.
     """
 
     n: int
@@ -38,7 +44,7 @@ class Line:
 
 
 def beside_line(curve: Curve, lam: float, real: Array) -> Line:
-    """Hold the items' scores at one lambda, (n,), against the line between the nodes beside it."""
+    """Compare the items' scores at one lambda, (n,), with the line between the nodes beside it."""
     k = int(right_node(curve.lams, lam))
     share = float((lam - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1]))
     moved, predicted = curve.values[:, k] - curve.values[:, k - 1], curve.items_at(lam)
@@ -53,8 +59,9 @@ def beside_line(curve: Curve, lam: float, real: Array) -> Line:
 
 
 class Expected(NamedTuple):
-    """The mean of real draws beside the curve at their lambdas and E[score | alpha]; `half`: of the interval of
-    real - expected.
+    """The mean of observed draws, the curve's at the same lambdas, and E[score | alpha].
+
+    `half`: half the width of the 95 % interval of observed minus expected.
     """
 
     real: float
@@ -64,11 +71,10 @@ class Expected(NamedTuple):
 
 
 def beside_expectation(curve: Curve, alpha: float, lams: Sequence[float], real: Array) -> Expected:
-    """Compare the items' means over real draws, (n,), with the expectation.
+    """Compare the items' means over observed draws, (n,), with the expectation.
 
-    Independent sources of chance: which lambdas were drawn, which were sampled for the curve, and how items turn
-    between nodes. Draws count as independent of one another, whatever rule made them: of stratified ones the interval
-    is wider than need be.
+    Independent sources of chance: which lambdas were drawn, which were sampled for the curve, and where between two
+    nodes an item's score changes. Draws count as independent; for stratified draws the interval is wider than need be.
     """
     along, rest = curve.refined(), unsure(curve, {alpha: 1.0})
     predicted = np.mean([along.items_at(lam) for lam in lams], axis=0)
@@ -78,7 +84,7 @@ def beside_expectation(curve: Curve, alpha: float, lams: Sequence[float], real: 
         float(weighted_mean(values, curve.shape)) for values in (real, predicted, curve.expected(alpha))
     )
     turning = float(curve.shape.weights(len(curve.ids)) ** 2 @ (real - predicted) ** 2)
-    others = (Source(max(between, 0.0) / len(lams)), *rest.sources)
+    others = (VarianceSource(max(between, 0.0) / len(lams)), *rest.sources)
     found = Mean(score - expected, turning, len(real), (-1.0, 1.0), others)
     return Expected(score, line, expected, _Z * found.standard_error() + rest.bias)
 
@@ -86,7 +92,7 @@ def beside_expectation(curve: Curve, alpha: float, lams: Sequence[float], real: 
 def turned(curve: Curve, lams: Array, generator: np.random.Generator) -> Array:
     """Return mean scores at lambdas (B, C) where each item turns once between two nodes, at a uniform place; (B, C).
 
-    Its expectation is the curve. The places are the same for all lambdas of a repetition, as in a real model.
+    Its expectation is the curve. The places are the same for all lambdas of a repetition, as they are in a model.
     """
     k = right_node(curve.lams, lams)
     share = (lams - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1])
@@ -98,7 +104,7 @@ def turned(curve: Curve, lams: Array, generator: np.random.Generator) -> Array:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many real values lie in the central 95 % of replayed ones, and Kolmogorov and Smirnov's p."""
+    """How many observed values lie in the central 95 % of replayed ones, and Kolmogorov and Smirnov's p."""
 
     inside: int
     p: float

@@ -4,6 +4,7 @@
     records.py   what the kinds hold, as dataclasses
     journal.py   a line an answer, on disk when it is acknowledged
     files.py     files and folders that appear whole or not at all
+    locks.py     locks on files, which end with their holders
 
 Invariants (docs/design.md, "The store"):
   keys       nothing is keyed by a path or a name; a changed input is a new key, and nothing is ever edited
@@ -19,6 +20,7 @@ Invariants (docs/design.md, "The store"):
 
 from m3_exp.store.files import check_new, dumps, publish_directory, sync, write_atomic
 from m3_exp.store.journal import Journal
+from m3_exp.store.locks import hold, locked
 from m3_exp.store.records import (
     AnswerSet,
     Cutoff,
@@ -32,10 +34,10 @@ from m3_exp.store.records import (
     Spelled,
     StoredAnswer,
 )
-from m3_exp.store.store import Answers, Records, Store, decoded
+from m3_exp.store.store import DEFAULT_ROOT, Answers, Records, Store, WandbFiles, decoded
 
 __all__ = [
-    "AnswerSet", "Answers", "Cutoff", "FailureNote", "Inputs", "Journal", "Majority", "Merge", "Prepared", "Rate",
-    "Records", "RunRecord", "Spelled", "Store", "StoredAnswer", "check_new", "decoded", "dumps",
-    "publish_directory", "sync", "write_atomic",
+    "DEFAULT_ROOT", "AnswerSet", "Answers", "Cutoff", "FailureNote", "Inputs", "Journal", "Majority", "Merge",
+    "Prepared", "Rate", "Records", "RunRecord", "Spelled", "Store", "StoredAnswer", "WandbFiles", "check_new",
+    "decoded", "dumps", "hold", "locked", "publish_directory", "sync", "write_atomic",
 ]  # fmt: skip

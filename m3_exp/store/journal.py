@@ -1,17 +1,16 @@
 """Journals: one line a record, `crc32 json`, each on disk when `append` returns; a file of its own for each writer."""
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from m3_exp.reading.files import cannot_read
 from m3_exp.reading.records import say
 from m3_exp.store.files import dumps, names, sync, write_atomic
+from m3_exp.store.locks import hold, locked
 from m3_exp.types import Json
 
 
@@ -35,11 +34,9 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
     def append(self, record: Json) -> None:
         """Add one record; when this returns it is on disk. On a full disk the file is cut back to its last record."""
         if self._descriptor is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
             name = f"{os.getpid()}-{secrets.token_hex(4)}.jsonl"
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._descriptor = os.open(self.folder / name, flags, 0o644)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
+            self._descriptor = hold(self.folder / name, flags, wait=True)
             sync(self.folder)
         body = dumps(record).encode()
         line = b"%08x %s\n" % (zlib.crc32(body), body)
@@ -75,29 +72,19 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
         return [record for record in records if record is not None]
 
     def _repair(self, path: Path, data: bytes, whole: bytes, damaged: list[int]) -> None:
-        """Put the whole lines in the place of a file with damaged ones, a copy of which is kept; unless its writer
-        lives, or this user may not: then the damaged lines are passed over by every reader.
+        """Keep a copy of a file with damaged lines, then rewrite it without them.
+
+        If its writer lives, or this user may not write, the file stays, and readers skip the damaged lines.
         """
         copy = self.quarantine / f"{self.folder.name}-{path.stem}-{secrets.token_hex(4)}.jsonl"
         done = "they are passed over"
-        with contextlib.suppress(OSError), _locked(path):
+        with contextlib.suppress(OSError), locked(path):  # BlockingIOError where its writer lives
             if path.read_bytes() == data:
                 write_atomic(copy, data)
                 write_atomic(path, whole)
                 done = f"a copy is kept as {copy}"
         said = f"{len(damaged)} damaged lines" if len(damaged) > 1 else "a damaged line"
         say(f"{path}:{damaged[0]} holds {said} (checksum): {done}, and what is lost is generated again")
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a journal's lock. Raises BlockingIOError where its writer lives."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _record(line: bytes) -> Json | None:

@@ -23,7 +23,7 @@ class Cutoff:
 
 @dataclass(frozen=True)
 class Majority:
-    """The sign of the sum of all signs of the summed trimmed deltas: what TIES gives an element whose sum is 0."""
+    """The sign that TIES gives an element whose trimmed deltas sum to 0: that of the majority of all elements."""
 
     sign: float
 
@@ -39,7 +39,7 @@ class Merge:
 
 @dataclass(frozen=True)
 class AnswerSet:
-    """What the answers of one journal are of. `repeat` is the number of a repeat, None for a first pass."""
+    """What the answers of one journal answer, and what gave them. `repeat`: of a repeat its number, else None."""
 
     weights: str
     benchmark: str
@@ -67,7 +67,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Spelled:
-    """The key of a cell whose recipe was written down like this: for when its models are not at hand any more."""
+    """The key of a cell, remembered for its recipe as written, for when its models are not at hand any more."""
 
     cell_key: str
 

@@ -1,4 +1,4 @@
-"""The one owner of results/store: every path below it, and an accessor for each kind of record.
+"""The one owner of results/store and of what W&B's folder holds of ours: every path, an accessor for each kind.
 
 store.merges.get(key) -> Merge | None        store.merges.put(key, Merge(...))
 store.results(cell_key)                      the records of one cell, by item set
@@ -7,26 +7,28 @@ store.answers(key)                           a journal of answers
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
 
 from m3_exp import temporary as temporaries
+from m3_exp.command_line import ROOT
 from m3_exp.reading.files import cannot_read
 from m3_exp.reading.records import read_record, say, sealed, set_aside
+from m3_exp.reading.typed import first_fault
 from m3_exp.store import records as kept
 from m3_exp.store.files import dumps, names, write_atomic
 from m3_exp.store.journal import Journal
+from m3_exp.store.locks import locked
 from m3_exp.types import Json, M3Error, Plan, ResultRecord, plain
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
+DEFAULT_ROOT = ROOT / "results" / "store"  # where store=DIR is not given
 _FORMAT = 2  # 1: records without checksums, which are still read
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -77,8 +79,17 @@ class Store:
         """Return the folder of what scoring paid for, such as judgments (scoring/cache.py)."""
         return self.root / name
 
-    def scan_lock(self, key: str) -> contextlib.AbstractContextManager[None]:
-        return _locked(self.root / "locks" / f"scans-{key}.lock")
+    def scan_lock(self, key: str) -> contextlib.ExitStack:
+        """Let one thread of all processes in at a time.
+
+        Where nothing can be written, or the file system knows no locks, nobody waits: what is done twice then is done
+        twice, no more.
+        """
+        stack = contextlib.ExitStack()
+        with contextlib.suppress(OSError):
+            path = self.root / "locks" / f"scans-{key}.lock"
+            stack.enter_context(locked(path, os.O_RDWR | os.O_CREAT, wait=True))
+        return stack
 
     def run_lock(self, run: str) -> Path:
         """Return the file that a run holds a lock on as long as it lives."""
@@ -124,12 +135,28 @@ class Store:
         return int(number)
 
 
+class WandbFiles:
+    """What m3 keeps in the folder `wandb` of a store, or of tracker.dir, beside the runs that W&B writes there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tracked = folder / "tracked"  # a record for each run that is written
+        self.lock = self.tracked / "lock"  # of whoever writes runs
+        self.quarantine = self.tracked / "quarantine"
+        self.log = folder / "sync.log"  # what `wandb sync` said last
+        self.data = folder / "data"  # where artifacts wait until they are sent
+        self.views = folder / "views.json"  # the addresses of workspace and report
+
+    def marker(self, run: str) -> Path:
+        return self.tracked / f"{run}.json"
+
+
 class Records(Generic[T]):
     """The records of one kind by key: each comes out as the dataclass that it went in as.
 
-    Those of another version are read too: what it did not know has its default, what it knew more is passed over.
-    `derived` ones are cheap to make again and change weights: they are never believed without a checksum, and are not
-    kept where this user may only read. `quiet`: nobody is told of a record that this version cannot read.
+    Records of other versions are read too: a field that is missing gets its default, an unknown field is ignored.
+    `derived` records are cheap to make again, but wrong ones would change weights: one without a checksum is not used,
+    and where this user may not write none is kept. `quiet`: a record that this version cannot read gives no warning.
     """
 
     def __init__(self, store: Store, kind: str, of: type[T], *, derived: bool = False, quiet: bool = False) -> None:
@@ -150,9 +177,9 @@ class Records(Generic[T]):
         record = read_record(path, f"{self._kind}/{key}", self._store.quarantine, bare=bare)
         try:
             return None if record is None else decoded(self._type, record)
-        except ValueError as error:
+        except ValidationError as error:
             if not self._quiet:
-                say(f"{path} is not what this version of m3 writes, and is not used: {str(error).splitlines()[1:3]}")
+                say(f"{first_fault(error, path)}: it is not what this version of m3 writes, and is not used")
             return None
 
     def put(self, key: str, value: T) -> None:
@@ -193,7 +220,7 @@ class Records(Generic[T]):
 
 
 class Answers(contextlib.AbstractContextManager["Answers"]):
-    """The answers of one key, of all their writers. Use as a context manager where answers are added."""
+    """The answers under one key, by all writers. To add answers, use it as a context manager."""
 
     def __init__(self, journal: Journal, store: Store) -> None:
         self._journal, self._store = journal, store
@@ -214,46 +241,28 @@ class Answers(contextlib.AbstractContextManager["Answers"]):
         ]
 
 
-def decoded(of: type[T], record: Json) -> T:
+def decoded(of: type[T], record: Any) -> T:
     """Return a JSON object as the dataclass that it was made of.
 
     Raises:
-        ValueError: a field is missing that has no default, or is of another type.
+        ValidationError: a field is missing that has no default, or is of another type.
     """
     if of is dict:
         return cast(T, record)
     if of not in _ADAPTERS:
-        from pydantic import TypeAdapter
-
         _ADAPTERS[of] = TypeAdapter(of)
     try:
         return cast(T, _ADAPTERS[of].validate_python(record))
-    except ValueError:
-        if of is not ResultRecord:
+    except ValidationError:
+        if of is not ResultRecord or "scores" not in record:
             raise
         return cast(T, _ADAPTERS[of].validate_python({**record, "scores": [_texts(s) for s in record["scores"]]}))
 
 
 def _texts(score: Json) -> Json:
-    """Return a score whose texts are texts: a benchmark of one's own could once leave numbers there."""
+    """Return a score with its texts as texts: in older stores a benchmark of one's own could leave numbers there."""
     texts = {key: score.get(key) for key in ("extracted", "reason")}
     return {**score, **{key: text if text is None else str(text) for key, text in texts.items()}}
 
 
-_ADAPTERS: dict[type, "TypeAdapter[object]"] = {}
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one thread of all processes in at a time; the lock goes with its holder, however it ends.
-
-    Where nothing can be written, or the file system knows no locks, nobody waits: what is done twice then is done
-    twice, no more.
-    """
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+_ADAPTERS: dict[type, TypeAdapter[object]] = {}

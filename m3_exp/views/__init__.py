@@ -1,10 +1,15 @@
-"""What `m3` shows, each a function of a command line's words that prints nothing and raises M3Error.
+"""What `m3` shows, as functions of a CommandLine: each opens the store itself, prints nothing and raises M3Error.
 
-lookup.py      a request's plan, store, results and frame: what the others begin with
-tables.py      which builder makes which table, and every way to show one
+    tables.table(CommandLine(("sweeps=table1",)))        status.status(CommandLine(("pair=lm_math",)))
+
+Those of one request (status, workspace, `tables.whole`) also take it composed, as `config.compose` makes it.
+
+lookup.py      a request with the results, frame and curves that its store has: what the others begin with
+tables.py      which function builds which table, and the ways to show one
 figures.py     which sweeps a figure draws
-studies.py     `m3 response`: what every alpha would score, and the check against real draws
+studies.py     `m3 response`: what every alpha would score, and the check against observed draws
 page.py        `m3 report`: the page with tables, curves, and every cell down to single answers
-status.py      what is done, running, failed and left, and the lines that retry what failed
+status.py      what is done, running, failed and left; `retries.py`: the lines that retry what failed
 workspace.py   what W&B gets of a store
+words.py       all of these as lines of text
 """

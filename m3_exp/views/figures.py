@@ -11,7 +11,7 @@ from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.figures import catalogue, palette
 from m3_exp.reporting.figures.frames import Data
 from m3_exp.types import M3Error
-from m3_exp.views.lookup import Lookup, look_up_sweep, split_shown
+from m3_exp.views.lookup import Lookup, look_up_sweep, of_sweep, split_shown
 
 
 def names(name: str) -> list[str]:
@@ -26,12 +26,21 @@ def names(name: str) -> list[str]:
     return found
 
 
+def requests(name: str, asked: CommandLine) -> list[CommandLine]:
+    """Return what a figure draws: each of its sweeps; raises as `names`."""
+    _, others = split_shown(asked)
+    sweeps = dict.fromkeys(sweep for known in names(name) for sweep in catalogue.FIGURES[known].sweeps)
+    return [of_sweep(sweep, others) for sweep in sweeps]
+
+
 def figure(name: str, asked: CommandLine) -> Figure:
     """Draw one figure from the store; `pair=` and `method=` choose what it shows of its sweeps.
 
     Raises:
-        M3Error: nothing that it draws has a score.
+        M3Error: it is none or several figures, or nothing that it draws has a score.
     """
+    if name not in catalogue.FIGURES:
+        raise M3Error(f"{name} is {', '.join(names(name))}: name one of them")
     shown, others = split_shown(asked)
     looked = {sweep: look_up_sweep(sweep, others) for sweep in catalogue.FIGURES[name].sweeps}
     parents = {pair: names for one in looked.values() for pair, names in one.parents.items()}
@@ -40,6 +49,7 @@ def figure(name: str, asked: CommandLine) -> Figure:
         {sweep: _frame(one, draws=name == "response") for sweep, one in looked.items()}, parents,
         folders[0] if folders and all(folders) else None,
         pair=shown.get("pair"), method=shown.get("method"), seed=next((one.seed for one in looked.values()), 0),
+        asked=others,
     )  # fmt: skip
     return catalogue.FIGURES[name].draw(data)
 
@@ -58,6 +68,6 @@ def files(name: str, asked: CommandLine, out: Path | None = None) -> list[Path]:
 
 
 def _frame(looked: Lookup, *, draws: bool) -> pd.DataFrame:
-    """Return a sweep's frame, in which M3 rows are expectations where the table of the same request shows them."""
+    """Return a sweep's frame. M3 rows are expectations if the table of the same request shows expectations."""
     frame, behind = looked.frame(draws=draws), looked.behind
     return frame if behind is None else expected.in_place_of_draws(frame, evaluated.responses(behind, looked.parents))

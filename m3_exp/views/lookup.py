@@ -21,18 +21,18 @@ from m3_exp.types import CellResult, M3Error, Plan
 
 @dataclass(frozen=True)
 class Lookup:
-    """A request with its plan and its store, each made when it is first asked for."""
+    """A request and what its store held when it was first asked for: a picture of a moment, made anew by each view."""
 
     request: Request
 
     @classmethod
-    def of(cls, asked: CommandLine) -> "Lookup":
-        """Compose what a command line asks for."""
+    def of(cls, asked: CommandLine | Request) -> "Lookup":
+        """Compose what a command line asks for, where it is not composed yet."""
         return cls(config.compose(asked))
 
-    @cached_property
+    @property
     def plan(self) -> Plan:
-        return planning.build(self.request.configs)
+        return self.request.plan
 
     @cached_property
     def store(self) -> Store:
@@ -72,8 +72,9 @@ class Lookup:
         return [item for item in self._found if not item.repeat]
 
     def frame(self, *, draws: bool = False) -> pd.DataFrame:
-        """Return the tidy frame of every cell; `draws` adds the real draws of the plan's pairs and methods that other
-        runs left in the store.
+        """Return the tidy frame of every cell.
+
+        `draws` adds the draws of lambda that other runs left in the store for the plan's pairs and methods.
         """
         if not draws:
             return dataframe.tidy(self.found)
@@ -87,8 +88,9 @@ class Lookup:
 
     @cached_property
     def behind(self) -> pd.DataFrame | None:
-        """The frame of the grids of lambda that answer for the request's draws, with the same without M3; None where
-        there is no grid.
+        """For table1 and figure4: the tidy frame of the lambda grids (and plain rows) of the same pairs and methods.
+
+        M3 rows of these tables are expectations on those curves. None if no grid was evaluated.
         """
         configs = self.request.configs
         grids = [replace(c, ratio=CURVE) for c in configs if c.ratio.name == "mixup"]
@@ -96,18 +98,24 @@ class Lookup:
             return None
         plain = [c for c in configs if c.ratio.name == "plain" and len(c.experts) > 1]
         frame = dataframe.tidy(look_up(planning.build([*grids, *plain]), self.store))
-        evaluated = frame["score"].notna() & frame["ratio"].isin(["grid", "sampled"])
+        evaluated = frame["score"].notna() & frame["kind"].isin(["node", "sampled"])
         return frame if bool(evaluated.any()) else None
+
+
+def of_sweep(sweep: str, asked: CommandLine) -> CommandLine:
+    """Return the command line that asks for a sweep with the overrides given."""
+    return asked.with_overrides(f"sweeps={sweep}", *asked.overrides)
 
 
 def look_up_sweep(sweep: str, asked: CommandLine) -> Lookup:
     """Look up a sweep with the overrides given."""
-    return Lookup.of(asked.with_overrides(f"sweeps={sweep}", *asked.overrides))
+    return Lookup.of(of_sweep(sweep, asked))
 
 
 def split_shown(asked: CommandLine) -> tuple[dict[str, str], CommandLine]:
-    """Part `pair=` and `method=`, which choose what a figure or response shows, from the other overrides: left in, they
-    would take the experts out of a sweep.
+    """Split `pair=` and `method=` off a command line: they choose what a figure or `m3 response` shows.
+
+    If they stayed among the overrides, they would narrow the sweep, and with it leave out the experts as parents.
 
     Raises:
         M3Error: a pair or method that is not there.

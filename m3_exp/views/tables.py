@@ -1,4 +1,4 @@
-"""`m3 table`: which builder makes which table, and every way to show one."""
+"""`m3 table`: which function builds which table, and the ways to show one (`--select`, `--repeats`, `--variance`)."""
 
 import contextlib
 from dataclasses import replace
@@ -8,12 +8,13 @@ import pandas as pd
 
 from m3_exp import config
 from m3_exp.command_line import CommandLine
-from m3_exp.reporting.choices.choosing import How
+from m3_exp.config import Request
 from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.data.published import ATTACKS
 from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables import adversarial, gains, noise, paper, selection, table3, variance
 from m3_exp.reporting.tables.rows import Marks, Shown
+from m3_exp.stats.choosing import How
 from m3_exp.types import M3Error
 from m3_exp.views.lookup import Lookup, look_up_development, look_up_sweep, split_shown
 
@@ -57,12 +58,13 @@ def table(
 
     Args:
         asked: begins with the table's sweep (`with_sweep`).
-        select: a row for each pair and method: what is chosen in this way, and its worth.
-        repeats: the noise floor: each repeat beside its first pass.
-        variance: items, draws, masks and what lies between nodes apart.
-        all: a row for every (alpha, draw, lambda).
-        draw: this draw of lambda alone, not the mean over draws.
-        marks: `significant`: what the statistics say; `paper`: by score alone.
+        select: the way of choosing. The table has a row for each pair and method, with the candidate that is chosen
+            and what it scores.
+        repeats: show the noise floor: each repeat beside its first pass.
+        variance: show the uncertainty from items, draws, masks and interpolation, each in a column.
+        all: show a row for every (alpha, draw, lambda).
+        draw: show this draw of lambda in place of the mean over draws.
+        marks: `significant`: marks of tests, adjusted; `paper`: bold for the highest score, without a test.
 
     Raises:
         M3Error: two ways that show different things, or nothing to show.
@@ -81,11 +83,11 @@ def table(
         return noise.build(looked.name, looked.repeats)
     if variance:
         return _components(looked)
-    return whole(looked, draw=draw, every=all, marks=marks)
+    return looked_up(looked, draw=draw, every=all, marks=marks)
 
 
 def _selected(asked: CommandLine, how: How) -> Table:
-    """Return what `--select` chooses; of the search for hyper-parameters, the paper's Table 3 beside its Table 4."""
+    """Return the table of `--select`. For table3, the search for hyper-parameters, it names the paper's Table 4 too."""
     sweep, *given = asked.overrides
     name = sweep.removeprefix("sweeps=")
     shown, others = split_shown(asked.with_overrides(*given))
@@ -102,13 +104,19 @@ def _components(looked: Lookup) -> Table:
     known = evaluated.responses(looked.frame(), looked.parents)
     if not known:
         raise M3Error(
-            f"{looked.name} holds no curve yet; those of all pairs and methods: m3 run sweeps=lambda_response"
+            f"{looked.name} holds no curve yet; those of all pairs and methods:"
+            f" {looked.request.asked.on_sweep('lambda_response').line('run')}"
         )
     return variance.build(known, name=f"{looked.name}: variance")
 
 
-def whole(looked: Lookup, *, draw: int | None = None, every: bool = False, marks: Marks = "significant") -> Table:
-    """Return a request's table with the noise floor at its foot, which is what `m3 run` prints.
+def whole(asked: CommandLine | Request) -> Table:
+    """Return a request's table, which is what `m3 run` prints."""
+    return looked_up(Lookup.of(asked))
+
+
+def looked_up(looked: Lookup, *, draw: int | None = None, every: bool = False, marks: Marks = "significant") -> Table:
+    """Return a request's table with the noise floor at its foot.
 
     Raises:
         M3Error: it has no such draw.
@@ -132,9 +140,11 @@ def build(
     every: bool = False,
     marks: Marks = "significant",
 ) -> Table:
-    """Return the table of a request's cells; `behind`: another frame, of the curves that its M3 rows come from."""
+    """Return the table of a request's cells. `behind`: the frame of the curves that its M3 rows are expectations on."""
     name = looked.request.sweep_table
-    shown = Shown(frame, every, looked.published, behind=behind, marks=marks, experts=looked.parents)
+    shown = Shown(
+        frame, every, looked.published, behind=behind, marks=marks, experts=looked.parents, asked=looked.request.asked
+    )
     if name in ATTACKS:
         return adversarial.build(name, shown)
     if name == "table3" and not every:

@@ -1,8 +1,9 @@
-"""What `m3` prints of its views where nobody asks for JSON: lines of text."""
+"""The lines of text that `m3` prints of its views; with `--json` it prints data instead."""
 
 import json
 from collections.abc import Sequence
 
+from m3_exp.config import Request
 from m3_exp.forecast import Forecast, repeats_words, rows
 from m3_exp.planning import label_text
 from m3_exp.reporting.choices import advice
@@ -12,8 +13,8 @@ from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.curves.prediction import Check
 from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables.formats import FORMATS
+from m3_exp.store import Store
 from m3_exp.types import Plan
-from m3_exp.views.lookup import Lookup
 from m3_exp.views.status import Status
 
 
@@ -33,23 +34,24 @@ def table(built: Table, form: str) -> str:
 
 def lambdas(plan: Plan) -> list[str]:
     """Say which lambdas were drawn."""
-    drawn = sorted({(x.alpha, x.draw, x.lam) for cell in plan.cells for x in cell.labels if x.alpha is not None})
+    labels = [label for cell in plan.cells for label in cell.labels]
+    drawn = sorted({(x.alpha, x.draw, x.lam) for x in labels if x.alpha is not None and x.lam is not None})
     return [f"alpha={alpha:g} draw {draw}: lambda={lam!r}" for alpha, draw, lam in drawn]
 
 
-def plan(looked: Lookup, forecast: Forecast) -> list[str]:
+def plan(request: Request, forecast: Forecast) -> list[str]:
     """Return a plan cell by cell, then what it would cost."""
     return [
         *columns(("recipe", "benchmark", "items", "state"), rows(forecast)),
-        *(f"not at hand: {reason}" for reason in sorted({c["reason"] for c in forecast.cells if c["reason"]})),
-        *lambdas(looked.plan),
-        *looked.request.notes,
+        *(f"not at hand: {reason}" for reason in sorted({c.reason for c in forecast.cells if c.reason})),
+        *lambdas(request.plan),
+        *request.notes,
         *forecast.notes,
-        *repeats_words(looked.plan, looked.store, looked.request.repeat),
+        *repeats_words(request.plan, Store(request.store), request.repeat),
     ]
 
 
-def status(looked: Lookup, found: Status) -> list[str]:
+def status(request: Request, found: Status) -> list[str]:
     """Return how far a plan is: its cells by state, the runs at work, what failed, and what is left."""
     counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
     return [
@@ -59,8 +61,8 @@ def status(looked: Lookup, found: Status) -> list[str]:
             failure(f"{label_text(one.cell.labels[0])} on {one.cell.evaluator.name}: {one.reason}", one.retry)
             for one in found.failures
         ),
-        *found.forecast.notes[len(looked.plan.notes) :],  # what collapsed is m3 plan's to say
-        *repeats_words(looked.plan, looked.store, looked.request.repeat),
+        *found.forecast.own_notes,  # what collapsed is m3 plan's to say
+        *repeats_words(request.plan, Store(request.store), request.repeat),
     ]
 
 
@@ -78,7 +80,7 @@ def study(found: Study) -> list[str]:
 
 
 def check(response: Response, found: Check) -> list[str]:
-    """Return what real draws say of a curve."""
+    """Return how observed draws of lambda agree with a curve."""
     return [_title(response), *columns(*prediction.table(found)), *prediction.words(found)]
 
 

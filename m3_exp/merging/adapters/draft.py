@@ -1,4 +1,4 @@
-"""What becomes of the tensors of a base, as far as it is known: `Draft` collects it, rule by rule."""
+"""`Draft` collects, rule by rule, what an adapter changes in each tensor of its base."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ class Base:
         return self.tensors.entries[same or name]
 
     def located(self, name: str) -> str | None:
-        """Return the base's name of what an adapter names, a tied head's as `head`; None where it has none."""
+        """Return the base's name of a tensor that an adapter names, `head` for a tied head; None if it has none."""
         if self.tied and name == self.head:
             return name
         return located(name, self.tensors.entries)
@@ -55,7 +55,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of one tensor: first `whole` (of the adapter) or `source` (of the base) in its place, then the rest.
+    """How a tensor of the merged model is made: from `whole` (of the adapter) or `source` (of the base), then the rest.
 
     `bias` is added times `bias_scale`; `tokens` replaces the rows `indices`.
     """
@@ -90,16 +90,16 @@ class Draft:
         return refusal(self.folder, said)
 
     def change(self, name: str, **more: object) -> None:
-        """Add something to what becomes of a tensor."""
+        """Add fields of `Change` to a tensor's change."""
         change = self.changes.get(name) or Change(self.base.entry(name).shape)
         self.changes[name] = replace(change, **more)  # type: ignore[arg-type]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape that a tensor of the base has by now."""
+        """Return a tensor's shape with the changes so far."""
         return self.changes[name].shape if name in self.changes else self.base.entry(name).shape
 
     def check_shape(self, name: str, made: tuple[int, ...]) -> None:
-        """Refuse to add something of this shape to a tensor of another."""
+        """Refuse a product of the shape `made` for a tensor of another shape."""
         there = self.shape(name)
         if there != made:
             said = f"{self.folder} changes {name} of shape {made}, {self.base.called} has {there}"

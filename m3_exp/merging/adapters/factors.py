@@ -90,7 +90,7 @@ def _add_bias(draft: Draft, module: str, pair: Pair, out: int, scale: float) -> 
 
 
 def _check_named(draft: Draft, what: str, held: bool, field: str, said: bool | None) -> None:
-    """Refuse an adapter that holds what its config does not say, or the other way round."""
+    """Refuse an adapter that has a tensor which its config does not announce, or lacks one which it announces."""
     if held != bool(said):
         there = f"{'a' if held else 'no'} {what}, its config says {field}={bool(said)}"
         raise draft.refusal(f"holds {there}: correct it, or fetch it again")

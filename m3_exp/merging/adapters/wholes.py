@@ -1,4 +1,4 @@
-"""Tensors of an adapter that stand in place of the base's (`modules_to_save`, trained biases), and what they untie."""
+"""Tensors of an adapter that replace the base's (`modules_to_save`, trained biases), and heads that they untie."""
 
 from collections.abc import Mapping
 
@@ -55,7 +55,7 @@ def _untied(draft: Draft, wholes: dict[str, Whole]) -> dict[str, Whole]:
 
 
 def check_sizes(draft: Draft) -> None:
-    """Refuse a whole tensor of another shape, but for a vocabulary that all of its tensors share."""
+    """Refuse a whole tensor of another shape than the base's; a vocabulary may change if all its tensors do."""
     base, names = draft.base, {draft.base.embedding, *_HEADS}
     vocabulary = {name for name in names if name and (name in base.tensors.entries or name in draft.changes)}
     if draft.tied:

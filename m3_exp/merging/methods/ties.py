@@ -4,8 +4,8 @@
     sign    = sign(sum of tau_i); where that is 0, the sign of the sum of all elected signs of the model
     merged  = theta_0 + s * (the weighted mean of the tau_i that have this sign; one that is alone is kept as it is)
 
-With more than two, the weights of those kept count by their proportions (equally, where they are all 0).
-Cut-offs and signs never see the weights, so the merge is affine in lambda. Plain is the disjoint mean: equal weights.
+The weights of the tau_i that are kept are divided by their sum (equal weights if all are 0). Cut-offs and signs do not
+depend on the weights, so with two experts the merge is affine in lambda. Plain is the disjoint mean: equal weights.
 """
 
 from collections.abc import Sequence

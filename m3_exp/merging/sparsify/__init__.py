@@ -1,12 +1,12 @@
-"""Sparsifiers: what thins the experts' deltas before any method sees them. A function each, named in yaml.
+"""Sparsifiers: functions, named in yaml, that thin the experts' deltas before a method gets them.
 
     def dare(delta, key, start, *, drop_rate) -> tuple[Tensor, int]
 
 `delta` is one expert's float32 tensor minus the base; what comes back has its shape, beside how many elements were
-dropped (for reports). A function that names `key` draws at random: a number of 64 bits that belongs to (seed, expert's
-content, tensor's name), so that no order, block, thread or other tensor changes what it draws. `start` is the index of
-the block's first element. `plugins.Declares` above the function says whether it may be given blocks, and when it
-changes nothing.
+dropped (for reports). A function that names `key` draws at random. `key` is a number of 64 bits made of (seed, expert's
+content, tensor's name), so that the draw does not depend on order, blocks, threads or other tensors. `start` is the
+index of the block's first element. `plugins.Declares` above the function says whether it may be given blocks, and when
+it changes nothing.
 """
 
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ def load(target: str) -> PluginFunction:
 
 
 def asked(target: str, params: Parameters, seed: int) -> Parameters:
-    """Return what a recipe holds of a sparsifier: what it would not use, and DARE's name, is left out."""
+    """Return a sparsifier as a recipe holds it: its keywords, `seed` if it draws, `target` if it is not DARE."""
     held = {**params, "seed": seed} if "key" in load(target).positional else {**params}
     return held if target == DARE else {**held, "target": target}
 

@@ -1,9 +1,8 @@
 """Choosing one of several candidates (alphas, lambdas, draws, parameters), and what the chosen one is worth.
 
-candidates.py   frame -> what there is to choose from, aligned by item
-choosing.py     cross-fit, development items, or the test set itself -> the chosen one and its worth
+candidates.py   frame -> what there is to choose from, aligned by item (chosen and scored by `stats/choosing.py`)
 protocols.py    random against tuned at equal cost, on curves
-relative.py     benchmarks put together: mean and minimum relative to the better parent
+relative.py     curves put together: mean and minimum relative to the better parent
 ways.py         all of it for a pair and method
 advice.py       what `m3 response`, the page and W&B say of a study
 """

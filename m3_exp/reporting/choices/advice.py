@@ -55,13 +55,13 @@ def _verdict(estimate: Estimate, p: float) -> str:
 
 
 def _kept(choice: Choice) -> tuple[float, float]:
-    """Return the lambda that is kept most often, with its share."""
+    """Return the lambda that a way of choosing keeps most often, and how often (0 to 1)."""
     lams, counts = np.unique(choice.kept, return_counts=True)
     return float(lams[np.argmax(counts)]), float(counts.max() / counts.sum())
 
 
 def _choice_record(name: str, choice: Choice) -> Json:
-    """Return a way of choosing as data; of drawn lambdas, no two alike, the median stands for those kept."""
+    """Return a way of choosing as data. Drawn lambdas are all different, so their median is given as the kept one."""
     lam, share = (float(np.median(choice.kept)), None) if name == "replay" else _kept(choice)
     return {
         **_percent(choice.honest), "claimed": 100 * choice.claimed.value, "claimed_low": 100 * choice.claimed.low,
@@ -102,8 +102,8 @@ _SIGNS = {"better": "+", "worse": "-"}
 def table(study: Study) -> Table:
     """Return a row a way of choosing, a column an objective.
 
-    Behind an alpha's expectation `+` or `-` says that it differs from plain after adjustment; `*` that it is from the
-    nodes alone, so that nothing is claimed.
+    After an alpha's expectation `+` or `-` says that it differs significantly from plain, after adjustment. `*` says
+    that it comes from the nodes alone, and so carries no sign.
     """
     every = study.comparisons
     rows = [
@@ -182,7 +182,7 @@ def _text(estimate: Estimate, *, signed: bool = False) -> str:
 
 
 def _main(study: Study) -> tuple[Comparison, str]:
-    """Return the comparison that the advice is about, and what it is of."""
+    """Return the comparison that the advice is about, and the name of its objective."""
     joint = next((c for c in study.comparisons if c.objective == "mean"), study.comparisons[0])
     return joint, "the mean over benchmarks" if joint.objective == "mean" else joint.objective
 
@@ -237,7 +237,7 @@ def _contrast_words(joint: Comparison, what: str, study: Study) -> str:
 
 
 def _seen(estimate: Estimate, count: int) -> str:
-    """Say what could not have been seen, and how many items would show the difference that was."""
+    """Say which differences were too small to be detected, and how many items would show the one that was seen."""
     least = family.detectable(estimate, count)
     text = f"; a difference below {100 * least:.1f} points could not have been seen"
     if abs(estimate.value) > 1e-9:
@@ -247,7 +247,7 @@ def _seen(estimate: Estimate, count: int) -> str:
 
 
 def _flattery_words(joint: Comparison) -> str:
-    """Say what choosing on the same items claims beside what choosing on half of them gives."""
+    """Say by how much choosing and scoring on the same items overstates the score."""
     replay = joint.replay
     return (
         "the best of seven draws, chosen on the items it is scored on, claims"
@@ -269,7 +269,9 @@ def _alpha_words(joint: Comparison, what: str) -> list[str]:
     lines = [f"E[alpha] - plain on {what}, in points: {'; '.join(texts)}"]
     if first.why:
         return [*lines, f"no claim about E[alpha] - plain: {first.why}"]
-    lines.append(f"+ or - behind: real at 5 % (max-T over {first.family}); the others are not told apart from plain")
+    lines.append(
+        f"+ or - behind: significant at 5 % (max-T over {first.family}); the others are not told apart from plain"
+    )
     untold = [gain for gain in joint.gains.values() if gain.mark == "untold"]
     if untold:
         least = min(family.detectable(gain.estimate, gain.family) for gain in untold)
@@ -282,7 +284,7 @@ def _alpha_words(joint: Comparison, what: str) -> list[str]:
 def _dev_words(joint: Comparison, study: Study) -> list[str]:
     """Say what development items chose, or that there are none."""
     if not study.choosers:
-        return ["no development items are evaluated: the best node is cross-fitted (m3 run sweeps=... items=dev)"]
+        return ["no development items are evaluated: the best node is cross-fitted (the same m3 run with items=dev)"]
     without = [r.benchmark for r in study.responses if r.benchmark not in study.choosers]
     lines = [f"no development items of {', '.join(without)}: cross-fitted there"] if without else []
     chooser = study.choosers.get(joint.objective)

@@ -1,132 +1,42 @@
 """Tidy frame -> what there is to choose from: for each pair and method the candidates' item scores, aligned.
 
-    hyper-parameters    of a method without M3, compared with its defaults
-    lambda              the nodes of a grid, compared (as all below) with the method without M3
-    draw                draws of lambda, each by itself: the halves of the items share a lucky draw, so a mean over a
-                        few would make an alpha look better that is not, and nothing is said about alpha
-    alpha               the paper's seven, by their expectations on curves with sampled lambdas
-
-Shapes: m masks (1 without DARE), n items, C candidates, B sets of weights.
+hyper-parameters    of a method without M3, compared with its defaults
+lambda              the nodes of a grid, compared (as all below) with the method without M3
+draw                draws of lambda, each by itself: the halves of the items share a lucky draw, so a mean over a
+                    few would make an alpha look better that is not, and nothing is said about alpha
+alpha               the paper's seven, by their expectations on curves with sampled lambdas
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from m3_exp.reporting.choices.relative import ENOUGH
 from m3_exp.reporting.comparisons.contrasts import FEW_MASKS
 from m3_exp.reporting.comparisons.values import expected_by_mask
-from m3_exp.reporting.curves.evaluated import LINE, Response, Values, better_of, grouped, parents_of, responses
+from m3_exp.reporting.curves.evaluated import LINE, Response, Values, grouped, parents_of, responses, titled
 from m3_exp.reporting.curves.expectations import LEAST_MASKS, NO_SAMPLED
 from m3_exp.reporting.data.dataframe import where
 from m3_exp.reporting.data.params import defaults
-from m3_exp.stats.estimate import EVEN, Array, Shape, Source, weighted_mean
-from m3_exp.stats.joint import Unit
-from m3_exp.stats.lambdas import ALPHAS, Curve, unsure
-from m3_exp.stats.paired import spread
-from m3_exp.stats.resampling import resampled, whole
+from m3_exp.stats.choosing import Candidates, Scores, alike
+from m3_exp.stats.estimate import Shape
+from m3_exp.stats.joint import better_of, usable
+from m3_exp.stats.lambdas import ALPHAS, Curve
 from m3_exp.stats.scored import Scored
 
 Model = Mapping[float | None, Values]  # item values by DARE mask
-Weights = Sequence[Array]  # of the items of each benchmark, (B, n) with rows that sum to 1
 
 _GROUP = ["family", "pair", "method", "sparsify"]
 
-HYPER, DRAWS = "hyper-parameters", "draw (of each alpha)"
-NO_ALPHA = (
-    "a choice among these draws of lambda, which says nothing about alpha; what it takes: m3 run sweeps=lambda_response"
+_COMPETING: Sequence[tuple[str, str, list[str]]] = (  # a column, what it says of the candidates, what else they share
+    ("ratio", "plain", []),
+    ("kind", "drawn", ["params", "ratio"]),
+    ("kind", "node", ["params"]),
 )
 
-
-@dataclass(frozen=True)
-class Scores:
-    """All candidates on one benchmark: an item's value `under` each DARE mask (m, n, C), the `default`'s (m, n).
-
-    `parent` (n,) are the better parent's items; None: plain scores. `curve`: that of which the values are expectations,
-    a column for each of `ALPHAS`. `unscored` items are left out, since some model has no score on them.
-    """
-
-    under: Array
-    default: Array | None = None
-    parent: Array | None = None
-    shape: Shape = EVEN
-    curve: Curve | None = None
-    unscored: int = 0
-
-    @cached_property
-    def values(self) -> Array:
-        """The candidates' values, (n, C)."""
-        return np.asarray(self.under.mean(axis=0))
-
-    @cached_property
-    def base(self) -> Array:
-        """The default's values, (n,)."""
-        assert self.default is not None
-        return np.asarray(self.default.mean(axis=0))
-
-    @property
-    def size(self) -> int:
-        return int(self.under.shape[1])
-
-    @property
-    def unit(self) -> Unit:
-        return Unit(self.size, self.parent, self.shape)
-
-    def units(self, weights: Array) -> Array:
-        """Return what scores are measured by under each of some weights, (B,)."""
-        if self.parent is None:
-            return np.ones(len(weights))
-        return np.asarray(np.maximum(weights @ self.parent, 0.5 / self.size))
-
-    def items(self, mix: Array) -> Array:
-        """Return each item's number in a mix of candidates (n, C)."""
-        return np.asarray(np.einsum("nc,nc->n", self.values, mix))
-
-    def sources(self, mix: Array, *, signed: bool = False) -> list[Source]:
-        """Return what a mix's score, or its difference from the default (`signed`), is unsure of besides items."""
-        masks = np.einsum("mnc,nc->nm", self.under, mix)
-        if signed and self.default is not None:
-            masks = masks - self.default.T
-        found = spread(list(masks.T), self.shape)
-        if self.curve is not None:
-            shares = dict(zip(ALPHAS, map(float, weighted_mean(mix, self.shape)), strict=True))
-            found += unsure(self.curve, {alpha: share for alpha, share in shares.items() if share}).sources
-        return found
-
-    def alone(self, candidate: Array) -> Array:
-        """Return the mix in which every item has the same factors (C,)."""
-        return np.tile(candidate, (self.size, 1))
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """What there is to choose from. Either all benchmarks have a better parent, or none: then plain scores count."""
-
-    names: tuple[str, ...]
-    scores: Mapping[str, Scores]
-
-    @property
-    def each(self) -> tuple[Scores, ...]:
-        return tuple(self.scores.values())
-
-    @property
-    def relative(self) -> bool:
-        return self.each[0].parent is not None
-
-    def objective(self, weights: Weights) -> Array:
-        """Return the mean over benchmarks of each candidate, (B, C)."""
-        found = [w @ one.values / one.units(w)[:, None] for w, one in zip(weights, self.each, strict=True)]
-        return np.asarray(np.mean(found, axis=0))
-
-    @property
-    def whole(self) -> list[Array]:
-        return [whole(one.size, one.shape) for one in self.each]
-
-    def sample(self, count: int, generator: np.random.Generator) -> list[Array]:
-        return [resampled(one.size, count, generator, one.shape) for one in self.each]
+HYPER, DRAWS = "hyper-parameters", "draw (of each alpha)"
+NO_ALPHA = "a choice among these draws of lambda, which says nothing about alpha; what it takes: sweeps=lambda_response"
 
 
 @dataclass(frozen=True)
@@ -150,8 +60,7 @@ class Group:
 
     @property
     def title(self) -> str:
-        parts = (self.names["pair"], self.names["method"], self.names["sparsify"].replace("none", ""))
-        return " ".join(part for part in parts if part)
+        return titled(self.names["pair"], self.names["method"], self.names["sparsify"])
 
 
 # ------------------------------------------------------------------------------------------------ frame -> questions
@@ -175,20 +84,16 @@ def _corrected(response: Response) -> bool:
 def _questions(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Give the rows that compete: all hyper-parameters without M3; draws, or nodes, at one set of them."""
     for _, rows in frame[frame["method"] != "single"].groupby(_GROUP, sort=False):
-        for ratios, keys in (["plain"], []), (["mixup"], ["params"]), (["grid", "fixed"], ["params"]):
-            wanted = rows[rows["ratio"].isin(ratios)]
-            for _, members in wanted.groupby([*_GROUP, *keys], sort=False):
+        for column, wanted, keys in _COMPETING:
+            for _, members in rows[rows[column] == wanted].groupby([*_GROUP, *keys], sort=False):
                 if len(set(_spelled(members))) > 1:
                     yield members
 
 
 def _question(rows: pd.DataFrame) -> str:
-    ratio = rows.iloc[0]["ratio"]
-    if ratio == "plain":
-        return HYPER
-    if ratio == "mixup":
-        return "draw" if rows["alpha"].nunique() == 1 else DRAWS
-    return "lambda"
+    if (kind := rows.iloc[0]["kind"]) == "drawn":
+        return "draw" if rows["alpha"].nunique() <= 1 else DRAWS
+    return "lambda" if kind == "node" else HYPER
 
 
 def _spelled(rows: pd.DataFrame) -> list[str]:
@@ -199,7 +104,8 @@ def _spelled(rows: pd.DataFrame) -> list[str]:
     if kind == DRAWS:
         return [f"alpha {alpha:g}, lambda {lam:.3g}" for alpha, lam in zip(rows["alpha"], rows["lam"], strict=True)]
     if kind == "draw":
-        return [f"draw {int(n)} (lambda {lam:.3g})" for n, lam in zip(rows["draw"], rows["lam"], strict=True)]
+        lams = ["" if pd.isna(lam) else f" (lambda {lam:.3g})" for lam in rows["lam"]]
+        return [f"draw {int(n)}{lam}" for n, lam in zip(rows["draw"], lams, strict=True)]
     return [f"lambda {lam:.6g}" for lam in rows["lam"]]
 
 
@@ -229,7 +135,7 @@ def _group(
     places = {str(name): [int(label) for label in rows.index[at]] for name, at in members.items()}
     return Group(
         names, question, candidates,
-        lams={} if question == HYPER else dict(zip(spelled, map(float, rows["lam"]), strict=True)),
+        lams={name: float(lam) for name, lam in zip(spelled, rows["lam"], strict=True) if pd.notna(lam)},
         dev=None if dev_frame is None else _dev(dev_frame, rows, names, experts, candidates.names),
         notes=tuple(notes), rows=places,
         same=frozenset(name for name, at in places.items() if _is(rows.loc[at], default)),
@@ -250,7 +156,7 @@ def _of_alpha(line: Sequence[Response], frame: pd.DataFrame, dev: Sequence[Respo
     if candidates is None:
         return None
     names = dict(zip(LINE, line[0].line, strict=True))
-    mine = where(frame[frame["ratio"].isin(["grid", "sampled"])], **names)
+    mine = where(frame[frame["kind"].isin(["node", "sampled"])], **names)
     without = [b for b in dict.fromkeys(mine["benchmark"]) if b not in known]
     notes = [f"alpha: not in the choice, no curve with sampled lambdas: {', '.join(without)}"] if without else []
     return Group(
@@ -337,11 +243,7 @@ def _read(models: Mapping[str, _Models]) -> Candidates | None:
     known = {b: one for b, one in aligned.items() if one is not None}
     if len(known) < len(aligned):
         return None
-    if any(one.parent is None for one in known.values()):
-        known = {b: replace(one, parent=None) for b, one in known.items()}
-    if any(one.default is None for one in known.values()):
-        known = {b: replace(one, default=None) for b, one in known.items()}
-    return Candidates(tuple(full), known)
+    return alike(full, known)
 
 
 def _aligned(models: _Models, names: Sequence[str]) -> Scores | None:
@@ -357,17 +259,9 @@ def _aligned(models: _Models, names: Sequence[str]) -> Scores | None:
         return None
     like = models.like.shape(ids) if isinstance(models.like, Scored) else models.like.having(set(ids))
     shape, curve = (like, None) if isinstance(like, Shape) else (like.shape, like)
+    parents = {name: np.array([values[i] for i in ids], dtype=float) for name, values in sorted(models.parents.items())}
     return Scores(
         np.array([[[values[i] for values in table] for i in ids] for table in tables], dtype=float),
         np.array([[values[i] for i in ids] for values in default], dtype=float) if default else None,
-        _better(models.parents, ids, shape), shape, curve, models.asked - len(ids),
+        usable(better_of(parents, ids, shape) if parents else None), shape, curve, models.asked - len(ids),
     )  # fmt: skip
-
-
-def _better(parents: Mapping[str, Values], ids: Sequence[str], shape: Shape) -> Array | None:
-    """Return the better parent's items, each half's picked on the other; None where there is none, or too few right."""
-    if not parents:
-        return None
-    alone = {name: np.array([values[i] for i in ids], dtype=float) for name, values in sorted(parents.items())}
-    better = better_of(alone, ids, shape)[1]
-    return better if float(better.sum()) >= ENOUGH else None

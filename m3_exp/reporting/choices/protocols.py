@@ -4,17 +4,21 @@
     E[alpha]   one draw from Beta(alpha, alpha), kept whatever it scores: the expectation
     replay     the paper's protocol: one draw for each of its seven alphas, keep the best
     tuned      a grid of as many fixed lambdas, keep the best
-    selected   all nodes of the curve, keep the best: each was really merged and evaluated, nothing is interpolated
-    developed  the node that is best on development items, scored on the test's: it was really evaluated on both
+    selected   all nodes of the curve, keep the best: each was merged and evaluated, nothing is interpolated
+    developed  the node that is best on development items, scored on the test's: it was evaluated on both
 
-What is kept (except by `developed`, which needs none of it) is chosen on one random half of the items and scored on the
-other, both ways round (cross-fitted), over many halvings, so nothing is chosen and scored on the same items. What doing
-both on all items would have claimed stands beside it (`claimed`). Choices are made anew on resampled items, no item in
-both halves: the variance of these is what an interval is made of, as of any other mean (`stats.estimate`), so it never
-leaves the score's own range. Replay and tuned go along the curve through all real merges (nodes and sampled lambdas),
-and what that may still bend in between is added to both ends. Minimum over benchmarks: what it falls short by chance is
-added too, and both sides of a difference are scored on as many items. An objective is one benchmark, or several: each
-relative to its better parent, and then their mean or minimum at each lambda, since a merged model is one model.
+What is kept is chosen on one random half of the items and scored on the other, both ways round (cross-fitted), over
+many halvings, so nothing is chosen and scored on the same items. (`developed` needs no halves.) `claimed` is the score
+that choosing and scoring on all items would have reported.
+
+Intervals: choices are made anew on resampled items, no item in both halves. The variance of the results makes an
+interval as for any other mean (`stats.estimate`), so it never leaves the score's own range. Replay and tuned go along
+the refined curve (through nodes and sampled lambdas); how far it may still bend in between is added to both ends. For a
+minimum over benchmarks, what it may be too low by chance is added as well, and both sides of a difference are scored on
+as many items.
+
+An objective is one benchmark, or several: each relative to its better parent, and then their mean or minimum at each
+lambda, since a merged model is one model.
 
 Shapes: B repetitions, C candidate lambdas, M benchmarks, K nodes.
 """
@@ -23,16 +27,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import special
 
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, aligned_to
-from m3_exp.reporting.curves.expectations import best_alphas
 from m3_exp.stats import joint
-from m3_exp.stats.estimate import Array, Estimate, Source
+from m3_exp.stats.estimate import Array, Estimate, VarianceSource
 from m3_exp.stats.family import max_t
 from m3_exp.stats.lambdas import ALPHAS, Curve, unsure
-from m3_exp.stats.objective import QUANTILES, Again, Objective, Played, again, cross_fitted
+from m3_exp.stats.objective import Again, Objective, Played, again, cross_fitted, quantiles
 from m3_exp.stats.paired import paired, spread
 
 _AGAIN = 100  # times that the choices are made anew, on resampled items
@@ -41,10 +43,11 @@ _HALVINGS = 200  # of each of these
 
 @dataclass(frozen=True)
 class Choice:
-    """What a way of choosing gives: honestly (on items that did not choose), and as claimed on the choosing items.
+    """What a way of choosing gives.
 
-    `sd` is the spread between repetitions of the protocol, `quantiles` its 2.5, 50 and 97.5 % points; `kept` the
-    lambdas that were kept, one a repetition and direction.
+    `honest`: the score on items that did not choose. `claimed`: the score on the items that chose. `sd`: the standard
+    deviation between repetitions of the protocol; `quantiles`: their 2.5, 50 and 97.5 % points. `kept`: the lambdas
+    that were kept, two a repetition (one for each half).
     """
 
     honest: Estimate
@@ -56,7 +59,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Developed:
-    """The node that development items chose, on the test's items, and its contrasts to other ways of choosing."""
+    """The node that development items chose: its score on the test items, and its differences from other ways."""
 
     lam: float
     score: Estimate
@@ -68,8 +71,8 @@ class Developed:
 class Comparison:
     """All ways of choosing on one objective. `contrast` is replay - tuned, paired by item and halving.
 
-    `gains` are E[alpha] - plain with their adjusted p-values (one benchmark: those of `expectations`); `holds_best` the
-    alphas of which one is the best with 95 %, None where the curves can carry no such claim.
+    `gains`: E[alpha] - plain with adjusted p-values; for one benchmark those of `expectations`. `holds_best`: a set of
+    alphas that holds the best one with 95 % confidence; None if the curves cannot carry such a claim.
     """
 
     objective: str
@@ -122,7 +125,7 @@ def compare(
             missing=lost,
         ),
         gains=_gains(responses, objective, sample, alphas),
-        holds_best=None if objective.combine == "minimum" else best_alphas(responses, objective.measures),
+        holds_best=None if objective.combine == "minimum" else expectations.best_alphas(responses, objective.measures),
         developed=None if chosen is None else _developed(responses, objective, chosen, played, moved, bends[0]),
     )  # fmt: skip
 
@@ -131,7 +134,7 @@ def compare(
 
 
 def plains_of(responses: Sequence[Response], objective: Objective) -> list[Array] | None:
-    """Return plain's item values a benchmark; None where one has none of some item."""
+    """Return plain's item values for each benchmark; None if plain has no value of some item."""
     found = [
         None if r.plain is None else aligned_to(r.plain, c.ids)
         for r, c in zip(responses, objective.curves, strict=True)
@@ -140,13 +143,13 @@ def plains_of(responses: Sequence[Response], objective: Objective) -> list[Array
     return known if len(known) == len(found) else None
 
 
-def _masks(responses: Sequence[Response], of: Callable[[Curve], Array]) -> list[list[Source]]:
-    """Return what a benchmark's DARE masks leave open of a number; none without several masks."""
+def _masks(responses: Sequence[Response], of: Callable[[Curve], Array]) -> list[list[VarianceSource]]:
+    """Return, for each benchmark, the source of variance that DARE masks add to a number; none with one mask."""
     return [spread([of(mask) for mask in r.masks], r.curve.shape) for r in responses]
 
 
 def model(responses: Sequence[Response], objective: Objective, lam: float) -> Estimate:
-    """Return what the model at one lambda scores, in the objective's unit: at a node that of a real model."""
+    """Return the score at one lambda in the objective's unit; at a node it is that of an evaluated model."""
     if (one := _alone(responses, objective)) is not None:
         return expectations.at(one, lam)
     values = [curve.items_at(lam) for curve in objective.curves]
@@ -154,12 +157,12 @@ def model(responses: Sequence[Response], objective: Objective, lam: float) -> Es
 
 
 def _plain(responses: Sequence[Response], objective: Objective, plains: Sequence[Array] | None) -> Estimate | None:
-    """Return what plain scores: on one benchmark as everywhere."""
+    """Return plain's score; on one benchmark it is the same as in tables."""
     if (one := _alone(responses, objective)) is not None:
         return expectations.plain(one)
     if plains is None:
         return None
-    masks: list[list[Source]] = []
+    masks: list[list[VarianceSource]] = []
     for response in responses:
         known = [v for one in response.plains.values() if (v := aligned_to(one, response.curve.ids)) is not None]
         masks.append(spread(known, response.curve.shape))
@@ -167,9 +170,12 @@ def _plain(responses: Sequence[Response], objective: Objective, plains: Sequence
 
 
 def _of_models(
-    responses: Sequence[Response], objective: Objective, values: Sequence[Array], masks: Sequence[Sequence[Source]]
+    responses: Sequence[Response],
+    objective: Objective,
+    values: Sequence[Array],
+    masks: Sequence[Sequence[VarianceSource]],
 ) -> Estimate:
-    """Return what one model scores, given its item values and what masks leave open, a benchmark each."""
+    """Return the score of one model, given its item values and the sources from masks, for each benchmark."""
     others = objective.in_units(masks)
     if objective.combine == "minimum":
         return joint.least_of(values, objective.measures, others, [_share_lost(r) for r in responses])
@@ -206,19 +212,18 @@ def _expected_least(
     objective: Objective,
     sample: Sequence[Array],
     alpha: float,
-    masks: Sequence[Sequence[Source]],
+    masks: Sequence[Sequence[VarianceSource]],
     plains: Sequence[Array] | None = None,
 ) -> Estimate:
-    """Return the expectation of a minimum, less plain's where its item values are given."""
+    """Return the expectation of a minimum; with plain's item values, its difference from plain's minimum."""
     along = objective.refined()
     here, there = (
-        along.expected_least(along.nodes(shares), alpha) - (0.0 if plains is None else along.relative(plains, shares))
+        along.expected_least(along.nodes(shares), alpha) - (0.0 if plains is None else along.score_of(plains, shares))
         for shares in (objective.whole, sample)
     )
-    at = special.betaincinv(alpha, alpha, (np.arange(QUANTILES) + 0.5) / QUANTILES)
     return along.of(
-        float(here[0]), there, signed=plains is not None, bias=objective.bends(at), short=objective.short(),
-        others=_widest(objective, masks), missing=_lost(responses),
+        float(here[0]), there, signed=plains is not None, bias=objective.bends(quantiles(alpha)),
+        short=objective.short(), others=_widest(objective, masks), missing=_lost(responses),
     )  # fmt: skip
 
 
@@ -227,9 +232,9 @@ def _expected_mean(
 ) -> Estimate:
     """Return the mean over benchmarks of expectations (`signed`: less plain's score), given their item values.
 
-    Benchmarks share the lambdas (and masks): their errors from these count as if they were all of one sign.
+    Benchmarks share the lambdas and masks, so their errors from these are added as if all had the same sign.
     """
-    sources: list[list[Source]] = []
+    sources: list[list[VarianceSource]] = []
     bias = 0.0
     masks = _masks(responses, lambda mask: mask.expected(alpha))
     for response, unit, own in zip(responses, objective.measures, masks, strict=True):
@@ -246,7 +251,7 @@ def _expected_mean(
 def _gains(
     responses: Sequence[Response], objective: Objective, sample: Sequence[Array], alphas: Sequence[float]
 ) -> dict[float, expectations.Compared]:
-    """Return E[alpha] - plain: of one benchmark as everywhere, of their mean or minimum in a family of its own."""
+    """Return E[alpha] - plain: of one benchmark that of `expectations`; mean and minimum are families of their own."""
     if _alone(responses, objective) is not None:
         return {}  # `ways.study` fills them in: their family is that of all benchmarks
     plains = plains_of(responses, objective)
@@ -270,8 +275,8 @@ def _gains(
     }
 
 
-def _widest(objective: Objective, masks: Sequence[Sequence[Source]]) -> list[Source]:
-    """Return what masks leave open of a minimum: no more than of the benchmark where they leave most."""
+def _widest(objective: Objective, masks: Sequence[Sequence[VarianceSource]]) -> list[VarianceSource]:
+    """Return the sources from masks of a minimum: those of the benchmark where they are largest."""
     sources = [source for own in objective.in_units(masks) for source in own]
     return [max(sources, key=lambda one: one.variance)] if sources else []
 
@@ -284,7 +289,7 @@ def _developed(
     anew: Sequence[Again],
     bend: float,
 ) -> Developed:
-    """Contrast the chosen node with the others: with the replay on as many items, half of them at a time."""
+    """Compare the chosen node with the other ways; with replay on as many items, half of them at a time."""
     plains = plains_of(responses, objective)
     difference = float(played[3].honest.mean() - played[0].honest.mean())
     moved = anew[3].honest - anew[0].honest
@@ -299,7 +304,7 @@ def _developed(
 
 
 def _model_gain(responses: Sequence[Response], objective: Objective, lam: float, plains: Sequence[Array]) -> Estimate:
-    """Return what one model scores above plain."""
+    """Return one model's score minus plain's."""
     values = [curve.items_at(lam) for curve in objective.curves]
     masks = [_masks_of_gain(response, lam) for response in responses]
     if _alone(responses, objective) is not None:
@@ -313,8 +318,8 @@ def _model_gain(responses: Sequence[Response], objective: Objective, lam: float,
     return mean.estimate(n=sum(map(len, values)))
 
 
-def _masks_of_gain(response: Response, lam: float) -> list[Source]:
-    """Return what DARE masks leave open of a model at one lambda, less plain, by the masks that both have."""
+def _masks_of_gain(response: Response, lam: float) -> list[VarianceSource]:
+    """Return the source that DARE masks add to the score at one lambda minus plain's, by the masks that both have."""
     known = [
         mask.items_at(lam) - plain
         for seed, mask in zip(response.mask_seeds, response.masks, strict=False)
@@ -324,7 +329,6 @@ def _masks_of_gain(response: Response, lam: float) -> list[Source]:
 
 
 def _choice(objective: Objective, played: Played, anew: Again, bend: float, lost: float) -> Choice:
-    low, middle, high = np.quantile(played.honest, [0.025, 0.5, 0.975])
     return Choice(
         honest=objective.of(
             float(played.honest.mean()), anew.honest, bias=bend, short=objective.short(2), missing=lost
@@ -332,7 +336,7 @@ def _choice(objective: Objective, played: Played, anew: Again, bend: float, lost
         claimed=objective.of(
             float(played.claimed.mean()), anew.claimed, bias=bend, short=objective.short(), missing=lost
         ),
-        sd=float(played.honest.std(ddof=1)),
-        quantiles=(float(low), float(middle), float(high)),
+        sd=played.sd,
+        quantiles=played.quantiles,
         kept=played.kept,
     )

@@ -1,6 +1,6 @@
-"""The benchmarks of a pair and method that can be put together, and their mean and minimum: the one place that does.
+"""The benchmarks of a pair and method whose curves can be put together, and the objectives of their mean and minimum.
 
-Each counts in percent of its better parent. `m3 response`, its picture and the page all ask here.
+Each counts in percent of its better parent (`stats.joint`). `m3 response`, its picture and the page all ask here.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,9 @@ import numpy as np
 
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.stats.estimate import Array
+from m3_exp.stats.joint import ENOUGH, usable
 from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.objective import Objective
-
-ENOUGH = 10  # right items of a parent, for ratios to it to mean anything
 
 
 @dataclass(frozen=True)
@@ -35,20 +34,21 @@ class Relative:
 
 
 def relative(responses: Sequence[Response]) -> Relative:
-    """Return the benchmarks whose better parent is known, and right on enough items."""
+    """Return the benchmarks that have a parent to be measured by (`usable`)."""
     known: list[tuple[Response, Array]] = []
     notes: list[str] = []
     for response in responses:
         better = response.better_parent()
-        if better is None or float(better[1].sum()) < ENOUGH:
+        parent = usable(better)
+        if better is None or parent is None:
             few = f"its better parent is right on fewer than {ENOUGH} items"
             why = "its parents are not evaluated on all its items" if better is None else few
             notes.append(f"{response.benchmark} is not in mean and minimum: {why}")
             continue
         if response.lacking:
             lacking = ", ".join(response.lacking)
-            notes.append(f"{response.benchmark} is relative to {better[0]}: {lacking} not evaluated")
-        known.append((response, better[1]))
+            notes.append(f"{response.benchmark} is relative to {better.name}: {lacking} not evaluated")
+        known.append((response, parent))
     return Relative(tuple(r for r, _ in known), tuple(parent for _, parent in known), tuple(notes))
 
 

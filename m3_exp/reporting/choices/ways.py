@@ -8,6 +8,7 @@ benchmarks, mean and minimum (Holm).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,18 +17,19 @@ from m3_exp.reporting.choices.relative import Relative, relative
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.stats import family
-from m3_exp.stats.estimate import Array
+from m3_exp.stats.estimate import deviation, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS, draw_sd, unsure
 from m3_exp.stats.objective import Objective
-from m3_exp.types import Json
 
 _RESAMPLES = 1_000  # of development items
 
 
 @dataclass(frozen=True)
 class Spread:
-    """What one alpha's expectation is unsure of besides items, in percent points: draws, masks, and sampled lambdas
-    (standard error), or else how far the curve may bend between its nodes.
+    """The uncertainty of one alpha's expectation besides that from items, in percent points.
+
+    Standard deviations between draws of lambda and between masks; the standard error from sampled lambdas or, without
+    any, how far the curve may bend between its nodes.
     """
 
     sd_draws: float
@@ -38,9 +40,9 @@ class Spread:
 
 @dataclass(frozen=True)
 class Chooser:
-    """The node that development items chose for an objective, on which benchmarks, and how sure they are of it.
+    """The node that development items chose for an objective, and the benchmarks that have such items.
 
-    `share` is how often it is the best over resampled development items (0 to 1).
+    `share`: how often this node is the best over resampled development items, 0 to 1.
     """
 
     lam: float
@@ -50,7 +52,7 @@ class Chooser:
 
 @dataclass(frozen=True)
 class Study:
-    """All of one pair and method: comparisons by objective, spreads by benchmark and alpha, and what was left out.
+    """All about one pair and method: comparisons by objective, spreads by benchmark and alpha, notes on what lacks.
 
     `choosers` are there for objectives that development items could choose for; `contrasts` holds Holm's p-value of
     random - tuned by objective.
@@ -83,7 +85,7 @@ def study(
     if not responses:
         raise ValueError("no benchmark has a curve: all planned nodes must be evaluated, 0 and 1 among them")
     found: list[Comparison] = []
-    options: Json = {"repeats": repeats, "resamples": resamples, "seed": seed}
+    options: dict[str, Any] = {"repeats": repeats, "resamples": resamples, "seed": seed}
     choosers: dict[str, Chooser] = {}
     dev = dev or {}
     against = expectations.against_plain(responses)
@@ -121,35 +123,31 @@ def _missing(response: Response) -> list[str]:
 def _developed(dev: Mapping[str, Response], benchmarks: Sequence[str], of: Objective, *, seed: int) -> Chooser | None:
     """Choose the best of the nodes that test and development items share; None where they share none but the ends.
 
-    Several benchmarks count relative to their better parent on development items, where each has one there.
+    Benchmarks count relative to their better parents on development items, where all can be measured by them.
     """
     shared = sorted(set(map(float, of.lams)).intersection(*(map(float, dev[name].curve.lams) for name in benchmarks)))
     if len(shared) < 3:
         return None
     nodes = np.array([shared])
     curves = tuple(dev[name].curve.on_nodes(nodes[0]) for name in benchmarks)
-    objective = Objective(of.name, curves, _dev_parents([dev[name] for name in benchmarks]), of.combine)
+    parents = relative([dev[name] for name in benchmarks]).parents
+    if len(parents) < len(curves):  # a choice is for all benchmarks: then plain scores count for all
+        parents = tuple(np.ones(len(curve.ids)) for curve in curves)
+    objective = Objective(of.name, curves, parents, of.combine)
     sample = objective.resampled(_RESAMPLES, np.random.default_rng(seed))
     best = int(np.argmax(objective.score(objective.nodes(objective.whole), nodes)[0]))
     again = np.argmax(objective.score(objective.nodes(sample), np.tile(nodes, (_RESAMPLES, 1))), axis=1)
     return Chooser(shared[best], tuple(benchmarks), float(np.mean(again == best)))
 
 
-def _dev_parents(responses: Sequence[Response]) -> tuple[Array, ...]:
-    """Return the better parents' values, or ones (plain scores) where a benchmark has no parent or one of 0."""
-    better = [response.better_parent() for response in responses]
-    known = [one[1] for one in better if one is not None and float(one[1].sum()) > 0]
-    return tuple(known) if len(known) == len(responses) else tuple(np.ones(len(r.curve.ids)) for r in responses)
-
-
 def _spreads(response: Response) -> dict[float, Spread]:
     found = {}
     for alpha in ALPHAS:
-        masks = [100 * float(curve.expected(alpha).mean()) for curve in response.masks]
+        masks = [100 * float(weighted_mean(curve.expected(alpha), curve.shape)) for curve in response.masks]
         rest = unsure(response.curve, {alpha: 1.0})
         found[alpha] = Spread(
             sd_draws=100 * draw_sd(response.curve, alpha),
-            sd_masks=float(np.std(masks, ddof=1)) if len(masks) > 1 else None,
+            sd_masks=deviation(masks),
             se_sampled=100 * math.sqrt(rest.sources[0].variance) if rest.sources else None,
             bend=None if rest.sources else 100 * rest.bend,
         )

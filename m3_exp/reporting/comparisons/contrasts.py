@@ -1,4 +1,4 @@
-"""Which cells of a table really differ: each M3 row against the same row without M3, and the best of a column.
+"""Which cells of a table differ significantly: each M3 row against the same row without M3, and the best of a column.
 
 Three questions, three families, fixed before anything is looked at:
 
@@ -7,7 +7,7 @@ Three questions, three families, fixed before anything is looked at:
     the best of its column               all of a table's columns (Holm)
 
 Two rows with the same weights are one model, and no comparison. A mean over fewer than ten draws of lambda, or fewer
-than three DARE masks, carries no sign: its interval is of these draws.
+than three DARE masks, carries no sign: its interval is that of these very draws.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from m3_exp.reporting.curves.evaluated import Values, shared
 from m3_exp.reporting.curves.expectations import LEAST_MASKS
 from m3_exp.reporting.table import Sign
 from m3_exp.stats import family
-from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, Source
+from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, VarianceSource
 from m3_exp.stats.family import LIMIT
 from m3_exp.stats.paired import paired, spread
 from m3_exp.stats.scored import Scored
@@ -35,12 +35,15 @@ FEW_MASKS = f"fewer than {LEAST_MASKS} DARE masks: the difference is of these ma
 
 @dataclass(frozen=True)
 class Entry:
-    """A cell that can be compared: score in percent, item values from 0 to 1, and the digests of its weights.
+    """A cell of a table that can be compared with another.
 
-    `weights` is empty where the cell belongs to no model: an expectation over lambda. `models`: those that the cell is
-    a mean over. `drawn`: the number of draws of lambda behind it, 0 where lambda was not drawn. `asked`: digest and
-    number of the items; `unscored` of them have no value; `like`: how the items make the score. An expectation is
-    unsure of `others` besides items and masks, and off by `bias` at most; `why` it carries no sign, else empty.
+    weights: empty where the cell belongs to no model: an expectation over lambda.
+    models: those that the cell is a mean over.
+    drawn: the number of random draws behind it, 0 where nothing was drawn.
+    asked: digest and number of the items; `unscored` of them have no value.
+    like: how the items make the score.
+    others, bias: what an expectation is unsure of besides items and masks, and how far it may be off.
+    why: why the cell carries no sign, else empty.
     """
 
     score: float
@@ -51,7 +54,7 @@ class Entry:
     asked: tuple[str, int] | None = None
     unscored: int = 0
     like: Scored | None = None
-    others: tuple[Source, ...] = ()
+    others: tuple[VarianceSource, ...] = ()
     bias: float = 0.0
     why: str = ""
 
@@ -74,7 +77,7 @@ Question = Literal["expectation", "model"]
 class Compared:
     """A cell against its row without M3: the estimate of M3 - plain and its adjusted p-value; None: the same model.
 
-    `question` says which family; `why` no sign is given where none can be. `less_is_better`: of a drop rate.
+    `question` names its family. `why`: the reason if it can carry no sign. `less_is_better`: for a drop rate.
     `other_items`: there is no estimate because the items are not the same.
     """
 
@@ -129,7 +132,8 @@ def against(
 ) -> dict[Place, Compared]:
     """Contrast the first of each pair with the second, over the items that both have; none in common: left out.
 
-    `known`: expectations, which are compared in a family of their own. `contrast`: of what else than the pair's scores.
+    `known`: comparisons of expectations, which are a family of their own. `contrast`: computes the difference, if it is
+    not that of the two scores.
     """
     found: dict[Place, tuple[Estimate, str]] = {}
     same: dict[Place, Compared] = {}
@@ -173,8 +177,8 @@ def unclaimed(first: Entry, second: Entry) -> str:
 def compare(first: Entry, second: Entry) -> Estimate | None:
     """Contrast two cells over the items that both have, and the DARE masks where both have masks; None: nothing shared.
 
-    Where one is a mean over masks, or over ten draws of lambda and more, what varies between these counts as well as
-    what does between items. The difference of fewer draws is of these draws.
+    If one of them is a mean over masks, or over ten draws of lambda and more, the variance between these counts beside
+    that between items. The difference of fewer draws is that of these very draws.
     """
     own = [{mask for _, mask in entry.models} - {None} for entry in (first, second)]
     masks = own[0] & own[1]
@@ -205,10 +209,10 @@ def compare(first: Entry, second: Entry) -> Estimate | None:
     return replace(found, how=found.how + some)
 
 
-def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shape) -> list[Source]:
+def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shape) -> list[VarianceSource]:
     """Return what the levels of lambda (axis 0) or masks (1) leave open of a difference.
 
-    Of the differences where both sides have the same levels, else of each side for itself.
+    If both sides have the same draws or masks it is that of their differences, else that of each side by itself.
     """
     sides = [levels(found, axis, ids) for found in known]
     if sides[0].keys() == sides[1].keys():
@@ -231,7 +235,7 @@ _RECORDED = (
 
 
 def record(compared: Compared | None) -> Json:
-    """Return what a cell's comparison with its row without M3 says, in points; None where there is none."""
+    """Return a cell's comparison with its row without M3 as data, in percent points; None where there is none."""
     if compared is None:
         return dict.fromkeys(_RECORDED)
     if (c := compared.contrast) is None:
@@ -302,7 +306,7 @@ def ranked(columns: Sequence[Mapping[Place, Entry]]) -> tuple[frozenset[Place], 
 
 
 def words(compared: Mapping[Place, Compared], bold: Best | None = None) -> list[str]:
-    """Say what the marks of a table mean, how many comparisons stand behind them, and what they could have found."""
+    """Say what the marks of a table mean, for how many comparisons they are adjusted, and what they could detect."""
     made = [c for c in compared.values() if c.contrast is not None]
     others = sum(c.other_items for c in compared.values())
     same = sum(c.contrast is None for c in compared.values()) - others
@@ -327,7 +331,7 @@ def words(compared: Mapping[Place, Compared], bold: Best | None = None) -> list[
     if bold is not None and bold.comparisons:
         which = "none here" if not bold.places else f"{len(bold.places)} here"
         lines.append(
-            f"Bold: really better than every other row of its pair in that column, after Holm over"
+            f"Bold: significantly better than every other row of its pair in that column, after Holm over"
             f" {bold.comparisons} comparisons; {which}."
         )
     return lines
@@ -349,5 +353,5 @@ def _families(made: Sequence[Compared]) -> list[str]:
 
 BY_SCORE = (
     "Bold: the highest score of its pair in that column, underlined: the second, as the paper prints them. These marks"
-    " say nothing about what is real (without --marks paper the table does)."
+    " say nothing about what is significant (without --marks paper the table does)."
 )

@@ -1,12 +1,11 @@
-"""PDR, the share of its accuracy that a model loses under attack, of the draws of one row, and the difference of two.
+"""PDR, the share of its accuracy that a model loses under attack, for one row of a table, and the difference of two.
 
-Tables and figures both ask here. All is read from item scores. An item counts where it has a score without the attack
-and under it, in every draw; the others are unscored, and widen the interval (`stats.ratio`). Several draws or masks are
-averaged item by item, before and under the attack. The interval is over items, of these draws; from ten draws on it is
-of draws like them, and masks count where there are several, as for accuracies.
+Tables and figures both ask here. Everything is computed from item scores. An item counts if it has a score without the
+attack and under it, in every draw; the others are unscored, and widen the interval (`stats.ratio`). Several draws or
+masks are averaged item by item, without and under the attack. Draws and masks enter the interval as for accuracies
+(`values`).
 """
 
-import statistics
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,17 +16,16 @@ import pandas as pd
 from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS, Entry, levels
 from m3_exp.reporting.comparisons.values import Value, entry_of
 from m3_exp.reporting.curves.evaluated import shared
-from m3_exp.stats.estimate import Array, Estimate, Source
+from m3_exp.stats.estimate import Array, Estimate, VarianceSource, deviation
 from m3_exp.stats.paired import spread
-from m3_exp.stats.ratio import Scores, widened
+from m3_exp.stats.ratio import Scores, moves, widened
 from m3_exp.stats.ratio import drop as drop_of
 from m3_exp.stats.ratio import drop_difference as difference_of
-from m3_exp.stats.scored import Scored, of_scores
+from m3_exp.stats.scored import Scored, is_attacked, of_scores
 from m3_exp.types import Score
 
 NOT_ATTACKED = "not attacked"
 UNBOUNDED = "not bounded below"
-_VERSION = "@seed"  # ITEM@seedK is an item under attack
 _ROUNDING = 1e-9
 
 
@@ -51,7 +49,7 @@ class Attacked:
         return {mask for _, mask in self.under.models} - {None}
 
     def of(self, masks: Set[float | None]) -> "Attacked":
-        """Return what some DARE masks give; the same where there are no others."""
+        """Return the part that belongs to some DARE masks."""
         if not masks or not self.masks - masks:
             return self
         return Attacked(*(_under(side, masks) for side in (self.clean, self.under)))
@@ -69,9 +67,9 @@ def _under(entry: Entry, masks: Set[float | None]) -> Entry:
 
 
 def attacked(rows: pd.DataFrame) -> Attacked | None:
-    """Return what the lines of a row and benchmark say of an attack; None where there is none, or no result."""
+    """Return the scores of a row and benchmark without and under attack; None without an attack or a result."""
     lines = rows[rows["score"].notna()]
-    if not any(_VERSION in key for values in lines["values"] for key, _ in values):
+    if not any(is_attacked(key) for values in lines["values"] for key, _ in values):
         return None
     return Attacked(entry_of(without_attack(lines)), entry_of(lines))
 
@@ -84,7 +82,7 @@ def without_attack(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _clean(values: Mapping[Any, Any], under: Scored) -> Scored:
-    clean = of_scores([Score(key, value) for (key, _), value in values.items() if _VERSION not in key])
+    clean = of_scores([Score(key, value) for (key, _), value in values.items() if not is_attacked(key)])
     return replace(clean, clusters=under.clusters)
 
 
@@ -93,7 +91,7 @@ def _clean(values: Mapping[Any, Any], under: Scored) -> Scored:
 
 @dataclass(frozen=True)
 class Drop:
-    """PDR in percent; without a value, `why`. Its lower end is -inf where it is not bounded below."""
+    """PDR in percent, or the reason why there is none. The lower end is -inf where PDR is not bounded below."""
 
     value: Value | None
     why: str = ""
@@ -125,9 +123,9 @@ def drop(rows: pd.DataFrame) -> Drop:
 def _between(known: Attacked, axis: int, ids: Sequence[str]) -> float | None:
     """Return the standard deviation between the draws' (axis 0) or masks' (1) PDRs; None where one has none."""
     clean, under = (levels(side.models, axis, ids) for side in (known.clean, known.under))
-    if len(clean) < 2 or not all(values.any() for values in clean.values()):
+    if not all(values.any() for values in clean.values()):
         return None
-    return statistics.stdev(100 * float(1 - under[level].sum() / clean[level].sum()) for level in clean)
+    return deviation([100 * float(1 - under[level].sum() / clean[level].sum()) for level in clean])
 
 
 # ----------------------------------------------------------------------------------------------------- two rows
@@ -158,24 +156,22 @@ def difference(first: Attacked, second: Attacked) -> Estimate | None:
 # ---------------------------------------------------------------------------------------------- draws and masks
 
 
-def _sources(sides: Sequence[Attacked], ids: Sequence[str]) -> list[Source]:
+def _sources(sides: Sequence[Attacked], ids: Sequence[str]) -> list[VarianceSource]:
     """Return what draws of lambda (ten or more) and masks leave open of a PDR, or of a difference of two."""
     if not all(np.any(side.scores(ids).clean) for side in sides):
         return []
     drawn = max(side.under.drawn for side in sides) >= LEAST_DRAWS
-    found: list[Source] = []
+    found: list[VarianceSource] = []
     for axis in (0, 1) if drawn else (1,):
-        moves = [_moves(side, axis, ids) for side in sides]
-        if len(moves) == 2 and moves[0].keys() == moves[1].keys():
-            moves = [{level: own - moves[1][level] for level, own in moves[0].items()}]
-        found += [source for own in moves for source in spread(list(own.values())) if source.variance > 0]
+        moved = [_moves(side, axis, ids) for side in sides]
+        if len(moved) == 2 and moved[0].keys() == moved[1].keys():
+            moved = [{level: own - moved[1][level] for level, own in moved[0].items()}]
+        found += [source for own in moved for source in spread(list(own.values())) if source.variance > 0]
     return found
 
 
 def _moves(known: Attacked, axis: int, ids: Sequence[str]) -> dict[float | None, Array]:
     """Return what each item moves PDR by (times n, to first order) at each draw (axis 0) or mask (1)."""
-    mean = known.scores(ids)
-    base = float(np.mean(mean.clean))
-    theta = float(np.mean(mean.attacked)) / base
     clean, under = (levels(side.models, axis, ids) for side in (known.clean, known.under))
-    return {level: (theta * values - under[level]) / base for level, values in clean.items()}
+    mean = known.scores(ids)
+    return {level: moves(mean, Scores(values, under[level])) for level, values in clean.items()}

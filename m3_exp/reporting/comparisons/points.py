@@ -1,7 +1,7 @@
 """Tidy frame -> points of a chart: a score, a gain by M3, or a drop under attack, each with its 95 % interval.
 
-Percent and percent points; each is what the tables show. Several draws or masks are averaged item by item, over the
-items that all of them scored.
+Values are in percent or percent points, the same as in tables. Several draws or masks are averaged item by item, over
+the items that all of them scored.
 """
 
 import math
@@ -18,9 +18,10 @@ _NAN = float("nan")
 
 @dataclass(frozen=True)
 class Point:
-    """A value with its 95 % interval (NaN where it has none). Without a value, `note` says why; else what it lacks.
+    """A value with its 95 % interval (NaN where it has none).
 
-    An empty note without a value: nobody asked for it.
+    `note` says why there is no value, or what the value lacks. If there is neither value nor note, the plan has no such
+    cell.
     """
 
     value: float | None

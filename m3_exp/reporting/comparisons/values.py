@@ -1,6 +1,5 @@
-"""What one cell of a table is worth: the mean over its draws, or the expectation on a response curve."""
+"""The score of one cell of a table: the mean over its draws, or the expectation on a response curve."""
 
-import statistics
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import pandas as pd
 from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS, Entry, Models, levels
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, Values, shared
-from m3_exp.stats.estimate import EVEN, Estimate, mean, weighted_mean
+from m3_exp.stats.estimate import EVEN, Estimate, deviation, mean, weighted_mean
 from m3_exp.stats.lambdas import Curve, draw_sd, unsure
 from m3_exp.stats.paired import spread
 from m3_exp.stats.scored import Scored
@@ -20,9 +19,9 @@ from m3_exp.stats.scored import Scored
 class Value:
     """One figure of a table: score and 95 % interval in percent over `n` items, of which some may be unscored.
 
-    From `draws` draws of lambda; from the `nodes` of a curve there are none. `spread` is the standard deviation between
-    draws, `masks` that between DARE masks, both in points and None where they are not known. An expectation without
-    `sampled` lambdas assumes that the score bends by at most `bend` points between two nodes.
+    It is a mean over `draws` draws of lambda, or an expectation on a curve of `nodes` nodes. `spread` is the standard
+    deviation between draws, `masks` that between DARE masks, both in points and None if not known. An expectation
+    without `sampled` lambdas assumes that the score bends by at most `bend` points between two nodes.
     """
 
     score: float
@@ -39,7 +38,7 @@ class Value:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What is said behind the figure: an expectation (`E`; `E*`: from nodes alone), and the spreads."""
+        """The words after the figure: `E` for an expectation, `E*` for one from nodes alone, and the spreads."""
         spread = "" if self.spread is None else f"sd {self.spread:.1f}" + ("" if self.nodes else f" of {self.draws}")
         masks = "" if self.masks is None else f"masks {self.masks:.1f}"
         kind = ("E" if self.sampled else "E*") if self.nodes else ""
@@ -49,8 +48,9 @@ class Value:
 def value(rows: pd.DataFrame) -> Value | None:
     """Reduce the draws of one row and benchmark to a figure; None where nothing is scored.
 
-    Several draws or masks are averaged item by item, over the items that all of them have. The interval is over items,
-    of these draws; from ten draws on it is of draws like them, and masks count where there are several.
+    Several draws or masks are averaged item by item, over the items that all of them have. With fewer than ten draws
+    the interval is over items alone, for these very draws. From ten draws on the variance between draws counts too, and
+    with several masks that between masks.
     """
     lines = _distinct(rows)
     if not len(lines):
@@ -86,13 +86,13 @@ def estimate(entry: Entry) -> Estimate:
 
 
 def entry_of(rows: pd.DataFrame) -> Entry:
-    """Return what can be compared of the lines of one row and benchmark, of which at least one has a result."""
+    """Return the lines of one row and benchmark as an `Entry`. At least one of them must have a result."""
     lines = _distinct(rows)
     if (known := _expectation(lines)) is not None:
         return expected_entry(*known)
     found = list(lines["scored"])
     items = shared([one.values for one in found]) or {}
-    drawn = int(lines.loc[lines["ratio"] == "mixup", "lam"].nunique())
+    drawn = len({lam for lam, _ in models(lines[lines["kind"] == "drawn"])})
     digests = frozenset(lines["weights"].dropna().astype(str))
     names = set(lines["items_digest"].dropna().astype(str))
     asked = max(len(one.values) + one.unscored for one in found)
@@ -107,7 +107,7 @@ def _between(models: Models, axis: int, entry: Entry) -> float | None:
     ids = sorted(entry.items)
     shape = EVEN if entry.like is None else entry.like.shape(ids)
     means = [100 * float(weighted_mean(values, shape)) for values in levels(models, axis, ids).values()]
-    return statistics.stdev(means) if len(means) > 1 else None
+    return deviation(means)
 
 
 def expected(response: Response, alpha: float) -> Value:
@@ -119,7 +119,7 @@ def expected(response: Response, alpha: float) -> Value:
         100 * found.value, 100 * found.low, 100 * found.high,
         n=len(curve.ids) + response.unscored, n_unscored=response.unscored, draws=0, nodes=len(curve.lams),
         spread=100 * draw_sd(curve, alpha) if len(curve.ids) > 1 else None,
-        masks=statistics.stdev(masks) if len(masks) > 1 else None,
+        masks=deviation(masks),
         sampled=0 if not curve.corrected(alpha) or curve.sampled is None else len(curve.sampled.lams), bend=assumed,
     )  # fmt: skip
 
@@ -152,10 +152,13 @@ def expected_items(response: Response, alpha: float) -> Values:
 
 
 def models(rows: pd.DataFrame) -> Models:
-    """Return the item values of each model behind some rows."""
+    """Return the item values of each model behind some rows, by its lambda (the number of a draw without) and mask."""
     lines = _distinct(rows)
-    keys = zip(lines["lam"], lines["mask_seed"], strict=True)
-    return {(_level(lam), _level(mask)): one.values for (lam, mask), one in zip(keys, lines["scored"], strict=True)}
+    columns = (lines[name] for name in ("lam", "draw", "mask_seed", "scored"))
+    return {
+        (_level(draw if pd.isna(lam) else lam), _level(mask)): one.values
+        for lam, draw, mask, one in zip(*columns, strict=True)
+    }
 
 
 def _level(found: Any) -> float | None:

@@ -2,5 +2,5 @@
 
 evaluated.py      frame -> `Response`: one pair, method and benchmark along lambda, item by item
 expectations.py   `Response` -> E[score | alpha] and its difference from the method without M3
-prediction.py     what a curve predicts beside what real draws scored
+prediction.py     what a curve predicts beside what observed draws of lambda scored
 """

@@ -1,18 +1,18 @@
 """Tidy frame -> response curves: what a pair and method scored along lambda, benchmark by benchmark.
 
 A curve's items are those scored at every node and under every mask; how many are left out is counted. With DARE there
-is one curve for each mask seed; the curve shown is their mean, and what the masks alone do is kept apart. A planned
-node without a result leaves no curve (`refused`): what the others say of its place would be a guess.
+is one curve for each mask seed. The curve that is shown is their mean; the variance between masks is a source of its
+own. If a planned node has no result there is no curve (`refused`): interpolating over the gap would be a guess.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from m3_exp.stats.estimate import EVEN, Array, Shape
+from m3_exp.stats.estimate import Array
+from m3_exp.stats.joint import Better, better_of
 from m3_exp.stats.lambdas import Curve, Sampled
 from m3_exp.stats.scored import Scored
 
@@ -23,7 +23,7 @@ LINE = ["family", "pair", "method", "params", "sparsify"]
 
 @dataclass(frozen=True)
 class Draw:
-    """One real draw of lambda and what it scored, by item; `mask_seeds` of the DARE masks that it is the mean over."""
+    """One evaluated draw of lambda with its scores by item; `mask_seeds`: the DARE masks that these are a mean over."""
 
     alpha: float
     number: int
@@ -67,11 +67,11 @@ class Response:
 
     @property
     def name(self) -> str:
-        return " ".join(part for part in (self.pair, self.method, self.sparsify.replace("none", "")) if part)
+        return titled(self.pair, self.method, self.sparsify)
 
     @property
     def gridded(self) -> bool:
-        """Whether a grid was evaluated: ends and middle alone may be there as other cells' weights."""
+        """Whether a grid was evaluated: ends and middle alone may be other cells' (the experts, average's plain)."""
         return {0.0, 0.25, 0.5, 0.75, 1.0} <= set(map(float, self.curve.lams))
 
     @property
@@ -85,12 +85,8 @@ class Response:
         sampled = self.curve.sampled
         return f"{len(self.curve.lams)} nodes" + (f" + {len(sampled.lams)} sampled" if sampled is not None else "")
 
-    def better_parent(self) -> tuple[str, Array] | None:
+    def better_parent(self) -> Better | None:
         """Return the parent that scores higher, with its item values on the curve's items.
-
-        Which is higher is asked on the other half of the items (by their ids' hashes), so that the better one's score
-        is not flattered by having been picked on the items it is read from: where the halves disagree, so does the
-        name.
 
         None unless those that are evaluated have all of the items. Were one parent unscored on an item and left out,
         the better parent could silently be the worse one. An expert that is not evaluated on the benchmark at all is in
@@ -103,21 +99,9 @@ class Response:
         return better_of(known, self.curve.ids, self.curve.shape)
 
 
-def better_of(known: Mapping[str, Array], ids: Sequence[str], shape: Shape = EVEN) -> tuple[str, Array]:
-    """Return the name and the item values of the higher of several models, each half's picked on the other half."""
-    keys = ids if shape.clusters is None else shape.clusters
-    first = np.array([hashlib.sha256(key.encode()).digest()[0] < 128 for key in keys])
-    names = list(known)
-    shares = shape.weights(len(ids))
-    higher = np.empty(len(ids))
-    picked: list[str] = []
-    for here in (first, ~first):
-        there = ~here if bool((~here).any()) else here
-        picked.append(max(names, key=lambda name: float(shares[there] @ known[name][there])))
-        higher[here] = known[picked[-1]][here]
-    if not bool(first.any()) or not bool((~first).any()):
-        picked = [picked[0] if bool(first.any()) else picked[1]]
-    return "/".join(dict.fromkeys(picked)), higher
+def titled(*parts: str) -> str:
+    """Return pair, method, parameters and sparsifier as one name, without those that there are none of."""
+    return " ".join(part for part in parts if part not in ("", "none"))
 
 
 def aligned_to(values: Values, ids: Sequence[str]) -> Array | None:
@@ -145,7 +129,7 @@ _FREE = frozenset((0.0, 0.5, 1.0))  # nodes that other cells evaluate as well: t
 
 @dataclass(frozen=True)
 class Refused:
-    """A curve that there is none of, for want of some of the nodes `planned`."""
+    """A curve that cannot be drawn, because some of the `planned` nodes have no result."""
 
     name: str  # of its pair and method
     benchmark: str
@@ -161,12 +145,12 @@ class Refused:
 
 
 def refused(frame: pd.DataFrame) -> list[Refused]:
-    """Return the curves that there would be if no planned node were without a result, where some has one."""
+    """Return the curves that cannot be drawn: some of their planned nodes have a result, others have none."""
     found = []
     for (_, pair, method, params, sparsify, benchmark), rows in _lines(frame):
         begun = set(rows.loc[(rows["ratio"] == "grid") & rows["score"].notna(), "lam"]) - _FREE
         if begun and (missing := _missing(rows)):
-            name = " ".join(filter(None, (pair, method, params, sparsify.replace("none", ""))))
+            name = titled(pair, method, params, sparsify)
             planned = rows.loc[rows["ratio"] == "grid", "lam"].nunique()
             found.append(Refused(name, benchmark, tuple(missing), planned))
     return found
@@ -198,8 +182,8 @@ def _nodes(rows: pd.DataFrame) -> dict[int | None, _Mask]:
     """Return each mask seed (None without DARE) that has both ends."""
     by_mask: dict[int | None, _Mask] = {}
     for seed, members in rows.groupby("mask_seed", dropna=False, sort=True):
-        nodes = _by_lambda(members[members["ratio"].isin(["grid", "fixed"]) & members["score"].notna()])
-        sampled = members[members["ratio"] == "sampled"]
+        nodes = _by_lambda(members[(members["kind"] == "node") & members["score"].notna()])
+        sampled = members[members["kind"] == "sampled"]
         whole = len(sampled) >= 4 and bool(sampled["score"].notna().all())
         if {0.0, 1.0} <= nodes.keys():
             by_mask[None if pd.isna(seed) else int(seed)] = _Mask(nodes, _by_lambda(sampled) if whole else {})
@@ -227,7 +211,7 @@ def _response(
         plain = plain[plain["mask_seed"].isin(seeds)]  # masks that the curve has
     plains = {seed: found.values for seed, found in zip(plain["mask_seed"], plain["scored"], strict=True)}
     kept = curves[0].ids
-    lines = mine[mine["ratio"].isin(["grid", "fixed", "sampled"])]
+    lines = mine[mine["kind"].isin(["node", "sampled"])]
     return Response(
         family, pair, method, params, sparsify, benchmark,
         metric=str(mine["metric"].iloc[0]), curve=averaged(curves), masks=tuple(curves),
@@ -250,8 +234,8 @@ def parents_of(frame: pd.DataFrame, family: str, experts: Sequence[str]) -> dict
 
 
 def _noted(rows: pd.DataFrame, masks: Mapping[int | None, _Mask]) -> Iterator[str]:
-    """Say what a curve does without: sampled lambdas of which some have no result."""
-    sampled = rows[rows["ratio"] == "sampled"]
+    """Say that a curve has no sampled lambdas because some of them have no result."""
+    sampled = rows[rows["kind"] == "sampled"]
     lacking = int(sampled["score"].isna().sum())
     if lacking and any(not mask.sampled for mask in masks.values()):
         yield f"{lacking} of {len(sampled)} sampled lambdas have no result: the others are not used"

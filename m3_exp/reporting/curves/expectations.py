@@ -1,30 +1,30 @@
 """E[score | alpha] of a curve and its difference from the method without M3: the one place that asks.
 
 Tables, heat map, figures, page, W&B and `m3 response` all call it, so the same question has the same number, interval
-and p-value wherever it stands. An expectation is of items like these, and of masks like these where there are several;
-under one DARE mask it is of this mask.
+and p-value wherever it stands. An expectation estimates the score on items like these and, with several DARE masks,
+under masks like these; with one mask, under this mask.
 
 **The family.** Whether M3 differs from plain is one question for a pair and method (with its sparsifier): its p-values
 are adjusted for the paper's seven alphas on all of its benchmarks together (max-T: those of one benchmark share their
 items). An alpha that is none of the seven is an eighth.
 
-**Claims.** A sign is given only where the curve can carry it: sampled lambdas stand beside its nodes, and there is no
-mask, or are three at least.
+**Signs.** A difference carries a sign (better, worse) only if the curve has sampled lambdas beside its nodes, and
+either no DARE mask or at least three.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
 
 import numpy as np
 
 from m3_exp.reporting.curves.evaluated import Response, aligned_to
 from m3_exp.reporting.table import Sign
 from m3_exp.stats import family
-from m3_exp.stats.estimate import Array, Estimate, Shape, Source, influences, mean
-from m3_exp.stats.joint import Unit, errors_of, mean_of
+from m3_exp.stats.estimate import Array, Estimate, Shape, VarianceSource, influences, mean
+from m3_exp.stats.joint import Unit
 from m3_exp.stats.lambdas import ALPHAS, expectation, unsure
+from m3_exp.stats.objective import unbeaten
 from m3_exp.stats.paired import paired, spread
 
 LEAST_MASKS = 3
@@ -35,7 +35,10 @@ FEW_MASKS = f"fewer than {LEAST_MASKS} DARE masks (sparsify.draws={LEAST_MASKS})
 
 @dataclass(frozen=True)
 class Compared:
-    """A difference with its adjusted p-value; `why` there is no claim, else empty. `family`: comparisons in it."""
+    """A difference with its adjusted p-value. `family`: the number of comparisons that it is adjusted for.
+
+    `why`: the reason why it carries no sign; empty where it carries one.
+    """
 
     estimate: Estimate
     p_adjusted: float
@@ -74,14 +77,14 @@ def plain(response: Response) -> Estimate | None:
 
 
 def at(response: Response, lam: float) -> Estimate:
-    """Return the score at one lambda, with masks and unscored items: at a node that of real models."""
+    """Return the score at one lambda, interpolated between nodes; masks and unscored items widen its interval."""
     shape, items = response.curve.shape, np.clip(response.curve.items_at(lam), 0.0, 1.0)
     masks = spread([mask.items_at(lam) for mask in response.masks], shape)
     return mean(items, shape, others=masks, unscored=response.unscored)
 
 
 def unclaimed(response: Response, alpha: float) -> str:
-    """Return why nothing is claimed of an expectation; empty where it can be."""
+    """Return why an expectation carries no sign; empty if it may carry one."""
     if response.curve.sampled is None:
         return NO_SAMPLED
     if not response.curve.corrected(alpha):
@@ -100,21 +103,21 @@ def minus_plain(response: Response, alpha: float) -> Estimate | None:
     return paired(sides.mixed, sides.plain, sides.shape, others=others, bias=bias, unscored=lost)
 
 
-def masks_of_difference(response: Response, alpha: float) -> list[Source]:
-    """Return what DARE masks leave open of E[score | alpha] - plain; nothing without several masks that both have."""
+def masks_of_difference(response: Response, alpha: float) -> list[VarianceSource]:
+    """Return the source that DARE masks add to E[score | alpha] - plain; none unless both share several masks."""
     sides = _sides(response, alpha)
     return [] if sides is None else sides.masks
 
 
 @dataclass(frozen=True)
 class _Sides:
-    """Both sides of a difference on the items (`rows` of the curve) that both have, and what their masks leave open."""
+    """Both sides of a difference on the items (`rows` of the curve) that both have, and the sources from masks."""
 
     rows: Array
     mixed: Array
     plain: Array
     shape: Shape
-    masks: list[Source]
+    masks: list[VarianceSource]
 
 
 def _sides(response: Response, alpha: float) -> _Sides | None:
@@ -173,53 +176,20 @@ def _family(line: tuple[Response, ...], alphas: tuple[float, ...]) -> Mapping[tu
                 parts.append(influences(sides.mixed - sides.plain, sides.shape))
         if parts:
             blocks.append(np.column_stack(parts))
-    adjusted = family.max_t([one.p or 0.0 for one in estimates.values()], _diagonal(blocks))
+    adjusted = family.max_t([one.p or 0.0 for one in estimates.values()], family.diagonal(blocks))
     return {
         key: Compared(one, p, len(estimates), why)
         for (key, one), p, why in zip(estimates.items(), adjusted, whys, strict=True)
     }
 
 
-def _diagonal(blocks: Sequence[Array]) -> Array:
-    """Return blocks (U_b, C_b) along the diagonal: benchmarks share no items."""
-    whole = np.zeros((sum(len(b) for b in blocks), sum(b.shape[1] for b in blocks)))
-    row = column = 0
-    for block in blocks:
-        whole[row : row + len(block), column : column + block.shape[1]] = block
-        row, column = row + len(block), column + block.shape[1]
-    return whole
-
-
 def best_alphas(responses: Sequence[Response], measures: Sequence[Unit] | None = None) -> tuple[float, ...] | None:
-    """Return the alphas among the seven of which one is the best with 95 %: those that no other really exceeds.
+    """Return the alphas among the seven of which one is the best with 95 %, of the mean over benchmarks in their units.
 
-    Of the mean over benchmarks in their `measures`. Paired over items, adjusted (max-T) over the 21 pairs. None where a
-    curve can carry no such claim.
+    None where a curve can carry no such claim.
     """
     if any(unclaimed(response, ALPHAS[0]) for response in responses):
         return None
-    given = measures or [Unit(len(r.curve.ids), None, r.curve.shape) for r in responses]
-    estimates: list[Estimate] = []
-    errors: list[Array] = []
-    pairs = list(combinations(ALPHAS, 2))
-    for first, second in pairs:
-        differences = [r.curve.expected(first) - r.curve.expected(second) for r in responses]
-        others = [
-            Source(source.variance / unit.size**2 / len(responses), source.freedom)  # benchmarks share their lambdas
-            for r, unit in zip(responses, given, strict=True)
-            for source in (*unsure(r.curve, {first: 1.0, second: -1.0}).sources, *_between_masks(r, first, second))
-        ]
-        lost = max(r.unscored / (r.unscored + len(r.curve.ids)) for r in responses)
-        estimates.append(mean_of(differences, given, signed=True, others=others, unscored=lost).estimate())
-        errors.append(errors_of(differences, given))
-    adjusted = family.max_t([1.0 if one.p is None else one.p for one in estimates], np.column_stack(errors))
-    worse = {
-        second if one.value > 0 else first
-        for (first, second), one, p in zip(pairs, estimates, adjusted, strict=True)
-        if p < family.LIMIT
-    }
-    return tuple(alpha for alpha in ALPHAS if alpha not in worse)
-
-
-def _between_masks(response: Response, first: float, second: float) -> list[Source]:
-    return spread([mask.expected(first) - mask.expected(second) for mask in response.masks], response.curve.shape)
+    units = measures or [Unit(len(r.curve.ids), None, r.curve.shape) for r in responses]
+    lost = max(r.unscored / (r.unscored + len(r.curve.ids)) for r in responses)
+    return unbeaten([r.curve for r in responses], [r.masks for r in responses], units, lost)

@@ -1,16 +1,15 @@
-"""The curve against reality: what it predicts beside what real draws of lambda scored, paired by item.
+"""What a curve predicts beside what evaluated draws of lambda scored, paired by item (`m3 response --check`).
 
-Predictions go along the curve through all real merges, nodes and sampled lambdas, as the replay does: all of them are
-called nodes here. A prediction differs from reality for two reasons. Where the expected score bends between two nodes,
-a straight line is off, for every set of items: that is an error of the curve. And an item whose verdict differs between
-two nodes turns somewhere in between, which the line, being an expectation, cannot say where: that is chance, the same
-kind as which items were asked. Generation adds nothing here in float32, greedy (docs/lab.md); elsewhere it is a third
-reason. The intervals are those of `stats.turning`; a *still* draw, of which no item differs between its two nodes, is
-counted apart, since it tests hardly anything.
+Predictions go along the refined curve, through nodes and sampled lambdas; all of them are called nodes here. A
+prediction differs from an observed score for two reasons. If the expected score bends between two nodes, a straight
+line is off for every set of items: an error of the curve. And if an item's verdict differs between two nodes, it
+changes somewhere in between, and a line cannot say where: chance, like the choice of items. In float32, greedy,
+generation adds nothing (docs/lab.md); elsewhere it is a third reason. The intervals are those of `stats.turning`. A
+draw is *still* if no item differs between its two nodes; it is counted apart, since it tests hardly anything.
 
-E[score | alpha] is held against the mean of the real draws of that alpha: with sampled lambdas the corrected one, and
-what these leave open is in the interval. Draws count as independent. Those of today's rule are stratified, so their
-mean is nearer to the expectation than the interval says; draws of older stores are never taken for stratified.
+E[score | alpha] is compared with the mean of the observed draws of that alpha. With sampled lambdas it is the corrected
+one, and their variance is in the interval. Draws count as independent, also where they are stratified; their mean is
+then nearer to the expectation than the interval says.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from m3_exp.reporting.curves.evaluated import Draw, Response, Values, averaged
-from m3_exp.stats.estimate import Array, weighted_mean
+from m3_exp.stats.estimate import Array, central, deviation, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS, Curve
 from m3_exp.stats.turning import agreement, beside_expectation, beside_line, turned
 from m3_exp.types import Json
@@ -33,9 +32,10 @@ _CHUNK = 250  # repetitions of the replay at a time
 
 @dataclass(frozen=True)
 class Prediction:
-    """One real draw beside its curve, over `n` items; scores from 0 to 1. `half`: of the difference's 95 % interval.
+    """One observed draw (`real`) beside its curve (`predicted`), over `n` items; scores from 0 to 1.
 
-    `turning` items differ between the two nodes: where none does (`still`), an agreement says little.
+    `half`: half the width of the difference's 95 % interval. `turning` items differ between the two nodes; if none does
+    (`still`), an agreement says little.
     """
 
     alpha: float
@@ -62,10 +62,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Expectation:
-    """The mean of `draws` real draws of one alpha beside E[score | alpha]; `half` the 95 % interval of real - expected.
+    """The mean of `draws` observed draws of one alpha (`real`) beside E[score | alpha] (`expected`).
 
-    `predicted` is the curve at the same lambdas: what is left between it and `expected` is the luck of the draws.
-    `corrected`: the expectation is free of interpolation error; else its bound is in `half`.
+    `half`: half the width of the 95 % interval of real - expected. `predicted`: the curve at the same lambdas; it
+    differs from `expected` by the luck of the draws. `corrected`: the expectation has no interpolation error; else a
+    bound of it is in `half`.
     """
 
     alpha: float
@@ -79,10 +80,10 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Replay:
-    """The best of one draw for each alpha: real experiments beside the protocol replayed; scores from 0 to 1.
+    """The paper's protocol, the best of one draw for each alpha: as observed, and as replayed; scores from 0 to 1.
 
-    `lines` replays on the curve as it is (to whole items where real scores are), `turns` lets every item turn once
-    between nodes where its verdict differs.
+    `lines` replays on the curve as it is (rounded to whole items if observed scores are). `turns` lets every item whose
+    verdict differs between two nodes change once in between, at a random place.
     """
 
     real: Array
@@ -92,8 +93,10 @@ class Replay:
 
 @dataclass(frozen=True)
 class Check:
-    """What real draws say of one curve, which goes through `merges`. `trivial` draws are at one of these or repeat a
-    lambda; `unpaired` ones have other masks or items than the curve.
+    """How observed draws agree with one curve. `merges` says what the curve goes through: `9 nodes + 16 sampled`.
+
+    Left out and counted: `trivial` draws, which are at a node or repeat a lambda; `unpaired` ones, which have other
+    masks or items than the curve.
     """
 
     benchmark: str
@@ -106,7 +109,7 @@ class Check:
 
 
 def check(response: Response, *, repeats: int = 10_000, seed: int = 0) -> Check:
-    """Hold a curve against its real draws."""
+    """Compare a curve with its observed draws."""
     beside = [(draw, curve) for draw in response.draws if (curve := _curve_for(response, draw)) is not None]
     counted = _counted(beside)
     return Check(
@@ -150,7 +153,7 @@ def _order(draw: Draw) -> tuple[int, str]:
 
 
 def predict(curve: Curve, draw: Draw) -> Prediction:
-    """Hold one draw against the curve through all real merges. Every item of the curve must have a value."""
+    """Compare one draw with the refined curve. Every item of the curve must have a value."""
     along = curve.refined()
     return Prediction(
         draw.alpha, draw.number, draw.lam, **vars(beside_line(along, draw.lam, _scored(draw.values, along)))
@@ -165,7 +168,7 @@ def _scored(values: Values, curve: Curve) -> Array:
 
 
 def _expectation(alpha: float, beside: Sequence[tuple[Draw, Curve]]) -> Expectation:
-    """Compare the mean over real draws with the expectation, over the items that all draws have."""
+    """Compare the mean over observed draws with the expectation, over the items that all draws have."""
     draws = [draw for draw, _ in beside]
     curve = _shared([curve for _, curve in beside])
     real = np.mean([_scored(draw.values, curve) for draw in draws], axis=0)
@@ -183,16 +186,15 @@ def _shared(curves: Sequence[Curve]) -> Curve:
 
 
 def experiments(draws: Sequence[Draw], alphas: Sequence[float] = ALPHAS) -> list[list[Draw]]:
-    """Put real draws together as the paper did: one for each alpha, none used twice, as many as they suffice for."""
+    """Group draws into experiments as in the paper: one draw for each alpha, none used twice."""
     by_alpha = [sorted((draw for draw in draws if draw.alpha == alpha), key=_order) for alpha in alphas]
     return [list(members) for members in zip(*by_alpha, strict=False)]
 
 
 def replay(response: Response, draws: Sequence[Draw], *, repeats: int = 10_000, seed: int = 0) -> Replay | None:
-    """Return the best-of-seven scores of real experiments and of the replayed protocol on the same items.
+    """Return the best-of-seven scores of observed experiments, and of the replayed protocol on the same items.
 
-    None where an alpha has no draw. It goes along the curve through all real merges; with DARE that is the mean over
-    masks.
+    None if an alpha has no draw. The replay goes along the refined curve; with DARE that is the mean over masks.
     """
     sets = experiments(draws)
     if not sets:
@@ -247,17 +249,16 @@ def _replayed(replay: Replay) -> Json:
 
 
 def _summary(values: Array) -> Json:
-    sd = 100 * float(values.std(ddof=1)) if len(values) > 1 else None
-    low, middle, high = np.quantile(values, [0.025, 0.5, 0.975])
+    sd = deviation(values)
     return {
-        "n": len(values), "mean": 100 * float(values.mean()), "sd": sd,
-        "quantiles": [100 * float(low), 100 * float(middle), 100 * float(high)],
+        "n": len(values), "mean": 100 * float(values.mean()), "sd": None if sd is None else 100 * sd,
+        "quantiles": [100 * point for point in central(values)],
     }  # fmt: skip
 
 
 def words(check: Check) -> list[str]:
-    """Return what real draws say of the curve, in sentences; percent and points."""
-    data = record(check)
+    """Return how observed draws agree with the curve, in sentences; percent and points."""
+    data: Mapping[str, Any] = record(check)
     if not check.predictions:
         return [f"{check.benchmark}: no real draw lies between the nodes"]
     lines = [_inside_words(check, data)]

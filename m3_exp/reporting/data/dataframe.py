@@ -1,29 +1,53 @@
 """Store -> one tidy DataFrame: a line for each label of each cell, whether it has a result or not.
 
-Repeats of a cell (`repeat=K`, the noise floor) are no more data: a frame holds them only where they are asked for.
+Repeats of a cell (`repeat=K`) measure the noise floor. They are no further data, so a frame holds them only on request.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import pandas as pd
 
 from m3_exp.planning import merge_line, table_name
 from m3_exp.reporting.data import params
 from m3_exp.stats.scored import scored
-from m3_exp.types import Cell, CellResult, Json, Label, ResultRecord, identity
+from m3_exp.types import Cell, CellResult, Json, Label, ResultRecord
+
+Kind = Literal["drawn", "node", "sampled", ""]
+
+
+def kind(label: Label) -> Kind:
+    """Return how a label's mixture came, whatever its ratio is called; empty: the method's own default, or no lambda.
+
+    drawn: at random, a row is the mean over its draws; node: a lambda that was chosen, a curve goes through its score;
+    sampled: beside a grid's nodes.
+    """
+    if label.sampled:
+        return "sampled"
+    return "drawn" if label.drawn else "node" if label.node else ""
+
+
+def thinned(sparsify: str) -> str:
+    """Return what tables say under DARE; of another sparsifier its name."""
+    return {"none": "no", "dare": "yes"}.get(sparsify, sparsify)
 
 
 def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFrame:
     """Return one line a (label, benchmark). Scores are in percent; `values` maps (id, sample) to 0..1 or None.
 
-    `scored` is the items as they count in the score (`m3_exp.stats.scored.Scored`; None without a result), which `low`
-    and `high` come from. `cell` names the cell, whatever its labels. `repeats` keeps the lines of repeats: `repeat` is
-    their number, and `changed` the (id, sample) whose texts are not those of the first pass; both are 0 and empty for
-    all other lines.
+    `scored` holds the items as they count in the score (`m3_exp.stats.scored.Scored`; None without a result); `low` and
+    `high` come from it. `cell` names the cell, the same for all of its labels. `repeats=True` keeps the lines of
+    repeats: `repeat` is their number (0 for other lines), `changed` the (id, sample) whose text differs from the first
+    pass (empty for other lines).
     """
     shown = [item for item in results if repeats or not item.repeat]
     lines = [{**facts, **_labelled(label, item.cell)} for item, facts in _facts(shown) for label in item.cell.labels]
     return pd.DataFrame(lines, columns=_COLUMNS)
+
+
+def sandboxes(details: Mapping[str, Any]) -> list[str]:
+    """Return what contained the model-written programs of a result, as `scoring.sandbox` joins it, if any ran."""
+    return list(filter(None, str(details.get("sandbox") or "").split(", ")))
 
 
 def where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
@@ -32,10 +56,10 @@ def where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
 
 
 _COLUMNS = [
-    "family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark",
-    "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "evaluator",
-    "tokenizer", "runs", "batched", "merge", "details", "cell", "repeat", "changed", "items_digest", "scored",
-    "expected",
+    "family", "pair", "method", "params", "ratio", "kind", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark",
+    "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "dtype",
+    "evaluator", "tokenizer", "runs", "batched", "merge", "details", "cell", "repeat", "changed", "items_digest",
+    "scored", "expected",
 ]  # fmt: skip
 
 
@@ -46,7 +70,7 @@ def _facts(results: Sequence[CellResult]) -> Iterator[tuple[CellResult, Json]]:
         facts: Json = {
             "benchmark": cell.evaluator.name, "state": "missing", "failure": item.failure, "evaluator": "",
             "metric": "", "tokenizer": str(cell.tokenizer), "details": {},
-            "cell": identity([cell.recipe, cell.evaluator, cell.tokenizer, cell.limit])[:12],
+            "cell": cell.short_key,
             "repeat": item.repeat, "changed": frozenset(), "scored": None,
         }  # fmt: skip
         yield item, facts | (_outcome(item.record) if item.record is not None else {})
@@ -56,8 +80,8 @@ def _labelled(label: Label, cell: Cell) -> Json:
     return {
         "family": label.family, "pair": label.pair, "method": label.method,
         "params": params.text(label.params),
-        "ratio": table_name(label, "ratio"), "alpha": label.alpha, "draw": label.draw, "lam": label.lam,
-        "sparsify": table_name(label, "sparsify"), "mask_seed": label.mask_seed,
+        "ratio": table_name(label, "ratio"), "kind": kind(label), "alpha": label.alpha, "draw": label.draw,
+        "lam": label.lam, "sparsify": table_name(label, "sparsify"), "mask_seed": label.mask_seed,
         "merge": merge_line(label, cell.recipe),
     }  # fmt: skip
 
@@ -79,6 +103,7 @@ def _outcome(record: ResultRecord) -> Json:
         "weights": record.weights,
         "items_digest": record.items_digest,
         "engine": " ".join(record.engine[key] for key in ("engine", "version", "dtype")),
+        "dtype": record.engine["dtype"],
         "evaluator": f"{record.evaluator.name} {record.evaluator.version}",
         "runs": len(record.runs),
         "batched": record.batched,

@@ -1,4 +1,4 @@
-"""Hyper-parameters as frames and tables write them, and those that stand for a method: its defaults, and the paper's.
+"""Hyper-parameters as frames and tables write them; the defaults of each method, and what the paper's search found.
 
 The defaults are conf/method/*.yaml, what the paper's search found (its Table 4) conf/tuned/*.yaml.
 """
@@ -24,7 +24,7 @@ def _written(value: float) -> str:
 
 @cache
 def defaults() -> Mapping[str, str]:
-    """Return what the methods that have hyper-parameters are without a search."""
+    """Return each method's default hyper-parameters as text, by method."""
     known = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((_CONF / "method").glob("[!_]*.yaml"))}
     own = {name: {k: v for k, v in choice.items() if k not in ("name", "target")} for name, choice in known.items()}
     return {name: text(params) for name, params in own.items() if params}
@@ -32,7 +32,7 @@ def defaults() -> Mapping[str, str]:
 
 @cache
 def searched() -> Mapping[tuple[str, str], str]:
-    """Return what the paper's search found, by (method, pair); of task arithmetic it is not published."""
+    """Return what the paper's search found, by (method, pair). Task arithmetic's is not published."""
     found = {}
     for path in sorted((_CONF / "tuned").glob(f"{_PAPER}_*.yaml")):
         method, _, pair = path.stem.removeprefix(f"{_PAPER}_").partition("_")

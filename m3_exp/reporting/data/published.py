@@ -1,9 +1,10 @@
 """The paper's numbers (results/published/*.csv) beside ours: differences, z, and where the paper contradicts itself.
 
-A plain row is one model, and both sides answered the same items: how far their scores differ by chance depends on how
-alike the answers are, item by item, and the paper's are not published. So z is a range: from independent answers to
-answers as alike as two such scores can have. An M3 row is a model at an unknown lambda: it has no z; what can be said
-is where the published value lies among what the paper's protocol gives when it is replayed on our curve: a range too.
+A plain row is one model, and both sides answered the same items. How far two such scores differ by chance depends on
+how alike the answers are, item by item; the paper's answers are not published. So z is a range: from independent
+answers to answers as alike as two such scores allow. An M3 row is a model at an unknown lambda, so it has no z. It has
+a percentile instead: where the published value lies among the scores of the paper's protocol, replayed on our curve.
+That is a range too.
 """
 
 import csv
@@ -152,7 +153,7 @@ def rows(path: Path) -> tuple[dict[str, str], ...]:
 
 
 def _sound(column: str, text: str) -> bool:
-    """Tell whether a field can stand in its column."""
+    """Tell whether a column allows a field's text."""
     if column in _FLAGS:
         return text in ("0", "1")
     of_benchmark = about(column).paper_items is not None
@@ -205,7 +206,7 @@ def _signed(number: float) -> str:
 
 
 def of_our_model(number: Number, method: str, models: str, params: str) -> tuple[Number, bool]:
-    """Tell whether a published figure is of the model that we name so, as far as is known; the number notes why not."""
+    """Tell whether a published figure is of the same model as our row, as far as is known; if not, a note says why."""
     if method == "ties" and params != searched().get((method, models)):
         return replace(number, notes=(*number.notes, "params")), False
     if method == "task_arithmetic":

@@ -1,7 +1,7 @@
-"""What other runs left in the store: every run saves its plan, so real draws of lambda can be found again.
+"""Draws of lambda that other runs evaluated. Every run saves its plan in the store, so they can be found again.
 
-The response engine predicts what a draw scores; draws that were really merged and evaluated, by whichever sweep or
-command, belong beside its curves.
+A response curve predicts what a draw scores. Draws that were merged and evaluated, by any sweep or command, are shown
+beside it.
 """
 
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def _saved(store: Store) -> Iterator[Cell]:
 
 
 def _asked(cell: Cell, label: Label) -> str:
-    """Return what draws of one line and benchmark share: everything but lambda and the mask."""
+    """Return the identity that draws of one row and benchmark share: everything but lambda and the mask."""
     line = replace(label, ratio="", alpha=None, draw=None, lam=None, weights=(), mask_seed=None, params={})
     params = {key: float(value) for key, value in label.params.items()}
     recipe = cell.recipe

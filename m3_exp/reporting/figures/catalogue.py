@@ -44,7 +44,8 @@ def heatmap(data: Data) -> Figure:
     if responses(curves, data.parents):
         return draw_heatmap(curves, data.parents)
     if not bool(draws.loc[draws["ratio"] == "mixup", "score"].notna().any()):
-        raise M3Error("figure heatmap needs the curves of sweeps=lambda_response or the draws of alpha_grid; run one")
+        lines = " or ".join(map(data.line, ("lambda_response", "alpha_grid")))
+        raise M3Error(f"figure heatmap needs the curves of lambda_response or the draws of alpha_grid; {lines}")
     return draw_heatmap(together([draws, curves[curves["ratio"] == "plain"]]), data.parents)
 
 
@@ -65,9 +66,8 @@ def response(data: Data) -> Figure:
     names = sorted({" ".join(part for part in (r.name, r.params) if part) for r in found})
     if not found:
         why = "".join(f"; {text}" for text in lost)
-        raise M3Error(
-            f"no benchmark has a curve: all planned nodes must be evaluated{why}; m3 run sweeps=lambda_response"
-        )
+        line = data.line("lambda_response")
+        raise M3Error(f"no benchmark has a curve: all planned nodes must be evaluated{why}; {line}")
     if len(names) > 1:
         raise M3Error(f"response shows one pair and method; choose with pair=, method=, sparsify= among {names}")
     known = {one.benchmark for one in found} | {one.benchmark for one in lost}

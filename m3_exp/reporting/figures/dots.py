@@ -43,7 +43,7 @@ class Series:
 
 
 def present(rows: Sequence[Row], series: Sequence[Series]) -> list[Row]:
-    """Return the rows of which something is known, be it only why there is no value."""
+    """Return the rows that have a value, or a note that says why they have none."""
     nothing = Point(None)
     return [
         row
@@ -138,7 +138,7 @@ def legend(figure: Figure, series: Sequence[Series]) -> None:
 
 
 def notes(rows: Sequence[Row], series: Sequence[Series], *, at_most: int = 6) -> list[str]:
-    """Return what values lack and which are absent, a sentence a series and row."""
+    """Return notes on missing or incomplete values, a sentence for each series and row."""
     found = [
         f"{one.label}, {row.group + ' ' if row.group else ''}{row.label}: {point.note}"
         for one in series
@@ -225,11 +225,11 @@ def _finish(ax: Axes, label: str, zero: bool) -> None:
 
 
 def _lacking(panels: Sequence[Panel], rows: Sequence[Sequence[Row]], below: str) -> list[str]:
-    """Return what the panels lack, each once, and what must run where one has nothing of ours."""
+    """Return the panels' notes on missing values, each once, and what to run where a panel has no value of ours."""
     found = []
     for panel, shown in zip(panels, rows, strict=True):
         found += [f"{panel.label}: {note}" if below else note for note in notes(shown, panel.series, at_most=3)]
-    found += [f"nothing of ours yet: m3 run sweeps={panel.sweep}" for panel in panels if not _has_values(panel)]
+    found += [f"nothing of ours yet (sweeps={panel.sweep})" for panel in panels if not _has_values(panel)]
     return list(dict.fromkeys(found))
 
 

@@ -1,4 +1,4 @@
-"""What figures are drawn from: the tidy frames of their sweeps, and in them the rows that one marker stands for."""
+"""The data of figures: the tidy frames of their sweeps, and the rows of a frame that one marker stands for."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from m3_exp.benchmarks import in_order
+from m3_exp.command_line import CommandLine
 from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS
 from m3_exp.reporting.data.dataframe import tidy, where
 from m3_exp.reporting.figures import palette
@@ -23,7 +24,8 @@ class Data:
 
     `frames`: tidy frames by sweep; `parents`: each pair's experts, as singles are called in the frames; `published`:
     the folder of the paper's numbers, only for the family that the paper used; `pair`, `method`: which curves `heatmap`
-    and `response` show where there are several; `seed`: the sweeps', of what is resampled.
+    and `response` show where there are several; `seed`: the sweeps', of what is resampled; `asked`: the command
+    line, for the one that runs what is missing.
     """
 
     frames: Mapping[str, pd.DataFrame]
@@ -32,6 +34,7 @@ class Data:
     pair: str | None = None
     method: str | None = None
     seed: int = 0
+    asked: CommandLine = field(default_factory=CommandLine)
 
     def scored(self, *sweeps: str, figure: str) -> list[pd.DataFrame]:
         """Return the frames of some sweeps.
@@ -42,10 +45,12 @@ class Data:
         found = [at_alpha(self.frames.get(name, EMPTY)) for name in sweeps]
         if not any(bool(frame["score"].notna().any()) for frame in found):
             named = " and ".join(f"sweeps={name}" for name in sweeps)
-            raise M3Error(
-                f"figure {figure} draws cells of {named}, and none has a score yet; m3 run sweeps={sweeps[0]}"
-            )
+            raise M3Error(f"figure {figure} draws cells of {named}, and none has a score yet; {self.line(sweeps[0])}")
         return found
+
+    def line(self, sweep: str) -> str:
+        """Write the line that runs a sweep."""
+        return self.asked.on_sweep(sweep).line("run")
 
 
 def at_alpha(frame: pd.DataFrame, asked: float | None = None) -> pd.DataFrame:
@@ -95,13 +100,13 @@ def methods(frame: pd.DataFrame) -> list[str]:
 
 
 def _ranked(names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Return names in the order of those that are known, others behind them."""
+    """Return names in the order of those that are known, others after them."""
     ranks = {name: rank for rank, name in enumerate(known)}
     return sorted(names, key=lambda name: (ranks.get(name, len(ranks)), name))
 
 
 def about_mixed(frames: Sequence[pd.DataFrame]) -> list[str]:
-    """Say what an M3 row is: an expectation from a curve, or a mean of draws, and what its bar is of."""
+    """Say whether an M3 row is an expectation from a curve or a mean of draws, and what its interval covers."""
     drawn: set[int] = set()
     expected = False
     for frame in frames:

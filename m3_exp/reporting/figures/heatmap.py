@@ -1,8 +1,8 @@
 """The heat map: E[score | alpha] - plain in points, alpha across and benchmarks down, a panel a pair and method.
 
-Where a curve was run it is its expectation, else the mean of the draws at that alpha, of which fewer than ten carry no
-claim. Numbers, intervals and families are those of `expectations` and `contrasts`, as in tables. What is significant at
-5 % is outlined.
+With a curve the value is its expectation, else the mean of the draws at that alpha (fewer than ten carry no sign).
+Numbers, intervals and families are those of `expectations` and `contrasts`, as in tables. What is significant at 5 % is
+outlined.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,11 +45,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class Change:
-    """E[score | alpha] - plain in points, half of its interval's width, and whether it is significant at 5 %; without a
-    value, `why` says so.
+    """E[score | alpha] - plain in points, half of its interval's width, and whether it is significant at 5 %.
 
-    `unclaimed`: why nothing is claimed of it, else empty. `family`: the comparisons that it was adjusted for. `drawn`:
-    a mean of draws, not an expectation on a curve.
+    `why`: the reason if there is no value. `unclaimed`: the reason if it can carry no sign. `family`: the number of
+    comparisons that it was adjusted for. `drawn`: it is a mean of draws, not an expectation on a curve.
     """
 
     value: float | None
@@ -109,7 +108,7 @@ def changes(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> dict[t
 
 def _alphas(frame: pd.DataFrame) -> list[float]:
     drawn = sorted(float(a) for a in frame["alpha"].dropna().unique())
-    return drawn if drawn and not bool(frame["ratio"].isin(["grid", "fixed"]).any()) else list(ALPHAS)
+    return drawn if drawn and not bool((frame["kind"] == "node").any()) else list(ALPHAS)
 
 
 def _change(one: Estimate, sign: str, why: str, family: int, *, drawn: bool = False) -> Change:
@@ -118,7 +117,7 @@ def _change(one: Estimate, sign: str, why: str, family: int, *, drawn: bool = Fa
 
 
 def _of_draws(rows: pd.DataFrame, alpha: float) -> tuple[Estimate, str] | str:
-    """Return the mean of an alpha's draws less plain, and why nothing is claimed of it; or why there is none."""
+    """Return the mean of an alpha's draws minus plain, and why it carries no sign; or why there is no value."""
     mixed = rows[(rows["ratio"] == "mixup") & (rows["alpha"] == alpha) & rows["score"].notna()]
     plain = rows[(rows["ratio"] == "plain") & rows["score"].notna()]
     if not len(mixed) or not len(plain):
@@ -237,7 +236,7 @@ def _scale(figure: Figure, axes: list[Axes], shade: Normalize) -> None:
 
 
 def _source(frame: pd.DataFrame) -> str:
-    if bool(frame["ratio"].isin(["grid", "fixed"]).any()):
+    if bool((frame["kind"] == "node").any()):
         return "Expectations from the response curve."
     draws = frame.loc[frame["ratio"] == "mixup"].groupby("alpha")["draw"].nunique()
     most = int(draws.max()) if len(draws) else 0
@@ -250,11 +249,11 @@ def _notes(changes: Changes, source: str) -> Iterator[str]:
     if of_curves := {panel: change.family for (panel, _, _), change in claims.items() if not change.drawn}:
         counts = " or ".join(map(str, sorted(set(of_curves.values()))))
         yield (
-            f"Outlined: real at 5 %, adjusted over the {counts} alphas x benchmarks of its pair and method (a family"
-            f" each; {len(of_curves)} here)."
+            f"Outlined: significant at 5 %, adjusted over the {counts} alphas x benchmarks of its pair and method (a"
+            f" family each; {len(of_curves)} here)."
         )
     if drawn := [change for change in claims.values() if change.drawn]:
-        yield f"Outlined: real at 5 %, after Holm over the {drawn[0].family} means of draws here."
+        yield f"Outlined: significant at 5 %, after Holm over the {drawn[0].family} means of draws here."
     for why in dict.fromkeys(change.unclaimed for change in changes.values() if change.unclaimed):
         yield f"No outline, {sum(change.unclaimed == why for change in changes.values())} cells: {why}."
     absent: dict[str, list[str]] = {}

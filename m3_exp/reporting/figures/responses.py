@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from m3_exp.reporting.choices.protocols import Comparison, model
 from m3_exp.reporting.choices.ways import Study
@@ -21,7 +20,7 @@ from m3_exp.reporting.figures import dots, palette
 from m3_exp.reporting.figures.dots import Row, Series
 from m3_exp.reporting.figures.palette import Mark
 from m3_exp.stats.estimate import Array, Estimate, weighted_mean
-from m3_exp.stats.lambdas import ALPHAS
+from m3_exp.stats.lambdas import ALPHAS, density
 from m3_exp.stats.objective import Objective
 
 _TOP = 3.0  # of the density axis: those below alpha = 1 have no maximum
@@ -48,7 +47,7 @@ class Line:
 
 
 def lines(study: Study) -> list[Line]:
-    """Return a line a benchmark; where several can be put together, these relative to their parents, and the two."""
+    """Return a line for each benchmark. If several have a parent: each relative to it, and their mean and minimum."""
     joint = study.relative
     if not joint.objectives:
         return [_line(response, None) for response in study.responses]
@@ -136,7 +135,7 @@ def _explained(study: Study, relative: bool) -> list[str]:
 
 
 def _besides(study: Study) -> str:
-    """Say what the bars of E hold besides items."""
+    """Say which sources of chance the intervals of E hold besides items."""
     sampled = [response.curve.sampled is not None for response in study.responses]
     held = ["which λ were sampled"] if any(sampled) else []
     held += [] if all(sampled) else ["how far a curve without sampled λ may bend between its nodes (no claim)"]
@@ -263,8 +262,8 @@ def draw_densities(ax: Axes, *, label: bool = True) -> None:
     at = np.linspace(0.0005, 0.9995, 1000)
     for alpha in ALPHAS:
         mark = palette.ALPHAS[alpha]
-        density = stats.beta.pdf(at, alpha, alpha)
-        ax.plot(at, np.where(density > 1.2 * _TOP, np.nan, density), color=mark.colour, ls=mark.line, lw=1.1,
+        height = density(at, alpha)
+        ax.plot(at, np.where(height > 1.2 * _TOP, np.nan, height), color=mark.colour, ls=mark.line, lw=1.1,
                 label=f"{alpha:g}")  # fmt: skip
     ax.set(xlim=(-0.015, 1.015), ylim=(0, _TOP), ylabel="density", xticks=[0, 0.25, 0.5, 0.75, 1])
     ax.set_yticks([0, 1, 2, 3] if label else [0, 3])
@@ -274,7 +273,7 @@ def draw_densities(ax: Axes, *, label: bool = True) -> None:
 
 
 def _name_densities(ax: Axes) -> None:
-    heights = [float(stats.beta.pdf(0.5, alpha, alpha)) for alpha in ALPHAS]
+    heights = [float(density(np.array(0.5), alpha)) for alpha in ALPHAS]
     for alpha, place in zip(ALPHAS, apart(heights, 0.2, (0.0, _TOP)), strict=True):
         ax.text(0.5, place, f"α = {alpha:g}" if alpha == ALPHAS[-1] else f"{alpha:g}", ha="center", va="center",
                 fontsize=palette.SMALL, bbox={"fc": "white", "ec": "none", "pad": 0.6})  # fmt: skip

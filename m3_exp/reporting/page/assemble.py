@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from m3_exp.planning import label_text
 from m3_exp.reporting.choices import advice
+from m3_exp.reporting.data.dataframe import sandboxes
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page import cells, curves, tables
 from m3_exp.reporting.page.data import CellData, PageData
@@ -45,7 +46,7 @@ def build(data: PageData, limit: int = LIMIT) -> str:
 
 
 def _depending(data: PageData, dropped: Sequence[str]) -> dict[str, str]:
-    """Return the parts that say which cells lost their texts; longest where all did."""
+    """Return the parts of the page that name the cells which lost their texts."""
     return {"overview": _overview(data, dropped), "cells": cells.listing(data.cells, frozenset(dropped))}
 
 
@@ -78,7 +79,7 @@ def _overview(data: PageData, dropped: Sequence[str]) -> str:
 
 
 def _said(data: PageData) -> str:
-    """Return the answer of each study in a line or two."""
+    """Return each study's two main sentences (`advice.answer`)."""
     rows = [(curves.name(study), advice.answer(study)) for study in data.studies]
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape('; '.join(words))}</dd>" for name, words in rows)
     return f'<h3>Is random better than tuned?</h3><dl class="facts">{items}</dl>' if rows else ""
@@ -135,8 +136,8 @@ def _curves(data: PageData) -> str:
     """Return the controls, or why there is nothing to draw."""
     if not data.studies:
         return (
-            "<p>There is no curve: at least lambda 0 and 1 of a pair and method must be evaluated, as by"
-            " <code>m3 run sweeps=lambda_response</code>.</p>"
+            "<p>There is no curve: at least lambda 0 and 1 of a pair and method must be evaluated, as"
+            " <code>sweeps=lambda_response</code> does.</p>"
         )
     options = "".join(f'<option value="{i}">{escape(curves.name(s))}</option>' for i, s in enumerate(data.studies))
     return Template(_file("curves.html")).substitute(options=options)
@@ -181,9 +182,9 @@ def _provenance(data: PageData) -> str:
 def _used(found: Sequence[CellData]) -> list[tuple[str, str]]:
     """Return engines, evaluators with version and settings, sandbox levels and tokenizers of the cells done."""
     records = [cell.record for cell in found if cell.record is not None]
-    contained = {r.evaluator.name: r.result.details.get("sandbox") for r in records}
-    weak = sorted(name for name, level in contained.items() if level and "weak" in str(level).split(", "))
-    levels = {f"{palette.name(name, 40)}: {level}" for name, level in contained.items() if level}
+    contained = {r.evaluator.name: sandboxes(r.result.details) for r in records}
+    weak = sorted(name for name, levels in contained.items() if "weak" in levels)
+    levels = {f"{palette.name(name, 40)}: {', '.join(own)}" for name, own in contained.items() if own}
     return [
         ("engine", _joined(cells.engine(r) for r in records)),
         ("evaluators", _joined(_evaluator(r.evaluator) for r in records)),

@@ -23,7 +23,7 @@ DROPPED = "Prompts and answers are left out here to keep this page small; the st
 
 @dataclass(frozen=True)
 class Packed:
-    """What goes into the page, and which cells lost their texts on the way."""
+    """The elements that go into the page, and the keys of the cells whose texts were left out."""
 
     elements: tuple[str, ...]
     dropped: tuple[str, ...]

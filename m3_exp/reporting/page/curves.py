@@ -7,7 +7,6 @@ are written twice. All values are in percent (of the items, or of the better par
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from scipy import special
 
 from m3_exp.merging.ratio import one_sided
 from m3_exp.reporting.choices import advice
@@ -20,7 +19,7 @@ from m3_exp.reporting.figures.palette import Mark
 from m3_exp.reporting.page.pack import rounded
 from m3_exp.stats.estimate import Array, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS as PAPER
-from m3_exp.stats.lambdas import draw_sd, weights
+from m3_exp.stats.lambdas import draw_sd, log_beta, weights
 from m3_exp.stats.objective import Objective
 from m3_exp.types import Json
 
@@ -44,7 +43,7 @@ def data(studies: Sequence[Study]) -> Json:
     return {
         "alphas": [float(f"{alpha:.4g}") for alpha in ALPHAS],
         "marked": list(PAPER),
-        "log_beta": rounded([float(special.betaln(alpha, alpha)) for alpha in ALPHAS], 5),
+        "log_beta": rounded([log_beta(alpha) for alpha in ALPHAS], 5),
         "outside": expectations.OUTSIDE,
         "studies": [_study(found) for found in studies],
     }
@@ -57,7 +56,8 @@ def _study(study: Study) -> Json:
     score = [_single(response, None) for response in study.responses]
     relative = _relative(study)
     for line in (*score, *relative):
-        line |= _gains(compared[line["key"]], next((r for r in study.responses if r.benchmark == line["key"]), None))
+        own = next((r for r in study.responses if r.benchmark == line["key"]), None)
+        line |= _gains(compared[str(line["key"])], own)
     return {
         "name": name(study), "pair": first.pair, "experts": list(first.experts), "score": score, "relative": relative,
         "claims": _claims(study),
@@ -67,9 +67,9 @@ def _study(study: Study) -> Json:
 
 
 def _gains(compared: Comparison, response: Response | None) -> Json:
-    """Return E - plain at ALPHAS, (value, low, high) or None, and at the paper's seven the sign, as everywhere.
+    """Return E - plain at ALPHAS, (value, low, high) or None, and at the paper's seven the sign, as in tables.
 
-    Of a benchmark in points of its score. Mean and minimum are compared at the seven only, in a family of their own.
+    A benchmark's is in points of its score. Mean and minimum are compared at the seven only, as a family of their own.
     """
     known = {alpha: gain.estimate for alpha, gain in compared.gains.items()}
     if response is not None:
@@ -83,7 +83,7 @@ def _gains(compared: Comparison, response: Response | None) -> Json:
 
 
 def _claims(study: Study) -> dict[str, str]:
-    """Say what the signs are of, or why there are none."""
+    """Say which comparisons the signs are adjusted for, or why there are no signs."""
     gains = [gain for one in study.comparisons for gain in one.gains.values()]
     if not gains:
         return {"signs": "", "why": "plain is not evaluated"}
@@ -147,15 +147,15 @@ def _line(objective: Objective, responses: Sequence[Response]) -> Json:
 
 
 def _value(objective: Objective, values: Sequence[Values | None], shares: Sequence[Array]) -> float | None:
-    """Return the objective of a model that is no point of the curve; None where an item of it is missing."""
+    """Return the objective of a model that is no point of the curve; None if it has no value of some item."""
     parts = zip(values, objective.curves, strict=True)
     aligned = [None if v is None else aligned_to(v, curve.ids) for v, curve in parts]
     known = [v for v in aligned if v is not None]
-    return _percent(float(objective.relative(known, shares)[0])) if len(known) == len(values) else None
+    return _percent(float(objective.score_of(known, shares)[0])) if len(known) == len(values) else None
 
 
 def _draws(objective: Objective, responses: Sequence[Response], shares: Sequence[Array]) -> list[Json]:
-    """Return the real draws that every benchmark of the objective has; `said` of one that is all but one expert."""
+    """Return the observed draws that every benchmark of the objective has; `said` names a draw that is one-sided."""
     named: list[Mapping[tuple[float, int, float], Values]] = [
         {(draw.alpha, draw.number, draw.lam): draw.values for draw in response.draws} for response in responses
     ]

@@ -1,13 +1,12 @@
-"""What a report page is made of: plain values, so that it can be built from a store or by hand."""
+"""The data of a report page: plain values, so that a page can be built from a store or by hand."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.table import Table
-from m3_exp.types import Cell, ResultRecord, identity
+from m3_exp.types import Cell, ResultRecord
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,10 @@ class CellData:
     items: tuple[Item, ...] = ()
     note: str = ""
 
-    @cached_property
+    @property
     def key(self) -> str:
         """Its address in the page, `#cell/KEY`: the same in every report of the same cell."""
-        return identity([self.cell.recipe, self.cell.evaluator, self.cell.tokenizer, self.cell.limit])[:12]
+        return self.cell.short_key
 
     @property
     def state(self) -> str:

@@ -1,6 +1,6 @@
-"""Tables for the page: like a paper's, sortable, each value with its interval, n, lambda, alpha and digests on demand.
+"""Tables for the page: like a paper's, sortable. A click on a value shows interval, n, lambda, alpha and digests.
 
-What a value is made of comes from its cell's record and from the cells of the plan that it names.
+These details come from the cell's record and from the plan's cells that the record names.
 """
 
 import html
@@ -104,7 +104,7 @@ def _details(record: Record, cells: Sequence[CellData], experts: Mapping[str, Se
 
 
 def _lambdas(record: Record, experts: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Give a record's lambdas; beside a draw that is all but one of its experts, which."""
+    """Give a record's lambdas. A draw outside [0.02, 0.98] names the expert that it almost is."""
     names = experts.get(str(record.get("pair")), ())
     drawn = record.get("ratio") == "mixup" and not record.get("nodes") and len(names) == 2
     for lam in record["lambda"]:

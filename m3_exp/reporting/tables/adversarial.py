@@ -1,10 +1,9 @@
 """Tables 2, 5 and 6: accuracy without and under an attack on the instruction, and the drop between them (PDR).
 
 A row is method x pair x with/without M3 x alpha, the mean over its draws of lambda (and DARE masks). All of its figures
-are computed from item scores, whatever a result says of its own interval. Every M3 row is contrasted with the same row
-without M3, item by item. The paper's figures stand beside ours where the protocol is the paper's: in plain rows with
-the difference; an M3 row of the paper is another, unknown lambda, so it has none. There is no z: the paper does not
-publish task arithmetic's scaling.
+are computed from item scores. Every M3 row is compared with the same row without M3, item by item. If the protocol is
+the paper's, its figures stand beside ours. A plain row shows the difference too; an M3 row of the paper has another,
+unknown lambda, so it shows none. There is no z, as the paper does not publish task arithmetic's scaling.
 """
 
 import math
@@ -25,14 +24,14 @@ from m3_exp.reporting.comparisons.values import Value, value
 from m3_exp.reporting.curves.evaluated import LINE
 from m3_exp.reporting.data import published
 from m3_exp.reporting.data.published import NOTES, Beside, Number
-from m3_exp.reporting.table import NOTHING, Cell, Column, Figure, Mark, Table, plain, words
+from m3_exp.reporting.table import NOTHING, Cell, Column, Figure, Mark, Table, named_columns, words
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.reporting.tables.paper import few_draws, one_sided
 from m3_exp.reporting.tables.rows import Line, Shown, keys_of, missing, without_m3
 from m3_exp.stats.estimate import Estimate
 from m3_exp.types import Json
 
-_NAMES = plain(["method", "models", "M3", "alpha", "lambda"])
+_NAMES = named_columns(["method", "models", "M3", "alpha", "lambda"])
 _FIGURES = {"no_attack": "no attack", "attack": "attack", "pdr": "PDR"}
 _PROTOCOLS = {
     "paper": "paper: the attack is searched and scored on the same items, so PDR is flattered by the search",
@@ -47,7 +46,7 @@ _PDR = (
 
 
 def build(name: str, given: Shown) -> Table:
-    """Make a table of the attack cells of a tidy frame. By score alone the better of each pair is marked."""
+    """Make a table of the attack cells of a tidy frame. With marks=paper the better of each pair is marked."""
     frame, marks = given.frame, given.marks
     benchmarks = in_order(frame["benchmark"].unique())
     protocols = {b: _Cell(frame[frame["benchmark"] == b], {}).protocol for b in benchmarks}
@@ -83,7 +82,7 @@ def _groups(frame: pd.DataFrame, every: bool) -> list[pd.DataFrame]:
     """Split into rows, in the order planned; lambdas that were asked for are rows of their own."""
     if not len(frame):
         return []
-    asked = frame["lam"].where(frame["ratio"] != "mixup")
+    asked = frame["lam"].where(frame["kind"] != "drawn")
     keys = [*LINE, "ratio", "alpha", *(["draw", "lam", "mask_seed"] if every else []), "_lam"]
     return [lines for _, lines in frame.assign(_lam=asked).groupby(keys, sort=False, dropna=False)]
 
@@ -118,7 +117,7 @@ class _Cell:
 
     @property
     def protocol(self) -> str | None:
-        """The protocol of the attack; of several any but the paper's."""
+        """The protocol of the attack. If the lines have several: one that is not the paper's."""
         used = [p for p in _PROTOCOLS if any(f"pdr_{p}" in details for details in self.details)]
         return used[-1] if used else None
 
@@ -300,6 +299,6 @@ def _family(compared: Mapping[Place, Compared]) -> list[str]:
 
 
 def _few_draws(rows: Sequence[_Row]) -> list[str]:
-    mixed = [cell for row in rows if row.first["ratio"] == "mixup" for cell in row.cells.values()]
+    mixed = [cell for row in rows if row.first["kind"] == "drawn" for cell in row.cells.values()]
     draws = {value.draws for cell in mixed for value in cell.values.values() if value is not None}
     return [f"{text}." for text in few_draws(draws, "sd")]

@@ -1,10 +1,11 @@
-"""What stands below every table: what made its numbers, what is missing, and the line that rebuilds each row."""
+"""The notes below every table: what made its numbers, what is missing, and the line that rebuilds each row."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
+from m3_exp.reporting.data.dataframe import sandboxes
 from m3_exp.reporting.table import Rebuild
 
 INTERVALS = (
@@ -17,8 +18,8 @@ _SUM = "task arithmetic without M3 weighs both deltas with 1; with M3 at lambda 
 def footer(frame: pd.DataFrame, notes: Sequence[str] = (), behind: pd.DataFrame | None = None) -> list[str]:
     """Return the lines under a table: what it shows, what made it, and what is missing.
 
-    `notes` is what the table itself has to say; it stands behind the first line. `behind`: cells of another sweep that
-    stand behind some of its numbers.
+    `notes` are the table's own; they follow the first line. `behind`: the lines of another sweep that some of its
+    numbers are computed from.
     """
     looked_at = [frame] if behind is None else [frame, behind]
     lines = [line for cells in looked_at for line in cells[cells["state"] != "missing"].to_dict("records")]
@@ -67,7 +68,7 @@ def _failed(frame: pd.DataFrame) -> list[str]:
 
 
 def _details(done: pd.DataFrame, key: str) -> dict[str, list[Any]]:
-    """Return one of the details that results have, by benchmark in their order by name; none where none has it."""
+    """Return one of the results' details by benchmark, in the order of names; empty if no result has it."""
     found: dict[str, list[Any]] = {}
     for line in done.itertuples():
         if value := dict(line.details or {}).get(key):
@@ -76,9 +77,11 @@ def _details(done: pd.DataFrame, key: str) -> dict[str, list[Any]]:
 
 
 def _sandboxes(done: pd.DataFrame) -> list[str]:
-    """Say what contained the model-written programs of each benchmark; where nothing did, so that nobody misses it."""
-    found = _details(done, "sandbox")
-    levels = {b: sorted({level for text in texts for level in text.split(", ")}) for b, texts in found.items()}
+    """Say which sandbox contained each benchmark's model-written programs; conspicuously so if none did."""
+    found: dict[str, set[str]] = {}
+    for line in done.itertuples():
+        found.setdefault(str(line.benchmark), set()).update(sandboxes(dict(line.details or {})))
+    levels = {b: sorted(own) for b, own in sorted(found.items()) if own}
     named = "; ".join(f"{b} {', '.join(own)}" for b, own in levels.items())
     lines = [f"sandbox: {named}"] if named else []
     if weak := [b for b, own in levels.items() if "weak" in own]:

@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( [-+]?[\d.]+(e[-+]?\d+)?)*")
 
 
 def _spelled(cell: Cell, escape: Callable[[str], str], bold: str, underline: str) -> str:
-    """Give a cell's figure its weight (`bold` and `underline` have `{}` in its place), and put the sign behind it."""
+    """Write a cell: its figure with its weight (`bold`, `underline`: patterns with `{}`), then its sign."""
     weight = {"": "{}", "bold": bold, "underline": underline}[cell.mark.weight]
     return " ".join(filter(None, [weight.format(escape(cell.top)), SIGNS[cell.mark.sign], *map(escape, cell.below)]))
 

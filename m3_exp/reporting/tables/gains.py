@@ -9,12 +9,12 @@ from pathlib import Path
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared
 from m3_exp.reporting.data import published as papers
-from m3_exp.reporting.table import NOTHING, Cell, Figure, Mark, Table, percent, plain, words
+from m3_exp.reporting.table import NOTHING, Cell, Figure, Mark, Table, named_columns, percent, words
 from m3_exp.reporting.tables import paper
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.reporting.tables.rows import Row, Shown, without_m3
 
-_COLUMNS = plain([
+_COLUMNS = named_columns([
     "method", "models", "benchmark", "DARE", "alpha", "lambda", "n", "without M3", "with M3", "gain", "paper's gain"
 ])  # fmt: skip
 _PAPER = (
@@ -31,9 +31,9 @@ def build(name: str, given: Shown) -> Table:
     compared = paper.against_plain(rows, paper.entries_of(rows))
     twins = {i: rows[at] for i, at in without_m3(rows).items()}
     notes = [
-        *paper.about(rows, behind is not None),
+        *paper.about(rows, "" if behind is None else given.shows_curves),
         *(contrasts.words(compared) if given.marks != "paper" else []),
-        *paper.few_draws_of(rows),
+        *paper.few_draws_of(rows, given.runs_curves),
         *paper.one_sided(frame, given.experts),
         *([_PAPER] if given.published is not None else []),
     ]

@@ -19,7 +19,7 @@ _ESCAPES = {
 }  # fmt: skip
 _NEEDS = r"% needs \usepackage{booktabs,graphicx,amssymb}"
 _PAGE = 40  # rows
-_BREAKS = re.compile(r" (?=\()|(?<=[,;]) ")  # where words may go on below: before brackets, behind commas
+_BREAKS = re.compile(r" (?=\()|(?<=[,;]) ")  # where words may go on below: before brackets, after commas
 
 
 def on_one_line(text: str) -> str:
@@ -41,9 +41,9 @@ def _code_point(char: str) -> str:
 def latex(table: Table) -> str:
     """Return booktabs tabulars and the notes.
 
-    Intervals and what else stands behind a figure are set small below it. A column whose cells are all empty is left
-    out, the two names that a row begins with are said once, and a rule parts what the first column calls by different
-    names; a long table is parted there into several. The lines that rebuild the weights are comments.
+    What follows a figure (its interval, words) is set small below it. A column whose cells are all empty is left out.
+    The first two names of a row are printed once for rows that share them. A rule separates rows whose first name
+    differs; there a long table is split into several. The lines that rebuild the weights are comments.
     """
     columns = [j for j in range(len(table.columns)) if any(str(row[j]) for row in table.rows)]
     notes = [note for note in table.notes if isinstance(note, str)]
@@ -60,7 +60,7 @@ def latex(table: Table) -> str:
 
 
 def _parts(table: Table) -> list[list[tuple[Cell, ...]]]:
-    """Part the rows where the first column changes, so that no part is longer than a page holds if it can be."""
+    """Split the rows where the first column changes, so that each part fits on a page if it can."""
     parts: list[list[tuple[Cell, ...]]] = [[]]
     for _, rows in groupby(table.rows, key=lambda row: str(row[0])):
         block = list(rows)
@@ -104,7 +104,7 @@ def _rows(rows: Sequence[Sequence[Cell]], sides: Mapping[int, str]) -> Iterator[
 
 
 def _cell(cell: Cell, side: str) -> str:
-    """Set a figure with its weight and sign and what stands behind it below; of words all but the first part."""
+    """Set a figure with its weight and sign, what follows it below; of words the first part, the rest below."""
     if cell.figure is None or side == "l":
         return _stacked("l", [escape(part) for part in _BREAKS.split(str(cell))])
     figure = {"": "{}", "bold": r"\textbf{{{}}}", "underline": r"\underline{{{}}}"}[cell.mark.weight].format(

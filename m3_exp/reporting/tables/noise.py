@@ -1,27 +1,24 @@
 """The noise floor: what an evaluation changes when it is repeated with another order of prompts and half the batch.
 
 Texts of 16-bit models depend on what shares a batch with them, so the same weights can score otherwise a second time.
-`repeat=K` evaluates every cell K times more; here each repeat is set beside its first pass. If f of n verdicts flip,
-each up or down by chance, the difference of the two scores (plain means) has the standard deviation sqrt(f) / n, and so
-has that of any two models of that kind, each evaluated once: differences of that size can be the batches' alone. f is
-counted on n verdicts, so the deviation is an estimate with an interval, that of the flips; none of n is no proof of
-none. Repeats are no more data: no mean, interval or n of any table holds them.
+`repeat=K` evaluates every cell K times more; here each repeat is set beside its first pass, and what follows from that
+for the difference of any two scores (`stats/noise.py`): one of that size can be the batches' alone. Repeats are no more
+data: no mean, interval or n of any table holds them.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from m3_exp.reporting.table import Cell, Figure, Table, percent, plain, words
-from m3_exp.stats.estimate import Estimate, Shape, mean
+from m3_exp.reporting.table import Cell, Figure, Table, named_columns, percent, words
+from m3_exp.stats import noise
+from m3_exp.stats.noise import Steps
 from m3_exp.types import Json
 
 _NAMES = ("family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed")
-_COLUMNS = plain([
+_COLUMNS = named_columns([
     "models", "method", "weights", "benchmark", "dtype", "repeat", "verdicts", "texts that differ", "flipped up",
     "flipped down", "flip rate, 95 %", "score", "repeated", "sd of a difference, 95 %",
 ])  # fmt: skip
@@ -37,10 +34,12 @@ class Noise:
 
     names: Mapping[str, Any]
     benchmark: str
+    kind: str
     engine: str
+    dtype: str
     weights: str
     repeat: int
-    steps: Mapping[tuple[str, int], float]
+    steps: Steps
     texts: int
     graded: int
     score: float
@@ -62,10 +61,6 @@ class Noise:
     def flips(self) -> int:
         return self.up + self.down
 
-    @property
-    def dtype(self) -> str:
-        return self.engine.rsplit(" ", 1)[-1]
-
 
 def measured(frame: pd.DataFrame) -> list[Noise]:
     """Return every repeat of a frame (`dataframe.tidy(..., repeats=True)`) beside its first pass, each cell once."""
@@ -86,8 +81,9 @@ def _compared(first: "pd.Series[Any]", again: "pd.Series[Any]") -> Noise | None:
     changed = [key for key in both if key in again["changed"]]
     return Noise(
         names={key: None if pd.isna(first[key]) else first[key] for key in _NAMES},
-        benchmark=str(first["benchmark"]), engine=str(first["engine"]), weights=str(first["weights"]),
-        repeat=int(again["repeat"]), steps=moved, texts=len(changed),
+        benchmark=str(first["benchmark"]), kind=str(first["kind"]), engine=str(first["engine"]),
+        dtype=str(first["dtype"]), weights=str(first["weights"]), repeat=int(again["repeat"]), steps=moved,
+        texts=len(changed),
         graded=sum(moved[key] != 0 for key in set(both) - set(changed)),
         score=float(first["score"]), difference=float(again["score"]) - float(first["score"]),
     )  # fmt: skip
@@ -95,24 +91,13 @@ def _compared(first: "pd.Series[Any]", again: "pd.Series[Any]") -> Noise | None:
 
 def rate(members: Sequence[Noise]) -> Figure:
     """Return the share of flipped verdicts over some repeats, in percent."""
-    return percent(_over_items(members, lambda step: float(step != 0)))
+    return percent(noise.rate([one.steps for one in members]))
 
 
 def deviation(members: Sequence[Noise]) -> Figure:
-    """Return the standard deviation of a difference of two scores that batches alone make, over one cell's verdicts.
-
-    The root of the mean squared change (of 0/1 verdicts: the share of flips) over the verdicts, and so are its ends.
-    """
-    found = _over_items(members, lambda step: step * step)
-    each = sum(one.n for one in members) / len(members)
-    value, low, high = (100 * math.sqrt(max(0.0, x) / each) for x in (found.value, found.low, found.high))
-    return Figure(value, low, high)
-
-
-def _over_items(members: Sequence[Noise], of: Callable[[float], float]) -> Estimate:
-    """Return the mean of something over the verdicts of some repeats; those of one item count as one cluster."""
-    values = [of(step) for one in members for step in one.steps.values()]
-    return mean(np.array(values), Shape(clusters=[str(item) for one in members for item, _ in one.steps]))
+    """Return the standard deviation of a difference of two scores that batches alone make, in points."""
+    found = noise.noise_floor([one.steps for one in members])
+    return Figure(100 * found.value, 100 * found.low, 100 * found.high)
 
 
 # ---------------------------------------------------------------------------------------------------- what is printed
@@ -154,7 +139,7 @@ def _row(one: Noise) -> tuple[Cell, ...]:
     method = " ".join(str(part) for part in (names["method"], names["params"]) if part)
     counts = (one.repeat, one.n, one.texts, one.up, one.down)
     return (
-        *map(words, (str(names["pair"]), method, _which(names), one.benchmark, one.dtype, *map(str, counts))),
+        *map(words, (str(names["pair"]), method, _which(one), one.benchmark, one.dtype, *map(str, counts))),
         Cell((), share, record=_record(one, share)),
         words(f"{one.score:.1f}"), words(f"{one.difference:+.1f}"), _shown(deviation([one])),
     )  # fmt: skip
@@ -165,11 +150,12 @@ def _shown(sd: Figure) -> Cell:
     return Cell((), sd) if sd.value else words(f"below {sd.high:.1f}")
 
 
-def _which(names: Mapping[str, Any]) -> str:
+def _which(one: Noise) -> str:
     """Say which of a method's weights a row is about."""
+    names = one.names
     parts = [str(names["ratio"])]
-    if names["alpha"] is not None:
-        parts.append(f"alpha {names['alpha']:g} draw {int(names['draw'])}")
+    if one.kind == "drawn":
+        parts.append(("" if names["alpha"] is None else f"alpha {names['alpha']:g} ") + f"draw {int(names['draw'])}")
     if names["lam"] is not None:
         parts.append(f"lambda {names['lam']:.3g}")
     if names["sparsify"] != "none":

@@ -18,7 +18,7 @@ from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry, Place
 from m3_exp.reporting.curves.evaluated import LINE, Response, refused
 from m3_exp.reporting.data.published import NOTES
-from m3_exp.reporting.table import Column, Mark, Table, plain
+from m3_exp.reporting.table import Column, Mark, Table, named_columns
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.reporting.tables.rows import KEYS, Marks, Row, Shown, without_m3
 from m3_exp.stats.lambdas import ALPHAS
@@ -27,7 +27,7 @@ from m3_exp.types import Json
 _TITLE = 110  # characters
 
 _METHODS = ["single", "average", "task_arithmetic", "ties"]
-_NAMES = plain(["method", "models", "M3", "DARE", "alpha", "lambda"])
+_NAMES = named_columns(["method", "models", "M3", "DARE", "alpha", "lambda"])
 _NOTHING_PICKED = (
     "Nothing is picked by score: each row shows what its sweep names, and alpha, lambda and parameters are those asked"
     " for."
@@ -43,10 +43,10 @@ def build(name: str, given: Shown) -> Table:
     beside = [note for row in rows for b in benchmarks if b in row.beside for note in row.beside[b].number.notes]
     shown = _without_draws(frame, rows, given.every)
     notes = [
-        *about(rows, behind is not None),
+        *about(rows, "" if behind is None else given.shows_curves),
         *explained,
         _NOTHING_PICKED,
-        *few_draws_of(rows),
+        *few_draws_of(rows, given.runs_curves),
         *one_sided(shown, given.experts),
         *(f"{text}." for text in refused(frame if behind is None else behind)),
         *([*(NOTES[note] for note in dict.fromkeys(beside)), NOTES["lambda"]] if given.published is not None else []),
@@ -90,16 +90,16 @@ def _groups(lines: pd.DataFrame, every: bool) -> list[pd.DataFrame]:
     if not len(lines):
         return []
     keys = ["family", *KEYS, *(["draw", "lam", "mask_seed"] if every else []), "_lam"]
-    marked = lines.assign(_lam=lines["lam"].where(lines["ratio"].isin(["fixed", "grid", "sampled"])))
+    marked = lines.assign(_lam=lines["lam"].where(lines["kind"].isin(["node", "sampled"])))
     groups = [group for _, group in marked.groupby(keys, sort=False, dropna=False)]
     pairs = list(dict.fromkeys(lines["pair"]))
     return sorted(groups, key=lambda group: _rank(group.iloc[0], pairs))
 
 
 def _rank(line: "pd.Series[Any]", pairs: Sequence[str]) -> tuple[Any, ...]:
-    """The paper's order: single models, then method, pair, DARE, and M3 behind the same row without it.
+    """The paper's order: single models, then method, pair, DARE, and M3 after the same row without it.
 
-    Of M3, lambdas that were asked for come first, then alphas; the expectation stands before single draws.
+    Among M3 rows, lambdas that were asked for come first, then alphas; the expectation comes before single draws.
     """
     method = _METHODS.index(line["method"]) if line["method"] in _METHODS else len(_METHODS)
     rank = {"plain": 0, "mixup": 2}.get(str(line["ratio"]), 1)
@@ -110,7 +110,7 @@ def _rank(line: "pd.Series[Any]", pairs: Sequence[str]) -> tuple[Any, ...]:
 
 
 def _usual(lines: pd.DataFrame, curves: Mapping[tuple[str, ...], Response], benchmark: str) -> int | None:
-    """Return the number of items that most cells of a benchmark have; cells with another say so."""
+    """Return the number of items that most cells of a benchmark have. Cells with another number show theirs."""
     known = Counter(int(n) for n in lines.loc[lines["benchmark"] == benchmark, "n"].dropna())
     known.update(len(r.curve.ids) + r.unscored for key, r in curves.items() if key[-1] == benchmark)
     return max(known, key=lambda n: (known[n], n)) if known else None
@@ -126,7 +126,7 @@ def _column(frame: pd.DataFrame, benchmark: str, rows: Sequence[Row]) -> Column:
 
 
 def _with_expectations(frame: pd.DataFrame, curves: Mapping[tuple[str, ...], Response], every: bool) -> pd.DataFrame:
-    """Add a line for each expectation that a curve gives; unless `every`, leave out the draws and nodes behind it."""
+    """Add a line for each expectation on a curve; unless `every`, leave out the draws and nodes that it replaces."""
     known = {key[:-1] for key in curves}
     kept: list[Any] = []
     added: list[Any] = []
@@ -135,12 +135,12 @@ def _with_expectations(frame: pd.DataFrame, curves: Mapping[tuple[str, ...], Res
         if line in known and rows["method"].iloc[0] != "single":
             added += _expectations(line, rows, curves)
             lines = [x for x in lines if every or not _stood_in(x, curves)]
-        kept += [x for x in lines if every or x["ratio"] != "sampled"]
+        kept += [x for x in lines if every or x["kind"] != "sampled"]
     return pd.DataFrame([*kept, *added], columns=frame.columns)
 
 
 def _stood_in(line: Mapping[Any, Any], curves: Mapping[tuple[str, ...], Response]) -> bool:
-    """Tell whether an expectation is shown in place of a line: any node of a curve's grid, draws on its benchmark."""
+    """Tell whether a line is replaced by an expectation: a node of a curve's grid, or a draw on its benchmark."""
     return line["ratio"] in ("grid", "sampled") or (
         line["ratio"] == "mixup" and (*(line[key] for key in LINE), line["benchmark"]) in curves
     )
@@ -160,8 +160,8 @@ def _expectations(
             fixed = dict(zip(LINE, line, strict=True)) | {key: members[key].iloc[0] for key in names}
             state = "expected" if known else "no curve"
             for alpha in alphas:
-                yield {**fixed, "ratio": "mixup", "alpha": alpha, "benchmark": benchmark, "state": state,
-                       "failure": failed}  # fmt: skip
+                yield {**fixed, "ratio": "mixup", "kind": "drawn", "alpha": alpha, "benchmark": benchmark,
+                       "state": state, "failure": failed}  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------- marks
@@ -205,12 +205,15 @@ def _mark(place: Place, compared: Mapping[Place, Compared], weights: Mapping[Pla
 # --------------------------------------------------------------------------------------------------------- notes
 
 
-def about(rows: Sequence[Row], elsewhere: bool) -> list[str]:
-    """Say what an expectation is, and what it assumes where no sampled lambdas correct it."""
+def about(rows: Sequence[Row], elsewhere: str) -> list[str]:
+    """Say what an expectation is, and what it assumes where no sampled lambdas correct it.
+
+    `elsewhere`: the line that shows the curves, where they are of another frame.
+    """
     values = [value for row in rows for value in row.values.values() if value is not None and value.nodes]
     if not values:
         return []
-    where = " What was evaluated there, and how to rebuild it: m3 table lambda_response --all." if elsewhere else ""
+    where = f" What was evaluated there, and how to rebuild it: {elsewhere}." if elsewhere else ""
     lines = [
         "E: the expectation over lambda ~ Beta(alpha, alpha), over items like these; the interval holds items, which"
         " lambdas were sampled, and DARE masks where there are several. sd: between draws of lambda, without the items'"
@@ -236,7 +239,7 @@ def _without_draws(frame: pd.DataFrame, rows: Sequence[Row], every: bool) -> pd.
 
 
 def used(rows: Sequence[Row], behind: pd.DataFrame | None) -> pd.DataFrame | None:
-    """Return the lines of the curves' own frame that stand behind a row's expectation."""
+    """Return the lines of the curves' own frame from which a row's expectation is computed."""
     if behind is None:
         return None
     shown = {(*row.line, b) for row in rows for b in row.benchmarks if row.curve(b) is not None}
@@ -246,24 +249,25 @@ def used(rows: Sequence[Row], behind: pd.DataFrame | None) -> pd.DataFrame | Non
 
 def one_sided(frame: pd.DataFrame, experts: Mapping[str, Sequence[str]]) -> list[str]:
     """Name the draws of lambda that are all but one of their experts, in words."""
-    drawn = frame[(frame["ratio"] == "mixup") & frame["lam"].notna()]
+    drawn = frame[(frame["kind"] == "drawn") & frame["lam"].notna()]
     found: dict[str, None] = {}
     for pair, alpha, draw, lam in zip(*(drawn[key] for key in ("pair", "alpha", "draw", "lam")), strict=True):
         names = list(experts.get(str(pair), ()))
         one = ratio.one_sided(float(lam), *names) if len(names) == 2 else None
         if one is not None:
-            found[f"{pair} alpha {alpha:g} draw {int(draw)}: {one}"] = None
+            of = "" if pd.isna(alpha) else f" alpha {alpha:g}"
+            found[f"{pair}{of} draw {int(draw)}: {one}"] = None
     return [f"Draws of lambda that are all but one expert: {'; '.join(found)}."] if found else []
 
 
-def few_draws_of(rows: Sequence[Row]) -> list[str]:
-    draws = {v.draws for row in rows for v in row.values.values() if v is not None and row.first["ratio"] == "mixup"}
+def few_draws_of(rows: Sequence[Row], line: str) -> list[str]:
+    draws = {v.draws for row in rows for v in row.values.values() if v is not None and row.first["kind"] == "drawn"}
     few = few_draws(draws - {0}, "sd: between draws")
-    return [f"{text}: m3 run sweeps=lambda_response evaluates it." for text in few]
+    return [f"{text}: {line} evaluates it." for text in few]
 
 
 def few_draws(draws: Set[int], spread: str) -> list[str]:
-    """Say what the interval of a mean over few draws of lambda is of; `spread`: what tells how sets of them differ."""
+    """Say that the interval of a mean over few draws is that of these draws; `spread`: what shows how draws differ."""
     few = sorted(count for count in draws if count < contrasts.LEAST_DRAWS)
     if not few:
         return []
@@ -275,7 +279,7 @@ def few_draws(draws: Set[int], spread: str) -> list[str]:
 
 
 def title(sweep: str) -> str:
-    """Return what a sweep file says it is: the first sentence of its comment, up to a colon where it is long."""
+    """Return a sweep's title: the first sentence of its file's comment, up to a colon if it is long."""
     comment = [line.removeprefix("#").strip() for line in sweep.splitlines() if line.startswith("#")]
     text = " ".join(line for line in comment if line and not line.startswith("m3 run"))
     sentence = text.split(". ")[0].removesuffix(".")

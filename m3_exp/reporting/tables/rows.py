@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from m3_exp.command_line import CommandLine
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry
 from m3_exp.reporting.comparisons.values import Value, entry_of, expected, expected_entry, value
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import LINE, Response
 from m3_exp.reporting.data import published
+from m3_exp.reporting.data.dataframe import thinned
 from m3_exp.reporting.data.published import Beside, Number
 from m3_exp.reporting.table import NOTHING, Cell, Figure, Mark, words
 from m3_exp.types import Json
@@ -28,11 +30,12 @@ class Shown:
 
     every: a row for every (alpha, draw, lambda) in place of one for their mean or for the nodes of a curve.
     published: the folder of the paper's numbers (`results/published`), shown beside ours.
-    responses: curves: an M3 row whose pair, method, parameters and benchmark have one (of five nodes at least)
-        shows its expectation, and a grid of lambdas is shown as the expectations at the paper's alphas.
-    behind: the frame that the curves come from, where it is another.
-    marks: `significant`: what the statistics say; `paper`: by score alone, significant or not.
-    experts: each pair's, as they are called.
+    responses: response curves. An M3 row whose pair, method, parameters and benchmark have one (of at least five
+        nodes) shows its expectation. A grid of lambdas is shown as the expectations at the paper's alphas.
+    behind: the frame that the curves come from, if it is another one.
+    marks: `significant`: marks of tests, adjusted; `paper`: bold and underlined by score, without a test.
+    experts: the names of each pair's experts.
+    asked: the command line of the table, for the lines that show or run other sweeps.
     """
 
     frame: pd.DataFrame
@@ -42,6 +45,18 @@ class Shown:
     behind: pd.DataFrame | None = None
     marks: Marks = "significant"
     experts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    asked: CommandLine = field(default_factory=CommandLine)
+
+    @property
+    def runs_curves(self) -> str:
+        """The line that evaluates response curves."""
+        return self.asked.on_sweep("lambda_response").line("run")
+
+    @property
+    def shows_curves(self) -> str:
+        """The line that shows everything that the curves behind this table go through."""
+        asked = self.asked.on_sweep("lambda_response")
+        return asked.with_overrides("lambda_response", *asked.overrides[1:]).line("table", "--all")
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,7 @@ class Line:
 
     @property
     def line(self) -> tuple[str, ...]:
-        """What this row shares with the same row without M3."""
+        """The columns that this row shares with the same row without M3."""
         return tuple(str(self.first[key]) for key in LINE)
 
     @property
@@ -95,7 +110,7 @@ class Line:
 
 
 def without_m3(rows: Sequence[Line]) -> dict[int, int]:
-    """Return each M3 row's same row without M3, by number: of the same DARE mask, where rows are single masks."""
+    """Return, for the number of each M3 row, that of the same row without M3 (if rows are single masks: same mask)."""
     plain: dict[tuple[str, ...], dict[int | None, int]] = {}
     for i, row in enumerate(rows):
         if not row.mixed:
@@ -110,7 +125,7 @@ def without_m3(rows: Sequence[Line]) -> dict[int, int]:
 
 
 def keys_of(lines: pd.DataFrame) -> tuple[str, ...]:
-    """Return the keys of the plan's cells behind some lines."""
+    """Return the keys of the plan's cells that some lines are of."""
     return tuple(dict.fromkeys(map(str, lines["cell"].dropna())))
 
 
@@ -122,9 +137,14 @@ def missing(lines: pd.DataFrame) -> list[str]:
 
 @dataclass(frozen=True)
 class Row(Line):
-    """A row. `curves`: by family, pair, method, parameters, sparsify and benchmark; `nodes`: by the same, the lines of
-    the grids that they go through; `sizes`: the items that a column has as a rule; `folder`: of the paper's numbers;
-    `masks`: how many DARE masks its line has, with and without M3.
+    """A row of a table.
+
+    Attributes:
+        curves: response curves by family, pair, method, parameters, sparsify and benchmark.
+        nodes: by the same, the lines of the grids that the curves go through.
+        sizes: the usual number of items of each benchmark.
+        folder: of the paper's numbers.
+        masks: how many DARE masks there are, with and without M3.
     """
 
     benchmarks: Sequence[str]
@@ -152,7 +172,7 @@ class Row(Line):
         return self.curves.get((*self.line, benchmark)) if shown else None
 
     def entry(self, benchmark: str) -> Entry | None:
-        """Return what can be compared of a cell; None where it has no score."""
+        """Return a cell as an `Entry`; None if it has no score."""
         if self.values[benchmark] is None:
             return None
         curve = self.curve(benchmark)
@@ -161,7 +181,7 @@ class Row(Line):
         return entry_of(self.cells[benchmark])
 
     def against_plain(self, benchmark: str) -> Compared | None:
-        """Return an expectation's comparison with plain, as everywhere; None where the cell is none."""
+        """Return an expectation's comparison with plain, that of `expectations`; None if the cell is no expectation."""
         if self.curve(benchmark) is None:
             return None
         alpha = float(self.first["alpha"])
@@ -200,22 +220,21 @@ class Row(Line):
     def names(self) -> tuple[Cell, ...]:
         if self.first["method"] == "single":
             return tuple(map(words, ("single", str(self.first["pair"]), "", "", "", "")))
-        sparsify = str(self.first["sparsify"])
-        dare = {"none": "no", "dare": "yes"}.get(sparsify, sparsify)
+        dare = thinned(str(self.first["sparsify"]))
         others = (str(self.first["pair"]), self.with_m3, dare, self.alpha, self._lambdas())
         return self.method, *map(words, others)
 
     def _lambdas(self) -> str:
-        """Return the lambdas drawn or asked for, and of how many nodes the curves are that stand in for draws."""
+        """Return the lambdas drawn or asked for, or the number of nodes of the curves that replace draws."""
         curves = [curve for b in self.benchmarks if (curve := self.curve(b)) is not None]
         return "; ".join(
             [*(f"curve of {text}" for text in sorted({c.merges for c in curves})), *filter(None, [self.drawn])]
         )
 
     def cell(self, benchmark: str, compared: Compared | None = None, mark: Mark | None = None) -> Cell:
-        """Return a cell: nothing where the benchmark does not belong to the row, else the figure and what is missing.
+        """Return a cell: empty if the benchmark does not belong to the row, else the figure and what is missing.
 
-        `compared`: with the row without M3, for the record.
+        `compared`: its comparison with the row without M3, for the record.
         """
         rows, shown, curve = self.cells[benchmark], self.values[benchmark], self.curve(benchmark)
         if not len(rows):

@@ -1,6 +1,6 @@
-"""`--select`: one row for each pair and method with the candidate that was chosen, and what it is worth.
+"""`--select`: one row for each pair and method with the candidate that was chosen, and its score.
 
-How it is chosen and scored is `choosing.py`'s business. Percent throughout.
+How it is chosen and scored is `stats/choosing.py`'s business. Percent throughout.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from m3_exp.reporting.choices.candidates import Group, groups
-from m3_exp.reporting.choices.choosing import HALVINGS, HOW, Chosen, How, choose
-from m3_exp.reporting.choices.relative import ENOUGH
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared
+from m3_exp.reporting.data.dataframe import thinned
 from m3_exp.reporting.data.params import defaults
-from m3_exp.reporting.table import NOTHING, SPOKEN, Cell, Column, Rebuild, Record, Table, percent, plain, words
+from m3_exp.reporting.table import NOTHING, SPOKEN, Cell, Column, Rebuild, Record, Table, named_columns, percent, words
 from m3_exp.reporting.tables.footers import footer, rebuild
+from m3_exp.stats.choosing import HALVINGS, HOW, Chosen, How, choose
 from m3_exp.stats.estimate import Estimate
+from m3_exp.stats.joint import ENOUGH
 from m3_exp.types import M3Error
 
 
@@ -50,7 +51,7 @@ def build(
     if how == "dev" and all(group.dev is None for group in found):
         raise M3Error(f"--select dev: no candidate has results on development items; first: {command} items=dev")
     able = [group for group in found if how != "dev" or group.dev is not None]
-    outcomes = [choose(group, how, seed=seed) for group in able]
+    outcomes = [choose(group.candidates, how, dev=group.dev, seed=seed) for group in able]
     compared = _compared(able, outcomes, how)
     notes = [*_says(how, able), _family(compared, how), _counted(able), *_left_out(found, able, how)]
     return _table(name, how, able, outcomes, compared, _notes(frame, able, outcomes, notes), beside)
@@ -59,11 +60,11 @@ def build(
 def _notes(
     frame: pd.DataFrame, groups: Sequence[Group], outcomes: Sequence[Chosen], notes: Sequence[str]
 ) -> list[str | Rebuild]:
-    """Return what stands below: how to rebuild what was chosen, but of an alpha only what its curve was made with."""
+    """Return the notes: how to rebuild the chosen candidates; of a chosen alpha, how to rebuild its curve's weights."""
     shown, behind = set[int](), set[int]()
     for group, chosen in zip(groups, outcomes, strict=True):
         (behind if group.question == "alpha" else shown).update(group.rows[chosen.name])
-    curves = ["An alpha is no model: what its curve is made of is rebuilt by the lines of m3 table ... --all."]
+    curves = ["An alpha is no model: what its curve is made of is rebuilt by the lines of the same table with --all."]
     chosen_lines = frame.loc[sorted(shown)]
     nodes = frame.loc[sorted(behind)] if behind else None
     return [*footer(chosen_lines, [*notes, *(curves if behind else [])], nodes), rebuild(chosen_lines)]
@@ -73,7 +74,7 @@ _STAMP = "on test"
 
 
 def _compared(groups: Sequence[Group], outcomes: Sequence[Chosen], how: How) -> list[Compared | None]:
-    """Return each gain with its p-value, adjusted for the rows that can carry a claim; nothing of the test's choice."""
+    """Return each gain with its p-value, adjusted over the rows that can carry a sign; none with how=test."""
     known = enumerate(zip(groups, outcomes, strict=True))
     gains = {(row, 0): (one.gain, group.why) for row, (group, one) in known if one.gain is not None and how != "test"}
     found = contrasts.adjusted(gains)
@@ -81,12 +82,12 @@ def _compared(groups: Sequence[Group], outcomes: Sequence[Chosen], how: How) -> 
 
 
 def _family(compared: Sequence[Compared | None], how: How) -> str:
-    """Name the question that the marks answer, and what they could have found."""
+    """Name the question that the marks answer, and the difference that they could detect."""
     if how == "test":
-        return "No difference is called real, and none has a p-value: the items that chose are those that score."
+        return "No difference is called significant, and none has a p-value: the items that chose are those that score."
     count = sum(one is not None and not one.why for one in compared)
     if not count:
-        return "No row has a difference that could be called real."
+        return "No row has a difference that could be called significant."
     return (
         f"Better, worse, not told apart: does what is chosen differ from the default? One family, the {count} such rows"
         " of this table, at 5 % after Holm. Behind `not told apart`: a true difference below that many points could not"
@@ -107,8 +108,8 @@ def _table(
     last = {"crossfit": "claimed on the same items", "dev": "claimed on the test items", "test": "price of that"}
     names = ["method", "models", "DARE", "choice of", "chosen", *([] if beside is None else ["paper (Table 4)"])]
     columns = (
-        *plain(names), Column("mean (of parent)", benchmark="mean", what="(of parent)"),
-        *plain(["minus default", last[how]]), *(Column(b, benchmark=b) for b in benchmarks),
+        *named_columns(names), Column("mean (of parent)", benchmark="mean", what="(of parent)"),
+        *named_columns(["minus default", last[how]]), *(Column(b, benchmark=b) for b in benchmarks),
     )  # fmt: skip
     rows = []
     for group, chosen, verdict in zip(groups, outcomes, compared, strict=True):
@@ -136,13 +137,13 @@ def _counted(groups: Sequence[Group]) -> str:
 
 
 def _names(group: Group) -> tuple[Cell, ...]:
-    dare = {"none": "no", "dare": "yes"}.get(group.names["sparsify"], group.names["sparsify"])
     what = words(group.question, str(len(group.candidates.names)))
-    return words(group.names["method"], group.names["params"]), words(group.names["pair"]), words(dare), what
+    dare = words(thinned(group.names["sparsify"]))
+    return words(group.names["method"], group.names["params"]), words(group.names["pair"]), dare, what
 
 
 def _joint(group: Group, chosen: Chosen, how: How, verdict: Compared | None, record: Record) -> tuple[Cell, ...]:
-    """Return the mean over benchmarks, its difference to the default, and what choosing on the test items does."""
+    """Return three cells: the mean over benchmarks, its difference from the default, the price of choosing on test."""
     last = str(chosen.price) if how == "test" else f"{100 * chosen.claimed:.1f}"
     score = _cell(chosen.score, how, record, () if group.candidates.relative else ("(plain mean)",))
     return score, _gain(group, chosen, how, verdict), words(last)

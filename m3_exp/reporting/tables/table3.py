@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from m3_exp.reporting.choices.choosing import How
 from m3_exp.reporting.data.params import searched
 from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables import selection
+from m3_exp.stats.choosing import How
 
 
 def build(
@@ -23,7 +23,7 @@ def build(
     command: str = "m3 run sweeps=table3_search",
     seed: int = 0,
 ) -> Table:
-    """Lay the search out: for each pair and method what was found and whether it beats the default.
+    """Return the table of the search: for each pair and method what was found, and whether it beats the default.
 
     Raises:
         M3Error: fewer than two candidates have results, or no development results where `how="dev"`.

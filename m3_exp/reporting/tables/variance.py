@@ -1,14 +1,13 @@
-"""Where a score's uncertainty comes from: items, draws of lambda, DARE masks and what lies between nodes, each by
-itself.
+"""Where a score's uncertainty comes from: items, draws of lambda, DARE masks and interpolation, each by itself.
 
-items     standard error of E[score | alpha] over items: more items make it smaller
-draws     sd of the population's score between draws of lambda ~ Beta(alpha, alpha): more items do not
-masks     sd of the population's E[score | alpha] between DARE masks: more items do not
-sampled   standard error from which lambdas were sampled beside the nodes: more of them make it smaller
-bend      without sampled lambdas, by how much the score is taken to bend between two nodes at most
+    items     standard error of E[score | alpha] over items: more items make it smaller
+    draws     sd of the population's score between draws of lambda ~ Beta(alpha, alpha): more items do not change it
+    masks     sd of the population's E[score | alpha] between DARE masks: more items do not change it
+    sampled   standard error from which lambdas were sampled beside the nodes: more of them make it smaller
+    bend      without sampled lambdas: by how much the score is assumed to bend between two nodes, at most
 
-A plain sd between draws or masks counts the items' own noise as well. Here it is left out by products of different
-items, which share a draw or mask but no noise; the same for real draws of lambda, where the store has some.
+A plain sd between draws or masks counts the items' own noise as well. Here it is left out, by products of different
+items, which share a draw or mask but no noise. If the store has evaluated draws of lambda, their sd is shown too.
 """
 
 from collections.abc import Sequence
@@ -18,14 +17,15 @@ import numpy as np
 
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response
-from m3_exp.reporting.table import Cell, Figure, Table, plain, words
+from m3_exp.reporting.data.dataframe import thinned
+from m3_exp.reporting.table import Cell, Figure, Table, named_columns, words
 from m3_exp.stats import estimate
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.lambdas import draw_sd, unsure
 from m3_exp.stats.paired import between
 
 ALPHAS = (0.2, 0.5, 1.0, 5.0)
-_COLUMNS = plain([
+_COLUMNS = named_columns([
     "models", "method", "DARE", "benchmark", "alpha", "E", "items (se)", "draws (sd)", "real draws (sd)", "masks (sd)",
     "sampled (se)", "bend",
 ])  # fmt: skip
@@ -33,10 +33,10 @@ _COLUMNS = plain([
 
 @dataclass(frozen=True)
 class Components:
-    """What one expectation is unsure of, in percent points, over `n` items.
+    """The parts of one expectation's uncertainty, in percent points, over `n` items.
 
-    `masks` and `drawn` (real draws of this alpha) are None below two of them; `sampled` without sampled
-    lambdas, `bend` with them.
+    `masks` and `drawn` (from evaluated draws of this alpha) are None with fewer than two. `sampled` is None without
+    sampled lambdas, `bend` with them.
     """
 
     expected: float
@@ -54,7 +54,7 @@ class Components:
 
 
 def components(response: Response, alpha: float) -> Components:
-    """Part the uncertainty of one curve's expectation at `alpha`."""
+    """Split the uncertainty of one curve's expectation at `alpha` by its sources."""
     found = expectations.expected(response, alpha)
     items = estimate.influences(response.curve.expected(alpha), response.curve.shape)
     masks = np.column_stack([mask.expected(alpha) for mask in response.masks])
@@ -83,7 +83,7 @@ def _between(values: Array) -> float | None:
 
 
 def _drawn(response: Response, alpha: float) -> Array:
-    """Return the item values of the real draws of an alpha, shape (items that all have, draws)."""
+    """Return the item values of the evaluated draws of an alpha, shape (items that all have, draws)."""
     found = [draw.values for draw in response.draws if draw.alpha == alpha]
     ids = sorted(set.intersection(*map(set, found))) if found else []
     return np.array([[values[i] for values in found] for i in ids], dtype=float).reshape(len(ids), len(found))
@@ -98,9 +98,8 @@ def build(responses: Sequence[Response], alphas: Sequence[float] = ALPHAS, name:
 def _row(response: Response, alpha: float, parts: Components) -> tuple[Cell, ...]:
     names = {key: getattr(response, key) for key in ("family", "pair", "method", "params", "sparsify", "benchmark")}
     record = {**names, "alpha": alpha, "lambda": [], **vars(parts)}
-    dare = {"none": "no", "dare": "yes"}.get(response.sparsify, response.sparsify)
     return (
-        words(response.pair), words(response.method, response.params), words(dare),
+        words(response.pair), words(response.method, response.params), words(thinned(response.sparsify)),
         words(f"{response.benchmark}, n={parts.n}"),
         words(f"{alpha:g}"), Cell((), Figure(parts.expected, parts.low, parts.high), record=record),
         words(f"{parts.items:.1f}"), words(f"{parts.draws:.1f}"), _counted(parts.drawn, parts.n_drawn),

@@ -1,4 +1,4 @@
-"""What a W&B run says: cells, responses and sweeps as plain values. Knows nothing of W&B; `track.py` writes them.
+"""The content of W&B runs, as plain values: cells, responses and sweeps. `track.py` writes them to W&B.
 
     cell      one a (recipe, benchmark): config = the plan, summary = what it scored
     response  one a (pair, method, sparsify): score over lambda, E[score | alpha] over alpha, ways of choosing lambda
@@ -29,7 +29,7 @@ from m3_exp.stats.scored import scored
 from m3_exp.store import Store
 from m3_exp.types import CellResult, Json, ResultRecord, identity, plain
 
-_STUDY = 2  # goes up when a study of the same scores says something else
+_STUDY = 3  # goes up when a study of the same scores says something else
 _ITEMS = ("id", "sample", "answer", "extracted", "value", "reason")
 _ALPHAS = ("alpha", "E", "low", "high", "sd_draws", "sd_masks", "se_sampled", "bend", "unbeaten")
 
@@ -68,7 +68,7 @@ def cell_id(record: ResultRecord) -> str:
 
 
 def _plan(result: CellResult, record: ResultRecord, seed: int) -> Json:
-    """Return what a cell was to be: flat where W&B filters and draws by it, whole beside that."""
+    """Return a cell's plan: flat keys for what W&B filters and plots by, and beside them the whole."""
     label = result.cell.labels[0]
     return {
         "family": label.family, "pair": label.pair, "method": label.method, "ratio": label.ratio, "draw": label.draw,
@@ -125,13 +125,13 @@ def response_id(members: Sequence[Response]) -> str:
 
 
 def response_content(members: Sequence[Response]) -> str:
-    """Return the identity of all that a study is made of, so that nothing is studied again to see that it is known."""
+    """Return the identity of a study's inputs, so that a study which is recorded already is not computed again."""
     return identity([_STUDY, [_inputs(one) for one in members]])
 
 
-def _inputs(one: Response) -> list[Any]:
-    curves = [[curve.ids, curve.lams.tolist(), curve.values.tolist()] for curve in (one.curve, *one.masks)]
-    return [one.benchmark, one.metric, curves, one.plain, one.parents, plain(one.draws)]
+def _inputs(one: Response) -> Any:
+    """Return a response with all that it holds: nodes, sampled lambdas, draws, what is missing; arrays as lists."""
+    return json.loads(json.dumps(plain(one), default=np.ndarray.tolist))
 
 
 def response(study: Study, group: str) -> Logged:
@@ -191,7 +191,7 @@ def _expectations(records: Sequence[Json]) -> Iterator[Json]:
         yield row
 
 
-def _choices(records: Sequence[Json]) -> Iterator[tuple[str, float]]:
+def _choices(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
     """Give every single number of a study: `plain/gsm8k`, `expected/mean/0_5`, `tuned/gsm8k`, `tuned_low/gsm8k`."""
     for record in records:
         name = record["objective"]
@@ -208,7 +208,7 @@ def expected(objective: str, alpha: float) -> str:
     return f"expected/{objective}/{alpha:g}".replace(".", "_")
 
 
-def _alphas(record: Json) -> Grid:
+def _alphas(record: Mapping[str, Any]) -> Grid:
     names = ("alpha", "score", *_ALPHAS[2:])
     return Grid(_ALPHAS, tuple(tuple(_number(line.get(name)) for name in names) for line in record["alpha"]))
 

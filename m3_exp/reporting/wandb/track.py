@@ -6,11 +6,10 @@ sends it: a refused key, a dead network or a hanging server costs nothing but th
 up for it at any later time.
 
 A run that is recorded with the same content is not written again; one whose content changed replaces its folder, and
-on the server `wandb sync` replaces the run of the same id. What is recorded lies in `DIR/wandb/tracked/`.
+on the server `wandb sync` replaces the run of the same id. What is recorded lies in `DIR/wandb/tracked/` (`store.WandbFiles`).
 """
 
 import contextlib
-import fcntl
 import json
 import netrc
 import os
@@ -19,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +28,7 @@ from pydantic import TypeAdapter
 
 from m3_exp.reading.paths import expanded
 from m3_exp.reading.records import read_record, sealed
-from m3_exp.store import dumps, write_atomic
+from m3_exp.store import WandbFiles, dumps, locked, write_atomic
 from m3_exp.types import Json, M3Error, identity
 
 # What says which run a process belongs to: not to be taken over where m3 runs inside another W&B run or agent.
@@ -74,13 +73,12 @@ class Settings:
         if not isinstance(self.entity, str | None):
             raise M3Error(f"tracker.entity={self.entity} is no name of a W&B user or team")
 
-    def folder(self, store: Path) -> Path:
-        """Return the folder that W&B calls `wandb`."""
-        return (Path(self.dir).expanduser() if self.dir else store).resolve() / "wandb"
+    def files(self, store: Path) -> WandbFiles:
+        """Return what lies in the folder that W&B calls `wandb`."""
+        return WandbFiles((Path(self.dir).expanduser() if self.dir else store).resolve() / "wandb")
 
     def resolved(self, environment: Mapping[str, str] = os.environ) -> Literal["offline", "online", "disabled"]:
-        """Return what `mode` comes to here: where it is auto, what WANDB_DISABLED, else WANDB_MODE say, else whether a
-        key is at hand.
+        """Return the mode that holds here. `auto` follows WANDB_DISABLED, then WANDB_MODE; then: online with a key.
 
         Raises:
             M3Error: WANDB_MODE is none of W&B's.
@@ -129,7 +127,7 @@ def has_key(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def default_entity() -> str | None:
-    """Ask W&B whose projects a key means; raises what the client raises."""
+    """Ask W&B for the entity that owns a key's projects. Raises what the client raises."""
     import wandb
 
     found = wandb.Api(timeout=30).default_entity
@@ -184,14 +182,14 @@ class Recorder:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
         self.folder = folder
-        self.index = folder / "tracked"
+        self.files = WandbFiles(folder)
 
     def record(self, logged: Logged) -> bool:
         """Write a run unless it is there already with this content, and say which. Raises what W&B or the disk raises;
         nothing of the run is left then.
         """
         marker = self._marker(logged.id)
-        with self._alone():
+        with locked(self.files.lock, os.O_RDWR | os.O_CREAT, wait=True):  # two sweeps of one store do not double a run
             if self.knows(logged.id, logged.content):
                 return False
             before = set(self.folder.glob(f"*-{logged.id}"))
@@ -214,24 +212,16 @@ class Recorder:
 
     def unsent(self) -> list[Path]:
         """Return the folders of recorded runs that W&B has not marked as synced."""
-        known = [self._known(marker) for marker in sorted(self.index.glob("*.json"))]
+        known = [self._known(marker) for marker in sorted(self.files.tracked.glob("*.json"))]
         files = [self._file(entry, str(entry.get("id"))) for entry in known]
         return [file.parent for file in files if file.is_file() and not file.with_suffix(".wandb.synced").exists()]
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Let one process at a time look and write: two sweeps of one store do not double a run."""
-        self.index.mkdir(parents=True, exist_ok=True)
-        with open(self.index / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
     def _marker(self, run_id: str) -> Path:
-        return self.index / f"{identity([self.settings.entity, self.settings.project, run_id])[:32]}.json"
+        return self.files.marker(identity([self.settings.entity, self.settings.project, run_id])[:32])
 
     def _known(self, marker: Path) -> Json:
         with contextlib.suppress(M3Error):
-            return read_record(marker, marker.stem, self.index / "quarantine", bare=True) or {}
+            return read_record(marker, marker.stem, self.files.quarantine, bare=True) or {}
         return {}
 
     def _file(self, entry: Json, run_id: str) -> Path:
@@ -296,7 +286,7 @@ class Sender:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
-        self.log = recorder.folder / "sync.log"
+        self.log = recorder.files.log
         self._process: subprocess.Popen[bytes] | None = None
         self._asked: set[Path] = set()
         self._last = -_SEND_EVERY
@@ -336,7 +326,7 @@ class Sender:
                 self._process.wait()
 
     def _reason(self) -> str:
-        """Return W&B's own last word on it."""
+        """Return the last line of W&B's log, which says why a sending failed."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         errors = [line for line in lines if "ERROR" in line]
         return errors[-1].removeprefix("wandb: ") if errors else "no answer from the server"
@@ -355,7 +345,7 @@ def main() -> None:
     online = settings.resolved() == "online"
     for name in _OF_A_RUN:
         os.environ.pop(name, None)
-    os.environ.setdefault("WANDB_DATA_DIR", str(folder / "data"))  # artifacts wait here until they are sent
+    os.environ.setdefault("WANDB_DATA_DIR", str(WandbFiles(folder).data))  # artifacts wait here until they are sent
 
     def say(**event: Any) -> None:
         with contextlib.suppress(OSError):  # the parent may be gone

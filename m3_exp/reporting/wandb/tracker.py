@@ -32,7 +32,7 @@ _MARGIN = 2.0  # of them, for the child to say what became of it
 
 @dataclass(frozen=True)
 class Gathered:
-    """What a sweep has in the store. `parents` names each pair's experts; `tables` maps file names to texts."""
+    """All that a sweep has in the store. `parents` names each pair's experts; `tables` maps file names to texts."""
 
     found: Sequence["CellResult"]
     parents: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -122,7 +122,7 @@ class Tracker:
 
     @property
     def _folder(self) -> Path:
-        return self.settings.folder(self.store)
+        return self.settings.files(self.store).folder
 
     def _sent(self) -> str:
         if self.done["sent"]:

@@ -26,7 +26,7 @@ _JOINT = ("mean", "minimum")
 
 @dataclass(frozen=True)
 class Contents:
-    """What is to be compared: benchmarks in their order, whether there are curves and their mean, and findings."""
+    """What a workspace compares: benchmarks in order, objectives that have curves, findings as sentences, tables."""
 
     benchmarks: tuple[str, ...]
     curves: tuple[str, ...] = ()  # objectives with a curve: benchmarks, then mean and minimum where there are several
@@ -95,7 +95,9 @@ def build(what: Contents, project: str = "m3_exp", entity: str | None = None) ->
         entity=entity or "", project=project, name=_TITLE, sections=sections, runset_settings=settings,
         settings=ws.WorkspaceSettings(smoothing_type="none", max_runs=100, point_visualization_method="downsampling"),
     )  # fmt: skip
-    grids: list[Any] = [wr.TableOfContents(), *(wr.UnorderedList(items=list(what.findings)),) * bool(what.findings)]
+    grids: list[Any] = [wr.TableOfContents()]
+    if what.findings:
+        grids.append(wr.UnorderedList(items=list(what.findings)))
     for name, panels in _panels(what).items():
         if panels:
             runset = wr.Runset(name=name, project=project if entity else "", entity=entity or "")
@@ -204,5 +206,5 @@ def _saved(views: Views, memory: Path, key: str) -> list[str]:
     return [str(views.workspace.url), str(views.report.url)]
 
 
-def _remembered(memory: Path) -> Json:
+def _remembered(memory: Path) -> dict[str, Any]:
     return read_record(memory, memory.stem, memory.parent / "quarantine", bare=True) or {}

@@ -19,7 +19,7 @@ import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from . import codec, lockdown, reading, standins, talk
 from .kinds import About, CodecError, Value
@@ -61,7 +61,7 @@ def _describe(error: BaseException) -> str:
 # --------------------------------------------------------------------------------------------------------- candidate
 
 
-def _be_candidate(job: Mapping[str, Value], channel: int, report: int) -> NoReturn:
+def _be_candidate(job: Mapping[str, Any], channel: int, report: int) -> NoReturn:
     code, record = reading.choose(job["programs"], job["names"], _describe)
     write(report, record)
     os.close(report)
@@ -183,7 +183,7 @@ def _about(value: object) -> About:
     return About("object", name, tuple(trait for trait, there in traits.items() if there))
 
 
-def _step(iterator: Value, sent: Value) -> tuple[Value, ...]:
+def _step(iterator: Any, sent: Value) -> tuple[Value, ...]:
     """Return the next value of an iterator as a tuple of one; an empty tuple at its end."""
     try:
         return (iterator.send(sent) if sent is not None else next(iterator),)
@@ -230,7 +230,7 @@ class NoPlainValue(BaseException):
     """The tests ask an object of the program what only plain values may be asked: a failed test."""
 
 
-def _be_grader(job: Mapping[str, Value], channel: int, report: int) -> None:
+def _be_grader(job: Mapping[str, Any], channel: int, report: int) -> None:
     names: dict[str, Value] = {"__name__": "tests", "TestsUnfit": TestsUnfit}
     program = _Tested(channel, names)
     try:
@@ -284,7 +284,7 @@ class _Tested:
         for name in names:
             self._set(name, values[name] if name in values else self._undefined(name))
 
-    def ask(self, operation: str, *rest: Value) -> Value:
+    def ask(self, operation: str, *rest: Value) -> Any:
         """Return what the program makes of a request, or raise what it raises."""
         try:
             value, changed = self._talk.ask(operation, *rest)
@@ -338,7 +338,7 @@ def _returned(name: str) -> str:
     return f"the program returned {article} {name}, which is no plain value"
 
 
-def _open_attribute(target: Value, name: str, *value: Value) -> Value:
+def _open_attribute(target: Value, name: str, *value: Value) -> Any:
     """Read or set an attribute of an object of the tests; never one of Python's own, and none of a function."""
     if name.startswith("_") or _about(target).kind != "object":
         raise AttributeError(name)

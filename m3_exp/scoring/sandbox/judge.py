@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import IO, Literal
 
+from m3_exp.machine import cores
 from m3_exp.scoring.programs import Program
 from m3_exp.scoring.sandbox import drivers, pair
 from m3_exp.scoring.sandbox.drivers import Driver
@@ -167,7 +168,7 @@ def level() -> str | None:
 
 
 def levels(scores: Sequence[Score]) -> str | None:
-    """Return the level that contained the programs behind scores (their note `sandbox`); None where nothing ran."""
+    """Return the sandbox level of some scores' programs (their note `sandbox`); None where nothing ran."""
     used = {str(score.notes["sandbox"]) for score in scores if score.notes.get("sandbox")}
     return ", ".join(sorted(used)) or None
 
@@ -226,8 +227,7 @@ def _sickness(run: Run, driver: Driver) -> str | None:
 
 
 def _run_all(tasks: Sequence[Task], limits: Limits, run: Run) -> list[_Outcome]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    pool = ThreadPoolExecutor(max_workers=cores)
+    pool = ThreadPoolExecutor(max_workers=len(cores()))
     try:
         outcomes = list(pool.map(lambda task: _run(task, limits, run), tasks))
     finally:  # on Ctrl-C too: what has not begun does not begin

@@ -10,13 +10,13 @@ import decimal
 import fractions
 import itertools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from . import layout
 
-Value = Any  # whatever a program or its tests may hold
+Value = object  # whatever a program or its tests may hold
 
 MAX_DEPTH = 150  # of values in one another
 MAX_BITS = 2_000_000  # of an integer
@@ -51,10 +51,10 @@ class _Changeable:
     """One built-in type whose values can change: what it holds as a list of values, how that is written and set."""
 
     type: type
-    contents: Callable[[Value], list[Value]]
-    set: Callable[[Value, list[Value]], None]
-    head: Callable[[Value], Value] = lambda _: None  # what never changes, and making one needs
-    new: Callable[[Value], Value] | None = None
+    contents: Callable[[Any], list[Value]]
+    set: Callable[[Any, list[Any]], None]
+    head: Callable[[Any], Value] = lambda _: None  # what never changes, and making one needs
+    new: Callable[[Any], Value] | None = None
 
     def make(self, head: Value) -> Value:
         return self.new(head) if self.new else self.type()
@@ -78,7 +78,7 @@ def _set_set(value: set[Value], contents: list[Value]) -> None:
     layout.fill(value, checked_form(contents[0], len(contents) - 1), contents[1:])
 
 
-def checked_form(packed: Value, count: int) -> layout.Form | None:
+def checked_form(packed: Any, count: int) -> layout.Form | None:
     """Return a set's form as it came, checked against its number of elements."""
     if packed is None:
         return None
@@ -97,21 +97,21 @@ def _set_deque(value: collections.deque[Value], contents: list[Value]) -> None:
     value.extend(contents)
 
 
-def _set_array(value: Value, contents: list[Value]) -> None:
+def _set_array(value: "array.array[float]", contents: list[float]) -> None:
     del value[:]
     value.extend(contents)
 
 
-def _set_bytes(value: bytearray, contents: list[Value]) -> None:
+def _set_bytes(value: bytearray, contents: list[bytes]) -> None:
     [value[:]] = contents
 
 
-def pairs(items: Value) -> list[Value]:
+def pairs(items: Iterable[tuple[Value, Value]]) -> list[Value]:
     """Return keys and values in one list."""
     return list(itertools.chain.from_iterable(items))
 
 
-def _ordered_pairs(value: Value) -> list[Value]:
+def _ordered_pairs(value: collections.OrderedDict[Value, Value]) -> list[Value]:
     return pairs((key, dict.__getitem__(value, key)) for key in collections.OrderedDict.__iter__(value))
 
 
@@ -171,7 +171,7 @@ class Shared:
         return len(contents) == len(self.agreed) and all(map(operator.is_, contents[first:], self.agreed[first:]))
 
 
-def is_singular(value: Value) -> bool:
+def is_singular(value: Any) -> bool:
     """Say whether Python has one object for this number or text anyway."""
     kind = type(value)
     return (kind is int and -5 <= value <= 256) or (kind in (str, bytes) and len(value) < 2) or value is None

@@ -4,8 +4,8 @@ import collections
 import datetime
 import decimal
 import fractions
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from . import layout
 from .kinds import (
@@ -47,7 +47,7 @@ class Packer:
 
     def changes(self) -> list[Value]:
         """Return the numbers and contents of the shared values that have changed."""
-        changed = []
+        changed: list[Value] = []
         for number, shared in list(self._wire.shared.items()):
             contents = CHANGEABLE[shared.tag].contents(shared.value)
             if not shared.unchanged(contents):
@@ -63,7 +63,7 @@ class Packer:
             self._wire.shared[number].agreed = contents
         self._wire.next += 2 * len(self._new)
 
-    def pack(self, value: Value, depth: int) -> Value:
+    def pack(self, value: Any, depth: int) -> Value:
         """Return a value as JSON has it. Raises CodecError for one that may not cross."""
         if value is None or value is True or value is False:
             return value
@@ -107,17 +107,17 @@ class Packer:
         head = self.pack(CHANGEABLE[tag].head(value), depth + 1)
         return [tag, number, head, self._contents(tag, value, contents, depth + 1)]
 
-    def _contents(self, tag: str, value: Value, contents: list[Value], depth: int) -> list[Value]:
+    def _contents(self, tag: str, value: Any, contents: list[Value], depth: int) -> list[Value]:
         if tag == "set":
             form, order = layout.plan(value)
             return [form, *self._all(order, depth)]
         return self._all(contents, depth)
 
-    def _all(self, values: Value, depth: int) -> list[Value]:
+    def _all(self, values: Iterable[Value], depth: int) -> list[Value]:
         pack = self.pack
         return [pack(value, depth) for value in values]
 
-    def _unchangeable(self, value: Value, depth: int) -> tuple[Value, bool]:
+    def _unchangeable(self, value: Any, depth: int) -> tuple[Value, bool]:
         """Return an unchangeable value, packed, and whether a second occurrence is written as a reference."""
         kind = type(value)
         if issubclass(kind, int):
@@ -155,7 +155,7 @@ class Packer:
             return ["named", name, list(fields), items]
         return ["tuple", items]
 
-    def _rarer(self, kind: type, value: Value, depth: int) -> Value:
+    def _rarer(self, kind: type, value: Any, depth: int) -> Value:
         if kind is range or kind is slice:
             return [kind.__name__, self._all((value.start, value.stop, value.step), depth)]
         if kind in _VIEWS:
@@ -204,7 +204,9 @@ def _packed_text(text: str) -> Value:
     return text
 
 
-def _packed_date(value: Value) -> Value:
+def _packed_date(
+    value: datetime.timedelta | datetime.timezone | datetime.date | datetime.time,
+) -> list[Value]:
     """Return a date or time by its numbers; with a time zone that is an offset."""
     if isinstance(value, datetime.timedelta):
         return ["timedelta", [value.days, value.seconds, value.microseconds]]

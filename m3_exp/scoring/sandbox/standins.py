@@ -15,12 +15,13 @@ of Python's own types.
 """
 
 import builtins
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any
 
 from .kinds import About, CodecError, Value
 from .questions import QUESTIONS
 
-Ask = Callable[..., Value]  # ask(operation, target, *arguments)
+Ask = Callable[..., Any]  # ask(operation, target, *arguments)
 Refuse = Callable[[str], BaseException]  # what to raise where a value would judge itself; the type's name goes in
 
 
@@ -255,7 +256,7 @@ def _generated(kind: str, ask: Ask) -> object:
     """Return a generator that takes what another gives, or a `map` or `filter` of it."""
     stand_in: list[Value] = []
 
-    def generate() -> Value:
+    def generate() -> Generator[Value, Value]:
         sent = None
         while True:
             given = ask("send", stand_in[0], sent)
@@ -263,7 +264,7 @@ def _generated(kind: str, ask: Ask) -> object:
                 return
             sent = yield given[0]
 
-    made: Value = generate()
+    made: Iterator[Value] = generate()
     if kind == "map":
         made = map(lambda value: value, made)
     if kind == "filter":
@@ -278,12 +279,12 @@ def _error(about: About) -> type:
     return type(about.name, (base,), {"__module__": "answer"})
 
 
-def _own(stand_in: Value, name: str) -> Value:
+def _own(stand_in: Value, name: str) -> Any:
     """Read an attribute of a stand-in itself."""
     return object.__getattribute__(stand_in, name)
 
 
-def _ask(stand_in: Value, operation: str, *arguments: Value) -> Value:
+def _ask(stand_in: Value, operation: str, *arguments: Value) -> Any:
     return _own(stand_in, "_asks")(operation, stand_in, *arguments)
 
 

@@ -9,6 +9,7 @@ import builtins
 import itertools
 import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from . import codec
 from .kinds import CodecError, Value
@@ -36,7 +37,7 @@ class Talk:
         self._passes: tuple[type[BaseException], ...] = (Gone, *passes)
         self._lock = threading.RLock()
 
-    def ask(self, operation: str, target: object, *arguments: Value) -> Value:
+    def ask(self, operation: str, target: object, *arguments: Value) -> Any:
         """Return what the other side makes of a request, or raise what it raises.
 
         Raises:
@@ -75,7 +76,7 @@ class Talk:
         self._send(self._reply(message))
         return ("served",)
 
-    def _reply(self, message: tuple[Value, ...]) -> bytes:
+    def _reply(self, message: tuple[Any, ...]) -> bytes:
         try:
             _, operation, target, arguments = message
             value = self._serves[operation](target, *arguments)
@@ -115,7 +116,7 @@ def _text(error: BaseException) -> str:
         return ""
 
 
-def _raised(kind: Value, args: Value) -> BaseException:
+def _raised(kind: Value, args: Any) -> BaseException:
     """Return an exception from the name of a built-in one, or from the class that stands for the other side's."""
     raised = getattr(builtins, kind, None) if type(kind) is str else kind
     if not (isinstance(raised, type) and issubclass(raised, BaseException)) or issubclass(raised, _SILENT):

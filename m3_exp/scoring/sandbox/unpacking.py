@@ -4,8 +4,8 @@ import collections
 import datetime
 import decimal
 import fractions
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from . import layout
 from .kinds import (
@@ -37,7 +37,7 @@ class Unpacker:
         self._wire = wire
         self._met: list[Value] = []
 
-    def change(self, changed: list[Value]) -> None:
+    def change(self, changed: Iterable[tuple[Value, list[Value]]]) -> None:
         """Give shared values their new contents."""
         for number, packed in changed:
             shared = self._wire.shared.get(number) if type(number) is int else None
@@ -69,7 +69,7 @@ class Unpacker:
             self._met.append(value)
         return value
 
-    def _known(self, tag: str, rest: list[Value]) -> Value:
+    def _known(self, tag: str, rest: list[Any]) -> Value:
         """Return a value that is here already, or the stand-in of an object that stays on the other side."""
         if tag == "mine":
             key, kind, name, traits = rest
@@ -139,7 +139,7 @@ class Unpacker:
             return error
 
 
-def _items(make: Callable[[list[Value]], Value]) -> Callable[..., Value]:
+def _items(make: Callable[[list[Any]], Value]) -> Callable[..., Value]:
     return lambda unpacker, depth, items: make(unpacker._all(items, depth))
 
 
@@ -176,13 +176,13 @@ def _read_zone(days: int, seconds: int, microseconds: int) -> datetime.timezone:
     return datetime.timezone(datetime.timedelta(days, seconds, microseconds))
 
 
-def _read_time(*parts: Value) -> datetime.time:
-    hour, minute, second, microsecond, fold, zone = parts
+def _read_time(
+    hour: int, minute: int, second: int, microsecond: int, fold: int, zone: tuple[int, int, int] | None
+) -> datetime.time:
     return datetime.time(hour, minute, second, microsecond, _read_zone(*zone) if zone else None, fold=fold)
 
 
-def _read_datetime(*parts: Value) -> datetime.datetime:
-    year, month, day, *clock = parts
+def _read_datetime(year: int, month: int, day: int, *clock: Any) -> datetime.datetime:
     return datetime.datetime.combine(datetime.date(year, month, day), _read_time(*clock))
 
 

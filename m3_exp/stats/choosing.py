@@ -6,32 +6,44 @@
     test       choose and score on the test items, as the paper did: flattered, and stamped with the price
 
 A merged model is one model, so it is chosen for the mean over its benchmarks, each relative to the better of the
-parents that are evaluated on it, where every benchmark has one. In every way of choosing an item ends up with one
-number, `sum_c w_ic y_ic`, with w_ic how often candidate c is the chosen one where item i has no say in it
-(one with dev and test); scores are means of these numbers. Where one candidate is always chosen, intervals are those of
-this model, as everywhere (`stats`). Where it alternates, all choices are made anew on resampled items, and the
-variance of what comes out is the interval's.
+parents that are evaluated on it, where every benchmark has one. Each item is scored only by choices made without it: it
+counts as y_i = sum_c w_ic y_ic, where w_ic is the share of halvings with item i in the scoring half in which candidate
+c was chosen (with dev and test it is 1 for the one that was chosen). Scores are means of these numbers. Where one
+candidate is always chosen, intervals are those of this model, as everywhere (`stats`). Where it alternates, all choices
+are made anew on resampled items, and the variance of what comes out is the interval's.
 
-The halves of the items, and development items, share the masks, and for alpha the sampled lambdas: where a candidate is
-lucky with these, all items like it. By as much (`_luck`) the lower end is lower.
+Both halves of the items, and development items, share the DARE masks and, for alpha, the sampled lambdas. A candidate
+that is lucky with these scores well on both halves. So the lower end is lowered by the most that such luck gives
+(`_luck`).
 
-Shapes: n items, C candidates, B resamples.
+Shapes: m masks (1 without DARE), n items, C candidates, B resamples.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
 
-from m3_exp.reporting.choices.candidates import Candidates, Group, Scores, Weights
-from m3_exp.stats.estimate import Array, Estimate, Mean, Source, influences, of_items
+from m3_exp.stats.estimate import (
+    EVEN,
+    Array,
+    Estimate,
+    Mean,
+    Shape,
+    VarianceSource,
+    influences,
+    of_items,
+    weighted_mean,
+)
 from m3_exp.stats.family import best_of
-from m3_exp.stats.joint import mean_of, together
-from m3_exp.stats.paired import paired
-from m3_exp.stats.resampling import halves, weighted
+from m3_exp.stats.joint import Joint, Unit, mean_of, together
+from m3_exp.stats.lambdas import ALPHAS, Curve, unsure
+from m3_exp.stats.paired import paired, spread
+from m3_exp.stats.resampling import weighted
 
 How = Literal["crossfit", "dev", "test"]
 HOW: tuple[How, ...] = ("crossfit", "dev", "test")
@@ -40,6 +52,100 @@ HALVINGS = 1_000
 _RESAMPLES = 2_000
 _AGAIN = 100  # times that all choices are made anew, on resampled items
 _HALVINGS = 200  # of each of these
+
+
+Weights = Sequence[Array]  # of the items of each benchmark, (B, n) with rows that sum to 1
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All candidates on one benchmark: an item's value `under` each DARE mask (m, n, C), the `default`'s (m, n).
+
+    `parent` (n,) are the better parent's items; None: plain scores. `curve`: that of which the values are expectations,
+    a column for each of `ALPHAS`. `unscored` items are left out, since some model has no score on them.
+    """
+
+    under: Array
+    default: Array | None = None
+    parent: Array | None = None
+    shape: Shape = EVEN
+    curve: Curve | None = None
+    unscored: int = 0
+
+    @cached_property
+    def values(self) -> Array:
+        """The candidates' values, (n, C)."""
+        return np.asarray(self.under.mean(axis=0))
+
+    @cached_property
+    def base(self) -> Array:
+        """The default's values, (n,)."""
+        assert self.default is not None
+        return np.asarray(self.default.mean(axis=0))
+
+    @property
+    def size(self) -> int:
+        return int(self.under.shape[1])
+
+    @property
+    def unit(self) -> Unit:
+        return Unit(self.size, self.parent, self.shape)
+
+    def items(self, mix: Array) -> Array:
+        """Return each item's score y_i under a mix of candidates, given its weights w (n, C)."""
+        return np.asarray(np.einsum("nc,nc->n", self.values, mix))
+
+    def sources(self, mix: Array, *, signed: bool = False) -> list[VarianceSource]:
+        """Return the sources of variance, besides items, of a mix's score or (`signed`) of its gain on the default."""
+        masks = np.einsum("mnc,nc->nm", self.under, mix)
+        if signed and self.default is not None:
+            masks = masks - self.default.T
+        found = spread(list(masks.T), self.shape)
+        if self.curve is not None:
+            shares = dict(zip(ALPHAS, map(float, weighted_mean(mix, self.shape)), strict=True))
+            found += unsure(self.curve, {alpha: share for alpha, share in shares.items() if share}).sources
+        return found
+
+    def alone(self, candidate: Array) -> Array:
+        """Return the mix in which every item has the same weights (C,)."""
+        return np.tile(candidate, (self.size, 1))
+
+
+@dataclass(frozen=True)
+class Candidates(Joint):
+    """What there is to choose from, on each benchmark.
+
+    Either all benchmarks have a parent to be measured by, or none; without one plain scores count. Likewise all have a
+    default, or none.
+    """
+
+    names: tuple[str, ...]
+    scores: Mapping[str, Scores]
+
+    @property
+    def each(self) -> tuple[Scores, ...]:
+        return tuple(self.scores.values())
+
+    @property
+    def measures(self) -> list[Unit]:
+        return [one.unit for one in self.each]
+
+    @property
+    def relative(self) -> bool:
+        return self.each[0].parent is not None
+
+    def objective(self, weights: Weights) -> Array:
+        """Return the mean over benchmarks of each candidate, (B, C)."""
+        return self.score_of([one.values for one in self.each], weights)
+
+
+def alike(names: Sequence[str], scores: Mapping[str, Scores]) -> Candidates:
+    """Return candidates of which all benchmarks have a parent to be measured by, or none, and a default, or none."""
+    if any(one.parent is None for one in scores.values()):
+        scores = {b: replace(one, parent=None) for b, one in scores.items()}
+    if any(one.default is None for one in scores.values()):
+        scores = {b: replace(one, default=None) for b, one in scores.items()}
+    return Candidates(tuple(names), scores)
 
 
 @dataclass(frozen=True)
@@ -57,8 +163,16 @@ class Price:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The outcome. `shares`: how often each candidate is chosen, the most frequent first (over halvings, or over
-    resampled items); `claimed`: what choosing and scoring on all test items would have said.
+    """The outcome of a choice.
+
+    Attributes:
+        shares: how often each candidate is chosen, over halvings or resampled items; the most frequent first.
+        score: the mean over benchmarks of what was chosen.
+        benchmarks: its score on each.
+        gain: the mean over benchmarks of its difference from the default.
+        gains: that difference on each.
+        claimed: the score that choosing and scoring on all test items would have reported.
+        price: how much of `claimed` is luck.
     """
 
     shares: Mapping[str, float]
@@ -74,24 +188,31 @@ class Chosen:
         return next(iter(self.shares))
 
 
-# ------------------------------------------------------------------------------------------------ question -> choice
+# ---------------------------------------------------------------------------------------------- candidates -> choice
 
 
-def choose(group: Group, how: How, *, halvings: int = HALVINGS, resamples: int = _RESAMPLES, seed: int = 0) -> Chosen:
-    """Choose one of a group's candidates and score what was chosen on the test items.
+def choose(
+    candidates: Candidates,
+    how: How,
+    *,
+    dev: Candidates | None = None,
+    halvings: int = HALVINGS,
+    resamples: int = _RESAMPLES,
+    seed: int = 0,
+) -> Chosen:
+    """Choose one of the candidates and score what was chosen on the test items; `dev`: the same on development items.
 
     Raises:
-        ValueError: `how="dev"` where the group has no results on development items.
+        ValueError: `how="dev"` without results on development items.
     """
     generator = np.random.default_rng(seed)
-    candidates = group.candidates
     if how == "crossfit":
-        played = _played(candidates, _halves(candidates, halvings, generator), candidates.whole)
+        played = _played(candidates, _members(candidates, halvings, generator), candidates.whole)
         order = sorted(range(len(played.counts)), key=lambda c: (-played.counts[c], c))
     else:
-        chooser = candidates if how == "test" else group.dev
+        chooser = candidates if how == "test" else dev
         if chooser is None:
-            raise ValueError(f"{group.title} has no results on development items")
+            raise ValueError("there are no results on development items")
         played, best = _best(chooser, candidates, resamples, generator)
         order = [best, *(c for c in np.argsort(-played.counts, kind="stable") if c != best)]
     alternates = how == "crossfit" and played.counts[order[0]] < 1
@@ -103,16 +224,15 @@ def choose(group: Group, how: How, *, halvings: int = HALVINGS, resamples: int =
 
 @dataclass(frozen=True)
 class _Played:
-    """What was chosen: for each benchmark how often where an item has no say (n, C), and how often altogether (C,)."""
+    """How often each candidate is chosen: without a given item's help, (n, C) a benchmark, and altogether, (C,)."""
 
     mixes: tuple[Array, ...]
     counts: Array
 
 
-def _halves(candidates: Candidates, count: int, generator: np.random.Generator) -> tuple[list[Array], list[Array]]:
+def _members(candidates: Candidates, count: int, generator: np.random.Generator) -> tuple[list[Array], list[Array]]:
     """Return which items are in random halves of each benchmark (1, else 0), and in the others, (count, n) each."""
-    found = [halves(one.size, count, generator, one.shape) for one in candidates.each]
-    first, second = ([(half > 0).astype(float) for half in side] for side in zip(*found, strict=True))
+    first, second = ([(half > 0).astype(float) for half in side] for side in candidates.halves(count, generator))
     return first, second
 
 
@@ -134,10 +254,13 @@ def _played(candidates: Candidates, halved: tuple[Weights, Weights], sample: Wei
 def _best(
     chooser: Candidates, candidates: Candidates, resamples: int, generator: np.random.Generator
 ) -> tuple[_Played, int]:
-    """Return the candidate that is the best on the chooser's items, and how often each is over resampled ones."""
+    """Return the choice of the candidate that is best on the chooser's items, and that candidate's number.
+
+    The counts say how often each is best over resampled items.
+    """
     at = [candidates.names.index(name) for name in chooser.names]
     best = at[int(np.argmax(chooser.objective(chooser.whole)[0]))]
-    again = np.argmax(chooser.objective(chooser.sample(resamples, generator)), axis=1)
+    again = np.argmax(chooser.objective(chooser.resampled(resamples, generator)), axis=1)
     counts = np.bincount(np.array(at)[again], minlength=len(candidates.names)) / resamples
     alone = np.eye(len(candidates.names))[best]
     return _Played(tuple(one.alone(alone) for one in candidates.each), counts), best
@@ -145,7 +268,7 @@ def _best(
 
 @dataclass(frozen=True)
 class _Moved:
-    """Scores of what is chosen anew on resampled items, those of the default, and the units: (B, benchmarks) each."""
+    """Scores of what is chosen anew on resampled items, of the default, and of the parents: (B, benchmarks) each."""
 
     chosen: Array
     default: Array | None
@@ -159,7 +282,7 @@ class _Moved:
 
 def _again(candidates: Candidates, halvings: int, resamples: int, generator: np.random.Generator) -> _Moved:
     """Make all choices anew on resampled items; the halvings are the same for every resample."""
-    sample, halved = candidates.sample(resamples, generator), _halves(candidates, halvings, generator)
+    sample, halved = candidates.resampled(resamples, generator), _members(candidates, halvings, generator)
     each = candidates.each
     chosen = []
     for index in range(resamples):
@@ -168,14 +291,14 @@ def _again(candidates: Candidates, halvings: int, resamples: int, generator: np.
         chosen.append([float(s[0] @ one.items(mix)) for s, one, mix in zip(mine, each, mixes, strict=True)])
     compared = each[0].default is not None
     default = [s @ one.base for s, one in zip(sample, each, strict=True)] if compared else None
-    units = [one.units(s) for s, one in zip(sample, each, strict=True)]
+    units = [one.unit.sizes(s) for s, one in zip(sample, each, strict=True)]
     return _Moved(np.array(chosen), None if default is None else np.column_stack(default), np.column_stack(units))
 
 
 def _outcome(
     candidates: Candidates, mixes: Sequence[Array], moved: _Moved | None, shares: Mapping[str, float]
 ) -> Chosen:
-    """Score what was chosen; `moved`: where the choice alternates, what it comes to on resampled items."""
+    """Score what was chosen. `moved`: the choices made anew on resampled items, if the choice changes with halvings."""
     each, names = candidates.each, list(candidates.scores)
     luck = [_luck([one]) * one.unit.size for one in each]
     both = luck[0] / each[0].unit.size if len(each) == 1 else _luck(each)
@@ -199,7 +322,7 @@ def _scored(one: Scores, mix: Array, moved: _Moved | None, at: int, luck: float)
 
 
 def _gained(one: Scores, mix: Array, moved: _Moved | None, at: int, luck: float) -> Estimate:
-    """Return what was chosen scores above the default, paired by item and mask."""
+    """Return the gain of what was chosen on the default, paired by item and mask."""
     others, bias = one.sources(mix, signed=True), (luck, 0.0)
     if moved is None:
         return paired(one.items(mix), one.base, one.shape, others=others, bias=bias, unscored=one.unscored)
@@ -226,20 +349,20 @@ def _alternating(mean: Mean, variance: float) -> Mean:
     return replace(mean, items=variance, how=f"{mean.how}, choices made anew on resampled items")
 
 
-def _together(each: Sequence[Scores], mixes: Sequence[Array], *, signed: bool = False) -> list[Source]:
+def _together(each: Sequence[Scores], mixes: Sequence[Array], *, signed: bool = False) -> list[VarianceSource]:
     """Return what a mean over benchmarks is unsure of besides items, in its unit.
 
-    Benchmarks share the lambdas and masks: their errors from these count as if they were all of one sign.
+    Benchmarks share the lambdas and masks, so their errors from these are added as if all had the same sign.
     """
     parts = zip(each, mixes, strict=True)
     return together([one.unit.scaled(one.sources(mix, signed=signed)) for one, mix in parts])
 
 
 def _luck(each: Sequence[Scores]) -> float:
-    """Return by how much the best of equal candidates looks better through the lambdas and masks that all items share.
+    """Return by how much the best of equally good candidates looks better by luck with the shared lambdas and masks.
 
-    At most the expected maximum of independent errors with the largest variance of a difference (Sudakov and Fernique);
-    in units of the parents.
+    An upper bound: the expected maximum of independent errors with the largest variance that a difference of two
+    candidates has (Sudakov and Fernique). It is in units of the parents.
     """
     if all(one.curve is None and len(one.under) < 2 for one in each):
         return 0.0

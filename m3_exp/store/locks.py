@@ -1,0 +1,34 @@
+"""Locks (flock) on files: they end with the process that holds them, however it ends."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def hold(path: Path, flags: int = os.O_RDONLY, *, wait: bool = False) -> int:
+    """Open a file and lock it until the descriptor is closed; with O_CREAT its folder is made as well.
+
+    Raises:
+        BlockingIOError: somebody else holds it, and `wait` is not wanted.
+    """
+    if flags & os.O_CREAT:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextlib.contextmanager
+def locked(path: Path, flags: int = os.O_RDONLY, *, wait: bool = False) -> Iterator[None]:
+    """Hold a file's lock inside the block; see `hold`."""
+    descriptor = hold(path, flags, wait=wait)
+    try:
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,49 @@
+"""A machine that is not Linux: what Python's `os` lacks on macOS is taken away, in m3's own children as well."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from m3_exp import machine
+from tests.models import Shape, fine_tuned, random_weights, write_model
+
+ROOT = Path(__file__).parents[1]
+_ABSENT = """import os
+for name in ("sched_getaffinity", "sched_setaffinity", "pidfd_open", "memfd_create"):
+    delattr(os, name)
+"""
+
+
+def test_cores_are_those_this_process_may_use() -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {max(before)})
+        assert machine.cores() == [max(before)]
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_a_merge_and_a_run_where_os_has_no_affinity_and_no_pidfd(tmp_path: Path) -> None:
+    base = random_weights(Shape(vocab=320), 0, torch.float32)
+    write_model(tmp_path / "base", base, Shape(vocab=320))
+    write_model(tmp_path / "other", fine_tuned(base, 1), Shape(vocab=320))
+    (tmp_path / "sitecustomize.py").write_text(_ABSENT)
+    (tmp_path / "items.jsonl").write_text('{"question": "4 boxes of 7 pens?", "answer": "So.\\n#### 28"}\n')
+
+    def m3(*arguments: str) -> str:
+        models = ["family=local", "family.base=base", "family.experts=[base,other]", "dtype=float32"]
+        done = subprocess.run(
+            [sys.executable, "-m", "m3_exp.cli", *arguments, *models], capture_output=True, text=True, timeout=300,
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    m3("merge", "method=ties", "method.scaling=1.0", "method.retain=0.5", "out=merged")
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+    asked = ["engine=transformers", "evaluator=[gsm8k]", "evaluator.gsm8k.max_tokens=4", "items=items.jsonl"]
+    assert "1 of 1 cells done" in m3("run", *asked, "store=store", "tracker=none")
+    assert " cores" in m3("doctor", *asked, "store=store")

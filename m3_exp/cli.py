@@ -184,13 +184,13 @@ def merge(args: Sequence[str]) -> int:
 
         loading.start()  # it imports transformers while this process imports the rest
     from m3_exp import actions
-    from m3_exp.planning import spelled
+    from m3_exp.planning import label_text
 
     written = actions.merge(asked)
     _print_lines(*sorted({line for one in written for line in one.report.get("notes", ())}), file=sys.stderr)
     for one in written:
         line = {"out": str(one.out), "weights": one.digest, "lambda": one.label.lam, "report": one.report}
-        print(json.dumps(line) if options.json else f"{one.out}: {spelled(one.label)}, weights {one.digest}")
+        print(json.dumps(line) if options.json else f"{one.out}: {label_text(one.label)}, weights {one.digest}")
     return 0
 
 

@@ -29,7 +29,7 @@ from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.model_config import architecture
 from m3_exp.merging.notes import notes as adapter_notes
 from m3_exp.merging.source import without_fetching
-from m3_exp.planning import spelled
+from m3_exp.planning import label_text
 from m3_exp.results import Results
 from m3_exp.store import Store
 from m3_exp.tasks import Task
@@ -185,7 +185,7 @@ def _cell(cell: Cell, results: Results, n: int | None, missing: str | None) -> C
     searching, scored = evaluator.searched(n or 0)
     answers = None if n is None else searching + scored * evaluator.sampling.n
     whole = CellForecast(
-        labels=tuple(spelled(label) for label in cell.labels),
+        labels=tuple(label_text(label) for label in cell.labels),
         lams=tuple(sorted({label.lam for label in cell.labels if label.lam is not None})),
         alpha=tuple(sorted({label.alpha for label in cell.labels if label.alpha is not None})),
         recipe=cell.recipe,

@@ -105,6 +105,15 @@ def is_hub(source: Source) -> bool:
     return not _on_disk(source.location) and _HUB_ID.fullmatch(source.location) is not None
 
 
+def absolute(source: Source) -> Source:
+    """Return a source whose relative paths are absolute ones; a hub id and a file of a package stay."""
+
+    def place(text: str) -> str:
+        return str(_path(text).absolute()) if _on_disk(text) else text
+
+    return replace(source, location=place(source.location), adapter=source.adapter and place(source.adapter))
+
+
 def _path(text: str) -> Path:
     return Path(expanded(text, "the model"))
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from m3_exp.config import Request
 from m3_exp.forecast import Forecast, repeats_words, rows
-from m3_exp.planning import spelled
+from m3_exp.planning import label_text
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import prediction
@@ -58,7 +58,7 @@ def status(request: Request, found: Status) -> list[str]:
         f"{counts}; {len(found.failures)} failed",
         *(str(run) if run.plan == found.identity else f"{run} (another request)" for run in found.runs),
         *(
-            failure(f"{spelled(one.cell.labels[0])} on {one.cell.evaluator.name}: {one.reason}", one.retry)
+            failure(f"{label_text(one.cell.labels[0])} on {one.cell.evaluator.name}: {one.reason}", one.retry)
             for one in found.failures
         ),
         *found.forecast.own_notes,  # what collapsed is m3 plan's to say

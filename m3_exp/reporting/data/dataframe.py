@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from m3_exp.planning import called, merge_line
+from m3_exp.planning import merge_line, table_name
 from m3_exp.reporting.data import params
 from m3_exp.stats.scored import scored
 from m3_exp.types import Cell, CellResult, Json, Label, ResultRecord
@@ -67,8 +67,8 @@ def _labelled(label: Label, cell: Cell) -> Json:
     return {
         "family": label.family, "pair": label.pair, "method": label.method,
         "params": params.text(label.params),
-        "ratio": called(label, "ratio"), "kind": label.kind, "alpha": label.alpha, "draw": label.draw,
-        "lam": label.lam, "sparsify": called(label, "sparsify"), "mask_seed": label.mask_seed,
+        "ratio": table_name(label, "ratio"), "kind": label.kind, "alpha": label.alpha, "draw": label.draw,
+        "lam": label.lam, "sparsify": table_name(label, "sparsify"), "mask_seed": label.mask_seed,
         "merge": merge_line(label, cell.recipe),
     }  # fmt: skip
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 _LATER: Mapping[str, bool] = {"later": True}  # of a field that is younger than the keys in people's stores
 
-Json = dict[str, Any]
+Json = dict[str, object]
 Parameter = bool | int | float | str | tuple[float, ...] | None  # of a method, a ratio or a sparsifier
 Parameters = Mapping[str, Parameter]
 

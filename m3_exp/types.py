@@ -238,7 +238,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Config:
-    """One composed request, checked: what `config.py` makes of conf/ and the overrides. One Config, many cells."""
+    """One composed request, checked: what `config` makes of conf/ and the overrides. One Config, many cells."""
 
     family: str
     pair: str

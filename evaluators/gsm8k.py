@@ -101,12 +101,12 @@ class GSM8K(Maths):
 
     def score_one(self, problem: Problem, answer: Answer) -> Score:
         """Compare as text: the extractors that compare as numbers have written whole numbers as integers."""
-        found, right = _EXTRACTORS[self.extractor](self.judged_part(answer)), self.right(problem)
-        if found is None:
+        extracted, right = _EXTRACTORS[self.extractor](self.judged_part(answer)), self.right(problem)
+        if extracted is None:
             reason = f"no number found by extractor={self.extractor}"
             return Score(answer.id, 0.0, answer.sample, None, reason)
-        same = found == right
-        return Score(answer.id, float(same), answer.sample, found, None if same else f"gold is {right}")
+        same = extracted == right
+        return Score(answer.id, float(same), answer.sample, extracted, None if same else f"gold is {right}")
 
 
 def gold(problem: Problem) -> int:

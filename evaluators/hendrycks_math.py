@@ -106,10 +106,10 @@ class HendrycksMath(Maths):
     def _verdicts(self, golds: Sequence[str], texts: Sequence[str]) -> list[Verdict]:
         if self.extractor == "math_verify":
             return judge([Question(f"${right}$", text, *WHOLE_TEXT) for right, text in zip(golds, texts, strict=True)])
-        found = [_EXTRACTORS[self.extractor](text) for text in texts]
+        taken = [_EXTRACTORS[self.extractor](text) for text in texts]
         if self.equivalence != "math_verify":
-            return compare(list(zip(golds, found, strict=True)), self.equivalence)
-        pairs = [(_formula(right), _formula(text) if text else None) for right, text in zip(golds, found, strict=True)]
+            return compare(list(zip(golds, taken, strict=True)), self.equivalence)
+        pairs = [(_formula(right), _formula(text) if text else None) for right, text in zip(golds, taken, strict=True)]
         return compare(pairs, "math_verify")
 
     def details(self, scores: Sequence[Score]) -> dict[str, Any]:

@@ -97,10 +97,10 @@ class LiveBenchTypos(LiveBench):
         if gold is None:
             notes["left_out"] = "no gold text"
             return Score(answer.id, None, answer.sample, reason="left out: its gold text is not known", notes=notes)
-        found = _RULES[self.rule](cut(answer.text, self.stops))
-        right = str(gold) in found
+        taken = _RULES[self.rule](cut(answer.text, self.stops))
+        right = str(gold) in taken
         reason = None if right else "the gold text is not in it"
-        return Score(answer.id, float(right), answer.sample, found or None, reason, notes)
+        return Score(answer.id, float(right), answer.sample, taken or None, reason, notes)
 
     def gold(self, problem: Problem) -> str | None:
         gold = _gold(problem)
@@ -132,8 +132,8 @@ def solution(text: str) -> str:
     tagged = _SOLUTION.findall(text)
     bare = text.replace("<solution>", "").replace("</solution>", "")
     dashed = [] if tagged else [part for line in bare.split("\n") if (part := _between_dashes(line)) is not None]
-    found = tagged[-1] if tagged else dashed[0] if dashed else bare
-    return " ".join(line for line in found.strip().split("\n") if line)
+    text_given = tagged[-1] if tagged else dashed[0] if dashed else bare
+    return " ".join(line for line in text_given.strip().split("\n") if line)
 
 
 def _between_dashes(line: str) -> str | None:

@@ -26,7 +26,7 @@ from m3_exp.types import (
     Recipe,
     Source,
     identity,
-)  # fmt: skip
+)
 
 _TOLD = 6  # lines about one-sided draws
 
@@ -47,11 +47,11 @@ def build(configs: Sequence[Config]) -> Plan:
                 whose = tokenizer(config, evaluator)
                 cell = Cell(recipe, evaluator, whose, (label,), merge_tokenizer(config), config.limit)
                 key = identity(replace(cell, labels=(), home=whose))
-                found = cells.get(key)
-                if found is None:
+                known = cells.get(key)
+                if known is None:
                     cells[key] = cell
-                elif label not in found.labels:
-                    cells[key] = replace(found, labels=(*found.labels, label))
+                elif label not in known.labels:
+                    cells[key] = replace(known, labels=(*known.labels, label))
                 else:
                     continue
                 asked += 1
@@ -127,8 +127,8 @@ def _sparsifiers(config: Config) -> list[Parameters | None]:
         return [None]
     seeds = range(config.draws) if config.mask_seed is None else ()
     drawn = [mask_seed(config.seed, draw) for draw in seeds] or [config.mask_seed or 0]
-    found = [sparsify.asked(chosen.target, chosen.params, seed) for seed in drawn]
-    return [*(found if "seed" in found[0] else found[:1])]
+    sparsifiers = [sparsify.asked(chosen.target, chosen.params, seed) for seed in drawn]
+    return [*(sparsifiers if "seed" in sparsifiers[0] else sparsifiers[:1])]
 
 
 def tokenizer(config: Config, evaluator: EvaluatorSpec) -> Source:
@@ -177,13 +177,13 @@ class _Draw:
 def _one_sided_notes(plan: Plan, configs: Sequence[Config]) -> list[str]:
     """Name the draws with lambda outside [0.02, 0.98], all but one expert: a line a draw, at most `_TOLD` lines."""
     experts = {config.pair: [_expert_text(name) for name in config.experts] for config in configs}
-    found: dict[_Draw, dict[str, str]] = {}
+    by_draw: dict[_Draw, dict[str, str]] = {}
     for label in (label for cell in plan.cells for label in cell.labels):
         if label.alpha is not None and label.draw is not None and label.lam is not None:
             draw, said = _Draw(label.alpha, label.draw, label.lam), one_sided(label.lam, *experts[label.pair])
             if said is not None:
-                found.setdefault(draw, {})[label.pair] = said
-    lines = [_one_sided_line(draw, found[draw]) for draw in sorted(found)]
+                by_draw.setdefault(draw, {})[label.pair] = said
+    lines = [_one_sided_line(draw, by_draw[draw]) for draw in sorted(by_draw)]
     if len(lines) <= _TOLD:
         return lines
     return [*lines[: _TOLD - 1], f"and {len(lines) - _TOLD + 1} more draws with lambda outside [0.02, 0.98]"]

@@ -170,16 +170,16 @@ KINDS: dict[str, Kind] = {
         refused="twice",
         where=("tied", "gemma"),
     ),
-    "embedding-and-head": Kind(
-        _also("embedding", "lm_head"), refused="twice", where=("tied", "gemma", "gpt2")
-    ),
+    "embedding-and-head": Kind(_also("embedding", "lm_head"), refused="twice", where=("tied", "gemma", "gpt2")),
     "bias-all": Kind(_attention(bias="all")),
     "bias-lora_only": Kind(_attention(bias="lora_only")),
     "lora_bias": Kind(_attention(lora_bias=True), lambda base: base in ("qwen2", "gpt2")),
     "tokens": Kind(_attention(trainable_token_indices=[5, 1, 20])),
     "tokens-by-name": Kind(
-        lambda tiny: {"target_modules": list(tiny.attention),
-                      "trainable_token_indices": {tiny.embedding: [3, 4], "lm_head": [2]}},
+        lambda tiny: {
+            "target_modules": list(tiny.attention),
+            "trainable_token_indices": {tiny.embedding: [3, 4], "lm_head": [2]},
+        },
         _untied,
     ),
     "fan_in_fan_out": Kind(_attention(fan_in_fan_out=True)),
@@ -221,7 +221,7 @@ KINDS: dict[str, Kind] = {
     "layer_replication": Kind(
         _attention(layer_replication=[[0, 2], [1, 2]]), lambda base: base == "llama", refused="layer_replication"
     ),
-}  # fmt: skip
+}
 PAIRS = [(kind, base) for kind, made in KINDS.items() for base in BASES if made.fits(base)]
 
 

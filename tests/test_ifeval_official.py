@@ -47,7 +47,7 @@ UNREADABLE = [
     ((["keywords:existence"], [{}]), "has the kwargs none; it takes keywords"),
     ((["language:response_language"], [{"language": "xx"}]), "language='xx' is not allowed; give one of af ar"),
     ((["keywords:letter_frequency"], [{"letter": "ab", "let_relation": "at least", "let_frequency": 1}]), "one char"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "projection_dim": 16,
     },
 }
-CLASSES = {"t5": "T5ForConditionalGeneration", "bert": "BertForMaskedLM", "clip": "CLIPModel"}  # fmt: skip
+CLASSES = {"t5": "T5ForConditionalGeneration", "bert": "BertForMaskedLM", "clip": "CLIPModel"}
 
 
 def config_of(kind: str, **changes: Any) -> Any:

@@ -121,7 +121,7 @@ PROGRAMS = [
     ("backslash in an f-string", OWN + "\nx = f\"{'\\\\n'.join([])}\"", False, False),
     ("Python 2", "print 6", False, False),
     ("tabs and blanks", f"if 1:\n        if 1:\n\t\tpass\n{OWN}", False, False),
-]  # fmt: skip
+]
 
 BODY = "class Solution:\n    def add(self, a, b):\n        return "
 # A method that adds two numbers, right in 2024, in 2025.
@@ -142,7 +142,7 @@ METHODS = [
     ("a generator", "class Solution:\n    def add(self, a, b):\n        yield a + b", False, False),
     ("a prompt at the top", BODY + "a + b\ninput()", False, False),
     ("state", f"n = []\n{BODY}n.append(0) or a + b if len(n) < 1 else 0", False, False),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("rules", [2024, 2025])

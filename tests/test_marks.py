@@ -543,7 +543,7 @@ def test_gains_stand_beside_the_papers() -> None:
         *(line("mixup", 0.5, 0.2 + k / 20, method="ties", alpha=0.5, draw=k, **of) for k in range(10)),
         line("plain", 0.3, **of),
         line("mixup", 0.0, 0.2, alpha=0.5, draw=0, **of, state="missing") | {"score": None, "values": None},
-    ]  # fmt: skip
+    ]
     table = gains.build("figure4", Shown(framed(lines), published=FOLDER))
     missing, gained = table.texts
     assert missing[-3:] == ("not run", "/", "+4")

@@ -61,9 +61,7 @@ FALLING = np.array([0.75, 0.74, 0.71, 0.67, 0.42, 0.05, 0.02, 0.01, 0.0])
 
 
 def response(curve: Curve, draws: list[Draw]) -> Response:
-    return Response(
-        "lab", "lm_math", "average", "", "none", "gsm8k", "accuracy", curve, (curve,), draws=tuple(draws)
-    )  # fmt: skip
+    return Response("lab", "lm_math", "average", "", "none", "gsm8k", "accuracy", curve, (curve,), draws=tuple(draws))
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1], ids=["turns", "flickers"])
@@ -250,9 +248,7 @@ def test_the_replay_has_the_distribution_of_real_experiments() -> None:
     for seed in range(60):
         model = Model(seed, FALLING)
         curve = model.curve()
-        drawn = [
-            model.draw(alpha, n, float(model.generator.beta(alpha, alpha))) for alpha in ALPHAS for n in range(10)
-        ]  # fmt: skip
+        drawn = [model.draw(alpha, n, float(model.generator.beta(alpha, alpha))) for alpha in ALPHAS for n in range(10)]
         found = prediction.record(prediction.check(response(curve, drawn), repeats=400, seed=seed))["replay"]
         assert found["real"]["n"] == 10
         p.append(found["turns"]["p"])

@@ -156,7 +156,7 @@ BOTH: list[tuple[str, str, int, int]] = [
     ("two wrong programs", fence(WRONG) + fence(WRONG), 0, 0),
     ("a null byte", fence(RIGHT + "\0"), 0, 0),
     ("a stub alone", fence("def total(values):\n    pass"), 0, 0),
-]  # fmt: skip
+]
 # What only HumanEval's prompt makes a program of.
 BODIES: list[tuple[str, str, int, int]] = [
     ("a body", BODY, 1, 1),

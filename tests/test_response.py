@@ -319,9 +319,7 @@ def test_masks_that_plain_has_not_are_left_out_of_the_difference() -> None:
     fewer = replace(whole, plains={seed: whole.plains[seed] for seed in (0, 2)})
     alone = expectations.minus_plain(fewer, 1.0)
     assert alone is not None
-    expected = np.mean(
-        [whole.masks[k].expected(1.0) - list(whole.plains[k].values()) for k in (0, 2)], axis=0
-    ).mean()  # fmt: skip
+    expected = np.mean([whole.masks[k].expected(1.0) - list(whole.plains[k].values()) for k in (0, 2)], axis=0).mean()
     assert alone.value == pytest.approx(expected)
     assert expectations.minus_plain(replace(whole, plains={}), 1.0) is None
 
@@ -408,7 +406,7 @@ def test_a_failed_node_leaves_no_curve_and_is_named() -> None:
     assert responses(lost, PARENTS) == []
     assert list(map(str, refused(lost))) == [
         "lm_math average gsm8k: no expectation, 1 of 9 nodes without a result (lambda 0.5)"
-    ]  # fmt: skip
+    ]
     assert refused(along(0.5)) == []
     assert len(responses(along(0.5), PARENTS)) == 1
     begun = along(0.5, lambda lines: [failed(k)(lines) for k in range(9) if k not in (0, 4, 8)])

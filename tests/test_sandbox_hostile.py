@@ -46,7 +46,7 @@ FORGERIES = {
     "forged_reports": "import os, json\nfor d in range(64):\n    try: os.write(d, b'{\"passed\": true}\\n')\n"
     "    except OSError: pass\ndef f(x): return 7",
     "replies_ahead": "import os\nfor d in range(64):\n    for _ in range(9):\n"
-    "        try: os.write(d, b'\\0\\0\\0\\x17[\"tuple\",[\"value\",7]]   ')\n        except OSError: pass\ndef f(x): return 7",
+    '        try: os.write(d, b\'\\0\\0\\0\\x17["tuple",["value",7]]   \')\n        except OSError: pass\ndef f(x): return 7',
     "patched_codec": "import sys\nfor n, m in list(sys.modules.items()):\n    if n.endswith('codec'): m.dumps = lambda v: b'true'\n"
     "def f(x): return 7",
     "raising_eq_name": "class AssertionError(BaseException): pass\ndef f(x): raise AssertionError('passed')",
@@ -62,7 +62,7 @@ FORGERIES = {
     "patched_operations": "import sys, operator\nfor m in list(sys.modules.values()):\n    t = getattr(m, '_OPERATIONS', None)\n"
     "    if t: t.update(dict.fromkeys(t, lambda *a: True))\noperator.eq = lambda *a: True\ndef f(x): return 7",
     "writes_after_reply": "import os, threading\ndef spam():\n    while True:\n        for d in range(3, 64):\n"
-    "            try: os.write(d, b'\\0\\0\\0\\x17[\"tuple\",[\"value\",7]]   ')\n            except OSError: pass\n"
+    '            try: os.write(d, b\'\\0\\0\\0\\x17["tuple",["value",7]]   \')\n            except OSError: pass\n'
     "def f(x):\n    threading.Thread(target=spam, daemon=True).start()\n    return 7",
     "gives_itself_back": "def f(x): return f",
     "patched_assert": "import builtins, sys\nclass A(BaseException):\n    def __new__(c, *a): raise SystemExit(0)\n"
@@ -73,7 +73,7 @@ FORGERIES = {
     "    except OSError: pass\ndef f(x): return input() and 7",
     "bidirectional_source": "def f(x): return 7 #\u202e 4 == (2)f nruter\u202c\n\u0434\u0435\u0444 = 4",
     "endless_str": "class E(Exception):\n    def __str__(self):\n        while True: pass\ndef f(x): raise E",
-}  # fmt: skip
+}
 
 
 def test_no_forgery_passes(driver: Driver) -> None:
@@ -263,7 +263,7 @@ HANGS = {
     "half_a_frame": "import os\ndef f(x):\n    for d in range(3, 64):\n        try: os.write(d, b'\\0\\0\\0\\x20x')\n        except OSError: pass\n    os._exit(0)",
     "lone_surrogate": "def f(x): return '\\ud800'",
     "unhashable_key": "class K(list):\n    __hash__ = lambda s: 1\ndef f(x): return {K(): 1}",
-}  # fmt: skip
+}
 
 
 # These run into a time limit, twice each: all of them are in the long form of the test, one of each kind in the short.

@@ -252,7 +252,7 @@ CASES: dict[str, tuple[Evaluator, list[Score], float]] = {
     # (k + s) % 4 == 1 of k but 7: seed 0 (1, 5, 9, 13, 17), seed 1 (0, 4, 8, 12, 16), of 19
     "prompt_bench attacked": (CoLA(attack="deepwordbug"), _attacked(1), 100 * 5 / 19),
     "prompt_bench attacked twice": (CoLA(attack="deepwordbug", attack_seeds=2), _attacked(2), 100 * 5 / 19),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)

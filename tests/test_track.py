@@ -450,9 +450,9 @@ def test_runs_are_sent_under_their_own_ids_once(
         assert record is not None
         assert (given["groupName"], given["jobType"]) == ("table1", record.result.benchmark)
         streams = [body["files"] for path, body in web.asked if given["name"] in path and "files" in body]
-        summary = json.loads([files["wandb-summary.json"] for files in streams if "wandb-summary.json" in files][-1][
-            "content"
-        ][0])  # fmt: skip
+        summary = json.loads(
+            [files["wandb-summary.json"] for files in streams if "wandb-summary.json" in files][-1]["content"][0]
+        )
         assert [summary[key] for key in ("score", "n")] == [record.result.score, record.result.n]
         assert summary["low"] == pytest.approx(_ends(ids[given["name"]])[0])
 

@@ -119,7 +119,7 @@ CLASSES = {
     "dataclass": "import dataclasses\n@dataclasses.dataclass(eq=False)\nclass A:\n    real: int = 0\n    def __eq__(s, o):\n        s.real = o\n        return True\n    __hash__ = lambda s: 7\n",
     "learner": "class A:\n    def __init__(s): s.seen = []\n    def __eq__(s, o):\n        s.seen.append(o)\n        return True\n    __contains__ = __lt__ = __ne__ = __eq__\n    __iter__ = lambda s: iter(s.seen)\n    __len__ = lambda s: len(s.seen)\n    __hash__ = lambda s: 7\n",
     "partial": "import functools\ndef A(): return functools.partial(lambda *a: True)\n",
-}  # fmt: skip
+}
 _IMPORTS = "import collections, json, math\nx = f(3)\n"
 
 

@@ -152,9 +152,9 @@ class AlpacaEval(ChatSettings):
             for problem, answer in zip(problems, answers, strict=True)
         ]
         told = [pair for pair, answer in zip(pairs, answers, strict=True) if answer.finish != UNCLOSED]
-        found = iter(self._published(told) if self.judge == "precomputed" else self._asked(told))
+        judgments = iter(self._published(told) if self.judge == "precomputed" else self._asked(told))
         lost: tuple[Verdict, Json] = (Verdict(1.0), {})
-        judged = [lost if answer.finish == UNCLOSED else next(found) for answer in answers]
+        judged = [lost if answer.finish == UNCLOSED else next(judgments) for answer in answers]
         return [_score(a, p, *verdict) for a, p, verdict in zip(answers, pairs, judged, strict=True)]
 
     def _asked(self, pairs: Sequence[Pair]) -> list[tuple[Verdict, Json]]:

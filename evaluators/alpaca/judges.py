@@ -139,13 +139,13 @@ def packaged() -> Mapping[str, Mapping[str, Any]]:
 
     Those with a server of their own in the configuration are left out: `local` is for servers.
     """
-    found = {}
+    annotators = {}
     for path in sorted(_package().glob("*/configs.yaml")):
         config = yaml.safe_load(path.read_text(encoding="utf-8")).get(path.parent.name, {})
         one_by_one = config.get("fn_completions") == "openai_completions" and config.get("batch_size") == 1
         if one_by_one and not _OWN_SERVER & config["completions_kwargs"].keys() and "<|im_start|>" in template(config):
-            found[path.parent.name] = config
-    return found
+            annotators[path.parent.name] = config
+    return annotators
 
 
 _OWN_SERVER = {"client_kwargs", "requires_chatml", "is_chat", "price_per_token"}
@@ -254,13 +254,13 @@ def verdicts(judge: JudgeModel, pairs: Sequence[Pair], order_seed: int | None, h
     if how.max_cost is not None and how.price is None:
         job["offline"] = f"max_cost is set but the price of {judge.model} is not known: set price_in and price_out too"
     try:
-        found = ask_worker(job, how.timeout)
+        reply = ask_worker(job, how.timeout)
     except M3Error as error:
         try:
-            found = ask_worker({**job, "offline": f"{error}; run the same command again"}, how.timeout)
+            reply = ask_worker({**job, "offline": f"{error}; run the same command again"}, how.timeout)
         except M3Error:
-            found = {"verdicts": [{"preference": None, "reason": str(error)}] * len(distinct)}
-    by_pair = {pair: Verdict(**verdict) for pair, verdict in zip(distinct, found["verdicts"], strict=True)}
+            reply = {"verdicts": [{"preference": None, "reason": str(error)}] * len(distinct)}
+    by_pair = {pair: Verdict(**verdict) for pair, verdict in zip(distinct, reply["verdicts"], strict=True)}
     return [by_pair[pair] for pair in pairs]
 
 

@@ -158,10 +158,10 @@ def length_controlled(job: dict[str, Any]) -> Json:
             "annotator": "judge",
         }
     )
-    found = glm_winrate.get_length_controlled_winrate(
+    figures = glm_winrate.get_length_controlled_winrate(
         rows, save_weights_dir=None, is_add_glm_preference_inplace=False, is_warn_extreme_changes=False
     )
-    return {key: float(found[key]) for key in ("length_controlled_winrate", "lc_standard_error")}
+    return {key: float(figures[key]) for key in ("length_controlled_winrate", "lc_standard_error")}
 
 
 def main() -> None:
@@ -175,9 +175,9 @@ def main() -> None:
         with lock:
             _write(out, {"event": event})
 
-    found = length_controlled(job) if job["task"] == "length_controlled" else judge(job, told)
+    outcome = length_controlled(job) if job["task"] == "length_controlled" else judge(job, told)
     with lock:
-        _write(out, {"event": "done", **found})
+        _write(out, {"event": "done", **outcome})
 
 
 def _write(out: TextIO, line: Json) -> None:

@@ -113,8 +113,8 @@ class LiveBenchCoding(LiveBench):
         return verdicts
 
     def summarize(self, scores: Sequence[Score]) -> Result:
-        found = super().summarize(scores)
-        return replace(found, settings={**found.settings, "sandbox": levels(scores)})
+        result = super().summarize(scores)
+        return replace(result, settings={**result.settings, "sandbox": levels(scores)})
 
     def details(self, scores: Sequence[Score]) -> dict[str, Any]:
         return {

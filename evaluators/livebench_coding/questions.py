@@ -65,8 +65,8 @@ def _tests(packed: Any) -> list[tuple[str, str]]:
     """Return tests from their column: JSON text, or LiveBench's base64 of zlib of a pickled JSON text."""
     if not packed:
         return []
-    found = json.loads(packed if packed.lstrip().startswith("[") else _pickled_text(packed))
-    return [(str(test["input"]), str(test["output"])) for test in found]
+    rows = json.loads(packed if packed.lstrip().startswith("[") else _pickled_text(packed))
+    return [(str(test["input"]), str(test["output"])) for test in rows]
 
 
 def _pickled_text(packed: str) -> str:
@@ -100,16 +100,16 @@ def extract(text: str, rules: Rules) -> Program:
     marked = [number for number, line in enumerate(lines) if "```" in line]
     if len(marked) >= 2:
         start, end = marked[:2] if rules == 2024 else marked[-2:]
-        found = Program("fence", "\n".join(lines[start + 1 : end]))
+        program = Program("fence", "\n".join(lines[start + 1 : end]))
     elif len(text) > 1 and text[0] == text[-1] == "`":
-        found = Program("backticks", text[1:-1])
+        program = Program("backticks", text[1:-1])
     elif rules == 2024:
-        found = Program(NO_PROGRAM, "")
+        program = Program(NO_PROGRAM, "")
     elif marked == [len(lines) - 1]:
-        found = Program("closing fence", "\n".join(lines[:-1]))
+        program = Program("closing fence", "\n".join(lines[:-1]))
     else:
-        found = Program("text", text.rstrip())
-    return found if found.source else Program(NO_PROGRAM, "")
+        program = Program("text", text.rstrip())
+    return program if program.source else Program(NO_PROGRAM, "")
 
 
 def whole_program(question: Question, text: str, rules: Rules) -> Program:
@@ -118,12 +118,12 @@ def whole_program(question: Question, text: str, rules: Rules) -> Program:
     In 2024 an answer that holds no program fails, and the partial solution is always put before one; in 2025 only
     where the program does not begin with it.
     """
-    found, partial = extract(text, rules), question.partial_solution
-    if rules == 2024 and found.reading == NO_PROGRAM:
-        return replace(found, source=_FAILS)
-    if partial and (rules == 2024 or not found.source.startswith(partial)):
-        return replace(found, source=f"{partial}\n{found.source}")
-    return found
+    program, partial = extract(text, rules), question.partial_solution
+    if rules == 2024 and program.reading == NO_PROGRAM:
+        return replace(program, source=_FAILS)
+    if partial and (rules == 2024 or not program.source.startswith(partial)):
+        return replace(program, source=f"{partial}\n{program.source}")
+    return program
 
 
 def task(question: Question, program: Program, rules: Rules, runner: Runner, seconds: float) -> Task:

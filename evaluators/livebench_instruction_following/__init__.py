@@ -80,8 +80,8 @@ class LiveBenchInstructionFollowing(LiveBench):
 
     def judged(self, text: str) -> str | None:
         """Return what is judged of an answer's text; where thoughts are dropped, LiveBench's judge strips it too."""
-        found = super().judged(text)
-        return found.strip() if found is not None and self.present_rules and self.thought == "drop" else found
+        kept = super().judged(text)
+        return kept.strip() if kept is not None and self.present_rules and self.thought == "drop" else kept
 
     def problems(self, items: str) -> list[Problem]:
         """Return the items. One whose instructions cannot be read stays among them, unscored with the reason.
@@ -90,10 +90,10 @@ class LiveBenchInstructionFollowing(LiveBench):
             M3Error: there is no other, or the file is no file of items.
         """
         if _IFEVAL.columns.keys() <= (own_row(items) or {}).keys():
-            found = [_question(problem) for problem in load(_IFEVAL, items)]
+            read = [_question(problem) for problem in load(_IFEVAL, items)]
         else:
-            found = self.questions(items)
-        problems = self.of_release(found)
+            read = self.questions(items)
+        problems = self.of_release(read)
         faults = [fault for fault in map(_fault, problems) if fault]
         if len(faults) == len(problems):
             raise M3Error(f"{self.name}: no item can be judged: {faults[0]}")

@@ -66,12 +66,12 @@ def _content(asked: Arguments) -> str:
 
 def _filling(asked: Arguments) -> list[str]:
     """Return as many sentences and words as there must be at least."""
-    found = []
+    lines = []
     for name, key, unit in (("sentences", "num_sentences", _SENTENCE), ("words", "num_words", _FILLER)):
         length = asked.get(f"length_constraints:number_{name}", {})
         if length.get("relation") == "at least":
-            found.append(" ".join([unit] * length[key]))
-    return found
+            lines.append(" ".join([unit] * length[key]))
+    return lines
 
 
 def _paragraphs(asked: Arguments, content: str) -> str:

@@ -314,15 +314,15 @@ def _punkt(folder: Path) -> _Splitter:
         re_boundary_realignment = re.compile(r"[\"')\]}]+?(?:\s+|(?=--)|$)", re.MULTILINE)
         _re_non_word_chars = r"(?:[)\";}\]*:@'({\[!?])"
 
-    found = PunktParameters()
+    parameters = PunktParameters()
     try:
-        found.abbrev_types = {row[0] for row in _table(folder / "abbrev_types.txt")}
-        found.sent_starters = {row[0] for row in _table(folder / "sent_starters.txt")}
-        found.collocations = {(first, second) for first, second in _table(folder / "collocations.tab")}
-        found.ortho_context.update({name: int(count) for name, count in _table(folder / "ortho_context.tab")})
+        parameters.abbrev_types = {row[0] for row in _table(folder / "abbrev_types.txt")}
+        parameters.sent_starters = {row[0] for row in _table(folder / "sent_starters.txt")}
+        parameters.collocations = {(first, second) for first, second in _table(folder / "collocations.tab")}
+        parameters.ortho_context.update({name: int(count) for name, count in _table(folder / "ortho_context.tab")})
     except (OSError, ValueError) as error:
         raise M3Error(f"NLTK's sentence model in {folder} cannot be read ({error}): download punkt_tab again") from None
-    splitter: _Splitter = PunktSentenceTokenizer(found, lang_vars=Language())
+    splitter: _Splitter = PunktSentenceTokenizer(parameters, lang_vars=Language())
     return splitter
 
 

@@ -211,10 +211,10 @@ class PromptBench(ChatSettings):
             labels = [int(item.row["label"]) for item in items]
             return [sum(self._prediction(next(texts)) == label for label in labels) / len(items) for _ in prompts]
 
-        found = carry_out(self.instruction, self._attack().searches(self.instruction, self.attack_seeds), measure)
+        results = carry_out(self.instruction, self._attack().searches(self.instruction, self.attack_seeds), measure)
         named = {"masked_lm": self.masked_lm, "sentence_encoder": self.sentence_encoder}
         facts = {**(named if self.attack == "bertattack" else {}), "search_items": len(items)}
-        return [AttackedPrompt(self.attack, k, one.prompt, facts | one.facts()) for k, one in enumerate(found)]
+        return [AttackedPrompt(self.attack, k, one.prompt, facts | one.facts()) for k, one in enumerate(results)]
 
     def _attack(self) -> Attack:
         protected = (*(f"{label}'" for label in self.words), "content")

@@ -72,5 +72,5 @@ class Attack:
 
     def indices(self, prompt: str) -> Sequence[int]:
         """Return the words that DeepWordBug and BERT-Attack may change."""
-        found = modifiable(prompt, self.protected)
-        return [found[i] for i in PAPER_ENTRIES if i < len(found)] if self.settings == "paper" else found
+        able = modifiable(prompt, self.protected)
+        return [able[i] for i in PAPER_ENTRIES if i < len(able)] if self.settings == "paper" else able

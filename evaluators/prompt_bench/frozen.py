@@ -67,18 +67,18 @@ def read(path: str, benchmark: str, attack: str) -> list[AttackedPrompt]:
     if items is not None:
         facts = {"found_on_weights": held.get("weights")}
         rows = [item.row for item in items if "instruction" in item.row]
-        found = [{"attack": r["attack"], "seed": r["seed"], "prompt": r["instruction"]} for r in rows]
+        entries = [{"attack": r["attack"], "seed": r["seed"], "prompt": r["instruction"]} for r in rows]
     elif isinstance(held, list):
-        found = held
+        entries = held
     else:
         raise M3Error(
             f"prompts={path} holds no prompts: give a file store/prepared/KEY.json that a run with protocol=adaptive"
             ' wrote, or a JSON list of {"attack", "seed", "prompt"}'
         )
-    prompts = {(p.seed, p.prompt): p for p in (_prompt(path, one, facts) for one in found) if p.attack == attack}
+    prompts = {(p.seed, p.prompt): p for p in (_prompt(path, one, facts) for one in entries) if p.attack == attack}
     ordered = [prompts[key] for key in sorted(prompts)]
     if not ordered:
-        known = sorted({str(one.get("attack")) for one in found if isinstance(one, dict)})
+        known = sorted({str(one.get("attack")) for one in entries if isinstance(one, dict)})
         raise M3Error(f"prompts={path} has no prompt of attack={attack}; it has {', '.join(known) or 'none at all'}")
     if len({prompt.seed for prompt in ordered}) < len(ordered):
         raise M3Error(f"prompts={path} has two prompts of attack={attack} with one seed: give each its own seed")

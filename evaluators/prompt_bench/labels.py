@@ -108,14 +108,14 @@ class _Answer:
 
     def _link(self, at: int) -> int | None:
         """Return the place of the first link before a label, over filling words."""
-        found = None
+        link = None
         for place in range(at - 1, self._clauses[at] - 1, -1):
             token = self.tokens[place]
             if token in _LINKS:
-                found = place
+                link = place
             elif token not in _FILLING and not token.endswith("ly"):
                 break
-        return found
+        return link
 
     def _is_word(self, token: str) -> bool:
         """Tell whether a token is a label, or a word that says something beside it."""
@@ -123,13 +123,13 @@ class _Answer:
 
     def _doubted(self) -> set[int]:
         """Return the places of labels that their clause denies or doubts before it names them."""
-        found: set[int] = set()
+        doubted: set[int] = set()
         doubt = False
         for at, token in enumerate(self.tokens):
             doubt = token not in _CLAUSE_ENDS and token != ":" and (doubt or token in _DOUBTS or token.endswith("n't"))
             if doubt and token in self._labels:
-                found.add(at)
-        return found
+                doubted.add(at)
+        return doubted
 
     def _asked(self, at: int) -> bool:
         """Tell whether a sentence is a question, or gives the label a number or a truth value."""
@@ -155,9 +155,9 @@ class _Answer:
 
 def _starts(tokens: Sequence[str], ends: frozenset[str]) -> list[int]:
     """Return for each token where its part of the text begins; a mark that ends a part belongs to it."""
-    found: list[int] = []
+    starts: list[int] = []
     start = 0
     for at, token in enumerate(tokens):
-        found.append(start)
+        starts.append(start)
         start = at + 1 if token in ends else start
-    return found
+    return starts

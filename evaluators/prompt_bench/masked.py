@@ -81,8 +81,8 @@ class MaskedWords:
 
         with torch.no_grad():
             logits = self._model(**self._encoded(text))[0][0]
-        found: list[list[int]] = torch.topk(logits, self._n)[1].tolist()
-        return found
+        likeliest: list[list[int]] = torch.topk(logits, self._n)[1].tolist()
+        return likeliest
 
     def _encoded(self, text: str) -> Any:
         return self._tokenizer(text, max_length=_LENGTH, truncation=True, padding="max_length", return_tensors="pt")

@@ -42,9 +42,9 @@ def performance_drop(
     """
     from m3_exp.stats.ratio import drop  # slow to import
 
-    found = drop(clean, attacked, clusters=clusters, missing=missing)
-    if found.value is None:
-        return Drop(None, reason=found.reason)
-    if math.isinf(found.low):
-        return Drop(found.value, None, found.high, "not bounded below")
-    return Drop(found.value, found.low, found.high)
+    pdr = drop(clean, attacked, clusters=clusters, missing=missing)
+    if pdr.value is None:
+        return Drop(None, reason=pdr.reason)
+    if math.isinf(pdr.low):
+        return Drop(pdr.value, None, pdr.high, "not bounded below")
+    return Drop(pdr.value, pdr.low, pdr.high)

@@ -91,8 +91,8 @@ def _figures(scores: Sequence[Score], suffix: str = "") -> Json:
 
 def _prompts(scores: Sequence[Score]) -> list[Json]:
     """Return the attacked prompts of scores, in the form that `prompts=PATH` reads."""
-    found = {score.notes["seed"]: score.notes for score in scores if score.notes}
-    return [{key: notes[key] for key in ("attack", "seed", "prompt", "facts")} for _, notes in sorted(found.items())]
+    by_seed = {score.notes["seed"]: score.notes for score in scores if score.notes}
+    return [{key: notes[key] for key in ("attack", "seed", "prompt", "facts")} for _, notes in sorted(by_seed.items())]
 
 
 def _percent(value: float | None) -> float | None:

@@ -26,8 +26,8 @@ STOPWORDS = frozenset(_FUNCTION_WORDS.split())
 
 def words(text: str) -> list[str]:
     """Return the words of a text."""
-    found = [part.lstrip(_EDGE) for word in text.split() for part in _WORD.findall(word.lstrip(_EDGE))]
-    return [word for word in found if word]
+    parts = [part.lstrip(_EDGE) for word in text.split() for part in _WORD.findall(word.lstrip(_EDGE))]
+    return [word for word in parts if word]
 
 
 def spans(text: str) -> list[tuple[int, int]]:
@@ -54,8 +54,8 @@ def append(text: str, addition: str) -> str:
 
 def inside(text: str) -> str:
     """Return a text from its first word to its last."""
-    found = spans(text)
-    return text[found[0][0] : found[-1][1]]
+    places = spans(text)
+    return text[places[0][0] : places[-1][1]]
 
 
 def modifiable(text: str, protected: Collection[str]) -> Sequence[int]:

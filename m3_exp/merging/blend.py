@@ -200,8 +200,8 @@ class Blender:
 
         def deltas(name: str, start: int, stop: int, experts: Sequence[str]) -> list[torch.Tensor]:
             read = _Block(self, name, start, layout[name].numel if whole else stop, counted=False)
-            found = [read.delta(by_digest[expert], base, sparsifier, layout[name].shape) for expert in experts]
-            return [delta[: stop - start] for delta in found]
+            deltas_of = [read.delta(by_digest[expert], base, sparsifier, layout[name].shape) for expert in experts]
+            return [delta[: stop - start] for delta in deltas_of]
 
         sizes = {name: base.tensors[name].numel for name, entry in layout.items() if not is_copied(name, entry)}
         experts = tuple(model.digest for model in job.experts)

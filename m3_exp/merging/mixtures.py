@@ -116,18 +116,18 @@ def points(chosen: Choice, n_experts: int, seed: int) -> Sequence[Mixture]:
     named = load(chosen.target)
     named.check("ratio", ["seed", *chosen.params], ())
     try:
-        found = named.function(n_experts, seed=seed, **chosen.params)
+        mixtures = named.function(n_experts, seed=seed, **chosen.params)
     except M3Error:
         raise
     except Exception as error:  # a function of one's own may raise anything
         reason = f"{type(error).__name__}: {error}"
         raise M3Error(f"ratio {chosen.target} cannot be asked for {n_experts} experts ({reason})") from error
-    if not isinstance(found, Sequence) or not found or not all(isinstance(one, Mixture) for one in found):
-        raise M3Error(f"ratio {chosen.target} returned {type(found).__name__}: a list of Mixture is needed")
-    for weights in (one.weights for one in found if one.weights is not None and len(one.weights) != n_experts):
+    if not isinstance(mixtures, Sequence) or not mixtures or not all(isinstance(one, Mixture) for one in mixtures):
+        raise M3Error(f"ratio {chosen.target} returned {type(mixtures).__name__}: a list of Mixture is needed")
+    for weights in (one.weights for one in mixtures if one.weights is not None and len(one.weights) != n_experts):
         raise M3Error(f"ratio {chosen.target} gives {len(weights)} weights for {n_experts} experts: one each is needed")
-    if any(one.sampled for one in found) and chosen.target != CURVE.target:
+    if any(one.sampled for one in mixtures) and chosen.target != CURVE.target:
         raise M3Error(f"ratio {chosen.target} gives sampled lambdas, which correct the curve of ratio=grid alone")
-    if others := sorted({key for one in found for key in one.facts} - named.keywords.keys()):
+    if others := sorted({key for one in mixtures for key in one.facts} - named.keywords.keys()):
         raise M3Error(f"ratio {chosen.target} names the fact {others[0]}, which is none of its keywords")
-    return found
+    return mixtures

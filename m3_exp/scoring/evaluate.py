@@ -139,8 +139,8 @@ def evaluate(
     result = evaluator.summarize(scores)
     kept = sum(thoughts.held(answer.text) for answer in present)
     counted = {"unclosed_thoughts": sum(unclosed), "thoughts_kept": kept}
-    found = {name: count for name, count in counted.items() if count}
-    return scores, replace(result, details={**result.details, **found})
+    repeated = {name: count for name, count in counted.items() if count}
+    return scores, replace(result, details={**result.details, **repeated})
 
 
 def _check_answers(known: Mapping[str, Problem], answers: Sequence[Answer]) -> None:
@@ -208,8 +208,8 @@ def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None, *, audi
     present = [problems[key] for key in dict.fromkeys(answer.id for _, answer in answers)]
     given = [answer for _, answer in answers]
     scores, result = evaluate(evaluator, present, given)
-    found = {(score.id, score.sample): score for score in scores}
-    ordered = [found[answer.id, answer.sample] for answer in given]
+    by_sample = {(score.id, score.sample): score for score in scores}
+    ordered = [by_sample[answer.id, answer.sample] for answer in given]
     if out is not None:
         write_atomic(out, "".join(_line(score) for score in ordered).encode())
     summary = _summary(spec, result)

@@ -213,30 +213,30 @@ class ChatSettings(Evaluator):
         return text if self.thought == "keep" else thoughts.drop(text)
 
 
-def _chat_args(name: str, found: object, chat_template: bool) -> dict[str, Any] | None:
+def _chat_args(name: str, given: object, chat_template: bool) -> dict[str, Any] | None:
     """Return checked arguments of a chat template, None where there are none.
 
     Raises:
         M3Error: they are no plain values by name, or would reach no template.
     """
-    if found is None or found == {}:
+    if given is None or given == {}:
         return None
-    if not isinstance(found, dict) or not all(isinstance(key, str) and key.isidentifier() for key in found):
+    if not isinstance(given, dict) or not all(isinstance(key, str) and key.isidentifier() for key in given):
         raise M3Error(
-            f"{name}: chat_args={found} is not a mapping of names: give 'chat_args={{enable_thinking: false}}'"
+            f"{name}: chat_args={given} is not a mapping of names: give 'chat_args={{enable_thinking: false}}'"
         )
     if not chat_template:
-        raise M3Error(f"{name}: chat_args={found} has no effect without chat_template=true: set that, or leave it out")
-    if reserved := [key for key in found if key in _NOT_ARGUMENTS]:
+        raise M3Error(f"{name}: chat_args={given} has no effect without chat_template=true: set that, or leave it out")
+    if reserved := [key for key in given if key in _NOT_ARGUMENTS]:
         raise M3Error(
             f"{name}: chat_args.{reserved[0]} is not the template's own argument, m3 sets it: leave it out, and give"
             " those that the template reads, such as enable_thinking"
         )
     try:
-        plain: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
+        plain: dict[str, Any] = json.loads(json.dumps(given, allow_nan=False))
     except (TypeError, ValueError, RecursionError):
         raise M3Error(
-            f"{name}: chat_args={found} holds more than plain values: give texts, numbers, true, false"
+            f"{name}: chat_args={given} holds more than plain values: give texts, numbers, true, false"
         ) from None
     return plain
 
@@ -252,15 +252,15 @@ def judged(evaluator: Evaluator, answers: Sequence[Answer]) -> list[Answer]:
 
 def digest_of(path: str) -> str:
     """Return the sha256 of a file, or of the names and contents of a folder's files; `missing` where there is none."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     try:
         place = Path(expanded(path, "the path"))
         files = sorted(place.rglob("*")) if place.is_dir() else [place]
         for file in (file for file in files if not file.is_dir()):
-            found.update(f"{file.name} {file.stat().st_size}\n".encode())
+            sha.update(f"{file.name} {file.stat().st_size}\n".encode())
             with file.open("rb") as stream:
                 while part := stream.read(1 << 20):
-                    found.update(part)
+                    sha.update(part)
     except (OSError, M3Error):
         return "missing"
-    return found.hexdigest() if files else "missing"
+    return sha.hexdigest() if files else "missing"

@@ -277,8 +277,8 @@ def _check_row(wanted: ItemSet, row: Row, where: str) -> None:
 def _fault(kind: Any, value: object, name: str) -> tuple[str, str] | None:
     """Return where a value breaks a type, and what stands there; None if it has the type."""
     if get_origin(kind) is list and isinstance(value, list):
-        found = (_fault(get_args(kind)[0], item, f"{name}.{number}") for number, item in enumerate(value))
-        return next((fault for fault in found if fault), None)
+        faults = (_fault(get_args(kind)[0], item, f"{name}.{number}") for number, item in enumerate(value))
+        return next((fault for fault in faults if fault), None)
     if kind is float:
         fits = (type(value) is float and math.isfinite(value)) or (type(value) is int and abs(value) <= 2**53)
     else:

@@ -72,8 +72,8 @@ class LiveBench(ChatSettings):
         """
         if self.thought == "keep" or not self.present_rules:
             return super().judged(text)
-        found = thoughts.drop(text) if self.chat_template else text
-        return None if found is None else thoughts.drop_as_livebench(found)
+        kept = thoughts.drop(text) if self.chat_template else text
+        return None if kept is None else thoughts.drop_as_livebench(kept)
 
     def alternatives(self, setting: str, values: Sequence[str]) -> dict[str, Evaluator]:
         """Return this benchmark under each value of a setting; each drops or keeps thoughts as that value asks."""

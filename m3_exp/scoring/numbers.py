@@ -66,7 +66,7 @@ _LATEX = tuple(
         (r"\b(?:[Mm]inus|[Nn]egative)\s+(?=[$€£]?\s?\.?\d)", "-"),
         (r"[^\S\n]+", " "),
     )
-)  # fmt: skip
+)
 
 
 def _plain(text: str) -> str:

@@ -135,16 +135,16 @@ def _in_order(
     text = (cleaned if text is None else text).replace("\r\n", "\n").removeprefix("\ufeff")
     parts = list(_parts(entry_point, text, last)) if len(text) <= _LONGEST else []
     inline = [("inline_", part) for part in _inline(text)] if parts else []
-    found: list[Program] = []
+    programs: list[Program] = []
     for form in forms:
         own, others = form(cleaned), _of_parts(form, parts)
-        found += [*others, *own] if last or _is_harmed(text) else [*own, *others]
+        programs += [*others, *own] if last or _is_harmed(text) else [*own, *others]
     for form in forms:
-        found += _of_parts(form, inline)
+        programs += _of_parts(form, inline)
     names: dict[str, str] = {}
-    for program in [*(program for form in forms for program in form(cleaned)), *found]:
+    for program in [*(program for form in forms for program in form(cleaned)), *programs]:
         names.setdefault(program.source, program.reading)
-    sources = dict.fromkeys(program.source for program in found)
+    sources = dict.fromkeys(program.source for program in programs)
     return tuple(_bounded(Program(names[source], source) for source in sources))
 
 
@@ -188,11 +188,11 @@ def _parts(entry_point: str, text: str, last: bool) -> Iterator[tuple[str, str]]
 
 def _program_fences(text: str) -> list[Fence]:
     """Return the fences of a text, those of a fence of Markdown in its place."""
-    found: list[Fence] = []
+    blocks: list[Fence] = []
     for fence in fences(text):
         inner = fences(fence.body) if fence.language.lower() in ("markdown", "md") else ()
-        found += [replace(block, start=fence.start) for block in inner] or [fence]
-    return found
+        blocks += [replace(block, start=fence.start) for block in inner] or [fence]
+    return blocks
 
 
 def _few(parts: list[str]) -> list[str]:

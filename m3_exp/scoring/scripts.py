@@ -21,11 +21,11 @@ def is_script(row: Row) -> bool:
 
 def convert(row: Row) -> Row:
     """Return a row with the columns `task_id`, `prompt` and `test`, whatever they were called."""
-    found = dict(row)
-    found["test"] = row.get("test", row.get("tests"))
-    found["prompt"] = row.get("prompt", "")
-    found["task_id"] = row.get("task_id", row.get("name"))
-    return found
+    renamed = dict(row)
+    renamed["test"] = row.get("test", row.get("tests"))
+    renamed["prompt"] = row.get("prompt", "")
+    renamed["task_id"] = row.get("task_id", row.get("name"))
+    return renamed
 
 
 def item_set(benchmark: str, row: Row) -> ItemSet:

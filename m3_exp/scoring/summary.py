@@ -18,11 +18,11 @@ class Figure:
     n: int
 
 
-def figure(found: Scored) -> Figure:
+def figure(scored: Scored) -> Figure:
     """Return the score of some items; unscored ones widen its interval by the worst and the best they could be."""
-    if not found.values:
+    if not scored.values:
         return Figure(None, None, None, 0)
-    estimate = found.estimate().scaled(100.0)
+    estimate = scored.estimate().scaled(100.0)
     return Figure(estimate.value, estimate.low, estimate.high, estimate.n)
 
 
@@ -38,17 +38,17 @@ def mean_result(
     What an item counts is said by `metric` (pass@k), and by `details`: where these hold `by_task`, the result is the
     mean of the tasks' means. Items whose scores have the same note `problem` are one cluster.
     """
-    found = of_scores(scores, metric, by_task="by_task" in (details or {}))
-    shown = figure(found)
+    scored = of_scores(scores, metric, by_task="by_task" in (details or {}))
+    shown = figure(scored)
     return Result(
         benchmark=benchmark,
         metric=metric,
         score=shown.score,
         low=shown.low,
         high=shown.high,
-        n=shown.n + found.unscored,
+        n=shown.n + scored.unscored,
         n_scored=shown.n,
-        n_unscored=found.unscored,
+        n_unscored=scored.unscored,
         settings=dict(settings),
         details=dict(details or {}),
     )

@@ -98,8 +98,8 @@ def _final(text: str) -> str | None:
     if not _BARE_ANALYSIS.match(text):
         finals = list(_FINAL.finditer(text))
         return _CHANNEL_ENDS.split(text[finals[-1].end() :])[0] if finals else None
-    _, found, rest = text.rpartition(_BARE_FINAL)
-    return rest if found else None
+    _, channels, rest = text.rpartition(_BARE_FINAL)
+    return rest if channels else None
 
 
 def _without(text: str, kind: _Marks) -> str | None:
@@ -118,8 +118,8 @@ def _without(text: str, kind: _Marks) -> str | None:
 
 def _opening(text: str, kind: _Marks, at: int) -> re.Match[str] | None:
     """Return the opening mark that stands at a place, after blank space."""
-    found = kind.either.match(text, _BLANK.match(text, at).end())  # type: ignore[union-attr]
-    return found if found and found["opening"] else None
+    mark = kind.either.match(text, _BLANK.match(text, at).end())  # type: ignore[union-attr]
+    return mark if mark and mark["opening"] else None
 
 
 def _end(text: str, kind: _Marks, start: int) -> int | None:
@@ -201,6 +201,6 @@ def _in_code(mark: re.Match[str], fences: Sequence[int]) -> bool:
 
 def _answer(rest: str) -> str:
     """Return what follows a thought, without blank lines before it and marks around it."""
-    found = _ANSWERS.match(rest)
-    inside = rest if found is None else next(part for part in found.groups() if part is not None)
+    framed = _ANSWERS.match(rest)
+    inside = rest if framed is None else next(part for part in framed.groups() if part is not None)
     return _BLANK_LINES.sub("", inside)

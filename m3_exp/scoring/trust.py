@@ -147,7 +147,7 @@ def check_grader(evaluator: Evaluator, problems: Sequence[Problem], at_most: int
 
     A benchmark without gold answers, and one whose judge is paid for, is taken as fit.
     """
-    found = examine(evaluator, problems, at_most=at_most)
-    if found is None or found.fit:
+    examination = examine(evaluator, problems, at_most=at_most)
+    if examination is None or examination.fit:
         return None
-    return f"the grader of {evaluator.name} is not fit, nothing was scored: {found}"
+    return f"the grader of {evaluator.name} is not fit, nothing was scored: {examination}"

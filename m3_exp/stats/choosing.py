@@ -276,8 +276,8 @@ class _Moved:
 
     def variance(self, at: int | None, *, signed: bool) -> float:
         """Return the variance of a benchmark's score or gain, or (None) of the mean over benchmarks in their units."""
-        found = self.chosen - self.default if signed and self.default is not None else self.chosen
-        return float((np.mean(found / self.units, axis=1) if at is None else found[:, at]).var(ddof=1))
+        moved = self.chosen - self.default if signed and self.default is not None else self.chosen
+        return float((np.mean(moved / self.units, axis=1) if at is None else moved[:, at]).var(ddof=1))
 
 
 def _again(candidates: Candidates, halvings: int, resamples: int, generator: np.random.Generator) -> _Moved:
@@ -334,9 +334,9 @@ def _joint(
     values = [one.items(mix) - one.base if signed else one.items(mix) for one, mix in zip(each, mixes, strict=True)]
     lost = max(one.unscored / (one.unscored + one.size) for one in each)
     others = _together(each, mixes, signed=signed)
-    found = mean_of(values, [one.unit for one in each], signed=signed, others=others, unscored=lost)
-    found = replace(found, bias=(luck, 0.0))
-    known = found if moved is None else _alternating(found, moved.variance(None, signed=signed))
+    mean_score = mean_of(values, [one.unit for one in each], signed=signed, others=others, unscored=lost)
+    mean_score = replace(mean_score, bias=(luck, 0.0))
+    known = mean_score if moved is None else _alternating(mean_score, moved.variance(None, signed=signed))
     return known.estimate(n=sum(one.size for one in each), unscored=sum(one.unscored for one in each))
 
 
@@ -364,8 +364,8 @@ def _luck(each: Sequence[Scores]) -> float:
     count = each[0].under.shape[2]
     largest = 0.0
     for first, second in combinations(np.eye(count), 2):
-        found = _together(each, [one.alone(first - second) for one in each])
-        largest = max(largest, sum(source.variance for source in found))
+        sources = _together(each, [one.alone(first - second) for one in each])
+        largest = max(largest, sum(source.variance for source in sources))
     return best_of(count) * math.sqrt(largest / 2)
 
 

@@ -135,22 +135,22 @@ class Joint:
         return [resampled(unit.n, count, generator, unit.shape) for unit in self.measures]
 
     def halves(self, count: int, generator: np.random.Generator) -> tuple[list[Array], list[Array]]:
-        found = [halves(unit.n, count, generator, unit.shape) for unit in self.measures]
-        return [first for first, _ in found], [second for _, second in found]
+        pairs = [halves(unit.n, count, generator, unit.shape) for unit in self.measures]
+        return [first for first, _ in pairs], [second for _, second in pairs]
 
     def scores_of(self, values: Sequence[Array], shares: Sequence[Array]) -> Array:
         """Return each benchmark's score in its unit, (B, M, ...), of item values (n_m, ...) under weights (B, n_m)."""
         parts = zip(self.measures, values, shares, strict=True)
-        found = [(share @ own, unit.sizes(share)) for unit, own, share in parts]
-        return np.stack([own / size.reshape(-1, *[1] * (own.ndim - 1)) for own, size in found], axis=1)
+        sized = [(share @ own, unit.sizes(share)) for unit, own, share in parts]
+        return np.stack([own / size.reshape(-1, *[1] * (own.ndim - 1)) for own, size in sized], axis=1)
 
     def score_of(self, values: Sequence[Array], shares: Sequence[Array]) -> Array:
         """Return the objective, (B, ...), of item values (n_m, ...) under weights (B, n_m)."""
         return self.combined(self.scores_of(values, shares))
 
-    def combined(self, found: Array) -> Array:
+    def combined(self, scores: Array) -> Array:
         """Return the objective of the benchmarks' scores (B, M, ...)."""
-        return np.asarray(found.mean(axis=1) if self.combine == "mean" else found.min(axis=1))
+        return np.asarray(scores.mean(axis=1) if self.combine == "mean" else scores.min(axis=1))
 
 
 def mean_of(
@@ -170,8 +170,8 @@ def mean_of(
     value = float(np.mean([unit.ratio(v) for v, unit in zip(values, measures, strict=True)]))
     errors = errors_of(values, measures)
     how = "relative to the better parent, delta method" if measures[0].parent is not None else "delta method"
-    found = within(value, float(errors @ errors), measures, signed=signed)
-    return replace(found, others=tuple(others), bias=(bias, bias), missing=unscored, how=how)
+    joined = within(value, float(errors @ errors), measures, signed=signed)
+    return replace(joined, others=tuple(others), bias=(bias, bias), missing=unscored, how=how)
 
 
 def within(value: float, variance: float, measures: Sequence[Unit], *, signed: bool) -> Mean:

@@ -27,10 +27,10 @@ def noise_floor(repeats: Sequence[Steps]) -> Estimate:
 
     The root of the mean squared change (of 0/1 verdicts: the share of flips) over the verdicts, and so are its ends.
     """
-    found = _over_items(repeats, lambda step: step * step)
+    squares = _over_items(repeats, lambda step: step * step)
     each = sum(map(len, repeats)) / len(repeats)
-    value, low, high = (math.sqrt(max(0.0, x) / each) for x in (found.value, found.low, found.high))
-    return Estimate(value, low, high, found.n, "root of the mean squared change")
+    value, low, high = (math.sqrt(max(0.0, x) / each) for x in (squares.value, squares.low, squares.high))
+    return Estimate(value, low, high, squares.n, "root of the mean squared change")
 
 
 def _over_items(repeats: Sequence[Steps], of: Callable[[float], float]) -> Estimate:

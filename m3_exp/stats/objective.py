@@ -110,9 +110,9 @@ class Objective(Joint):
         """
         below, above = (bias + short, bias + short) if signed else (bias, bias + short)
         variance = float(moved.var(ddof=1)) if len(moved) > 1 else 0.0
-        found = joint.within(value, variance, self.measures, signed=signed)
-        found = replace(found, others=tuple(others), bias=(below, above), missing=missing, how="resampled choices")
-        return found.estimate(n=sum(unit.n for unit in self.measures))
+        number = joint.within(value, variance, self.measures, signed=signed)
+        number = replace(number, others=tuple(others), bias=(below, above), missing=missing, how="resampled choices")
+        return number.estimate(n=sum(unit.n for unit in self.measures))
 
     def in_units(self, sources: Sequence[Sequence[VarianceSource]]) -> list[list[VarianceSource]]:
         """Return each benchmark's sources of variance in the objective's unit."""
@@ -195,7 +195,7 @@ def _honest(objective: Objective, split: tuple[Array, Array], lams: Array) -> tu
     """Return the score of each half's best on the other half, (B,), and the lambdas that both halves chose, (2B,)."""
     scores = [objective.score(nodes, lams) for nodes in split]
     rows = np.arange(len(lams))
-    best = [np.argmax(found, axis=1) for found in scores]
+    best = [np.argmax(by_half, axis=1) for by_half in scores]
     honest = (scores[1][rows, best[0]] + scores[0][rows, best[1]]) / 2
     return honest, np.column_stack([lams[rows, best[0]], lams[rows, best[1]]]).ravel()
 

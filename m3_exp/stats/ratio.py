@@ -374,22 +374,22 @@ def widened(at: Callable[[float], Ratio], sources: Sequence[VarianceSource]) -> 
 
     `at` gives the ratio with its interval over items at a level. A p that it has becomes that of the new interval.
     """
-    found = at(LEVEL)
-    value = found.value
+    ratio = at(LEVEL)
+    value = ratio.value
     if value is None or not sources:
-        return found
+        return ratio
 
     def ends(level: float) -> _Ends:
         own, tail = at(level), 0.5 - level / 2
         reach = math.hypot(*(float(special.stdtrit(s.freedom, tail)) * math.sqrt(s.variance) for s in sources))
         return _Ends(value - math.hypot(value - own.low, reach), value + math.hypot(own.high - value, reach))
 
-    whole, p = ends(LEVEL), found.p
+    whole, p = ends(LEVEL), ratio.p
     if p is not None:
         p = max(p, _p_value(lambda z: ends(1 - 2 * float(special.ndtr(-min(z, _MOST))))))
-    se = math.sqrt((found.se or 0.0) ** 2 + sum(source.variance for source in sources))
-    how = f"{found.how}, {1 + min(int(source.freedom) for source in sources)} masks or draws"
-    return replace(found, low=whole.low, high=whole.high, p=p, se=se, how=how)
+    se = math.sqrt((ratio.se or 0.0) ** 2 + sum(source.variance for source in sources))
+    how = f"{ratio.how}, {1 + min(int(source.freedom) for source in sources)} masks or draws"
+    return replace(ratio, low=whole.low, high=whole.high, p=p, se=se, how=how)
 
 
 # ------------------------------------------------------------------------------------------------------------- input

@@ -85,8 +85,8 @@ def beside_expectation(curve: Curve, alpha: float, lams: Sequence[float], real: 
     )
     turning = float(curve.shape.weights(len(curve.ids)) ** 2 @ (real - predicted) ** 2)
     others = (VarianceSource(max(between, 0.0) / len(lams)), *rest.sources)
-    found = Mean(score - expected, turning, len(real), (-1.0, 1.0), others)
-    return Expected(score, line, expected, _Z * found.standard_error() + rest.bias)
+    difference = Mean(score - expected, turning, len(real), (-1.0, 1.0), others)
+    return Expected(score, line, expected, _Z * difference.standard_error() + rest.bias)
 
 
 def turned(curve: Curve, lams: Array, generator: np.random.Generator) -> Array:

@@ -20,10 +20,10 @@ def names(name: str) -> list[str]:
     Raises:
         M3Error: there is none.
     """
-    found = [known for known in catalogue.FIGURES if name in (known, known.rstrip("abc"))]
-    if not found:
+    named = [known for known in catalogue.FIGURES if name in (known, known.rstrip("abc"))]
+    if not named:
         raise M3Error(f"m3 figure takes a name first, {name!r} is none; there are {', '.join(catalogue.FIGURES)}")
-    return found
+    return named
 
 
 def requests(name: str, asked: CommandLine) -> list[CommandLine]:

@@ -86,7 +86,7 @@ def canonical(recipe: Parameters | None) -> Parameters | None:
     """Return a recipe's sparsifier, or None where it changes nothing."""
     if recipe is None:
         return None
-    found = of(recipe)
-    changes_nothing = found.named.declares.changes_nothing
-    params = found.named.defaults | dict(found.params)
+    sparsifier = of(recipe)
+    changes_nothing = sparsifier.named.declares.changes_nothing
+    params = sparsifier.named.defaults | dict(sparsifier.params)
     return None if changes_nothing is not None and changes_nothing(**params) else recipe

@@ -71,9 +71,9 @@ def groups(frame: pd.DataFrame, dev_frame: pd.DataFrame | None, parents: Mapping
     lines = grouped(responses(frame, parents))
     dev_lines = {} if dev_frame is None else {line[0].line: line for line in grouped(responses(dev_frame, parents))}
     nodes_alone = {line[0].line for line in lines if not all(map(_corrected, line))}
-    found = [_group(rows, frame, dev_frame, parents, nodes_alone) for rows in _questions(frame)]
-    found += [_of_alpha(line, frame, dev_lines.get(line[0].line, ())) for line in lines]
-    return [group for group in found if group is not None]
+    questions = [_group(rows, frame, dev_frame, parents, nodes_alone) for rows in _questions(frame)]
+    questions += [_of_alpha(line, frame, dev_lines.get(line[0].line, ())) for line in lines]
+    return [group for group in questions if group is not None]
 
 
 def _corrected(response: Response) -> bool:
@@ -210,12 +210,12 @@ def _candidates(
         if bool(members["score"].notna().all()):
             models.setdefault(str(b), {})[str(name)] = _by_mask(members)
     done = rows[rows["score"].notna()]
-    found = {}
+    by_benchmark = {}
     for b, members in models.items():
         mine, plain = (x[(x["benchmark"] == b) & x["score"].notna()] for x in (done, default))
         asked = max(len(one.values) + one.unscored for one in mine["scored"])
-        found[b] = _Models(members, _by_mask(plain), parents.get(b, {}), asked, mine["scored"].iloc[0])
-    return _read(found)
+        by_benchmark[b] = _Models(members, _by_mask(plain), parents.get(b, {}), asked, mine["scored"].iloc[0])
+    return _read(by_benchmark)
 
 
 def _by_mask(rows: pd.DataFrame) -> Model:

@@ -135,12 +135,12 @@ def compare(
 
 def plains_of(responses: Sequence[Response], objective: Objective) -> list[Array] | None:
     """Return plain's item values for each benchmark; None if plain has no value of some item."""
-    found = [
+    plains = [
         None if r.plain is None else aligned_to(r.plain, c.ids)
         for r, c in zip(responses, objective.curves, strict=True)
     ]
-    known = [values for values in found if values is not None]
-    return known if len(known) == len(found) else None
+    known = [values for values in plains if values is not None]
+    return known if len(known) == len(plains) else None
 
 
 def _masks(responses: Sequence[Response], of: Callable[[Curve], Array]) -> list[list[VarianceSource]]:

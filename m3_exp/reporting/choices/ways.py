@@ -84,7 +84,7 @@ def study(
     """
     if not responses:
         raise ValueError("no benchmark has a curve: all planned nodes must be evaluated, 0 and 1 among them")
-    found: list[Comparison] = []
+    comparisons: list[Comparison] = []
     options: dict[str, Any] = {"repeats": repeats, "resamples": resamples, "seed": seed}
     choosers: dict[str, Chooser] = {}
     dev = dev or {}
@@ -98,9 +98,9 @@ def study(
         lam = choosers[objective.name].lam if objective.name in choosers else None
         one = compare(members, objective, chosen=lam, **options)
         of_family = {a: against[objective.name, a] for a in one.expected if (objective.name, a) in against}
-        found.append(replace(one, gains=one.gains or of_family))
-    p = family.holm([1.0 if c.contrast.p is None else c.contrast.p for c in found])
-    contrasts = {c.objective: q for c, q in zip(found, p, strict=True)}
+        comparisons.append(replace(one, gains=one.gains or of_family))
+    p = family.holm([1.0 if c.contrast.p is None else c.contrast.p for c in comparisons])
+    contrasts = {c.objective: q for c, q in zip(comparisons, p, strict=True)}
     spreads = {r.benchmark: _spreads(r) for r in responses}
     lost = [f"{r.benchmark}: {note}" for r in responses for note in _missing(r)]
     if joint.objectives:
@@ -108,16 +108,16 @@ def study(
             "minimum: the least of several estimates falls short of the least truth by chance; its intervals hold that,"
             " its values do not"
         )
-    return Study(tuple(responses), joint, tuple(found), spreads, (*joint.notes, *lost), choosers, contrasts)
+    return Study(tuple(responses), joint, tuple(comparisons), spreads, (*joint.notes, *lost), choosers, contrasts)
 
 
 def _missing(response: Response) -> list[str]:
     """Say what is missing from a curve, where its numbers stand."""
-    found = list(response.notes)
+    lines = list(response.notes)
     if response.unscored:
         total = response.unscored + len(response.curve.ids)
-        found.append(f"{response.unscored} of {total} items unscored: in the intervals of E at their worst and best")
-    return found
+        lines.append(f"{response.unscored} of {total} items unscored: in the intervals of E at their worst and best")
+    return lines
 
 
 def _developed(dev: Mapping[str, Response], benchmarks: Sequence[str], of: Objective, *, seed: int) -> Chooser | None:
@@ -141,14 +141,14 @@ def _developed(dev: Mapping[str, Response], benchmarks: Sequence[str], of: Objec
 
 
 def _spreads(response: Response) -> dict[float, Spread]:
-    found = {}
+    spreads = {}
     for alpha in ALPHAS:
         masks = [100 * float(weighted_mean(curve.expected(alpha), curve.shape)) for curve in response.masks]
         rest = unsure(response.curve, {alpha: 1.0})
-        found[alpha] = Spread(
+        spreads[alpha] = Spread(
             sd_draws=100 * draw_sd(response.curve, alpha),
             sd_masks=deviation(masks),
             se_sampled=100 * math.sqrt(rest.sources[0].variance) if rest.sources else None,
             bend=None if rest.sources else 100 * rest.bend,
         )
-    return found
+    return spreads

@@ -140,7 +140,7 @@ def against(
     `known`: comparisons of expectations, which are a family of their own. `contrast`: computes the difference, if it is
     not that of the two scores.
     """
-    found: dict[Place, tuple[Estimate, str]] = {}
+    contrasts: dict[Place, tuple[Estimate, str]] = {}
     same: dict[Place, Compared] = {}
     for place, (mixed, plain) in pairs.items():
         if mixed.same_model(plain):
@@ -150,8 +150,8 @@ def against(
         elif place in known:
             same[place] = known[place]
         elif (c := contrast(place) if contrast else compare(mixed, plain)) is not None:
-            found[place] = c, unclaimed(mixed, plain)
-    return same | adjusted(found)
+            contrasts[place] = c, unclaimed(mixed, plain)
+    return same | adjusted(contrasts)
 
 
 def adjusted(contrasts: Mapping[Place, tuple[Estimate, str]]) -> dict[Place, Compared]:
@@ -194,8 +194,8 @@ def compare(first: Entry, second: Entry) -> Estimate | None:
         for entry in (first, second)
     ]
     sides = [
-        (shared(list(found.values())) or {}) if found else entry.items
-        for found, entry in zip(known, (first, second), strict=True)
+        (shared(list(models.values())) or {}) if models else entry.items
+        for models, entry in zip(known, (first, second), strict=True)
     ]
     ids = sorted(sides[0].keys() & sides[1].keys())
     if not ids:
@@ -208,10 +208,10 @@ def compare(first: Entry, second: Entry) -> Estimate | None:
     others = [*first.others, *second.others]
     others += [s for axis in (0, 1) if axis or max(drawn) >= LEAST_DRAWS for s in _between(known, axis, ids, shape)]
     bias = first.bias + second.bias
-    found = paired(a, b, shape, others=others, bias=(bias, bias), unscored=max(0, max(asked) - len(ids)))
+    estimate = paired(a, b, shape, others=others, bias=(bias, bias), unscored=max(0, max(asked) - len(ids)))
     had = len(own[0] | own[1])
     some = f", {len(masks)} of {had} masks" if masks and had > len(masks) else ""
-    return replace(found, how=found.how + some)
+    return replace(estimate, how=estimate.how + some)
 
 
 def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shape) -> list[VarianceSource]:
@@ -219,7 +219,7 @@ def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shap
 
     If both sides have the same draws or masks it is that of their differences, else that of each side by itself.
     """
-    sides = [levels(found, axis, ids) for found in known]
+    sides = [levels(models, axis, ids) for models in known]
     if sides[0].keys() == sides[1].keys():
         sides = [{level: own - sides[1][level] for level, own in sides[0].items()}]
     return [source for side in sides for source in spread(list(side.values()), shape)]
@@ -295,8 +295,8 @@ def _beaten(top: Entry, others: Sequence[Entry]) -> list[float]:
 
 def _p_better(top: Entry, other: Entry) -> float:
     """Return the p-value of top - other where top is the higher one on the items of both, else 1."""
-    found = None if top.other_items(other) else compare(top, other)
-    return _p(found) if found is not None and found.value > 0 and not unclaimed(top, other) else 1.0
+    estimate = None if top.other_items(other) else compare(top, other)
+    return _p(estimate) if estimate is not None and estimate.value > 0 and not unclaimed(top, other) else 1.0
 
 
 def ranked(columns: Sequence[Mapping[Place, Entry]]) -> tuple[frozenset[Place], frozenset[Place]]:

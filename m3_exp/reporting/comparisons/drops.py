@@ -77,8 +77,8 @@ def attacked(rows: pd.DataFrame) -> Attacked | None:
 def without_attack(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the lines with a result as they would be without the attack: an item is worth its clean answer."""
     lines = rows[rows["score"].notna()]
-    found = [_clean(values, one) for values, one in zip(lines["values"], lines["scored"], strict=True)]
-    return lines.assign(scored=found)
+    items = [_clean(values, one) for values, one in zip(lines["values"], lines["scored"], strict=True)]
+    return lines.assign(scored=items)
 
 
 def _clean(values: Mapping[Any, Any], under: Scored) -> Scored:
@@ -105,16 +105,16 @@ def drop(rows: pd.DataFrame) -> Drop:
     ids = sorted(known.ids)
     missing = known.asked - len(ids)
     sides, clusters = known.scores(ids), known.clusters(ids)
-    found = widened(
+    ratio = widened(
         lambda level: drop_of(sides.clean, sides.attacked, level=level, clusters=clusters, missing=missing),
         _sources([known], ids),
     )
-    if found.value is None:
-        return Drop(None, found.reason or "")
+    if ratio.value is None:
+        return Drop(None, ratio.reason or "")
     draws = max(1, len({lam for lam, _ in known.under.models}))
     return Drop(
         Value(
-            100 * found.value, 100 * found.low, min(100.0, 100 * found.high), known.asked, missing, draws,
+            100 * ratio.value, 100 * ratio.low, min(100.0, 100 * ratio.high), known.asked, missing, draws,
             spread=_between(known, 0, ids), masks=_between(known, 1, ids),
         )
     )  # fmt: skip
@@ -143,14 +143,14 @@ def difference(first: Attacked, second: Attacked) -> Estimate | None:
     ids = sorted(sides[0].ids & sides[1].ids)
     missing = max(side.asked for side in sides) - len(ids)
     scores, clusters = [side.scores(ids) for side in sides], sides[0].clusters(ids)
-    found = widened(
+    ratio = widened(
         lambda level: difference_of(*scores, level=level, clusters=clusters, missing=missing), _sources(sides, ids)
     )
-    if found.value is None or found.se is None:
+    if ratio.value is None or ratio.se is None:
         return None
     one, two = (np.column_stack([own.clean, own.attacked]) for own in scores)
     moved = int(np.any(np.abs(one - two) > _ROUNDING, axis=1).sum())
-    return Estimate(found.value, found.low, found.high, found.n, found.how, found.p, found.se, moved, missing)
+    return Estimate(ratio.value, ratio.low, ratio.high, ratio.n, ratio.how, ratio.p, ratio.se, moved, missing)
 
 
 # ---------------------------------------------------------------------------------------------- draws and masks
@@ -161,13 +161,13 @@ def _sources(sides: Sequence[Attacked], ids: Sequence[str]) -> list[VarianceSour
     if not all(np.any(side.scores(ids).clean) for side in sides):
         return []
     drawn = max(side.under.drawn for side in sides) >= LEAST_DRAWS
-    found: list[VarianceSource] = []
+    sources: list[VarianceSource] = []
     for axis in (0, 1) if drawn else (1,):
         moved = [_moves(side, axis, ids) for side in sides]
         if len(moved) == 2 and moved[0].keys() == moved[1].keys():
             moved = [{level: own - moved[1][level] for level, own in moved[0].items()}]
-        found += [source for own in moved for source in spread(list(own.values())) if source.variance > 0]
-    return found
+        sources += [source for own in moved for source in spread(list(own.values())) if source.variance > 0]
+    return sources
 
 
 def _moves(known: Attacked, axis: int, ids: Sequence[str]) -> dict[float | None, Array]:

@@ -28,10 +28,10 @@ def in_place_of_draws(frame: pd.DataFrame, responses: Sequence[Response]) -> pd.
 
 
 def _expectation(response: Response, alpha: float) -> Json:
-    found = values.expected(response, alpha)
+    shown = values.expected(response, alpha)
     items = values.expected_items(response, alpha)
     return {
-        "score": found.score, "low": found.low, "high": found.high, "n": found.n, "n_unscored": found.n_unscored,
+        "score": shown.score, "low": shown.low, "high": shown.high, "n": shown.n, "n_unscored": shown.n_unscored,
         "state": "done", "values": {(item, 0): value for item, value in items.items()}, "failure": None,
         "expected": response,
         "draw": None, "lam": None, "mask_seed": None, "weights": f"E[alpha={alpha:g}]",

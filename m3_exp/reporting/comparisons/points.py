@@ -32,8 +32,8 @@ class Point:
 
 def score(rows: pd.DataFrame) -> Point:
     """Return what one row of a table shows: the score, averaged over its draws and masks."""
-    found = value(rows)
-    return Point(None, note=absence(rows)) if found is None else _point(found, rows)
+    shown = value(rows)
+    return Point(None, note=absence(rows)) if shown is None else _point(shown, rows)
 
 
 def gain(plain: pd.DataFrame, mixed: pd.DataFrame) -> Point:
@@ -47,20 +47,20 @@ def gain(plain: pd.DataFrame, mixed: pd.DataFrame) -> Point:
         return Point(0.0, note="the same weights")
     if first.other_items(second):
         return Point(None, note="other items than without M3")
-    found = compare(first, second)
-    if found is None:
+    delta = compare(first, second)
+    if delta is None:
         return Point(None, note="nothing is scored in both")
-    notes = [*_unscored(found.unscored, found.n + found.unscored), *dict.fromkeys((*_missing(mixed), *_missing(plain)))]
-    found = found.scaled(100)
-    return Point(found.value, found.low, found.high, "; ".join(notes))
+    notes = [*_unscored(delta.unscored, delta.n + delta.unscored), *dict.fromkeys((*_missing(mixed), *_missing(plain)))]
+    delta = delta.scaled(100)
+    return Point(delta.value, delta.low, delta.high, "; ".join(notes))
 
 
 def drop(rows: pd.DataFrame) -> Point:
     """Return the performance drop rate of attacked cells, in percent of the accuracy without the attack (`drops`)."""
     if not bool(rows["score"].notna().any()):
         return Point(None, note=absence(rows))
-    found = drops.drop(rows)
-    return Point(None, note=found.why) if found.value is None else _point(found.value, rows)
+    pdr = drops.drop(rows)
+    return Point(None, note=pdr.why) if pdr.value is None else _point(pdr.value, rows)
 
 
 def _point(value: Value, rows: pd.DataFrame) -> Point:

@@ -60,19 +60,19 @@ def value(rows: pd.DataFrame) -> Value | None:
     entry = entry_of(rows)
     if not entry.items:
         return None
-    found = estimate(entry)
+    score = estimate(entry)
     levels = models(rows)
     draws = max(1, len({lam for lam, _ in levels}))
     return Value(
-        100 * found.value, 100 * found.low, 100 * found.high, len(entry.items) + entry.unscored, entry.unscored, draws,
+        100 * score.value, 100 * score.low, 100 * score.high, len(entry.items) + entry.unscored, entry.unscored, draws,
         spread=_between(levels, 0, entry), masks=_between(levels, 1, entry),
     )  # fmt: skip
 
 
 def _expectation(lines: pd.DataFrame) -> tuple[Response, float] | None:
     """Return the curve and alpha of lines that stand for an expectation (`reporting.expected`)."""
-    found = lines["expected"].iloc[0]
-    return (found, float(lines["alpha"].iloc[0])) if isinstance(found, Response) else None
+    first = lines["expected"].iloc[0]
+    return (first, float(lines["alpha"].iloc[0])) if isinstance(first, Response) else None
 
 
 def estimate(entry: Entry) -> Estimate:
@@ -90,16 +90,16 @@ def entry_of(rows: pd.DataFrame) -> Entry:
     lines = _distinct(rows)
     if (known := _expectation(lines)) is not None:
         return expected_entry(*known)
-    found = list(lines["scored"])
-    items = shared([one.values for one in found]) or {}
+    scored = list(lines["scored"])
+    items = shared([one.values for one in scored]) or {}
     drawn = len({lam for lam, _ in models(lines[lines["kind"] == "drawn"])})
     digests = frozenset(lines["weights"].dropna().astype(str))
     names = set(lines["items_digest"].dropna().astype(str))
-    asked = max(len(one.values) + one.unscored for one in found)
+    asked = max(len(one.values) + one.unscored for one in scored)
     unscored = asked - len(items)
     here = (names.pop(), asked) if len(names) == 1 else None
-    score = 100 * float(weighted_mean(np.array(list(items.values())), found[0].shape(list(items)))) if items else 0.0
-    return Entry(score, items, digests, models(rows), drawn, here, unscored, found[0])
+    score = 100 * float(weighted_mean(np.array(list(items.values())), scored[0].shape(list(items)))) if items else 0.0
+    return Entry(score, items, digests, models(rows), drawn, here, unscored, scored[0])
 
 
 def _between(models: Models, axis: int, entry: Entry) -> float | None:
@@ -112,11 +112,11 @@ def _between(models: Models, axis: int, entry: Entry) -> float | None:
 
 def expected(response: Response, alpha: float) -> Value:
     """Return the expectation under Beta(alpha, alpha) on a curve (`expectations.expected`)."""
-    curve, found = response.curve, expectations.expected(response, alpha)
+    curve, estimate = response.curve, expectations.expected(response, alpha)
     masks = [100 * float(weighted_mean(mask.expected(alpha), mask.shape)) for mask in response.masks]
     assumed = 100 * unsure(curve, {alpha: 1.0}).bend
     return Value(
-        100 * found.value, 100 * found.low, 100 * found.high,
+        100 * estimate.value, 100 * estimate.low, 100 * estimate.high,
         n=len(curve.ids) + response.unscored, n_unscored=response.unscored, draws=0, nodes=len(curve.lams),
         spread=100 * draw_sd(curve, alpha) if len(curve.ids) > 1 else None,
         masks=deviation(masks),
@@ -126,7 +126,7 @@ def expected(response: Response, alpha: float) -> Value:
 
 def expected_entry(response: Response, alpha: float) -> Entry:
     """Return an expectation as a cell that can be compared."""
-    curve, found = response.curve, unsure(response.curve, {alpha: 1.0})
+    curve, uncertainty = response.curve, unsure(response.curve, {alpha: 1.0})
     items = expected_items(response, alpha)
     score = 100 * float(weighted_mean(curve.expected(alpha), curve.shape))
     by_mask = expected_by_mask(response, alpha) if response.mask_seeds else {}
@@ -134,7 +134,7 @@ def expected_entry(response: Response, alpha: float) -> Entry:
     like = Scored(items, response.unscored, *_named(curve))
     return Entry(
         score, items, models=models, unscored=response.unscored, like=like,
-        others=found.sources, bias=found.bias, why=expectations.unclaimed(response, alpha),
+        others=uncertainty.sources, bias=uncertainty.bias, why=expectations.unclaimed(response, alpha),
     )  # fmt: skip
 
 
@@ -161,8 +161,8 @@ def models(rows: pd.DataFrame) -> Models:
     }
 
 
-def _level(found: Any) -> float | None:
-    return None if pd.isna(found) else float(found)
+def _level(value: Any) -> float | None:
+    return None if pd.isna(value) else float(value)
 
 
 def expected_by_mask(response: Response, alpha: float) -> dict[float | None, Values]:

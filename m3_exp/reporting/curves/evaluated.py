@@ -146,14 +146,14 @@ class Refused:
 
 def refused(frame: pd.DataFrame) -> list[Refused]:
     """Return the curves that cannot be drawn: some of their planned nodes have a result, others have none."""
-    found = []
+    missing_curves = []
     for (_, pair, method, params, sparsify, benchmark), rows in _lines(frame):
         begun = set(rows.loc[(rows["ratio"] == "grid") & rows["score"].notna(), "lam"]) - _FREE
         if begun and (missing := _missing(rows)):
             name = titled(pair, method, params, sparsify)
             planned = rows.loc[rows["ratio"] == "grid", "lam"].nunique()
-            found.append(Refused(name, benchmark, tuple(missing), planned))
-    return found
+            missing_curves.append(Refused(name, benchmark, tuple(missing), planned))
+    return missing_curves
 
 
 def _lines(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
@@ -226,11 +226,11 @@ def _response(
 def parents_of(frame: pd.DataFrame, family: str, experts: Sequence[str]) -> dict[str, dict[str, Values]]:
     """Return the values of the experts that are evaluated alone, by benchmark and name."""
     rows = frame[(frame["method"] == "single") & (frame["family"] == family) & frame["score"].notna()]
-    found: dict[str, dict[str, Values]] = {}
+    parents: dict[str, dict[str, Values]] = {}
     for b, name, one in zip(rows["benchmark"], rows["pair"], rows["scored"], strict=True):
         if name in experts:
-            found.setdefault(str(b), {})[str(name)] = one.values
-    return found
+            parents.setdefault(str(b), {})[str(name)] = one.values
+    return parents
 
 
 def _noted(rows: pd.DataFrame, masks: Mapping[int | None, _Mask]) -> Iterator[str]:

@@ -172,8 +172,8 @@ def _expectation(alpha: float, beside: Sequence[tuple[Draw, Curve]]) -> Expectat
     draws = [draw for draw, _ in beside]
     curve = _shared([curve for _, curve in beside])
     real = np.mean([_scored(draw.values, curve) for draw in draws], axis=0)
-    found = beside_expectation(curve, alpha, [draw.lam for draw in draws], real)
-    return Expectation(alpha, len(draws), *found, curve.corrected(alpha))
+    compared = beside_expectation(curve, alpha, [draw.lam for draw in draws], real)
+    return Expectation(alpha, len(draws), *compared, curve.corrected(alpha))
 
 
 def _shared(curves: Sequence[Curve]) -> Curve:

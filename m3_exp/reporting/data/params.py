@@ -33,8 +33,8 @@ def defaults() -> Mapping[str, str]:
 @cache
 def searched() -> Mapping[tuple[str, str], str]:
     """Return what the paper's search found, by (method, pair). Task arithmetic's is not published."""
-    found = {}
+    by_model = {}
     for path in sorted((_CONF / "tuned").glob(f"{_PAPER}_*.yaml")):
         method, _, pair = path.stem.removeprefix(f"{_PAPER}_").partition("_")
-        found[method, pair] = text(yaml.safe_load(path.read_text())["method"])
-    return found
+        by_model[method, pair] = text(yaml.safe_load(path.read_text())["method"])
+    return by_model

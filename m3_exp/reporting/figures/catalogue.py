@@ -62,19 +62,19 @@ def _shown(data: Data, sweep: str) -> pd.DataFrame:
 def response(data: Data) -> Figure:
     """All benchmarks of a pair and method along lambda, and what each way of choosing it gives."""
     frame = _shown(data, "lambda_response")
-    found, lost = responses(frame, data.parents), refused(frame)
-    names = sorted({" ".join(part for part in (r.name, r.params) if part) for r in found})
-    if not found:
+    lines, lost = responses(frame, data.parents), refused(frame)
+    names = sorted({" ".join(part for part in (r.name, r.params) if part) for r in lines})
+    if not lines:
         why = "".join(f"; {text}" for text in lost)
         line = data.line("lambda_response")
         raise M3Error(f"no benchmark has a curve: all planned nodes must be evaluated{why}; {line}")
     if len(names) > 1:
         raise M3Error(f"response shows one pair and method; choose with pair=, method=, sparsify= among {names}")
-    known = {one.benchmark for one in found} | {one.benchmark for one in lost}
-    own = where(frame, pair=found[0].pair, method=found[0].method, sparsify=found[0].sparsify)
+    known = {one.benchmark for one in lines} | {one.benchmark for one in lost}
+    own = where(frame, pair=lines[0].pair, method=lines[0].method, sparsify=lines[0].sparsify)
     absent = sorted(set(own["benchmark"]) - known)
     notes = [*map(str, lost), *(f"{palette.name(b)}: no curve, not run" for b in absent)]
-    return draw_response(ways.study(found, seed=data.seed), notes)
+    return draw_response(ways.study(lines, seed=data.seed), notes)
 
 
 FIGURES: Mapping[str, FigureSpec] = {

@@ -139,14 +139,14 @@ def legend(figure: Figure, series: Sequence[Series]) -> None:
 
 def notes(rows: Sequence[Row], series: Sequence[Series], *, at_most: int = 6) -> list[str]:
     """Return notes on missing or incomplete values, a sentence for each series and row."""
-    found = [
+    lacking = [
         f"{one.label}, {row.group + ' ' if row.group else ''}{row.label}: {point.note}"
         for one in series
         for row in rows
         if (point := one.points.get(row.key, Point(None))).note
     ]
-    more = len(found) - at_most
-    return found[:at_most] + ([f"and {more} more (m3 table names them all)"] if more > 0 else [])
+    more = len(lacking) - at_most
+    return lacking[:at_most] + ([f"and {more} more (m3 table names them all)"] if more > 0 else [])
 
 
 # --------------------------------------------------------------------------------------------------- whole figures
@@ -226,11 +226,11 @@ def _finish(ax: Axes, label: str, zero: bool) -> None:
 
 def _lacking(panels: Sequence[Panel], rows: Sequence[Sequence[Row]], below: str) -> list[str]:
     """Return the panels' notes on missing values, each once, and what to run where a panel has no value of ours."""
-    found = []
+    lines = []
     for panel, shown in zip(panels, rows, strict=True):
-        found += [f"{panel.label}: {note}" if below else note for note in notes(shown, panel.series, at_most=3)]
-    found += [f"nothing of ours yet (sweeps={panel.sweep})" for panel in panels if not _has_values(panel)]
-    return list(dict.fromkeys(found))
+        lines += [f"{panel.label}: {note}" if below else note for note in notes(shown, panel.series, at_most=3)]
+    lines += [f"nothing of ours yet (sweeps={panel.sweep})" for panel in panels if not _has_values(panel)]
+    return list(dict.fromkeys(lines))
 
 
 def _has_values(panel: Panel) -> bool:
@@ -248,9 +248,9 @@ def _say_not_run(ax: Axes, sweep: str) -> None:
 
 def _distinct(panels: Sequence[Panel]) -> list[Series]:
     """Return one series a label for the legend, with all that any panel has of it."""
-    found: dict[str, Series] = {}
+    by_label: dict[str, Series] = {}
     for one in (series for panel in panels for series in panel.series):
-        known = found.get(one.label, one)
+        known = by_label.get(one.label, one)
         valued = {key: point for key, point in one.points.items() if point.value is not None}
-        found[one.label] = Series(one.label, one.mark, {**known.points, **valued}, {**known.paper, **one.paper})
-    return list(found.values())
+        by_label[one.label] = Series(one.label, one.mark, {**known.points, **valued}, {**known.paper, **one.paper})
+    return list(by_label.values())

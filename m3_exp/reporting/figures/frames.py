@@ -42,11 +42,11 @@ class Data:
         Raises:
             M3Error: nothing of them has a score, which leaves the figure nothing to draw.
         """
-        found = [at_alpha(self.frames.get(name, EMPTY)) for name in sweeps]
-        if not any(bool(frame["score"].notna().any()) for frame in found):
+        chosen = [at_alpha(self.frames.get(name, EMPTY)) for name in sweeps]
+        if not any(bool(frame["score"].notna().any()) for frame in chosen):
             named = " and ".join(f"sweeps={name}" for name in sweeps)
             raise M3Error(f"figure {figure} draws cells of {named}, and none has a score yet; {self.line(sweeps[0])}")
-        return found
+        return chosen
 
     def line(self, sweep: str) -> str:
         """Write the line that runs a sweep."""
@@ -78,11 +78,11 @@ def rows_of(frame: pd.DataFrame, pair: str, method: str, benchmark: str, ratio: 
     Raises:
         M3Error: they belong to several hyper-parameters.
     """
-    found = where(frame, pair=pair, method=method, benchmark=benchmark, ratio=ratio, sparsify=sparsify)
-    settings = sorted(found["params"].unique())
+    rows = where(frame, pair=pair, method=method, benchmark=benchmark, ratio=ratio, sparsify=sparsify)
+    settings = sorted(rows["params"].unique())
     if len(settings) > 1:
         raise M3Error(f"{method} has cells with {' and with '.join(settings)}; choose one with method.{settings[0]}")
-    return found
+    return rows
 
 
 def places(frame: pd.DataFrame) -> list[tuple[str, str]]:

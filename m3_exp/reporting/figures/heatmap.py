@@ -70,7 +70,7 @@ def changes(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> dict[t
         M3Error: a pair, method and benchmark has several hyper-parameters.
     """
     alphas = _alphas(frame)
-    found: dict[tuple[Panel, str, float], Change] = {}
+    by_place: dict[tuple[Panel, str, float], Change] = {}
     drawn: dict[Place, tuple[Estimate, str]] = {}
     keys: list[tuple[Panel, str, float]] = []
     lines = grouped(responses(frame, parents))
@@ -91,19 +91,19 @@ def changes(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> dict[t
         for alpha in alphas:
             key = (panel, str(benchmark), alpha)
             if (one := curves.get(key)) is not None:
-                found[key] = _change(one.estimate, one.mark, one.why, one.family)
+                by_place[key] = _change(one.estimate, one.mark, one.why, one.family)
             elif (panel, str(benchmark)) in curved:
-                found[key] = Change(None, why="plain is not run")
+                by_place[key] = Change(None, why="plain is not run")
             elif isinstance(mean := _of_draws(rows, alpha), str):
-                found[key] = Change(None, why=mean)
+                by_place[key] = Change(None, why=mean)
             else:
                 drawn[len(keys), 0] = mean
                 keys.append(key)
     for (row, _), compared in contrasts.adjusted(drawn).items():
         if compared.contrast is not None:
             family = compared.family
-            found[keys[row]] = _change(compared.contrast, compared.sign, compared.why, family, drawn=True)
-    return found
+            by_place[keys[row]] = _change(compared.contrast, compared.sign, compared.why, family, drawn=True)
+    return by_place
 
 
 def _alphas(frame: pd.DataFrame) -> list[float]:
@@ -123,8 +123,8 @@ def _of_draws(rows: pd.DataFrame, alpha: float) -> tuple[Estimate, str] | str:
     if not len(mixed) or not len(plain):
         return "plain is not run" if len(mixed) else "not run"
     sides = entry_of(mixed), entry_of(plain)
-    found = contrasts.compare(*sides)
-    return "no item is scored in both" if found is None else (found, contrasts.unclaimed(*sides))
+    estimate = contrasts.compare(*sides)
+    return "no item is scored in both" if estimate is None else (estimate, contrasts.unclaimed(*sides))
 
 
 # ------------------------------------------------------------------------------------------------------- drawing
@@ -132,17 +132,17 @@ def _of_draws(rows: pd.DataFrame, alpha: float) -> tuple[Estimate, str] | str:
 
 def draw_heatmap(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> Figure:
     """Draw every panel: methods across, at most three, pairs (and DARE) down."""
-    found = changes(frame, parents)
-    panels = _layout(found)
-    notes = [*_notes(found, _source(frame)), *(f"{text}." for text in refused(frame))]
-    counts = [len(_benchmarks(found, row[0].pair)) for row in panels]
+    by_place = changes(frame, parents)
+    panels = _layout(by_place)
+    notes = [*_notes(by_place, _source(frame)), *(f"{text}." for text in refused(frame))]
+    counts = [len(_benchmarks(by_place, row[0].pair)) for row in panels]
     width = palette.COLUMN if len(panels[0]) == 1 else palette.DOUBLE
     tall = sum(_ROW * n + 0.24 for n in counts) + 0.84 + palette.SPACING * len(palette.lines_of(notes, width))
     with palette.style():
         figure = palette.blank(width, tall)
         axes = figure.subplots(len(panels), len(panels[0]), squeeze=False, sharex=True, height_ratios=counts)
-        _fill(axes, panels, found)
-        _scale(figure, list(axes.ravel()), _shade(found))
+        _fill(axes, panels, by_place)
+        _scale(figure, list(axes.ravel()), _shade(by_place))
         palette.annotate(figure, notes)
     return figure
 

@@ -115,10 +115,10 @@ def name(key: str, width: int = 18) -> str:
 
 def benchmark(key: str) -> Mark:
     """Return how a benchmark is drawn; one whose class does not say it gets a mark by its name, the same everywhere."""
-    found = benchmarks.about(key)
-    if not found.marker:
+    look = benchmarks.about(key)
+    if not look.marker:
         return _OTHERS[zlib.crc32(key.encode()) % len(_OTHERS)]
-    return Mark(COLOURS.get(found.colour, GREY), found.marker, (0, found.dashes) if found.dashes else "-")
+    return Mark(COLOURS.get(look.colour, GREY), look.marker, (0, look.dashes) if look.dashes else "-")
 
 
 def objective(key: str) -> Mark:

@@ -162,8 +162,8 @@ def _paper(data: Data, frame: pd.DataFrame, of: Callable[[Path, str, str], Numbe
     """Return the published numbers of a frame's pairs and benchmarks, as far as they are there and legible."""
     if data.published is None:
         return {}
-    found = {f"{pair}/{b}": of(data.published, pair, b) for pair, b in places(frame)}
-    return {key: number.value for key, number in found.items() if number is not None and number.value is not None}
+    numbers = {f"{pair}/{b}": of(data.published, pair, b) for pair, b in places(frame)}
+    return {key: number.value for key, number in numbers.items() if number is not None and number.value is not None}
 
 
 def _paper_gains(data: Data, frame: pd.DataFrame, method: str) -> dict[str, float]:

@@ -84,15 +84,15 @@ def _draws(response: Response, parent: Array | None) -> list[tuple[float, float]
     """Return each evaluated draw's lambda and score in the line's unit, over the items it shares with the curve."""
     ids = response.curve.ids
     unit = np.ones(len(ids)) if parent is None else parent
-    found = []
+    points = []
     for draw in response.draws:
         shared = np.array([i for i, key in enumerate(ids) if key in draw.values], dtype=int)
         shape = response.curve.shape if len(shared) == len(ids) else response.curve.shape.of(shared)
         below = float(weighted_mean(unit[shared], shape)) if len(shared) else 0.0
         if below > 0:
             own = np.array([draw.values[ids[i]] for i in shared])
-            found.append((draw.lam, 100 * float(weighted_mean(own, shape)) / below))
-    return found
+            points.append((draw.lam, 100 * float(weighted_mean(own, shape)) / below))
+    return points
 
 
 # --------------------------------------------------------------------------------------------------------- drawing
@@ -200,14 +200,14 @@ def _reference(ax: Axes, study: Study, curves: Sequence[Line], relative: bool) -
 
 
 def _parent_levels(ax: Axes, study: Study) -> list[tuple[float, str, Mark]]:
-    found = []
+    levels = []
     for response in study.responses:
         better = response.better_parent()
         if better is not None:
             level, mark = 100 * float(weighted_mean(better[1], response.curve.shape)), Mark(palette.GREY, "")
             ax.axhline(level, color=palette.GREY, lw=0.8, zorder=2)
-            found.append((level, f"better parent ({better[0]})", mark))
-    return found
+            levels.append((level, f"better parent ({better[0]})", mark))
+    return levels
 
 
 def _name_ends(ax: Axes, ends: Sequence[tuple[float, str, Mark]], inch: float) -> None:
@@ -241,10 +241,10 @@ def apart(wanted: Sequence[float], gap: float, bounds: tuple[float, float]) -> l
             pools[-1] += last
             middle = sum(wanted[i] - gap * rank for rank, i in enumerate(pools[-1])) / len(pools[-1])
             starts[-1] = middle
-    found = dict.fromkeys(range(len(wanted)), 0.0)
+    moved = dict.fromkeys(range(len(wanted)), 0.0)
     for pool, start in zip(pools, starts, strict=True):
-        found |= {index: start + gap * rank for rank, index in enumerate(pool)}
-    return _within([found[i] for i in range(len(wanted))], order, gap, bounds)
+        moved |= {index: start + gap * rank for rank, index in enumerate(pool)}
+    return _within([moved[i] for i in range(len(wanted))], order, gap, bounds)
 
 
 def _within(places: list[float], order: Sequence[int], gap: float, bounds: tuple[float, float]) -> list[float]:

@@ -143,10 +143,10 @@ def _curves(data: PageData) -> str:
     return Template(_file("curves.html")).substitute(options=options)
 
 
-def _failures(found: Sequence[CellData]) -> str:
-    failed = [cell for cell in found if cell.failure]
+def _failures(cells_shown: Sequence[CellData]) -> str:
+    failed = [cell for cell in cells_shown if cell.failure]
     if not failed:
-        left = sum(cell.state == "left" for cell in found)
+        left = sum(cell.state == "left" for cell in cells_shown)
         return f"<p>Nothing failed{f'; {left} cells are not run yet' if left else ''}.</p>"
     rows = "".join(
         f'<tr><th scope="row"><a href="#cell/{cell.key}">{escape(palette.name(cell.cell.evaluator.name, 40))}</a><br>'
@@ -179,9 +179,9 @@ def _provenance(data: PageData) -> str:
     return f"{_facts(_used(data.cells))}{table}"
 
 
-def _used(found: Sequence[CellData]) -> list[tuple[str, str]]:
+def _used(done: Sequence[CellData]) -> list[tuple[str, str]]:
     """Return engines, evaluators with version and settings, sandbox levels and tokenizers of the cells done."""
-    records = [cell.record for cell in found if cell.record is not None]
+    records = [cell.record for cell in done if cell.record is not None]
     contained = {r.evaluator.name: sandboxes(r.result.details) for r in records}
     weak = sorted(name for name, levels in contained.items() if "weak" in levels)
     levels = {f"{palette.name(name, 40)}: {', '.join(own)}" for name, own in contained.items() if own}

@@ -61,13 +61,13 @@ def _without_texts(data: CellData) -> CellData:
 
 def _numbers(cells: Sequence[CellData]) -> dict[str, dict[str, int]]:
     """Number each benchmark's different prompts, in the order of the items: most are the same in all cells."""
-    found: dict[str, dict[str, int]] = {}
+    by_benchmark: dict[str, dict[str, int]] = {}
     for data in cells:
-        numbers = found.setdefault(_benchmark(data), {})
+        numbers = by_benchmark.setdefault(_benchmark(data), {})
         for item in data.items:
             if item.prompt is not None:
                 numbers.setdefault(item.prompt, len(numbers))
-    return found
+    return by_benchmark
 
 
 def _prompts(cells: Sequence[CellData], numbers: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
@@ -117,16 +117,16 @@ def _score(data: CellData) -> str:
 def facts(data: CellData) -> list[list[str]]:
     """Return a cell's provenance, name and value: models, evaluator and settings, engine, digests, what it found."""
     cell, record = data.cell, data.record
-    found = [["stands for", "; ".join(label_text(label) for label in cell.labels)]] if len(cell.labels) > 1 else []
-    found += [["experts", "; ".join(map(str, cell.recipe.experts))], ["base", str(cell.recipe.base)]]
-    found += [["mixing weights", _weights(data)], ["dtype", cell.recipe.dtype], ["tokenizer", str(cell.tokenizer)]]
+    pairs = [["stands for", "; ".join(label_text(label) for label in cell.labels)]] if len(cell.labels) > 1 else []
+    pairs += [["experts", "; ".join(map(str, cell.recipe.experts))], ["base", str(cell.recipe.base)]]
+    pairs += [["mixing weights", _weights(data)], ["dtype", cell.recipe.dtype], ["tokenizer", str(cell.tokenizer)]]
     if cell.recipe.sparsify is not None:
-        found += [_sparsified(cell.recipe.sparsify)]
+        pairs += [_sparsified(cell.recipe.sparsify)]
     settings = {**cell.evaluator.settings, **({} if cell.limit is None else {"limit": cell.limit})}
     version = "" if record is None else f" version {record.evaluator.version}"
-    found += [["evaluator", f"{cell.evaluator.target}{version}, items {cell.evaluator.items}"]]
-    found += [["settings", spell(settings)]] if settings else []
-    return found + ([] if record is None else _recorded(record))
+    pairs += [["evaluator", f"{cell.evaluator.target}{version}, items {cell.evaluator.items}"]]
+    pairs += [["settings", spell(settings)]] if settings else []
+    return pairs + ([] if record is None else _recorded(record))
 
 
 def _sparsified(rule: Parameters) -> list[str]:
@@ -143,7 +143,7 @@ def _weights(data: CellData) -> str:
 def _recorded(record: ResultRecord) -> list[list[str]]:
     runs = len(record.runs)
     resumed = f"{runs} runs wrote answers: it was resumed" if runs > 1 else ""
-    found = [
+    pairs = [
         ["engine", engine(record)],
         ["sampling", spell(dict(sorted(vars(record.sampling).items())))],
         ["weights digest", record.weights],
@@ -152,7 +152,7 @@ def _recorded(record: ResultRecord) -> list[list[str]]:
         ["resumed", resumed],
         *[[key.replace("_", " "), spell(value)] for key, value in record.result.details.items()],
     ]
-    return [pair for pair in found if pair[1]]
+    return [pair for pair in pairs if pair[1]]
 
 
 def engine(record: ResultRecord) -> str:

@@ -29,10 +29,10 @@ _FINE = 129  # lambdas at which a minimum over benchmarks is followed: it bends 
 
 def _alphas() -> Array:
     """Return 121 alphas from 0.1 to 10, evenly on the log scale, the paper's seven in place of their neighbours."""
-    found = np.geomspace(0.1, 10, 121)
+    alphas = np.geomspace(0.1, 10, 121)
     for alpha in PAPER:
-        found[np.argmin(np.abs(np.log(found / alpha)))] = alpha
-    return found
+        alphas[np.argmin(np.abs(np.log(alphas / alpha)))] = alpha
+    return alphas
 
 
 ALPHAS = _alphas()
@@ -45,7 +45,7 @@ def data(studies: Sequence[Study]) -> Json:
         "marked": list(PAPER),
         "log_beta": rounded([log_beta(alpha) for alpha in ALPHAS], 5),
         "outside": expectations.OUTSIDE,
-        "studies": [_study(found) for found in studies],
+        "studies": [_study(study) for study in studies],
     }
 
 
@@ -75,9 +75,9 @@ def _gains(compared: Comparison, response: Response | None) -> Json:
     if response is not None:
         others = {float(alpha): expectations.minus_plain(response, float(alpha)) for alpha in ALPHAS}
         known = {alpha: one for alpha, one in others.items() if one is not None} | known
-    found = [known.get(float(alpha)) for alpha in ALPHAS]
+    compared_at = [known.get(float(alpha)) for alpha in ALPHAS]
     return {
-        "gain": [None if one is None else _percents((one.value, one.low, one.high)) for one in found],
+        "gain": [None if one is None else _percents((one.value, one.low, one.high)) for one in compared_at],
         "marks": [compared.gains[alpha].mark if alpha in compared.gains else "" for alpha in PAPER],
     }
 
@@ -159,8 +159,8 @@ def _draws(objective: Objective, responses: Sequence[Response], shares: Sequence
     named: list[Mapping[tuple[float, int, float], Values]] = [
         {(draw.alpha, draw.number, draw.lam): draw.values for draw in response.draws} for response in responses
     ]
-    shared = sorted(set.intersection(*(set(found) for found in named)))
-    scored = [(key, _value(objective, [found[key] for found in named], shares)) for key in shared]
+    shared = sorted(set.intersection(*(set(by_draw) for by_draw in named)))
+    scored = [(key, _value(objective, [by_draw[key] for by_draw in named], shares)) for key in shared]
     names = responses[0].experts
     return [
         {"alpha": a, "draw": d, "lam": round(lam, 5), "value": v,

@@ -224,9 +224,9 @@ def _paper(folder: Path | None, name: str, lines: pd.DataFrame) -> dict[str, Num
     line = lines.iloc[0]
     if line["method"] != "task_arithmetic" or line["sparsify"] != "none" or line["ratio"] not in ("plain", "mixup"):
         return {}
-    found = published.attacked(folder, name, str(line["pair"]), str(line["benchmark"]), line["ratio"] == "mixup")
+    numbers = published.attacked(folder, name, str(line["pair"]), str(line["benchmark"]), line["ratio"] == "mixup")
     named = str(line["method"]), str(line["pair"]), str(line["params"])
-    return {key: published.of_our_model(number, *named)[0] for key, number in found.items()}
+    return {key: published.of_our_model(number, *named)[0] for key, number in numbers.items()}
 
 
 # -------------------------------------------------------------------------------------------------------- contrasts
@@ -258,13 +258,13 @@ def _finite(x: Any) -> Any:
 
 def _by_score(rows: Sequence[_Row], columns: Sequence[tuple[str, str]]) -> frozenset[Place]:
     """Return the paper's bold: of each pair and column the highest accuracy, the lowest PDR."""
-    found: dict[tuple[str, int], dict[Place, Entry]] = {}
+    columns_of: dict[tuple[str, int], dict[Place, Entry]] = {}
     for i, row in enumerate(rows):
         for j, (b, key) in enumerate(columns):
             if (value := row.cells[b].values[key]) is not None:
                 score = -value.score if key == "pdr" else value.score
-                found.setdefault((str(row.first["pair"]), j), {})[i, j] = Entry(score, {})
-    return contrasts.ranked(list(found.values()))[0]
+                columns_of.setdefault((str(row.first["pair"]), j), {})[i, j] = Entry(score, {})
+    return contrasts.ranked(list(columns_of.values()))[0]
 
 
 # ------------------------------------------------------------------------------------------------------------ notes

@@ -69,11 +69,11 @@ def _failed(frame: pd.DataFrame) -> list[str]:
 
 def _details(done: pd.DataFrame, key: str) -> dict[str, list[Any]]:
     """Return one of the results' details by benchmark, in the order of names; empty if no result has it."""
-    found: dict[str, list[Any]] = {}
+    by_benchmark: dict[str, list[Any]] = {}
     for line in done.itertuples():
         if value := dict(line.details or {}).get(key):
-            found.setdefault(str(line.benchmark), []).append(value)
-    return dict(sorted(found.items()))
+            by_benchmark.setdefault(str(line.benchmark), []).append(value)
+    return dict(sorted(by_benchmark.items()))
 
 
 def _sandboxes(done: pd.DataFrame) -> list[str]:

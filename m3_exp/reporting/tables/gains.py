@@ -14,9 +14,9 @@ from m3_exp.reporting.tables import paper
 from m3_exp.reporting.tables.footers import footer, rebuild
 from m3_exp.reporting.tables.rows import Row, Shown, without_m3
 
-_COLUMNS = named_columns([
-    "method", "models", "benchmark", "DARE", "alpha", "lambda", "n", "without M3", "with M3", "gain", "paper's gain"
-])  # fmt: skip
+_COLUMNS = named_columns(
+    ["method", "models", "benchmark", "DARE", "alpha", "lambda", "n", "without M3", "with M3", "gain", "paper's gain"]
+)
 _PAPER = (
     "paper's gain: in points, as its text states it for Figure 4; the bars are not published as numbers. Each is one"
     " unseeded draw of lambda against one model, without an interval."

@@ -67,8 +67,8 @@ def measured(frame: pd.DataFrame) -> list[Noise]:
     cells = frame[frame["score"].notna()].drop_duplicates(subset=["cell", "repeat"])
     firsts = {line["cell"]: line for _, line in cells[cells["repeat"] == 0].iterrows()}
     again = [line for _, line in cells[cells["repeat"] > 0].iterrows() if line["cell"] in firsts]
-    found = [_compared(firsts[line["cell"]], line) for line in again]
-    return [one for one in found if one is not None]
+    repeats = [_compared(firsts[line["cell"]], line) for line in again]
+    return [one for one in repeats if one is not None]
 
 
 def _compared(first: "pd.Series[Any]", again: "pd.Series[Any]") -> Noise | None:
@@ -104,8 +104,8 @@ def deviation(members: Sequence[Noise]) -> Figure:
 
 def build(name: str, frame: pd.DataFrame) -> Table:
     """Return the repeats, a row for each, in the order of the plan."""
-    found = measured(frame)
-    return Table(f"{name}: repeats", _COLUMNS, tuple(map(_row, found)), (*footer(frame), *_meaning(found)))
+    repeats = measured(frame)
+    return Table(f"{name}: repeats", _COLUMNS, tuple(map(_row, repeats)), (*footer(frame), *_meaning(repeats)))
 
 
 def footer(frame: pd.DataFrame) -> list[str]:
@@ -125,8 +125,8 @@ def footer(frame: pd.DataFrame) -> list[str]:
 
 def _pooled(benchmark: str, members: Sequence[Noise]) -> str:
     n, flips = sum(one.n for one in members), sum(one.flips for one in members)
-    found = rate(members)
-    share = f"{found} % {found.interval}" if flips else f"below {found.high:.1f} %"
+    flipped = rate(members)
+    share = f"{flipped} % {flipped.interval}" if flips else f"below {flipped.high:.1f} %"
     return (
         f"{benchmark} {flips} of {n} verdicts flipped between repeats ({share}),"
         f" sd of a difference {_shown(deviation(members))} points"

@@ -198,8 +198,8 @@ def against_plain(rows: Sequence[Row], entries: Mapping[Place, Entry]) -> dict[P
 
 
 def _mark(place: Place, compared: Mapping[Place, Compared], weights: Mapping[Place, Mark]) -> Mark:
-    mark, found = weights.get(place, Mark()), compared.get(place)
-    return mark if found is None else replace(mark, sign=found.sign, title=str(found))
+    mark, comparison = weights.get(place, Mark()), compared.get(place)
+    return mark if comparison is None else replace(mark, sign=comparison.sign, title=str(comparison))
 
 
 # --------------------------------------------------------------------------------------------------------- notes
@@ -250,14 +250,14 @@ def used(rows: Sequence[Row], behind: pd.DataFrame | None) -> pd.DataFrame | Non
 def one_sided(frame: pd.DataFrame, experts: Mapping[str, Sequence[str]]) -> list[str]:
     """Name the draws of lambda that are all but one of their experts, in words."""
     drawn = frame[(frame["kind"] == "drawn") & frame["lam"].notna()]
-    found: dict[str, None] = {}
+    lines: dict[str, None] = {}
     for pair, alpha, draw, lam in zip(*(drawn[key] for key in ("pair", "alpha", "draw", "lam")), strict=True):
         names = list(experts.get(str(pair), ()))
         one = ratio.one_sided(float(lam), *names) if len(names) == 2 else None
         if one is not None:
             of = "" if pd.isna(alpha) else f" alpha {alpha:g}"
-            found[f"{pair}{of} draw {int(draw)}: {one}"] = None
-    return [f"Draws of lambda that are all but one expert: {'; '.join(found)}."] if found else []
+            lines[f"{pair}{of} draw {int(draw)}: {one}"] = None
+    return [f"Draws of lambda that are all but one expert: {'; '.join(lines)}."] if lines else []
 
 
 def few_draws_of(rows: Sequence[Row], line: str) -> list[str]:

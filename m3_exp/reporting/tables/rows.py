@@ -115,13 +115,13 @@ def without_m3(rows: Sequence[Line]) -> dict[int, int]:
     for i, row in enumerate(rows):
         if not row.mixed:
             plain.setdefault(row.line, {}).setdefault(row.mask, i)
-    found: dict[int, int] = {}
+    plain_rows: dict[int, int] = {}
     for i, row in enumerate(rows):
         known = plain.get(row.line, {}) if row.mixed else {}
         at = known.get(row.mask, next(iter(known.values())) if len(known) == 1 else None)
         if at is not None:
-            found[i] = at
-    return found
+            plain_rows[i] = at
+    return plain_rows
 
 
 def keys_of(lines: pd.DataFrame) -> tuple[str, ...]:
@@ -186,10 +186,10 @@ class Row(Line):
             return None
         alpha = float(self.first["alpha"])
         line = [response for key, response in self.curves.items() if key[:-1] == self.line]
-        found = expectations.against_plain(line, (alpha,)).get((benchmark, alpha))
-        if found is None:
+        comparison = expectations.against_plain(line, (alpha,)).get((benchmark, alpha))
+        if comparison is None:
             return None
-        return Compared(found.estimate, found.p_adjusted, found.family, "expectation", found.why)
+        return Compared(comparison.estimate, comparison.p_adjusted, comparison.family, "expectation", comparison.why)
 
     @cached_property
     def beside(self) -> Mapping[str, Beside]:

@@ -45,15 +45,15 @@ def build(
     if how not in HOW:
         raise M3Error(f"--select {how} is not known; allowed: {', '.join(HOW)}")
     command = command or f"m3 run sweeps={name}"
-    found = groups(frame, dev_frame, parents)
-    if not found:
+    questions = groups(frame, dev_frame, parents)
+    if not questions:
         raise M3Error(f"{name}: there is nothing to choose from, no two candidates have results; first: {command}")
-    if how == "dev" and all(group.dev is None for group in found):
+    if how == "dev" and all(group.dev is None for group in questions):
         raise M3Error(f"--select dev: no candidate has results on development items; first: {command} items=dev")
-    able = [group for group in found if how != "dev" or group.dev is not None]
+    able = [group for group in questions if how != "dev" or group.dev is not None]
     outcomes = [choose(group.candidates, how, dev=group.dev, seed=seed) for group in able]
     compared = _compared(able, outcomes, how)
-    notes = [*_says(how, able), _family(compared, how), _counted(able), *_left_out(found, able, how)]
+    notes = [*_says(how, able), _family(compared, how), _counted(able), *_left_out(questions, able, how)]
     return _table(name, how, able, outcomes, compared, _notes(frame, able, outcomes, notes), beside)
 
 
@@ -77,8 +77,8 @@ def _compared(groups: Sequence[Group], outcomes: Sequence[Chosen], how: How) -> 
     """Return each gain with its p-value, adjusted over the rows that can carry a sign; none with how=test."""
     known = enumerate(zip(groups, outcomes, strict=True))
     gains = {(row, 0): (one.gain, group.why) for row, (group, one) in known if one.gain is not None and how != "test"}
-    found = contrasts.adjusted(gains)
-    return [found.get((row, 0)) for row in range(len(groups))]
+    verdicts = contrasts.adjusted(gains)
+    return [verdicts.get((row, 0)) for row in range(len(groups))]
 
 
 def _family(compared: Sequence[Compared | None], how: How) -> str:
@@ -167,15 +167,15 @@ def _cell(estimate: Estimate, how: How, record: Record, more: Sequence[str] = ()
 
 
 def _gain(group: Group, chosen: Chosen, how: How, verdict: Compared | None) -> Cell:
-    found = chosen.gain
-    if found is None:
+    mean_gain = chosen.gain
+    if mean_gain is None:
         return NOTHING
     always = how != "crossfit" or chosen.shares[chosen.name] == 1
-    if found.value == 0 and always and chosen.name in group.same:
+    if mean_gain.value == 0 and always and chosen.name in group.same:
         return words("the same")
     unseen = verdict.detectable if verdict is not None and verdict.sign == "untold" else None
     below = [] if unseen is None else [f"(below {100 * unseen:.1f})"]
-    return Cell((_said(verdict), *below), percent(found, signed=True))
+    return Cell((_said(verdict), *below), percent(mean_gain, signed=True))
 
 
 def _said(verdict: Compared | None) -> str:
@@ -205,7 +205,7 @@ def _records(
     }  # fmt: skip
     empty = dict.fromkeys(
         ("p_adjusted", "mark", "comparisons", "detectable", "no_mark", "claimed", "price", "se", "rho")
-    )  # fmt: skip
+    )
     alone: dict[str, Record] = {
         b: {**shared, "benchmark": b, "unit": "percent", **_figures(score, chosen.gains.get(b)), **no_p, **empty}
         for b, score in chosen.benchmarks.items()
@@ -214,14 +214,14 @@ def _records(
 
 
 def _figures(score: Estimate, difference: Estimate | None) -> dict[str, float | None]:
-    found: dict[str, float | None] = {
+    figures: dict[str, float | None] = {
         "n": score.n, "n_unscored": score.unscored,
         "score": 100 * score.value, "low": 100 * score.low, "high": 100 * score.high,
     }  # fmt: skip
     if difference is None:
-        return found | dict.fromkeys(("difference", "diff_low", "diff_high", "p"))
+        return figures | dict.fromkeys(("difference", "diff_low", "diff_high", "p"))
     gained = {"difference": difference.value, "diff_low": difference.low, "diff_high": difference.high}
-    return found | {key: 100 * value for key, value in gained.items()} | {"p": difference.p}
+    return figures | {key: 100 * value for key, value in gained.items()} | {"p": difference.p}
 
 
 _SAYS: Mapping[How, str] = {

@@ -55,17 +55,17 @@ class Components:
 
 def components(response: Response, alpha: float) -> Components:
     """Split the uncertainty of one curve's expectation at `alpha` by its sources."""
-    found = expectations.expected(response, alpha)
+    expectation = expectations.expected(response, alpha)
     items = estimate.influences(response.curve.expected(alpha), response.curve.shape)
     masks = np.column_stack([mask.expected(alpha) for mask in response.masks])
     drawn = _drawn(response, alpha)
     rest = unsure(response.curve, {alpha: 1.0})
     return Components(
-        expected=100 * found.value,
-        low=100 * found.low,
-        high=100 * found.high,
-        n=found.n,
-        items=100 * float(np.sqrt(items @ items)) if found.n > 1 else float("nan"),
+        expected=100 * expectation.value,
+        low=100 * expectation.low,
+        high=100 * expectation.high,
+        n=expectation.n,
+        items=100 * float(np.sqrt(items @ items)) if expectation.n > 1 else float("nan"),
         draws=100 * draw_sd(response.curve, alpha),
         masks=_between(masks),
         n_masks=masks.shape[1],
@@ -78,21 +78,21 @@ def components(response: Response, alpha: float) -> Components:
 
 def _between(values: Array) -> float | None:
     """Return the sd in points between columns of the population's mean, without the items' noise; None of one item."""
-    found = between(values) if len(values) > 1 else None
-    return None if found is None else 100 * found
+    sd = between(values) if len(values) > 1 else None
+    return None if sd is None else 100 * sd
 
 
 def _drawn(response: Response, alpha: float) -> Array:
     """Return the item values of the evaluated draws of an alpha, shape (items that all have, draws)."""
-    found = [draw.values for draw in response.draws if draw.alpha == alpha]
-    ids = sorted(set.intersection(*map(set, found))) if found else []
-    return np.array([[values[i] for values in found] for i in ids], dtype=float).reshape(len(ids), len(found))
+    by_draw = [draw.values for draw in response.draws if draw.alpha == alpha]
+    ids = sorted(set.intersection(*map(set, by_draw))) if by_draw else []
+    return np.array([[values[i] for values in by_draw] for i in ids], dtype=float).reshape(len(ids), len(by_draw))
 
 
 def build(responses: Sequence[Response], alphas: Sequence[float] = ALPHAS, name: str = "variance") -> Table:
     """Return the components: a row for each pair, method, benchmark and alpha."""
-    found = [(response, alpha, components(response, alpha)) for response in responses for alpha in alphas]
-    return Table(name, _COLUMNS, tuple(_row(*one) for one in found), _NOTES)
+    parts = [(response, alpha, components(response, alpha)) for response in responses for alpha in alphas]
+    return Table(name, _COLUMNS, tuple(_row(*one) for one in parts), _NOTES)
 
 
 def _row(response: Response, alpha: float, parts: Components) -> tuple[Cell, ...]:

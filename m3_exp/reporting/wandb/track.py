@@ -108,9 +108,9 @@ def chosen(choice: Mapping[str, Any], environment: Mapping[str, str] = os.enviro
         given["project"] = Settings.project
     if given.get("dir") is not None:
         given["dir"] = expanded(str(given["dir"]), "tracker.dir")
-    found = Settings(**given)
-    found.resolved(environment)  # a mode that W&B does not know is told before anything is done
-    return found
+    settings = Settings(**given)
+    settings.resolved(environment)  # a mode that W&B does not know is told before anything is done
+    return settings
 
 
 def has_key(environment: Mapping[str, str] = os.environ) -> bool:
@@ -130,8 +130,8 @@ def default_entity() -> str | None:
     """Ask W&B for the entity that owns a key's projects. Raises what the client raises."""
     import wandb
 
-    found = wandb.Api(timeout=30).default_entity
-    return str(found) if found else None
+    entity = wandb.Api(timeout=30).default_entity
+    return str(entity) if entity else None
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ What a command asks for is a CommandLine, or the Request that `config.compose` m
 printed; progress and warnings go to standard error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from m3_exp import config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
 from m3_exp.store import DEFAULT_ROOT, Store
-from m3_exp.types import Json, Label, M3Error, identity
+from m3_exp.types import Label, M3Error, identity
 
 if TYPE_CHECKING:
     from m3_exp.running import Outcome
@@ -49,7 +49,7 @@ class Merged:
     out: Path
     label: Label
     digest: str
-    report: Json
+    report: Mapping[str, Any]
 
 
 def merge(asked: CommandLine | Request) -> list[Merged]:
@@ -99,7 +99,7 @@ def score(
     out: Path | None = None,
     audit: bool = False,
     config_dirs: Sequence[Path] = (),
-) -> Json:
+) -> dict[str, Any]:
     """Score saved answers, lines of {id, text}, with no model (see `scoring.evaluate.score_file`).
 
     Args:

@@ -8,7 +8,7 @@ from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.items import digest, first
 from m3_exp.store import Store
-from m3_exp.types import Cell, EvaluatorSpec, M3Error, Problem, Prompt, Sampling, Source, identity
+from m3_exp.types import Cell, EvaluatorSpec, Problem, Prompt, Sampling, Source, identity
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,9 @@ class Tasks:
         self._rendered: dict[tuple[str, int | None, Source], tuple[tuple[Prompt, ...], str]] = {}
 
     def evaluator(self, spec: EvaluatorSpec) -> Evaluator:
-        """Return the evaluator that a spec describes.
-
-        Raises:
-            M3Error: it cannot be loaded, or another class has its name, under which answers are kept.
-        """
         key = identity(spec)
         if key not in self._evaluators:
-            evaluator = load_evaluator(spec)
-            for other in self._evaluators.values():
-                if other.name == evaluator.name and type(other) is not type(evaluator):
-                    raise M3Error(
-                        f"evaluator {spec.name}: its class {spec.target} has the name {other.name!r} of another class,"
-                        f" {type(other).__module__}:{type(other).__name__}: give one of them another `name`"
-                    )
-            self._evaluators[key] = evaluator
+            self._evaluators[key] = load_evaluator(spec)
         return self._evaluators[key]
 
     def problems(self, cell: Cell) -> tuple[Problem, ...]:

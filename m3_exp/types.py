@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 _OMIT_IF_EMPTY: Mapping[str, bool] = {"omit_if_empty": True}  # of a field that is younger than keys in people's stores
 
-Json = dict[str, Any]
+Json = dict[str, object]
 Parameter = bool | int | float | str | tuple[float, ...] | None  # of a method, a ratio or a sparsifier
 Parameters = Mapping[str, Parameter]
 
@@ -238,7 +238,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Config:
-    """One composed request, checked: what `config.py` makes of conf/ and the overrides. One Config, many cells."""
+    """One composed request, checked: what `config` makes of conf/ and the overrides. One Config, many cells."""
 
     family: str
     pair: str
@@ -278,6 +278,9 @@ class EvaluatorSpec:
     skill: str = "base"
 
 
+Kind = Literal["drawn", "node", "sampled", ""]
+
+
 @dataclass(frozen=True)
 class Label:
     """How a cell is shown and grouped in tables. Two labels may stand for the same weights.
@@ -306,19 +309,15 @@ class Label:
     model_paths: tuple[str, ...] = field(default=(), compare=False)
 
     @property
-    def sampled(self) -> bool:
-        """A lambda beside a grid's nodes: it corrects the curve between them."""
-        return self.ratio == "sampled"
+    def kind(self) -> Kind:
+        """How its mixture came, whatever the ratio is called; empty: the method's own default, or no lambda.
 
-    @property
-    def drawn(self) -> bool:
-        """A random draw of a ratio: a row shows the mean over its draws. A Beta draw has an `alpha` as well."""
-        return self.draw is not None and not self.sampled
-
-    @property
-    def node(self) -> bool:
-        """A lambda that was chosen and not drawn: a curve goes through its score."""
-        return self.lam is not None and self.draw is None
+        drawn: at random, and a row shows the mean over its draws (a Beta draw has an `alpha` as well); node: a lambda
+        that was chosen, a curve goes through its score; sampled: beside a grid's nodes, it corrects the curve.
+        """
+        if self.draw is not None:
+            return "sampled" if self.ratio == "sampled" else "drawn"
+        return "" if self.lam is None else "node"
 
 
 @dataclass(frozen=True)

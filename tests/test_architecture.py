@@ -1,6 +1,7 @@
 """Imports run one way, and the command line is instant."""
 
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -105,3 +106,12 @@ def test_help_is_instant() -> None:
     assert time.monotonic() - start < 20
     for heavy in ("torch", "transformers", "hydra", "pandas", "numpy", "scipy"):
         assert f"'{heavy}'" not in loaded
+
+
+def test_the_map_of_a_room_names_all_that_is_in_it() -> None:
+    missing = []
+    for path in sorted([*(ROOT / "m3_exp").rglob("__init__.py"), ROOT / "evaluators" / "__init__.py"]):
+        words = set(re.findall(r"\w+", ast.get_docstring(ast.parse(path.read_text())) or ""))
+        inside = {p.stem for p in path.parent.glob("*.py")} | {p.parent.name for p in path.parent.glob("*/__init__.py")}
+        missing += [f"{path.parent.relative_to(ROOT)}: {name}" for name in sorted(inside - {"__init__"} - words)]
+    assert missing == []

@@ -14,7 +14,6 @@ import pytest
 from m3_exp.reporting.figures import palette
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.store import Store
-from m3_exp.tasks import Tasks
 from m3_exp.types import EvaluatorSpec, M3Error
 from tests.golden.commands import HERE, WORLD, call
 
@@ -107,16 +106,12 @@ def test_two_settings_of_one_benchmark_stand_side_by_side(outside: Path) -> None
     assert palette.benchmark("gsm8k") != palette.benchmark("gsm8k_boxed")
 
 
-def test_two_classes_of_one_name_are_refused_in_one_line(outside: Path, tmp_path: Path) -> None:
-    """Their answers lie under that name."""
-    tasks = Tasks(Store(tmp_path))
-    tasks.evaluator(EvaluatorSpec("letters", "letters:Letters"))
-    tasks.evaluator(EvaluatorSpec("letters_z", "letters:Letters", {"letter": "z"}))
+def test_two_classes_of_one_name_are_refused_in_one_line(outside: Path) -> None:
     (outside / "other_letters.py").write_text(example("python"))
-    with pytest.raises(
-        M3Error, match=r"other_letters:Letters has the name 'letters' of another class, letters:Letters"
-    ):
-        tasks.evaluator(EvaluatorSpec("mine", "other_letters:Letters"))
+    (outside / "conf/evaluator/mine.yaml").write_text("mine: {target: 'other_letters:Letters'}\n")
+    asked = [word.replace("letters]", "letters,mine]") for word in WHERE]
+    with pytest.raises(AssertionError, match="other_letters:Letters and letters:Letters both have the name 'letters'"):
+        m3(outside, "plan", *asked)
 
 
 def test_a_class_that_inherits_nothing_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

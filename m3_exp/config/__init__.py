@@ -29,7 +29,7 @@ from m3_exp.config.settings import evaluator_spec, read
 from m3_exp.config.sweeps import sweep_file
 from m3_exp.config.values import MANY, choice, folder, number, optional, truth
 from m3_exp.reporting.wandb import track
-from m3_exp.scoring.evaluate import load_evaluator
+from m3_exp.scoring.evaluate import check_names, load_evaluator
 from m3_exp.scoring.items import lab_has_dev
 from m3_exp.store import DEFAULT_ROOT
 from m3_exp.types import Config, EvaluatorSpec, M3Error, Plan
@@ -92,6 +92,7 @@ def compose(asked: CommandLine | Request) -> Request:
     refuse_dead(given, cfgs, config_dirs)
     first = cfgs[0]
     configs, notes = _with_items([read(cfg, given, config_dirs) for cfg in cfgs])
+    check_names(spec for config in configs for spec in config.evaluators)
     return Request(
         asked=asked,
         configs=configs,

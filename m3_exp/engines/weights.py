@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -77,7 +77,7 @@ def read_skeleton(recipe: Recipe, tokenizer: Source, store: Store) -> Skeleton:
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except (ValueError, OSError) as error:
         raise M3Error(f"{tokenizer}: transformers does not take its config.json: {error}") from error
-    rows = max(cast(int, model.config["vocab_size"]) for model in models)
+    rows = max(int(model.config["vocab_size"]) for model in models)
     config.vocab_size = rows
     tied = all(model.tied for model in models)
     config.tie_word_embeddings = tied

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from blake3 import blake3
@@ -51,7 +52,7 @@ class Model:
     """
 
     source: Source
-    config: Json
+    config: dict[str, Any]
     tied: bool
     tensors: Mapping[str, Entry]
     store: Store

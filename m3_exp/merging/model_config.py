@@ -85,14 +85,14 @@ def tie_said(config: Mapping[str, Any]) -> bool | None:
     return None
 
 
-def architecture(config: Mapping[str, Any]) -> Json:
+def architecture(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what must agree between models that are merged: kind, sizes, heads, and normalised rope settings.
 
     A `sliding_window` that `use_sliding_window` switches off is left out (Qwen has another value in each of its
     models).
     """
     config = {**(config.get("text_config") or {}), **{key: value for key, value in config.items() if value is not None}}
-    settings: Json = {key: config.get(key) for key in _FIELDS}
+    settings = {key: config.get(key) for key in _FIELDS}
     if config.get("use_sliding_window") is False:
         settings["sliding_window"] = None
     heads = config.get("num_attention_heads")

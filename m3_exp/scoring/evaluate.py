@@ -5,7 +5,7 @@ import importlib
 import math
 import typing
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -45,6 +45,18 @@ def load_evaluator(spec: EvaluatorSpec) -> Evaluator:
     _check_settings(spec, kind)
     benchmarks.remember(spec.name, kind.name, kind.about)
     return kind(**spec.settings)
+
+
+def check_names(specs: Iterable[EvaluatorSpec]) -> None:
+    """Raise M3Error where two classes have one `name`: items, answers and saved files are known by it."""
+    targets: dict[str, str] = {}
+    for spec in specs:
+        name = load_evaluator(spec).name
+        if targets.setdefault(name, spec.target) != spec.target:
+            raise M3Error(
+                f"evaluator {spec.name}: {spec.target} and {targets[name]} both have the name {name!r}: give one of the"
+                " classes another `name`"
+            )
 
 
 def _lacking(kind: type[Evaluator]) -> str:

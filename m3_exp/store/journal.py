@@ -6,6 +6,7 @@ import os
 import secrets
 import zlib
 from pathlib import Path
+from typing import Any
 
 from m3_exp.reading.files import cannot_read
 from m3_exp.reading.records import say
@@ -49,7 +50,7 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
             os.ftruncate(self._descriptor, end)
             raise
 
-    def read(self) -> list[Json]:
+    def read(self) -> list[dict[str, Any]]:
         """Return every writer's records, by file name and then in the order they were written.
 
         Raises:
@@ -58,7 +59,7 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
         files = [self.folder / name for name in names(self.folder) if name.endswith(".jsonl")]
         return [record for path in files for record in self._read(path)]
 
-    def _read(self, path: Path) -> list[Json]:
+    def _read(self, path: Path) -> list[dict[str, Any]]:
         try:
             data = path.read_bytes()
         except OSError as error:

@@ -67,7 +67,9 @@ def merge(asked: CommandLine | Request) -> list[Merged]:
         raise M3Error("m3 merge takes one method, pair and ratio (ratio=grid writes all its lambdas in one pass)")
     (asked_for,) = request.configs
     variants = list(planning.variants(asked_for))
-    outs = [request.out] if len(variants) == 1 else [request.out / _folder(label) for label, _ in variants]
+    names = [_folder(label) for label, _ in variants]
+    numbered = [f"{name}-{number}" if names.count(name) > 1 else name for number, name in enumerate(names)]
+    outs = [request.out] if len(variants) == 1 else [request.out / name for name in numbered]
     written = write(
         [recipe for _, recipe in variants], outs, Store(request.store), planning.merge_tokenizer(asked_for),
         with_tokenizer=asked_for.tokenizer != "none", verify=request.verify,
@@ -79,9 +81,13 @@ def merge(asked: CommandLine | Request) -> list[Merged]:
 
 
 def _folder(label: Label) -> str:
-    draw = f"alpha-{label.alpha:g}-draw-{label.draw}" if label.alpha is not None else f"lam-{label.lam!r}"
-    if label.lam is None:
-        draw = "plain"
+    """Return the name of a variant's directory: its draw, its lambda or its weights, and its mask."""
+    if label.alpha is not None:
+        draw = f"alpha-{label.alpha:g}-draw-{label.draw}"
+    elif label.lam is not None:
+        draw = f"lam-{label.lam!r}"
+    else:
+        draw = f"weights-{'-'.join(map(repr, label.weights))}" if label.weights else "plain"
     return draw + (f"-mask-{label.mask_seed}" if label.mask_seed is not None else "")
 
 

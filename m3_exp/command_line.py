@@ -1,9 +1,13 @@
-"""The words of a command and what they choose among; the one place that writes a line which asks for the same again."""
+"""The words of a command, how a value is written among them, and what they choose among."""
 
+import json
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+_NO_TEXTS = ("null", "true", "false", "nan", "inf")  # Hydra reads them as values of another type
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,22 @@ class CommandLine:
         return tuple(f"--config-dir={folder.absolute()}" for folder in self.config_dirs)
 
     def line(self, command: str, *more: str) -> str:
-        """Write the line that asks `m3 COMMAND` for this in any directory; `more` stands at its end."""
+        """Write the line that asks `m3 COMMAND` for the same from this directory; `more` stands at its end."""
         return shlex.join(["m3", command, *(["-m"] if self.multirun else []), *self.flags, *self.overrides, *more])
+
+
+def override(key: str, value: bool | int | float | str | Sequence[float] | None) -> str:
+    """Return KEY=VALUE as Hydra reads the value back: a text in quotes if it needs them, a list in brackets."""
+    if not isinstance(value, str):
+        return f"{key}={json.dumps(value)}"
+    needs_none = re.fullmatch(r"[A-Za-z/][A-Za-z0-9_./+@-]*", value) and value.lower() not in _NO_TEXTS
+    return f"{key}={value if needs_none else quoted(value)}"
+
+
+def quoted(text: str) -> str:
+    """Return a text in single quotes, as Hydra reads it back: with a backslash before those inside."""
+    text = re.sub(r"(\\*)'", r"\1\1\'", text)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", text) + "'"
 
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from m3_exp.planning import spelled
+from m3_exp.planning import label_text
 from m3_exp.results import Results
 from m3_exp.types import Cell, Recipe, Source
 
@@ -17,7 +17,7 @@ class Evaluation:
 
     def __str__(self) -> str:
         again = f" (repeat {self.repeat})" if self.repeat else ""
-        return f"{spelled(self.cell.labels[0])} on {self.cell.evaluator.name}{again}"
+        return f"{label_text(self.cell.labels[0])} on {self.cell.evaluator.name}{again}"
 
 
 @dataclass(frozen=True)

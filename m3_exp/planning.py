@@ -4,12 +4,12 @@ Two requests that mean the same weights get the same recipe (`merging.canonical`
 labels: it is merged and evaluated once, and the plan's notes say what collapsed.
 """
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from m3_exp.command_line import override
 from m3_exp.merging import sparsify
 from m3_exp.merging.canonical import AVERAGE, canonical
 from m3_exp.merging.mixtures import points
@@ -56,7 +56,7 @@ def build(configs: Sequence[Config]) -> Plan:
                     continue
                 asked += 1
     plan = Plan(cells=tuple(cells.values()), engine=configs[0].engine, seed=configs[0].seed)
-    return replace(plan, notes=(*_collapsed(plan, asked), *_one_sided(plan, configs)))
+    return replace(plan, notes=(*_collapse_notes(plan, asked), *_one_sided_notes(plan, configs)))
 
 
 def variants(config: Config) -> Iterator[tuple[Label, Recipe]]:
@@ -75,6 +75,7 @@ def variants(config: Config) -> Iterator[tuple[Label, Recipe]]:
         params={} if single else config.params,
         overrides=config.overrides,
         config_dirs=config.config_dirs,
+        model_paths=config.model_paths,
     )
     recipe = Recipe(
         base=config.base,
@@ -91,7 +92,7 @@ def variants(config: Config) -> Iterator[tuple[Label, Recipe]]:
         return
     mixtures = points(config.ratio, len(config.experts), config.seed)
     for sparsifier in _sparsifiers(config):
-        told = _keywords("sparsify", chosen.params) if chosen and chosen.target != sparsify.DARE else {}
+        thinning = _keywords("sparsify", chosen.params) if chosen and chosen.target != sparsify.DARE else {}
         for mixture in mixtures:
             asked = replace(
                 label,
@@ -100,7 +101,8 @@ def variants(config: Config) -> Iterator[tuple[Label, Recipe]]:
                 draw=mixture.draw,
                 lam=mixture.lam,
                 mask_seed=_seed(sparsifier),
-                keywords={**_keywords("ratio", mixture.facts), **told},
+                axis_keywords={**_keywords("ratio", mixture.facts), **thinning},
+                weights=() if mixture.weights is None or mixture.is_lam else mixture.weights,
             )
             yield asked, _canonical(replace(recipe, weights=mixture.weights, sparsify=sparsifier))
 
@@ -146,13 +148,13 @@ def merge_tokenizer(config: Config) -> Source:
     return list(config.experts.values())[0 if config.tokenizer == "none" else int(config.tokenizer)]
 
 
-def _collapsed(plan: Plan, asked: int) -> tuple[str, ...]:
+def _collapse_notes(plan: Plan, asked: int) -> tuple[str, ...]:
     if asked == len(plan.cells):
         return ()
     lines = [f"{asked - len(plan.cells)} of {asked} cells are the same as another and run once"]
     seen: set[tuple[str, ...]] = set()
     for cell in plan.cells:
-        shown = tuple(spelled(label) for label in cell.labels)
+        shown = tuple(label_text(label) for label in cell.labels)
         if len(shown) > 1 and shown not in seen:
             seen.add(shown)
             lines.append("  " + " = ".join(shown))
@@ -172,22 +174,22 @@ class _Draw:
         return f"alpha {self.alpha:g}, draw {self.number}: lambda {lam}, that is"
 
 
-def _one_sided(plan: Plan, configs: Sequence[Config]) -> list[str]:
+def _one_sided_notes(plan: Plan, configs: Sequence[Config]) -> list[str]:
     """Name the draws with lambda outside [0.02, 0.98], all but one expert: a line a draw, at most `_TOLD` lines."""
-    experts = {config.pair: [_called(name) for name in config.experts] for config in configs}
+    experts = {config.pair: [_expert_text(name) for name in config.experts] for config in configs}
     found: dict[_Draw, dict[str, str]] = {}
     for label in (label for cell in plan.cells for label in cell.labels):
         if label.alpha is not None and label.draw is not None and label.lam is not None:
             draw, said = _Draw(label.alpha, label.draw, label.lam), one_sided(label.lam, *experts[label.pair])
             if said is not None:
                 found.setdefault(draw, {})[label.pair] = said
-    lines = [_whose(draw, found[draw]) for draw in sorted(found)]
+    lines = [_one_sided_line(draw, found[draw]) for draw in sorted(found)]
     if len(lines) <= _TOLD:
         return lines
     return [*lines[: _TOLD - 1], f"and {len(lines) - _TOLD + 1} more draws with lambda outside [0.02, 0.98]"]
 
 
-def _whose(draw: _Draw, said: Mapping[str, str]) -> str:
+def _one_sided_line(draw: _Draw, said: Mapping[str, str]) -> str:
     """Write a one-sided draw on one line. `said` maps each pair to its words, as in `99.99 % math`."""
     if len(said) == 1:
         ((pair, share),) = said.items()
@@ -196,44 +198,54 @@ def _whose(draw: _Draw, said: Mapping[str, str]) -> str:
     return f"{draw} {', '.join(f'{share} ({named})' for share, named in pairs.items())}"
 
 
-def _called(expert: str) -> str:
+def _expert_text(expert: str) -> str:
     return f"expert {expert}" if expert.isdigit() else expert
 
 
-def spelled(label: Label) -> str:
+def label_text(label: Label) -> str:
     """Write a label on one line, as in `lm_math ties(scaling=1, retain=0.7) mixup(alpha=0.5, draw 0, lambda=0.31)`."""
-    draws = {"alpha": label.alpha, **own(label, "ratio")}
+    draws = {"alpha": label.alpha, **extra_keywords(label, "ratio")}
     mixture = [
-        *(f"{key}={shown(value)}" for key, value in draws.items() if value is not None),
+        *(f"{key}={value_text(value)}" for key, value in draws.items() if value is not None),
         *([f"draw {label.draw}"] if label.draw is not None else []),
         *([f"lambda={label.lam:.4g}"] if label.lam is not None else []),
+        *([f"weights={value_text(label.weights)}"] if label.lam is None and label.weights else []),
     ]
-    ratio = " ".join(mixture) if label.lam is not None and len(mixture) == 1 else _called_with(label.ratio, mixture)
-    parts = [label.pair, _called_with(label.method, [f"{key}={value:g}" for key, value in label.params.items()])]
+    ratio = " ".join(mixture) if label.lam is not None and len(mixture) == 1 else _with_arguments(label.ratio, mixture)
+    parts = [label.pair, _with_arguments(label.method, [f"{key}={value:g}" for key, value in label.params.items()])]
     parts += [ratio] if label.ratio != "plain" else []
     if label.sparsify != "none":
-        keywords = [f"{key}={shown(value)}" for key, value in own(label, "sparsify").items()]
-        parts.append(_called_with(label.sparsify, keywords))
+        keywords = [f"{key}={value_text(value)}" for key, value in extra_keywords(label, "sparsify").items()]
+        parts.append(_with_arguments(label.sparsify, keywords))
     return " ".join(parts)
 
 
-def own(label: Label, axis: str) -> Parameters:
+def extra_keywords(label: Label, axis: str) -> Parameters:
     """Return the keywords of a label's ratio or sparsifier that have no field of their own, as {"tilt": 0.3}."""
-    return {k.removeprefix(f"{axis}."): value for k, value in label.keywords.items() if k.startswith(f"{axis}.")}
+    prefix = f"{axis}."
+    return {key.removeprefix(prefix): value for key, value in label.axis_keywords.items() if key.startswith(prefix)}
 
 
-def called(label: Label, axis: Literal["ratio", "sparsify"]) -> str:
-    """Return how tables name a label's ratio or sparsifier, as in `largest (density 0.4)`."""
+def table_name(label: Label, axis: Literal["ratio", "sparsify"]) -> str:
+    """Return how tables name a label's ratio or sparsifier, as in `largest (density 0.4)`.
+
+    Weights are part of it where they were chosen and no lambda says them: `fixed (weights 0.5:0.3:0.2)`.
+    """
     name = label.ratio if axis == "ratio" else label.sparsify
-    said = ", ".join(f"{key} {shown(value)}" for key, value in own(label, axis).items())
-    return f"{name} ({said})" if said else name
+    keywords = dict(extra_keywords(label, axis))
+    if axis == "ratio" and label.weights and label.lam is None and label.draw is None:
+        keywords["weights"] = label.weights
+    text = ", ".join(f"{key} {value_text(value)}" for key, value in keywords.items())
+    return f"{name} ({text})" if text else name
 
 
-def _called_with(name: str, parts: Sequence[str]) -> str:
+def _with_arguments(name: str, parts: Sequence[str]) -> str:
     return f"{name}({', '.join(parts)})" if parts else name
 
 
-def shown(value: Parameter) -> str:
+def value_text(value: Parameter) -> str:
+    if isinstance(value, tuple):
+        return ":".join(map(value_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -244,21 +256,26 @@ def same(one: Cell, other: Cell) -> bool:
 
 
 def merge_line(label: Label, recipe: Recipe) -> str:
-    """Return the `m3 merge` command that rebuilds a row's weights exactly, wherever it is run."""
+    """Return the `m3 merge` command that rebuilds a row's weights exactly, in any directory.
+
+    It gives the weights themselves, not the ratio that made them: that one may have drawn them, or made several.
+    """
     line = ["m3", "merge", *(f"--config-dir={folder}" for folder in label.config_dirs), f"family={label.family}"]
     if label.family != "local":
         line.append(f"pair={label.pair}")
-    line += label.overrides
+    moved = {text.partition("=")[0] for text in label.model_paths}
+    line += [text for text in label.overrides if text.partition("=")[0] not in moved]
+    line += label.model_paths
     if label.method != "single":
         line += [f"method={label.method}", *_overrides("method", label.params)]
-    if label.lam is not None:
-        line += ["ratio=fixed", f"ratio.lam={label.lam!r}"]
-    elif label.ratio != "plain":
-        line += [f"ratio={label.ratio}", *_overrides("ratio", own(label, "ratio"))]
+    if label.weights:
+        line += ["ratio=fixed", override("ratio.weights", label.weights)]
+    elif label.lam is not None:
+        line += ["ratio=fixed", override("ratio.lam", label.lam)]
     if label.sparsify != "none" and recipe.sparsify is not None:
         line += [f"sparsify={label.sparsify}", *_overrides("sparsify", recipe.sparsify)]
     return " ".join(shlex.quote(text) for text in (*line, f"dtype={recipe.dtype}", "out=DIR"))
 
 
 def _overrides(axis: str, params: Parameters) -> list[str]:
-    return [f"{axis}.{key}={json.dumps(value)}" for key, value in sorted(params.items()) if key != "target"]
+    return [override(f"{axis}.{key}", value) for key, value in sorted(params.items()) if key != "target"]

@@ -12,11 +12,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from m3_exp.engines.sharing import divide
-from m3_exp.events import Answered, Doing, EngineStarted, Event, Expected, Failed, Known, Note, Scored, Speed, Started
+from m3_exp.events import (
+    Answered,
+    Doing,
+    EngineStarted,
+    Event,
+    Failed,
+    Known,
+    MoreAnswers,
+    Note,
+    Scored,
+    Speed,
+    Started,
+)
 from m3_exp.groups import Evaluation, Group, grouped
 from m3_exp.heartbeat import Heartbeat
 from m3_exp.merging import stream
-from m3_exp.planning import spelled
+from m3_exp.planning import label_text
 from m3_exp.progress import Progress
 from m3_exp.reporting.wandb.tracker import Tracker, Untracked
 from m3_exp.results import Results
@@ -214,13 +226,13 @@ class Run:
         match event:
             case Started(Evaluation(cell, repeat)):
                 again = f" repeat {repeat}" if repeat else ""
-                progress.running(f"{spelled(cell.labels[0])} {cell.evaluator.name}{again}")
+                progress.running(f"{label_text(cell.labels[0])} {cell.evaluator.name}{again}")
             case Doing(what):
                 progress.running(what)
             case EngineStarted():
                 with self._lock:
                     self._engine_starts += 1
-            case Expected(answers):
+            case MoreAnswers(answers):
                 progress.expect(answers)
             case Known(answers):
                 progress.cached(answers)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-_LATER: Mapping[str, bool] = {"later": True}  # of a field that is younger than the keys in people's stores
+_OMIT_IF_EMPTY: Mapping[str, bool] = {"omit_if_empty": True}  # of a field that is younger than keys in people's stores
 
 Json = dict[str, object]
 Parameter = bool | int | float | str | tuple[float, ...] | None  # of a method, a ratio or a sparsifier
@@ -27,12 +27,12 @@ class M3Error(Exception):
 def plain(value: Any) -> Any:
     """Turn nested dataclasses, mappings and tuples into the dicts and lists that JSON knows.
 
-    A field with `compare=False` is left out, and so is an empty one that is marked `_LATER`: a field which is younger
-    than the keys in people's stores must not change them.
+    A field with `compare=False` is left out, and so is an empty one that is marked `_OMIT_IF_EMPTY`: a field which is
+    younger than the keys in people's stores must not change them.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         held = {f: getattr(value, f.name) for f in dataclasses.fields(value) if f.compare}
-        return {f.name: plain(item) for f, item in held.items() if item or not f.metadata.get("later")}
+        return {f.name: plain(item) for f, item in held.items() if item or not f.metadata.get("omit_if_empty")}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -238,7 +238,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Config:
-    """One composed request, checked: what `config.py` makes of conf/ and the overrides. One Config, many cells."""
+    """One composed request, checked: what `config` makes of conf/ and the overrides. One Config, many cells."""
 
     family: str
     pair: str
@@ -264,6 +264,7 @@ class Config:
     overrides: tuple[str, ...] = ()
     cache_values: int | None = None  # of the KV cache, a token: for forecasts, where no model is at hand
     config_dirs: tuple[str, ...] = ()
+    model_paths: tuple[str, ...] = ()  # overrides that give relative paths of models as absolute ones
 
 
 @dataclass(frozen=True)
@@ -277,12 +278,18 @@ class EvaluatorSpec:
     skill: str = "base"
 
 
+Kind = Literal["drawn", "node", "sampled", ""]
+
+
 @dataclass(frozen=True)
 class Label:
     """How a cell is shown and grouped in tables. Two labels may stand for the same weights.
 
     `ratio` is the config's choice, or `sampled` for a lambda drawn beside a grid's nodes (a draw that has no alpha).
-    `keywords` holds the keywords of a ratio or a sparsifier that have no field of their own, as {"ratio.tilt": 0.3}.
+    `axis_keywords` holds the keywords of a ratio or a sparsifier that have no field of their own, as
+    {"ratio.tilt": 0.3}; `weights` those of the experts in their order, unless they are (lam, 1 - lam) or the method's
+    own. The line that rebuilds the weights in any directory needs `config_dirs`, and `model_paths`: overrides that give
+    relative paths as absolute ones, as family.base=/models/base.
     """
 
     family: str
@@ -296,23 +303,21 @@ class Label:
     mask_seed: int | None = None
     params: Mapping[str, float] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()  # what else the command line said about the models
-    keywords: Parameters = field(default_factory=dict, metadata=_LATER)
-    config_dirs: tuple[str, ...] = field(default=(), compare=False)  # where the command line found its choices
+    axis_keywords: Parameters = field(default_factory=dict, metadata=_OMIT_IF_EMPTY)
+    weights: tuple[float, ...] = field(default=(), metadata=_OMIT_IF_EMPTY)
+    config_dirs: tuple[str, ...] = field(default=(), compare=False)
+    model_paths: tuple[str, ...] = field(default=(), compare=False)
 
     @property
-    def sampled(self) -> bool:
-        """A lambda beside a grid's nodes: it corrects the curve between them."""
-        return self.ratio == "sampled"
+    def kind(self) -> Kind:
+        """How its mixture came, whatever the ratio is called; empty: the method's own default, or no lambda.
 
-    @property
-    def drawn(self) -> bool:
-        """A random draw of a ratio: a row shows the mean over its draws. A Beta draw has an `alpha` as well."""
-        return self.draw is not None and not self.sampled
-
-    @property
-    def node(self) -> bool:
-        """A lambda that was chosen and not drawn: a curve goes through its score."""
-        return self.lam is not None and self.draw is None
+        drawn: at random, and a row shows the mean over its draws (a Beta draw has an `alpha` as well); node: a lambda
+        that was chosen, a curve goes through its score; sampled: beside a grid's nodes, it corrects the curve.
+        """
+        if self.draw is not None:
+            return "sampled" if self.ratio == "sampled" else "drawn"
+        return "" if self.lam is None else "node"
 
 
 @dataclass(frozen=True)

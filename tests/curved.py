@@ -15,7 +15,7 @@ from m3_exp.stats.estimate import Array, Estimate
 from m3_exp.stats.lambdas import Curve, Sampled
 from m3_exp.stats.paired import paired
 from m3_exp.stats.scored import Scored, of_scores
-from m3_exp.types import Score
+from m3_exp.types import Kind, Score
 
 NODES = np.array(populations.NODES)
 Height = Callable[[Array], Array]
@@ -61,9 +61,9 @@ def framed(lines: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(made, columns=None if made else dataframe._COLUMNS)
 
 
-def kind(line: Mapping[str, Any]) -> dataframe.Kind:
+def kind(line: Mapping[str, Any]) -> Kind:
     """Return how a line's mixture came: its ratio is one of the shipped ones."""
-    kinds: dict[str, dataframe.Kind] = {"mixup": "drawn", "grid": "node", "fixed": "node", "sampled": "sampled"}
+    kinds: dict[str, Kind] = {"mixup": "drawn", "grid": "node", "fixed": "node", "sampled": "sampled"}
     return kinds.get(line.get("ratio", ""), "")
 
 

@@ -10,20 +10,24 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
-from m3_exp import cli, config, planning
+from m3_exp import actions, cli, config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import ROOT
 from m3_exp.reporting.choices import ways
+from m3_exp.reporting.tables.formats import markdown
 from m3_exp.reporting.tables.rows import Shown
 from m3_exp.store import Store
 from m3_exp.types import CellResult, M3Error
-from m3_exp.views import lookup, studies, tables
+from m3_exp.views import figures, lookup, status, studies, tables
 from m3_exp.views.lookup import Lookup
 from tests import test_figures
 from tests.curved import framed
 from tests.files import write_lines
+from tests.models import Shape, write_three
 from tests.records import looked_up
+from tests.test_repeat import FIRST, write_answers
 from tests.test_tables import record
 
 
@@ -237,7 +241,7 @@ def test_the_line_that_asks_again_works_in_any_directory(tmp_path: Path, monkeyp
     looked = lookup.Lookup.of(CommandLine(("pair=lm_math", "method=ties"), config_dirs=(Path("mine"),)))
     folder = f"--config-dir={tmp_path / 'mine'}"
     assert looked.request.asked.line("run") == f"m3 run {folder} pair=lm_math method=ties"
-    cell = looked.plan.cells[0]
+    cell = looked.request.plan.cells[0]
     assert f" {folder} " in planning.merge_line(cell.labels[0], cell.recipe)
 
 
@@ -258,3 +262,34 @@ def test_the_line_of_another_sweep_keeps_what_was_asked() -> None:
     assert shown.shows_curves == (
         "m3 table --config-dir=/more lambda_response family=mine store=/out items=dev method.scaling=2 --all"
     )
+
+
+def test_a_name_of_several_figures_is_no_figure() -> None:
+    with pytest.raises(M3Error, match="figure1 is figure1a, figure1b, figure1c: name one of them"):
+        figures.figure("figure1", CommandLine())
+    with pytest.raises(M3Error, match="'figure9' is none; there are figure1a"):
+        figures.figure("figure9", CommandLine())
+
+
+def test_from_python_a_view_after_a_run_shows_what_the_run_did(tmp_path: Path) -> None:
+    """What a command line's words ask for serves every function; none keeps what the store held before."""
+    base, *experts = write_three(tmp_path / "models", Shape(vocab=400, hidden=32, inner=64, layers=2, heads=2,
+                                                            kv_heads=2, context=4096), torch.float32)  # fmt: skip
+    write_answers(tmp_path / "answers.jsonl", {0: FIRST})
+    asked = CommandLine((
+        "family=local", f"family.base={base}", f"family.experts=[{','.join(map(str, experts))}]", "items=lab",
+        "limit=8", "engine=recorded", f"engine.answers={tmp_path / 'answers.jsonl'}", "dtype=float32",
+        "evaluator=[gsm8k]", f"store={tmp_path / 'store'}", "tracker=none",
+    ))  # fmt: skip
+    request = config.compose(asked)
+    for same in (asked, request):
+        assert status.status(same).counts == {"to do": 1}
+        assert "not run" in markdown(tables.whole(same))
+    outcome = actions.run(request)
+    assert (outcome.done, outcome.cached) == (1, 0)
+    for same in (asked, request):
+        assert status.status(same).counts == {"done": 1}
+        assert "50.0" in markdown(tables.whole(same))
+    assert actions.run(asked).cached == 1
+    out = CommandLine((*asked.overrides, f"out={tmp_path / 'merged'}", "verify=false"))
+    assert [merged.out for merged in actions.merge(out)] == [tmp_path / "merged"]

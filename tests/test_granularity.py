@@ -75,10 +75,13 @@ def test_its_weights_by_hand(world: Path, tmp_path: Path, module: str) -> None:
     torch.testing.assert_close(found[name].double(), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("said", ["", "granularity = 'tensor'\n"])
+DECLARES = "from m3_exp.merging.plugins import Declares\n"
+
+
+@pytest.mark.parametrize("said", ["", "@Declares(granularity='tensor')"])
 def test_whole_tensors_keep_their_shape(world: Path, tmp_path: Path, module: str, said: str) -> None:
     (tmp_path / f"{module}.py").write_text(
-        f"import torch\n{said}\ndef rank_one(models, weights):\n"
+        f"import torch\n{DECLARES}\n{said}\ndef rank_one(models, weights):\n"
         "    mean = sum(models) / len(models)\n"
         "    if mean.ndim < 2:\n        return mean\n"
         "    u, s, v = torch.linalg.svd(mean, full_matrices=False)\n"
@@ -91,7 +94,7 @@ def test_whole_tensors_keep_their_shape(world: Path, tmp_path: Path, module: str
 
 def test_an_element_wise_method_gets_flat_blocks(world: Path, tmp_path: Path, module: str) -> None:
     (tmp_path / f"{module}.py").write_text(
-        "granularity = 'element'\nseen = []\n\ndef middle(models, weights):\n"
+        f"{DECLARES}seen = []\n\n@Declares(granularity='element')\ndef middle(models, weights):\n"
         "    seen.append(tuple(models[0].shape))\n    return sum(models) / len(models)\n"
     )
     merged(recipe(world, f"{module}:middle"), tmp_path / "store", 1000)
@@ -107,7 +110,11 @@ def test_shipped_methods_say_what_they_are() -> None:
     ("text", "said"),
     [
         ("def f(deltas, weights, base, cutoffs, *, scaling): ...", "names cutoffs, but has no `retain`"),
-        ("granularity = 'row'\ndef f(models, weights): ...", "granularity = 'row'"),
+        (f"{DECLARES}@Declares(granularity='row')\ndef f(models, weights): ...", "granularity='row' is not known"),
+        ("granularity = 'element'\ndef f(models, weights): ...", "granularity of a module says nothing"),
+        ("def f(models, weights, *, rank: str): ...", "rank is no number"),
+        ("1 / 0", "division by zero"),
+        ("def f(", "was never closed"),
         ("def f(models): ...", "a merge method is NAME"),
         ("def f(models, weights, statistics): ...", "a merge method is NAME"),
         ("def f(models, weights, **more): ...", "a merge method is NAME"),

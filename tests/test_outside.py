@@ -1,11 +1,13 @@
-"""A method, a ratio and a sparsifier from a folder outside the tree, in a product with the shipped ones: the code that
-CONTRIBUTING.md shows, found in every command.
+"""A method, a ratio, a sparsifier and a benchmark from a folder outside the tree, in one product with the shipped ones:
+the code that CONTRIBUTING.md shows, found in every command.
 """
 
-import io
+import itertools
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -14,44 +16,53 @@ from pathlib import Path
 import pytest
 
 from m3_exp import cli, config, planning
+from m3_exp.command_line import override
+from m3_exp.config.overrides import parse
 from m3_exp.merging.canonical import TASK_ARITHMETIC
-from m3_exp.types import M3Error
-from tests.golden.commands import CONFIG, WORLD
+from m3_exp.types import M3Error, Plan, identity
+from tests.golden.commands import CONFIG, WORLD, tracked
 
-BLOCKS = [re.sub(r"(?m)^   ", "", code) for code in re.findall(
-    r"```python\n(.*?)```", (config.ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)]  # fmt: skip
+CONTRIBUTING = (config.ROOT / "CONTRIBUTING.md").read_text()
+BLOCKS = {
+    language: [
+        re.sub(r"(?m)^   ", "", code) for code in re.findall(rf"```{language}\n(.*?)```", CONTRIBUTING, re.DOTALL)
+    ]
+    for language in ("python", "yaml")
+}
+MODULES = ("outside_method", "outside_ratio", "outside_sparsify", "letters")  # in CONTRIBUTING's order
 YAML = {
     "method/level": "{name: level, target: 'outside_method:level', strength: 0.5}",
     "ratio/leaning": "{name: leaning, target: 'outside_ratio:leaning', tilt: 2.0}",
     "sparsify/largest": "{name: largest, target: 'outside_sparsify:largest', density: 0.5}",
+    "evaluator/letters": BLOCKS["yaml"][0],
+    # It stands before the shipped sweep of this name, so `m3 response` and `m3 figure response` ask for it.
+    "sweeps/lambda_response": """plans:
+  - {pair: lm_math, method: "average,level", ratio: "grid,leaning", sparsify: "dare,largest", method.strength: 0.25,
+     ratio.nodes: 3, ratio.tilt: 3, sparsify.density: 0.4, sparsify.drop_rate: 0.1, evaluator: "[gsm8k,letters]",
+     evaluator.letters.letter: a, limit: 4}
+""",
 }
-PRODUCT = """plans:
-  - {pair: lm_math, method: "average,level", ratio: "fixed,leaning", sparsify: "dare,largest", method.strength: 0.25,
-     ratio.lam: 0.3, ratio.tilt: 3, sparsify.density: 0.4, sparsify.drop_rate: 0.1, evaluator: "[gsm8k]", limit: 4}
-"""
-CURVE = """plans:
-  - {pair: lm_math, method: level, method.strength: 0.25, ratio: grid, ratio.nodes: 3, sparsify: largest,
-     sparsify.density: 0.4, evaluator: "[gsm8k]", limit: 4}
-"""
 OWN = "lm_math level(strength=0.25) leaning(tilt=3, lambda=0.25) largest(density=0.4)"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the world of the golden record, and one's own modules and yaml."""
+    """Return a folder with the world of the golden record, one's own modules and yaml, and answers."""
     root = tmp_path_factory.mktemp("outside")
-    with tarfile.open(fileobj=io.BytesIO(WORLD.read_bytes())) as tar:
+    with tarfile.open(WORLD) as tar:
         tar.extractall(root, [m for m in tar if not m.name.startswith("store")], filter="data")
-    for name, code in zip(("method", "ratio", "sparsify"), BLOCKS, strict=False):  # a benchmark comes after them
-        (root / f"outside_{name}.py").write_text(code)
-    lines = map(json.loads, (root / "answers-gsm8k.jsonl").read_text().splitlines())
-    (root / "answers.jsonl").write_text("".join(json.dumps({"benchmark": "gsm8k", **line}) + "\n" for line in lines))
+    for module, code in zip(MODULES, BLOCKS["python"], strict=True):
+        (root / f"{module}.py").write_text(code)
     for name, text in YAML.items():
         (root / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "conf" / f"{name}.yaml").write_text(text + "\n")
-    (root / "conf/sweeps").mkdir()
-    (root / "conf/sweeps/outside.yaml").write_text(PRODUCT)
-    (root / "conf/sweeps/lambda_response.yaml").write_text(CURVE)  # stands before the shipped one
+    words = re.findall(r'"(\w+)"', re.search(r"WORDS = (.*)", BLOCKS["python"][3])[1])  # type: ignore[index]
+    letters = [{"benchmark": "letters", "id": word, "text": f"There are {word.count('a')}."} for word in words[1:]]
+    letters += [{"benchmark": "letters", "id": words[0], "text": "None."}]
+    lines = map(json.loads, (root / "answers-gsm8k.jsonl").read_text().splitlines())
+    every = [*letters, *({"benchmark": "gsm8k", **line} for line in lines)]
+    (root / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in every))
+    (root / "letters.jsonl").write_text("".join(json.dumps(line) + "\n" for line in letters))
     return root
 
 
@@ -59,54 +70,231 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("WANDB_MODE", "offline")
     yield
-    for name in [name for name in sys.modules if name.startswith("outside_")]:
+    for name in [name for name in sys.modules if name.startswith("outside_") or name == "letters"]:
         sys.modules.pop(name)
 
 
 FLAGS = [*CONFIG, "--config-dir", "conf", "engine=recorded", "engine.answers=answers.jsonl", "store=store"]
 
 
-def said(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    code = cli.main([*args, *FLAGS])
+def said(capsys: pytest.CaptureFixture[str], *args: str, flags: list[str] = FLAGS) -> str:
+    capsys.readouterr()
+    code = cli.main([*args, *flags])
     captured = capsys.readouterr()
     assert code == 0, captured.err
     return captured.out
 
 
-def test_every_command_finds_them(capsys: pytest.CaptureFixture[str]) -> None:
-    assert OWN in said(capsys, "plan", "sweeps=outside")
-    assert "8 of 8 cells done" in said(capsys, "run", "sweeps=outside", "tracker=none")
-    assert "3 of 3 cells done" in said(capsys, "run", "sweeps=lambda_response", "tracker=none")
-    assert "8 done; 0 failed" in said(capsys, "status", "sweeps=outside")
-    rows = re.findall(r"\| level \(strength 0.25\) .*", table := said(capsys, "table", "outside"))
-    assert len(rows) == 4
-    assert sum("| leaning (tilt 3)" in row and "| largest (density 0.4)" in row for row in rows) == 1
-    assert sum("| fixed " in row and "| yes " in row for row in rows) == 1
-    said(capsys, "figure", "response", "--out", "curve.svg")
-    assert "level" in Path("curve.svg").read_text()
-    said(capsys, "report", "sweeps=outside", "--out", "page")
-    assert "largest" in Path("page/index.html").read_text()
-    lines = re.findall(r"(?m)^  ([0-9a-f]{12}) (m3 merge .*)$", table)
-    assert len(lines) == 8
-    for number, (weights, line) in enumerate(lines):
+def build(*overrides: str, folders: tuple[Path, ...] = (Path("conf"),)) -> Plan:
+    return planning.build(config.request(overrides, config_dirs=folders).configs)
+
+
+def test_every_command_finds_them(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    # plan, in a process of its own that finds the modules by PYTHONPATH
+    path = f"{folder}:{config.ROOT}"
+    words = ["plan", "sweeps=lambda_response", "--json", *FLAGS]
+    code = "import sys; from m3_exp.cli import main; sys.exit(main(sys.argv[1:]))"
+    found = subprocess.run(
+        [sys.executable, "-c", code, *words], env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=True
+    )
+    cells = json.loads(found.stdout)["cells"]
+    assert [OWN in cell["labels"] for cell in cells if cell["benchmark"] == "letters"].count(True) == 1
+
+    assert f"{len(cells)} of {len(cells)} cells done" in said(capsys, "run", "sweeps=lambda_response", "tracker=none")
+    narrow = ["sweeps=lambda_response", "method=level", "ratio=leaning", "sparsify=largest"]
+    assert "1 done; 0 failed" in said(capsys, "status", *narrow, "evaluator=[letters]")
+
+    flags = ["--config-dir", "conf"]
+    scored = json.loads(said(capsys, "score", "letters", "letters.jsonl", "letter=a", flags=flags))
+    assert (scored["score"], scored["n"], scored["settings"]["letter"]) == (87.5, 8, "a")
+    assert json.loads(said(capsys, "score", "letters", "letters.jsonl", "letter=z", flags=flags))["score"] < 87.5
+
+    table = said(capsys, "table", "lambda_response")
+    heading = next(line for line in table.splitlines() if line.startswith("| method"))
+    assert re.search(r"gsm8k, .*\| letters, accuracy, n=4", heading)  # behind the shipped ones
+    (row,) = [line for line in table.splitlines() if "| level (strength 0.25)" in line and "leaning (tilt 3)" in line
+              and "largest (density 0.4)" in line]  # fmt: skip
+    assert "100.0" in row.split("|")[-2] or "75.0" in row.split("|")[-2]
+
+    response = said(capsys, "response")  # leaning's lambda is one more point of the curve
+    assert "level largest (density 0.4) strength 0.25 (golden): 4 lambdas; items: gsm8k 4, letters 4" in response
+    said(capsys, "figure", "response", "method=level", "sparsify=largest", "--out", "curve.svg")
+    drawn = Path("curve.svg").read_text()
+    assert all(name in drawn for name in ("level", "largest (density 0.4)", "Letters"))
+    said(capsys, "report", "sweeps=lambda_response", "--out", "page")
+    page = Path("page/index.html").read_text()
+    assert all(name in page for name in ("strength 0.25", "leaning (tilt 3)", "largest (density 0.4)", "Letters"))
+
+    said(capsys, "wandb", "sync", *narrow, "tracker=wandb", "tracker.mode=offline")
+    runs = tracked()
+    assert sum(OWN in run and '"letters"' in run for run in runs.values()) == 1
+
+    # The line that rebuilds a row, in another directory
+    lines = dict(map(reversed, re.findall(r"(?m)^  ([0-9a-f]{12}) (m3 merge .*)$", table)))  # type: ignore[arg-type]
+    assert len(lines) == len(cells) // 2
+    os.chdir(tmp_path)
+    for number, (line, weights) in enumerate(lines.items()):
         capsys.readouterr()
-        words = shlex.split(line.replace("out=DIR", f"out=merged{number} store=other"))
+        words = shlex.split(line.replace("out=DIR", f"out=merged{number} store=other verify=false"))
         assert cli.main(words[1:]) == 0
         assert f"weights {weights}" in capsys.readouterr().out
-        record = json.loads(Path(f"merged{number}/recipe.json").read_text())
-        assert record["recipe"]["weights"]
 
 
-def test_a_failed_cell_is_asked_for_again_alone() -> None:
+MORE = """
+import random
+
+import torch
+
+from m3_exp.merging.mixtures import Mixture
+from m3_exp.merging.plugins import Declares
+
+
+def scattered(n_experts, *, seed, alpha: float = 1.0, draws: int):
+    rng = random.Random(seed)
+    return [Mixture([alpha * rng.random() for _ in range(n_experts)], draw=draw) for draw in range(draws)]
+
+
+def steps(n_experts, *, seed, top: float, word: str = "it's é"):
+    return [Mixture([top / step] * n_experts, facts={"word": word}) for step in (1, 2)]
+
+
+def halving(delta, key, *, rate: float = 0.5):
+    kept = torch.rand(delta.shape, generator=torch.Generator().manual_seed(key % 2**62)) > rate
+    return delta * kept, delta.numel() - int(kept.sum())
+
+
+def shares(n, weights, *, strength):
+    return tuple(strength * weight for weight in weights or (1 / n,) * n)
+
+
+@Declares(granularity="element", coefficients=shares)
+def first(deltas, weights, base, *, strength: float = 1.0):
+    return base + sum(share * delta for share, delta in zip(shares(len(deltas), weights, strength=strength), deltas))
+
+
+def second(deltas, weights, base, *, rank: int = 2):
+    return base + deltas[0].flatten().topk(rank).values.mean()
+"""
+MORE_YAML = {
+    "ratio/scattered": "{name: scattered, target: 'outside_more:scattered', draws: 3}",
+    "ratio/steps": "{name: steps, target: 'outside_more:steps', top: 1.0}",
+    "sparsify/halving": "{name: halving, target: 'outside_more:halving'}",
+    "method/first": "{name: first, target: 'outside_more:first'}",
+    "method/second": "{name: second, target: 'outside_more:second'}",
+    "pair/trio": "# @package _global_\ndefaults: [/evaluator: [gsm8k], _self_]\n"
+    "pair: {name: trio, experts: [lm, math, code]}",
+}
+
+
+@pytest.fixture
+def more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder of yaml for functions with more kinds of keywords than CONTRIBUTING's have."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "outside_more.py").write_text(MORE)
+    for name, text in MORE_YAML.items():
+        (tmp_path / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "conf" / f"{name}.yaml").write_text(text + "\n")
+    return tmp_path / "conf"
+
+
+RATIOS = (
+    "ratio=scattered ratio.alpha=0.7 seed=3 sparsify=halving sparsify.draws=2",
+    "ratio=steps ratio.top=0.3 sparsify=halving sparsify.seed=7",
+    "ratio=fixed ratio.weights=[0.3,1e-9,1.5]",
+    "ratio=fixed ratio.weights=[0.3,0.2]",
+    "ratio=plain",
+)
+
+
+@pytest.mark.parametrize(("ratio", "pair"), list(itertools.product(RATIOS, ("lm_math", "trio"))))
+def test_the_line_rebuilds_the_row_of_any_ratio(more: Path, ratio: str, pair: str) -> None:
+    folders = (Path(CONFIG[1]), more)
+    request = ["family=golden", f"pair={pair}", "method=task_arithmetic", "evaluator=[gsm8k]", *ratio.split()]
+    if len(re.findall(",", ratio)) == (1 if pair == "trio" else 2):
+        with pytest.raises(M3Error, match=r"weights for [23] experts"):
+            build(*request, folders=folders)
+        return
+    cells = build(*request, folders=folders).cells
+    rows = 6 if "scattered" in ratio else 2 if "steps" in ratio else 1
+    assert len({identity(cell.recipe) for cell in cells}) == len(cells) == rows
+    lines = [planning.merge_line(cell.labels[0], cell.recipe) for cell in cells]
+    os.chdir("/")
+    for cell, line in zip(cells, lines, strict=True):
+        words = [word for word in shlex.split(line)[2:] if word != "out=DIR"]
+        where = tuple(Path(word.partition("=")[2]) for word in words if word.startswith("--config-dir="))
+        (again,) = build(*(word for word in words if "--" not in word), "evaluator=[gsm8k]", folders=where).cells
+        for part in ("method", "params", "weights", "sparsify", "dtype", "vocab"):
+            assert getattr(again.recipe, part) == getattr(cell.recipe, part)
+        assert [Path(x.location).name for x in again.recipe.experts] == [
+            Path(x.location).name for x in cell.recipe.experts
+        ]
+
+
+def test_several_mixtures_without_lambda_are_written_side_by_side(
+    more: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*CONFIG, "--config-dir", str(more), f"store={tmp_path / 'store'}", "verify=false"]
+    out = said(capsys, "merge", "pair=trio", "ratio=steps", f"out={tmp_path / 'out'}", flags=flags)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "weights-0.5-0.5-0.5", "weights-1.0-1.0-1.0",
+    ]  # fmt: skip
+    assert "steps(word=it's é, weights=0.5:0.5:0.5)" in out
+    said(capsys, "merge", "pair=trio", "ratio=scattered", f"out={tmp_path / 'draws'}", flags=flags)
+    assert len(list((tmp_path / "draws").iterdir())) == 3
+
+
+def test_a_keyword_that_no_yaml_of_its_choice_names_is_set(more: Path) -> None:
+    """`alpha` stands in mixup.yaml, `draws` and `seed` in dare.yaml; the folder's yaml leave them to the functions."""
+    (found,) = config.request(["ratio=scattered", "ratio.alpha=2"], config_dirs=[more]).configs
+    assert found.ratio.params == {"draws": 3, "alpha": 2.0}
+    (found,) = config.request(["sparsify=halving", "sparsify.draws=3", "sparsify.seed=7"], config_dirs=[more]).configs
+    assert (found.draws, found.mask_seed) == (3, 7)
+    line = ["ratio=mixup,scattered", "ratio.alpha=2", "method=second,ties", "method.rank=3"]
+    found, *others = config.request(line, multirun=True, config_dirs=[more]).configs
+    assert [(one.ratio.params["alpha"], one.params.get("rank")) for one in (found, *others)] == [
+        (2.0, 3.0), (2.0, None), (2.0, 3.0), (2.0, None),
+    ]  # fmt: skip
+
+
+def test_two_functions_of_a_module_share_nothing(more: Path) -> None:
+    linear, other = (
+        build(f"method={name}", "evaluator=[gsm8k]", folders=(more,)).cells[0].recipe for name in ("first", "second")
+    )
+    assert linear.method.endswith("average:average")
+    assert other.method == "outside_more:second"
+
+
+def test_a_methods_keyword_is_a_whole_number_where_it_says_so(
+    more: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*CONFIG, "--config-dir", str(more), f"store={tmp_path / 'store'}", "verify=false"]
+    said(capsys, "merge", "pair=lm_math", "method=second", "method.rank=3", f"out={tmp_path / 'out'}", flags=flags)
+    assert json.loads((tmp_path / "out/recipe.json").read_text())["recipe"]["params"] == {"rank": 3.0}
+    with pytest.raises(M3Error, match=r"method.rank=2.5 is not a whole number"):
+        build("method=second", "method.rank=2.5", folders=(more,))
+
+
+@pytest.mark.parametrize("text", ["it's é", 'a "b"', "a\\b\\", "'x'", "null", "1e-4", "a, b", "{a: b}", ""])
+def test_a_text_in_a_printed_line_reads_back(text: str) -> None:
+    assert parse(override("ratio.word", text)).value() == text
+
+
+def test_a_failed_cell_is_asked_for_again_alone(more: Path) -> None:
     """The narrowed line holds the cell, with keywords that only its own choices have."""
-    folders = [Path(CONFIG[1]), Path("conf")]
-    overrides = ["sweeps=outside", "family=golden"]
-    cells = planning.build(config.request(overrides, config_dirs=folders).configs).cells
-    for cell in cells:
-        narrow, *_ = config.narrowed(overrides, cell, folders)
-        (alone,) = planning.build(config.request(narrow, config_dirs=folders).configs).cells
-        assert planning.same(alone, cell)
+    folders = [Path(CONFIG[1]), Path("conf"), more]
+    for overrides in (
+        ["sweeps=lambda_response", "family=golden"],
+        ["pair=trio", "ratio=steps", "ratio.word='it\\'s'", "family=golden"],
+    ):
+        cells = planning.build(config.request(overrides, config_dirs=folders).configs).cells
+        for cell in cells[:: max(1, len(cells) // 6)]:
+            narrow, line, _ = config.narrowed(overrides, cell, folders)
+            asked = narrow if cell.evaluator.name == "letters" else line  # the sweep sets letters up by name
+            again = planning.build(config.request(asked, config_dirs=folders).configs).cells
+            assert [planning.same(one, cell) for one in again].count(True) == 1
+            assert len(again) <= 6
 
 
 @pytest.mark.parametrize(
@@ -124,7 +312,41 @@ def test_a_failed_cell_is_asked_for_again_alone() -> None:
 )
 def test_wrong_keywords_are_one_line(overrides: str, says: str) -> None:
     with pytest.raises(M3Error, match=re.escape(says)):
-        planning.build(config.request(overrides.split(), config_dirs=[Path("conf")]).configs)
+        build(*overrides.split())
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "overrides", "says"),
+    [
+        ("ratio/mixup", "{name: mixup, target: 'm3_exp.merging.mixtures:mixup', alpha: 2, draws: 1}", "",
+         "is not read: ratio/mixup.yaml is shipped; give yours another name"),
+        ("evaluator/_base", "letters: 3", "", "is not read: evaluator/_base.yaml is shipped"),
+        ("ratio/sampled", "{name: sampled, target: 'm3_exp.merging.mixtures:plain'}", "ratio=sampled",
+         "ratio.name=sampled means something else in tables: give this ratio another name"),
+        ("method/single", "{name: single, target: 'm3_exp.merging.methods.average:average'}", "method=single",
+         "method.name=single means something else"),
+        ("ratio/broken", "{name: broken, target: 'outside_broken:broken'}", "ratio=broken",
+         "ratio outside_broken:broken cannot be asked for 2 experts (IndexError: list index out of range)"),
+        ("ratio/short", "{name: short, target: 'outside_broken:short'}", "ratio=short",
+         "ratio outside_broken:short gives 1 weights for 2 experts: one each is needed"),
+        ("ratio/beside", "{name: beside, target: 'outside_broken:beside'}", "ratio=beside",
+         "sampled lambdas, which correct the curve of ratio=grid alone"),
+    ],
+)  # fmt: skip
+def test_wrong_choices_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, overrides: str, says: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "outside_broken.py").write_text(
+        "from m3_exp.merging.mixtures import Mixture\n"
+        "def broken(n_experts, *, seed):\n    return [Mixture([[1.0][n_experts]])]\n"
+        "def short(n_experts, *, seed):\n    return [Mixture([1.0])]\n"
+        "def beside(n_experts, *, seed):\n    return [Mixture([0.5, 0.5], draw=0, sampled=True)]\n"
+    )
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / f"{file}.yaml").write_text(text + "\n")
+    with pytest.raises(M3Error, match=re.escape(says)):
+        build(*overrides.split(), folders=(tmp_path,))
 
 
 def test_choices_written_before_still_compose(tmp_path: Path) -> None:

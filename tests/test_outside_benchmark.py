@@ -1,14 +1,12 @@
-"""A benchmark written after CONTRIBUTING.md, in a folder outside the tree, is found by every command."""
+"""A benchmark from a folder outside the tree: settings, name, score (`test_outside.py` asks the commands)."""
 
 import contextlib
 import json
-import os
 import re
-import subprocess
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,36 +59,15 @@ def m3(folder: Path, *words: str) -> str:
 
 
 CURVE = ("ratio.nodes=5", "ratio.sampled=0")
-REQUEST = ("pair=lm_math", "method=average,ties", "ratio=plain,grid", *CURVE, "-m")
 WHERE = (
     f"--config-dir={HERE / 'conf'}", "family=golden", "evaluator=[gsm8k,letters]", "evaluator.letters.letter=e",
     "engine=recorded", "engine.answers=answers.jsonl", "store=store", "tracker=none",
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def ran(outside: Path) -> Path:
-    """Run in a process of its own, which finds the benchmark by PYTHONPATH."""
-    code = "import sys; from m3_exp.cli import main; sys.exit(main(sys.argv[1:]))"
-    words = ["run", *REQUEST, *WHERE, f"--config-dir={outside / 'conf'}"]
-    path = f"{outside}:{HERE.parents[1]}"
-    subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=outside, env={**os.environ, "PYTHONPATH": path}, check=True
-    )
-    return outside
-
-
-def test_it_is_planned_in_a_product_with_shipped_ones(outside: Path) -> None:
-    cells = json.loads(m3(outside, "plan", *REQUEST, *WHERE, "--json"))["cells"]
-    asked = {cell["benchmark"]: cell["n"] for cell in cells}
-    assert asked["letters"] == WORDS
-    assert set(asked) == {"gsm8k", "letters"}
-    assert {cell["evaluator"]["settings"].get("letter") for cell in cells} == {None, "e"}
-
-
 def test_its_keyword_is_checked(outside: Path) -> None:
     with pytest.raises(AssertionError, match="letters has the settings letter, max_tokens, chat_template"):
-        m3(outside, "plan", *REQUEST, *WHERE, "evaluator.letters.word=x")
+        m3(outside, "plan", "pair=lm_math", *WHERE, "evaluator.letters.word=x")
 
 
 def test_it_is_scored(outside: Path) -> None:
@@ -99,34 +76,6 @@ def test_it_is_scored(outside: Path) -> None:
     assert found["settings"]["letter"] == "e"
     other = json.loads(m3(outside, "score", "letters", "letters.jsonl", "letter=z"))
     assert other["score"] < found["score"]
-
-
-def table(folder: Path, *words: str) -> list[Sequence[str]]:
-    lines = m3(folder, "table", "lambda_response", *REQUEST[:-1], *WHERE, *words).splitlines()
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-
-
-def test_it_is_a_column_behind_the_shipped_ones(ran: Path) -> None:
-    header, _, *rows = table(ran)
-    assert [name.partition(",")[0] for name in header[-2:]] == ["gsm8k", "letters"]
-    assert header[-1] == f"letters, accuracy, n={WORDS}"
-    assert all("87.5" in row[-1] or "0.0" in row[-1] for row in rows)
-
-
-def test_the_line_that_rebuilds_a_row_names_its_folder(ran: Path) -> None:
-    said = m3(ran, "table", "lambda_response", *REQUEST[:-1], *WHERE, "--json")
-    assert "m3 merge" in said
-    assert f"--config-dir={ran / 'conf'}" in said
-
-
-def test_it_is_drawn_under_its_title(ran: Path) -> None:
-    m3(ran, "figure", "response", "pair=lm_math", "method=average", *CURVE, *WHERE, "--out", "drawn.svg")
-    assert "Letters" in (ran / "drawn.svg").read_text()
-
-
-def test_the_page_shows_it(ran: Path) -> None:
-    m3(ran, "report", *REQUEST, *WHERE, "--out", "page")
-    assert "Letters" in (ran / "page" / "index.html").read_text()
 
 
 BOXED = """defaults: [_self_, _base@gsm8k_boxed]

@@ -31,7 +31,7 @@ def test_sampled_lambdas_stand_beside_the_nodes_of_a_grid() -> None:
     assert [(x.ratio, x.draw, x.lam) for x in labels[:3]] == [("grid", None, lam) for lam in (0.0, 0.5, 1.0)]
     drawn = [("sampled", draw, lam, None) for draw, lam in enumerate(ratio.sampled(0, 4))]
     assert [(x.ratio, x.draw, x.lam, x.alpha) for x in labels[3:]] == drawn
-    assert planning.spelled(labels[3]) == "lm_math average sampled(draw 0, lambda=0.4502)"
+    assert planning.label_text(labels[3]) == "lm_math average sampled(draw 0, lambda=0.4502)"
     more = build("ratio=grid", "ratio.nodes=3", "ratio.sampled=8", ONE).cells
     assert [cell.labels[0] for cell in more][:7] == labels
     other = build("ratio=grid", "ratio.nodes=3", "ratio.sampled=4", ONE, "pair=lm_code", "method=ties").cells
@@ -40,15 +40,15 @@ def test_sampled_lambdas_stand_beside_the_nodes_of_a_grid() -> None:
 
 def test_a_label_says_how_its_lambda_came() -> None:
     kinds = {
-        "plain": [(False, False, False)],
-        "fixed": [(False, False, True)],
-        "mixup": [(True, False, False)],
-        "grid": [(False, False, True)] * 3 + [(False, True, False)] * 4,
+        "plain": [""],
+        "fixed": ["node"],
+        "mixup": ["drawn"],
+        "grid": ["node"] * 3 + ["sampled"] * 4,
     }
     for name, kind in kinds.items():
         more = ["ratio.nodes=3", "ratio.sampled=4"] if name == "grid" else []
         labels = [cell.labels[0] for cell in build(f"ratio={name}", *more, ONE).cells]
-        assert [(label.drawn, label.sampled, label.node) for label in labels] == kind
+        assert [label.kind for label in labels] == kind
 
 
 @pytest.mark.parametrize(

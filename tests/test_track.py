@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from statsmodels.stats.proportion import proportion_confint
 
 from m3_exp.merging.ratio import grid
-from m3_exp.planning import spelled
+from m3_exp.planning import label_text
 from m3_exp.reporting.choices import advice, ways
 from m3_exp.reporting.choices.protocols import ALPHAS
 from m3_exp.reporting.choices.ways import Study
@@ -272,7 +272,7 @@ def _ends(item: CellResult) -> tuple[float, float]:
 def _compare_cell(item: CellResult, seen: Back) -> None:
     assert item.record is not None
     result = plain(item.record.result)
-    assert seen.run["display_name"] == f"{spelled(item.cell.labels[0])} {result['benchmark']}"
+    assert seen.run["display_name"] == f"{label_text(item.cell.labels[0])} {result['benchmark']}"
     assert (seen.run["run_group"], seen.run["job_type"]) == ("alpha_grid", result["benchmark"])
     config = seen.run["config"]["update"]
     assert config["recipe"] == plain(item.record.recipe)

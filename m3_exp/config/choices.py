@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from m3_exp.command_line import ROOT, files, names
 from m3_exp.merging import methods, mixtures, sparsify
-from m3_exp.merging.named import Named
+from m3_exp.merging.plugins import PluginFunction
 from m3_exp.reading.yaml_files import check_yaml, wrong_yaml
 from m3_exp.types import M3Error
 
@@ -26,10 +26,45 @@ def top_keys() -> tuple[str, ...]:
     return tuple(str(key) for key in OmegaConf.load(ROOT / "conf" / "config.yaml") if key != "defaults")
 
 
+@functools.cache
+def groups() -> list[str]:
+    """Return the groups of conf/ of which a request has one choice each, as `family`."""
+    folders = (path.name for path in (ROOT / "conf").iterdir() if path.is_dir())
+    return sorted({*folders} - {"evaluator", "tuned"})
+
+
 def parameters(group: str, config_dirs: Sequence[Path] = ()) -> list[str]:
-    """Return every key that a yaml of a group has, besides its name and its target."""
-    keys = {str(key) for file in files(group, config_dirs) for key in loaded(file)}
-    return sorted(keys - {*_NO_PARAMETERS})
+    """Return what may be set of a group, of whichever choice: the keys of its yaml files, and functions' keywords."""
+    return sorted(_parameters(group, config_dirs) if config_dirs else _shipped_parameters(group))
+
+
+@functools.cache
+def _shipped_parameters(group: str) -> set[str]:
+    return _parameters(group, ())
+
+
+def _parameters(group: str, config_dirs: Sequence[Path]) -> set[str]:
+    keys = {str(key) for file in files(group, config_dirs) for key in _part(group, file)}
+    if group in FUNCTIONS:
+        keys.update(*(keywords_of(group, name, config_dirs) for name in names(group, config_dirs)))
+    return keys - {*_NO_PARAMETERS}
+
+
+@functools.cache
+def needed(group: str) -> set[str]:
+    """Return the keys that every choice of a group must have: those of all shipped ones, and what `_base.yaml` sets."""
+    shipped = [(file.stem, _part(group, file)) for file in files(group, ())]
+    keys = set.intersection(*({str(key) for key in part} for name, part in shipped if not name.startswith("_")))
+    bases = [part for name, part in shipped if name.startswith("_")]
+    set_by_base = {str(key) for part in bases for key, value in part.items() if value is not None}
+    return (keys | set_by_base) - {"defaults", *(("target",) if group in FUNCTIONS else ())}
+
+
+def _part(group: str, file: Path) -> DictConfig:
+    """Return what a yaml file says of its group; that of a pair says something of benchmarks as well."""
+    held = loaded(file)
+    part = held.get(group)
+    return part if isinstance(part, DictConfig) else held
 
 
 def allowed(group: str, config_dirs: Sequence[Path]) -> str:
@@ -66,18 +101,21 @@ def loaded(path: Path) -> DictConfig:
 
 
 def check_folders(config_dirs: Sequence[Path]) -> None:
-    """Refuse a --config-dir that is no folder, or holds YAML that cannot be read."""
+    """Refuse a --config-dir that is no folder, holds YAML that cannot be read, or a choice of a shipped name."""
     for folder in config_dirs:
         if not folder.is_dir():
             raise M3Error(f"--config-dir {folder} is not a directory: give one with family/, pair/ ... or sweeps/")
         for path in sorted((*folder.glob("*.yaml"), *folder.glob("*/*.yaml"))):
             loaded(path)
+            ours = ROOT / "conf" / path.relative_to(folder)
+            if ours.exists() and not ours.samefile(path):
+                raise M3Error(f"{path} is not read: {path.relative_to(folder)} is shipped; give yours another name")
 
 
 # ------------------------------------------------------------------------------------ choices that are functions
 
 
-def function(group: str, part: DictConfig) -> Named | None:
+def function(group: str, part: DictConfig) -> PluginFunction | None:
     """Import the function that a method's, ratio's or sparsifier's yaml names; None for sparsify=none.
 
     A yaml without `target` (older ones have none) means the shipped choice of its name, or DARE.

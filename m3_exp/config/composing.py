@@ -6,9 +6,8 @@ retain is set for ties and left out for average. `choices.refuse_dead` refuses a
 """
 
 import copy
-import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -18,44 +17,29 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from m3_exp.command_line import ROOT, names
+from m3_exp.command_line import ROOT, names, quoted
 from m3_exp.config.choices import (
     FUNCTIONS,
     allowed,
     function,
+    groups,
     keywords,
     keywords_of,
     listed,
     loaded,
+    needed,
     parameters,
     top_keys,
 )  # fmt: skip
-from m3_exp.config.overrides import ARGUMENTS, in_quotes, parse
+from m3_exp.config.overrides import ARGUMENTS, parse
 from m3_exp.scoring.evaluate import replaced_by
 from m3_exp.types import M3Error
 
 # What composing raises for a wrong value, a wrong file or an interpolation without end.
 _HYDRA_RAISES = (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, RecursionError)
 
-# What a plan reads of each group, and what else its yaml may hold; anything may be said of a tracker.
-_NEEDED: Mapping[str, tuple[str, ...]] = {
-    "family": ("name", "base", "experts", "dtype", "items", "vocab", "parameters", "published", "max_tokens"),
-    "pair": ("name", "experts"),
-    "method": ("name", "target"),
-    "ratio": ("name",),
-    "sparsify": ("name",),
-    "engine": (
-        "name", "max_model_len", "max_num_seqs", "tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib",
-        "threads", "start_timeout", "stall_timeout", "answers",
-    ),
-    "tracker": ("name",),
-    "launcher": ("name",),
-}  # fmt: skip
-_MORE = {
-    "family": ("cache_values", "chat_template", "judge", "masked_lm"),
-    **dict.fromkeys(("pair", "engine", "launcher"), ()),
-    **dict.fromkeys(("ratio", "sparsify"), ("target",)),
-}
+_OPEN = ("method", "tracker")  # their yaml may hold what nothing here reads
+_RESERVED = (("ratio", "sampled"), ("method", "single"), ("pair", "local"))  # what labels say besides choices
 
 
 def compose_all(products: Sequence[tuple[str, ...]], config_dirs: Sequence[Path]) -> list[DictConfig]:
@@ -64,7 +48,7 @@ def compose_all(products: Sequence[tuple[str, ...]], config_dirs: Sequence[Path]
     Raises:
         M3Error: anything unknown, missing, or without a value.
     """
-    folders = ",".join(in_quotes(f"file://{folder.resolve()}") for folder in config_dirs)
+    folders = ",".join(quoted(f"file://{folder.resolve()}") for folder in config_dirs)
     search = [f"hydra.searchpath=[{folders}]"] if config_dirs else []
     composed: dict[tuple[str, ...], DictConfig] = {}
     found: list[DictConfig] = []
@@ -98,8 +82,8 @@ def _laid_over(cfg: DictConfig, values: Sequence[Override], config_dirs: Sequenc
         for override in values:
             key = override.key_or_group
             group, _, parameter = key.partition(".")
-            if _is_there(cfg, key):
-                OmegaConf.update(cfg, key, override.value())
+            if _is_there(cfg, key) or (group in FUNCTIONS and parameter in keywords(group, cfg[group])):
+                OmegaConf.update(cfg, key, override.value(), force_add=True)
             elif group not in FUNCTIONS or parameter not in parameters(group, config_dirs):
                 raise M3Error(_unknown(key, config_dirs))
         if missing := sorted(OmegaConf.missing_keys(cfg)):
@@ -166,20 +150,22 @@ def _check_shape(cfg: DictConfig, config_dirs: Sequence[Path]) -> None:
     Raises:
         M3Error: the key, and what is allowed.
     """
-    for key in (str(key) for key in cfg if key not in (*_NEEDED, *top_keys(), "evaluator")):
+    for key in (str(key) for key in cfg if key not in (*groups(), *top_keys(), "evaluator")):
         raise M3Error(f"{key} is not known; {allowed(key, config_dirs)}")
-    for group, needed in _NEEDED.items():
+    for group in groups():
         part = cfg.get(group)
         if not isinstance(part, DictConfig):
             raise M3Error(f"{group}={part} is no choice; allowed: {', '.join(names(group, config_dirs))}")
-        lacking = [key for key in needed if key not in set(part)]  # `in part` would leave out ???
-        if not lacking and group in FUNCTIONS and (named := function(group, part)):
+        lacking = sorted(needed(group) - set(part))  # `in part` would leave out ???
+        if not lacking and config_dirs and group in FUNCTIONS and (named := function(group, part)):
             lacking = [key for key in named.required if key not in part and (group, key) != ("ratio", "seed")]
         for key in lacking:
             raise M3Error(f"{group}.{key} is missing in the yaml of this {group}: add it, as conf/{group} has it")
-        known = {*needed, *_MORE.get(group, ())}
-        if group in FUNCTIONS:  # a yaml may repeat what other choices of its group are told
-            own = (keywords_of(group, name, config_dirs) for name in names(group, config_dirs) if config_dirs)
-            known |= {*keywords(group, part), *parameters(group), *itertools.chain(*own)}
-        for key in (str(key) for key in part if group in _MORE and key not in known):
-            raise M3Error(f"{group}.{key} is not known; {group} has {listed(known - {'name', 'target'})}")
+        if (group, part.name) in _RESERVED:
+            raise M3Error(f"{group}.name={part.name} means something else in tables: give this {group} another name")
+        known = {*parameters(group)}
+        if config_dirs and group in FUNCTIONS:  # a yaml may repeat what other choices of its group are told
+            others = (keywords_of(group, name, config_dirs) for name in names(group, config_dirs))
+            known.update(keywords(group, part), *others)
+        for key in (str(key) for key in part if group not in _OPEN and key not in (*known, "name", "target")):
+            raise M3Error(f"{group}.{key} is not known; {group} has {listed(known)}")

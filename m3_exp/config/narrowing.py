@@ -1,10 +1,12 @@
 """A request narrowed to one of its cells: what retries a cell that failed."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+from m3_exp.command_line import override
 from m3_exp.config.choices import keywords_of
-from m3_exp.types import Cell
+from m3_exp.types import Cell, Parameter
 
 _AXES = ("pair", "method", "ratio", "sparsify")
 
@@ -17,17 +19,19 @@ def narrowed(overrides: Sequence[str], cell: Cell, config_dirs: Sequence[Path] =
     """
     label, benchmark = cell.labels[0], cell.evaluator.name
     chosen = {} if label.family == "local" else {"pair": label.pair}
-    told: dict[str, str] = {}
+    params: dict[str, Parameter] = {}
     if label.method != "single":
-        ratio = "grid" if label.ratio == "sampled" else label.ratio  # sampled lambdas come with a grid
+        ratio = "grid" if label.kind == "sampled" else label.ratio  # sampled lambdas come with a grid
         chosen |= {"method": label.method, "ratio": ratio, "sparsify": label.sparsify}
-        told |= {f"method.{key}": repr(value) for key, value in sorted(label.params.items())}
-        told |= {"ratio.alpha": f"{label.alpha:g}"} if label.alpha is not None else {}
-        told |= {"ratio.lam": repr(label.lam)} if label.ratio == "fixed" else {}
-        told |= {key: str(value) for key, value in label.keywords.items()}
+        params |= {f"method.{key}": value for key, value in sorted(label.params.items())}
+        params |= {"ratio.alpha": label.alpha} if label.alpha is not None else {}
+        params |= {"ratio.lam": label.lam} if label.ratio == "fixed" and not label.weights else {}
+        params |= {"ratio.weights": label.weights} if label.ratio == "fixed" and label.weights else {}
+        params |= label.axis_keywords
     known = {f"{axis}.{key}" for axis, name in chosen.items() for key in keywords_of(axis, name, config_dirs)}
-    kept = [text for text in overrides if _stays(_key(text), known - told.keys())]
-    line = [*kept, *(f"{key}={value}" for key, value in (chosen | told).items())]
+    params = {key: value for key, value in params.items() if key in known}
+    kept = [text for text in overrides if _stays(_key(text), known - params.keys())]
+    line = [*kept, *(f"{axis}={name}" for axis, name in chosen.items()), *itertools.starmap(override, params.items())]
     others = [text for text in line if _key(text) != "evaluator"]
     own = [t for t in others if not _key(t).startswith("evaluator.") or _key(t).split(".")[1] == benchmark]
     return [[*own, f"evaluator=[{benchmark}]"], line, list(overrides)]
@@ -37,7 +41,7 @@ def _key(override: str) -> str:
     return override.split("=", 1)[0]
 
 
-def _stays(key: str, untold: set[str]) -> bool:
+def _stays(key: str, unlabelled: set[str]) -> bool:
     """Tell whether an override of the request is kept: one that no choice on the cell's axes says again."""
     group = key.partition(".")[0]
-    return group not in _AXES or key.startswith("pair.") or key in untold
+    return group not in _AXES or key.startswith("pair.") or key in unlabelled

@@ -80,16 +80,12 @@ def _unquoted_by_shell(override: str) -> str:
     if key == "family.experts" and value.startswith("[") and value.endswith("]"):
         parts = [part.strip() for part in re.findall(r"""'[^']*'|"[^"']*"|[^,]+""", value[1:-1])]
         parts = [part[1:-1] if re.fullmatch(r'"[^"\']*"', part) else part for part in parts]
-        return f"{key}=[{','.join(map(in_quotes, parts))}]"
-    return f"{key}={in_quotes(value)}"
+        return f"{key}=[{','.join(map(_in_quotes, parts))}]"
+    return f"{key}={_in_quotes(value)}"
 
 
-def in_quotes(text: str) -> str:
-    """Return a text as Hydra reads it back: in single quotes, with a backslash before those inside."""
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-        return text
-    text = re.sub(r"(\\*)'", r"\1\1\'", text)
-    return "'" + re.sub(r"(\\+)$", r"\1\1", text) + "'"
+def _in_quotes(text: str) -> str:
+    return text if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else quoted(text)
 
 
 def raw_path(text: str, what: str) -> str:

@@ -1,18 +1,18 @@
 """A composed config -> the `Config` that plans are made of: every value typed and checked."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from m3_exp.command_line import names
+from m3_exp.command_line import names, override, quoted
 from m3_exp.config.choices import function, keywords
-from m3_exp.config.overrides import PATH_SETTINGS, in_quotes
+from m3_exp.config.overrides import PATH_SETTINGS
 from m3_exp.config.values import MANY, choice, number, optional, parameter, source, truth
-from m3_exp.merging.source import parse_source
+from m3_exp.merging.source import absolute, parse_source
 from m3_exp.reading.files import exists
 from m3_exp.reading.paths import expanded, is_file
 from m3_exp.scoring.evaluate import load_evaluator
@@ -30,7 +30,7 @@ def read(cfg: DictConfig, given: Sequence[Override], config_dirs: Sequence[Path]
     Raises:
         M3Error: a value that no plan can have.
     """
-    experts = _experts(cfg)
+    base, experts = parse_source(source(cfg.family.base, "family.base")), _experts(cfg)
     family, sparsify = cfg.family, cfg.sparsify
     _check_shared(cfg)
     ratio = _chosen(cfg, "ratio")
@@ -38,7 +38,7 @@ def read(cfg: DictConfig, given: Sequence[Override], config_dirs: Sequence[Path]
     return Config(
         family=str(family.name),
         pair="local" if family.name == "local" else str(cfg.pair.name),
-        base=parse_source(source(family.base, "family.base")),
+        base=base,
         experts=experts,
         method=str(cfg.method.name),
         target=str(cfg.method.target),
@@ -60,7 +60,19 @@ def read(cfg: DictConfig, given: Sequence[Override], config_dirs: Sequence[Path]
         overrides=tuple(o.input_line or "" for o in given if o.key_or_group.startswith(_OF_MODELS)),
         cache_values=optional(cfg, "family.cache_values", int, low=1),
         config_dirs=tuple(str(folder.absolute()) for folder in config_dirs),
+        model_paths=_model_paths(base, experts, as_list=OmegaConf.is_list(family.experts)),
     )
+
+
+def _model_paths(base: Source, experts: Mapping[str, Source], *, as_list: bool) -> tuple[str, ...]:
+    """Return the overrides that name the models from any directory: of each relative path its absolute one."""
+    models = {"family.base": base}
+    if not as_list:
+        models |= {f"family.experts.{name}": expert for name, expert in experts.items() if name != "base"}
+    moved = [override(key, str(absolute(model))) for key, model in models.items() if absolute(model) != model]
+    if as_list and any(absolute(expert) != expert for expert in experts.values()):
+        moved.append(f"family.experts=[{','.join(quoted(str(absolute(one))) for one in experts.values())}]")
+    return tuple(moved)
 
 
 def _check_shared(cfg: DictConfig) -> None:
@@ -86,7 +98,7 @@ def _experts(cfg: DictConfig) -> dict[str, Source]:
             raise M3Error("family.experts is empty: give 'family.experts=[A,B]'")
         for one in map(",".join, itertools.pairwise(found)):
             if exists(Path(one)):
-                use = f"such a path is quoted: {in_quotes(one)}"
+                use = f"such a path is quoted: {quoted(one)}"
                 raise M3Error(f"family.experts is split at the comma in {one}; {use}")
         return {str(index): parse_source(text) for index, text in enumerate(found)}
     if not OmegaConf.is_dict(family.experts):
@@ -126,7 +138,7 @@ def _engine(cfg: DictConfig) -> EngineSettings:
         threads=optional(cfg, "engine.threads", int, low=1, high=MANY),
         start_timeout=number(cfg, "engine.start_timeout", float, low=1, high=1e7),
         stall_timeout=number(cfg, "engine.stall_timeout", float, low=1, high=1e7),
-        answers=None if e.answers is None else expanded(str(e.answers), "engine.answers"),
+        answers=None if e.get("answers") is None else expanded(str(e.answers), "engine.answers"),
     )
 
 

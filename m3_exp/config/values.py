@@ -62,7 +62,7 @@ def parameter(cfg: DictConfig, key: str, types: Sequence[type]) -> Parameter:
     value = OmegaConf.select(cfg, key)
     if OmegaConf.is_list(value):
         items = tuple(number(cfg, f"{key}[{index}]", float) for index in range(len(value)))
-        return items if not types else _wrong(key, value, types)
+        return items if not types or tuple in types else _wrong(key, value, types)
     if value is None or isinstance(value, str | bool):
         kinds = types or (str, bool, type(None))
         return value if isinstance(value, tuple(kinds)) else _wrong(key, value, types)
@@ -72,8 +72,11 @@ def parameter(cfg: DictConfig, key: str, types: Sequence[type]) -> Parameter:
 
 
 def _wrong(key: str, value: object, types: Sequence[type]) -> Parameter:
-    said = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
-    raise M3Error(f"{key}={value} is not {' or '.join(said[one] for one in types)}")
+    words = {
+        int: "a whole number", float: "a number", str: "a text", bool: "true or false", tuple: "a list of numbers",
+        type(None): "null",
+    }  # fmt: skip
+    raise M3Error(f"{key}={value} is not {' or '.join(words[one] for one in types)}")
 
 
 def source(value: object, key: str) -> str:

@@ -12,7 +12,7 @@
     notes               remarks on a recipe's adapters for whoever reads its plan
     canonical           recipes that mean the same weights become one
     scan, sparsify      whole-model thresholds, DARE masks; `kernels`, `compiled`: the compiled loops of both
-    methods             one merge method a file; `named` imports what yaml names
+    methods             one merge method a file; `plugins` imports what yaml names
     blend               one block of several merges that share what they read
     check, stream       what is refused before a merge, and the stream itself
     write               several merges to disk, in one pass

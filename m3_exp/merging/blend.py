@@ -184,7 +184,7 @@ class Blender:
         if method.needs_cutoffs:
             extra["cutoffs"] = self._cutoffs[index]
         given = [expert[:count].view(shape) for expert in experts]
-        made = method.named.function(given, job.recipe.weights, **extra, **job.recipe.params)
+        made = method.named.function(given, job.recipe.weights, **extra, **method.keywords(job.recipe.params))
         if not isinstance(made, torch.Tensor) or made.shape != shape:
             what = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
             raise M3Error(

@@ -45,13 +45,13 @@ def canonical(recipe: Recipe) -> Recipe:
     method = load(recipe.method)
     params = {key: float(value) for key, value in sorted(recipe.params.items())}
     recipe = replace(recipe, params=params, sparsify=sparsify.canonical(recipe.sparsify), check_lineage=True)
-    n = len(recipe.experts)
-    if method.coefficients is not None:
-        return _linear(recipe, method.coefficients(n, recipe.weights, **params))
-    if method.proportions is not None:
-        pairs = zip(recipe.experts, method.proportions(n, recipe.weights), strict=True)
+    n, algebra = len(recipe.experts), method.named.declares
+    if algebra.coefficients is not None:
+        return _linear(recipe, algebra.coefficients(n, recipe.weights, **method.keywords(params)))
+    if algebra.proportions is not None:
+        pairs = zip(recipe.experts, algebra.proportions(n, recipe.weights), strict=True)
         changing = [(expert, weight) for expert, weight in pairs if expert != recipe.base]
-        shares = method.proportions(len(changing), [weight for _, weight in changing]) if changing else ()
+        shares = algebra.proportions(len(changing), [weight for _, weight in changing]) if changing else ()
         if not changing:
             return _single(recipe, recipe.base)
         return _sorted(recipe, [expert for expert, _ in changing], shares)

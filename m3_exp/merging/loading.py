@@ -62,7 +62,7 @@ def start() -> None:
 
 
 def stop() -> None:
-    """End the child; who waits for its answer hears that it is silent."""
+    """End the child. Whoever waits for its answer is told that it gave none."""
     for child in _STARTED:
         child.kill()
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from m3_exp.merging import ratio
-from m3_exp.merging.named import Named, imported
+from m3_exp.merging.plugins import PluginFunction, imported
 from m3_exp.types import Choice, M3Error, Parameter
 
 PLAIN = f"{__name__}:plain"
@@ -34,6 +34,8 @@ class Mixture:
     facts: Mapping[str, Parameter] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.weights is not None:  # a list, or numbers of numpy, would not read back as they are printed
+            object.__setattr__(self, "weights", tuple(float(weight) for weight in self.weights))
         if self.draw is None and (self.alpha is not None or self.sampled):
             raise M3Error(f"{self} is a draw without a number: give it draw=0, the next draw=1")
         if self.sampled and self.lam is None:
@@ -46,14 +48,21 @@ class Mixture:
             return None
         return self.weights[0]
 
+    @property
+    def is_lam(self) -> bool:
+        """Whether lambda says the weights to the last digit."""
+        return self.lam is not None and self.weights == (self.lam, 1.0 - self.lam)
+
 
 def plain(n_experts: int, *, seed: int) -> list[Mixture]:
     """Return the method's own default."""
     return [Mixture(None)]
 
 
-def fixed(n_experts: int, *, seed: int, lam: float) -> list[Mixture]:
-    """Return lambda as it is given."""
+def fixed(n_experts: int, *, seed: int, lam: float, weights: tuple[float, ...] | None = None) -> list[Mixture]:
+    """Return the weights as they are given: one an expert, or lambda, the first of two."""
+    if weights is not None:
+        return [Mixture(weights)]
     _two("fixed", n_experts)
     if not 0 <= lam <= 1:
         raise M3Error(f"ratio.lam={lam} is outside [0, 1]: lambda is the first expert's share")
@@ -81,17 +90,19 @@ def grid(n_experts: int, *, seed: int, nodes: int, sampled: int) -> list[Mixture
 
 def _two(name: str, n_experts: int) -> None:
     if n_experts != 2:
-        raise M3Error(f"ratio={name} takes two experts, there are {n_experts}: use ratio=plain")
+        raise M3Error(
+            f"ratio={name} takes two experts, there are {n_experts}: use ratio=plain or ratio=fixed with ratio.weights"
+        )
 
 
-def load(target: str) -> Named:
+def load(target: str) -> PluginFunction:
     """Import a ratio by `module:function`; it is not called.
 
     Raises:
         M3Error: there is no such function, or it is no ratio.
     """
     named = imported("ratio", target, PLAIN)
-    if named.others or named.positional != ("n_experts",) or "seed" not in named.keywords:
+    if named.has_varargs or named.positional != ("n_experts",) or "seed" not in named.keywords:
         raise M3Error(f"ratio {target!r} is {named}: a ratio is NAME(n_experts, *, seed, ...) -> list[Mixture]")
     return named
 
@@ -106,10 +117,17 @@ def points(chosen: Choice, n_experts: int, seed: int) -> Sequence[Mixture]:
     named.check("ratio", ["seed", *chosen.params], ())
     try:
         found = named.function(n_experts, seed=seed, **chosen.params)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise M3Error(f"ratio {chosen.target} cannot be asked for {n_experts} experts: {error}") from error
+    except M3Error:
+        raise
+    except Exception as error:  # a function of one's own may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise M3Error(f"ratio {chosen.target} cannot be asked for {n_experts} experts ({reason})") from error
     if not isinstance(found, Sequence) or not found or not all(isinstance(one, Mixture) for one in found):
         raise M3Error(f"ratio {chosen.target} returned {type(found).__name__}: a list of Mixture is needed")
-    if others := sorted({key for one in found for key in one.facts} - chosen.params.keys()):
+    for weights in (one.weights for one in found if one.weights is not None and len(one.weights) != n_experts):
+        raise M3Error(f"ratio {chosen.target} gives {len(weights)} weights for {n_experts} experts: one each is needed")
+    if any(one.sampled for one in found) and chosen.target != CURVE.target:
+        raise M3Error(f"ratio {chosen.target} gives sampled lambdas, which correct the curve of ratio=grid alone")
+    if others := sorted({key for one in found for key in one.facts} - named.keywords.keys()):
         raise M3Error(f"ratio {chosen.target} names the fact {others[0]}, which is none of its keywords")
     return found

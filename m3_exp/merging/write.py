@@ -122,7 +122,7 @@ def _check_not_stopped(stopped: threading.Event) -> None:
 
 
 def _end_loading(stopped: threading.Event) -> None:
-    """End the question to transformers, for whose answer nobody waits any more."""
+    """End the question to transformers; nobody waits for its answer any more."""
     if stopped.is_set():
         loading.stop()
 

@@ -2,8 +2,8 @@
 
     table.py      what a table is: columns, rows of typed cells, notes
     data          store -> one tidy frame; the paper's numbers; what other runs left
-    curves        frame -> response curves over lambda, E[score | alpha] of them, and how well they predict real draws
-    comparisons   what a cell is worth, and which cells differ significantly
+    curves        frame -> response curves over lambda, E[score | alpha] of them, and how well they predict new draws
+    comparisons   the score of a cell with its interval, and which cells differ significantly
     choices       ways of choosing alpha or lambda, and what each is worth (`m3 response`, `--select`)
     tables        rows, footnotes and formats; the paper's tables and ours
     figures       the paper's figures and ours

@@ -1,7 +1,7 @@
 """Every interval, test and adjustment, below whatever scores and reports (docs/statistics.md).
 
     scored       scores of single answers -> what each item counts in a result
-    estimate     Estimate, a number with its interval; the mean of items, and what else it is unsure of
+    estimate     Estimate, a number with its interval; the mean of items, with every source of its uncertainty
     paired       the difference of two models on the same items
     ratio        PDR, the performance drop rate under an attack, and the difference of two
     lambdas      scores at a few lambdas -> the expected score of every alpha

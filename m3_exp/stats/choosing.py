@@ -8,9 +8,9 @@
 A merged model is one model, so it is chosen for the mean over its benchmarks, each relative to the better of the
 parents that are evaluated on it, where every benchmark has one. Each item is scored only by choices made without it: it
 counts as y_i = sum_c w_ic y_ic, where w_ic is the share of halvings with item i in the scoring half in which candidate
-c was chosen (with dev and test it is 1 for the one that was chosen). Scores are means of these numbers. Where one
-candidate is always chosen, intervals are those of this model, as everywhere (`stats`). Where it alternates, all choices
-are made anew on resampled items, and the variance of what comes out is the interval's.
+c was chosen (with dev and test it is 1 for the one that was chosen). Scores are means of these numbers. If one
+candidate is always chosen, the interval is that of this model. If the choice changes with the halving, all choices are
+made anew on resampled items, and the variance of the results makes the interval.
 
 Both halves of the items, and development items, share the DARE masks and, for alpha, the sampled lambdas. A candidate
 that is lucky with these scores well on both halves. So the lower end is lowered by the most that such luck gives
@@ -304,8 +304,8 @@ def _outcome(
     both = luck[0] / each[0].unit.size if len(each) == 1 else _luck(each)
     gains: dict[str, Estimate] = {}
     if each[0].default is not None:
-        gains = {b: _gained(each[k], mixes[k], moved, k, luck[k]) for k, b in enumerate(names)}
-    benchmarks = {b: _scored(each[k], mixes[k], moved, k, luck[k]) for k, b in enumerate(names)}
+        gains = {b: _number(each[k], mixes[k], moved, k, luck[k], signed=True) for k, b in enumerate(names)}
+    benchmarks = {b: _number(each[k], mixes[k], moved, k, luck[k]) for k, b in enumerate(names)}
     alone = names[0] if len(names) == 1 and not candidates.relative else None
     score = benchmarks[alone] if alone else _joint(candidates, mixes, moved, both, signed=False)
     gain = None
@@ -315,20 +315,15 @@ def _outcome(
     return Chosen(shares, score, benchmarks, gain, gains, claimed, price(candidates))
 
 
-def _scored(one: Scores, mix: Array, moved: _Moved | None, at: int, luck: float) -> Estimate:
-    found = of_items(one.items(mix), one.shape, others=one.sources(mix), bias=(luck, 0.0), unscored=one.unscored)
-    known = found if moved is None else _alternating(found, moved.variance(at, signed=False))
+def _number(one: Scores, mix: Array, moved: _Moved | None, at: int, luck: float, *, signed: bool = False) -> Estimate:
+    """Return what was chosen scores on one benchmark, or (`signed`) gains on the default, paired by item and mask."""
+    others, bias, values = one.sources(mix, signed=signed), (luck, 0.0), one.items(mix)
+    if signed and moved is None:
+        return paired(values, one.base, one.shape, others=others, bias=bias, unscored=one.unscored)
+    values = values - one.base if signed else values
+    found = of_items(values, one.shape, signed=signed, others=others, bias=bias, unscored=one.unscored)
+    known = found if moved is None else _alternating(found, moved.variance(at, signed=signed))
     return known.estimate(n=one.size, unscored=one.unscored)
-
-
-def _gained(one: Scores, mix: Array, moved: _Moved | None, at: int, luck: float) -> Estimate:
-    """Return the gain of what was chosen on the default, paired by item and mask."""
-    others, bias = one.sources(mix, signed=True), (luck, 0.0)
-    if moved is None:
-        return paired(one.items(mix), one.base, one.shape, others=others, bias=bias, unscored=one.unscored)
-    differences = one.items(mix) - one.base
-    found = of_items(differences, one.shape, signed=True, others=others, bias=bias, unscored=one.unscored)
-    return _alternating(found, moved.variance(at, signed=True)).estimate(n=one.size, unscored=one.unscored)
 
 
 def _joint(
@@ -350,7 +345,7 @@ def _alternating(mean: Mean, variance: float) -> Mean:
 
 
 def _together(each: Sequence[Scores], mixes: Sequence[Array], *, signed: bool = False) -> list[VarianceSource]:
-    """Return what a mean over benchmarks is unsure of besides items, in its unit.
+    """Return the sources of variance of a mean over benchmarks besides items, in its unit.
 
     Benchmarks share the lambdas and masks, so their errors from these are added as if all had the same sign.
     """

@@ -5,14 +5,15 @@ The interval of a mean m of n values that lie between two limits is Wald's after
 Price's, 2012). So it never has width 0, a few items cannot make it narrow, and where nothing is right it agrees with
 the rule of three. A p-value is the level at which its interval just touches 0.
 
-A mean may be unsure of more than its items:
+Besides the items, other sources make a mean uncertain:
 
-    masks, draws   each source has a variance with few degrees of freedom and reaches as far as its own Student quantile
-                   says; the reaches are added as squares (Banerjee 1961: never too short, whatever the parts)
+    masks, draws   a variance each, estimated with few degrees of freedom. Each standard error is multiplied by its own
+                   Student quantile; the half width is the root of the sum of these squares (Banerjee 1961: it is never
+                   too short, however the variance is divided among the sources)
     clusters       items of one problem are one unit; there is one degree of freedom less than there are units
     bias           how far an interpolation or a minimum may be off, to either side: added to the ends
-    missing        items without a score: the lower end is that of all of them at the lower limit, the upper end that of
-                   all at the upper one (Manski 1989)
+    missing        items without a score: the lower end is the one with all of them at the lower limit, the upper end
+                   the one with all at the upper limit (Manski 1989)
 
 Measured coverage: docs/coverage.md, made by benchmarks/coverage.py.
 """

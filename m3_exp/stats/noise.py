@@ -9,7 +9,6 @@ so the deviation is an estimate with an interval, that of the flips; none of n i
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,28 +17,20 @@ from m3_exp.stats.estimate import Estimate, Shape, mean
 Steps = Mapping[tuple[str, int], float]
 
 
-@dataclass(frozen=True)
-class Deviation:
-    """A standard deviation with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
 def rate(repeats: Sequence[Steps]) -> Estimate:
     """Return the share of flipped verdicts over some repeats."""
     return _over_items(repeats, lambda step: float(step != 0))
 
 
-def noise_floor(repeats: Sequence[Steps]) -> Deviation:
+def noise_floor(repeats: Sequence[Steps]) -> Estimate:
     """Return the standard deviation of a difference of two scores that batches alone make, over one cell's verdicts.
 
     The root of the mean squared change (of 0/1 verdicts: the share of flips) over the verdicts, and so are its ends.
     """
     found = _over_items(repeats, lambda step: step * step)
     each = sum(map(len, repeats)) / len(repeats)
-    return Deviation(*(math.sqrt(max(0.0, x) / each) for x in (found.value, found.low, found.high)))
+    value, low, high = (math.sqrt(max(0.0, x) / each) for x in (found.value, found.low, found.high))
+    return Estimate(value, low, high, found.n, "root of the mean squared change")
 
 
 def _over_items(repeats: Sequence[Steps], of: Callable[[float], float]) -> Estimate:

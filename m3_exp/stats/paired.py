@@ -113,7 +113,7 @@ def mid_p(gained: int, lost: int) -> float:
 
 
 def spread(masks: Sequence[Array], shape: Shape = EVEN) -> list[VarianceSource]:
-    """Return what a mean over several DARE masks (or draws of lambda) is unsure of besides items; nothing with one.
+    """Return the source of variance that DARE masks (or draws of lambda) add to a mean over them; none with one mask.
 
     `masks`: the items' scores under each of m masks, (n,). The variance between the masks' means is taken as it is. A
     part of it is the items' own noise (`shared`); that part is deducted from the variance over items, not here. Else a

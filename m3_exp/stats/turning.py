@@ -1,4 +1,4 @@
-"""A real draw beside a curve: an item's score changes somewhere between two nodes, and interpolation cannot say where.
+"""An observed draw of lambda beside the curve through the nodes.
 
 An item's score changes somewhere between two nodes, say from 0 to 1; linear interpolation cannot say where. So the
 mean over items of (observed - interpolated) differs from 0 even where the line is right on average.

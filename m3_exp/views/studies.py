@@ -1,4 +1,4 @@
-"""`m3 response`: what every alpha would score, from the curves of a sweep, and the check against real draws."""
+"""`m3 response`: what every alpha would score, from the curves of a sweep, and the check against observed draws."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ def _sweep(asked: CommandLine) -> str:
 
 
 def curves(asked: CommandLine) -> Curves:
-    """Look up the curves of a sweep with the real draws of other runs.
+    """Look up the curves of a sweep, with the draws of lambda that other runs evaluated.
 
     Raises:
         M3Error: there is none; it says what is missing, and the line that evaluates it.
@@ -68,7 +68,7 @@ def studies(found: Curves, *, repeats: int = 10_000) -> Iterator[Study]:
 
 
 def checks(found: Curves, *, repeats: int = 10_000) -> list[tuple[Response, Check]]:
-    """Hold each curve against the real draws in the store.
+    """Compare each curve with the draws of lambda in the store.
 
     Raises:
         M3Error: there is no draw; it says the line that makes some.

@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 
 from m3_exp.config import Request
-from m3_exp.forecast import Forecast, repeats_words, rows
-from m3_exp.planning import spelled
+from m3_exp.forecast import Forecast, repeats_words
+from m3_exp.planning import label_text
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import prediction
@@ -41,8 +41,9 @@ def lambdas(plan: Plan) -> list[str]:
 
 def plan(request: Request, forecast: Forecast) -> list[str]:
     """Return a plan cell by cell, then what it would cost."""
+    rows = [(" = ".join(c.labels), c.benchmark, "?" if c.n is None else c.n, c.state) for c in forecast.cells]
     return [
-        *columns(("recipe", "benchmark", "items", "state"), rows(forecast)),
+        *columns(("recipe", "benchmark", "items", "state"), rows),
         *(f"not at hand: {reason}" for reason in sorted({c.reason for c in forecast.cells if c.reason})),
         *lambdas(request.plan),
         *request.notes,
@@ -58,7 +59,7 @@ def status(request: Request, found: Status) -> list[str]:
         f"{counts}; {len(found.failures)} failed",
         *(str(run) if run.plan == found.identity else f"{run} (another request)" for run in found.runs),
         *(
-            failure(f"{spelled(one.cell.labels[0])} on {one.cell.evaluator.name}: {one.reason}", one.retry)
+            failure(f"{label_text(one.cell.labels[0])} on {one.cell.evaluator.name}: {one.reason}", one.retry)
             for one in found.failures
         ),
         *found.forecast.own_notes,  # what collapsed is m3 plan's to say

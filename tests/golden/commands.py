@@ -101,7 +101,7 @@ def reading() -> Iterator[Asked]:  # noqa: C901
     for number, run in enumerate(RUNS):
         yield Asked(f"run again {number}", ["run", *run, *CONFIG, *RECORDED, "store=again", "tracker=none"], _store)
     words = ["wandb", "sync", *RUNS[5][:-2], "limit=6", *here, "tracker=wandb", "tracker.mode=offline"]
-    yield Asked("wandb", words, _tracked)
+    yield Asked("wandb", words, tracked)
     yield Asked("doctor", ["doctor", "pair=lm_math", "--json", *here])
     yield Asked("refused", ["run", "pair=lm_math", "method=nonsense", *here])
 
@@ -153,7 +153,7 @@ def _store() -> dict[str, str]:
     return {"store": "\n".join(lines)}
 
 
-def _tracked() -> dict[str, str]:
+def tracked() -> dict[str, str]:
     """Return what W&B keeps of each run, by its own reader."""
     found = {}
     for folder in sorted(Path("store/wandb").glob("offline-run-*")):
@@ -185,6 +185,7 @@ MASKED: Sequence[tuple[str, str]] = (
     (r"(again/(inputs|conditions|loading))/[\w-]+\.json", r"\1/KEY"),  # keyed by what a file is on this disk, or where
     (r"(?m)^\d+/\d+ items,.*\n", ""),  # how far a run is, now and then
     (r"[\d.]+ [GT]B free", "N free"),
+    (r" family\.(base|experts\.\w+)=WORLD/models/\w+", ""),  # where a line that rebuilds weights finds the models
     (re.escape(str(HERE.parent.parent)), "ROOT"),
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|\+\d\d:\d\d)?", "TIME"),
     (r'"seconds": [\d.e-]+', '"seconds": SECONDS'),

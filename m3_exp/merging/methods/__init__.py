@@ -9,26 +9,15 @@ A method gets the same tensor of each expert as float32 and returns the merged o
 `models` are the experts themselves, `deltas` their differences from the base, after DARE where there is one. `weights`
 is one number an expert, or None for the method's own default. Naming `base` or `cutoffs` asks for the base's tensor or
 the whole-model thresholds (`merging.scan`; `retain` must be among its hyper-parameters then). Keyword-only arguments
-are its hyper-parameters. What its module may say:
-
-    granularity = "element"   each element of the result depends on the same element of the inputs alone: the function
-                              gets flat blocks of them, in little memory. "tensor", and where nothing is said: it gets
-                              whole tensors in their own shape, for norms, cosines or singular values.
-
-And about its algebra, for `merging.canonical`:
-
-    coefficients(n, weights, **hyperparameters)   of a linear method: each delta's share
-    proportions(n, weights)   where weights count by their proportions, and an expert that is the base changes nothing
-    LIMITS = {name: (low, high)}   of a hyper-parameter: low < value <= high
+are its hyper-parameters, numbers each. What a signature cannot say stands in `plugins.Declares` above the function.
 """
 
 import math
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from m3_exp.merging.named import Named, granularity, imported
+from m3_exp.merging.plugins import PluginFunction, imported
 from m3_exp.types import M3Error, Parameters
 
 
@@ -36,14 +25,19 @@ from m3_exp.types import M3Error, Parameters
 class Method:
     """A merge method and what its signature asks for."""
 
-    named: Named
+    named: PluginFunction
     whole_tensors: bool
     takes_deltas: bool
     needs_base: bool
     needs_cutoffs: bool
-    coefficients: Callable[..., tuple[float, ...]] | None
-    proportions: Callable[..., tuple[float, ...]] | None
-    limits: Mapping[str, tuple[float, float]]
+
+    def keywords(self, params: Mapping[str, float]) -> dict[str, float]:
+        """Return hyper-parameters as the function is to get them: its defaults too, whole numbers where it says `int`.
+
+        In recipes, and so in keys, they are floats.
+        """
+        given = {key: int(value) if self.named.types(key) == (int,) else value for key, value in params.items()}
+        return self.named.defaults | given
 
 
 def load(target: str) -> Method:
@@ -55,22 +49,22 @@ def load(target: str) -> Method:
     named = imported("method", target, ", ".join(known()))
     first, rest = named.positional[:2], named.positional[2:]
     experts_first = first in (("models", "weights"), ("deltas", "weights"))
-    if named.others or not experts_first or not set(rest) <= {"base", "cutoffs"}:
+    if named.has_varargs or not experts_first or not set(rest) <= {"base", "cutoffs"}:
         raise M3Error(
             f"method {target!r} is {named}: a merge method is NAME(models | deltas, weights[, base][, cutoffs], *, ...)"
         )
     if "cutoffs" in rest and "retain" not in named.keywords:
         raise M3Error(f"method {target!r} names cutoffs, but has no `retain`: add it after the *, as in ties.py")
-    module: Any = named.module
+    for key in (key for key in named.keywords if not {int, float}.issuperset(named.types(key))):
+        raise M3Error(
+            f"method {target!r}: {key} is no number: a method's keywords are annotated int, float or not at all"
+        )
     return Method(
         named=named,
-        whole_tensors=granularity(named) == "tensor",
+        whole_tensors=named.declares.granularity == "tensor",
         takes_deltas=first[0] == "deltas",
         needs_base="base" in rest,
         needs_cutoffs="cutoffs" in rest,
-        coefficients=getattr(module, "coefficients", None),
-        proportions=getattr(module, "proportions", None),
-        limits=getattr(module, "LIMITS", {}),
     )
 
 
@@ -90,6 +84,8 @@ def check_params(target: str, params: Parameters) -> None:
     for key, value in sorted(params.items()):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise M3Error(f"method.{key}={value} is not a number: give a finite one")
-        low, high = method.limits.get(key, (-math.inf, math.inf))
+        if method.named.types(key) == (int,) and value != int(value):
+            raise M3Error(f"method.{key}={value} is not a whole number: {method.named} takes one")
+        low, high = method.named.declares.limits.get(key, (-math.inf, math.inf))
         if not low < value <= high:
             raise M3Error(f"method.{key}={value} is out of range: above {low:g} and at most {high:g}")

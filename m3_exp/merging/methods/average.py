@@ -4,18 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from m3_exp.merging.plugins import Declares
 from m3_exp.types import M3Error
-
-granularity = "element"
-
-
-def average(models: Sequence[Tensor], weights: Sequence[float] | None) -> Tensor:
-    """Return the weighted average of float32 blocks of one shape."""
-    shares = coefficients(len(models), weights)
-    result = models[0] * shares[0]
-    for model, share in zip(models[1:], shares[1:], strict=True):
-        result += model * share  # never add(alpha=): its fused multiply-add differs between vector and tail elements
-    return result
 
 
 def coefficients(n: int, weights: Sequence[float] | None) -> tuple[float, ...]:
@@ -25,3 +15,13 @@ def coefficients(n: int, weights: Sequence[float] | None) -> tuple[float, ...]:
     if abs(total) < 1e-12:
         raise M3Error(f"weights {tuple(weights)} of an average sum to 0: give some with a sum")
     return tuple(weight if abs(total - 1) < 1e-12 else weight / total for weight in weights)
+
+
+@Declares(granularity="element", coefficients=coefficients)
+def average(models: Sequence[Tensor], weights: Sequence[float] | None) -> Tensor:
+    """Return the weighted average of float32 blocks of one shape."""
+    shares = coefficients(len(models), weights)
+    result = models[0] * shares[0]
+    for model, share in zip(models[1:], shares[1:], strict=True):
+        result += model * share  # never add(alpha=): its fused multiply-add differs between vector and tail elements
+    return result

@@ -4,9 +4,15 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-granularity = "element"
+from m3_exp.merging.plugins import Declares
 
 
+def coefficients(n: int, weights: Sequence[float] | None, *, scaling: float) -> tuple[float, ...]:
+    """Return each delta's share."""
+    return tuple(scaling * weight for weight in weights or (1.0,) * n)
+
+
+@Declares(granularity="element", coefficients=coefficients)
 def task_arithmetic(
     deltas: Sequence[Tensor], weights: Sequence[float] | None, base: Tensor, *, scaling: float
 ) -> Tensor:
@@ -17,8 +23,3 @@ def task_arithmetic(
         result += delta * share
     result += base
     return result
-
-
-def coefficients(n: int, weights: Sequence[float] | None, *, scaling: float) -> tuple[float, ...]:
-    """Return each delta's share."""
-    return tuple(scaling * weight for weight in weights or (1.0,) * n)

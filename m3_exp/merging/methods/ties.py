@@ -14,12 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from m3_exp.merging.plugins import Declares
 from m3_exp.merging.scan import Cutoffs
 
-granularity = "element"
-LIMITS = {"retain": (0.0, 1.0)}
+
+def proportions(n: int, weights: Sequence[float] | None) -> tuple[float, ...]:
+    """Return weights that sum to 1; equal ones where none are given or their sum is 0."""
+    total = sum(weights) if weights else 0.0
+    if not weights or abs(total) < 1e-12:
+        return (1.0 / n,) * n
+    return tuple(weight if abs(total - 1) < 1e-12 else weight / total for weight in weights)
 
 
+@Declares(granularity="element", proportions=proportions, limits={"retain": (0.0, 1.0)})
 def ties(
     deltas: Sequence[Tensor],
     weights: Sequence[float] | None,
@@ -42,11 +49,3 @@ def ties(
     else:
         kernels.ties_many(arrays, base.numpy(), lows, shares, *signs_and_scale, merged.numpy())
     return merged
-
-
-def proportions(n: int, weights: Sequence[float] | None) -> tuple[float, ...]:
-    """Return weights that sum to 1; equal ones where none are given or their sum is 0."""
-    total = sum(weights) if weights else 0.0
-    if not weights or abs(total) < 1e-12:
-        return (1.0 / n,) * n
-    return tuple(weight if abs(total - 1) < 1e-12 else weight / total for weight in weights)

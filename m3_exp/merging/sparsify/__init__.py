@@ -5,19 +5,16 @@
 `delta` is one expert's float32 tensor minus the base; what comes back has its shape, beside how many elements were
 dropped (for reports). A function that names `key` draws at random. `key` is a number of 64 bits made of (seed, expert's
 content, tensor's name), so that the draw does not depend on order, blocks, threads or other tensors. `start` is the
-index of the block's first element. What its module may say:
-
-    granularity = "element"   as of a method (`merging.methods`): flat blocks; otherwise whole tensors in their shape
-    changes_nothing(**keywords)   whether such keywords leave every delta as it is; it raises where they are impossible
+index of the block's first element. `plugins.Declares` above the function says whether it may be given blocks, and when
+it changes nothing.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from blake3 import blake3
 
-from m3_exp.merging.named import Named, granularity, imported
+from m3_exp.merging.plugins import PluginFunction, imported
 from m3_exp.types import M3Error, Parameters, identity
 
 DARE = "m3_exp.merging.sparsify.dare:dare"
@@ -27,14 +24,14 @@ DARE = "m3_exp.merging.sparsify.dare:dare"
 class Sparsifier:
     """A function of one delta with its keywords, and the seed of what it draws. `key` is its identity."""
 
-    named: Named
+    named: PluginFunction
     params: Parameters
     seed: int
     key: str
 
     @property
     def whole_tensors(self) -> bool:
-        return granularity(self.named) == "tensor"
+        return self.named.declares.granularity == "tensor"
 
     def __call__(self, delta: torch.Tensor, expert: str, tensor: str, start: int) -> tuple[torch.Tensor, int]:
         """Thin the delta of an expert (a digest) from flat element `start` of a tensor on; say how many it lost."""
@@ -50,18 +47,17 @@ class Sparsifier:
         return int.from_bytes(blake3(text.encode()).digest()[:8], "little")
 
 
-def load(target: str) -> Named:
+def load(target: str) -> PluginFunction:
     """Import a sparsifier by `module:function`; it is not called.
 
     Raises:
         M3Error: there is no such function, or it is no sparsifier.
     """
     named = imported("sparsify", target, DARE)
-    if named.others or named.positional[:1] != ("delta",) or not set(named.positional[1:]) <= {"key", "start"}:
+    if named.has_varargs or named.positional[:1] != ("delta",) or not set(named.positional[1:]) <= {"key", "start"}:
         raise M3Error(f"sparsify {target!r} is {named}: a sparsifier is NAME(delta[, key][, start], *, ...)")
     if set(named.keywords) & {"draws", "seed", "target"}:
         raise M3Error(f"sparsify {target!r} has a keyword draws, seed or target, which every sparsifier has: rename it")
-    granularity(named)
     return named
 
 
@@ -91,5 +87,6 @@ def canonical(recipe: Parameters | None) -> Parameters | None:
     if recipe is None:
         return None
     found = of(recipe)
-    idle: Callable[..., bool] | None = getattr(found.named.module, "changes_nothing", None)
-    return None if idle is not None and idle(**found.params) else recipe
+    changes_nothing = found.named.declares.changes_nothing
+    params = found.named.defaults | dict(found.params)
+    return None if changes_nothing is not None and changes_nothing(**params) else recipe

@@ -1,7 +1,7 @@
 """A study of a pair and method: every way of choosing lambda, on every benchmark, their mean and their minimum.
 
-E[alpha] - plain is paired by item and adjusted (max-T) over the seven alphas x all benchmarks of the pair and method,
-as everywhere (`expectations`); mean and minimum have families of their own. Random - tuned is one family over
+E[alpha] - plain is paired by item and adjusted (max-T) over the seven alphas x all benchmarks of the pair and method
+(`expectations`); mean and minimum have families of their own. Random - tuned is one family over
 benchmarks, mean and minimum (Holm).
 """
 

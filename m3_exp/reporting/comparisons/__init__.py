@@ -1,4 +1,4 @@
-"""What one cell of a table is worth, and which cells differ significantly.
+"""The score of one cell of a table with its interval, and which cells differ significantly.
 
 values.py      a row's cells -> mean over draws, or expectation on a curve, with its interval
 contrasts.py   pairs of cells -> difference, p-value adjusted in its family, sign

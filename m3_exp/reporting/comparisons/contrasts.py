@@ -37,13 +37,18 @@ FEW_MASKS = f"fewer than {LEAST_MASKS} DARE masks: the difference is of these ma
 class Entry:
     """A cell of a table that can be compared with another.
 
-    weights: empty where the cell belongs to no model: an expectation over lambda.
-    models: those that the cell is a mean over.
-    drawn: the number of random draws behind it, 0 where nothing was drawn.
-    asked: digest and number of the items; `unscored` of them have no value.
-    like: how the items make the score.
-    others, bias: what an expectation is unsure of besides items and masks, and how far it may be off.
-    why: why the cell carries no sign, else empty.
+    Attributes:
+        score: in percent.
+        items: a value from 0 to 1 for each scored item, by its id.
+        weights: digests of the models' weights; empty for an expectation over lambda, which belongs to no model.
+        models: the models that the cell is a mean over, each with its item values.
+        drawn: how many random draws it is a mean over; 0 where nothing was drawn.
+        asked: digest and number of the items that were asked.
+        unscored: how many of them have no value.
+        like: how the items make the score (weights of tasks, clusters).
+        others: of an expectation, its sources of variance besides items and masks.
+        bias: of an expectation, how far it may be off, from 0 to 1.
+        why: the reason why it carries no sign; empty where it may carry one.
     """
 
     score: float
@@ -210,7 +215,7 @@ def compare(first: Entry, second: Entry) -> Estimate | None:
 
 
 def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shape) -> list[VarianceSource]:
-    """Return what the levels of lambda (axis 0) or masks (1) leave open of a difference.
+    """Return the source of variance that draws of lambda (axis 0) or masks (1) add to a difference.
 
     If both sides have the same draws or masks it is that of their differences, else that of each side by itself.
     """

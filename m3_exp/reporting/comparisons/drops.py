@@ -157,7 +157,7 @@ def difference(first: Attacked, second: Attacked) -> Estimate | None:
 
 
 def _sources(sides: Sequence[Attacked], ids: Sequence[str]) -> list[VarianceSource]:
-    """Return what draws of lambda (ten or more) and masks leave open of a PDR, or of a difference of two."""
+    """Return the sources of variance that draws of lambda (ten or more) and masks add to a PDR, or to a difference."""
     if not all(np.any(side.scores(ids).clean) for side in sides):
         return []
     drawn = max(side.under.drawn for side in sides) >= LEAST_DRAWS

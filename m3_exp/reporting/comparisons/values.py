@@ -152,7 +152,7 @@ def expected_items(response: Response, alpha: float) -> Values:
 
 
 def models(rows: pd.DataFrame) -> Models:
-    """Return the item values of each model behind some rows, by its lambda (the number of a draw without) and mask."""
+    """Return the item values of each model that some lines are of, by lambda (without one: the draw) and mask."""
     lines = _distinct(rows)
     columns = (lines[name] for name in ("lam", "draw", "mask_seed", "scored"))
     return {

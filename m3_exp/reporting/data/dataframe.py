@@ -4,27 +4,14 @@ Repeats of a cell (`repeat=K`) measure the noise floor. They are no further data
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
-from m3_exp.planning import called, merge_line
+from m3_exp.planning import merge_line, table_name
 from m3_exp.reporting.data import params
 from m3_exp.stats.scored import scored
 from m3_exp.types import Cell, CellResult, Json, Label, ResultRecord
-
-Kind = Literal["drawn", "node", "sampled", ""]
-
-
-def kind(label: Label) -> Kind:
-    """Return how a label's mixture came, whatever its ratio is called; empty: the method's own default, or no lambda.
-
-    drawn: at random, a row is the mean over its draws; node: a lambda that was chosen, a curve goes through its score;
-    sampled: beside a grid's nodes.
-    """
-    if label.sampled:
-        return "sampled"
-    return "drawn" if label.drawn else "node" if label.node else ""
 
 
 def thinned(sparsify: str) -> str:
@@ -80,8 +67,8 @@ def _labelled(label: Label, cell: Cell) -> Json:
     return {
         "family": label.family, "pair": label.pair, "method": label.method,
         "params": params.text(label.params),
-        "ratio": called(label, "ratio"), "kind": kind(label), "alpha": label.alpha, "draw": label.draw,
-        "lam": label.lam, "sparsify": called(label, "sparsify"), "mask_seed": label.mask_seed,
+        "ratio": table_name(label, "ratio"), "kind": label.kind, "alpha": label.alpha, "draw": label.draw,
+        "lam": label.lam, "sparsify": table_name(label, "sparsify"), "mask_seed": label.mask_seed,
         "merge": merge_line(label, cell.recipe),
     }  # fmt: skip
 

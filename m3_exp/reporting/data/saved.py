@@ -25,6 +25,7 @@ def draws(store: Store, plan: Plan) -> Plan:
             ours = measured.get(_asked(cell, label))
             if label.ratio != "mixup" or ours is None:
                 continue
+            label = replace(label, config_dirs=ours.labels[0].config_dirs, model_paths=ours.labels[0].model_paths)
             same = replace(cell, evaluator=ours.evaluator, tokenizer=ours.tokenizer, limit=ours.limit, labels=(label,))
             draws.setdefault(_shown(same, label), same)
     return replace(plan, cells=tuple(cell for key, cell in draws.items() if key not in known), notes=())
@@ -38,7 +39,7 @@ def _saved(store: Store) -> Iterator[Cell]:
 
 def _asked(cell: Cell, label: Label) -> str:
     """Return the identity that draws of one row and benchmark share: everything but lambda and the mask."""
-    line = replace(label, ratio="", alpha=None, draw=None, lam=None, mask_seed=None, params={})
+    line = replace(label, ratio="", alpha=None, draw=None, lam=None, weights=(), mask_seed=None, params={})
     params = {key: float(value) for key, value in label.params.items()}
     recipe = cell.recipe
     sparsifier = {key: value for key, value in (recipe.sparsify or {}).items() if key != "seed"}

@@ -107,7 +107,7 @@ def changes(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> dict[t
 
 
 def _alphas(frame: pd.DataFrame) -> list[float]:
-    drawn = sorted(float(a) for a in frame["alpha"].dropna().unique())
+    drawn = sorted(float(a) for a in frame.loc[frame["ratio"] == "mixup", "alpha"].dropna().unique())
     return drawn if drawn and not bool((frame["kind"] == "node").any()) else list(ALPHAS)
 
 

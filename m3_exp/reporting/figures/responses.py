@@ -26,7 +26,7 @@ from m3_exp.stats.objective import Objective
 _TOP = 3.0  # of the density axis: those below alpha = 1 have no maximum
 _MAIN = 2.9  # inches of the large panel
 _FEW = 4  # benchmarks: up to so many have a band each
-_SPARSE = 10  # real draws: more of them are drawn smaller
+_SPARSE = 10  # draws of lambda: more of them get smaller points
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Line:
     middle: Array
     low: Array
     high: Array
-    nodes: Array  # the lambdas that were really evaluated
-    draws: tuple[tuple[float, float], ...] = ()  # (lambda, value) of the real draws
+    nodes: Array  # the lambdas that were evaluated
+    draws: tuple[tuple[float, float], ...] = ()  # (lambda, value) of the draws that were evaluated
 
 
 # --------------------------------------------------------------------------------------------------------- numbers
@@ -81,7 +81,7 @@ def _drawn(
 
 
 def _draws(response: Response, parent: Array | None) -> list[tuple[float, float]]:
-    """Return each real draw's lambda and score in the line's unit, over the items it shares with the curve."""
+    """Return each evaluated draw's lambda and score in the line's unit, over the items it shares with the curve."""
     ids = response.curve.ids
     unit = np.ones(len(ids)) if parent is None else parent
     found = []

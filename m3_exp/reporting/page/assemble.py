@@ -13,7 +13,7 @@ from string import Template
 
 from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
-from m3_exp.planning import spelled
+from m3_exp.planning import label_text
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.data.dataframe import sandboxes
 from m3_exp.reporting.figures import palette
@@ -169,7 +169,7 @@ def _provenance(data: PageData) -> str:
     made: dict[str, tuple[str, str]] = {}
     for cell in data.cells:
         if cell.record is not None:
-            made.setdefault(cell.merge, (cell.record.weights, spelled(cell.cell.labels[0])))
+            made.setdefault(cell.merge, (cell.record.weights, label_text(cell.cell.labels[0])))
     rows = "".join(
         f'<tr><td><code title="{escape(digest)}">{escape(digest[:12])}</code></td><td>{escape(name)}</td>'
         f"<td><code>{escape(merge)}</code></td></tr>"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
-from m3_exp.planning import called, shown, spelled
+from m3_exp.planning import label_text, table_name, value_text
 from m3_exp.reporting.data import params
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page.data import CellData, Item
@@ -99,7 +99,7 @@ def _item(item: Item, numbers: Mapping[str, int]) -> list[Any]:
 
 def title(data: CellData) -> str:
     """Return what a cell is called: its first label, as the plan spells it."""
-    return spelled(data.cell.labels[0])
+    return label_text(data.cell.labels[0])
 
 
 def _score(data: CellData) -> str:
@@ -117,7 +117,7 @@ def _score(data: CellData) -> str:
 def facts(data: CellData) -> list[list[str]]:
     """Return a cell's provenance, name and value: models, evaluator and settings, engine, digests, what it found."""
     cell, record = data.cell, data.record
-    found = [["stands for", "; ".join(spelled(label) for label in cell.labels)]] if len(cell.labels) > 1 else []
+    found = [["stands for", "; ".join(label_text(label) for label in cell.labels)]] if len(cell.labels) > 1 else []
     found += [["experts", "; ".join(map(str, cell.recipe.experts))], ["base", str(cell.recipe.base)]]
     found += [["mixing weights", _weights(data)], ["dtype", cell.recipe.dtype], ["tokenizer", str(cell.tokenizer)]]
     if cell.recipe.sparsify is not None:
@@ -131,7 +131,7 @@ def facts(data: CellData) -> list[list[str]]:
 
 def _sparsified(rule: Parameters) -> list[str]:
     words = {"seed": "mask seed", "target": "function"}
-    said = [f"{words.get(key, key.replace('_', ' '))} {shown(value)}" for key, value in rule.items()]
+    said = [f"{words.get(key, key.replace('_', ' '))} {value_text(value)}" for key, value in rule.items()]
     return ["sparsifier" if "target" in rule else "DARE", ", ".join(said)]
 
 
@@ -198,15 +198,15 @@ def _align(name: str) -> str:
 def _listed(data: CellData, dropped: bool) -> str:
     label = data.cell.labels[0]
     known = params.text(label.params)
-    ratio = {"plain": "no", "mixup": "yes"}.get(label.ratio, called(label, "ratio"))
+    ratio = {"plain": "no", "mixup": "yes"}.get(label.ratio, table_name(label, "ratio"))
     names = [palette.name(label.pair), palette.name(label.method) + (f" ({known})" if known else ""),
              "" if label.method == "single" else ratio, _number(label.alpha), _number(label.lam),
-             {"none": "", "dare": "yes"}.get(label.sparsify, called(label, "sparsify"))]  # fmt: skip
+             {"none": "", "dare": "yes"}.get(label.sparsify, table_name(label, "sparsify"))]  # fmt: skip
     values = [*names, *_figures(data), data.state + (" (no texts)" if dropped else "")]
     values += ["" if data.record is None else data.record.weights[:12]]
     first = f'<th scope="row"><a href="#cell/{data.key}">{escape(palette.name(_benchmark(data), 40))}</a></th>'
     shown = "".join(f"<td{_align(name)}>{escape(value)}</td>" for name, value in zip(_HEADER[1:], values, strict=True))
-    words = " ".join([_benchmark(data), *map(spelled, data.cell.labels)])
+    words = " ".join([_benchmark(data), *map(label_text, data.cell.labels)])
     return f'<tr data-words="{escape(words)}">{first}{shown}</tr>'
 
 

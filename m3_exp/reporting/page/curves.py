@@ -126,7 +126,7 @@ def _single(response: Response, parent: Array | None) -> Json:
 
 
 def _line(objective: Objective, responses: Sequence[Response]) -> Json:
-    """Return one curve: `at` the lambdas `lams` with a band, `e` at ALPHAS with an interval, real draws and plain."""
+    """Return one curve: `at` the lambdas `lams` with a band, `e` at ALPHAS with an interval, draws and plain."""
     sample = objective.resampled(_RESAMPLES, np.random.default_rng(0))
     lams = objective.lams if objective.combine == "mean" else np.union1d(np.linspace(0, 1, _FINE), objective.lams)
     along = [model(responses, objective, float(lam)) for lam in lams]

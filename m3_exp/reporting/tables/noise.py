@@ -96,8 +96,7 @@ def rate(members: Sequence[Noise]) -> Figure:
 
 def deviation(members: Sequence[Noise]) -> Figure:
     """Return the standard deviation of a difference of two scores that batches alone make, in points."""
-    found = noise.noise_floor([one.steps for one in members])
-    return Figure(100 * found.value, 100 * found.low, 100 * found.high)
+    return percent(noise.noise_floor([one.steps for one in members]))
 
 
 # ---------------------------------------------------------------------------------------------------- what is printed

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from m3_exp.planning import merge_line, spelled
+from m3_exp.planning import label_text, merge_line
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.curves import evaluated, expectations
 from m3_exp.reporting.choices.ways import Study
@@ -44,7 +44,7 @@ def cell(found: CellResult, group: str, seed: int, items: Grid | None = None) ->
     result, interval = record.result, scored(record).percent()
     return Logged(
         id=cell_id(record),
-        name=f"{spelled(label)} {name}",
+        name=f"{label_text(label)} {name}",
         group=group,
         job_type=name,
         tags=_tags(label.family, label.pair, label.method, label.ratio, label.sparsify),
@@ -74,7 +74,7 @@ def _plan(result: CellResult, record: ResultRecord, seed: int) -> Json:
         "family": label.family, "pair": label.pair, "method": label.method, "ratio": label.ratio, "draw": label.draw,
         "sparsify": label.sparsify, "mask_seed": label.mask_seed, "params": dict(label.params), "seed": seed,
         "benchmark": result.cell.evaluator.name, "limit": result.cell.limit, "weights": record.weights,
-        "labels": [spelled(other) for other in result.cell.labels], "merge": merge_line(label, result.cell.recipe),
+        "labels": [label_text(other) for other in result.cell.labels], "merge": merge_line(label, result.cell.recipe),
         **{key: plain(getattr(record, key)) for key in ("recipe", "recipe_key", "evaluator", "engine", "sampling", "tokenizer",
                                         "items", "items_digest", "runs")},
     }  # fmt: skip

@@ -96,7 +96,7 @@ class Settings:
 def chosen(choice: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Settings | None:
     """Return the settings of a choice of `conf/tracker`; None for `none`.
 
-    What a choice leaves open comes from W&B's own variables, as `wandb.init` takes it.
+    What the yaml does not set comes from W&B's own variables, as for `wandb.init`.
     """
     if choice["name"] == "none":
         return None

@@ -1,0 +1,129 @@
+"""Functions that yaml names as `module:function`: methods, ratios and sparsifiers. There is no registry.
+
+A signature is a schema: keyword-only parameters are what yaml and the command line may set, their annotations say as
+what. What a signature cannot say of a function of tensors stands in a decorator above it:
+
+    @Declares(granularity="element", coefficients=coefficients)
+    def average(models, weights) -> Tensor
+
+Importing is all that happens here; nothing is called.
+"""
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from m3_exp.types import M3Error
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declares:
+    """What a method or a sparsifier declares of itself; a decorator.
+
+    `granularity` is `element` where each element of the result depends on the same element of the inputs alone: the
+    function then gets flat blocks, in little memory. `tensor`, and where nothing is declared: it gets whole tensors in
+    their own shape, for norms, cosines or singular values.
+
+    Of a method's algebra, for `merging.canonical`: `coefficients(n, weights, **keywords)` gives the share of each delta
+    in a linear method; `proportions(n, weights)` the shares where weights count by their proportions and an expert that
+    is the base changes nothing. `limits` bound a keyword, as {"retain": (0.0, 1.0)}: above the first, at most the
+    second. Of a sparsifier: `changes_nothing(**keywords)` tells whether it leaves every delta as it is.
+    """
+
+    granularity: str = "tensor"
+    coefficients: Callable[..., tuple[float, ...]] | None = None
+    proportions: Callable[..., tuple[float, ...]] | None = None
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    changes_nothing: Callable[..., bool] | None = None
+
+    def __post_init__(self) -> None:
+        if self.granularity not in ("element", "tensor"):
+            raise M3Error(f"granularity={self.granularity!r} is not known: 'element' or 'tensor' is allowed")
+
+    def __call__(self, function: Function) -> Function:
+        vars(function)["declares"] = self
+        return function
+
+
+@dataclass(frozen=True)
+class PluginFunction:
+    """An imported function: the names of its positional parameters, and its keyword-only ones."""
+
+    target: str
+    function: Callable[..., Any]
+    declares: Declares
+    positional: tuple[str, ...]
+    keywords: Mapping[str, inspect.Parameter]
+    has_varargs: bool  # *args, or parameters of another kind that no yaml can set
+
+    @property
+    def name(self) -> str:
+        return self.target.partition(":")[2]
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        return tuple(key for key, parameter in self.keywords.items() if parameter.default is inspect.Parameter.empty)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {key: parameter.default for key, parameter in self.keywords.items() if key not in self.required}
+
+    def types(self, keyword: str) -> tuple[type, ...]:
+        """Return the plain types that a keyword's annotation names; none where it says nothing that is known."""
+        annotation = self.keywords[keyword].annotation
+        several = isinstance(annotation, UnionType) or get_origin(annotation) is Union
+        kinds = [get_origin(one) or one for one in (get_args(annotation) if several else (annotation,))]
+        return tuple(kind for kind in kinds if kind in (bool, int, float, str, tuple, type(None)))
+
+    def check(self, kind: str, params: Iterable[str], known: Iterable["PluginFunction"]) -> None:
+        """Refuse keywords that the function lacks (naming whose of the `known` they are), or needs and does not get."""
+        given, allowed = set(params), ", ".join(self.keywords) or "none"
+        for key in sorted(given - set(self.keywords)):
+            owners = [other.name for other in known if key in other.keywords]
+            meant = f"; {key} belongs to {' and '.join(owners)}" if owners else ""
+            raise M3Error(f"{kind} {self.name} has no parameter {key}: allowed are {allowed}{meant}")
+        for key in (key for key in self.required if key not in given):
+            raise M3Error(f"{kind} {self.name} needs {kind}.{key}: its parameters are {allowed}")
+
+    def __str__(self) -> str:
+        return f"{self.name}{inspect.signature(self.function)}"[:100]
+
+
+def imported(kind: str, target: str, known: str) -> PluginFunction:
+    """Import a `kind` of function by `module:function`.
+
+    Raises:
+        M3Error: there is no such module or function; `known` is named.
+    """
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", target):
+        raise M3Error(f"{kind}.target={target} is not module:function, as {known.split(', ')[0]} is")
+    module_name, _, name = target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+        function = getattr(module, name)
+    except M3Error as error:
+        raise M3Error(f"{kind} {target!r}: {error}") from error
+    except Exception as error:  # a module of one's own may raise anything
+        raise M3Error(f"{kind} {target!r} cannot be imported ({error}): known are {known}") from error
+    if not inspect.isfunction(function):
+        raise M3Error(f"{kind} {target!r} is a {type(function).__name__}, not a function: known are {known}")
+    try:
+        parameters = inspect.signature(function, eval_str=True).parameters
+    except (NameError, AttributeError, TypeError, SyntaxError):  # annotations that only a type checker can read
+        parameters = inspect.signature(function).parameters
+    own = {key: p for key, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    positional = tuple(key for key, p in parameters.items() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    declared = vars(function).get("declares", Declares())
+    if kind != "ratio" and declared == Declares() and (old := {"granularity", "LIMITS"} & vars(module).keys()):
+        raise M3Error(
+            f"{kind} {target!r}: {min(old)} of a module says nothing: write @Declares(...) above the function"
+        )
+    return PluginFunction(
+        target, function, declared, positional, own, has_varargs=len(positional) + len(own) < len(parameters)
+    )

@@ -309,18 +309,12 @@ def status(args: Sequence[str]) -> int:
     if _show_config(options, asked):
         return 0
     from m3_exp import config
-    from m3_exp.types import plain
     from m3_exp.views import status as view
     from m3_exp.views import words
 
     request = config.compose(asked)
     found = view.status(request)
-    if options.json:
-        alive = [vars(run) | {"this_plan": run.plan == found.identity} for run in found.runs if run.alive]
-        counts = {"cells": len(found.forecast.cells), **found.counts, "failed": len(found.failures)}
-        print(json.dumps({**counts, "running": alive, "totals": plain(found.forecast.totals)}))
-    else:
-        _print_lines(*words.status(request, found))
+    _print_lines(*([json.dumps(found.json)] if options.json else words.status(request, found)))
     return 0
 
 

@@ -26,7 +26,7 @@ class EngineStarted:
 
 
 @dataclass(frozen=True)
-class Expected:
+class MoreAnswers:
     """More answers are needed than the plan knew of, as an evaluator makes its items with the model."""
 
     answers: int
@@ -86,4 +86,4 @@ class Done:
     group: str
 
 
-Event = Started | Doing | EngineStarted | Expected | Known | Answered | Speed | Note | Scored | Failed | Done
+Event = Started | Doing | EngineStarted | MoreAnswers | Known | Answered | Speed | Note | Scored | Failed | Done

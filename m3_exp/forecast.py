@@ -7,21 +7,12 @@ evaluator the official number of its items.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from m3_exp.engines.gpus import GPUS, Gpu, Load, least_split, sequences, speed
 from m3_exp.engines.sharing import visible_gpus
 from m3_exp.engines.weights import MAX_MODEL_LEN
-from m3_exp.forecast_words import (
-    USUAL,
-    CellForecast,
-    GpuForecast,
-    More,
-    Totals,
-    gpu_words,
-    judging,
-    more_words,
-    words,
-)  # fmt: skip
+from m3_exp.forecast_words import USUAL, CellForecast, GpuForecast, More, Totals, words
 from m3_exp.merging import stream
 from m3_exp.merging.canonical import AVERAGE
 from m3_exp.merging.check import seconds
@@ -35,6 +26,7 @@ from m3_exp.store import Store
 from m3_exp.tasks import Task
 from m3_exp.types import Cell, Json, M3Error, Plan, Recipe, identity, plain
 
+N = TypeVar("N", int, float)
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _CPU_SPEED = 300 * 135e6  # tokens a second x parameters, a first guess: SmolLM2-135M in float32 on two CPU cores
 
@@ -90,15 +82,8 @@ def forecast(
     gpus = () if load is None else tuple(_on(gpu, load, totals) for gpu in GPUS)
     totals = replace(totals, seconds_typical=typical, seconds_at_most=most, gpus=gpus)
     refused = sorted({merge.refused for merge in merges.values() if merge.refused})
-    notes = (
-        *adapters,
-        *more_words(totals),
-        *words(totals, basis),
-        *gpu_words(plan, totals, load),
-        *judging(_open(cells)),
-        *(f"cannot be merged: {reason}" for reason in refused),
-    )
-    return Forecast(cells, totals, plan.notes, notes)
+    notes = (*adapters, *words(plan, _open(cells), totals, basis, load))
+    return Forecast(cells, totals, plan.notes, (*notes, *(f"cannot be merged: {reason}" for reason in refused)))
 
 
 def _recipes(cells: Sequence[Cell] | Sequence[CellForecast]) -> dict[str, Recipe]:
@@ -130,7 +115,7 @@ def _totals(plan: Plan, cells: Sequence[CellForecast], merges: Mapping[str, Merg
         engine_ram_bytes=None if weights is None else weights + int((plan.engine.kv_cache_gib or 4.0) * 2**30),
         models_to_fetch=len({model for key in unmade for model in merges[key].models}),
         disk_bytes=answers * 1500 + (len(merges) * (weights or 0) if keep else 0),
-        judging_dollars=_dollars(todo),
+        judging_dollars=_sum([c.cost.dollars for c in todo if c.cost]),
         draws=_more(plan, cells, "mixup", first=1),
         sampled=_more(plan, cells, "sampled", first=0),
     )
@@ -144,11 +129,10 @@ def _more(plan: Plan, cells: Sequence[CellForecast], ratio: str, *, first: int) 
     added = [all(x.ratio == ratio and (x.draw or 0) >= first for x in cell.labels) for cell in plan.cells]
     more = [cell for cell, new in zip(cells, added, strict=True) if new]
     others = [cell for cell, new in zip(cells, added, strict=True) if not new]
-    answers = [cell.answers for cell in more if cell.answers is not None]
     return More(
         count=len(number),
         merges=len(_recipes(more).keys() - _recipes(others).keys()),
-        answers=sum(answers) if len(answers) == len(more) else None,
+        answers=_sum([cell.answers for cell in more]),
         searching=any(cell.searches for cell in more),
     )
 
@@ -320,19 +304,10 @@ def _on(gpu: Gpu, load: Load, totals: Totals) -> GpuForecast:
     return GpuForecast(gpu.name, fits, least, used.split, rate, *_seconds(totals, rate))
 
 
-def _dollars(todo: Sequence[CellForecast]) -> float | None:
-    """Return what the judges of all cells cost; None where one's price is not known."""
-    costs = [cell.cost.dollars for cell in todo if cell.cost]
-    known = [dollars for dollars in costs if dollars is not None]
-    return sum(known) if len(known) == len(costs) else None
-
-
-def rows(forecast: Forecast) -> list[tuple[str, str, str, str]]:
-    """The plan as rows: recipe, lambda, benchmark, items, state."""
-    return [
-        (" = ".join(cell.labels), cell.benchmark, "?" if cell.n is None else str(cell.n), cell.state)
-        for cell in forecast.cells
-    ]
+def _sum(numbers: Sequence[N | None]) -> N | None:
+    """Return a sum; None where one of the numbers is not known."""
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
 
 
 def repeats_words(plan: Plan, store: Store, repeat: int) -> list[str]:

@@ -14,7 +14,7 @@ from m3_exp.types import EvaluatorSpec, Json, Plan, Recipe, Sampling, plain
 
 USUAL = 300  # tokens of an answer that may be longer: assumed
 _USUAL = f"about: answers of {USUAL} tokens or their limit, at most: all at their limit"
-_TOLD = ("A100 80 GB", "H100 80 GB")  # the cards whose times are told
+_NAMED = ("A100 80 GB", "H100 80 GB")  # the cards whose times are named
 _LARGE = 1e9  # bytes of weights from which GPUs are spoken of
 
 
@@ -99,7 +99,12 @@ class Totals:
     gpus: tuple[GpuForecast, ...] = ()
 
 
-def words(totals: Totals, basis: str) -> list[str]:
+def words(plan: Plan, todo: Sequence[CellForecast], totals: Totals, basis: str, load: Load | None) -> list[str]:
+    """Return what `m3 plan` says of a forecast; `basis` is what the speed of this machine is taken from."""
+    return [*_more_words(totals), *_here(totals, basis), *_gpu_words(plan, totals, load), *_judging(todo)]
+
+
+def _here(totals: Totals, basis: str) -> list[str]:
     lines = [
         f"{totals.recipes} distinct recipes, {totals.cells} cells, {totals.done} of them done; "
         f"{totals.answers_to_generate} answers to generate, at most {totals.tokens_at_most} tokens"
@@ -125,13 +130,13 @@ def words(totals: Totals, basis: str) -> list[str]:
     return lines
 
 
-def more_words(totals: Totals) -> list[str]:
+def _more_words(totals: Totals) -> list[str]:
     """Say what more than one draw of lambda costs, and what lambdas beside a grid's nodes do."""
-    told = (
+    sentences = (
         (totals.draws, "draws of lambda: {} more than the paper's one draw (ratio.draws=1)"),
         (totals.sampled, "sampled lambdas: {} more than the nodes alone (ratio.sampled=0)"),
     )
-    return [f"{more.count} {words.format(_cost(more))}" for more, words in told if more]
+    return [f"{more.count} {words.format(_cost(more))}" for more, words in sentences if more]
 
 
 def _cost(more: More) -> str:
@@ -144,7 +149,7 @@ def _times(takes: Totals | GpuForecast) -> str:
     return f"about {clock(takes.seconds_typical or 0)}, at most {clock(takes.seconds_at_most or 0)}"
 
 
-def gpu_words(plan: Plan, totals: Totals, load: Load | None) -> list[str]:
+def _gpu_words(plan: Plan, totals: Totals, load: Load | None) -> list[str]:
     """Say what GPUs a large model needs, and how long two of them would take."""
     if load is None or load.weights < _LARGE:
         return []
@@ -159,8 +164,8 @@ def gpu_words(plan: Plan, totals: Totals, load: Load | None) -> list[str]:
         f"itself {size(int(OVERHEAD))} (assumed), KV cache {size(one)} for one sequence of {load.length} tokens",
         "; ".join([holds, *small]),
     ]
-    told = [g for g in totals.gpus if g.name in _TOLD and g.tokens_per_second]
-    times = [f"{g.cards} {g.name}: {_times(g)} ({g.tokens_per_second:.3g} tokens/s)" for g in told]
+    named = [g for g in totals.gpus if g.name in _NAMED and g.tokens_per_second]
+    times = [f"{g.cards} {g.name}: {_times(g)} ({g.tokens_per_second:.3g} tokens/s)" for g in named]
     return [*lines, *([f"time elsewhere, assumed from data sheets: {'; '.join(times)}"] if times else [])]
 
 
@@ -169,7 +174,7 @@ def _needs(gpu: GpuForecast) -> str:
     return f"needs tensor_parallel_size={least}" if least else "is too small"
 
 
-def judging(todo: Sequence[CellForecast]) -> list[str]:
+def _judging(todo: Sequence[CellForecast]) -> list[str]:
     """Say what judges outside the engine take, a line for each kind of cell."""
     lines = []
     for (benchmark, cost), cells in Counter((cell.benchmark, cell.cost) for cell in todo if cell.cost).items():

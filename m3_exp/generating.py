@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from m3_exp.answers import TaskAnswers, complete_items
 from m3_exp.engines.protocol import Engine, EngineDied, module
-from m3_exp.events import Answered, Doing, EngineStarted, Event, Expected, Known, Note, Speed
+from m3_exp.events import Answered, Doing, EngineStarted, Event, Known, MoreAnswers, Note, Speed
 from m3_exp.groups import Group
 from m3_exp.results import Results
 from m3_exp.store import Answers, AnswerSet, Merge, Prepared
@@ -143,12 +143,12 @@ class Generator:
             assert kept is not None
             self._emit(Note(f"items made by {task.evaluator.name}: {store.path(key)}"))
         made = self._results.tasks.prepared(task, kept.problems)
-        self._emit(Expected(made.answers - task.answers))
+        self._emit(MoreAnswers(made.answers - task.answers))
         return made
 
     def _texts(self, task: Task, ids: Sequence[str], group: Group, digest: str, journal: Answers) -> list[str]:
         """Return the model's texts for prompts that are no items. They are journalled too: a killed run asks once."""
-        self._emit(Expected(task.answers))
+        self._emit(MoreAnswers(task.answers))
         known = self._answers(task, group, digest, journal)
         if known.refused:
             reason = next(iter(known.refused.values()))

@@ -233,7 +233,7 @@ def table_name(label: Label, axis: Literal["ratio", "sparsify"]) -> str:
     """
     name = label.ratio if axis == "ratio" else label.sparsify
     keywords = dict(extra_keywords(label, axis))
-    if axis == "ratio" and label.weights and label.lam is None and not label.drawn:
+    if axis == "ratio" and label.weights and label.lam is None and label.draw is None:
         keywords["weights"] = label.weights
     text = ", ".join(f"{key} {value_text(value)}" for key, value in keywords.items())
     return f"{name} ({text})" if text else name

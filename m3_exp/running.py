@@ -12,7 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from m3_exp.engines.sharing import divide
-from m3_exp.events import Answered, Doing, EngineStarted, Event, Expected, Failed, Known, Note, Scored, Speed, Started
+from m3_exp.events import (
+    Answered,
+    Doing,
+    EngineStarted,
+    Event,
+    Failed,
+    Known,
+    MoreAnswers,
+    Note,
+    Scored,
+    Speed,
+    Started,
+)
 from m3_exp.groups import Evaluation, Group, grouped
 from m3_exp.heartbeat import Heartbeat
 from m3_exp.merging import stream
@@ -220,7 +232,7 @@ class Run:
             case EngineStarted():
                 with self._lock:
                     self._engine_starts += 1
-            case Expected(answers):
+            case MoreAnswers(answers):
                 progress.expect(answers)
             case Known(answers):
                 progress.cached(answers)

@@ -119,9 +119,9 @@ class Worker:
         except Exception as error:
             if self._generator.closed.is_set():
                 return
-            told = isinstance(error, EngineDied | M3Error)
-            trace = "" if told or isinstance(error, OSError) else traceback.format_exc(limit=-4)
-            self._fail(evaluation, str(error) if told else f"{type(error).__name__}: {error}", trace)
+            foreseen = isinstance(error, EngineDied | M3Error)
+            trace = "" if foreseen or isinstance(error, OSError) else traceback.format_exc(limit=-4)
+            self._fail(evaluation, str(error) if foreseen else f"{type(error).__name__}: {error}", trace)
 
     def _fail(self, evaluation: Evaluation, reason: str, trace: str = "") -> None:
         reason = " ".join(reason.split())
@@ -156,8 +156,10 @@ class Worker:
         with self._wall(evaluation):
             task, made = generated.task, generated.made
             scores, result = evaluate(task.evaluator, made.problems, generated.answers)
-            told = generated.refused  # why an item has no answer
-            scores = [replace(s, reason=told.get(s.id, s.reason)) if s.value is None else s for s in scores]
+            if self._generator.closed.is_set():  # an interrupt may have reached what judged the answers, too
+                return
+            refused = generated.refused  # why an item has no answer
+            scores = [replace(s, reason=refused.get(s.id, s.reason)) if s.value is None else s for s in scores]
             record = ResultRecord(
                 replace(result, benchmark=task.cell.evaluator.name),
                 tuple(scores),

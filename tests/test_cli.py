@@ -241,7 +241,7 @@ def test_the_line_that_asks_again_works_in_any_directory(tmp_path: Path, monkeyp
     looked = lookup.Lookup.of(CommandLine(("pair=lm_math", "method=ties"), config_dirs=(Path("mine"),)))
     folder = f"--config-dir={tmp_path / 'mine'}"
     assert looked.request.asked.line("run") == f"m3 run {folder} pair=lm_math method=ties"
-    cell = looked.plan.cells[0]
+    cell = looked.request.plan.cells[0]
     assert f" {folder} " in planning.merge_line(cell.labels[0], cell.recipe)
 
 

@@ -1,6 +1,7 @@
 """What `m3 plan` forecasts where neither models nor items are at hand, and on which assumptions."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,10 +111,13 @@ def test_the_hub_is_asked_once_for_a_model_while_nothing_is_fetched(monkeypatch:
         for _ in range(3):
             with pytest.raises(M3Error, match="cannot be reached"):
                 resolve(Source("someone/nothing"))
-    assert asked == ["someone/nothing"]
+        assert asked == ["someone/nothing"]
+        with ThreadPoolExecutor(1) as other, pytest.raises(M3Error):
+            other.submit(resolve, Source("someone/nothing")).result()
+    assert asked == ["someone/nothing"] * 2, "another thread may ask the hub"
     with pytest.raises(M3Error, match="cannot be reached"):
         resolve(Source("someone/nothing"))
-    assert len(asked) == 2
+    assert len(asked) == 3
 
 
 def test_without_the_hub_a_model_is_the_only_commit_of_the_cache(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from m3_exp import cli, config
+from m3_exp.command_line import quoted
 from m3_exp.config import overrides
 from m3_exp.reading.paths import expanded, is_file
 from m3_exp.types import M3Error
@@ -42,7 +43,7 @@ def test_a_nasty_name_works_as_it_is_or_in_the_quotes_that_the_error_shows(name:
     if (
         "," in name or name.startswith(("'", "[", "{")) or name.endswith("\\")
     ):  # where an element of a list ends is the writer's to say
-        experts = f"family.experts=[{overrides.in_quotes(str(model))},{other}]"
+        experts = f"family.experts=[{quoted(str(model))},{other}]"
     request = asked([
         "family=local", f"family.base={model}", experts, f"out={tmp_path}/out/{name}", f"store={tmp_path}/store/{name}",
         f"items={items}", "engine=recorded", f"engine.answers={model}", f"tracker.dir={tmp_path}/wandb {name}",
@@ -75,7 +76,7 @@ def test_the_quoting_is_what_a_shell_hands_over(tmp_path: Path) -> None:
         config.request(["out=/data/lr=1e-4"])
     assert str(caught.value).endswith("""quoted: out="'/data/lr=1e-4'\"""")
     for name in NASTY:
-        text = overrides.quoted(f"out=/data/{name}")
+        text = overrides.shell_text(f"out=/data/{name}")
         said = subprocess.run(["sh", "-c", f"printf %s {text}"], capture_output=True, text=True, check=True).stdout
         assert said == shlex.split(text)[0]
 

@@ -1,5 +1,6 @@
 """Ways of choosing lambda: what they must give where the truth is known."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,14 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.proportion import proportion_confint
 
 from m3_exp.merging.ratio import grid
+from m3_exp.reporting.choices import ways
 from m3_exp.reporting.choices.protocols import Comparison, compare, model
+from m3_exp.reporting.comparisons.values import expected
 from m3_exp.reporting.curves import expectations
-from m3_exp.stats.estimate import Array, mean
-from m3_exp.stats.joint import better_of
+from m3_exp.reporting.curves.evaluated import averaged
+from m3_exp.stats.choosing import Scores, alike
+from m3_exp.stats.estimate import Array, Shape, even_shares, mean
+from m3_exp.stats.joint import Better, better_of, usable
 from m3_exp.stats.lambdas import ALPHAS, Curve, Sampled, mixture_quantile, weights
 from m3_exp.stats.objective import Objective
 from m3_exp.stats.paired import tango
@@ -339,3 +344,34 @@ def test_gains_cover_their_truth_where_few_items_are_ever_right() -> None:
         assert found is not None
         inside += found.low <= truth <= found.high
     assert inside >= scipy_stats.binom.ppf(1e-4, 200, 0.95)
+
+
+def test_a_choice_and_a_curve_put_benchmarks_together_alike() -> None:
+    """The nodes of two curves as candidates: their mean relative to the parents is that of the curves."""
+    rng = np.random.default_rng(0)
+    curves = tuple(curve((rng.random((n, 9)) < 0.4).astype(float)) for n in (30, 50))
+    parents = tuple((rng.random(n) < 0.6).astype(float) for n in (30, 50))
+    objective = Objective("mean", curves, parents)
+    scores = {str(k): Scores(c.values[None], None, p) for k, (c, p) in enumerate(zip(curves, parents, strict=True))}
+    candidates = alike([f"{lam:g}" for lam in LAMS], scores)
+    shares = objective.resampled(20, rng)
+    assert np.array_equal(candidates.objective(shares), objective.nodes(shares).mean(axis=1))
+    assert not alike(candidates.names, {**scores, "lonely": Scores(curves[0].values[None])}).relative
+
+
+def test_a_parent_that_is_right_on_too_few_items_is_no_unit() -> None:
+    right = np.repeat([1.0, 0.0], [9, 40])
+    assert usable(Better("lm", right)) is None is usable(None)
+    assert usable(Better("lm", np.append(right, 1.0))) is not None
+
+
+def test_masks_spread_alike_in_tables_and_in_advice() -> None:
+    """Two tasks of other sizes: the score is the mean of their means."""
+    tasks = ["a"] * 10 + ["b"] * 40
+    shape = Shape(even_shares(tasks), tasks)
+    masks = [replace(curve(coins(0.3 + 0.4 * LAMS, 50, seed)), shape=shape) for seed in range(3)]
+    given = response(averaged(masks), masks=masks, plains=[mask.values[:, 4] for mask in masks])
+    study = ways.study([given], repeats=20, resamples=10)
+    shown = expected(given, 0.5).masks
+    assert shown is not None
+    assert study.spreads["gsm8k"][0.5].sd_masks == pytest.approx(shown)

@@ -271,6 +271,21 @@ class TestRepeats:
         assert [f.evaluation.repeat for f in outcome.failures] == [0, 1]
         assert "no complete first pass" in outcome.failures[1].reason
 
+    def test_a_plan_calls_done_what_a_run_leaves(self, models: list[Path], tmp_path: Path) -> None:
+        """A result of uncontained programs does not stand, so that neither calls it done."""
+        write_answers(tmp_path / "answers.jsonl", {0: FIRST})
+        _, planned, store = self.carried(models, tmp_path, 0)
+        results, (cell,) = Results(store, planned.engine), planned.cells
+        task = results.tasks.task(cell)
+        assert [found.state for found in forecast.forecast(planned, store, None, keep=False).cells] == ["done"]
+        record = results.get(task)
+        assert record is not None
+        results.put(task, replace(record, result=replace(record.result, details={"sandbox": "weak: no walls"})))
+        assert not results.is_done(task)
+        found = forecast.forecast(planned, store, None, keep=False)
+        assert [(one.state, one.left) for one in found.cells] == [("begun", 0)]
+        assert found.totals.done == 0
+
     def test_later_repeats_leave_what_is_done(self, models: list[Path], tmp_path: Path) -> None:
         write_answers(tmp_path / "answers.jsonl", {0: FIRST, 1: AGAIN, 2: AGAIN})
         assert self.carried(models, tmp_path, 0)[0].generated == 8

@@ -3,7 +3,7 @@
 `m3` composes with Hydra's Compose API and expands `-m`, ranges and sweep files with Hydra's own override grammar, so
 that an error is one line of ours and a sweep is planned as a whole.
 
-    overrides  one override: parsed, refused, quoted as it is typed again
+    overrides  one override: parsed, refused, written as it is typed again
     sweeps     sweep files, and the products that `-m` asks for
     choices    what conf/ and a --config-dir offer
     composing  overrides -> a composed config
@@ -24,7 +24,7 @@ from m3_exp.config import sweeps
 from m3_exp.config.choices import check_folders, refuse_dead
 from m3_exp.config.composing import compose_all
 from m3_exp.config.narrowing import narrowed
-from m3_exp.config.overrides import ARGUMENTS, is_path, parse, quoted, raw_path, refuse, short
+from m3_exp.config.overrides import ARGUMENTS, excerpt, is_path, parse, raw_path, refuse, shell_text
 from m3_exp.config.settings import evaluator_spec, read
 from m3_exp.config.sweeps import sweep_file
 from m3_exp.config.values import MANY, choice, folder, number, optional, truth
@@ -86,7 +86,7 @@ def compose(asked: CommandLine | Request) -> Request:
     for block in blocks:
         refuse(block, config_dirs)
     if not asked.multirun and sweep is None and (axis := next((o for o in given if o.is_sweep_override()), None)):
-        name = f"; one name with a comma is quoted: {quoted(axis.input_line or '')}" if is_path(axis) else ""
+        name = f"; one name with a comma is quoted: {shell_text(axis.input_line or '')}" if is_path(axis) else ""
         raise M3Error(f"{axis.input_line}: several values need -m, as in: m3 run -m {axis.input_line}{name}")
     cfgs = compose_all([product for block in blocks for product in sweeps.products(block)], config_dirs)
     refuse_dead(given, cfgs, config_dirs)
@@ -143,7 +143,7 @@ def evaluator(name: str, settings: Sequence[str], config_dirs: Sequence[Path] = 
         key, equals, value = setting.partition("=")
         if not equals:
             use = ARGUMENTS if setting.endswith("}") else "write SETTING=VALUE, as in extractor=flexible"
-            raise M3Error(f"{short(setting)} is not a setting: {use}")
+            raise M3Error(f"{excerpt(setting)} is not a setting: {use}")
         if key == "items":
             items = raw_path(value, "items")
         elif key in _SHARED_SETTINGS:

@@ -62,12 +62,12 @@ def needed(group: str) -> set[str]:
 
 def _part(group: str, file: Path) -> DictConfig:
     """Return what a yaml file says of its group; that of a pair says something of benchmarks as well."""
-    held = loaded(file)
+    held = load_yaml(file)
     part = held.get(group)
     return part if isinstance(part, DictConfig) else held
 
 
-def allowed(group: str, config_dirs: Sequence[Path]) -> str:
+def alternatives(group: str, config_dirs: Sequence[Path]) -> str:
     """Say what may be written in place of an unknown key of a group, or of an unknown top-level key."""
     if group in top_keys():
         return f"allowed top-level keys: {', '.join(top_keys())}"
@@ -76,15 +76,15 @@ def allowed(group: str, config_dirs: Sequence[Path]) -> str:
         return f"allowed: {', '.join([*groups, *top_keys()])}"
     if group in ("evaluator", "pair"):
         return f"allowed choices of {group}: {', '.join(choices)}"
-    return f"{group} has {listed(parameters(group, config_dirs))}"
+    return f"{group} has {parameters_text(parameters(group, config_dirs))}"
 
 
-def listed(keys: Iterable[str]) -> str:
+def parameters_text(keys: Iterable[str]) -> str:
     named = ", ".join(sorted(keys))
     return f"the parameters {named}" if named else "no parameters"
 
 
-def loaded(path: Path) -> DictConfig:
+def load_yaml(path: Path) -> DictConfig:
     """Load a yaml file that a user may have given.
 
     Raises:
@@ -106,7 +106,7 @@ def check_folders(config_dirs: Sequence[Path]) -> None:
         if not folder.is_dir():
             raise M3Error(f"--config-dir {folder} is not a directory: give one with family/, pair/ ... or sweeps/")
         for path in sorted((*folder.glob("*.yaml"), *folder.glob("*/*.yaml"))):
-            loaded(path)
+            load_yaml(path)
             ours = ROOT / "conf" / path.relative_to(folder)
             if ours.exists() and not ours.samefile(path):
                 raise M3Error(f"{path} is not read: {path.relative_to(folder)} is shipped; give yours another name")
@@ -125,7 +125,7 @@ def function(group: str, part: DictConfig) -> PluginFunction | None:
         return None
     if target is None and "target" not in part:
         shipped = ROOT / "conf" / group / f"{name}.yaml"
-        target = sparsify.DARE if group == "sparsify" else loaded(shipped).target if name in names(group) else None
+        target = sparsify.DARE if group == "sparsify" else load_yaml(shipped).target if name in names(group) else None
         if target is None:
             raise M3Error(f"{group}.target is missing in the yaml of this {group}: add it, as conf/{group} has it")
     return _LOAD[group](str(target))
@@ -142,7 +142,7 @@ def keywords(group: str, part: DictConfig) -> list[str]:
 def keywords_of(group: str, choice: str, config_dirs: Sequence[Path] = ()) -> list[str]:
     """Return the keys that may be set of a choice, by its name; none if there is no such choice."""
     known = [file for file in files(group, config_dirs) if file.stem == choice and group in FUNCTIONS]
-    return keywords(group, loaded(known[0])) if known else []
+    return keywords(group, load_yaml(known[0])) if known else []
 
 
 def refuse_dead(given: Sequence[Override], composed: Sequence[DictConfig], config_dirs: Sequence[Path]) -> None:

@@ -20,15 +20,15 @@ from omegaconf.errors import OmegaConfBaseException
 from m3_exp.command_line import ROOT, names, quoted
 from m3_exp.config.choices import (
     FUNCTIONS,
-    allowed,
+    alternatives,
     function,
     groups,
     keywords,
     keywords_of,
-    listed,
-    loaded,
+    load_yaml,
     needed,
     parameters,
+    parameters_text,
     top_keys,
 )  # fmt: skip
 from m3_exp.config.overrides import ARGUMENTS, parse
@@ -122,10 +122,10 @@ def _unknown(key: str, config_dirs: Sequence[Path]) -> str:
     if re.search(r"(^|\.)chat_args\.", key):
         return f"{key} is not known: {ARGUMENTS}"
     if group != "evaluator" or "." not in rest:
-        return f"{key} is not known; {allowed(group, config_dirs)}"
+        return f"{key} is not known; {alternatives(group, config_dirs)}"
     benchmark, _, setting = rest.partition(".")
     if benchmark not in names("evaluator", config_dirs):
-        return f"{key}: {benchmark} is no benchmark; {allowed(group, config_dirs)}"
+        return f"{key}: {benchmark} is no benchmark; {alternatives(group, config_dirs)}"
     known = _of_evaluators(benchmark, config_dirs)
     shared = [str(part).removesuffix(f"@{benchmark}") for part in known.get("defaults", []) if "@" in str(part)]
     own = [str(k) for part in (known[benchmark], *(_of_evaluators(p, config_dirs) for p in shared)) for k in part]
@@ -139,7 +139,7 @@ def _unknown(key: str, config_dirs: Sequence[Path]) -> str:
 def _of_evaluators(stem: str, config_dirs: Sequence[Path]) -> DictConfig:
     """Return a yaml of the group `evaluator`, a --config-dir's before our own."""
     files = [folder / "evaluator" / f"{stem}.yaml" for folder in (*config_dirs, ROOT / "conf")]
-    return loaded(next(file for file in files if file.exists()))
+    return load_yaml(next(file for file in files if file.exists()))
 
 
 def _check_shape(cfg: DictConfig, config_dirs: Sequence[Path]) -> None:
@@ -151,7 +151,7 @@ def _check_shape(cfg: DictConfig, config_dirs: Sequence[Path]) -> None:
         M3Error: the key, and what is allowed.
     """
     for key in (str(key) for key in cfg if key not in (*groups(), *top_keys(), "evaluator")):
-        raise M3Error(f"{key} is not known; {allowed(key, config_dirs)}")
+        raise M3Error(f"{key} is not known; {alternatives(key, config_dirs)}")
     for group in groups():
         part = cfg.get(group)
         if not isinstance(part, DictConfig):
@@ -168,4 +168,4 @@ def _check_shape(cfg: DictConfig, config_dirs: Sequence[Path]) -> None:
             others = (keywords_of(group, name, config_dirs) for name in names(group, config_dirs))
             known.update(keywords(group, part), *others)
         for key in (str(key) for key in part if group not in _OPEN and key not in (*known, "name", "target")):
-            raise M3Error(f"{group}.{key} is not known; {group} has {listed(known)}")
+            raise M3Error(f"{group}.{key} is not known; {group} has {parameters_text(known)}")

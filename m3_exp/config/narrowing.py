@@ -21,7 +21,7 @@ def narrowed(overrides: Sequence[str], cell: Cell, config_dirs: Sequence[Path] =
     chosen = {} if label.family == "local" else {"pair": label.pair}
     params: dict[str, Parameter] = {}
     if label.method != "single":
-        ratio = "grid" if label.sampled else label.ratio  # sampled lambdas come with a grid
+        ratio = "grid" if label.kind == "sampled" else label.ratio  # sampled lambdas come with a grid
         chosen |= {"method": label.method, "ratio": ratio, "sparsify": label.sparsify}
         params |= {f"method.{key}": value for key, value in sorted(label.params.items())}
         params |= {"ratio.alpha": label.alpha} if label.alpha is not None else {}

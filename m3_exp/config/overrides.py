@@ -10,8 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
-from m3_exp.command_line import names
-from m3_exp.config.choices import allowed, parameters, top_keys
+from m3_exp.command_line import names, quoted
+from m3_exp.config.choices import alternatives, parameters, top_keys
 from m3_exp.reading.paths import expanded
 from m3_exp.types import M3Error
 
@@ -31,7 +31,7 @@ def parse(text: str) -> Override:
         raise M3Error(f"{text[:200]} holds a control character, which no value can: correct it")
     if len(text) > _LONGEST or _depth(text) > _DEEPEST:
         what = f"longer than {_LONGEST} characters" if len(text) > _LONGEST else f"over {_DEEPEST} brackets deep"
-        raise M3Error(f"{short(text)} is {what}: give less, or a yaml file in --config-dir")
+        raise M3Error(f"{excerpt(text)} is {what}: give less, or a yaml file in --config-dir")
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
@@ -48,8 +48,8 @@ def parse(text: str) -> Override:
         and "while evaluating" not in reason
         and _parses(_unquoted_by_shell(text))
     ):
-        use = f"a value with such characters is quoted: {quoted(text)}"
-    raise M3Error(f"{short(text)} is not an override: {reason}; {use}")
+        use = f"a value with such characters is quoted: {shell_text(text)}"
+    raise M3Error(f"{excerpt(text)} is not an override: {reason}; {use}")
 
 
 def _parses(text: str) -> bool:
@@ -64,11 +64,11 @@ def _depth(text: str) -> int:
     return max(itertools.accumulate((sign in "[{(") - (sign in "]})") for sign in text), default=0)
 
 
-def short(text: str) -> str:
+def excerpt(text: str) -> str:
     return repr(text if len(text) <= 200 else text[:197] + "...")
 
 
-def quoted(override: str) -> str:
+def shell_text(override: str) -> str:
     """Return an override with its value (of family.experts each) in Hydra's quotes, as it is typed into a shell."""
     line = _unquoted_by_shell(override)
     key, _, value = line.partition("=")
@@ -141,7 +141,7 @@ def _refuse_unknown(overrides: Iterable[Override], config_dirs: Sequence[Path]) 
         if "." not in key and (choices := names(key, config_dirs)):
             _refuse_no_choice(override, choices)
         if override.type in (OverrideType.ADD, OverrideType.FORCE_ADD) and not _is_known(key, config_dirs):
-            use = ARGUMENTS if "chat_args." in key else allowed(group, config_dirs)
+            use = ARGUMENTS if "chat_args." in key else alternatives(group, config_dirs)
             raise M3Error(f"{line}: {key} is not known; {use}")
 
 
@@ -199,6 +199,6 @@ def _refuse_no_paths(overrides: Iterable[Override]) -> None:
             and value != []
             and str(value) != line.partition("=")[2].strip()
         ):
-            raise M3Error(f"{line}: a name that looks like a number or a list is quoted: {quoted(line)}")
+            raise M3Error(f"{line}: a name that looks like a number or a list is quoted: {shell_text(line)}")
         if isinstance(value, dict) and not all(isinstance(part, str) for part in value.values()):
             raise M3Error(f"{line}: each expert is a name: write 'family.experts={{NAME: A, OTHER: B}}'")

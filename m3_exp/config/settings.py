@@ -30,11 +30,12 @@ def read(cfg: DictConfig, given: Sequence[Override], config_dirs: Sequence[Path]
     Raises:
         M3Error: a value that no plan can have.
     """
-    base, experts = parse_source(source(cfg.family.base, "family.base")), _experts(cfg)
+    experts = _experts(cfg)
     family, sparsify = cfg.family, cfg.sparsify
     _check_shared(cfg)
     ratio = _chosen(cfg, "ratio")
     assert ratio is not None
+    base = parse_source(source(family.base, "family.base"))
     return Config(
         family=str(family.name),
         pair="local" if family.name == "local" else str(cfg.pair.name),

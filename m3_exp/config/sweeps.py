@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Rang
 from omegaconf import OmegaConf
 
 from m3_exp.command_line import ROOT, names
-from m3_exp.config.choices import loaded
+from m3_exp.config.choices import load_yaml
 from m3_exp.config.overrides import parse
 from m3_exp.reading.paths import is_file
 from m3_exp.types import M3Error
@@ -28,7 +28,7 @@ def named(override: Override) -> str:
 
 def read_sweep(name: str, config_dirs: Sequence[Path]) -> dict[str, Any]:
     path = sweep_file(name, config_dirs)
-    document = OmegaConf.to_container(loaded(path), resolve=False)
+    document = OmegaConf.to_container(load_yaml(path), resolve=False)
     if not isinstance(document, dict) or not isinstance(plans := document.get("plans"), list) or not plans:
         raise M3Error(f"{path} has no list `plans:`; see sweeps/table1.yaml")
     for number, block in enumerate(plans, 1):
@@ -95,13 +95,13 @@ def _values(override: Override) -> list[str]:
 
 
 def products(block: Sequence[Override]) -> list[tuple[str, ...]]:
-    def spelled(override: Override) -> list[str]:
+    def texts(override: Override) -> list[str]:
         if not override.is_sweep_override():
             return [override.input_line or ""]
         prefix = override.input_line.split("=", 1)[0] if override.input_line else override.key_or_group
         return [f"{prefix}={value}" for value in _values(override)]
 
-    values = [spelled(override) for override in block]
+    values = [texts(override) for override in block]
     if math.prod(map(len, values)) > _MANY:
         raise M3Error(f"that is a product of more than {_MANY} requests: give fewer values")
     return list(itertools.product(*values))

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from m3_exp.types import M3Error, Source
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FORMS = "a directory, a .gguf file, package:NAME/PATH, hub/id@revision, or one of these+ADAPTER"
-_fetching = True
-_unpinned: dict[Source, str] = {}  # why, while nothing is fetched
+# Within `without_fetching`, of this thread: the hub models whose commit is not known, and why; outside None.
+_unknown: ContextVar[dict[Source, str] | None] = ContextVar("m3_unknown_commits", default=None)
 # What a model needs beside its weights; code (*.py) is never fetched.
 _BESIDE_WEIGHTS = ("*.json", "*.model", "*.jinja", "*.txt", "*.tiktoken")
 
@@ -59,13 +60,14 @@ def resolve(source: Source) -> Source:
 
 def _pinned(source: Source) -> str:
     """Return a source's commit; within `without_fetching` a hub that did not answer is not asked again for it."""
-    if source in _unpinned:
-        raise M3Error(_unpinned[source])
+    unknown = _unknown.get()
+    if unknown and source in unknown:
+        raise M3Error(unknown[source])
     try:
         return _commit(source)
     except M3Error as error:
-        if not _fetching:
-            _unpinned[source] = str(error)
+        if unknown is not None:
+            unknown[source] = str(error)
         raise
 
 
@@ -184,7 +186,7 @@ def _snapshot(source: Source) -> Path:
     from huggingface_hub import snapshot_download
 
     failure: Exception | None = None
-    if _fetching and os.environ.get("HF_HUB_OFFLINE") not in ("1", "true", "True", "YES"):
+    if _unknown.get() is None and os.environ.get("HF_HUB_OFFLINE") not in ("1", "true", "True", "YES"):
         try:
             return _fetched(source)
         except Exception as error:
@@ -192,7 +194,7 @@ def _snapshot(source: Source) -> Path:
     try:
         return Path(snapshot_download(source.location, revision=source.revision, local_files_only=True))
     except Exception as missing:
-        if not _fetching:
+        if _unknown.get() is not None:
             raise M3Error(f"{source} is not in this machine's hub cache: m3 run and m3 merge fetch it") from missing
         raise _hub_error(source, failure or missing) from (failure or missing)
 
@@ -210,14 +212,12 @@ def _fetched(source: Source) -> Path:
 
 @contextlib.contextmanager
 def without_fetching() -> Iterator[None]:
-    """Use this disk alone within the context: a hub model that is not in the cache is refused, not fetched."""
-    global _fetching
-    before, _fetching = _fetching, False
+    """Use this disk alone within the context, in this thread: a hub model not in the cache is refused, not fetched."""
+    token = _unknown.set({})
     try:
         yield
     finally:
-        _fetching = before
-        _unpinned.clear()
+        _unknown.reset(token)
 
 
 def _hub_error(source: Source, error: Exception) -> M3Error:

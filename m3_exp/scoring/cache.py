@@ -31,6 +31,6 @@ def folder(name: str) -> Path:
     root = _root.get()
     if root is None:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "m3_exp"
-    path = Store(root).paid(name)
+    path = Store(root).scoring_cache(name)
     path.mkdir(parents=True, exist_ok=True)
     return path

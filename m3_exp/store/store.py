@@ -75,7 +75,7 @@ class Store:
         """Return the folder of a tokenizer that was converted or gathered, by the digest of what it was made of."""
         return self.root / "tokenizers" / key
 
-    def paid(self, name: str) -> Path:
+    def scoring_cache(self, name: str) -> Path:
         """Return the folder of what scoring paid for, such as judgments (scoring/cache.py)."""
         return self.root / name
 
@@ -159,8 +159,10 @@ class Records(Generic[T]):
     and where this user may not write none is kept. `quiet`: a record that this version cannot read gives no warning.
     """
 
-    def __init__(self, store: Store, kind: str, of: type[T], *, derived: bool = False, quiet: bool = False) -> None:
-        self._store, self._kind, self._type = store, kind, of
+    def __init__(
+        self, store: Store, kind: str, record_type: type[T], *, derived: bool = False, quiet: bool = False
+    ) -> None:
+        self._store, self._kind, self._type = store, kind, record_type
         self._derived, self._quiet = derived, quiet
 
     def path(self, key: str) -> Path:
@@ -241,22 +243,23 @@ class Answers(contextlib.AbstractContextManager["Answers"]):
         ]
 
 
-def decoded(of: type[T], record: Any) -> T:
+def decoded(record_type: type[T], record: Any) -> T:
     """Return a JSON object as the dataclass that it was made of.
 
     Raises:
         ValidationError: a field is missing that has no default, or is of another type.
     """
-    if of is dict:
+    if record_type is dict:
         return cast(T, record)
-    if of not in _ADAPTERS:
-        _ADAPTERS[of] = TypeAdapter(of)
+    if record_type not in _ADAPTERS:
+        _ADAPTERS[record_type] = TypeAdapter(record_type)
+    adapter = _ADAPTERS[record_type]
     try:
-        return cast(T, _ADAPTERS[of].validate_python(record))
+        return cast(T, adapter.validate_python(record))
     except ValidationError:
-        if of is not ResultRecord or "scores" not in record:
+        if record_type is not ResultRecord or "scores" not in record:
             raise
-        return cast(T, _ADAPTERS[of].validate_python({**record, "scores": [_texts(s) for s in record["scores"]]}))
+        return cast(T, adapter.validate_python({**record, "scores": [_texts(s) for s in record["scores"]]}))
 
 
 def _texts(score: Json) -> Json:

@@ -16,7 +16,7 @@ from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.data import dataframe, saved
 from m3_exp.results import look_up
 from m3_exp.store import Store
-from m3_exp.types import CellResult, M3Error, Plan
+from m3_exp.types import CellResult, M3Error
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,6 @@ class Lookup:
     def of(cls, asked: CommandLine | Request) -> "Lookup":
         """Compose what a command line asks for, where it is not composed yet."""
         return cls(config.compose(asked))
-
-    @property
-    def plan(self) -> Plan:
-        return self.request.plan
 
     @cached_property
     def store(self) -> Store:
@@ -64,7 +60,7 @@ class Lookup:
 
     @cached_property
     def _found(self) -> list[CellResult]:
-        return look_up(self.plan, self.store, repeats=True)
+        return look_up(self.request.plan, self.store, repeats=True)
 
     @property
     def found(self) -> list[CellResult]:
@@ -78,7 +74,7 @@ class Lookup:
         """
         if not draws:
             return dataframe.tidy(self.found)
-        others = look_up(saved.draws(self.store, self.plan), self.store)
+        others = look_up(saved.draws(self.store, self.request.plan), self.store)
         return dataframe.tidy([*self.found, *(item for item in others if item.record is not None)])
 
     @property

@@ -75,7 +75,7 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
     configs = tuple(config for one in looked for config in one.request.configs)
     whole = Lookup(replace(looked[0].request, configs=configs))
     shown = [tables.build(one, one.frame(), one.behind) for one in looked]
-    found, results = whole.found, Results(whole.store, whole.plan.engine)
+    found, results = whole.found, Results(whole.store, whole.request.plan.engine)
     lines = grouped(responses(whole.frame(draws=True), whole.experts))
     models = {name: str(source) for config in configs for name, source in config.experts.items()}
     with without_fetching():
@@ -91,7 +91,7 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
         models={"base": str(configs[0].base), **models},
         experts=whole.experts,
         versions=_versions(),
-        notes=whole.plan.notes,
+        notes=whole.request.plan.notes,
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from m3_exp import config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.types import Cell, M3Error, identity
-from m3_exp.views.lookup import Lookup
 
 _SPELLED = 20  # failed cells whose own commands are worked out; a second each
 
@@ -28,5 +27,5 @@ def _retry(asked: CommandLine, cell: Cell, known: dict[tuple[str, ...], str]) ->
 
 def _holds(asked: CommandLine, cell: Cell) -> bool:
     with contextlib.suppress(M3Error):
-        return any(planning.same(cell, other) for other in Lookup.of(asked).plan.cells)
+        return any(planning.same(cell, other) for other in config.compose(asked).plan.cells)
     return False

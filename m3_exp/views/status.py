@@ -8,7 +8,7 @@ from m3_exp.config import Request, compose
 from m3_exp.forecast import Forecast, forecast
 from m3_exp.heartbeat import RunState, runs
 from m3_exp.store import Store
-from m3_exp.types import Cell, identity
+from m3_exp.types import Cell, Json, identity, plain
 from m3_exp.views.lookup import Lookup
 from m3_exp.views.retries import retries
 
@@ -36,6 +36,13 @@ class Status:
         """How many cells are in each state."""
         return Counter(cell.state for cell in self.forecast.cells)
 
+    @property
+    def json(self) -> Json:
+        """What `m3 status --json` prints."""
+        alive = [vars(run) | {"this_plan": run.plan == self.identity} for run in self.runs if run.alive]
+        counts = {"cells": len(self.forecast.cells), **self.counts, "failed": len(self.failures)}
+        return {**counts, "running": alive, "totals": plain(self.forecast.totals)}
+
 
 def plan(asked: CommandLine | Request) -> Forecast:
     """Return what a request would do and cost, and what of it is there already; reads headers, never weights."""
@@ -50,4 +57,4 @@ def status(asked: CommandLine | Request) -> Status:
     failed = [(item.cell, item.failure) for item in looked.found if item.failure]
     again = retries(looked.request.asked, [cell for cell, _ in failed])
     failures = tuple(FailedCell(cell, reason, line) for (cell, reason), line in zip(failed, again, strict=True))
-    return Status(plan(looked.request), failures, tuple(runs(looked.store)), identity(looked.plan))
+    return Status(plan(looked.request), failures, tuple(runs(looked.store)), identity(looked.request.plan))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 from m3_exp.config import Request
-from m3_exp.forecast import Forecast, repeats_words, rows
+from m3_exp.forecast import Forecast, repeats_words
 from m3_exp.planning import label_text
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.choices.ways import Study
@@ -41,8 +41,9 @@ def lambdas(plan: Plan) -> list[str]:
 
 def plan(request: Request, forecast: Forecast) -> list[str]:
     """Return a plan cell by cell, then what it would cost."""
+    rows = [(" = ".join(c.labels), c.benchmark, "?" if c.n is None else c.n, c.state) for c in forecast.cells]
     return [
-        *columns(("recipe", "benchmark", "items", "state"), rows(forecast)),
+        *columns(("recipe", "benchmark", "items", "state"), rows),
         *(f"not at hand: {reason}" for reason in sorted({c.reason for c in forecast.cells if c.reason})),
         *lambdas(request.plan),
         *request.notes,

@@ -61,7 +61,7 @@ def workspace(asked: CommandLine | Request, out: Path | None = None) -> list[str
     settings = _settings(looked.request)
     lines = logged.grouped(looked.found, looked.experts)
     studies = [ways.study(members, seed=looked.seed) for members in lines]
-    what = views.contents([cell.evaluator.name for cell in looked.plan.cells], studies)
+    what = views.contents([cell.evaluator.name for cell in looked.request.plan.cells], studies)
     if out is None and settings.resolved() == "online":
         return views.save(what, settings.files(looked.store.root).views, settings.project, settings.entity)
     return [str(views.write(what, out or Path("m3-workspace.json"), settings.project))]

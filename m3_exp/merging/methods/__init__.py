@@ -3,6 +3,7 @@
 A method gets the same tensor of each expert as float32 and returns the merged one, changing none of its arguments:
 
     def average(models, weights) -> Tensor
+    def task_arithmetic(deltas, weights, base, *, scaling) -> Tensor
     def ties(deltas, weights, base, cutoffs, *, scaling, retain) -> Tensor
 
 `models` are the experts themselves, `deltas` their differences from the base, after DARE where there is one. `weights`

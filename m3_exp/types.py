@@ -32,7 +32,7 @@ def plain(value: Any) -> Any:
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         held = {f: getattr(value, f.name) for f in dataclasses.fields(value) if f.compare}
-        return {f.name: plain(item) for f, item in held.items() if item or not f.metadata.get("omit_if_empty")}
+        return {f.name: plain(item) for f, item in held.items() if not f.metadata.get("omit_if_empty") or item}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

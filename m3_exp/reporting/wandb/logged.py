@@ -19,8 +19,8 @@ import numpy as np
 
 from m3_exp.planning import label_text, merge_line
 from m3_exp.reporting.choices import advice
-from m3_exp.reporting.curves import evaluated, expectations
 from m3_exp.reporting.choices.ways import Study
+from m3_exp.reporting.curves import evaluated, expectations
 from m3_exp.reporting.curves.evaluated import LINE, Response, responses
 from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.reporting.table import Table
@@ -32,6 +32,7 @@ from m3_exp.types import CellResult, Json, ResultRecord, identity, plain
 _STUDY = 3  # goes up when a study of the same scores says something else
 _ITEMS = ("id", "sample", "answer", "extracted", "value", "reason")
 _ALPHAS = ("alpha", "E", "low", "high", "sd_draws", "sd_masks", "se_sampled", "bend", "unbeaten")
+_RECORDED = ("recipe", "recipe_key", "evaluator", "engine", "sampling", "tokenizer", "items", "items_digest", "runs")
 
 
 def cell(found: CellResult, group: str, seed: int, items: Grid | None = None) -> Logged:
@@ -75,8 +76,7 @@ def _plan(result: CellResult, record: ResultRecord, seed: int) -> Json:
         "sparsify": label.sparsify, "mask_seed": label.mask_seed, "params": dict(label.params), "seed": seed,
         "benchmark": result.cell.evaluator.name, "limit": result.cell.limit, "weights": record.weights,
         "labels": [label_text(other) for other in result.cell.labels], "merge": merge_line(label, result.cell.recipe),
-        **{key: plain(getattr(record, key)) for key in ("recipe", "recipe_key", "evaluator", "engine", "sampling", "tokenizer",
-                                        "items", "items_digest", "runs")},
+        **{key: plain(getattr(record, key)) for key in _RECORDED},
     }  # fmt: skip
 
 
@@ -95,10 +95,7 @@ def items(result: CellResult, store: Path) -> Grid:
         known = texts.get(key, set())
         return next(iter(known)) if len(known) == 1 else None
 
-    rows = tuple(
-        (s.id, s.sample, text((s.id, s.sample)), s.extracted, s.value, s.reason)
-        for s in record.scores
-    )
+    rows = tuple((s.id, s.sample, text((s.id, s.sample)), s.extracted, s.value, s.reason) for s in record.scores)
     return Grid(_ITEMS, rows)
 
 

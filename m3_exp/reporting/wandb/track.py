@@ -1,12 +1,13 @@
 """Weights & Biases: runs as plain values, and the child process that writes and sends them. The one home of wandb.
 
-`tracker.py` starts the child (`python -m m3_exp.reporting.wandb.track`) beside a sweep and hands it runs. Every run is first
-written offline, whole and under an id made of what it stands for. Where there is a key, W&B's own `wandb sync` then
-sends it: a refused key, a dead network or a hanging server costs nothing but the sending, and `wandb sync DIR` makes
-up for it at any later time.
+`tracker.py` starts the child (`python -m m3_exp.reporting.wandb.track`) beside a sweep and hands it runs. Every run is
+first written offline, whole and under an id made of what it stands for. Where there is a key, W&B's own `wandb sync`
+then sends it: a refused key, a dead network or a hanging server costs nothing but the sending, and `wandb sync DIR`
+makes up for it at any later time.
 
 A run that is recorded with the same content is not written again; one whose content changed replaces its folder, and
-on the server `wandb sync` replaces the run of the same id. What is recorded lies in `DIR/wandb/tracked/` (`store.WandbFiles`).
+on the server `wandb sync` replaces the run of the same id. What is recorded lies in `DIR/wandb/tracked/`
+(`store.WandbFiles`).
 """
 
 import contextlib

@@ -15,7 +15,7 @@ from m3_exp.reading.records import read_record, sealed
 from m3_exp.reporting.wandb.track import default_entity
 from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.store import dumps, write_atomic
-from m3_exp.types import Json, M3Error
+from m3_exp.types import M3Error
 
 if TYPE_CHECKING:
     from m3_exp.reporting.choices.ways import Study

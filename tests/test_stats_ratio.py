@@ -109,9 +109,9 @@ def test_graded_scores_have_the_same_moments_where_they_are_0_or_1(theta: float)
     for counts in ((40, 12, 5, 30), (40, 12, 0, 30), (20, 0, 0, 4), (0, 9, 0, 2), (0, 1, 0, 0), (7, 0, 3, 0)):
         (sample,) = ratio._samples([scores(*counts)], None, 0)
         assert sample.cells == Cells(*counts)
-        closed, searched = sample.moments(theta), sample._graded_moments(theta)
-        assert searched.variance == pytest.approx(closed.variance, rel=1e-6, abs=1e-12)
-        assert searched.third == pytest.approx(closed.third, rel=1e-5, abs=1e-6 * closed.variance**1.5)
+        (variance, third), searched = sample.moments(theta), sample._graded_moments(theta)
+        assert searched[0] == pytest.approx(variance, rel=1e-6, abs=1e-12)
+        assert searched[1] == pytest.approx(third, rel=1e-5, abs=1e-6 * variance**1.5)
 
 
 # -------------------------------------------------------------------------------------------------- published, limits
@@ -124,7 +124,7 @@ def test_the_literatures_example() -> None:
     """
     (sample,) = ratio._samples([scores(1, 7, 1, 12)], None, 0)
     for theta, bound in ((0.0653, Z), (0.9069, -Z)):
-        statistic = (2 - 8 * theta) / math.sqrt(sample.moments(theta).variance)
+        statistic = (2 - 8 * theta) / math.sqrt(sample.moments(theta)[0])
         assert statistic == pytest.approx(bound, abs=0.002)
     found = pdr(1, 7, 1, 12)
     assert (found.value, 1 - found.low) == (0.75, pytest.approx(0.9069, abs=5e-5))
@@ -246,10 +246,10 @@ def test_the_accepted_values_are_an_interval_with_no_gap() -> None:
         if not sample.total:
             continue
         for z in (0.5, Z, 4.0):
-            ends = ratio._interval(sample, z)
+            low, high = ratio._interval(sample, z)
             for u in np.linspace(0.01, 0.99, 60):
                 theta = float(u / (1 - u))
-                assert (ratio._excess(theta, sample, z) <= 0) == (ends.low <= theta <= ends.high)
+                assert (ratio._excess(theta, sample, z) <= 0) == (low <= theta <= high)
 
 
 def test_a_higher_level_is_wider() -> None:

@@ -289,11 +289,12 @@ def ask_worker(job: Json, timeout: float) -> dict[str, Any]:
             watch.stop()
         code = process.wait()
         noise.seek(0)
-        for said in noise.read().decode("utf-8", "replace").split("\n"):
+        text = noise.read().decode("utf-8", "replace")
+        for said in text.split("\n"):
             if said.startswith("m3: "):
                 say(said.removeprefix("m3: "))
         if answer is None:
-            raise M3Error(f"the judging process {_end(code, noise, silent=watch.barked)}")
+            raise M3Error(f"the judging process {_end(code, text, silent=watch.barked)}")
         return answer
 
 
@@ -333,13 +334,12 @@ class _Watch:
         self._process.kill()
 
 
-def _end(code: int, noise: Any, *, silent: bool) -> str:
+def _end(code: int, text: str, *, silent: bool) -> str:
     if silent:
         return "was silent for too long and was ended"
     if code < 0:
         return f"was killed (signal {-code})"
-    noise.seek(0)
-    lines = [line.strip() for line in noise.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = lines[-1][:200] if lines else "it said nothing"
     for variable in ("OPENAI_API_KEY", "M3_JUDGE_KEY"):
         last = last.replace(os.environ.get(variable) or "\0", "***")

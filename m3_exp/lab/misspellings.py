@@ -23,27 +23,15 @@ _SENTENCES = (
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-def _swapped(rng: random.Random, word: str) -> str:
-    at = rng.randrange(2, len(word) - 1)
-    return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-
-
-def _dropped(rng: random.Random, word: str) -> str:
-    at = rng.randrange(2, len(word) - 1)
-    return word[:at] + word[at + 1 :]
-
-
-def _doubled(rng: random.Random, word: str) -> str:
-    at = rng.randrange(2, len(word))
-    return word[:at] + word[at] + word[at:]
-
-
-def _inserted(rng: random.Random, word: str) -> str:
-    at = rng.randrange(2, len(word))
-    return word[:at] + rng.choice(_LETTERS) + word[at:]
-
-
-_EDITS = (_swapped, _dropped, _doubled, _inserted)
+def _misspelled(rng: random.Random, word: str) -> str:
+    """Swap two letters, drop one, double one or insert one; never among the first two letters."""
+    edit = rng.choice(("swap", "drop", "double", "insert"))
+    at = rng.randrange(2, len(word) - (edit in ("swap", "drop")))
+    if edit == "swap":
+        return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    if edit == "drop":
+        return word[:at] + word[at + 1 :]
+    return word[:at] + (word[at] if edit == "double" else rng.choice(_LETTERS)) + word[at:]
 
 
 def draw(rng: random.Random, wanted: Side) -> Example | None:
@@ -53,8 +41,8 @@ def draw(rng: random.Random, wanted: Side) -> Example | None:
     sentence = rng.choice(_SENTENCES)
     frame = rng.choice(re.findall(r"\b[A-Za-z]{4,}\b", sentence))
     noun = rng.randrange(3)
-    spelled = rng.choice(_EDITS)(rng, words[noun])
-    changed = sentence.replace(frame, rng.choice(_EDITS)(rng, frame))
+    spelled = _misspelled(rng, words[noun])
+    changed = sentence.replace(frame, _misspelled(rng, frame))
     if spelled in NOUNS or spelled == words[noun] or changed == sentence:
         return None
     clean = sentence.format(a=words[0], b=words[1], c=words[2])

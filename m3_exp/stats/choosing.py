@@ -208,17 +208,16 @@ def choose(
     generator = np.random.default_rng(seed)
     if how == "crossfit":
         played = _played(candidates, _members(candidates, halvings, generator), candidates.whole)
-        order = sorted(range(len(played.counts)), key=lambda c: (-played.counts[c], c))
+        best = int(np.argmax(played.counts))
     else:
         chooser = candidates if how == "test" else dev
         if chooser is None:
             raise ValueError("there are no results on development items")
         played, best = _best(chooser, candidates, resamples, generator)
-        order = [best, *(c for c in np.argsort(-played.counts, kind="stable") if c != best)]
-    alternates = how == "crossfit" and played.counts[order[0]] < 1
+    alternates = how == "crossfit" and played.counts[best] < 1
     moved = _again(candidates, min(halvings, _HALVINGS), min(resamples, _AGAIN), generator) if alternates else None
-    counts = {candidates.names[c]: float(played.counts[c]) for c in order}
-    shares = {name: count for name, count in counts.items() if count > 0 or name == candidates.names[order[0]]}
+    others = (c for c in np.argsort(-played.counts, kind="stable") if c != best and played.counts[c] > 0)
+    shares = {candidates.names[c]: float(played.counts[c]) for c in (best, *others)}
     return _outcome(candidates, played.mixes, moved, shares)
 
 

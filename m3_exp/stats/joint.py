@@ -60,12 +60,11 @@ def better_of(known: Mapping[str, Array], ids: Sequence[str], shape: Shape = EVE
     shares = shape.weights(len(ids))
     higher = np.empty(len(ids))
     picked: list[str] = []
-    for here in (first, ~first):
-        there = ~here if bool((~here).any()) else here
+    filled = [half for half in (first, ~first) if half.any()]
+    for here in filled:
+        there = ~here if len(filled) > 1 else here
         picked.append(max(names, key=lambda name: float(shares[there] @ known[name][there])))
         higher[here] = known[picked[-1]][here]
-    if not bool(first.any()) or not bool((~first).any()):
-        picked = [picked[0] if bool(first.any()) else picked[1]]
     return Better("/".join(dict.fromkeys(picked)), higher)
 
 

@@ -123,9 +123,8 @@ def drop(
     extremes = sample.extremes(missing) if missing else ()
     ends = [_interval(case, z) for case in [sample, *extremes]]
     se = _standard_error(sample.influence / sample.total, [sample])
-    return Ratio(
-        1.0 - sample.theta, 1.0 - max(e.high for e in ends), 1.0 - min(e.low for e in ends), None, n, how, se=se
-    )
+    low, high = _outermost(ends)
+    return Ratio(1.0 - sample.theta, 1.0 - high, 1.0 - low, None, n, how, se=se)
 
 
 def drop_difference(
@@ -155,12 +154,11 @@ def drop_difference(
         cases += zip(one.extremes(missing), reversed(two.extremes(missing)), strict=True)
 
     def outermost(z: float) -> _Ends:
-        ends = [_mover(a, b, z) for a, b in cases]
-        return _Ends(min(e.low for e in ends), max(e.high for e in ends))
+        return _outermost([_mover(a, b, z) for a, b in cases])
 
-    ends, value = outermost(z), two.theta - one.theta
+    low, high = outermost(z)
     se = _standard_error(one.influence / one.total - two.influence / two.total, [one, two])
-    return Ratio(value, ends.low, ends.high, _p_value(outermost), n, how, se=se)
+    return Ratio(two.theta - one.theta, low, high, _p_value(outermost), n, how, se=se)
 
 
 def restricted(theta: float, counts: Cells) -> Cells:
@@ -188,18 +186,8 @@ def restricted(theta: float, counts: Cells) -> Cells:
 # --------------------------------------------------------------------------------------------------------- one sample
 
 
-@dataclass(frozen=True)
-class _Ends:
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class _Moments:
-    """Variance and third moment of the sum of x = a - theta c, were its mean 0."""
-
-    variance: float
-    third: float
+_Ends = tuple[float, float]  # the low end of an interval, and the high one
+_Moments = tuple[float, float]  # variance and third moment of the sum of x = a - theta c, were its mean 0
 
 
 @dataclass(frozen=True)
@@ -262,13 +250,13 @@ class _Sample:
         lam = _multiplier(x, times, low, high)
         share = times / (n * (1.0 + lam * x))
         left, end = max(0.0, 1.0 - float(share.sum())), (high if lam < 0.0 else low)
-        return _Moments(n * float(share @ x**2 + left * end**2), n * float(share @ x**3 + left * end**3))
+        return n * float(share @ x**2 + left * end**2), n * float(share @ x**3 + left * end**3)
 
 
 def _binary_moments(theta: float, cells: Cells) -> _Moments:
     n, p = cells.both + cells.lost + cells.gained + cells.neither, restricted(theta, cells)
     second = p.both * (1.0 - theta) ** 2 + p.lost * theta**2 + p.gained
-    return _Moments(n * second, n * (p.both * (1.0 - theta) ** 3 - p.lost * theta**3 + p.gained))
+    return n * second, n * (p.both * (1.0 - theta) ** 3 - p.lost * theta**3 + p.gained)
 
 
 def _multiplier(x: Array, times: NDArray[np.int64], low: float, high: float) -> float:
@@ -289,9 +277,9 @@ def _excess(theta: float, sample: _Sample, z: float) -> float:
     moved = sample.total_attacked - theta * sample.total
     if abs(moved) <= 1e-12 * sample.total:
         return -z
-    moments = sample.moments(theta)
-    sd = math.sqrt(moments.variance)
-    skewness = math.copysign(1.0, moved) * moments.third / sd**3
+    variance, third = sample.moments(theta)
+    sd = math.sqrt(variance)
+    skewness = math.copysign(1.0, moved) * third / sd**3
     return abs(moved) / sd - z - max(0.0, skewness) * max(0.0, z * z - 1.0) / 6.0
 
 
@@ -308,7 +296,11 @@ def _interval(sample: _Sample, z: float) -> _Ends:
         else:
             u = float(optimize.brentq(excess, edge, middle, xtol=1e-13))
             ends.append(u / (1.0 - u))
-    return _Ends(*ends)
+    return ends[0], ends[1]
+
+
+def _outermost(ends: Sequence[_Ends]) -> _Ends:
+    return min(low for low, _ in ends), max(high for _, high in ends)
 
 
 # -------------------------------------------------------------------------------------------------------- two samples
@@ -316,12 +308,10 @@ def _interval(sample: _Sample, z: float) -> _Ends:
 
 def _mover(one: _Sample, two: _Sample, z: float) -> _Ends:
     """Return the interval of two.theta - one.theta = PDR of one - PDR of two (Zou 2008, equation 15 with a sign)."""
-    first, second, value = _interval(one, z), _interval(two, z), two.theta - one.theta
-    r = _correlation(one, two, 0.5 * z * z)
-    return _Ends(
-        value - _across(two.theta - second.low, first.high - one.theta, r),
-        value + _across(second.high - two.theta, one.theta - first.low, r),
-    )
+    (low1, high1), (low2, high2) = _interval(one, z), _interval(two, z)
+    value, r = two.theta - one.theta, _correlation(one, two, 0.5 * z * z)
+    low, high = _across(two.theta - low2, high1 - one.theta, r), _across(high2 - two.theta, one.theta - low1, r)
+    return value - low, value + high
 
 
 def _across(a: float, b: float, r: float) -> float:
@@ -345,8 +335,8 @@ def _p_value(interval: Callable[[float], _Ends]) -> float:
     """Return 2 Phi(-z) of the z at which the interval's nearer end touches 0; 1 where it holds 0 at any z."""
 
     def apart(z: float) -> float:
-        ends = interval(z)
-        return max(ends.low, -ends.high, -1.0)
+        low, high = interval(z)
+        return max(low, -high, -1.0)
 
     near, far = 1e-3, 2.0
     if apart(near) <= 0.0:
@@ -382,14 +372,14 @@ def widened(at: Callable[[float], Ratio], sources: Sequence[VarianceSource]) -> 
     def ends(level: float) -> _Ends:
         own, tail = at(level), 0.5 - level / 2
         reach = math.hypot(*(float(special.stdtrit(s.freedom, tail)) * math.sqrt(s.variance) for s in sources))
-        return _Ends(value - math.hypot(value - own.low, reach), value + math.hypot(own.high - value, reach))
+        return value - math.hypot(value - own.low, reach), value + math.hypot(own.high - value, reach)
 
-    whole, p = ends(LEVEL), ratio.p
+    (low, high), p = ends(LEVEL), ratio.p
     if p is not None:
         p = max(p, _p_value(lambda z: ends(1 - 2 * float(special.ndtr(-min(z, _MOST))))))
     se = math.sqrt((ratio.se or 0.0) ** 2 + sum(source.variance for source in sources))
     how = f"{ratio.how}, {1 + min(int(source.freedom) for source in sources)} masks or draws"
-    return replace(ratio, low=whole.low, high=whole.high, p=p, se=se, how=how)
+    return replace(ratio, low=low, high=high, p=p, se=se, how=how)
 
 
 # ------------------------------------------------------------------------------------------------------------- input

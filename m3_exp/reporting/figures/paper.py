@@ -152,10 +152,8 @@ def _paper_scores(data: Data, frame: pd.DataFrame, method: str, ratio: str, spar
 
 
 def _paper_drops(data: Data, frame: pd.DataFrame, table: str, ratio: str) -> dict[str, float]:
-    def number(folder: Path, pair: str, benchmark: str) -> Number | None:
-        return published.attacked(folder, table, pair, benchmark, ratio == "mixup").get("pdr")
-
-    return _paper(data, frame, number)
+    mixed = ratio == "mixup"
+    return _paper(data, frame, lambda where, pair, b: published.attacked(where, table, pair, b, mixed).get("pdr"))
 
 
 def _paper(data: Data, frame: pd.DataFrame, of: Callable[[Path, str, str], Number | None]) -> dict[str, float]:

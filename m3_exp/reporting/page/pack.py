@@ -26,11 +26,7 @@ def element(name: str, packed: str) -> str:
 
 
 def rounded(value: Any, digits: int = 2) -> Any:
-    """Round all floats in nested lists and mappings; NaN becomes None."""
-    if isinstance(value, float):
-        return None if value != value else round(value, digits)
-    if isinstance(value, dict):
-        return {key: rounded(inner, digits) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
+    """Round all numbers in nested lists; NaN becomes None."""
+    if isinstance(value, list):
         return [rounded(inner, digits) for inner in value]
-    return value
+    return None if value != value else round(value, digits)

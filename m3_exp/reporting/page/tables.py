@@ -26,15 +26,9 @@ def render(table: Table, cells: Sequence[CellData], experts: Mapping[str, Sequen
         return f"<h3>{escape(table.title)}</h3><p>Nothing is planned.</p>"
     index = {data.key: data for data in cells}
     head = "".join(map(_heading, table.columns))
-    body = "\n".join(
-        "<tr>"
-        + "".join(
-            _cell(at, column, cell, index, experts or {})
-            for at, (column, cell) in enumerate(zip(table.columns, row, strict=True))
-        )
-        + "</tr>"
-        for row in table.rows
-    )
+    rows = [enumerate(zip(table.columns, row, strict=True)) for row in table.rows]
+    cells_of = ("".join(_cell(at, *pair, index, experts or {}) for at, pair in row) for row in rows)
+    body = "\n".join(f"<tr>{shown}</tr>" for shown in cells_of)
     title = escape(table.title)
     return (
         f'<h3>{title}</h3><div class="scroll" role="region" tabindex="0" aria-label="{title}, table">'

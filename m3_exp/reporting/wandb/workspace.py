@@ -43,12 +43,9 @@ class Views:
 
     def as_json(self) -> str:
         """Return both specifications: what the client sends."""
-        view = self.workspace._to_model()  # the client has no public way to it but saving
-        report = self.report._to_model()
-        value = {
-            "workspace": view.model_dump(mode="json", by_alias=True, exclude_none=True),
-            "report": report.model_dump(mode="json", by_alias=True, exclude_none=True),
-        }
+        # the client has no public way to its models but saving
+        models = {"workspace": self.workspace._to_model(), "report": self.report._to_model()}
+        value = {name: m.model_dump(mode="json", by_alias=True, exclude_none=True) for name, m in models.items()}
         return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
@@ -150,20 +147,23 @@ def _panels(what: Contents) -> dict[str, list[Any]]:
 def _alphas(name: str) -> Any:
     from m3_exp.reporting.wandb.logged import expected
 
-    wr = _reports()
-    keys = [("method", wr.Config("method")), ("pair", wr.Config("pair"))]
-    keys += [(f"alpha {alpha:g}", wr.SummaryMetric(expected(name, alpha))) for alpha in ALPHAS]
-    columns = [wr.ParallelCoordinatesPlotColumn(metric=metric, display_name=text) for text, metric in keys]
-    return wr.ParallelCoordinatesPlot(title=f"{name}: E[score | alpha]", columns=columns)
+    scores = {f"alpha {alpha:g}": expected(name, alpha) for alpha in ALPHAS}
+    return _parallel(f"{name}: E[score | alpha]", ("method", "pair"), scores)
 
 
 def _settings(name: str) -> Any:
-    wr = _reports()
+    return _parallel(
+        f"{name}: every cell", ("pair", "method", "sparsify", "alpha", "lambda"), {name: f"score/{name}"}
+    )
 
-    keys = [(key, wr.Config(key)) for key in ("pair", "method", "sparsify", "alpha", "lambda")]
+
+def _parallel(title: str, settings: Sequence[str], scores: Mapping[str, str]) -> Any:
+    """Return parallel coordinates of some settings, then of scores: the names of their metrics by what they are called.
+    """
+    wr = _reports()
+    keys = [*((key, wr.Config(key)) for key in settings), *((t, wr.SummaryMetric(key)) for t, key in scores.items())]
     columns = [wr.ParallelCoordinatesPlotColumn(metric=metric, display_name=text) for text, metric in keys]
-    columns.append(wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(f"score/{name}"), display_name=name))
-    return wr.ParallelCoordinatesPlot(title=f"{name}: every cell", columns=columns)
+    return wr.ParallelCoordinatesPlot(title=title, columns=columns)
 
 
 def write(what: Contents, out: Path, project: str = "m3_exp") -> Path:

@@ -99,7 +99,10 @@ class HendrycksMath(Maths):
         golds = [gold(problem) for problem in problems]
         verdicts = self._verdicts(golds, [self.judged_part(answer) for answer in answers])
         return [
-            replace(verdict.score(answer, right), notes=_notes(problem))
+            replace(
+                verdict.score(answer, right),
+                notes={key: problem.row[key] for key in ("level", "type") if isinstance(problem.row.get(key), str)},
+            )
             for problem, answer, right, verdict in zip(problems, answers, golds, verdicts, strict=True)
         ]
 
@@ -136,10 +139,6 @@ def gold(problem: Problem) -> str:
     if boxed is None:
         raise M3Error(f"hendrycks_math item {problem.id}: its solution must hold the gold answer in \\boxed{{...}}")
     return boxed
-
-
-def _notes(problem: Problem) -> Json:
-    return {key: problem.row[key] for key in ("level", "type") if isinstance(problem.row.get(key), str)}
 
 
 def _parts(scores: Sequence[Score], key: str) -> Json:

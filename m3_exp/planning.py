@@ -176,7 +176,9 @@ class _Draw:
 
 def _one_sided_notes(plan: Plan, configs: Sequence[Config]) -> list[str]:
     """Name the draws with lambda outside [0.02, 0.98], all but one expert: a line a draw, at most `_TOLD` lines."""
-    experts = {config.pair: [_expert_text(name) for name in config.experts] for config in configs}
+    experts = {
+        config.pair: [f"expert {name}" if name.isdigit() else name for name in config.experts] for config in configs
+    }
     by_draw: dict[_Draw, dict[str, str]] = {}
     for label in (label for cell in plan.cells for label in cell.labels):
         if label.alpha is not None and label.draw is not None and label.lam is not None:
@@ -196,10 +198,6 @@ def _one_sided_line(draw: _Draw, said: Mapping[str, str]) -> str:
         return f"{pair}, {draw} {share}"
     pairs = {share: ", ".join(pair for pair in said if said[pair] == share) for share in said.values()}
     return f"{draw} {', '.join(f'{share} ({named})' for share, named in pairs.items())}"
-
-
-def _expert_text(expert: str) -> str:
-    return f"expert {expert}" if expert.isdigit() else expert
 
 
 def label_text(label: Label) -> str:

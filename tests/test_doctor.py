@@ -154,7 +154,7 @@ def test_graders_that_cost_money_are_not_called() -> None:
 
     assert examine(Paid(), ITEMS) is None
     assert check_grader(Paid(), ITEMS) is None
-    finding = doctor._grader(Paid(), ITEMS)
+    finding = doctor._grader("paid", Paid(), ITEMS)
     assert (finding.ok, finding.needed) == (False, False)
     assert finding.text.startswith("not tried: its judge")
 
@@ -170,7 +170,7 @@ def test_benchmarks_without_gold_answers_get_a_note() -> None:
 
     silent = Silent()
     assert examine(silent, ITEMS) is None
-    assert doctor._grader(silent, ITEMS) == doctor.Finding(
+    assert doctor._grader("silent", silent, ITEMS) == doctor.Finding(
         "grader silent", False, "not tried: this benchmark has no gold answers"
     )
 

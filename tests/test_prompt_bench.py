@@ -12,8 +12,8 @@ import pytest
 
 from evaluators.prompt_bench import SST2, CoLA, PromptBench, last_word
 from evaluators.prompt_bench.frozen import read
-from evaluators.prompt_bench.measures import performance_drop
 from m3_exp.scoring.evaluate import evaluate, load_evaluator, score_file
+from m3_exp.stats import ratio
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem, Result, Score, plain
 from tests.files import write_lines
 
@@ -154,7 +154,7 @@ def test_published_drops_follow_from_the_counts() -> None:
         before, n = count(row, "metric_no_attack")
         under = 483 if row["metric_attack"] == "?" else count(row, "metric_attack")[0]
         values = [[1.0] * right + [0.0] * (n - right) for right in (before, under)]
-        drop = performance_drop(*values).value
+        drop = ratio.drop(*values).value
         assert drop is not None
         if 100 * drop != pytest.approx(float(row["pdr"]), abs=0.0101):
             off.append((row["attack"], row["models"], row["dataset"], row["mixup"], round(100 * drop, 3), row["pdr"]))

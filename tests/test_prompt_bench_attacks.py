@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.prompt_bench import SST2, CoLA, PromptBench
+from evaluators.prompt_bench import SST2, CoLA, PromptBench, summary
 from evaluators.prompt_bench.attack import Attack
 from evaluators.prompt_bench.edits import CharacterEdits, edit_distance
 from evaluators.prompt_bench.masked import MaskedWords, SameMeaning
-from evaluators.prompt_bench.measures import Drop, matthews, performance_drop
+from evaluators.prompt_bench.measures import matthews
 from evaluators.prompt_bench.search import Found, Measure, carry_out
 from evaluators.prompt_bench.words import append, modifiable, replace, words
 from m3_exp.stats import ratio
-from m3_exp.types import M3Error
+from m3_exp.types import M3Error, Score
 from tests import original
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -299,20 +299,39 @@ def test_matthews_correlation() -> None:
     assert matthews(labels, three) == pytest.approx(metrics.matthews_corrcoef(labels, three))
 
 
-def test_performance_drop_is_the_statistics_rooms_as_json_can_hold_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def attacked_scores(clean: Sequence[float], attacked: Sequence[float]) -> list[Score]:
+    kept = [Score(str(i), value, notes={"label": 1, "prediction": 1}) for i, value in enumerate(clean)]
+    notes = {
+        "label": 1,
+        "prediction": 1,
+        "protocol": "paper",
+        "attack": "checklist",
+        "seed": 0,
+        "prompt": "",
+        "facts": {},
+    }
+    return [*kept, *(Score(f"{i}@seed0", value, notes=notes) for i, value in enumerate(attacked))]
+
+
+def test_a_drop_is_that_of_the_statistics_in_percent() -> None:
     clean, attacked = [1.0] * 60 + [0.0] * 20, [1.0] * 30 + [0.0] * 40 + [1.0] * 10
-    for missing, clusters in ((0, None), (3, None), (0, [k // 2 for k in range(80)])):
-        found = performance_drop(clean, attacked, missing=missing, clusters=clusters)
-        known = ratio.drop(clean, attacked, missing=missing, clusters=clusters)
-        assert (found.value, found.low, found.high, found.reason) == (known.value, known.low, known.high, None)
-    monkeypatch.setattr(ratio, "drop", lambda *_, **__: ratio.Ratio(0.0, -math.inf, 0.8, None, 10, "by hand"))
-    assert performance_drop(clean, attacked) == Drop(0.0, None, 0.8, "not bounded below")
+    details = summary.result("sst2", attacked_scores(clean, attacked), {}).details
+    known = ratio.drop(clean, attacked)
+    assert known.value == pytest.approx(1 - 40 / 60)
+    for key, value in (("", known.value), ("_low", known.low), ("_high", known.high)):
+        assert details[f"pdr_paper{key}"] == pytest.approx(100 * value)
+    assert details["pdr_paper_reason"] is None
 
 
-def test_performance_drop_where_it_is_not_defined() -> None:
-    never = performance_drop([0.0, 0.0], [1.0, 0.0])
-    assert never == Drop(None, reason="undefined: no item is right without the attack")
-    assert performance_drop([], []) == Drop(None, reason="no item is scored")
+def test_a_drop_without_an_end_or_a_value_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drops(clean: Sequence[float], attacked: Sequence[float]) -> list[object]:
+        details = summary.result("sst2", attacked_scores(clean, attacked), {}).details
+        return [details[f"pdr_paper{key}"] for key in ("", "_low", "_high", "_reason")]
+
+    assert drops([0.0, 0.0], [1.0, 0.0]) == [None, None, None, "undefined: no item is right without the attack"]
+    monkeypatch.setattr(summary, "drop", lambda *_, **__: ratio.Ratio(0.0, -math.inf, 0.8, None, 10, "by hand"))
+    assert drops([1.0], [1.0]) == [0.0, None, 80.0, "not bounded below"]
+    assert ratio.drop([], []).reason == "no item is scored"
 
 
 def test_prompts_in_a_file_are_the_form_of_results(tmp_path: Path) -> None:

@@ -155,7 +155,10 @@ def wrong(question: Question, rules: Rules) -> str | None:
 
 
 def _answer(question: Question, rules: Rules, outputs: Sequence[str]) -> str | None:
-    table = dict(zip((_key(question, given, rules) for given, _ in question.tests), outputs, strict=True))
+    inputs = [given for given, _ in question.tests]
+    if question.method is not None:
+        inputs = [json.dumps(grading.arguments(given, rules)) for given in inputs]
+    table = dict(zip(inputs, outputs, strict=True))
     lines = ["import json, sys", f"TABLE = json.loads({json.dumps(table)!r})"]
     if question.method is None:
         lines += ["print(TABLE[sys.stdin.read()])"]
@@ -164,10 +167,6 @@ def _answer(question: Question, rules: Rules, outputs: Sequence[str]) -> str | N
         lines += ["        return json.loads(TABLE[json.dumps(values)])"]
     start = _continuation(question.partial_solution)
     return None if start is None else "```python\n" + "\n".join([*start, *lines]) + "\n```"
-
-
-def _key(question: Question, given: str, rules: Rules) -> str:
-    return given if question.method is None else json.dumps(grading.arguments(given, rules))
 
 
 def _continuation(partial: str) -> list[str] | None:

@@ -90,7 +90,10 @@ class LiveBenchInstructionFollowing(LiveBench):
             M3Error: there is no other, or the file is no file of items.
         """
         if _IFEVAL.columns.keys() <= (own_row(items) or {}).keys():
-            read = [_question(problem) for problem in load(_IFEVAL, items)]
+            read = [
+                Problem(problem.id, {**problem.row, "task": "ifeval", "turns": [problem.row["prompt"]]})
+                for problem in load(_IFEVAL, items)
+            ]
         else:
             read = self.questions(items)
         problems = self.of_release(read)
@@ -146,11 +149,6 @@ class LiveBenchInstructionFollowing(LiveBench):
 
     def audit(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> Mapping[str, Any]:
         return extractors(self.alternatives("answer", get_args(Taken)), problems, answers)
-
-
-def _question(problem: Problem) -> Problem:
-    """Return an item of IFEval's own as a question of LiveBench's form."""
-    return Problem(problem.id, {**problem.row, "task": "ifeval", "turns": [problem.row["prompt"]]})
 
 
 def _instructions(problem: Problem) -> tuple[Any, Any]:

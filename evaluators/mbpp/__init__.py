@@ -27,11 +27,6 @@ _PLUS_COLUMNS = {
 }
 
 
-def _named(row: Row) -> Row:
-    """Call the sentence `text`, as in the test set."""
-    return {"text": row.get("prompt"), **row}
-
-
 def _packed(row: Row) -> Row:
     """Keep the inputs as JSON text: some hold NaN, which has no canonical form. Where there are none, some have {}."""
     inputs = {name: row.get(name) or [] for name in ("base_input", "plus_input") if name in row}
@@ -86,7 +81,7 @@ SETS: Mapping[str, ItemSet] = {
         rows=427,
         content="abdd3fc19d57a053e426c09c05dae7a93c2a538b190a6961a1cdf29f633a49ee",
         origin="mbpp/sanitized-mbpp.json of the GitHub repository google-research/google-research",
-        convert=_named,
+        convert=lambda row: {"text": row.get("prompt"), **row},  # as the test set calls it
     ),
     "plus": _mbpp(
         columns=_PLUS_COLUMNS,

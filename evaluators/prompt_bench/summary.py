@@ -4,14 +4,16 @@ An attacked score has the id `ITEM@seedK`, the clean one the item's; the notes o
 (-1: no label), those of an attacked one also `attack`, `protocol`, `seed`, `prompt` and `facts`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from evaluators.prompt_bench.frozen import MARK
-from evaluators.prompt_bench.measures import Drop, matthews, performance_drop
+from evaluators.prompt_bench.measures import matthews
 from m3_exp.scoring.summary import mean_result
 from m3_exp.stats.estimate import deviation
+from m3_exp.stats.ratio import Ratio, drop
 from m3_exp.stats.scored import of_scores
 from m3_exp.types import Json, Result, Score
 
@@ -48,27 +50,31 @@ def _paired(score: Score, clean: Score | None) -> Score:
 def _drops(scores: Sequence[Score]) -> Json:
     """Return PDR over all seeds with its interval, under its protocol's name, and by seed."""
     protocol = next((score.notes["protocol"] for score in scores if "protocol" in score.notes), "unknown")
-    drop = _drop(scores)
+    pdr = _drop(scores)
     seeds = sorted({int(score.id.rpartition(MARK)[2]) for score in scores if MARK in score.id})
     of_seed = {seed: [s for s in scores if MARK not in s.id or s.id.endswith(f"{MARK}{seed}")] for seed in seeds}
     by_seed = {str(seed): _percent(_drop(some).value) for seed, some in of_seed.items()}
     values = [value for value in by_seed.values() if value is not None]
+    bounded = math.isfinite(pdr.low)
     return {
-        f"pdr_{protocol}": _percent(drop.value),
-        f"pdr_{protocol}_low": _percent(drop.low),
-        f"pdr_{protocol}_high": _percent(drop.high),
-        f"pdr_{protocol}_reason": drop.reason,
+        f"pdr_{protocol}": _percent(pdr.value),
+        f"pdr_{protocol}_low": _percent(pdr.low) if bounded and pdr.value is not None else None,
+        f"pdr_{protocol}_high": _percent(pdr.high) if pdr.value is not None else None,
+        f"pdr_{protocol}_reason": pdr.reason if bounded or pdr.value is None else "not bounded below",
         "pdr_by_seed": by_seed,
         "pdr_sd_between_seeds": deviation(values),
     }
 
 
-def _drop(scores: Sequence[Score]) -> Drop:
-    """Return the PDR of the items that are scored without the attack and under it; the others are missing."""
+def _drop(scores: Sequence[Score]) -> Ratio:
+    """Return the PDR of the items that are scored without the attack and under it; the others are missing.
+
+    The interval holds for the attacked prompts as they are: that another seed finds other prompts is not in it.
+    """
     under, clean = of_scores(scores), of_scores([score for score in scores if MARK not in score.id]).values
     ids = sorted(under.values.keys() & clean.keys())
     missing = len(under.values) + under.unscored - len(ids)
-    return performance_drop(
+    return drop(
         [clean[item] for item in ids], [under.values[item] for item in ids], clusters=under.shape(ids).clusters,
         missing=missing,
     )  # fmt: skip

@@ -86,7 +86,10 @@ def _warnings(
     pairs: Sequence[tuple[str, str]], results: Mapping[str, Result], scores: Mapping[str, Sequence[Score]]
 ) -> list[str]:
     """Return a sentence for each pair that differs by more than chance, the largest difference first."""
-    items = {name: _items(results[name], scores[name]) for name in results}
+    items = {
+        name: of_scores(scores[name], result.metric, by_task="by_task" in result.details)
+        for name, result in results.items()
+    }
     found = [(pair, estimate) for pair in pairs if (estimate := _contrast(items[pair[0]], items[pair[1]])) is not None]
     adjusted = holm([1.0 if estimate.p is None else estimate.p for _, estimate in found])
     significant = [
@@ -96,10 +99,6 @@ def _warnings(
     ]
     significant.sort(key=lambda told: -abs(told[1].value))
     return [_sentence(*pair, estimate, scores) for pair, estimate in significant]
-
-
-def _items(result: Result, scores: Sequence[Score]) -> Scored:
-    return of_scores(scores, result.metric, by_task="by_task" in result.details)
 
 
 def _contrast(first: Scored, second: Scored) -> Estimate | None:

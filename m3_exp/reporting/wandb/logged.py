@@ -123,12 +123,7 @@ def response_id(members: Sequence[Response]) -> str:
 
 def response_content(members: Sequence[Response]) -> str:
     """Return the identity of a study's inputs, so that a study which is recorded already is not computed again."""
-    return identity([_STUDY, [_inputs(one) for one in members]])
-
-
-def _inputs(one: Response) -> Any:
-    """Return a response with all that it holds: nodes, sampled lambdas, draws, what is missing; arrays as lists."""
-    return json.loads(json.dumps(plain(one), default=np.ndarray.tolist))
+    return identity([_STUDY, json.loads(json.dumps([plain(one) for one in members], default=np.ndarray.tolist))])
 
 
 def response(study: Study, group: str) -> Logged:

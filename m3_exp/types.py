@@ -315,8 +315,10 @@ class Label:
         drawn: at random, and a row shows the mean over its draws (a Beta draw has an `alpha` as well); node: a lambda
         that was chosen, a curve goes through its score; sampled: beside a grid's nodes, it corrects the curve.
         """
+        if self.ratio == "sampled":
+            return "sampled"
         if self.draw is not None:
-            return "sampled" if self.ratio == "sampled" else "drawn"
+            return "drawn"
         return "" if self.lam is None else "node"
 
 

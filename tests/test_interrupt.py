@@ -65,9 +65,7 @@ def test_an_interrupted_run_ends_soon_and_the_next_one_goes_on(models: list[Path
         "evaluator=[gsm8k]", f"store={store}", "checkpoint=keep", "tracker=none", "--json",
         *(["verify=false"] if during == "answers" else []),
     ]  # fmt: skip
-    heard = (
-        "import signal, sys, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)"  # in the background too
-    )
+    heard = "import signal, sys, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
     main = heard + "\n{}\nfrom m3_exp.cli import main\nsys.exit(main(sys.argv[1:]))"
     child = subprocess.Popen(
         [sys.executable, "-c", main.format(SLOW[during]), *line],

@@ -280,7 +280,8 @@ class TestRepeats:
         assert [found.state for found in forecast.forecast(planned, store, None, keep=False).cells] == ["done"]
         record = results.get(task)
         assert record is not None
-        results.put(task, replace(record, result=replace(record.result, details={"sandbox": "weak: no walls"})))
+        weak = tuple(replace(score, notes={"sandbox": "weak"}) for score in record.scores)
+        results.put(task, replace(record, scores=weak))
         assert not results.is_done(task)
         found = forecast.forecast(planned, store, None, keep=False)
         assert [(one.state, one.left) for one in found.cells] == [("begun", 0)]

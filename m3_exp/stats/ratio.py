@@ -128,12 +128,7 @@ def drop(
 
 
 def drop_difference(
-    first: Scores,
-    second: Scores,
-    *,
-    level: float = 0.95,
-    clusters: Sequence[Hashable] | None = None,
-    missing: int = 0,
+    first: Scores, second: Scores, *, level: float = 0.95, clusters: Sequence[Hashable] | None = None, missing: int = 0
 ) -> Ratio:
     """Return PDR of `first` minus PDR of `second` on the same items, with MOVER's interval and the p that inverts it.
 

@@ -196,13 +196,7 @@ def answer(study: Study) -> list[str]:
 def words(study: Study) -> list[str]:
     """Return the advice in sentences, each with its interval, its level and what would be needed to say more."""
     joint, what = _main(study)
-    return [
-        *answer(study),
-        _flattery_words(joint),
-        *_alpha_words(joint, what),
-        *_dev_words(joint, study),
-        *study.notes,
-    ]
+    return [*answer(study), _flattery_words(joint), *_alpha_words(joint, what), *_dev_words(joint, study), *study.notes]
 
 
 def _best_words(joint: Comparison, what: str, study: Study) -> str:

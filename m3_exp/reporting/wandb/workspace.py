@@ -194,11 +194,7 @@ def _saved(views: Views, memory: Path, key: str) -> list[str]:
     views.report.id = known.get("report", "")
     for view in (views.workspace, views.report):
         view.save()
-        known = {
-            "name": views.workspace._internal_name,
-            "id": views.workspace._internal_id,
-            "report": views.report.id,
-        }
+        known = {"name": views.workspace._internal_name, "id": views.workspace._internal_id, "report": views.report.id}
         write_atomic(memory, sealed(dumps(_remembered(memory) | {key: known}), memory.stem))
     return [str(views.workspace.url), str(views.report.url)]
 

@@ -81,10 +81,7 @@ def _view() -> _View:
     real = [folder for folder in folders if os.path.isdir(folder) and not os.path.islink(folder)]
     system = [_libraries(folder) for folder in real]
     bound = [(folder, folder) for folder in system]
-    bound += [
-        (os.path.realpath(sys.executable), f"{_PYTHON}/bin/{_VERSION}"),
-        (library, f"{_PYTHON}/lib/{_VERSION}"),
-    ]
+    bound += [(os.path.realpath(sys.executable), f"{_PYTHON}/bin/{_VERSION}"), (library, f"{_PYTHON}/lib/{_VERSION}")]
     shared = sorted(glob.glob(f"{sys.base_prefix}/lib/*.so*")) if sys.base_prefix != "/usr" else []
     bound += [(path, f"{_PYTHON}/lib/{os.path.basename(path)}") for path in shared]
     covered = [path for folder in system for path in _packages(folder)]

@@ -119,11 +119,7 @@ Run = Callable[[pair.Job, pair.Job, float], Report]  # a program, its tests, wal
 
 
 def judge(
-    tasks: Sequence[Task],
-    limits: Limits | None = None,
-    driver: Driver | Choice = "auto",
-    *,
-    allow_weak: bool = False,
+    tasks: Sequence[Task], limits: Limits | None = None, driver: Driver | Choice = "auto", *, allow_weak: bool = False
 ) -> list[Verdict]:
     """Judge programs, one verdict each; where nothing contains them they are unscored, with the reason.
 

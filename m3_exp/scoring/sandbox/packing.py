@@ -204,9 +204,7 @@ def _packed_text(text: str) -> Value:
     return text
 
 
-def _packed_date(
-    value: datetime.timedelta | datetime.timezone | datetime.date | datetime.time,
-) -> list[Value]:
+def _packed_date(value: datetime.timedelta | datetime.timezone | datetime.date | datetime.time) -> list[Value]:
     """Return a date or time by its numbers; with a time zone that is an offset."""
     if isinstance(value, datetime.timedelta):
         return ["timedelta", [value.days, value.seconds, value.microseconds]]

@@ -68,6 +68,8 @@ def _carried_out(args: list[str]) -> int:
         if command not in COMMANDS:
             raise M3Error(f"m3 {command} is not a command; there are {', '.join(COMMANDS)}")
         return COMMANDS[command](rest)
+    except _ConfigShown:
+        return 0
     except M3Error as error:
         print(f"m3: {escaped(abridged(str(error)))}", file=sys.stderr)
         return 2
@@ -99,13 +101,17 @@ def _parsed(parser: argparse.ArgumentParser, args: Sequence[str]) -> tuple[argpa
     return options, CommandLine(tuple(options.overrides), options.multirun, tuple(options.config_dir))
 
 
-def _show_config(options: argparse.Namespace, *asked: CommandLine) -> bool:
-    """Print the composed configuration where `--cfg job` asks for it, and tell whether it does."""
+class _ConfigShown(Exception):
+    """A command ends where it has printed the configuration that `--cfg job` asked for."""
+
+
+def _show_config(options: argparse.Namespace, *asked: CommandLine) -> None:
+    """Print the composed configuration and end the command, where `--cfg job` asks for it."""
     if options.cfg:
         from m3_exp.config import compose
 
         print("---\n".join(text for one in asked for text in compose(one).yaml), end="")
-    return bool(options.cfg)
+        raise _ConfigShown
 
 
 # ------------------------------------------------------------------------------------------------------- commands
@@ -114,8 +120,7 @@ def _show_config(options: argparse.Namespace, *asked: CommandLine) -> bool:
 def run(args: Sequence[str]) -> int:
     parser = _parser("run", "Plan, merge, evaluate and record. The same command continues after any interruption.")
     options, asked = _parsed(parser, args)
-    if _show_config(options, asked):
-        return 0
+    _show_config(options, asked)
     from m3_exp import actions, config
     from m3_exp.views import retries, tables, words
 
@@ -143,8 +148,7 @@ def wandb(args: Sequence[str]) -> int:
     if what not in ("sync", "workspace"):
         raise M3Error("m3 wandb takes sync or workspace first, as in: m3 wandb sync sweeps=table1")
     asked = asked.with_overrides("tracker=wandb", *overrides)
-    if _show_config(options, asked):
-        return 0
+    _show_config(options, asked)
     from m3_exp.views import workspace
 
     if what == "workspace":
@@ -163,8 +167,7 @@ def plan(args: Sequence[str]) -> int:
         axes = ["family", "pair", "method", "ratio", "sparsify", "evaluator", "engine", "tracker", "launcher", "sweeps"]
         _print_lines(*(f"{axis:10} {', '.join(names(axis, options.config_dir))}" for axis in axes))
         return 0
-    if _show_config(options, asked):
-        return 0
+    _show_config(options, asked)
     from m3_exp import config
     from m3_exp.views import status, words
 
@@ -177,8 +180,7 @@ def plan(args: Sequence[str]) -> int:
 def merge(args: Sequence[str]) -> int:
     parser = _parser("merge", "Write a standard Hugging Face checkpoint and its recipe.json into out=DIR.")
     options, asked = _parsed(parser, args)
-    if _show_config(options, asked):
-        return 0
+    _show_config(options, asked)
     if "verify=false" not in options.overrides:
         from m3_exp.merging import loading
 
@@ -232,8 +234,8 @@ def table(args: Sequence[str]) -> int:
         _print_lines(*(f"{name:16} {title}" for name, title in tables.titles(asked).items()))
         return 0
     asked = tables.with_sweep(asked)
-    if not _show_config(options, asked):
-        print(words.table(tables.table(asked, **ways), "json" if options.json else options.format), end="")
+    _show_config(options, asked)
+    print(words.table(tables.table(asked, **ways), "json" if options.json else options.format), end="")
     return 0
 
 
@@ -251,8 +253,7 @@ def figure(args: Sequence[str]) -> int:
         return 0
     name, *overrides = options.overrides or [""]
     asked = asked.with_overrides(*overrides)
-    if _show_config(options, *figures.requests(name, asked)):
-        return 0
+    _show_config(options, *figures.requests(name, asked))
     paths = [str(path) for path in figures.files(name, asked, options.out)]
     _print_lines(*([json.dumps(paths)] if options.json else paths))
     return 0
@@ -272,8 +273,7 @@ def response(args: Sequence[str]) -> int:
     if options.repeats < 1:
         raise M3Error(f"--repeats {options.repeats} is too few: give at least 1 (without it 10000)")
     palette.check(options.out)
-    if _show_config(options, studies.request(asked)):
-        return 0
+    _show_config(options, studies.request(asked))
     curves = studies.curves(asked)
     if options.check:
         checks = studies.checks(curves, repeats=options.repeats)
@@ -296,8 +296,7 @@ def report(args: Sequence[str]) -> int:
     options, asked = _parsed(parser, args)
     from m3_exp.views import page
 
-    if _show_config(options, *page.requests(asked)):
-        return 0
+    _show_config(options, *page.requests(asked))
     path = page.report(asked, options.out)
     print(json.dumps({"path": str(path), "bytes": path.stat().st_size}) if options.json else path)
     return 0
@@ -306,8 +305,7 @@ def report(args: Sequence[str]) -> int:
 def status(args: Sequence[str]) -> int:
     parser = _parser("status", "Show what of a plan is done, running, failed and left.")
     options, asked = _parsed(parser, args)
-    if _show_config(options, asked):
-        return 0
+    _show_config(options, asked)
     from m3_exp import config
     from m3_exp.views import status as view
     from m3_exp.views import words
@@ -321,8 +319,7 @@ def status(args: Sequence[str]) -> int:
 def doctor(args: Sequence[str]) -> int:
     parser = _parser("doctor", "Say whether machine, models, data and sandbox are fit, and what would change it.")
     options, asked = _parsed(parser, args)
-    if _show_config(options, asked):
-        return 0
+    _show_config(options, asked)
     from m3_exp.doctor import examine
 
     findings = examine(asked)

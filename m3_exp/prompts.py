@@ -27,8 +27,10 @@ class Prompts:
         """Turn prompts into token ids, as plain text or (`chat_template=true`, `chat_args`) as a user's message.
 
         Raises:
-            M3Error: a prompt would begin with two BOS tokens, or the tokenizer or its chat template cannot be used.
+            M3Error: a prompt is no text or begins with two BOS tokens, or tokenizer or chat template cannot be used.
         """
+        if wrong := [text for text in texts if not isinstance(text, str)]:
+            raise M3Error(f"{cell.evaluator.name}: a prompt is {wrong[0]!r:.80} and no text: let `prompt` return one")
         tokenizer, settings = self.tokenizer(cell.tokenizer), cell.evaluator.settings
         if settings.get("chat_template"):
             folder = tokenizer_directory(cell.tokenizer, self._store)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from m3_exp.prompts import Prompts
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.evaluator import Evaluator
-from m3_exp.scoring.items import digest, first
+from m3_exp.scoring.items import checked, digest, first
 from m3_exp.store import Store
 from m3_exp.types import Cell, EvaluatorSpec, Problem, Prompt, Sampling, Source, identity
 
@@ -60,7 +60,7 @@ class Tasks:
         spec, key = cell.evaluator, (identity(cell.evaluator), cell.limit)
         if key not in self._problems:
             if key[0] not in self._items:
-                self._items[key[0]] = self.evaluator(spec).problems(spec.items)
+                self._items[key[0]] = checked(self.evaluator(spec).problems(spec.items), spec.name)
             self._problems[key] = tuple(first(self._items[key[0]], self.evaluator(spec).name, cell.limit))
         return self._problems[key]
 

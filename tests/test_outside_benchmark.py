@@ -7,6 +7,7 @@ import sys
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 from m3_exp.reporting.figures import palette
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.store import Store
-from m3_exp.types import EvaluatorSpec, M3Error
+from m3_exp.tasks import Tasks
+from m3_exp.types import Cell, EvaluatorSpec, M3Error, Recipe, Source
 from tests.golden.commands import HERE, WORLD, call
 
 CONTRIBUTING = (HERE.parents[1] / "CONTRIBUTING.md").read_text().partition("## A new benchmark")[2]
@@ -119,3 +121,109 @@ def test_a_class_that_inherits_nothing_is_refused_in_one_line(tmp_path: Path, mo
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(M3Error, match=r"^evaluator letters: target=.* inherits m3_exp.scoring.evaluator.Evaluator"):
         load_evaluator(EvaluatorSpec("letters", "bare_letters:Letters"))
+
+
+def variant(folder: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
+    """Write the example with a change as the benchmark `changed`."""
+    assert old in example("python")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "changed", raising=False)
+    (folder / "changed.py").write_text(example("python").replace(old, new).replace('"letters"', '"changed"'))
+    yaml = example("yaml").replace("letters: ${oc", "changed: ${oc").replace("letters:Letters", "changed:Letters")
+    yaml = yaml.replace("_base@letters", "_base@changed").replace("\nletters:", "\nchanged:")
+    (folder / "conf" / "evaluator").mkdir(parents=True, exist_ok=True)
+    (folder / "conf" / "evaluator" / "changed.yaml").write_text(yaml.replace("letters,64", "changed,64"))
+
+
+NUMBERS = "shots: int = 0\n    threshold: float = -0.5\n    letter: str"
+BASE = Source("models/base")
+CHANGED = EvaluatorSpec("changed", "changed:Letters")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, ""),
+        ({"shots": 0, "threshold": 0.0}, ""),
+        ({"shots": -3, "threshold": -2}, ""),
+        ({"shots": 0.5}, "changed: shots=0.5 must be a whole number"),
+        ({"shots": True}, "changed: shots=True must be a whole number"),
+        ({"threshold": "low"}, "changed: threshold=low must be a finite number"),
+        ({"threshold": float("nan")}, "changed: threshold=nan must be a finite number"),
+        ({"threshold": float("-inf")}, "changed: threshold=-inf must be a finite number"),
+        ({"max_tokens": 0}, "changed: max_tokens=0 must be a whole number of at least 1"),
+    ],
+)
+def test_its_own_numbers_are_not_bounded(
+    settings: dict[str, object], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant(tmp_path, monkeypatch, "letter: str", NUMBERS)
+    spec = replace(CHANGED, settings=settings)
+    if said:
+        with pytest.raises(M3Error, match=f"^{re.escape(said)}$"):
+            load_evaluator(spec)
+    else:
+        found = load_evaluator(spec).settings
+        assert found == {**found, "shots": 0, "threshold": -0.5, **settings}
+
+
+def test_it_may_bound_its_own_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = 'above_zero = ("max_tokens", "shots")\n    ' + NUMBERS
+    variant(tmp_path, monkeypatch, "letter: str", bound)
+    with pytest.raises(M3Error, match=r"^changed: shots=0 must be a whole number of at least 1$"):
+        load_evaluator(replace(CHANGED, settings={"shots": 0}))
+
+
+ITEMS = '[Problem(word, {"word": word}) for word in WORDS]'
+WRONG = [
+    (ITEMS, "[]", "changed holds no items: give at least one"),
+    (ITEMS, "None", "changed holds no items: give at least one"),
+    (ITEMS, '[Problem("a", {"word": w}) for w in WORDS]', "changed: the id 'a' occurs twice; every item needs its own"),
+    (ITEMS, '[Problem(7, {"word": "a"})]', "changed: the id of an item is the number 7: give a text that is not empty"),
+    (ITEMS, '[Problem("", {"word": "a"})]', "changed: the id of an item is the text '': give a text"),
+    (ITEMS, "list(WORDS)", "changed: the id of an item is null: give a text that is not empty"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "said"), WRONG)
+def test_its_items_are_checked(old: str, new: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variant(tmp_path, monkeypatch, old, new)
+    with pytest.raises(M3Error, match=f"^{re.escape(said)}"):
+        Tasks(Store(tmp_path)).problems(Cell(Recipe(BASE, (BASE,), "average"), CHANGED, BASE, (), BASE))
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text('{"id": "a", "text": "1"}\n')
+    with contextlib.chdir(tmp_path):
+        code, told = call(["score", "changed", "answers.jsonl", "--config-dir=conf"])
+    assert (code, f"m3: {said}" in told) == (2, True), told
+
+
+@pytest.mark.parametrize(("old", "new", "said"), [WRONG[0], (
+    'return f"How', 'return f"How" if problem.row["word"] == "letter" else None and f"How',
+    "changed: a prompt is None and no text: let `prompt` return one",
+)])  # fmt: skip
+def test_a_run_of_it_is_refused_in_one_line(
+    outside: Path, old: str, new: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant(outside, monkeypatch, old, new)
+    asked = [*WHERE[:2], "evaluator=changed", *WHERE[4:6], f"store={len(said)}", "tracker=none", "pair=lm_math"]
+    with contextlib.chdir(outside):
+        code, told = call(["run", *asked, "method=average", f"--config-dir={outside / 'conf'}"])
+    assert (code, said in told, "Traceback" in told) == (2, True, False), told
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("def gold", "def __post_init__(self):\n        raise ValueError(self.letter)\n\n    def gold",
+         "changed: changed:Letters fails with {'letter': 'q'} (ValueError('q')): change either"),
+        ("def gold", "def __post_init__(self):\n        raise SystemExit(3)\n\n    def gold", "(SystemExit(3))"),
+        ("import re\n", "import re, sys\n\nsys.exit()\n",
+         "changed: target=changed:Letters cannot be imported (SystemExit()); write module:Class"),
+    ],
+)  # fmt: skip
+def test_a_class_that_fails_when_it_is_made_is_told_in_one_line(
+    old: str, new: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant(tmp_path, monkeypatch, old, new)
+    with pytest.raises(M3Error, match=re.escape(said)):
+        load_evaluator(replace(CHANGED, settings={"letter": "q"}))

@@ -63,9 +63,8 @@ class AlpacaEval(ChatSettings):
     about = About("AlpacaEval", colour="blue", marker="o", rank=0, table="table1", paper_items=ITEMS.rows)
     skill: ClassVar[str] = "lm"
     item_set: ClassVar[ItemSet] = ITEMS
-    operational: ClassVar[tuple[str, ...]] = (
-        *("max_cost", "price_in", "price_out", "retries", "backoff", "timeout", "judge_workers"),
-    )
+    operational = ("max_cost", "price_in", "price_out", "retries", "backoff", "timeout", "judge_workers")
+    above_zero = ("max_tokens", "retries", "backoff", "timeout", "judge_workers")
 
     judge: str = "rules"
     judge_model: str = ""

@@ -70,6 +70,7 @@ class LiveBenchCoding(LiveBench):
     }
     origin: ClassVar[str] = _ORIGIN
     operational: ClassVar[tuple[str, ...]] = ("sandbox", "allow_weak")
+    above_zero: ClassVar[tuple[str, ...]] = ("max_tokens", "timeout")
     replaced: ClassVar[Mapping[str, str]] = {
         "fences": "rules=2024 (in place of fences=first) or rules=2025 (LiveBench's present rules, in place of last)"
     }

@@ -71,6 +71,7 @@ class PromptBench(ChatSettings):
     version: ClassVar[str] = "2"
     skill: ClassVar[str] = "lm"
     paper_stops: ClassVar[tuple[str, ...]] = PAPER_STOPS
+    above_zero: ClassVar[tuple[str, ...]] = ("max_tokens", "attack_seeds")
     item_set: ClassVar[ItemSet]
     instruction: ClassVar[str]
     words: ClassVar[tuple[str, str]]  # the labels 0 and 1

@@ -31,13 +31,14 @@ class Programs(ChatSettings):
 
     skill: ClassVar[str] = "code"
     operational: ClassVar[tuple[str, ...]] = ("sandbox", "allow_weak")
+    above_zero: ClassVar[tuple[str, ...]] = ("max_tokens", "timeout", "n_samples", "top_p")
 
     extractor: Literal["paper", "none"] = "paper"
     max_tokens: int = 2048
     timeout: float = 3.0
     n_samples: int = 1
     k: int | list[int] = 1
-    temperature: float | int = 0.0  # not a bare float: those must be above 0
+    temperature: float | int = 0.0  # checked below
     top_p: float = 1.0
     sandbox: Choice = "auto"
     allow_weak: bool = False

@@ -16,11 +16,11 @@ from m3_exp.reading.paths import is_file
 from m3_exp.scoring import thoughts
 from m3_exp.scoring.audit import UNKNOWN, counts
 from m3_exp.scoring.evaluator import ChatSettings, Evaluator, judged
+from m3_exp.scoring.items import checked
 from m3_exp.store import dumps, write_atomic
 from m3_exp.types import Answer, EvaluatorSpec, Json, M3Error, Problem, Result, Score, plain
 
 UNCLOSED = "no answer: an unclosed thought"
-_MISSING = (dataclasses.MISSING, dataclasses.MISSING)
 
 
 def load_evaluator(spec: EvaluatorSpec) -> Evaluator:
@@ -33,8 +33,8 @@ def load_evaluator(spec: EvaluatorSpec) -> Evaluator:
     module_name, _, class_name = spec.target.partition(":")
     try:
         kind = getattr(importlib.import_module(module_name), class_name)
-    except Exception as error:  # the wall: a module of one's own may raise anything
-        raise M3Error(f"{spec.name}: target={spec.target} cannot be imported ({error}); write module:Class") from None
+    except (Exception, SystemExit) as error:  # the wall: a module of one's own may raise anything
+        raise M3Error(f"{spec.name}: target={spec.target} cannot be imported ({error!r}); write module:Class") from None
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and issubclass(kind, Evaluator)):
         raise M3Error(
             f"evaluator {spec.name}: target={spec.target} is not a dataclass that inherits"
@@ -44,7 +44,12 @@ def load_evaluator(spec: EvaluatorSpec) -> Evaluator:
         raise M3Error(f"evaluator {spec.name}: target={spec.target} has no {lacking}; see CONTRIBUTING.md")
     _check_settings(spec, kind)
     benchmarks.remember(spec.name, kind.name, kind.about)
-    return kind(**spec.settings)
+    try:
+        return kind(**spec.settings)
+    except M3Error:
+        raise
+    except (Exception, SystemExit) as error:  # the wall, once more
+        raise M3Error(f"{spec.name}: {spec.target} fails with {spec.settings} ({error!r}): change either") from None
 
 
 def check_names(specs: Iterable[EvaluatorSpec]) -> None:
@@ -62,8 +67,7 @@ def check_names(specs: Iterable[EvaluatorSpec]) -> None:
 def _lacking(kind: type[Evaluator]) -> str:
     """Return what a class lacks of an evaluator, without making one; nothing where it is one."""
     texts = [name for name in ("name", "version", "skill") if not isinstance(getattr(kind, name, None), str)]
-    own = kind.problems is not Evaluator.problems or kind.wanted is not Evaluator.wanted
-    items = kind.item_set is not None or own
+    items = kind.item_set or kind.problems is not Evaluator.problems or kind.wanted is not Evaluator.wanted
     scores = kind.score is not Evaluator.score or kind.score_one is not Evaluator.score_one
     return ", ".join(
         [*texts, *sorted(kind.__abstractmethods__), *["item_set"] * (not items), *["score_one"] * (not scores)]
@@ -76,7 +80,7 @@ def replaced_by(target: str, setting: str) -> str | None:
     try:
         kind: type[Evaluator] = getattr(importlib.import_module(module), name)
         return kind.replaced.get(setting)
-    except Exception:  # the wall: a module of one's own may raise anything
+    except (Exception, SystemExit):  # the wall: a module of one's own may raise anything
         return None
 
 
@@ -90,22 +94,23 @@ def _check_settings(spec: EvaluatorSpec, kind: type[Evaluator]) -> None:
             if instead := kind.replaced.get(key):
                 raise M3Error(f"{spec.name} has no setting {key!r} any more; give {instead}")
             raise M3Error(f"{spec.name} has no setting {key!r}; there are {', '.join(allowed)}")
-        _check_value(f"{spec.name}: {key}={value}", value, hints[key])
+        _check_value(f"{spec.name}: {key}={value}", value, hints[key], key in kind.above_zero)
     for field in fields:
-        if field.name not in spec.settings and (field.default, field.default_factory) == _MISSING:
+        if field.name not in spec.settings and field.default is field.default_factory is dataclasses.MISSING:
             raise M3Error(f"{spec.name} needs the setting {field.name}; there are {', '.join(allowed)}")
 
 
-def _check_value(what: str, value: object, hint: Any) -> None:
+def _check_value(what: str, value: object, hint: Any, above_zero: bool) -> None:
+    low = 0 if above_zero else -math.inf
     if typing.get_origin(hint) is typing.Literal:
         choices = typing.get_args(hint)
         if not any(type(value) is type(choice) and value == choice for choice in choices):
             kind = "" if type(value) in map(type, choices) else f" ({type(value).__name__})"
             raise M3Error(f"{what}{kind} is not known; allowed are {', '.join(map(str, choices))}")
-    elif hint is int and (type(value) is not int or value < 1):
-        raise M3Error(f"{what} must be a whole number of at least 1")
-    elif hint is float and not (type(value) in (int, float) and 0 < cast(float, value) < math.inf):
-        raise M3Error(f"{what} must be a number above 0")
+    elif hint is int and (type(value) is not int or value <= low):
+        raise M3Error(f"{what} must be a whole number{' of at least 1' * above_zero}")
+    elif hint is float and not (type(value) in (int, float) and low < cast(float, value) < math.inf):
+        raise M3Error(f"{what} must be a {'number above 0' if above_zero else 'finite number'}")
     elif hint in (str, bool) and type(value) is not hint:
         raise M3Error(f"{what} must be {'true or false' if hint is bool else 'a word'}")
     elif type(value) is int and abs(value) >= 1 << 31:
@@ -195,7 +200,7 @@ def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None, *, audi
     evaluator = load_evaluator(spec)
     if out is not None and out.is_dir():
         raise M3Error(f"--out {out} is a directory: give a file's name")
-    problems = {problem.id: problem for problem in evaluator.problems(spec.items)}
+    problems = {problem.id: problem for problem in checked(evaluator.problems(spec.items), spec.name)}
     own = evaluator.answers(path, list(problems.values())) if is_file(path) else None
     answers = read_answers(path) if own is None else list(enumerate(own, 1))
     for number, answer in answers:
@@ -274,7 +279,5 @@ def _line(score: Score) -> str:
 
 def _summary(spec: EvaluatorSpec, result: Result) -> Json:
     keys = ("benchmark", "metric", "score", "low", "high", "n", "n_scored", "n_unscored", "settings")
-    summary = {key: getattr(result, key) for key in keys} | {"benchmark": spec.name}
-    summary["settings"] = {**result.settings, "items": spec.items}
-    cleaned: Json = plain(summary)
-    return cleaned
+    own = {"benchmark": spec.name, "settings": {**result.settings, "items": spec.items}}
+    return cast(Json, plain({key: getattr(result, key) for key in keys} | own))

@@ -55,6 +55,7 @@ class Evaluator(ABC):
     item_set: ClassVar[ItemSet | None] = None  # where the items come from
     # Settings that say how and not what (retries, caps, drivers): they are no part of a result's identity.
     operational: ClassVar[tuple[str, ...]] = ()
+    above_zero: ClassVar[tuple[str, ...]] = ("max_tokens",)  # settings that must be: a whole number is at least 1
     flawed: ClassVar[Mapping[str, str]] = {}  # items whose own gold answer cannot score 1, and why
     replaced: ClassVar[Mapping[str, str]] = {}  # settings that there were once, and what to give in their place
 

@@ -245,18 +245,29 @@ def to_problems(wanted: ItemSet, rows: Sequence[Row], where: str) -> list[Proble
         M3Error: a row breaks it; the row and the column are named.
     """
     kept = [row for row in rows if wanted.keep(row)] if wanted.keep else rows
-    if not kept:
-        raise M3Error(f"{where} holds no items: give a file with at least one")
     problems = []
     for number, row in enumerate(map(wanted.convert, kept) if wanted.convert else kept):
         _check_row(wanted, row, f"{where}, item {number}")
         problems.append(Problem(str(row[wanted.id_column]) if wanted.id_column else str(number), row))
+    return checked(problems, where)
+
+
+def checked(problems: Sequence[Problem], where: str) -> list[Problem]:
+    """Return items, those that a benchmark's own `problems` made too, of which each has a text of its own as its id.
+
+    Raises:
+        M3Error: there are none, or an id is no text, empty, or there twice.
+    """
+    if not problems:
+        raise M3Error(f"{where} holds no items: give at least one")
     seen: set[str] = set()
-    for problem in problems:
-        if problem.id in seen:
-            raise M3Error(f"{where}: the id {problem.id!r} occurs twice; every item needs its own")
-        seen.add(problem.id)
-    return problems
+    for key in (getattr(problem, "id", None) for problem in problems):
+        if not (key and isinstance(key, str)):
+            raise M3Error(f"{where}: the id of an item is {kind_of(key)}: give a text that is not empty")
+        if key in seen:
+            raise M3Error(f"{where}: the id {key!r} occurs twice; every item needs its own")
+        seen.add(key)
+    return list(problems)
 
 
 def _check_row(wanted: ItemSet, row: Row, where: str) -> None:

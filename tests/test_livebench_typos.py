@@ -128,7 +128,7 @@ def test_first_is_a_number_or_the_whole(first: Any) -> None:
         ({"rule": "strict"}, "rule=strict is not known; allowed are paper, livebench"),
         ({"template": "chat"}, "template=chat is not known; allowed are paper, livebench"),
         ({"release": "2024"}, "release=2024 is not a release; give all or a date such as 2024-11-25"),
-        ({"stops": 1}, "livebench_typos has no setting 'stops'; there are template, rule, first"),
+        ({"stops": 1}, "livebench_typos has no setting 'stops'; there are max_tokens, release, template, rule, first"),
     ],
 )
 def test_settings_are_checked_by_name_and_value(settings: dict[str, Any], message: str) -> None:

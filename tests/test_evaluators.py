@@ -1,7 +1,9 @@
 """The four benchmarks: prompts, stops, extraction, verdicts on gold and planted wrong answers, rules, settings."""
 
+import itertools
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -10,12 +12,14 @@ from evaluators.alpaca import AlpacaEval, rules
 from evaluators.gsm8k import GSM8K
 from evaluators.hendrycks_math import HendrycksMath
 from evaluators.humaneval import HumanEval
+from m3_exp import config
 from m3_exp.scoring.evaluate import evaluate, load_evaluator
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.math_equivalence import is_equiv, normalize
 from m3_exp.scoring.text import cut
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem, Score
 from tests.answers import GSM, one
+from tests.golden.commands import BENCHMARKS
 
 STOPS = ("Instruction:", "Instruction", "Response:", "Response")
 FUNCTION = 'from typing import List\n\ndef total(xs: List[int]) -> int:\n    """Sum."""\n'
@@ -397,6 +401,22 @@ TARGETS = {
 def test_settings_are_checked_before_anything_is_read(name: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(M3Error, match=message.replace("(", r"\(")):
         load_evaluator(EvaluatorSpec(name, TARGETS[name], settings))
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_number_of_a_shipped_benchmark_is_above_zero(name: str) -> None:
+    """One that may be 0 is checked by its class; a benchmark from outside bounds what it wants to."""
+    spec = config.evaluator(name, ["judge=rules"] if name == "alpaca_eval" else [])
+    kind = type(load_evaluator(spec))
+    bare = {key: hint for key, hint in get_type_hints(kind).items() if key in spec.settings and hint in (int, float)}
+    assert "max_tokens" in bare
+    assert sorted(bare) == sorted(kind.above_zero)
+    for key, value in itertools.product(bare, (0, -1)):
+        said = (
+            f"{name}: {key}={value} must be a {'whole number of at least 1' if bare[key] is int else 'number above 0'}"
+        )
+        with pytest.raises(M3Error, match=f"^{said}$"):
+            load_evaluator(replace(spec, settings={**spec.settings, key: value}))
 
 
 @pytest.mark.parametrize(

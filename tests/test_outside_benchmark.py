@@ -215,7 +215,7 @@ def test_a_run_of_it_is_refused_in_one_line(
     ("old", "new", "said"),
     [
         ("def gold", "def __post_init__(self):\n        raise ValueError(self.letter)\n\n    def gold",
-         "changed: changed:Letters fails with {'letter': 'q'} (ValueError('q')): change either"),
+         "changed: changed:Letters and {'letter': 'q'} fail (ValueError('q')): change one of them"),
         ("def gold", "def __post_init__(self):\n        raise SystemExit(3)\n\n    def gold", "(SystemExit(3))"),
         ("import re\n", "import re, sys\n\nsys.exit()\n",
          "changed: target=changed:Letters cannot be imported (SystemExit()); write module:Class"),

@@ -49,7 +49,7 @@ def load_evaluator(spec: EvaluatorSpec) -> Evaluator:
     except M3Error:
         raise
     except (Exception, SystemExit) as error:  # the wall, once more
-        raise M3Error(f"{spec.name}: {spec.target} fails with {spec.settings} ({error!r}): change either") from None
+        raise M3Error(f"{spec.name}: {spec.target} and {spec.settings} fail ({error!r}): change one of them") from None
 
 
 def check_names(specs: Iterable[EvaluatorSpec]) -> None:

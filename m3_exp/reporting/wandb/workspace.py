@@ -152,14 +152,11 @@ def _alphas(name: str) -> Any:
 
 
 def _settings(name: str) -> Any:
-    return _parallel(
-        f"{name}: every cell", ("pair", "method", "sparsify", "alpha", "lambda"), {name: f"score/{name}"}
-    )
+    return _parallel(f"{name}: every cell", ("pair", "method", "sparsify", "alpha", "lambda"), {name: f"score/{name}"})
 
 
 def _parallel(title: str, settings: Sequence[str], scores: Mapping[str, str]) -> Any:
-    """Return parallel coordinates of some settings, then of scores: the names of their metrics by what they are called.
-    """
+    """Return parallel coordinates of some settings, then of scores: metrics by what they are called."""
     wr = _reports()
     keys = [*((key, wr.Config(key)) for key in settings), *((t, wr.SummaryMetric(key)) for t, key in scores.items())]
     columns = [wr.ParallelCoordinatesPlotColumn(metric=metric, display_name=text) for text, metric in keys]

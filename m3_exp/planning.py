@@ -202,9 +202,9 @@ def _one_sided_line(draw: _Draw, said: Mapping[str, str]) -> str:
 
 def label_text(label: Label) -> str:
     """Write a label on one line, as in `lm_math ties(scaling=1, retain=0.7) mixup(alpha=0.5, draw 0, lambda=0.31)`."""
-    draws = {"alpha": label.alpha, **extra_keywords(label, "ratio")}
     mixture = [
-        *(f"{key}={value_text(value)}" for key, value in draws.items() if value is not None),
+        *([f"alpha={value_text(label.alpha)}"] if label.alpha is not None else []),
+        *(f"{key}={value_text(value)}" for key, value in extra_keywords(label, "ratio").items()),
         *([f"draw {label.draw}"] if label.draw is not None else []),
         *([f"lambda={label.lam:.4g}"] if label.lam is not None else []),
         *([f"weights={value_text(label.weights)}"] if label.lam is None and label.weights else []),
@@ -212,9 +212,8 @@ def label_text(label: Label) -> str:
     ratio = " ".join(mixture) if label.lam is not None and len(mixture) == 1 else _with_arguments(label.ratio, mixture)
     parts = [label.pair, _with_arguments(label.method, [f"{key}={value:g}" for key, value in label.params.items()])]
     parts += [ratio] if label.ratio != "plain" else []
-    if label.sparsify != "none":
-        keywords = [f"{key}={value_text(value)}" for key, value in extra_keywords(label, "sparsify").items()]
-        parts.append(_with_arguments(label.sparsify, keywords))
+    keywords = [f"{key}={value_text(value)}" for key, value in extra_keywords(label, "sparsify").items()]
+    parts += [_with_arguments(label.sparsify, keywords)] if label.sparsify != "none" else []
     return " ".join(parts)
 
 
@@ -242,9 +241,10 @@ def _with_arguments(name: str, parts: Sequence[str]) -> str:
 
 
 def value_text(value: Parameter) -> str:
+    """Write a keyword's value as plans and tables name it: `null` for None, `''` for an empty text."""
     if isinstance(value, tuple):
         return ":".join(map(value_text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value) or "''"
 
 
 def same(one: Cell, other: Cell) -> bool:

@@ -11,13 +11,16 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from m3_exp import cli, config, planning
 from m3_exp.command_line import override
 from m3_exp.config.overrides import parse
+from m3_exp.merging import sparsify
 from m3_exp.merging.canonical import TASK_ARITHMETIC
 from m3_exp.types import M3Error, Plan, identity
 from tests.golden.commands import CONFIG, WORLD, tracked
@@ -331,6 +334,32 @@ def test_wrong_keywords_are_one_line(overrides: str, says: str) -> None:
          "ratio outside_broken:short gives 1 weights for 2 experts: one each is needed"),
         ("ratio/beside", "{name: beside, target: 'outside_broken:beside'}", "ratio=beside",
          "sampled lambdas, which correct the curve of ratio=grid alone"),
+        ("ratio/mixed", "{name: mixed, target: 'outside_broken:mixed', alpha: x}", "ratio=mixed",
+         "give a number as alpha, a whole number from 0 as draw, or None"),
+        ("ratio/mixed", "{name: mixed, target: 'outside_broken:mixed', draw: half}", "ratio=mixed",
+         "give a number as alpha, a whole number from 0 as draw, or None"),
+        ("ratio/mixed", "{name: mixed, target: 'outside_broken:mixed', draw: -1}", "ratio=mixed", "draw=-1"),
+        ("ratio/mixed", "{name: mixed, target: 'outside_broken:mixed', count: 3}", "ratio=mixed",
+         "ratio outside_broken:mixed gives 3 draws 1 numbers: give each its own, from 0"),
+        ("ratio/mixed", "{name: mixed, target: 'outside_broken:mixed', facts: 1}", "ratio=mixed",
+         "ratio outside_broken:mixed names the fact count={1}: give one of its keywords, as a number"),
+        ("ratio/mixed", "{name: mixed, target: 'outside_broken:mixed', facts: 2}", "ratio=mixed",
+         "cannot be asked for 2 experts (TypeError"),
+        ("ratio/leaving", "{name: leaving, target: 'outside_broken:leaving'}", "ratio=leaving",
+         "ratio outside_broken:leaving cannot be asked for 2 experts (SystemExit: 3)"),
+        ("method/gone", "{name: gone, target: 'outside_gone:gone'}", "method=gone",
+         "method 'outside_gone:gone' cannot be imported (SystemExit: 4)"),
+        ("method/three", "{name: three, target: 'outside_broken:three'}", "method=three",
+         "method outside_broken:three declares 3 shares for 2 experts: one each is needed"),
+        ("method/four", "{name: four, target: 'outside_broken:four'}", "method=four",
+         "method outside_broken:four declares 4 shares for 2 experts: one each is needed"),
+        ("method/middle", "{name: middle, target: 'outside_broken:middle'}", "method=middle sparsify=dare",
+         "method outside_broken:middle takes the experts themselves (`models`), a sparsifier thins deltas: "
+         "give sparsify=none, or name `deltas` in the method"),
+        ("method/middle", "{name: middle, target: 'outside_broken:middle'}", r"ratio=mixup ratio.alpha='\${x}'",
+         "${x} is left in a value, written as \\${x}: give a text without ${"),
+        ("ratio/mixed", r"{name: mixed, target: 'outside_broken:mixed', alpha: '\${oc.env:HOME}'}", "ratio=mixed",
+         "${oc.env:HOME} is left in a value, written as \\${oc.env:HOME}: give a text without ${"),
     ],
 )  # fmt: skip
 def test_wrong_choices_are_one_line(
@@ -342,11 +371,71 @@ def test_wrong_choices_are_one_line(
         "def broken(n_experts, *, seed):\n    return [Mixture([[1.0][n_experts]])]\n"
         "def short(n_experts, *, seed):\n    return [Mixture([1.0])]\n"
         "def beside(n_experts, *, seed):\n    return [Mixture([0.5, 0.5], draw=0, sampled=True)]\n"
+        "def mixed(n_experts, *, seed, alpha=1.0, draw=0, count=1, facts=0):\n"
+        "    facts = [{}, {'count': {1}}, 3][facts]\n"
+        "    return [Mixture([0.5 / (at + 1)] * 2, alpha=alpha, draw=draw, facts=facts) for at in range(count)]\n"
+        "def leaving(n_experts, *, seed):\n    raise SystemExit(3)\n"
+        "from m3_exp.merging.plugins import Declares\n"
+        "@Declares(coefficients=lambda n, weights: (0.5,) * 3)\ndef three(deltas, weights, base): ...\n"
+        "@Declares(proportions=lambda n, weights: (0.5,) * 4)\ndef four(deltas, weights, base): ...\n"
+        "def middle(models, weights): ...\n"
     )
+    (tmp_path / "outside_gone.py").write_text("raise SystemExit(4)\n")
     (tmp_path / file).parent.mkdir()
     (tmp_path / f"{file}.yaml").write_text(text + "\n")
     with pytest.raises(M3Error, match=re.escape(says)):
         build(*overrides.split(), folders=(tmp_path,))
+
+
+@pytest.mark.parametrize("drop_rate", [0, 0.2])
+def test_average_takes_the_experts_and_is_thinned_by_its_coefficients(more: Path, drop_rate: float) -> None:
+    """A method without a linear form is not thinned; where DARE changes nothing, nothing needs to be."""
+    thinned = ["sparsify=dare", f"sparsify.drop_rate={drop_rate}", "evaluator=[gsm8k]"]
+    (cell,) = build("method=average", *thinned).cells
+    assert cell.recipe.method.endswith("task_arithmetic:task_arithmetic" if drop_rate else "average:average")
+    assert cell.recipe.weights == (0.5, 0.5)
+    (more.parent / "outside_middle.py").write_text("def middle(models, weights): ...\n")
+    (more / "method/middle.yaml").write_text("{name: middle, target: 'outside_middle:middle'}\n")
+    if drop_rate:
+        with pytest.raises(M3Error, match="a sparsifier thins deltas: give sparsify=none"):
+            build("method=middle", *thinned, folders=(more,))
+    else:
+        assert build("method=middle", *thinned, folders=(more,)).cells[0].recipe.sparsify is None
+
+
+@pytest.mark.parametrize(
+    "target", ["outside_nowhere:f", "outside_more:lost", "json:loads", "null", "'${oc.env:M3_NO}'"]
+)
+def test_a_choice_that_does_not_load_leaves_the_others_as_they_are(more: Path, target: str) -> None:
+    for group in ("method", "ratio", "sparsify"):
+        (more / f"{group}/bad.yaml").write_text(f"{{name: bad, target: {target}, own: 1}}\n")
+    (found,) = config.request(["ratio=steps", "sparsify=halving", "method=first"], config_dirs=[more]).configs
+    assert found.ratio.name == "steps"
+    for group in ("method", "ratio", "sparsify"):
+        with pytest.raises(M3Error):
+            build(f"{group}=bad", folders=(more,))
+    with pytest.raises(M3Error, match=r"ratio.top has no effect under ratio=plain; did you mean ratio=steps\?"):
+        build("ratio.top=3", folders=(more,))
+    with pytest.raises(M3Error, match=r"ratio has the parameters alpha, .*top"):
+        build("ratio.topp=3", folders=(more,))
+
+
+@pytest.mark.parametrize(("word", "shown"), [(None, "null"), ("", "''"), ("a b", "a b"), (0.25, "0.25"), ((), "")])
+def test_plan_and_table_name_a_keyword_alike(more: Path, word: object, shown: str) -> None:
+    label = build("ratio=steps", "evaluator=[gsm8k]", folders=(more,)).cells[0].labels[0]
+    for axis in ("ratio", "sparsify"):
+        named = replace(label, sparsify="halving", axis_keywords={f"{axis}.word": word})
+        assert f"word={shown}" in planning.label_text(named)
+        assert f"(word {shown}" in planning.table_name(named, axis)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "made", ["()", "(delta,)", "(delta, 1, 2)", "(delta, None)", "(delta, delta)", "delta", "None", "(delta[:1], 0)"]
+)
+def test_a_sparsifier_that_returns_no_pair_is_refused(more: Path, made: str) -> None:
+    (more.parent / "outside_more.py").write_text(f"def alone(delta):\n    return {made}\n")
+    with pytest.raises(M3Error, match=r"sparsifier outside_more:alone returned \w+ for w: give a tensor of \(2, 3\)"):
+        sparsify.of({"target": "outside_more:alone"})(torch.zeros(2, 3), "expert", "w", 0)
 
 
 def test_choices_written_before_still_compose(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What conf/ and a --config-dir offer: the choices of a group, the parameters of each, and the refusal of dead ones."""
 
+import contextlib
 import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -72,8 +73,7 @@ def alternatives(group: str, config_dirs: Sequence[Path]) -> str:
     if group in top_keys():
         return f"allowed top-level keys: {', '.join(top_keys())}"
     if not (choices := names(group, config_dirs)):
-        groups = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir())
-        return f"allowed: {', '.join([*groups, *top_keys()])}"
+        return f"allowed: {', '.join([*sorted([*groups(), 'evaluator', 'tuned']), *top_keys()])}"
     if group in ("evaluator", "pair"):
         return f"allowed choices of {group}: {', '.join(choices)}"
     return f"{group} has {parameters_text(parameters(group, config_dirs))}"
@@ -140,9 +140,13 @@ def keywords(group: str, part: DictConfig) -> list[str]:
 
 
 def keywords_of(group: str, choice: str, config_dirs: Sequence[Path] = ()) -> list[str]:
-    """Return the keys that may be set of a choice, by its name; none if there is no such choice."""
+    """Return the keys that may be set of a choice, by its name; none if there is no such choice, or it does not load:
+    one that is chosen has loaded, the others are for suggestions.
+    """
     known = [file for file in files(group, config_dirs) if file.stem == choice and group in FUNCTIONS]
-    return keywords(group, load_yaml(known[0])) if known else []
+    with contextlib.suppress(M3Error, OmegaConfBaseException):
+        return keywords(group, load_yaml(known[0])) if known else []
+    return []
 
 
 def refuse_dead(given: Sequence[Override], composed: Sequence[DictConfig], config_dirs: Sequence[Path]) -> None:

@@ -58,9 +58,13 @@ def compose_all(products: Sequence[tuple[str, ...]], config_dirs: Sequence[Path]
             overrides = [parse(text) for text in product]
             values = [override for override in overrides if _sets_a_value(override)]
             choices = tuple(o.input_line or "" for o in overrides if not _sets_a_value(o))
-            if choices not in composed:
-                composed[choices] = _compose([*search, *choices], config_dirs)
-            found.append(_laid_over(copy.deepcopy(composed[choices]), values, config_dirs))
+            try:
+                if choices not in composed:
+                    composed[choices] = compose("config", [*search, *choices])
+                    _check_shape(composed[choices], config_dirs)
+                found.append(_laid_over(copy.deepcopy(composed[choices]), values, config_dirs))
+            except _HYDRA_RAISES as error:
+                raise M3Error(_one_line(error, config_dirs)) from error
     return found
 
 
@@ -68,32 +72,22 @@ def _sets_a_value(override: Override) -> bool:
     return override.type is OverrideType.CHANGE and "." in override.key_or_group
 
 
-def _compose(overrides: list[str], config_dirs: Sequence[Path]) -> DictConfig:
-    try:
-        cfg = compose("config", overrides)
-    except _HYDRA_RAISES as error:
-        raise M3Error(_one_line(error, config_dirs)) from error
-    _check_shape(cfg, config_dirs)
-    return cfg
-
-
 def _laid_over(cfg: DictConfig, values: Sequence[Override], config_dirs: Sequence[Path]) -> DictConfig:
-    try:
-        for override in values:
-            key = override.key_or_group
-            group, _, parameter = key.partition(".")
-            if _is_there(cfg, key) or (group in FUNCTIONS and parameter in keywords(group, cfg[group])):
-                OmegaConf.update(cfg, key, override.value(), force_add=True)
-            elif group not in FUNCTIONS or parameter not in parameters(group, config_dirs):
-                raise M3Error(_unknown(key, config_dirs))
-        if missing := sorted(OmegaConf.missing_keys(cfg)):
-            raise M3Error(f"{', '.join(missing)} must be given, as in {missing[0]}=...")
-        if cfg.family["items"] == "lab" and cfg["items"] not in (None, "lab", "dev"):
-            OmegaConf.update(cfg, "family.max_tokens", {}, merge=False)  # the lab's short answers and its rule judge
-            OmegaConf.update(cfg, "family.judge", "chatgpt_fn", force_add=True)  # belong to the lab's items alone
-        OmegaConf.resolve(cfg)
-    except _HYDRA_RAISES as error:
-        raise M3Error(_one_line(error, config_dirs)) from error
+    for override in values:
+        key = override.key_or_group
+        group, _, parameter = key.partition(".")
+        if _is_there(cfg, key) or (group in FUNCTIONS and parameter in keywords(group, cfg[group])):
+            OmegaConf.update(cfg, key, override.value(), force_add=True)
+        elif group not in FUNCTIONS or parameter not in parameters(group, config_dirs):
+            raise M3Error(_unknown(key, config_dirs))
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise M3Error(f"{', '.join(missing)} must be given, as in {missing[0]}=...")
+    if cfg.family["items"] == "lab" and cfg["items"] not in (None, "lab", "dev"):
+        OmegaConf.update(cfg, "family.max_tokens", {}, merge=False)  # the lab's short answers and its rule judge
+        OmegaConf.update(cfg, "family.judge", "chatgpt_fn", force_add=True)  # belong to the lab's items alone
+    OmegaConf.resolve(cfg)
+    if left := re.search(r"\$\{[^}]*\}?", str(OmegaConf.to_container(cfg))):
+        raise M3Error(f"{left[0]} is left in a value, written as \\{left[0]}: give a text without ${{")
     return cfg
 
 

@@ -6,7 +6,7 @@ the base's share 1 - sum of c_i is 0, and task arithmetic with scaling 1 elsewhe
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from m3_exp.merging import sparsify
@@ -39,7 +39,7 @@ def canonical(recipe: Recipe) -> Recipe:
     """Return the one form that all recipes for the same weights share; experts sorted by their names.
 
     Raises:
-        M3Error: hyper-parameters, weights or the drop rate are not allowed.
+        M3Error: hyper-parameters, weights or the drop rate are not allowed, or there are no deltas to thin.
     """
     _check(recipe)
     method = load(recipe.method)
@@ -48,8 +48,11 @@ def canonical(recipe: Recipe) -> Recipe:
     n, algebra = len(recipe.experts), method.named.declares
     if algebra.coefficients is not None:
         return _linear(recipe, algebra.coefficients(n, recipe.weights, **method.keywords(params)))
+    if recipe.sparsify is not None and not method.takes_deltas:
+        why = "takes the experts themselves (`models`), a sparsifier thins deltas"
+        raise M3Error(f"method {recipe.method} {why}: give sparsify=none, or name `deltas` in the method")
     if algebra.proportions is not None:
-        pairs = zip(recipe.experts, algebra.proportions(n, recipe.weights), strict=True)
+        pairs = _pairs(recipe, recipe.experts, algebra.proportions(n, recipe.weights))
         changing = [(expert, weight) for expert, weight in pairs if expert != recipe.base]
         shares = algebra.proportions(len(changing), [weight for _, weight in changing]) if changing else ()
         if not changing:
@@ -95,9 +98,15 @@ def _check(recipe: Recipe) -> None:
         raise M3Error(f"dtype={recipe.dtype} is not known: bfloat16, float16 or float32")
 
 
+def _pairs(recipe: Recipe, experts: Sequence[Source], shares: Sequence[float]) -> list[tuple[Source, float]]:
+    if (n := len(experts)) != len(shares):
+        raise M3Error(f"method {recipe.method} declares {len(shares)} shares for {n} experts: one each is needed")
+    return list(zip(experts, shares, strict=True))
+
+
 def _linear(recipe: Recipe, shares: tuple[float, ...]) -> Recipe:
     total: dict[Source, float] = {}
-    for expert, share in zip(recipe.experts, shares, strict=True):
+    for expert, share in _pairs(recipe, recipe.experts, shares):
         if expert != recipe.base:  # its delta is 0
             total[expert] = total.get(expert, 0.0) + share
     total = {expert: share for expert, share in total.items() if abs(share) >= _NOTHING}
@@ -118,6 +127,6 @@ def _single(recipe: Recipe, source: Source) -> Recipe:
 
 def _sorted(recipe: Recipe, experts: list[Source], weights: tuple[float, ...]) -> Recipe:
     """Order the experts by name; 12 decimals of a weight are kept, so that 1 - 0.7 and 0.3 are one number."""
-    pairs = sorted(zip(map(str, experts), experts, weights, strict=True), key=lambda pair: (pair[0], pair[2]))
-    rounded = tuple(round(weight, 12) + 0.0 for _, _, weight in pairs)
-    return replace(recipe, experts=tuple(expert for _, expert, _ in pairs), weights=rounded)
+    pairs = sorted(_pairs(recipe, experts, weights), key=lambda pair: (str(pair[0]), pair[1]))
+    rounded = tuple(round(weight, 12) + 0.0 for _, weight in pairs)
+    return replace(recipe, experts=tuple(expert for expert, _ in pairs), weights=rounded)

@@ -36,6 +36,10 @@ class Mixture:
     def __post_init__(self) -> None:
         if self.weights is not None:  # a list, or numbers of numpy, would not read back as they are printed
             object.__setattr__(self, "weights", tuple(float(weight) for weight in self.weights))
+        object.__setattr__(self, "facts", dict(self.facts))
+        number, whole = isinstance(self.alpha, float | int | None), isinstance(self.draw, int | None)
+        if not number or not whole or (self.draw or 0) < 0:
+            raise M3Error(f"{self} is no mixture: give a number as alpha, a whole number from 0 as draw, or None")
         if self.draw is None and (self.alpha is not None or self.sampled):
             raise M3Error(f"{self} is a draw without a number: give it draw=0, the next draw=1")
         if self.sampled and self.lam is None:
@@ -119,7 +123,7 @@ def points(chosen: Choice, n_experts: int, seed: int) -> Sequence[Mixture]:
         mixtures = named.function(n_experts, seed=seed, **chosen.params)
     except M3Error:
         raise
-    except Exception as error:  # a function of one's own may raise anything
+    except (Exception, SystemExit) as error:  # a function of one's own may raise anything
         reason = f"{type(error).__name__}: {error}"
         raise M3Error(f"ratio {chosen.target} cannot be asked for {n_experts} experts ({reason})") from error
     if not isinstance(mixtures, Sequence) or not mixtures or not all(isinstance(one, Mixture) for one in mixtures):
@@ -128,6 +132,11 @@ def points(chosen: Choice, n_experts: int, seed: int) -> Sequence[Mixture]:
         raise M3Error(f"ratio {chosen.target} gives {len(weights)} weights for {n_experts} experts: one each is needed")
     if any(one.sampled for one in mixtures) and chosen.target != CURVE.target:
         raise M3Error(f"ratio {chosen.target} gives sampled lambdas, which correct the curve of ratio=grid alone")
-    if others := sorted({key for one in mixtures for key in one.facts} - named.keywords.keys()):
-        raise M3Error(f"ratio {chosen.target} names the fact {others[0]}, which is none of its keywords")
+    for key, value in (fact for one in mixtures for fact in one.facts.items()):
+        if key not in named.keywords or not isinstance(value, int | float | str | tuple | None):
+            allowed = "one of its keywords, as a number, a text, true, false, None or a tuple"
+            raise M3Error(f"ratio {chosen.target} names the fact {key}={value!r}: give {allowed}")
+    draws = [(one.draw, one.alpha, str(one.facts)) for one in mixtures if one.draw is not None]
+    if (different := len({*draws})) < len(draws):
+        raise M3Error(f"ratio {chosen.target} gives {len(draws)} draws {different} numbers: give each its own, from 0")
     return mixtures

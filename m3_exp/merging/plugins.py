@@ -109,8 +109,10 @@ def imported(kind: str, target: str, known: str) -> PluginFunction:
         function = getattr(module, name)
     except M3Error as error:
         raise M3Error(f"{kind} {target!r}: {error}") from error
-    except Exception as error:  # a module of one's own may raise anything
-        raise M3Error(f"{kind} {target!r} cannot be imported ({error}): known are {known}") from error
+    except (Exception, SystemExit) as error:  # a module of one's own may raise anything
+        raise M3Error(
+            f"{kind} {target!r} cannot be imported ({type(error).__name__}: {error}): known are {known}"
+        ) from error
     if not inspect.isfunction(function):
         raise M3Error(f"{kind} {target!r} is a {type(function).__name__}, not a function: known are {known}")
     try:

@@ -9,6 +9,7 @@ index of the block's first element. `plugins.Declares` above the function says w
 it changes nothing.
 """
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -37,10 +38,12 @@ class Sparsifier:
         """Thin the delta of an expert (a digest) from flat element `start` of a tensor on; say how many it lost."""
         given = {"key": self._key(expert, tensor), "start": start}
         made = self.named.function(delta, **{name: given[name] for name in self.named.positional[1:]}, **self.params)
-        if not isinstance(made, tuple) or getattr(made[0], "shape", None) != delta.shape:
-            wanted = f"a tensor of {tuple(delta.shape)} and how many elements it dropped"
-            raise M3Error(f"sparsifier {self.named.target} returned {type(made).__name__} for {tensor}: give {wanted}")
-        return made[0], int(made[1])
+        with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):  # no pair, or no count
+            thinned, dropped = made
+            if isinstance(thinned, torch.Tensor) and thinned.shape == delta.shape:
+                return thinned, int(dropped)
+        wanted = f"a tensor of {tuple(delta.shape)} and how many elements it dropped"
+        raise M3Error(f"sparsifier {self.named.target} returned {type(made).__name__} for {tensor}: give {wanted}")
 
     def _key(self, expert: str, tensor: str) -> int:
         text = f"dare 1\n{self.seed}\n{expert}\n{tensor}"  # these words are in every mask that was ever drawn

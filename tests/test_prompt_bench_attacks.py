@@ -16,7 +16,6 @@ from evaluators.prompt_bench import SST2, CoLA, PromptBench, summary
 from evaluators.prompt_bench.attack import Attack
 from evaluators.prompt_bench.edits import CharacterEdits, edit_distance
 from evaluators.prompt_bench.masked import MaskedWords, SameMeaning
-from evaluators.prompt_bench.measures import matthews
 from evaluators.prompt_bench.search import Found, Measure, carry_out
 from evaluators.prompt_bench.words import append, modifiable, replace, words
 from m3_exp.stats import ratio
@@ -286,17 +285,17 @@ def test_published_additions_are_ours(attack: str) -> None:
 
 
 def test_matthews_correlation() -> None:
-    assert matthews([1, 0, 1, 0], [1, 0, 1, 0]) == 1.0
-    assert matthews([1, 0, 1, 0], [0, 1, 0, 1]) == -1.0
-    assert matthews([1, 0, 1, 0], [1, 1, 1, 1]) is None
+    assert summary.matthews([1, 0, 1, 0], [1, 0, 1, 0]) == 1.0
+    assert summary.matthews([1, 0, 1, 0], [0, 1, 0, 1]) == -1.0
+    assert summary.matthews([1, 0, 1, 0], [1, 1, 1, 1]) is None
     tp, tn, fp, fn = 6, 3, 1, 2
     labels = [1] * (tp + fn) + [0] * (tn + fp)
     told = [1] * tp + [0] * fn + [0] * tn + [1] * fp
     formula = (tp * tn - fp * fn) / ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) ** 0.5
-    assert matthews(labels, told) == pytest.approx(formula)
+    assert summary.matthews(labels, told) == pytest.approx(formula)
     metrics = pytest.importorskip("sklearn.metrics")
     three = [1, 0, -1, 1, 0, -1, 0, 1, 1, 0, 1, 0]
-    assert matthews(labels, three) == pytest.approx(metrics.matthews_corrcoef(labels, three))
+    assert summary.matthews(labels, three) == pytest.approx(metrics.matthews_corrcoef(labels, three))
 
 
 def attacked_scores(clean: Sequence[float], attacked: Sequence[float]) -> list[Score]:

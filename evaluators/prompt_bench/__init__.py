@@ -11,7 +11,6 @@ edits.py      DeepWordBug's edits of characters
 additions.py  StressTest's and CheckList's additions
 masked.py     BERT-Attack's words from a masked language model, and the sentence encoder that limits them
 frozen.py     attacked prompts in files
-measures.py   Matthews correlation, and the drop in performance with its interval
 summary.py    scores without and under attack -> a result
 """
 

@@ -5,12 +5,12 @@ An attacked score has the id `ITEM@seedK`, the clean one the item's; the notes o
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from evaluators.prompt_bench.frozen import MARK
-from evaluators.prompt_bench.measures import matthews
 from m3_exp.scoring.summary import mean_result
 from m3_exp.stats.estimate import deviation
 from m3_exp.stats.ratio import Ratio, drop
@@ -78,6 +78,19 @@ def _drop(scores: Sequence[Score]) -> Ratio:
         [clean[item] for item in ids], [under.values[item] for item in ids], clusters=under.shape(ids).clusters,
         missing=missing,
     )  # fmt: skip
+
+
+def matthews(labels: Sequence[int], predictions: Sequence[int]) -> float | None:
+    """Return Matthews correlation (-1 to 1), for more than two classes Gorodkin's R_K (2004); None where undefined.
+
+    An answer without a label is a class of its own, so that it counts as wrong.
+    """
+    n = len(labels)
+    right = sum(a == b for a, b in zip(labels, predictions, strict=True))
+    true, told = Counter(labels), Counter(predictions)
+    covariance = n * right - sum(true[k] * told[k] for k in true)
+    spread = (n * n - sum(c * c for c in true.values())) * (n * n - sum(c * c for c in told.values()))
+    return covariance / math.sqrt(spread) if spread else None
 
 
 def _figures(scores: Sequence[Score], suffix: str = "") -> Json:

@@ -133,12 +133,13 @@ def _group(
     spelled = _spelled(rows)
     members = rows.groupby(spelled, sort=False).indices
     places = {str(name): [int(label) for label in rows.index[at]] for name, at in members.items()}
+    default_weights = set(default["weights"])
     return Group(
         names, question, candidates,
         lams={name: float(lam) for name, lam in zip(spelled, rows["lam"], strict=True) if pd.notna(lam)},
         dev=None if dev_frame is None else _dev(dev_frame, rows, names, experts, candidates.names),
         notes=tuple(notes), rows=places,
-        same=frozenset(name for name, at in places.items() if _is(rows.loc[at], default)),
+        same=frozenset(n for n, at in places.items() if default_weights == set(rows.loc[at, "weights"])),
         why=_few_masks(candidates, names),
     )  # fmt: skip
 
@@ -170,11 +171,6 @@ def _of_alpha(line: Sequence[Response], frame: pd.DataFrame, dev: Sequence[Respo
 def _few_masks(candidates: Candidates, names: Mapping[str, str]) -> str:
     few = any(len(one.under) < LEAST_MASKS for one in candidates.each)
     return FEW_MASKS if few and names["sparsify"] == "dare" else ""
-
-
-def _is(rows: pd.DataFrame, default: pd.DataFrame) -> bool:
-    """Whether a candidate's models are those of the default: the same weights, all of them."""
-    return len(default) > 0 and set(rows["weights"]) == set(default["weights"])
 
 
 def _dev(

@@ -87,4 +87,5 @@ def _runs(pid: int) -> bool:
 
 def _last_change(path: Path) -> float:
     """Return the time (seconds of the epoch) when a file, or anything in a directory, was changed last."""
-    return max(entry.lstat().st_mtime for entry in (path, *(path.rglob("*") if path.is_dir() else ())))
+    times: list[float] = [entry.lstat().st_mtime for entry in (path, *(path.rglob("*") if path.is_dir() else ()))]
+    return max(times)

@@ -342,7 +342,7 @@ def test_wrong_keywords_are_one_line(overrides: str, says: str) -> None:
         ("ratio/mixed", "{name: mixed, target: 'outside_broken:mixed', count: 3}", "ratio=mixed",
          "ratio outside_broken:mixed gives 3 draws 1 numbers: give each its own, from 0"),
         ("ratio/mixed", "{name: mixed, target: 'outside_broken:mixed', facts: 1}", "ratio=mixed",
-         "ratio outside_broken:mixed names the fact count={1}: give one of its keywords, as a number"),
+         "ratio outside_broken:mixed has the fact count={1}: give its keywords, as numbers or texts"),
         ("ratio/mixed", "{name: mixed, target: 'outside_broken:mixed', facts: 2}", "ratio=mixed",
          "cannot be asked for 2 experts (TypeError"),
         ("ratio/leaving", "{name: leaving, target: 'outside_broken:leaving'}", "ratio=leaving",

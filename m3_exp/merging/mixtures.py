@@ -134,8 +134,7 @@ def points(chosen: Choice, n_experts: int, seed: int) -> Sequence[Mixture]:
         raise M3Error(f"ratio {chosen.target} gives sampled lambdas, which correct the curve of ratio=grid alone")
     for key, value in (fact for one in mixtures for fact in one.facts.items()):
         if key not in named.keywords or not isinstance(value, int | float | str | tuple | None):
-            allowed = "one of its keywords, as a number, a text, true, false, None or a tuple"
-            raise M3Error(f"ratio {chosen.target} names the fact {key}={value!r}: give {allowed}")
+            raise M3Error(f"ratio {chosen.target} has the fact {key}={value!r}: give its keywords, as numbers or texts")
     draws = [(one.draw, one.alpha, str(one.facts)) for one in mixtures if one.draw is not None]
     if (different := len({*draws})) < len(draws):
         raise M3Error(f"ratio {chosen.target} gives {len(draws)} draws {different} numbers: give each its own, from 0")

@@ -76,6 +76,7 @@ def test_multirun_expands_a_product_and_a_sweep_restricts_to_what_is_asked() -> 
         (["ratio.alhpa=1"], "ratio.alhpa is not known; ratio has the parameters alpha, draws, lam, nodes, sampled"),
         (["method=slurp"], "method=slurp does not exist; allowed: average, task_arithmetic, ties"),
         (["family=nope"], "family=nope does not exist; allowed: "),
+        (["evaluator=[gsm9k]"], "evaluator=gsm9k does not exist; allowed: alpaca_eval, gsm8k, "),
         (["sweeps=nope"], "sweeps=nope does not exist; there are "),
         (["limt=3"], "limt is not known; "),
         (["limit=0"], "limit=0 is too small"),

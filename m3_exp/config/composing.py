@@ -102,7 +102,7 @@ def _one_line(error: Exception, config_dirs: Sequence[Path]) -> str:
     text = str(error)
     if match := re.search(r"^(.*?)\s+full_key: (\S+)", text, re.DOTALL):
         return f"{match[2]}: {' '.join(match[1].split())}: write its value out"
-    if match := re.search(r"Could not find '([^'/]+)/([^']+)'", text):
+    if match := re.search(r"Could not (?:find|load) '([^'/]+)/([^']+)'", text):
         group, choice = match.groups()
         return f"{group}={choice} does not exist; allowed: {', '.join(names(group, config_dirs))}"
     if match := re.search(r"Could not override '([^']+)'", text):

@@ -2,8 +2,6 @@
 
 import functools
 import re
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -28,20 +26,20 @@ COST = re.compile(r"# On the lab: ([\d,]+) merges, ([\d,]+) cells, (?:at most )?
 @functools.cache
 def planned(sweep: str, *overrides: str) -> Plan:
     """Plan a sweep; what differs in values alone is composed once in this file (Hydra takes 0.1 s each time)."""
-    with patch.object(composing, "_compose", _composed):
+    with patch.object(composing, "compose", _composed):
         return planning.build(config.request([f"sweeps={sweep}", *overrides]).configs)
 
 
-_compose = composing._compose
+_compose = composing.compose
 
 
-def _composed(overrides: list[str], folders: Sequence[Path]) -> Any:
-    return _structure(*overrides)
+def _composed(name: str, overrides: list[str]) -> Any:
+    return _structure(name, *overrides)
 
 
 @functools.cache
-def _structure(*choices: str) -> Any:
-    return _compose(list(choices), ())
+def _structure(name: str, *choices: str) -> Any:
+    return _compose(name, list(choices))
 
 
 def keys(cells: Any) -> set[str]:

@@ -11,7 +11,7 @@ from evaluators.mbpp import MBPP
 from m3_exp.scoring.items import development, lab_has_dev
 from m3_exp.types import M3Error, Problem
 
-DATA = Path(os.environ.get("M3_DATA", "/work/shared/data"))
+DATA = Path(os.environ.get("M3_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 needs_data = pytest.mark.skipif(not (DATA / "mbpp/mbpp.jsonl").is_file(), reason=f"no benchmark files in {DATA}")
 
 

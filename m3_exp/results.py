@@ -14,6 +14,7 @@ from dataclasses import replace
 from m3_exp.engines.protocol import module
 from m3_exp.merging.canonical import canonical, recipe_key
 from m3_exp.merging.source import parse_source, without_fetching
+from m3_exp.reading.scores import distinct
 from m3_exp.scoring.evaluator import ChatSettings, Evaluator
 from m3_exp.store import FailureNote, Records, Spelled, Store
 from m3_exp.tasks import Task, Tasks
@@ -199,7 +200,7 @@ def _size(name: str) -> int:
 
 def is_contained(record: ResultRecord, evaluator: Evaluator) -> bool:
     """Tell whether a result may stand. One of programs that ran in no sandbox needs `allow_weak`."""
-    return evaluator.allow_weak or all(score.notes.get("sandbox") != "weak" for score in record.scores)
+    return evaluator.allow_weak or all(notes.get("sandbox") != "weak" for notes in distinct(record.scores, "notes"))
 
 
 def _identifying_settings(spec: EvaluatorSpec, evaluator: Evaluator) -> EvaluatorSpec:

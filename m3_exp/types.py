@@ -9,8 +9,9 @@ defaulted is already resolved in them (see `planning.py`), so that equal values 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 _OMIT_IF_EMPTY: Mapping[str, bool] = {"omit_if_empty": True}  # of a field that is younger than keys in people's stores
@@ -30,14 +31,22 @@ def plain(value: Any) -> Any:
     A field with `compare=False` is left out, and so is an empty one that is marked `_OMIT_IF_EMPTY`: a field which is
     younger than the keys in people's stores must not change them.
     """
+    if value is None or isinstance(value, str | int | float):
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        held = {f: getattr(value, f.name) for f in dataclasses.fields(value) if f.compare}
-        return {f.name: plain(item) for f, item in held.items() if not f.metadata.get("omit_if_empty") or item}
+        held = ((name, optional, getattr(value, name)) for name, optional in _fields(type(value)))
+        return {name: plain(item) for name, optional, item in held if item or not optional}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
         return [plain(item) for item in value]
     return value
+
+
+@cache
+def _fields(kind: Any) -> tuple[tuple[str, bool], ...]:
+    """Return the fields of a dataclass that JSON gets, and whether each is left out where it is empty."""
+    return tuple((f.name, "omit_if_empty" in f.metadata) for f in dataclasses.fields(kind) if f.compare)
 
 
 def identity(value: Any) -> str:
@@ -379,7 +388,7 @@ class ResultRecord:
     """
 
     result: Result
-    scores: tuple[Score, ...]
+    scores: Sequence[Score]
     evaluator: VersionedSpec = VersionedSpec("", "")
     sampling: Sampling = Sampling(0)
     engine: Mapping[str, str] = field(default_factory=dict)

@@ -95,7 +95,8 @@ def test_a_store_of_before_is_read_but_for_what_changes_weights(
     path = kind(old, "results").path("new")
     path.write_bytes(path.read_bytes().replace(b'"a":2', b'"a":3'))
     assert kind(old, "results").get("new") is None, "what has a checksum is held to it"
-    assert json.loads((tmp_path / "format.json").read_bytes()) == {"format": 1}
+    assert json.loads((tmp_path / "format.json").read_bytes()) == {"format": 3, "began": 1}
+    assert kind(Store(tmp_path), "results").get("k") == {"a": 1}
     write_atomic(tmp_path / "format.json", b'{"format":2}')
     capsys.readouterr()
     assert kind(Store(tmp_path), "results").get("k") is None
@@ -115,15 +116,15 @@ def test_a_damaged_format_is_set_aside_and_written_again(
     (tmp_path / "format.json").write_bytes(text)
     assert kind(Store(tmp_path), "results").get("k") == {"a": 1}
     assert capsys.readouterr().err.count("\n") == 1
-    assert json.loads((tmp_path / "format.json").read_bytes()) == {"format": 2}
+    assert json.loads((tmp_path / "format.json").read_bytes()) == {"format": 3}
     assert [path.read_bytes() for path in (tmp_path / "quarantine").iterdir()] == [text]
     Store(tmp_path)
     assert capsys.readouterr().err == ""
 
 
 def test_a_later_format_is_refused(tmp_path: Path) -> None:
-    write_atomic(tmp_path / "format.json", b'{"format": 3}')
-    with pytest.raises(M3Error, match="has format 3, this m3 writes format 2"):
+    write_atomic(tmp_path / "format.json", b'{"format": 4}')
+    with pytest.raises(M3Error, match="has format 4, this m3 writes format 3"):
         Store(tmp_path)
 
 

@@ -2,6 +2,8 @@
 
     sealed('{"a":1}', "results/k")              -> b'{"checksum":"0f3e...","a":1}\n'
     unsealed(data, "results/k")                 -> {"a": 1}, or Damaged
+    sealed(with_columns('{"a":1}', "scores", {"id": ["1"]}), "results/k")       -> a record with a line for each column
+    unsealed(data, "results/k", columns="scores")     -> {"a": 1, "scores": {"id": b'["1"]'}}: columns stay unparsed
     read_record(path, "results/k", quarantine)  -> {"a": 1}, or None
 
 The checksum (64 bits of a sha256) covers the record's name as well, so a record under another's name is damaged.
@@ -14,6 +16,7 @@ import json
 import os
 import secrets
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from m3_exp.reading.files import cannot_read
@@ -35,8 +38,25 @@ def sealed(body: str, name: str) -> bytes:
     return _HEAD + _checksum(rest, name) + b'"' + rest + b"\n"
 
 
-def unsealed(data: bytes, name: str, *, bare: bool = False) -> Json:
+def with_columns(body: str, key: str, columns: Mapping[str, str]) -> str:
+    """Return a JSON object with the JSON lists of `columns` under `key`, its last one: still one JSON object."""
+    lines = ",\n".join(f"{json.dumps(name)}:{values}" for name, values in columns.items())
+    return f"{body[:-1]},\n{json.dumps(key)}:{{{lines}}}}}"
+
+
+def _split(data: bytes, key: str) -> tuple[bytes, dict[str, bytes]]:
+    """Take the columns off a record that has some; a line break stands nowhere else in it."""
+    head, found, rest = data.partition(f",\n{json.dumps(key)}:{{".encode())
+    if not key or not found:
+        return data, {}
+    members = (line.partition(b":") for line in rest.rstrip().removesuffix(b"}}").split(b",\n"))
+    return head + b"}", {name.strip(b'"').decode(): values for name, _, values in members}
+
+
+def unsealed(data: bytes, name: str, *, bare: bool = False, columns: str = "") -> Json:
     """Return a record without its checksum. `bare` also accepts what was written before records had checksums.
+
+    What `with_columns` put under the key `columns` is there by name, each list as the bytes that it was written as.
 
     Raises:
         Damaged: the checksum is missing or does not match, or this is no JSON object.
@@ -47,6 +67,7 @@ def unsealed(data: bytes, name: str, *, bare: bool = False) -> Json:
         if data[len(_HEAD) : _END + 1] != _checksum(rest, name) + b'"':
             raise Damaged("its checksum does not match")
         data = b"{" + rest.removeprefix(b",")
+    data, lists = _split(data, columns)
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -55,17 +76,17 @@ def unsealed(data: bytes, name: str, *, bare: bool = False) -> Json:
         raise Damaged("it is no JSON object")
     if not whole and (not bare or "checksum" in value):
         raise Damaged("its checksum does not match" if "checksum" in value else "it has no checksum")
-    return value
+    return {**value, columns: lists} if lists else value
 
 
-def read_record(path: Path, name: str, quarantine: Path, *, bare: bool = False) -> Json | None:
-    """Return the record of a file, or None. A damaged record is named, set aside, and counts as absent (None).
+def read_record(path: Path, name: str, quarantine: Path, *, bare: bool = False, columns: str = "") -> Json | None:
+    """Return the record of a file (see `unsealed`), or None. A damaged record is named, set aside, and counts as absent (None).
 
     Raises:
         M3Error: this user may not read it.
     """
     try:
-        return unsealed(path.read_bytes(), name, bare=bare)
+        return unsealed(path.read_bytes(), name, bare=bare, columns=columns)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -11,9 +11,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
+from m3_exp.reading.scores import column, distinct
 from m3_exp.stats.estimate import EVEN, Estimate, Shape, even_shares, mean
 from m3_exp.types import ResultRecord, Score
 
@@ -78,15 +80,39 @@ def of_scores(scores: Sequence[Score], metric: str = "", *, by_task: bool = Fals
     Raises:
         ValueError: an item has fewer than the k samples of pass@k.
     """
+    k = int(asked[1]) if (asked := _PASS_AT.fullmatch(metric)) else 1
+    if k == 1 and (once := _answered_once(scores, by_task=by_task)) is not None:
+        return once
     counted = _attacked([score for score in scores if LEFT_OUT not in score.notes])
     samples: dict[str, list[float | None]] = {}
     for key, score in counted:
         samples.setdefault(key, []).append(score.value)
     known = {key: [v for v in own if v is not None] for key, own in samples.items() if None not in own}
-    k = int(asked[1]) if (asked := _PASS_AT.fullmatch(metric)) else 1
     values = {key: math.fsum(v) / len(v) if k == 1 else pass_at_k(v, k) for key, v in known.items()}
     strata = _noted(counted, TASK) if by_task else {}
     return Scored(values, len(samples) - len(values), strata, _noted(counted, PROBLEM))
+
+
+def _answered_once(scores: Sequence[Score], *, by_task: bool) -> Scored | None:
+    """Return the items of scores that are one each, by columns: a large store has millions. None of any others."""
+    ids, values = column(scores, "id"), column(scores, "value")
+    if any(distinct(scores, "sample")) or _several(tuple(ids)):
+        return None
+    if not any(name in own for own in distinct(scores, "notes") for name in (LEFT_OUT, TASK, PROBLEM)):
+        known = {key: float(value) for key, value in zip(ids, values, strict=True) if value is not None}
+        return Scored(known, len(ids) - len(known), {}, {})
+    rows = zip(ids, values, column(scores, "notes"), strict=True)
+    counted = [row for row in rows if LEFT_OUT not in row[2]]
+    known = {key: float(value) for key, value, _ in counted if value is not None}
+    tasks = {key: str(own[TASK]) for key, _, own in counted if TASK in own} if by_task else {}
+    problems = {key: str(own[PROBLEM]) for key, _, own in counted if PROBLEM in own}
+    return Scored(known, len(counted) - len(known), tasks, problems)
+
+
+@lru_cache(maxsize=64)
+def _several(ids: tuple[str, ...]) -> bool:
+    """Tell whether an item is there more than once: sampled again, or under attack."""
+    return len(set(ids)) < len(ids) or any(map(is_attacked, ids))
 
 
 def pass_at_k(samples: Sequence[float], k: int) -> float:

@@ -9,7 +9,8 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -18,18 +19,19 @@ from pydantic import TypeAdapter, ValidationError
 from m3_exp import temporary as temporaries
 from m3_exp.command_line import ROOT
 from m3_exp.reading.files import cannot_read
-from m3_exp.reading.records import read_record, say, sealed, set_aside
+from m3_exp.reading.records import read_record, say, sealed, set_aside, with_columns
+from m3_exp.reading.scores import ScoreColumns, columns
 from m3_exp.reading.typed import first_fault
 from m3_exp.store import records as kept
 from m3_exp.store.files import dumps, names, write_atomic
 from m3_exp.store.journal import Journal
 from m3_exp.store.locks import locked
-from m3_exp.types import Json, M3Error, Plan, ResultRecord, plain
+from m3_exp.types import Json, M3Error, Plan, ResultRecord, Score, plain
 
 T = TypeVar("T")
 
 DEFAULT_ROOT = ROOT / "results" / "store"  # where store=DIR is not given
-_FORMAT = 2  # 1: records without checksums, which are still read
+_FORMAT = 3  # 2: the scores of a result as rows; 1: also records without checksums. Both are still read.
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -44,7 +46,11 @@ class Store:
         self.root = root
         self.quarantine = root / "quarantine"  # where damaged files are set aside
         self.log = root / "log"  # of engines
-        self.format = self._read_format()
+        self._began, self._marked = (
+            _FORMAT,
+            False,
+        )  # the format of its first records; whether format.json is as it must be
+        self._read_format()
         self.inputs = Records(self, "inputs", kept.Inputs, derived=True)
         self.cutoffs = Records(self, "scans", kept.Cutoff, derived=True)
         self.majorities = Records(self, "scans", kept.Majority, derived=True)
@@ -102,37 +108,44 @@ class Store:
             temporaries.sweep(Path(folder))
 
     def mark(self) -> None:
-        """Write down the format, where it is not yet."""
-        marker = self.root / "format.json"
-        if not marker.exists():
-            write_atomic(marker, dumps({"format": _FORMAT}).encode())
+        """Write down the format, and with which one the store began, where it is not there yet."""
+        if not self._marked:
+            began = {} if self._began == _FORMAT else {"began": self._began}
+            write_atomic(self.root / "format.json", dumps({"format": _FORMAT, **began}).encode())
+            self._marked = True
 
-    def _read_format(self) -> int:
+    @property
+    def bare(self) -> bool:
+        """Whether records without a checksum are believed: the store is older than checksums."""
+        return self._began == 1
+
+    def _read_format(self) -> None:
         marker = self.root / "format.json"
         try:
             if self.root.exists() and not self.root.is_dir():
                 raise M3Error(f"store={self.root} is not a directory")
             data = marker.read_bytes()
         except FileNotFoundError:
-            return _FORMAT
+            return
         except OSError as error:
             raise cannot_read(marker, error) from error
         except ValueError as error:
             raise M3Error(f"store={str(self.root)!r} is not the name of a directory ({error})") from error
         try:
-            number = json.loads(data)["format"]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            number = None
-        if type(number) is not int or number < 1:
+            known = json.loads(data)
+            number, began = known["format"], known.get("began", known["format"])
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            number = began = None
+        if type(number) is not int or type(began) is not int or min(number, began) < 1:
             set_aside(marker, "format", "it does not name a format", self.quarantine)
             with contextlib.suppress(OSError):
                 self.mark()
-            return _FORMAT
+            return
         if number > _FORMAT:
             raise M3Error(
                 f"store={self.root} has format {number}, this m3 writes format {_FORMAT}: give another store=DIR"
             )
-        return int(number)
+        self._began, self._marked = began, number == _FORMAT
 
 
 class WandbFiles:
@@ -175,10 +188,11 @@ class Records(Generic[T]):
             M3Error: this user may not read it.
         """
         path = self.path(key)
-        bare = self._store.format == 1 and not self._derived
-        record = read_record(path, f"{self._kind}/{key}", self._store.quarantine, bare=bare)
+        bare = self._store.bare and not self._derived
+        last = "scores" if self._type is ResultRecord else ""
+        record = read_record(path, f"{self._kind}/{key}", self._store.quarantine, bare=bare, columns=last)
         try:
-            return None if record is None else decoded(self._type, record)
+            return None if record is None else decoded(self._type, record, path)
         except ValidationError as error:
             if not self._quiet:
                 say(f"{first_fault(error, path)}: it is not what this version of m3 writes, and is not used")
@@ -190,12 +204,9 @@ class Records(Generic[T]):
         Raises:
             OSError: it cannot be written.
         """
-        record = plain(value)
-        if self._type is not dict:
-            record = {name: field for name, field in record.items() if field is not None}
         try:
             self._store.mark()
-            write_atomic(self.path(key), sealed(dumps(record), f"{self._kind}/{key}"))
+            write_atomic(self.path(key), sealed(_encoded(value), f"{self._kind}/{key}"))
         except OSError as error:
             if error.errno not in _READ_ONLY:
                 raise
@@ -243,8 +254,19 @@ class Answers(contextlib.AbstractContextManager["Answers"]):
         ]
 
 
-def decoded(record_type: type[T], record: Any) -> T:
-    """Return a JSON object as the dataclass that it was made of.
+def _encoded(value: object) -> str:
+    """Return a record as JSON; the scores of a result stand last, a line for each of their columns."""
+    record = plain(replace(value, scores=()) if isinstance(value, ResultRecord) else value)
+    if isinstance(value, dict):
+        return dumps(record)
+    body = dumps({name: field for name, field in record.items() if field is not None and name != "scores"})
+    if not isinstance(value, ResultRecord):
+        return body
+    return with_columns(body, "scores", {name: dumps(values) for name, values in columns(value.scores).items()})
+
+
+def decoded(record_type: type[T], record: Any, where: object = "a record") -> T:
+    """Return a JSON object as the dataclass that it was made of; `where` it is from is for errors.
 
     Raises:
         ValidationError: a field is missing that has no default, or is of another type.
@@ -254,12 +276,21 @@ def decoded(record_type: type[T], record: Any) -> T:
     if record_type not in _ADAPTERS:
         _ADAPTERS[record_type] = TypeAdapter(record_type)
     adapter = _ADAPTERS[record_type]
-    try:
+    if record_type is not ResultRecord or "scores" not in record:
         return cast(T, adapter.validate_python(record))
+    scores = record["scores"]
+    if isinstance(scores, dict):
+        lists = {name: own if isinstance(own, bytes) else dumps(own).encode() for name, own in scores.items()}
+        return cast(T, _with_scores(adapter.validate_python({**record, "scores": ()}), ScoreColumns(lists, where)))
+    try:
+        found = adapter.validate_python(record)
     except ValidationError:
-        if record_type is not ResultRecord or "scores" not in record:
-            raise
-        return cast(T, adapter.validate_python({**record, "scores": [_texts(s) for s in record["scores"]]}))
+        found = adapter.validate_python({**record, "scores": [_texts(score) for score in scores]})
+    return cast(T, _with_scores(found, tuple(cast(ResultRecord, found).scores)))
+
+
+def _with_scores(record: object, scores: Sequence[Score]) -> ResultRecord:
+    return replace(cast(ResultRecord, record), scores=scores)
 
 
 def _texts(score: Json) -> Json:

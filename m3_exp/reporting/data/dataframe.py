@@ -4,14 +4,16 @@ Repeats of a cell (`repeat=K`) measure the noise floor. They are no further data
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from m3_exp.planning import merge_line, table_name
+from m3_exp.reading.scores import column
 from m3_exp.reporting.data import params
 from m3_exp.stats.scored import scored
-from m3_exp.types import Cell, CellResult, Json, Label, ResultRecord
+from m3_exp.types import Cell, CellResult, Json, Label, ResultRecord, Score
 
 
 def thinned(sparsify: str) -> str:
@@ -40,6 +42,27 @@ def sandboxes(details: Mapping[str, Any]) -> list[str]:
 def where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
     """Return the lines in which each of some columns has the given value."""
     return frame[(frame[list(values)] == list(values.values())).all(axis=1)]
+
+
+class ItemValues(Mapping[tuple[str, int], float | None]):
+    """The values of a result by (id, sample), made when they are first read: most tables need `scored` alone."""
+
+    def __init__(self, scores: Sequence[Score]) -> None:
+        self._scores = scores
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, int], float | None]:
+        ids, samples, values = (column(self._scores, name) for name in ("id", "sample", "value"))
+        return dict(zip(zip(ids, samples, strict=True), values, strict=True))
+
+    def __getitem__(self, key: tuple[str, int]) -> float | None:
+        return self._known[key]
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
 
 
 _COLUMNS = [
@@ -86,7 +109,7 @@ def _outcome(record: ResultRecord) -> Json:
         "high": interval.high if interval else None,
         "scored": items,
         "state": "done" if result.n_unscored == 0 else "incomplete",
-        "values": {(s.id, s.sample): s.value for s in record.scores},
+        "values": ItemValues(record.scores),
         "weights": record.weights,
         "items_digest": record.items_digest,
         "engine": " ".join(record.engine[key] for key in ("engine", "version", "dtype")),

@@ -1,0 +1,100 @@
+"""The scores of a result as columns: how the store writes them, and how they are read without making every Score.
+
+    columns(scores)                {"id": ["1", "2"], "value": [1.0, 0.0], "sample": [0], ...}
+    ScoreColumns({"id": b'["1","2"]', ...}, path)       a sequence of Score again
+    column(scores, "value")        [1.0, 0.0]: one column of any scores
+
+In a column of which all values are equal one of them stands for all. A table needs the ids and values of a result, a
+page its texts too, a plan none of them: so a column is parsed only where somebody asks for it.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, overload
+
+from m3_exp.types import Json, M3Error, Score, plain
+
+_NONE = type(None)
+_KINDS: Mapping[str, set[type]] = {
+    "id": {str}, "value": {float, int, _NONE}, "sample": {int}, "extracted": {str, _NONE}, "reason": {str, _NONE},
+    "notes": {dict},
+}  # fmt: skip
+
+
+def columns(scores: Sequence[Score]) -> Json:
+    """Return scores as columns of what JSON knows."""
+    known = {name: plain(column(scores, name)) for name in _KINDS}
+    return {name: values[:1] if name != "id" and _equal(values) else values for name, values in known.items()}
+
+
+def _equal(values: Sequence[object]) -> bool:
+    return all(value == values[0] for value in values)
+
+
+def column(scores: Sequence[Score], name: str) -> Sequence[Any]:
+    """Return one field of each score."""
+    return scores.column(name) if isinstance(scores, ScoreColumns) else [getattr(score, name) for score in scores]
+
+
+def distinct(scores: Sequence[Score], name: str) -> Sequence[Any]:
+    """Return one field of each score, but a single value where the store knows that all have the same."""
+    return scores.parsed(name) if isinstance(scores, ScoreColumns) else column(scores, name)
+
+
+class ScoreColumns(Sequence[Score]):
+    """The scores of a stored result: the JSON list of each column, and the file that they are from."""
+
+    def __init__(self, lines: Mapping[str, bytes], where: object) -> None:
+        self._lines, self._where = lines, where
+
+    def column(self, name: str) -> Sequence[Any]:
+        """Return one field of each score.
+
+        Raises:
+            M3Error: this is nothing that m3 writes, though its checksum is right.
+        """
+        values, ids = self.parsed(name), self.parsed("id")
+        if len(values) == 1:
+            return [*values] * len(ids)
+        if len(values) != len(ids):
+            raise self._unknown(name)
+        return values
+
+    def parsed(self, name: str) -> Sequence[Any]:
+        """Return one field of the scores as it is written: a single value where all have the same."""
+        line = self._lines.get(name, b"")
+        try:
+            values = _shared(line) if name == "id" else json.loads(line)
+        except (ValueError, RecursionError):
+            raise self._unknown(name) from None
+        if not isinstance(values, list | tuple) or not set(map(type, values)) <= _KINDS[name]:
+            raise self._unknown(name)
+        return values
+
+    def _unknown(self, name: str) -> M3Error:
+        return M3Error(f"{self._where} holds scores that m3 does not write ({name}): remove it, and it is made again")
+
+    def __len__(self) -> int:
+        return len(self.parsed("id"))
+
+    def __iter__(self) -> Iterator[Score]:
+        fields = zip(*(self.column(name) for name in _KINDS), strict=True)
+        return (Score(**dict(zip(_KINDS, values, strict=True))) for values in fields)
+
+    @overload
+    def __getitem__(self, at: int) -> Score: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Score]: ...
+    def __getitem__(self, at: int | slice) -> Score | Sequence[Score]:
+        return tuple(self)[at]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+
+@lru_cache(maxsize=64)
+def _shared(line: bytes) -> Any:
+    """Return the ids of a result, the same objects for all results of one item set: ten thousand share them."""
+    ids = json.loads(line)
+    return tuple(ids) if isinstance(ids, list) else ids

@@ -167,7 +167,11 @@ def _resolved(tree: Tree) -> Tree:
     if cfg.family["items"] == "lab" and cfg["items"] not in (None, "lab", "dev"):
         OmegaConf.update(cfg, "family.max_tokens", {}, merge=False)  # the lab's short answers and its rule judge
         OmegaConf.update(cfg, "family.judge", "chatgpt_fn", force_add=True)  # belong to the lab's items alone
-    OmegaConf.resolve(cfg)
+    try:
+        OmegaConf.resolve(cfg)
+    except OmegaConfBaseException:
+        OmegaConf.missing_keys(cfg)  # reads each key, and so raises an error that names one
+        raise
     found = tree_of(cfg)
     if left := re.search(r"\$\{[^}]*\}?", str(found)):
         raise M3Error(f"{left[0]} is left in a value, written as \\{left[0]}: give a text without ${{")

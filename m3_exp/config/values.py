@@ -46,16 +46,17 @@ def is_there(cfg: Tree, key: str) -> bool:
 def with_value(cfg: Tree, key: str, value: object) -> Tree:
     """Return the config with the value of a key set, a mapping merged into one that is there; `cfg` stays as it is."""
     first, _, rest = key.partition(".")
-    place: Any = int(first) if isinstance(cfg, list) else first
-    new: Any = list(cfg) if isinstance(cfg, list) else dict(cfg)
-    if rest:
-        new[place] = with_value(new[place], rest, value)
-    elif isinstance(value, dict) and isinstance(new.get(place), dict):
-        for name, part in value.items():
-            new[place] = with_value(new[place], str(name), part)
-    else:
-        new[place] = value
-    return new
+    below: Any = cfg.get(first)
+    if rest and isinstance(below, list):
+        numbered = {str(number): item for number, item in enumerate(below)}
+        return {**cfg, first: list(with_value(numbered, rest, value).values())}
+    return {**cfg, first: with_value(below, rest, value) if rest else _merged(below, value)}
+
+
+def _merged(old: object, new: object) -> object:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
 
 
 def number(cfg: Tree, key: str, kind: type[T], *, low: float | None = None, high: float = _LARGEST) -> T:

@@ -85,10 +85,11 @@ class Lookup:
 
     @property
     def repeats(self) -> pd.DataFrame:
-        """The tidy frame with the lines of repeats."""
+        """The tidy frame of the cells that were repeated, with the lines of repeats."""
         from m3_exp.reporting.data import dataframe
 
-        return dataframe.tidy(self._found, repeats=True)
+        repeated = {id(item.cell) for item in self._found if item.repeat}
+        return dataframe.tidy([item for item in self._found if id(item.cell) in repeated], repeats=True)
 
     @cached_property
     def behind(self) -> pd.DataFrame | None:

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from m3_exp.reporting.curves.evaluated import Values, shared
+from m3_exp.reporting.curves.evaluated import Values, shared, stacked
 from m3_exp.reporting.curves.expectations import LEAST_MASKS
 from m3_exp.reporting.table import Sign
 from m3_exp.stats import family
@@ -227,10 +227,10 @@ def _between(known: Sequence[Models], axis: int, ids: Sequence[str], shape: Shap
 
 def levels(models: Models, axis: int, ids: Sequence[str]) -> dict[float | None, Array]:
     """Return the items' means at each level of one axis, (n,) each."""
-    known: dict[float | None, list[Array]] = {}
+    known: dict[float | None, list[Values]] = {}
     for key, values in models.items():
-        known.setdefault(key[axis], []).append(np.array([values[i] for i in ids], dtype=float))
-    return {level: np.asarray(np.mean(x, axis=0)) for level, x in known.items()}
+        known.setdefault(key[axis], []).append(values)
+    return {level: np.asarray(np.mean(stacked(own, ids), axis=0)) for level, own in known.items()}
 
 
 _RECORDED = (

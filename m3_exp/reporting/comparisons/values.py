@@ -57,15 +57,18 @@ def value(rows: pd.DataFrame) -> Value | None:
         return None
     if (known := _expectation(lines)) is not None:
         return expected(*known)
-    entry = entry_of(rows)
+    return value_of(_entry_of(lines))
+
+
+def value_of(entry: Entry) -> Value | None:
+    """Reduce what the lines of one row and benchmark have in common (`entry_of`) to a figure, as `value` does."""
     if not entry.items:
         return None
     score = estimate(entry)
-    levels = models(rows)
-    draws = max(1, len({lam for lam, _ in levels}))
+    draws = max(1, len({lam for lam, _ in entry.models}))
     return Value(
         100 * score.value, 100 * score.low, 100 * score.high, len(entry.items) + entry.unscored, entry.unscored, draws,
-        spread=_between(levels, 0, entry), masks=_between(levels, 1, entry),
+        spread=_between(entry.models, 0, entry), masks=_between(entry.models, 1, entry),
     )  # fmt: skip
 
 
@@ -90,16 +93,22 @@ def entry_of(rows: pd.DataFrame) -> Entry:
     lines = _distinct(rows)
     if (known := _expectation(lines)) is not None:
         return expected_entry(*known)
+    return _entry_of(lines)
+
+
+def _entry_of(lines: pd.DataFrame) -> Entry:
+    """Return an entry of the lines of different models, of which none is an expectation."""
     scored = list(lines["scored"])
     items = shared([one.values for one in scored]) or {}
-    drawn = len({lam for lam, _ in models(lines[lines["kind"] == "drawn"])})
+    levels = _models(lines)
+    drawn = len({lam for lam, _ in _models(lines[lines["kind"] == "drawn"])})
     digests = frozenset(lines["weights"].dropna().astype(str))
     names = set(lines["items_digest"].dropna().astype(str))
     asked = max(len(one.values) + one.unscored for one in scored)
     unscored = asked - len(items)
     here = (names.pop(), asked) if len(names) == 1 else None
     score = 100 * float(weighted_mean(np.array(list(items.values())), scored[0].shape(list(items)))) if items else 0.0
-    return Entry(score, items, digests, models(rows), drawn, here, unscored, scored[0])
+    return Entry(score, items, digests, levels, drawn, here, unscored, scored[0])
 
 
 def _between(models: Models, axis: int, entry: Entry) -> float | None:
@@ -151,9 +160,8 @@ def expected_items(response: Response, alpha: float) -> Values:
     return dict(zip(response.curve.ids, map(float, response.curve.expected(alpha)), strict=True))
 
 
-def models(rows: pd.DataFrame) -> Models:
+def _models(lines: pd.DataFrame) -> Models:
     """Return the item values of each model that some lines are of, by lambda (without one: the draw) and mask."""
-    lines = _distinct(rows)
     columns = (lines[name] for name in ("lam", "draw", "mask_seed", "scored"))
     return {
         (_level(draw if pd.isna(lam) else lam), _level(mask)): one.values
@@ -176,4 +184,7 @@ def expected_by_mask(response: Response, alpha: float) -> dict[float | None, Val
 
 def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with a score, each model once."""
-    return rows[rows["score"].notna()].drop_duplicates(subset=["weights", "lam", "mask_seed"])
+    scored = rows[rows["score"].notna()]
+    names = zip(*(scored[name] for name in ("weights", "lam", "mask_seed")), strict=True)
+    first = dict.fromkeys(tuple(None if name != name else name for name in own) for own in names)
+    return scored if len(first) == len(scored) else scored.drop_duplicates(subset=["weights", "lam", "mask_seed"])

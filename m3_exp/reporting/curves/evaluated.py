@@ -108,7 +108,13 @@ def aligned_to(values: Values, ids: Sequence[str]) -> Array | None:
     """Return values in the order of `ids`, or None where one is missing."""
     if any(key not in values for key in ids):
         return None
-    return np.array([values[key] for key in ids], dtype=float)
+    return np.array(list(map(values.__getitem__, ids)), dtype=float)
+
+
+def stacked(models: Sequence[Values], ids: Sequence[str]) -> Array:
+    """Return the values of several models in the order of `ids`, (models, n)."""
+    rows = [list(map(values.__getitem__, ids)) for values in models]
+    return np.array(rows, dtype=float).reshape(len(models), len(ids))
 
 
 def responses(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> list[Response]:
@@ -258,7 +264,7 @@ def _shared(masks: Sequence[_Mask], like: Scored) -> list[Curve]:
     ids = sorted(set.intersection(*map(set, every)))
 
     def table(by_lambda: Mapping[float, Values], at: Sequence[float]) -> Array:
-        return np.array([[by_lambda[lam][i] for lam in at] for i in ids], dtype=float).reshape(len(ids), len(at))
+        return np.ascontiguousarray(stacked([by_lambda[lam] for lam in at], ids).T)
 
     return [
         Curve(
@@ -287,8 +293,9 @@ def shared(models: Sequence[Values]) -> Values | None:
     """Return the item-wise mean of several models' values over the items that all have; None without a model."""
     if not models:
         return None
-    ids = set.intersection(*map(set, models))
-    return {key: float(np.mean([values[key] for values in models])) for key in sorted(ids)}
+    ids = sorted(set.intersection(*map(set, models)))
+    means = np.ascontiguousarray(stacked(models, ids).T).mean(axis=1)  # each item's own sum, as of a list
+    return dict(zip(ids, means.tolist(), strict=True))
 
 
 def _draws(rows: pd.DataFrame) -> Iterator[Draw]:

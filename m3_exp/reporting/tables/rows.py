@@ -11,7 +11,7 @@ import pandas as pd
 from m3_exp.command_line import CommandLine
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry
-from m3_exp.reporting.comparisons.values import Value, entry_of, expected, expected_entry, value
+from m3_exp.reporting.comparisons.values import Value, entry_of, expected, expected_entry, value_of
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import LINE, Response
 from m3_exp.reporting.data import published
@@ -163,8 +163,10 @@ class Row(Line):
         return {b: self._value(b) for b in self.benchmarks}
 
     def _value(self, benchmark: str) -> Value | None:
-        curve = self.curve(benchmark)
-        return value(self.cells[benchmark]) if curve is None else expected(curve, float(self.first["alpha"]))
+        curve, entry = self.curve(benchmark), self.entry(benchmark)
+        if curve is not None:
+            return expected(curve, float(self.first["alpha"]))
+        return None if entry is None else value_of(entry)
 
     def curve(self, benchmark: str) -> Response | None:
         """Return the curve that this row shows the expectation of."""
@@ -173,12 +175,18 @@ class Row(Line):
 
     def entry(self, benchmark: str) -> Entry | None:
         """Return a cell as an `Entry`; None if it has no score."""
-        if self.values[benchmark] is None:
-            return None
-        curve = self.curve(benchmark)
+        return self.entries[benchmark]
+
+    @cached_property
+    def entries(self) -> Mapping[str, Entry | None]:
+        return {b: self._entry(b) for b in self.benchmarks}
+
+    def _entry(self, benchmark: str) -> Entry | None:
+        curve, rows = self.curve(benchmark), self.cells[benchmark]
         if curve is not None:
             return expected_entry(curve, float(self.first["alpha"]))
-        return entry_of(self.cells[benchmark])
+        entry = entry_of(rows) if bool(rows["score"].notna().any()) else None
+        return entry if entry is not None and entry.items else None
 
     def against_plain(self, benchmark: str) -> Compared | None:
         """Return an expectation's comparison with plain, that of `expectations`; None if the cell is no expectation."""

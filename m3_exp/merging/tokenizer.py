@@ -36,6 +36,7 @@ _VOCABULARIES = (
     *("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model"),
     *("sentencepiece.bpe.model", "*.tiktoken"),
 )
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx")
 _LARGEST = 512 << 20  # bytes of a tokenizer's file
 _Id = Annotated[int, Field(ge=0, lt=1 << 24)]  # the library keeps a table up to the largest
 
@@ -110,6 +111,13 @@ def tokenizer_files(folder: Path) -> list[Path]:
     """Return the files of a tokenizer that a directory holds, whichever library reads them."""
     named = [folder / name for name in TOKENIZER if exists(folder / name)]
     return [*named, *sorted(folder.glob("*.tiktoken"))]
+
+
+def content(folder: Path) -> list[tuple[str, str]]:
+    """Return name and digest of each file that a tokenizer may be made of: all of a directory but its weights."""
+    files = sorted(path for part in (".", "additional_chat_templates") for path in (folder / part).glob("*"))
+    read = [path for path in files if path.is_file() and path.suffix not in _WEIGHTS]
+    return [(path.name, blake3(read_bytes(path, _LARGEST)).hexdigest()) for path in read]
 
 
 def tokenizer_config(path: Path) -> bytes:

@@ -160,9 +160,8 @@ def _check_file(path: Path, _size: int, _time: int) -> None:
 
 def _converted(path: Path, store: Store) -> Path:
     """Convert a GGUF file's tokenizer, once for each content of its header."""
-    file = GgufFile(path)
-    with open(path, "rb") as stream:
-        key = blake3(b"tokenizer 1" + stream.read(file.header_bytes)).hexdigest()
+    stat = path.stat()
+    file, key = _gguf(path, stat.st_size, stat.st_ctime_ns)
 
     def convert(out: Path) -> None:
         from transformers import AutoTokenizer
@@ -175,6 +174,14 @@ def _converted(path: Path, store: Store) -> Path:
         write_json(out / "generation_config.json", ends)
 
     return _kept(store, key, convert)
+
+
+@functools.lru_cache(maxsize=16)
+def _gguf(path: Path, _size: int, _time: int) -> tuple[GgufFile, str]:
+    """Open a GGUF file and return it with the key of its tokenizer: the digest of its header."""
+    file = GgufFile(path)
+    with open(path, "rb") as stream:
+        return file, blake3(b"tokenizer 1" + stream.read(file.header_bytes)).hexdigest()
 
 
 def _kept(store: Store, key: str, make: Callable[[Path], None]) -> Path:

@@ -68,7 +68,7 @@ def value_of(entry: Entry) -> Value | None:
     draws = max(1, len({lam for lam, _ in entry.models}))
     return Value(
         100 * score.value, 100 * score.low, 100 * score.high, len(entry.items) + entry.unscored, entry.unscored, draws,
-        spread=_between(entry.models, 0, entry), masks=_between(entry.models, 1, entry),
+        spread=_between(entry, 0), masks=_between(entry, 1),
     )  # fmt: skip
 
 
@@ -111,11 +111,11 @@ def _entry_of(lines: pd.DataFrame) -> Entry:
     return Entry(score, items, digests, levels, drawn, here, unscored, scored[0])
 
 
-def _between(models: Models, axis: int, entry: Entry) -> float | None:
+def _between(entry: Entry, axis: int) -> float | None:
     """Return the standard deviation between the levels' scores, in points; None for a single level."""
     ids = sorted(entry.items)
     shape = EVEN if entry.like is None else entry.like.shape(ids)
-    means = [100 * float(weighted_mean(values, shape)) for values in levels(models, axis, ids).values()]
+    means = [100 * float(weighted_mean(values, shape)) for values in levels(entry.models, axis, ids).values()]
     return deviation(means)
 
 

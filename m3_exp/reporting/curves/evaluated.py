@@ -106,9 +106,10 @@ def titled(*parts: str) -> str:
 
 def aligned_to(values: Values, ids: Sequence[str]) -> Array | None:
     """Return values in the order of `ids`, or None where one is missing."""
-    if any(key not in values for key in ids):
+    try:
+        return np.array(list(map(values.__getitem__, ids)), dtype=float)
+    except KeyError:
         return None
-    return np.array(list(map(values.__getitem__, ids)), dtype=float)
 
 
 def stacked(models: Sequence[Values], ids: Sequence[str]) -> Array:

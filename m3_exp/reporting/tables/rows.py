@@ -69,7 +69,7 @@ class Line:
     def first(self) -> "pd.Series[Any]":
         return self.lines.iloc[0]
 
-    @property
+    @cached_property
     def line(self) -> tuple[str, ...]:
         """The columns that this row shares with the same row without M3."""
         return tuple(str(self.first[key]) for key in LINE)
@@ -156,7 +156,8 @@ class Row(Line):
 
     @cached_property
     def cells(self) -> Mapping[str, pd.DataFrame]:
-        return {b: self.lines[self.lines["benchmark"] == b] for b in self.benchmarks}
+        grouped = dict(iter(self.lines.groupby("benchmark", sort=False)))
+        return {b: grouped.get(b, self.lines.iloc[:0]) for b in self.benchmarks}
 
     @cached_property
     def values(self) -> Mapping[str, Value | None]:
@@ -170,8 +171,12 @@ class Row(Line):
 
     def curve(self, benchmark: str) -> Response | None:
         """Return the curve that this row shows the expectation of."""
-        shown = bool((self.cells[benchmark]["state"] == "expected").any())
-        return self.curves.get((*self.line, benchmark)) if shown else None
+        return self._curves.get(benchmark)
+
+    @cached_property
+    def _curves(self) -> Mapping[str, Response | None]:
+        shown = set(self.lines.loc[self.lines["state"] == "expected", "benchmark"])
+        return {b: self.curves.get((*self.line, b)) for b in self.benchmarks if b in shown}
 
     def entry(self, benchmark: str) -> Entry | None:
         """Return a cell as an `Entry`; None if it has no score."""

@@ -1,8 +1,9 @@
 """A store of ten thousand cells with 500 items each, and what the commands that read it take.
 
-    python benchmarks/large_store.py make DIR                   10,029 cells: 32 draws of each alpha, curves of 25 lambdas
-    python benchmarks/large_store.py make DIR --draws 1 --pairs lm_math        a small one: 402 cells
-    python benchmarks/large_store.py measure DIR [--before FILE] [--write]     times the commands on it
+    python benchmarks/large_store.py make DIR          9,974 cells: 32 draws of each alpha, and curves of 25 lambdas
+    python benchmarks/large_store.py make DIR --draws 1 --sampled 0 --pairs lm_math      a small one of 202 cells
+    python benchmarks/large_store.py measure DIR       times the commands on it, and keeps what they took
+    python benchmarks/large_store.py write DIR [--before FILE]     puts the table into docs/performance.md
 
 `make` writes items (the lab's generators, with a seed of their own), a sweep named `large` and a store. No engine runs:
 which item a merge gets right is drawn, every verdict on an answer is the evaluator's own, and the records are written
@@ -14,13 +15,12 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 

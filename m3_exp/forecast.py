@@ -64,17 +64,20 @@ class MergeForecast:
 
 
 def forecast(
-    plan: Plan, store: Store, parameters: int | None, *, keep: bool, cache_values: int | None = None
+    plan: Plan, results: Results, parameters: int | None, *, keep: bool, cache_values: int | None = None
 ) -> Forecast:
     """Look at every cell: cached, begun, to do, or what is not at hand; then add up items, bytes and time.
 
     `parameters` and `cache_values` (of the KV cache, a token) are the family's, for models that are not at hand.
     """
+    store = results.store
     with without_fetching():
-        cells = _cells(plan, Results(store, plan.engine))
-        merges = {key: _merge(recipe, store, parameters) for key, recipe in _recipes(plan.cells).items()}
+        cells = _cells(plan, results)
+        recipes = _recipes(plan.cells)
+        merges = _merges(recipes, store, parameters)
         cache = _cache_values(plan, store) or cache_values
-        adapters = sorted({line for recipe in _recipes(plan.cells).values() for line in adapter_notes(recipe, store)})
+        mixed = {recipe.experts: recipe for recipe in recipes.values()}
+        adapters = sorted({line for recipe in mixed.values() for line in adapter_notes(recipe, store)})
     totals = _totals(plan, cells, merges, keep)
     load = _load(plan, totals.weights_bytes, cache)
     rate, basis = _speed(plan, store, parameters, load)
@@ -87,7 +90,9 @@ def forecast(
 
 
 def _recipes(cells: Sequence[Cell] | Sequence[CellForecast]) -> dict[str, Recipe]:
-    return {identity(cell.recipe): cell.recipe for cell in cells}
+    """Return the different recipes of cells by their identity; those of one variant are one object."""
+    objects = {id(cell.recipe): cell.recipe for cell in cells}
+    return {identity(recipe): recipe for recipe in objects.values()}
 
 
 def _open(cells: Sequence[CellForecast]) -> list[CellForecast]:
@@ -141,10 +146,10 @@ def _more(plan: Plan, cells: Sequence[CellForecast], ratio: str, *, first: int) 
 
 
 def _cells(plan: Plan, results: Results) -> tuple[CellForecast, ...]:
-    counted: dict[str, tuple[int | None, str | None]] = {}
+    counted: dict[tuple[str, int | None], tuple[int | None, str | None]] = {}
     lines = []
     for cell in plan.cells:
-        key = identity([cell.evaluator, cell.limit])
+        key = results.tasks.key(cell.evaluator), cell.limit
         if key not in counted:
             counted[key] = _counted(cell, results)
         lines.append(_cell(cell, results, *counted[key]))
@@ -222,6 +227,18 @@ def _begun(whole: CellForecast, results: Results, task: Task) -> CellForecast:
 
 
 # ---------------------------------------------------------------------------------------------- weights and memory
+
+
+def _merges(recipes: Mapping[str, Recipe], store: Store, parameters: int | None) -> dict[str, MergeForecast]:
+    """Return the forecast of each recipe. Weights, hyper-parameters and seeds make no difference to it."""
+    known: dict[tuple[object, ...], MergeForecast] = {}
+    merges = {}
+    for key, recipe in recipes.items():
+        alike = (recipe.base, recipe.experts, recipe.method, recipe.dtype, recipe.vocab, recipe.check_lineage)
+        if alike not in known:
+            known[alike] = _merge(recipe, store, parameters)
+        merges[key] = known[alike]
+    return merges
 
 
 def _merge(recipe: Recipe, store: Store, parameters: int | None) -> MergeForecast:

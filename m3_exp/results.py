@@ -18,7 +18,19 @@ from m3_exp.reading.scores import distinct
 from m3_exp.scoring.evaluator import ChatSettings, Evaluator
 from m3_exp.store import FailureNote, Records, Spelled, Store
 from m3_exp.tasks import Task, Tasks
-from m3_exp.types import Cell, CellResult, EngineSettings, EvaluatorSpec, M3Error, Plan, ResultRecord, identity
+from m3_exp.types import (
+    Cell,
+    CellResult,
+    EngineSettings,
+    EvaluatorSpec,
+    M3Error,
+    Plan,
+    Recipe,
+    ResultRecord,
+    Source,
+    identity,
+    plain,
+)
 
 
 def look_up(plan: Plan, store: Store, *, repeats: bool = False) -> list[CellResult]:
@@ -46,15 +58,18 @@ class Results:
         engine_module = module(engine.name)
         self.fingerprint = engine_module.fingerprint(engine)
         self.batched = engine_module.batched(engine)  # whether a text may depend on what else is in flight
-        self._recipe_keys: dict[str, str] = {}
+        self._recipe_keys: dict[int, tuple[Recipe, str]] = {}
+        self._models: dict[Source, Source] = {}  # by name -> by content
+        self._judged: dict[str, list[object]] = {}
 
     # ------------------------------------------------------------------------------------------------------- keys
 
     def recipe_key(self, cell: Cell) -> str:
-        spelled = identity(cell.recipe)
-        if spelled not in self._recipe_keys:
-            self._recipe_keys[spelled] = recipe_key(cell.recipe, self.store)
-        return self._recipe_keys[spelled]
+        """Return the key of a cell's recipe; the cells of one recipe share the object, so it is computed once."""
+        known = self._recipe_keys.get(id(cell.recipe))
+        if known is None or known[0] is not cell.recipe:
+            known = self._recipe_keys[id(cell.recipe)] = cell.recipe, recipe_key(cell.recipe, self.store, self._models)
+        return known[1]
 
     def answers_key(self, digest: str, task: Task) -> str:
         """Key of a set of answers: weights, benchmark, sampling (max_tokens and stops included) and engine.
@@ -76,10 +91,14 @@ class Results:
         """Key of a cell by its recipe as written (paths and names), for when its models are not at hand any more."""
         return identity([canonical(cell.recipe), *self._judged_by(cell)])
 
-    def _judged_by(self, cell: Cell) -> tuple[object, ...]:
-        evaluator = self.tasks.evaluator(cell.evaluator)
+    def _judged_by(self, cell: Cell) -> list[object]:
+        """Return what else a cell's key is made of; computed anew where a setting points to a file."""
+        key, evaluator = self.tasks.key(cell.evaluator), self.tasks.evaluator(cell.evaluator)
+        if key in self._judged:
+            return self._judged[key]
         spec = _identifying_settings(cell.evaluator, evaluator)
-        return spec, evaluator.version, evaluator.sampling, self.fingerprint
+        judged: list[object] = plain([spec, evaluator.version, evaluator.sampling, self.fingerprint])
+        return judged if evaluator.pointed_to() else self._judged.setdefault(key, judged)
 
     # ----------------------------------------------------------------------------------------------------- results
 

@@ -50,21 +50,29 @@ class Tasks:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.prompts = Prompts(store)
+        self._keys: dict[int, tuple[EvaluatorSpec, str]] = {}
         self._evaluators: dict[str, Evaluator] = {}
         self._items: dict[str, Sequence[Problem]] = {}
         self._problems: dict[tuple[str, int | None], tuple[Problem, ...]] = {}
         self._rows: dict[tuple[str, int | None], str] = {}
         self._rendered: dict[tuple[str, int | None, Source], tuple[str, Callable[[], tuple[Prompt, ...]]]] = {}
 
+    def key(self, spec: EvaluatorSpec) -> str:
+        """Return a benchmark's identity; many cells share one object, so it is computed once for each."""
+        known = self._keys.get(id(spec))
+        if known is None or known[0] is not spec:
+            known = self._keys[id(spec)] = spec, identity(spec)
+        return known[1]
+
     def evaluator(self, spec: EvaluatorSpec) -> Evaluator:
-        key = identity(spec)
+        key = self.key(spec)
         if key not in self._evaluators:
             self._evaluators[key] = load_evaluator(spec)
         return self._evaluators[key]
 
     def problems(self, cell: Cell) -> tuple[Problem, ...]:
         """Return a cell's items: all, or the first `limit` in the order of their hashes."""
-        spec, key = cell.evaluator, (identity(cell.evaluator), cell.limit)
+        spec, key = cell.evaluator, (self.key(cell.evaluator), cell.limit)
         if key not in self._problems:
             if key[0] not in self._items:
                 self._items[key[0]] = checked(self.evaluator(spec).problems(spec.items), spec.name)
@@ -73,7 +81,7 @@ class Tasks:
 
     def rows_digest(self, cell: Cell) -> str:
         """Return the identity of a cell's items: their ids and rows, without prompts."""
-        key = (identity(cell.evaluator), cell.limit)
+        key = (self.key(cell.evaluator), cell.limit)
         if key not in self._rows:
             self._rows[key] = digest(self.problems(cell))
         return self._rows[key]
@@ -85,7 +93,7 @@ class Tasks:
             M3Error: items or tokenizer not at hand, or a prompt that would begin with two BOS tokens.
         """
         evaluator, problems = self.evaluator(cell.evaluator), self.problems(cell)
-        key = (identity(cell.evaluator), cell.limit, cell.tokenizer)
+        key = (self.key(cell.evaluator), cell.limit, cell.tokenizer)
         if key not in self._rendered:
             self._rendered[key] = self._digested(cell, problems)
         return Task(cell, evaluator, problems, *self._rendered[key], repeat)

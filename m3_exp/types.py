@@ -35,7 +35,7 @@ def plain(value: Any) -> Any:
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         held = ((name, optional, getattr(value, name)) for name, optional in _fields(type(value)))
-        return {name: plain(item) for name, optional, item in held if item or not optional}
+        return {name: plain(item) for name, optional, item in held if not optional or item}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes):

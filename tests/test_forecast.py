@@ -15,6 +15,7 @@ from m3_exp.forecast import Forecast, forecast
 from m3_exp.forecast_words import More
 from m3_exp.merging.model_config import check_same_architecture
 from m3_exp.merging.source import resolve, without_fetching
+from m3_exp.results import Results
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Problem, Source
 from tests.models import Shape, config_of, fine_tuned, random_weights, write_model
@@ -32,8 +33,9 @@ def _nobody_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def forecasted(tmp_path: Path, *overrides: str) -> Forecast:
     first, *_ = configs = config.request([*overrides, f"store={tmp_path}"], multirun=True).configs
-    store = Store(tmp_path)
-    return forecast(planning.build(configs), store, first.parameters, keep=False, cache_values=first.cache_values)
+    plan = planning.build(configs)
+    results = Results(Store(tmp_path), plan.engine)
+    return forecast(plan, results, first.parameters, keep=False, cache_values=first.cache_values)
 
 
 # ---------------------------------------------------------------------------------------------------------- GPUs

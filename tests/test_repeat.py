@@ -277,13 +277,15 @@ class TestRepeats:
         _, planned, store = self.carried(models, tmp_path, 0)
         results, (cell,) = Results(store, planned.engine), planned.cells
         task = results.tasks.task(cell)
-        assert [found.state for found in forecast.forecast(planned, store, None, keep=False).cells] == ["done"]
+        assert [
+            found.state for found in forecast.forecast(planned, Results(store, planned.engine), None, keep=False).cells
+        ] == ["done"]
         record = results.get(task)
         assert record is not None
         weak = tuple(replace(score, notes={"sandbox": "weak"}) for score in record.scores)
         results.put(task, replace(record, scores=weak))
         assert not results.is_done(task)
-        found = forecast.forecast(planned, store, None, keep=False)
+        found = forecast.forecast(planned, Results(store, planned.engine), None, keep=False)
         assert [(one.state, one.left) for one in found.cells] == [("begun", 0)]
         assert found.totals.done == 0
 

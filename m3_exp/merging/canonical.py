@@ -61,15 +61,17 @@ def canonical(recipe: Recipe) -> Recipe:
     return recipe if recipe.weights is None else _sorted(recipe, list(recipe.experts), recipe.weights)
 
 
-def recipe_key(recipe: Recipe, store: Store) -> str:
+def recipe_key(recipe: Recipe, store: Store, known: dict[Source, Source] | None = None) -> str:
     """Return the identity of a recipe by content. A hub id counts as `id@commit`, everything else by its digest, which
-    is taken once.
+    is taken once. `known` remembers the models of many recipes by their content.
     """
+    contents = {} if known is None else known
 
     def content(source: Source) -> Source:
-        if is_hub(source) and source.adapter is None:
-            return resolve(source)
-        return Source(open_model(source, store).digest)
+        if source not in contents:
+            hub = is_hub(source) and source.adapter is None
+            contents[source] = resolve(source) if hub else Source(open_model(source, store).digest)
+        return contents[source]
 
     return keyed(recipe, content).key
 

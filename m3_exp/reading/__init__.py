@@ -6,6 +6,7 @@
     paths        paths as people write them (`~`)
     patterns     regular expressions that came with a file, within a time limit
     records      the store's own records, with checksums
+    scores       the scores of a result, column by column
     shown        text that others wrote, escaped for a terminal
 
 What a value means to the project is decided by whoever asked for it.

@@ -80,7 +80,7 @@ def unsealed(data: bytes, name: str, *, bare: bool = False, columns: str = "") -
 
 
 def read_record(path: Path, name: str, quarantine: Path, *, bare: bool = False, columns: str = "") -> Json | None:
-    """Return the record of a file (see `unsealed`), or None. A damaged record is named, set aside, and counts as absent (None).
+    """Return the record of a file, as `unsealed` does. A damaged one is named, set aside, and counts as absent: None.
 
     Raises:
         M3Error: this user may not read it.

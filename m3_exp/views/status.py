@@ -7,9 +7,10 @@ from m3_exp.command_line import CommandLine
 from m3_exp.config import Request, compose
 from m3_exp.forecast import Forecast, forecast
 from m3_exp.heartbeat import RunState, runs
+from m3_exp.merging.source import without_fetching
+from m3_exp.results import Results
 from m3_exp.store import Store
 from m3_exp.types import Cell, Json, identity, plain
-from m3_exp.views.lookup import Lookup
 from m3_exp.views.retries import retries
 
 
@@ -47,14 +48,21 @@ class Status:
 def plan(asked: CommandLine | Request) -> Forecast:
     """Return what a request would do and cost, and what of it is there already; reads headers, never weights."""
     request = compose(asked)
+    return _plan(request, Results(Store(request.store), request.plan.engine))
+
+
+def _plan(request: Request, results: Results) -> Forecast:
     first, keep = request.configs[0], request.checkpoint == "keep"
-    return forecast(request.plan, Store(request.store), first.parameters, keep=keep, cache_values=first.cache_values)
+    return forecast(request.plan, results, first.parameters, keep=keep, cache_values=first.cache_values)
 
 
 def status(asked: CommandLine | Request) -> Status:
     """Return how far a request is."""
-    looked = Lookup.of(asked)
-    failed = [(item.cell, item.failure) for item in looked.found if item.failure]
-    again = retries(looked.request.asked, [cell for cell, _ in failed])
+    request = compose(asked)
+    results = Results(Store(request.store), request.plan.engine)
+    with without_fetching():
+        reasons = [(cell, results.failure(cell)) for cell in request.plan.cells]
+    failed = [(cell, reason) for cell, reason in reasons if reason]
+    again = retries(request.asked, [cell for cell, _ in failed])
     failures = tuple(FailedCell(cell, reason, line) for (cell, reason), line in zip(failed, again, strict=True))
-    return Status(plan(looked.request), failures, tuple(runs(looked.store)), identity(looked.request.plan))
+    return Status(_plan(request, results), failures, tuple(runs(results.store)), identity(request.plan))

@@ -122,17 +122,21 @@ def run(args: Sequence[str]) -> int:
     options, asked = _parsed(parser, args)
     _show_config(options, asked)
     from m3_exp import actions, config
-    from m3_exp.views import retries, tables, words
+    from m3_exp.views import opening, retries, tables, words
+    from m3_exp.views.lookup import Lookup
 
     request = config.compose(asked)
     _print_lines(*words.lambdas(request.plan), *request.notes, *request.plan.notes, file=sys.stderr)
     outcome = actions.run(request)
     failed = [str(failure) for failure in outcome.failures]
     again = retries.retries(asked, [failure.evaluation.cell for failure in outcome.failures])
+    looked = Lookup.of(request)
+    first = opening.first_words(looked)
     if options.json:
-        print(json.dumps({**vars(outcome), "failures": failed, "retries": again}))
+        print(json.dumps({**vars(outcome), "failures": failed, "retries": again, "summary": first}))
     else:
-        print(words.table(tables.whole(request), "md"))
+        _print_lines(*first, "")
+        print(words.table(tables.looked_up(looked), "md"))
         _print_lines(*map(words.failure, failed, again))
         print(f"{outcome.done} of {outcome.cells} cells done ({outcome.cached} were there already)")
         if failed:
@@ -268,7 +272,7 @@ def response(args: Sequence[str]) -> int:
     from m3_exp.reporting.choices import advice
     from m3_exp.reporting.curves import prediction
     from m3_exp.reporting.figures import palette, responses
-    from m3_exp.views import studies, words
+    from m3_exp.views import opening, studies, words
 
     if options.repeats < 1:
         raise M3Error(f"--repeats {options.repeats} is too few: give at least 1 (without it 10000)")
@@ -282,8 +286,11 @@ def response(args: Sequence[str]) -> int:
         return 0
     if options.out and len(curves.lines) > 1:
         raise M3Error("--out draws one pair and method: give pair= and method=")
+    first = opening.first_words(curves.looked, curves.frame)
+    if not options.json:
+        _print_lines(*first, "")
     for study in studies.studies(curves, repeats=options.repeats):
-        _print_lines(*([advice.as_json(study)] if options.json else words.study(study)))
+        _print_lines(*([advice.as_json(study, first)] if options.json else words.study(study)))
         if options.out:
             _print_lines(*palette.save(responses.draw_response(study), "response", options.out))
     _print_lines(*curves.lost, file=sys.stderr if options.json else sys.stdout)

@@ -97,6 +97,13 @@ class Lookup:
         evaluated = frame["score"].notna() & frame["kind"].isin(["node", "sampled"])
         return frame if bool(evaluated.any()) else None
 
+    @property
+    def alone(self) -> pd.DataFrame:
+        """The tidy frame of the experts that are merged, by themselves, whether the request names them or not."""
+        merged = [c for c in self.request.configs if len(c.experts) > 1]
+        single = [replace(c, pair=name, experts={name: source}) for c in merged for name, source in c.experts.items()]
+        return dataframe.tidy(look_up(planning.build(single), self.store))
+
 
 def of_sweep(sweep: str, asked: CommandLine) -> CommandLine:
     """Return the command line that asks for a sweep with the overrides given."""

@@ -74,8 +74,9 @@ def _overview(data: PageData, dropped: Sequence[str]) -> str:
             f'<span class="warning">To stay below {LIMIT / 1e6:.0f} MB, the prompts and answers of {len(dropped)} of'
             f" {len(data.cells)} cells are left out; all their scores are here.</span>"
         )
+    first = "".join(f'<p class="first">{escape(sentence)}</p>' for sentence in data.first)
     lead = "".join(f"<p>{sentence}</p>" for sentence in sentences)
-    return f"{lead}{_said(data)}{_facts(_what(data))}{_folded('What collapsed in the plan', data.notes)}"
+    return f"{first}{lead}{_said(data)}{_facts(_what(data))}{_folded('What collapsed in the plan', data.notes)}"
 
 
 def _said(data: PageData) -> str:

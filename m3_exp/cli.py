@@ -131,7 +131,7 @@ def run(args: Sequence[str]) -> int:
     failed = [str(failure) for failure in outcome.failures]
     again = retries.retries(asked, [failure.evaluation.cell for failure in outcome.failures])
     looked = Lookup.of(request)
-    first = opening.first_words(looked)
+    first = opening.first_words(looked, looked.frame())
     if options.json:
         print(json.dumps({**vars(outcome), "failures": failed, "retries": again, "summary": first}))
     else:
@@ -286,7 +286,7 @@ def response(args: Sequence[str]) -> int:
         return 0
     if options.out and len(curves.lines) > 1:
         raise M3Error("--out draws one pair and method: give pair= and method=")
-    first = opening.first_words(curves.looked, curves.frame)
+    first = opening.first_words(curves.looked, curves.frame, draws=True)
     if not options.json:
         _print_lines(*first, "")
     for study in studies.studies(curves, repeats=options.repeats):

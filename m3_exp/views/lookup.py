@@ -16,7 +16,7 @@ from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.data import dataframe, saved
 from m3_exp.results import look_up
 from m3_exp.store import Store
-from m3_exp.types import CellResult, M3Error
+from m3_exp.types import CellResult, Config, M3Error
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,22 @@ class Lookup:
         """Every cell with its result, without repeats."""
         return [item for item in self._found if not item.repeat]
 
-    def frame(self, *, draws: bool = False) -> pd.DataFrame:
+    def frame(self, *, draws: bool = False, alone: bool = False) -> pd.DataFrame:
         """Return the tidy frame of every cell.
 
-        `draws` adds the draws of lambda that other runs left in the store for the plan's pairs and methods.
+        `draws` adds the draws of lambda that other runs left in the store for the plan's pairs and methods, `alone` the
+        experts by themselves, whether the request names them or not.
         """
-        if not draws:
+        if not (draws or alone):
             return dataframe.tidy(self.found)
-        others = look_up(saved.draws(self.store, self.request.plan), self.store)
-        return dataframe.tidy([*self.found, *(item for item in others if item.record is not None)])
+        others = look_up(saved.draws(self.store, self.request.plan), self.store) if draws else []
+        single = look_up(planning.build(self._single), self.store) if alone and self._single else []
+        return dataframe.tidy([*self.found, *(item for item in (*others, *single) if item.record is not None)])
+
+    @property
+    def _single(self) -> list[Config]:
+        merged = [c for c in self.request.configs if len(c.experts) > 1]
+        return [replace(c, pair=name, experts={name: source}) for c in merged for name, source in c.experts.items()]
 
     @property
     def repeats(self) -> pd.DataFrame:
@@ -96,13 +103,6 @@ class Lookup:
         frame = dataframe.tidy(look_up(planning.build([*grids, *plain]), self.store))
         evaluated = frame["score"].notna() & frame["kind"].isin(["node", "sampled"])
         return frame if bool(evaluated.any()) else None
-
-    @property
-    def alone(self) -> pd.DataFrame:
-        """The tidy frame of the experts that are merged, by themselves, whether the request names them or not."""
-        merged = [c for c in self.request.configs if len(c.experts) > 1]
-        single = [replace(c, pair=name, experts={name: source}) for c in merged for name, source in c.experts.items()]
-        return dataframe.tidy(look_up(planning.build(single), self.store))
 
 
 def of_sweep(sweep: str, asked: CommandLine) -> CommandLine:

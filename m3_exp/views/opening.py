@@ -7,16 +7,17 @@ from m3_exp.reporting.choices import summary
 from m3_exp.views.lookup import Lookup
 
 
-def first_words(looked: Lookup, frame: pd.DataFrame | None = None) -> list[str]:
-    """Return the sentences that answer what a reader asks first; `frame`: other lines than those of the request.
+def first_words(looked: Lookup, frame: pd.DataFrame, *, draws: bool = False) -> list[str]:
+    """Return the sentences that answer what a reader asks first, from a frame of a request.
 
-    Single models that the request does not name are those that the store has.
+    Where the request names no single models, those that the store has are taken. `draws`: the frame holds those of
+    other runs.
     """
-    asked, shown = looked.request.asked, looked.frame() if frame is None else frame
-    if not bool((shown["method"] == "single").any()):
-        shown = pd.concat([shown, looked.alone], ignore_index=True)
+    if not bool((frame["method"] == "single").any()):
+        frame = looked.frame(draws=draws, alone=True)
+    asked = looked.request.asked
     run = summary.Lines(asked.line("run"), _alone(looked, asked), asked.on_sweep("lambda_response").line("run"))
-    return summary.first_words(shown, looked.parents, run)
+    return summary.first_words(frame, looked.parents, run)
 
 
 def _alone(looked: Lookup, asked: CommandLine) -> str:

@@ -93,7 +93,7 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
         experts=whole.experts,
         versions=_versions(),
         notes=whole.request.plan.notes,
-        first=tuple(opening.first_words(whole, frame)),
+        first=tuple(opening.first_words(whole, frame, draws=True)),
     )
 
 

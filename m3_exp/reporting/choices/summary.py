@@ -47,9 +47,11 @@ def first_words(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]], run: 
     pairs = {pair: names for pair, names in parents.items() if len(names) > 1}
     single = frame[frame["method"] == "single"]
     merged = frame[frame["pair"].isin(list(pairs)) & (frame["method"] != "single")]
-    merged = merged[[not _attacked(values) for values in merged["values"]]]
     if not len(merged):
         return ["There is no merge here, only single models."]
+    merged = merged[[not _attacked(values) for values in merged["values"]]]
+    if not len(merged):
+        return ["All merges here are under attack: the table says what each one loses."]
     lines = grouped(responses(frame, pairs)) if "grid" in set(merged["ratio"]) else []
     differences = tuned.differences(merged, single, pairs, lines)
     return [
@@ -138,17 +140,14 @@ def _random(found: Sequence[Difference] | str, curves: str) -> str:
     one = min(found, key=lambda one: (one.p, -abs(one.estimate.value)))
     how = ", chosen on other items" if one.tuned.startswith("lambda") else ""
     over = f" on average over {one.benchmarks} benchmarks" if one.benchmarks > 1 else ""
-    start = f"a random ratio (M3, alpha {one.alpha:g})"
-    figure = f"{start} {_VERBS[_verdict(one)]} a tuned one ({one.tuned}{how}){over}: {_amount(one.estimate)}"
-    end = f"({_unit(relative=one.relative)}; 95 %)."
+    start, end = f"A random ratio (M3, alpha {one.alpha:g})", f"({_unit(relative=one.relative)}; 95 %)."
     if len(found) == 1:
-        return f"{figure[0].upper()}{figure[1:]} {end}"
+        verb = {"better": "beats", "worse": "loses to", "": "cannot be told from"}[_verdict(one)]
+        return f"{start} {verb} a tuned one ({one.tuned}{how}){over}: {_amount(one.estimate)} {end}"
     count = Counter(map(_verdict, found))
-    told = f"better in {count['better'] or 'none'} and worse in {count['worse'] or 'none'} of {len(found)}"
-    return f"For {one.name} {figure} {end[:-2]}; {told} pairs and methods)."
-
-
-_VERBS: Mapping[str, str] = {"better": "beats", "worse": "loses to", "": "cannot be told from"}
+    told = f"beats a tuned one in {count['better'] or 'none'} and loses to it in {count['worse'] or 'none'}"
+    clearest = f"{one.name}, {_amount(one.estimate)} against {one.tuned}{how}{over}"
+    return f"{start} {told} of {len(found)} pairs and methods; clearest: {clearest} {end}"
 
 
 def _verdict(one: Difference) -> str:

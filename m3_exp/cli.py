@@ -5,15 +5,20 @@ Exit codes: 0 done; 1 some cells failed (they are named); 2 the request is wrong
 
 import argparse
 import json
+import os
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
 from m3_exp.command_line import CommandLine, names
 from m3_exp.reading.paths import given
-from m3_exp.reading.shown import Escaping, abridged, escaped
+from m3_exp.reading.shown import Escaping, abridged, beneath, columns, escaped, laid
 from m3_exp.types import M3Error
+
+if TYPE_CHECKING:
+    from m3_exp.reporting.table import Table
 
 HELP = """m3 merges language models, scores them on benchmarks, and says which differences are significant.
 
@@ -71,7 +76,7 @@ def _carried_out(args: list[str]) -> int:
     except _ConfigShown:
         return 0
     except M3Error as error:
-        print(f"m3: {escaped(abridged(str(error)))}", file=sys.stderr)
+        _say(f"m3: {escaped(abridged(str(error)))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nm3: interrupted; the same command continues where this one stopped", file=sys.stderr)
@@ -119,24 +124,26 @@ def _show_config(options: argparse.Namespace, *asked: CommandLine) -> None:
 
 def run(args: Sequence[str]) -> int:
     parser = _parser("run", "Plan, merge, evaluate and record. The same command continues after any interruption.")
+    parser.add_argument("--wide", action="store_true", help=_WIDE)
     options, asked = _parsed(parser, args)
     _show_config(options, asked)
     from m3_exp import actions, config
     from m3_exp.views import retries, tables, words
 
     request = config.compose(asked)
-    _print_lines(*words.lambdas(request.plan), *request.notes, *request.plan.notes, file=sys.stderr)
+    _say(*words.lambdas(request.plan), *request.notes, *request.plan.notes, file=sys.stderr)
     outcome = actions.run(request)
     failed = [str(failure) for failure in outcome.failures]
     again = retries.retries(asked, [failure.evaluation.cell for failure in outcome.failures])
     if options.json:
         print(json.dumps({**vars(outcome), "failures": failed, "retries": again}))
     else:
-        print(words.table(tables.whole(request), "md"))
-        _print_lines(*map(words.failure, failed, again))
-        print(f"{outcome.done} of {outcome.cells} cells done ({outcome.cached} were there already)")
+        _print_table(tables.whole(request), None, wide=options.wide, whole=tables.line(request))
+        print()
+        _say(*(line for one in map(words.failure, failed, again) for line in one.splitlines()))
+        _say(f"{outcome.done} of {outcome.cells} cells done ({outcome.cached} were there already)")
         if failed:
-            print(f"to try all failed ones again: {asked.line('run')}")
+            _say(f"to try all failed ones again: {asked.line('run')}")
     return 1 if failed else 0
 
 
@@ -152,7 +159,7 @@ def wandb(args: Sequence[str]) -> int:
     from m3_exp.views import workspace
 
     if what == "workspace":
-        _print_lines(*workspace.workspace(asked, options.out))
+        _say(*workspace.workspace(asked, options.out))
         return 0
     tracker = workspace.sync(asked)
     print(json.dumps(tracker.done) if options.json else ", ".join(f"{n} {k}" for k, n in tracker.done.items()))
@@ -165,7 +172,7 @@ def plan(args: Sequence[str]) -> int:
     options, asked = _parsed(parser, args)
     if options.list:
         axes = ["family", "pair", "method", "ratio", "sparsify", "evaluator", "engine", "tracker", "launcher", "sweeps"]
-        _print_lines(*(f"{axis:10} {', '.join(names(axis, options.config_dir))}" for axis in axes))
+        _list(((axis, ", ".join(names(axis, options.config_dir))) for axis in axes), 10)
         return 0
     _show_config(options, asked)
     from m3_exp import config
@@ -173,7 +180,10 @@ def plan(args: Sequence[str]) -> int:
 
     request = config.compose(asked)
     found = status.plan(request)
-    _print_lines(*([json.dumps(found.json)] if options.json else words.plan(request, found)))
+    if options.json:
+        print(json.dumps(found.json))
+    else:
+        _say(*words.plan(request, found, columns(sys.stdout)))
     return 0
 
 
@@ -189,7 +199,7 @@ def merge(args: Sequence[str]) -> int:
     from m3_exp.planning import label_text
 
     written = actions.merge(asked)
-    _print_lines(*sorted({line for one in written for line in one.report.get("notes", ())}), file=sys.stderr)
+    _say(*sorted({line for one in written for line in one.report.get("notes", ())}), file=sys.stderr)
     for one in written:
         line = {"out": str(one.out), "weights": one.digest, "lambda": one.label.lam, "report": one.report}
         print(json.dumps(line) if options.json else f"{one.out}: {label_text(one.label)}, weights {one.digest}")
@@ -217,7 +227,8 @@ def table(args: Sequence[str]) -> int:
     parser = _parser("table", "Print a table of the store; NAME is a sweep's. What it shows is what that sweep names.")
     add = parser.add_argument
     add("--list", action="store_true", help="name the tables")
-    add("--format", default="md", choices=["md", "csv", "tex", "html"])
+    add("--format", choices=["text", "md", "csv", "tex", "html"], help=_FORMAT)
+    add("--wide", action="store_true", help=_WIDE)
     add("--draw", type=int, help="only this lambda draw, not the mean over draws")
     add("--all", action="store_true", help="a row for every (alpha, draw, lambda)")
     marks = "significant (or real): what the statistics say; paper: bold and underlined by score alone"
@@ -227,15 +238,16 @@ def table(args: Sequence[str]) -> int:
     add("--repeats", action="store_true", help="the noise floor: each repeat beside its first pass")
     add("--variance", action="store_true", help="items, draws, masks and what lies between nodes apart (curves)")
     options, asked = _parsed(parser, args)
-    from m3_exp.views import tables, words
+    from m3_exp.views import tables
 
     ways = {way: getattr(options, way) for way in ("select", "repeats", "variance", "all", "draw", "marks")}
     if options.list:
-        _print_lines(*(f"{name:16} {title}" for name, title in tables.titles(asked).items()))
+        _list(tables.titles(asked).items(), 16)
         return 0
     asked = tables.with_sweep(asked)
     _show_config(options, asked)
-    print(words.table(tables.table(asked, **ways), "json" if options.json else options.format), end="")
+    built = tables.table(asked, **ways)
+    _print_table(built, "json" if options.json else options.format, wide=options.wide, whole=_whole(args))
     return 0
 
 
@@ -249,7 +261,7 @@ def figure(args: Sequence[str]) -> int:
 
     if options.list:
         swept = {key: f"  [{', '.join(spec.sweeps)}]" if spec.sweeps else "" for key, spec in FIGURES.items()}
-        _print_lines(*(f"{key:10} {spec.title}{swept[key]}" for key, spec in FIGURES.items()))
+        _list(((key, f"{spec.title}{swept[key]}") for key, spec in FIGURES.items()), 10)
         return 0
     name, *overrides = options.overrides or [""]
     asked = asked.with_overrides(*overrides)
@@ -277,16 +289,21 @@ def response(args: Sequence[str]) -> int:
     curves = studies.curves(asked)
     if options.check:
         checks = studies.checks(curves, repeats=options.repeats)
-        said = (line for one, check in checks for line in words.check(one, check))
-        _print_lines(*([prediction.as_json([check for _, check in checks])] if options.json else said))
+        if options.json:
+            print(prediction.as_json([check for _, check in checks]))
+        else:
+            _say(*(line for one, check in checks for line in words.check(one, check, columns(sys.stdout))))
         return 0
     if options.out and len(curves.lines) > 1:
         raise M3Error("--out draws one pair and method: give pair= and method=")
     for study in studies.studies(curves, repeats=options.repeats):
-        _print_lines(*([advice.as_json(study)] if options.json else words.study(study)))
+        if options.json:
+            print(advice.as_json(study))
+        else:
+            _say(*words.study(study, columns(sys.stdout)))
         if options.out:
             _print_lines(*palette.save(responses.draw_response(study), "response", options.out))
-    _print_lines(*curves.lost, file=sys.stderr if options.json else sys.stdout)
+    _say(*curves.lost, file=sys.stderr if options.json else sys.stdout)
     return 0
 
 
@@ -312,7 +329,10 @@ def status(args: Sequence[str]) -> int:
 
     request = config.compose(asked)
     found = view.status(request)
-    _print_lines(*([json.dumps(found.json)] if options.json else words.status(request, found)))
+    if options.json:
+        print(json.dumps(found.json))
+    else:
+        _say(*words.status(request, found))
     return 0
 
 
@@ -323,14 +343,62 @@ def doctor(args: Sequence[str]) -> int:
     from m3_exp.doctor import examine
 
     findings = examine(asked)
-    said = [f"{'ok  ' if one.ok else 'MISS' if one.needed else 'note'} {one.what}: {one.text}" for one in findings]
-    _print_lines(*([json.dumps([vars(finding) for finding in findings])] if options.json else said))
+    if options.json:
+        print(json.dumps([vars(finding) for finding in findings]))
+    else:
+        kinds = (("ok" if one.ok else "MISS" if one.needed else "note") for one in findings)
+        _list(zip(kinds, (f"{one.what}: {one.text}" for one in findings), strict=True), 4)
     return 1 if any(finding.needed and not finding.ok for finding in findings) else 0
 
 
-def _print_lines(*lines: object, file: TextIO | None = None) -> None:
+# ------------------------------------------------------------------------------------------------------- printing
+
+
+_WIDE = "the table as one block, with all notes, on a terminal too"
+_FORMAT = (
+    "text fits the width of the terminal and is what a terminal gets (and whoever sets COLUMNS); else md, whole, as in"
+    " m3 table demo > demo.md"
+)
+
+
+def _print_lines(*lines: object) -> None:
     for line in lines:
-        print(line, file=file)
+        print(line)
+
+
+def _say(*lines: str, file: TextIO | None = None) -> None:
+    """Print lines; one that is wider than the terminal is continued below."""
+    width = columns(file or sys.stdout)
+    for line in lines:
+        print(*laid(line, width), sep="\n", file=file)
+
+
+def _list(pairs: Iterable[tuple[str, str]], name_width: int) -> None:
+    """Print names, each with a text that is continued below its own beginning."""
+    width = columns(sys.stdout)
+    for name, text in pairs:
+        parts = [text] if width is None else laid(text, width - name_width - 1, hang=0)
+        print(f"{name:{name_width}} {parts[0]}", *(" " * (name_width + 1) + part for part in parts[1:]), sep="\n")
+
+
+def _print_table(built: "Table", form: str | None, *, wide: bool, whole: str) -> None:
+    """Print a table: on a terminal, or where COLUMNS is set, as text of that width; else whole."""
+    from m3_exp.views import words
+
+    out = cast(Escaping, sys.stdout)
+    form = form or ("md" if wide or columns(out) is None else "text")
+    if form == "text":
+        styled = beneath(out).isatty() and not os.environ.get("NO_COLOR")
+        out.put(words.text(built, columns(out) or 80, styled=styled, whole=whole))
+    else:
+        print(words.table(built, form), end="")
+
+
+def _whole(args: Sequence[str]) -> str:
+    """Return the line that writes the table of `m3 table ARGS` with all notes into a file."""
+    asked = [word for word in args if word not in ("--format=text", "--format", "text", "--wide")]
+    name = next(word for word in asked if not word.startswith("-"))
+    return f"{shlex.join(['m3', 'table', *asked, '--format', 'md'])} > {shlex.quote(name)}.md"
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

@@ -342,6 +342,23 @@ def words(compared: Mapping[Place, Compared], bold: Best | None = None) -> list[
     return lines
 
 
+def brief(compared: Mapping[Place, Compared], bold: Best | None = None) -> list[str]:
+    """Say in two sentences what `words` says of the marks of a table and of what they could detect."""
+    signs = {one.sign for one in compared.values()}
+    told = "▲ better, ▼ worse, ≈ not told apart from the same row without M3 (5 %, adjusted)"
+    marks = [
+        *([told] if signs & {"better", "worse", "untold"} else []),
+        *(["= the same weights"] if "same" in signs else []),
+        *(["bold: better than every other row of its pair"] if bold is not None and bold.places else []),
+    ]
+    finds = [100 * c.detectable for c in compared.values() if not c.why and c.detectable]
+    missed = (
+        f"Likely to be missed: true differences below {np.median(finds):.0f} points (median; the best cell"
+        f" {min(finds):.0f})."
+    ) if finds else ""  # fmt: skip
+    return list(filter(None, ["; ".join(marks) + "." * bool(marks), missed]))
+
+
 def _families(made: Sequence[Compared]) -> list[str]:
     """Name the families of the signs."""
     lines = []
@@ -360,3 +377,4 @@ BY_SCORE = (
     "Bold: the highest score of its pair in that column, underlined: the second, as the paper prints them. These marks"
     " say nothing about what is significant (without --marks paper the table does)."
 )
+BRIEFLY_BY_SCORE = "Bold (**): the highest score of its pair, underlined (_): the second; not what is significant."

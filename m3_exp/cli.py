@@ -14,33 +14,51 @@ from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
 from m3_exp.command_line import CommandLine, names
 from m3_exp.reading.paths import given
-from m3_exp.reading.shown import Escaping, abridged, beneath, columns, escaped, laid
+from m3_exp.reading.shown import USUAL, Escaping, abridged, beneath, columns, escaped, laid
 from m3_exp.types import M3Error
 
 if TYPE_CHECKING:
     from m3_exp.reporting.table import Table
 
-HELP = """m3 merges language models, scores them on benchmarks, and says which differences are significant.
+HELP = """m3 merges language models, scores them on benchmarks, and says which differences
+are significant.
 
 usage: m3 COMMAND [KEY=VALUE ...] [options]
 
-commands
-  run      plan, merge, evaluate, record         m3 run pair=lm_math method=ties ratio=mixup
-                                                 m3 run sweeps=table1        m3 run -m ratio=grid method=average,ties
-  plan     the same plan as a table, no work     m3 plan sweeps=table1 family=llama2_13b
-  merge    a Hugging Face checkpoint             m3 merge pair=lm_math ratio=fixed ratio.lam=0.3 out=DIR
-  score    saved answers, with no model          m3 score gsm8k ANSWERS.jsonl extractor=flexible
-  table    a table from the store                m3 table table1 --format csv         m3 table --list
-  response what every alpha would score          m3 response pair=lm_math method=average
-  figure   a figure from the store               m3 figure figure1a --out FILE.pdf    m3 figure --list
-  report   one HTML page, down to single answers m3 report sweeps=table1 --out DIR
-  wandb    record in W&B, compare alphas there   m3 wandb sync sweeps=table1         m3 wandb workspace sweeps=table1
-  status   what is done, running, failed, left   m3 status sweeps=table1
-  doctor   is this machine fit, what is missing  m3 doctor
+  run       plan, merge, evaluate, record; the same command continues
+              m3 run pair=lm_math method=ties ratio=mixup
+              m3 run sweeps=table1
+              m3 run -m ratio=grid method=average,ties
+  plan      what that would do and cost, without doing it
+              m3 plan sweeps=table1 family=llama2_13b
+  merge     write a Hugging Face checkpoint
+              m3 merge pair=lm_math ratio=fixed ratio.lam=0.3 out=DIR
+  score     score saved answers, with no model
+              m3 score gsm8k ANSWERS.jsonl extractor=flexible
+  table     a table of what has been evaluated
+              m3 table table1 --format csv
+              m3 table --list
+  response  what every alpha would score
+              m3 response pair=lm_math method=average
+  figure    draw a figure
+              m3 figure figure1a --out FILE.pdf
+              m3 figure --list
+  report    one HTML page, down to single answers
+              m3 report sweeps=table1 --out DIR
+  wandb     record in W&B, compare alphas there
+              m3 wandb sync sweeps=table1
+  status    what is done, running, failed, left
+              m3 status sweeps=table1
+  doctor    is this machine fit, what is missing
+              m3 doctor
 
-every command takes  store=DIR  seed=N  limit=N (items a benchmark)  items=lab|official|dev|PATH
-axes                 family  pair  method  ratio  sparsify  evaluator  engine   (m3 plan --list shows the choices)
-options              -m  --json  --config-dir DIR  --cfg job     m3 COMMAND --help says more
+every command  store=DIR  seed=N  limit=N (items a benchmark)
+               items=lab|official|dev|PATH
+choose by      family  pair  method  ratio  sparsify  evaluator  engine
+               (m3 plan --list shows the choices of each)
+options        -m  --json  --config-dir DIR  --cfg job
+               (m3 COMMAND --help says more)
+words          cell, recipe, lambda, alpha, ...: README, "Ten words"
 """
 
 
@@ -93,11 +111,12 @@ def _carried_out(args: list[str]) -> int:
 def _parser(command: str, about: str, *, overrides: bool = True) -> argparse.ArgumentParser:
     parser = _Parser(prog=f"m3 {command}", description=about)
     if overrides:
-        parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, sweeps=NAME")
-        parser.add_argument("-m", "--multirun", action="store_true", help="expand KEY=A,B and ranges to a product")
+        choices = "choices and settings, such as method=ties seed=1; sweeps=NAME: a file of sweeps/"
+        parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=choices)
+        parser.add_argument("-m", "--multirun", action="store_true", help="every combination of KEY=A,B and ranges")
         parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
-    parser.add_argument("--config-dir", action="append", default=[], type=given, help="more conf/ choices, sweeps")
-    parser.add_argument("--json", action="store_true", help="print JSON, an object a line")
+    parser.add_argument("--config-dir", action="append", default=[], type=given, help="with more choices and sweeps")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     return parser
 
 
@@ -148,8 +167,8 @@ def run(args: Sequence[str]) -> int:
 
 
 def wandb(args: Sequence[str]) -> int:
-    parser = _parser("wandb", "W&B from the store: sync records everything a plan has, workspace compares alphas.")
-    parser.add_argument("--out", type=given, help="workspace: write the specifications here, asking nobody")
+    parser = _parser("wandb", "sync: record in W&B what is in the store; workspace: compare alphas there.")
+    parser.add_argument("--out", type=given, help="workspace: write its specification here, and ask W&B nothing")
     options, asked = _parsed(parser, args)
     what, *overrides = asked.overrides or [""]
     if what not in ("sync", "workspace"):
@@ -167,8 +186,8 @@ def wandb(args: Sequence[str]) -> int:
 
 
 def plan(args: Sequence[str]) -> int:
-    parser = _parser("plan", "Show what would run, what is cached, what collapsed, and a forecast. Reads headers only.")
-    parser.add_argument("--list", action="store_true", help="the choices of every axis and the sweeps")
+    parser = _parser("plan", "Show what would run and cost, what is done, what is the same twice. Reads no weights.")
+    parser.add_argument("--list", action="store_true", help="what can be chosen: family, pair, method, ..., sweeps")
     options, asked = _parsed(parser, args)
     if options.list:
         axes = ["family", "pair", "method", "ratio", "sparsify", "evaluator", "engine", "tracker", "launcher", "sweeps"]
@@ -188,7 +207,7 @@ def plan(args: Sequence[str]) -> int:
 
 
 def merge(args: Sequence[str]) -> int:
-    parser = _parser("merge", "Write a standard Hugging Face checkpoint and its recipe.json into out=DIR.")
+    parser = _parser("merge", "Write a Hugging Face checkpoint into out=DIR, with a recipe.json: how it was made.")
     options, asked = _parsed(parser, args)
     _show_config(options, asked)
     if "verify=false" not in options.overrides:
@@ -224,19 +243,22 @@ def score(args: Sequence[str]) -> int:
 
 
 def table(args: Sequence[str]) -> int:
-    parser = _parser("table", "Print a table of the store; NAME is a sweep's. What it shows is what that sweep names.")
+    parser = _parser("table", "Print the table NAME from the store: the rows that the sweep of that name asks for.")
     add = parser.add_argument
     add("--list", action="store_true", help="name the tables")
     add("--format", choices=["text", "md", "csv", "tex", "html"], help=_FORMAT)
     add("--wide", action="store_true", help=_WIDE)
-    add("--draw", type=int, help="only this lambda draw, not the mean over draws")
-    add("--all", action="store_true", help="a row for every (alpha, draw, lambda)")
-    marks = "significant (or real): what the statistics say; paper: bold and underlined by score alone"
+    add("--draw", type=int, help="only the draw of lambda with this number, not the mean over draws")
+    add("--all", action="store_true", help="a row for every single lambda that was drawn, chosen or on a curve")
+    marks = "significant (or real): by tests, adjusted; paper: bold and underlined by score alone, without a test"
     add("--marks", default="significant", choices=["significant", "real", "paper"], help=marks)
-    select = "a row a pair and method: what is chosen, and its worth"
+    select = (
+        "choose by score: crossfit (on one half of the items, scored on the other), dev (on development items), test"
+        " (on the items that score it: flattered); say what the chosen one is worth"
+    )
     add("--select", choices=["crossfit", "dev", "test"], help=select)
-    add("--repeats", action="store_true", help="the noise floor: each repeat beside its first pass")
-    add("--variance", action="store_true", help="items, draws, masks and what lies between nodes apart (curves)")
+    add("--repeats", action="store_true", help="what batches alone change: each repeat beside its first pass")
+    add("--variance", action="store_true", help="how uncertain items, draws of lambda, masks and curves leave it, each")
     options, asked = _parsed(parser, args)
     from m3_exp.views import tables
 
@@ -272,10 +294,10 @@ def figure(args: Sequence[str]) -> int:
 
 
 def response(args: Sequence[str]) -> int:
-    parser = _parser("response", "What every alpha would score, from the curves of sweeps=lambda_response.")
+    parser = _parser("response", "What every alpha would score, from the curves over lambda of sweeps=lambda_response.")
     parser.add_argument("--out", type=given, help="also draw it: FILE.svg, .pdf or .png")
-    parser.add_argument("--repeats", type=int, default=10_000, help="repetitions of the protocols")
-    parser.add_argument("--check", action="store_true", help="compare the curves with the draws of lambda in the store")
+    parser.add_argument("--repeats", type=int, default=10_000, help="how often each way of choosing is tried")
+    parser.add_argument("--check", action="store_true", help="compare the curves with evaluated draws of lambda")
     options, asked = _parsed(parser, args)
     from m3_exp.reporting.choices import advice
     from m3_exp.reporting.curves import prediction
@@ -309,7 +331,7 @@ def response(args: Sequence[str]) -> int:
 
 def report(args: Sequence[str]) -> int:
     parser = _parser("report", "Write one self-contained HTML page: tables, curves, every cell down to single answers.")
-    parser.add_argument("--out", type=given, default=Path("report"), help="its directory")
+    parser.add_argument("--out", type=given, default=Path("report"), help="the directory of its index.html")
     options, asked = _parsed(parser, args)
     from m3_exp.views import page
 
@@ -320,7 +342,7 @@ def report(args: Sequence[str]) -> int:
 
 
 def status(args: Sequence[str]) -> int:
-    parser = _parser("status", "Show what of a plan is done, running, failed and left.")
+    parser = _parser("status", "Show what of a request is done, running, failed and left.")
     options, asked = _parsed(parser, args)
     _show_config(options, asked)
     from m3_exp import config
@@ -389,7 +411,7 @@ def _print_table(built: "Table", form: str | None, *, wide: bool, whole: str) ->
     form = form or ("md" if wide or columns(out) is None else "text")
     if form == "text":
         styled = beneath(out).isatty() and not os.environ.get("NO_COLOR")
-        out.put(words.text(built, columns(out) or 80, styled=styled, whole=whole))
+        out.put(words.text(built, columns(out) or USUAL, styled=styled, whole=whole))
     else:
         print(words.table(built, form), end="")
 

@@ -47,7 +47,14 @@ def test_imports_run_one_way() -> None:
     assert wrong == []
 
 
-REPORTING = [["table"], ["data", "curves"], ["comparisons"], ["choices"], ["tables", "figures", "wandb"], ["page"]]
+REPORTING = [
+    ["table", "glossary"],
+    ["data", "curves"],
+    ["comparisons"],
+    ["choices"],
+    ["tables", "figures", "wandb"],
+    ["page"],
+]
 
 
 def test_rooms_of_reporting_stand_on_one_another() -> None:

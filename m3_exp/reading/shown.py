@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -70,6 +69,7 @@ def beneath(stream: TextIO) -> TextIO:
 
 # ----------------------------------------------------------------------------------------------------------- width
 
+USUAL = 80  # columns of a terminal that does not say
 _LEAST = 20  # columns: no narrower layout can be read
 _STYLE = re.compile(r"\x1b\[\d*m")
 
@@ -79,9 +79,15 @@ def columns(stream: TextIO) -> int | None:
 
     It is COLUMNS where that is set, else the width of the terminal. A file or a pipe has none.
     """
-    if not os.environ.get("COLUMNS", "").isdigit() and not beneath(stream).isatty():
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked):
+        return max(_LEAST, int(asked))
+    if not beneath(stream).isatty():
         return None
-    return max(_LEAST, shutil.get_terminal_size().columns)
+    try:
+        return max(_LEAST, os.get_terminal_size(stream.fileno()).columns or USUAL)
+    except (OSError, ValueError):  # it says that it is a terminal, and has no size
+        return USUAL
 
 
 def length(text: str) -> int:

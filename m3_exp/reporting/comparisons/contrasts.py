@@ -352,11 +352,11 @@ def brief(compared: Mapping[Place, Compared], bold: Best | None = None) -> list[
         *(["bold: better than every other row of its pair"] if bold is not None and bold.places else []),
     ]
     finds = [100 * c.detectable for c in compared.values() if not c.why and c.detectable]
-    missed = (
-        f"Likely to be missed: true differences below {np.median(finds):.0f} points (median; the best cell"
-        f" {min(finds):.0f})."
-    ) if finds else ""  # fmt: skip
-    return list(filter(None, ["; ".join(marks) + "." * bool(marks), missed]))
+    missed = "Likely to be missed: true differences below {:.0f} points (in the best cell {:.0f})."
+    return [
+        *(["; ".join(marks) + "."] if marks else []),
+        *([missed.format(np.median(finds), min(finds))] if finds else []),
+    ]
 
 
 def _families(made: Sequence[Compared]) -> list[str]:
@@ -365,11 +365,11 @@ def _families(made: Sequence[Compared]) -> list[str]:
     if expected := [c for c in made if c.question == "expectation" and not c.why]:
         sizes = sorted({c.family for c in expected})
         lines.append(
-            f"E - plain: adjusted (max-T over items) within its pair and method: seven alphas x benchmarks,"
+            "Expectations (E): adjusted (max-T over items) within their pair and method over seven alphas x benchmarks,"
             f" {' or '.join(map(str, sizes))} comparisons; a table holds several such families, each at 5 %."
         )
     if single := [c for c in made if c.question == "model" and not c.why]:
-        lines.append(f"Single models - plain: Holm over the {single[0].family} comparisons of this table.")
+        lines.append(f"Single merges: adjusted (Holm) over the {single[0].family} comparisons of this table.")
     return lines
 
 

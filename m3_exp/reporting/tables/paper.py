@@ -28,7 +28,7 @@ _TITLE = 110  # characters
 
 _METHODS = ["single", "average", "task_arithmetic", "ties"]
 _NAMES = named_columns(["method", "models", "M3", "DARE", "alpha", "lambda"])
-_BRIEFLY_PICKED = "Nothing is picked by score."
+_BRIEFLY_PICKED = "Not picked by score."
 _NOTHING_PICKED = (
     "Nothing is picked by score: each row shows what its sweep names, and alpha, lambda and parameters are those asked"
     " for."

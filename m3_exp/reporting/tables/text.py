@@ -36,6 +36,7 @@ _STYLES: Mapping[bool, Mapping[str, str]] = {
     True: {"": "{}", "bold": "\x1b[1m{}\x1b[0m", "underline": "\x1b[4m{}\x1b[0m"},
     False: {"": "{}", "bold": "**{}**", "underline": "_{}_"},
 }
+_SLASH = re.compile(r"(^|\s)/(\s|$)")
 _NUMBER = re.compile(r"[-+]?\d\S{,6}")
 
 Names = Mapping[str, str]  # what names a row, by the names of the columns
@@ -47,7 +48,9 @@ def text(table: Table, width: int, *, styled: bool = False, whole: str = "") -> 
     `styled`: bold and underlined by a terminal's codes, in place of `**40.0**` and `_40.0_`. `whole`: the command that
     shows all notes.
     """
-    return "\n".join([*lines(table, width, styled=styled), *notes(table, width, whole), ""])
+    shown = lines(table, width, styled=styled)
+    explained = table.no_figure if any(_SLASH.search(line) for line in shown) else ()
+    return "\n".join([*shown, *notes(table, width, (*explained, *_where(whole))), ""])
 
 
 def lines(table: Table, width: int, *, styled: bool = False) -> list[str]:
@@ -70,19 +73,22 @@ def lines(table: Table, width: int, *, styled: bool = False) -> list[str]:
     return [*said, *([""] if said else []), *blocks]
 
 
-def notes(table: Table, width: int, whole: str = "") -> list[str]:
-    """Return what a terminal says below a table: its short notes, what went wrong, and where all notes are."""
+def notes(table: Table, width: int, last: Sequence[str] = ()) -> list[str]:
+    """Return what a terminal says below a table: its short notes and what went wrong, then some lines of others."""
     alarms = [note for note in table.notes if isinstance(note, str) and note.startswith(_ALARMS)]
     known = table.brief or tuple(note for note in table.notes if isinstance(note, str))[:_MOST]
     more = len(alarms) - _MOST
     said = [
         *(note for note in known if note not in alarms),
-        *table.no_figure,
         *alarms[:_MOST],
         *([f"and {more} more of these"] if more > 0 else []),
-        *([_WHERE, f"  {whole}"] if whole else []),
+        *last,
     ]
     return [part for line in said for part in laid(escaped(line), width, hang=0)]
+
+
+def _where(whole: str) -> list[str]:
+    return [_WHERE, f"  {whole}"] if whole else []
 
 
 # ----------------------------------------------------------------------------------------------------------- rows
@@ -217,20 +223,21 @@ class _Laid:
 
 def _blocks(columns: Sequence[Column], rows: Sequence[_Row], width: int, styled: bool) -> list["_Block"]:
     """Return the blocks: the columns of each area, cut where they are wider than a line."""
-    labels = min(max(row.indent + length(row.path[-1]) for row in rows), 2 * width // 5)
-    areas = [about(column.benchmark).area if column.benchmark else "" for column in columns]
+    beside, below = (
+        [_Laid.of(column, [row.cells[j] for row in rows], flat, styled) for j, column in enumerate(columns)]
+        for flat in (True, False)
+    )
+    areas: dict[str, list[int]] = {} if columns else {"": []}
+    for j, column in enumerate(columns):
+        areas.setdefault(about(column.benchmark).area if column.benchmark else "", []).append(j)
+    spare = width - max(_wide({j: beside[j] for j in own}) for own in areas.values())
+    labels = min(max(row.indent + length(row.path[-1]) for row in rows), max(2 * width // 5, spare))
+    room = width - labels
     blocks: list[_Block] = []
-    for area in dict.fromkeys(areas) if columns else [""]:
-        members = {j: column for j, column in enumerate(columns) if areas[j] == area}
-        beside, below = (
-            {j: _Laid.of(column, [row.cells[j] for row in rows], flat, styled) for j, column in members.items()}
-            for flat in (True, False)
-        )
-        room = width - labels
-        parts = list(_cut(beside, room))
-        if len(parts) == len(members) > 1 or max(map(_wide, parts)) > room:
-            fitting = {j: replace(one, width=min(one.width, room - _GAP)) for j, one in below.items()}
-            parts = list(_cut(fitting, room))
+    for area, own in areas.items():
+        parts = list(_cut({j: beside[j] for j in own}, room))
+        if len(parts) == len(own) > 1 or max(map(_wide, parts)) > room:
+            parts = list(_cut({j: replace(below[j], width=min(below[j].width, room - _GAP)) for j in own}, room))
         blocks += [_Block(area, labels, part, rows) for part in parts]
     anywhere = [any(one.shown[at] for block in blocks for one in block.columns.values()) for at in range(len(rows))]
     nowhere = frozenset(at for at, known in enumerate(anywhere) if not known)

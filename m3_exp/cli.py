@@ -407,11 +407,12 @@ def _print_table(built: "Table", form: str | None, *, wide: bool, whole: str) ->
     """Print a table: on a terminal, or where COLUMNS is set, as text of that width; else whole."""
     from m3_exp.views import words
 
-    out = cast(Escaping, sys.stdout)
-    form = form or ("md" if wide or columns(out) is None else "text")
+    width = columns(sys.stdout)
+    form = form or ("md" if wide or width is None else "text")
     if form == "text":
-        styled = beneath(out).isatty() and not os.environ.get("NO_COLOR")
-        out.put(words.text(built, columns(out) or USUAL, styled=styled, whole=whole))
+        styled = beneath(sys.stdout).isatty() and not os.environ.get("NO_COLOR")
+        shown = words.text(built, width or USUAL, styled=styled, whole=whole)
+        cast(Escaping, sys.stdout).put(shown)  # escaped already, as bold codes would be
     else:
         print(words.table(built, form), end="")
 

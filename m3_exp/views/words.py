@@ -1,25 +1,25 @@
 """The lines of text that `m3` prints of its views; with `--json` it prints data instead."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 from m3_exp.config import Request
 from m3_exp.forecast import Forecast, repeats_words
 from m3_exp.planning import label_text
 from m3_exp.reading.shown import length, padded, wrapped
-from m3_exp.reporting.choices import advice
-from m3_exp.reporting.choices.ways import Study
-from m3_exp.reporting.curves import prediction
-from m3_exp.reporting.curves.evaluated import Response
-from m3_exp.reporting.curves.prediction import Check
-from m3_exp.reporting.table import Column, Table, named_columns
-from m3_exp.reporting.table import words as cell
-from m3_exp.reporting.tables import text as terminal
-from m3_exp.reporting.tables.formats import FORMATS
 from m3_exp.store import Store
 from m3_exp.types import Plan
-from m3_exp.views.status import Status
+
+if TYPE_CHECKING:
+    from m3_exp.reporting.choices.ways import Study
+    from m3_exp.reporting.curves.evaluated import Response
+    from m3_exp.reporting.curves.prediction import Check
+    from m3_exp.reporting.table import Table
+    from m3_exp.views.status import Status
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[object]], width: int | None = None) -> list[str]:
@@ -48,11 +48,15 @@ def table(built: Table, form: str) -> str:
     """Return a table as Markdown, CSV, TeX or HTML, or (`json`) as data."""
     if form == "json":
         return json.dumps({"rows": built.records, "footer": built.footer}) + "\n"
+    from m3_exp.reporting.tables.formats import FORMATS
+
     return FORMATS[form](built)
 
 
 def text(built: Table, width: int, *, styled: bool, whole: str) -> str:
     """Return a table for a terminal, with short notes and the command that shows all of them."""
+    from m3_exp.reporting.tables import text as terminal
+
     return terminal.text(built, width, styled=styled, whole=whole)
 
 
@@ -79,6 +83,10 @@ def plan(request: Request, forecast: Forecast, width: int | None = None) -> list
 
 def _folded(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """Return a plan's rows for a terminal: each recipe once, its benchmarks below it."""
+    from m3_exp.reporting.table import Column, Table, named_columns
+    from m3_exp.reporting.table import words as cell
+    from m3_exp.reporting.tables import text as terminal
+
     heads = (*named_columns(header[:2]), *map(Column, header[2:]))
     return terminal.lines(Table("plan", heads, tuple(tuple(map(cell, row)) for row in rows)), width)
 
@@ -105,6 +113,9 @@ def failure(what: str, retry: str) -> str:
 
 def study(found: Study, width: int | None = None) -> list[str]:
     """Return what `m3 response` says of a pair and method."""
+    from m3_exp.reporting.choices import advice
+    from m3_exp.reporting.tables import text as terminal
+
     curve, shown = found.responses[0].curve, advice.table(found)
     items = ", ".join(f"{response.benchmark} {len(response.curve.ids)}" for response in found.responses)
     title = f"{_title(found.responses[0])}: {len(curve.lams)} lambdas; items: {items}"
@@ -114,6 +125,8 @@ def study(found: Study, width: int | None = None) -> list[str]:
 
 def check(response: Response, found: Check, width: int | None = None) -> list[str]:
     """Return how observed draws of lambda agree with a curve."""
+    from m3_exp.reporting.curves import prediction
+
     return [_title(response), *columns(*prediction.table(found), width), *prediction.words(found)]
 
 

@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 some cells failed (they are named); 2 the request is wrong
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, TextIO, cast
@@ -126,7 +127,9 @@ def run(args: Sequence[str]) -> int:
 
     request = config.compose(asked)
     _print_lines(*words.lambdas(request.plan), *request.notes, *request.plan.notes, file=sys.stderr)
+    began = time.monotonic()
     outcome = actions.run(request)
+    took = time.monotonic() - began
     failed = [str(failure) for failure in outcome.failures]
     again = retries.retries(asked, [failure.evaluation.cell for failure in outcome.failures])
     if options.json:
@@ -134,7 +137,7 @@ def run(args: Sequence[str]) -> int:
     else:
         print(words.table(tables.whole(request), "md"))
         _print_lines(*map(words.failure, failed, again))
-        print(f"{outcome.done} of {outcome.cells} cells done ({outcome.cached} were there already)")
+        print(words.outcome(outcome, took))
         if failed:
             print(f"to try all failed ones again: {asked.line('run')}")
     return 1 if failed else 0

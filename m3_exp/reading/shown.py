@@ -1,6 +1,7 @@
 """Text that others wrote, as it is shown: what a terminal, a log or TeX would act on is escaped."""
 
 import re
+from collections.abc import Callable
 from typing import Any, TextIO
 
 _MOST = 1800  # characters of a message
@@ -33,8 +34,11 @@ class Escaping:
     """A text stream on which only lines of printable characters can be written.
 
     A carriage return at the beginning of what is written is kept, because progress bars of libraries renew their line
-    with it. DEL, the one such character that JSON may hold, is spelled as JSON spells it.
+    with it. DEL, the one such character that JSON may hold, is spelled as JSON spells it. `above`: what takes the text
+    while something else is shown in the last lines of the terminal.
     """
+
+    above: Callable[[str], None] | None = None
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -43,7 +47,8 @@ class Escaping:
         start = "\r" if text.startswith("\r") else ""
         shown = start + escaped(text.removeprefix("\r").replace("\x7f", r"\u007f"), keep="\n\t")
         encoding = self._stream.encoding or "utf-8"
-        self._stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        write = self.above or self._stream.write
+        write(shown.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
 
     @property

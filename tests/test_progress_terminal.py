@@ -23,7 +23,7 @@ from tests.test_repeat import FIRST, line, models, write_answers
 
 __all__ = ["models"]
 
-LONG = "lm_math ties(scaling=1, retain=0.7) mixup(alpha=0.5, draw 0, lambda=0.9412) dare on a_benchmark_with_a_very_long_name"
+LONG = "lm_math ties(scaling=1, retain=0.7) mixup(alpha=0.5, draw 0, lambda=0.9412) on a_benchmark_with_long_name"
 
 
 @dataclass

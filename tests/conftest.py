@@ -1,5 +1,6 @@
 """What all tests share: no run of theirs is recorded in W&B but where a test says so; how cores share the tests."""
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with engines: they take longest."""
     items.sort(key=lambda item: item.path.name not in _ENGINES)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays to the end: the libraries and the tests, millions of objects."""
+    gc.collect()
+    gc.freeze()
 
 
 def _usable(name: judge.Choice) -> Driver:

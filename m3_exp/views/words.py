@@ -1,21 +1,23 @@
 """The lines of text that `m3` prints of its views; with `--json` it prints data instead."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from m3_exp.config import Request
 from m3_exp.forecast import Forecast, repeats_words
 from m3_exp.planning import label_text
-from m3_exp.reporting.choices import advice
-from m3_exp.reporting.choices.ways import Study
-from m3_exp.reporting.curves import prediction
-from m3_exp.reporting.curves.evaluated import Response
-from m3_exp.reporting.curves.prediction import Check
-from m3_exp.reporting.table import Table
-from m3_exp.reporting.tables.formats import FORMATS
 from m3_exp.store import Store
 from m3_exp.types import Plan
-from m3_exp.views.status import Status
+
+if TYPE_CHECKING:
+    from m3_exp.reporting.choices.ways import Study
+    from m3_exp.reporting.curves.evaluated import Response
+    from m3_exp.reporting.curves.prediction import Check
+    from m3_exp.reporting.table import Table
+    from m3_exp.views.status import Status
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
@@ -29,6 +31,8 @@ def table(built: Table, form: str) -> str:
     """Return a table as Markdown, CSV, TeX or HTML, or (`json`) as data."""
     if form == "json":
         return json.dumps({"rows": built.records, "footer": built.footer}) + "\n"
+    from m3_exp.reporting.tables.formats import FORMATS
+
     return FORMATS[form](built)
 
 
@@ -74,6 +78,8 @@ def failure(what: str, retry: str) -> str:
 
 def study(found: Study) -> list[str]:
     """Return what `m3 response` says of a pair and method."""
+    from m3_exp.reporting.choices import advice
+
     curve, shown = found.responses[0].curve, advice.table(found)
     items = ", ".join(f"{response.benchmark} {len(response.curve.ids)}" for response in found.responses)
     title = f"{_title(found.responses[0])}: {len(curve.lams)} lambdas; items: {items}"
@@ -82,6 +88,8 @@ def study(found: Study) -> list[str]:
 
 def check(response: Response, found: Check) -> list[str]:
     """Return how observed draws of lambda agree with a curve."""
+    from m3_exp.reporting.curves import prediction
+
     return [_title(response), *columns(*prediction.table(found)), *prediction.words(found)]
 
 

@@ -373,6 +373,7 @@ def test_the_maximum_of_comparisons_that_share_their_items_is_no_larger_than_bon
     assert max_t([1.0, 1.0], np.zeros((5, 2))) == [1.0, 1.0], "nothing varies"
 
 
+@pytest.mark.slow
 def test_the_maximum_keeps_its_level() -> None:
     """Seven comparisons of correlation 0.8 without any difference: one is called real in 5 % of sets."""
     generator = np.random.default_rng(1)

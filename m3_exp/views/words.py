@@ -42,8 +42,10 @@ def _shared(widths: Sequence[int], width: int | None) -> list[int]:
     if width is None or sum(widths) + 2 * (len(widths) - 1) <= width:
         return list(widths)
     left, shared = width - 2 * (len(widths) - 1), dict[int, int]()
-    for count, j in zip(range(len(widths), 0, -1), sorted(range(len(widths)), key=lambda j: widths[j]), strict=True):
-        shared[j] = max(1, min(widths[j], left // count))
+    for remaining, j in zip(
+        range(len(widths), 0, -1), sorted(range(len(widths)), key=lambda j: widths[j]), strict=True
+    ):
+        shared[j] = max(1, min(widths[j], left // remaining))
         left -= shared[j]
     return [shared[j] for j in range(len(widths))]
 

@@ -176,4 +176,6 @@ def expected_by_mask(response: Response, alpha: float) -> dict[float | None, Val
 def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with a score, each model once."""
     scored = rows[rows["score"].notna()]
-    return scored if len(scored) < 2 else scored.drop_duplicates(subset=["weights", "lam", "mask_seed"])
+    if len(scored) < 2:
+        return scored
+    return scored[~scored[["weights", "lam", "mask_seed"]].duplicated()]  # of all columns pandas copies each

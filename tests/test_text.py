@@ -178,8 +178,9 @@ def test_lines_break_between_words_and_a_command_can_be_copied() -> None:
     path = "/a/path/that/is/longer/than/the/line"
     assert laid(f"see {path}", 20) == ["see", f"  {path}"]
     parts = laid("  again: m3 run sweeps=table1 family=lab store=/tmp/x", 24)
-    assert all(part.endswith(" \\") for part in parts[:-1])
-    assert " ".join(" ".join(parts).replace("\\", "").split()) == "again: m3 run sweeps=table1 family=lab store=/tmp/x"
+    assert parts[0] == "  again:"
+    assert all(part.endswith(" \\") for part in parts[1:-1])
+    assert " ".join(" ".join(parts[1:]).replace("\\", "").split()) == "m3 run sweeps=table1 family=lab store=/tmp/x"
     assert wrapped("livebench_instruction_following", 14) == ["livebench_", "instruction_", "following"]
     assert all(length(part) <= 5 for part in wrapped("模型" * 9, 5))
 

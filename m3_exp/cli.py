@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO, cast
@@ -151,7 +152,9 @@ def run(args: Sequence[str]) -> int:
 
     request = config.compose(asked)
     _say(*words.lambdas(request.plan), *request.notes, *request.plan.notes, file=sys.stderr)
+    began = time.monotonic()
     outcome = actions.run(request)
+    took = time.monotonic() - began
     failed = [str(failure) for failure in outcome.failures]
     again = retries.retries(asked, [failure.evaluation.cell for failure in outcome.failures])
     if options.json:
@@ -160,7 +163,7 @@ def run(args: Sequence[str]) -> int:
         _print_table(tables.whole(request), None, wide=options.wide, whole=tables.line(request))
         print()
         _say(*(line for one in map(words.failure, failed, again) for line in one.splitlines()))
-        _say(f"{outcome.done} of {outcome.cells} cells done ({outcome.cached} were there already)")
+        _say(words.outcome(outcome, took))
         if failed:
             _say(f"to try all failed ones again: {asked.line('run')}")
     return 1 if failed else 0

@@ -409,6 +409,7 @@ def test_a_score_that_is_a_mean_of_tasks_has_expectation_marks_and_contrasts_of_
     assert {best.texts[i][0]: mark.weight for (i, _), mark in marks(best).items()} == {"average": "bold"}
 
 
+@pytest.mark.slow
 def test_no_interval_has_width_0_or_leaves_its_range() -> None:
     """Whatever small frame: scores in 0 to 100, contrasts in -100 to 100, each inside its interval."""
     for seed in range(20):

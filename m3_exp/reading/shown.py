@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from rich.cells import cell_len
@@ -37,8 +37,11 @@ class Escaping:
     """A text stream on which only lines of printable characters can be written.
 
     A carriage return at the beginning of what is written is kept, because progress bars of libraries renew their line
-    with it. DEL, the one such character that JSON may hold, is spelled as JSON spells it.
+    with it. DEL, the one such character that JSON may hold, is spelled as JSON spells it. `above`: what takes the text
+    while something else is shown in the last lines of the terminal.
     """
+
+    above: Callable[[str], None] | None = None
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -52,7 +55,8 @@ class Escaping:
     def put(self, shown: str) -> None:
         """Write text that is escaped already, perhaps with codes for bold; spell letters that the stream lacks."""
         encoding = self._stream.encoding or "utf-8"
-        self._stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        write = self.above or self._stream.write
+        write(shown.encode(encoding, "backslashreplace").decode(encoding))
 
     @property
     def beneath(self) -> TextIO:

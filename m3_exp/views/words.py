@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
+from m3_exp.amounts import count, counted, duration
 from m3_exp.config import Request
 from m3_exp.forecast import Forecast, repeats_words
 from m3_exp.planning import label_text
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from m3_exp.reporting.curves.prediction import Check
     from m3_exp.reporting.table import Table
     from m3_exp.views.status import Status
+
+if TYPE_CHECKING:
+    from m3_exp.running import Outcome
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[object]], width: int | None = None) -> list[str]:
@@ -38,8 +42,10 @@ def _shared(widths: Sequence[int], width: int | None) -> list[int]:
     if width is None or sum(widths) + 2 * (len(widths) - 1) <= width:
         return list(widths)
     left, shared = width - 2 * (len(widths) - 1), dict[int, int]()
-    for count, j in zip(range(len(widths), 0, -1), sorted(range(len(widths)), key=lambda j: widths[j]), strict=True):
-        shared[j] = max(1, min(widths[j], left // count))
+    for remaining, j in zip(
+        range(len(widths), 0, -1), sorted(range(len(widths)), key=lambda j: widths[j]), strict=True
+    ):
+        shared[j] = max(1, min(widths[j], left // remaining))
         left -= shared[j]
     return [shared[j] for j in range(len(widths))]
 
@@ -93,9 +99,10 @@ def _folded(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) ->
 
 def status(request: Request, found: Status) -> list[str]:
     """Return how far a plan is: its cells by state, the runs at work, what failed, and what is left."""
-    counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
+    states = ", ".join(f"{count(number)} {state}" for state, number in found.counts.items())
+    failed = f"; {count(len(found.failures))} failed" if found.failures else ""
     return [
-        f"{counts}; {len(found.failures)} failed",
+        f"{counted(len(found.forecast.cells), 'cell')}: {states}{failed}",
         *(str(run) if run.plan == found.identity else f"{run} (another request)" for run in found.runs),
         *(
             failure(f"{label_text(one.cell.labels[0])} on {one.cell.evaluator.name}: {one.reason}", one.retry)
@@ -104,6 +111,17 @@ def status(request: Request, found: Status) -> list[str]:
         *found.forecast.own_notes,  # what collapsed is m3 plan's to say
         *repeats_words(request.plan, Store(request.store), request.repeat),
     ]
+
+
+def outcome(found: Outcome, seconds: float) -> str:
+    """Return what became of a run's cells, as in `51 of 51 cells done (30 were there already) in 3 min 20 s`."""
+    if found.cached == found.cells:
+        cells = f"all {count(found.cells)} cells were" if found.cells > 1 else "the cell was"
+        return f"nothing to do: {cells} there already"
+    there = f" ({count(found.cached)} {'was' if found.cached == 1 else 'were'} there already)" if found.cached else ""
+    failed = f", {count(len(found.failures))} failed" if found.failures else ""
+    made = f"; {counted(found.generated, 'answer')}, {counted(found.tokens, 'token')}" if found.generated else ""
+    return f"{count(found.done)} of {counted(found.cells, 'cell')} done{there}{failed} in {duration(seconds)}{made}"
 
 
 def failure(what: str, retry: str) -> str:

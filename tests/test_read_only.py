@@ -115,7 +115,7 @@ def test_a_plan_needs_nothing_and_a_run_a_store(world: Path) -> None:
     assert planned.returncode == 0, planned.stderr
     done = as_nobody(world, "run", *asked, "store=store", HOME="/nonexistent")
     assert done.returncode == 0, done.stderr
-    assert "1 of 1 cells done" in done.stdout
+    assert "1 of 1 cell done" in done.stdout
 
 
 @pytest.mark.slow

@@ -30,6 +30,8 @@ from m3_exp.types import Cell, CellResult, EvaluatorSpec, Json, Label, Recipe, S
 from tests import test_advice
 from tests.records import looked_up
 
+pytestmark = pytest.mark.slow  # the whole page takes ten seconds, then a browser
+
 HOSTILE = '</script><img src=x onerror="window.hacked=1"><script>window.hacked=2</script>'
 BENCHMARKS = ("alpaca_eval", "gsm8k", "hendrycks_math")
 N = 60

@@ -66,8 +66,6 @@ class TransformersModel:
     """A transformers model; see `child.Model`."""
 
     def __init__(self, settings: EngineSettings, skeleton: Skeleton, store: Store) -> None:
-        from transformers import AutoModelForCausalLM
-
         if settings.tensor_parallel_size != 1:
             raise M3Error(
                 "engine.tensor_parallel_size: engine=transformers has one device; give 1, or take engine=vllm"
@@ -76,14 +74,17 @@ class TransformersModel:
         self.rows = skeleton.rows
         self._store = store
         self._threads = threads(settings)
-        self._expected = skeleton.tensors()
         self._max_model_len = skeleton.max_model_len(settings.max_model_len)
         self._sequences = settings.max_num_seqs or _SEQUENCES
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(self._threads)
+        dtype = getattr(torch, settings.dtype)
+        from transformers import AutoModelForCausalLM  # seconds: after what may be refused
+
+        self._expected = skeleton.tensors()
         auto: Any = AutoModelForCausalLM
         with self._device:
-            model = auto.from_config(skeleton.config, dtype=getattr(torch, settings.dtype))
+            model = auto.from_config(skeleton.config, dtype=dtype)
         self._model = model.eval().requires_grad_(False)
         self.conditions: Mapping[str, object] = {
             "max_num_seqs": self._sequences,

@@ -153,8 +153,8 @@ class TestTable1:
         replay = ["engine=recorded", f"engine.answers={world.whole}"]
         asked = config.request(sweep(store, *replay), config_dirs=[world.conf])
         desk = Results(Store(store), asked.plan.engine)
-        for cell in asked.plan.cells:  # planned and rendered here, so that ten rounds need not
-            desk.tasks.task(cell)
+        for cell in asked.plan.cells:  # planned here, with its tokenizers checked, so that ten rounds need not
+            assert desk.tasks.task(cell).prompts
         progress = []
         for round_ in range(10):
             before = answers(store)

@@ -39,14 +39,15 @@ def build(configs: Sequence[Config]) -> Plan:
     """
     if len({config.engine for config in configs}) > 1:
         raise M3Error("one request uses one engine: engine.* and dtype must be the same in all its parts")
-    cells: dict[str, Cell] = {}
+    cells: dict[tuple[object, ...], Cell] = {}
     asked = 0
     for config in configs:
+        benchmarks = [(e, identity(e), tokenizer(config, e)) for e in config.evaluators]
         for label, recipe in variants(config):
-            for evaluator in config.evaluators:
-                whose = tokenizer(config, evaluator)
+            weights = identity(recipe)
+            for evaluator, benchmark, whose in benchmarks:
                 cell = Cell(recipe, evaluator, whose, (label,), merge_tokenizer(config), config.limit)
-                key = identity(replace(cell, labels=(), home=whose))
+                key = weights, benchmark, whose, config.limit  # what `same` compares
                 known = cells.get(key)
                 if known is None:
                     cells[key] = cell

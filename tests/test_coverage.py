@@ -6,6 +6,7 @@ first audit do not pass: E on a dip covered 37 %, the minimum 60 %, masks and fe
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from m3_exp.stats.lambdas import Curve, Sampled
 from m3_exp.stats.objective import Objective
 from m3_exp.stats.paired import paired, spread
 
+slow = partial(pytest.param, marks=pytest.mark.slow)
 RARE = 1e-5  # of a single number; some tens are looked at
 
 
@@ -41,15 +43,15 @@ def most(sets: int, level: float) -> float:
         ("two graded, n 24", 1000),
         ("two, fours of a problem, n 24", 500),
         ("PDR .6 .01, n 96", 300),
-        ("line, n 24", 50),
-        ("zero, n 96", 50),
-        ("dip, n 1319", 80),
-        ("nodes: dip, n 1319", 100),
-        ("3 masks, n 1319", 80),
+        slow("line, n 24", 50),
+        slow("zero, n 96", 50),
+        slow("dip, n 1319", 80),
+        slow("nodes: dip, n 1319", 100),
+        slow("3 masks, n 1319", 80),
         ("3 draws, n 1319", 60),
         ("10 draws, n 96", 60),
-        ("three alike, n 96", 20),
-        ("merge as its parents, n 24", 40),
+        slow("three alike, n 96", 20),
+        slow("merge as its parents, n 24", 40),
     ],
 )
 def test_printed_intervals_hold_the_truth_and_signs_are_true(name: str, sets: int) -> None:
@@ -68,6 +70,7 @@ def test_intervals_are_not_wider_than_they_need_to_be(name: str) -> None:
         assert max(row.width) < 1.35
 
 
+@pytest.mark.slow
 def test_few_draws_and_few_masks_carry_no_sign() -> None:
     for name in ("3 draws, n 1319", "2 masks, n 1319"):
         rows = coverage.measured(replace(populations.named(name), sets=20))
@@ -94,6 +97,7 @@ def test_items_score_what_the_curve_says(graded: bool) -> None:
     assert found == pytest.approx(truth, abs=0.012)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masks", [2, 3])
 def test_masks_that_agree_by_chance_make_nothing_sure(masks: int) -> None:
     rng = np.random.default_rng(masks)

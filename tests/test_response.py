@@ -207,6 +207,7 @@ def test_without_sampled_lambdas_nothing_is_claimed_and_the_assumed_bend_is_name
     assert (bare - e.low, e.high - bare) > (found.bias, found.bias)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])
 @pytest.mark.parametrize("n", [24, 96])
 def test_few_items_are_no_hindrance_to_the_interval(alpha: float, n: int) -> None:
@@ -219,6 +220,7 @@ def test_few_items_are_no_hindrance_to_the_interval(alpha: float, n: int) -> Non
     assert inside >= stats.binom.ppf(1e-4, sets, 0.95)
 
 
+@pytest.mark.slow
 def test_an_expectation_and_its_sd_are_those_of_simulated_draws() -> None:
     height = populations.CURVES["line"]
     for alpha in (0.2, 1.0, 5.0):
@@ -291,6 +293,7 @@ def masked(seed: int, n: int, masks: int, sd: float, gain: float = 0.0) -> "eval
     return response(evaluated.averaged(found), masks=found, plains=plains)
 
 
+@pytest.mark.slow
 def test_masks_that_scatter_are_not_called_different() -> None:
     """Three masks, sd 3.2 points between them, true difference 0, n = 1319: called different in 40 % of sets."""
     called = wider = 0
@@ -359,6 +362,7 @@ def test_power_is_told_at_the_level_that_is_used() -> None:
     assert least > 1.2 * family.detectable(compared.estimate, 1)
 
 
+@pytest.mark.slow
 def test_the_alphas_that_hold_the_best_are_all_where_all_are_equal() -> None:
     """Said with 95 %: of equal alphas one is left out in 5 % of sets at most."""
     dropped = 0

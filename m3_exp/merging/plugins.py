@@ -15,6 +15,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import SimpleNamespace, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -116,14 +117,21 @@ def imported(kind: str, target: str, known: str) -> PluginFunction:
         ) from error
     if not inspect.isfunction(function):
         raise M3Error(f"{kind} {target!r} is a {type(function).__name__}, not a function: known are {known}")
-    parameters = inspect.signature(function).parameters
-    own = {key: _typed(p, function) for key, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
-    positional = tuple(key for key, p in parameters.items() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
     declared = vars(function).get("declares", Declares())
     if kind != "ratio" and declared == Declares() and (old := {"granularity", "LIMITS"} & vars(module).keys()):
         raise M3Error(
             f"{kind} {target!r}: {min(old)} of a module says nothing: write @Declares(...) above the function"
         )
+    return _inspected(target, function)
+
+
+@lru_cache(maxsize=256)
+def _inspected(target: str, function: Callable[..., Any]) -> PluginFunction:
+    """Look at a function's signature, once for each function: a plan of thousands of cells asks for each again."""
+    parameters = inspect.signature(function).parameters
+    own = {key: _typed(p, function) for key, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    positional = tuple(key for key, p in parameters.items() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    declared = vars(function).get("declares", Declares())
     return PluginFunction(
         target, function, declared, positional, own, has_varargs=len(positional) + len(own) < len(parameters)
     )

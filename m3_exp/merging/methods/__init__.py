@@ -16,6 +16,7 @@ import math
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from m3_exp.merging.plugins import PluginFunction, imported
 from m3_exp.types import M3Error, Parameters
@@ -68,9 +69,10 @@ def load(target: str) -> Method:
     )
 
 
-def known() -> list[str]:
+@cache
+def known() -> tuple[str, ...]:
     """Return the names of the methods in this folder, as `module:function`."""
-    return sorted(f"{__name__}.{item.name}:{item.name}" for item in pkgutil.iter_modules(__path__))
+    return tuple(sorted(f"{__name__}.{item.name}:{item.name}" for item in pkgutil.iter_modules(__path__)))
 
 
 def check_params(target: str, params: Parameters) -> None:

@@ -187,4 +187,4 @@ def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
     scored = rows[rows["score"].notna()]
     names = zip(*(scored[name] for name in ("weights", "lam", "mask_seed")), strict=True)
     first = dict.fromkeys(tuple(None if name != name else name for name in own) for own in names)
-    return scored if len(first) == len(scored) else scored.drop_duplicates(subset=["weights", "lam", "mask_seed"])
+    return scored if len(first) == len(scored) else scored[~scored[["weights", "lam", "mask_seed"]].duplicated()]

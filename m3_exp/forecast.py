@@ -93,7 +93,18 @@ def forecast(
 def _recipes(cells: Sequence[Cell] | Sequence[CellForecast]) -> dict[str, Recipe]:
     """Return the different recipes of cells by their identity; those of one variant are one object."""
     objects = {id(cell.recipe): cell.recipe for cell in cells}
-    return {identity(recipe): recipe for recipe in objects.values()}
+    return {_identity(recipe): recipe for recipe in objects.values()}
+
+
+def _identity(recipe: Recipe) -> str:
+    """Return a recipe's identity; several sums ask for those of the same objects."""
+    known = _IDENTITIES.get(id(recipe))
+    if known is None or known[0] is not recipe:
+        known = _IDENTITIES[id(recipe)] = recipe, identity(recipe)
+    return known[1]
+
+
+_IDENTITIES: dict[int, tuple[Recipe, str]] = {}
 
 
 def _open(cells: Sequence[CellForecast]) -> list[CellForecast]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from m3_exp.engines.protocol import module
 from m3_exp.merging.canonical import canonical, recipe_key
 from m3_exp.merging.source import parse_source, without_fetching
-from m3_exp.reading.scores import distinct
+from m3_exp.reading.scores import noted
 from m3_exp.scoring.evaluator import ChatSettings, Evaluator
 from m3_exp.store import FailureNote, Records, Spelled, Store
 from m3_exp.tasks import Task, Tasks
@@ -28,8 +28,9 @@ from m3_exp.types import (
     Recipe,
     ResultRecord,
     Source,
+    canonical_json,
+    digest_of_text,
     identity,
-    plain,
 )
 
 
@@ -60,7 +61,7 @@ class Results:
         self.batched = engine_module.batched(engine)  # whether a text may depend on what else is in flight
         self._recipe_keys: dict[int, tuple[Recipe, str]] = {}
         self._models: dict[Source, Source] = {}  # by name -> by content
-        self._judged: dict[str, list[object]] = {}
+        self._judged: dict[str, str] = {}
 
     # ------------------------------------------------------------------------------------------------------- keys
 
@@ -81,23 +82,26 @@ class Results:
 
     def cell_key(self, cell: Cell) -> str:
         """Key of a cell for all of its item sets: recipe by content, evaluator with settings and version, engine."""
-        return identity([self.recipe_key(cell), *self._judged_by(cell)])
+        return digest_of_text(f'["{self.recipe_key(cell)}",{self._judged_by(cell)}]')
 
     def prepared_key(self, digest: str, task: Task) -> str:
         """Key of the items that an evaluator makes with a model: weights, settings, and the items it makes them of."""
-        return identity([digest, *self._judged_by(task.cell), task.items_digest])
+        return digest_of_text(f'["{digest}",{self._judged_by(task.cell)},"{task.items_digest}"]')
 
     def spelled_key(self, cell: Cell) -> str:
         """Key of a cell by its recipe as written (paths and names), for when its models are not at hand any more."""
-        return identity([canonical(cell.recipe), *self._judged_by(cell)])
+        return digest_of_text(f"[{canonical_json(canonical(cell.recipe))},{self._judged_by(cell)}]")
 
-    def _judged_by(self, cell: Cell) -> list[object]:
-        """Return what else a cell's key is made of; computed anew where a setting points to a file."""
+    def _judged_by(self, cell: Cell) -> str:
+        """Return what else a cell's key is made of, as members of a JSON list: ten thousand cells share a few of them.
+
+        It is made anew where a setting points to a file, which may change.
+        """
         key, evaluator = self.tasks.key(cell.evaluator), self.tasks.evaluator(cell.evaluator)
         if key in self._judged:
             return self._judged[key]
         spec = _identifying_settings(cell.evaluator, evaluator)
-        judged: list[object] = plain([spec, evaluator.version, evaluator.sampling, self.fingerprint])
+        judged = canonical_json([spec, evaluator.version, evaluator.sampling, self.fingerprint])[1:-1]
         return judged if evaluator.pointed_to() else self._judged.setdefault(key, judged)
 
     # ----------------------------------------------------------------------------------------------------- results
@@ -219,7 +223,7 @@ def _size(name: str) -> int:
 
 def is_contained(record: ResultRecord, evaluator: Evaluator) -> bool:
     """Tell whether a result may stand. One of programs that ran in no sandbox needs `allow_weak`."""
-    return evaluator.allow_weak or all(notes.get("sandbox") != "weak" for notes in distinct(record.scores, "notes"))
+    return evaluator.allow_weak or not noted(record.scores, "sandbox", "weak")
 
 
 def _identifying_settings(spec: EvaluatorSpec, evaluator: Evaluator) -> EvaluatorSpec:

@@ -49,9 +49,17 @@ def _fields(kind: Any) -> tuple[tuple[str, bool], ...]:
     return tuple((f.name, "omit_if_empty" in f.metadata) for f in dataclasses.fields(kind) if f.compare)
 
 
+def canonical_json(value: Any) -> str:
+    """Return a value as JSON with sorted keys, shortest exact floats and no NaN."""
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def identity(value: Any) -> str:
-    """Return the sha256 (64 hex digits) of a value's canonical JSON: sorted keys, shortest exact floats, no NaN."""
-    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """Return the sha256 (64 hex digits) of a value's canonical JSON."""
+    return digest_of_text(canonical_json(value))
+
+
+def digest_of_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -42,6 +42,21 @@ def distinct(scores: Sequence[Score], name: str) -> Sequence[Any]:
     return scores.parsed(name) if isinstance(scores, ScoreColumns) else column(scores, name)
 
 
+def noted(scores: Sequence[Score], key: str, value: str) -> bool:
+    """Tell whether any score carries a note; where no such text stands in the column, it is not parsed."""
+    text = f"{json.dumps(key)}:{json.dumps(value)}".encode()
+    if isinstance(scores, ScoreColumns) and not scores.holds("notes", text):
+        return False
+    return any(notes.get(key) == value for notes in distinct(scores, "notes"))
+
+
+def mentioned(scores: Sequence[Score], keys: Sequence[str]) -> bool:
+    """Tell whether any score may carry a note of these keys; a column that is not parsed may name one elsewhere."""
+    if isinstance(scores, ScoreColumns):
+        return any(scores.holds("notes", json.dumps(key).encode()) for key in keys)
+    return any(key in score.notes for score in scores for key in keys)
+
+
 class ScoreColumns(Sequence[Score]):
     """The scores of a stored result: the JSON list of each column, and the file that they are from."""
 
@@ -71,6 +86,10 @@ class ScoreColumns(Sequence[Score]):
         if not isinstance(values, list | tuple) or not set(map(type, values)) <= _KINDS[name]:
             raise self._unknown(name)
         return values
+
+    def holds(self, name: str, text: bytes) -> bool:
+        """Tell whether a text stands in a column as it is written."""
+        return text in self._lines.get(name, b"")
 
     def _unknown(self, name: str) -> M3Error:
         return M3Error(f"{self._where} holds scores that m3 does not write ({name}): remove it, and it is made again")

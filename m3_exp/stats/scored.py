@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from m3_exp.reading.scores import column, distinct
+from m3_exp.reading.scores import column, distinct, mentioned
 from m3_exp.stats.estimate import EVEN, Estimate, Shape, even_shares, mean
 from m3_exp.types import ResultRecord, Score
 
@@ -41,12 +41,15 @@ class Scored:
     def shape(self, ids: Sequence[str]) -> Shape:
         """Return how these items make a score; tasks and clusters that make no difference are left out."""
         tasks = [self.strata[key] for key in ids] if self.strata else []
-        problems = [f"problem {self.clusters[key]}" if key in self.clusters else f"item {key}" for key in ids]
         strata = tasks if len(set(tasks)) > 1 else None
-        clusters = problems if len(set(problems)) < len(problems) else None
+        clusters = self._problems(ids) if self.clusters else None
         if strata is None and clusters is None:
             return EVEN
         return Shape(None if strata is None else even_shares(strata), strata, clusters)
+
+    def _problems(self, ids: Sequence[str]) -> list[str] | None:
+        problems = [f"problem {self.clusters[key]}" if key in self.clusters else f"item {key}" for key in ids]
+        return problems if len(set(problems)) < len(problems) else None
 
     def estimate(self) -> Estimate:
         """Return the score with its interval, from 0 to 1.
@@ -55,7 +58,7 @@ class Scored:
             ValueError: no item has a value.
         """
         ids = sorted(self.values)  # whatever order they were stored in, the sums round alike
-        return mean(np.array([self.values[key] for key in ids]), self.shape(ids), unscored=self.unscored)
+        return mean(np.array(list(map(self.values.__getitem__, ids))), self.shape(ids), unscored=self.unscored)
 
     def percent(self) -> Estimate | None:
         """Return the score with its interval in percent; None where no item has a value."""
@@ -98,7 +101,7 @@ def _answered_once(scores: Sequence[Score], *, by_task: bool) -> Scored | None:
     ids, values = column(scores, "id"), column(scores, "value")
     if any(distinct(scores, "sample")) or _several(tuple(ids)):
         return None
-    if not any(name in own for own in distinct(scores, "notes") for name in (LEFT_OUT, TASK, PROBLEM)):
+    if not mentioned(scores, (LEFT_OUT, TASK, PROBLEM)):
         known = {key: float(value) for key, value in zip(ids, values, strict=True) if value is not None}
         return Scored(known, len(ids) - len(known), {}, {})
     rows = zip(ids, values, column(scores, "notes"), strict=True)

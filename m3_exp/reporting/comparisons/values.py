@@ -100,8 +100,8 @@ def _entry_of(lines: pd.DataFrame) -> Entry:
     """Return an entry of the lines of different models, of which none is an expectation."""
     scored = list(lines["scored"])
     items = shared([one.values for one in scored]) or {}
-    levels = _models(lines)
-    drawn = len({lam for lam, _ in _models(lines[lines["kind"] == "drawn"])})
+    levels = models(lines)
+    drawn = len({lam for lam, _ in models(lines[lines["kind"] == "drawn"])})
     digests = frozenset(lines["weights"].dropna().astype(str))
     names = set(lines["items_digest"].dropna().astype(str))
     asked = max(len(one.values) + one.unscored for one in scored)
@@ -160,7 +160,7 @@ def expected_items(response: Response, alpha: float) -> Values:
     return dict(zip(response.curve.ids, map(float, response.curve.expected(alpha)), strict=True))
 
 
-def _models(lines: pd.DataFrame) -> Models:
+def models(lines: pd.DataFrame) -> Models:
     """Return the item values of each model that some lines are of, by lambda (without one: the draw) and mask."""
     columns = (lines[name] for name in ("lam", "draw", "mask_seed", "scored"))
     return {

@@ -1,0 +1,132 @@
+"""A store that grew large: scores lie in columns, stores of before are read, and no command reads a record twice."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from m3_exp.reading import records
+from m3_exp.reading.scores import ScoreColumns, column, columns, noted
+from m3_exp.stats.scored import of_scores, scored
+from m3_exp.store import Store, dumps, write_atomic
+from m3_exp.types import M3Error, Result, ResultRecord, Score, plain
+from tests.records import kind
+
+SCORES = (
+    Score("a", 1.0, extracted="7", notes={"level": "1"}),
+    Score("b\n,", None, reason='"value":[', notes={"sandbox": "weak"}),
+    Score("c", 0.25, sample=2, notes={}),
+)
+
+
+def record(*scores: Score, metric: str = "accuracy") -> ResultRecord:
+    return ResultRecord(Result("letters", metric, 50.0, 1.0, 99.0, 3, 2, 1), scores)
+
+
+def stored(tmp_path: Path, *scores: Score) -> ResultRecord:
+    Store(tmp_path).results("cell").put("000003-x", record(*scores))
+    found = Store(tmp_path).results("cell").get("000003-x")
+    assert found is not None
+    return found
+
+
+def test_scores_come_out_of_columns_as_they_went_in(tmp_path: Path) -> None:
+    for scores in ((), SCORES[:1], SCORES, tuple(replace(score, sample=0) for score in SCORES)):
+        found = stored(tmp_path, *scores)
+        assert isinstance(found.scores, ScoreColumns)
+        assert found == record(*scores)
+        assert plain(found) == plain(record(*scores))
+        assert [list(column(found.scores, name)) for name in ("id", "value", "notes")] == [
+            [getattr(score, name) for score in scores] for name in ("id", "value", "notes")
+        ]
+    assert noted(found.scores, "sandbox", "weak")
+    assert not noted(found.scores, "sandbox", "7")
+
+
+def test_a_record_with_columns_is_one_json_object(tmp_path: Path) -> None:
+    stored(tmp_path, *SCORES)
+    data = Store(tmp_path).results("cell").path("000003-x").read_bytes()
+    whole = json.loads(data)
+    assert whole["scores"]["id"] == ["a", "b\n,", "c"]
+    assert whole["scores"]["extracted"] == ["7", None, None]
+    assert len(data.splitlines()) == 1 + len(columns(SCORES)), "a line a column"
+
+
+def test_scores_in_rows_of_before_are_read(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "format.json", b'{"format":2}')
+    old = plain(record(*SCORES))
+    kind(Store(tmp_path), "results/cell").path("k").parent.mkdir(parents=True)
+    body = dumps({name: value for name, value in old.items() if value is not None})
+    write_atomic(tmp_path / "results/cell/k.json", records.sealed(body, "results/cell/k"))
+    assert json.loads((tmp_path / "format.json").read_bytes()) == {"format": 2}, "reading writes nothing"
+    assert Store(tmp_path).results("cell").get("k") == record(*SCORES)
+    Store(tmp_path).results("cell").put("new", record(*SCORES))
+    assert json.loads((tmp_path / "format.json").read_bytes()) == {"began": 2, "format": 3}
+    assert Store(tmp_path).results("cell").get("k") == record(*SCORES)
+
+
+def test_a_changed_column_is_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored(tmp_path, *SCORES)
+    path = Store(tmp_path).results("cell").path("000003-x")
+    path.write_bytes(path.read_bytes().replace(b"[1.0,null,0.25]", b"[1.0,null,0.75]"))
+    assert Store(tmp_path).results("cell").get("000003-x") is None
+    assert "its checksum does not match" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("value", '["1"]'), ("value", "[1.0,0.0]"), ("id", "7"), ("notes", "[[],[],[]]"), ("value", "[" * 100_000)],
+)
+def test_columns_that_m3_never_writes_are_named(tmp_path: Path, name: str, text: str) -> None:
+    body = dumps({key: value for key, value in plain(record()).items() if value is not None and key != "scores"})
+    lists = {key: dumps(value) for key, value in columns(SCORES).items()} | {name: text}
+    path = Store(tmp_path).results("cell").path("k")
+    write_atomic(path, records.sealed(records.with_columns(body, "scores", lists), "results/cell/k"))
+    found = Store(tmp_path).results("cell").get("k")
+    assert found is not None
+    with pytest.raises(M3Error, match=f"k.json holds scores that m3 does not write .{name}.: remove it"):
+        list(found.scores)
+
+
+NOTES = [{}, {"level": "2"}, {"task": "t"}, {"problem": "p"}, {"left_out": True}, {"reason": "task"}]
+
+
+@pytest.mark.parametrize("by_task", [False, True])
+@pytest.mark.parametrize("notes", NOTES)
+@pytest.mark.parametrize("ids", [("a", "b", "c"), ("a", "a", "b"), ("a", "a@seed0", "b")])
+def test_items_of_columns_are_those_of_scores(
+    tmp_path: Path, ids: tuple[str, ...], notes: dict[str, object], by_task: bool
+) -> None:
+    """Columns have a way of their own to the items; an answer that cannot be said twice proves it on one score each."""
+    scores = [Score(key, value, notes=notes if at else {}) for at, (key, value) in enumerate(zip(ids, (1.0, None, 0.5)))]
+    again = [replace(score, sample=1) for score in scores]  # two samples an item: the way of rows
+    found = stored(tmp_path, *scores)
+    one, two = (of_scores(own, by_task=by_task) for own in (found.scores, [*scores, *again]))
+    assert one == of_scores(scores, by_task=by_task) == two
+    assert scored(found) == of_scores(scores)
+
+
+def test_each_record_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids are shared, and reading twice as many results parses twice as many columns, no more."""
+    parsed: Counter[str] = Counter()
+    whole = ScoreColumns.parsed
+
+    def counted(self: ScoreColumns, name: str) -> object:
+        parsed[name] += 1
+        return whole(self, name)
+
+    monkeypatch.setattr(ScoreColumns, "parsed", counted)
+    counts = []
+    for n in (4, 8):
+        for key in range(n):
+            Store(tmp_path).results("cell").put(str(key), record(*(replace(s, sample=0) for s in SCORES)))
+        parsed.clear()
+        found = [one for one in Store(tmp_path).results("cell").values()]
+        assert not parsed, "a plan parses no scores"
+        items = [scored(one) for one in found]
+        counts.append(dict(parsed))
+        assert len({id(key) for one in items for key in one.values}) == 2, "results of one item set share their ids"
+    assert counts[1] == {name: 2 * count for name, count in counts[0].items()}
+    assert {"extracted", "reason"}.isdisjoint(counts[0]), "texts are for pages"

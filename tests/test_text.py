@@ -278,3 +278,27 @@ def test_a_slash_is_explained_wherever_it_is_shown(write: Callable[[Table], str]
 def test_a_page_shows_the_ten_words() -> None:
     shown = assemble._words()
     assert all(f"<dt>{html.escape(word)}</dt>" in shown for word in WORDS)
+
+
+COMMANDS = {
+    "plan": ["plan", "sweeps=table1", "pair=lm_math", "method=average,ties", "limit=6"],
+    "status": ["status", "sweeps=table1", "pair=lm_math", "limit=6"],
+    "response": ["response", "pair=lm_math", "method=average", "limit=8", "--repeats", "20"],
+    "no draws": ["response", "pair=lm_math", "method=average", "limit=8", "--check"],
+    "choices": ["plan", "--list"],
+    "tables": ["table", "--list"],
+    "figures": ["figure", "--list"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_line_of_a_command_is_wider_than_asked(
+    command: str, world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = COMMANDS[command]
+    others = [] if "--list" in asked else [*CONFIG, "store=store", *RECORDED]
+    monkeypatch.setenv("COLUMNS", "60")
+    cli.main([*asked, *others])
+    out, err = capsys.readouterr()
+    wide = [line for line in [*out.splitlines(), *err.splitlines()] if cell_len(line) > 60]
+    assert [line for line in wide if len(line.removesuffix(" \\").split()) > 1] == []  # a path alone may be longer

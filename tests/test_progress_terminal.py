@@ -131,9 +131,11 @@ def test_what_others_print_stands_above(terminal: Terminal, monkeypatch: pytest.
 
 def test_names_of_wide_letters_fit_too(terminal: Terminal) -> None:
     with Progress(1, terminal.stream) as shown:
-        shown.begin("模型" * 100)
-        *_, last = terminal.look()
-        assert 2 * len(last) - len("  ...") <= terminal.screen.columns
+        for letters in (terminal.screen.columns // 2 + 5, 200):
+            shown.begin("模" * letters)
+            *_, last = terminal.look()
+            assert last.startswith("  模模")
+            assert len(last) + last.count("模") <= terminal.screen.columns - 3
 
 
 def test_several_workers_have_a_line_each(terminal: Terminal) -> None:

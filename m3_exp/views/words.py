@@ -76,7 +76,7 @@ def status(request: Request, found: Status) -> list[str]:
     ]
 
 
-def outcome(found: "Outcome", seconds: float) -> str:
+def outcome(found: Outcome, seconds: float) -> str:
     """Return what became of a run's cells, as in `51 of 51 cells done (30 were there already) in 3 min 20 s`."""
     if found.cached == found.cells:
         cells = f"all {count(found.cells)} cells were" if found.cells > 1 else "the cell was"

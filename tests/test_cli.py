@@ -138,6 +138,7 @@ def test_doctor_looks_at_everything_and_says_so(tmp_path: Path, capsys: pytest.C
     assert cli.main(["doctor", f"store={tmp_path}", "family=local", "family.base=/no", "family.experts=[/no]"]) == 2
 
 
+@pytest.mark.slow
 def test_secrets_do_not_reach_the_store(tmp_path: Path) -> None:
     environment = {**os.environ, "HF_TOKEN": "hf_secret_123", "WANDB_API_KEY": "wb_secret_456"}
     done = subprocess.run(

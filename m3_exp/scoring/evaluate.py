@@ -44,7 +44,7 @@ def load_evaluator(spec: EvaluatorSpec) -> Evaluator:
     if lacking := _lacking(kind):
         raise M3Error(f"evaluator {spec.name}: target={spec.target} has no {lacking}; see CONTRIBUTING.md")
     _check_settings(spec, kind)
-    benchmarks.remember(spec.name, kind.name, kind.about)
+    benchmarks.remember(spec.name, kind.name, kind.skill, kind.about)
     try:
         return kind(**spec.settings)
     except M3Error:

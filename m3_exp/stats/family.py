@@ -42,9 +42,14 @@ def max_t(p: Sequence[float], influences: Array) -> list[float]:
     correlation[np.diag_indices(count)] = 1.0
     values, vectors = np.linalg.eigh(correlation)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
-    drawn = np.random.default_rng(0).standard_normal((_DRAWN, count)) @ root.T
+    drawn = _normal(count) @ root.T
     least = np.sort(2 * special.ndtr(-np.abs(drawn).max(axis=1)))
     return [_adjusted(float(q), count, least) for q in p]
+
+
+@lru_cache(maxsize=4)
+def _normal(count: int) -> Array:
+    return np.random.default_rng(0).standard_normal((_DRAWN, count))
 
 
 def diagonal(blocks: Sequence[Array]) -> Array:

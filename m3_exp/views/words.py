@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from m3_exp.amounts import count, counted, duration
 from m3_exp.config import Request
 from m3_exp.forecast import Forecast, repeats_words
 from m3_exp.planning import label_text
+from m3_exp.reading.shown import length, padded, wrapped
 from m3_exp.store import Store
 from m3_exp.types import Plan
 
@@ -24,11 +26,28 @@ if TYPE_CHECKING:
     from m3_exp.running import Outcome
 
 
-def columns(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Return rows below their header, each column as wide as its widest text."""
+def columns(header: Sequence[str], rows: Sequence[Sequence[object]], width: int | None = None) -> list[str]:
+    """Return rows below their header, each column as wide as its widest text; narrower columns where lines are."""
     lines = [[str(text) for text in row] for row in (header, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    widths = _shared([max(map(length, column)) for column in zip(*lines, strict=True)], width)
+    broken = [[wrapped(text, room) if length(text) > room else [text] for text, room in zip(line, widths, strict=True)]
+              for line in lines]  # fmt: skip
+    return [
+        "  ".join(map(padded, parts, widths)).rstrip() for line in broken for parts in zip_longest(*line, fillvalue="")
+    ]
+
+
+def _shared(widths: Sequence[int], width: int | None) -> list[int]:
+    """Return what is left to each column of a line: what it needs, or an even share of what the narrow ones leave."""
+    if width is None or sum(widths) + 2 * (len(widths) - 1) <= width:
+        return list(widths)
+    left, shared = width - 2 * (len(widths) - 1), dict[int, int]()
+    for remaining, j in zip(
+        range(len(widths), 0, -1), sorted(range(len(widths)), key=lambda j: widths[j]), strict=True
+    ):
+        shared[j] = max(1, min(widths[j], left // remaining))
+        left -= shared[j]
+    return [shared[j] for j in range(len(widths))]
 
 
 def table(built: Table, form: str) -> str:
@@ -40,6 +59,13 @@ def table(built: Table, form: str) -> str:
     return FORMATS[form](built)
 
 
+def text(built: Table, width: int, *, styled: bool, whole: str) -> str:
+    """Return a table for a terminal, with short notes and the command that shows all of them."""
+    from m3_exp.reporting.tables import text as terminal
+
+    return terminal.text(built, width, styled=styled, whole=whole)
+
+
 def lambdas(plan: Plan) -> list[str]:
     """Say which lambdas were drawn."""
     labels = [label for cell in plan.cells for label in cell.labels]
@@ -47,17 +73,28 @@ def lambdas(plan: Plan) -> list[str]:
     return [f"alpha={alpha:g} draw {draw}: lambda={lam!r}" for alpha, draw, lam in drawn]
 
 
-def plan(request: Request, forecast: Forecast) -> list[str]:
+def plan(request: Request, forecast: Forecast, width: int | None = None) -> list[str]:
     """Return a plan cell by cell, then what it would cost."""
-    rows = [(" = ".join(c.labels), c.benchmark, "?" if c.n is None else c.n, c.state) for c in forecast.cells]
+    rows = [(" = ".join(c.labels), c.benchmark, "?" if c.n is None else str(c.n), c.state) for c in forecast.cells]
+    header = ("recipe", "benchmark", "items", "state")
     return [
-        *columns(("recipe", "benchmark", "items", "state"), rows),
+        *(columns(header, rows) if width is None else _folded(header, rows, width)),
         *(f"not at hand: {reason}" for reason in sorted({c.reason for c in forecast.cells if c.reason})),
         *lambdas(request.plan),
         *request.notes,
         *forecast.notes,
         *repeats_words(request.plan, Store(request.store), request.repeat),
     ]
+
+
+def _folded(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Return a plan's rows for a terminal: each recipe once, its benchmarks below it."""
+    from m3_exp.reporting.table import Column, Table, named_columns
+    from m3_exp.reporting.table import words as cell
+    from m3_exp.reporting.tables import text as terminal
+
+    heads = (*named_columns(header[:2]), *map(Column, header[2:]))
+    return terminal.lines(Table("plan", heads, tuple(tuple(map(cell, row)) for row in rows)), width)
 
 
 def status(request: Request, found: Status) -> list[str]:
@@ -92,21 +129,23 @@ def failure(what: str, retry: str) -> str:
     return f"failed: {what}" + (f"\n  again: {retry}" if retry else "")
 
 
-def study(found: Study) -> list[str]:
+def study(found: Study, width: int | None = None) -> list[str]:
     """Return what `m3 response` says of a pair and method."""
     from m3_exp.reporting.choices import advice
+    from m3_exp.reporting.tables import text as terminal
 
     curve, shown = found.responses[0].curve, advice.table(found)
     items = ", ".join(f"{response.benchmark} {len(response.curve.ids)}" for response in found.responses)
     title = f"{_title(found.responses[0])}: {len(curve.lams)} lambdas; items: {items}"
-    return [title, *columns(shown.header, shown.texts), *advice.words(found)]
+    rows = columns(shown.header, shown.texts) if width is None else terminal.lines(shown, width)
+    return [title, *rows, *advice.words(found)]
 
 
-def check(response: Response, found: Check) -> list[str]:
+def check(response: Response, found: Check, width: int | None = None) -> list[str]:
     """Return how observed draws of lambda agree with a curve."""
     from m3_exp.reporting.curves import prediction
 
-    return [_title(response), *columns(*prediction.table(found)), *prediction.words(found)]
+    return [_title(response), *columns(*prediction.table(found), width), *prediction.words(found)]
 
 
 def _title(response: Response) -> str:

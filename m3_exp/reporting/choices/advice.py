@@ -126,7 +126,7 @@ def table(study: Study) -> Table:
         else Column(f"{c.objective} (of parent)", benchmark=c.objective, what="(of parent)")
         for c in every
     )
-    return Table(study.responses[0].name, (Column(""), *columns), tuple(rows))
+    return Table(study.responses[0].name, (Column("", names=True), *columns), tuple(rows))
 
 
 def _row(name: str, cells: Sequence[Cell]) -> tuple[Cell, ...]:

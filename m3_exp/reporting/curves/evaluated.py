@@ -106,9 +106,10 @@ def titled(*parts: str) -> str:
 
 def aligned_to(values: Values, ids: Sequence[str]) -> Array | None:
     """Return values in the order of `ids`, or None where one is missing."""
-    if any(key not in values for key in ids):
+    try:
+        return np.array([values[key] for key in ids], dtype=float)
+    except KeyError:
         return None
-    return np.array([values[key] for key in ids], dtype=float)
 
 
 def responses(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> list[Response]:
@@ -287,8 +288,9 @@ def shared(models: Sequence[Values]) -> Values | None:
     """Return the item-wise mean of several models' values over the items that all have; None without a model."""
     if not models:
         return None
-    ids = set.intersection(*map(set, models))
-    return {key: float(np.mean([values[key] for values in models])) for key in sorted(ids)}
+    ids = sorted(set.intersection(*map(set, models)))
+    values = np.array([[values[key] for values in models] for key in ids], dtype=float)
+    return dict(zip(ids, values.reshape(len(ids), len(models)).mean(axis=1).tolist(), strict=True))
 
 
 def _draws(rows: pd.DataFrame) -> Iterator[Draw]:

@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH_INDEX ?=
 EXTRAS ?= dev
+# One worker a core, at least two; the order and who runs what: tests/conftest.py.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check lab-experts bench clean
+.PHONY: help setup demo test test-fast test-long check lab-experts bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,8 +22,11 @@ demo: setup ## merge the lab's experts with and without M3, score them with real
 	@echo "Next: m3 run sweeps=table1 (all pairs), m3 plan --list (the axes), m3 run -m ratio=grid method=average,ties"
 	@echo "With a GPU: m3 run sweeps=table1 family=llama2_13b. First: source $(BIN)/activate"
 
-test: setup ## all tests but the long forms, as CI runs them
-	@$(BIN)/python -m pytest -q
+test: setup ## all tests but the long forms, as CI runs them, on all cores
+	@$(BIN)/python -m pytest -q $(PARALLEL)
+
+test-fast: setup ## those that take neither an engine nor seconds, for the inner loop
+	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not engine and not slow and not long"
 
 test-long: setup ## the long forms of the slow tests
 	@$(BIN)/python -m pytest -q -m long

@@ -157,6 +157,7 @@ def lambdas(seed: int) -> tuple[float, ...]:
     return tuple(sorted(ratios.sampled(seed, 16)))
 
 
+@lru_cache(maxsize=16)
 def _ids(n: int) -> tuple[str, ...]:
     return tuple(f"item{i:05d}" for i in range(n))
 
@@ -179,7 +180,7 @@ def _response(curves: Sequence[Curve], plains: Sequence[Values], *, dare: bool =
     sampled = None
     if first.sampled is not None:
         sampled = Sampled(first.sampled.lams, np.mean([c.sampled.values for c in curves if c.sampled], axis=0))
-    plain = {key: float(np.mean([one[key] for one in plains])) for key in plains[0]}
+    plain = shared(plains)
     return Response(
         "f", "p", "m", "", "dare" if dare else "none", name, "accuracy",
         curve=Curve(first.ids, first.lams, averaged, sampled, first.shape), masks=tuple(curves), plain=plain,

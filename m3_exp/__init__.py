@@ -21,6 +21,7 @@ Below all of them:
     store/            results/store: paths, atomic files, journals, records
     stats/            every interval, test and adjustment
     benchmarks        what a benchmark is called, how it is drawn, where it stands
+    amounts           times, counts and bytes as people say them
     reading/          what others wrote, bounded and typed
     temporary         temporary files, and the end of those whose writers were killed
 

@@ -1,4 +1,4 @@
-"""A benchmark's title, marker and place in tables, by its name: the field `about` of its class.
+"""A benchmark's title, marker, area and place in tables, by its name: the field `about` of its class.
 
 Shipped benchmarks are found by their yaml. Others are known here once `scoring.evaluate.load_evaluator` has loaded
 their class; where two yaml files of one name were loaded in a process, from two --config-dir, the later one counts.
@@ -15,16 +15,22 @@ import yaml
 from m3_exp.types import About
 
 _FOLDER = Path(__file__).resolve().parent.parent / "conf" / "evaluator"
+_AREAS = {"lm": "instructions and chat", "math": "maths", "code": "code"}
 _LOADED: dict[str, About] = {}
 
 
-def remember(name: str, class_name: str, about: About) -> None:
+def remember(name: str, class_name: str, skill: str, about: About) -> None:
     """Keep what is said about a benchmark whose class has been loaded.
 
     A yaml may name a class that another yaml names too, as `gsm8k_boxed` with the class of `gsm8k`: such a column is
     called and drawn by its yaml's name, so that the two are told apart.
     """
+    about = _placed(about, skill)
     _LOADED[name] = about if name == class_name else replace(about, title="", short="", marker="")
+
+
+def _placed(about: About, skill: str) -> About:
+    return about if about.area else replace(about, area=_AREAS.get(skill, "other benchmarks"))
 
 
 def about(name: str) -> About:
@@ -39,8 +45,8 @@ def _shipped(name: str) -> About | None:
     if not name.isidentifier() or not path.is_file():
         return None
     module, _, kind = yaml.safe_load(path.read_text(encoding="utf-8"))[name]["target"].partition(":")
-    found: About = getattr(importlib.import_module(module), kind).about
-    return found
+    benchmark = getattr(importlib.import_module(module), kind)
+    return _placed(benchmark.about, benchmark.skill)
 
 
 def in_order(names: Iterable[str]) -> list[str]:

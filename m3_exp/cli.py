@@ -5,37 +5,61 @@ Exit codes: 0 done; 1 some cells failed (they are named); 2 the request is wrong
 
 import argparse
 import json
+import os
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
 from m3_exp.command_line import CommandLine, names
 from m3_exp.reading.paths import given
-from m3_exp.reading.shown import Escaping, abridged, escaped
+from m3_exp.reading.shown import USUAL, Escaping, abridged, beneath, columns, escaped, laid
 from m3_exp.types import M3Error
 
-HELP = """m3 merges language models, scores them on benchmarks, and says which differences are significant.
+if TYPE_CHECKING:
+    from m3_exp.reporting.table import Table
+
+HELP = """m3 merges language models, scores them on benchmarks, and says which differences
+are significant.
 
 usage: m3 COMMAND [KEY=VALUE ...] [options]
 
-commands
-  run      plan, merge, evaluate, record         m3 run pair=lm_math method=ties ratio=mixup
-                                                 m3 run sweeps=table1        m3 run -m ratio=grid method=average,ties
-  plan     the same plan as a table, no work     m3 plan sweeps=table1 family=llama2_13b
-  merge    a Hugging Face checkpoint             m3 merge pair=lm_math ratio=fixed ratio.lam=0.3 out=DIR
-  score    saved answers, with no model          m3 score gsm8k ANSWERS.jsonl extractor=flexible
-  table    a table from the store                m3 table table1 --format csv         m3 table --list
-  response what every alpha would score          m3 response pair=lm_math method=average
-  figure   a figure from the store               m3 figure figure1a --out FILE.pdf    m3 figure --list
-  report   one HTML page, down to single answers m3 report sweeps=table1 --out DIR
-  wandb    record in W&B, compare alphas there   m3 wandb sync sweeps=table1         m3 wandb workspace sweeps=table1
-  status   what is done, running, failed, left   m3 status sweeps=table1
-  doctor   is this machine fit, what is missing  m3 doctor
+  run       plan, merge, evaluate, record; the same command continues
+              m3 run pair=lm_math method=ties ratio=mixup
+              m3 run sweeps=table1
+              m3 run -m ratio=grid method=average,ties
+  plan      what that would do and cost, without doing it
+              m3 plan sweeps=table1 family=llama2_13b
+  merge     write a Hugging Face checkpoint
+              m3 merge pair=lm_math ratio=fixed ratio.lam=0.3 out=DIR
+  score     score saved answers, with no model
+              m3 score gsm8k ANSWERS.jsonl extractor=flexible
+  table     a table of what has been evaluated
+              m3 table table1 --format csv
+              m3 table --list
+  response  what every alpha would score
+              m3 response pair=lm_math method=average
+  figure    draw a figure
+              m3 figure figure1a --out FILE.pdf
+              m3 figure --list
+  report    one HTML page, down to single answers
+              m3 report sweeps=table1 --out DIR
+  wandb     record in W&B, compare alphas there
+              m3 wandb sync sweeps=table1
+  status    what is done, running, failed, left
+              m3 status sweeps=table1
+  doctor    is this machine fit, what is missing
+              m3 doctor
 
-every command takes  store=DIR  seed=N  limit=N (items a benchmark)  items=lab|official|dev|PATH
-axes                 family  pair  method  ratio  sparsify  evaluator  engine   (m3 plan --list shows the choices)
-options              -m  --json  --config-dir DIR  --cfg job     m3 COMMAND --help says more
+every command  store=DIR  seed=N  limit=N (items a benchmark)
+               items=lab|official|dev|PATH
+choose by      family  pair  method  ratio  sparsify  evaluator  engine
+               (m3 plan --list shows the choices of each)
+options        -m  --json  --config-dir DIR  --cfg job
+               (m3 COMMAND --help says more)
+words          cell, recipe, lambda, alpha, ...: README, "Ten words"
 """
 
 
@@ -71,7 +95,7 @@ def _carried_out(args: list[str]) -> int:
     except _ConfigShown:
         return 0
     except M3Error as error:
-        print(f"m3: {escaped(abridged(str(error)))}", file=sys.stderr)
+        _say(f"m3: {escaped(abridged(str(error)))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nm3: interrupted; the same command continues where this one stopped", file=sys.stderr)
@@ -88,11 +112,12 @@ def _carried_out(args: list[str]) -> int:
 def _parser(command: str, about: str, *, overrides: bool = True) -> argparse.ArgumentParser:
     parser = _Parser(prog=f"m3 {command}", description=about)
     if overrides:
-        parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, sweeps=NAME")
-        parser.add_argument("-m", "--multirun", action="store_true", help="expand KEY=A,B and ranges to a product")
+        choices = "choices and settings, such as method=ties seed=1; sweeps=NAME: a file of sweeps/"
+        parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=choices)
+        parser.add_argument("-m", "--multirun", action="store_true", help="every combination of KEY=A,B and ranges")
         parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
-    parser.add_argument("--config-dir", action="append", default=[], type=given, help="more conf/ choices, sweeps")
-    parser.add_argument("--json", action="store_true", help="print JSON, an object a line")
+    parser.add_argument("--config-dir", action="append", default=[], type=given, help="with more choices and sweeps")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     return parser
 
 
@@ -119,30 +144,39 @@ def _show_config(options: argparse.Namespace, *asked: CommandLine) -> None:
 
 def run(args: Sequence[str]) -> int:
     parser = _parser("run", "Plan, merge, evaluate and record. The same command continues after any interruption.")
+    parser.add_argument("--wide", action="store_true", help=_WIDE)
     options, asked = _parsed(parser, args)
     _show_config(options, asked)
     from m3_exp import actions, config
-    from m3_exp.views import retries, tables, words
+    from m3_exp.views import opening, retries, tables, words
+    from m3_exp.views.lookup import Lookup
 
     request = config.compose(asked)
-    _print_lines(*words.lambdas(request.plan), *request.notes, *request.plan.notes, file=sys.stderr)
+    _say(*words.lambdas(request.plan), *request.notes, *request.plan.notes, file=sys.stderr)
+    began = time.monotonic()
     outcome = actions.run(request)
+    took = time.monotonic() - began
     failed = [str(failure) for failure in outcome.failures]
     again = retries.retries(asked, [failure.evaluation.cell for failure in outcome.failures])
+    looked = Lookup.of(request)
+    first = opening.first_words(looked, looked.frame())
     if options.json:
-        print(json.dumps({**vars(outcome), "failures": failed, "retries": again}))
+        print(json.dumps({**vars(outcome), "failures": failed, "retries": again, "summary": first}))
     else:
-        print(words.table(tables.whole(request), "md"))
-        _print_lines(*map(words.failure, failed, again))
-        print(f"{outcome.done} of {outcome.cells} cells done ({outcome.cached} were there already)")
+        _say(*first)
+        print()
+        _print_table(tables.looked_up(looked), None, wide=options.wide, whole=tables.line(request))
+        print()
+        _say(*(line for one in map(words.failure, failed, again) for line in one.splitlines()))
+        _say(words.outcome(outcome, took))
         if failed:
-            print(f"to try all failed ones again: {asked.line('run')}")
+            _say(f"to try all failed ones again: {asked.line('run')}")
     return 1 if failed else 0
 
 
 def wandb(args: Sequence[str]) -> int:
-    parser = _parser("wandb", "W&B from the store: sync records everything a plan has, workspace compares alphas.")
-    parser.add_argument("--out", type=given, help="workspace: write the specifications here, asking nobody")
+    parser = _parser("wandb", "sync: record in W&B what is in the store; workspace: compare alphas there.")
+    parser.add_argument("--out", type=given, help="workspace: write its specification here, and ask W&B nothing")
     options, asked = _parsed(parser, args)
     what, *overrides = asked.overrides or [""]
     if what not in ("sync", "workspace"):
@@ -152,7 +186,7 @@ def wandb(args: Sequence[str]) -> int:
     from m3_exp.views import workspace
 
     if what == "workspace":
-        _print_lines(*workspace.workspace(asked, options.out))
+        _say(*workspace.workspace(asked, options.out))
         return 0
     tracker = workspace.sync(asked)
     print(json.dumps(tracker.done) if options.json else ", ".join(f"{n} {k}" for k, n in tracker.done.items()))
@@ -160,12 +194,12 @@ def wandb(args: Sequence[str]) -> int:
 
 
 def plan(args: Sequence[str]) -> int:
-    parser = _parser("plan", "Show what would run, what is cached, what collapsed, and a forecast. Reads headers only.")
-    parser.add_argument("--list", action="store_true", help="the choices of every axis and the sweeps")
+    parser = _parser("plan", "Show what would run and cost, what is done, what is the same twice. Reads no weights.")
+    parser.add_argument("--list", action="store_true", help="what can be chosen: family, pair, method, ..., sweeps")
     options, asked = _parsed(parser, args)
     if options.list:
         axes = ["family", "pair", "method", "ratio", "sparsify", "evaluator", "engine", "tracker", "launcher", "sweeps"]
-        _print_lines(*(f"{axis:10} {', '.join(names(axis, options.config_dir))}" for axis in axes))
+        _list(((axis, ", ".join(names(axis, options.config_dir))) for axis in axes), 10)
         return 0
     _show_config(options, asked)
     from m3_exp import config
@@ -173,12 +207,15 @@ def plan(args: Sequence[str]) -> int:
 
     request = config.compose(asked)
     found = status.plan(request)
-    _print_lines(*([json.dumps(found.json)] if options.json else words.plan(request, found)))
+    if options.json:
+        print(json.dumps(found.json))
+    else:
+        _say(*words.plan(request, found, columns(sys.stdout)))
     return 0
 
 
 def merge(args: Sequence[str]) -> int:
-    parser = _parser("merge", "Write a standard Hugging Face checkpoint and its recipe.json into out=DIR.")
+    parser = _parser("merge", "Write a Hugging Face checkpoint into out=DIR, with a recipe.json: how it was made.")
     options, asked = _parsed(parser, args)
     _show_config(options, asked)
     if "verify=false" not in options.overrides:
@@ -189,7 +226,7 @@ def merge(args: Sequence[str]) -> int:
     from m3_exp.planning import label_text
 
     written = actions.merge(asked)
-    _print_lines(*sorted({line for one in written for line in one.report.get("notes", ())}), file=sys.stderr)
+    _say(*sorted({line for one in written for line in one.report.get("notes", ())}), file=sys.stderr)
     for one in written:
         line = {"out": str(one.out), "weights": one.digest, "lambda": one.label.lam, "report": one.report}
         print(json.dumps(line) if options.json else f"{one.out}: {label_text(one.label)}, weights {one.digest}")
@@ -214,28 +251,33 @@ def score(args: Sequence[str]) -> int:
 
 
 def table(args: Sequence[str]) -> int:
-    parser = _parser("table", "Print a table of the store; NAME is a sweep's. What it shows is what that sweep names.")
+    parser = _parser("table", "Print the table NAME from the store: the rows that the sweep of that name asks for.")
     add = parser.add_argument
     add("--list", action="store_true", help="name the tables")
-    add("--format", default="md", choices=["md", "csv", "tex", "html"])
-    add("--draw", type=int, help="only this lambda draw, not the mean over draws")
-    add("--all", action="store_true", help="a row for every (alpha, draw, lambda)")
-    marks = "significant (or real): what the statistics say; paper: bold and underlined by score alone"
+    add("--format", choices=["text", "md", "csv", "tex", "html"], help=_FORMAT)
+    add("--wide", action="store_true", help=_WIDE)
+    add("--draw", type=int, help="only the draw of lambda with this number, not the mean over draws")
+    add("--all", action="store_true", help="a row for every single lambda that was drawn, chosen or on a curve")
+    marks = "significant (or real): by tests, adjusted; paper: bold and underlined by score alone, without a test"
     add("--marks", default="significant", choices=["significant", "real", "paper"], help=marks)
-    select = "a row a pair and method: what is chosen, and its worth"
+    select = (
+        "choose by score: crossfit (on one half of the items, scored on the other), dev (on development items), test"
+        " (on the items that score it: flattered); say what the chosen one is worth"
+    )
     add("--select", choices=["crossfit", "dev", "test"], help=select)
-    add("--repeats", action="store_true", help="the noise floor: each repeat beside its first pass")
-    add("--variance", action="store_true", help="items, draws, masks and what lies between nodes apart (curves)")
+    add("--repeats", action="store_true", help="what batches alone change: each repeat beside its first pass")
+    add("--variance", action="store_true", help="how uncertain items, draws of lambda, masks and curves leave it, each")
     options, asked = _parsed(parser, args)
-    from m3_exp.views import tables, words
+    from m3_exp.views import tables
 
     ways = {way: getattr(options, way) for way in ("select", "repeats", "variance", "all", "draw", "marks")}
     if options.list:
-        _print_lines(*(f"{name:16} {title}" for name, title in tables.titles(asked).items()))
+        _list(tables.titles(asked).items(), 16)
         return 0
     asked = tables.with_sweep(asked)
     _show_config(options, asked)
-    print(words.table(tables.table(asked, **ways), "json" if options.json else options.format), end="")
+    built = tables.table(asked, **ways)
+    _print_table(built, "json" if options.json else options.format, wide=options.wide, whole=_whole(args))
     return 0
 
 
@@ -249,7 +291,7 @@ def figure(args: Sequence[str]) -> int:
 
     if options.list:
         swept = {key: f"  [{', '.join(spec.sweeps)}]" if spec.sweeps else "" for key, spec in FIGURES.items()}
-        _print_lines(*(f"{key:10} {spec.title}{swept[key]}" for key, spec in FIGURES.items()))
+        _list(((key, f"{spec.title}{swept[key]}") for key, spec in FIGURES.items()), 10)
         return 0
     name, *overrides = options.overrides or [""]
     asked = asked.with_overrides(*overrides)
@@ -260,15 +302,15 @@ def figure(args: Sequence[str]) -> int:
 
 
 def response(args: Sequence[str]) -> int:
-    parser = _parser("response", "What every alpha would score, from the curves of sweeps=lambda_response.")
+    parser = _parser("response", "What every alpha would score, from the curves over lambda of sweeps=lambda_response.")
     parser.add_argument("--out", type=given, help="also draw it: FILE.svg, .pdf or .png")
-    parser.add_argument("--repeats", type=int, default=10_000, help="repetitions of the protocols")
-    parser.add_argument("--check", action="store_true", help="compare the curves with the draws of lambda in the store")
+    parser.add_argument("--repeats", type=int, default=10_000, help="how often each way of choosing is tried")
+    parser.add_argument("--check", action="store_true", help="compare the curves with evaluated draws of lambda")
     options, asked = _parsed(parser, args)
     from m3_exp.reporting.choices import advice
     from m3_exp.reporting.curves import prediction
     from m3_exp.reporting.figures import palette, responses
-    from m3_exp.views import studies, words
+    from m3_exp.views import opening, studies, words
 
     if options.repeats < 1:
         raise M3Error(f"--repeats {options.repeats} is too few: give at least 1 (without it 10000)")
@@ -277,22 +319,31 @@ def response(args: Sequence[str]) -> int:
     curves = studies.curves(asked)
     if options.check:
         checks = studies.checks(curves, repeats=options.repeats)
-        said = (line for one, check in checks for line in words.check(one, check))
-        _print_lines(*([prediction.as_json([check for _, check in checks])] if options.json else said))
+        if options.json:
+            print(prediction.as_json([check for _, check in checks]))
+        else:
+            _say(*(line for one, check in checks for line in words.check(one, check, columns(sys.stdout))))
         return 0
     if options.out and len(curves.lines) > 1:
         raise M3Error("--out draws one pair and method: give pair= and method=")
+    first = opening.first_words(curves.looked, curves.frame, draws=True)
+    if not options.json:
+        _say(*first)
+        print()
     for study in studies.studies(curves, repeats=options.repeats):
-        _print_lines(*([advice.as_json(study)] if options.json else words.study(study)))
+        if options.json:
+            print(advice.as_json(study, first))
+        else:
+            _say(*words.study(study, columns(sys.stdout)))
         if options.out:
             _print_lines(*palette.save(responses.draw_response(study), "response", options.out))
-    _print_lines(*curves.lost, file=sys.stderr if options.json else sys.stdout)
+    _say(*curves.lost, file=sys.stderr if options.json else sys.stdout)
     return 0
 
 
 def report(args: Sequence[str]) -> int:
     parser = _parser("report", "Write one self-contained HTML page: tables, curves, every cell down to single answers.")
-    parser.add_argument("--out", type=given, default=Path("report"), help="its directory")
+    parser.add_argument("--out", type=given, default=Path("report"), help="the directory of its index.html")
     options, asked = _parsed(parser, args)
     from m3_exp.views import page
 
@@ -303,7 +354,7 @@ def report(args: Sequence[str]) -> int:
 
 
 def status(args: Sequence[str]) -> int:
-    parser = _parser("status", "Show what of a plan is done, running, failed and left.")
+    parser = _parser("status", "Show what of a request is done, running, failed and left.")
     options, asked = _parsed(parser, args)
     _show_config(options, asked)
     from m3_exp import config
@@ -312,7 +363,10 @@ def status(args: Sequence[str]) -> int:
 
     request = config.compose(asked)
     found = view.status(request)
-    _print_lines(*([json.dumps(found.json)] if options.json else words.status(request, found)))
+    if options.json:
+        print(json.dumps(found.json))
+    else:
+        _say(*words.status(request, found))
     return 0
 
 
@@ -323,14 +377,63 @@ def doctor(args: Sequence[str]) -> int:
     from m3_exp.doctor import examine
 
     findings = examine(asked)
-    said = [f"{'ok  ' if one.ok else 'MISS' if one.needed else 'note'} {one.what}: {one.text}" for one in findings]
-    _print_lines(*([json.dumps([vars(finding) for finding in findings])] if options.json else said))
+    if options.json:
+        print(json.dumps([vars(finding) for finding in findings]))
+    else:
+        kinds = (("ok" if one.ok else "MISS" if one.needed else "note") for one in findings)
+        _list(zip(kinds, (f"{one.what}: {one.text}" for one in findings), strict=True), 4)
     return 1 if any(finding.needed and not finding.ok for finding in findings) else 0
 
 
-def _print_lines(*lines: object, file: TextIO | None = None) -> None:
+# ------------------------------------------------------------------------------------------------------- printing
+
+
+_WIDE = "the table as one block, with all notes, on a terminal too"
+_FORMAT = (
+    "text fits the width of the terminal and is what a terminal gets (and whoever sets COLUMNS); else md, whole, as in"
+    " m3 table demo > demo.md"
+)
+
+
+def _print_lines(*lines: object) -> None:
     for line in lines:
-        print(line, file=file)
+        print(line)
+
+
+def _say(*lines: str, file: TextIO | None = None) -> None:
+    """Print lines; one that is wider than the terminal is continued below."""
+    width = columns(file or sys.stdout)
+    for line in lines:
+        print(*laid(line, width), sep="\n", file=file)
+
+
+def _list(pairs: Iterable[tuple[str, str]], name_width: int) -> None:
+    """Print names, each with a text that is continued below its own beginning."""
+    width = columns(sys.stdout)
+    for name, text in pairs:
+        parts = [text] if width is None else laid(text, width - name_width - 1, hang=0)
+        print(f"{name:{name_width}} {parts[0]}", *(" " * (name_width + 1) + part for part in parts[1:]), sep="\n")
+
+
+def _print_table(built: "Table", form: str | None, *, wide: bool, whole: str) -> None:
+    """Print a table: on a terminal, or where COLUMNS is set, as text of that width; else whole."""
+    from m3_exp.views import words
+
+    width = columns(sys.stdout)
+    form = form or ("md" if wide or width is None else "text")
+    if form == "text":
+        styled = beneath(sys.stdout).isatty() and not os.environ.get("NO_COLOR")
+        shown = words.text(built, width or USUAL, styled=styled, whole=whole)
+        cast(Escaping, sys.stdout).put(shown)  # escaped already, as bold codes would be
+    else:
+        print(words.table(built, form), end="")
+
+
+def _whole(args: Sequence[str]) -> str:
+    """Return the line that writes the table of `m3 table ARGS` with all notes into a file."""
+    asked = [word for word in args if word not in ("--format=text", "--format", "text", "--wide")]
+    name = next(word for word in asked if not word.startswith("-"))
+    return f"{shlex.join(['m3', 'table', *asked, '--format', 'md'])} > {shlex.quote(name)}.md"
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from m3_exp.amounts import size
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request, compose
 from m3_exp.engines.sharing import visible_gpus
-from m3_exp.forecast_words import size
 from m3_exp.machine import cores
 from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.source import without_fetching

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from m3_exp.amounts import count, counted
 from m3_exp.engines.gpus import GPUS, Gpu, Load, least_split, sequences, speed
 from m3_exp.engines.sharing import visible_gpus
 from m3_exp.engines.weights import MAX_MODEL_LEN
@@ -283,11 +284,12 @@ def _speed(plan: Plan, store: Store, parameters: int | None, load: Load | None) 
     if gpus and load is not None:
         engines = max(1, gpus // load.split)
         rate = engines * speed(next(gpu for gpu in GPUS if gpu.name == "A100 80 GB"), load)
-        return rate or None, f"assumed: {rate:.3g} tokens/s with {engines} engines on {gpus} GPUs, each an A100 80 GB"
+        cards = f"{counted(engines, 'engine')} on {counted(gpus, 'GPU')} (A100 80 GB)"
+        return rate or None, f"assumed: {count(rate)} tokens/s with {cards}"
     if parameters is None:
         return None, "the model's size is not known here"
     rate = _CPU_SPEED / parameters
-    return rate, f"assumed: {rate:.3g} tokens/s for {parameters / 1e9:.3g}B parameters with no GPU"
+    return rate, f"assumed: {count(rate)} tokens/s for {counted(parameters, 'parameter')} with no GPU"
 
 
 def _seconds(totals: Totals, rate: float | None) -> tuple[float | None, float | None]:
@@ -320,7 +322,8 @@ def repeats_words(plan: Plan, store: Store, repeat: int) -> list[str]:
         for cell in plan.cells:
             left, asked = _repeats_left(cell, results, repeat)
             done, answers = done + repeat - left, answers + asked
-    return [f"repeats (noise floor): {done} of {len(plan.cells) * repeat} done; {answers} answers more to generate"]
+    more = f"{counted(answers, 'more answer')} to generate" if answers else "no more answers to generate"
+    return [f"repeats (noise floor): {count(done)} of {count(len(plan.cells) * repeat)} done; {more}"]
 
 
 def _repeats_left(cell: Cell, results: Results, repeat: int) -> tuple[int, int]:

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from m3_exp.amounts import about, count, counted, rounded, size
 from m3_exp.engines.gpus import OVERHEAD, Load
-from m3_exp.progress import clock
 from m3_exp.scoring.evaluator import Cost
 from m3_exp.types import EvaluatorSpec, Json, Plan, Recipe, Sampling, plain
 
@@ -105,29 +105,39 @@ def words(plan: Plan, todo: Sequence[CellForecast], totals: Totals, basis: str, 
 
 
 def _here(totals: Totals, basis: str) -> list[str]:
-    lines = [
-        f"{totals.recipes} distinct recipes, {totals.cells} cells, {totals.done} of them done; "
-        f"{totals.answers_to_generate} answers to generate, at most {totals.tokens_at_most} tokens"
-    ]
+    cells = counted(totals.cells, "cell")
+    recipes = counted(totals.recipes, "distinct recipe")
+    if totals.done == totals.cells:
+        return [f"{recipes}, {cells}; nothing to do: {'all are' if totals.cells > 1 else 'it is'} in the store"]
+    lines = [f"{recipes}, {cells}, {count(totals.done)} done; {_answers(totals)}"]
     if totals.searching_answers_at_most:
-        lines.append(f"at most {totals.searching_answers_at_most} of these answers are asked by searches for attacks")
+        most = count(totals.searching_answers_at_most)
+        lines.append(f"searches for attacks ask for at most {most} of these answers")
     if totals.items_assumed:
-        lines.append(f"{totals.items_assumed} cells have no items here: counted are the known sizes of official sets")
+        lines.append(f"no items here for {counted(totals.items_assumed, 'cell')}: counted as in the official sets")
     if totals.items_unknown:
-        lines.append(f"{totals.items_unknown} cells have no items at hand, their cost is not in these figures")
+        lines.append(f"no items at hand for {counted(totals.items_unknown, 'cell')}: not in these figures")
     if totals.weights_bytes is not None:
         lines.append(
             f"weights {size(totals.weights_bytes)} a model; memory: engine {size(totals.engine_ram_bytes or 0)}, "
-            f"merging under {size(totals.merging_ram_bytes)}; disk {size(totals.disk_bytes)}"
+            f"merging under {size(totals.merging_ram_bytes)}"
+            + (f"; disk {size(totals.disk_bytes)}" if totals.disk_bytes else "")
         )
-        if count := totals.models_to_fetch:
-            fetched = size(count * totals.weights_bytes)
-            lines.append(f"to fetch: up to {count} models, {fetched} of disk at that dtype")
-    if totals.seconds_at_most is not None:
+        if models := totals.models_to_fetch:
+            fetched = size(models * totals.weights_bytes)
+            lines.append(f"to fetch: up to {counted(models, 'model')}, {fetched} of disk at that dtype")
+    if totals.seconds_at_most:
         lines.append(f"time here {_times(totals)} ({basis}; {_USUAL})")
     if totals.merging_seconds:
-        lines.append(f"merging about {clock(totals.merging_seconds)} more (2.5 GB/s read and written, assumed)")
+        lines.append(f"merging {about(totals.merging_seconds)} more (2.5 GB/s read and written, assumed)")
     return lines
+
+
+def _answers(totals: Totals) -> str:
+    if not totals.answers_to_generate:
+        return "no answers to generate"
+    most = counted(totals.tokens_at_most, "token")
+    return f"{counted(totals.answers_to_generate, 'answer')} to generate, at most {most}"
 
 
 def _more_words(totals: Totals) -> list[str]:
@@ -141,12 +151,12 @@ def _more_words(totals: Totals) -> list[str]:
 
 def _cost(more: More) -> str:
     if more.answers is None:
-        return f"{more.merges:,} merges"
-    return f"{more.merges:,} merges and {'at most ' * more.searching}{more.answers:,} answers"
+        return counted(more.merges, "merge")
+    return f"{counted(more.merges, 'merge')} and {'at most ' * more.searching}{counted(more.answers, 'answer')}"
 
 
 def _times(takes: Totals | GpuForecast) -> str:
-    return f"about {clock(takes.seconds_typical or 0)}, at most {clock(takes.seconds_at_most or 0)}"
+    return f"{about(takes.seconds_typical or 0)}, at most {rounded(takes.seconds_at_most or 0)}"
 
 
 def _gpu_words(plan: Plan, totals: Totals, load: Load | None) -> list[str]:
@@ -161,11 +171,11 @@ def _gpu_words(plan: Plan, totals: Totals, load: Load | None) -> list[str]:
     )
     lines = [
         f"a GPU at {plan.engine.dtype}, tensor_parallel_size={load.split}: weights {size(load.weights // load.split)}, "
-        f"itself {size(int(OVERHEAD))} (assumed), KV cache {size(one)} for one sequence of {load.length} tokens",
+        f"itself {size(OVERHEAD)} (assumed), KV cache {size(one)} for a sequence of {counted(load.length, 'token')}",
         "; ".join([holds, *small]),
     ]
     named = [g for g in totals.gpus if g.name in _NAMED and g.tokens_per_second]
-    times = [f"{g.cards} {g.name}: {_times(g)} ({g.tokens_per_second:.3g} tokens/s)" for g in named]
+    times = [f"{g.cards} {g.name}: {_times(g)} ({count(g.tokens_per_second or 0)} tokens/s)" for g in named]
     return [*lines, *([f"time elsewhere, assumed from data sheets: {'; '.join(times)}"] if times else [])]
 
 
@@ -178,17 +188,15 @@ def _judging(todo: Sequence[CellForecast]) -> list[str]:
     """Say what judges outside the engine take, a line for each kind of cell."""
     lines = []
     for (benchmark, cost), cells in Counter((cell.benchmark, cell.cost) for cell in todo if cell.cost).items():
-        price = "price not known" if cost.dollars is None else f"{cost.dollars:.2f} dollars"
         lines.append(
-            f"judging {benchmark}: {cost.calls} calls, {cost.prompt_tokens} tokens to read and"
-            f" at most {cost.completion_tokens} to write, {price} a cell, {cells} cells ({cost.basis})"
+            f"judging {benchmark}: {counted(cost.calls, 'call')}, {counted(cost.prompt_tokens, 'token')} to read and"
+            f" at most {count(cost.completion_tokens)} to write, {_price(cost)} a cell, {counted(cells, 'cell')}"
+            f" ({cost.basis})"
         )
     return lines
 
 
-def size(count: int) -> str:
-    """Write bytes as people say them."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count} B"
+def _price(cost: Cost) -> str:
+    if cost.dollars is None:
+        return "price not known"
+    return f"{cost.dollars:.2f} dollars" if cost.dollars >= 0.01 or not cost.dollars else "under 0.01 dollars"

@@ -77,6 +77,7 @@ class Generator:
                 raise EngineDied("interrupted")
             self._tokenizer = group.tokenizer
             self._emit(EngineStarted())
+        self._emit(Doing("merging"))
         loaded = self._engine.load(group.recipe)
         known = self._store.merges.get(group.key)
         if known is not None and known.digest != loaded.digest:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from m3_exp.progress import clock
+from m3_exp.amounts import about, count, counted, duration
 from m3_exp.store import RunRecord, Store, hold
 from m3_exp.types import M3Error
 
@@ -30,14 +30,16 @@ class RunState(RunRecord):
     def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.started))
         who = f"pid {self.pid} on {self.host}, since {since}"
-        cells = f"{self.cells_done} of {self.cells} cells, {self.items_done} of {self.items} items"
+        cells = f"{count(self.cells_done)} of {counted(self.cells, 'cell')}"
+        if self.items:
+            cells += f", {count(self.items_done)} of {counted(self.items, 'answer')}"
         if not self.alive:
             return f"ended without a word: {who}, {cells}; to continue: {self.command or 'm3 run as before'}"
-        text = f"running: {self.command or 'm3 run'}: {who} ({clock(time.time() - self.started)}), {cells}"
+        text = f"running: {self.command or 'm3 run'}: {who} ({duration(max(0, time.time() - self.started))}), {cells}"
         if self.cells_failed:
-            text += f", {self.cells_failed} failed"
+            text += f", {count(self.cells_failed)} failed"
         if self.seconds_left is not None:
-            text += f", {self.tokens_per_second:.0f} tokens/s, {clock(self.seconds_left)} left"
+            text += f", {count(self.tokens_per_second)} tokens/s, {about(self.seconds_left)} left"
         return f"{text} | {'; '.join(self.doing) or 'preparing'}"
 
 

@@ -1,55 +1,116 @@
-"""What a long run tells its user: what is running, items done, tokens a second, time left.
+"""What a run tells its user: the score of each cell as it is done, and on a terminal what is at work below that.
 
-On a terminal one line that rewrites itself; elsewhere (a log, CI, Slurm) a plain line every `EVERY` seconds.
+    12/51  20.0 [7.5, 42.2]      lm_math ties(scaling=1, retain=0.7) lambda=0.25 on gsm8k (20 items, 3.1 s)
+    13/51  failed                lm_math average on gsm8k: 1 of 20 items are unscored: the engine gave no answer
+    cell 14 of 51, about 3 min left, 260 of 1,020 answers, 322 tokens/s
+      lm_math average lambda=0.5 on gsm8k: merging
+
+The last two lines are written again and again, and fit the terminal. Elsewhere (a log, CI, Slurm) only the lines of
+cells are printed, each one a plain line.
 """
 
+import math
+import os
 import sys
+import textwrap
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TextIO
 
-from m3_exp.reading.shown import beneath, escaped
+from rich.cells import cell_len, set_cell_size
 
-EVERY = 15.0
+from m3_exp.amounts import about, count, counted, duration
+from m3_exp.reading.shown import Escaping, beneath, escaped
+
+_PAUSE = 0.2  # seconds between two updates of a terminal
+_SPARE = 3  # columns at the right: the echo of Ctrl-C must not begin a new row
+_VERDICT = 20  # columns: `100.0 [100.0, 100.0]`
+
+
+@dataclass
+class _Work:
+    """What a worker is at: a cell, since when, and the step that it takes beside generating answers."""
+
+    cell: str = ""
+    since: float = 0.0
+    step: str = ""
+    tokens_per_second: float = 0.0
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, [self.cell, self.step]))
 
 
 class Progress:
-    """Counts items over all workers and prints. Safe to call from several threads."""
+    """Counts cells and answers over all workers, each a thread of its own, and prints.
 
-    def __init__(self, total: int, stream: TextIO | None = None) -> None:
-        self.total = total
+    `total` and `done` count answers, `answers` those of them that were generated here. Use as a context manager: within
+    it, what others print to the same terminal stands above the live lines.
+    """
+
+    def __init__(self, cells: int = 0, stream: TextIO | None = None) -> None:
+        self.cells = cells
+        self.cells_done = 0
+        self.total = 0
         self.done = 0
         self.tokens = 0
         self.answers = 0
-        self._running: dict[int, str] = {}
-        self._flows: dict[int, float] = {}
-        self._stream = beneath(stream or sys.stderr)
-        self._live = self._stream.isatty()
-        self._lock = threading.Lock()
-        self._start = time.monotonic()
-        self._last = self._start
+        self._work: dict[int, _Work] = {}
+        self._screen = Screen(stream or sys.stderr)
+        self._lock = threading.RLock()
+        self._open = False
+        self._start = self._last = time.monotonic()
 
-    def running(self, what: str) -> None:
-        """Say what this thread works on now."""
+    def __enter__(self) -> "Progress":
+        self._open = True
+        self._start = time.monotonic()
+        for stream in self._neighbours():
+            stream.above = _Above(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the terminal as it is after the last line of a cell."""
+        for stream in self._neighbours():
+            stream.above = None
         with self._lock:
-            self._running[threading.get_ident()] = what
-            self._print(force=not self._live)
+            self._open = False
+            self._screen.write()
+
+    def begin(self, cell: str) -> None:
+        """Say which cell this thread works on now."""
+        with self._lock:
+            mine = self._mine()
+            mine.cell, mine.since, mine.step = cell, time.monotonic(), ""
+            self._update(force=True)
+
+    def doing(self, step: str) -> None:
+        """Say what this thread does before the next answer of its cell."""
+        with self._lock:
+            self._mine().step = step
+            self._update()
+
+    def rest(self) -> None:
+        """Say that this thread works no more."""
+        with self._lock:
+            self._work.pop(threading.get_ident(), None)
 
     def flow(self, tokens_per_second: float) -> None:
         """Show the speed that an engine reports of the batch that it works on, until it reports another."""
         with self._lock:
-            self._flows[threading.get_ident()] = tokens_per_second
-            self._print()
+            self._mine().tokens_per_second = tokens_per_second
+            self._update()
 
-    def expect(self, items: int) -> None:
-        """Count items that nobody knew of before the work began."""
+    def expect(self, answers: int) -> None:
+        """Count answers to come."""
         with self._lock:
-            self.total += items
+            self.total += answers
 
-    def cached(self, items: int) -> None:
-        """Count items that were there already."""
+    def cached(self, answers: int) -> None:
+        """Count answers that were there already."""
         with self._lock:
-            self.done += items
+            self.done += answers
+            self._mine().step = ""
 
     def generated(self, tokens: int) -> None:
         """Count one finished answer."""
@@ -57,20 +118,24 @@ class Progress:
             self.done += 1
             self.answers += 1
             self.tokens += tokens
-            self._print()
+            self._mine().step = ""
+            self._update()
 
-    def say(self, line: str) -> None:
-        """Print a line of its own (a failure, a restart)."""
+    def scored(self, cell: str, figure: str, items: int) -> None:
+        """Print the line of a cell that is done; `figure`: its score with the interval."""
         with self._lock:
-            if self._live:
-                print("\r\x1b[2K", end="", file=self._stream)
-            print(escaped(line, "\n"), file=self._stream, flush=True)
+            took = duration(time.monotonic() - self._mine().since)
+            self._finished(f"{figure:{_VERDICT}}", f"{cell} ({counted(items, 'item')}, {took})")
 
-    def finish(self) -> None:
+    def failed(self, cell: str, reason: str) -> None:
+        """Print the line of a cell that has no complete result."""
         with self._lock:
-            self._print(force=True)
-            if self._live:
-                print(file=self._stream, flush=True)
+            self._finished(f"{'failed':{_VERDICT}}", f"{cell}: {reason}")
+
+    def say(self, text: str, hang: int = 4) -> None:
+        """Print lines of their own (what was there already, a restart); `hang`: where the rest of a long one begins."""
+        with self._lock:
+            self._screen.write(self._lines(), text.split("\n"), hang)
 
     def rate(self) -> float:
         """Tokens a second since the first one was asked for, merging and starting engines included."""
@@ -83,36 +148,125 @@ class Progress:
 
     def speed(self) -> float:
         """Return the tokens a second that the engines report; without a report, the mean so far."""
-        return sum(list(self._flows.values())) or self.rate()
+        with self._lock:
+            return sum(one.tokens_per_second for one in self._work.values()) or self.rate()
 
-    def doing(self) -> tuple[str, ...]:
+    def at_work(self) -> tuple[str, ...]:
         """Return what each thread works on."""
         with self._lock:
-            return tuple(self._running.values())
+            return tuple(filter(None, map(str, self._work.values())))
 
-    def line(self) -> str:
-        text = f"{self.done}/{self.total} items"
+    def _mine(self) -> _Work:
+        return self._work.setdefault(threading.get_ident(), _Work(since=time.monotonic()))
+
+    def _finished(self, verdict: str, what: str) -> None:
+        self.cells_done += 1
+        mine = self._mine()
+        mine.cell = mine.step = ""
+        number, cells = count(self.cells_done), count(self.cells)
+        facts = f"{number:>{len(cells)}}/{cells}  {verdict}  "
+        self.say(facts + what, len(facts))
+
+    def _lines(self) -> list[str]:
+        """Return the live lines; none where nothing is at work. What comes first is left out last."""
+        if not self._open:
+            return []
         left = self.left()
-        if left is not None:
-            text += f", {self.speed():.0f} tokens/s, {clock(left)} left"
-        return escaped(f"{text} | {'; '.join(self._running.values())}")
+        facts = [
+            f"cell {count(min(self.cells_done + 1, self.cells))} of {count(self.cells)}",
+            *([] if left is None else [f"{about(left)} left"]),
+            f"{count(self.done)} of {counted(self.total, 'answer')}",
+            *([f"{count(self.speed())} tokens/s"] if self.answers else []),
+        ]
+        while len(facts) > 1 and len(", ".join(facts)) > self._screen.width:
+            facts.pop()
+        return [", ".join(facts), *(f"  {one}" for one in self.at_work())]
 
-    def _print(self, *, force: bool = False) -> None:
+    def _neighbours(self) -> list[Escaping]:
+        """Return the streams that others print on, and that are the terminal of the live lines."""
+        streams = (sys.stdout, sys.stderr) if self._screen.live else ()
+        return [stream for stream in streams if isinstance(stream, Escaping) and stream.isatty()]
+
+    def _update(self, *, force: bool = False) -> None:
         now = time.monotonic()
-        if not force and now - self._last < (0.2 if self._live else EVERY):
+        if self._screen.live and (force or now - self._last >= _PAUSE):
+            self._last = now
+            self._screen.write(self._lines())
+
+
+class Screen:
+    """A stream whose last lines are written anew while it is a terminal that can do so (`live`).
+
+    A terminal that becomes narrower folds a line that is too long for it, as tmux and most windows do: all its rows
+    are cleared. Only three codes are used: carriage return, cursor up, and clear to the end.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = beneath(stream)
+        self._shown: list[str] = []
+        self.live = self._stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+    def write(self, lines: Sequence[str] = (), above: Sequence[str] = (), hang: int = 4) -> None:
+        """Show the live lines in place of those that were there, and above them lines that stay."""
+        above = [self._spelled(line) for line in above]
+        if not self.live:
+            print(*above, sep="\n", end="\n" if above else "", file=self._stream, flush=True)
             return
-        self._last = now
-        if self._live:
-            print(f"\r\x1b[2K{self.line()[:200]}", end="", file=self._stream, flush=True)
-        else:
-            print(self.line(), file=self._stream, flush=True)
+        columns, rows = self._size()
+        cleared = self._cleared(columns)
+        self._shown = [_cut(self._spelled(line), self.width) for line in lines[: max(1, rows - 2)]]
+        folded = [row for line in above for row in _folded(line, columns - 1, hang)]
+        text = "".join(f"{row}\n" for row in folded) + "\n".join(self._shown)
+        print(cleared + text, end="", file=self._stream, flush=True)
+
+    @property
+    def width(self) -> int:
+        """How long a live line may be."""
+        return self._size()[0] - _SPARE
+
+    def _cleared(self, columns: int) -> str:
+        """Return what clears the live lines: the cursor is at the end of the last one."""
+        if not self._shown:
+            return ""
+        rows = sum(max(1, math.ceil(cell_len(line) / columns)) for line in self._shown)
+        return "\r" + (f"\x1b[{rows - 1}A" if rows > 1 else "") + "\x1b[J"
+
+    def _size(self) -> tuple[int, int]:
+        try:
+            columns, rows = os.get_terminal_size(self._stream.fileno())
+        except (OSError, ValueError):
+            columns = rows = 0
+        return max(columns or 80, 2 * _SPARE), rows or 24
+
+    def _spelled(self, line: str) -> str:
+        encoding = self._stream.encoding or "utf-8"
+        return escaped(line).encode(encoding, "backslashreplace").decode(encoding)
 
 
-def clock(seconds: float) -> str:
-    """Write a duration as people say it: `45 s`, `3 min 20 s`, `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+class _Above:
+    """Takes what others print while the live lines stand, and prints its whole lines above them.
+
+    Of a line that is begun again and again, as progress bars do, only the last is printed.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._begun = ""
+
+    def __call__(self, text: str) -> None:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._progress.say(line.rpartition("\r")[2])
+
+
+def _folded(line: str, width: int, hang: int) -> list[str]:
+    indent = " " * (hang if hang <= width // 2 else 4)
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False) or [""]
+
+
+def _cut(text: str, width: int) -> str:
+    """Return a text that fits a width: of a longer one the beginning and the end."""
+    if cell_len(text) <= width:
+        return text
+    end = (width - 3) // 2
+    return f"{set_cell_size(text, width - 3 - end)}...{set_cell_size(text[::-1], end)[::-1]}"

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from m3_exp.amounts import count, counted
 from m3_exp.engines.sharing import divide
 from m3_exp.events import (
     Answered,
@@ -28,12 +29,13 @@ from m3_exp.events import (
 from m3_exp.groups import Evaluation, Group, grouped
 from m3_exp.heartbeat import Heartbeat
 from m3_exp.merging import stream
-from m3_exp.planning import label_text
 from m3_exp.progress import Progress
+from m3_exp.reporting.table import Figure
 from m3_exp.reporting.wandb.tracker import Tracker, Untracked
 from m3_exp.results import Results
+from m3_exp.stats.scored import scored
 from m3_exp.store import Rate, RunRecord, Store
-from m3_exp.types import Cell, CellResult, M3Error, Plan, identity
+from m3_exp.types import Cell, CellResult, M3Error, Plan, ResultRecord, identity
 from m3_exp.worker import Graders, Worker
 
 
@@ -68,13 +70,13 @@ class Run:
         """Args: `repeat`, how often each cell is evaluated once more (noise floor); `command`, what began the run."""
         self.id = secrets.token_hex(8)
         self.failures: list[Failed] = []
-        self.progress = Progress(0)
         self._plan, self._plan_key, self._store = plan, identity(plan), store
         self._results = Results(store, plan.engine)
         self._count, self._keep, self._verify = workers, keep, verify
         self._tracker = tracker or Untracked()
         self._repeat, self._command = repeat, command
         self._cells = len(plan.cells) * (1 + repeat)
+        self.progress = Progress(self._cells)
         self._cached = self._completed = self._engine_starts = 0
         self._queue: queue.SimpleQueue[Group] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -92,16 +94,15 @@ class Run:
             left = self._left()
             if self.failures and not left and not self._cached:
                 raise M3Error(self.failures[0].reason)
-            groups = grouped(left, self._results)
-            answers = sum(self._results.tasks.task(e.cell, e.repeat).answers for e in left)
-            self.progress = Progress(answers)
-            for group in groups:
-                self._queue.put(group)
-            try:
-                self._work_all(max(1, min(self._count, len(groups))))
-            finally:
-                if groups:
-                    self.progress.finish()
+            if left:
+                groups = grouped(left, self._results)
+                self._announce(left)
+                for group in groups:
+                    self._queue.put(group)
+                try:
+                    with self.progress:
+                        self._work_all(max(1, min(self._count, len(groups))))
+                finally:
                     self._remember_speed(parameters)
         return Outcome(
             cells=self._cells,
@@ -126,8 +127,16 @@ class Run:
             items_done=progress.done,
             tokens_per_second=progress.speed(),
             seconds_left=progress.left(),
-            doing=progress.doing(),
+            doing=progress.at_work(),
         )
+
+    def _announce(self, left: Sequence[Evaluation]) -> None:
+        """Say how many cells were there already, and what is to do."""
+        answers = sum(self._results.tasks.task(e.cell, e.repeat).answers for e in left)
+        self.progress.expect(answers)
+        self.progress.cells_done += self._cached
+        there = f"{count(self._cached)} of {counted(self._cells, 'cell')} there already; " if self._cached else ""
+        self.progress.say(f"{there}{counted(len(left), 'cell')} to do, {counted(answers, 'answer')}")
 
     def _remember_speed(self, parameters: int | None) -> None:
         if self.progress.answers >= 64:
@@ -219,16 +228,17 @@ class Run:
             return
         except BaseException as error:
             self._errors.append(error)
+        finally:
+            self.progress.rest()
 
     def _fold(self, event: Event) -> None:
         """Count a worker's event in the run's progress, failures and totals."""
         progress = self.progress
         match event:
-            case Started(Evaluation(cell, repeat)):
-                again = f" repeat {repeat}" if repeat else ""
-                progress.running(f"{label_text(cell.labels[0])} {cell.evaluator.name}{again}")
+            case Started(evaluation):
+                progress.begin(str(evaluation))
             case Doing(what):
-                progress.running(what)
+                progress.doing(what)
             case EngineStarted():
                 with self._lock:
                     self._engine_starts += 1
@@ -243,11 +253,25 @@ class Run:
             case Note(text):
                 progress.say(text)
             case Scored(evaluation, record):
-                if not evaluation.repeat:
-                    self._tracker.cell(CellResult(evaluation.cell, record))
-                with self._lock:
-                    self._completed += not record.result.n_unscored
-            case Failed():
+                self._scored(evaluation, record)
+            case Failed(evaluation, reason):
                 with self._lock:
                     self.failures.append(event)
-                progress.say(f"failed: {event}")
+                progress.failed(str(evaluation), reason)
+
+    def _scored(self, evaluation: Evaluation, record: ResultRecord) -> None:
+        if not evaluation.repeat:
+            self._tracker.cell(CellResult(evaluation.cell, record))
+        if not record.result.n_unscored:
+            with self._lock:
+                self._completed += 1
+            self.progress.scored(str(evaluation), _figure(record), record.result.n)
+
+
+def _figure(record: ResultRecord) -> str:
+    """Return a score with its interval as tables print it."""
+    items = scored(record).percent()
+    if record.result.score is None or items is None:
+        return "no score"
+    shown = Figure(record.result.score, items.low, items.high)
+    return f"{shown!s:>5} {shown.interval}"

@@ -165,6 +165,7 @@ class About:
         marker: matplotlib's; without one, one is chosen.
         dashes: lengths on and off of its line; () for a solid one.
         rank: its place in tables and figures; a smaller rank stands earlier.
+        area: what it asks for, as a heading over the columns of like benchmarks; "" for that of its skill.
         table: where the paper has it: table1, figure4 or attacks (Tables 2, 5 and 6).
         paper_items: on how many items the paper scored, if its numbers can be compared with ours.
     """
@@ -175,6 +176,7 @@ class About:
     marker: str = ""
     dashes: tuple[float, ...] = ()
     rank: int = 100
+    area: str = ""
     table: str = ""
     paper_items: int | None = None
 

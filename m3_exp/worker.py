@@ -138,6 +138,7 @@ class Worker:
         digest = (self._store.merges.get(group.key) or self._generator.load(group)).digest
         if self._keep:
             self._keep_checkpoint(task, digest)
+        self._say(Doing("examining the grader"))
         self._graders.check(task)
         self._generated.put((evaluation, group, self._generator.generate(task, group, digest)))
 
@@ -155,6 +156,7 @@ class Worker:
     def _score(self, evaluation: Evaluation, group: Group, generated: Generated) -> None:
         with self._wall(evaluation):
             task, made = generated.task, generated.made
+            self._say(Doing("scoring"))
             scores, result = evaluate(task.evaluator, made.problems, generated.answers)
             if self._generator.closed.is_set():  # an interrupt may have reached what judged the answers, too
                 return

@@ -1,5 +1,6 @@
-"""What all tests share: no run of theirs is recorded in W&B but where a test says so."""
+"""What all tests share: no run of theirs is recorded in W&B but where a test says so; how cores share the tests."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,11 +8,46 @@ from typing import Any
 
 import pytest
 
+from m3_exp import machine
 from m3_exp.scoring.sandbox import judge
 from m3_exp.scoring.sandbox.drivers import Driver
 from m3_exp.types import M3Error
 
 os.environ.setdefault("WANDB_MODE", "disabled")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: for small matrices threads are three times the work
+_MOST = 8  # processes: each has torch and transformers in memory
+_ENGINES = {file.name for file in Path(__file__).parent.glob("test_*.py") if "mark.engine" in file.read_text()}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes `-n auto` starts: two at least, as engines wait much and take one process."""
+    return min(_MOST, max(2, len(machine.cores())))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out whole files, and all those that start engines to one process: two engines would fight for the cores."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = str(super()._split_scope(nodeid))
+            return "engines" if Path(file).name in _ENGINES else file
+
+    return Scheduling(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with engines: they take longest."""
+    items.sort(key=lambda item: item.path.name not in _ENGINES)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays to the end: the libraries and the tests, millions of objects."""
+    gc.collect()
+    gc.freeze()
 
 
 def _usable(name: judge.Choice) -> Driver:

@@ -286,7 +286,7 @@ def test_a_plan_says_what_its_judges_take(capsys: pytest.CaptureFixture[str], tm
     assert found["totals"]["judging_dollars"] == cost["dollars"] > 0
     (line,) = [note for note in found["notes"] if note.startswith("judging alpaca_eval:")]
     assert f"{n} calls" in line
-    assert "dollars a cell, 1 cells" in line
+    assert "dollars a cell, 1 cell " in line
     assert cells["rules"]["cost"] is None
 
 

@@ -216,6 +216,7 @@ def test_a_call_that_broke_is_booked_as_if_it_was_billed(tmp_path: Path) -> None
 # ---------------------------------------------------------------------------------------------------- whole judgings
 
 
+@pytest.mark.slow
 def test_the_papers_judge_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("M3_JUDGE_KEY", KEY)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-not-for-others")
@@ -349,6 +350,7 @@ def test_a_judge_that_dies_midway_leaves_the_rest_unscored_and_is_continued(tmp_
     assert len(server.requests) - before == 11 - 5
 
 
+@pytest.mark.slow
 def test_a_killed_judging_process_loses_nothing_that_was_paid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[subprocess.Popen[bytes]] = []
     real = subprocess.Popen
@@ -375,6 +377,7 @@ def test_a_killed_judging_process_loses_nothing_that_was_paid(tmp_path: Path, mo
     assert all(process.poll() is not None for process in started)
 
 
+@pytest.mark.slow
 def test_a_silent_judging_process_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alpaca_judges, "QUIET", 4.0)
     with serving(JudgeServer(lambda number, request: "hang:30")) as server, pytest.raises(M3Error) as found:
@@ -441,6 +444,7 @@ def test_a_cap_on_an_unknown_price_asks_nothing(monkeypatch: pytest.MonkeyPatch)
     }
 
 
+@pytest.mark.slow
 def test_a_judging_process_ends_with_its_parent(tmp_path: Path) -> None:
     """Its standard input is closed when the parent dies, however it dies."""
     reached = threading.Event()

@@ -128,6 +128,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(tmp_path_factory.mktemp("broken"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_mutations_are_read_or_refused(bench: Bench, kind: str) -> None:
     assert bench.failures(kind, range(150)) == []

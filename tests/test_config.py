@@ -1,10 +1,15 @@
 """Requests: every choice composes, sweeps expand, and each wrong request gets one line that says what to do."""
 
+import itertools
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
 
 from m3_exp import config, planning
+from m3_exp.config import composing, kept
 from m3_exp.types import M3Error
 
 AXES = {"method": 3, "ratio": 4, "sparsify": 2, "engine": 3, "evaluator": 10, "pair": 7}
@@ -136,3 +141,109 @@ def test_more_choices_come_from_a_config_dir(tmp_path: Path) -> None:
     assert config.request(["family=mine"], config_dirs=[tmp_path]).configs[0].family == "mine"
     with pytest.raises(M3Error, match="mine"):
         config.request(["family=yours"], config_dirs=[tmp_path])
+
+
+# ------------------------------------------------------------------------------------ composing, beside Hydra itself
+
+
+def _by_hydra(overrides: list[str]) -> str:
+    """Compose as Hydra does when it is given everything at once."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config.ROOT / "conf"), version_base="1.3"):
+        return OmegaConf.to_yaml(compose("config", overrides), resolve=True)
+
+
+def _products() -> list[list[str]]:
+    groups = {
+        "family": ["lab", "llama2_13b", "qwen2_5_1_5b"], "pair": config.names("pair"),
+        "method": config.names("method"), "ratio": config.names("ratio"), "sparsify": config.names("sparsify"),
+    }  # fmt: skip
+    products = [
+        [f"{group}={name}" for group, name in zip(groups, names, strict=True)]
+        for names in itertools.product(*groups.values())
+    ]
+    tuned = [product for product in products if "family=llama2_13b" in product and "method=ties" in product]
+    return [*products[::23], *tuned[::5]]
+
+
+VALUES = [
+    ["method=ties", "method.retain=0.3"], ["seed=3", "limit=5"], ["limit=${seed}", "seed=4"],
+    ["family.base=/a", "chat_template=true"], ["items=dev", "evaluator=[gsm8k,mbpp]"],
+    ["ratio=fixed", "ratio.weights=[0.2,0.8]"], ["method=task_arithmetic", "method.scaling=${seed}"],
+    ["family.max_tokens.gsm8k=13"], ["family.max_tokens={gsm8k: 14}"], ["evaluator.gsm8k={extractor: strict}"],
+    ["engine=recorded", "engine.answers=x", "method=ties", "method.retain=0.2"], ["sandbox={driver: weak}"],
+    ["family=llama2_13b", "method=ties", "tuned=llama2_13b_ties_lm_code"], ["tuned=llama2_13b_ties_lm_math"],
+    ["family=local", "family.base=/a", "family.experts=[/b,/c]", "method=ties"], ["pair.experts=[math,code]"],
+    ["family.experts={lm: /q}", "tracker=none"], ["chat_args={enable_thinking: false}", "thought=keep"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", [*_products(), *VALUES], ids=" ".join)
+def test_a_request_composes_as_by_hydra_at_once(overrides: list[str]) -> None:
+    (tree,) = composing.compose_all([tuple(overrides)], [])
+    assert OmegaConf.to_yaml(OmegaConf.create(tree)) == _by_hydra(overrides)
+
+
+def test_values_and_plain_choices_are_composed_by_hydra_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    def counted(name: str, overrides: list[str]) -> DictConfig:
+        asked.append(overrides)
+        return compose(name, overrides)
+
+    monkeypatch.setattr(composing, "compose", counted)
+    monkeypatch.setattr(kept, "_MEMORY", {})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    line = ["seed=range(0,5)", "method=average,ties", "ratio=mixup", "ratio.alpha=0.5,1,2", "sparsify=none,dare"]
+    assert len(config.request(line, multirun=True).configs) == 5 * 2 * 3 * 2
+    assert asked == [[]]
+    monkeypatch.setattr(kept, "_MEMORY", {})  # as another process
+    assert len(config.request([*line, "limit=3"], multirun=True).configs) == 60
+    assert asked == [[]]
+
+
+def test_kept_compositions_follow_the_files_and_hold_no_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kept, "_MEMORY", {})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (mine := tmp_path / "mine" / "family").mkdir(parents=True)
+    lab = (config.ROOT / "conf/family/lab.yaml").read_text().replace("name: lab", "name: mine")
+
+    def parameters(*more: str) -> int | None:
+        monkeypatch.setattr(kept, "_MEMORY", {})  # as another process
+        return config.request(["family=mine", *more], config_dirs=[tmp_path / "mine"]).configs[0].parameters
+
+    for count in (7, 8):
+        (mine / "mine.yaml").write_text(lab.replace("parameters: 134515008", f"parameters: {count}"))
+        assert [parameters(), parameters()] == [count, count]
+    files = list((tmp_path / "cache/m3_exp/composed").iterdir())
+    assert len(files) == 4
+    for file in files:
+        file.write_bytes(file.read_bytes().replace(b'"parameters":', b'"parameters": 1', 1))  # damaged
+    assert parameters() == 8
+    assert parameters("family.base=s3cret/s3cret", "+tracker.entity=s3cret") == 8
+    assert b"s3cret" not in b"".join(file.read_bytes() for file in (tmp_path / "cache").rglob("*.json"))
+    (mine / "mine.yaml").write_text(lab.replace("parameters: 134515008", "parameters: ${oc.decode:${oc.env:COUNT}}"))
+    for count in (5, 6):  # an environment variable is read each time
+        monkeypatch.setenv("COUNT", str(count))
+        assert parameters() == count
+
+
+def test_a_cache_folder_that_cannot_be_written_or_read_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    for home in (str(tmp_path / "file"), "relative", ""):
+        monkeypatch.setenv("XDG_CACHE_HOME", home)
+        monkeypatch.setenv("HOME", "/nonexistent")
+        monkeypatch.setattr(kept, "_MEMORY", {})
+        assert config.request(["method=ties"]).configs[0].method == "ties"
+    assert not Path("relative").exists()
+
+
+def test_old_compositions_make_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(kept, "_MEMORY", {})
+    monkeypatch.setattr(kept, "_MOST", 3)
+    for pair in ("lm", "math", "code"):
+        config.request([f"pair={pair}"])
+    assert len(list((tmp_path / "m3_exp/composed").iterdir())) == 3

@@ -29,6 +29,7 @@ def most(sets: int, level: float) -> float:
     return 100 * float(stats.binom.isf(RARE, sets, level)) / sets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sets"),
     [
@@ -68,6 +69,7 @@ def test_intervals_are_not_wider_than_they_need_to_be(name: str) -> None:
         assert max(row.width) < 1.35
 
 
+@pytest.mark.slow
 def test_few_draws_and_few_masks_carry_no_sign() -> None:
     for name in ("3 draws, n 1319", "2 masks, n 1319"):
         rows = coverage.measured(replace(populations.named(name), sets=20))
@@ -94,6 +96,7 @@ def test_items_score_what_the_curve_says(graded: bool) -> None:
     assert found == pytest.approx(truth, abs=0.012)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masks", [2, 3])
 def test_masks_that_agree_by_chance_make_nothing_sure(masks: int) -> None:
     rng = np.random.default_rng(masks)

@@ -380,6 +380,7 @@ SHADOWED = ["mbpp_170_sum_range_list", "mbpp_419_round_and_sum", "mbpp_598_armst
             "mbpp_724_power_base_sum", "mbpp_798__sum"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_multipl_es_gpt4_programs(data: Path, tmp_path: Path) -> None:
     """324 of 397 pass; the published log has 318 and fails six more.
 
@@ -411,6 +412,7 @@ def _with(task: judging.Task, program: Program) -> judging.Task:
     return judging.Task((program,), task.entry_point, task.prelude, task.test, task.names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("subset", "n"), [("test", 500), ("sanitized", 427)])
 def test_mbpps_gold_and_planted_wrong_answers(data: Path, subset: Any, n: int) -> None:
     evaluator = MBPP(subset=subset)
@@ -433,6 +435,7 @@ def test_mbpp_367_fails_where_set_up_code_and_program_are_one(data: Path) -> Non
     assert score.value == 1.0
 
 
+@pytest.mark.slow
 def test_mbpp_plus_items(data: Path) -> None:
     """All 378 load and every twelfth reference passes; all of them take minutes (docs/benchmarks.md)."""
     evaluator = MBPP(subset="plus")

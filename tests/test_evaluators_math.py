@@ -225,6 +225,7 @@ def test_an_unknown_rule_is_refused() -> None:
 # --------------------------------------------------------------------------------------------- the process of its own
 
 
+@pytest.mark.slow
 def test_a_hang_is_unscored_and_the_others_are_not_touched() -> None:
     texts = ["it is 18", TOWER, "it is 18", "it is 19"]
     verdicts = judge([Question("18", text, *WHOLE_TEXT) for text in texts], seconds=1)

@@ -84,6 +84,7 @@ def test_gsm8k_gold_in_many_renderings(rendering: str) -> None:
     assert found == pytest.approx(RENDERINGS[rendering], abs=0.06)
 
 
+@pytest.mark.slow
 def test_humaneval_published_verdicts_item_by_item() -> None:
     """WizardCoder-15B, greedy: 164 of 164 verdicts, 59.8 %, from whole programs and from the raw answers alike."""
     published = rows(PUBLISHED / "humaneval" / "wizardcoder-15b-v1.0.greedy.results.jsonl.gz")
@@ -98,6 +99,7 @@ def test_humaneval_published_verdicts_item_by_item() -> None:
         assert result.details["score_paper_reading"] == result.score
 
 
+@pytest.mark.slow
 def test_humaneval_gold_passes_in_every_form() -> None:
     """164 of 164 as a body, a body without its first indentation, and a whole function without the prompt's imports."""
     problems = HumanEval().problems("official")
@@ -191,6 +193,7 @@ def checker(case: dict[str, Any]) -> tuple[str, tuple[tuple[str, Any], ...]]:
     return ONLY.get(case["test"], "math_verify"), tuple(sorted(options.items()))
 
 
+@pytest.mark.slow
 def test_equivalence_pairs_by_their_sources_own_rules() -> None:
     """150 of 150 pairs of three public checkers' tests."""
     cases = rows(PUBLISHED / "answer_equivalence" / "equivalence_cases.jsonl")

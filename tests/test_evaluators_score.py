@@ -140,6 +140,7 @@ def test_line_separators_inside_a_text_do_not_split_it(tmp_path: Path) -> None:
     assert [(number, answer.text) for number, answer in read_answers(path)] == [(1, "a\u2028b\u0085c")]
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path: Path, items: Path) -> None:
     path = answers_file(tmp_path, [right(0), {"id": "1", "text": "#### 2"}])
     command = [sys.executable, "-m", "m3_exp.cli", "score", "gsm8k", str(path), f"items={items}", "extractor=flexible"]

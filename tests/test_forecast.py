@@ -72,7 +72,7 @@ def test_a_plan_without_models_and_items_is_forecast_from_known_sizes(family: st
     assert found.totals.tokens_typical == 7397 * 300
     assert next(gpu.name for gpu in found.totals.gpus if gpu.sequences) == card
     text = "\n".join(found.notes)
-    assert "6 cells have no items here: counted are the known sizes of official sets" in text
+    assert "no items here for 6 cells: counted as in the official sets" in text
     assert "(assumed), KV cache" in text
     assert "time elsewhere, assumed from data sheets: 1 A100 80 GB: about" in text
 
@@ -83,7 +83,7 @@ def test_a_limit_bounds_known_sizes_and_other_sets_stay_unknown(tmp_path: Path) 
     assert [c.n for c in limited.cells] == [7]
     other = forecasted(tmp_path, "family=llama2_13b", "evaluator=[gsm8k]", f"items={tmp_path / 'mine.jsonl'}")
     assert [c.n for c in other.cells] == [None]
-    assert "1 cells have no items at hand, their cost is not in these figures" in other.notes
+    assert "no items at hand for 1 cell: not in these figures" in other.notes
 
 
 def test_merging_time_counts_every_recipe_and_the_passes_of_ties(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_attack_cells_of_a_plan_count_their_searches(tmp_path: Path) -> None:
     found = forecasted(tmp_path, "family=llama2_13b", *attack)
     assert found.totals.searching_answers_at_most == 400
     assert found.totals.answers_to_generate == 400 + 872
-    assert "at most 400 of these answers are asked by searches for attacks" in found.notes
+    assert "searches for attacks ask for at most 400 of these answers" in found.notes
 
 
 def test_draws_of_lambda_are_told_beside_the_papers_one(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_draws_of_lambda_are_told_beside_the_papers_one(tmp_path: Path) -> None:
 def test_draws_that_search_for_attacks_are_told_at_most(tmp_path: Path) -> None:
     attack = ["evaluator=[prompt_bench_sst2]", "evaluator.prompt_bench_sst2.attack=stresstest"]
     found = forecasted(tmp_path, "family=llama2_13b", *attack, "ratio=mixup", "ratio.draws=2")
-    assert any("2 draws of lambda: 1 merges and at most 1,272 answers more" in note for note in found.notes)
+    assert any("2 draws of lambda: 1 merge and at most 1,272 answers more" in note for note in found.notes)
 
 
 def test_draws_on_items_of_unknown_number_are_told_in_merges(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def test_items_are_remade_byte_for_byte(name: str, gold: dict[str, list[Example]
     assert (ITEMS / f"{name}.jsonl").read_bytes() == render([dict(example.row) for example in gold[name]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_gold_answers_score_100_and_planted_wrong_ones_0(name: str, gold: dict[str, list[Example]]) -> None:
     evaluator = load_benchmark(name)

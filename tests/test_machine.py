@@ -45,5 +45,5 @@ def test_a_merge_and_a_run_where_os_has_no_affinity_and_no_pidfd(tmp_path: Path)
     m3("merge", "method=ties", "method.scaling=1.0", "method.retain=0.5", "out=merged")
     assert (tmp_path / "merged" / "model.safetensors").is_file()
     asked = ["engine=transformers", "evaluator=[gsm8k]", "evaluator.gsm8k.max_tokens=4", "items=items.jsonl"]
-    assert "1 of 1 cells done" in m3("run", *asked, "store=store", "tracker=none")
+    assert "1 of 1 cell done" in m3("run", *asked, "store=store", "tracker=none")
     assert " cores" in m3("doctor", *asked, "store=store")

@@ -136,7 +136,8 @@ def test_sampled_lambdas_carry_a_sign_in_the_family_of_their_pair_and_method() -
     assert (worse["question"], worse["family"], worse["sampled"], worse["bend"]) == ("expectation", 14, 16, 0.0)
     assert worse["p"] <= worse["p_adjusted"] <= 14 * worse["p"]
     assert (
-        "E - plain: adjusted (max-T over items) within its pair and method: seven alphas x benchmarks, 14 comparisons"
+        "Expectations (E): adjusted (max-T over items) within their pair and method over seven alphas x benchmarks, 14"
+        " comparisons"
     ) in said(table)
     assert "What could not have been seen: at the level that is used, a true difference below" in said(table)
     assert "E*" not in said(table)
@@ -259,7 +260,7 @@ def test_every_m3_row_is_marked_against_its_row_without_m3() -> None:
     assert better["p"] == pytest.approx(2**-40), "McNemar's mid-p of 40 gained and none lost"
     assert (better["p_adjusted"], better["discordant"]) == (pytest.approx(3 * 2**-40), 40)
     assert (better["question"], better["family"], better["no_mark"]) == ("model", 3, None)
-    assert "Single models - plain: Holm over the 3 comparisons of this table." in said(table)
+    assert "Single merges: adjusted (Holm) over the 3 comparisons of this table." in said(table)
     assert "; = the same weights (1): no comparison." in said(table)
     untold = next(r for r in table.records if r["mark"] == "untold")
     assert untold["detectable"] > untold["difference"]
@@ -408,6 +409,7 @@ def test_a_score_that_is_a_mean_of_tasks_has_expectation_marks_and_contrasts_of_
     assert {best.texts[i][0]: mark.weight for (i, _), mark in marks(best).items()} == {"average": "bold"}
 
 
+@pytest.mark.slow
 def test_no_interval_has_width_0_or_leaves_its_range() -> None:
     """Whatever small frame: scores in 0 to 100, contrasts in -100 to 100, each inside its interval."""
     for seed in range(20):

@@ -117,6 +117,7 @@ def run(world: Path, name: str, hash_seed: int, threads: int, block: int) -> "su
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=120)
 
 
+@pytest.mark.slow
 def test_whole_directories_under_other_hash_seeds_and_threads(world: Path) -> None:
     one, other = run(world, "one", 1, 1, 1 << 16), run(world, "other", 2, 3, 999)
     assert files(world / "one") == files(world / "other")
@@ -149,6 +150,7 @@ def test_one_expert_alone_keeps_its_bits(world: Path) -> None:
     assert digest(world, of) == model.digest
 
 
+@pytest.mark.slow
 def test_killed_while_writing_leaves_no_final_directory(world: Path) -> None:
     """SIGKILL at four moments: the final name either does not exist or is whole, and the same command then succeeds."""
     whole = files(world / "one") if (world / "one").exists() else None

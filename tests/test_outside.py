@@ -107,7 +107,7 @@ def test_every_command_finds_them(capsys: pytest.CaptureFixture[str], folder: Pa
 
     assert f"{len(cells)} of {len(cells)} cells done" in said(capsys, "run", "sweeps=lambda_response", "tracker=none")
     narrow = ["sweeps=lambda_response", "method=level", "ratio=leaning", "sparsify=largest"]
-    assert "1 done; 0 failed" in said(capsys, "status", *narrow, "evaluator=[letters]")
+    assert "1 cell: 1 done\n" in said(capsys, "status", *narrow, "evaluator=[letters]")
 
     flags = ["--config-dir", "conf"]
     scored = json.loads(said(capsys, "score", "letters", "letters.jsonl", "letter=a", flags=flags))

@@ -16,9 +16,15 @@ from m3_exp.store import Records, RunRecord, Store, locked
 RUN = "0123456789abcdef"
 
 
+def expecting(answers: int) -> Progress:
+    progress = Progress(5)
+    progress.expect(answers)
+    return progress
+
+
 def state(moving: Progress | None = None) -> RunRecord:
-    now = moving or Progress(9)
-    return RunRecord("m3 run limit=4", "p", 5, 2, 1, now.total, now.done, now.speed(), now.doing(), now.left())
+    now = moving or expecting(9)
+    return RunRecord("m3 run limit=4", "p", 5, 2, 1, now.total, now.done, now.speed(), now.at_work(), now.left())
 
 
 def test_a_run_is_seen_while_it_lives_and_forgotten_when_it_ends(tmp_path: Path) -> None:
@@ -27,14 +33,14 @@ def test_a_run_is_seen_while_it_lives_and_forgotten_when_it_ends(tmp_path: Path)
         (seen,) = runs(store)
         assert (seen.id, seen.pid, seen.alive, seen.cells_done, seen.items) == (RUN, os.getpid(), True, 2, 9)
         assert str(seen).startswith(f"running: m3 run limit=4: pid {os.getpid()} on {seen.host}, since 20")
-        assert "2 of 5 cells, 0 of 9 items, 1 failed | preparing" in str(seen)
+        assert "2 of 5 cells, 0 of 9 answers, 1 failed | preparing" in str(seen)
     assert runs(store) == []
     assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_signs_of_life_are_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "BEAT", 0.02)
-    moving = Progress(9)
+    moving = expecting(9)
     with Heartbeat(Store(tmp_path), RUN, lambda: state(moving)):
         moving.generated(3)
         deadline = time.monotonic() + 10

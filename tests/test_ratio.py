@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from m3_exp.merging import ratio
-from m3_exp.stats.lambdas import density_ratio
+from m3_exp.stats.lambdas import ALPHAS, density_ratio
 from m3_exp.types import M3Error
 
 SEEDS = range(1500)
@@ -94,7 +94,7 @@ def test_quantiles_are_exact_to_the_nearer_end(alpha: float, u: float, lam: floa
 
 
 def mixture(lam: float) -> float:
-    return float(np.mean([stats.beta.cdf(lam, alpha, alpha) for alpha in ratio.ALPHAS]))
+    return float(np.mean([stats.beta.cdf(lam, alpha, alpha) for alpha in ALPHAS]))
 
 
 def test_a_scrambled_sequence_fills_every_stratum_and_begins_with_the_shorter_one() -> None:

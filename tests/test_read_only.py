@@ -90,6 +90,7 @@ def models(world: Path) -> list[str]:
     return ["family=local", *named, "dtype=float32"]
 
 
+@pytest.mark.slow
 @as_root
 @pytest.mark.parametrize("home", ["/nonexistent", None])
 def test_a_merge_needs_no_home_and_no_store(world: Path, home: str | None, tmp_path: Path) -> None:
@@ -105,6 +106,7 @@ def test_a_merge_needs_no_home_and_no_store(world: Path, home: str | None, tmp_p
     assert same[0].read_bytes() == same[1].read_bytes()
 
 
+@pytest.mark.slow
 @as_root
 def test_a_plan_needs_nothing_and_a_run_a_store(world: Path) -> None:
     recorded = ["engine=recorded", f"engine.answers={world / 'answers.jsonl'}", f"items={world / 'items.jsonl'}"]
@@ -113,9 +115,10 @@ def test_a_plan_needs_nothing_and_a_run_a_store(world: Path) -> None:
     assert planned.returncode == 0, planned.stderr
     done = as_nobody(world, "run", *asked, "store=store", HOME="/nonexistent")
     assert done.returncode == 0, done.stderr
-    assert "1 of 1 cells done" in done.stdout
+    assert "1 of 1 cell done" in done.stdout
 
 
+@pytest.mark.slow
 @as_root
 def test_doctor_says_what_to_set(world: Path) -> None:
     asked = [*models(world), "evaluator=[gsm8k]", f"items={world / 'items.jsonl'}", "store=store"]

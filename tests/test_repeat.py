@@ -262,7 +262,7 @@ class TestRepeats:
         assert item.record is not None
         assert (item.record.result.score, item.failure) == (50.0, None)
         assert noise.footer(tidy(look_up(planned, store, repeats=True), repeats=True)) == []
-        assert forecast.repeats_words(planned, store, 1)[0].endswith("0 of 1 done; 8 answers more to generate")
+        assert forecast.repeats_words(planned, store, 1)[0].endswith("0 of 1 done; 8 more answers to generate")
 
     def test_a_failed_first_pass_fails_its_repeats_too(self, models: list[Path], tmp_path: Path) -> None:
         write_answers(tmp_path / "answers.jsonl", {1: AGAIN})
@@ -296,7 +296,7 @@ class TestRepeats:
         again = self.carried(models, tmp_path, 2)[0]
         assert (again.cached, again.generated, again.engine_starts) == (3, 0, 0)
         assert forecast.repeats_words(planned, store, 2) == [
-            "repeats (noise floor): 2 of 2 done; 0 answers more to generate"
+            "repeats (noise floor): 2 of 2 done; no more answers to generate"
         ]
         assert forecast.repeats_words(planned, store, 0) == []
 
@@ -450,16 +450,16 @@ class TestCommands:
     def test_run_plan_and_status_know_repeats(self, line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         asked = [*line, "evaluator=[gsm8k]", "repeat=1"]
         assert cli.main(["plan", *asked]) == 0
-        assert "repeats (noise floor): 0 of 1 done; 8 answers more to generate" in capsys.readouterr().out
+        assert "repeats (noise floor): 0 of 1 done; 8 more answers to generate" in capsys.readouterr().out
         assert cli.main(["run", *asked]) == 0
         out = capsys.readouterr().out
-        assert "2 of 2 cells done (0 were there already)" in out
+        assert "2 of 2 cells done in " in out
         flipped = [*[[1]] * 3, *[[0]] * 5]
         low, high = ends(flipped)
         assert f"gsm8k 3 of 8 verdicts flipped between repeats (37.5 % [{low:.1f}, {high:.1f}])" in out
         assert f"sd of a difference 21.7 [{deviations(flipped, 8)}] points" in out
         assert cli.main(["status", *asked]) == 0
-        assert "repeats (noise floor): 1 of 1 done; 0 answers more" in capsys.readouterr().out
+        assert "repeats (noise floor): 1 of 1 done; no more answers" in capsys.readouterr().out
         assert cli.main(["run", *line, "evaluator=[gsm8k]", "repeat=-1"]) == 2
         assert "repeat=-1 is too small" in capsys.readouterr().err
 

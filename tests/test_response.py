@@ -291,6 +291,7 @@ def masked(seed: int, n: int, masks: int, sd: float, gain: float = 0.0) -> "eval
     return response(evaluated.averaged(found), masks=found, plains=plains)
 
 
+@pytest.mark.slow
 def test_masks_that_scatter_are_not_called_different() -> None:
     """Three masks, sd 3.2 points between them, true difference 0, n = 1319: called different in 40 % of sets."""
     called = wider = 0
@@ -359,6 +360,7 @@ def test_power_is_told_at_the_level_that_is_used() -> None:
     assert least > 1.2 * family.detectable(compared.estimate, 1)
 
 
+@pytest.mark.slow
 def test_the_alphas_that_hold_the_best_are_all_where_all_are_equal() -> None:
     """Said with 95 %: of equal alphas one is left out in 5 % of sets at most."""
     dropped = 0

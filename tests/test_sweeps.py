@@ -3,13 +3,11 @@
 import functools
 import re
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from omegaconf import OmegaConf
 
 from m3_exp import config, planning
-from m3_exp.config import composing
 from m3_exp.merging.methods import check_params, load
 from m3_exp.merging.ratio import grid
 from m3_exp.scoring.evaluate import load_evaluator
@@ -25,21 +23,7 @@ COST = re.compile(r"# On the lab: ([\d,]+) merges, ([\d,]+) cells, (?:at most )?
 
 @functools.cache
 def planned(sweep: str, *overrides: str) -> Plan:
-    """Plan a sweep; what differs in values alone is composed once in this file (Hydra takes 0.1 s each time)."""
-    with patch.object(composing, "compose", _composed):
-        return planning.build(config.request([f"sweeps={sweep}", *overrides]).configs)
-
-
-_compose = composing.compose
-
-
-def _composed(name: str, overrides: list[str]) -> Any:
-    return _structure(name, *overrides)
-
-
-@functools.cache
-def _structure(name: str, *choices: str) -> Any:
-    return _compose(name, list(choices))
+    return planning.build(config.request([f"sweeps={sweep}", *overrides]).configs)
 
 
 def keys(cells: Any) -> set[str]:

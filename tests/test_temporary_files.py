@@ -253,6 +253,7 @@ def line(tmp_path: Path) -> list[str]:
     return ["run", *recorded_run(answers, model), "items=lab", "limit=6", "dtype=bfloat16", "evaluator=[gsm8k]"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_nothing_behind_the_next_and_its_table_says_the_same(
     line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,7 +56,7 @@ def test_a_broken_sandbox_leaves_its_cells_unscored_and_the_same_command_finishe
     assert " 0.0 [" not in next(row for row in out.splitlines() if row.startswith("| single")).split("|")[-2]
     assert cli.main(line) == 0
     out = capsys.readouterr().out
-    assert "3 of 3 cells done (1 were there already)" in out
+    assert "3 of 3 cells done (1 was there already)" in out
     assert "sandbox: humaneval " in out
     row = next(row for row in out.splitlines() if row.startswith("| single"))
     assert row.split("|")[-4:-1] == [f" {shown([0, 0, 0, 0])} ".ljust(len(cell)) for cell in row.split("|")[-4:-1]]

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import sys
 from collections.abc import Sequence
 
@@ -106,11 +107,11 @@ class _Terminal(io.StringIO):
 
 def test_progress_shows_names_escaped() -> None:
     for stream in (io.StringIO(), _Terminal()):
-        progress = Progress(10, stream)
-        progress.running(f"cell {NASTY}")
-        progress.say(f"failed {NASTY}\n  again: m3 run")
-        progress.finish()
-        said = stream.getvalue().replace("\r\x1b[2K", "")
+        with Progress(10, stream) as progress:
+            progress.begin(f"cell {NASTY}")
+            progress.say(f"failed {NASTY}\n  again: m3 run")
+            progress.scored(f"cell {NASTY}", "20.0", 1)
+        said = re.sub("\r(\x1b\\[1A)?\x1b\\[J", "", stream.getvalue())
         assert _is_clean(said)
         assert r"cell a\x1b[31mred" in said
         assert "\n  again: m3 run\n" in said

@@ -125,6 +125,7 @@ class JudgeModel:
 # --------------------------------------------------------------------------------------------------- configurations
 
 
+@cache
 def _package() -> Path:
     """Return the package's folder of annotator configurations, without importing it."""
     spec = find_spec("alpaca_eval")

@@ -285,7 +285,15 @@ class SST2(PromptBench):
 
     name: ClassVar[str] = "prompt_bench_sst2"
     about = About(
-        "SST-2", "sst2", colour="orange", marker=">", dashes=(1.5, 1.2), rank=8, table="attacks", paper_items=872
+        "SST-2",
+        "sst2",
+        colour="orange",
+        marker=">",
+        dashes=(1.5, 1.2),
+        rank=8,
+        area="classification",
+        table="attacks",
+        paper_items=872,
     )
     item_set: ClassVar[ItemSet] = ItemSet(
         benchmark="prompt_bench_sst2",
@@ -308,7 +316,15 @@ class CoLA(PromptBench):
 
     name: ClassVar[str] = "prompt_bench_cola"
     about = About(
-        "CoLA", "cola", colour="blue", marker="p", dashes=(1.5, 1.2), rank=9, table="attacks", paper_items=1043
+        "CoLA",
+        "cola",
+        colour="blue",
+        marker="p",
+        dashes=(1.5, 1.2),
+        rank=9,
+        area="classification",
+        table="attacks",
+        paper_items=1043,
     )
     item_set: ClassVar[ItemSet] = ItemSet(
         benchmark="prompt_bench_cola",

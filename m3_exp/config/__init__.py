@@ -6,7 +6,7 @@ that an error is one line of ours and a sweep is planned as a whole.
     overrides  one override: parsed, refused, written as it is typed again
     sweeps     sweep files, and the products that `-m` asks for
     choices    what conf/ and a --config-dir offer
-    composing  overrides -> a composed config
+    composing  overrides -> a composed config; `kept`: between processes
     settings   a composed config -> Config; `values`: one value of it
     narrowing  a request -> the same for one of its cells
 """
@@ -27,7 +27,7 @@ from m3_exp.config.narrowing import narrowed
 from m3_exp.config.overrides import ARGUMENTS, excerpt, is_path, parse, raw_path, refuse, shell_text
 from m3_exp.config.settings import evaluator_spec, read
 from m3_exp.config.sweeps import sweep_file
-from m3_exp.config.values import MANY, choice, folder, number, optional, truth
+from m3_exp.config.values import MANY, Tree, choice, folder, number, optional, truth
 from m3_exp.reporting.wandb import track
 from m3_exp.scoring.evaluate import check_names, load_evaluator
 from m3_exp.scoring.items import lab_has_dev
@@ -55,7 +55,11 @@ class Request:
     notes: tuple[str, ...] = ()
     repeat: int = 0
     verify: bool = True
-    yaml: tuple[str, ...] = field(default=(), repr=False)
+    composed: tuple[Tree, ...] = field(default=(), repr=False)
+
+    @property
+    def yaml(self) -> tuple[str, ...]:
+        return tuple(OmegaConf.to_yaml(OmegaConf.create(cfg)) for cfg in self.composed)
 
     @cached_property
     def plan(self) -> Plan:
@@ -101,12 +105,12 @@ def compose(asked: CommandLine | Request) -> Request:
         checkpoint=choice(first, "checkpoint", ("none", "keep")),
         out=folder(first, "out"),
         workers=optional(first, "workers", int, low=1, high=MANY),
-        tracker=track.chosen({str(key): value for key, value in first.tracker.items()}),
+        tracker=track.chosen(first["tracker"]),
         sweep=sweep,
         sweep_table=document.get("table", sweep),
         repeat=number(first, "repeat", int, low=0, high=MANY),
         verify=truth(first, "verify"),
-        yaml=tuple(OmegaConf.to_yaml(cfg, resolve=True) for cfg in cfgs),
+        composed=tuple(cfgs),
     )
 
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from m3_exp.command_line import ROOT, files, names
+from m3_exp.config.values import Tree
 from m3_exp.merging import methods, mixtures, sparsify
 from m3_exp.merging.plugins import PluginFunction
 from m3_exp.reading.yaml_files import check_yaml, wrong_yaml
@@ -115,7 +116,7 @@ def check_folders(config_dirs: Sequence[Path]) -> None:
 # ------------------------------------------------------------------------------------ choices that are functions
 
 
-def function(group: str, part: DictConfig) -> PluginFunction | None:
+def function(group: str, part: Tree | DictConfig) -> PluginFunction | None:
     """Import the function that a method's, ratio's or sparsifier's yaml names; None for sparsify=none.
 
     A yaml without `target` (older ones have none) means the shipped choice of its name, or DARE.
@@ -131,7 +132,7 @@ def function(group: str, part: DictConfig) -> PluginFunction | None:
     return _LOAD[group](str(target))
 
 
-def keywords(group: str, part: DictConfig) -> list[str]:
+def keywords(group: str, part: Tree | DictConfig) -> list[str]:
     """Return the keys that may be set of a choice: its function's keywords; of a random sparsifier `draws` too."""
     if (named := function(group, part)) is None:
         return []
@@ -149,7 +150,7 @@ def keywords_of(group: str, choice: str, config_dirs: Sequence[Path] = ()) -> li
     return []
 
 
-def refuse_dead(given: Sequence[Override], composed: Sequence[DictConfig], config_dirs: Sequence[Path]) -> None:
+def refuse_dead(given: Sequence[Override], composed: Sequence[Tree], config_dirs: Sequence[Path]) -> None:
     """Refuse a parameter that the command line sets and no composed choice of its group has: alpha under plain."""
     for override in given:
         group, _, parameter = override.key_or_group.partition(".")
@@ -158,7 +159,7 @@ def refuse_dead(given: Sequence[Override], composed: Sequence[DictConfig], confi
         if any(parameter in keywords(group, cfg[group]) for cfg in composed):
             continue
         users = [name for name in names(group, config_dirs) if parameter in keywords_of(group, name, config_dirs)]
-        now = f"{group}={','.join(sorted({str(cfg[group].name) for cfg in composed}))}"
+        now = f"{group}={','.join(sorted({str(cfg[group]['name']) for cfg in composed}))}"
         if not users:
             raise M3Error(f"{override.key_or_group} is not known: no {group} of {now} has it")
         meant = " or ".join(f"{group}={name}" for name in users)

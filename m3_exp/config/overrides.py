@@ -1,5 +1,6 @@
 """One override of the command line: parsed by Hydra's grammar, refused in one line, quoted as it is typed again."""
 
+import functools
 import itertools
 import re
 import shlex
@@ -22,6 +23,7 @@ _LONGEST = 20_000  # characters of an override
 _DEEPEST = 50  # brackets open in one
 
 
+@functools.lru_cache(maxsize=4096)  # the products of a sweep share most of them
 def parse(text: str) -> Override:
     try:
         text.encode()

@@ -1,17 +1,17 @@
 """A composed config -> the `Config` that plans are made of: every value typed and checked."""
 
+import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
 
 from m3_exp.command_line import names, override, quoted
 from m3_exp.config.choices import function, keywords
 from m3_exp.config.overrides import PATH_SETTINGS
-from m3_exp.config.values import MANY, choice, number, optional, parameter, source, truth
+from m3_exp.config.values import MANY, Tree, choice, number, optional, parameter, source, truth
 from m3_exp.merging.source import absolute, parse_source
 from m3_exp.reading.files import exists
 from m3_exp.reading.paths import expanded, is_file
@@ -24,31 +24,31 @@ _OF_MODELS = ("family.", "pair.", "check_lineage")  # overrides that change whic
 _DRIVERS = ("auto", "bubblewrap", "landlock", "container", "weak")
 
 
-def read(cfg: DictConfig, given: Sequence[Override], config_dirs: Sequence[Path]) -> Config:
+def read(cfg: Tree, given: Sequence[Override], config_dirs: Sequence[Path]) -> Config:
     """Return a composed config as a plan reads it; `given` is what the command line said.
 
     Raises:
         M3Error: a value that no plan can have.
     """
     experts = _experts(cfg)
-    family, sparsify = cfg.family, cfg.sparsify
+    family, sparsify = cfg["family"], cfg["sparsify"]
     _check_shared(cfg)
     ratio = _chosen(cfg, "ratio")
     assert ratio is not None
-    base = parse_source(source(family.base, "family.base"))
+    base = parse_source(source(family["base"], "family.base"))
     return Config(
-        family=str(family.name),
-        pair="local" if family.name == "local" else str(cfg.pair.name),
+        family=str(family["name"]),
+        pair="local" if family["name"] == "local" else str(cfg["pair"]["name"]),
         base=base,
         experts=experts,
-        method=str(cfg.method.name),
-        target=str(cfg.method.target),
-        params={k: number(cfg, f"method.{k}", float) for k in keywords("method", cfg.method) if k in cfg.method},
+        method=str(cfg["method"]["name"]),
+        target=str(cfg["method"]["target"]),
+        params={k: number(cfg, f"method.{k}", float) for k in keywords("method", cfg["method"]) if k in cfg["method"]},
         ratio=ratio,
         sparsify=_chosen(cfg, "sparsify"),
         draws=number(cfg, "sparsify.draws", int, low=1, high=MANY) if "draws" in sparsify else 1,
         mask_seed=optional(cfg, "sparsify.seed", int, low=0) if "seed" in sparsify else None,
-        evaluators=tuple(evaluator_spec(cfg, str(name)) for name in cfg.evaluator),
+        evaluators=tuple(evaluator_spec(cfg, str(name)) for name in cfg["evaluator"]),
         engine=_engine(cfg),
         dtype=_dtype(cfg),
         vocab=choice(cfg, "family.vocab", ("mean", "refuse")),  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def read(cfg: DictConfig, given: Sequence[Override], config_dirs: Sequence[Path]
         overrides=tuple(o.input_line or "" for o in given if o.key_or_group.startswith(_OF_MODELS)),
         cache_values=optional(cfg, "family.cache_values", int, low=1),
         config_dirs=tuple(str(folder.absolute()) for folder in config_dirs),
-        model_paths=_model_paths(base, experts, as_list=OmegaConf.is_list(family.experts)),
+        model_paths=_model_paths(base, experts, as_list=isinstance(family["experts"], list)),
     )
 
 
@@ -76,25 +76,27 @@ def _model_paths(base: Source, experts: Mapping[str, Source], *, as_list: bool) 
     return tuple(moved)
 
 
-def _check_shared(cfg: DictConfig) -> None:
+def _check_shared(cfg: Tree) -> None:
     """Check what all evaluators share: sandbox, chat_template, max_tokens; and that one evaluator is chosen."""
-    if not OmegaConf.is_dict(cfg.sandbox):
-        raise M3Error(f"sandbox={cfg.sandbox} is not a mapping: give sandbox.driver=... or sandbox.allow_weak=...")
+    if not isinstance(cfg["sandbox"], dict):
+        raise M3Error(f"sandbox={cfg['sandbox']} is not a mapping: give sandbox.driver=... or sandbox.allow_weak=...")
     choice(cfg, "sandbox.driver", _DRIVERS)
     truth(cfg, "sandbox.allow_weak")
     truth(cfg, "chat_template")
-    if not OmegaConf.is_dict(cfg.family.max_tokens):
-        raise M3Error(f"family.max_tokens={cfg.family.max_tokens} is not a mapping: give family.max_tokens.gsm8k=N")
+    if not isinstance(cfg["family"]["max_tokens"], dict):
+        raise M3Error(
+            f"family.max_tokens={cfg['family']['max_tokens']} is not a mapping: give family.max_tokens.gsm8k=N"
+        )
     if not cfg.get("evaluator"):
         raise M3Error(
             f"evaluator is empty: give at least one, as evaluator=[A,B]; allowed: {', '.join(names('evaluator'))}"
         )
 
 
-def _experts(cfg: DictConfig) -> dict[str, Source]:
-    family = cfg.family
-    if OmegaConf.is_list(family.experts):
-        found = [source(item, "family.experts") for item in family.experts]
+def _experts(cfg: Tree) -> dict[str, Source]:
+    family = cfg["family"]
+    if isinstance(family["experts"], list):
+        found = [source(item, "family.experts") for item in family["experts"]]
         if not found:
             raise M3Error("family.experts is empty: give 'family.experts=[A,B]'")
         for one in map(",".join, itertools.pairwise(found)):
@@ -102,32 +104,32 @@ def _experts(cfg: DictConfig) -> dict[str, Source]:
                 use = f"such a path is quoted: {quoted(one)}"
                 raise M3Error(f"family.experts is split at the comma in {one}; {use}")
         return {str(index): parse_source(text) for index, text in enumerate(found)}
-    if not OmegaConf.is_dict(family.experts):
-        raise M3Error(f"family.experts={family.experts} is not a list: give 'family.experts=[A,B]'")
-    experts = {str(k): source(v, f"family.experts.{k}") for k, v in family.experts.items()}
-    known = {"base": source(family.base, "family.base"), **experts}
-    if not OmegaConf.is_list(cfg.pair.experts) or not cfg.pair.experts:
-        raise M3Error(f"pair.experts={cfg.pair.experts} is not a list of experts: give pair.experts=[A,B]")
-    wanted = [str(name) for name in cfg.pair.experts]
+    if not isinstance(family["experts"], dict):
+        raise M3Error(f"family.experts={family['experts']} is not a list: give 'family.experts=[A,B]'")
+    experts = {str(k): source(v, f"family.experts.{k}") for k, v in family["experts"].items()}
+    known = {"base": source(family["base"], "family.base"), **experts}
+    if not isinstance(cfg["pair"]["experts"], list) or not cfg["pair"]["experts"]:
+        raise M3Error(f"pair.experts={cfg['pair']['experts']} is not a list of experts: give pair.experts=[A,B]")
+    wanted = [str(name) for name in cfg["pair"]["experts"]]
     if twice := [name for name in wanted if wanted.count(name) > 1]:
         raise M3Error(f"pair.experts names {twice[0]!r} twice: name each expert once")
     for name in wanted:
         if name not in known:
-            raise M3Error(f"pair.experts names {name!r}; family={family.name} has {', '.join(known)}")
+            raise M3Error(f"pair.experts names {name!r}; family={family['name']} has {', '.join(known)}")
     return {name: parse_source(known[name]) for name in wanted}
 
 
-def _chosen(cfg: DictConfig, group: str) -> Choice | None:
+def _chosen(cfg: Tree, group: str) -> Choice | None:
     """Return what is chosen on the axis of ratios or of sparsifiers; None for sparsify=none."""
     if (named := function(group, cfg[group])) is None:
         return None
     own = [key for key in named.keywords if key in cfg[group] and (group, key) != ("ratio", "seed")]
     params = {key: parameter(cfg, f"{group}.{key}", named.types(key)) for key in own}
-    return Choice(str(cfg[group].name), named.target, params)
+    return Choice(str(cfg[group]["name"]), named.target, params)
 
 
-def _engine(cfg: DictConfig) -> EngineSettings:
-    e = cfg.engine
+def _engine(cfg: Tree) -> EngineSettings:
+    e = cfg["engine"]
     return EngineSettings(
         name=choice(cfg, "engine.name", names("engine")),
         dtype=_dtype(cfg),
@@ -139,21 +141,22 @@ def _engine(cfg: DictConfig) -> EngineSettings:
         threads=optional(cfg, "engine.threads", int, low=1, high=MANY),
         start_timeout=number(cfg, "engine.start_timeout", float, low=1, high=1e7),
         stall_timeout=number(cfg, "engine.stall_timeout", float, low=1, high=1e7),
-        answers=None if e.get("answers") is None else expanded(str(e.answers), "engine.answers"),
+        answers=None if e.get("answers") is None else expanded(str(e["answers"]), "engine.answers"),
     )
 
 
-def evaluator_spec(cfg: DictConfig, name: str) -> EvaluatorSpec:
-    if not OmegaConf.is_dict(cfg.evaluator[name]):
-        raise M3Error(f"evaluator.{name}={cfg.evaluator[name]} is not a mapping: give evaluator.{name}.SETTING=VALUE")
-    settings = {str(key): value for key, value in cfg.evaluator[name].items()}
-    settings |= {key: OmegaConf.to_object(value) for key, value in settings.items() if OmegaConf.is_config(value)}
+def evaluator_spec(cfg: Tree, name: str) -> EvaluatorSpec:
+    if not isinstance(cfg["evaluator"][name], dict):
+        raise M3Error(
+            f"evaluator.{name}={cfg['evaluator'][name]} is not a mapping: give evaluator.{name}.SETTING=VALUE"
+        )
+    settings = copy.deepcopy(cfg["evaluator"][name])
     for key in (key for key in PATH_SETTINGS if isinstance(settings.get(key), str) and settings[key]):
         settings[key] = expanded(settings[key], f"evaluator.{name}.{key}")
     target = str(settings.pop("target"))
     skill = settings.pop("skill", None)
-    items = str(settings.pop("items", None) or cfg["items"] or cfg.family["items"])
-    items = development(str(cfg.family["items"])) if items == "dev" else items
+    items = str(settings.pop("items", None) or cfg["items"] or cfg["family"]["items"])
+    items = development(str(cfg["family"]["items"])) if items == "dev" else items
     items = items if items in _ITEMS else expanded(items, "items")
     if items not in _ITEMS and not is_file(Path(items)):
         raise M3Error(f"items={items} is not a file; allowed are official, lab, dev, or a .json, .jsonl or .gz file")
@@ -163,8 +166,8 @@ def evaluator_spec(cfg: DictConfig, name: str) -> EvaluatorSpec:
     return replace(spec, skill=str(skill or load_evaluator(spec).skill))
 
 
-def _dtype(cfg: DictConfig) -> str:
-    dtype = str(cfg.dtype or cfg.family.dtype)
+def _dtype(cfg: Tree) -> str:
+    dtype = str(cfg["dtype"] or cfg["family"]["dtype"])
     if dtype not in ("float32", "bfloat16", "float16"):
         raise M3Error(f"dtype={dtype} is not known; allowed: float32, bfloat16, float16")
     return dtype

@@ -4,22 +4,63 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from m3_exp.reading.files import exists
 from m3_exp.reading.paths import expanded
 from m3_exp.types import M3Error, Parameter
 
 T = TypeVar("T", int, float)
+Tree = dict[str, Any]  # a composed config
 MANY = 10_000  # draws, repeats or workers: more is a slip of the pen
 _LARGEST = 2**63 - 1
 _NAME, _NAMES = 255, 4000  # bytes that Linux takes for a name, and for a whole path
 
 
-def number(cfg: DictConfig, key: str, kind: type[T], *, low: float | None = None, high: float = _LARGEST) -> T:
-    value = OmegaConf.select(cfg, key)
+def tree_of(cfg: DictConfig | ListConfig, *, resolve: bool = True) -> Tree:
+    """Return a composed config as plain mappings, lists and values."""
+    tree = OmegaConf.to_container(cfg, resolve=resolve)
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
+
+
+def held(cfg: Tree, key: str) -> Any:
+    """Return the value of a key (`family.base`, `ratio.weights[0]`), None where there is none."""
+    value: Any = cfg
+    for part in key.replace("[", ".").replace("]", "").split(".") if key else ():
+        if isinstance(value, list):
+            value = value[int(part)] if part.isdecimal() and int(part) < len(value) else None
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def is_there(cfg: Tree, key: str) -> bool:
+    parent, _, last = key.rpartition(".")
+    above = held(cfg, parent)
+    return last in above if isinstance(above, dict) else isinstance(above, list) and last in map(str, range(len(above)))
+
+
+def with_value(cfg: Tree, key: str, value: object) -> Tree:
+    """Return the config with the value of a key set, a mapping merged into one that is there; `cfg` stays as it is."""
+    first, _, rest = key.partition(".")
+    below: Any = cfg.get(first)
+    if rest and isinstance(below, list):
+        numbered = {str(number): item for number, item in enumerate(below)}
+        return {**cfg, first: list(with_value(numbered, rest, value).values())}
+    return {**cfg, first: with_value(below, rest, value) if rest else _merged(below, value)}
+
+
+def _merged(old: object, new: object) -> object:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
+
+
+def number(cfg: Tree, key: str, kind: type[T], *, low: float | None = None, high: float = _LARGEST) -> T:
+    value = held(cfg, key)
     what = "a whole number" if kind is int else "a number"
     try:
         if isinstance(value, bool) or (kind is int and not isinstance(value, int)):
@@ -36,31 +77,31 @@ def number(cfg: DictConfig, key: str, kind: type[T], *, low: float | None = None
     return result
 
 
-def optional(cfg: DictConfig, key: str, kind: type[T], *, low: float, high: float = _LARGEST) -> T | None:
-    return None if OmegaConf.select(cfg, key) is None else number(cfg, key, kind, low=low, high=high)
+def optional(cfg: Tree, key: str, kind: type[T], *, low: float, high: float = _LARGEST) -> T | None:
+    return None if held(cfg, key) is None else number(cfg, key, kind, low=low, high=high)
 
 
-def truth(cfg: DictConfig, key: str) -> bool:
-    value = OmegaConf.select(cfg, key)
+def truth(cfg: Tree, key: str) -> bool:
+    value = held(cfg, key)
     if not isinstance(value, bool):
         raise M3Error(f"{key}={value} is not known; allowed: true, false")
     return value
 
 
-def choice(cfg: DictConfig, key: str, allowed: Sequence[str]) -> str:
-    value = str(OmegaConf.select(cfg, key))
+def choice(cfg: Tree, key: str, allowed: Sequence[str]) -> str:
+    value = str(held(cfg, key))
     if value not in allowed:
         raise M3Error(f"{key}={value} is not known; allowed: {', '.join(allowed)}")
     return value
 
 
-def parameter(cfg: DictConfig, key: str, types: Sequence[type]) -> Parameter:
+def parameter(cfg: Tree, key: str, types: Sequence[type]) -> Parameter:
     """Return the value of a keyword, checked against the types of its annotation. Without one: as the yaml has it.
 
     A list of numbers becomes a tuple.
     """
-    value = OmegaConf.select(cfg, key)
-    if OmegaConf.is_list(value):
+    value = held(cfg, key)
+    if isinstance(value, list):
         items = tuple(number(cfg, f"{key}[{index}]", float) for index in range(len(value)))
         return items if not types or tuple in types else _wrong(key, value, types)
     if value is None or isinstance(value, str | bool):
@@ -87,9 +128,9 @@ def source(value: object, key: str) -> str:
     return "+".join(expanded(part.strip(), key) for part in parts)
 
 
-def folder(cfg: DictConfig, key: str) -> Path | None:
+def folder(cfg: Tree, key: str) -> Path | None:
     """Return a folder to write into. Its name must be one that a folder can have; it need not exist."""
-    value = OmegaConf.select(cfg, key)
+    value = held(cfg, key)
     if value is None:
         return None
     path = Path(expanded(str(value), key))

@@ -4,7 +4,7 @@
 
 The engines:
     vllm          a resident vLLM; `vllm_worker` is the part that runs inside its workers, the merge
-    transformers  Hugging Face's own model and a plain decode loop
+    transformers  Hugging Face's own model and a plain decode loop; `transformers_model` is what its process runs
     recorded      answers from a file or another store
 
 What vllm and transformers share, from our process to theirs:

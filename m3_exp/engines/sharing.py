@@ -2,9 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from m3_exp.machine import cores
 from m3_exp.types import EngineSettings
+
+# What the drivers of NVIDIA (a computer's, a Jetson's, Windows') and AMD make; torch, slow to import, is asked then.
+_DEV = Path("/dev")
+_DEVICES = ("nvidia*", "nvhost*", "dxg", "kfd")
 
 
 def divide(settings: EngineSettings, workers: int) -> Iterator[EngineSettings]:
@@ -25,6 +30,8 @@ def divide(settings: EngineSettings, workers: int) -> Iterator[EngineSettings]:
 
 def visible_gpus() -> list[int]:
     """Return the numbers of the GPUs this process may use, without starting CUDA."""
+    if not any(any(_DEV.glob(name)) for name in _DEVICES):
+        return []
     import torch
 
     return list(range(torch.cuda.device_count()))

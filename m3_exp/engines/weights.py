@@ -1,17 +1,20 @@
 """What an engine's model looks like before it has weights, and the guard on what is streamed into it."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.model_config import check_same_architecture
 from m3_exp.merging.tokenizer import tokenizer_directory
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Recipe, Source
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_MODEL_LEN = 4096
 # Llama-2's old files carry buffers that today's code computes; they are not weights.
@@ -27,8 +30,9 @@ class Skeleton:
     rows: int
     tied: bool
 
-    def tensors(self) -> "Expected":
+    def tensors(self) -> Expected:
         """Return the names and shapes that its weights have: all parameters, a tied head once, persistent buffers."""
+        import torch
         from transformers import AutoModelForCausalLM
 
         auto: Any = AutoModelForCausalLM

@@ -4,26 +4,30 @@ The sources of a `Job` are content digests, so neither paths nor the order of ex
 serves several jobs that share inputs: each block is read and sparsified once for all of them.
 """
 
+from __future__ import annotations
+
 import math
 import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from m3_exp.machine import cores
 from m3_exp.merging import sparsify
 from m3_exp.merging.canonical import KeyedRecipe, keyed
 from m3_exp.merging.checkpoint import Model, open_model
-from m3_exp.merging.layout import Entry
+from m3_exp.merging.layout import CODES, Entry, torch_dtype
 from m3_exp.merging.methods import load
 from m3_exp.merging.scan import Cutoffs, Scan, blocks, by_size, cutoffs
 from m3_exp.merging.sparsify import Sparsifier
 from m3_exp.merging.tying import alike
 from m3_exp.store import Store
 from m3_exp.types import Json, M3Error, Recipe, Source
+
+if TYPE_CHECKING:
+    import torch
 
 BLOCK = 1 << 16  # elements: a few float32 blocks stay in a core's cache
 # Buffers that some checkpoints carry: copied, never merged.
@@ -45,9 +49,9 @@ class Job:
         return (*self.experts, self.base)
 
     @property
-    def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = getattr(torch, self.recipe.dtype)
-        return dtype
+    def dtype(self) -> str:
+        """The dtype of the output, as safetensors writes it."""
+        return CODES[self.recipe.dtype]
 
     @property
     def tied(self) -> bool:
@@ -97,7 +101,7 @@ def prepare(recipe: Recipe, store: Store) -> Job:
 
 def is_copied(name: str, entry: Entry) -> bool:
     """Tell whether a tensor is copied from the first model that has it: buffers, and whatever is not a float."""
-    return not entry.dtype.is_floating_point or _BUFFER.search(name) is not None
+    return not entry.is_float or _BUFFER.search(name) is not None
 
 
 def is_vocabulary(name: str) -> bool:
@@ -107,6 +111,8 @@ def is_vocabulary(name: str) -> bool:
 
 def thread_pool(threads: int | None) -> ThreadPoolExecutor:
     """Return a pool of threads, each of which runs torch's operations on itself alone."""
+    import torch
+
     return ThreadPoolExecutor(threads or len(cores()), "merge", initializer=torch.set_num_threads, initargs=(1,))
 
 
@@ -162,7 +168,9 @@ class Blender:
             report["cutoffs"] = dict(zip(names, cut.magnitudes, strict=True))
         return report
 
-    def _one(self, index: int, block: "_Block") -> torch.Tensor | None:
+    def _one(self, index: int, block: _Block) -> torch.Tensor | None:
+        import torch
+
         job, method, layout = self.jobs[index], self._methods[index], self.layouts[index]
         entry = layout.get(block.name)
         if entry is None or block.start >= entry.numel:
@@ -190,7 +198,7 @@ class Blender:
             raise M3Error(
                 f"method {method.named.target} returned {what} for {block.name}, a tensor of {shape} is needed"
             )
-        return made.to(job.dtype).reshape(-1)
+        return made.to(torch_dtype(job.dtype)).reshape(-1)
 
     def _scan(self, index: int, block: int) -> Scan:
         job, layout, sparsifier = self.jobs[index], self.layouts[index], self._sparsifiers[index]
@@ -210,12 +218,14 @@ class Blender:
 
     def aligned(self, model: Model, name: str, start: int, stop: int) -> torch.Tensor:
         """Return a float32 block; rows past a model's own vocabulary are the mean of its rows."""
+        import torch
+
         own = model.tensors[name].numel
         if stop <= own:
-            return model.read(name, start, stop).to(torch.float32)
+            return model.read(name, start, stop).float()
         mean = self._mean_row(model, name)
         new = mean[torch.arange(max(start, own), stop) % mean.numel()]
-        return torch.cat([model.read(name, start, own).to(torch.float32), new]) if start < own else new
+        return torch.cat([model.read(name, start, own).float(), new]) if start < own else new
 
     def count_dropped(self, digest: str, sparsifier: Sparsifier, dropped: int, total: int) -> None:
         with self._lock:
@@ -224,6 +234,8 @@ class Blender:
             counts[1] += total
 
     def _mean_row(self, model: Model, name: str) -> torch.Tensor:
+        import torch
+
         key = (model.digest, name)
         if key not in self._means:
             rows, *rest = model.tensors[name].shape
@@ -232,7 +244,7 @@ class Blender:
             for first in range(0, rows, _MEAN_ROWS):
                 last = min(first + _MEAN_ROWS, rows)
                 total += model.read(name, first * width, last * width).view(-1, width).sum(0, dtype=torch.float64)
-            self._means[key] = (total / rows).to(torch.float32)
+            self._means[key] = (total / rows).float()
         return self._means[key]
 
 
@@ -268,6 +280,8 @@ class _Block:
 
     def _by_element(self, delta: torch.Tensor, model: Model, sparsifier: Sparsifier) -> torch.Tensor:
         """Only the model's own rows are counted, so that a report does not depend on the other jobs."""
+        import torch
+
         own = max(0, min(delta.numel(), model.tensors[self.name].numel - self.start))
         thinned = self._thinned(delta[:own], model, sparsifier)
         if own == delta.numel():

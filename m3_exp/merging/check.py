@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from m3_exp.merging.blend import Job, is_copied, is_vocabulary, prepare
 from m3_exp.merging.canonical import AVERAGE, canonical, keyed
 from m3_exp.merging.checkpoint import Model, open_model
@@ -134,8 +132,8 @@ def _check_lineage(expert: Model, base: Model) -> None:
         rows = min(entry.numel, expert.tensors[name].numel)
         for start in _starts(rows):
             stop = min(start + _SAMPLE, rows)
-            ours = base.read(name, start, stop).to(torch.float64)
-            theirs = expert.read(name, start, stop).to(torch.float64)
+            ours = base.read(name, start, stop).double()
+            theirs = expert.read(name, start, stop).double()
             delta += float((theirs - ours).square().sum())
             size += float(ours.square().sum())
     if delta > size:

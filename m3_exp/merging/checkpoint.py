@@ -5,6 +5,8 @@
 A digest is taken once for each file (the same pass finds NaN and Inf) and remembered by `file_identity`.
 """
 
+from __future__ import annotations
+
 import contextlib
 import importlib.metadata
 import os
@@ -13,14 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from blake3 import blake3
 
 from m3_exp.merging.adapters import Adapted, Base, adapt
 from m3_exp.merging.gguf_file import GgufFile
-from m3_exp.merging.layout import CODES, Entry, Renamed, Tensors, open_directory, same_values
+from m3_exp.merging.layout import Entry, Renamed, Tensors, open_directory, same_values
 from m3_exp.merging.loading import Loading, ask
 from m3_exp.merging.model_config import read_config, tie_said
 from m3_exp.merging.source import locate, parse_source
@@ -28,6 +29,9 @@ from m3_exp.reading.files import cannot_read
 from m3_exp.reading.typed import checked
 from m3_exp.store import Inputs, Store, dumps
 from m3_exp.types import Json, M3Error, Source, identity
+
+if TYPE_CHECKING:
+    import torch
 
 HEAD = "lm_head.weight"
 EMBEDDINGS = (
@@ -57,9 +61,9 @@ class Model:
     tensors: Mapping[str, Entry]
     store: Store
     content: Tensors
-    base: "Model | None" = None
+    base: Model | None = None
     adapter: Adapted | None = None
-    tied_form: "Model | None" = None
+    tied_form: Model | None = None
 
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Return the flat elements [start, stop) of a tensor in its stored dtype; a view where possible."""
@@ -104,7 +108,7 @@ class Model:
         parts = [*self.content.parts, *(self.base.content.parts if self.base else [])]
         return sum(path.stat().st_size for path in parts)
 
-    def _digests(self, tensors: Tensors) -> "dict[str, tuple[str, list[int], str]]":
+    def _digests(self, tensors: Tensors) -> dict[str, tuple[str, list[int], str]]:
         digests: dict[str, tuple[str, list[int], str]] = {}
         for path, names in sorted(tensors.parts.items()):
             file = file_identity(path)
@@ -237,7 +241,7 @@ def _stamps(path: Path) -> list[str]:
     return [dumps(file_identity(file)) for file in files if file.is_file()]
 
 
-def content_digest(tensors: "Mapping[str, tuple[str, list[int], str]]") -> str:
+def content_digest(tensors: Mapping[str, tuple[str, list[int], str]]) -> str:
     """Return the blake3 of sorted (name, dtype code, shape, blake3 of the bytes) lines."""
     lines = [dumps([name, *tensors[name]]) for name in sorted(tensors)]
     return blake3("\n".join(lines).encode()).hexdigest()
@@ -245,12 +249,16 @@ def content_digest(tensors: "Mapping[str, tuple[str, list[int], str]]") -> str:
 
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:
     """Return the bytes of a contiguous tensor, not copied."""
+    import torch
+
     data: memoryview = tensor.reshape(-1).view(torch.uint8).numpy().data
     return data
 
 
 def is_finite(block: torch.Tensor) -> bool:
     """Tell whether a block holds no NaN and no Inf (integers never do). One pass: a sum shows both."""
+    import torch
+
     if not block.is_floating_point() or not block.numel():
         return True
     total = block.sum(dtype=torch.float64 if block.dtype == torch.float64 else torch.float32)
@@ -258,13 +266,15 @@ def is_finite(block: torch.Tensor) -> bool:
 
 
 def _digest_part(tensors: Tensors, names: list[str]) -> Inputs:
+    import torch
+
     def one(name: str) -> tuple[tuple[str, list[int], str], bool]:
         digest, finite, entry = blake3(), True, tensors.entries[name]
         for start in range(0, entry.numel, _CHUNK):
             block = tensors.read(name, start, min(start + _CHUNK, entry.numel))
             digest.update(tensor_bytes(block))
             finite = finite and is_finite(block)
-        return (CODES[entry.dtype], list(entry.shape), digest.hexdigest()), finite
+        return (entry.dtype, list(entry.shape), digest.hexdigest()), finite
 
     with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         results = dict(zip(names, pool.map(one, names), strict=True))

@@ -3,18 +3,18 @@
 Only the header is parsed (the format: ggml's docs/gguf.md); quantised rows are dequantised to float32 by slices.
 """
 
-import contextlib
+from __future__ import annotations
+
 import mmap
 import re
 import struct
 import threading
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -22,6 +22,19 @@ from m3_exp.merging.layout import Entry, mapped
 from m3_exp.reading.typed import Count, Finite, Strict, checked
 from m3_exp.types import Json, M3Error
 
+if TYPE_CHECKING:
+    import torch
+
+# ggml's types that the package gguf can dequantise: so many elements are packed into so many bytes. The package itself,
+# slow to import, is asked where a tensor is read.
+_SIZES = {
+    **{0: (1, 4), 1: (1, 2), 30: (1, 2)},  # F32, F16, BF16
+    **{2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34)},  # Q4_0, Q4_1, Q5_0, Q5_1, Q8_0
+    **{10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210)},  # Q2_K to Q6_K
+    **{16: (256, 66), 17: (256, 74), 22: (256, 82), 18: (256, 98), 21: (256, 110)},  # IQ2_XXS, _XS, _S; IQ3_XXS, _S
+    **{19: (256, 50), 29: (256, 56), 20: (32, 18), 23: (256, 136)},  # IQ1_S, _M; IQ4_NL, _XS
+    **{34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36)},  # TQ1_0, TQ2_0, MXFP4, NVFP4
+}
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _PAIRS, _TENSORS, _ITEMS = 1 << 16, 1 << 20, 1 << 24  # more of them than any model has
@@ -52,7 +65,7 @@ class _Stored:
 
     @property
     def row_bytes(self) -> int:
-        per_block, block_bytes = _sizes()[self.kind]
+        per_block, block_bytes = _SIZES[self.kind]
         return self.width * block_bytes // per_block
 
 
@@ -103,7 +116,7 @@ class GgufFile:
         for name, ours in self._names.items():
             self._check(name, ours, self._stored[ours])
         self._check_order()
-        self.entries = {name: Entry(self._stored[ours].shape, torch.float32) for name, ours in self._names.items()}
+        self.entries = {name: Entry(self._stored[ours].shape, "F32") for name, ours in self._names.items()}
         self.parts = {path: sorted(self.entries)}
         self._last = threading.local()
 
@@ -115,14 +128,14 @@ class GgufFile:
                 raise M3Error(f"{self.path}: tensor {name} begins at {stored.offset}, not at {due}: fetch it again")
             due += -(-stored.shape[0] * stored.row_bytes // alignment) * alignment
 
-    def _check(self, name: str, ours: str, stored: "_Stored") -> None:
+    def _check(self, name: str, ours: str, stored: _Stored) -> None:
         """Refuse a tensor whose kind, shape or bytes are not what a llama model's can be."""
         where = f"{self.path}: tensor {ours}"
         if len(stored.shape) not in (1, 2) or 0 in stored.shape:
             raise M3Error(f"{where} has the shape {stored.shape}: one or two dimensions, none of them 0, are needed")
-        if stored.kind not in _sizes():
+        if stored.kind not in _SIZES:
             raise M3Error(f"{where} is of the quantised type {stored.kind}, which gguf cannot dequantise")
-        per_block, row_bytes = _sizes()[stored.kind][0], stored.row_bytes
+        per_block, row_bytes = _SIZES[stored.kind][0], stored.row_bytes
         if stored.width % per_block or row_bytes <= 0:
             raise M3Error(f"{where} has rows of {stored.width}, its type packs {per_block} at a time: fetch it again")
         if stored.offset + stored.shape[0] * row_bytes > len(self._map):
@@ -143,6 +156,8 @@ class GgufFile:
 
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Return the flat elements [start, stop) of a tensor, dequantised to float32."""
+        import torch
+
         if getattr(self._last, "key", None) != (name, start, stop):
             stored = self._stored[self._names[name]]
             width = stored.width
@@ -208,19 +223,6 @@ class GgufFile:
         if self._said.factor is None:
             raise M3Error(f"{self.path}: llama.rope.scaling.factor is missing, rope.scaling.type is {self._said.rope}")
         return {"rope_type": self._said.rope, "factor": _shortest(self._said.factor)}
-
-
-@cache
-def _sizes() -> dict[int, tuple[int, int]]:
-    """Return the types that gguf can dequantise: how many elements it packs into how many bytes."""
-    from gguf import GGML_QUANT_SIZES, quants
-
-    known: dict[int, tuple[int, int]] = {}
-    for kind, (per_block, block_bytes) in GGML_QUANT_SIZES.items():
-        with contextlib.suppress(NotImplementedError):
-            quants.dequantize(np.zeros((1, block_bytes), np.uint8), kind)
-            known[int(kind)] = (per_block, block_bytes)
-    return known
 
 
 def _permuted(rows: NDArray[np.int64], total: int, heads: int) -> NDArray[np.int64]:

@@ -3,6 +3,8 @@
 Files are mapped, never loaded: `read` returns a view. Headers are validated before anything else is read.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import mmap
@@ -14,29 +16,31 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
+from typing import TYPE_CHECKING, Any, Protocol
 
 from m3_exp.reading.files import cannot_read, exists, read_json
 from m3_exp.reading.typed import Strict, checked
 from m3_exp.types import M3Error
 
+if TYPE_CHECKING:
+    import torch
+
+# What safetensors calls a dtype, and what torch does: the two standard lists of names.
 DTYPES = {
-    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
-    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8},
-    **{"U8": torch.uint8, "BOOL": torch.bool},
+    **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"},
+    **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8"},
+    **{"U8": "uint8", "BOOL": "bool"},
 }
-CODES = {dtype: code for code, dtype in DTYPES.items()}
+CODES = {name: code for code, name in DTYPES.items()}
 _CHUNK = 1 << 20  # elements compared at once
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Shape and dtype of one tensor."""
+    """Shape and dtype of one tensor; the dtype as safetensors writes it, as in `BF16`."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: str
 
     @property
     def numel(self) -> int:
@@ -44,7 +48,30 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
-        return self.numel * self.dtype.itemsize
+        return self.numel * self.itemsize
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return 1 if self.dtype == "BOOL" else int(self.dtype.strip("BFIU")) // 8
+
+    @property
+    def is_float(self) -> bool:
+        return "F" in self.dtype
+
+
+def torch_dtype(code: str) -> torch.dtype:
+    """Return torch's dtype of one that safetensors writes, as in `BF16`."""
+    import torch
+
+    dtype: torch.dtype = getattr(torch, DTYPES[code])
+    return dtype
+
+
+def _code(dtype: torch.dtype) -> str:
+    """Return what safetensors writes for a dtype; torch's own name for one that no model has."""
+    name = str(dtype).removeprefix("torch.")
+    return CODES.get(name, name)
 
 
 class Tensors(Protocol):
@@ -64,7 +91,7 @@ class Tensors(Protocol):
 class ShardedTensors:
     """The tensors of one or several files of one directory, as one set."""
 
-    def __init__(self, files: "list[SafetensorsFile | TorchFile]") -> None:
+    def __init__(self, files: list[SafetensorsFile | TorchFile]) -> None:
         self.entries: dict[str, Entry] = {}
         self.parts = {path: names for file in files for path, names in file.parts.items()}
         self._home: dict[str, SafetensorsFile | TorchFile] = {}
@@ -105,6 +132,8 @@ def same_values(tensors: Tensors, one: str, other: str) -> bool:
     entry = tensors.entries[one]
     if entry.shape != tensors.entries[other].shape:
         return False
+    import torch
+
     cuts = [(start, min(start + _CHUNK, entry.numel)) for start in range(0, entry.numel, _CHUNK)]
     return all(torch.equal(*(tensors.read(name, *cut).double() for name in (one, other))) for cut in cuts)
 
@@ -146,7 +175,7 @@ _LAYOUTS = tuple(f"{name}{end}" for name in ("model.safetensors", "pytorch_model
 _SHARD = re.compile(r"(model|pytorch_model)-(\d{5})-of-(\d{5})\.(safetensors|bin)")
 
 
-def _without_index(folder: Path) -> "list[SafetensorsFile | TorchFile]":
+def _without_index(folder: Path) -> list[SafetensorsFile | TorchFile]:
     """Open all shards of a folder that lacks their index, if the numbers in their names show that none is missing."""
     try:
         listed = sorted(os.listdir(folder))
@@ -217,7 +246,7 @@ class SafetensorsFile:
         self.path = path
         self._map = mapped(path)
         try:
-            with safe_open(path, framework="pt"):  # refuses bad lengths, overlaps and holes
+            with safe_open(path, framework="numpy"):  # refuses bad lengths, overlaps and holes
                 pass
         except (SafetensorError, OSError, ValueError, OverflowError) as error:
             raise M3Error(f"{path} is damaged or cut short ({error}): fetch it again") from error
@@ -229,22 +258,27 @@ class SafetensorsFile:
         for name, item in header.items():
             if item["dtype"] not in DTYPES:
                 raise M3Error(f"{path}: tensor {name} is {item['dtype']}; known are {', '.join(DTYPES)}")
-            self.entries[name] = Entry(tuple(item["shape"]), DTYPES[item["dtype"]])
+            self.entries[name] = Entry(tuple(item["shape"]), item["dtype"])
             self._offsets[name] = 8 + length + int(item["data_offsets"][0])
         self.parts = {path: sorted(self.entries)}
 
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
+        import torch
+
         entry = self.entries[name]
+        dtype = torch_dtype(entry.dtype)
         if stop <= start:
-            return torch.empty(0, dtype=entry.dtype)
-        offset = self._offsets[name] + start * entry.dtype.itemsize
-        return torch.frombuffer(self._map, dtype=entry.dtype, count=stop - start, offset=offset)
+            return torch.empty(0, dtype=dtype)
+        offset = self._offsets[name] + start * entry.itemsize
+        return torch.frombuffer(self._map, dtype=dtype, count=stop - start, offset=offset)
 
 
 class TorchFile:
     """One mapped `.bin` file, read by torch's weights-only loader."""
 
     def __init__(self, path: Path) -> None:
+        import torch
+
         self.path = path
         with mapped(path) as data:
             records = _records(path, data)
@@ -261,16 +295,16 @@ class TorchFile:
         for name, value in state.items():
             if not isinstance(name, str) or not isinstance(value, torch.Tensor):
                 raise M3Error(f"{path} holds something other than tensors: {name!r} is a {type(value).__name__}")
-            if value.layout != torch.strided or value.device.type != "cpu" or value.dtype not in CODES:
+            if value.layout != torch.strided or value.device.type != "cpu" or _code(value.dtype) not in DTYPES:
                 raise M3Error(f"{path}: tensor {name} is {value.dtype}, {value.layout}: a plain dense one is needed")
             if not value.is_contiguous() or value.is_neg():
                 raise M3Error(f"{path}: tensor {name} is a view that is not contiguous: save it with .contiguous()")
         self._check_storages(state, records)
         self._flat = {name: value.detach().view(-1) for name, value in state.items()}
-        self.entries = {name: Entry(tuple(value.shape), value.dtype) for name, value in state.items()}
+        self.entries = {name: Entry(tuple(value.shape), _code(value.dtype)) for name, value in state.items()}
         self.parts = {path: sorted(self.entries)}
 
-    def _check_storages(self, state: Mapping[str, torch.Tensor], records: "list[tuple[int, int]]") -> None:
+    def _check_storages(self, state: Mapping[str, torch.Tensor], records: list[tuple[int, int]]) -> None:
         """Refuse a pickle whose storages are not the records of its archive: torch maps whatever length it names."""
         storages = {value.untyped_storage() for value in state.values()}
         stored = sorted({(storage.data_ptr(), storage.nbytes()) for storage in storages if storage.nbytes()})

@@ -69,11 +69,9 @@ def stop() -> None:
 
 def ask(config: Json, entries: "Mapping[str, Entry]") -> Loading:
     """Return what transformers makes of a configuration and of the names and shapes of its weights."""
-    from m3_exp.merging.layout import CODES  # torch: not before the child is started
-
     question = {
         "config": config,
-        "tensors": {name: [CODES[entry.dtype], list(entry.shape)] for name, entry in entries.items()},
+        "tensors": {name: [entry.dtype, list(entry.shape)] for name, entry in entries.items()},
     }
     with _LOCK:
         child = _child()

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from m3_exp.merging.layout import DTYPES
+from m3_exp.merging.layout import torch_dtype
 from m3_exp.types import Json
 
 _MEMORY = 16 << 30  # bytes of address space: a config.json may ask for any number of layers
@@ -71,7 +71,8 @@ def _loaded(model_class: Any, made: Any, tensors: Mapping[str, tuple[str, list[i
     import torch
 
     state = {
-        name: torch.empty(shape, dtype=DTYPES[code], device="meta") for name, (code, shape) in sorted(tensors.items())
+        name: torch.empty(shape, dtype=torch_dtype(code), device="meta")
+        for name, (code, shape) in sorted(tensors.items())
     }
     model, info = model_class.from_pretrained(
         None,

@@ -9,13 +9,14 @@ what. What a signature cannot say of a function of tensors stands in a decorator
 Importing is all that happens here; nothing is called.
 """
 
+import contextlib
 import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from types import SimpleNamespace, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from m3_exp.types import M3Error
 
@@ -115,11 +116,8 @@ def imported(kind: str, target: str, known: str) -> PluginFunction:
         ) from error
     if not inspect.isfunction(function):
         raise M3Error(f"{kind} {target!r} is a {type(function).__name__}, not a function: known are {known}")
-    try:
-        parameters = inspect.signature(function, eval_str=True).parameters
-    except (NameError, AttributeError, TypeError, SyntaxError):  # annotations that only a type checker can read
-        parameters = inspect.signature(function).parameters
-    own = {key: p for key, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    parameters = inspect.signature(function).parameters
+    own = {key: _typed(p, function) for key, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
     positional = tuple(key for key, p in parameters.items() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
     declared = vars(function).get("declares", Declares())
     if kind != "ratio" and declared == Declares() and (old := {"granularity", "LIMITS"} & vars(module).keys()):
@@ -129,3 +127,16 @@ def imported(kind: str, target: str, known: str) -> PluginFunction:
     return PluginFunction(
         target, function, declared, positional, own, has_varargs=len(positional) + len(own) < len(parameters)
     )
+
+
+def _typed(keyword: inspect.Parameter, function: Callable[..., Any]) -> inspect.Parameter:
+    """Return a keyword with its annotation as a type, also where `from __future__ import annotations` made it a text.
+
+    Other parameters may be annotated with what only a type checker imports, as torch.
+    """
+    if not isinstance(keyword.annotation, str):
+        return keyword
+    named = SimpleNamespace(__annotations__={"keyword": keyword.annotation})
+    with contextlib.suppress(NameError, AttributeError, TypeError, SyntaxError):
+        return keyword.replace(annotation=get_type_hints(named, inspect.unwrap(function).__globals__)["keyword"])
+    return keyword

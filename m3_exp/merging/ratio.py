@@ -11,14 +11,9 @@ import hashlib
 import itertools
 import math
 
-import numpy as np
-from scipy import special
-
-from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.types import M3Error
 
 SAMPLED = (0, 4, 8, 16)  # powers of two, so that every stratum has its lambda
-_MIXED = np.array(ALPHAS)
 _BITS = 52  # of a scrambled number: with the half below them it is exact in float64, and never 0 or 1
 _MOST = 10_000  # nodes: more is a slip of the pen
 _BOTH = 0.02  # the least share with which an expert counts as merged
@@ -53,6 +48,8 @@ def radical_inverse(k: int) -> float:
 
 def quantile(alpha: float, u: float) -> float:
     """Return the Beta(alpha, alpha) quantile, to some 1e-14 of the distance to the nearer end."""
+    from scipy import special
+
     if u > 0.5:
         return 1.0 - float(special.betaincinv(alpha, alpha, 1.0 - u))
     return float(special.betaincinv(alpha, alpha, u))
@@ -116,10 +113,16 @@ def mixture_quantile(v: float) -> float:
     """Invert the distribution function of the paper's mixture, to some 1e-14 of the distance to the nearer end."""
     if v > 0.5:
         return min(1.0 - mixture_quantile(1.0 - v), 1 - 2**-53)
-    ends = special.betaincinv(_MIXED, _MIXED, v)
+    import numpy as np
+    from scipy import special
+
+    from m3_exp.stats.lambdas import ALPHAS
+
+    mixed = np.array(ALPHAS)
+    ends = special.betaincinv(mixed, mixed, v)
     low, high = float(ends.min()), float(ends.max())
     while low < (middle := math.sqrt(low) * math.sqrt(high)) < high:
-        if special.betainc(_MIXED, _MIXED, middle).mean() < v:
+        if special.betainc(mixed, mixed, middle).mean() < v:
             low = middle
         else:
             high = middle

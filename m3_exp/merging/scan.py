@@ -4,22 +4,27 @@ The threshold is found without sorting. One pass counts the upper bits of the fl
 within the bin that holds rank k. All experts share both passes, and results are stored by content.
 """
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor as Pool
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from m3_exp.store import Cutoff, Majority, Store
 from m3_exp.types import Parameters, identity
 
+if TYPE_CHECKING:
+    import torch
+
 Words = NDArray[np.uint32]
 Counts = NDArray[np.int64]
 # (tensor name, start, stop) -> the float32 delta of each asked-for expert in that block, in the order asked
-Deltas = Callable[[str, int, int, Sequence[str]], list[torch.Tensor]]
+Deltas = Callable[[str, int, int, Sequence[str]], list["torch.Tensor"]]
 
 
 @dataclass(frozen=True)

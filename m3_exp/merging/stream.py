@@ -8,30 +8,35 @@ Memory is bounded: blocks of fixed size, and a window of finished tensors (128 M
 threads.
 """
 
+from __future__ import annotations
+
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
-import torch
 from blake3 import blake3
 
 from m3_exp.merging.blend import BLOCK, Blender, thread_pool
 from m3_exp.merging.check import Forecast, check, forecast
 from m3_exp.merging.checkpoint import content_digest, is_finite, tensor_bytes
-from m3_exp.merging.layout import CODES, Entry
+from m3_exp.merging.layout import Entry, torch_dtype
 from m3_exp.merging.methods import check_params
 from m3_exp.merging.write import Written, overflow, write
 from m3_exp.store import Store
 from m3_exp.types import Json, Recipe
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["Forecast", "Stream", "Written", "check", "check_params", "forecast", "stream", "write"]
 
 _WINDOW = 128 << 20  # bytes of tensors computed ahead of the reader
-_Pending = tuple[str, torch.Tensor, list["Future[None]"]]
+_Pending = tuple[str, Entry, "torch.Tensor", list["Future[None]"]]
 
 
-def stream(recipe: Recipe, store: Store, *, threads: int | None = None, block: int = BLOCK) -> "Stream":
+def stream(recipe: Recipe, store: Store, *, threads: int | None = None, block: int = BLOCK) -> Stream:
     """Merge a recipe as an iterable of (name, tensor), by name, in the recipe's dtype, without a tied head.
 
     Raises:
@@ -79,7 +84,9 @@ class Stream:
             self._report = {**blender.report(0), "seconds": time.monotonic() - self._started}
 
     def _start(self, blender: Blender, pool: ThreadPoolExecutor, name: str, entry: Entry) -> _Pending:
-        out = torch.empty(entry.shape, dtype=entry.dtype)
+        import torch
+
+        out = torch.empty(entry.shape, dtype=torch_dtype(entry.dtype))
         flat = out.view(-1)
 
         def fill(start: int, stop: int) -> None:
@@ -89,13 +96,13 @@ class Stream:
                     raise overflow(name, self.job.recipe.dtype)
                 flat[start:stop] = made
 
-        return name, out, [pool.submit(fill, *limits) for limits in blender.blocks(name)]
+        return name, entry, out, [pool.submit(fill, *limits) for limits in blender.blocks(name)]
 
     def _finish(self, pending: _Pending) -> tuple[str, torch.Tensor]:
-        name, out, futures = pending
+        name, entry, out, futures = pending
         for future in futures:
             future.result()
-        self._digests[name] = (CODES[out.dtype], list(out.shape), blake3(tensor_bytes(out)).hexdigest())
+        self._digests[name] = (entry.dtype, list(entry.shape), blake3(tensor_bytes(out)).hexdigest())
         return name, out
 
     def _require_end(self) -> None:

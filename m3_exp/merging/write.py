@@ -24,7 +24,7 @@ from m3_exp.merging.blend import BLOCK, Blender, Job, is_vocabulary, thread_pool
 from m3_exp.merging.canonical import recipe_key
 from m3_exp.merging.check import check
 from m3_exp.merging.checkpoint import content_digest, is_finite, open_model, tensor_bytes
-from m3_exp.merging.layout import CODES, Entry, open_directory
+from m3_exp.merging.layout import Entry, open_directory
 from m3_exp.merging.model_config import check_same_architecture
 from m3_exp.merging.notes import notes
 from m3_exp.merging.source import locate, resolve
@@ -192,14 +192,14 @@ def _shards(layout: Mapping[str, Entry], limit: int) -> list[Shard]:
 
 
 def _shard(file: str, names: list[str], layout: Mapping[str, Entry]) -> Shard:
-    ordered = sorted(names, key=lambda name: (-layout[name].dtype.itemsize, name))  # keeps every offset aligned
+    ordered = sorted(names, key=lambda name: (-layout[name].itemsize, name))  # keeps every offset aligned
     header: Json = {"__metadata__": {"format": "pt"}}
     offsets, end = {}, 0
     for name in ordered:
         entry = layout[name]
         offsets[name] = end
         end += entry.nbytes
-        header[name] = {"dtype": CODES[entry.dtype], "shape": list(entry.shape), "data_offsets": [offsets[name], end]}
+        header[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [offsets[name], end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     head = len(text).to_bytes(8, "little") + text
@@ -252,7 +252,7 @@ def _pour(
                 _put(descriptor, data, offset + start * made.dtype.itemsize)
         for i, entry in enumerate(entries):
             if entry is not None:
-                digests[i][name] = (CODES[entry.dtype], list(entry.shape), hashers[i].hexdigest())
+                digests[i][name] = (entry.dtype, list(entry.shape), hashers[i].hexdigest())
 
     try:
         with contextlib.ExitStack() as stack:

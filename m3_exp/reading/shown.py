@@ -1,7 +1,11 @@
-"""Text that others wrote, as it is shown: what a terminal, a log or TeX would act on is escaped."""
+"""Text as it is shown: what a terminal, a log or TeX would act on is escaped, and lines fit the width they have."""
 
+import os
 import re
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
+
+from rich.cells import cell_len
 
 _MOST = 1800  # characters of a message
 _LONG = re.compile(r"\S{401,}")  # no word of a message, and few paths
@@ -33,8 +37,11 @@ class Escaping:
     """A text stream on which only lines of printable characters can be written.
 
     A carriage return at the beginning of what is written is kept, because progress bars of libraries renew their line
-    with it. DEL, the one such character that JSON may hold, is spelled as JSON spells it.
+    with it. DEL, the one such character that JSON may hold, is spelled as JSON spells it. `above`: what takes the text
+    while something else is shown in the last lines of the terminal.
     """
+
+    above: Callable[[str], None] | None = None
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -42,9 +49,14 @@ class Escaping:
     def write(self, text: str) -> int:
         start = "\r" if text.startswith("\r") else ""
         shown = start + escaped(text.removeprefix("\r").replace("\x7f", r"\u007f"), keep="\n\t")
-        encoding = self._stream.encoding or "utf-8"
-        self._stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        self.put(shown)
         return len(text)
+
+    def put(self, shown: str) -> None:
+        """Write text that is escaped already, perhaps with codes for bold; spell letters that the stream lacks."""
+        encoding = self._stream.encoding or "utf-8"
+        write = self.above or self._stream.write
+        write(shown.encode(encoding, "backslashreplace").decode(encoding))
 
     @property
     def beneath(self) -> TextIO:
@@ -57,3 +69,84 @@ class Escaping:
 def beneath(stream: TextIO) -> TextIO:
     """Return the raw stream, for code that moves the cursor itself and escapes what is not its own."""
     return stream.beneath if isinstance(stream, Escaping) else stream
+
+
+# ----------------------------------------------------------------------------------------------------------- width
+
+USUAL = 80  # columns of a terminal that does not say
+_LEAST = 20  # columns: no narrower layout can be read
+_STYLE = re.compile(r"\x1b\[\d*m")
+
+
+def columns(stream: TextIO) -> int | None:
+    """Return the width for which text on a stream is laid out; None if it is to stay whole.
+
+    It is COLUMNS where that is set, else the width of the terminal. A file or a pipe has none.
+    """
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked):
+        return max(_LEAST, int(asked))
+    if not beneath(stream).isatty():
+        return None
+    try:
+        return max(_LEAST, os.get_terminal_size(stream.fileno()).columns or USUAL)
+    except (OSError, ValueError):  # it says that it is a terminal, and has no size
+        return USUAL
+
+
+def length(text: str) -> int:
+    """Return how many columns of a terminal a text takes, without codes for bold and underlined."""
+    return cell_len(_STYLE.sub("", text))
+
+
+def padded(text: str, width: int) -> str:
+    return text + " " * (width - length(text))
+
+
+def wrapped(text: str, width: int, hang: int = 0, *, cut: bool = True) -> list[str]:
+    """Return a text in lines of at most `width`, broken between words; later lines are indented by `hang`.
+
+    A longer word is broken after `_`, `/`, `,`, `.` or `-` where it has one, else anywhere. With `cut=False` it stays
+    whole on a line of its own, which is then too long: a path can still be copied.
+    """
+    start = text[: len(text) - len(text.lstrip(" "))]
+    lines, line = [], start
+    for word in text.split():
+        pieces = list(_pieces(word, width - max(hang, len(start)))) if cut else [word]
+        for number, piece in enumerate(pieces):
+            gap = " " if line.strip() and not number else ""
+            if line.strip() and length(line + gap + piece) > width:
+                lines.append(line)
+                line, gap = " " * hang, ""
+            line += gap + piece
+    return [*lines, line]
+
+
+_COMMAND = re.compile(r"\s*([\w ]*again: )?m3 [a-z]+ ")
+
+
+def laid(line: str, width: int | None, hang: int = 2) -> list[str]:
+    """Return a line of text as it is printed where there is room for `width`: whole, or continued below.
+
+    Words stay whole. A command is continued after a backslash, so that it can still be copied.
+    """
+    if width is None or length(line) <= width:
+        return [line]
+    hang += len(line) - len(line.lstrip(" "))
+    end = " \\" if _COMMAND.match(line) else ""
+    *parts, last = wrapped(line, width - len(end), hang, cut=False)
+    return [*(part + end for part in parts), last]
+
+
+def _pieces(word: str, width: int) -> Iterator[str]:
+    """Give the parts of a word, each at most `width` long."""
+    if length(word) <= width:
+        yield word
+        return
+    for part in re.findall(r".*?[_/,.-]+|.+$", word):
+        while length(part) > width:
+            fits = next((n for n in range(len(part), 1, -1) if length(part[:n]) <= width), 1)
+            yield part[:fits]
+            part = part[fits:]
+        if part:
+            yield part

@@ -1,6 +1,7 @@
 """What the store holds, as figures with intervals, in tables, pictures, a page and W&B:
 
     table.py      what a table is: columns, rows of typed cells, notes
+    glossary.py   ten words that all of it uses
     data          store -> one tidy frame; the paper's numbers; what other runs left
     curves        frame -> response curves over lambda, E[score | alpha] of them, and how well they predict new draws
     comparisons   the score of a cell with its interval, and which cells differ significantly

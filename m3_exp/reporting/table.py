@@ -8,6 +8,7 @@ from m3_exp.stats.estimate import Estimate
 
 Sign = Literal["", "better", "worse", "untold", "same"]  # what a comparison says of a cell
 SPOKEN: Mapping[Sign, str] = {"better": "better", "worse": "worse", "untold": "not told apart", "": "no claim"}
+SIGNS: Mapping[Sign, str] = {"": "", "better": "▲", "worse": "▼", "untold": "≈", "same": "="}
 Record = Mapping[str, Any]  # a JSON object, a line of CSV
 REBUILD = "weights and the line that rebuilds them:"
 
@@ -74,11 +75,17 @@ class Cell:
             return (f"({self.detail})",) if self.detail else ()
         return (self.figure.interval, *self.lines) if self.figure.interval else self.lines
 
+    @property
+    def nothing(self) -> bool:
+        """Whether it shows `/`, whatever else is known of it."""
+        return self.figure is None and self.lines == NOTHING.lines
+
     def __str__(self) -> str:
         return " ".join([self.top, *self.below])
 
 
-NOTHING = Cell(("/",))  # a benchmark that is no part of the row
+NOTHING = Cell(("/",))
+NO_FIGURE = "/: nothing to show: that benchmark is not asked of these models, or there is no row to compare with."
 
 
 def words(text: str, detail: str = "") -> Cell:
@@ -90,13 +97,15 @@ def words(text: str, detail: str = "") -> Cell:
 class Column:
     """A heading: a name, then details after commas.
 
-    `benchmark`: whose figures the column holds. `what`: which of its figures, if it has several columns.
+    `benchmark`: whose figures the column holds. `what`: which of its figures, if it has several columns. `names`:
+    whether it holds what names a row, and no figures.
     """
 
     name: str
     details: tuple[str, ...] = ()
     benchmark: str = ""
     what: str = ""
+    names: bool = False
 
     def __str__(self) -> str:
         return ", ".join([self.name, *self.details])
@@ -115,12 +124,16 @@ class Rebuild:
 
 @dataclass(frozen=True)
 class Table:
-    """What is printed: columns, rows and notes; `records` is the same as data."""
+    """What is printed: columns, rows and notes; `records` is the same as data.
+
+    `brief`: what a terminal says in place of the notes, in few sentences.
+    """
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str | Rebuild, ...] = ()
+    brief: tuple[str, ...] = ()
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -132,11 +145,21 @@ class Table:
         return tuple(tuple(map(str, row)) for row in self.rows)
 
     @property
+    def no_figure(self) -> tuple[str, ...]:
+        """What `/` means, where a cell shows it."""
+        return (NO_FIGURE,) if any(cell.nothing for row in self.rows for cell in row) else ()
+
+    @property
+    def explained(self) -> tuple[str | Rebuild, ...]:
+        """The notes, and what `/` means where it is shown."""
+        return (*self.notes[:1], *self.no_figure, *self.notes[1:])
+
+    @property
     def footer(self) -> tuple[str, ...]:
         """The notes line by line."""
         return tuple(
             line
-            for note in self.notes
+            for note in self.explained
             for line in ([note] if isinstance(note, str) else [REBUILD, *(f"  {text}" for text in note.texts)])
         )
 
@@ -147,5 +170,5 @@ class Table:
 
 
 def named_columns(names: Sequence[str]) -> tuple[Column, ...]:
-    """Return columns that belong to no benchmark."""
-    return tuple(map(Column, names))
+    """Return columns that name a row."""
+    return tuple(Column(name, names=True) for name in names)

@@ -1,6 +1,7 @@
 """Answers -> scores -> a result: loading a benchmark by name, catching what it raises, and `m3 score`."""
 
 import dataclasses
+import functools
 import importlib
 import math
 import typing
@@ -43,7 +44,7 @@ def load_evaluator(spec: EvaluatorSpec) -> Evaluator:
     if lacking := _lacking(kind):
         raise M3Error(f"evaluator {spec.name}: target={spec.target} has no {lacking}; see CONTRIBUTING.md")
     _check_settings(spec, kind)
-    benchmarks.remember(spec.name, kind.name, kind.about)
+    benchmarks.remember(spec.name, kind.name, kind.skill, kind.about)
     try:
         return kind(**spec.settings)
     except M3Error:
@@ -84,8 +85,13 @@ def replaced_by(target: str, setting: str) -> str | None:
         return None
 
 
+@functools.cache
+def _hints(kind: type[Evaluator]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 def _check_settings(spec: EvaluatorSpec, kind: type[Evaluator]) -> None:
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     fields = [field for field in dataclasses.fields(cast(Any, kind)) if field.init]
     shared = {field.name for field in dataclasses.fields(ChatSettings)}
     allowed = sorted((field.name for field in fields), key=shared.__contains__)  # a benchmark's own first

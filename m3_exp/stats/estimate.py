@@ -25,7 +25,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
@@ -140,6 +139,7 @@ class Mean:
 
     def p_value(self) -> float:
         """Return the two-sided p-value of a true value of 0: the level at which the interval just touches it."""
+        from scipy import optimize, special
 
         def excludes(z: float) -> float:
             low, high = self._ends(z)
@@ -161,12 +161,18 @@ class Mean:
 
 def normal(level: float) -> float:
     """Return the two-sided normal quantile of a level."""
+    from scipy import special
+
     return float(special.ndtri(0.5 + level / 2))
 
 
 def _student(z: float, freedom: float) -> float:
     """Return Student's quantile at the level of a normal one."""
-    return z if math.isinf(freedom) else float(-special.stdtrit(freedom, special.ndtr(-z)))
+    if math.isinf(freedom):
+        return z
+    from scipy import special
+
+    return float(-special.stdtrit(freedom, special.ndtr(-z)))
 
 
 # ------------------------------------------------------------------------------------------------- items -> a mean

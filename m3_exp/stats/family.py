@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy import special
 
 from m3_exp.stats.estimate import LEVEL, Array, Estimate, normal
 
@@ -17,11 +16,11 @@ _SURE = 0.01  # adjusted p-values below are Bonferroni's, which needs no drawing
 
 def holm(p: Sequence[float]) -> list[float]:
     """Return Holm's adjusted p-values (1979), in the order given."""
-    if not len(p):
-        return []
-    from statsmodels.stats.multitest import multipletests  # slow to import
-
-    return [float(q) for q in multipletests(p, method="holm")[1]]
+    order = np.argsort(p)
+    raised = np.maximum.accumulate(np.asarray(p, float)[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(raised, 1.0)
+    return [float(q) for q in adjusted]
 
 
 def max_t(p: Sequence[float], influences: Array) -> list[float]:
@@ -34,6 +33,8 @@ def max_t(p: Sequence[float], influences: Array) -> list[float]:
     """
     if not len(p):
         return []
+    from scipy import special
+
     count = len(p)
     size = np.sqrt((influences**2).sum(axis=0))
     unit = influences / np.where(size > 0, size, 1.0)
@@ -41,9 +42,14 @@ def max_t(p: Sequence[float], influences: Array) -> list[float]:
     correlation[np.diag_indices(count)] = 1.0
     values, vectors = np.linalg.eigh(correlation)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
-    drawn = np.random.default_rng(0).standard_normal((_DRAWN, count)) @ root.T
+    drawn = _normal(count) @ root.T
     least = np.sort(2 * special.ndtr(-np.abs(drawn).max(axis=1)))
     return [_adjusted(float(q), count, least) for q in p]
+
+
+@lru_cache(maxsize=4)
+def _normal(count: int) -> Array:
+    return np.random.default_rng(0).standard_normal((_DRAWN, count))
 
 
 def diagonal(blocks: Sequence[Array]) -> Array:
@@ -66,6 +72,8 @@ def _adjusted(p: float, count: int, least: Array) -> float:
 
 def critical(count: int, level: float = LEVEL) -> float:
     """Return the normal quantile that the first of `count` comparisons must exceed in Holm's procedure."""
+    from scipy import special
+
     return float(-special.ndtri((1 - level) / 2 / max(1, count)))
 
 
@@ -75,6 +83,8 @@ def detectable(estimate: Estimate, count: int = 1, power: float = POWER) -> floa
     `count` comparisons are made. The part of the interval that is not chance over items (bias, unscored items, few
     masks) is added to the difference as it is.
     """
+    from scipy import special
+
     besides = max(0.0, (estimate.high - estimate.low) / 2 - normal(LEVEL) * estimate.se)
     return (critical(count) + float(special.ndtri(power))) * estimate.se + besides
 
@@ -82,6 +92,8 @@ def detectable(estimate: Estimate, count: int = 1, power: float = POWER) -> floa
 @lru_cache(maxsize=64)
 def best_of(n: int) -> float:
     """Return the expected maximum of n independent standard normal scores: 1.35 for the paper's seven alphas."""
+    from scipy import special
+
     grid = np.linspace(-10, 10, 200_001)
     density = n * np.exp(-(grid**2) / 2) / math.sqrt(2 * math.pi) * special.ndtr(grid) ** (n - 1)
     return float(np.trapezoid(grid * density, grid))

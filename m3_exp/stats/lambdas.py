@@ -25,7 +25,7 @@ Shapes: n items, K nodes ascending from 0 to 1, D sampled lambdas; scores are fr
 import itertools
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,8 +95,9 @@ class Curve:
         """Tell whether the expectation at an alpha has no interpolation error: sampled lambdas serve it."""
         return self.sampled is not None and ALPHAS[0] <= alpha <= ALPHAS[-1]
 
+    @cached_property
     def residuals(self) -> Array:
-        """Return observed minus interpolated scores at the sampled lambdas, shape (n, D); without any: (n, 0)."""
+        """Observed minus interpolated scores at the sampled lambdas, shape (n, D); without any: (n, 0)."""
         if self.sampled is None:
             return np.empty((len(self.ids), 0))
         return np.asarray(self.sampled.values - self.values @ hats(self.lams, self.sampled.lams).T)
@@ -108,7 +109,7 @@ class Curve:
         """
         parts = self.values @ weights(self.lams, alpha)
         if self.corrected(alpha) and self.sampled is not None:
-            parts = parts + (self.residuals() * density_ratio(self.sampled.lams, alpha)).mean(axis=1)
+            parts = parts + (self.residuals * density_ratio(self.sampled.lams, alpha)).mean(axis=1)
         return np.asarray(parts)
 
     def subset(self, rows: Array) -> "Curve":
@@ -190,7 +191,7 @@ def _sampling_variance(curve: Curve, alphas: Mapping[float, float]) -> float:
     lams = curve.sampled.lams
     count = len(lams)
     rho = sum((factor * density_ratio(lams, alpha) for alpha, factor in alphas.items()), np.zeros(count))
-    parts = curve.residuals() * rho
+    parts = curve.residuals * rho
     means = weighted_mean(parts, curve.shape)
     turns = means[:-2] - 2 * means[1:-1] + means[2:]
     own = influences(parts[:, :-2] - 2 * parts[:, 1:-1] + parts[:, 2:], curve.shape)
@@ -256,9 +257,15 @@ def log_beta(alpha: float) -> float:
 
 def density_ratio(lams: Array, alpha: float) -> Array:
     """Return the density of Beta(alpha, alpha) over that of the equal mixture of the seven: 7 at most."""
-    every = np.array([_log_density(lams, one) for one in ALPHAS])
+    return np.array(_density_ratio(np.asarray(lams, float).tobytes(), alpha))
+
+
+@lru_cache(maxsize=256)
+def _density_ratio(lams: bytes, alpha: float) -> Array:
+    at = np.frombuffer(lams)
+    every = np.array([_log_density(at, one) for one in ALPHAS])
     mixture = special.logsumexp(every, axis=0) - np.log(len(ALPHAS))
-    return np.asarray(np.exp(_log_density(lams, alpha) - mixture))
+    return np.asarray(np.exp(_log_density(at, alpha) - mixture))
 
 
 @lru_cache(maxsize=1)

@@ -79,8 +79,15 @@ class Objective(Joint):
 
     def score(self, nodes: Array, lams: Array) -> Array:
         """Return the objective at candidate lambdas (B, C) given (B, M, K): interpolated, then combined; (B, C)."""
-        mixed = hats(self.lams, lams.ravel()).reshape(*lams.shape, -1)
-        return self.combined(np.einsum("bck,bmk->bmc", mixed, nodes))
+        return self.mixed(nodes, self.hats(lams))
+
+    def hats(self, lams: Array) -> Array:
+        """Return each node's share in the score at candidate lambdas (B, C), shape (B, C, K)."""
+        return hats(self.lams, lams.ravel()).reshape(*lams.shape, -1)
+
+    def mixed(self, nodes: Array, shares: Array) -> Array:
+        """Return the objective (B, C) given (B, M, K) and the nodes' shares in each candidate."""
+        return self.combined(np.einsum("bck,bmk->bmc", shares, nodes))
 
     def expected_least(self, nodes: Array, alpha: float) -> Array:
         """Return E[minimum over benchmarks | alpha] in each repetition, (B,), by quantiles."""
@@ -185,15 +192,19 @@ def cross_fitted(objective: Objective, candidates: Sequence[Array], generator: n
         first, second = objective.halves(count, generator)
         split = objective.nodes(first), objective.nodes(second)
         for played, lams in zip(parts, candidates, strict=True):
-            honest, kept = _honest(objective, split, lams[rows])
-            claimed = objective.score(np.repeat(on_all, count, axis=0), lams[rows]).max(axis=1)
+            shares = objective.hats(lams[rows])
+            honest, kept = _honest(objective, split, lams[rows], shares)
+            claimed = objective.mixed(np.repeat(on_all, count, axis=0), shares).max(axis=1)
             played.append((honest, claimed, kept))
     return [Played(*map(np.concatenate, zip(*played, strict=True))) for played in parts]
 
 
-def _honest(objective: Objective, split: tuple[Array, Array], lams: Array) -> tuple[Array, Array]:
-    """Return the score of each half's best on the other half, (B,), and the lambdas that both halves chose, (2B,)."""
-    scores = [objective.score(nodes, lams) for nodes in split]
+def _honest(objective: Objective, split: tuple[Array, Array], lams: Array, shares: Array) -> tuple[Array, Array]:
+    """Return the score of each half's best on the other half, (B,), and the lambdas that both halves chose, (2B,).
+
+    `shares` are the nodes' in each candidate (`Objective.hats`).
+    """
+    scores = [objective.mixed(nodes, shares) for nodes in split]
     rows = np.arange(len(lams))
     best = [np.argmax(by_half, axis=1) for by_half in scores]
     honest = (scores[1][rows, best[0]] + scores[0][rows, best[1]]) / 2
@@ -210,6 +221,7 @@ def again(
     """
     count = len(candidates[0])
     masks = objective.halves(count, generator)
+    shares = [objective.hats(lams) for lams in candidates]
     shapes = [curve.shape for curve in objective.curves]
     honest: list[list[float]] = [[] for _ in candidates]
     claimed: list[list[float]] = [[] for _ in candidates]
@@ -221,9 +233,9 @@ def again(
             for half in masks
         ]
         on_all = np.repeat(objective.nodes([s[index : index + 1] for s in sample]), count, axis=0)
-        for number, lams in enumerate(candidates):
-            honest[number].append(float(_honest(objective, (split[0], split[1]), lams)[0].mean()))
-            claimed[number].append(float(objective.score(on_all, lams).max(axis=1).mean()))
+        for number, (lams, own) in enumerate(zip(candidates, shares, strict=True)):
+            honest[number].append(float(_honest(objective, (split[0], split[1]), lams, own)[0].mean()))
+            claimed[number].append(float(objective.mixed(on_all, own).max(axis=1).mean()))
     return [Again(np.array(h), np.array(c)) for h, c in zip(honest, claimed, strict=True)]
 
 
@@ -238,11 +250,13 @@ def unbeaten(
     estimates: list[Estimate] = []
     errors: list[Array] = []
     pairs = list(combinations(ALPHAS, 2))
+    at = [{alpha: curve.expected(alpha) for alpha in ALPHAS} for curve in curves]
+    at_masks = [[{alpha: mask.expected(alpha) for alpha in ALPHAS} for mask in own] for own in masks]
     for first, second in pairs:
-        differences = [curve.expected(first) - curve.expected(second) for curve in curves]
+        differences = [one[first] - one[second] for one in at]
         between = [
-            spread([mask.expected(first) - mask.expected(second) for mask in own], curve.shape)
-            for own, curve in zip(masks, curves, strict=True)
+            spread([one[first] - one[second] for one in own], curve.shape)
+            for own, curve in zip(at_masks, curves, strict=True)
         ]
         others = [
             VarianceSource(source.variance / unit.size**2 / len(curves), source.freedom)  # they share their lambdas

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy import optimize, special
 
 from m3_exp.stats.estimate import (
     EVEN,
@@ -83,6 +82,8 @@ def tango(gained: int, lost: int, n: int, level: float = LEVEL) -> tuple[float, 
     Raises:
         ValueError: the counts are impossible.
     """
+    from scipy import optimize
+
     if min(gained, lost) < 0 or gained + lost > n or n < 1:
         raise ValueError(f"gained {gained}, lost {lost} of {n} is impossible")
     z = normal(level)
@@ -107,6 +108,8 @@ def mid_p(gained: int, lost: int) -> float:
     n, least = gained + lost, min(gained, lost)
     if n == 0:
         return 1.0
+    from scipy import special
+
     below = float(special.bdtr(least, n, 0.5))
     seen = below - (float(special.bdtr(least - 1, n, 0.5)) if least else 0.0)
     return min(1.0, 2 * below - seen)

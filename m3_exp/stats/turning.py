@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from m3_exp.stats.estimate import LEVEL, Array, Mean, VarianceSource, normal, weighted_mean
 from m3_exp.stats.lambdas import Curve, right_node, second_moments, unsure, weights
@@ -111,6 +110,8 @@ class Agreement:
 
 
 def agreement(real: Array, replayed: Array) -> Agreement:
+    from scipy import stats  # slow to import
+
     real, replayed = np.round(real, 12), np.round(replayed, 12)  # equal counts are ties
     low, high = np.quantile(replayed, [0.025, 0.975])
     inside = int(np.sum((real >= low) & (real <= high)))

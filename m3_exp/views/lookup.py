@@ -1,22 +1,26 @@
 """A request looked up in its store: plan, results, frames, and the experts that they are named by."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from m3_exp import config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
 from m3_exp.merging.mixtures import CURVE
-from m3_exp.reporting.curves import evaluated
-from m3_exp.reporting.curves.evaluated import Response
-from m3_exp.reporting.data import dataframe, saved
+from m3_exp.reporting.data import saved
 from m3_exp.results import look_up
 from m3_exp.store import Store
-from m3_exp.types import CellResult, M3Error
+from m3_exp.types import CellResult, Config, M3Error
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from m3_exp.reporting.curves.evaluated import Response
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Lookup:
     request: Request
 
     @classmethod
-    def of(cls, asked: CommandLine | Request) -> "Lookup":
+    def of(cls, asked: CommandLine | Request) -> Lookup:
         """Compose what a command line asks for, where it is not composed yet."""
         return cls(config.compose(asked))
 
@@ -67,19 +71,30 @@ class Lookup:
         """Every cell with its result, without repeats."""
         return [item for item in self._found if not item.repeat]
 
-    def frame(self, *, draws: bool = False) -> pd.DataFrame:
+    def frame(self, *, draws: bool = False, alone: bool = False) -> pd.DataFrame:
         """Return the tidy frame of every cell.
 
-        `draws` adds the draws of lambda that other runs left in the store for the plan's pairs and methods.
+        `draws` adds the draws of lambda that other runs left in the store for the plan's pairs and methods, `alone` the
+        experts by themselves, whether the request names them or not.
         """
-        if not draws:
+        from m3_exp.reporting.data import dataframe
+
+        if not (draws or alone):
             return dataframe.tidy(self.found)
-        others = look_up(saved.draws(self.store, self.request.plan), self.store)
-        return dataframe.tidy([*self.found, *(item for item in others if item.record is not None)])
+        others = look_up(saved.draws(self.store, self.request.plan), self.store) if draws else []
+        single = look_up(planning.build(self._single), self.store) if alone and self._single else []
+        return dataframe.tidy([*self.found, *(item for item in (*others, *single) if item.record is not None)])
+
+    @property
+    def _single(self) -> list[Config]:
+        merged = [c for c in self.request.configs if len(c.experts) > 1]
+        return [replace(c, pair=name, experts={name: source}) for c in merged for name, source in c.experts.items()]
 
     @property
     def repeats(self) -> pd.DataFrame:
         """The tidy frame with the lines of repeats."""
+        from m3_exp.reporting.data import dataframe
+
         return dataframe.tidy(self._found, repeats=True)
 
     @cached_property
@@ -92,6 +107,8 @@ class Lookup:
         grids = [replace(c, ratio=CURVE) for c in configs if c.ratio.name == "mixup"]
         if not grids or self.request.sweep_table not in ("table1", "figure4"):
             return None
+        from m3_exp.reporting.data import dataframe
+
         plain = [c for c in configs if c.ratio.name == "plain" and len(c.experts) > 1]
         frame = dataframe.tidy(look_up(planning.build([*grids, *plain]), self.store))
         evaluated = frame["score"].notna() & frame["kind"].isin(["node", "sampled"])
@@ -133,6 +150,8 @@ def look_up_development(sweep: str, asked: CommandLine) -> Lookup:
 
 def development_curves(sweep: str, asked: CommandLine, parents: Mapping[str, Sequence[str]]) -> list[Response]:
     """Return a sweep's curves on development items; none where no benchmark has such items."""
+    from m3_exp.reporting.curves import evaluated
+
     try:
         return evaluated.responses(look_up_development(sweep, asked).frame(), parents)
     except M3Error:

@@ -115,6 +115,16 @@ def whole(asked: CommandLine | Request) -> Table:
     return looked_up(Lookup.of(asked))
 
 
+def line(request: Request) -> str:
+    """Return the command that shows a request's table with all of its notes."""
+    asked = request.asked
+    if not request.sweep:
+        return asked.line("run", "--wide")
+    name = {sweep: name for name, sweep in _FILES.items()}.get(request.sweep, request.sweep)
+    others = asked.without("sweeps")
+    return others.with_overrides(name, *others.overrides).line("table", "--format", "md") + f" > {name}.md"
+
+
 def looked_up(looked: Lookup, *, draw: int | None = None, every: bool = False, marks: Marks = "significant") -> Table:
     """Return a request's table with the noise floor at its foot.
 

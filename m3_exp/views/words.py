@@ -1,35 +1,69 @@
 """The lines of text that `m3` prints of its views; with `--json` it prints data instead."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
+from itertools import zip_longest
+from typing import TYPE_CHECKING
 
+from m3_exp.amounts import count, counted, duration
 from m3_exp.config import Request
 from m3_exp.forecast import Forecast, repeats_words
 from m3_exp.planning import label_text
-from m3_exp.reporting.choices import advice
-from m3_exp.reporting.choices.ways import Study
-from m3_exp.reporting.curves import prediction
-from m3_exp.reporting.curves.evaluated import Response
-from m3_exp.reporting.curves.prediction import Check
-from m3_exp.reporting.table import Table
-from m3_exp.reporting.tables.formats import FORMATS
+from m3_exp.reading.shown import length, padded, wrapped
 from m3_exp.store import Store
 from m3_exp.types import Plan
-from m3_exp.views.status import Status
+
+if TYPE_CHECKING:
+    from m3_exp.reporting.choices.ways import Study
+    from m3_exp.reporting.curves.evaluated import Response
+    from m3_exp.reporting.curves.prediction import Check
+    from m3_exp.reporting.table import Table
+    from m3_exp.views.status import Status
+
+if TYPE_CHECKING:
+    from m3_exp.running import Outcome
 
 
-def columns(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Return rows below their header, each column as wide as its widest text."""
+def columns(header: Sequence[str], rows: Sequence[Sequence[object]], width: int | None = None) -> list[str]:
+    """Return rows below their header, each column as wide as its widest text; narrower columns where lines are."""
     lines = [[str(text) for text in row] for row in (header, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    widths = _shared([max(map(length, column)) for column in zip(*lines, strict=True)], width)
+    broken = [[wrapped(text, room) if length(text) > room else [text] for text, room in zip(line, widths, strict=True)]
+              for line in lines]  # fmt: skip
+    return [
+        "  ".join(map(padded, parts, widths)).rstrip() for line in broken for parts in zip_longest(*line, fillvalue="")
+    ]
+
+
+def _shared(widths: Sequence[int], width: int | None) -> list[int]:
+    """Return what is left to each column of a line: what it needs, or an even share of what the narrow ones leave."""
+    if width is None or sum(widths) + 2 * (len(widths) - 1) <= width:
+        return list(widths)
+    left, shared = width - 2 * (len(widths) - 1), dict[int, int]()
+    for remaining, j in zip(
+        range(len(widths), 0, -1), sorted(range(len(widths)), key=lambda j: widths[j]), strict=True
+    ):
+        shared[j] = max(1, min(widths[j], left // remaining))
+        left -= shared[j]
+    return [shared[j] for j in range(len(widths))]
 
 
 def table(built: Table, form: str) -> str:
     """Return a table as Markdown, CSV, TeX or HTML, or (`json`) as data."""
     if form == "json":
         return json.dumps({"rows": built.records, "footer": built.footer}) + "\n"
+    from m3_exp.reporting.tables.formats import FORMATS
+
     return FORMATS[form](built)
+
+
+def text(built: Table, width: int, *, styled: bool, whole: str) -> str:
+    """Return a table for a terminal, with short notes and the command that shows all of them."""
+    from m3_exp.reporting.tables import text as terminal
+
+    return terminal.text(built, width, styled=styled, whole=whole)
 
 
 def lambdas(plan: Plan) -> list[str]:
@@ -39,11 +73,12 @@ def lambdas(plan: Plan) -> list[str]:
     return [f"alpha={alpha:g} draw {draw}: lambda={lam!r}" for alpha, draw, lam in drawn]
 
 
-def plan(request: Request, forecast: Forecast) -> list[str]:
+def plan(request: Request, forecast: Forecast, width: int | None = None) -> list[str]:
     """Return a plan cell by cell, then what it would cost."""
-    rows = [(" = ".join(c.labels), c.benchmark, "?" if c.n is None else c.n, c.state) for c in forecast.cells]
+    rows = [(" = ".join(c.labels), c.benchmark, "?" if c.n is None else str(c.n), c.state) for c in forecast.cells]
+    header = ("recipe", "benchmark", "items", "state")
     return [
-        *columns(("recipe", "benchmark", "items", "state"), rows),
+        *(columns(header, rows) if width is None else _folded(header, rows, width)),
         *(f"not at hand: {reason}" for reason in sorted({c.reason for c in forecast.cells if c.reason})),
         *lambdas(request.plan),
         *request.notes,
@@ -52,11 +87,22 @@ def plan(request: Request, forecast: Forecast) -> list[str]:
     ]
 
 
+def _folded(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Return a plan's rows for a terminal: each recipe once, its benchmarks below it."""
+    from m3_exp.reporting.table import Column, Table, named_columns
+    from m3_exp.reporting.table import words as cell
+    from m3_exp.reporting.tables import text as terminal
+
+    heads = (*named_columns(header[:2]), *map(Column, header[2:]))
+    return terminal.lines(Table("plan", heads, tuple(tuple(map(cell, row)) for row in rows)), width)
+
+
 def status(request: Request, found: Status) -> list[str]:
     """Return how far a plan is: its cells by state, the runs at work, what failed, and what is left."""
-    counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
+    states = ", ".join(f"{count(number)} {state}" for state, number in found.counts.items())
+    failed = f"; {count(len(found.failures))} failed" if found.failures else ""
     return [
-        f"{counts}; {len(found.failures)} failed",
+        f"{counted(len(found.forecast.cells), 'cell')}: {states}{failed}",
         *(str(run) if run.plan == found.identity else f"{run} (another request)" for run in found.runs),
         *(
             failure(f"{label_text(one.cell.labels[0])} on {one.cell.evaluator.name}: {one.reason}", one.retry)
@@ -67,22 +113,39 @@ def status(request: Request, found: Status) -> list[str]:
     ]
 
 
+def outcome(found: Outcome, seconds: float) -> str:
+    """Return what became of a run's cells, as in `51 of 51 cells done (30 were there already) in 3 min 20 s`."""
+    if found.cached == found.cells:
+        cells = f"all {count(found.cells)} cells were" if found.cells > 1 else "the cell was"
+        return f"nothing to do: {cells} there already"
+    there = f" ({count(found.cached)} {'was' if found.cached == 1 else 'were'} there already)" if found.cached else ""
+    failed = f", {count(len(found.failures))} failed" if found.failures else ""
+    made = f"; {counted(found.generated, 'answer')}, {counted(found.tokens, 'token')}" if found.generated else ""
+    return f"{count(found.done)} of {counted(found.cells, 'cell')} done{there}{failed} in {duration(seconds)}{made}"
+
+
 def failure(what: str, retry: str) -> str:
     """Return a failure and the line that retries it, if there is one."""
     return f"failed: {what}" + (f"\n  again: {retry}" if retry else "")
 
 
-def study(found: Study) -> list[str]:
+def study(found: Study, width: int | None = None) -> list[str]:
     """Return what `m3 response` says of a pair and method."""
+    from m3_exp.reporting.choices import advice
+    from m3_exp.reporting.tables import text as terminal
+
     curve, shown = found.responses[0].curve, advice.table(found)
     items = ", ".join(f"{response.benchmark} {len(response.curve.ids)}" for response in found.responses)
     title = f"{_title(found.responses[0])}: {len(curve.lams)} lambdas; items: {items}"
-    return [title, *columns(shown.header, shown.texts), *advice.words(found)]
+    rows = columns(shown.header, shown.texts) if width is None else terminal.lines(shown, width)
+    return [title, *rows, *advice.words(found)]
 
 
-def check(response: Response, found: Check) -> list[str]:
+def check(response: Response, found: Check, width: int | None = None) -> list[str]:
     """Return how observed draws of lambda agree with a curve."""
-    return [_title(response), *columns(*prediction.table(found)), *prediction.words(found)]
+    from m3_exp.reporting.curves import prediction
+
+    return [_title(response), *columns(*prediction.table(found), width), *prediction.words(found)]
 
 
 def _title(response: Response) -> str:

@@ -183,13 +183,14 @@ def _taken(path: Path) -> str:
 MASKED: Sequence[tuple[str, str]] = (
     (r"(again/answers/\w+)/\d+-\w+\.jsonl", r"\1/JOURNAL"),
     (r"(again/(inputs|conditions|loading))/[\w-]+\.json", r"\1/KEY"),  # keyed by what a file is on this disk, or where
-    (r"(?m)^\d+/\d+ items,.*\n", ""),  # how far a run is, now and then
+    (r"(?m)^(\s*\d+/\d+  .* items?), [^,]* s\)$", r"\1, SECONDS)"),
+    (r" done( \(.*\))?(, \d+ failed)? in \d[^;\n]*", r" done\1\2 in SECONDS"),
     (r"[\d.]+ [GT]B free", "N free"),
     (r" family\.(base|experts\.\w+)=WORLD/models/\w+", ""),  # where a line that rebuilds weights finds the models
     (re.escape(str(HERE.parent.parent)), "ROOT"),
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|\+\d\d:\d\d)?", "TIME"),
     (r'"seconds": [\d.e-]+', '"seconds": SECONDS'),
-    (r"[\d,.]+ tokens/s", "N tokens/s"),
+    (r"[\d,.]+( [KMBT])? tokens/s", "N tokens/s"),
 )
 
 

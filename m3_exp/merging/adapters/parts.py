@@ -57,7 +57,7 @@ def parts_of(folder: Path, config: LoraConfig, tensors: Tensors) -> Parts:
     held: dict[tuple[Role, str, int], str] = {}
     under: set[str] = set()
     for name, entry in sorted(tensors.entries.items()):
-        if not entry.numel or not entry.dtype.is_floating_point:
+        if not entry.numel or not entry.is_float:
             said = f"holds {name} of {entry.dtype}, {entry.shape}: numbers with a point are needed"
             raise refusal(folder, said)
         part = part_of(name)

@@ -4,14 +4,16 @@ Products are summed over the rank in a fixed order and DoRA's lengths over whole
 depends on how a reader cuts its blocks; memory is a block, the factors of one layer and one length for each row.
 """
 
+from __future__ import annotations
+
 import threading
 from bisect import bisect_left
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from m3_exp.merging.adapters.changes import changes_of
 from m3_exp.merging.adapters.config import read_config
@@ -20,11 +22,14 @@ from m3_exp.merging.layout import Entry, SafetensorsFile, TorchFile
 from m3_exp.reading.files import exists
 from m3_exp.types import Json, M3Error, plain
 
+if TYPE_CHECKING:
+    import torch
+
 _CHUNK = 1 << 20  # elements read at once for DoRA's lengths
 _KEPT = 8  # layers whose factors are kept as float32
 
 
-def adapt(folder: Path, base: Base) -> "Adapted":
+def adapt(folder: Path, base: Base) -> Adapted:
     """Open the adapter of a directory on a base; only headers are read, and the whole of what a tied base may untie.
 
     Raises:
@@ -82,14 +87,14 @@ class Adapted:
         if change.magnitude:
             block *= self._ratios(name, change, start, stop)
         if change.bias:
-            block += self.files.read(change.bias, start, stop).to(torch.float32) * change.bias_scale
+            block += self.files.read(change.bias, start, stop).float() * change.bias_scale
         if change.tokens:
             self._replace_rows(block, change, start)
         return block
 
-    def _dtype(self, change: Change) -> torch.dtype:
+    def _dtype(self, change: Change) -> str:
         if not change.is_copy:
-            return torch.float32
+            return "F32"
         return (self.files.entries[change.whole] if change.whole else self._base.entry(change.source)).dtype
 
     def _under(self, name: str, change: Change, start: int, stop: int) -> torch.Tensor:
@@ -99,6 +104,8 @@ class Adapted:
 
     def _adapted(self, name: str, change: Change, start: int, stop: int) -> torch.Tensor:
         """Return W + scale * B @ A as a block of its own."""
+        import torch
+
         block = self._under(name, change, start, stop).to(torch.float32, copy=True)
         for product in change.products:
             from m3_exp.merging import kernels
@@ -125,12 +132,14 @@ class Adapted:
 
     def _whole(self, name: str) -> torch.Tensor:
         entry = self.files.entries[name]
-        return self.files.read(name, 0, entry.numel).to(torch.float32).view(entry.shape)
+        return self.files.read(name, 0, entry.numel).float().view(entry.shape)
 
     # --------------------------------------------------------------------------------------------------------- DoRA
 
     def _ratios(self, name: str, change: Change, start: int, stop: int) -> torch.Tensor:
         """Return magnitude / length for each element of a block."""
+        import torch
+
         with self._locks[name]:
             if name not in self._lengths:
                 self._lengths[name] = self._measured(name, change)
@@ -140,6 +149,8 @@ class Adapted:
 
     def _measured(self, name: str, change: Change) -> torch.Tensor:
         """Return the length of each output's weights in W + scale * B @ A: columns where stored (in, out)."""
+        import torch
+
         rows, width = change.shape
         squares, step = [], max(1, _CHUNK // width)
         total = np.zeros(width)
@@ -166,6 +177,4 @@ class Adapted:
         for i in range(bisect_left(rows, start // width), bisect_left(rows, -(-stop // width))):
             first, last = max(start, rows[i] * width), min(stop, (rows[i] + 1) * width)
             at = (order[i] - rows[i]) * width
-            block[first - start : last - start] = self.files.read(change.tokens, first + at, last + at).to(
-                torch.float32
-            )
+            block[first - start : last - start] = self.files.read(change.tokens, first + at, last + at).float()

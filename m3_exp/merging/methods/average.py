@@ -1,11 +1,15 @@
 """Weighted average: sum of w_i theta_i, the weights counted as shares of their sum (plain: 1/n each)."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from m3_exp.merging.plugins import Declares
 from m3_exp.types import M3Error
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def coefficients(n: int, weights: Sequence[float] | None) -> tuple[float, ...]:

@@ -1,10 +1,14 @@
 """Task arithmetic (arXiv 2212.04089): theta_0 + s sum of w_i (theta_i - theta_0); plain is w = 1."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from m3_exp.merging.plugins import Declares
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def coefficients(n: int, weights: Sequence[float] | None, *, scaling: float) -> tuple[float, ...]:

@@ -8,14 +8,18 @@ The weights of the tau_i that are kept are divided by their sum (equal weights i
 depend on the weights, so with two experts the merge is affine in lambda. Plain is the disjoint mean: equal weights.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from m3_exp.merging.plugins import Declares
 from m3_exp.merging.scan import Cutoffs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def proportions(n: int, weights: Sequence[float] | None) -> tuple[float, ...]:
@@ -37,6 +41,8 @@ def ties(
     retain: float,
 ) -> Tensor:
     """Return the merged block (float32, one shape). `retain` is already in the cut-offs."""
+    import torch
+
     from m3_exp.merging import kernels
 
     shares = np.array(proportions(len(deltas), weights), np.float32)

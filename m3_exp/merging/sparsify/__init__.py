@@ -9,14 +9,19 @@ index of the block's first element. `plugins.Declares` above the function says w
 it changes nothing.
 """
 
+from __future__ import annotations
+
 import contextlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
 from blake3 import blake3
 
 from m3_exp.merging.plugins import PluginFunction, imported
 from m3_exp.types import M3Error, Parameters, identity
+
+if TYPE_CHECKING:
+    import torch
 
 DARE = "m3_exp.merging.sparsify.dare:dare"
 
@@ -36,6 +41,8 @@ class Sparsifier:
 
     def __call__(self, delta: torch.Tensor, expert: str, tensor: str, start: int) -> tuple[torch.Tensor, int]:
         """Thin the delta of an expert (a digest) from flat element `start` of a tensor on; say how many it lost."""
+        import torch
+
         given = {"key": self._key(expert, tensor), "start": start}
         made = self.named.function(delta, **{name: given[name] for name in self.named.positional[1:]}, **self.params)
         with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):  # no pair, or no count

@@ -1,10 +1,16 @@
 """DARE (arXiv 2311.03099): drop each delta with probability p, divide the rest by 1 - p."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-from torch import Tensor, empty_like
 
 from m3_exp.merging.plugins import Declares
 from m3_exp.types import M3Error
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def changes_nothing(*, drop_rate: float) -> bool:
@@ -20,9 +26,11 @@ def dare(delta: Tensor, key: int, start: int, *, drop_rate: float) -> tuple[Tens
 
     32 bits, which follow from the key and the element's index, decide about an element.
     """
+    import torch
+
     from m3_exp.merging import kernels
 
-    out = empty_like(delta)
+    out = torch.empty_like(delta)
     threshold = np.uint64(round(drop_rate * 2**32))
     dropped = kernels.drop(delta.numpy(), np.uint64(key), start, threshold, np.float32(1 - drop_rate), out.numpy())
     return out, int(dropped)

@@ -342,17 +342,34 @@ def words(compared: Mapping[Place, Compared], bold: Best | None = None) -> list[
     return lines
 
 
+def brief(compared: Mapping[Place, Compared], bold: Best | None = None) -> list[str]:
+    """Say in two sentences what `words` says of the marks of a table and of what they could detect."""
+    signs = {one.sign for one in compared.values()}
+    told = "▲ better, ▼ worse, ≈ not told apart from the same row without M3 (5 %, adjusted)"
+    marks = [
+        *([told] if signs & {"better", "worse", "untold"} else []),
+        *(["= the same weights"] if "same" in signs else []),
+        *(["bold: better than every other row of its pair"] if bold is not None and bold.places else []),
+    ]
+    finds = [100 * c.detectable for c in compared.values() if not c.why and c.detectable]
+    missed = "Likely to be missed: true differences below {:.0f} points (in the best cell {:.0f})."
+    return [
+        *(["; ".join(marks) + "."] if marks else []),
+        *([missed.format(np.median(finds), min(finds))] if finds else []),
+    ]
+
+
 def _families(made: Sequence[Compared]) -> list[str]:
     """Name the families of the signs."""
     lines = []
     if expected := [c for c in made if c.question == "expectation" and not c.why]:
         sizes = sorted({c.family for c in expected})
         lines.append(
-            f"E - plain: adjusted (max-T over items) within its pair and method: seven alphas x benchmarks,"
+            "Expectations (E): adjusted (max-T over items) within their pair and method over seven alphas x benchmarks,"
             f" {' or '.join(map(str, sizes))} comparisons; a table holds several such families, each at 5 %."
         )
     if single := [c for c in made if c.question == "model" and not c.why]:
-        lines.append(f"Single models - plain: Holm over the {single[0].family} comparisons of this table.")
+        lines.append(f"Single merges: adjusted (Holm) over the {single[0].family} comparisons of this table.")
     return lines
 
 
@@ -360,3 +377,4 @@ BY_SCORE = (
     "Bold: the highest score of its pair in that column, underlined: the second, as the paper prints them. These marks"
     " say nothing about what is significant (without --marks paper the table does)."
 )
+BRIEFLY_BY_SCORE = "Bold (**): the highest score of its pair, underlined (_): the second; not what is significant."

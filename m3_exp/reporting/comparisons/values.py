@@ -176,4 +176,5 @@ def expected_by_mask(response: Response, alpha: float) -> dict[float | None, Val
 
 def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with a score, each model once."""
-    return rows[rows["score"].notna()].drop_duplicates(subset=["weights", "lam", "mask_seed"])
+    scored = rows[rows["score"].notna()]
+    return scored[~scored[["weights", "lam", "mask_seed"]].duplicated()]  # of all columns pandas copies each

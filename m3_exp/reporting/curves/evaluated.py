@@ -106,9 +106,10 @@ def titled(*parts: str) -> str:
 
 def aligned_to(values: Values, ids: Sequence[str]) -> Array | None:
     """Return values in the order of `ids`, or None where one is missing."""
-    if any(key not in values for key in ids):
+    try:
+        return np.array([values[key] for key in ids], dtype=float)
+    except KeyError:
         return None
-    return np.array([values[key] for key in ids], dtype=float)
 
 
 def responses(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> list[Response]:
@@ -154,6 +155,22 @@ def refused(frame: pd.DataFrame) -> list[Refused]:
             planned = rows.loc[rows["ratio"] == "grid", "lam"].nunique()
             missing_curves.append(Refused(name, benchmark, tuple(missing), planned))
     return missing_curves
+
+
+def unfinished(curves: Sequence[Refused]) -> str:
+    """Say in short what curves lack, as in `4 of 9 nodes of lm_math average have no result on 3 benchmarks`."""
+    lacking: dict[str, dict[str, dict[str, None]]] = {}  # how many nodes -> pair -> methods
+    for one in curves:
+        few = f" (lambda {', '.join(f'{lam:g}' for lam in one.missing)})" if len(one.missing) < 3 else ""
+        pair, method = one.name.split(" ")[:2]
+        lacking.setdefault(f"{len(one.missing)} of {one.planned} nodes{few}", {}).setdefault(pair, {})[method] = None
+    named = (
+        (count, (f"{pair} {' and '.join(own)}" for pair, own in pairs.items())) for count, pairs in lacking.items()
+    )
+    parts = [f"{count} of {', '.join(names)}" for count, names in named]
+    benchmarks = list(dict.fromkeys(one.benchmark for one in curves))
+    on = f"{len(benchmarks)} benchmarks" if len(benchmarks) > 2 else " and ".join(benchmarks)
+    return f"{'; '.join(parts)} have no result on {on}"
 
 
 def _lines(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
@@ -287,8 +304,9 @@ def shared(models: Sequence[Values]) -> Values | None:
     """Return the item-wise mean of several models' values over the items that all have; None without a model."""
     if not models:
         return None
-    ids = set.intersection(*map(set, models))
-    return {key: float(np.mean([values[key] for values in models])) for key in sorted(ids)}
+    ids = sorted(set.intersection(*map(set, models)))
+    values = np.array([[values[key] for values in models] for key in ids], dtype=float)
+    return dict(zip(ids, values.reshape(len(ids), len(models)).mean(axis=1).tolist(), strict=True))
 
 
 def _draws(rows: pd.DataFrame) -> Iterator[Draw]:

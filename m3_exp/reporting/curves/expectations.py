@@ -95,8 +95,10 @@ def unclaimed(response: Response, alpha: float) -> str:
 def minus_plain(response: Response, alpha: float) -> Estimate | None:
     """Return E[score | alpha] - plain, paired by item and by mask; None where plain has none of the items or masks."""
     sides = _sides(response, alpha)
-    if sides is None:
-        return None
+    return None if sides is None else _difference(response, alpha, sides)
+
+
+def _difference(response: Response, alpha: float, sides: "_Sides") -> Estimate:
     rest = unsure(response.curve, {alpha: 1.0})
     lost = response.unscored + len(response.curve.ids) - len(sides.rows)
     others, bias = [*rest.sources, *sides.masks], (rest.bias, rest.bias)
@@ -169,9 +171,8 @@ def _family(line: tuple[Response, ...], alphas: tuple[float, ...]) -> Mapping[tu
     for response in line:
         parts = []
         for alpha in alphas:
-            one, sides = minus_plain(response, alpha), _sides(response, alpha)
-            if one is not None and sides is not None:
-                estimates[response.benchmark, alpha] = one
+            if (sides := _sides(response, alpha)) is not None:
+                estimates[response.benchmark, alpha] = _difference(response, alpha, sides)
                 whys.append(unclaimed(response, alpha))
                 parts.append(influences(sides.mixed - sides.plain, sides.shape))
         if parts:

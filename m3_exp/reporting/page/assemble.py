@@ -14,6 +14,7 @@ from string import Template
 from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from m3_exp.planning import label_text
+from m3_exp.reporting import glossary
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.data.dataframe import sandboxes
 from m3_exp.reporting.figures import palette
@@ -74,8 +75,16 @@ def _overview(data: PageData, dropped: Sequence[str]) -> str:
             f'<span class="warning">To stay below {LIMIT / 1e6:.0f} MB, the prompts and answers of {len(dropped)} of'
             f" {len(data.cells)} cells are left out; all their scores are here.</span>"
         )
+    first = "".join(f'<p class="first">{escape(sentence)}</p>' for sentence in data.first)
     lead = "".join(f"<p>{sentence}</p>" for sentence in sentences)
-    return f"{lead}{_said(data)}{_facts(_what(data))}{_folded('What collapsed in the plan', data.notes)}"
+    return f"{first}{lead}{_said(data)}{_facts(_what(data))}{_words()}{_folded('Cells that are the same', data.notes)}"
+
+
+def _words() -> str:
+    """Return the words that a stranger to the page needs, folded away."""
+    shown = "".join(f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>" for word, text in glossary.WORDS.items())
+    title = 'Ten words (README, "Ten words")'
+    return f'<details id="words"><summary>{escape(title)}</summary><dl class="facts">{shown}</dl></details>'
 
 
 def _said(data: PageData) -> str:

@@ -10,8 +10,7 @@ from typing import Any
 from m3_exp.merging.ratio import one_sided
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page.data import CellData
-from m3_exp.reporting.table import NOTHING, REBUILD, Cell, Column, Mark, Rebuild, Record, Table
-from m3_exp.reporting.tables.formats import SIGNS
+from m3_exp.reporting.table import NOTHING, REBUILD, SIGNS, Cell, Column, Mark, Rebuild, Record, Table
 
 Index = Mapping[str, CellData]  # by key
 
@@ -33,7 +32,7 @@ def render(table: Table, cells: Sequence[CellData], experts: Mapping[str, Sequen
     return (
         f'<h3>{title}</h3><div class="scroll" role="region" tabindex="0" aria-label="{title}, table">'
         f'<table class="sortable values"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-        f"{_notes(table.notes)}"
+        f"{_notes(table.explained)}"
     )
 
 

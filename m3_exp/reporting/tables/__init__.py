@@ -9,4 +9,5 @@ noise.py             `--repeats`: the noise floor
 variance.py          `--variance`: the uncertainty from items, draws, masks and nodes, each by itself
 footers.py           the notes below every table
 formats.py, latex.py  `Table` (../table.py) -> Markdown, CSV, LaTeX, HTML
+text.py              the same for a terminal, as wide as its lines
 """

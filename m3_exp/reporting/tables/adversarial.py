@@ -25,7 +25,7 @@ from m3_exp.reporting.curves.evaluated import LINE
 from m3_exp.reporting.data import published
 from m3_exp.reporting.data.published import NOTES, Beside, Number
 from m3_exp.reporting.table import NOTHING, Cell, Column, Figure, Mark, Table, named_columns, words
-from m3_exp.reporting.tables.footers import footer, rebuild
+from m3_exp.reporting.tables.footers import BRIEFLY, footer, rebuild
 from m3_exp.reporting.tables.paper import few_draws, one_sided
 from m3_exp.reporting.tables.rows import Line, Shown, keys_of, missing, without_m3
 from m3_exp.stats.estimate import Estimate
@@ -39,6 +39,7 @@ _PROTOCOLS = {
     "transferred": "transferred: one frozen set of attacked prompts for all models",
 }
 _DETAILS = ("parse_rate_clean", "parse_rate_attacked", "mcc_clean", "mcc_attacked")
+_BRIEFLY = "PDR = (no attack - attack) / no attack: lower is better. sd: between draws of lambda."
 _PDR = (
     "PDR = (no attack - attack) / no attack, paired by item: the lower the better. An item that is unscored without the"
     " attack is unscored under it and in PDR. sd: between draws of lambda (masks: between DARE masks)."
@@ -69,6 +70,7 @@ def build(name: str, given: Shown) -> Table:
         (*_NAMES, *(Column(f"{about(b).short or b} {_FIGURES[key]}", (), b, _FIGURES[key]) for b, key in columns)),
         tuple(shown),
         (*footer(frame, _notes(given, rows, compared)), rebuild(frame)),
+        (BRIEFLY, _BRIEFLY, *([contrasts.BRIEFLY_BY_SCORE] if marks == "paper" else contrasts.brief(compared))),
     )
 
 

@@ -9,9 +9,10 @@ from m3_exp.reporting.data.dataframe import sandboxes
 from m3_exp.reporting.table import Rebuild
 
 INTERVALS = (
-    "Percent, with 95 % intervals over items like these (docs/statistics.md; never a point, unscored items at their"
-    " worst and best). lambda is the first expert's share."
+    "Percent, with 95 % intervals over items like these (docs/statistics.md); an unscored item counts as wrong at the"
+    " lower end, as right at the upper. lambda is the first expert's share."
 )
+BRIEFLY = "Percent, 95 % intervals. lambda: the first expert's share."  # the same on a terminal
 _SUM = "task arithmetic without M3 weighs both deltas with 1; with M3 at lambda = 1/2 it is half that sum."
 
 

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from m3_exp.reading.shown import escaped
-from m3_exp.reporting.table import Cell, Sign, Table
+from m3_exp.reporting.table import SIGNS, Cell, Table
 from m3_exp.reporting.tables.latex import latex, on_one_line
 
-SIGNS: Mapping[Sign, str] = {"": "", "better": "▲", "worse": "▼", "untold": "≈", "same": "="}
 _FORMULA = ("=", "+", "-", "@")  # how a spreadsheet's formulas begin
 _NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( [-+]?[\d.]+(e[-+]?\d+)?)*")
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared
 from m3_exp.reporting.data import published as papers
-from m3_exp.reporting.table import NOTHING, Cell, Figure, Mark, Table, named_columns, percent, words
+from m3_exp.reporting.table import NOTHING, Cell, Column, Figure, Mark, Table, named_columns, percent, words
 from m3_exp.reporting.tables import paper
-from m3_exp.reporting.tables.footers import footer, rebuild
+from m3_exp.reporting.tables.footers import BRIEFLY, footer, rebuild
 from m3_exp.reporting.tables.rows import Row, Shown, without_m3
 
-_COLUMNS = named_columns(
-    ["method", "models", "benchmark", "DARE", "alpha", "lambda", "n", "without M3", "with M3", "gain", "paper's gain"]
+_COLUMNS = (
+    *named_columns(["method", "models", "benchmark", "DARE", "alpha", "lambda"]),
+    *map(Column, ("n", "without M3", "with M3", "gain", "paper's gain")),
 )
 _PAPER = (
     "paper's gain: in points, as its text states it for Figure 4; the bars are not published as numbers. Each is one"
@@ -47,6 +48,7 @@ def build(name: str, given: Shown) -> Table:
             if row.mixed and len(row.cells[b])
         ),
         (*footer(frame, notes, paper.used(rows, behind)), rebuild(frame)),
+        (BRIEFLY, *paper.briefly_about(rows), *contrasts.brief(compared)),
     )
 
 

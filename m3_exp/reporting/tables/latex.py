@@ -46,7 +46,7 @@ def latex(table: Table) -> str:
     differs; there a long table is split into several. The lines that rebuild the weights are comments.
     """
     columns = [j for j in range(len(table.columns)) if any(str(row[j]) for row in table.rows)]
-    notes = [note for note in table.notes if isinstance(note, str)]
+    notes = [note for note in table.explained if isinstance(note, str)]
     comments = [
         line for note in table.notes if isinstance(note, Rebuild) for line in (REBUILD, *(f"  {x}" for x in note.texts))
     ]

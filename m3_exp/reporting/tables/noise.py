@@ -12,16 +12,24 @@ from typing import Any
 
 import pandas as pd
 
-from m3_exp.reporting.table import Cell, Figure, Table, named_columns, percent, words
+from m3_exp.reporting.table import Cell, Column, Figure, Table, named_columns, percent, words
 from m3_exp.stats import noise
 from m3_exp.stats.noise import Steps
 from m3_exp.types import Json
 
 _NAMES = ("family", "pair", "method", "params", "ratio", "alpha", "draw", "lam", "sparsify", "mask_seed")
-_COLUMNS = named_columns([
-    "models", "method", "weights", "benchmark", "dtype", "repeat", "verdicts", "texts that differ", "flipped up",
-    "flipped down", "flip rate, 95 %", "score", "repeated", "sd of a difference, 95 %",
-])  # fmt: skip
+_FIGURES = (
+    "verdicts", "texts that differ", "flipped up", "flipped down", "flip rate, 95 %", "score", "repeated",
+    "sd of a difference, 95 %",
+)  # fmt: skip
+_BRIEFLY = (
+    "Each repeat: the same weights and items, another order of prompts, half the batch.",
+    "repeated: the second score less the first; sd: of what batches alone do to a difference; both in points.",
+)
+_COLUMNS = (
+    *named_columns(["models", "method", "weights", "benchmark", "dtype", "repeat"]),
+    *map(Column, _FIGURES),
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,8 @@ def deviation(members: Sequence[Noise]) -> Figure:
 def build(name: str, frame: pd.DataFrame) -> Table:
     """Return the repeats, a row for each, in the order of the plan."""
     repeats = measured(frame)
-    return Table(f"{name}: repeats", _COLUMNS, tuple(map(_row, repeats)), (*footer(frame), *_meaning(repeats)))
+    notes = (*footer(frame), *_meaning(repeats))
+    return Table(f"{name}: repeats", _COLUMNS, tuple(map(_row, repeats)), notes, _BRIEFLY if repeats else notes[-1:])
 
 
 def footer(frame: pd.DataFrame) -> list[str]:

@@ -7,7 +7,7 @@ draws stands beside it. Every M3 row is contrasted with the same row without M3.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -19,7 +19,7 @@ from m3_exp.reporting.comparisons.contrasts import Compared, Entry, Place
 from m3_exp.reporting.curves.evaluated import LINE, Response, refused
 from m3_exp.reporting.data.published import NOTES
 from m3_exp.reporting.table import Column, Mark, Table, named_columns
-from m3_exp.reporting.tables.footers import footer, rebuild
+from m3_exp.reporting.tables.footers import BRIEFLY, footer, rebuild
 from m3_exp.reporting.tables.rows import KEYS, Marks, Row, Shown, without_m3
 from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.types import Json
@@ -28,6 +28,7 @@ _TITLE = 110  # characters
 
 _METHODS = ["single", "average", "task_arithmetic", "ties"]
 _NAMES = named_columns(["method", "models", "M3", "DARE", "alpha", "lambda"])
+_BRIEFLY_PICKED = "Not picked by score."
 _NOTHING_PICKED = (
     "Nothing is picked by score: each row shows what its sweep names, and alpha, lambda and parameters are those asked"
     " for."
@@ -39,12 +40,13 @@ def build(name: str, given: Shown) -> Table:
     frame, behind = given.frame, given.behind
     rows = rows_of(given)
     benchmarks = in_order(frame["benchmark"].unique())
-    compared, weights, explained = _marked(rows, given.marks)
+    marked = _marked(rows, given.marks)
+    compared, weights = marked.compared, marked.weights
     beside = [note for row in rows for b in benchmarks if b in row.beside for note in row.beside[b].number.notes]
     shown = _without_draws(frame, rows, given.every)
     notes = [
         *about(rows, "" if behind is None else given.shows_curves),
-        *explained,
+        *marked.notes,
         _NOTHING_PICKED,
         *few_draws_of(rows, given.runs_curves),
         *one_sided(shown, given.experts),
@@ -65,6 +67,7 @@ def build(name: str, given: Shown) -> Table:
             for i, row in enumerate(rows)
         ),
         (*footer(shown, notes, used(rows, behind)), rebuild(shown)),
+        (f"{BRIEFLY} {_BRIEFLY_PICKED}", *briefly_about(rows), *marked.brief),
     )
 
 
@@ -167,8 +170,17 @@ def _expectations(
 # --------------------------------------------------------------------------------------------------------- marks
 
 
-def _marked(rows: Sequence[Row], marks: Marks) -> tuple[dict[Place, Compared], dict[Place, Mark], list[str]]:
-    """Return each M3 cell's comparison, the cells with weight, and what the footer says of both."""
+@dataclass(frozen=True)
+class _Marked:
+    """Each M3 cell's comparison, the cells with weight, and what is said of both: in full and in brief."""
+
+    compared: Mapping[Place, Compared]
+    weights: Mapping[Place, Mark]
+    notes: Sequence[str]
+    brief: Sequence[str]
+
+
+def _marked(rows: Sequence[Row], marks: Marks) -> _Marked:
     entries = entries_of(rows)
     columns: dict[tuple[str, str, int], dict[Place, Entry]] = {}
     for (i, j), entry in entries.items():
@@ -177,10 +189,11 @@ def _marked(rows: Sequence[Row], marks: Marks) -> tuple[dict[Place, Compared], d
     if marks == "paper":
         first, second = contrasts.ranked(list(columns.values()))
         weights = {place: Mark(weight="bold") for place in first} | {p: Mark(weight="underline") for p in second}
-        return {}, weights, [contrasts.BY_SCORE]
+        return _Marked({}, weights, [contrasts.BY_SCORE], [contrasts.BRIEFLY_BY_SCORE])
     compared = against_plain(rows, entries)
     best = contrasts.best(list(columns.values()))
-    return compared, {place: Mark(weight="bold") for place in best.places}, contrasts.words(compared, best)
+    bold = {place: Mark(weight="bold") for place in best.places}
+    return _Marked(compared, bold, contrasts.words(compared, best), contrasts.brief(compared, best))
 
 
 def entries_of(rows: Sequence[Row]) -> dict[Place, Entry]:
@@ -229,6 +242,16 @@ def about(rows: Sequence[Row], elsewhere: str) -> list[str]:
     if any(value.n_unscored for value in values):
         lines.append("Unscored items of a curve are in its interval at their worst and at their best.")
     return lines
+
+
+def briefly_about(rows: Sequence[Row]) -> list[str]:
+    """Say in a sentence what `about` says of expectations, and what sd is."""
+    values = [value for row in rows for value in row.values.values() if value is not None]
+    curved = [value for value in values if value.nodes]
+    if not curved:
+        return ["sd: between draws of lambda."] if any(value.spread is not None for value in values) else []
+    alone = " (E*: no sampled lambdas, so no sign)" if any(not value.sampled for value in curved) else ""
+    return [f"E: mean over lambda ~ Beta(alpha, alpha){alone}; sd: between draws of lambda."]
 
 
 def _without_draws(frame: pd.DataFrame, rows: Sequence[Row], every: bool) -> pd.DataFrame:

@@ -106,11 +106,13 @@ def _table(
 ) -> Table:
     benchmarks = list(dict.fromkeys(b for group in groups for b in group.candidates.scores))
     last = {"crossfit": "claimed on the same items", "dev": "claimed on the test items", "test": "price of that"}
-    names = ["method", "models", "DARE", "choice of", "chosen", *([] if beside is None else ["paper (Table 4)"])]
     columns = (
-        *named_columns(names), Column("mean (of parent)", benchmark="mean", what="(of parent)"),
-        *named_columns(["minus default", last[how]]), *(Column(b, benchmark=b) for b in benchmarks),
-    )  # fmt: skip
+        *named_columns(["method", "models", "DARE", "choice of"]),
+        *map(Column, ["chosen", *([] if beside is None else ["paper (Table 4)"])]),
+        Column("mean (of parent)", benchmark="mean", what="(of parent)"),
+        *map(Column, ["minus default", last[how]]),
+        *(Column(b, benchmark=b) for b in benchmarks),
+    )
     rows = []
     for group, chosen, verdict in zip(groups, outcomes, compared, strict=True):
         also = None if beside is None else beside.get((group.names["method"], group.names["pair"]), "not published")
@@ -121,7 +123,7 @@ def _table(
             *(_cell(chosen.benchmarks[b], how, alone[b]) if b in chosen.benchmarks else NOTHING for b in benchmarks),
         ))  # fmt: skip
     title = f"{name}, chosen on the test items" if how == "test" else name
-    return Table(title, columns, tuple(rows), tuple(notes))
+    return Table(title, columns, tuple(rows), tuple(notes), (_BRIEFLY[how], _RELATIVE))
 
 
 def _counted(groups: Sequence[Group]) -> str:
@@ -224,6 +226,14 @@ def _figures(score: Estimate, difference: Estimate | None) -> dict[str, float | 
     return figures | {key: 100 * value for key, value in gained.items()} | {"p": difference.p}
 
 
+_BRIEFLY: Mapping[How, str] = {
+    "crossfit": "Chosen on one half of the items, scored on the other, both ways round; percent behind a name: how"
+    " often it is chosen. claimed: what choosing and scoring on the same items says.",
+    "dev": "Chosen on development items, scored on the test's; percent behind a name: how often it is the best."
+    " claimed: what choosing on the test items says.",
+    "test": "CHOSEN ON THE ITEMS THAT SCORE IT: flattered by about the price. Better: --select crossfit or dev.",
+}
+_RELATIVE = "mean (of parent): over benchmarks, each in percent of the better parent. 95 % intervals."
 _SAYS: Mapping[How, str] = {
     "crossfit": f"Cross-fitted over {HALVINGS} halvings: chosen on one random half of each benchmark's items, scored on"
     " the other, both ways round; percent behind a candidate: how often it is chosen. The score is that of this"

@@ -18,17 +18,15 @@ import numpy as np
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.data.dataframe import thinned
-from m3_exp.reporting.table import Cell, Figure, Table, named_columns, words
+from m3_exp.reporting.table import Cell, Column, Figure, Table, named_columns, words
 from m3_exp.stats import estimate
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.lambdas import draw_sd, unsure
 from m3_exp.stats.paired import between
 
 ALPHAS = (0.2, 0.5, 1.0, 5.0)
-_COLUMNS = named_columns([
-    "models", "method", "DARE", "benchmark", "alpha", "E", "items (se)", "draws (sd)", "real draws (sd)", "masks (sd)",
-    "sampled (se)", "bend",
-])  # fmt: skip
+_PARTS = ("E", "items (se)", "draws (sd)", "real draws (sd)", "masks (sd)", "sampled (se)", "bend")
+_COLUMNS = (*named_columns(["models", "method", "DARE", "benchmark", "alpha"]), *map(Column, _PARTS))
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def _drawn(response: Response, alpha: float) -> Array:
 def build(responses: Sequence[Response], alphas: Sequence[float] = ALPHAS, name: str = "variance") -> Table:
     """Return the components: a row for each pair, method, benchmark and alpha."""
     parts = [(response, alpha, components(response, alpha)) for response in responses for alpha in alphas]
-    return Table(name, _COLUMNS, tuple(_row(*one) for one in parts), _NOTES)
+    return Table(name, _COLUMNS, tuple(_row(*one) for one in parts), _NOTES, _BRIEFLY)
 
 
 def _row(response: Response, alpha: float, parts: Components) -> tuple[Cell, ...]:
@@ -111,6 +109,10 @@ def _counted(value: float | None, count: int | None = None) -> Cell:
     return words("" if value is None else f"{value:.1f}" + ("" if count is None else f" of {count}"))
 
 
+_BRIEFLY = (
+    "Points. items, sampled: standard errors, from the items and from the lambdas that were sampled.",
+    "draws, masks: standard deviations of the score itself. bend: how much it may bend between two evaluated lambdas.",
+)
 _NOTES = (
     "Points. items: standard error over items. draws, masks: standard deviation of the score itself, without the"
     " items' noise (0.0 where it cannot be told from none); one draw or mask is off by so much, however many the"

@@ -1,0 +1,204 @@
+"""The model behind engine=transformers, in the engine's own process: Hugging Face's, with a plain decode loop.
+
+Rows are decoded in left-padded batches; a row leaves its batch, and is handed over, in the step that finishes it.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from m3_exp.engines.child import threads
+from m3_exp.engines.protocol import Loaded
+from m3_exp.engines.text import Text, Vocabulary, check_pairs, samples, seed, vocabulary
+from m3_exp.engines.weights import Fitted, Skeleton
+from m3_exp.engines.wire import Pair
+from m3_exp.store import Store
+from m3_exp.types import Answer, EngineSettings, Likelihood, M3Error, Prompt, Recipe, Sampling, Source
+
+_SEQUENCES = 32
+
+
+@dataclass
+class _Row:
+    """One answer being written."""
+
+    prompt: Prompt
+    sample: int
+    text: Text
+    room: int  # tokens that it may still get
+    generator: torch.Generator | None
+    n_tokens: int = 0
+    finish: str = ""
+
+    def take(self, token: int, ends: frozenset[int]) -> None:
+        """Add a token; sets `finish` where it was the last one."""
+        self.n_tokens += 1
+        self.room -= 1
+        if token in ends or self.text.add(token):
+            self.finish = "stop"
+        elif self.room == 0:
+            self.finish = "length"
+
+    @property
+    def answer(self) -> Answer:
+        return Answer(self.prompt.id, self.text.text, self.sample, self.n_tokens, self.finish)
+
+
+class TransformersModel:
+    """A transformers model; see `child.Model`."""
+
+    def __init__(self, settings: EngineSettings, skeleton: Skeleton, store: Store) -> None:
+        from transformers import AutoModelForCausalLM
+
+        if settings.tensor_parallel_size != 1:
+            raise M3Error(
+                "engine.tensor_parallel_size: engine=transformers has one device; give 1, or take engine=vllm"
+            )
+        self.dirty = False
+        self.rows = skeleton.rows
+        self._store = store
+        self._threads = threads(settings)
+        self._expected = skeleton.tensors()
+        self._max_model_len = skeleton.max_model_len(settings.max_model_len)
+        self._sequences = settings.max_num_seqs or _SEQUENCES
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.set_num_threads(self._threads)
+        auto: Any = AutoModelForCausalLM
+        with self._device:
+            model = auto.from_config(skeleton.config, dtype=getattr(torch, settings.dtype))
+        self._model = model.eval().requires_grad_(False)
+        self.conditions: Mapping[str, object] = {
+            "max_num_seqs": self._sequences,
+            "tp": 1,
+            "device": str(self._device),
+            "threads": self._threads,
+            "max_model_len": self._max_model_len,
+        }
+
+    def load(self, recipe: Recipe) -> Loaded:
+        """Stream a recipe's weights into the model in place; a tied head follows its embedding."""
+        from m3_exp.merging.stream import stream
+
+        started = time.monotonic()
+        weights = stream(recipe, self._store, threads=self._threads)
+        fitted = Fitted(weights, self._expected)
+        own = self._model.state_dict()
+        with torch.no_grad():
+            for name, tensor in fitted:
+                own[name].copy_(tensor)
+        torch.set_num_threads(self._threads)  # the merge may have set it for its own threads
+        assert fitted.rows is not None
+        self.rows = fitted.rows
+        return Loaded(weights.digest, time.monotonic() - started, weights.report)
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source, at_once: int | None = None
+    ) -> Iterator[Answer | int]:
+        """Decode batch by batch, long prompts first, so that a batch's prompts are of about one length."""
+        words = vocabulary(tokenizer, self._store)
+        asked, refused = samples(prompts, sampling, self._max_model_len)
+        yield from refused
+        rows = [self._row(prompt, sample, sampling, words) for prompt, sample in asked]
+        rows.sort(key=lambda row: -len(row.prompt.token_ids))
+        tokens, batch = 0, min(self._sequences, at_once or self._sequences)
+        for first in range(0, len(rows), batch):
+            for count, finished in self._decode(rows[first : first + batch], sampling, words):
+                tokens += count
+                yield from (row.answer for row in finished)
+                yield tokens
+
+    def _row(self, prompt: Prompt, sample: int, sampling: Sampling, words: Vocabulary) -> _Row:
+        room = min(sampling.max_tokens, self._max_model_len - len(prompt.token_ids))
+        generator = None
+        if sampling.temperature > 0:
+            generator = torch.Generator().manual_seed(seed(sampling, prompt, sample))
+        return _Row(prompt, sample, Text(words, prompt.token_ids, sampling.stops), room, generator)
+
+    @torch.inference_mode()
+    def _decode(self, rows: list[_Row], sampling: Sampling, words: Vocabulary) -> Iterator[tuple[int, list[_Row]]]:
+        """Decode one batch to its end; after each step give the number of new tokens and the rows it finished."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache(config=self._model.config)
+        ids, mask = self._padded([row.prompt.token_ids for row in rows])
+        while rows:
+            logits = self._forward(ids, mask, cache, 1)[:, -1]
+            logits[:, min(words.length, self.rows) :] = float("-inf")
+            tokens = _choose(logits, rows, sampling)
+            for row, token in zip(rows, tokens, strict=True):
+                row.take(token, words.ends)
+            yield len(rows), [row for row in rows if row.finish]
+            keep = [index for index, row in enumerate(rows) if not row.finish]
+            if len(keep) < len(rows):
+                cache.batch_select_indices(torch.tensor(keep, dtype=torch.long, device=self._device))
+            rows = [rows[index] for index in keep]
+            ids = torch.tensor([[tokens[index]] for index in keep], device=self._device)
+            mask = torch.cat([mask[keep], mask.new_ones(len(keep), 1)], dim=1)
+
+    @torch.inference_mode()
+    def loglikelihood(self, pairs: Sequence[Pair]) -> Iterator[Likelihood | int]:
+        """Score continuations as the ends of left-padded batches."""
+        check_pairs(pairs, self._max_model_len)
+        order = sorted(pairs, key=lambda pair: -len(pair[0].token_ids) - len(pair[1]))
+        tokens = 0
+        for first in range(0, len(order), self._sequences):
+            batch = order[first : first + self._sequences]
+            longest = max(len(ids) for _, ids in batch)
+            sequences, mask = self._padded([(*prompt.token_ids, *ids) for prompt, ids in batch])
+            logits = self._forward(sequences, mask, None, longest + 1)[:, :-1].float()
+            logits[..., self.rows :] = float("-inf")
+            logprobs = logits.log_softmax(dim=-1)
+            for index, (prompt, ids) in enumerate(batch):
+                tokens += len(ids)
+                yield _likelihood(prompt, ids, logprobs[index, longest - len(ids) :])
+            yield tokens
+
+    def close(self) -> None:
+        """Nothing runs beside this process."""
+
+    def _padded(self, sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return token ids padded on the left, and the mask of the real ones, both (rows, longest)."""
+        width = max(len(sequence) for sequence in sequences)
+        ids = torch.zeros(len(sequences), width, dtype=torch.long)
+        mask = torch.zeros(len(sequences), width, dtype=torch.long)
+        for index, sequence in enumerate(sequences):
+            ids[index, width - len(sequence) :] = torch.tensor(sequence)
+            mask[index, width - len(sequence) :] = 1
+        return ids.to(self._device), mask.to(self._device)
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: object, keep: int) -> torch.Tensor:
+        """Return the logits of the last `keep` positions, (rows, keep, vocabulary)."""
+        positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        output = self._model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=keep,
+        )
+        logits: torch.Tensor = output.logits
+        return logits
+
+
+def _choose(logits: torch.Tensor, rows: Sequence[_Row], sampling: Sampling) -> list[int]:
+    """Return the next token of each row: the argmax, or a draw from the nucleus with the row's own generator."""
+    if sampling.temperature == 0:
+        return [int(token) for token in logits.argmax(dim=-1)]
+    values, order = (logits.float() / sampling.temperature).softmax(dim=-1).cpu().sort(dim=-1, descending=True)
+    values[values.cumsum(dim=-1) - values >= sampling.top_p] = 0.0
+    return [
+        int(order[index, torch.multinomial(values[index], 1, generator=row.generator)])
+        for index, row in enumerate(rows)
+    ]
+
+
+def _likelihood(prompt: Prompt, ids: Sequence[int], logprobs: torch.Tensor) -> Likelihood:
+    """Sum the rows of (continuation, vocabulary) log-probabilities at the continuation's tokens."""
+    wanted = torch.tensor(ids, device=logprobs.device)
+    scored = logprobs.gather(-1, wanted[:, None])[:, 0]
+    greedy = bool((logprobs.argmax(dim=-1) == wanted).all())
+    return Likelihood(prompt.id, float(scored.double().sum()), len(ids), greedy)

@@ -10,6 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
@@ -167,7 +168,7 @@ def run(args: Sequence[str]) -> int:
         print()
         _print_table(tables.looked_up(looked), None, wide=options.wide, whole=tables.line(request))
         print()
-        _say(*(line for one in map(words.failure, failed, again) for line in one.splitlines()))
+        _say(*chain(*map(words.failure, failed, again)))
         _say(words.outcome(outcome, took))
         if failed:
             _say(f"to try all failed ones again: {asked.line('run')}")

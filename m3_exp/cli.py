@@ -389,8 +389,8 @@ def doctor(args: Sequence[str]) -> int:
 
 _WIDE = "the table as one block, with all notes, on a terminal too"
 _FORMAT = (
-    "text fits the width of the terminal and is what a terminal gets (and whoever sets COLUMNS); else md, whole, as in"
-    " m3 table demo > demo.md"
+    "text: as wide as the terminal (or COLUMNS), which is what a terminal gets; bold is **40.0** in a pipe or with"
+    " NO_COLOR. Else md, whole, as in m3 table demo > demo.md"
 )
 
 

@@ -139,7 +139,7 @@ def study(found: Study, width: int | None = None) -> list[str]:
     items = ", ".join(f"{response.benchmark} {len(response.curve.ids)}" for response in found.responses)
     title = f"{_title(found.responses[0])}: {len(curve.lams)} lambdas; items: {items}"
     rows = columns(shown.header, shown.texts) if width is None else terminal.lines(shown, width)
-    return [title, *rows, *advice.words(found)]
+    return [title, *rows, *shown.no_figure, *advice.words(found)]
 
 
 def check(response: Response, found: Check, width: int | None = None) -> list[str]:

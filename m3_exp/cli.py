@@ -148,7 +148,8 @@ def run(args: Sequence[str]) -> int:
     options, asked = _parsed(parser, args)
     _show_config(options, asked)
     from m3_exp import actions, config
-    from m3_exp.views import retries, tables, words
+    from m3_exp.views import opening, retries, tables, words
+    from m3_exp.views.lookup import Lookup
 
     request = config.compose(asked)
     _say(*words.lambdas(request.plan), *request.notes, *request.plan.notes, file=sys.stderr)
@@ -157,10 +158,14 @@ def run(args: Sequence[str]) -> int:
     took = time.monotonic() - began
     failed = [str(failure) for failure in outcome.failures]
     again = retries.retries(asked, [failure.evaluation.cell for failure in outcome.failures])
+    looked = Lookup.of(request)
+    first = opening.first_words(looked, looked.frame())
     if options.json:
-        print(json.dumps({**vars(outcome), "failures": failed, "retries": again}))
+        print(json.dumps({**vars(outcome), "failures": failed, "retries": again, "summary": first}))
     else:
-        _print_table(tables.whole(request), None, wide=options.wide, whole=tables.line(request))
+        _say(*first)
+        print()
+        _print_table(tables.looked_up(looked), None, wide=options.wide, whole=tables.line(request))
         print()
         _say(*(line for one in map(words.failure, failed, again) for line in one.splitlines()))
         _say(words.outcome(outcome, took))
@@ -300,7 +305,7 @@ def response(args: Sequence[str]) -> int:
     options, asked = _parsed(parser, args)
     from m3_exp.reporting.choices import advice
     from m3_exp.reporting.curves import prediction
-    from m3_exp.views import studies, words
+    from m3_exp.views import opening, studies, words
 
     if options.repeats < 1:
         raise M3Error(f"--repeats {options.repeats} is too few: give at least 1 (without it 10000)")
@@ -319,9 +324,13 @@ def response(args: Sequence[str]) -> int:
         return 0
     if options.out and len(curves.lines) > 1:
         raise M3Error("--out draws one pair and method: give pair= and method=")
+    first = opening.first_words(curves.looked, curves.frame, draws=True)
+    if not options.json:
+        _say(*first)
+        print()
     for study in studies.studies(curves, repeats=options.repeats):
         if options.json:
-            print(advice.as_json(study))
+            print(advice.as_json(study, first))
         else:
             _say(*words.study(study, columns(sys.stdout)))
         if options.out:

@@ -118,6 +118,7 @@ def test_cfg_job_prints_the_composed_config(capsys: pytest.CaptureFixture[str]) 
     assert "alpha: 0.5" in text
 
 
+@pytest.mark.slow
 def test_plan_shows_what_collapsed_and_a_forecast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     axes = ["-m", "method=average,task_arithmetic", "method.scaling=0.5", "limit=8", f"store={tmp_path}"]
     assert cli.main(["plan", *axes, "--json"]) == 0
@@ -162,7 +163,7 @@ def by_hand(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
         whole = asked.with_overrides(f"sweeps={sweep}", *asked.overrides)
         return SimpleNamespace(
             frame=lambda **_: frame, seed=0, parents={"lm_math": ("lm", "math")},
-            request=SimpleNamespace(asked=whole, sweep=sweep),
+            request=SimpleNamespace(asked=whole, sweep=sweep, configs=()),
         )  # fmt: skip
 
     quick = ways.study
@@ -186,7 +187,7 @@ def test_response_says_which_curve_lacks_a_node(
     by_hand(without_a_node("gsm8k"), monkeypatch)
     assert cli.main(["response", "pair=lm_math"]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == "lm_math average (lab): 9 lambdas; items: alpaca_eval 40"
+    assert out[4] == "lm_math average (lab): 9 lambdas; items: alpaca_eval 40", "after three sentences"
     assert out[-1] == said
     assert cli.main(["response", "pair=lm_math", "--json"]) == 0
     captured = capsys.readouterr()
@@ -195,8 +196,8 @@ def test_response_says_which_curve_lacks_a_node(
     by_hand(without_a_node("gsm8k", "alpaca_eval"), monkeypatch)
     assert cli.main(["response", "pair=lm_math", "method=average"]) == 2
     error = capsys.readouterr().err
-    assert f"no curve for pair=lm_math method=average: {said}; lm_math average alpaca_eval: no expectation" in error
-    assert "there are none yet; first: m3 run sweeps=lambda_response" in error
+    lacking = "1 of 9 nodes (lambda 0.25) of lm_math average have no result on gsm8k and alpaca_eval"
+    assert error == f"m3: no curve for pair=lm_math method=average: {lacking}; first: m3 run sweeps=lambda_response\n"
     assert cli.main(["response", "method=ties"]) == 2
     assert "no expectation" not in capsys.readouterr().err, "what was not asked for is not named"
 

@@ -7,6 +7,7 @@
     lambdas      scores at a few lambdas -> the expected score of every alpha
     turning      observed draws of lambda beside the line between two nodes
     joint        several benchmarks as one number: their mean and their minimum, relative to the better parent
+    superiority  does a merge beat the better single model, on average over benchmarks and in the worst of them
     objective    what a choice of lambda makes large, and what choosing is worth on other items
     choosing     one of several candidates chosen by items, and what the chosen one is worth
     noise        what repeating an evaluation changes: flips, and the noise floor of a difference

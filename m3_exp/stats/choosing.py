@@ -62,7 +62,8 @@ class Scores:
     """All candidates on one benchmark: an item's value `under` each DARE mask (m, n, C), the `default`'s (m, n).
 
     `parent` (n,) are the better parent's items; None: plain scores. `curve`: that of which the values are expectations,
-    a column for each of `ALPHAS`. `unscored` items are left out, since some model has no score on them.
+    a column for each of `ALPHAS`. `unscored` items are left out, since some model has no score on them. `beside`: the
+    default's sources of variance besides items and masks, if it is no single model.
     """
 
     under: Array
@@ -71,6 +72,7 @@ class Scores:
     shape: Shape = EVEN
     curve: Curve | None = None
     unscored: int = 0
+    beside: tuple[VarianceSource, ...] = ()
 
     @cached_property
     def values(self) -> Array:
@@ -100,7 +102,7 @@ class Scores:
         masks = np.einsum("mnc,nc->nm", self.under, mix)
         if signed and self.default is not None:
             masks = masks - self.default.T
-        found = spread(list(masks.T), self.shape)
+        found = [*spread(list(masks.T), self.shape), *(self.beside if signed else ())]
         if self.curve is not None:
             shares = dict(zip(ALPHAS, map(float, weighted_mean(mix, self.shape)), strict=True))
             found += unsure(self.curve, {alpha: share for alpha, share in shares.items() if share}).sources
@@ -378,7 +380,7 @@ def price(candidates: Candidates) -> Price:
     parts = [influences(one.values, one.shape) / one.unit.size / len(each) for one in each]
     covariance = np.sum([part.T @ part for part in parts], axis=0)
     own = float(np.mean(np.diag(covariance)))
-    shared = float((covariance.sum() - np.trace(covariance)) / (count * (count - 1)))
+    shared = float((covariance.sum() - np.trace(covariance)) / max(1, count * (count - 1)))
     best = best_of(count)
     rho = shared / own if own > 0 else 1.0
     return Price(best * math.sqrt(max(0.0, own - shared)), best, math.sqrt(own), rho)

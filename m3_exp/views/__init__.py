@@ -5,6 +5,7 @@
 Those of one request (status, workspace, `tables.whole`) also take it composed, as `config.compose` makes it.
 
 lookup.py      a request with the results, frame and curves that its store has: what the others begin with
+opening.py     the first words of a request, of which `m3 run`, `m3 response` and the page make use
 tables.py      which function builds which table, and the ways to show one
 figures.py     which sweeps a figure draws
 studies.py     `m3 response`: what every alpha would score, and the check against observed draws

@@ -15,7 +15,7 @@ from m3_exp.merging.mixtures import CURVE
 from m3_exp.reporting.data import saved
 from m3_exp.results import look_up
 from m3_exp.store import Store
-from m3_exp.types import CellResult, M3Error
+from m3_exp.types import CellResult, Config, M3Error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,17 +71,24 @@ class Lookup:
         """Every cell with its result, without repeats."""
         return [item for item in self._found if not item.repeat]
 
-    def frame(self, *, draws: bool = False) -> pd.DataFrame:
+    def frame(self, *, draws: bool = False, alone: bool = False) -> pd.DataFrame:
         """Return the tidy frame of every cell.
 
-        `draws` adds the draws of lambda that other runs left in the store for the plan's pairs and methods.
+        `draws` adds the draws of lambda that other runs left in the store for the plan's pairs and methods, `alone` the
+        experts by themselves, whether the request names them or not.
         """
         from m3_exp.reporting.data import dataframe
 
-        if not draws:
+        if not (draws or alone):
             return dataframe.tidy(self.found)
-        others = look_up(saved.draws(self.store, self.request.plan), self.store)
-        return dataframe.tidy([*self.found, *(item for item in others if item.record is not None)])
+        others = look_up(saved.draws(self.store, self.request.plan), self.store) if draws else []
+        single = look_up(planning.build(self._single), self.store) if alone and self._single else []
+        return dataframe.tidy([*self.found, *(item for item in (*others, *single) if item.record is not None)])
+
+    @property
+    def _single(self) -> list[Config]:
+        merged = [c for c in self.request.configs if len(c.experts) > 1]
+        return [replace(c, pair=name, experts={name: source}) for c in merged for name, source in c.experts.items()]
 
     @property
     def repeats(self) -> pd.DataFrame:

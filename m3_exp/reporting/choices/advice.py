@@ -297,7 +297,10 @@ def _dev_words(joint: Comparison, study: Study) -> list[str]:
     return lines
 
 
-def as_json(study: Study) -> str:
-    """Return a study as one JSON object, named by its family, pair, method, hyper-parameters and sparsifier."""
+def as_json(study: Study, summary: Sequence[str] = ()) -> str:
+    """Return a study as one JSON object, named by its family, pair, method, hyper-parameters and sparsifier.
+
+    `summary`: the first words of the command that shows it.
+    """
     named = dict(zip(LINE, study.responses[0].line, strict=True))
-    return json.dumps({**named, "objectives": records(study), "advice": words(study)})
+    return json.dumps({**named, "summary": list(summary), "objectives": records(study), "advice": words(study)})

@@ -157,6 +157,22 @@ def refused(frame: pd.DataFrame) -> list[Refused]:
     return missing_curves
 
 
+def unfinished(curves: Sequence[Refused]) -> str:
+    """Say in short what curves lack, as in `4 of 9 nodes of lm_math average have no result on 3 benchmarks`."""
+    lacking: dict[str, dict[str, dict[str, None]]] = {}  # how many nodes -> pair -> methods
+    for one in curves:
+        few = f" (lambda {', '.join(f'{lam:g}' for lam in one.missing)})" if len(one.missing) < 3 else ""
+        pair, method = one.name.split(" ")[:2]
+        lacking.setdefault(f"{len(one.missing)} of {one.planned} nodes{few}", {}).setdefault(pair, {})[method] = None
+    named = (
+        (count, (f"{pair} {' and '.join(own)}" for pair, own in pairs.items())) for count, pairs in lacking.items()
+    )
+    parts = [f"{count} of {', '.join(names)}" for count, names in named]
+    benchmarks = list(dict.fromkeys(one.benchmark for one in curves))
+    on = f"{len(benchmarks)} benchmarks" if len(benchmarks) > 2 else " and ".join(benchmarks)
+    return f"{'; '.join(parts)} have no result on {on}"
+
+
 def _lines(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
     merged = frame[frame["method"] != "single"]
     for key, rows in merged.groupby([*LINE, "benchmark"], sort=False):

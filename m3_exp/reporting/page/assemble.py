@@ -75,8 +75,9 @@ def _overview(data: PageData, dropped: Sequence[str]) -> str:
             f'<span class="warning">To stay below {LIMIT / 1e6:.0f} MB, the prompts and answers of {len(dropped)} of'
             f" {len(data.cells)} cells are left out; all their scores are here.</span>"
         )
+    first = "".join(f'<p class="first">{escape(sentence)}</p>' for sentence in data.first)
     lead = "".join(f"<p>{sentence}</p>" for sentence in sentences)
-    return f"{lead}{_said(data)}{_facts(_what(data))}{_words()}{_folded('Cells that are the same', data.notes)}"
+    return f"{first}{lead}{_said(data)}{_facts(_what(data))}{_words()}{_folded('Cells that are the same', data.notes)}"
 
 
 def _words() -> str:

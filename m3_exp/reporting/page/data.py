@@ -61,7 +61,7 @@ class PageData:
     """One report. `command` runs what is shown, `rebuild` makes this page again, `made` is when it was made.
 
     `models` names what was merged (`math` -> its source), `experts` those of each pair, `versions` what it was made
-    with.
+    with. `first` are the sentences that it begins with.
     """
 
     title: str
@@ -75,3 +75,4 @@ class PageData:
     experts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()

@@ -36,6 +36,14 @@ def look_up(plan: Plan, store: Store, *, repeats: bool = False) -> list[CellResu
     return looked
 
 
+def failures(plan: Plan, store: Store) -> list[tuple[Cell, str]]:
+    """Return the cells of a plan whose last try failed, each with the reason."""
+    results = Results(store, plan.engine)
+    with without_fetching():
+        found = [(cell, results.failure(cell)) for cell in plan.cells]
+    return [(cell, reason) for cell, reason in found if reason]
+
+
 class Results:
     """The results that one engine's answers have in a store, and the keys of all that they are made of."""
 

@@ -7,9 +7,9 @@ from m3_exp.command_line import CommandLine
 from m3_exp.config import Request, compose
 from m3_exp.forecast import Forecast, forecast
 from m3_exp.heartbeat import RunState, runs
+from m3_exp.results import failures
 from m3_exp.store import Store
 from m3_exp.types import Cell, Json, identity, plain
-from m3_exp.views.lookup import Lookup
 from m3_exp.views.retries import retries
 
 
@@ -53,8 +53,9 @@ def plan(asked: CommandLine | Request) -> Forecast:
 
 def status(asked: CommandLine | Request) -> Status:
     """Return how far a request is."""
-    looked = Lookup.of(asked)
-    failed = [(item.cell, item.failure) for item in looked.found if item.failure]
-    again = retries(looked.request.asked, [cell for cell, _ in failed])
-    failures = tuple(FailedCell(cell, reason, line) for (cell, reason), line in zip(failed, again, strict=True))
-    return Status(plan(looked.request), failures, tuple(runs(looked.store)), identity(looked.request.plan))
+    request = compose(asked)
+    store = Store(request.store)
+    failed = failures(request.plan, store)
+    again = retries(request.asked, [cell for cell, _ in failed])
+    lines = tuple(FailedCell(cell, reason, line) for (cell, reason), line in zip(failed, again, strict=True))
+    return Status(plan(request), lines, tuple(runs(store)), identity(request.plan))

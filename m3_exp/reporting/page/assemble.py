@@ -75,9 +75,16 @@ def _overview(data: PageData, dropped: Sequence[str]) -> str:
             f'<span class="warning">To stay below {LIMIT / 1e6:.0f} MB, the prompts and answers of {len(dropped)} of'
             f" {len(data.cells)} cells are left out; all their scores are here.</span>"
         )
-    first = "".join(f'<p class="first">{escape(sentence)}</p>' for sentence in data.first)
+    first = "".join(map(_first, data.first))
     lead = "".join(f"<p>{sentence}</p>" for sentence in sentences)
     return f"{first}{lead}{_said(data)}{_facts(_what(data))}{_words()}{_folded('Cells that are the same', data.notes)}"
+
+
+def _first(sentence: str) -> str:
+    """Return one of the first sentences; a command at its end can be copied."""
+    text, ends, line = sentence.partition(": m3 ")
+    command = f": <code>{escape(f'm3 {line}')}</code>" if ends else ""
+    return f'<p class="first">{escape(text)}{command}</p>'
 
 
 def _words() -> str:

@@ -13,7 +13,7 @@ from m3_exp.reporting.choices import summary
 from m3_exp.reporting.choices.superior import superior
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.joint import Unit
-from m3_exp.stats.superiority import Trial, in_the_worst, on_average
+from m3_exp.stats.superiority import Model, Trial, in_the_worst, on_average
 from tests.curved import below, framed, tidy_row
 
 AGAIN, ALONE, CURVES = "m3 run sweeps=demo", "m3 run -m pair=lm,math", "m3 run sweeps=lambda_response"
@@ -51,10 +51,11 @@ def test_the_example_of_the_docstring() -> None:
     """lm is right on 80 and 20 %, math on 0 and 80 %, the merge on 60 and 60 %: it gains 12.5 and 50."""
     n = 40
     lm, math = (below(0.8, n), below(0.2, n)), (below(0.0, n), below(0.8, n))
-    trials = [
-        Trial(np.array(below(0.6, n)), {"lm": np.array(a), "math": np.array(b)}, Unit(n, np.array(max(a, b, key=sum))))
-        for a, b in zip(lm, math, strict=True)
-    ]
+    trials = []
+    for first_one, second in zip(lm, math, strict=True):
+        unit = Unit(n, np.array(max(first_one, second, key=sum)))
+        parents = {"lm": Model(np.array(first_one), unit), "math": Model(np.array(second), unit)}
+        trials.append(Trial(Model(np.array(below(0.6, n)), unit), parents))
     mean, least = on_average(trials, 1), in_the_worst(trials, 1)
     assert (mean.parent, least.parent) == ("lm", "lm")
     assert mean.value == pytest.approx(0.125, abs=0.01), "the ratios are corrected for their bias"
@@ -178,6 +179,7 @@ def test_a_single_model_without_a_benchmark_makes_the_better_one_of_each_the_bar
     text = first(rows)
     assert text.startswith("No merge beats the better single model of each benchmark on average over 2 benchmarks: ")
     assert "is at -12.5 [" in text
+    assert text.endswith("95 %; not evaluated alone on all: math).")
     better = first([*rows, *fixed({"alpaca_eval": 0.99, "gsm8k": 0.99}, 0.25)])
     assert better.startswith("Average at lambda 0.25 beats the better single model of each benchmark on average over 2")
 

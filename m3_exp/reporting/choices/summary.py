@@ -63,7 +63,7 @@ def first_words(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]], run: 
 
 def _attacked(values: object) -> bool:
     """Tell whether a result is one under attack: that is another score than its benchmark's."""
-    return isinstance(values, Mapping) and any(is_attacked(key) for key, _ in values)
+    return isinstance(values, Mapping) and any("@" in key and is_attacked(key) for key, _ in values)
 
 
 # ---------------------------------------------------------------------------------- a merge and the better single model
@@ -90,7 +90,7 @@ def _superior(found: Found, run: Lines) -> str:
         who = "it" if worst is best else _subject(worst, pairs)
         verb = "gains" if worst.least.sure else "is at" if worst.least.high < 0 else "cannot be told apart:"
         first += f"; in the worst benchmark {who} {verb} {_amount(worst.least)}"
-    return f"{first[0].upper()}{first[1:]} ({_unit(relative=several)}; {_level(found)})."
+    return f"{first[0].upper()}{first[1:]} ({_unit(relative=several)}; {_level(found, best.merge.lacking)})."
 
 
 def _subject(one: Superior, pairs: int) -> str:
@@ -115,9 +115,11 @@ def _in_pairs(known: Sequence[Superior], pairs: int) -> str:
     return f" (in {len(better)} of {pairs} pairs)" if pairs > 1 else ""
 
 
-def _level(found: Found) -> str:
+def _level(found: Found, lacking: Sequence[str]) -> str:
+    """Say for how many merges the intervals hold, and what was left out."""
     every = f" for all {found.count} at once" if found.count > 1 else ""
-    return f"95 %{every}" + (f"; {found.lost} more without all results" if found.lost else "")
+    lost = f"; {found.lost} more without all results" if found.lost else ""
+    return f"95 %{every}{lost}" + (f"; not evaluated alone on all: {', '.join(lacking)}" if lacking else "")
 
 
 def _unit(*, relative: bool) -> str:
@@ -146,7 +148,9 @@ def _random(found: Sequence[Difference] | str, curves: str) -> str:
         return f"{start} {verb} a tuned one ({one.tuned}{how}){over}: {_amount(one.estimate)} {end}"
     count = Counter(map(_verdict, found))
     told = f"beats a tuned one in {count['better'] or 'none'} and loses to it in {count['worse'] or 'none'}"
-    clearest = f"{one.name}, {_amount(one.estimate)} against {one.tuned}{how}{over}"
+    if count[""] == len(found):
+        told = "cannot be told from a tuned one in any"
+    clearest = f"{one.name}{over}, {_amount(one.estimate)} against {one.tuned}{how}"
     return f"{start} {told} of {len(found)} pairs and methods; clearest: {clearest} {end}"
 
 

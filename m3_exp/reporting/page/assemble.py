@@ -98,7 +98,8 @@ def _said(data: PageData) -> str:
     """Return each study's two main sentences (`advice.answer`)."""
     rows = [(curves.name(study), advice.answer(study)) for study in data.studies]
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape('; '.join(words))}</dd>" for name, words in rows)
-    return f'<h3>Is random better than tuned?</h3><dl class="facts">{items}</dl>' if rows else ""
+    title = "Best of seven draws, as in the paper, or of seven fixed lambdas?"
+    return f'<h3>{title}</h3><dl class="facts">{items}</dl>' if rows else ""
 
 
 def _what(data: PageData) -> list[tuple[str, str]]:

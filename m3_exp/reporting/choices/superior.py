@@ -163,14 +163,15 @@ def _merges(rows: pd.DataFrame, alone: pd.DataFrame, experts: Sequence[str]) -> 
     lacking = tuple(name for name in experts if any(name not in known[b].models for b in on))
     how = {"only": len(on) == 1, "each": bool(lacking)}
     bars = {b: known[b].bar(**how) for b in on}
-    seen = set(alone["weights"].dropna())
+    seen = set(alone["weights"].dropna())  # digests of weights; cells too, which a merge without a result has
     several = rows.groupby("method")["params"].nunique()
     for _, own in rows[~rows["lam"].isin([0.0, 1.0])].groupby(_MERGE, sort=False, dropna=False):
         mine = own[own["score"].notna()]
-        scored, weights = dict(zip(mine["benchmark"], mine["scored"], strict=True)), set(mine["weights"].dropna())
-        if weights & seen or not on:
+        scored = dict(zip(mine["benchmark"], mine["scored"], strict=True))
+        same = {*mine["weights"].dropna(), *own["cell"].dropna()}
+        if same & seen or not on:
             continue
-        seen |= weights
+        seen |= same
         first = own.iloc[0]
         beside = [known[b].trial(scored[b], bars[b], **how) if b in scored else None for b in on]
         trials = tuple(one for one in beside if one is not None)

@@ -218,10 +218,6 @@ def merge(args: Sequence[str]) -> int:
     parser = _parser("merge", "Write a Hugging Face checkpoint into out=DIR, with a recipe.json: how it was made.")
     options, asked = _parsed(parser, args)
     _show_config(options, asked)
-    if "verify=false" not in options.overrides:
-        from m3_exp.merging import loading
-
-        loading.start()  # it imports transformers while this process imports the rest
     from m3_exp import actions
     from m3_exp.planning import label_text
 
@@ -309,12 +305,14 @@ def response(args: Sequence[str]) -> int:
     options, asked = _parsed(parser, args)
     from m3_exp.reporting.choices import advice
     from m3_exp.reporting.curves import prediction
-    from m3_exp.reporting.figures import palette, responses
     from m3_exp.views import opening, studies, words
 
     if options.repeats < 1:
         raise M3Error(f"--repeats {options.repeats} is too few: give at least 1 (without it 10000)")
-    palette.check(options.out)
+    if options.out:
+        from m3_exp.reporting.figures import palette, responses
+
+        palette.check(options.out)
     _show_config(options, studies.request(asked))
     curves = studies.curves(asked)
     if options.check:

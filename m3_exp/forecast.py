@@ -209,7 +209,7 @@ def _begun(whole: CellForecast, results: Results, task: Task) -> CellForecast:
     """Return what of a cell without a result is left; a search that is not over counts in full."""
     searching, scored = task.evaluator.searched(len(task.problems))
     known = results.store.merges.get(results.recipe_key(task.cell))
-    wanted = {prompt.id for prompt in task.prompts}
+    wanted = {f"{task.evaluator.name}/{problem.id}" for problem in task.problems}
     held = 0
     if known is not None:
         made = results.store.prepared.get(results.prepared_key(known.digest, task))

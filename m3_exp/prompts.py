@@ -1,13 +1,18 @@
 """Prompts -> token ids: tokenizers, chat templates, the refusal of a second BOS token, and who can share an engine."""
 
+import contextlib
+import functools
 import json
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from m3_exp import chat
-from m3_exp.merging.tokenizer import open_tokenizer, refusing, tokenizer_directory
+from m3_exp.merging.tokenizer import content, open_tokenizer, refusing, tokenizer_directory
 from m3_exp.store import Store
-from m3_exp.types import Cell, M3Error, Source
+from m3_exp.types import Cell, M3Error, Source, identity
+
+_READERS = ("transformers", "tokenizers", "sentencepiece", "tiktoken", "mistral-common", "jinja2")  # of tokenizers
 
 
 class Prompts:
@@ -16,6 +21,7 @@ class Prompts:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._tokenizers: dict[Source, Any] = {}
+        self._contents: dict[Source, str] = {}
 
     def tokenizer(self, source: Source) -> Any:
         """Return a model's tokenizer, as transformers opens it."""
@@ -29,8 +35,7 @@ class Prompts:
         Raises:
             M3Error: a prompt is no text or begins with two BOS tokens, or tokenizer or chat template cannot be used.
         """
-        if wrong := [text for text in texts if not isinstance(text, str)]:
-            raise M3Error(f"{cell.evaluator.name}: a prompt is {wrong[0]!r:.80} and no text: let `prompt` return one")
+        check_texts(cell, texts)
         tokenizer, settings = self.tokenizer(cell.tokenizer), cell.evaluator.settings
         if settings.get("chat_template"):
             folder = tokenizer_directory(cell.tokenizer, self._store)
@@ -46,6 +51,18 @@ class Prompts:
                 )
         return rendered
 
+    def rendered_by(self, cell: Cell) -> str:
+        """Return the identity of all that turns a cell's prompts into token ids: files, settings, packages.
+
+        Raises:
+            M3Error: the tokenizer's files are not at hand.
+        """
+        source, settings = cell.tokenizer, cell.evaluator.settings
+        if source not in self._contents:
+            self._contents[source] = identity(content(tokenizer_directory(source, self._store)))
+        chatted = [settings.get("chat_template"), settings.get("chat_args"), str(chat.TODAY)]
+        return identity(["rendered 1", self._contents[source], chatted, _versions()])
+
     def widest(self, sources: Sequence[Source]) -> dict[Source, Source]:
         """Map each tokenizer to the one with the largest vocabulary that extends it, or to itself.
 
@@ -60,6 +77,22 @@ class Prompts:
                 heads.append(source)
             chosen[source] = head or source
         return chosen
+
+
+def check_texts(cell: Cell, texts: Sequence[str]) -> None:
+    """Refuse prompts that are no texts: an evaluator of one's own may return anything."""
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise M3Error(f"{cell.evaluator.name}: a prompt is {wrong[0]!r:.80} and no text: let `prompt` return one")
+
+
+@functools.cache
+def _versions() -> list[str]:
+    """Return the version of each package that may read a tokenizer; none where it is not installed."""
+    versions = []
+    for name in _READERS:
+        with contextlib.suppress(PackageNotFoundError):
+            versions.append(f"{name} {version(name)}")
+    return versions
 
 
 def extends(wide: Mapping[str, int], narrow: Mapping[str, int]) -> bool:

@@ -1,13 +1,14 @@
 """A cell made ready to be evaluated: its evaluator, its items and their rendered prompts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, partial
 
-from m3_exp.prompts import Prompts
+from m3_exp.prompts import Prompts, check_texts
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.items import checked, digest, first
-from m3_exp.store import Store
+from m3_exp.store import Rendered, Store
 from m3_exp.types import Cell, EvaluatorSpec, Problem, Prompt, Sampling, Source, identity
 
 
@@ -18,9 +19,14 @@ class Task:
     cell: Cell
     evaluator: Evaluator
     problems: tuple[Problem, ...]
-    prompts: tuple[Prompt, ...]
     items_digest: str  # identity of the item set with its rows and rendered prompts
+    render: Callable[[], tuple[Prompt, ...]] = field(compare=False)
     repeat: int = 0  # above 0: the same once more, in another order and with half the batch
+
+    @cached_property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """The prompts as token ids, rendered when they are first asked for: a tokenizer is slow to open."""
+        return self.render()
 
     @property
     def sampling(self) -> Sampling:
@@ -29,7 +35,7 @@ class Task:
     @property
     def answers(self) -> int:
         """How many answers it takes."""
-        return len(self.prompts) * self.sampling.n
+        return len(self.problems) * self.sampling.n
 
     def in_order(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """Return prompts of this task in the order they are asked: as they are, each repeat in an order of its own."""
@@ -42,12 +48,13 @@ class Tasks:
     """Makes cells ready; remembers evaluators, items, prompts and tokenizers while it lives."""
 
     def __init__(self, store: Store) -> None:
+        self._store = store
         self.prompts = Prompts(store)
         self._evaluators: dict[str, Evaluator] = {}
         self._items: dict[str, Sequence[Problem]] = {}
         self._problems: dict[tuple[str, int | None], tuple[Problem, ...]] = {}
         self._rows: dict[tuple[str, int | None], str] = {}
-        self._rendered: dict[tuple[str, int | None, Source], tuple[tuple[Prompt, ...], str]] = {}
+        self._rendered: dict[tuple[str, int | None, Source], tuple[str, Callable[[], tuple[Prompt, ...]]]] = {}
 
     def evaluator(self, spec: EvaluatorSpec) -> Evaluator:
         key = identity(spec)
@@ -72,7 +79,7 @@ class Tasks:
         return self._rows[key]
 
     def task(self, cell: Cell, repeat: int = 0) -> Task:
-        """Load a cell's items and render its prompts to token ids.
+        """Load a cell's items, and render its prompts to token ids where the store does not know their digest.
 
         Raises:
             M3Error: items or tokenizer not at hand, or a prompt that would begin with two BOS tokens.
@@ -80,14 +87,14 @@ class Tasks:
         evaluator, problems = self.evaluator(cell.evaluator), self.problems(cell)
         key = (identity(cell.evaluator), cell.limit, cell.tokenizer)
         if key not in self._rendered:
-            prompts = self._render(cell, problems)
-            rows = identity([[p.id, p.row, q.token_ids] for p, q in zip(problems, prompts, strict=True)])
-            self._rendered[key] = prompts, rows
+            self._rendered[key] = self._digested(cell, problems)
         return Task(cell, evaluator, problems, *self._rendered[key], repeat)
 
     def prepared(self, task: Task, problems: Sequence[Problem]) -> Task:
         """Return the task with the items that its evaluator made. Its digest stays that of the items they came from."""
-        return replace(task, problems=tuple(problems), prompts=self._render(task.cell, problems))
+        texts = [task.evaluator.prompt(problem) for problem in problems]
+        prompts = self._render(task.cell, problems, texts)
+        return replace(task, problems=tuple(problems), render=lambda: prompts)
 
     def asked(self, task: Task, texts: Sequence[str]) -> tuple[Task, list[str]]:
         """Return a task of the prompts that an evaluator asks while it makes its items, equal ones once.
@@ -99,9 +106,22 @@ class Tasks:
         distinct = dict(zip(ids, zip(texts, rendered, strict=True), strict=True))
         problems = tuple(Problem(key, {"prompt": text}) for key, (text, _) in distinct.items())
         prompts = tuple(Prompt(f"{task.evaluator.name}/{key}", tokens) for key, (_, tokens) in distinct.items())
-        return replace(task, problems=problems, prompts=prompts), ids
+        return replace(task, problems=problems, render=lambda: prompts), ids
 
-    def _render(self, cell: Cell, problems: Sequence[Problem]) -> tuple[Prompt, ...]:
-        evaluator = self.evaluator(cell.evaluator)
-        ids = self.prompts.render(cell, [evaluator.prompt(problem) for problem in problems])
-        return tuple(Prompt(f"{evaluator.name}/{p.id}", tokens) for p, tokens in zip(problems, ids, strict=True))
+    def _digested(self, cell: Cell, problems: Sequence[Problem]) -> tuple[str, Callable[[], tuple[Prompt, ...]]]:
+        """Return the digest of items with their prompts, and what renders these."""
+        texts = [self.evaluator(cell.evaluator).prompt(problem) for problem in problems]
+        check_texts(cell, texts)
+        render = cache(partial(self._render, cell, problems, texts))
+        rows = [[problem.id, problem.row] for problem in problems]
+        key = identity([self.prompts.rendered_by(cell), rows, texts])
+        known = self._store.rendered.get(key)
+        if known is None:
+            pairs = zip(rows, render(), strict=True)
+            known = Rendered(identity([[*row, prompt.token_ids] for row, prompt in pairs]))
+            self._store.rendered.put(key, known)
+        return known.items_digest, render
+
+    def _render(self, cell: Cell, problems: Sequence[Problem], texts: Sequence[str]) -> tuple[Prompt, ...]:
+        name, rendered = self.evaluator(cell.evaluator).name, self.prompts.render(cell, texts)
+        return tuple(Prompt(f"{name}/{p.id}", tokens) for p, tokens in zip(problems, rendered, strict=True))

@@ -118,6 +118,7 @@ def test_cfg_job_prints_the_composed_config(capsys: pytest.CaptureFixture[str]) 
     assert "alpha: 0.5" in text
 
 
+@pytest.mark.slow
 def test_plan_shows_what_collapsed_and_a_forecast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     axes = ["-m", "method=average,task_arithmetic", "method.scaling=0.5", "limit=8", f"store={tmp_path}"]
     assert cli.main(["plan", *axes, "--json"]) == 0

@@ -652,6 +652,7 @@ def test_response_asks_which_of_several_curves() -> None:
         FIGURES["response"].draw(Data({"lambda_response": both}, PARENTS))
 
 
+@pytest.mark.slow
 def test_files_are_named_by_their_suffix_and_have_the_same_bytes(tmp_path: Path) -> None:
     made: dict[str, bytes] = {}
     for folder in ("one", "two"):
@@ -666,6 +667,7 @@ def test_files_are_named_by_their_suffix_and_have_the_same_bytes(tmp_path: Path)
         palette.save(figure, "pdr", tmp_path / "x.jpg")
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
     frame = curves({"gsm8k": -0.8, "alpaca_eval": 0.6})
     frame.to_pickle(tmp_path / "frame")

@@ -142,6 +142,7 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert evaluator(name).problems("~/a.jsonl") == evaluator(name).problems(str(tmp_path / "a.jsonl"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [b"[],", b"{},", b'"x",', b"0,", b"1e5,", b"\n"])
 def test_a_gzip_bomb_is_refused_in_little_memory_and_time(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "a.json.gz"
@@ -159,6 +160,7 @@ def test_a_gzip_bomb_is_refused_in_little_memory_and_time(tmp_path: Path, line: 
     assert (peak < 700 << 20, time.monotonic() - begun < 30) == (True, True)
 
 
+@pytest.mark.slow
 def test_a_gzip_file_of_ordinary_items_is_unpacked_whole() -> None:
     rows = "".join(json.dumps({"id": str(n), "text": "the " * 200}) + "\n" for n in range(20_000)).encode()
     assert unzipped(Path("a"), gzip.compress(rows[:1000]) + gzip.compress(rows[1000:])) == rows
@@ -307,6 +309,7 @@ def test_tests_of_livebench_that_are_damaged_leave_their_item_unscored(tmp_path:
     assert "its tests cannot be read" in str(score.reason)
 
 
+@pytest.mark.slow
 def test_a_keyword_that_never_ends_leaves_its_item_unscored(tmp_path: Path) -> None:
     row = {
         **lab("livebench_instruction_following")[0],

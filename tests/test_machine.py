@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from m3_exp import machine
@@ -26,6 +27,7 @@ def test_cores_are_those_this_process_may_use() -> None:
         os.sched_setaffinity(0, before)
 
 
+@pytest.mark.slow
 def test_a_merge_and_a_run_where_os_has_no_affinity_and_no_pidfd(tmp_path: Path) -> None:
     base = random_weights(Shape(vocab=320), 0, torch.float32)
     write_model(tmp_path / "base", base, Shape(vocab=320))

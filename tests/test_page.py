@@ -30,6 +30,8 @@ from m3_exp.types import Cell, CellResult, EvaluatorSpec, Json, Label, Recipe, S
 from tests import test_advice
 from tests.records import looked_up
 
+pytestmark = pytest.mark.slow  # the whole page takes ten seconds, then a browser
+
 HOSTILE = '</script><img src=x onerror="window.hacked=1"><script>window.hacked=2</script>'
 BENCHMARKS = ("alpaca_eval", "gsm8k", "hendrycks_math")
 N = 60
@@ -145,6 +147,12 @@ def text(data: PageData) -> str:
     return build(data)
 
 
+@pytest.fixture(scope="module")
+def cells_alone(data: PageData) -> PageData:
+    """The page without curves, which take seconds: for what is true of its cells."""
+    return replace(data, studies=())
+
+
 def packed(text: str, name: str) -> Any:
     """Read a pack back as the page does."""
     held = re.search(rf'<script type="text/plain" data-pack="{name}">([^<]*)</script>', text)
@@ -190,7 +198,8 @@ def test_a_cell_keeps_its_items(data: PageData, text: str) -> None:
     assert len(prompts) == N, "a prompt that all cells share is held once"
 
 
-def test_texts_of_the_largest_cells_go_first_and_the_page_says_so(data: PageData, text: str) -> None:
+def test_texts_of_the_largest_cells_go_first_and_the_page_says_so(cells_alone: PageData) -> None:
+    data, text = cells_alone, build(cells_alone)
     noise = np.random.default_rng(0).integers(32, 127, size=(N, 3000), dtype=np.uint8)
     long = replace(data.cells[0], items=tuple(
         replace(item, answer=bytes(noise[i]).decode()) for i, item in enumerate(data.cells[0].items)
@@ -270,7 +279,9 @@ def test_draws_that_are_all_but_one_expert_are_named(data: PageData, text: str) 
     assert "lm_math alpha 0.5 draw 1: 99.99 % math" in text, "and below the table"
 
 
-def test_an_interval_stored_with_a_result_changes_nothing(data: PageData, text: str) -> None:
+def test_an_interval_stored_with_a_result_changes_nothing(cells_alone: PageData) -> None:
+    data, text = cells_alone, build(cells_alone)
+
     def edited(one: CellData) -> CellData:
         if one.record is None:
             return one

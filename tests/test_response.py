@@ -207,6 +207,7 @@ def test_without_sampled_lambdas_nothing_is_claimed_and_the_assumed_bend_is_name
     assert (bare - e.low, e.high - bare) > (found.bias, found.bias)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])
 @pytest.mark.parametrize("n", [24, 96])
 def test_few_items_are_no_hindrance_to_the_interval(alpha: float, n: int) -> None:
@@ -219,6 +220,7 @@ def test_few_items_are_no_hindrance_to_the_interval(alpha: float, n: int) -> Non
     assert inside >= stats.binom.ppf(1e-4, sets, 0.95)
 
 
+@pytest.mark.slow
 def test_an_expectation_and_its_sd_are_those_of_simulated_draws() -> None:
     height = populations.CURVES["line"]
     for alpha in (0.2, 1.0, 5.0):

@@ -1,14 +1,11 @@
 """Tables as a terminal shows them: no line is too wide, nothing is lost, names stay unique."""
 
-import fcntl
 import os
 import random
 import re
-import struct
 import subprocess
 import sys
 import tarfile
-import termios
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import chdir
@@ -23,14 +20,15 @@ from m3_exp.config import ROOT
 from m3_exp.reading.shown import columns, laid, length, wrapped
 from m3_exp.reporting.glossary import WORDS
 from m3_exp.reporting.table import NOTHING, Cell, Column, Figure, Mark, Table, named_columns, words
-from m3_exp.reporting.tables.text import text
+from m3_exp.reporting.tables.text import lines, text
 from m3_exp.views import tables
 from tests.golden.commands import CONFIG, MASKS, RECORDED, WORLD
+from tests.terminal import set_size
 
 WIDTHS = (60, 80, 100, 120, 200)
 ASKED = {
-    "table1": (["table1", "pair=lm_math", "limit=6"], {}),
-    "every lambda": (["table1", "pair=lm_math", "method=average", "limit=6"], {"all": True}),
+    "table1": (["table1", "pair=lm_math", "method=average", "limit=6"], {}),
+    "every lambda": (["table1", "pair=lm_math", "method=ties", "limit=6"], {"all": True}),
     "by score": (["table1", "pair=lm_math", "method=average", "limit=6"], {"marks": "paper"}),
     "table2": (["table2", "limit=12"], {}),
     "table3": (["table3", "pair=lm_math", "limit=6"], {"all": True}),
@@ -76,12 +74,16 @@ def _said(shown: str) -> Counter[str]:
     return Counter(shown.replace("*", "").replace("_", "").split())
 
 
+def _shows_slash(table: Table, width: int) -> bool:
+    return any(re.search(r"\s/(\s|$)", line) for line in lines(table, width))
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_line_is_too_wide_and_no_figure_is_lost(table: Table, width: int) -> None:
     shown = text(table, width, whole="m3 table NAME --format md > NAME.md")
     assert _widest(shown) <= width
     assert not _figures(table) - _said(shown)
-    assert ("/:" in shown) == bool(re.search(r"\s/(\s|$)", shown))
+    assert ("/: " in shown) == _shows_slash(table, width)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -130,7 +132,7 @@ def test_any_table_fits(benchmarks: list[str], rows: int, width: int) -> None:
     shown = text(made, width)
     assert _widest(shown) <= width
     assert not _figures(made) - _said(shown)
-    assert ("/:" in shown) == bool(re.search(r"\s/(\s|$)", shown))
+    assert ("/: " in shown) == _shows_slash(made, width)
     for name in benchmarks:
         assert all(letter in shown for letter in name)
 
@@ -178,8 +180,9 @@ def test_lines_break_between_words_and_a_command_can_be_copied() -> None:
     path = "/a/path/that/is/longer/than/the/line"
     assert laid(f"see {path}", 20) == ["see", f"  {path}"]
     parts = laid("  again: m3 run sweeps=table1 family=lab store=/tmp/x", 24)
-    assert all(part.endswith(" \\") for part in parts[:-1])
-    assert " ".join(" ".join(parts).replace("\\", "").split()) == "again: m3 run sweeps=table1 family=lab store=/tmp/x"
+    assert parts[0] == "  again:"
+    assert all(part.endswith(" \\") for part in parts[1:-1])
+    assert " ".join(" ".join(parts[1:]).replace("\\", "").split()) == "m3 run sweeps=table1 family=lab store=/tmp/x"
     assert wrapped("livebench_instruction_following", 14) == ["livebench_", "instruction_", "following"]
     assert all(length(part) <= 5 for part in wrapped("模型" * 9, 5))
 
@@ -210,7 +213,7 @@ def test_help_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 def _on_a_terminal(command: Sequence[str], width: int, **environment: str) -> str:
     """Run `m3` on a terminal of its own and return what it shows there."""
     ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    set_size(theirs, width)
     env = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "NO_COLOR")}
     env |= {"PYTHONPATH": str(ROOT), **environment}
     child = subprocess.Popen([sys.executable, "-m", "m3_exp.cli", *command], stdout=theirs, env=env)
@@ -226,7 +229,9 @@ def _on_a_terminal(command: Sequence[str], width: int, **environment: str) -> st
     return shown.decode().replace("\r\n", "\n")
 
 
-def test_a_terminal_gets_its_width_and_bold(world: Path) -> None:
+def test_a_terminal_gets_its_width_and_bold(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked = ["table", "alpha_grid", *CONFIG, "pair=lm_math", "method=average", "limit=6", "store=store", *RECORDED]
     shown = _on_a_terminal([*asked, "--marks", "paper"], 72)
     assert max(map(length, shown.splitlines())) <= 72
@@ -235,7 +240,9 @@ def test_a_terminal_gets_its_width_and_bold(world: Path) -> None:
     plain = _on_a_terminal([*asked, "--marks", "paper"], 72, NO_COLOR="1")
     assert "\x1b" not in plain
     assert re.search(r"\*\*\d+\.\d\*\*", plain)
-    assert "| method" in _on_a_terminal([*asked, "--wide"], 72)
+    monkeypatch.setenv("COLUMNS", "72")
+    assert cli.main([*asked, "--wide"]) == 0
+    assert capsys.readouterr().out.startswith("| method")
 
 
 # ------------------------------------------------------------------------------------------------------ words
@@ -244,7 +251,6 @@ def test_a_terminal_gets_its_width_and_bold(world: Path) -> None:
 def test_the_readme_has_the_ten_words_in_its_second_screen() -> None:
     readme = (ROOT / "README.md").read_text()
     assert len(WORDS) == 10
-    lines = readme.splitlines()
-    assert 25 <= lines.index("## Ten words") <= 60
+    assert 25 <= readme.splitlines().index("## Ten words") <= 60
     said = " ".join(readme.replace("**", "").replace("`", "'").split())
     assert [word for word, what in WORDS.items() if f"{word}: {what}" not in said] == []

@@ -179,6 +179,7 @@ def test_an_id_is_the_cells_and_content_its_results(found: list[CellResult]) -> 
     assert changed.content != runs[0].content
 
 
+@pytest.mark.slow
 def test_a_response_has_every_node_and_every_alpha(found: list[CellResult], studies: list[Study]) -> None:
     frame = tidy(found)
     [run] = [logged.response(study, "lambda_response") for study in studies]
@@ -231,6 +232,7 @@ def test_items_are_answered_from_the_journal(tmp_path: Path, found: list[CellRes
 # ---------------------------------------------------------------------------------------------------- written and read
 
 
+@pytest.mark.slow
 def test_runs_read_back_say_what_the_store_says(tmp_path: Path) -> None:
     """Every number of every kind of run, by W&B's own reader; and a second sweep adds nothing."""
     said: list[str] = []
@@ -401,6 +403,7 @@ def started(
     return track
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_costs_a_warning_and_a_bounded_wait(
     tmp_path: Path, found: list[CellResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,6 +432,7 @@ def test_a_server_that_fails_costs_a_warning_and_a_bounded_wait(
     assert not [path for path in written if KEY.encode() in path.read_bytes()], "the key is in no file"
 
 
+@pytest.mark.slow
 def test_runs_are_sent_under_their_own_ids_once(
     tmp_path: Path, found: list[CellResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -551,6 +555,7 @@ def test_conf_tracker_is_what_the_settings_know() -> None:
     assert track_chosen({"name": "none"}) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("library", "home"), [("wandb", "track.py"), ("wandb_workspaces", "workspace.py")])
 def test_wandb_has_one_home_and_loads_late(library: str, home: str) -> None:
     users = set()
@@ -613,6 +618,7 @@ def test_the_workspace_draws_what_runs_hold(tmp_path: Path, found: list[CellResu
     assert "random (best of seven draws) cannot be told from tuned at equal cost" in json.dumps(views["report"])
 
 
+@pytest.mark.slow
 def test_saving_twice_changes_the_same_views(tmp_path: Path) -> None:
     """A loopback server in the place of W&B's; in a process of its own, as the client keeps its account for good."""
     code = (

@@ -38,8 +38,7 @@ def check(recipe: Recipe, store: Store) -> Job:
     Raises:
         M3Error: in one line, what is wrong with which file or tensor, what is allowed, what to do.
     """
-    models = _opened(recipe, store)
-    _check_headers(models, recipe.vocab)
+    check_headers(recipe, store)
     job = prepare(recipe, store)
     if recipe.check_lineage:
         base = open_model(recipe.base, store)
@@ -55,7 +54,7 @@ def forecast(recipe: Recipe, store: Store) -> Forecast:
         M3Error: as `check`, for what headers can tell.
     """
     form = keyed(recipe, lambda source: source)
-    _check_headers(_opened(recipe, store), recipe.vocab)
+    check_headers(recipe, store)
     opened = [open_model(source, store) for source in (*form.experts, form.base)]
     *experts, base = alike(opened)
     entries = Job(form, tuple(experts), base).layout()
@@ -71,6 +70,11 @@ def seconds(method: str, input_bytes: float, output_bytes: float) -> float:
     return _START + (passes * input_bytes + output_bytes) / _BYTES_PER_SECOND
 
 
+def check_headers(recipe: Recipe, store: Store) -> None:
+    """Refuse a recipe whose models do not fit together, by their headers and configurations; raises as `check`."""
+    _check_models(_opened(recipe, store), recipe.vocab)
+
+
 def _opened(recipe: Recipe, store: Store) -> list[Model]:
     form = canonical(recipe)
     needed = {*form.experts, *((recipe.base,) if recipe.check_lineage or form.method != AVERAGE else ())}
@@ -78,7 +82,7 @@ def _opened(recipe: Recipe, store: Store) -> list[Model]:
     return alike([open_model(source, store) for source in sorted({*needed, *used}, key=str)])
 
 
-def _check_headers(models: list[Model], vocab: str) -> None:
+def _check_models(models: list[Model], vocab: str) -> None:
     first = models[0]
     for model in models:
         for name, entry in model.tensors.items():

@@ -283,6 +283,15 @@ class _Header:
             raise ValueError("it is cut short")
         return begin
 
+    def _skip_texts(self, count: int) -> None:
+        """Pass over so many texts: a tokenizer has a hundred thousand."""
+        data, at, end, length = self._data, self._at, len(self._data), struct.Struct("<Q").unpack_from
+        for _ in range(count):
+            at += 8 + length(data, at)[0]
+            if at > end:
+                raise ValueError("it is cut short")
+        self._at = at
+
     def _text(self) -> str:
         begin = self._skip(self._scalar("Q"))
         return self._data[begin : self._at].decode("utf-8", "replace")
@@ -301,8 +310,7 @@ class _Header:
             return self._scalar(self._code(key, kind))
         item, count = self._scalar("I"), self._count("Q", _ITEMS, f"items in {key!r}")
         if item == _STRING:
-            for _ in range(count):
-                self._skip(self._scalar("Q"))
+            self._skip_texts(count)
         else:
             self._skip(count * struct.calcsize("<" + self._code(key, item)))
         return {"items": count}

@@ -36,6 +36,7 @@ _VOCABULARIES = (
     *("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model"),
     *("sentencepiece.bpe.model", "*.tiktoken"),
 )
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx")
 _LARGEST = 512 << 20  # bytes of a tokenizer's file
 _Id = Annotated[int, Field(ge=0, lt=1 << 24)]  # the library keeps a table up to the largest
 
@@ -112,6 +113,13 @@ def tokenizer_files(folder: Path) -> list[Path]:
     return [*named, *sorted(folder.glob("*.tiktoken"))]
 
 
+def content(folder: Path) -> list[tuple[str, str]]:
+    """Return name and digest of each file that a tokenizer may be made of: all of a directory but its weights."""
+    files = sorted(path for part in (".", "additional_chat_templates") for path in (folder / part).glob("*"))
+    read = [path for path in files if path.is_file() and path.suffix not in _WEIGHTS]
+    return [(path.name, blake3(read_bytes(path, _LARGEST)).hexdigest()) for path in read]
+
+
 def tokenizer_config(path: Path) -> bytes:
     """Return a tokenizer's file for a merge: without `auto_map`, because the code it names is never copied."""
     data = read_bytes(path, _LARGEST)
@@ -152,9 +160,8 @@ def _check_file(path: Path, _size: int, _time: int) -> None:
 
 def _converted(path: Path, store: Store) -> Path:
     """Convert a GGUF file's tokenizer, once for each content of its header."""
-    file = GgufFile(path)
-    with open(path, "rb") as stream:
-        key = blake3(b"tokenizer 1" + stream.read(file.header_bytes)).hexdigest()
+    stat = path.stat()
+    file, key = _gguf(path, stat.st_size, stat.st_ctime_ns)
 
     def convert(out: Path) -> None:
         from transformers import AutoTokenizer
@@ -167,6 +174,14 @@ def _converted(path: Path, store: Store) -> Path:
         write_json(out / "generation_config.json", ends)
 
     return _kept(store, key, convert)
+
+
+@functools.lru_cache(maxsize=16)
+def _gguf(path: Path, _size: int, _time: int) -> tuple[GgufFile, str]:
+    """Open a GGUF file and return it with the key of its tokenizer: the digest of its header."""
+    file = GgufFile(path)
+    with open(path, "rb") as stream:
+        return file, blake3(b"tokenizer 1" + stream.read(file.header_bytes)).hexdigest()
 
 
 def _kept(store: Store, key: str, make: Callable[[Path], None]) -> Path:

@@ -22,7 +22,7 @@ from blake3 import blake3
 from m3_exp.merging import loading
 from m3_exp.merging.blend import BLOCK, Blender, Job, is_vocabulary, thread_pool
 from m3_exp.merging.canonical import recipe_key
-from m3_exp.merging.check import check
+from m3_exp.merging.check import check, check_headers
 from m3_exp.merging.checkpoint import content_digest, is_finite, open_model, tensor_bytes
 from m3_exp.merging.layout import Entry, open_directory
 from m3_exp.merging.model_config import check_same_architecture
@@ -73,8 +73,10 @@ def write(
     """
     stopped = stopped or threading.Event()
     _check_outs(outs)
+    for recipe in recipes:
+        check_headers(recipe, store)
     if verify:
-        loading.start()
+        loading.start()  # it imports transformers while digests are taken
     jobs = [check(recipe, store) for recipe in recipes]
     theirs = open_model(tokenizer, store).config
     beside = _beside(tokenizer, store, with_tokenizer)

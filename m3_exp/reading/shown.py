@@ -122,20 +122,25 @@ def wrapped(text: str, width: int, hang: int = 0, *, cut: bool = True) -> list[s
     return [*lines, line]
 
 
-_COMMAND = re.compile(r"\s*([\w ]*again: )?m3 [a-z]+ ")
+_COMMAND = re.compile(r"(.*:)? *(m3 [a-z]+ [^;]*)")
 
 
 def laid(line: str, width: int | None, hang: int = 2) -> list[str]:
     """Return a line of text as it is printed where there is room for `width`: whole, or continued below.
 
-    Words stay whole. A command is continued after a backslash, so that it can still be copied.
+    Words stay whole. A command at its end stands below, continued after backslashes: so it can still be copied.
     """
     if width is None or length(line) <= width:
         return [line]
-    hang += len(line) - len(line.lstrip(" "))
-    end = " \\" if _COMMAND.match(line) else ""
-    *parts, last = wrapped(line, width - len(end), hang, cut=False)
-    return [*(part + end for part in parts), last]
+    found = _COMMAND.fullmatch(line)
+    start, command = (found[1] or "", found[2]) if found else (line, "")
+    indent = len(line) - len(line.lstrip(" "))
+    parts = wrapped(start, width, indent + hang, cut=False) if start else []
+    if command:
+        indent += hang if start else 0
+        *others, last = wrapped(" " * indent + command, width - 2, indent + 2, cut=False)
+        parts += [*(f"{part} \\" for part in others), last]
+    return parts
 
 
 def _pieces(word: str, width: int) -> Iterator[str]:

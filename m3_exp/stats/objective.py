@@ -12,6 +12,7 @@ Shapes: B repetitions, C candidate lambdas, M benchmarks, K nodes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, reduce
 from itertools import combinations
 
 import numpy as np
@@ -28,6 +29,7 @@ _QUANTILES = 512  # of Beta(alpha, alpha), where an expectation has no closed fo
 _CHUNK = 500  # repetitions at a time
 
 
+@lru_cache(maxsize=128)
 def quantiles(alpha: float) -> Array:
     """Return the lambdas in the middles of equal shares of Beta(alpha, alpha)."""
     return np.asarray(special.betaincinv(alpha, alpha, (np.arange(_QUANTILES) + 0.5) / _QUANTILES))
@@ -91,8 +93,9 @@ class Objective(Joint):
 
     def expected_least(self, nodes: Array, alpha: float) -> Array:
         """Return E[minimum over benchmarks | alpha] in each repetition, (B,), by quantiles."""
-        at = hats(self.lams, quantiles(alpha))
-        return np.asarray(np.min(np.einsum("ck,bmk->bcm", at, nodes), axis=2).mean(axis=1))
+        scores = np.einsum("ck,bmk->bcm", hats(self.lams, quantiles(alpha)), nodes)
+        least = reduce(np.minimum, np.moveaxis(scores, 2, 0))  # np.min along so short an axis takes four times as long
+        return np.asarray(least.mean(axis=1))
 
     def of(
         self,

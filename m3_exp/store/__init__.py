@@ -30,6 +30,7 @@ from m3_exp.store.records import (
     Merge,
     Prepared,
     Rate,
+    Rendered,
     RunRecord,
     Spelled,
     StoredAnswer,
@@ -38,6 +39,6 @@ from m3_exp.store.store import DEFAULT_ROOT, Answers, Records, Store, WandbFiles
 
 __all__ = [
     "DEFAULT_ROOT", "AnswerSet", "Answers", "Cutoff", "FailureNote", "Inputs", "Journal", "Majority", "Merge",
-    "Prepared", "Rate", "Records", "RunRecord", "Spelled", "Store", "StoredAnswer", "WandbFiles", "check_new",
-    "decoded", "dumps", "hold", "locked", "publish_directory", "sync", "write_atomic",
+    "Prepared", "Rate", "Records", "Rendered", "RunRecord", "Spelled", "Store", "StoredAnswer", "WandbFiles",
+    "check_new", "decoded", "dumps", "hold", "locked", "publish_directory", "sync", "write_atomic",
 ]  # fmt: skip

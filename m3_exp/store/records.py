@@ -57,6 +57,13 @@ class StoredAnswer(Answer):
 
 
 @dataclass(frozen=True)
+class Rendered:
+    """The items digest of a benchmark's items with their prompts as token ids."""
+
+    items_digest: str
+
+
+@dataclass(frozen=True)
 class Prepared:
     """The items that an evaluator made with the model of these weights."""
 

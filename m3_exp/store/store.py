@@ -49,6 +49,7 @@ class Store:
         self.cutoffs = Records(self, "scans", kept.Cutoff, derived=True)
         self.majorities = Records(self, "scans", kept.Majority, derived=True)
         self.loading = Records[Json](self, "loading", dict)  # what transformers makes of a model (merging/loading.py)
+        self.rendered = Records(self, "rendered", kept.Rendered, derived=True)
         self.merges = Records(self, "merges", kept.Merge)
         self.answer_sets = Records(self, "answer_sets", kept.AnswerSet)
         self.repeat_sets = Records(self, "repeat_sets", kept.AnswerSet)

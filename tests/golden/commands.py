@@ -182,7 +182,8 @@ def _taken(path: Path) -> str:
 # What belongs to a machine, a moment or a path: all that may differ between two records.
 MASKED: Sequence[tuple[str, str]] = (
     (r"(again/answers/\w+)/\d+-\w+\.jsonl", r"\1/JOURNAL"),
-    (r"(again/(inputs|conditions|loading))/[\w-]+\.json", r"\1/KEY"),  # keyed by what a file is on this disk, or where
+    # keyed by what a file is on this disk, or where, and by the packages that read it
+    (r"(again/(inputs|conditions|loading|rendered))/[\w-]+\.json", r"\1/KEY"),
     (r"(?m)^(\s*\d+/\d+  .* items?), [^,]* s\)$", r"\1, SECONDS)"),
     (r" done( \(.*\))?(, \d+ failed)? in \d[^;\n]*", r" done\1\2 in SECONDS"),
     (r"[\d.]+ [GT]B free", "N free"),

@@ -57,15 +57,14 @@ def value(rows: pd.DataFrame) -> Value | None:
         return None
     if (known := _expectation(lines)) is not None:
         return expected(*known)
-    entry = entry_of(rows)
+    entry = entry_of(lines)
     if not entry.items:
         return None
     score = estimate(entry)
-    levels = models(rows)
-    draws = max(1, len({lam for lam, _ in levels}))
+    draws = max(1, len({lam for lam, _ in entry.models}))
     return Value(
         100 * score.value, 100 * score.low, 100 * score.high, len(entry.items) + entry.unscored, entry.unscored, draws,
-        spread=_between(levels, 0, entry), masks=_between(levels, 1, entry),
+        spread=_between(entry, 0), masks=_between(entry, 1),
     )  # fmt: skip
 
 
@@ -99,14 +98,14 @@ def entry_of(rows: pd.DataFrame) -> Entry:
     unscored = asked - len(items)
     here = (names.pop(), asked) if len(names) == 1 else None
     score = 100 * float(weighted_mean(np.array(list(items.values())), scored[0].shape(list(items)))) if items else 0.0
-    return Entry(score, items, digests, models(rows), drawn, here, unscored, scored[0])
+    return Entry(score, items, digests, models(lines), drawn, here, unscored, scored[0])
 
 
-def _between(models: Models, axis: int, entry: Entry) -> float | None:
+def _between(entry: Entry, axis: int) -> float | None:
     """Return the standard deviation between the levels' scores, in points; None for a single level."""
     ids = sorted(entry.items)
     shape = EVEN if entry.like is None else entry.like.shape(ids)
-    means = [100 * float(weighted_mean(values, shape)) for values in levels(models, axis, ids).values()]
+    means = [100 * float(weighted_mean(values, shape)) for values in levels(entry.models, axis, ids).values()]
     return deviation(means)
 
 
@@ -177,4 +176,6 @@ def expected_by_mask(response: Response, alpha: float) -> dict[float | None, Val
 def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with a score, each model once."""
     scored = rows[rows["score"].notna()]
+    if len(scored) < 2:
+        return scored
     return scored[~scored[["weights", "lam", "mask_seed"]].duplicated()]  # of all columns pandas copies each

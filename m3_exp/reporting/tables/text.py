@@ -26,6 +26,7 @@ from m3_exp.reading.shown import escaped, laid, length, padded, wrapped
 from m3_exp.reporting.table import SIGNS, Cell, Column, Table
 
 _GAP = 2  # blanks between columns
+_NAMES = 26  # columns that the names of rows may take of any width
 _WORDS = 18  # as wide as this a column gets for words that are so long
 _ALARMS = ("WARNING", "failed:")
 _MOST = 3  # alarms that are shown, and notes of a table that has no short ones
@@ -231,14 +232,14 @@ def _blocks(columns: Sequence[Column], rows: Sequence[_Row], width: int, styled:
     for j, column in enumerate(columns):
         areas.setdefault(about(column.benchmark).area if column.benchmark else "", []).append(j)
     spare = width - max(_wide({j: beside[j] for j in own}) for own in areas.values())
-    labels = min(max(row.indent + length(row.path[-1]) for row in rows), max(2 * width // 5, spare))
+    labels = min(max(row.indent + length(row.path[-1]) for row in rows), max(_NAMES, 2 * width // 5, spare))
     room = width - labels
     blocks: list[_Block] = []
     for area, own in areas.items():
         parts = list(_cut({j: beside[j] for j in own}, room))
         if len(parts) == len(own) > 1 or max(map(_wide, parts)) > room:
             parts = list(_cut({j: replace(below[j], width=min(below[j].width, room - _GAP)) for j in own}, room))
-        blocks += [_Block(area, labels, part, rows) for part in parts]
+        blocks += [_Block(area, labels, width, part, rows) for part in parts]
     anywhere = [any(one.shown[at] for block in blocks for one in block.columns.values()) for at in range(len(rows))]
     nowhere = frozenset(at for at, known in enumerate(anywhere) if not known)
     return [replace(blocks[0], also=nowhere), *blocks[1:]]
@@ -250,7 +251,7 @@ def _cut(columns: Mapping[int, _Laid], room: int) -> Iterator[Mapping[int, _Laid
         yield columns
         return
     part: dict[int, _Laid] = {}
-    for unit in _units(columns, room, [lambda one: one.shown, lambda one: one.column.benchmark]):
+    for unit in _units(columns, room, [lambda one: one.shown, lambda one: one.column.benchmark or one.column]):
         if part and _wide({**part, **unit}) > room:
             yield part
             part = {}
@@ -281,11 +282,13 @@ def _wide(columns: Mapping[int, _Laid]) -> int:
 class _Block:
     """Columns that stand side by side, below the name of their area.
 
-    `labels`: the width of the names. `also`: rows that are shown here, although they have nothing in any block.
+    `labels`: the width of the names; `line`: that of all there is. `also`: rows that are shown here, although they have
+    nothing in any block.
     """
 
     area: str
     labels: int
+    line: int
     columns: Mapping[int, _Laid]
     rows: Sequence[_Row]
     also: frozenset[int] = frozenset()
@@ -303,7 +306,7 @@ class _Block:
                 continue
             for depth, heading in enumerate(row.path[:-1]):
                 if before[: depth + 1] != row.path[: depth + 1]:
-                    lines += wrapped(" " * 2 * depth + heading, self.width, 2 * depth + 2)
+                    lines += wrapped(" " * 2 * depth + heading, self.line, 2 * depth + 2)
             before = row.path
             lines += self._row(row)
         return lines
@@ -314,7 +317,7 @@ class _Block:
         high = max(map(len, heads), default=0)
         beside = length(self.area) <= self.labels
         lines = self._beside([self.area] if beside else [], [[*[""] * (high - len(head)), *head] for head in heads])
-        return [*([] if beside else wrapped(self.area, self.width)), *lines]
+        return [*([] if beside else wrapped(self.area, self.line)), *lines]
 
     def _row(self, row: _Row) -> list[str]:
         label = wrapped(" " * row.indent + row.path[-1], max(self.labels, 1), min(row.indent + 2, self.labels // 2))

@@ -130,12 +130,12 @@ class _Alone:
         models = {EACH: self.better} if each else self.models
         return {name: Model(values[at], unit) for name, values in models.items()}
 
-    def trial(self, merge: Scored, bar: Mapping[str, Model], **how: bool) -> Trial | None:
+    def trial(self, merge: Scored, bar: Mapping[str, Model], *, only: bool, each: bool) -> Trial | None:
         """Return a merge beside the models to beat, on the items that it has too; None without any."""
         rows = np.array([row for row, key in enumerate(self.ids) if key in merge.values], dtype=int)
         if not len(rows):
             return None
-        models = bar if len(rows) == len(self.ids) else self.bar(**how, rows=rows)
+        models = bar if len(rows) == len(self.ids) else self.bar(only=only, each=each, rows=rows)
         values = np.array([merge.values[self.ids[row]] for row in rows])
         asked = max(len(merge.values) + merge.unscored, len(self.ids))
         return Trial(Model(values, next(iter(models.values())).unit), models, 1 - len(rows) / asked)
@@ -161,8 +161,8 @@ def _merges(rows: pd.DataFrame, alone: pd.DataFrame, experts: Sequence[str]) -> 
     done = rows[rows["score"].notna()]
     on = tuple(b for b in known if b in set(done["benchmark"]))
     lacking = tuple(name for name in experts if any(name not in known[b].models for b in on))
-    how = {"only": len(on) == 1, "each": bool(lacking)}
-    bars = {b: known[b].bar(**how) for b in on}
+    only, each = len(on) == 1, bool(lacking)
+    bars = {b: known[b].bar(only=only, each=each) for b in on}
     seen = set(alone["weights"].dropna())  # digests of weights; cells too, which a merge without a result has
     several = rows.groupby("method")["params"].nunique()
     for _, own in rows[~rows["lam"].isin([0.0, 1.0])].groupby(_MERGE, sort=False, dropna=False):
@@ -173,7 +173,7 @@ def _merges(rows: pd.DataFrame, alone: pd.DataFrame, experts: Sequence[str]) -> 
             continue
         seen |= same
         first = own.iloc[0]
-        beside = [known[b].trial(scored[b], bars[b], **how) if b in scored else None for b in on]
+        beside = [known[b].trial(scored[b], bars[b], only=only, each=each) if b in scored else None for b in on]
         trials = tuple(one for one in beside if one is not None)
         whole = trials if len(trials) == len(on) else ()
         name = named(first, params=several[first["method"]] > 1)

@@ -76,9 +76,16 @@ def _overview(data: PageData, dropped: Sequence[str]) -> str:
             f'<span class="warning">To stay below {LIMIT / 1e6:.0f} MB, the prompts and answers of {len(dropped)} of'
             f" {counted(len(data.cells), 'cell')} are left out; all their scores are here.</span>"
         )
-    first = "".join(f'<p class="first">{escape(sentence)}</p>' for sentence in data.first)
+    first = "".join(map(_first, data.first))
     lead = "".join(f"<p>{sentence}</p>" for sentence in sentences)
     return f"{first}{lead}{_said(data)}{_facts(_what(data))}{_words()}{_folded('Cells that are the same', data.notes)}"
+
+
+def _first(sentence: str) -> str:
+    """Return one of the first sentences; a command at its end can be copied."""
+    text, ends, line = sentence.partition(": m3 ")
+    command = f": <code>{escape(f'm3 {line}')}</code>" if ends else ""
+    return f'<p class="first">{escape(text)}{command}</p>'
 
 
 def _words() -> str:
@@ -92,7 +99,8 @@ def _said(data: PageData) -> str:
     """Return each study's two main sentences (`advice.answer`)."""
     rows = [(curves.name(study), advice.answer(study)) for study in data.studies]
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape('; '.join(words))}</dd>" for name, words in rows)
-    return f'<h3>Is random better than tuned?</h3><dl class="facts">{items}</dl>' if rows else ""
+    title = "Best of seven draws, as in the paper, or of seven fixed lambdas?"
+    return f'<h3>{title}</h3><dl class="facts">{items}</dl>' if rows else ""
 
 
 def _what(data: PageData) -> list[tuple[str, str]]:

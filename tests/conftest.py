@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,35 @@ def driver(request: pytest.FixtureRequest) -> Driver:
 def host_driver(request: pytest.FixtureRequest) -> Driver:
     """Those whose boxes are descendants of this process; a container's belong to its runtime."""
     return _usable(request.param)
+
+
+@pytest.fixture(scope="session")
+def _alive() -> Iterator[list[Any]]:
+    engines: list[Any] = []
+    yield engines
+    for engine in engines:
+        engine.close()
+
+
+@pytest.fixture(scope="module")
+def living_engine(_alive: list[Any]) -> Iterator[None]:
+    """The runs of a module, and of the next one, share a living engine=transformers, over models of `models.SMALL`.
+
+    The first run starts it as every run does; at a run's end it stays, and the next one exchanges its weights.
+    """
+    from m3_exp.engines import transformers
+
+    start = transformers.start
+    with pytest.MonkeyPatch.context() as patch:
+
+        def started(*asked: Any) -> Any:
+            if not _alive:
+                _alive.append(start(*asked))
+            patch.setattr(_alive[0], "close", lambda: None)
+            return _alive[0]
+
+        patch.setattr(transformers, "start", started)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ def build(folder: Path) -> Path:
 def _name_pad(folder: Path) -> None:
     """Call the token of row 32000 [PAD], as WizardMath's tokenizer does."""
     for path in folder.glob("tokenizer*.json"):
-        path.write_text(path.read_text().replace("<filler31741>", "[PAD]"))
+        path.write_text(path.read_text().replace("<filler32000>", "[PAD]"))
 
 
 def write_conf(folder: Path) -> Path:

@@ -41,6 +41,9 @@ class Shape:
         return self.hidden // self.heads
 
 
+SMALL = Shape(vocab=400, hidden=32, inner=64, layers=2, heads=2, kv_heads=2, context=4096)
+
+
 def config_of(shape: Shape, dtype: torch.dtype = torch.bfloat16, **changes: Any) -> dict[str, Any]:
     """Return the config.json of a tiny llama."""
     return {

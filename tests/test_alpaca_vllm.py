@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from evaluators.alpaca import AlpacaEval
-from m3_exp.config import ROOT
+from m3_exp import actions
+from m3_exp.command_line import CommandLine
 from m3_exp.scoring.cache import kept_in
 from m3_exp.scoring.evaluate import evaluate
 from m3_exp.types import Answer, Problem
@@ -26,20 +27,23 @@ ANSWERS = [Answer(str(i), "I will not." if i % 2 else "A cat, a dog and a cow ar
 
 
 class Vllm:
-    """A server of SmolLM2 that can be killed with all its processes."""
+    """A server of SmolLM2 that can be killed with all its processes.
+
+    In float32: most CPUs that tests run on have no bfloat16, and take seven times as long for a prompt in it.
+    """
 
     def __init__(self, folder: Path) -> None:
-        merge = [sys.executable, "-m", "m3_exp.cli", "merge", "pair=base", f"out={folder / 'model'}"]
-        subprocess.run(merge, cwd=ROOT, check=True, capture_output=True, timeout=300)
+        actions.merge(CommandLine(("pair=base", f"out={folder / 'model'}")))
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}/v1"
         options = {"model": folder / "model", "served-model-name": "smollm2", "host": "127.0.0.1", "port": port}
-        options |= {"max-model-len": 2048, "max-num-seqs": 16, "dtype": "bfloat16", "tool-call-parser": "hermes"}
+        options |= {"max-model-len": 2048, "max-num-seqs": 16, "dtype": "float32", "tool-call-parser": "hermes"}
         self.log = folder / "vllm.log"
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
         command += ["--enable-auto-tool-choice", *(f"--{key}={value}" for key, value in options.items())]
         environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
+        environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # two processes in place of three
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 

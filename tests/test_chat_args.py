@@ -14,9 +14,8 @@ from m3_exp.running import Outcome, Run
 from m3_exp.store import Store
 from m3_exp.types import M3Error
 from tests.files import write_lines
-from tests.models import Shape, random_weights, write_model, write_tokenizer
+from tests.models import SMALL, random_weights, write_model, write_tokenizer
 
-SHAPE = Shape(vocab=400, hidden=32, inner=64, layers=2, heads=2, kv_heads=2, context=512)
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% endfor %}"
     "{% if enable_thinking is defined and enable_thinking is false %} no thought{% endif %}"
@@ -26,8 +25,8 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    weights = random_weights(SHAPE, seed=0, dtype=torch.float32)
-    return write_model(tmp_path_factory.mktemp("chat_args") / "base", weights, SHAPE, template=TEMPLATE)
+    weights = random_weights(SMALL, seed=0, dtype=torch.float32)
+    return write_model(tmp_path_factory.mktemp("chat_args") / "base", weights, SMALL, template=TEMPLATE)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +52,7 @@ def carried_out(planned: planning.Plan, store: Path) -> Outcome:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template") / "t"
     folder.mkdir()
-    write_tokenizer(folder, SHAPE.vocab, TEMPLATE)
+    write_tokenizer(folder, SMALL.vocab, TEMPLATE)
     return folder
 
 
@@ -130,6 +129,7 @@ def test_a_default_and_its_value_are_one_cell(model: Path, items: Path, tmp_path
 
 
 @pytest.mark.engine
+@pytest.mark.usefixtures("living_engine")
 def test_stored_answers_are_scored_again_without_generating(
     model: Path, items: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,19 +1,21 @@
 """Benchmarks that need the model to make their items; and prompts through a tokenizer's chat template."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from m3_exp import chat, config, planning
+from m3_exp.config import ROOT
 from m3_exp.results import Results
 from m3_exp.running import Outcome, Run
 from m3_exp.store import Store
 from m3_exp.types import M3Error
-from tests.models import Shape, random_weights, write_model, write_tokenizer
+from tests.models import SMALL, random_weights, write_model, write_tokenizer
 
-SHAPE = Shape(vocab=400, hidden=32, inner=64, layers=2, heads=2, kv_heads=2, context=256)
 TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}> {{ strftime_now('%d %b %Y') }} {{ m['content'] }}{% endfor %}"
     "{% if add_generation_prompt %} <model>{% endif %}"
@@ -22,8 +24,8 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    weights = random_weights(SHAPE, seed=0, dtype=torch.float32)
-    return write_model(tmp_path_factory.mktemp("asking") / "base", weights, SHAPE, template=TEMPLATE)
+    weights = random_weights(SMALL, seed=0, dtype=torch.float32)
+    return write_model(tmp_path_factory.mktemp("asking") / "base", weights, SMALL, template=TEMPLATE)
 
 
 def carried_out(model: Path, store: Path, *settings: str) -> tuple[Outcome, Results, planning.Plan]:
@@ -42,7 +44,7 @@ def carried_out(model: Path, store: Path, *settings: str) -> tuple[Outcome, Resu
 
 
 @pytest.fixture(scope="module")
-def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(model: Path, living_engine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of an undisturbed run."""
     store = tmp_path_factory.mktemp("whole") / "store"
     outcome, _, _ = carried_out(model, store)
@@ -51,6 +53,7 @@ def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.engine
+@pytest.mark.usefixtures("living_engine")
 class TestPrepare:
     def test_items_are_made_once_frozen_and_scored(self, model: Path, whole: Path) -> None:
         again, desk, planned = carried_out(model, whole)
@@ -92,7 +95,7 @@ class TestPrepare:
 
 def _tokenizer(folder: Path, template: str | None) -> Path:
     folder.mkdir()
-    write_tokenizer(folder, SHAPE.vocab, template)
+    write_tokenizer(folder, SMALL.vocab, template)
     return folder
 
 
@@ -112,6 +115,15 @@ class TestChat:
         (folder / "chat_template.jinja").unlink()
         with pytest.raises(M3Error, match="has no chat template; use chat_template=false"):
             chat.render(folder, ["hello"])
+
+    def test_the_child_imports_no_torch(self, tmp_path: Path) -> None:
+        told = "print(sorted(name for name in sys.modules if name.startswith('torch.')))"
+        program = f"import sys; from m3_exp import chat; chat._main(sys.argv[1]); {told}"
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(_tokenizer(tmp_path / "t", TEMPLATE))],
+            input='[["hello"], {}]', capture_output=True, text=True, cwd=ROOT, check=True,
+        )  # fmt: skip
+        assert done.stdout.endswith("]][]\n")
 
     def test_the_child_knows_no_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HF_TOKEN", "secret")

@@ -36,10 +36,9 @@ from m3_exp.store import Store
 from m3_exp.tasks import Task
 from m3_exp.types import Cell, EngineSettings, EvaluatorSpec, Json, Plan, Prompt, Recipe, Source, identity
 from tests.files import recorded_run, write_lines
-from tests.models import Shape, write_three
+from tests.models import SMALL, write_three
 from tests.records import looked_up
 
-SHAPE = Shape(vocab=400, hidden=32, inner=64, layers=2, heads=2, kv_heads=2, context=4096)
 RIGHT, WRONG = "The answer is: {}", "The answer is: no idea"
 
 
@@ -146,7 +145,7 @@ def test_vllm_has_no_more_in_flight_than_allowed_and_answers_everything(at_once:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return write_three(tmp_path_factory.mktemp("models"), SHAPE, torch.float32)
+    return write_three(tmp_path_factory.mktemp("models"), SMALL, torch.float32)
 
 
 def golds(limit: int) -> list[tuple[str, str]]:
@@ -329,6 +328,7 @@ class TestRepeats:
         assert outcome.generated == 8
 
     @pytest.mark.engine
+    @pytest.mark.usefixtures("living_engine")
     def test_a_living_engine_repeats_with_half_the_batch(self, models: list[Path], tmp_path: Path) -> None:
         """In float32 the texts are the same, whatever the batch."""
         (tmp_path / "answers.jsonl").write_text("")

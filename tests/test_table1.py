@@ -1,9 +1,10 @@
 """The main job on a miniature of the paper's family: the real `sweeps=table1`, killed and continued.
 
 The tests share four engine starts: one undisturbed run, and one killed run that is continued on two engines. All in
-float32, where texts do not depend on the batch.
+float32, where texts do not depend on the batch. What is not killed runs in this process, which has imported already.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from m3_exp import cli, config, planning
+from m3_exp import actions, cli, config
 from m3_exp.config import ROOT
 from m3_exp.merging.stream import write
 from m3_exp.results import Results
@@ -38,13 +39,16 @@ class World:
     killed_with: int  # answers on disk when the run was killed
 
 
-def command(world_conf: Path, store: Path, *args: str) -> list[str]:
-    sweep = ["run", "sweeps=table1", "family=llama2_mini", "--config-dir", str(world_conf), f"store={store}"]
-    return [sys.executable, "-m", "m3_exp.cli", *sweep, *SWEEP, *args]
-
-
 OVERRIDES = ["limit=3", "items=lab", "dtype=float32"]
 SWEEP = [*OVERRIDES, "ratio.draws=2"]
+
+
+def sweep(store: Path, *args: str) -> list[str]:
+    return ["sweeps=table1", "family=llama2_mini", f"store={store}", *SWEEP, *args]
+
+
+def command(conf: Path, store: Path, *args: str) -> list[str]:
+    return [sys.executable, "-m", "m3_exp.cli", "run", "--config-dir", str(conf), *sweep(store, *args)]
 
 
 def answers(store: Path) -> int:
@@ -59,9 +63,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     with short.open("a") as yaml:
         yaml.write("judge: rules\nmax_tokens: {alpaca_eval: 6, gsm8k: 6, hendrycks_math: 6, humaneval: 6, mbpp: 6}\n")
     whole, resumed = folder / "whole", folder / "resumed"
-    subprocess.run(command(conf, whole), cwd=ROOT, check=True, capture_output=True, timeout=900)
     killed_with = _killed(command(conf, resumed), resumed)
-    subprocess.run(command(conf, resumed, "workers=2"), cwd=ROOT, check=True, capture_output=True, timeout=900)
+    outcomes = [
+        actions.run(config.request(sweep(*asked), config_dirs=[conf])) for asked in ((whole,), (resumed, "workers=2"))
+    ]
+    assert [(outcome.failures, outcome.engine_starts) for outcome in outcomes] == [((), 1), ((), 2)]
     return World(conf, whole, resumed, killed_with)
 
 
@@ -79,8 +85,7 @@ def _killed(arguments: list[str], store: Path) -> int:
 
 
 def table(world: World, store: Path, capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    asked = ["family=llama2_mini", "--config-dir", str(world.conf), f"store={store}", *SWEEP, *args]
-    assert cli.main(["table", "table1", *asked]) == 0
+    assert cli.main(["table", "table1", "--config-dir", str(world.conf), *sweep(store, *args)[1:]]) == 0
     # The line that evaluates the curves names its store and its engine.
     return re.sub(r"m3 run .* evaluates it", "evaluates it", capsys.readouterr().out)
 
@@ -117,8 +122,7 @@ class TestTable1:
         import torch
         from transformers import AutoModelForCausalLM
 
-        line = ["sweeps=table1", "family=llama2_mini", *SWEEP]
-        planned = planning.build(config.request(line, config_dirs=[world.conf]).configs)
+        planned = config.request(sweep(world.whole), config_dirs=[world.conf]).plan
         cell = [c for c in planned.cells if c.evaluator.name == "gsm8k"][-1]
         desk = Results(Store(world.whole), planned.engine)
         write([cell.recipe], [tmp_path / "out"], desk.store, tokenizer=cell.home)
@@ -147,24 +151,30 @@ class TestTable1:
         """The ten-fold form: the real answers replayed as an engine, SIGKILL at ten moments, then to the end."""
         store = tmp_path / "replayed"
         replay = ["engine=recorded", f"engine.answers={world.whole}"]
-        line = [*command(world.conf, store)[3:], *replay]
+        asked = config.request(sweep(store, *replay), config_dirs=[world.conf])
+        desk = Results(Store(store), asked.plan.engine)
+        for cell in asked.plan.cells:  # planned here, with its tokenizers checked, so that ten rounds need not
+            assert desk.tasks.task(cell).prompts
         progress = []
         for round_ in range(10):
+            before = answers(store)
             pid = os.fork()
             if pid == 0:
-                with open(os.devnull, "w") as sink:
+                with contextlib.suppress(BaseException), open(os.devnull, "w") as sink:
                     os.dup2(sink.fileno(), 1)
                     os.dup2(sink.fileno(), 2)
-                    os._exit(cli.main(line))
-            before, deadline = answers(store), time.monotonic() + 120
+                    actions.run(asked)
+                os._exit(0)
+            deadline = time.monotonic() + 120
             while answers(store) <= before and time.monotonic() < deadline:
                 time.sleep(0.02)
             time.sleep(0.03 * round_)
             os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            assert os.waitpid(pid, 0)[1] == signal.SIGKILL
             progress.append(answers(store))
-        assert progress == sorted(progress)
-        assert cli.main(line) == 0
+        assert sorted(set(progress)) == progress
+        assert progress[-1] < answers(world.whole)
+        assert cli.main(command(world.conf, store, *replay)[3:]) == 0
         capsys.readouterr()
         assert answers(store) == answers(world.whole)
         assert table(world, store, capsys, *replay) == table(world, world.whole, capsys)

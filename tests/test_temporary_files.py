@@ -25,7 +25,7 @@ from m3_exp.store import Majority, Store, publish_directory, write_atomic
 from m3_exp.types import EngineSettings
 from tests.curved import framed
 from tests.files import recorded_run, write_lines
-from tests.models import Shape, random_weights, write_model
+from tests.models import SMALL, random_weights, write_model
 
 ROOT = Path(__file__).resolve().parent.parent
 DAYS_AGO = time.time() - 3 * 86_400
@@ -221,7 +221,6 @@ def test_nobody_else_makes_temporary_files_that_outlive_them() -> None:
 
 # ----------------------------------------------------------------------------------------------- killed runs, resumed
 
-SHAPE = Shape(vocab=400, hidden=32, inner=64, layers=2, heads=2, kv_heads=2, context=4096)
 
 # A run that is killed at its n-th answer, or in the middle of writing its first result.
 RUN = """
@@ -248,7 +247,7 @@ sys.exit(cli.main(line))
 def line(tmp_path: Path) -> list[str]:
     """A command whose answers come from a file, without its store."""
     model = tmp_path / "base"
-    write_model(model, random_weights(SHAPE, seed=0, dtype=torch.bfloat16), SHAPE)
+    write_model(model, random_weights(SMALL, seed=0, dtype=torch.bfloat16), SMALL)
     rows = [{"benchmark": "gsm8k", "id": str(n), "text": f"The answer is: {n}"} for n in range(200)]
     answers = write_lines(tmp_path / "answers.jsonl", rows)
     return ["run", *recorded_run(answers, model), "items=lab", "limit=6", "dtype=bfloat16", "evaluator=[gsm8k]"]

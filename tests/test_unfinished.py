@@ -13,17 +13,16 @@ from m3_exp import cli
 from m3_exp.scoring.sandbox import judge
 from m3_exp.store import Store
 from tests.files import recorded_run
-from tests.models import Shape, random_weights, write_model
+from tests.models import SMALL, random_weights, write_model
 from tests.test_tables import shown
 
-SHAPE = Shape(vocab=400, hidden=32, inner=64, layers=2, heads=2, kv_heads=2, context=4096)
 BENCHMARKS = {"humaneval": "return None", "gsm8k": "The answer is: 1", "mbpp": "def f(): pass"}
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    weights = random_weights(SHAPE, seed=0, dtype=torch.float32)
-    return write_model(tmp_path_factory.mktemp("model") / "base", weights, SHAPE)
+    weights = random_weights(SMALL, seed=0, dtype=torch.float32)
+    return write_model(tmp_path_factory.mktemp("model") / "base", weights, SMALL)
 
 
 @pytest.fixture

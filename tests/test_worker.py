@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from m3_exp.engines import recorded
 from m3_exp.engines.protocol import EngineDied
 from m3_exp.engines.recorded import RecordedEngine
 from m3_exp.events import Answered, Done, EngineStarted, Event, Failed, Scored, Started
@@ -16,7 +17,7 @@ from m3_exp.reporting.wandb.tracker import Untracked
 from m3_exp.results import Results
 from m3_exp.running import Run
 from m3_exp.store import Store, decoded
-from m3_exp.types import Answer, CellResult, M3Error, Plan, plain
+from m3_exp.types import Answer, CellResult, EngineSettings, M3Error, Plan, Recipe, Source, plain
 from m3_exp.worker import Graders, Worker
 from tests.test_repeat import FIRST, models, request, write_answers
 
@@ -99,6 +100,24 @@ def test_an_evaluation_that_fails_costs_no_second_merge(
     assert [event.reason for event in events if isinstance(event, Failed)] == ["the grader is not fit"]
     assert [type(event) for event in events if isinstance(event, Scored)] == [Scored]
     assert len(loads) == 1, "its weights stay in the engine"
+
+
+def test_an_engine_is_started_again_only_for_a_tokenizer_that_cannot_share_it(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, store, group = planned(models, tmp_path)
+    began: list[str] = []
+    start = recorded.start
+
+    def started(settings: EngineSettings, recipe: Recipe, tokenizer: Source, where: Store) -> RecordedEngine:
+        began.append(str(tokenizer))
+        return start(settings, recipe, tokenizer, where)
+
+    monkeypatch.setattr(recorded, "start", started)
+    worker = Worker(store, plan.engine, run="r")
+    asked = [replace(group, key=str(number), tokenizer=Source(name)) for number, name in enumerate("aabba")]
+    counts = [sum(isinstance(event, EngineStarted) for event in worker.carry(one)) for one in asked]
+    assert (counts, began) == ([1, 0, 1, 0, 1], ["a", "b", "a"])
 
 
 def test_a_worker_takes_one_group_at_a_time(

@@ -30,6 +30,8 @@ def plain(value: Any) -> Any:
     A field with `compare=False` is left out, and so is an empty one that is marked `_OMIT_IF_EMPTY`: a field which is
     younger than the keys in people's stores must not change them.
     """
+    if value is None or isinstance(value, str | int | float):  # nine of ten: first
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         held = {f: getattr(value, f.name) for f in dataclasses.fields(value) if f.compare}
         return {f.name: plain(item) for f, item in held.items() if not f.metadata.get("omit_if_empty") or item}

@@ -75,7 +75,7 @@ def _unread(template: str, arguments: Mapping[str, object]) -> str:
 
 
 def _main(folder: str) -> int:
-    sys.modules["torch"] = None  # type: ignore[assignment]  # transformers imports its models otherwise: 5 s, for nothing
+    sys.modules["torch"] = None  # type: ignore[assignment]  # else transformers imports its models, for 5 s
     from transformers.utils import chat_template_utils
 
     chat_template_utils.datetime = _FixedClock  # type: ignore[attr-defined]

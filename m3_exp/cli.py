@@ -10,6 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
@@ -167,7 +168,7 @@ def run(args: Sequence[str]) -> int:
         print()
         _print_table(tables.looked_up(looked), None, wide=options.wide, whole=tables.line(request))
         print()
-        _say(*(line for one in map(words.failure, failed, again) for line in one.splitlines()))
+        _say(*chain(*map(words.failure, failed, again)))
         _say(words.outcome(outcome, took))
         if failed:
             _say(f"to try all failed ones again: {asked.line('run')}")
@@ -388,8 +389,8 @@ def doctor(args: Sequence[str]) -> int:
 
 _WIDE = "the table as one block, with all notes, on a terminal too"
 _FORMAT = (
-    "text fits the width of the terminal and is what a terminal gets (and whoever sets COLUMNS); else md, whole, as in"
-    " m3 table demo > demo.md"
+    "text: as wide as the terminal (or COLUMNS), which is what a terminal gets; bold is **40.0** in a pipe or with"
+    " NO_COLOR. Else md, whole, as in m3 table demo > demo.md"
 )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from m3_exp.amounts import size
+from m3_exp.amounts import counted, size
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request, compose
 from m3_exp.engines.sharing import visible_gpus
@@ -65,7 +65,7 @@ def _engine(request: Request) -> Iterator[Finding]:
 
 def _machine(request: Request) -> Iterator[Finding]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield Finding("memory", True, f"{size(total)}, {len(cores())} cores")
+    yield Finding("memory", True, f"{size(total)}, {counted(len(cores()), 'core')}")
     folder = next(p for p in (request.store, *request.store.parents) if p.exists())
     free = shutil.disk_usage(folder).free
     yield Finding("disk", free > 5e9, f"{size(free)} free under the store {request.store}")
@@ -101,7 +101,7 @@ def _data(plan: Plan, results: Results) -> Iterator[Finding]:
     for cell in plan.cells:
         sets.setdefault(f"items {cell.evaluator.name} ({cell.evaluator.items})", cell)
     for name, cell in sets.items():
-        yield _tried(name, lambda cell=cell: f"{len(results.tasks.problems(cell))} items")  # type: ignore[misc]
+        yield _tried(name, lambda cell=cell: counted(len(results.tasks.problems(cell)), "item"))  # type: ignore[misc]
     where = os.environ.get("M3_DATA")
     yield Finding("M3_DATA", bool(where), where or "not set: official items come from packages and the hub alone")
 
@@ -137,7 +137,7 @@ def _models(plan: Plan, store: Store) -> Iterator[Finding]:
 
 def _opened(source: Source, store: Store) -> str:
     model = open_model(source, store)
-    return f"{len(model.tensors)} tensors, {size(model.nbytes)}"
+    return f"{counted(len(model.tensors), 'tensor')}, {size(model.nbytes)}"
 
 
 def _tried(what: str, look: Callable[[], str]) -> Finding:

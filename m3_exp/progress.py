@@ -12,17 +12,16 @@ cells are printed, each one a plain line.
 import math
 import os
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import set_cell_size
 
 from m3_exp.amounts import about, count, counted, duration
-from m3_exp.reading.shown import Escaping, beneath, escaped
+from m3_exp.reading.shown import Escaping, beneath, escaped, length, wrapped
 
 _PAUSE = 0.2  # seconds between two updates of a terminal
 _SPARE = 3  # columns at the right: the echo of Ctrl-C must not begin a new row
@@ -132,10 +131,10 @@ class Progress:
         with self._lock:
             self._finished(f"{'failed':{_VERDICT}}", f"{cell}: {reason}")
 
-    def say(self, text: str, hang: int = 4) -> None:
-        """Print lines of their own (what was there already, a restart); `hang`: where the rest of a long one begins."""
+    def say(self, text: str) -> None:
+        """Print lines of their own (what was there already, a restart)."""
         with self._lock:
-            self._screen.write(self._lines(), text.split("\n"), hang)
+            self._screen.write(self._lines(), text.split("\n"))
 
     def rate(self) -> float:
         """Tokens a second since the first one was asked for, merging and starting engines included."""
@@ -164,8 +163,7 @@ class Progress:
         mine = self._mine()
         mine.cell = mine.step = ""
         number, cells = count(self.cells_done), count(self.cells)
-        facts = f"{number:>{len(cells)}}/{cells}  {verdict}  "
-        self.say(facts + what, len(facts))
+        self._screen.write(self._lines(), [what], f"{number:>{len(cells)}}/{cells}  {verdict}  ")
 
     def _lines(self) -> list[str]:
         """Return the live lines; none where nothing is at work. What comes first is left out last."""
@@ -206,16 +204,16 @@ class Screen:
         self._shown: list[str] = []
         self.live = self._stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
-    def write(self, lines: Sequence[str] = (), above: Sequence[str] = (), hang: int = 4) -> None:
-        """Show the live lines in place of those that were there, and above them lines that stay."""
-        above = [self._spelled(line) for line in above]
+    def write(self, lines: Sequence[str] = (), above: Sequence[str] = (), head: str = "") -> None:
+        """Show the live lines in place of those that were there, and above them lines that stay, after a `head`."""
+        above = [head + self._spelled(line) for line in above]
         if not self.live:
             print(*above, sep="\n", end="\n" if above else "", file=self._stream, flush=True)
             return
         columns, rows = self._size()
         cleared = self._cleared(columns)
         self._shown = [_cut(self._spelled(line), self.width) for line in lines[: max(1, rows - 2)]]
-        folded = [row for line in above for row in _folded(line, columns - 1, hang)]
+        folded = [row for line in above for row in _folded(line, columns - 1, len(head))]
         text = "".join(f"{row}\n" for row in folded) + "\n".join(self._shown)
         print(cleared + text, end="", file=self._stream, flush=True)
 
@@ -228,7 +226,7 @@ class Screen:
         """Return what clears the live lines: the cursor is at the end of the last one."""
         if not self._shown:
             return ""
-        rows = sum(max(1, math.ceil(cell_len(line) / columns)) for line in self._shown)
+        rows = sum(max(1, math.ceil(length(line) / columns)) for line in self._shown)
         return "\r" + (f"\x1b[{rows - 1}A" if rows > 1 else "") + "\x1b[J"
 
     def _size(self) -> tuple[int, int]:
@@ -259,14 +257,19 @@ class _Above:
             self._progress.say(line.rpartition("\r")[2])
 
 
-def _folded(line: str, width: int, hang: int) -> list[str]:
-    indent = " " * (hang if hang <= width // 2 else 4)
-    return textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False) or [""]
+def _folded(line: str, width: int, head: int) -> list[str]:
+    """Return a line in rows: what is behind its head stays there, if there is room."""
+    if length(line) <= width:
+        return [line]
+    if head > width // 2:
+        return wrapped(line, width, 4)
+    first, *rest = wrapped(line[head:], width - head, 0 if head else 4)
+    return [line[:head] + first, *(" " * head + row for row in rest)]
 
 
 def _cut(text: str, width: int) -> str:
     """Return a text that fits a width: of a longer one the beginning and the end."""
-    if cell_len(text) <= width:
+    if length(text) <= width:
         return text
     end = (width - 3) // 2
     return f"{set_cell_size(text, width - 3 - end)}...{set_cell_size(text[::-1], end)[::-1]}"

@@ -50,6 +50,13 @@ def look_up(plan: Plan, store: Store, *, repeats: bool = False) -> list[CellResu
     return looked
 
 
+def failures(plan: Plan, results: "Results") -> list[tuple[Cell, str]]:
+    """Return the cells of a plan whose last try failed, each with the reason."""
+    with without_fetching():
+        found = [(cell, results.failure(cell)) for cell in plan.cells]
+    return [(cell, reason) for cell, reason in found if reason]
+
+
 class Results:
     """The results that one engine's answers have in a store, and the keys of all that they are made of."""
 

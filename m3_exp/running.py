@@ -30,10 +30,9 @@ from m3_exp.groups import Evaluation, Group, grouped
 from m3_exp.heartbeat import Heartbeat
 from m3_exp.merging import stream
 from m3_exp.progress import Progress
-from m3_exp.reporting.table import Figure
+from m3_exp.reporting.table import score_of
 from m3_exp.reporting.wandb.tracker import Tracker, Untracked
 from m3_exp.results import Results
-from m3_exp.stats.scored import scored
 from m3_exp.store import Rate, RunRecord, Store
 from m3_exp.types import Cell, CellResult, M3Error, Plan, ResultRecord, identity
 from m3_exp.worker import Graders, Worker
@@ -270,8 +269,7 @@ class Run:
 
 def _figure(record: ResultRecord) -> str:
     """Return a score with its interval as tables print it."""
-    items = scored(record).percent()
-    if record.result.score is None or items is None:
+    if record.result.score is None:
         return "no score"
-    shown = Figure(record.result.score, items.low, items.high)
+    shown = score_of(record)
     return f"{shown!s:>5} {shown.interval}"

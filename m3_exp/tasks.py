@@ -118,11 +118,13 @@ class Tasks:
 
     def _digested(self, cell: Cell, problems: Sequence[Problem]) -> tuple[str, Callable[[], tuple[Prompt, ...]]]:
         """Return the digest of items with their prompts, and what renders these."""
-        texts = [self.evaluator(cell.evaluator).prompt(problem) for problem in problems]
+        reader = self.prompts.rendered_by(cell)  # first: where the tokenizer is not at hand, no prompt is made
+        evaluator = self.evaluator(cell.evaluator)
+        texts = [evaluator.prompt(problem) for problem in problems]
         check_texts(cell, texts)
         render = cache(partial(self._render, cell, problems, texts))
         rows = [[problem.id, problem.row] for problem in problems]
-        key = identity([self.prompts.rendered_by(cell), rows, texts])
+        key = identity([reader, rows, texts])
         known = self._store.rendered.get(key)
         if known is None:
             pairs = zip(rows, render(), strict=True)

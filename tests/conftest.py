@@ -50,6 +50,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or libraries report at the end what they think has leaked
+
+
 def _usable(name: judge.Choice) -> Driver:
     try:
         return judge.working_driver(name)

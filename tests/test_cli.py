@@ -192,6 +192,7 @@ def test_response_says_which_curve_lacks_a_node(
     assert cli.main(["response", "pair=lm_math", "--json"]) == 0
     captured = capsys.readouterr()
     assert [json.loads(line)["pair"] for line in captured.out.splitlines()] == ["lm_math"]
+    assert json.loads(captured.out)["summary"] == out[:3]
     assert said in captured.err
     by_hand(without_a_node("gsm8k", "alpaca_eval"), monkeypatch)
     assert cli.main(["response", "pair=lm_math", "method=average"]) == 2

@@ -12,7 +12,7 @@ from evaluators.prompt_bench import SST2, PromptBench
 from m3_exp import config, planning
 from m3_exp.engines.gpus import GPUS, OVERHEAD, Load, least_split, sequences, speed
 from m3_exp.forecast import Forecast, forecast
-from m3_exp.forecast_words import More
+from m3_exp.forecast_words import More, words
 from m3_exp.merging.model_config import check_same_architecture
 from m3_exp.merging.source import resolve, without_fetching
 from m3_exp.results import Results
@@ -77,6 +77,26 @@ def test_a_plan_without_models_and_items_is_forecast_from_known_sizes(family: st
     assert "no items here for 6 cells: counted as in the official sets" in text
     assert "(assumed), KV cache" in text
     assert "time elsewhere, assumed from data sheets: 1 A100 80 GB: about" in text
+
+
+def test_a_forecast_is_said_in_peoples_words(tmp_path: Path) -> None:
+    asked = config.request(["family=llama2_13b", "evaluator=[gsm8k]", f"store={tmp_path}"])
+    plan = planning.build(asked.configs)
+    totals = forecasted(tmp_path, "family=llama2_13b", "evaluator=[gsm8k]").totals
+
+    def said(**changes: object) -> list[str]:
+        return words(plan, [], replace(totals, **changes), "measured", None)  # type: ignore[arg-type]
+
+    first, *_, last = said(seconds_at_most=330.2 * 86_400, seconds_typical=90.0, merging_seconds=0.0)
+    assert first == "1 distinct recipe, 1 cell, 0 done; 1,319 answers to generate, at most 1.35 M tokens"
+    assert last.startswith("time here about 2 min, at most 330 days (measured; about: answers of 300 tokens")
+    several = said(recipes=2, cells=3, done=1, answers_to_generate=1, tokens_at_most=2048)
+    assert several[0] == "2 distinct recipes, 3 cells, 1 done; 1 answer to generate, at most 2,048 tokens"
+    assert said(done=1) == ["1 distinct recipe, 1 cell; nothing to do: it is in the store"]
+    assert said(cells=51, done=51) == ["1 distinct recipe, 51 cells; nothing to do: all are in the store"]
+    scored = said(answers_to_generate=0, tokens_at_most=0, seconds_at_most=0.0, disk_bytes=0, merging_seconds=0.0)
+    assert scored[0] == "1 distinct recipe, 1 cell, 0 done; no answers to generate"
+    assert not any("0 s" in line or "0 B" in line for line in scored)
 
 
 def test_a_limit_bounds_known_sizes_and_other_sets_stay_unknown(tmp_path: Path) -> None:

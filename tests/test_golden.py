@@ -18,10 +18,11 @@ def rounded(text: str) -> str:
     return _LONG.sub(lambda found: f"{float(found[0]):.9g}", text)
 
 
-PARTS = (" list", "refused", "merge ties", "table table1 csv", "table table2 md", "table masks", "select crossfit")
+QUICK = (" list", "refused", "table table2 md")
+SLOW = ("merge ties", "table table1 csv", "table masks", "select crossfit", "response masks")
 
 
-@pytest.mark.parametrize("part", [*PARTS, "response masks"])
+@pytest.mark.parametrize("part", [*QUICK, *(pytest.param(part, marks=pytest.mark.slow) for part in SLOW)])
 def test_commands_say_what_they_said(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     before = {name: text for name, text in kept().items() if part in name}

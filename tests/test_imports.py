@@ -61,6 +61,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_imports_what_it_needs(name: str, world: Path, tmp_path: Path) -> None:
     words, most, needed = COMMANDS[name]

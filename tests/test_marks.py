@@ -119,7 +119,7 @@ def test_nodes_alone_make_no_claim_and_say_what_they_assume() -> None:
     assert table.rows[1][6].mark.sign == ""
     assert (record["sampled"], record["no_mark"]) == (0, expectations.NO_SAMPLED)
     assert f"(up to {record['bend']:.1f} points here); a peak between them is seen by none" in said(table)
-    assert f"No sign (1 cells): {expectations.NO_SAMPLED}" in said(table)
+    assert f"No sign (1 cell): {expectations.NO_SAMPLED}" in said(table)
     second = 0.4 / 0.25**2 * np.sqrt((1 + 4) / 2)  # of 1/4 and of 1/2, beside the inner intervals
     assert record["bend"] == pytest.approx(100 * 0.9 * second * 0.25**2 / 8), "0.9 of the nodes' parabola"
 
@@ -279,7 +279,7 @@ def test_one_or_two_masks_carry_no_sign_and_three_do() -> None:
         mean = built([*(line("plain", 0.5, **m) for m in masks), *nodes], nodes)
         assert [single.rows[1][6].mark.sign, mean.rows[1][6].mark.sign] == ["better" if count == 3 else ""] * 2
         if count < 3:
-            assert f"No sign (1 cells): {contrasts.FEW_MASKS}." in said(single)
+            assert f"No sign (1 cell): {contrasts.FEW_MASKS}." in said(single)
             assert f"No sign (7 cells): {expectations.FEW_MASKS}." in said(mean)
             assert "no sign: fewer than 3 DARE masks" in single.rows[1][6].mark.title
             assert single.records[1]["p_adjusted"] == single.records[1]["p"], "no member of a family"

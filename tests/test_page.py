@@ -170,6 +170,15 @@ def test_the_page_is_self_contained_and_small(text: str) -> None:
     assert text.count("<script>") == 1, "one script, and data that no browser runs"
 
 
+def test_the_first_words_stand_above_all_else(data: PageData) -> None:
+    sentences = ("No merge beats <lm>.", "Random against tuned is not known (no draws): m3 run sweeps=a 'b=c d'")
+    page = build(replace(data, first=sentences))
+    start = page[page.index('<section id="overview"') :]
+    assert start.index('<p class="first">No merge beats &lt;lm&gt;.</p>') < start.index(" cells: ")
+    assert "is not known (no draws): <code>m3 run sweeps=a &#x27;b=c d&#x27;</code></p>" in start
+    assert '<p class="first">' not in build(data)
+
+
 def test_the_same_data_give_the_same_page(data: PageData, text: str) -> None:
     assert build(data) == text
 

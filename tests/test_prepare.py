@@ -1,12 +1,15 @@
 """Benchmarks that need the model to make their items; and prompts through a tokenizer's chat template."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from m3_exp import chat, config, planning
+from m3_exp.config import ROOT
 from m3_exp.results import Results
 from m3_exp.running import Outcome, Run
 from m3_exp.store import Store
@@ -112,6 +115,15 @@ class TestChat:
         (folder / "chat_template.jinja").unlink()
         with pytest.raises(M3Error, match="has no chat template; use chat_template=false"):
             chat.render(folder, ["hello"])
+
+    def test_the_child_imports_no_torch(self, tmp_path: Path) -> None:
+        told = "print(sorted(name for name in sys.modules if name.startswith('torch.')))"
+        program = f"import sys; from m3_exp import chat; chat._main(sys.argv[1]); {told}"
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(_tokenizer(tmp_path / "t", TEMPLATE))],
+            input='[["hello"], {}]', capture_output=True, text=True, cwd=ROOT, check=True,
+        )  # fmt: skip
+        assert done.stdout.endswith("]][]\n")
 
     def test_the_child_knows_no_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HF_TOKEN", "secret")

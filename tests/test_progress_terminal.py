@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,9 +131,11 @@ def test_what_others_print_stands_above(terminal: Terminal, monkeypatch: pytest.
 
 def test_names_of_wide_letters_fit_too(terminal: Terminal) -> None:
     with Progress(1, terminal.stream) as shown:
-        shown.begin("模型" * 100)
-        *_, last = terminal.look()
-        assert 2 * len(last) - len("  ...") <= terminal.screen.columns
+        for letters in (terminal.screen.columns // 2 + 5, 200):
+            shown.begin("模" * letters)
+            *_, last = terminal.look()
+            assert last.startswith("  模模")
+            assert len(last) + last.count("模") <= terminal.screen.columns - 3
 
 
 def test_several_workers_have_a_line_each(terminal: Terminal) -> None:
@@ -168,16 +170,16 @@ def test_a_dumb_terminal_gets_plain_lines(terminal: Terminal, monkeypatch: pytes
 # ---------------------------------------------------------------------------------------------------------- commands
 
 LAMBDAS = ["method=average", "ratio=fixed", "ratio.lam=0.25,0.5,0.75", "evaluator=[gsm8k]", "tracker=none"]
-# Answers come 50 ms apart.
+# The answers of the first cell come 50 ms apart, those of the others two seconds.
 SLOW = """
-import sys, time
+import itertools, sys, time
 from m3_exp import cli
 from m3_exp.engines import recorded
-generate = recorded.RecordedEngine.generate
+generate, numbers = recorded.RecordedEngine.generate, itertools.count()
 def slow(*args, **more):
     for answer in generate(*args, **more):
         yield answer
-        time.sleep(0.05)
+        time.sleep(0.05 if next(numbers) < 8 else 2)
 recorded.RecordedEngine.generate = slow
 sys.exit(cli.main(sys.argv[1:]))
 """
@@ -188,50 +190,58 @@ def asked(models: list[Path], folder: Path) -> list[str]:
     return ["run", "-m", *line(models, folder), *LAMBDAS]
 
 
-def on_terminal(command: list[str], interrupt: bool) -> tuple[int, list[str], str]:
-    """Run `m3` on a terminal of 80 columns; return its exit code, the rows of the screen and its standard output."""
+def shown(near: int, at_work: Callable[[str], bool]) -> Screen:
+    """Return a screen of 80 columns with all that comes to a terminal until nothing is at work there."""
+    screen, said = Screen(80), ""
+    while at_work(said):
+        said += (new := read_now(near))
+        screen.feed(new)
+        time.sleep(0.02)
+    screen.feed(read_now(near))
+    assert "cell 2 of 3" in said
+    assert screen.folds == 0
+    return screen
+
+
+@pytest.mark.timeout(600)
+def test_a_run_on_a_terminal_is_interrupted_and_continued(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C is typed, as its user does. The second run is one of this process."""
+    command = [*asked(models, tmp_path), "--json"]
     near, far = pty.openpty()
     set_size(near, 80)
-    screen = Screen(80)
+    monkeypatch.setenv("TERM", "xterm")
 
     def controlling() -> None:
         os.setsid()
         os.close(os.open(os.ttyname(2), os.O_RDWR))
 
     child = subprocess.Popen(
-        [sys.executable, "-c", SLOW, *command], cwd=ROOT, stdin=far, stdout=subprocess.PIPE, stderr=far, text=True,
-        preexec_fn=controlling, env={**os.environ, "TERM": "xterm"},
+        [sys.executable, "-c", SLOW, *command],
+        cwd=ROOT, stdin=far, stdout=subprocess.PIPE, stderr=far, text=True, preexec_fn=controlling,
     )  # fmt: skip
-    os.close(far)
-    said = ""
-    while child.poll() is None:
-        said += (new := read_now(near))
-        screen.feed(new)
-        if interrupt and "1/3 " in said:
-            os.write(near, b"\x03")
-            interrupt = False
-        time.sleep(0.02)
-    screen.feed(read_now(near))
-    os.close(near)
-    assert screen.folds == 0
-    out = child.communicate()[0]
-    return child.returncode, screen.rows, out
 
+    def at_work(said: str) -> bool:
+        if "cell 2 of 3" in said and not typed:
+            typed.append(os.write(near, b"\x03"))
+        return child.poll() is None
 
-@pytest.mark.timeout(600)
-def test_a_run_on_a_terminal_is_interrupted_and_continued(models: list[Path], tmp_path: Path) -> None:
-    command = asked(models, tmp_path)
-    code, rows, out = on_terminal([*command, "--json"], interrupt=True)
-    assert code == 130, rows
-    assert out == ""
+    typed: list[int] = []
+    rows = shown(near, at_work).rows
+    assert (child.returncode, child.communicate()[0]) == (130, ""), rows
     assert rows[0] == "3 cells to do, 24 answers"
     assert re.fullmatch(
         r"1/3   50\.0 \[21\.5, 78\.5\]    local average lambda=0\.25 on gsm8k \(8 items, .* s\)", rows[1]
     )
     assert [row for row in rows[2:] if row] == ["m3: interrupted; the same command continues where this one stopped"]
-    code, rows, out = on_terminal([*command, "--json"], interrupt=False)
-    assert code == 0, rows
-    assert json.loads(out)["done"] == 3
+    with os.fdopen(far, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        again = threading.Thread(target=cli.main, args=(command,))
+        again.start()
+        rows = shown(near, lambda said: again.is_alive()).rows
+    os.close(near)
+    assert json.loads(capsys.readouterr().out)["done"] == 3
     assert re.fullmatch(r"1 of 3 cells there already; 2 cells to do, \d+ answers", rows[0])
     assert [row.split()[0] for row in rows[1:3]] == ["2/3", "3/3"]
     assert rows[3:] == [""]

@@ -1,5 +1,6 @@
 """Tables as a terminal shows them: no line is too wide, nothing is lost, names stay unique."""
 
+import html
 import os
 import random
 import re
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir
 from pathlib import Path
 
@@ -19,8 +20,12 @@ from m3_exp.command_line import CommandLine
 from m3_exp.config import ROOT
 from m3_exp.reading.shown import columns, laid, length, wrapped
 from m3_exp.reporting.glossary import WORDS
-from m3_exp.reporting.table import NOTHING, Cell, Column, Figure, Mark, Table, named_columns, words
+from m3_exp.reporting.page import assemble
+from m3_exp.reporting.page import tables as page
+from m3_exp.reporting.table import NO_FIGURE, NOTHING, Cell, Column, Figure, Mark, Table, named_columns, words
+from m3_exp.reporting.tables.formats import as_html, latex, markdown
 from m3_exp.reporting.tables.text import lines, text
+from m3_exp.reporting.wandb import logged
 from m3_exp.views import tables
 from tests.golden.commands import CONFIG, MASKS, RECORDED, WORLD
 from tests.terminal import set_size
@@ -254,3 +259,46 @@ def test_the_readme_has_the_ten_words_in_its_second_screen() -> None:
     assert 25 <= readme.splitlines().index("## Ten words") <= 60
     said = " ".join(readme.replace("**", "").replace("`", "'").split())
     assert [word for word, what in WORDS.items() if f"{word}: {what}" not in said] == []
+
+
+def _on_the_page(table: Table) -> str:
+    return page.render(table, ())
+
+
+@pytest.mark.parametrize("write", [markdown, latex, as_html, logged.markdown, _on_the_page])
+def test_a_slash_is_explained_wherever_it_is_shown(write: Callable[[Table], str]) -> None:
+    heads = (*named_columns(["method"]), Column("gsm8k", (), "gsm8k"))
+    with_slash, without = (
+        Table("made", heads, ((words("ties"), cell),), ("a note",)) for cell in (NOTHING, Cell((), Figure(50.0)))
+    )
+    assert NO_FIGURE[3:30] in write(with_slash)
+    assert NO_FIGURE[3:30] not in write(without)
+
+
+def test_a_page_shows_the_ten_words() -> None:
+    shown = assemble._words()
+    assert all(f"<dt>{html.escape(word)}</dt>" in shown for word in WORDS)
+
+
+COMMANDS = {
+    "plan": ["plan", "sweeps=table1", "pair=lm_math", "method=average,ties", "limit=6"],
+    "status": ["status", "sweeps=table1", "pair=lm_math", "limit=6"],
+    "response": ["response", "pair=lm_math", "method=average", "limit=8", "--repeats", "20"],
+    "no draws": ["response", "pair=lm_math", "method=average", "limit=8", "--check"],
+    "choices": ["plan", "--list"],
+    "tables": ["table", "--list"],
+    "figures": ["figure", "--list"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_line_of_a_command_is_wider_than_asked(
+    command: str, world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = COMMANDS[command]
+    others = [] if "--list" in asked else [*CONFIG, "store=store", *RECORDED]
+    monkeypatch.setenv("COLUMNS", "60")
+    cli.main([*asked, *others])
+    out, err = capsys.readouterr()
+    wide = [line for line in [*out.splitlines(), *err.splitlines()] if cell_len(line) > 60]
+    assert [line for line in wide if len(line.removesuffix(" \\").split()) > 1] == []  # a path alone may be longer

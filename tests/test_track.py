@@ -424,7 +424,7 @@ def test_a_server_that_fails_costs_a_warning_and_a_bounded_wait(
         assert len(folders(tmp_path / kind)) == 2, "what could not be sent is written"
         assert track.done["unsent"] == len(track.problems) + 1 == 2
         [line] = said[kind]
-        assert line.startswith("warning: W&B: 2 runs are not sent: ")
+        assert line.startswith("warning: W&B: 2 runs not sent: ")
         assert f"wandb sync {tmp_path / kind}/wandb" in line
         assert kind != "revoked" or "no, revoked" in line
     written = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -3,7 +3,7 @@
 import importlib.metadata
 from collections.abc import Mapping
 
-from m3_exp.engines.child import Model
+from m3_exp.engines.child import Model, importing
 from m3_exp.engines.resident import batched as batched
 from m3_exp.engines.resident import start as start
 from m3_exp.engines.text import vocabulary
@@ -20,7 +20,9 @@ def fingerprint(settings: EngineSettings) -> Mapping[str, str]:
 
 def build(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: Store) -> Model:
     """Make the model; called in the engine's own process."""
-    from m3_exp.engines.transformers_model import TransformersModel
+    with importing():
+        from m3_exp.engines.transformers_model import TransformersModel
 
-    vocabulary(tokenizer, store)  # read now, where there is time for it
-    return TransformersModel(settings, read_skeleton(recipe, tokenizer, store), store)
+        vocabulary(tokenizer, store)  # read now, where there is time for it
+        skeleton = read_skeleton(recipe, tokenizer, store)
+    return TransformersModel(settings, skeleton, store)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from m3_exp.engines.child import threads
+from m3_exp.engines.child import importing, threads
 from m3_exp.engines.protocol import Loaded
 from m3_exp.engines.resident import batched as batched
 from m3_exp.engines.resident import start as start
@@ -53,18 +53,21 @@ def build(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: St
     if not torch.cuda.is_available():
         for name, value in _cpu_environment(settings.tensor_parallel_size).items():
             os.environ.setdefault(name, value)
-    vocabulary(tokenizer, store)  # read now, where there is time for it
-    return VllmModel(settings, read_skeleton(recipe, tokenizer, store), store)
+    with importing():
+        vocabulary(tokenizer, store)  # read now, where there is time for it
+        skeleton = read_skeleton(recipe, tokenizer, store)
+    return VllmModel(settings, skeleton, store)
 
 
 class VllmModel:
     """A vLLM engine; see `child.Model`."""
 
     def __init__(self, settings: EngineSettings, skeleton: Skeleton, store: Store) -> None:
-        from vllm.engine.arg_utils import EngineArgs
-        from vllm.platforms import current_platform
-        from vllm.usage.usage_lib import UsageContext
-        from vllm.v1.engine.llm_engine import LLMEngine
+        with importing():
+            from vllm.engine.arg_utils import EngineArgs
+            from vllm.platforms import current_platform
+            from vllm.usage.usage_lib import UsageContext
+            from vllm.v1.engine.llm_engine import LLMEngine
 
         self.dirty = False
         self.rows = skeleton.rows

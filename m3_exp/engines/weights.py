@@ -119,8 +119,11 @@ class Fitted:
             if self.rows not in (None, tensor.shape[0]):
                 raise M3Error(f"tensor {name} has {tensor.shape[0]} rows, the other embedding {self.rows}")
             self.rows = tensor.shape[0]
-            padding = tensor.new_zeros((shape[0] - tensor.shape[0], *shape[1:]))
-            return torch.cat([tensor, padding]) if len(padding) else tensor
+            if tensor.shape[0] == shape[0]:
+                return tensor
+            wide = tensor.new_zeros(shape)
+            wide[: tensor.shape[0]] = tensor
+            return wide
         if tuple(tensor.shape) != shape:
             raise M3Error(f"tensor {name} has shape {list(tensor.shape)}, the engine was started for {list(shape)}")
         return tensor

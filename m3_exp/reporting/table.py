@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from m3_exp.stats.estimate import Estimate
+from m3_exp.stats.scored import scored
+from m3_exp.types import ResultRecord
 
 Sign = Literal["", "better", "worse", "untold", "same"]  # what a comparison says of a cell
 SPOKEN: Mapping[Sign, str] = {"better": "better", "worse": "worse", "untold": "not told apart", "": "no claim"}
@@ -47,6 +49,13 @@ class Figure:
 def percent(estimate: Estimate, *, signed: bool = False) -> Figure:
     """Return an estimate from 0 to 1 as it is printed."""
     return Figure(100 * estimate.value, 100 * estimate.low, 100 * estimate.high, signed)
+
+
+def score_of(record: ResultRecord) -> Figure:
+    """Return the score of a result that has one, with the interval of its items."""
+    assert record.result.score is not None
+    items = scored(record).percent()
+    return Figure(record.result.score, *((items.low, items.high) if items else ()))
 
 
 @dataclass(frozen=True)

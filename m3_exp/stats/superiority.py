@@ -15,19 +15,39 @@ picked out after looking.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-from m3_exp.stats.estimate import LEVEL, Array, Mean
-from m3_exp.stats.joint import Unit, mean_of
+import numpy as np
+
+from m3_exp.stats.estimate import LEVEL, Array
+from m3_exp.stats.joint import Unit, within
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model's item values (n,) on one benchmark, and the unit of its score there."""
+
+    values: Array
+    unit: Unit
+
+    @cached_property
+    def score(self) -> float:
+        """Its score in its unit."""
+        return self.unit.ratio(self.values)
+
+    @cached_property
+    def errors(self) -> Array:
+        """Each independent item's influence on the score; that on a difference of scores is the difference of these."""
+        return self.unit.errors(self.values)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A merge and its parents on the items (n,) of one benchmark that all of them have; `lost`: the share without."""
+    """A merge and its parents on the items of one benchmark that all of them have; `lost`: the share without."""
 
-    merge: Array
-    parents: Mapping[str, Array]
-    unit: Unit
+    merge: Model
+    parents: Mapping[str, Model]
     lost: float = 0.0
 
 
@@ -46,22 +66,18 @@ class Gain:
         return self.low > 0
 
 
-@dataclass(frozen=True)
-class _Contrast:
-    value: float
-    low: float
-    high: float
+Contrast = tuple[float, float, float]  # a difference and the ends of its interval
 
 
 def on_average(trials: Sequence[Trial], merges: int) -> Gain:
     """Return a merge's mean over benchmarks less that of the better parent; it is one of `merges`."""
-    parents = list(trials[0].parents)
-    level = _level(merges * len(parents) * _questions(trials))
-    lost, units = max(one.lost for one in trials), [one.unit for one in trials]
+    parents, count = trials[0].parents, len(trials)
+    level = _level(merges * len(parents) * min(2, count))
     found = {}
     for name in parents:
-        differences = [one.merge - one.parents[name] for one in trials]
-        found[name] = _at(mean_of(differences, units, signed=True, unscored=lost), level)
+        value = float(np.mean([one.merge.score - one.parents[name].score for one in trials]))
+        errors = np.concatenate([one.merge.errors - one.parents[name].errors for one in trials])
+        found[name] = _contrast(value, float(errors @ errors) / count**2, trials, level)
     return _least(found)
 
 
@@ -69,43 +85,38 @@ def in_the_worst(trials: Sequence[Trial], merges: int) -> Gain:
     """Return a merge's minimum over benchmarks less that of the parent with the better minimum."""
     if len(trials) == 1:
         return on_average(trials, merges)
-    parents = list(trials[0].parents)
-    level = _level(merges * len(parents) * len(trials) * _questions(trials))
+    parents = trials[0].parents
+    level = _level(2 * merges * len(parents) * len(trials))
     found = {}
     for name in parents:
-        least = [_highest([_between(here, there, name, level) for there in trials]) for here in trials]
-        found[name] = _Contrast(*(min(ends) for ends in zip(*least, strict=True)))
+        highest = [np.max([_between(here, there, name, level) for there in trials], axis=0) for here in trials]
+        value, low, high = map(float, np.min(highest, axis=0))
+        found[name] = value, low, high
     return _least(found)
 
 
-def _between(here: Trial, there: Trial, name: str, level: float) -> _Contrast:
-    """Return the merge on one benchmark less a parent on another (or the same), each in its unit."""
+def _between(here: Trial, there: Trial, name: str, level: float) -> Contrast:
+    """Return the merge on one benchmark less a parent on another one (or the same), each in its unit."""
+    merge, parent = here.merge, there.parents[name]
     if here is there:
-        return _at(mean_of([here.merge - here.parents[name]], [here.unit], signed=True, unscored=here.lost), level)
-    half = mean_of([here.merge, -there.parents[name]], [here.unit, there.unit], signed=True,
-                   unscored=max(here.lost, there.lost))  # fmt: skip
-    found = _at(half, level)
-    return _Contrast(2 * found.value, 2 * found.low, 2 * found.high)
+        errors = merge.errors - parent.errors
+        return _contrast(merge.score - parent.score, float(errors @ errors), [here], level)
+    variance = float(merge.errors @ merge.errors + parent.errors @ parent.errors)
+    value, low, high = _contrast((merge.score - parent.score) / 2, variance / 4, [here, there], level)
+    return 2 * value, 2 * low, 2 * high
 
 
-def _highest(contrasts: Sequence[_Contrast]) -> tuple[float, float, float]:
-    return max(c.value for c in contrasts), max(c.low for c in contrasts), max(c.high for c in contrasts)
+def _contrast(value: float, variance: float, trials: Sequence[Trial], level: float) -> Contrast:
+    mean = within(value, variance, [one.merge.unit for one in trials], signed=True)
+    low, high = replace(mean, missing=max(one.lost for one in trials)).ends(level)
+    return mean.value, low, high
 
 
-def _least(by_parent: Mapping[str, _Contrast]) -> Gain:
-    better = min(by_parent, key=lambda name: by_parent[name].value)
-    every = by_parent.values()
-    return Gain(better, by_parent[better].value, min(c.low for c in every), min(c.high for c in every))
-
-
-def _at(mean: Mean, level: float) -> _Contrast:
-    return _Contrast(mean.value, *mean.ends(level))
+def _least(by_parent: Mapping[str, Contrast]) -> Gain:
+    better = min(by_parent, key=lambda name: by_parent[name][0])
+    return Gain(better, *(min(ends) for ends in zip(*by_parent.values(), strict=True)))
 
 
 def _level(contrasts: int) -> float:
+    """Return the level of each of so many intervals that hold all at once; mean and minimum are two questions."""
     return 1 - (1 - LEVEL) / contrasts
-
-
-def _questions(trials: Sequence[Trial]) -> int:
-    """Return how many questions share the 5 %: mean and minimum; one benchmark asks once."""
-    return min(2, len(trials))

@@ -7,8 +7,7 @@ from m3_exp.command_line import CommandLine
 from m3_exp.config import Request, compose
 from m3_exp.forecast import Forecast, forecast
 from m3_exp.heartbeat import RunState, runs
-from m3_exp.merging.source import without_fetching
-from m3_exp.results import Results
+from m3_exp.results import Results, failures
 from m3_exp.store import Store
 from m3_exp.types import Cell, Json, identity, plain
 from m3_exp.views.retries import retries
@@ -60,9 +59,7 @@ def status(asked: CommandLine | Request) -> Status:
     """Return how far a request is."""
     request = compose(asked)
     results = Results(Store(request.store), request.plan.engine)
-    with without_fetching():
-        reasons = [(cell, results.failure(cell)) for cell in request.plan.cells]
-    failed = [(cell, reason) for cell, reason in reasons if reason]
+    failed = failures(request.plan, results)
     again = retries(request.asked, [cell for cell, _ in failed])
-    failures = tuple(FailedCell(cell, reason, line) for (cell, reason), line in zip(failed, again, strict=True))
-    return Status(_plan(request, results), failures, tuple(runs(results.store)), identity(request.plan))
+    lines = tuple(FailedCell(cell, reason, line) for (cell, reason), line in zip(failed, again, strict=True))
+    return Status(_plan(request, results), lines, tuple(runs(results.store)), identity(request.plan))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
 from m3_exp.amounts import count, counted, duration
@@ -100,14 +100,15 @@ def _folded(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) ->
 def status(request: Request, found: Status) -> list[str]:
     """Return how far a plan is: its cells by state, the runs at work, what failed, and what is left."""
     states = ", ".join(f"{count(number)} {state}" for state, number in found.counts.items())
-    failed = f"; {count(len(found.failures))} failed" if found.failures else ""
+    lost = f"; {count(len(found.failures))} failed" if found.failures else ""
+    failed = [
+        failure(f"{label_text(one.cell.labels[0])} on {one.cell.evaluator.name}: {one.reason}", one.retry)
+        for one in found.failures
+    ]
     return [
-        f"{counted(len(found.forecast.cells), 'cell')}: {states}{failed}",
+        f"{counted(len(found.forecast.cells), 'cell')}: {states}{lost}",
         *(str(run) if run.plan == found.identity else f"{run} (another request)" for run in found.runs),
-        *(
-            failure(f"{label_text(one.cell.labels[0])} on {one.cell.evaluator.name}: {one.reason}", one.retry)
-            for one in found.failures
-        ),
+        *chain(*failed),
         *found.forecast.own_notes,  # what collapsed is m3 plan's to say
         *repeats_words(request.plan, Store(request.store), request.repeat),
     ]
@@ -124,9 +125,9 @@ def outcome(found: Outcome, seconds: float) -> str:
     return f"{count(found.done)} of {counted(found.cells, 'cell')} done{there}{failed} in {duration(seconds)}{made}"
 
 
-def failure(what: str, retry: str) -> str:
-    """Return a failure and the line that retries it, if there is one."""
-    return f"failed: {what}" + (f"\n  again: {retry}" if retry else "")
+def failure(what: str, retry: str) -> list[str]:
+    """Return a failure, and the line that retries it if there is one."""
+    return [f"failed: {what}", *([f"  again: {retry}"] if retry else [])]
 
 
 def study(found: Study, width: int | None = None) -> list[str]:
@@ -138,7 +139,7 @@ def study(found: Study, width: int | None = None) -> list[str]:
     items = ", ".join(f"{response.benchmark} {len(response.curve.ids)}" for response in found.responses)
     title = f"{_title(found.responses[0])}: {len(curve.lams)} lambdas; items: {items}"
     rows = columns(shown.header, shown.texts) if width is None else terminal.lines(shown, width)
-    return [title, *rows, *advice.words(found)]
+    return [title, *rows, *shown.no_figure, *advice.words(found)]
 
 
 def check(response: Response, found: Check, width: int | None = None) -> list[str]:

@@ -45,11 +45,10 @@ def first_words(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]], run: 
         run: what to run for what is missing.
     """
     pairs = {pair: names for pair, names in parents.items() if len(names) > 1}
-    single = frame[frame["method"] == "single"]
-    merged = frame[frame["pair"].isin(list(pairs)) & (frame["method"] != "single")]
-    if not len(merged):
+    if not bool(frame["pair"].isin(list(pairs)).any()):
         return ["There is no merge here, only single models."]
-    merged = merged[[not _attacked(values) for values in merged["values"]]]
+    frame = frame[[not _attacked(values) for values in frame["values"]]]
+    single, merged = frame[frame["method"] == "single"], frame[frame["pair"].isin(list(pairs))]
     if not len(merged):
         return ["All merges here are under attack: the table says what each one loses."]
     lines = grouped(responses(frame, pairs)) if "grid" in set(merged["ratio"]) else []
@@ -63,7 +62,7 @@ def first_words(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]], run: 
 
 def _attacked(values: object) -> bool:
     """Tell whether a result is one under attack: that is another score than its benchmark's."""
-    return isinstance(values, Mapping) and any(is_attacked(key) for key, _ in values)
+    return isinstance(values, Mapping) and any("@" in key and is_attacked(key) for key, _ in values)
 
 
 # ---------------------------------------------------------------------------------- a merge and the better single model
@@ -80,17 +79,17 @@ def _superior(found: Found, run: Lines) -> str:
     pairs = len({one.merge.pair for one in known})
     named, against = _subject(best, pairs), _against(best)
     if best.mean.sure:
-        first = f"{named} beats {against} by {_amount(best.mean)}{_in_pairs(known, pairs)}"
+        first = f"The merge {named} beats {against} by {_amount(best.mean)}{_in_pairs(known, pairs)}"
     else:
         verb = "beats" if all(one.mean.high < 0 for one in known) else "is known to beat"
         which = f"the best of {len(known)}, {named}," if len(known) > 1 else named
-        first = f"no merge {verb} {against}: {which} is at {_amount(best.mean)}"
+        first = f"No merge {verb} {against}: {which} is at {_amount(best.mean)}"
     several = len(best.merge.benchmarks) > 1
     if several:
         who = "it" if worst is best else _subject(worst, pairs)
         verb = "gains" if worst.least.sure else "is at" if worst.least.high < 0 else "cannot be told apart:"
         first += f"; in the worst benchmark {who} {verb} {_amount(worst.least)}"
-    return f"{first[0].upper()}{first[1:]} ({_unit(relative=several)}; {_level(found)})."
+    return f"{first} ({_unit(relative=several)}; {_level(found, best.merge.lacking)})."
 
 
 def _subject(one: Superior, pairs: int) -> str:
@@ -104,9 +103,8 @@ def _against(one: Superior) -> str:
     name = "" if parent == EACH else f", {parent},"
     if len(on) == 1:
         return f"{model}{name} on {on[0]}"
-    return (
-        f"{model}{name} on average over {len(on)}{f' of {one.merge.of}' if len(on) < one.merge.of else ''} benchmarks"
-    )
+    count = f"{len(on)} of {one.merge.of}" if len(on) < one.merge.of else f"{len(on)}"
+    return f"{model}{name} on average over {count} benchmarks"
 
 
 def _in_pairs(known: Sequence[Superior], pairs: int) -> str:
@@ -115,9 +113,11 @@ def _in_pairs(known: Sequence[Superior], pairs: int) -> str:
     return f" (in {len(better)} of {pairs} pairs)" if pairs > 1 else ""
 
 
-def _level(found: Found) -> str:
+def _level(found: Found, lacking: Sequence[str]) -> str:
+    """Say for how many merges the intervals hold, and what was left out."""
     every = f" for all {found.count} at once" if found.count > 1 else ""
-    return f"95 %{every}" + (f"; {found.lost} more without all results" if found.lost else "")
+    lost = f"; {found.lost} more without all results" if found.lost else ""
+    return f"95 %{every}{lost}" + (f"; not evaluated alone on all: {', '.join(lacking)}" if lacking else "")
 
 
 def _unit(*, relative: bool) -> str:
@@ -146,7 +146,9 @@ def _random(found: Sequence[Difference] | str, curves: str) -> str:
         return f"{start} {verb} a tuned one ({one.tuned}{how}){over}: {_amount(one.estimate)} {end}"
     count = Counter(map(_verdict, found))
     told = f"beats a tuned one in {count['better'] or 'none'} and loses to it in {count['worse'] or 'none'}"
-    clearest = f"{one.name}, {_amount(one.estimate)} against {one.tuned}{how}{over}"
+    if count[""] == len(found):
+        told = "cannot be told from a tuned one in any"
+    clearest = f"{one.name}{over}, {_amount(one.estimate)} against {one.tuned}{how}"
     return f"{start} {told} of {len(found)} pairs and methods; clearest: {clearest} {end}"
 
 
@@ -159,18 +161,16 @@ def _verdict(one: Difference) -> str:
 
 def _alphas(merged: pd.DataFrame, lines: Sequence[Sequence[Response]], curves: str, *, said: bool) -> str:
     """Say which alphas may be the best by their curves, else which are evaluated. `said`: the line stands above."""
-    sets = {line[0].name: known for line in lines if (known := _best(line)) is not None}
+    sets = [(line[0].name, known) for line in lines if (known := _best(line)) is not None]
     if not sets:
         drawn = sorted(set(merged.loc[merged["score"].notna(), "alpha"].dropna()))
-        only = (
-            f"only alpha {drawn[0]:g} is evaluated" if len(drawn) == 1 else f"draws of {len(drawn)} alphas do not tell"
-        )
-        line = "the same command" if said else curves
-        return f"Which alpha is best is not known ({only if drawn else 'none is evaluated'}): {line}"
-    fewer = {name: known for name, known in sets.items() if len(known) < len(ALPHAS)}
+        why = f"draws of {len(drawn)} alphas do not tell" if drawn else "none is evaluated"
+        why = f"only alpha {drawn[0]:g} is evaluated" if len(drawn) == 1 else why
+        return f"Which alpha is best is not known ({why}): {'the same command' if said else curves}"
+    fewer = [(name, known) for name, known in sets if len(known) < len(ALPHAS)]
     if not fewer:
         return "Any of the seven alphas may be the best (95 %); it takes more items to leave one out."
-    name, known = min(fewer.items(), key=lambda one: len(one[1]))
+    name, known = min(fewer, key=lambda one: len(one[1]))
     if len(sets) == 1:
         return f"The best alpha is {_among(known)} (95 %)."
     left = f"{len(fewer)} of {len(sets)} pairs and methods leave alphas out"

@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from m3_exp.stats.estimate import Array
+from m3_exp.stats.estimate import Array, Shape
 from m3_exp.stats.joint import ENOUGH, Unit, better_of, usable
 from m3_exp.stats.scored import Scored
-from m3_exp.stats.superiority import Gain, Trial, in_the_worst, on_average
+from m3_exp.stats.superiority import Gain, Model, Trial, in_the_worst, on_average
 
 EACH = ""  # the name of the better single model of each benchmark
 _MERGE = ["method", "params", "sparsify", "mask_seed", "ratio", "alpha", "draw", "lam"]
@@ -24,12 +24,16 @@ _MERGE = ["method", "params", "sparsify", "mask_seed", "ratio", "alpha", "draw",
 
 @dataclass(frozen=True, eq=False)
 class Merge:
-    """A merge of a pair on the benchmarks that it is compared on, of those that it was evaluated on."""
+    """A merge of a pair on the benchmarks that it is compared on; its pair was evaluated on `of` ones.
+
+    `lacking`: the single models of the pair that are not evaluated on all of these.
+    """
 
     name: str
     pair: str
     benchmarks: tuple[str, ...]
     of: int
+    lacking: tuple[str, ...]
     trials: tuple[Trial, ...]
 
 
@@ -44,7 +48,10 @@ class Superior:
     @property
     def copy(self) -> bool:
         trials = self.merge.trials
-        return any(all(np.array_equal(t.merge, t.parents[name]) for t in trials) for name in trials[0].parents)
+        return any(
+            all(np.array_equal(one.merge.values, one.parents[name].values) for one in trials)
+            for name in trials[0].parents
+        )
 
 
 @dataclass(frozen=True)
@@ -110,18 +117,28 @@ class _Alone:
     ids: tuple[str, ...]
     models: Mapping[str, Array]
     better: Array
+    shape: Shape
 
-    def trial(self, merge: Scored, *, only: bool, each: bool) -> Trial:
-        """Return the items that a merge has too. `only`: there is no other benchmark, so plain scores count.
+    def bar(self, *, only: bool, each: bool, rows: Array | None = None) -> dict[str, Model]:
+        """Return the models to beat, on some of the items. `only`: no other benchmark, so plain scores count.
 
-        `each`: it is compared with the better single model of each benchmark.
+        `each`: it is the better single model of each benchmark.
         """
+        at = np.arange(len(self.ids)) if rows is None else rows
+        shape = self.shape if rows is None else self.shape.of(rows)
+        unit = Unit(len(at), None if only else self.better[at], shape)
+        models = {EACH: self.better} if each else self.models
+        return {name: Model(values[at], unit) for name, values in models.items()}
+
+    def trial(self, merge: Scored, bar: Mapping[str, Model], *, only: bool, each: bool) -> Trial | None:
+        """Return a merge beside the models to beat, on the items that it has too; None without any."""
         rows = np.array([row for row, key in enumerate(self.ids) if key in merge.values], dtype=int)
-        ids = [self.ids[row] for row in rows]
-        models = {EACH: self.better[rows]} if each else {name: own[rows] for name, own in self.models.items()}
+        if not len(rows):
+            return None
+        models = bar if len(rows) == len(self.ids) else self.bar(only=only, each=each, rows=rows)
+        values = np.array([merge.values[self.ids[row]] for row in rows])
         asked = max(len(merge.values) + merge.unscored, len(self.ids))
-        unit = Unit(len(ids), None if only else self.better[rows], merge.shape(ids))
-        return Trial(np.array([merge.values[key] for key in ids]), models, unit, 1 - len(ids) / asked)
+        return Trial(Model(values, next(iter(models.values())).unit), models, 1 - len(rows) / asked)
 
 
 def _alone(alone: pd.DataFrame) -> dict[str, _Alone]:
@@ -131,9 +148,10 @@ def _alone(alone: pd.DataFrame) -> dict[str, _Alone]:
         scored: dict[str, Scored] = dict(zip(rows["pair"], rows["scored"], strict=True))
         ids = sorted(set.intersection(*(set(one.values) for one in scored.values())))
         models = {name: np.array([scored[name].values[key] for key in ids]) for name in sorted(scored)}
-        better = usable(better_of(models, ids, next(iter(scored.values())).shape(ids)) if ids else None)
+        shape = next(iter(scored.values())).shape(ids)
+        better = usable(better_of(models, ids, shape) if ids else None)
         if better is not None:
-            found[str(benchmark)] = _Alone(tuple(ids), models, better)
+            found[str(benchmark)] = _Alone(tuple(ids), models, better, shape)
     return found
 
 
@@ -142,20 +160,24 @@ def _merges(rows: pd.DataFrame, alone: pd.DataFrame, experts: Sequence[str]) -> 
     known = _alone(alone)
     done = rows[rows["score"].notna()]
     on = tuple(b for b in known if b in set(done["benchmark"]))
-    each = any(set(known[b].models) != set(experts) for b in on)
-    seen = set(alone["weights"].dropna())
+    lacking = tuple(name for name in experts if any(name not in known[b].models for b in on))
+    only, each = len(on) == 1, bool(lacking)
+    bars = {b: known[b].bar(only=only, each=each) for b in on}
+    seen = set(alone["weights"].dropna())  # digests of weights; cells too, which a merge without a result has
     several = rows.groupby("method")["params"].nunique()
     for _, own in rows[~rows["lam"].isin([0.0, 1.0])].groupby(_MERGE, sort=False, dropna=False):
         mine = own[own["score"].notna()]
-        scored, weights = dict(zip(mine["benchmark"], mine["scored"], strict=True)), set(mine["weights"].dropna())
-        if weights & seen or not on:
+        scored = dict(zip(mine["benchmark"], mine["scored"], strict=True))
+        same = {*mine["weights"].dropna(), *own["cell"].dropna()}
+        if same & seen or not on:
             continue
-        seen |= weights
+        seen |= same
         first = own.iloc[0]
-        whole = all(b in scored and scored[b].values.keys() & set(known[b].ids) for b in on)
-        trials = (known[b].trial(scored[b], only=len(on) == 1, each=each) for b in on if whole)
+        beside = [known[b].trial(scored[b], bars[b], only=only, each=each) if b in scored else None for b in on]
+        trials = tuple(one for one in beside if one is not None)
+        whole = trials if len(trials) == len(on) else ()
         name = named(first, params=several[first["method"]] > 1)
-        yield Merge(name, str(first["pair"]), on, rows["benchmark"].nunique(), tuple(trials))
+        yield Merge(name, str(first["pair"]), on, rows["benchmark"].nunique(), lacking, whole)
 
 
 def named(row: pd.Series, *, params: bool = False) -> str:

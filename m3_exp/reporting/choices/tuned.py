@@ -26,6 +26,7 @@ from m3_exp.stats.scored import Scored
 ALPHA = 0.5  # of the random ratio, where a curve knows them all
 NONE = "no random ratio, M3, is evaluated"
 _FEW = f"fewer than {LEAST_DRAWS} draws of lambda are evaluated"
+_LOST = "draws of lambda, or the method's own weights, have no result"
 _HALVINGS, _AGAIN = 200, 50
 
 
@@ -108,7 +109,9 @@ def _difference(name: str, alpha: float, candidates: Sequence[str], scores: Mapp
 
 def _of_draws(rows: pd.DataFrame, alone: pd.DataFrame) -> Difference | str:
     """Compare the mean over an alpha's draws with the method's own weights; `alone`: lines of its single models."""
-    drawn, plain = rows[rows["kind"] == "drawn"], rows[rows["ratio"] == "plain"]
+    drawn, plain = rows[(rows["kind"] == "drawn") & rows["alpha"].notna()], rows[rows["ratio"] == "plain"]
+    if not len(drawn):
+        return NONE
     alpha = float(drawn.groupby("alpha")["lam"].nunique().idxmax())
     drawn = drawn[drawn["alpha"] == alpha]
     if drawn["lam"].nunique() < LEAST_DRAWS:
@@ -116,9 +119,12 @@ def _of_draws(rows: pd.DataFrame, alone: pd.DataFrame) -> Difference | str:
     benchmarks = list(dict.fromkeys(drawn["benchmark"]))
     scored = plain[plain["score"].notna()]
     if bool(drawn["score"].isna().any()) or not set(benchmarks) <= set(scored["benchmark"]):
-        return "draws of lambda, or the method's own weights, have no result"
+        return _LOST
     parts = ([x[x["benchmark"] == b] for x in (drawn, scored, alone)] for b in benchmarks)
-    scores = {str(b): _scores(*own, relative=len(benchmarks) > 1) for b, own in zip(benchmarks, parts, strict=True)}
+    found = {str(b): _scores(*own, relative=len(benchmarks) > 1) for b, own in zip(benchmarks, parts, strict=True)}
+    scores = {b: one for b, one in found.items() if one is not None}
+    if len(scores) < len(found):
+        return _LOST
     first = rows.iloc[0]
     if first["sparsify"] != "none" and min(len(one.under) for one in scores.values()) < expectations.LEAST_MASKS:
         return expectations.FEW_MASKS.partition(" (")[0]
@@ -126,8 +132,11 @@ def _of_draws(rows: pd.DataFrame, alone: pd.DataFrame) -> Difference | str:
     return _difference(name, alpha, ["the method's own weights"], scores)
 
 
-def _scores(drawn: pd.DataFrame, plain: pd.DataFrame, alone: pd.DataFrame, *, relative: bool) -> Scores:
-    """Return one benchmark with the method's own weights as the one candidate, the mean over draws as the default."""
+def _scores(drawn: pd.DataFrame, plain: pd.DataFrame, alone: pd.DataFrame, *, relative: bool) -> Scores | None:
+    """Return one benchmark with the method's own weights as the one candidate, the mean over draws as the default.
+
+    None where no mask has all draws and the method's own weights, or no item is scored by all.
+    """
     mixed, own = models(drawn), models(plain)
     parents = dict(zip(alone["pair"], (one.values for one in alone["scored"]), strict=True)) if relative else {}
     ids = sorted(set.intersection(*map(set, (*mixed.values(), *own.values(), *parents.values()))))
@@ -137,8 +146,11 @@ def _scores(drawn: pd.DataFrame, plain: pd.DataFrame, alone: pd.DataFrame, *, re
     def at(values: Values) -> Array:
         return np.array([values[key] for key in ids], dtype=float)
 
-    masks = sorted({mask for _, mask in mixed} & {mask for _, mask in own}, key=str)
-    draws = np.array([[at(values) for (_, one), values in mixed.items() if one == mask] for mask in masks])
+    lams = sorted({lam for lam, _ in mixed}, key=str)
+    masks = sorted((mask for _, mask in own if all((lam, mask) in mixed for lam in lams)), key=str)
+    if not masks or not ids:
+        return None
+    draws = np.array([[at(mixed[lam, mask]) for lam in lams] for mask in masks])
     better = better_of({name: at(values) for name, values in sorted(parents.items())}, ids, shape) if parents else None
     return Scores(
         np.array([at(own[None, mask])[:, None] for mask in masks]), draws.mean(axis=1), usable(better), shape,

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from m3_exp.amounts import counted
 from m3_exp.reporting.curves.evaluated import Values, shared, stacked
 from m3_exp.reporting.curves.expectations import LEAST_MASKS
 from m3_exp.reporting.table import Sign
@@ -323,7 +324,7 @@ def words(compared: Mapping[Place, Compared], bold: Best | None = None) -> list[
         )
     lines += _families(made)
     for why in dict.fromkeys(c.why for c in made if c.why):
-        lines.append(f"No sign ({sum(c.why == why for c in made)} cells): {why}.")
+        lines.append(f"No sign ({counted(sum(c.why == why for c in made), 'cell')}): {why}.")
     if others:
         lines.append(f"Other items under the same ids than without M3 ({others}): no comparison.")
     finds = [100 * c.detectable for c in made if not c.why and c.detectable]

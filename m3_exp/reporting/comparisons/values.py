@@ -1,5 +1,6 @@
 """The score of one cell of a table: the mean over its draws, or the expectation on a response curve."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,18 +53,17 @@ def value(rows: pd.DataFrame) -> Value | None:
     the interval is over items alone, for these very draws. From ten draws on the variance between draws counts too, and
     with several masks that between masks.
     """
-    lines = _distinct(rows)
+    lines = distinct(rows)
     if not len(lines):
         return None
     if (known := _expectation(lines)) is not None:
         return expected(*known)
-    return value_of(_entry_of(lines))
+    entry = entry_of(lines)
+    return value_of(entry) if entry.items else None
 
 
-def value_of(entry: Entry) -> Value | None:
-    """Reduce what the lines of one row and benchmark have in common (`entry_of`) to a figure, as `value` does."""
-    if not entry.items:
-        return None
+def value_of(entry: Entry) -> Value:
+    """Return the figure of a cell that has items with a score (`value`)."""
     score = estimate(entry)
     draws = max(1, len({lam for lam, _ in entry.models}))
     return Value(
@@ -90,25 +90,21 @@ def estimate(entry: Entry) -> Estimate:
 
 def entry_of(rows: pd.DataFrame) -> Entry:
     """Return the lines of one row and benchmark as an `Entry`. At least one of them must have a result."""
-    lines = _distinct(rows)
+    lines = distinct(rows)
     if (known := _expectation(lines)) is not None:
         return expected_entry(*known)
-    return _entry_of(lines)
-
-
-def _entry_of(lines: pd.DataFrame) -> Entry:
-    """Return an entry of the lines of different models, of which none is an expectation."""
     scored = list(lines["scored"])
     items = shared([one.values for one in scored]) or {}
-    levels = models(lines)
-    drawn = len({lam for lam, _ in models(lines[lines["kind"] == "drawn"])})
-    digests = frozenset(lines["weights"].dropna().astype(str))
-    names = set(lines["items_digest"].dropna().astype(str))
+    places = list(_levels(lines))
+    drawn = len({lam for (lam, _), kind in zip(places, lines["kind"], strict=True) if kind == "drawn"})
+    digests = frozenset(str(digest) for digest in lines["weights"] if not pd.isna(digest))
+    names = {str(name) for name in lines["items_digest"] if not pd.isna(name)}
     asked = max(len(one.values) + one.unscored for one in scored)
     unscored = asked - len(items)
     here = (names.pop(), asked) if len(names) == 1 else None
     score = 100 * float(weighted_mean(np.array(list(items.values())), scored[0].shape(list(items)))) if items else 0.0
-    return Entry(score, items, digests, levels, drawn, here, unscored, scored[0])
+    by_model = {place: one.values for place, one in zip(places, scored, strict=True)}
+    return Entry(score, items, digests, by_model, drawn, here, unscored, scored[0])
 
 
 def _between(entry: Entry, axis: int) -> float | None:
@@ -160,13 +156,16 @@ def expected_items(response: Response, alpha: float) -> Values:
     return dict(zip(response.curve.ids, map(float, response.curve.expected(alpha)), strict=True))
 
 
-def models(lines: pd.DataFrame) -> Models:
+def models(rows: pd.DataFrame) -> Models:
     """Return the item values of each model that some lines are of, by lambda (without one: the draw) and mask."""
-    columns = (lines[name] for name in ("lam", "draw", "mask_seed", "scored"))
-    return {
-        (_level(draw if pd.isna(lam) else lam), _level(mask)): one.values
-        for lam, draw, mask, one in zip(*columns, strict=True)
-    }
+    lines = distinct(rows)
+    return {level: one.values for level, one in zip(_levels(lines), lines["scored"], strict=True)}
+
+
+def _levels(lines: pd.DataFrame) -> Iterator[tuple[float | None, float | None]]:
+    """Give the lambda (without one: the draw) and the mask of each line."""
+    for lam, draw, mask in zip(*(lines[name] for name in ("lam", "draw", "mask_seed")), strict=True):
+        yield _level(draw if pd.isna(lam) else lam), _level(mask)
 
 
 def _level(value: Any) -> float | None:
@@ -182,9 +181,11 @@ def expected_by_mask(response: Response, alpha: float) -> dict[float | None, Val
     }
 
 
-def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
+def distinct(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with a score, each model once."""
     scored = rows[rows["score"].notna()]
     names = zip(*(scored[name] for name in ("weights", "lam", "mask_seed")), strict=True)
-    first = dict.fromkeys(tuple(None if name != name else name for name in own) for own in names)
-    return scored if len(first) == len(scored) else scored[~scored[["weights", "lam", "mask_seed"]].duplicated()]
+    first = {tuple(None if name != name else name for name in own) for own in names}
+    if len(first) == len(scored):
+        return scored
+    return scored[~scored[["weights", "lam", "mask_seed"]].duplicated()]  # of all columns pandas copies each

@@ -18,6 +18,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from m3_exp.amounts import counted
 from m3_exp.benchmarks import in_order
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Place
@@ -255,7 +256,7 @@ def _notes(changes: Changes, source: str) -> Iterator[str]:
     if drawn := [change for change in claims.values() if change.drawn]:
         yield f"Outlined: significant at 5 %, after Holm over the {drawn[0].family} means of draws here."
     for why in dict.fromkeys(change.unclaimed for change in changes.values() if change.unclaimed):
-        yield f"No outline, {sum(change.unclaimed == why for change in changes.values())} cells: {why}."
+        yield f"No outline, {counted(sum(change.unclaimed == why for change in changes.values()), 'cell')}: {why}."
     absent: dict[str, list[str]] = {}
     for (panel, benchmark, _), change in changes.items():
         if change.value is None:

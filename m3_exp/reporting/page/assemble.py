@@ -13,6 +13,7 @@ from string import Template
 
 from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
+from m3_exp.amounts import count, counted
 from m3_exp.planning import label_text
 from m3_exp.reporting import glossary
 from m3_exp.reporting.choices import advice
@@ -69,15 +70,22 @@ def _overview(data: PageData, dropped: Sequence[str]) -> str:
         f"<strong>{states[state]}</strong> {state}" for state in ("done", "incomplete", "failed", "left")
         if states[state] or state in ("done", "failed", "left")
     )  # fmt: skip
-    sentences = [f"{len(data.cells)} cells: {counts}. Made {escape(data.made)}."]
+    sentences = [f"{counted(len(data.cells), 'cell')}: {counts}. Made {escape(data.made)}."]
     if dropped:
         sentences.append(
             f'<span class="warning">To stay below {LIMIT / 1e6:.0f} MB, the prompts and answers of {len(dropped)} of'
-            f" {len(data.cells)} cells are left out; all their scores are here.</span>"
+            f" {counted(len(data.cells), 'cell')} are left out; all their scores are here.</span>"
         )
-    first = "".join(f'<p class="first">{escape(sentence)}</p>' for sentence in data.first)
+    first = "".join(map(_first, data.first))
     lead = "".join(f"<p>{sentence}</p>" for sentence in sentences)
     return f"{first}{lead}{_said(data)}{_facts(_what(data))}{_words()}{_folded('Cells that are the same', data.notes)}"
+
+
+def _first(sentence: str) -> str:
+    """Return one of the first sentences; a command at its end can be copied."""
+    text, ends, line = sentence.partition(": m3 ")
+    command = f": <code>{escape(f'm3 {line}')}</code>" if ends else ""
+    return f'<p class="first">{escape(text)}{command}</p>'
 
 
 def _words() -> str:
@@ -91,7 +99,8 @@ def _said(data: PageData) -> str:
     """Return each study's two main sentences (`advice.answer`)."""
     rows = [(curves.name(study), advice.answer(study)) for study in data.studies]
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape('; '.join(words))}</dd>" for name, words in rows)
-    return f'<h3>Is random better than tuned?</h3><dl class="facts">{items}</dl>' if rows else ""
+    title = "Best of seven draws, as in the paper, or of seven fixed lambdas?"
+    return f'<h3>{title}</h3><dl class="facts">{items}</dl>' if rows else ""
 
 
 def _what(data: PageData) -> list[tuple[str, str]]:
@@ -106,7 +115,7 @@ def _what(data: PageData) -> list[tuple[str, str]]:
         ("pairs", _names(label.pair for label in merged)),
         ("methods", _names(label.method for label in merged)),
         ("ratios", _names(label.ratio for label in merged)),
-        ("benchmarks", ", ".join(f"{palette.name(b, 40)}" + (f" ({n} items)" if n else "") for b, n in sizes.items())),
+        ("benchmarks", ", ".join(palette.name(b, 40) + f" ({counted(n, 'item')})" * (n > 0) for b, n in sizes.items())),
         *((f"model {name}", source) for name, source in data.models.items()),
         ("versions", ", ".join(f"{name} {version}" for name, version in data.versions.items())),
         ("run it", data.command),
@@ -156,7 +165,7 @@ def _failures(cells_shown: Sequence[CellData]) -> str:
     failed = [cell for cell in cells_shown if cell.failure]
     if not failed:
         left = sum(cell.state == "left" for cell in cells_shown)
-        return f"<p>Nothing failed{f'; {left} cells are not run yet' if left else ''}.</p>"
+        return f"<p>Nothing failed{f'; {count(left)} not run yet' if left else ''}.</p>"
     rows = "".join(
         f'<tr><th scope="row"><a href="#cell/{cell.key}">{escape(palette.name(cell.cell.evaluator.name, 40))}</a><br>'
         f'<span class="sub">{escape(cells.title(cell))}</span></th><td>{escape(cell.failure)}</td>'

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
+from m3_exp.amounts import counted
 from m3_exp.planning import label_text, table_name, value_text
 from m3_exp.reporting.data import params
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page.data import CellData, Item
 from m3_exp.reporting.page.pack import element, pack
 from m3_exp.reporting.page.tables import escape
+from m3_exp.reporting.table import score_of
 from m3_exp.stats.scored import scored
 from m3_exp.types import Json, Parameters, ResultRecord, plain
 
@@ -109,9 +111,8 @@ def _score(data: CellData) -> str:
     if result.score is None:
         return f"nothing is scored: {result.n_unscored} of {result.n} items are unscored"
     unscored = f", {result.n_unscored} unscored" if result.n_unscored else ""
-    one = scored(data.record).percent()
-    interval = "" if one is None else f" [{one.low:.1f}, {one.high:.1f}]"
-    return f"{result.score:.1f} %{interval}, {result.metric}, {result.n} items{unscored}"
+    shown = score_of(data.record)
+    return f"{shown} % {shown.interval}, {result.metric}, {counted(result.n, 'item')}{unscored}"
 
 
 def facts(data: CellData) -> list[list[str]]:

@@ -7,6 +7,7 @@ import html
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from m3_exp.amounts import counted
 from m3_exp.merging.ratio import one_sided
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page.data import CellData
@@ -84,13 +85,13 @@ def _typeset(cell: Cell) -> str:
 def _details(record: Record, cells: Sequence[CellData], experts: Mapping[str, Sequence[str]]) -> Iterator[str]:
     draws, sd, unscored = record.get("draws"), record.get("spread"), record.get("n_unscored")
     if record.get("n"):
-        yield f"{record['n']} items" + (f", {unscored} unscored" if unscored else "")
+        yield counted(record["n"], "item") + (f", {unscored} unscored" if unscored else "")
     if record.get("lambda"):
         yield f"λ = {', '.join(_lambdas(record, experts))}"
     if record.get("alpha") is not None:
         yield f"α = {record['alpha']:g}"
     if sd is not None and draws:
-        yield f"{draws} draws, standard deviation {sd:.2f}"
+        yield f"{counted(draws, 'draw')}, standard deviation {sd:.2f}"
     if digests := dict.fromkeys(data.record.weights[:12] for data in cells if data.record is not None):
         yield f"weights {', '.join(digests)}"
     yield from (data.failure for data in cells if data.failure and data.record is None)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from m3_exp.amounts import counted
 from m3_exp.reporting.data.dataframe import sandboxes
 from m3_exp.reporting.table import Rebuild
 
@@ -60,7 +61,7 @@ def _resumed(done: pd.DataFrame) -> list[str]:
     if not len(loose):
         return []
     names = sorted({f"{r.method} {r.pair} {r.benchmark}" for r in loose.itertuples()})
-    return [f"{len(loose)} cells were resumed in a dtype whose texts depend on the batch: {'; '.join(names)}"]
+    return [f"{counted(len(loose), 'cell')} resumed in a dtype whose texts depend on the batch: {'; '.join(names)}"]
 
 
 def _failed(frame: pd.DataFrame) -> list[str]:

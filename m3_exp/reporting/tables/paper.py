@@ -198,7 +198,7 @@ def _marked(rows: Sequence[Row], marks: Marks) -> _Marked:
 
 def entries_of(rows: Sequence[Row]) -> dict[Place, Entry]:
     """Return every cell that can be compared, by the numbers of its row and benchmark."""
-    cells = (((i, j), row.entry(b)) for i, row in enumerate(rows) for j, b in enumerate(row.benchmarks))
+    cells = (((i, j), row.entries[b]) for i, row in enumerate(rows) for j, b in enumerate(row.benchmarks))
     return {place: entry for place, entry in cells if entry is not None}
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from m3_exp.command_line import CommandLine
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry
-from m3_exp.reporting.comparisons.values import Value, entry_of, expected, expected_entry, value_of
+from m3_exp.reporting.comparisons.values import Value, distinct, entry_of, expected, expected_entry, value_of
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import LINE, Response
 from m3_exp.reporting.data import published
@@ -156,41 +156,38 @@ class Row(Line):
 
     @cached_property
     def cells(self) -> Mapping[str, pd.DataFrame]:
-        grouped = dict(iter(self.lines.groupby("benchmark", sort=False)))
-        return {b: grouped.get(b, self.lines.iloc[:0]) for b in self.benchmarks}
+        found = dict(iter(self.lines.groupby("benchmark", sort=False)))
+        return {b: found.get(b, self.lines.iloc[:0]) for b in self.benchmarks}
 
     @cached_property
     def values(self) -> Mapping[str, Value | None]:
         return {b: self._value(b) for b in self.benchmarks}
 
     def _value(self, benchmark: str) -> Value | None:
-        curve, entry = self.curve(benchmark), self.entry(benchmark)
+        curve, entry = self.curve(benchmark), self.entries[benchmark]
         if curve is not None:
             return expected(curve, float(self.first["alpha"]))
         return None if entry is None else value_of(entry)
 
     def curve(self, benchmark: str) -> Response | None:
         """Return the curve that this row shows the expectation of."""
-        return self._curves.get(benchmark)
+        return self.curves.get((*self.line, benchmark)) if benchmark in self._expected else None
 
     @cached_property
-    def _curves(self) -> Mapping[str, Response | None]:
-        shown = set(self.lines.loc[self.lines["state"] == "expected", "benchmark"])
-        return {b: self.curves.get((*self.line, b)) for b in self.benchmarks if b in shown}
-
-    def entry(self, benchmark: str) -> Entry | None:
-        """Return a cell as an `Entry`; None if it has no score."""
-        return self.entries[benchmark]
+    def _expected(self) -> frozenset[str]:
+        return frozenset(self.lines.loc[self.lines["state"] == "expected", "benchmark"])
 
     @cached_property
     def entries(self) -> Mapping[str, Entry | None]:
+        """Every cell as an `Entry`; None where it has no score."""
         return {b: self._entry(b) for b in self.benchmarks}
 
     def _entry(self, benchmark: str) -> Entry | None:
-        curve, rows = self.curve(benchmark), self.cells[benchmark]
+        curve = self.curve(benchmark)
         if curve is not None:
             return expected_entry(curve, float(self.first["alpha"]))
-        entry = entry_of(rows) if bool(rows["score"].notna().any()) else None
+        lines = distinct(self.cells[benchmark])
+        entry = entry_of(lines) if len(lines) else None
         return entry if entry is not None and entry.items else None
 
     def against_plain(self, benchmark: str) -> Compared | None:

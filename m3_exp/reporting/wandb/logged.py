@@ -206,9 +206,10 @@ def _alphas(record: Mapping[str, Any]) -> Grid:
 
 
 def markdown(table: Table) -> str:
-    """Return a table in Markdown, its columns not aligned."""
+    """Return a table in Markdown, its columns not aligned; below it what `/` means, where it is shown."""
     rule = ["---"] * len(table.columns)
-    return "\n".join("| " + " | ".join(line) + " |" for line in (table.header, rule, *table.texts))
+    rows = ("| " + " | ".join(line) + " |" for line in (table.header, rule, *table.texts))
+    return "\n".join([*rows, *(f"\n{note}" for note in table.no_figure)])
 
 
 def _texts(study: Study) -> dict[str, str]:

@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
 
+from m3_exp.amounts import counted
 from m3_exp.reading.paths import expanded
 from m3_exp.reading.records import read_record, sealed
 from m3_exp.store import WandbFiles, dumps, locked, write_atomic
@@ -372,7 +373,7 @@ def main() -> None:
         say(what="sent", count=sent)
         if left:
             say(what="unsent", count=left)
-            say(problem=f"{left} runs are not sent: {reason}")
+            say(problem=f"{counted(left, 'run')} not sent: {reason}")
     os._exit(0)  # every run is finished; W&B's own ending would wait for its service
 
 

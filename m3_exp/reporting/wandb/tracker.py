@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from m3_exp.amounts import counted, duration
 from m3_exp.reporting.wandb.track import Logged, Recorder, Settings
 from m3_exp.store import dumps
 from m3_exp.types import plain
@@ -118,7 +119,7 @@ class Tracker:
         if self.problems:
             self._say(self._warning())
         elif self.done["written"]:
-            self._say(f"W&B: {self.done['written']} runs written to {self._folder}" + self._sent())
+            self._say(f"W&B: {counted(self.done['written'], 'run')} written to {self._folder}" + self._sent())
 
     @property
     def _folder(self) -> Path:
@@ -190,7 +191,7 @@ class Tracker:
             if code := child.wait(max(0.1, deadline - time.monotonic())):
                 self._note(f"its process ended with {code}")
         except subprocess.TimeoutExpired:
-            self._note(f"it was not done after {self.patience:g} s")
+            self._note(f"it was not done after {duration(self.patience)}")
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)  # the child, wandb-core and a sending that hangs
         child.wait()

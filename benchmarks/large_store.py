@@ -229,9 +229,28 @@ def measure(folder: Path, only: Sequence[str], said: Path) -> dict[str, Measured
     return measured
 
 
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- benchmarks/large_store.py: begin -->\n", "<!-- benchmarks/large_store.py: end -->\n"
+
+
+def write(said: Path, before: Path | None) -> None:
+    """Put what was measured, and what it was before, between two lines of docs/performance.md."""
+    now, old = (json.loads(path.read_text()) if path else {} for path in (said, before))
+    lines = ["| command | seconds | CPU seconds | peak MB | CPU seconds before |", "|---|---|---|---|---|"]
+    for name, one in now.items():
+        had = f"{old[name]['cpu']:.1f}" if name in old else ""
+        lines.append(f"| `m3 {name}` | {one['seconds']:.1f} | {one['cpu']:.1f} | {one['peak_mb']:.0f} | {had} |")
+    table = "".join(f"{line}\n" for line in lines)
+    text = PAGE.read_text() if PAGE.exists() else "# What commands take\n"
+    if BEGIN not in text:
+        text += f"\n## A large store\n\n{BEGIN}{END}"
+    head, _, rest = text.partition(BEGIN)
+    write_atomic(PAGE, f"{head}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}".encode())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["make", "measure"])
+    parser.add_argument("what", choices=["make", "measure", "write"])
     parser.add_argument("folder", type=lambda text: Path(text).absolute())
     parser.add_argument("--items", type=int, default=500, help="of each benchmark")
     parser.add_argument("--draws", type=int, default=32, help="of each alpha")
@@ -239,11 +258,16 @@ def main() -> None:
     parser.add_argument("--pairs", default=PAIRS)
     parser.add_argument("--only", nargs="*", default=[], choices=[*_COMMANDS], help="measure these commands")
     parser.add_argument("--said", type=Path, help="the file that keeps what was measured")
+    parser.add_argument("--before", type=Path, help="such a file of an earlier version")
     options = parser.parse_args()
     if options.what == "make":
         make(options.folder, options.items, options.draws, options.sampled, options.pairs)
+        return
+    said = options.said or options.folder / "measured.json"
+    if options.what == "measure":
+        measure(options.folder, options.only, said)
     else:
-        measure(options.folder, options.only, options.said or options.folder / "measured.json")
+        write(said, options.before)
 
 
 if __name__ == "__main__":

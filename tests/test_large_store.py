@@ -99,9 +99,10 @@ NOTES = [{}, {"level": "2"}, {"task": "t"}, {"problem": "p"}, {"left_out": True}
 def test_items_of_columns_are_those_of_scores(
     tmp_path: Path, ids: tuple[str, ...], notes: dict[str, object], by_task: bool
 ) -> None:
-    """Columns have a way of their own to the items; an answer that cannot be said twice proves it on one score each."""
+    """Columns have a way of their own to the items. That of rows is taken where an item has two samples."""
     scores = [
-        Score(key, value, notes=notes if at else {}) for at, (key, value) in enumerate(zip(ids, (1.0, None, 0.5)))
+        Score(key, value, notes=notes if at else {})
+        for at, (key, value) in enumerate(zip(ids, (1.0, None, 0.5), strict=True))
     ]
     again = [replace(score, sample=1) for score in scores]  # two samples an item: the way of rows
     found = stored(tmp_path, *scores)

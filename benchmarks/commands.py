@@ -86,18 +86,23 @@ def main() -> None:
 
 def timed(command: list[str], folder: Path) -> Run:
     """Run a command to its end, whatever it says."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     start = time.monotonic()
-    with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+    with subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as child:
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     return Run(time.monotonic() - start, usage.ru_utime, usage.ru_maxrss / 1024)
 
 
+def environment() -> dict[str, str]:
+    """Return what a command is given: this tree, and Python's leave to keep its bytecode, as after an installation."""
+    return {**{k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}, "PYTHONPATH": str(ROOT)}
+
+
 def modules(words: list[str], folder: Path) -> int:
     """Return how many modules a command has imported when it ends."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", COUNTED, "modules", *words], cwd=folder, env=env, check=True)
+    subprocess.run([sys.executable, "-c", COUNTED, "modules", *words], cwd=folder, env=environment(), check=True)
     return int((folder / "modules").read_text())
 
 

@@ -8,14 +8,16 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evaluators.prompt_bench.frozen import MARK
 from m3_exp.scoring.summary import mean_result
 from m3_exp.stats.estimate import deviation
-from m3_exp.stats.ratio import Ratio, drop
 from m3_exp.stats.scored import of_scores
 from m3_exp.types import Json, Result, Score
+
+if TYPE_CHECKING:
+    from m3_exp.stats.ratio import Ratio
 
 
 def result(benchmark: str, scores: Sequence[Score], settings: Mapping[str, Any]) -> Result:
@@ -66,11 +68,13 @@ def _drops(scores: Sequence[Score]) -> Json:
     }
 
 
-def _drop(scores: Sequence[Score]) -> Ratio:
+def _drop(scores: Sequence[Score]) -> "Ratio":
     """Return the PDR of the items that are scored without the attack and under it; the others are missing.
 
     The interval holds for the attacked prompts as they are: that another seed finds other prompts is not in it.
     """
+    from m3_exp.stats.ratio import drop  # scipy: plans and tables that do not score need none of it
+
     under, clean = of_scores(scores), of_scores([score for score in scores if MARK not in score.id]).values
     ids = sorted(under.values.keys() & clean.keys())
     missing = len(under.values) + under.unscored - len(ids)

@@ -14,6 +14,7 @@ from m3_exp import cli
 from m3_exp.progress import Progress
 from m3_exp.reading.shown import Escaping, abridged, escaped
 from m3_exp.reporting.table import Cell, Column, Figure, Mark, Rebuild, Table, words
+from m3_exp.reporting.tables import text as terminal
 from m3_exp.reporting.tables.formats import as_csv, as_html, latex, markdown
 from m3_exp.types import M3Error, Source, identity
 
@@ -139,12 +140,16 @@ TABLE = Table(
 )
 
 
-@pytest.mark.parametrize("write", [markdown, as_csv, latex, as_html])
+def _on_a_terminal(table: Table) -> str:
+    return terminal.text(table, 60)
+
+
+@pytest.mark.parametrize("write", [markdown, as_csv, latex, as_html, _on_a_terminal])
 def test_no_format_lets_a_control_through(write: object) -> None:
     assert callable(write)
-    text = write(TABLE)
-    assert _is_clean(text)
-    assert "evil" in text
+    written = write(TABLE)
+    assert _is_clean(written)
+    assert "evil" in written
 
 
 def test_a_tex_comment_ends_with_its_line() -> None:

@@ -61,7 +61,7 @@ def lines(table: Table, width: int, *, styled: bool = False) -> list[str]:
     if not table.rows:
         return [*wrapped(escaped(f"No rows. Columns: {'; '.join(table.header)}."), width), ""]
     names = [
-        {c.name: escaped(str(cell)) for c, cell, own in zip(table.columns, row, named, strict=True) if own}
+        {escaped(c.name): escaped(str(cell)) for c, cell, own in zip(table.columns, row, named, strict=True) if own}
         for row in table.rows
     ]
     above = _above(names)

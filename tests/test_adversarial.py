@@ -203,6 +203,7 @@ def _scattered(cell: Cell, spread: int, middle: int = 100) -> tuple[Any, ...]:
     return (attacked(cell, 180, middle + moved),)
 
 
+@pytest.mark.slow
 def test_four_draws_are_averaged_item_by_item_with_their_spread() -> None:
     def outcome(cell: Cell) -> tuple[Any, ...]:
         draw = cell.labels[0].draw
@@ -310,6 +311,7 @@ def test_no_sign_below_ten_draws() -> None:
         assert ("comparisons none can carry a sign" in said) == (draws < 10)
 
 
+@pytest.mark.slow
 def test_ten_draws_that_scatter_are_no_difference_of_the_expectation() -> None:
     """The mean of ten draws is 12 items better; that they differ by 60 items from one another is in the interval."""
     near, far = (

@@ -138,6 +138,7 @@ def test_no_length_control_on_other_items(tmp_path: Path) -> None:
     assert "805 official items only" in result.details["length_controlled_reason"]
 
 
+@pytest.mark.slow
 @official
 def test_length_control_is_the_packages_where_its_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is of the right form but made up here; the package's own fit on the whole texts must agree."""
@@ -276,6 +277,7 @@ def test_the_forecast_counts_calls_tokens_and_dollars(monkeypatch: pytest.Monkey
     assert AlpacaEval(judge="rules").cost(items) is None
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_its_judges_take(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     judges = ["-m", "evaluator.alpaca_eval.judge=chatgpt_fn,rules"]
     assert cli.main(["plan", *judges, "pair=lm", "evaluator=[alpaca_eval]", f"store={tmp_path}", "--json"]) == 0

@@ -395,6 +395,7 @@ def _job(server: JudgeServer, timeout: float) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_judging_process_that_fails_says_why_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("M3_JUDGE_KEY", KEY)
     with serving(JudgeServer()) as server:

@@ -220,6 +220,7 @@ ENDLESS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [

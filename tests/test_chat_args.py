@@ -56,6 +56,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_arguments_reach_the_template(template: Path) -> None:
     plain = chat.render(template, ["hello"])
     both = chat.render(template, ["hello"], {"enable_thinking": False, "words": ["a", "b"]})
@@ -63,6 +64,7 @@ def test_arguments_reach_the_template(template: Path) -> None:
     assert decode(both[0]) == decode(plain[0]).replace(" model:", " no thought a+b model:")
 
 
+@pytest.mark.slow
 def test_an_argument_that_the_template_does_not_read_is_refused(template: Path) -> None:
     with pytest.raises(M3Error, match=r"reads no 'enable_thinkng' .*it reads enable_thinking, words"):
         chat.render(template, ["hello"], {"enable_thinkng": False})

@@ -111,6 +111,7 @@ def test_gsm8k_gold_is_right_and_wrong_is_wrong_for_every_extractor(extractor: g
     assert values_of_gold_and_wrong(evaluator, GSM) == [1.0] * 3 + [0.0] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extractor", get_args(hendrycks_math.Extractor))
 @pytest.mark.parametrize("equivalence", get_args(hendrycks_math.Equivalence))
 def test_math_gold_is_right_and_wrong_is_wrong_for_every_extractor_and_equivalence(
@@ -178,6 +179,7 @@ def test_the_two_copies_of_hendrycks_normalisation(left: str, right: str, paper:
     assert [compare([(left, right)], rule)[0].equal for rule in RULES[:2]] == [paper, hendrycks]
 
 
+@pytest.mark.slow
 def test_rules_need_the_input_that_their_tables_name() -> None:
     pairs = [
         ("$\\frac{1}{4}$", "I get $0.25$."),

@@ -249,6 +249,7 @@ CASES: Mapping[str, tuple[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_figures_render_without_warnings_and_no_text_touches_another(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -261,6 +261,7 @@ def test_a_sliding_window_that_is_switched_off_is_no_difference() -> None:
         check_same_architecture(windowed(4096, True), windowed(32768, True), ("one", "other"))
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_cannot_be_merged(tmp_path: Path) -> None:
     weights = random_weights(Shape(), seed=0)
     write_model(tmp_path / "base", weights)

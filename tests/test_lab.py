@@ -107,6 +107,7 @@ _SPOILED: dict[str, Callable[[Row, str], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_training_and_test_items_share_no_part(
     name: str, gold: dict[str, list[Example]], seen: dict[str, list[Example]]
@@ -176,6 +177,7 @@ def dev() -> dict[str, list[Example]]:
     return {name: dev_examples_of(name) for name in NAMES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_development_items_are_remade_byte_for_byte_and_pass_with_their_solutions(
     name: str, dev: dict[str, list[Example]]

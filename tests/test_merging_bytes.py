@@ -58,6 +58,7 @@ def digest(world: Path, of: Recipe, store: str = "store", **how: int) -> str:
     return flow.digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [TIES, AVERAGE])
 def test_blocks_threads_sharding_layout_and_order(world: Path, method: str) -> None:
     first = digest(world, recipe(world, ("base", "a", "b"), method=method))

@@ -218,6 +218,7 @@ def test_the_frame_is_whole() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", ["table of draws", "gains", "variance", "response", "response --json", "points",
                                  "W&B history", "W&B table"])  # fmt: skip
 def test_an_expectation_is_one_number(who: str) -> None:

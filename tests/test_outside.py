@@ -94,6 +94,7 @@ def build(*overrides: str, folders: tuple[Path, ...] = (Path("conf"),)) -> Plan:
     return planning.build(config.request(overrides, config_dirs=folders).configs)
 
 
+@pytest.mark.slow
 def test_every_command_finds_them(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
     # plan, in a process of its own that finds the modules by PYTHONPATH
     path = f"{folder}:{config.ROOT}"
@@ -248,6 +249,7 @@ def test_several_mixtures_without_lambda_are_written_side_by_side(
     assert len(list((tmp_path / "draws").iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_a_keyword_that_no_yaml_of_its_choice_names_is_set(more: Path) -> None:
     """`alpha` stands in mixup.yaml, `draws` and `seed` in dare.yaml; the folder's yaml leave them to the functions."""
     (found,) = config.request(["ratio=scattered", "ratio.alpha=2"], config_dirs=[more]).configs
@@ -284,6 +286,7 @@ def test_a_text_in_a_printed_line_reads_back(text: str) -> None:
     assert parse(override("ratio.word", text)).value() == text
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_asked_for_again_alone(more: Path) -> None:
     """The narrowed line holds the cell, with keywords that only its own choices have."""
     folders = [Path(CONFIG[1]), Path("conf"), more]
@@ -403,6 +406,7 @@ def test_average_takes_the_experts_and_is_thinned_by_its_coefficients(more: Path
         assert build("method=middle", *thinned, folders=(more,)).cells[0].recipe.sparsify is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "target", ["outside_nowhere:f", "outside_more:lost", "json:loads", "null", "'${oc.env:M3_NO}'"]
 )

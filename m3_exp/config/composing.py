@@ -172,7 +172,7 @@ def _resolved(tree: Tree) -> Tree:
     except OmegaConfBaseException:
         OmegaConf.missing_keys(cfg)  # reads each key, and so raises an error that names one
         raise
-    found = tree_of(cfg)
+    found = tree_of(cfg, resolve=False)
     if left := re.search(r"\$\{[^}]*\}?", str(found)):
         raise M3Error(f"{left[0]} is left in a value, written as \\{left[0]}: give a text without ${{")
     return found

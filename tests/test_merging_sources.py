@@ -1,5 +1,6 @@
 """Reading: GGUF as transformers does, LoRA as peft does, `.bin`, the hub; tokenizers that load by themselves."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -8,9 +9,12 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 import torch
 
+from m3_exp.merging import gguf_file
 from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.source import parse_source
 from m3_exp.merging.stream import stream
@@ -253,3 +257,12 @@ def test_hub_refusals_are_one_line(tmp_path: Path, offline: bool, words: list[st
     lines = ran.stdout.strip().splitlines()
     assert len(lines) == 1, ran.stderr
     assert all(word in lines[0] for word in ["org/gated-model@v1", *words]), lines[0]
+
+
+def test_the_sizes_of_ggml_types_are_those_of_the_package_gguf() -> None:
+    known = {}
+    for kind, (per_block, block_bytes) in gguf.GGML_QUANT_SIZES.items():
+        with contextlib.suppress(NotImplementedError):
+            gguf.quants.dequantize(np.zeros((1, block_bytes), np.uint8), kind)
+            known[int(kind)] = (per_block, block_bytes)
+    assert known == gguf_file._SIZES

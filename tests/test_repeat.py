@@ -48,7 +48,7 @@ RIGHT, WRONG = "The answer is: {}", "The answer is: no idea"
 @pytest.fixture
 def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Results, Task]:
     """A task whose every part is spelled out here, so that its keys are the same on every machine."""
-    monkeypatch.setattr(results, "recipe_key", lambda recipe, store: "recipe")
+    monkeypatch.setattr(results, "recipe_key", lambda recipe, store, models: "recipe")
     answers = tmp_path / "answers.jsonl"
     answers.write_text('{"benchmark": "gsm8k", "id": "0", "text": "x"}\n')
     desk = Results(Store(tmp_path / "store"), EngineSettings(name="recorded", answers=str(answers)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from m3_exp.merging.adapters.config import LoraConfig
 from m3_exp.merging.adapters.names import Role, part_of
-from m3_exp.merging.layout import Tensors
+from m3_exp.merging.layout import DTYPES, Tensors
 from m3_exp.types import M3Error
 
 _OF_A_PAIR: tuple[Role, ...] = ("A", "B", "B.bias", "magnitude")
@@ -58,7 +58,8 @@ def parts_of(folder: Path, config: LoraConfig, tensors: Tensors) -> Parts:
     under: set[str] = set()
     for name, entry in sorted(tensors.entries.items()):
         if not entry.numel or not entry.is_float:
-            said = f"holds {name} of {entry.dtype}, {entry.shape}: numbers with a point are needed"
+            dtype = DTYPES.get(entry.dtype, entry.dtype)
+            said = f"holds {name} of {dtype}, {entry.shape}: numbers with a point are needed"
             raise refusal(folder, said)
         part = part_of(name)
         if part is None:

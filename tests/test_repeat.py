@@ -58,7 +58,7 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Results, Task
     cell = Cell(Recipe(model, (model,), average, {}, (1.0,), None, "float32"), spec, model, (), model, 4)
     evaluator = desk.tasks.evaluator(spec)
     prompts = tuple(Prompt(f"asking/{i}", (1, 2, i)) for i in range(4))
-    return desk, Task(cell, evaluator, tuple(evaluator.problems("")), prompts, "f" * 64)
+    return desk, Task(cell, evaluator, tuple(evaluator.problems("")), "f" * 64, lambda: prompts)
 
 
 def test_keys_are_what_they_were_before_there_were_repeats(task: tuple[Results, Task]) -> None:

@@ -10,8 +10,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import yaml
-
+from m3_exp.reading.yaml_files import shipped
 from m3_exp.types import About
 
 _FOLDER = Path(__file__).resolve().parent.parent / "conf" / "evaluator"
@@ -44,7 +43,7 @@ def _shipped(name: str) -> About | None:
     path = _FOLDER / f"{name}.yaml"
     if not name.isidentifier() or not path.is_file():
         return None
-    module, _, kind = yaml.safe_load(path.read_text(encoding="utf-8"))[name]["target"].partition(":")
+    module, _, kind = shipped(path)[name]["target"].partition(":")
     benchmark = getattr(importlib.import_module(module), kind)
     return _placed(benchmark.about, benchmark.skill)
 

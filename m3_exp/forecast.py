@@ -23,6 +23,7 @@ from m3_exp.merging.notes import notes as adapter_notes
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import label_text
 from m3_exp.results import Results
+from m3_exp.scoring.evaluator import Cost
 from m3_exp.store import Store
 from m3_exp.tasks import Task
 from m3_exp.types import Cell, Json, M3Error, Plan, Recipe, identity, plain
@@ -159,12 +160,18 @@ def _more(plan: Plan, cells: Sequence[CellForecast], ratio: str, *, first: int) 
 
 def _cells(plan: Plan, results: Results) -> tuple[CellForecast, ...]:
     counted: dict[tuple[str, int | None], tuple[int | None, str | None]] = {}
+    costs: dict[tuple[str, int | None], Cost | None] = {}
     lines = []
     for cell in plan.cells:
         key = results.tasks.key(cell.evaluator), cell.limit
         if key not in counted:
             counted[key] = _counted(cell, results)
-        lines.append(_cell(cell, results, *counted[key]))
+        found = _cell(cell, results, *counted[key])
+        if found.state not in ("items missing", "done"):
+            if key not in costs:
+                costs[key] = results.tasks.evaluator(cell.evaluator).cost(results.tasks.problems(cell))
+            found = replace(found, cost=costs[key])
+        lines.append(found)
     return tuple(lines)
 
 
@@ -205,10 +212,7 @@ def _cell(cell: Cell, results: Results, n: int | None, missing: str | None) -> C
         reason=missing,
         cost=None,
     )
-    if missing is not None:
-        return whole
-    found = _looked_up(whole, cell, results)
-    return found if found.state == "done" else replace(found, cost=evaluator.cost(results.tasks.problems(cell)))
+    return whole if missing is not None else _looked_up(whole, cell, results)
 
 
 def _looked_up(whole: CellForecast, cell: Cell, results: Results) -> CellForecast:

@@ -20,7 +20,7 @@ HEAVY = (
     *("torch", "transformers", "huggingface_hub", "vllm", "scipy.stats", "scipy.special", "scipy.optimize", "pandas"),
     *("matplotlib", "plotly", "sklearn", "sympy", "statsmodels", "numba", "gguf", "wandb", "datasets", "peft"),
 )
-SCIPY = ("scipy.special", "scipy.optimize")
+SCIPY = ("scipy.special",)
 COUNTED = """
 import sys
 from m3_exp.cli import main
@@ -35,17 +35,17 @@ MERGE = ["merge", "pair=lm_math", *CONFIG, "store=store"]
 COMMANDS: dict[str, tuple[list[str], int, tuple[str, ...]]] = {
     "help": (["--help"], 140, ()),
     "list": (["plan", "--list"], 150, ()),
-    "no such method": ([*MERGE, "method=nope", "out=merged"], 740, ()),
-    "no such lambda": ([*MERGE, "ratio=fixed", "ratio.lam=2", "out=merged"], 770, ()),
-    "no such expert": (["merge", "family=local", "family.base=no", "family.experts=[no,no]", "out=merged"], 780, ()),
-    "output that is there": ([*MERGE, "out=models"], 780, ()),
+    "no such method": ([*MERGE, "method=nope", "out=merged"], 470, ()),
+    "no such lambda": ([*MERGE, "ratio=fixed", "ratio.lam=2", "out=merged"], 630, ()),
+    "no such expert": (["merge", "family=local", "family.base=no", "family.experts=[no,no]", "out=merged"], 600, ()),
+    "output that is there": ([*MERGE, "out=models"], 770, ()),
     "plan of absent models": (["plan", "pair=lm_math", "family=llama2_13b", "store=none"], 1060, ("huggingface_hub",)),
     "plan": (["plan", *SMALL, *HERE], 790, ()),
     "status": (["status", *SMALL, *HERE], 790, ()),
-    "table": (["table", "table1", "pair=lm_math", "limit=6", *HERE], 1770, ("pandas", *SCIPY)),
-    "response": (["response", *SMALL[:2], "limit=8", "--repeats", "20", *HERE], 1770, ("pandas", *SCIPY)),
-    "figure": (["figure", "figure1a", "limit=6", "--out", "f.svg", *HERE], 1980, ("pandas", "matplotlib", *SCIPY)),
-    "score": (["score", "gsm8k", "answers-gsm8k.jsonl", "items=lab"], 940, SCIPY),
+    "table": (["table", "table1", "pair=lm_math", "limit=6", *HERE], 1480, ("pandas", *SCIPY)),
+    "response": (["response", *SMALL[:2], "limit=8", "--repeats", "20", *HERE], 1480, ("pandas", *SCIPY)),
+    "figure": (["figure", "figure1a", "limit=6", "--out", "f.svg", *HERE], 1670, ("pandas", "matplotlib", *SCIPY)),
+    "score": (["score", "gsm8k", "answers-gsm8k.jsonl", "items=lab"], 860, SCIPY),
 }
 
 

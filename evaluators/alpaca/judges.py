@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from m3_exp.reading.records import say
+from m3_exp.reading.yaml_files import shipped
 from m3_exp.scoring.cache import folder
 from m3_exp.scoring.evaluator import Cost
 from m3_exp.types import Json, M3Error
@@ -142,7 +143,7 @@ def packaged() -> Mapping[str, Mapping[str, Any]]:
     """
     annotators = {}
     for path in sorted(_package().glob("*/configs.yaml")):
-        config = yaml.safe_load(path.read_text(encoding="utf-8")).get(path.parent.name, {})
+        config = shipped(path).get(path.parent.name, {})
         one_by_one = config.get("fn_completions") == "openai_completions" and config.get("batch_size") == 1
         if one_by_one and not _OWN_SERVER & config["completions_kwargs"].keys() and "<|im_start|>" in template(config):
             annotators[path.parent.name] = config

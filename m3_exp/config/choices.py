@@ -15,7 +15,7 @@ from m3_exp.command_line import ROOT, files, names
 from m3_exp.config.values import Tree, tree_of
 from m3_exp.merging import methods, mixtures, sparsify
 from m3_exp.merging.plugins import PluginFunction
-from m3_exp.reading.yaml_files import check_yaml, wrong_yaml
+from m3_exp.reading.yaml_files import FAST, check_yaml, wrong_yaml
 from m3_exp.types import M3Error
 
 # The axes whose choices are functions: each parameter is a keyword of the function, in the yaml of its choice alone.
@@ -111,8 +111,7 @@ def _shipped(path: Path) -> Tree | None:
     """Return what a shipped file holds, None where it is no mapping: libyaml reads it in a tenth of OmegaConf's time,
     and by the same rules of what is a number.
     """
-    fast: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    loader = type("Loader", (fast,), {"yaml_implicit_resolvers": get_yaml_loader().yaml_implicit_resolvers})
+    loader = type("Loader", (FAST,), {"yaml_implicit_resolvers": get_yaml_loader().yaml_implicit_resolvers})
     found = yaml.load(path.read_text(encoding="utf-8"), loader)
     return {str(key): value for key, value in found.items()} if isinstance(found, dict) else None
 

@@ -1,6 +1,7 @@
-"""YAML files that a user gives: bounded, and read completely before Hydra or OmegaConf see them."""
+"""YAML files. Those that a user gives are bounded, and read completely before Hydra or OmegaConf see them."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -8,6 +9,13 @@ from m3_exp.reading.files import DEPTH, MIB, check_unicode, read_text
 from m3_exp.types import M3Error
 
 _NODES = 100_000  # with every alias written out
+FAST: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, in a tenth of the time
+
+
+def shipped(path: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file of this package, or of one that is installed, holds."""
+    found: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), FAST)
+    return found
 
 
 def check_yaml(path: Path) -> None:

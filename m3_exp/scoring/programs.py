@@ -263,9 +263,9 @@ def names_in_tests(tests: str, reference: str) -> Names:
     Raises:
         SyntaxError: the tests are not Python. A reference that is not is no reference.
     """
-    tree = _parsed(tests)
-    bound = _bound(ast.walk(tree))
-    used = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id not in bound]
+    nodes = list(ast.walk(_parsed(tests)))
+    bound = _bound(nodes)
+    used = [node.id for node in nodes if isinstance(node, ast.Name) and node.id not in bound]
     try:
         top = _parsed(reference).body
     except SyntaxError:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import yaml
+from m3_exp.reading.yaml_files import shipped
 
 _CONF = Path(__file__).parents[3] / "conf"
 _PAPER = "llama2_13b"  # the family of the paper's search
@@ -25,7 +25,7 @@ def _written(value: float) -> str:
 @cache
 def defaults() -> Mapping[str, str]:
     """Return each method's default hyper-parameters as text, by method."""
-    known = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((_CONF / "method").glob("[!_]*.yaml"))}
+    known = {path.stem: shipped(path) for path in sorted((_CONF / "method").glob("[!_]*.yaml"))}
     own = {name: {k: v for k, v in choice.items() if k not in ("name", "target")} for name, choice in known.items()}
     return {name: text(params) for name, params in own.items() if params}
 
@@ -36,5 +36,5 @@ def searched() -> Mapping[tuple[str, str], str]:
     by_model = {}
     for path in sorted((_CONF / "tuned").glob(f"{_PAPER}_*.yaml")):
         method, _, pair = path.stem.removeprefix(f"{_PAPER}_").partition("_")
-        by_model[method, pair] = text(yaml.safe_load(path.read_text())["method"])
+        by_model[method, pair] = text(shipped(path)["method"])
     return by_model

@@ -11,7 +11,7 @@ import pandas as pd
 from m3_exp.command_line import CommandLine
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry
-from m3_exp.reporting.comparisons.values import Value, distinct, entry_of, expected, expected_entry, value_of
+from m3_exp.reporting.comparisons.values import Value, entry_of, expected, expected_entry, value_of
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import LINE, Response
 from m3_exp.reporting.data import published
@@ -186,8 +186,8 @@ class Row(Line):
         curve = self.curve(benchmark)
         if curve is not None:
             return expected_entry(curve, float(self.first["alpha"]))
-        lines = distinct(self.cells[benchmark])
-        entry = entry_of(lines) if len(lines) else None
+        rows = self.cells[benchmark]
+        entry = entry_of(rows) if rows["score"].notna().any() else None
         return entry if entry is not None and entry.items else None
 
     def against_plain(self, benchmark: str) -> Compared | None:

@@ -30,6 +30,7 @@ SHORT = [  # one base for each kind of layer or tensor
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("kind", "base"), SHORT)
 def test_reads_as_peft_merges(matrix: Path, kind: str, base: str) -> None:

@@ -456,6 +456,7 @@ def test_a_curve_without_plain_is_not_called_not_run() -> None:
     assert "Hatched, plain is not run: LM & Math Average GSM8K." in unwrapped(figure)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["figure1a", "figure1b", "figure1c", "figure4", "pdr"])
 def test_figures_say_what_the_bars_of_m3_are_of(name: str) -> None:
     said = unwrapped(FIGURES[name].draw(Data(full(), PARENTS))).replace("\n", " ")

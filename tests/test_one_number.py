@@ -227,6 +227,7 @@ def test_an_expectation_is_one_number(who: str) -> None:
     assert {key: others[key] for key in KEYS} == mine
 
 
+@pytest.mark.slow
 def test_an_expectation_is_that_number_on_the_page() -> None:
     for study, drawn_ in zip(studies(), page.data(studies())["studies"], strict=True):
         for one in drawn_["score"]:

@@ -308,8 +308,8 @@ def development(curves: Sequence[Response], of: Sequence[Response]) -> dict[str,
 
 def shared(models: Sequence[Values]) -> Values | None:
     """Return the item-wise mean of several models' values over the items that all have; None without a model."""
-    if not models:
-        return None
+    if len(models) < 2:
+        return dict(sorted(models[0].items())) if models else None
     ids = sorted(set.intersection(*map(set, models)))
     means = np.ascontiguousarray(stacked(models, ids).T).mean(axis=1)  # each item's own sum, as of a list
     return dict(zip(ids, means.tolist(), strict=True))

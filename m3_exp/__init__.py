@@ -1,7 +1,8 @@
 """m3_exp: merge language models, measure what came out, know whether a difference is significant.
 
 From a command to a table (docs/design.md has the picture); folders are rooms with a map of their own:
-    cli               parse, call, print; `command_line`: the words, and lines that ask for the same again
+    cli               parse, call; `command_line`: the words, and lines that ask for the same again
+    printing          lines and tables as wide as the terminal
     actions, views/   what `m3` does and what it shows, as functions; `doctor`: what this machine lacks
     config/           conf/ and overrides -> Config
     planning          Config -> Plan: cells, each a recipe on a benchmark

@@ -5,63 +5,20 @@ Exit codes: 0 done; 1 some cells failed (they are named); 2 the request is wrong
 
 import argparse
 import json
-import os
-import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO, cast
+from typing import NoReturn, TextIO, cast
 
 from m3_exp.command_line import CommandLine, names
+from m3_exp.printing import FORMAT, WIDE, line_of_whole, print_lines, print_list, print_table, say
 from m3_exp.reading.paths import given
-from m3_exp.reading.shown import USUAL, Escaping, abridged, beneath, columns, escaped, laid
+from m3_exp.reading.shown import Escaping, abridged, columns, escaped
 from m3_exp.types import M3Error
 
-if TYPE_CHECKING:
-    from m3_exp.reporting.table import Table
-
-HELP = """m3 merges language models, scores them on benchmarks, and says which differences
-are significant.
-
-usage: m3 COMMAND [KEY=VALUE ...] [options]
-
-  run       plan, merge, evaluate, record; the same command continues
-              m3 run pair=lm_math method=ties ratio=mixup
-              m3 run sweeps=table1
-              m3 run -m ratio=grid method=average,ties
-  plan      what that would do and cost, without doing it
-              m3 plan sweeps=table1 family=llama2_13b
-  merge     write a Hugging Face checkpoint
-              m3 merge pair=lm_math ratio=fixed ratio.lam=0.3 out=DIR
-  score     score saved answers, with no model
-              m3 score gsm8k ANSWERS.jsonl extractor=flexible
-  table     a table of what has been evaluated
-              m3 table table1 --format csv
-              m3 table --list
-  response  what every alpha would score
-              m3 response pair=lm_math method=average
-  figure    draw a figure
-              m3 figure figure1a --out FILE.pdf
-              m3 figure --list
-  report    one HTML page, down to single answers
-              m3 report sweeps=table1 --out DIR
-  wandb     record in W&B, compare alphas there
-              m3 wandb sync sweeps=table1
-  status    what is done, running, failed, left
-              m3 status sweeps=table1
-  doctor    is this machine fit, what is missing
-              m3 doctor
-
-every command  store=DIR  seed=N  limit=N (items a benchmark)
-               items=lab|official|dev|PATH
-choose by      family  pair  method  ratio  sparsify  evaluator  engine
-               (m3 plan --list shows the choices of each)
-options        -m  --json  --config-dir DIR  --cfg job
-               (m3 COMMAND --help says more)
-words          cell, recipe, lambda, alpha, ...: README, "Ten words"
-"""
+HELP = Path(__file__).parent / "help.txt"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -81,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _carried_out(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
-        print(HELP, end="")
+        print(HELP.read_text(encoding="utf-8"), end="")
         return 0
     if args[0] == "--version":
         from importlib.metadata import version
@@ -96,7 +53,7 @@ def _carried_out(args: list[str]) -> int:
     except _ConfigShown:
         return 0
     except M3Error as error:
-        _say(f"m3: {escaped(abridged(str(error)))}", file=sys.stderr)
+        say(f"m3: {escaped(abridged(str(error)))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nm3: interrupted; the same command continues where this one stopped", file=sys.stderr)
@@ -145,7 +102,7 @@ def _show_config(options: argparse.Namespace, *asked: CommandLine) -> None:
 
 def run(args: Sequence[str]) -> int:
     parser = _parser("run", "Plan, merge, evaluate and record. The same command continues after any interruption.")
-    parser.add_argument("--wide", action="store_true", help=_WIDE)
+    parser.add_argument("--wide", action="store_true", help=WIDE)
     options, asked = _parsed(parser, args)
     _show_config(options, asked)
     from m3_exp import actions, config
@@ -153,7 +110,7 @@ def run(args: Sequence[str]) -> int:
     from m3_exp.views.lookup import Lookup
 
     request = config.compose(asked)
-    _say(*words.lambdas(request.plan), *request.notes, *request.plan.notes, file=sys.stderr)
+    say(*words.lambdas(request.plan), *request.notes, *request.plan.notes, file=sys.stderr)
     began = time.monotonic()
     outcome = actions.run(request)
     took = time.monotonic() - began
@@ -164,14 +121,13 @@ def run(args: Sequence[str]) -> int:
     if options.json:
         print(json.dumps({**vars(outcome), "failures": failed, "retries": again, "summary": first}))
     else:
-        _say(*first)
+        say(*first)
         print()
-        _print_table(tables.looked_up(looked), None, wide=options.wide, whole=tables.line(request))
+        print_table(tables.looked_up(looked), None, wide=options.wide, whole=tables.line(request))
         print()
-        _say(*chain(*map(words.failure, failed, again)))
-        _say(words.outcome(outcome, took))
-        if failed:
-            _say(f"to try all failed ones again: {asked.line('run')}")
+        say(*chain(*map(words.failure, failed, again)))
+        say(words.outcome(outcome, took))
+        say(*[f"to try all failed ones again: {asked.line('run')}"] * bool(failed))
     return 1 if failed else 0
 
 
@@ -187,7 +143,7 @@ def wandb(args: Sequence[str]) -> int:
     from m3_exp.views import workspace
 
     if what == "workspace":
-        _say(*workspace.workspace(asked, options.out))
+        say(*workspace.workspace(asked, options.out))
         return 0
     tracker = workspace.sync(asked)
     print(json.dumps(tracker.done) if options.json else ", ".join(f"{n} {k}" for k, n in tracker.done.items()))
@@ -200,7 +156,7 @@ def plan(args: Sequence[str]) -> int:
     options, asked = _parsed(parser, args)
     if options.list:
         axes = ["family", "pair", "method", "ratio", "sparsify", "evaluator", "engine", "tracker", "launcher", "sweeps"]
-        _list(((axis, ", ".join(names(axis, options.config_dir))) for axis in axes), 10)
+        print_list(((axis, ", ".join(names(axis, options.config_dir))) for axis in axes), 10)
         return 0
     _show_config(options, asked)
     from m3_exp import config
@@ -211,7 +167,7 @@ def plan(args: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(found.json))
     else:
-        _say(*words.plan(request, found, columns(sys.stdout)))
+        say(*words.plan(request, found, columns(sys.stdout)))
     return 0
 
 
@@ -223,7 +179,7 @@ def merge(args: Sequence[str]) -> int:
     from m3_exp.planning import label_text
 
     written = actions.merge(asked)
-    _say(*sorted({line for one in written for line in one.report.get("notes", ())}), file=sys.stderr)
+    say(*sorted({line for one in written for line in one.report.get("notes", ())}), file=sys.stderr)
     for one in written:
         line = {"out": str(one.out), "weights": one.digest, "lambda": one.label.lam, "report": one.report}
         print(json.dumps(line) if options.json else f"{one.out}: {label_text(one.label)}, weights {one.digest}")
@@ -251,8 +207,8 @@ def table(args: Sequence[str]) -> int:
     parser = _parser("table", "Print the table NAME from the store: the rows that the sweep of that name asks for.")
     add = parser.add_argument
     add("--list", action="store_true", help="name the tables")
-    add("--format", choices=["text", "md", "csv", "tex", "html"], help=_FORMAT)
-    add("--wide", action="store_true", help=_WIDE)
+    add("--format", choices=["text", "md", "csv", "tex", "html"], help=FORMAT)
+    add("--wide", action="store_true", help=WIDE)
     add("--draw", type=int, help="only the draw of lambda with this number, not the mean over draws")
     add("--all", action="store_true", help="a row for every single lambda that was drawn, chosen or on a curve")
     marks = "significant (or real): by tests, adjusted; paper: bold and underlined by score alone, without a test"
@@ -269,12 +225,12 @@ def table(args: Sequence[str]) -> int:
 
     ways = {way: getattr(options, way) for way in ("select", "repeats", "variance", "all", "draw", "marks")}
     if options.list:
-        _list(tables.titles(asked).items(), 16)
+        print_list(tables.titles(asked).items(), 16)
         return 0
     asked = tables.with_sweep(asked)
     _show_config(options, asked)
     built = tables.table(asked, **ways)
-    _print_table(built, "json" if options.json else options.format, wide=options.wide, whole=_whole(args))
+    print_table(built, "json" if options.json else options.format, wide=options.wide, whole=line_of_whole(args))
     return 0
 
 
@@ -288,13 +244,13 @@ def figure(args: Sequence[str]) -> int:
 
     if options.list:
         swept = {key: f"  [{', '.join(spec.sweeps)}]" if spec.sweeps else "" for key, spec in FIGURES.items()}
-        _list(((key, f"{spec.title}{swept[key]}") for key, spec in FIGURES.items()), 10)
+        print_list(((key, f"{spec.title}{swept[key]}") for key, spec in FIGURES.items()), 10)
         return 0
     name, *overrides = options.overrides or [""]
     asked = asked.with_overrides(*overrides)
     _show_config(options, *figures.requests(name, asked))
     paths = [str(path) for path in figures.files(name, asked, options.out)]
-    _print_lines(*([json.dumps(paths)] if options.json else paths))
+    print_lines(*([json.dumps(paths)] if options.json else paths))
     return 0
 
 
@@ -321,22 +277,22 @@ def response(args: Sequence[str]) -> int:
         if options.json:
             print(prediction.as_json([check for _, check in checks]))
         else:
-            _say(*(line for one, check in checks for line in words.check(one, check, columns(sys.stdout))))
+            say(*(line for one, check in checks for line in words.check(one, check, columns(sys.stdout))))
         return 0
     if options.out and len(curves.lines) > 1:
         raise M3Error("--out draws one pair and method: give pair= and method=")
     first = opening.first_words(curves.looked, curves.frame, draws=True)
     if not options.json:
-        _say(*first)
+        say(*first)
         print()
     for study in studies.studies(curves, repeats=options.repeats):
         if options.json:
             print(advice.as_json(study, first))
         else:
-            _say(*words.study(study, columns(sys.stdout)))
+            say(*words.study(study, columns(sys.stdout)))
         if options.out:
-            _print_lines(*palette.save(responses.draw_response(study), "response", options.out))
-    _say(*curves.lost, file=sys.stderr if options.json else sys.stdout)
+            print_lines(*palette.save(responses.draw_response(study), "response", options.out))
+    say(*curves.lost, file=sys.stderr if options.json else sys.stdout)
     return 0
 
 
@@ -365,7 +321,7 @@ def status(args: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(found.json))
     else:
-        _say(*words.status(request, found))
+        say(*words.status(request, found))
     return 0
 
 
@@ -380,59 +336,8 @@ def doctor(args: Sequence[str]) -> int:
         print(json.dumps([vars(finding) for finding in findings]))
     else:
         kinds = (("ok" if one.ok else "MISS" if one.needed else "note") for one in findings)
-        _list(zip(kinds, (f"{one.what}: {one.text}" for one in findings), strict=True), 4)
+        print_list(zip(kinds, (f"{one.what}: {one.text}" for one in findings), strict=True), 4)
     return 1 if any(finding.needed and not finding.ok for finding in findings) else 0
-
-
-# ------------------------------------------------------------------------------------------------------- printing
-
-
-_WIDE = "the table as one block, with all notes, on a terminal too"
-_FORMAT = (
-    "text: as wide as the terminal (or COLUMNS), which is what a terminal gets; bold is **40.0** in a pipe or with"
-    " NO_COLOR. Else md, whole, as in m3 table demo > demo.md"
-)
-
-
-def _print_lines(*lines: object) -> None:
-    for line in lines:
-        print(line)
-
-
-def _say(*lines: str, file: TextIO | None = None) -> None:
-    """Print lines; one that is wider than the terminal is continued below."""
-    width = columns(file or sys.stdout)
-    for line in lines:
-        print(*laid(line, width), sep="\n", file=file)
-
-
-def _list(pairs: Iterable[tuple[str, str]], name_width: int) -> None:
-    """Print names, each with a text that is continued below its own beginning."""
-    width = columns(sys.stdout)
-    for name, text in pairs:
-        parts = [text] if width is None else laid(text, width - name_width - 1, hang=0)
-        print(f"{name:{name_width}} {parts[0]}", *(" " * (name_width + 1) + part for part in parts[1:]), sep="\n")
-
-
-def _print_table(built: "Table", form: str | None, *, wide: bool, whole: str) -> None:
-    """Print a table: on a terminal, or where COLUMNS is set, as text of that width; else whole."""
-    from m3_exp.views import words
-
-    width = columns(sys.stdout)
-    form = form or ("md" if wide or width is None else "text")
-    if form == "text":
-        styled = beneath(sys.stdout).isatty() and not os.environ.get("NO_COLOR")
-        shown = words.text(built, width or USUAL, styled=styled, whole=whole)
-        cast(Escaping, sys.stdout).put(shown)  # escaped already, as bold codes would be
-    else:
-        print(words.table(built, form), end="")
-
-
-def _whole(args: Sequence[str]) -> str:
-    """Return the line that writes the table of `m3 table ARGS` with all notes into a file."""
-    asked = [word for word in args if word not in ("--format=text", "--format", "text", "--wide")]
-    name = next(word for word in asked if not word.startswith("-"))
-    return f"{shlex.join(['m3', 'table', *asked, '--format', 'md'])} > {shlex.quote(name)}.md"
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

@@ -320,7 +320,7 @@ _DRAW = ("alpha", "draw", "lam")
 
 def _draws(rows: pd.DataFrame) -> Iterator[Draw]:
     mixed = rows[rows["ratio"] == "mixup"]
-    found: dict[tuple[float, int, float], list[tuple[float | None, Values]]] = {}
+    found: dict[tuple[float, int, float], list[tuple[float, Values]]] = {}
     for *place, seed, one in zip(*(mixed[name] for name in (*_DRAW, "mask_seed", "scored")), strict=True):
         if not any(map(pd.isna, place)):
             alpha, number, lam = place

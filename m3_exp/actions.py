@@ -58,8 +58,6 @@ def merge(asked: CommandLine | Request) -> list[Merged]:
     Raises:
         M3Error: no directory is given, or several methods, pairs or ratios.
     """
-    from m3_exp.merging.stream import write
-
     request = config.compose(asked)
     if request.out is None:
         raise M3Error("out=DIR must be given: a new directory for the checkpoint")
@@ -70,6 +68,8 @@ def merge(asked: CommandLine | Request) -> list[Merged]:
     names = [_folder(label) for label, _ in variants]
     numbered = [f"{name}-{number}" if names.count(name) > 1 else name for number, name in enumerate(names)]
     outs = [request.out] if len(variants) == 1 else [request.out / name for name in numbered]
+    from m3_exp.merging.stream import write  # after what is refused: it is slow to import
+
     written = write(
         [recipe for _, recipe in variants], outs, Store(request.store), planning.merge_tokenizer(asked_for),
         with_tokenizer=asked_for.tokenizer != "none", verify=request.verify,

@@ -2,10 +2,11 @@
 
 import gc
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from scipy import optimize
 from scipy import stats as scipy_stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -16,6 +17,7 @@ from m3_exp.stats.estimate import EVEN, Array, Mean, Shape, VarianceSource, even
 from m3_exp.stats.family import best_of, detectable, holm, max_t
 from m3_exp.stats.joint import Unit
 from m3_exp.stats.paired import mid_p, paired, spread, tango
+from m3_exp.stats.roots import root
 from tests.curved import contrast
 from tests.oracles import selection_price
 
@@ -24,6 +26,41 @@ Z = float(scipy_stats.norm.ppf(0.975))
 
 def verdicts(right: int, n: int) -> Array:
     return (np.arange(n) < right).astype(float)
+
+
+# ----------------------------------------------------------------------------------------------------------- roots
+
+CROSSING: list[Callable[[float, float], float]] = [
+    lambda x, c: math.tanh(5 * x - c),
+    lambda x, c: (x - c) ** 3,
+    lambda x, c: x**3 - c * x * x + x - c / 3,
+    lambda x, c: math.exp(x) - math.exp(c),
+    lambda x, c: -1.0 if x < c else 1.0,
+    lambda x, c: 1 / (x - c) if x != c else 0.0,
+    lambda x, c: round(50 * (x - c)),
+    lambda x, c: math.atan(1e6 * (x - c)),
+]
+
+
+@pytest.mark.parametrize("crossing", CROSSING)
+@pytest.mark.parametrize("xtol", [1e-6, 2e-12, 1e-16])
+def test_a_root_is_scipys_to_the_last_bit(crossing: Callable[[float, float], float], xtol: float) -> None:
+    rng = np.random.default_rng(3)
+    for low, high, c in rng.uniform((-3, 0, -1), (0, 3, 1), (100, 3)).tolist():
+        asked: dict[Callable[..., float], list[float]] = {root: [], optimize.brentq: []}
+        found = []
+        for solve, points in asked.items():
+
+            def at(x: float, c: float = c, points: list[float] = points) -> float:
+                points.append(x)
+                return crossing(x, c)
+
+            try:
+                found.append(solve(at, low, high, xtol=xtol))
+            except (ValueError, RuntimeError):  # one sign, or no root in 100 steps
+                found.append(None)
+        assert found[0] == found[1]
+        assert asked[root] == asked[optimize.brentq]  # every step as well
 
 
 # ------------------------------------------------------------------------------------------------- two proportions

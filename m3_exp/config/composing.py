@@ -217,7 +217,7 @@ def _plain_file(group: str, name: str) -> Tree | None:
     if name not in names(group):
         return None
     text = (path := ROOT / "conf" / group / f"{name}.yaml").read_text()
-    if "${" in text or "@package" in text or "???" in text or "defaults" in (tree := tree_of(load_yaml(path))):
+    if "${" in text or "@package" in text or "???" in text or "defaults" in (tree := load_yaml(path)):
         return None
     return tree
 
@@ -225,7 +225,7 @@ def _plain_file(group: str, name: str) -> Tree | None:
 @functools.cache
 def _defaults() -> dict[str, str]:
     """Return the default choice of each group."""
-    listed = tree_of(load_yaml(ROOT / "conf" / "config.yaml"), resolve=False)["defaults"]
+    listed = load_yaml(ROOT / "conf" / "config.yaml")["defaults"]
     return {
         group: str(name) for one in listed if isinstance(one, dict) for group, name in one.items() if " " not in group
     }
@@ -274,7 +274,7 @@ def _unknown(key: str, config_dirs: Sequence[Path]) -> str:
 def _of_evaluators(stem: str, config_dirs: Sequence[Path]) -> Tree:
     """Return a yaml of the group `evaluator`, a --config-dir's before our own."""
     files = [folder / "evaluator" / f"{stem}.yaml" for folder in (*config_dirs, ROOT / "conf")]
-    return tree_of(load_yaml(next(file for file in files if file.exists())), resolve=False)
+    return load_yaml(next(file for file in files if file.exists()))
 
 
 def _check_shape(cfg: Tree, config_dirs: Sequence[Path]) -> None:

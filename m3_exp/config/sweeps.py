@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
-from omegaconf import OmegaConf
 
 from m3_exp.command_line import ROOT, names
 from m3_exp.config.choices import load_yaml
@@ -28,8 +27,8 @@ def named(override: Override) -> str:
 
 def read_sweep(name: str, config_dirs: Sequence[Path]) -> dict[str, Any]:
     path = sweep_file(name, config_dirs)
-    document = OmegaConf.to_container(load_yaml(path), resolve=False)
-    if not isinstance(document, dict) or not isinstance(plans := document.get("plans"), list) or not plans:
+    document = load_yaml(path)
+    if not isinstance(plans := document.get("plans"), list) or not plans:
         raise M3Error(f"{path} has no list `plans:`; see sweeps/table1.yaml")
     for number, block in enumerate(plans, 1):
         if not isinstance(block, dict) or not block:
@@ -39,7 +38,7 @@ def read_sweep(name: str, config_dirs: Sequence[Path]) -> dict[str, Any]:
                 raise M3Error(f"{path}: plan {number}: {key} must hold a value, or values with commas between")
     if not isinstance(document.get("table", name), str):
         raise M3Error(f"{path}: table must be the name of a table, it is {document['table']}")
-    return {str(key): value for key, value in document.items()}
+    return document
 
 
 def sweep_file(name: str, config_dirs: Sequence[Path] = ()) -> Path:

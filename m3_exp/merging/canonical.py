@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from m3_exp.merging import sparsify
-from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.methods import check_params, load
 from m3_exp.merging.source import is_hub, resolve
 from m3_exp.store import Store
@@ -65,6 +64,8 @@ def recipe_key(recipe: Recipe, store: Store, known: dict[Source, Source] | None 
     """Return the identity of a recipe by content. A hub id counts as `id@commit`, everything else by its digest, which
     is taken once. `known` remembers the models of many recipes by their content.
     """
+    from m3_exp.merging.checkpoint import open_model  # with numpy and pydantic, which a plan does not need
+
     contents = {} if known is None else known
 
     def content(source: Source) -> Source:

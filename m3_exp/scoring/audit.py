@@ -15,7 +15,6 @@ from m3_exp.stats.paired import paired
 from m3_exp.stats.scored import Scored, of_scores
 from m3_exp.types import Answer, Json, Problem, Result, Score
 
-UNKNOWN = ""  # `finish` of an answer whose file does not say how it ended
 _EXAMPLES = 5  # ids that are named for each pair of extractors
 
 _FIRST_ANSWER = re.compile(r"[Tt]he (?:final )?answer is|#### |\\boxed\{")
@@ -28,7 +27,7 @@ _NEXT_QUESTION = re.compile(
 
 def counts(answers: Sequence[Answer], scores: Sequence[Score]) -> Json:
     """Count the answers, the empty and the cut ones (`cut` is None where no line says how it ended), the unscored."""
-    known = [answer.finish for answer in answers if answer.finish != UNKNOWN]
+    known = [answer.finish for answer in answers if answer.finish]  # empty: its file does not say how it ended
     reasons = Counter(score.reason or "no reason given" for score in scores if score.value is None)
     return {
         "answers": len(answers),

@@ -15,7 +15,6 @@ from m3_exp import benchmarks
 from m3_exp.reading.files import lines, parse_json, read_text
 from m3_exp.reading.paths import is_file
 from m3_exp.scoring import thoughts
-from m3_exp.scoring.audit import UNKNOWN, counts
 from m3_exp.scoring.evaluator import ChatSettings, Evaluator, judged
 from m3_exp.scoring.items import checked
 from m3_exp.store import dumps, write_atomic
@@ -246,6 +245,8 @@ def _audit(
     scores: Sequence[Score],
     result: Result,
 ) -> Json:
+    from m3_exp.scoring.audit import counts
+
     report = {**counts(answers, scores), "details": plain(result.details)}
     try:
         texts = judged(evaluator, answers)
@@ -271,7 +272,7 @@ def read_answers(path: Path) -> list[tuple[int, Answer]]:
         if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in ("id", "text")):
             raise M3Error(f'{where} must be an object with two strings, {{"id": ..., "text": ...}}')
         key, finish = record["id"], record.get("finish")
-        finished = finish if isinstance(finish, str) else UNKNOWN
+        finished = finish if isinstance(finish, str) else ""  # not known
         answers.append((number, Answer(key, record["text"], samples[key], finish=finished)))
         samples[key] += 1
     if not answers:

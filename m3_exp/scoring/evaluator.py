@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Literal, cast
 from m3_exp.reading.paths import expanded
 from m3_exp.scoring import thoughts
 from m3_exp.scoring.items import ItemSet, load
-from m3_exp.scoring.summary import mean_result
 from m3_exp.types import About, Answer, M3Error, Problem, Result, Sampling, Score
 
 Ask = Callable[[Sequence[str]], list[str]]
@@ -153,6 +152,8 @@ class Evaluator(ABC):
 
     def summarize(self, scores: Sequence[Score]) -> Result:
         """Return the result of one cell: the mean over its scored items with a 95 % interval, in percent."""
+        from m3_exp.scoring.summary import mean_result  # with numpy, which a plan does not need
+
         return mean_result(self.name, self.metric, scores, self.settings, self.details(scores))
 
     def details(self, scores: Sequence[Score]) -> dict[str, Any]:

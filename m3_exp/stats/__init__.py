@@ -13,6 +13,7 @@
     noise        what repeating an evaluation changes: flips, and the noise floor of a difference
     published    a score beside one that was published without its answers
     family       many comparisons at once: adjusted p-values, what could have been found
+    roots        where a function of one number is zero
     resampling   item weights for halving and resampling items
 
 Values are shares from 0 to 1 (differences from -1 to 1) unless a docstring says percent.

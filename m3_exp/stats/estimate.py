@@ -26,6 +26,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from m3_exp.stats.roots import root
+
 Array = NDArray[np.float64]
 LEVEL = 0.95
 _HIGHEST = 8.0  # normal quantile: p-values below 1.2e-15 are that (scipy's Student quantiles fail further out)
@@ -139,7 +141,7 @@ class Mean:
 
     def p_value(self) -> float:
         """Return the two-sided p-value of a true value of 0: the level at which the interval just touches it."""
-        from scipy import optimize, special
+        from scipy import special
 
         def excludes(z: float) -> float:
             low, high = self._ends(z)
@@ -147,7 +149,7 @@ class Mean:
 
         if self.value == 0 or excludes(1e-6) <= 0:
             return 1.0
-        reach = _HIGHEST if excludes(_HIGHEST) > 0 else optimize.brentq(excludes, 1e-6, _HIGHEST, xtol=1e-10)
+        reach = _HIGHEST if excludes(_HIGHEST) > 0 else root(excludes, 1e-6, _HIGHEST, xtol=1e-10)
         return float(2 * special.ndtr(-reach))
 
     def estimate(self, *, n: int | None = None, moved: int = 0, unscored: int = 0) -> Estimate:

@@ -24,6 +24,7 @@ from m3_exp.stats.estimate import (
     of_items,
     weighted_mean,
 )
+from m3_exp.stats.roots import root
 
 _ROUNDING = 1e-9
 BINARY = "Tango, mid-p McNemar"
@@ -82,8 +83,6 @@ def tango(gained: int, lost: int, n: int, level: float = LEVEL) -> tuple[float, 
     Raises:
         ValueError: the counts are impossible.
     """
-    from scipy import optimize
-
     if min(gained, lost) < 0 or gained + lost > n or n < 1:
         raise ValueError(f"gained {gained}, lost {lost} of {n} is impossible")
     z = normal(level)
@@ -98,9 +97,9 @@ def tango(gained: int, lost: int, n: int, level: float = LEVEL) -> tuple[float, 
         return (gained - lost - n * delta) / math.sqrt(max(variance, 1e-300))
 
     edge = 1 - 1e-12
-    low = -1.0 if gained - lost == -n else optimize.brentq(lambda x: score(x) - z, -edge, estimate)
-    high = 1.0 if gained - lost == n else optimize.brentq(lambda x: score(x) + z, estimate, edge)
-    return float(low), float(high)
+    low = -1.0 if gained - lost == -n else root(lambda x: score(x) - z, -edge, estimate)
+    high = 1.0 if gained - lost == n else root(lambda x: score(x) + z, estimate, edge)
+    return low, high
 
 
 def mid_p(gained: int, lost: int) -> float:

@@ -46,9 +46,10 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special
+from scipy import special
 
 from m3_exp.stats.estimate import LEVEL, Array, VarianceSource, normal
+from m3_exp.stats.roots import root
 
 Vector = Sequence[float] | Array
 
@@ -264,7 +265,7 @@ def _multiplier(x: Array, times: NDArray[np.int64], low: float, high: float) -> 
     limit = -(1.0 - 1e-12) / (low if rising else high)
     if (mean(limit) > 0.0) == rising:
         return limit
-    return float(optimize.brentq(mean, 0.0, limit, xtol=1e-14 * abs(limit)))
+    return root(mean, 0.0, limit, xtol=1e-14 * abs(limit))
 
 
 def _excess(theta: float, sample: _Sample, z: float) -> float:
@@ -289,7 +290,7 @@ def _interval(sample: _Sample, z: float) -> _Ends:
         if (middle - edge) * (0.5 - edge) <= 0.0 or excess(edge) <= 0.0:
             ends.append(beyond)
         else:
-            u = float(optimize.brentq(excess, edge, middle, xtol=1e-13))
+            u = root(excess, edge, middle, xtol=1e-13)
             ends.append(u / (1.0 - u))
     return ends[0], ends[1]
 
@@ -340,7 +341,7 @@ def _p_value(interval: Callable[[float], _Ends]) -> float:
         near, far = far, 2.0 * far
         if near > _CERTAIN:
             return 2.0 * float(special.ndtr(-_CERTAIN))
-    z = float(optimize.brentq(apart, near, far, xtol=1e-10))
+    z = root(apart, near, far, xtol=1e-10)
     return 2.0 * float(special.ndtr(-z))
 
 

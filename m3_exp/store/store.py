@@ -12,21 +12,21 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from m3_exp import temporary as temporaries
 from m3_exp.command_line import ROOT
 from m3_exp.reading.files import cannot_read
 from m3_exp.reading.records import read_record, say, sealed, set_aside, with_columns
 from m3_exp.reading.scores import ScoreColumns, columns
-from m3_exp.reading.typed import first_fault
 from m3_exp.store import records as kept
 from m3_exp.store.files import dumps, names, write_atomic
 from m3_exp.store.journal import Journal
 from m3_exp.store.locks import locked
 from m3_exp.types import Json, M3Error, Plan, ResultRecord, Score, plain
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
@@ -192,10 +192,16 @@ class Records(Generic[T]):
         bare = self._store.bare and not self._derived
         last = "scores" if self._type is ResultRecord else ""
         record = read_record(path, f"{self._kind}/{key}", self._store.quarantine, bare=bare, columns=last)
+        if record is None:
+            return None
+        from pydantic import ValidationError
+
         try:
-            return None if record is None else decoded(self._type, record, path)
+            return decoded(self._type, record, path)
         except ValidationError as error:
             if not self._quiet:
+                from m3_exp.reading.typed import first_fault
+
                 say(f"{first_fault(error, path)}: it is not what this version of m3 writes, and is not used")
             return None
 
@@ -274,6 +280,8 @@ def decoded(record_type: type[T], record: Any, where: object = "a record") -> T:
     """
     if record_type is dict:
         return cast(T, record)
+    from pydantic import TypeAdapter, ValidationError  # slow to import, and a wrong request reads no record
+
     if record_type not in _ADAPTERS:
         _ADAPTERS[record_type] = TypeAdapter(record_type)
     adapter = _ADAPTERS[record_type]
@@ -300,4 +308,4 @@ def _texts(score: Json) -> Json:
     return {**score, **{key: text if text is None else str(text) for key, text in texts.items()}}
 
 
-_ADAPTERS: dict[type, TypeAdapter[object]] = {}
+_ADAPTERS: dict[type, "TypeAdapter[object]"] = {}

@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import TypeAdapter
-
 from m3_exp.amounts import counted
 from m3_exp.reading.paths import expanded
 from m3_exp.reading.records import read_record, sealed
@@ -361,6 +359,8 @@ def main() -> None:
         if "until" in value:
             until = float(value["until"])
             break
+        from pydantic import TypeAdapter
+
         logged = TypeAdapter(Logged).validate_python(value)
         try:
             say(what="written" if recorder.record(logged) else "known", count=1)

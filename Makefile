@@ -6,6 +6,8 @@ TORCH_INDEX ?=
 EXTRAS ?= dev
 # One worker a core, at least two; the order and who runs what: tests/conftest.py.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+# Else each process of a test compiles its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-long check lab-experts bench clean

@@ -14,6 +14,7 @@ from m3_exp.scoring.sandbox.drivers import Driver
 from m3_exp.types import M3Error
 
 os.environ.setdefault("WANDB_MODE", "disabled")
+os.environ.pop("COLUMNS", None)  # pytest-xdist's processes have one, and a table is folded to it
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: for small matrices threads are three times the work
 _MOST = 8  # processes: each has torch and transformers in memory
 _ENGINES = {file.name for file in Path(__file__).parent.glob("test_*.py") if "mark.engine" in file.read_text()}

@@ -261,6 +261,7 @@ def test_a_draw_that_is_all_but_one_expert_is_named() -> None:
 # -------------------------------------------------------------------------------------------------------- comparisons
 
 
+@pytest.mark.slow
 def test_each_m3_figure_is_contrasted_with_its_row_without_m3() -> None:
     """M3 turns 60 -> 30 of 100 right into 90 -> 80: all three figures improve, of PDR the lower is the better."""
 
@@ -280,6 +281,7 @@ def test_each_m3_figure_is_contrasted_with_its_row_without_m3() -> None:
     assert not any(mark.weight for mark in marks(table).values())
 
 
+@pytest.mark.slow
 def test_pdr_passes_the_first_step_of_a_family_of_twelve() -> None:
     """One PDR of the twelve comparisons moves (55.6 against 44.4 of 180): its p is far below 0.05 / 12."""
 
@@ -299,6 +301,7 @@ def test_pdr_passes_the_first_step_of_a_family_of_twelve() -> None:
     assert 0 < line["pdr_p"] < 0.05 / 12 / 100
 
 
+@pytest.mark.slow
 def test_no_sign_below_ten_draws() -> None:
     for draws, sign in ((4, ""), (9, ""), (10, "better")):
         table = built(

@@ -81,6 +81,7 @@ def test_last_boxed(text: str, boxed: str | None) -> None:
     assert last_boxed(text) == boxed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["{}", "${}$", "\\({}\\)", "\\[\n{}\n\\]", "**{}**", "- {}", "{}\n\n", "Final:\n{}."])
 def test_both_benchmarks_read_a_box_wherever_it_stands(form: str) -> None:
     text = form.format("\\boxed{28}") + " I wrote it in \\boxed as asked, not as \\boxed{} or \\boxed{2"
@@ -91,6 +92,7 @@ def test_both_benchmarks_read_a_box_wherever_it_stands(form: str) -> None:
         assert evaluator.score([MATH], [Answer("0", text)])[0].value == 1.0, equivalence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part", ["\\boxed{", "\\boxed ", "\\boxed 5 $ ", "{", "}", "\\", "\\boxed{}", "\\boxed{1}", "\\fbox"]
 )

@@ -230,6 +230,7 @@ def test_what_stands_behind_a_tables_draws_holds_plain_too(tmp_path: Path, monke
     assert (mixed["question"], mixed["family"], mixed["nodes"], mixed["sampled"]) == ("expectation", 7, 9, 16)
 
 
+@pytest.mark.slow
 def test_every_draw_of_an_attacked_table_has_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["table", "table2", "--all", f"store={tmp_path}"]) == 0
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| task_arithmetic")]

@@ -178,6 +178,7 @@ VALUES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [*_products(), *VALUES], ids=" ".join)
 def test_a_request_composes_as_by_hydra_at_once(overrides: list[str]) -> None:
     (tree,) = composing.compose_all([tuple(overrides)], [])

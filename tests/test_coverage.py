@@ -6,7 +6,6 @@ first audit do not pass: E on a dip covered 37 %, the minimum 60 %, masks and fe
 """
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from m3_exp.stats.lambdas import Curve, Sampled
 from m3_exp.stats.objective import Objective
 from m3_exp.stats.paired import paired, spread
 
-slow = partial(pytest.param, marks=pytest.mark.slow)
 RARE = 1e-5  # of a single number; some tens are looked at
 
 
@@ -31,6 +29,7 @@ def most(sets: int, level: float) -> float:
     return 100 * float(stats.binom.isf(RARE, sets, level)) / sets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sets"),
     [
@@ -43,15 +42,15 @@ def most(sets: int, level: float) -> float:
         ("two graded, n 24", 1000),
         ("two, fours of a problem, n 24", 500),
         ("PDR .6 .01, n 96", 300),
-        slow("line, n 24", 50),
-        slow("zero, n 96", 50),
-        slow("dip, n 1319", 80),
-        slow("nodes: dip, n 1319", 100),
-        slow("3 masks, n 1319", 80),
+        ("line, n 24", 50),
+        ("zero, n 96", 50),
+        ("dip, n 1319", 80),
+        ("nodes: dip, n 1319", 100),
+        ("3 masks, n 1319", 80),
         ("3 draws, n 1319", 60),
         ("10 draws, n 96", 60),
-        slow("three alike, n 96", 20),
-        slow("merge as its parents, n 24", 40),
+        ("three alike, n 96", 20),
+        ("merge as its parents, n 24", 40),
     ],
 )
 def test_printed_intervals_hold_the_truth_and_signs_are_true(name: str, sets: int) -> None:
@@ -64,6 +63,7 @@ def test_printed_intervals_hold_the_truth_and_signs_are_true(name: str, sets: in
             assert all(rate is None or rate <= most(row.sets, level) for rate in found), row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["one, 0.5, n 96", "two, n 24", "two graded, n 24"])
 def test_intervals_are_not_wider_than_they_need_to_be(name: str) -> None:
     for row in coverage.measured(replace(populations.named(name), sets=500)):

@@ -47,6 +47,7 @@ def test_missing_files_say_what_to_download(tmp_path: Path, monkeypatch: pytest.
         MBPP().problems("official-dev")
 
 
+@pytest.mark.slow
 @needs_data
 def test_the_official_ones_share_nothing_with_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("M3_DATA", str(DATA))

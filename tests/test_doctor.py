@@ -184,6 +184,7 @@ def test_the_doctor_examines_the_graders_of_the_request(tmp_path: Path) -> None:
     assert findings["grader gsm8k"].text.startswith("gold 96 of 96, planted wrong 0 on 96 of 96, ")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "math" / "test.jsonl").is_file(), reason="MATH is not here: set M3_DATA")
 def test_all_official_gold_of_the_maths_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     """1319 of 1319, and 5000 of 5000 but for the one whose gold answer ends in a full stop."""

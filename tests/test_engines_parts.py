@@ -83,6 +83,7 @@ def test_stop_strings(answer: str, stops: tuple[str, ...], expected: str, tokens
     assert _written(answer, stops) == (expected, tokens)
 
 
+@pytest.mark.slow
 def test_stop_strings_are_found_as_vllm_finds_them() -> None:
     check = pytest.importorskip("vllm.v1.engine.detokenizer").check_stop_strings
     generator = torch.Generator().manual_seed(0)

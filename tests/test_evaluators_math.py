@@ -237,6 +237,7 @@ def test_a_hang_is_unscored_and_the_others_are_not_touched() -> None:
     assert score == Score("7", None, 2, None, "math-verify took more than 1 CPU seconds, twice")
 
 
+@pytest.mark.slow
 def test_a_crash_of_the_child_is_unscored() -> None:
     questions = [Question("1", "1", *WHOLE_TEXT), Question("1", "1", "no such rule"), Question("1", "1", *WHOLE_TEXT)]
     assert [(verdict.equal, verdict.reason) for verdict in judge(questions)] == [
@@ -363,6 +364,7 @@ def test_what_every_extractor_makes_of_the_same_answers() -> None:
     assert pairs["flexible", "math_verify"] == (0, [])  # of answer 1 both read the 5
 
 
+@pytest.mark.slow
 def test_the_audit_warns_where_extractors_differ_by_more_than_chance() -> None:
     """Of 40 answers with a decimal 12 are right: 30 points, by Tango's published formula 18.1 to 45.4."""
     problems = [Problem(str(k), GSM[0].row) for k in range(40)]
@@ -381,6 +383,7 @@ def test_the_audit_warns_where_extractors_differ_by_more_than_chance() -> None:
     assert GSM8K().audit(problems, same)["warnings"] == []
 
 
+@pytest.mark.slow
 def test_the_math_audit_keeps_the_equivalence_that_was_asked_for() -> None:
     answers = [Answer("1", "\\boxed{1+2x}")]
     for equivalence, boxed in (("paper", 0.0), ("math_verify", 100.0)):
@@ -399,6 +402,7 @@ def test_general_counts() -> None:
     assert counts([Answer("1", "x", finish="")], [Score("1", 1.0)])["cut"] is None
 
 
+@pytest.mark.slow
 def test_score_audit_prints_one_object(tmp_path: Path) -> None:
     items = tmp_path / "items.jsonl"
     write_lines(items, (problem.row for problem in GSM))
@@ -432,6 +436,7 @@ def test_a_broken_audit_takes_nothing_from_the_score(tmp_path: Path, monkeypatch
     assert found["audit"]["answers"] == 1
 
 
+@pytest.mark.slow
 def test_a_hang_makes_m3_score_exit_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from m3_exp.scoring import math_process
 

@@ -40,6 +40,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 SYSTEMS = {"6b_finetuning": 21.68, "6b_verification": 39.04, "175b_finetuning": 34.72, "175b_verification": 56.25}
 
 
+@pytest.mark.slow
 def test_gsm8k_published_verdicts_item_by_item() -> None:
     """OpenAI's four systems: 5276 of 5276 verdicts, and the four published accuracies."""
     published = rows(PUBLISHED / "gsm8k" / "openai_example_model_solutions.jsonl.gz")
@@ -70,6 +71,7 @@ RENDERINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rendering", RENDERINGS)
 def test_gsm8k_gold_in_many_renderings(rendering: str) -> None:
     """What each extractor makes of the gold answers written in one way: the table of docs/benchmarks.md.
@@ -123,6 +125,7 @@ def test_humaneval_emptied_solutions_all_fail() -> None:
     assert {score.extracted for score in scores} == {"body"}
 
 
+@pytest.mark.slow
 def test_math_gold_answers_are_equivalent_to_themselves_however_they_are_written() -> None:
     """All 5000 in a box and with \\dfrac for \\frac, and none is a form not treated.
 
@@ -149,6 +152,7 @@ def test_math_500_is_scored_from_a_path() -> None:
     assert all(is_equiv(hendrycks_math.gold(problem), problem.row["answer"]) for problem in problems)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extractor", ["math_verify", "boxed"])
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.long), 25])
 def test_math_verify_says_yes_to_all_gold_answers(extractor: str, step: int) -> None:

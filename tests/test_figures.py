@@ -65,7 +65,7 @@ def line(benchmark: str, share: float, *, pair: str = "lm_math", method: str = "
 
 
 def missing(given: Line, failure: str | None = None) -> Line:
-    gone = dict.fromkeys(("score", "low", "high", "n", "n_unscored", "values", "weights"), np.nan)
+    gone = dict.fromkeys(("score", "n", "n_unscored", "values", "weights"), np.nan)
     return {**given, **gone, "state": "missing", "failure": failure}
 
 
@@ -456,6 +456,7 @@ def test_a_curve_without_plain_is_not_called_not_run() -> None:
     assert "Hatched, plain is not run: LM & Math Average GSM8K." in unwrapped(figure)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["figure1a", "figure1b", "figure1c", "figure4", "pdr"])
 def test_figures_say_what_the_bars_of_m3_are_of(name: str) -> None:
     said = unwrapped(FIGURES[name].draw(Data(full(), PARENTS))).replace("\n", " ")

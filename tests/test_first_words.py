@@ -345,6 +345,7 @@ def claims(name: str, sets: int, n: int, merges: int) -> int:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 def test_without_a_true_gain_one_is_claimed_at_most_at_the_level(name: str) -> None:
     assert claims(name, 40, 60, 3) <= stats.binom.isf(1e-5, 40, 0.05)
@@ -373,6 +374,7 @@ def random_beats_tuned(name: str, sets: int, n: int) -> list[float]:
     return found
 
 
+@pytest.mark.slow
 def test_random_and_tuned_differ_where_they_do() -> None:
     """On a flat curve any ratio is worth the same; on a line from 0.15 to 0.65 a tuned one is worth 0.25 more."""
     assert sum(map(abs, random_beats_tuned("flat", 30, 96))) <= stats.binom.isf(1e-5, 30, 0.05)

@@ -18,8 +18,8 @@ def rounded(text: str) -> str:
     return _LONG.sub(lambda found: f"{float(found[0]):.9g}", text)
 
 
-QUICK = (" list", "refused", "table table2 md")
-SLOW = ("merge ties", "table table1 csv", "table masks", "select crossfit", "response masks")
+QUICK = (" list", "refused")
+SLOW = ("table table2 md", "merge ties", "table table1 csv", "table masks", "select crossfit", "response masks")
 
 
 @pytest.mark.parametrize("part", [*QUICK, *(pytest.param(part, marks=pytest.mark.slow) for part in SLOW)])

@@ -79,6 +79,7 @@ AT_WORK = ("engines/transformers_model.py", "engines/vllm_worker.py", "merging/c
 SLOWEST = ("torch", "transformers", "huggingface_hub", "gguf", "numba", "statsmodels", "wandb", "vllm")
 
 
+@pytest.mark.slow
 def test_no_module_imports_the_slowest_packages_at_its_top() -> None:
     """Also those that no command above reaches; lab/ trains models."""
     wrong = []

@@ -53,6 +53,7 @@ def wait_until(holds: Callable[[], bool], child: "subprocess.Popen[str]") -> Non
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("during", ["answers", "checkpoint"])
 def test_an_interrupted_run_ends_soon_and_the_next_one_goes_on(models: list[Path], tmp_path: Path, during: str) -> None:

@@ -157,6 +157,7 @@ _KINDS: tuple[tuple[Callable[[Row], set[object]], tuple[str, ...]], ...] = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("parts", "names"), _KINDS)
 def test_disjoint_by_another_count(
     parts: Callable[[Row], set[object]],

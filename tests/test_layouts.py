@@ -267,6 +267,7 @@ def test_an_unknown_architecture_is_noted(tmp_path: Path, three: list[Weights]) 
 # ----------------------------------------------------------------------------------------------------- permissions
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
 def test_permission_denied_is_called_that(three: list[Weights]) -> None:
     names = ["model.safetensors", "config.json", "tokenizer.json", "pytorch_model.bin", "model.safetensors.index.json"]

@@ -22,6 +22,8 @@ from m3_exp.types import M3Error, Recipe, Source
 from tests.files import edit_json
 from tests.models import Shape, Weights, fine_tuned, random_weights, write_model, write_tokenizer
 
+pytestmark = pytest.mark.slow  # each loads a model by transformers; test_layouts.py is quick
+
 METHODS = "m3_exp.merging.methods."
 AVERAGE, TASK, TIES = (f"{METHODS}{name}:{name}" for name in ("average", "task_arithmetic", "ties"))
 NAMES = ("base", "a", "b")

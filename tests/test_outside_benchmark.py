@@ -88,6 +88,7 @@ gsm8k_boxed:
 """
 
 
+@pytest.mark.slow
 def test_two_settings_of_one_benchmark_stand_side_by_side(outside: Path) -> None:
     """They are asked the same and share their answers; each has a column, a title and a mark of its own."""
     (outside / "conf/evaluator/gsm8k_boxed.yaml").write_text(BOXED)

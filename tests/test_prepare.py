@@ -100,11 +100,13 @@ def _tokenizer(folder: Path, template: str | None) -> Path:
 
 
 class TestChat:
+    @pytest.mark.slow
     def test_a_template_that_never_ends_is_stopped(self, tmp_path: Path) -> None:
         endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
         with pytest.raises(M3Error, match="took more than 12 s; use chat_template=false"):
             chat.render(_tokenizer(tmp_path / "t", endless), ["hello"], seconds=12)
 
+    @pytest.mark.slow
     def test_a_template_cannot_reach_the_machine(self, tmp_path: Path) -> None:
         escape = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
         with pytest.raises(M3Error, match="unsafe"):
@@ -116,6 +118,7 @@ class TestChat:
         with pytest.raises(M3Error, match="has no chat template; use chat_template=false"):
             chat.render(folder, ["hello"])
 
+    @pytest.mark.slow
     def test_the_child_imports_no_torch(self, tmp_path: Path) -> None:
         told = "print(sorted(name for name in sys.modules if name.startswith('torch.')))"
         program = f"import sys; from m3_exp import chat; chat._main(sys.argv[1]); {told}"

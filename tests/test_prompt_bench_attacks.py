@@ -329,9 +329,9 @@ def test_a_drop_without_an_end_or_a_value_says_why(monkeypatch: pytest.MonkeyPat
         return [details[f"pdr_paper{key}"] for key in ("", "_low", "_high", "_reason")]
 
     assert drops([0.0, 0.0], [1.0, 0.0]) == [None, None, None, "undefined: no item is right without the attack"]
-    monkeypatch.setattr(summary, "drop", lambda *_, **__: ratio.Ratio(0.0, -math.inf, 0.8, None, 10, "by hand"))
-    assert drops([1.0], [1.0]) == [0.0, None, 80.0, "not bounded below"]
     assert ratio.drop([], []).reason == "no item is scored"
+    monkeypatch.setattr(ratio, "drop", lambda *_, **__: ratio.Ratio(0.0, -math.inf, 0.8, None, 10, "by hand"))
+    assert drops([1.0], [1.0]) == [0.0, None, 80.0, "not bounded below"]
 
 
 def test_prompts_in_a_file_are_the_form_of_results(tmp_path: Path) -> None:

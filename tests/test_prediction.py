@@ -101,6 +101,7 @@ def test_the_mean_over_draws_has_the_expectation_in_its_interval() -> None:
     assert np.mean(inside) > 0.92
 
 
+@pytest.mark.slow
 def test_with_sampled_lambdas_the_mean_over_draws_meets_the_corrected_expectation() -> None:
     """A dip between nodes, 1319 items: along the nodes E[5] is 2 points off, and the interval would know nothing of it.
 
@@ -407,6 +408,7 @@ def test_masks_of_draws_are_matched_in_the_frame() -> None:
     assert checked.unpaired == 1
 
 
+@pytest.mark.slow
 def test_a_stored_draw_comes_from_its_plan_to_its_place_beside_the_curve(tmp_path: Path) -> None:
     """The whole way: results in a store, the draw's plan saved by another run, the curve's own plan asked for."""
     store, curve = Store(tmp_path), planned(*CURVE)

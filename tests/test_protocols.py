@@ -204,6 +204,7 @@ def flats(n: int, seed: int) -> tuple[tuple[Curve, ...], tuple[Array, ...], tupl
     return tuple(curve(v[:, :9]) for v in every), tuple(np.ones(n) for _ in every), tuple(v[:, 9] for v in every)
 
 
+@pytest.mark.slow
 def test_the_minimum_over_equal_benchmarks_is_held() -> None:
     """Truth 50.0: plain 43.6 covered in 83 %, E 44.0 in 60 % of sets, and chosen - replay was +2.1 where it is 0."""
     sets, inside = 40, dict.fromkeys(("plain", "E", "replay", "E - plain", "developed - replay"), 0)

@@ -45,6 +45,7 @@ def test_a_changed_masked_model_is_another_cell(tmp_path: Path) -> None:
     assert keys(tmp_path, *line) != first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("benchmark", "one", "other"),
     [

@@ -81,6 +81,7 @@ def failing(*faults: str) -> Fault:
     return lambda number, request: faults[number] if number < len(faults) else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["429", "500", "503", "408", "cut", "html", "empty", "hang:1"])
 def test_what_can_pass_is_tried_again(fault: str, tmp_path: Path) -> None:
     with serving(JudgeServer(failing(fault, fault))) as server:

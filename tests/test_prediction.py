@@ -90,6 +90,7 @@ def test_a_curve_that_bends_between_its_nodes_is_found_out() -> None:
     assert np.mean(outside) > 0.95
 
 
+@pytest.mark.slow
 def test_the_mean_over_draws_has_the_expectation_in_its_interval() -> None:
     inside = []
     for seed in range(400):
@@ -243,6 +244,7 @@ def test_draws_of_several_seeds_are_not_put_together_by_size() -> None:
     assert abs(between.mean()) < 0.1
 
 
+@pytest.mark.slow
 def test_the_replay_has_the_distribution_of_real_experiments() -> None:
     """Real draws of a model that is as the curve says: Kolmogorov and Smirnov find 5 % or fewer different."""
     p, inside = [], []

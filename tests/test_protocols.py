@@ -150,6 +150,7 @@ def test_one_item_that_is_right_everywhere_has_a_wide_interval() -> None:
     assert found.replay.honest.low < 0.25
 
 
+@pytest.mark.slow
 def test_intervals_of_what_is_chosen_know_of_the_choice() -> None:
     """Nearly equal nodes: which is kept is chance, and another data set would keep another (70 to 90 % before)."""
     rng = np.random.default_rng(11)

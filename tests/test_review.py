@@ -144,6 +144,7 @@ def test_out_must_not_be_a_directory(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "is a directory" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_unscored_answers_say_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

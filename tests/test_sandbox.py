@@ -107,6 +107,7 @@ def test_hash_order_is_fixed(driver: Driver) -> None:
 # --------------------------------------------------------------------------------------- time, memory and leftovers
 
 
+@pytest.mark.slow
 def test_cpu_time_is_limited_and_a_time_out_is_tried_again_alone(driver: Driver) -> None:
     before = time.monotonic()
     [loop, good] = judge([task("def f(x):\n    while True: pass"), task("def f(x): return x * x")], QUICK, driver)

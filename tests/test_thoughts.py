@@ -133,6 +133,7 @@ def test_livebench_removes_what_its_pattern_matches(text: str) -> None:
     assert drop_as_livebench(text) == re.sub("<think>.*?</think>", "", text, flags=re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [
     "<think>", "</think>", "<think>\n", "</think>\n", "<think></think>", "\n<think>\na\n</think>", "```\n", "<",
     "< ", "[THINK]",

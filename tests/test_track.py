@@ -206,6 +206,7 @@ def test_a_response_has_every_node_and_every_alpha(found: list[CellResult], stud
     assert run.notes == "\n".join(advice.words(studies[0]))
 
 
+@pytest.mark.slow
 def test_a_study_is_another_one_with_whatever_it_is_made_of(studies: list[Study]) -> None:
     (one, *others) = studies[0].responses
     curve, more = one.curve, np.full((len(one.curve.ids), 4), 0.5)

@@ -256,6 +256,7 @@ def command_lines() -> Iterator[bytes]:
             yield path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_the_order_is_the_seeds_and_a_win_stays_a_win(tmp_path: Path) -> None:
     from alpaca_eval.utils import random_seeded_choice

@@ -141,6 +141,7 @@ def test_equivalences_differ_where_they_should() -> None:
     }
 
 
+@pytest.mark.slow
 def test_answers_without_anything_to_find_are_wrong_not_unscored() -> None:
     for evaluator, problem in ((GSM8K("math_verify"), GSM[0]), (HendrycksMath("math_verify"), MATH[0])):
         [score] = evaluator.score([problem], [Answer(problem.id, "I do not know")])
@@ -206,6 +207,7 @@ def test_options_reach_math_verify() -> None:
     assert compare([pair], "math_verify", strict=False)[0].equal
 
 
+@pytest.mark.slow
 def test_nemo_skills() -> None:
     right = [("C", "C"), ("C", "C. It is blue"), ("odd", "\\text{odd}"), ("12%", "12"), ("12.", "12"),
              ("(x-1)(x+1)", "x^2-1"), ("\\frac{1}{3}", "\\dfrac13")]  # fmt: skip

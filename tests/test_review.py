@@ -22,6 +22,7 @@ def keys(store: Path, *args: str) -> list[str]:
     return [desk.cell_key(cell) for cell in planned.cells]
 
 
+@pytest.mark.slow
 def test_a_changed_file_of_judgments_is_another_cell(tmp_path: Path) -> None:
     file = tmp_path / "annotations.json"
     line = ["evaluator=[alpaca_eval]", "evaluator.alpaca_eval.judge=precomputed"]
@@ -33,6 +34,7 @@ def test_a_changed_file_of_judgments_is_another_cell(tmp_path: Path) -> None:
     assert keys(tmp_path, *line) != first
 
 
+@pytest.mark.slow
 def test_a_changed_masked_model_is_another_cell(tmp_path: Path) -> None:
     model = tmp_path / "bert"
     model.mkdir()

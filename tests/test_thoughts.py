@@ -209,6 +209,7 @@ class TestLiveBenchRules:
 
 
 class TestScore:
+    @pytest.mark.slow
     def test_it_warns_of_thoughts_that_are_judged(self, tmp_path: Path) -> None:
         items, answers = tmp_path / "items.jsonl", tmp_path / "answers.jsonl"
         write_lines(items, (problem.row for problem in GSM))

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Literal
 
 _OMIT_IF_EMPTY: Mapping[str, bool] = {"omit_if_empty": True}  # of a field that is younger than keys in people's stores
@@ -354,7 +354,7 @@ class Cell:
     home: Source
     limit: int | None = None
 
-    @property
+    @cached_property
     def short_key(self) -> str:
         """12 digits that name the cell in frames and pages, whatever its labels."""
         return identity([self.recipe, self.evaluator, self.tokenizer, self.limit])[:12]

@@ -65,7 +65,7 @@ def line(benchmark: str, share: float, *, pair: str = "lm_math", method: str = "
 
 
 def missing(given: Line, failure: str | None = None) -> Line:
-    gone = dict.fromkeys(("score", "low", "high", "n", "n_unscored", "values", "weights"), np.nan)
+    gone = dict.fromkeys(("score", "n", "n_unscored", "values", "weights"), np.nan)
     return {**given, **gone, "state": "missing", "failure": failure}
 
 

@@ -5,13 +5,21 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from m3_exp import planning
+from m3_exp.config import request
 from m3_exp.reading import records
 from m3_exp.reading.scores import ScoreColumns, column, columns, noted
+from m3_exp.reporting.page import ITEMS_DROPPED, CellData
+from m3_exp.results import Results
+from m3_exp.stats.estimate import Shape, even_shares
+from m3_exp.stats.resampling import weighted
 from m3_exp.stats.scored import of_scores, scored
 from m3_exp.store import Store, dumps, write_atomic
-from m3_exp.types import M3Error, Result, ResultRecord, Score, plain
+from m3_exp.types import CellResult, EngineSettings, M3Error, Result, ResultRecord, Score, plain
+from m3_exp.views import page
 from tests.records import kind
 
 SCORES = (
@@ -133,3 +141,24 @@ def test_each_record_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert len({id(key) for one in items for key in one.values}) == 2, "results of one item set share their ids"
     assert counts[1] == {name: 2 * count for name, count in counts[0].items()}
     assert {"extracted", "reason"}.isdisjoint(counts[0]), "texts are for pages"
+
+
+@pytest.mark.parametrize("items", [1, 9, 500])
+def test_items_are_weighted_to_the_last_bit_as_one_stratum_of_them(items: int) -> None:
+    """Without strata there is a shorter way, which a page takes millions of times: no choice may hang on it."""
+    generator = np.random.default_rng(0)
+    drawn = generator.integers(0, 4, (200, items)) * (generator.random((200, items)) < 0.5) / items
+    one_stratum = Shape(even_shares(["a"] * items), ["a"] * items)
+    assert np.array_equal(weighted(drawn), weighted(drawn, one_stratum))
+    assert np.allclose(weighted(drawn).sum(axis=1), 1)
+
+
+def test_a_page_reads_the_items_of_its_first_cells_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    (cell,) = planning.build(request(["pair=math", "evaluator=[gsm8k]"]).configs).cells
+    found = [CellResult(cell, None), *(CellResult(cell, record(*SCORES)) for _ in range(4))]
+    read: list[CellData] = []
+    monkeypatch.setattr(page, "_ITEMS", 7)
+    monkeypatch.setattr(page, "_with_items", lambda data, *_: read.append(data) or data)
+    cells = list(page._cells(found, Results(Store(Path("none")), EngineSettings()), ""))
+    assert len(read) == 2, "of three items each"
+    assert [one.note for one in cells] == ["", "", "", ITEMS_DROPPED, ITEMS_DROPPED]

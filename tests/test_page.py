@@ -22,7 +22,7 @@ from m3_exp.reporting.data import dataframe
 from m3_exp.reporting.page import CellData, Item, PageData, build
 from m3_exp.reporting.page import curves as page_curves
 from m3_exp.reporting.page import tables as page_tables
-from m3_exp.reporting.page.cells import DROPPED
+from m3_exp.reporting.page.cells import DROPPED, ITEMS_DROPPED
 from m3_exp.reporting.table import Column, Figure, Table, words
 from m3_exp.reporting.tables import paper
 from m3_exp.reporting.tables.rows import Shown
@@ -214,6 +214,17 @@ def test_texts_of_the_largest_cells_go_first_and_the_page_says_so(cells_alone: P
     assert "the prompts and answers of 1 of" in small
     assert small.count("done (no texts)") == 1
     assert "are left out" not in text
+
+
+def test_a_page_of_too_many_cells_says_that_items_are_left_out(cells_alone: PageData) -> None:
+    first, *others = cells_alone.cells
+    bare = [replace(cell, items=(), note=ITEMS_DROPPED) for cell in others]
+    text = build(replace(cells_alone, cells=(first, *bare)))
+    assert f"The items of {len(bare)} of {len(cells_alone.cells)} cells are left out" in text
+    held = packed(text, f"cell-{bare[0].key}")
+    assert (held["items"], held["note"]) == ([], ITEMS_DROPPED)
+    assert packed(text, f"cell-{first.key}")["items"]
+    assert "The items of" not in build(cells_alone)
 
 
 def test_a_page_without_anything_says_what_is_missing(data: PageData) -> None:

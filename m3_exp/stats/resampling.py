@@ -36,7 +36,10 @@ def _units(n: int, shape: Shape) -> tuple[NDArray[np.int64], int]:
 
 def weighted(counts: Array, shape: Shape = EVEN) -> Array:
     """Return weights in proportion to counts (B, n), rows summing to 1; a stratum without counts has all its items."""
-    names = np.zeros(counts.shape[1], dtype=int) if shape.strata is None else numbered(shape.strata)
+    if shape.strata is None:  # millions of items are weighted so for one page
+        totals = np.asfortranarray(counts).sum(axis=1, keepdims=True)  # rounded as a stratum's are below
+        return counts / totals if (totals > 0).all() else weighted(np.where(totals > 0, counts, 1.0))
+    names = numbered(shape.strata)
     weights = np.empty_like(counts)
     strata = int(names.max()) + 1
     for stratum in range(strata):

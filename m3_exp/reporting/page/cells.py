@@ -5,6 +5,7 @@ stay, and the cell's page and the overview say so.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,7 @@ from m3_exp.stats.scored import scored
 from m3_exp.types import Json, Parameters, ResultRecord, plain
 
 DROPPED = "Prompts and answers are left out here to keep this page small; the store has them, and all scores are below."
+ITEMS_DROPPED = "The items are left out here: this page has too many cells to show those of each; the store has them."
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,23 @@ def pack_cells(cells: Sequence[CellData], budget: int) -> Packed:
     numbers = _numbers(cells)
     held = {data.key: data for data in cells}
     packed = {key: pack(_packed(data, numbers)) for key, data in held.items()}
-    prompts = _prompts(cells, numbers)
+    asked = {name: Counter[str]() for name in numbers}
+    for data in cells:
+        asked[_benchmark(data)].update(_asked(data))
+    prompts = {name: _prompts(own, asked[name]) for name, own in numbers.items()}
+    size = sum(map(len, _elements(packed, prompts)))
     for key in sorted(held, key=lambda k: (-len(packed[k]), k)):
-        if sum(map(len, _elements(packed, prompts))) <= budget:
+        if size <= budget:
             break
         if held[key].items:
+            name, own = _benchmark(held[key]), _asked(held[key])
+            size -= len(packed[key]) + len(prompts[name])
             held[key] = _without_texts(held[key])
             packed[key] = pack(_packed(held[key], numbers))
-            prompts |= _prompts([c for c in held.values() if _benchmark(c) == _benchmark(held[key])], numbers)
+            asked[name].subtract(own)
+            if not all(asked[name][prompt] for prompt in own):
+                prompts[name] = _prompts(numbers[name], asked[name])
+            size += len(packed[key]) + len(prompts[name])
     return Packed(_elements(packed, prompts), tuple(key for key, data in held.items() if DROPPED in data.note))
 
 
@@ -72,13 +83,14 @@ def _numbers(cells: Sequence[CellData]) -> dict[str, dict[str, int]]:
     return by_benchmark
 
 
-def _prompts(cells: Sequence[CellData], numbers: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
-    """Pack the prompts that some cells asked, by their numbers; one pack a benchmark."""
-    asked: dict[str, dict[int, str]] = {}
-    for data in cells:
-        own = asked.setdefault(_benchmark(data), {})
-        own.update({numbers[_benchmark(data)][i.prompt]: i.prompt for i in data.items if i.prompt is not None})
-    return {name: pack(dict(sorted(own.items()))) for name, own in asked.items()}
+def _asked(data: CellData) -> list[str]:
+    """Return the prompts of a cell's items, as many as there are."""
+    return [item.prompt for item in data.items if item.prompt is not None]
+
+
+def _prompts(numbers: Mapping[str, int], asked: Mapping[str, int]) -> str:
+    """Pack the prompts of one benchmark that some cell still asks, by their numbers."""
+    return pack({number: prompt for prompt, number in numbers.items() if asked[prompt]})
 
 
 def _packed(data: CellData, numbers: Mapping[str, Mapping[str, int]]) -> Json:

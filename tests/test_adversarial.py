@@ -180,6 +180,7 @@ def test_unscored_items_are_counted_and_widen() -> None:
         assert wide.low < narrow.low < narrow.high < wide.high
 
 
+@pytest.mark.slow
 def test_unscored_items_leave_no_sign_where_it_depends_on_them() -> None:
     def outcome(cell: Cell, unscored: int) -> tuple[Any, ...]:
         if cell.labels[0].ratio == "plain":

@@ -65,6 +65,7 @@ def test_masks_are_averaged_and_kept() -> None:
     assert study.spreads["gsm8k"][1.0].sd_masks == pytest.approx(100 * found.masks[0].expected(1.0).mean() / np.sqrt(2))
 
 
+@pytest.mark.slow
 def test_a_study_has_every_objective_and_way_of_choosing() -> None:
     found = ways.study(responses(frame(), PARENTS), repeats=500, resamples=100)
     assert [c.objective for c in found.comparisons] == ["gsm8k", "alpaca_eval", "mean", "minimum"]
@@ -135,6 +136,7 @@ def on_dev(best: float, benchmark: str = "gsm8k", *, parents: bool = True) -> di
     return {r.benchmark: r for r in responses(framed(lines), PARENTS)}
 
 
+@pytest.mark.slow
 def test_development_items_choose_a_node_that_is_scored_on_the_test() -> None:
     found = ways.study(responses(frame(), PARENTS), dev=on_dev(0.25), repeats=300, resamples=100)
     assert found.choosers["gsm8k"].lam == 0.25
@@ -227,6 +229,7 @@ def test_every_cannot_tell_says_what_could_not_have_been_seen() -> None:
         assert "points could not have been seen" in contrast
 
 
+@pytest.mark.slow
 def test_no_figure_stands_without_its_interval() -> None:
     """Each score or difference of the table is followed by the ends of its interval, which lie in its range."""
     for given in (frame(), far()):
@@ -242,6 +245,7 @@ def test_no_figure_stands_without_its_interval() -> None:
                     assert low >= 0 or "+" in text or "-" in row[0]
 
 
+@pytest.mark.slow
 def test_unscored_items_are_told_beside_the_numbers() -> None:
     lost = frame()
     at = lost.index[(lost["ratio"] == "grid") & (lost["benchmark"] == "gsm8k")][3]

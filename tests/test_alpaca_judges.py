@@ -81,6 +81,7 @@ def failing(*faults: str) -> Fault:
     return lambda number, request: faults[number] if number < len(faults) else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["429", "500", "503", "408", "cut", "html", "empty", "hang:1"])
 def test_what_can_pass_is_tried_again(fault: str, tmp_path: Path) -> None:
     with serving(JudgeServer(failing(fault, fault))) as server:
@@ -255,6 +256,7 @@ def command_lines() -> Iterator[bytes]:
             yield path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_the_order_is_the_seeds_and_a_win_stays_a_win(tmp_path: Path) -> None:
     from alpaca_eval.utils import random_seeded_choice

@@ -125,6 +125,7 @@ def test_math_gold_is_right_and_wrong_is_wrong_for_every_extractor_and_equivalen
     assert values_of_gold_and_wrong(evaluator, MATH) == [1.0] * 3 + [0.0] * 3
 
 
+@pytest.mark.slow
 def test_equivalences_differ_where_they_should() -> None:
     """0.5 for 1/2 is known to all, 1+2x for 2x+1 takes algebra, 28 for 28 % goes in all of them."""
     answers = [Answer("0", "\\boxed{0.5}"), Answer("1", "\\boxed{1+2x}"), Answer("2", "\\boxed{28}")]
@@ -140,6 +141,7 @@ def test_equivalences_differ_where_they_should() -> None:
     }
 
 
+@pytest.mark.slow
 def test_answers_without_anything_to_find_are_wrong_not_unscored() -> None:
     for evaluator, problem in ((GSM8K("math_verify"), GSM[0]), (HendrycksMath("math_verify"), MATH[0])):
         [score] = evaluator.score([problem], [Answer(problem.id, "I do not know")])
@@ -198,12 +200,14 @@ def test_rules_need_the_input_that_their_tables_name() -> None:
     }
 
 
+@pytest.mark.slow
 def test_options_reach_math_verify() -> None:
     pair = ("$f(a)$", "$f(b)$")
     assert compare([pair], "math_verify")[0].equal is False
     assert compare([pair], "math_verify", strict=False)[0].equal
 
 
+@pytest.mark.slow
 def test_nemo_skills() -> None:
     right = [("C", "C"), ("C", "C. It is blue"), ("odd", "\\text{odd}"), ("12%", "12"), ("12.", "12"),
              ("(x-1)(x+1)", "x^2-1"), ("\\frac{1}{3}", "\\dfrac13")]  # fmt: skip

@@ -164,6 +164,7 @@ def test_math_verify_says_yes_to_all_gold_answers(extractor: str, step: int) -> 
     assert {"Level 1", "Level 5"} <= set(result.details["by_level"])
 
 
+@pytest.mark.slow
 def test_math_levels_and_types_are_all_there() -> None:
     """Hendrycks et al.: five levels, seven subjects."""
     evaluator = HendrycksMath()

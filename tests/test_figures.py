@@ -515,6 +515,7 @@ def test_draws_alone_are_compared_with_the_plain_cells_of_the_other_sweep() -> N
 # ------------------------------------------------------------------------------------------------------ the response
 
 
+@pytest.mark.slow
 def test_the_response_figure_draws_the_curves_relative_to_the_better_parent() -> None:
     found = study(curves({"gsm8k": -0.8, "alpaca_eval": 0.6}))
     figure = drawing.draw_response(found)
@@ -549,6 +550,7 @@ def test_the_response_figure_draws_the_curves_relative_to_the_better_parent() ->
     assert any(list(map(float, x.get_xdata())) == [0.5, 0.5] for x in main.lines), "a line at lambda = 1/2"
 
 
+@pytest.mark.slow
 def test_the_node_that_development_items_chose_has_a_row_where_there_are_some() -> None:
     known = responses(curves({"gsm8k": -0.8, "alpaca_eval": 0.6}), PARENTS)
     found = ways.study(known, dev={r.benchmark: r for r in known}, repeats=200, resamples=100)
@@ -563,6 +565,7 @@ def test_the_node_that_development_items_chose_has_a_row_where_there_are_some() 
     assert "on dev items" not in row_names(drawing.draw_response(study(curves({"gsm8k": -0.8}))).axes[2])
 
 
+@pytest.mark.slow
 def test_bands_hold_their_curve() -> None:
     for drawn in drawing.lines(study(curves({"gsm8k": -0.8, "alpaca_eval": 0.6}))):
         assert np.all(drawn.low <= drawn.middle + 1e-9)
@@ -580,6 +583,7 @@ def test_one_benchmark_is_in_percent_of_its_items() -> None:
     assert row_names(right)[0] == "plain"
 
 
+@pytest.mark.slow
 def test_a_benchmark_without_its_parents_is_named_and_not_drawn() -> None:
     frame = curves({"gsm8k": -0.8, "alpaca_eval": 0.6, "mbpp": 0.3})
     frame = frame[(frame["benchmark"] != "mbpp") | (frame["method"] != "single")]
@@ -590,6 +594,7 @@ def test_a_benchmark_without_its_parents_is_named_and_not_drawn() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_tiny_parent_does_not_push_everything_else_out_of_sight() -> None:
     frame = pd.concat([curves({"gsm8k": -0.8, "alpaca_eval": 0.6}), curves({"mbpp": 0.0}).assign(values=None)])
     few = {(str(i), 0): float(i == 0) for i in range(N)}

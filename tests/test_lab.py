@@ -191,6 +191,7 @@ def test_development_items_are_remade_byte_for_byte_and_pass_with_their_solution
     assert evaluate(evaluator, problems, right)[1].score == 100.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_development_items_are_none_of_training_and_none_of_the_tests(
     name: str, dev: dict[str, list[Example]], gold: dict[str, list[Example]], seen: dict[str, list[Example]]

@@ -312,6 +312,7 @@ def test_methods() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
     [

@@ -296,6 +296,7 @@ def test_the_lite_questions_say_what_they_lack() -> None:
     assert worst == {"30cd4633ff2a": (3, 12), "3de555bbcef9": (3, 12)}  # Election Quick Report, Christmas Color Grid 1
 
 
+@pytest.mark.slow
 @needs_data
 def test_m3_score_audits_the_lacking_tests(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"

@@ -358,6 +358,7 @@ def test_a_figure_has_the_tables_gain() -> None:
     assert (point.value, point.low, point.high) == (record["difference"], record["diff_low"], record["diff_high"])
 
 
+@pytest.mark.slow
 def test_a_mean_over_ten_draws_counts_what_varies_between_draws() -> None:
     """Items threshold lambda, so draws are the population's: their mean is told apart in about 5 %."""
     generator, found = np.random.default_rng(3), []

@@ -71,6 +71,7 @@ def test_blocks_threads_sharding_layout_and_order(world: Path, method: str) -> N
     assert digest(world, recipe(world, ("base", "a", "b"), lam=0.7, method=method)) != first
 
 
+@pytest.mark.slow
 def test_lora_blocks(tmp_path: Path) -> None:
     shape = Shape(tied=True)
     write_gguf(tmp_path / "base.gguf", random_weights(shape, 0), shape, "Q8_0")

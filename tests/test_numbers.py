@@ -145,6 +145,7 @@ HOSTILE = ["9", "1 ", "1,", "1 2/", "-", "_", "*", " ", "$", "{", "\\", "\\frac{
            "\\text{", "- ", "{1 \\over ", "\\hspace{", "1e", "1(", "minus ", "½", "\ud800", "٢", "x^"]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", HOSTILE)
 def test_no_text_takes_long(part: str) -> None:
     start = time.process_time()

@@ -47,6 +47,7 @@ def test_whole_answers() -> None:
     assert [(*case[:2], score.value == 1.0) for case, score in zip(WHOLE, scores, strict=True)] == WHOLE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("equivalence", ["math_verify", "nemo_skills"])
 def test_short_answers(equivalence: str) -> None:
     problems = [

@@ -369,6 +369,7 @@ def test_a_models_score_is_one_number(kind: str, tmp_path: Path) -> None:
     assert shown.startswith(f"{one[0]:.1f} % [{one[1]:.1f}, {one[2]:.1f}], accuracy, 96 items, 1 unscored")
 
 
+@pytest.mark.slow
 def test_a_node_of_a_curve_is_the_model_that_it_is() -> None:
     """Without masks: a row of the table of all lambdas, W&B's history over lambda, and the page's band."""
     one = [r for r in known() if r.method == "average"]

@@ -90,6 +90,7 @@ def test_a_curve_that_bends_between_its_nodes_is_found_out() -> None:
     assert np.mean(outside) > 0.95
 
 
+@pytest.mark.slow
 def test_the_mean_over_draws_has_the_expectation_in_its_interval() -> None:
     inside = []
     for seed in range(400):
@@ -101,6 +102,7 @@ def test_the_mean_over_draws_has_the_expectation_in_its_interval() -> None:
     assert np.mean(inside) > 0.92
 
 
+@pytest.mark.slow
 def test_with_sampled_lambdas_the_mean_over_draws_meets_the_corrected_expectation() -> None:
     """A dip between nodes, 1319 items: along the nodes E[5] is 2 points off, and the interval would know nothing of it.
 
@@ -242,6 +244,7 @@ def test_draws_of_several_seeds_are_not_put_together_by_size() -> None:
     assert abs(between.mean()) < 0.1
 
 
+@pytest.mark.slow
 def test_the_replay_has_the_distribution_of_real_experiments() -> None:
     """Real draws of a model that is as the curve says: Kolmogorov and Smirnov find 5 % or fewer different."""
     p, inside = [], []
@@ -407,6 +410,7 @@ def test_masks_of_draws_are_matched_in_the_frame() -> None:
     assert checked.unpaired == 1
 
 
+@pytest.mark.slow
 def test_a_stored_draw_comes_from_its_plan_to_its_place_beside_the_curve(tmp_path: Path) -> None:
     """The whole way: results in a store, the draw's plan saved by another run, the curve's own plan asked for."""
     store, curve = Store(tmp_path), planned(*CURVE)

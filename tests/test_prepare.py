@@ -112,6 +112,7 @@ class TestChat:
         with pytest.raises(M3Error, match="unsafe"):
             chat.render(_tokenizer(tmp_path / "t", escape), ["hello"])
 
+    @pytest.mark.slow
     def test_no_template_is_one_line(self, tmp_path: Path) -> None:
         folder = _tokenizer(tmp_path / "t", None)
         (folder / "chat_template.jinja").unlink()

@@ -262,6 +262,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [False, True])
 def test_hostile_answers_are_read_in_bounded_time_and_size(last: bool) -> None:
     """Before the sandbox, each in less than seconds and with no more than a few megabytes of programs."""

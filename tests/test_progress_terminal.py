@@ -203,6 +203,7 @@ def shown(near: int, at_work: Callable[[str], bool]) -> Screen:
     return screen
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_on_a_terminal_is_interrupted_and_continued(
     models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -234,6 +234,7 @@ def test_search_items() -> None:
     assert len(SST2(attack="stresstest", protocol="paper")._split(items(800))[0]) == 800
 
 
+@pytest.mark.slow
 def test_seeds_draw_different_edits_and_their_spread_is_told() -> None:
     evaluator = SST2(attack="deepwordbug", attack_settings="promptbench", attack_seeds=3)
     problems, _, result, model = attacked(evaluator)

@@ -172,6 +172,7 @@ def test_the_first_word_is_attacked_whatever_it_does() -> None:
     assert sum(changed) == 1
 
 
+@pytest.mark.slow
 def test_searches_in_step_measure_nothing_twice() -> None:
     asked: list[str] = []
 

@@ -150,6 +150,7 @@ def test_one_item_that_is_right_everywhere_has_a_wide_interval() -> None:
     assert found.replay.honest.low < 0.25
 
 
+@pytest.mark.slow
 def test_intervals_of_what_is_chosen_know_of_the_choice() -> None:
     """Nearly equal nodes: which is kept is chance, and another data set would keep another (70 to 90 % before)."""
     rng = np.random.default_rng(11)
@@ -204,6 +205,7 @@ def flats(n: int, seed: int) -> tuple[tuple[Curve, ...], tuple[Array, ...], tupl
     return tuple(curve(v[:, :9]) for v in every), tuple(np.ones(n) for _ in every), tuple(v[:, 9] for v in every)
 
 
+@pytest.mark.slow
 def test_the_minimum_over_equal_benchmarks_is_held() -> None:
     """Truth 50.0: plain 43.6 covered in 83 %, E 44.0 in 60 % of sets, and chosen - replay was +2.1 where it is 0."""
     sets, inside = 40, dict.fromkeys(("plain", "E", "replay", "E - plain", "developed - replay"), 0)

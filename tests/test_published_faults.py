@@ -19,6 +19,7 @@ def value(tested: GSM8K | HendrycksMath, gold: str, text: str) -> float | None:
     return score.value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("equivalence", ["math_verify", "nemo_skills"])
 @pytest.mark.parametrize(
     ("gold", "text", "right"),
@@ -33,6 +34,7 @@ def test_a_box_may_have_line_breaks(equivalence: str, gold: str, text: str, righ
     assert value(HendrycksMath(extractor="boxed", equivalence=equivalence), gold, text) == right  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gold", "box", "right"),
     [

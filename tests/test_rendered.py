@@ -50,6 +50,7 @@ def refuse(folder: Path) -> None:
     raise AssertionError(f"{folder} was opened")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chatted", [{}, *SETTINGS])
 def test_a_known_digest_is_that_of_the_prompts(
     cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chatted: Json
@@ -96,6 +97,7 @@ def test_a_changed_file_has_another_key(cell: Cell, tmp_path: Path, what: str) -
     assert len(list(store.rendered)) == 2
 
 
+@pytest.mark.slow
 def test_other_settings_and_items_have_other_keys(cell: Cell, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     for other in (cell, *(with_settings(cell, **given) for given in SETTINGS), replace(cell, limit=2)):
@@ -121,6 +123,7 @@ def test_weights_beside_a_tokenizer_do_not_matter(cell: Cell, tmp_path: Path) ->
     assert len(list(store.rendered)) == 1
 
 
+@pytest.mark.slow
 def test_a_refused_prompt_is_not_remembered(cell: Cell, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     for _ in range(2):

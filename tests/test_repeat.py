@@ -132,6 +132,7 @@ class Flying(VllmModel):
         self._engine.left[number] = 1 + number % 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("at_once", "most"), [(None, 20), (5, 5), (1, 1), (64, 20)])
 def test_vllm_has_no_more_in_flight_than_allowed_and_answers_everything(at_once: int | None, most: int) -> None:
     model = Flying()

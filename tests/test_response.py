@@ -168,6 +168,7 @@ def test_sampled_lambdas_that_can_correct_nothing_are_refused(
 # -------------------------------------------------------------------------------------- against a known population
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "alpha"), [("S", 5.0), ("dip", 5.0), ("dip", 2.0), ("fast end", 0.2), ("peak", 5.0)])
 def test_the_interval_of_an_expectation_holds_the_true_one(name: str, alpha: float) -> None:
     """n = 1319, where interpolation is the larger error. With the nodes alone these held it in 83, 37, 60 and 3 %.

@@ -22,6 +22,7 @@ def keys(store: Path, *args: str) -> list[str]:
     return [desk.cell_key(cell) for cell in planned.cells]
 
 
+@pytest.mark.slow
 def test_a_changed_file_of_judgments_is_another_cell(tmp_path: Path) -> None:
     file = tmp_path / "annotations.json"
     line = ["evaluator=[alpaca_eval]", "evaluator.alpaca_eval.judge=precomputed"]
@@ -33,6 +34,7 @@ def test_a_changed_file_of_judgments_is_another_cell(tmp_path: Path) -> None:
     assert keys(tmp_path, *line) != first
 
 
+@pytest.mark.slow
 def test_a_changed_masked_model_is_another_cell(tmp_path: Path) -> None:
     model = tmp_path / "bert"
     model.mkdir()
@@ -45,6 +47,7 @@ def test_a_changed_masked_model_is_another_cell(tmp_path: Path) -> None:
     assert keys(tmp_path, *line) != first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("benchmark", "one", "other"),
     [
@@ -143,6 +146,7 @@ def test_out_must_not_be_a_directory(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "is a directory" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_unscored_answers_say_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

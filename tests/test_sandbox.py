@@ -107,6 +107,7 @@ def test_hash_order_is_fixed(driver: Driver) -> None:
 # --------------------------------------------------------------------------------------- time, memory and leftovers
 
 
+@pytest.mark.slow
 def test_cpu_time_is_limited_and_a_time_out_is_tried_again_alone(driver: Driver) -> None:
     before = time.monotonic()
     [loop, good] = judge([task("def f(x):\n    while True: pass"), task("def f(x): return x * x")], QUICK, driver)
@@ -126,6 +127,7 @@ def test_memory_is_limited(driver: Driver) -> None:
     assert (verdict.value, verdict.reason) == (0.0, "MemoryError")
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind(host_driver: Driver) -> None:
     """No process, no descriptor, no zombie, after programs that sleep, loop and die."""
     sources = ["import time\ndef f(x): time.sleep(1000)", "def f(x):\n    while True: pass", "import os\nos.abort()"]
@@ -233,6 +235,7 @@ def test_without_any_driver_programs_are_refused(monkeypatch: pytest.MonkeyPatch
     assert "cannot be contained here" in str(verdict.reason)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", ["assert f('x' * (17 << 20))", "def broken(:", "import no_such_module_here"])
 def test_tests_that_cannot_run_are_nobodys_fault(driver: Driver, test: str) -> None:
     """The first two can be told from a wrong program: unscored. An exception in the tests as such cannot."""

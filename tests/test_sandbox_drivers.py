@@ -300,6 +300,7 @@ def test_no_walls_are_refused_unless_allowed(choice: judging.Choice, monkeypatch
     assert "\n" not in str(verdict.reason)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", ["weak", "auto"])
 def test_no_walls_where_allowed_are_said_loudly(
     choice: judging.Choice, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -341,6 +342,7 @@ def test_without_walls_daemons_are_ended_all_the_same(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_without_walls_it_runs_where_linuxs_means_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on macOS: no prctl, no memfd, no affinity, no limit on memory. (Simulated: never run on a Mac.)"""
     monkeypatch.delattr(os, "memfd_create")

@@ -76,6 +76,7 @@ FORGERIES = {
 }
 
 
+@pytest.mark.slow
 def test_no_forgery_passes(driver: Driver) -> None:
     tasks = [task(source, TEST) for source in FORGERIES.values()]
     verdicts = judge(tasks, Limits(cpu_seconds=2, wall_seconds=15), driver)

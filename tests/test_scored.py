@@ -296,6 +296,7 @@ def test_a_score_names_its_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     assert first.notes["problem"] == second.notes["problem"]
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize(
     ("evaluator", "shared"),

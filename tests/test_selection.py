@@ -115,6 +115,7 @@ def noise(seed: int, columns: int = 7, n: int = 100, chance: float = 0.5) -> Gro
     return Group({}, "lambda", Candidates(names, {b: Scores(v[None], v[None, :, 0]) for b, v in values.items()}))
 
 
+@pytest.mark.slow
 def test_among_equals_cross_fitting_is_honest_and_the_test_items_flatter_by_their_price() -> None:
     groups_ = [noise(seed) for seed in range(50)]
     fitted = [choose(group, "crossfit", halvings=60, resamples=30) for group in groups_]
@@ -241,6 +242,7 @@ def test_without_sampled_lambdas_no_alpha_is_chosen() -> None:
     assert [found.question for found in groups(part, None, PARENTS)] == ["lambda"]
 
 
+@pytest.mark.slow
 def test_where_every_alpha_is_worth_the_same_none_is_better() -> None:
     """A line: each alpha's expectation is the middle's, as without M3. Means over draws called one better in 72 %."""
     found = []

@@ -284,6 +284,7 @@ def _pair(generator: np.random.Generator, n: int, attacked: tuple[float, float])
     return Scores(*found[0]), Scores(*found[1])
 
 
+@pytest.mark.slow
 def test_equal_drops_are_seldom_told_apart_and_unequal_ones_often() -> None:
     """300 sets: at most 5 % + two standard errors; PDR .44 and .11 at n = 96 nearly always."""
     generator = np.random.default_rng(3)

@@ -110,6 +110,7 @@ WRITER = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 def test_sigkill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     acknowledged: set[int] = set()
     for round_ in range(12):

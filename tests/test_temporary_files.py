@@ -207,6 +207,7 @@ def test_replies_that_were_paid_for_are_kept_in_one_step(tmp_path: Path) -> None
     assert [path.name for path in (tmp_path / "ab").iterdir()] == ["key.json"]
 
 
+@pytest.mark.slow
 def test_nobody_else_makes_temporary_files_that_outlive_them() -> None:
     wrong = []
     for path in [*(ROOT / "m3_exp").rglob("*.py"), *(ROOT / "evaluators").rglob("*.py")]:

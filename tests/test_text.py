@@ -83,6 +83,7 @@ def _shows_slash(table: Table, width: int) -> bool:
     return any(re.search(r"\s/(\s|$)", line) for line in lines(table, width))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_line_is_too_wide_and_no_figure_is_lost(table: Table, width: int) -> None:
     shown = text(table, width, whole="m3 table NAME --format md > NAME.md")

@@ -133,6 +133,7 @@ def test_livebench_removes_what_its_pattern_matches(text: str) -> None:
     assert drop_as_livebench(text) == re.sub("<think>.*?</think>", "", text, flags=re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [
     "<think>", "</think>", "<think>\n", "</think>\n", "<think></think>", "\n<think>\na\n</think>", "```\n", "<",
     "< ", "[THINK]",
@@ -208,6 +209,7 @@ class TestLiveBenchRules:
 
 
 class TestScore:
+    @pytest.mark.slow
     def test_it_warns_of_thoughts_that_are_judged(self, tmp_path: Path) -> None:
         items, answers = tmp_path / "items.jsonl", tmp_path / "answers.jsonl"
         write_lines(items, (problem.row for problem in GSM))

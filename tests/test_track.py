@@ -206,6 +206,7 @@ def test_a_response_has_every_node_and_every_alpha(found: list[CellResult], stud
     assert run.notes == "\n".join(advice.words(studies[0]))
 
 
+@pytest.mark.slow
 def test_a_study_is_another_one_with_whatever_it_is_made_of(studies: list[Study]) -> None:
     (one, *others) = studies[0].responses
     curve, more = one.curve, np.full((len(one.curve.ids), 4), 0.5)
@@ -492,6 +493,7 @@ def test_a_child_that_dies_or_a_result_it_cannot_read_is_a_warning(tmp_path: Pat
     assert "its process ended with -9" in track.problems
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_short_is_written_again_alone(tmp_path: Path, found: list[CellResult]) -> None:
     """A killed child leaves a folder without a marker: the next sweep replaces it."""
     recorder = Recorder(Settings(), tmp_path / "wandb")
@@ -592,6 +594,7 @@ def _panels_of(value: Any) -> Iterator[Json]:
             yield from _panels_of(inner)
 
 
+@pytest.mark.slow
 def test_the_workspace_draws_what_runs_hold(tmp_path: Path, found: list[CellResult], studies: list[Study]) -> None:
     """Offline, to a file: every metric that a panel names is one that a run has."""
     what = workspace.contents(list(SHARES), studies)
@@ -639,6 +642,7 @@ def test_saving_twice_changes_the_same_views(tmp_path: Path) -> None:
     assert [given.get("id") for given in saved] == [None, None, "view-project-view", "view-runs"]
 
 
+@pytest.mark.slow
 def test_a_workspace_that_cannot_be_saved_is_one_line(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from m3_exp.types import M3Error\n"

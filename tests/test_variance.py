@@ -115,6 +115,7 @@ def test_the_table_has_a_row_for_each_alpha_and_says_how_many() -> None:
         assert "gsm8k" in form(table)
 
 
+@pytest.mark.slow
 def test_sampled_lambdas_leave_a_standard_error_and_nodes_alone_a_bend() -> None:
     """A dip of population items: the sd of E over many sets of sampled lambdas is the standard error that is told."""
     height = populations.CURVES["dip"]

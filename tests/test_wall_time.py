@@ -20,6 +20,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", ["bubblewrap", "landlock"])
 def test_who_ignores_the_signal_gains_nothing(driver: judging.Choice) -> None:
     verdicts = judge([task(source) for source in SOURCES.values()], Limits(cpu_seconds=1, wall_seconds=30), driver)

@@ -95,7 +95,7 @@ def tidy_row(values: Sequence[float], **columns: Any) -> dict[str, Any]:
     return {
         "family": "lab", "pair": "lm_math", "method": "average", "params": "", "ratio": "plain", "alpha": None,
         "draw": None, "lam": None, "sparsify": "none", "mask_seed": None, "benchmark": "gsm8k", "metric": "accuracy",
-        "score": 100 * float(np.mean(values)), "n": len(values), "n_unscored": 0,
+        "score": 100 * float(np.mean(values)), "low": -7.0, "high": 700.0, "n": len(values), "n_unscored": 0,
         "values": {(str(i), 0): float(v) for i, v in enumerate(values)}, "state": "done", "failure": None,
         "runs": 1, "engine": "vllm 1 float32", "details": {}, **columns,
     }  # fmt: skip

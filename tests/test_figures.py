@@ -65,7 +65,7 @@ def line(benchmark: str, share: float, *, pair: str = "lm_math", method: str = "
 
 
 def missing(given: Line, failure: str | None = None) -> Line:
-    gone = dict.fromkeys(("score", "n", "n_unscored", "values", "weights"), np.nan)
+    gone = dict.fromkeys(("score", "low", "high", "n", "n_unscored", "values", "weights"), np.nan)
     return {**given, **gone, "state": "missing", "failure": failure}
 
 
@@ -700,9 +700,8 @@ def test_draws_give_way_to_the_expectation_where_a_grid_was_evaluated() -> None:
     (row,) = in_place_of_draws(frame[frame["ratio"] == "mixup"], known).to_dict("records")
     assert row["score"] == pytest.approx(100 * known[0].curve.expected(0.5).mean())
     alone = responses(curves({"gsm8k": 0.8}, more=False), PARENTS)
-    straight = value(in_place_of_draws(frame[frame["ratio"] == "mixup"], alone))
-    assert straight is not None
-    assert (straight.low, straight.high) == pytest.approx(ends(list(alone[0].curve.expected(0.5))))
+    (straight,) = in_place_of_draws(frame[frame["ratio"] == "mixup"], alone).to_dict("records")
+    assert (straight["low"], straight["high"]) == pytest.approx(ends(list(alone[0].curve.expected(0.5))))
     assert len(row["values"]) == len(known[0].curve.ids)
     plain = frame[frame["ratio"] != "mixup"]
     assert len(in_place_of_draws(frame, known)) == len(plain) + 1

@@ -355,11 +355,10 @@ def test_a_models_score_is_one_number(kind: str, tmp_path: Path) -> None:
     point = points.score(tidy)
     run = logged.cell(found, "g", 0).summary
     read = scored(typed(record)).estimate().scaled(100)
-    held = tidy["scored"].iloc[0].percent()
     one = (made.score, made.low, made.high)
     said = {
         "read again": (read.value, read.low, read.high),
-        "frame": (tidy["score"].iloc[0], held.low, held.high),
+        "frame": tuple(tidy[["score", "low", "high"]].iloc[0]),
         "table": (row["score"], row["low"], row["high"]),
         "figure": (point.value, point.low, point.high),
         "W&B": (run["score"], run["low"], run["high"]),

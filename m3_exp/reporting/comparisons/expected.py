@@ -31,7 +31,7 @@ def _expectation(response: Response, alpha: float) -> Json:
     shown = values.expected(response, alpha)
     items = values.expected_items(response, alpha)
     return {
-        "score": shown.score, "n": shown.n, "n_unscored": shown.n_unscored,
+        "score": shown.score, "low": shown.low, "high": shown.high, "n": shown.n, "n_unscored": shown.n_unscored,
         "state": "done", "values": {(item, 0): value for item, value in items.items()}, "failure": None,
         "expected": response,
         "draw": None, "lam": None, "mask_seed": None, "weights": f"E[alpha={alpha:g}]",

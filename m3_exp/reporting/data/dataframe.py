@@ -24,8 +24,8 @@ def thinned(sparsify: str) -> str:
 def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFrame:
     """Return one line a (label, benchmark). Scores are in percent; `values` maps (id, sample) to 0..1 or None.
 
-    `scored` holds the items as they count in the score (`m3_exp.stats.scored.Scored`; None without a result): intervals
-    come from it. `cell` names the cell, the same for all of its labels. `repeats=True` keeps the lines of
+    `scored` holds the items as they count in the score (`m3_exp.stats.scored.Scored`; None without a result); `low` and
+    `high` come from it. `cell` names the cell, the same for all of its labels. `repeats=True` keeps the lines of
     repeats: `repeat` is their number (0 for other lines), `changed` the (id, sample) whose text differs from the first
     pass (empty for other lines).
     """
@@ -67,7 +67,7 @@ class ItemValues(Mapping[tuple[str, int], float | None]):
 
 _COLUMNS = [
     "family", "pair", "method", "params", "ratio", "kind", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark",
-    "metric", "score", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "dtype",
+    "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "dtype",
     "evaluator", "tokenizer", "runs", "batched", "merge", "details", "cell", "repeat", "changed", "items_digest",
     "scored", "expected",
 ]  # fmt: skip
@@ -97,14 +97,17 @@ def _labelled(label: Label, cell: Cell) -> Json:
 
 
 def _outcome(record: ResultRecord) -> Json:
-    """Return what a result says. Its score is the stored one; an interval is that of its items, whatever is stored."""
-    result = record.result
+    """Return what a result says. Its score is the stored one; the interval is that of its items, whatever is stored."""
+    result, items = record.result, scored(record)
+    interval = items.percent()
     return {
         "metric": result.metric,
         "score": result.score,
         "n": result.n,
         "n_unscored": result.n_unscored,
-        "scored": scored(record),
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "scored": items,
         "state": "done" if result.n_unscored == 0 else "incomplete",
         "values": ItemValues(record.scores),
         "weights": record.weights,

@@ -14,7 +14,7 @@ from typing import NoReturn, TextIO, cast
 
 from m3_exp.command_line import CommandLine, names
 from m3_exp.printing import FORMAT, WIDE, line_of_whole, print_lines, print_list, print_table, say
-from m3_exp.reading.paths import given
+from m3_exp.reading.paths import config_dir, given
 from m3_exp.reading.shown import Escaping, abridged, columns, escaped
 from m3_exp.types import M3Error
 
@@ -74,7 +74,7 @@ def _parser(command: str, about: str, *, overrides: bool = True) -> argparse.Arg
         parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=choices)
         parser.add_argument("-m", "--multirun", action="store_true", help="every combination of KEY=A,B and ranges")
         parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
-    parser.add_argument("--config-dir", action="append", default=[], type=given, help="with more choices and sweeps")
+    parser.add_argument("--config-dir", action="append", default=[], type=config_dir, help="more choices and sweeps")
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     return parser
 

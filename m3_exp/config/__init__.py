@@ -5,7 +5,7 @@ that an error is one line of ours and a sweep is planned as a whole.
 
     overrides  one override: parsed, refused, written as it is typed again
     sweeps     sweep files, and the products that `-m` asks for
-    choices    what conf/ and a --config-dir offer
+    choices    what conf/ and a --config-dir offer; `suggestions`: what an unknown word may mean
     composing  overrides -> a composed config; `kept`: between processes
     settings   a composed config -> Config; `values`: one value of it
     narrowing  a request -> the same for one of its cells
@@ -82,11 +82,12 @@ def compose(asked: CommandLine | Request) -> Request:
         return asked
     config_dirs = asked.config_dirs
     overrides = [parse(arg) for arg in asked.overrides]
+    check_folders(config_dirs)
+    refuse(overrides, config_dirs)
     sweep = next((sweeps.named(o) for o in overrides if o.key_or_group == "sweeps"), None)
     given = [o for o in overrides if o.key_or_group != "sweeps"]
-    check_folders(config_dirs)
     document = sweeps.read_sweep(sweep, config_dirs) if sweep is not None else {}
-    blocks = sweeps.restricted(document, given) if document else [given]
+    blocks = sweeps.restricted(document, given, config_dirs) if document else [given]
     for block in blocks:
         refuse(block, config_dirs)
     if not asked.multirun and sweep is None and (axis := next((o for o in given if o.is_sweep_override()), None)):

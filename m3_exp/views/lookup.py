@@ -126,23 +126,6 @@ def look_up_sweep(sweep: str, asked: CommandLine) -> Lookup:
     return Lookup.of(of_sweep(sweep, asked))
 
 
-def split_shown(asked: CommandLine) -> tuple[dict[str, str], CommandLine]:
-    """Split `pair=` and `method=` off a command line: they choose what a figure or `m3 response` shows.
-
-    If they stayed among the overrides, they would narrow the sweep, and with it leave out the experts as parents.
-
-    Raises:
-        M3Error: a pair or method that is not there.
-    """
-    shown = {axis: values[-1] for axis in ("pair", "method") if (values := asked.values(axis))}
-    for axis, names in shown.items():
-        known = [*config.names(axis, asked.config_dirs), *(("local",) if axis == "pair" else ())]
-        unknown = [name for name in names.split(",") if name not in known]
-        if unknown:
-            raise M3Error(f"{axis}={unknown[0]} is not known; allowed: {', '.join(known)}")
-    return shown, asked.without("pair", "method")
-
-
 def look_up_development(sweep: str, asked: CommandLine) -> Lookup:
     """Look up a sweep on development items."""
     others = asked.without("items", "sweeps")

@@ -71,6 +71,12 @@ def _part(group: str, file: Path) -> Tree:
     return part if isinstance(part, dict) else held
 
 
+def pair_experts(pair: str, config_dirs: Sequence[Path]) -> list[str]:
+    """Return the experts of a pair of conf/ or of a --config-dir; none if there is no such pair."""
+    found = [load_yaml(file).get("pair") for file in files("pair", config_dirs) if file.stem == pair]
+    return [str(name) for name in (found[0] or {}).get("experts") or []] if found else []
+
+
 def alternatives(group: str, config_dirs: Sequence[Path]) -> str:
     """Say what may be written in place of an unknown key of a group, or of an unknown top-level key."""
     if group in top_keys():

@@ -154,7 +154,9 @@ def _is_read(cfg: Tree, group: str, parameter: str) -> bool:
         return parameter in keywords(group, cfg[group])
     if group == "evaluator":
         return rest in _OF_EVALUATORS and first in cfg[group]
-    return group == "family" and first in parameters(group) and (not rest or rest in names("evaluator"))
+    if group == "family" and rest:
+        return (first == "max_tokens" and rest in names("evaluator")) or (first == "experts" and "." not in rest)
+    return group == "family" and first in parameters(group)
 
 
 def _sets_a_value(override: Override) -> bool:

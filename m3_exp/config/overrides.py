@@ -158,9 +158,11 @@ def _refuse_no_choice(override: Override, config_dirs: Sequence[Path]) -> None:
     if key == "evaluator":
         allowed += ", at least one, as evaluator=[A,B]"
     several = value if key == "evaluator" and isinstance(value, list) else [value]
-    if not several or not all(isinstance(one, str) and "$" not in one for one in several):
+    if not several:
         raise M3Error(f"{line} is no choice; {allowed}")
     for one in several:
+        if not isinstance(one, str) or "$" in one:
+            raise M3Error(f"{line} is no choice; {allowed}")
         if one == "":
             raise M3Error(f"{line} is empty; {allowed}")
         if one not in choices:

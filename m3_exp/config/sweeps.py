@@ -8,8 +8,8 @@ from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep, Sweep
 
-from m3_exp.command_line import ROOT, files, names
-from m3_exp.config.choices import load_yaml
+from m3_exp.command_line import ROOT, names
+from m3_exp.config.choices import load_yaml, pair_experts
 from m3_exp.config.overrides import parse
 from m3_exp.config.suggestions import close, did_you_mean
 from m3_exp.reading.paths import is_file
@@ -61,7 +61,7 @@ def restricted(
     """
     asked = {o.key_or_group: o for o in given}
     pairs = _values(asked["pair"]) if "pair" in asked else []
-    experts = {expert for pair in pairs for expert in _experts(pair, config_dirs)}
+    experts = {expert for pair in pairs for expert in pair_experts(pair, config_dirs)}
     parents: list[list[Override]] = []
     merges: list[list[Override]] = []
     dropped: list[list[Override]] = []
@@ -90,12 +90,6 @@ def _laid(block: Sequence[Override], asked: Mapping[str, Override]) -> list[Over
             return None
         laid.append(choice)
     return laid
-
-
-def _experts(pair: str, config_dirs: Sequence[Path]) -> list[str]:
-    """Return the experts of a pair, none if there is no such pair."""
-    found = [load_yaml(file) for file in files("pair", config_dirs) if file.stem == pair]
-    return list((found[0].get("pair") or {}).get("experts") or []) if found else []
 
 
 def _check_sweep(override: Override) -> None:

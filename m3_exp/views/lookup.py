@@ -16,7 +16,7 @@ from m3_exp.reporting.data import saved
 from m3_exp.results import look_up
 from m3_exp.scoring.items import is_development
 from m3_exp.store import Store
-from m3_exp.types import CellResult, Config, M3Error
+from m3_exp.types import CellResult, M3Error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,24 +72,25 @@ class Lookup:
         """Every cell with its result, without repeats."""
         return [item for item in self._found if not item.repeat]
 
-    def frame(self, *, draws: bool = False, alone: bool = False) -> pd.DataFrame:
-        """Return the tidy frame of every cell.
-
-        `draws` adds the draws of lambda that other runs left in the store for the plan's pairs and methods, `alone` the
-        experts by themselves, whether the request names them or not.
+    def frame(self, *, draws: bool = False) -> pd.DataFrame:
+        """Return the tidy frame of every cell, and of the experts alone. `draws` adds the draws of lambda that other
+        runs left in the store for the plan's pairs and methods.
         """
         from m3_exp.reporting.data import dataframe
 
-        if not (draws or alone):
-            return dataframe.tidy(self.found)
         others = look_up(saved.draws(self.store, self.request.plan), self.store) if draws else []
-        single = look_up(planning.build(self._single), self.store) if alone and self._single else []
-        return dataframe.tidy([*self.found, *(item for item in (*others, *single) if item.record is not None)])
+        return dataframe.tidy([*self.found, *self.alone, *(item for item in others if item.record is not None)])
 
-    @property
-    def _single(self) -> list[Config]:
-        merged = [c for c in self.request.configs if len(c.experts) > 1]
-        return [replace(c, pair=name, experts={name: source}) for c in merged for name, source in c.experts.items()]
+    @cached_property
+    def alone(self) -> list[CellResult]:
+        """The experts of merges by themselves, where the request does not name them and the store has them.
+
+        The ends of a grid are among them: lambda 1 is the first expert.
+        """
+        named = {(c.family, c.pair) for c in self.request.configs}
+        single = [c for c in planning.alone(self.request.configs) if (c.family, c.pair) not in named]
+        found = look_up(planning.build(single), self.store) if single else []
+        return [item for item in found if item.record is not None]
 
     @property
     def repeats(self) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from m3_exp.command_line import CommandLine
+from m3_exp.command_line import CommandLine, names
 from m3_exp.reporting.choices import ways
 from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import evaluated, prediction
@@ -79,7 +79,8 @@ def checks(found: Curves, *, repeats: int = 10_000) -> list[tuple[Response, Chec
     drawn = [response for response in found.responses if response.draws]
     if not drawn:
         first = found.responses[0]
-        named = [f"pair={first.pair}"] if first.family != "local" else []
+        known = first.pair in names("pair", found.asked.config_dirs) and first.family != "local"
+        named = [f"pair={first.pair}"] if known else [f"pair={name}" for name in found.asked.values("pair")]
         draws = [*named, f"method={first.method}", "ratio=mixup", "ratio.alpha=0.5,2", "ratio.draws=15"]
         others = found.asked.without("pair", "method", "ratio.nodes", "ratio.sampled")
         again = replace(others, multirun=True).line("run", *draws)

@@ -180,7 +180,7 @@ def test_the_merge_line_names_the_same_weights() -> None:
     ],
 )  # fmt: skip
 def test_a_request_can_be_narrowed_to_any_of_its_cells(line: str, most: int) -> None:
-    """What retries one failed cell: the narrowest line that composes holds it, to the last digit, and few others: its parents."""
+    """What retries one failed cell: the narrowest line that composes holds it, and few others, as its parents."""
     args = line.split()
     multirun, overrides = "-m" in args, [arg for arg in args if arg != "-m"]
     whole = build(*overrides, multirun=multirun).cells

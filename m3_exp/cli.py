@@ -12,7 +12,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO, cast
 
-from m3_exp import completion
 from m3_exp.arguments import HELP, parsed, takes
 from m3_exp.command_line import CommandLine, names
 from m3_exp.printing import FORMAT, WIDE, line_of_whole, print_lines, print_list, print_table, say
@@ -327,10 +326,16 @@ def doctor(args: Sequence[str]) -> int:
     return 1 if any(finding.needed and not finding.ok for finding in findings) else 0
 
 
+def completion(args: Sequence[str]) -> int:
+    from m3_exp.completion import command
+
+    return command(args, COMMANDS)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     command.__name__: command
-    for command in (run, plan, merge, score, table, response, figure, report, status, doctor, wandb)
-} | {"completion": lambda args: completion.command(args, COMMANDS)}
+    for command in (run, plan, merge, score, table, response, figure, report, status, doctor, wandb, completion)
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -101,7 +101,7 @@ def _place(parser: Parser, command: str, number: int, folders: Sequence[Path]) -
     """Return what a command takes at a place before its settings, as the name of a table."""
     if number > 0:
         return []
-    if "|" in parser.first:
+    if parser.first.islower():
         return parser.first.split("|")
     if command == "figure":
         return re.findall(r'^    "(\w+)": FigureSpec', _CATALOGUE.read_text(encoding="utf-8"), re.M)

@@ -60,7 +60,12 @@ def test_a_tab_offers(line: str, found: list[str]) -> None:
     assert offered(line) == found
 
 
-FOLDER = {"method/tilted": "{name: tilted, target: 'x:y', slope: 1}", "method/torn": "{", "sweeps/ours": ""}
+FOLDER = {
+    "method/tilted": "{name: tilted, target: 'x:y', slope: 1}",
+    "method/torn": "{",
+    "method/deep": "[" * 9999,
+    "sweeps/ours": "",
+}
 
 
 @pytest.mark.parametrize("flag", ["--config-dir {}", "--config-dir={}", "--config-dir nowhere --config-dir '{}'"])
@@ -68,7 +73,9 @@ def test_choices_and_keys_of_a_config_dir_are_offered(tmp_path: Path, flag: str)
     for name, text in FOLDER.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.yaml").write_text(text)
+    (tmp_path / "method/folder.yaml").mkdir()
     flags = flag.format(tmp_path)
+    assert offered(f"m3 run {flags} method=folder method.") == []
     assert offered(f"m3 run {flags} method=til") == ["method=tilted "]
     assert offered(f"m3 run method=tilted {flags} method.") == ["method.slope="]
     assert offered(f"m3 run {flags} method.sl") == ["method.slope="]

@@ -162,7 +162,7 @@ def test_an_example_of_help_is_a_request(command: str, line: str) -> None:
     parser = arguments.declared(cli.COMMANDS[command])
     options, asked = arguments.parsed(parser, shlex.split(words[1]))
     named = asked.values("sweeps")
-    if parser.first == "NAME" and not options.list:
+    if parser.first == "NAME" and asked.overrides:
         name, *overrides = asked.overrides
         asked = asked.with_overrides(*overrides)
         assert f"{name} " in offered(f"m3 {command} {name}")

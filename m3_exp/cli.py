@@ -10,20 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NoReturn, TextIO, cast
+from typing import TextIO, cast
 
+from m3_exp.arguments import HELP, parsed, takes
 from m3_exp.command_line import CommandLine, names
 from m3_exp.printing import FORMAT, WIDE, line_of_whole, print_lines, print_list, print_table, say
 from m3_exp.reading.paths import given
 from m3_exp.reading.shown import Escaping, abridged, columns, escaped
 from m3_exp.types import M3Error
-
-HELP = Path(__file__).parent / "help.txt"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise M3Error(f"{self.prog}: {message}; see {self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,23 +61,6 @@ def _carried_out(args: list[str]) -> int:
         return 2
 
 
-def _parser(command: str, about: str, *, overrides: bool = True) -> argparse.ArgumentParser:
-    parser = _Parser(prog=f"m3 {command}", description=about)
-    if overrides:
-        choices = "choices and settings, such as method=ties seed=1; sweeps=NAME: a file of sweeps/"
-        parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=choices)
-        parser.add_argument("-m", "--multirun", action="store_true", help="every combination of KEY=A,B and ranges")
-        parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
-    parser.add_argument("--config-dir", action="append", default=[], type=given, help="with more choices and sweeps")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
-    return parser
-
-
-def _parsed(parser: argparse.ArgumentParser, args: Sequence[str]) -> tuple[argparse.Namespace, CommandLine]:
-    options = parser.parse_intermixed_args(args)
-    return options, CommandLine(tuple(options.overrides), options.multirun, tuple(options.config_dir))
-
-
 class _ConfigShown(Exception):
     """A command ends where it has printed the configuration that `--cfg job` asked for."""
 
@@ -101,9 +78,9 @@ def _show_config(options: argparse.Namespace, *asked: CommandLine) -> None:
 
 
 def run(args: Sequence[str]) -> int:
-    parser = _parser("run", "Plan, merge, evaluate and record. The same command continues after any interruption.")
+    parser = takes("run", "Plan, merge, evaluate and record. The same command continues after any interruption.")
     parser.add_argument("--wide", action="store_true", help=WIDE)
-    options, asked = _parsed(parser, args)
+    options, asked = parsed(parser, args)
     _show_config(options, asked)
     from m3_exp import actions, config
     from m3_exp.views import opening, retries, tables, words
@@ -132,9 +109,13 @@ def run(args: Sequence[str]) -> int:
 
 
 def wandb(args: Sequence[str]) -> int:
-    parser = _parser("wandb", "sync: record in W&B what is in the store; workspace: compare alphas there.")
-    parser.add_argument("--out", type=given, help="workspace: write its specification here, and ask W&B nothing")
-    options, asked = _parsed(parser, args)
+    parser = takes(
+        "wandb", "sync: record in W&B what is in the store; workspace: compare alphas there.", first="sync|workspace"
+    )
+    parser.add_argument(
+        "--out", type=given, metavar="FILE", help="workspace: write its specification here, and ask W&B nothing"
+    )
+    options, asked = parsed(parser, args)
     what, *overrides = asked.overrides or [""]
     if what not in ("sync", "workspace"):
         raise M3Error("m3 wandb takes sync or workspace first, as in: m3 wandb sync sweeps=table1")
@@ -151,9 +132,9 @@ def wandb(args: Sequence[str]) -> int:
 
 
 def plan(args: Sequence[str]) -> int:
-    parser = _parser("plan", "Show what would run and cost, what is done, what is the same twice. Reads no weights.")
+    parser = takes("plan", "Show what would run and cost, what is done, what is the same twice. Reads no weights.")
     parser.add_argument("--list", action="store_true", help="what can be chosen: family, pair, method, ..., sweeps")
-    options, asked = _parsed(parser, args)
+    options, asked = parsed(parser, args)
     if options.list:
         axes = ["family", "pair", "method", "ratio", "sparsify", "evaluator", "engine", "tracker", "launcher", "sweeps"]
         print_list(((axis, ", ".join(names(axis, options.config_dir))) for axis in axes), 10)
@@ -172,8 +153,8 @@ def plan(args: Sequence[str]) -> int:
 
 
 def merge(args: Sequence[str]) -> int:
-    parser = _parser("merge", "Write a Hugging Face checkpoint into out=DIR, with a recipe.json: how it was made.")
-    options, asked = _parsed(parser, args)
+    parser = takes("merge", "Write a Hugging Face checkpoint into out=DIR, with a recipe.json: how it was made.")
+    options, asked = parsed(parser, args)
     _show_config(options, asked)
     from m3_exp import actions
     from m3_exp.planning import label_text
@@ -187,14 +168,15 @@ def merge(args: Sequence[str]) -> int:
 
 
 def score(args: Sequence[str]) -> int:
-    parser = _parser("score", "Score saved answers, lines of {id, text}, with no model.", overrides=False)
+    about = "Score saved answers, lines of {id, text}, with no model."
+    parser = takes("score", about, first="BENCHMARK ANSWERS", settings="SETTING=VALUE")
     parser.add_argument("benchmark")
     parser.add_argument("answers", type=given)
     parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="items=lab|official|PATH, extractor=...")
-    parser.add_argument("--out", type=given, help="write a JSON line for each answer here")
+    parser.add_argument("--out", type=given, metavar="FILE", help="write a JSON line for each answer here")
     audit = "add how the answers look, and what other rules make of them"
     parser.add_argument("--audit", action="store_true", help=audit)
-    options = parser.parse_intermixed_args(args)
+    options, _ = parsed(parser, args)
     from m3_exp import actions
 
     ways = {"out": options.out, "audit": options.audit, "config_dirs": options.config_dir}
@@ -204,7 +186,7 @@ def score(args: Sequence[str]) -> int:
 
 
 def table(args: Sequence[str]) -> int:
-    parser = _parser("table", "Print the table NAME from the store: the rows that the sweep of that name asks for.")
+    parser = takes("table", "Print the table NAME from the store: the rows that its sweep asks for.", first="NAME")
     add = parser.add_argument
     add("--list", action="store_true", help="name the tables")
     add("--format", choices=["text", "md", "csv", "tex", "html"], help=FORMAT)
@@ -220,7 +202,7 @@ def table(args: Sequence[str]) -> int:
     add("--select", choices=["crossfit", "dev", "test"], help=select)
     add("--repeats", action="store_true", help="what batches alone change: each repeat beside its first pass")
     add("--variance", action="store_true", help="how uncertain items, draws of lambda, masks and curves leave it, each")
-    options, asked = _parsed(parser, args)
+    options, asked = parsed(parser, args)
     from m3_exp.views import tables
 
     ways = {way: getattr(options, way) for way in ("select", "repeats", "variance", "all", "draw", "marks")}
@@ -235,10 +217,12 @@ def table(args: Sequence[str]) -> int:
 
 
 def figure(args: Sequence[str]) -> int:
-    parser = _parser("figure", "Draw a figure from the store; pair= and method= choose what it shows.")
+    parser = takes("figure", "Draw a figure from the store; pair= and method= choose what it shows.", first="NAME")
     parser.add_argument("--list", action="store_true", help="name the figures and the sweeps they draw")
-    parser.add_argument("--out", type=given, help="FILE.svg, .pdf or .png; without it NAME.svg and NAME.png")
-    options, asked = _parsed(parser, args)
+    parser.add_argument(
+        "--out", type=given, metavar="FILE", help=".svg, .pdf or .png; without it NAME.svg and NAME.png"
+    )
+    options, asked = parsed(parser, args)
     from m3_exp.reporting.figures.catalogue import FIGURES
     from m3_exp.views import figures
 
@@ -255,11 +239,11 @@ def figure(args: Sequence[str]) -> int:
 
 
 def response(args: Sequence[str]) -> int:
-    parser = _parser("response", "What every alpha would score, from the curves over lambda of sweeps=lambda_response.")
-    parser.add_argument("--out", type=given, help="also draw it: FILE.svg, .pdf or .png")
+    parser = takes("response", "What every alpha would score, from the curves over lambda of sweeps=lambda_response.")
+    parser.add_argument("--out", type=given, metavar="FILE", help="also draw it: .svg, .pdf or .png")
     parser.add_argument("--repeats", type=int, default=10_000, help="how often each way of choosing is tried")
     parser.add_argument("--check", action="store_true", help="compare the curves with evaluated draws of lambda")
-    options, asked = _parsed(parser, args)
+    options, asked = parsed(parser, args)
     from m3_exp.reporting.choices import advice
     from m3_exp.reporting.curves import prediction
     from m3_exp.views import opening, studies, words
@@ -297,9 +281,11 @@ def response(args: Sequence[str]) -> int:
 
 
 def report(args: Sequence[str]) -> int:
-    parser = _parser("report", "Write one self-contained HTML page: tables, curves, every cell down to single answers.")
-    parser.add_argument("--out", type=given, default=Path("report"), help="the directory of its index.html")
-    options, asked = _parsed(parser, args)
+    parser = takes("report", "Write one self-contained HTML page: tables, curves, every cell down to single answers.")
+    parser.add_argument(
+        "--out", type=given, metavar="DIR", default=Path("report"), help="the directory of its index.html"
+    )
+    options, asked = parsed(parser, args)
     from m3_exp.views import page
 
     _show_config(options, *page.requests(asked))
@@ -309,8 +295,8 @@ def report(args: Sequence[str]) -> int:
 
 
 def status(args: Sequence[str]) -> int:
-    parser = _parser("status", "Show what of a request is done, running, failed and left.")
-    options, asked = _parsed(parser, args)
+    parser = takes("status", "Show what of a request is done, running, failed and left.")
+    options, asked = parsed(parser, args)
     _show_config(options, asked)
     from m3_exp import config
     from m3_exp.views import status as view
@@ -326,8 +312,8 @@ def status(args: Sequence[str]) -> int:
 
 
 def doctor(args: Sequence[str]) -> int:
-    parser = _parser("doctor", "Say whether machine, models, data and sandbox are fit, and what would change it.")
-    options, asked = _parsed(parser, args)
+    parser = takes("doctor", "Say whether machine, models, data and sandbox are fit, and what would change it.")
+    options, asked = parsed(parser, args)
     _show_config(options, asked)
     from m3_exp.doctor import examine
 
@@ -340,9 +326,15 @@ def doctor(args: Sequence[str]) -> int:
     return 1 if any(finding.needed and not finding.ok for finding in findings) else 0
 
 
+def completion(args: Sequence[str]) -> int:
+    from m3_exp.completion import command
+
+    return command(args, COMMANDS)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     command.__name__: command
-    for command in (run, plan, merge, score, table, response, figure, report, status, doctor, wandb)
+    for command in (run, plan, merge, score, table, response, figure, report, status, doctor, wandb, completion)
 }
 
 if __name__ == "__main__":

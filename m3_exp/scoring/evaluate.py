@@ -17,6 +17,7 @@ from m3_exp.reading.paths import is_file
 from m3_exp.scoring import thoughts
 from m3_exp.scoring.evaluator import ChatSettings, Evaluator, judged
 from m3_exp.scoring.items import checked
+from m3_exp.stats import unread
 from m3_exp.store import dumps, write_atomic
 from m3_exp.types import Answer, EvaluatorSpec, Json, M3Error, Problem, Result, Score, plain
 
@@ -143,6 +144,7 @@ def evaluate(
         replace(score, value=0.0, extracted=None, reason=UNCLOSED) if lost and score.value is not None else score
         for score, lost in zip(scores, unclosed, strict=True)
     ]
+    silent = unread.counts(present, scores)
     missing = order.keys() - {answer.id for answer in answers}
     scores += [Score(key, None, reason="no answer") for key in sorted(missing, key=order.__getitem__)]
     scores.sort(key=lambda score: (order[score.id], score.sample))
@@ -150,7 +152,7 @@ def evaluate(
     kept = sum(thoughts.held(answer.text) for answer in present)
     counted = {"unclosed_thoughts": sum(unclosed), "thoughts_kept": kept}
     repeated = {name: count for name, count in counted.items() if count}
-    return scores, replace(result, details={**result.details, **repeated})
+    return scores, replace(result, details={**result.details, **repeated, **silent})
 
 
 def _check_answers(known: Mapping[str, Problem], answers: Sequence[Answer]) -> None:

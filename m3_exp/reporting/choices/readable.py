@@ -43,7 +43,7 @@ def readable(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> Reada
             silent.add((family, pair, benchmark))
             alone |= {(name, benchmark) for name in parents.get(pair, ())}
     places = zip(frame["family"], frame["pair"], frame["benchmark"], strict=True)
-    kept = frame[[place not in silent for place in places]]
+    kept = frame.loc[[place not in silent for place in places]]
     mute = kept["unread"].notna() & (kept["method"] != "single")
     lost = [*frame.index.difference(kept.index), *kept.index[mute]]
     lost += [row for row in single.index if (single.at[row, "pair"], single.at[row, "benchmark"]) in alone]

@@ -51,7 +51,7 @@ def first_words(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]], run: 
     pairs = {pair: names for pair, names in parents.items() if len(names) > 1}
     if not bool(frame["pair"].isin(list(pairs)).any()):
         return ["There is no merge here, only single models."]
-    known = readable(frame[[not _attacked(values) for values in frame["values"]]], pairs)
+    known = readable(frame.loc[[not _attacked(values) for values in frame["values"]]], pairs)
     frame, said = known.frame, [unread.sentence(known.left_out, _NOT_BUILT_ON)] * bool(known.left_out)
     single, merged = frame[frame["method"] == "single"], frame[frame["pair"].isin(list(pairs))]
     if not len(merged):

@@ -203,6 +203,24 @@ def score(args: Sequence[str]) -> int:
     return int(found["n_unscored"] > 0)
 
 
+def export(args: Sequence[str]) -> int:
+    about = "answers: every answer of a request as a line of a file; of the whole store where store= stands alone."
+    parser = _parser("export", about)
+    parser.add_argument("--out", type=given, help="the file; m3 score reads it")
+    parser.add_argument("--format", choices=["jsonl", "csv", "parquet"], help="without it what --out ends in")
+    options, asked = _parsed(parser, args)
+    what, *overrides = asked.overrides or [""]
+    if what != "answers":
+        raise M3Error("m3 export takes answers first, as in: m3 export answers sweeps=demo --out answers.jsonl")
+    asked = asked.with_overrides(*overrides)
+    _show_config(options, asked)
+    from m3_exp.views import answers
+
+    found = answers.export(asked, options.out, options.format)
+    print(json.dumps(vars(found)) if options.json else found)
+    return 0
+
+
 def table(args: Sequence[str]) -> int:
     parser = _parser("table", "Print the table NAME from the store: the rows that the sweep of that name asks for.")
     add = parser.add_argument
@@ -342,7 +360,7 @@ def doctor(args: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     command.__name__: command
-    for command in (run, plan, merge, score, table, response, figure, report, status, doctor, wandb)
+    for command in (run, plan, merge, score, export, table, response, figure, report, status, doctor, wandb)
 }
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ evaluator the official number of its items.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from m3_exp.amounts import count, counted
 from m3_exp.engines.gpus import GPUS, Gpu, Load, least_split, sequences, speed
@@ -21,7 +21,6 @@ from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.model_config import architecture
 from m3_exp.merging.notes import notes as adapter_notes
 from m3_exp.merging.source import without_fetching
-from m3_exp.planning import label_text
 from m3_exp.results import Results
 from m3_exp.scoring.evaluator import Cost
 from m3_exp.store import Store
@@ -94,18 +93,7 @@ def forecast(
 def _recipes(cells: Sequence[Cell] | Sequence[CellForecast]) -> dict[str, Recipe]:
     """Return the different recipes of cells by their identity; those of one variant are one object."""
     objects = {id(cell.recipe): cell.recipe for cell in cells}
-    return {_identity(recipe): recipe for recipe in objects.values()}
-
-
-def _identity(recipe: Recipe) -> str:
-    """Return a recipe's identity; several sums ask for those of the same objects."""
-    known = _IDENTITIES.get(id(recipe))
-    if known is None or known[0] is not recipe:
-        known = _IDENTITIES[id(recipe)] = recipe, identity(recipe)
-    return known[1]
-
-
-_IDENTITIES: dict[int, tuple[Recipe, str]] = {}
+    return {recipe.identity: recipe for recipe in objects.values()}
 
 
 def _open(cells: Sequence[CellForecast]) -> list[CellForecast]:
@@ -192,8 +180,10 @@ def _cell(cell: Cell, results: Results, n: int | None, missing: str | None) -> C
     evaluator = results.tasks.evaluator(cell.evaluator)
     searching, scored = evaluator.searched(n or 0)
     answers = None if n is None else searching + scored * evaluator.sampling.n
-    whole = CellForecast(
-        labels=tuple(label_text(label) for label in cell.labels),
+    whole = _Left("items missing", answers, 0 if n is None else searching, missing)
+    found = whole if missing is not None else _looked_up(whole, cell, results)
+    return CellForecast(
+        cell=cell,
         lams=tuple(sorted({label.lam for label in cell.labels if label.lam is not None})),
         alpha=tuple(sorted({label.alpha for label in cell.labels if label.alpha is not None})),
         recipe=cell.recipe,
@@ -206,26 +196,34 @@ def _cell(cell: Cell, results: Results, n: int | None, missing: str | None) -> C
         n=n,
         answers=answers,
         searches=searching > 0,
-        left=answers,
-        searching=0 if n is None else searching,
-        state="items missing",
-        reason=missing,
+        left=found.left,
+        searching=found.searching,
+        state=found.state,
+        reason=found.reason,
         cost=None,
     )
-    return whole if missing is not None else _looked_up(whole, cell, results)
 
 
-def _looked_up(whole: CellForecast, cell: Cell, results: Results) -> CellForecast:
+class _Left(NamedTuple):
+    """The state of a cell, how many answers it still takes, those of a search among them, and what is missing."""
+
+    state: str
+    left: int | None
+    searching: int
+    reason: str | None = None
+
+
+def _looked_up(whole: _Left, cell: Cell, results: Results) -> _Left:
     """Return the state of a cell whose items are at hand, and how much of it is left to do."""
     try:
         task = results.tasks.task(cell)
         done = results.is_done(task)
     except M3Error as error:
-        return replace(whole, state="model missing", reason=str(error))
-    return replace(whole, left=0, searching=0, state="done") if done else _begun(whole, results, task)
+        return whole._replace(state="model missing", reason=str(error))
+    return _Left("done", 0, 0) if done else _begun(results, task)
 
 
-def _begun(whole: CellForecast, results: Results, task: Task) -> CellForecast:
+def _begun(results: Results, task: Task) -> _Left:
     """Return what of a cell without a result is left; a search that is not over counts in full."""
     searching, scored = task.evaluator.searched(len(task.problems))
     known = results.store.merges.get(results.recipe_key(task.cell))
@@ -239,7 +237,7 @@ def _begun(whole: CellForecast, results: Results, task: Task) -> CellForecast:
         answers = results.store.answers(results.answers_key(known.digest, task)).read()
         held = len({(answer.id, answer.sample) for answer in answers if answer.id in wanted})
     left = max(0, searching + scored * task.sampling.n - held)
-    return replace(whole, left=left, searching=searching, state="begun" if held else "to do")
+    return _Left("begun" if held else "to do", left, searching)
 
 
 # ---------------------------------------------------------------------------------------------- weights and memory

@@ -1,15 +1,24 @@
 """Answers out of the store and in again: `m3 export answers`, lm-eval's sample lines, journals, numbers as ids."""
 
 import json
+import sys
+import tarfile
 import zlib
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from m3_exp.command_line import CommandLine
 from m3_exp.scoring.evaluate import score_file
 from m3_exp.scoring.saved import bare, guarded, read_answers
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem
+from m3_exp.views.answers import FORMATS
+from m3_exp.views.lookup import Lookup
+from tests.golden.commands import CONFIG, HERE, RECORDED, WORLD, call
+
+DIRS = (HERE / "conf",)
 
 ITEMS = [{"question": f"How many is {n}?", "answer": f"#### {n}"} for n in range(4)]
 OWN = {"benchmark": "gsm8k", "sample": 0, "finish": "stop", "label": "lm single"}
@@ -119,3 +128,67 @@ def test_a_file_of_several_cells_asks_which(tmp_path: Path) -> None:
 def test_what_a_spreadsheet_would_take_for_a_formula_comes_back_as_it_was(text: str) -> None:
     assert bare(guarded(text)) == text
     assert not guarded(text).startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+# ----------------------------------------------------------------------------------------------- out of a store, and in
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    with tarfile.open(WORLD) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_is_exported_scores_as_the_store_says(form: str, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    asked = ["pair=lm_math", "method=average", "limit=6", *CONFIG, "store=store", *RECORDED]
+    benchmarks = ["gsm8k", "hendrycks_math"]
+    request = [*asked, f"evaluator=[{','.join(benchmarks)}]"]
+    code, text = call(["export", "answers", *request, "--out", f"answers.{form}"])
+    assert (code, text) == (0, "12 answers of 2 cells\n")
+    words = [word for word in request if word not in CONFIG[:2]]
+    found = {item.cell.evaluator.name: item.record for item in Lookup.of(CommandLine(tuple(words), False, DIRS)).found}
+    for benchmark in benchmarks:
+        record, scores = found[benchmark], Path(f"{form}-scores.jsonl")
+        assert record is not None
+        code, text = call(["score", benchmark, f"answers.{form}", "items=lab", "--out", str(scores)])
+        again, result = json.loads(text), record.result
+        assert (code, again["n"], again["score"], again["low"]) == (0, 6, result.score, pytest.approx(result.low))
+        each = {row["id"]: (row["value"], row["extracted"]) for row in map(json.loads, scores.read_text().splitlines())}
+        assert each == {score.id: (score.value, score.extracted) for score in record.scores}
+
+
+def test_a_line_says_whose_answer_it_is(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    asked = ["pair=lm_math", "evaluator=[gsm8k]", "limit=8", *CONFIG, "store=store", *RECORDED]
+    curve = ["sweeps=lambda_response", "method=average", *asked]
+    assert call(["export", "answers", *curve, "--out", "curve.jsonl"])[0] == 0
+    rows = [json.loads(line) for line in Path("curve.jsonl").read_text().splitlines()]
+    quarter = [row for row in rows if row["lambda"] == 0.25]
+    assert len(quarter) == 8
+    assert {json.dumps(row["shares"]) for row in quarter} == {'{"lm": 0.25, "math": 0.75}'}
+    (weights,), (cell,) = ({row[key] for row in quarter} for key in ("weights", "cell"))
+    assert len(weights) == 64
+    assert all(row["prompt"] and row["finish"] and row["benchmark"] == "gsm8k" for row in quarter)
+    code, text = call(["score", "gsm8k", "curve.jsonl", "items=lab"])
+    assert code == 2
+    assert "name one of them: cell=" in text
+    assert json.loads(call(["score", "gsm8k", "curve.jsonl", "items=lab", f"cell={cell}"])[1])["n"] == 8
+
+
+def test_a_whole_store_and_what_is_refused(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    assert "m3 export takes answers first" in call(["export", "results"])[1]
+    assert "--out  must name a file" in call(["export", "answers"])[1]
+    assert "does not say which format" in call(["export", "answers", "--out", "answers.txt"])[1]
+    nothing = ["evaluator=[gsm8k]", "limit=3", *CONFIG, "store=store", *RECORDED]
+    assert (
+        "holds no answers of this request; first: m3 run" in call(["export", "answers", *nothing, "--out", "a.csv"])[1]
+    )
+    with patch.dict(sys.modules, {"pyarrow": None}):
+        asked = ["pair=lm_math", "evaluator=[gsm8k]", "limit=6", *CONFIG, "store=store", *RECORDED]
+        code, text = call(["export", "answers", *asked, "--out", "a.parquet"])
+        assert (code, "--format parquet needs pyarrow: pip install pyarrow" in text) == (2, True)

@@ -21,7 +21,10 @@ SILENT = Unread("gsm8k", 20, 20, NO_NUMBER, (("", "chat_template=true"),))
 def found(scores: Sequence[Score], answers: Sequence[Answer] = (), **settings: object) -> Unread | None:
     of = [*answers] or [Answer(score.id, "words") for score in scores]
     known = sum(score.value is not None for score in scores)
-    result = Result("gsm8k", "accuracy", 0, 0, 0, len(scores), known, len(scores) - known, settings, counts(of, scores))
+    mean = 100 * sum(score.value or 0.0 for score in scores) / known if known else None
+    result = Result(
+        "gsm8k", "accuracy", mean, 0, 0, len(scores), known, len(scores) - known, settings, counts(of, scores)
+    )
     return unread(result, scores)
 
 

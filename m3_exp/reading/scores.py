@@ -1,7 +1,7 @@
 """The scores of a result as columns: how the store writes them, and how they are read without making every Score.
 
     columns(scores)                {"id": ["1", "2"], "value": [1.0, 0.0], "sample": [0], ...}
-    ScoreColumns({"id": b'["1","2"]', ...}, path)       a sequence of Score again
+    ScoreColumns(b'{"id":["1","2"],...}', path)         a sequence of Score again
     column(scores, "value")        [1.0, 0.0]: one column of any scores
 
 In a column of which all values are equal one of them stands for all. A table needs the ids and values of a result, a
@@ -10,9 +10,10 @@ page its texts too, a plan none of them: so a column is parsed only where somebo
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, overload
 
+from m3_exp.reading.records import column_lists
 from m3_exp.types import Json, M3Error, Score, plain
 
 _NONE = type(None)
@@ -58,10 +59,14 @@ def mentioned(scores: Sequence[Score], keys: Sequence[str]) -> bool:
 
 
 class ScoreColumns(Sequence[Score]):
-    """The scores of a stored result: the JSON list of each column, and the file that they are from."""
+    """The scores of a stored result: their columns as `records.columns_text` writes them, and their file."""
 
-    def __init__(self, lines: Mapping[str, bytes], where: object) -> None:
-        self._lines, self._where = lines, where
+    def __init__(self, written: bytes, where: object) -> None:
+        self._written, self._where = written, where
+
+    @cached_property
+    def _lines(self) -> Mapping[str, bytes]:
+        return column_lists(self._written)
 
     def column(self, name: str) -> Sequence[Any]:
         """Return one field of each score.
@@ -80,15 +85,15 @@ class ScoreColumns(Sequence[Score]):
         """Return one field of the scores as it is written: a single value where all have the same."""
         line = self._lines.get(name, b"")
         try:
-            values = _shared(line) if name == "id" else json.loads(line)
+            values = _shared(line, name) if name in ("id", "sample") else _parsed(line, name)
         except (ValueError, RecursionError):
             raise self._unknown(name) from None
-        if not isinstance(values, list | tuple) or not set(map(type, values)) <= _KINDS[name]:
-            raise self._unknown(name)
         return values
 
     def holds(self, name: str, text: bytes) -> bool:
         """Tell whether a text stands in a column as it is written."""
+        if "_lines" not in vars(self) and text not in self._written:
+            return False
         return text in self._lines.get(name, b"")
 
     def _unknown(self, name: str) -> M3Error:
@@ -112,8 +117,14 @@ class ScoreColumns(Sequence[Score]):
         return isinstance(other, Sequence) and tuple(self) == tuple(other)
 
 
+def _parsed(line: bytes, name: str) -> list[Any]:
+    values = json.loads(line)
+    if not isinstance(values, list) or not set(map(type, values)) <= _KINDS[name]:
+        raise ValueError(name)
+    return values
+
+
 @lru_cache(maxsize=64)
-def _shared(line: bytes) -> Any:
+def _shared(line: bytes, name: str) -> tuple[Any, ...]:
     """Return the ids of a result, the same objects for all results of one item set: ten thousand share them."""
-    ids = json.loads(line)
-    return tuple(ids) if isinstance(ids, list) else ids
+    return tuple(_parsed(line, name))

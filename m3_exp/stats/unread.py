@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from m3_exp.reading.scores import column
+from m3_exp.reading.scores import ScoreColumns, column
 from m3_exp.types import Answer, Json, Result, Score
 
 MOST = 0.5  # of the scored answers: a larger share with nothing to read, and the score says little
@@ -48,10 +48,10 @@ class Unread:
 
 def unread(result: Result, scores: Sequence[Score]) -> Unread | None:
     """Return what is to be said of a result of which most answers hold nothing to read; None of any other."""
+    if result.score is None or result.score > 100 * (1 - MOST) or not _may_lack(result, scores):
+        return None
     values = column(scores, "value")
     known = sum(value is not None for value in values)
-    if not known or values.count(0) <= MOST * known:  # what a large store needs: no other column is parsed
-        return None
     reasons = Counter(_reasons(values, column(scores, "extracted"), column(scores, "reason")))
     cut = _count(result, CUT)
     kinds = {NO_TEXT: _count(result, EMPTY), "": sum(reasons.values()), ALL_CUT: cut if cut == known else 0}
@@ -60,6 +60,13 @@ def unread(result: Result, scores: Sequence[Score]) -> Unread | None:
         return None
     why = kind or reasons.most_common(1)[0][0]
     return Unread(result.benchmark, kinds[kind], known, why, _tries(result, kind, cut=cut > 0 or "unclosed" in why))
+
+
+def _may_lack(result: Result, scores: Sequence[Score]) -> bool:
+    """Tell whether any answer may hold nothing to read: a large store has many scores, whose columns are not parsed."""
+    if not isinstance(scores, ScoreColumns) or EMPTY in result.details or CUT in result.details:
+        return True
+    return scores.holds("extracted", b"null") or scores.holds("extracted", _NO_PROGRAM.encode())
 
 
 def _reasons(

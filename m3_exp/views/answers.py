@@ -73,14 +73,17 @@ class Exported:
         return "; ".join([*lines, *[gone] * (self.without_prompt > 0)])
 
 
-def export(asked: CommandLine, out: Path, form: Format) -> Exported:
+def export(asked: CommandLine, out: Path | None, form: Format | None = None) -> Exported:
     """Write the answers of a request to a file; those of the whole store where nothing but `store=` is asked for.
 
     Raises:
-        M3Error: there is none, or parquet is asked for and pyarrow is not there.
+        M3Error: there is none, it is not clear which file, or parquet is asked for and pyarrow is not there.
     """
-    if out.is_dir():
-        raise M3Error(f"--out {out} is a directory: give a file's name")
+    if out is None or out.is_dir():
+        raise M3Error(f"--out {out or ''} must name a file, as in --out answers.jsonl")
+    form = form or next((one for one in FORMATS if out.suffix == f".{one}"), None)
+    if form is None:
+        raise M3Error(f"--out {out} does not say which format: give --format {', '.join(FORMATS)}")
     looked = Lookup.of(asked)
     whole = all(text.partition("=")[0] == "store" for text in asked.overrides)
     engine = looked.request.plan.engine

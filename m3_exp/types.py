@@ -145,6 +145,11 @@ class Prompt:
     id: str
     token_ids: tuple[int, ...]
 
+    @cached_property
+    def hashed(self) -> str:
+        """The identity of its token ids, kept with every answer: 32 hex digits."""
+        return digest_of_text(str(tuple(self.token_ids)))[:32]
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -13,7 +13,6 @@ from typing import Literal
 
 from m3_exp.amounts import counted
 from m3_exp.command_line import CommandLine
-from m3_exp.engines.protocol import prompt_hash
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import label_text
 from m3_exp.results import Results, look_up
@@ -156,7 +155,7 @@ def texts(cell: Cell, record: ResultRecord, results: Results) -> Texts | None:
         written.setdefault((answer.id, answer.prompt, answer.sample), answer)
     found = {}
     for problem, prompt in zip(task.problems, task.prompts, strict=True):
-        text, hashed = task.evaluator.prompt(problem), prompt_hash(prompt)
+        text, hashed = task.evaluator.prompt(problem), prompt.hashed
         for sample in range(task.sampling.n):
             found[problem.id, sample] = text, written.get((prompt.id, hashed, sample))
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 from shlex import quote
 
 from m3_exp.command_line import CommandLine
+from m3_exp.machine import in_threads
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import merge_line
 from m3_exp.reporting import page
@@ -86,7 +87,7 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
         rebuild=rebuild,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         tables=tuple(shown),
-        studies=tuple(ways.study(line, dev=development(curves, line), seed=whole.seed) for line in lines),
+        studies=tuple(in_threads(lambda line: ways.study(line, dev=development(curves, line), seed=whole.seed), lines)),
         cells=cells,
         models={"base": str(configs[0].base), **models},
         experts=whole.experts,

@@ -25,8 +25,10 @@ def footer(frame: pd.DataFrame, notes: Sequence[str] = (), behind: pd.DataFrame 
     `notes` are the table's own; they follow the first line. `behind`: the lines of another sweep that some of its
     numbers are computed from.
     """
-    known = [cells[cells["state"] != "missing"] for cells in (frame, behind) if cells is not None]
-    done = known[0] if behind is None else pd.concat(known, ignore_index=True)
+    done = frame[frame["state"] != "missing"]
+    if behind is not None:
+        both = (cells.to_dict("records") for cells in (done, behind[behind["state"] != "missing"]))
+        done = pd.DataFrame([line for lines in both for line in lines], columns=frame.columns)
     summed = bool((done["method"] == "task_arithmetic").any())
     return [
         INTERVALS,

@@ -78,3 +78,16 @@ def parsed(parser: Parser, args: Sequence[str]) -> tuple[argparse.Namespace, Com
     options = parser.parse_intermixed_args(args)
     overrides, multirun, folders = (getattr(options, key, ()) for key in ("overrides", "multirun", "config_dir"))
     return options, CommandLine(tuple(overrides), bool(multirun), tuple(folders))
+
+
+class ConfigShown(Exception):
+    """A command ends where it has printed the configuration that `--cfg job` asked for."""
+
+
+def show_config(options: argparse.Namespace, *asked: CommandLine) -> None:
+    """Print the composed configuration and end the command, where `--cfg job` asks for it."""
+    if options.cfg:
+        from m3_exp.config import compose
+
+        print("---\n".join(text for one in asked for text in compose(one).yaml), end="")
+        raise ConfigShown

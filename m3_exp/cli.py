@@ -267,7 +267,7 @@ def response(args: Sequence[str]) -> int:
         return 0
     if options.out and len(curves.lines) > 1:
         raise M3Error("--out draws one pair and method: give pair= and method=")
-    first = opening.first_words(curves.looked, curves.frame, draws=True)
+    first = opening.first_words(curves.looked, curves.frame)
     if not options.json:
         say(*first)
         print()

@@ -75,7 +75,7 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
     configs = tuple(config for one in looked for config in one.request.configs)
     whole = looked[0] if len(looked) == 1 else Lookup(replace(looked[0].request, configs=configs))
     shown = [tables.build(one, one.frame(), one.behind) for one in looked]
-    found, results = whole.found, Results(whole.store, whole.request.plan.engine)
+    found, results = [*whole.found, *whole.alone], Results(whole.store, whole.request.plan.engine)
     frame = whole.frame(draws=True)
     lines = grouped(responses(frame, whole.experts))
     models = {name: str(source) for config in configs for name, source in config.experts.items()}
@@ -93,7 +93,7 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
         experts=whole.experts,
         versions=_versions(),
         notes=whole.request.plan.notes,
-        first=tuple(opening.first_words(whole, frame, draws=True)),
+        first=tuple(opening.first_words(whole, frame)),
     )
 
 

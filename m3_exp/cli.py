@@ -3,27 +3,20 @@
 Exit codes: 0 done; 1 some cells failed (they are named); 2 the request is wrong (one line says what and what to do).
 """
 
-import argparse
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NoReturn, TextIO, cast
+from typing import TextIO, cast
 
-from m3_exp.command_line import CommandLine, names
+from m3_exp.arguments import HELP, ConfigShown, parsed, show_config, takes
+from m3_exp.command_line import names
 from m3_exp.printing import FORMAT, WIDE, line_of_whole, print_lines, print_list, print_table, say
-from m3_exp.reading.paths import config_dir, given
+from m3_exp.reading.paths import given
 from m3_exp.reading.shown import Escaping, abridged, columns, escaped
 from m3_exp.types import M3Error
-
-HELP = Path(__file__).parent / "help.txt"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise M3Error(f"{self.prog}: {message}; see {self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +43,7 @@ def _carried_out(args: list[str]) -> int:
         if command not in COMMANDS:
             raise M3Error(f"m3 {command} is not a command; there are {', '.join(COMMANDS)}")
         return COMMANDS[command](rest)
-    except _ConfigShown:
+    except ConfigShown:
         return 0
     except M3Error as error:
         say(f"m3: {escaped(abridged(str(error)))}", file=sys.stderr)
@@ -67,44 +60,14 @@ def _carried_out(args: list[str]) -> int:
         return 2
 
 
-def _parser(command: str, about: str, *, overrides: bool = True) -> argparse.ArgumentParser:
-    parser = _Parser(prog=f"m3 {command}", description=about)
-    if overrides:
-        choices = "choices and settings, such as method=ties seed=1; sweeps=NAME: a file of sweeps/"
-        parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=choices)
-        parser.add_argument("-m", "--multirun", action="store_true", help="every combination of KEY=A,B and ranges")
-        parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
-    parser.add_argument("--config-dir", action="append", default=[], type=config_dir, help="more choices and sweeps")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
-    return parser
-
-
-def _parsed(parser: argparse.ArgumentParser, args: Sequence[str]) -> tuple[argparse.Namespace, CommandLine]:
-    options = parser.parse_intermixed_args(args)
-    return options, CommandLine(tuple(options.overrides), options.multirun, tuple(options.config_dir))
-
-
-class _ConfigShown(Exception):
-    """A command ends where it has printed the configuration that `--cfg job` asked for."""
-
-
-def _show_config(options: argparse.Namespace, *asked: CommandLine) -> None:
-    """Print the composed configuration and end the command, where `--cfg job` asks for it."""
-    if options.cfg:
-        from m3_exp.config import compose
-
-        print("---\n".join(text for one in asked for text in compose(one).yaml), end="")
-        raise _ConfigShown
-
-
 # ------------------------------------------------------------------------------------------------------- commands
 
 
 def run(args: Sequence[str]) -> int:
-    parser = _parser("run", "Plan, merge, evaluate and record. The same command continues after any interruption.")
+    parser = takes("run", "Plan, merge, evaluate and record. The same command continues after any interruption.")
     parser.add_argument("--wide", action="store_true", help=WIDE)
-    options, asked = _parsed(parser, args)
-    _show_config(options, asked)
+    options, asked = parsed(parser, args)
+    show_config(options, asked)
     from m3_exp import actions, config
     from m3_exp.views import opening, retries, tables, words
     from m3_exp.views.lookup import Lookup
@@ -132,14 +95,16 @@ def run(args: Sequence[str]) -> int:
 
 
 def wandb(args: Sequence[str]) -> int:
-    parser = _parser("wandb", "sync: record in W&B what is in the store; workspace: compare alphas there.")
-    parser.add_argument("--out", type=given, help="workspace: write its specification here, and ask W&B nothing")
-    options, asked = _parsed(parser, args)
+    about = "sync: record in W&B what is in the store; workspace: compare alphas there."
+    parser = takes("wandb", about, first="sync|workspace")
+    about = "workspace: write its specification here, and ask W&B nothing"
+    parser.add_argument("--out", type=given, metavar="FILE", help=about)
+    options, asked = parsed(parser, args)
     what, *overrides = asked.overrides or [""]
     if what not in ("sync", "workspace"):
         raise M3Error("m3 wandb takes sync or workspace first, as in: m3 wandb sync sweeps=table1")
     asked = asked.with_overrides("tracker=wandb", *overrides)
-    _show_config(options, asked)
+    show_config(options, asked)
     from m3_exp.views import workspace
 
     if what == "workspace":
@@ -151,14 +116,14 @@ def wandb(args: Sequence[str]) -> int:
 
 
 def plan(args: Sequence[str]) -> int:
-    parser = _parser("plan", "Show what would run and cost, what is done, what is the same twice. Reads no weights.")
+    parser = takes("plan", "Show what would run and cost, what is done, what is the same twice. Reads no weights.")
     parser.add_argument("--list", action="store_true", help="what can be chosen: family, pair, method, ..., sweeps")
-    options, asked = _parsed(parser, args)
+    options, asked = parsed(parser, args)
     if options.list:
         axes = ["family", "pair", "method", "ratio", "sparsify", "evaluator", "engine", "tracker", "launcher", "sweeps"]
         print_list(((axis, ", ".join(names(axis, options.config_dir))) for axis in axes), 10)
         return 0
-    _show_config(options, asked)
+    show_config(options, asked)
     from m3_exp import config
     from m3_exp.views import status, words
 
@@ -172,9 +137,9 @@ def plan(args: Sequence[str]) -> int:
 
 
 def merge(args: Sequence[str]) -> int:
-    parser = _parser("merge", "Write a Hugging Face checkpoint into out=DIR, with a recipe.json: how it was made.")
-    options, asked = _parsed(parser, args)
-    _show_config(options, asked)
+    parser = takes("merge", "Write a Hugging Face checkpoint into out=DIR, with a recipe.json: how it was made.")
+    options, asked = parsed(parser, args)
+    show_config(options, asked)
     from m3_exp import actions
     from m3_exp.planning import label_text
 
@@ -187,14 +152,15 @@ def merge(args: Sequence[str]) -> int:
 
 
 def score(args: Sequence[str]) -> int:
-    parser = _parser("score", "Score saved answers, lines of {id, text}, with no model.", overrides=False)
+    about = "Score saved answers, lines of {id, text}, with no model."
+    parser = takes("score", about, first="BENCHMARK ANSWERS", settings="SETTING=VALUE")
     parser.add_argument("benchmark")
     parser.add_argument("answers", type=given)
     parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="items=lab|official|PATH, extractor=...")
-    parser.add_argument("--out", type=given, help="write a JSON line for each answer here")
+    parser.add_argument("--out", type=given, metavar="FILE", help="write a JSON line for each answer here")
     audit = "add how the answers look, and what other rules make of them"
     parser.add_argument("--audit", action="store_true", help=audit)
-    options = parser.parse_intermixed_args(args)
+    options, _ = parsed(parser, args)
     from m3_exp import actions
 
     ways = {"out": options.out, "audit": options.audit, "config_dirs": options.config_dir}
@@ -203,8 +169,26 @@ def score(args: Sequence[str]) -> int:
     return int(found["n_unscored"] > 0)
 
 
+def export(args: Sequence[str]) -> int:
+    about = "answers: each answer of a request as a line of a file, which m3 score reads; of all, with store= alone."
+    parser = takes("export", about, first="answers")
+    parser.add_argument("--out", type=given, metavar="FILE", help="write here")
+    parser.add_argument("--format", choices=["jsonl", "csv", "parquet"], help="without it what --out ends in")
+    options, asked = parsed(parser, args)
+    what, *overrides = asked.overrides or [""]
+    if what != "answers":
+        raise M3Error("m3 export takes answers first, as in: m3 export answers sweeps=demo --out answers.jsonl")
+    asked = asked.with_overrides(*overrides)
+    show_config(options, asked)
+    from m3_exp.views import answers
+
+    found = answers.export(asked, options.out, options.format)
+    print(json.dumps(vars(found)) if options.json else found)
+    return 0
+
+
 def table(args: Sequence[str]) -> int:
-    parser = _parser("table", "Print the table NAME from the store: the rows that the sweep of that name asks for.")
+    parser = takes("table", "Print the table NAME from the store: the rows that its sweep asks for.", first="NAME")
     add = parser.add_argument
     add("--list", action="store_true", help="name the tables")
     add("--format", choices=["text", "md", "csv", "tex", "html"], help=FORMAT)
@@ -220,7 +204,7 @@ def table(args: Sequence[str]) -> int:
     add("--select", choices=["crossfit", "dev", "test"], help=select)
     add("--repeats", action="store_true", help="what batches alone change: each repeat beside its first pass")
     add("--variance", action="store_true", help="how uncertain items, draws of lambda, masks and curves leave it, each")
-    options, asked = _parsed(parser, args)
+    options, asked = parsed(parser, args)
     from m3_exp.views import tables
 
     ways = {way: getattr(options, way) for way in ("select", "repeats", "variance", "all", "draw", "marks")}
@@ -228,17 +212,19 @@ def table(args: Sequence[str]) -> int:
         print_list(tables.titles(asked).items(), 16)
         return 0
     asked = tables.with_sweep(asked)
-    _show_config(options, asked)
+    show_config(options, asked)
     built = tables.table(asked, **ways)
     print_table(built, "json" if options.json else options.format, wide=options.wide, whole=line_of_whole(args))
     return 0
 
 
 def figure(args: Sequence[str]) -> int:
-    parser = _parser("figure", "Draw a figure from the store; pair= and method= choose what it shows.")
+    parser = takes("figure", "Draw a figure from the store; pair= and method= choose what it shows.", first="NAME")
     parser.add_argument("--list", action="store_true", help="name the figures and the sweeps they draw")
-    parser.add_argument("--out", type=given, help="FILE.svg, .pdf or .png; without it NAME.svg and NAME.png")
-    options, asked = _parsed(parser, args)
+    parser.add_argument(
+        "--out", type=given, metavar="FILE", help=".svg, .pdf or .png; without it NAME.svg and NAME.png"
+    )
+    options, asked = parsed(parser, args)
     from m3_exp.reporting.figures.catalogue import FIGURES
     from m3_exp.views import figures
 
@@ -248,18 +234,18 @@ def figure(args: Sequence[str]) -> int:
         return 0
     name, *overrides = options.overrides or [""]
     asked = asked.with_overrides(*overrides)
-    _show_config(options, *figures.requests(name, asked))
+    show_config(options, *figures.requests(name, asked))
     paths = [str(path) for path in figures.files(name, asked, options.out)]
     print_lines(*([json.dumps(paths)] if options.json else paths))
     return 0
 
 
 def response(args: Sequence[str]) -> int:
-    parser = _parser("response", "What every alpha would score, from the curves over lambda of sweeps=lambda_response.")
-    parser.add_argument("--out", type=given, help="also draw it: FILE.svg, .pdf or .png")
+    parser = takes("response", "What every alpha would score, from the curves over lambda of sweeps=lambda_response.")
+    parser.add_argument("--out", type=given, metavar="FILE", help="also draw it: .svg, .pdf or .png")
     parser.add_argument("--repeats", type=int, default=10_000, help="how often each way of choosing is tried")
     parser.add_argument("--check", action="store_true", help="compare the curves with evaluated draws of lambda")
-    options, asked = _parsed(parser, args)
+    options, asked = parsed(parser, args)
     from m3_exp.reporting.choices import advice
     from m3_exp.reporting.curves import prediction
     from m3_exp.views import opening, studies, words
@@ -270,7 +256,7 @@ def response(args: Sequence[str]) -> int:
         from m3_exp.reporting.figures import palette, responses
 
         palette.check(options.out)
-    _show_config(options, studies.request(asked))
+    show_config(options, studies.request(asked))
     curves = studies.curves(asked)
     if options.check:
         checks = studies.checks(curves, repeats=options.repeats)
@@ -297,21 +283,23 @@ def response(args: Sequence[str]) -> int:
 
 
 def report(args: Sequence[str]) -> int:
-    parser = _parser("report", "Write one self-contained HTML page: tables, curves, every cell down to single answers.")
-    parser.add_argument("--out", type=given, default=Path("report"), help="the directory of its index.html")
-    options, asked = _parsed(parser, args)
+    parser = takes("report", "Write one self-contained HTML page: tables, curves, every cell down to single answers.")
+    parser.add_argument(
+        "--out", type=given, metavar="DIR", default=Path("report"), help="the directory of its index.html"
+    )
+    options, asked = parsed(parser, args)
     from m3_exp.views import page
 
-    _show_config(options, *page.requests(asked))
+    show_config(options, *page.requests(asked))
     path = page.report(asked, options.out)
     print(json.dumps({"path": str(path), "bytes": path.stat().st_size}) if options.json else path)
     return 0
 
 
 def status(args: Sequence[str]) -> int:
-    parser = _parser("status", "Show what of a request is done, running, failed and left.")
-    options, asked = _parsed(parser, args)
-    _show_config(options, asked)
+    parser = takes("status", "Show what of a request is done, running, failed and left.")
+    options, asked = parsed(parser, args)
+    show_config(options, asked)
     from m3_exp import config
     from m3_exp.views import status as view
     from m3_exp.views import words
@@ -326,9 +314,9 @@ def status(args: Sequence[str]) -> int:
 
 
 def doctor(args: Sequence[str]) -> int:
-    parser = _parser("doctor", "Say whether machine, models, data and sandbox are fit, and what would change it.")
-    options, asked = _parsed(parser, args)
-    _show_config(options, asked)
+    parser = takes("doctor", "Say whether machine, models, data and sandbox are fit, and what would change it.")
+    options, asked = parsed(parser, args)
+    show_config(options, asked)
     from m3_exp.doctor import examine
 
     findings = examine(asked)
@@ -340,9 +328,15 @@ def doctor(args: Sequence[str]) -> int:
     return 1 if any(finding.needed and not finding.ok for finding in findings) else 0
 
 
+def completion(args: Sequence[str]) -> int:
+    from m3_exp.completion import command
+
+    return command(args, COMMANDS)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     command.__name__: command
-    for command in (run, plan, merge, score, table, response, figure, report, status, doctor, wandb)
+    for command in (run, plan, merge, score, export, table, response, figure, report, status, doctor, wandb, completion)
 }
 
 if __name__ == "__main__":

@@ -221,9 +221,7 @@ def table(args: Sequence[str]) -> int:
 def figure(args: Sequence[str]) -> int:
     parser = takes("figure", "Draw a figure from the store; pair= and method= choose what it shows.", first="NAME")
     parser.add_argument("--list", action="store_true", help="name the figures and the sweeps they draw")
-    parser.add_argument(
-        "--out", type=given, metavar="FILE", help=".svg, .pdf or .png; without it NAME.svg and NAME.png"
-    )
+    parser.add_argument("--out", type=given, metavar="FILE", help=".svg, .pdf or .png; else NAME.svg and NAME.png")
     options, asked = parsed(parser, args)
     from m3_exp.reporting.figures.catalogue import FIGURES
     from m3_exp.views import figures
@@ -284,9 +282,7 @@ def response(args: Sequence[str]) -> int:
 
 def report(args: Sequence[str]) -> int:
     parser = takes("report", "Write one self-contained HTML page: tables, curves, every cell down to single answers.")
-    parser.add_argument(
-        "--out", type=given, metavar="DIR", default=Path("report"), help="the directory of its index.html"
-    )
+    parser.add_argument("--out", type=given, metavar="DIR", default=Path("report"), help="of its index.html")
     options, asked = parsed(parser, args)
     from m3_exp.views import page
 
@@ -328,16 +324,29 @@ def doctor(args: Sequence[str]) -> int:
     return 1 if any(finding.needed and not finding.ok for finding in findings) else 0
 
 
+def init(args: Sequence[str]) -> int:
+    parser = takes(
+        "init", "Write own checkpoints as a family, as their files say.", first="BASE EXPERT...", settings=""
+    )
+    parser.add_argument("base", help="the model that the experts are fine-tunes of: a directory, a .gguf file ...")
+    parser.add_argument("experts", nargs="+", metavar="EXPERT", help="the same, or NAME=MODEL")
+    parser.add_argument("--name", help="of the family; else that of the base's folder")
+    parser.add_argument("--out", type=given, metavar="DIR", default=Path("own"), help="of family/ and pair/; else own")
+    options, _ = parsed(parser, args)
+    from m3_exp.config import own_family
+
+    say(*own_family.write(**vars(options)).lines)
+    return 0
+
+
 def completion(args: Sequence[str]) -> int:
     from m3_exp.completion import command
 
     return command(args, COMMANDS)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    command.__name__: command
-    for command in (run, plan, merge, score, export, table, response, figure, report, status, doctor, wandb, completion)
-}
+_ALL = (run, plan, merge, score, export, table, response, figure, report, status, doctor, wandb, init, completion)
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {command.__name__: command for command in _ALL}
 
 if __name__ == "__main__":
     sys.exit(main())

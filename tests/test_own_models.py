@@ -175,7 +175,7 @@ def test_init_writes_a_family_that_is_one_word(
     assert one.parameters == sum(value.numel() for value in random_weights(SMALL, 0).values())
     assert one.cache_values == 2 * SMALL.layers * SMALL.kv_heads * SMALL.head_dim
     assert one.evaluators[0].settings["chat_template"] is True
-    for line in written.lines:
+    for line in written.commands:
         command, *words = shlex.split(line)[1:]
         assert cli.main(["plan", *words, "items=lab", f"store={tmp_path / 'store'}"]) == 0, command
     again = own_family.write(str(models / "tiny"), [f"math={models / 'poet'}", str(models / "coder")], out=tmp_path)

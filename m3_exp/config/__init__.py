@@ -8,6 +8,7 @@ that an error is one line of ours and a sweep is planned as a whole.
     choices    what conf/ and a --config-dir offer; `suggestions`: what an unknown word may mean
     composing  overrides -> a composed config; `kept`: between processes
     settings   a composed config -> Config; `experts`: which, by what names; `values`: one value of it
+    own_family `m3 init`: yaml files for own checkpoints
     narrowing  a request -> the same for one of its cells
 """
 

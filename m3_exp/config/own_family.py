@@ -37,10 +37,14 @@ _TASK_ARITHMETIC = "m3_exp.merging.methods.task_arithmetic:task_arithmetic"  # i
 
 @dataclass(frozen=True)
 class Written:
-    """The files that were written, and the lines that use them."""
+    """The files that were written, and the commands that use them."""
 
     files: tuple[Path, ...]
-    lines: tuple[str, ...]
+    commands: tuple[str, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        return [*map(str, self.files), "next:", *(f"  {command}" for command in self.commands)]
 
 
 def write(base: str, experts: Sequence[str], *, name: str | None = None, out: Path) -> Written:
@@ -69,11 +73,11 @@ def write(base: str, experts: Sequence[str], *, name: str | None = None, out: Pa
         _refuse_another(out / path, text)
     for path, text in content.items():
         write_atomic(out / path, text.encode())
-    return Written(tuple(out / path for path in content), tuple(_lines(family, list(named), out)))
+    return Written(tuple(out / path for path in content), tuple(_commands(family, list(named), out)))
 
 
-def _lines(family: str, named: Sequence[str], out: Path) -> Iterator[str]:
-    """Give the lines to type next: what is missing, the experts alone, their merge."""
+def _commands(family: str, named: Sequence[str], out: Path) -> Iterator[str]:
+    """Give the commands to type next: what is missing, the experts alone, their merge."""
     which, asked = [f"--config-dir={out}", f"family={family}"], "evaluator=[gsm8k]"
     alone, merge = f"pair={','.join(named)}", f"pair={'_'.join(named)}"
     yield shlex.join(["m3", "doctor", *which, merge])
@@ -108,7 +112,8 @@ def _family(name: str, models: Mapping[str, Source], out: Path) -> str:
     Raises:
         M3Error: the models cannot be merged, or one is not on this machine.
     """
-    base, *experts = models.values()
+    (_, base), *named = models.items()
+    experts = [model for _, model in named]
     recipe = Recipe(base, tuple(experts), _TASK_ARITHMETIC, {"scaling": 1.0})
     with tempfile.TemporaryDirectory() as folder, without_fetching():
         store = Store(Path(folder))
@@ -118,12 +123,12 @@ def _family(name: str, models: Mapping[str, Source], out: Path) -> str:
         has_template = [_has_template(model, store) for model in experts]
     lines = {
         "defaults": ["_base"], "name": name, "base": str(base),
-        "experts": {key: str(model) for key, model in models.items() if key != "base"},
+        "experts": {key: str(model) for key, model in named},
         "dtype": first.dtype, "vocab": "mean", "chat_template": all(has_template),
         "parameters": forecast.parameters, "cache_values": cache_values(first.config),
     }  # fmt: skip
     said = {
-        "dtype": f"as {next(iter(lines['experts']))} is stored",
+        "dtype": f"as {named[0][0]} is stored",
         "vocab": f"rows: {', '.join(f'{count} {key}' for key, count in rows.items())}; mean pads the shorter ones",
         "chat_template": "all experts have one" if all(has_template) else "not every expert has one",
         "cache_values": "of the KV cache, a token",

@@ -325,9 +325,7 @@ def doctor(args: Sequence[str]) -> int:
 
 
 def init(args: Sequence[str]) -> int:
-    parser = takes(
-        "init", "Write own checkpoints as a family, as their files say.", first="BASE EXPERT...", settings=""
-    )
+    parser = takes("init", "Write own checkpoints as a family, from their files.", first="BASE EXPERT ...", settings="")
     parser.add_argument("base", help="the model that the experts are fine-tunes of: a directory, a .gguf file ...")
     parser.add_argument("experts", nargs="+", metavar="EXPERT", help="the same, or NAME=MODEL")
     parser.add_argument("--name", help="of the family; else that of the base's folder")

@@ -25,14 +25,17 @@ def run(asked: CommandLine | Request) -> "Outcome":
     """Plan, merge, evaluate and record; what is done already is not done again.
 
     Raises:
-        M3Error: every single cell is refused.
+        M3Error: a model or a file of items is not there, or every single cell is refused.
     """
     from m3_exp.engines.sharing import default_workers
+    from m3_exp.results import gone
     from m3_exp.running import Run
     from m3_exp.views.workspace import tracking
 
     request = config.compose(asked)
     plan, store = request.plan, Store(request.store)
+    for refusal in gone(plan).values():
+        raise M3Error(refusal)
     store.plans.put(identity(plan), plan)
     with tracking(request) as tracker:
         going = Run(

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from m3_exp.amounts import count, counted
 from m3_exp.engines.gpus import GPUS, Gpu, Load, least_split, sequences, speed
+from m3_exp.engines.protocol import prompt_hash
 from m3_exp.engines.sharing import visible_gpus
 from m3_exp.engines.weights import MAX_MODEL_LEN
 from m3_exp.forecast_words import USUAL, CellForecast, GpuForecast, More, Totals, words
@@ -24,7 +25,7 @@ from m3_exp.merging.source import without_fetching
 from m3_exp.planning import label_text
 from m3_exp.results import Results
 from m3_exp.scoring.evaluator import Cost
-from m3_exp.store import Store
+from m3_exp.store import Answers, Store
 from m3_exp.tasks import Task
 from m3_exp.types import Cell, Json, M3Error, Plan, Recipe, identity, plain
 
@@ -66,15 +67,22 @@ class MergeForecast:
 
 
 def forecast(
-    plan: Plan, results: Results, parameters: int | None, *, keep: bool, cache_values: int | None = None
+    plan: Plan,
+    results: Results,
+    parameters: int | None,
+    *,
+    keep: bool,
+    cache_values: int | None = None,
+    outlived: bool = False,
 ) -> Forecast:
     """Look at every cell: cached, begun, to do, or what is not at hand; then add up items, bytes and time.
 
     `parameters` and `cache_values` (of the KV cache, a token) are the family's, for models that are not at hand.
+    `outlived`: a cell whose model or items are gone is done where the store has its result; a run would refuse it.
     """
     store = results.store
     with without_fetching():
-        cells = _cells(plan, results)
+        cells = _cells(plan, results, outlived)
         recipes = _recipes(plan.cells)
         merges = _merges(recipes, store, parameters)
         cache = _cache_values(plan, store) or cache_values
@@ -158,7 +166,7 @@ def _more(plan: Plan, cells: Sequence[CellForecast], ratio: str, *, first: int) 
 # ----------------------------------------------------------------------------------------------------------- cells
 
 
-def _cells(plan: Plan, results: Results) -> tuple[CellForecast, ...]:
+def _cells(plan: Plan, results: Results, outlived: bool) -> tuple[CellForecast, ...]:
     counted: dict[tuple[str, int | None], tuple[int | None, str | None]] = {}
     costs: dict[tuple[str, int | None], Cost | None] = {}
     lines = []
@@ -167,6 +175,8 @@ def _cells(plan: Plan, results: Results) -> tuple[CellForecast, ...]:
         if key not in counted:
             counted[key] = _counted(cell, results)
         found = _cell(cell, results, *counted[key])
+        if outlived and found.state in ("items missing", "model missing") and results.outlive(cell):
+            found = _done(found)
         if found.state not in ("items missing", "done"):
             if key not in costs:
                 costs[key] = results.tasks.evaluator(cell.evaluator).cost(results.tasks.problems(cell))
@@ -219,27 +229,37 @@ def _looked_up(whole: CellForecast, cell: Cell, results: Results) -> CellForecas
     """Return the state of a cell whose items are at hand, and how much of it is left to do."""
     try:
         task = results.tasks.task(cell)
-        done = results.is_done(task)
+        return _done(whole) if results.is_done(task) else _begun(whole, results, task)
     except M3Error as error:
         return replace(whole, state="model missing", reason=str(error))
-    return replace(whole, left=0, searching=0, state="done") if done else _begun(whole, results, task)
+
+
+def _done(whole: CellForecast) -> CellForecast:
+    return replace(whole, left=0, searching=0, state="done", reason=None)
 
 
 def _begun(whole: CellForecast, results: Results, task: Task) -> CellForecast:
     """Return what of a cell without a result is left; a search that is not over counts in full."""
     searching, scored = task.evaluator.searched(len(task.problems))
     known = results.store.merges.get(results.recipe_key(task.cell))
-    wanted = {f"{task.evaluator.name}/{problem.id}" for problem in task.problems}
     held = 0
     if known is not None:
         made = results.store.prepared.get(results.prepared_key(known.digest, task))
         if made is not None:
-            wanted = {f"{task.evaluator.name}/{problem.id}" for problem in made.problems}
-            searching, scored = 0, len(wanted)
-        answers = results.store.answers(results.answers_key(known.digest, task)).read()
-        held = len({(answer.id, answer.sample) for answer in answers if answer.id in wanted})
+            task = results.tasks.prepared(task, made.problems)
+            searching, scored = 0, len(task.problems)
+        held = _held(task, results.store.answers(results.answers_key(known.digest, task)))
     left = max(0, searching + scored * task.sampling.n - held)
     return replace(whole, left=left, searching=searching, state="begun" if held else "to do")
+
+
+def _held(task: Task, journal: Answers) -> int:
+    """Count the answers that a run would not ask for again: those to the prompts as they are now."""
+    answers = journal.read()
+    if not answers:
+        return 0
+    asked = {(prompt.id, prompt_hash(prompt)) for prompt in task.prompts}
+    return len({(answer.id, answer.sample) for answer in answers if (answer.id, answer.prompt) in asked})
 
 
 # ---------------------------------------------------------------------------------------------- weights and memory

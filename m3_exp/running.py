@@ -169,6 +169,8 @@ class Run:
             self._cached += 1
             self._completed += 1
             self._results.forget_failure(cell, repeat)
+            with contextlib.suppress(OSError):  # its models may have another path now
+                self._results.remember(cell)
         return done
 
     def _check(self, cell: Cell, refused: dict[str, str]) -> None:

@@ -12,8 +12,9 @@ from m3_exp import config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
 from m3_exp.merging.mixtures import CURVE
+from m3_exp.reading.records import say as warn
 from m3_exp.reporting.data import saved
-from m3_exp.results import look_up
+from m3_exp.results import gone_words, look_up
 from m3_exp.store import Store
 from m3_exp.types import CellResult, Config, M3Error
 
@@ -64,6 +65,8 @@ class Lookup:
 
     @cached_property
     def _found(self) -> list[CellResult]:
+        for note in gone_words(self.request.plan):
+            warn(note)
         return look_up(self.request.plan, self.store, repeats=True)
 
     @property

@@ -17,7 +17,7 @@ from m3_exp.reporting import page
 from m3_exp.reporting.choices import ways
 from m3_exp.reporting.curves.evaluated import Response, development, grouped, responses
 from m3_exp.reporting.page import ITEMS_DROPPED, CellData, Item, PageData
-from m3_exp.results import Results
+from m3_exp.results import Results, gone_words
 from m3_exp.store import write_atomic
 from m3_exp.tasks import Task
 from m3_exp.types import Answer, Cell, CellResult, M3Error, ResultRecord, Score
@@ -94,7 +94,7 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
         experts=whole.experts,
         versions=_versions(),
         notes=whole.request.plan.notes,
-        first=tuple(opening.first_words(whole, frame, draws=True)),
+        first=(*opening.first_words(whole, frame, draws=True), *gone_words(whole.request.plan)),
     )
 
 
@@ -140,7 +140,7 @@ def _texts(
     try:
         task = _task(cell, record, results)
     except M3Error:
-        return None
+        return _without_tokenizer(cell, record, results)
     if task is None:
         return None
     written: dict[tuple[str, str, int], Answer] = {}
@@ -152,6 +152,29 @@ def _texts(
         for sample in range(task.sampling.n):
             found[problem.id, sample] = text, written.get((prompt.id, hashed, sample))
     return found
+
+
+def _without_tokenizer(
+    cell: Cell, record: ResultRecord, results: Results
+) -> dict[tuple[str, int], tuple[str, Answer | None]] | None:
+    """Return the same where no prompt can be rendered any more, if each item was asked with one prompt alone."""
+    try:
+        limited = replace(cell, limit=len({score.id for score in record.scores}))
+        problems = results.tasks.problems(limited)
+        if record.rows_digest != results.tasks.rows_digest(limited):
+            return None
+    except M3Error:
+        return None
+    evaluator, answers = results.tasks.evaluator(cell.evaluator), results.store.answers(record.answers).read()
+    texts = {problem.id: evaluator.prompt(problem) for problem in problems}
+    prompts = {answer.id: answer.prompt for answer in answers}
+    known = all(score.id in texts for score in record.scores)  # they are not those that an attack made
+    if not known or any(prompts[answer.id] != answer.prompt for answer in answers):
+        return None
+    written: dict[tuple[str, int], Answer] = {}
+    for answer in answers:
+        written.setdefault((answer.id.partition("/")[2], answer.sample), answer)
+    return {(s.id, s.sample): (texts[s.id], written.get((s.id, s.sample))) for s in record.scores}
 
 
 def _task(cell: Cell, record: ResultRecord, results: Results) -> Task | None:

@@ -50,9 +50,11 @@ def plan(asked: CommandLine | Request) -> Forecast:
     return _plan(request, Results(Store(request.store), request.plan.engine))
 
 
-def _plan(request: Request, results: Results) -> Forecast:
+def _plan(request: Request, results: Results, *, outlived: bool = False) -> Forecast:
     first, keep = request.configs[0], request.checkpoint == "keep"
-    return forecast(request.plan, results, first.parameters, keep=keep, cache_values=first.cache_values)
+    return forecast(
+        request.plan, results, first.parameters, keep=keep, cache_values=first.cache_values, outlived=outlived
+    )
 
 
 def status(asked: CommandLine | Request) -> Status:
@@ -62,4 +64,4 @@ def status(asked: CommandLine | Request) -> Status:
     failed = failures(request.plan, results)
     again = retries(request.asked, [cell for cell, _ in failed])
     lines = tuple(FailedCell(cell, reason, line) for (cell, reason), line in zip(failed, again, strict=True))
-    return Status(_plan(request, results), lines, tuple(runs(results.store)), identity(request.plan))
+    return Status(_plan(request, results, outlived=True), lines, tuple(runs(results.store)), identity(request.plan))

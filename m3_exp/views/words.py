@@ -12,6 +12,7 @@ from m3_exp.config import Request
 from m3_exp.forecast import Forecast, repeats_words
 from m3_exp.planning import label_text
 from m3_exp.reading.shown import length, padded, wrapped
+from m3_exp.results import gone_words
 from m3_exp.store import Store
 from m3_exp.types import Plan
 
@@ -109,6 +110,7 @@ def status(request: Request, found: Status) -> list[str]:
         f"{counted(len(found.forecast.cells), 'cell')}: {states}{lost}",
         *(str(run) if run.plan == found.identity else f"{run} (another request)" for run in found.runs),
         *chain(*failed),
+        *gone_words(request.plan),
         *found.forecast.own_notes,  # what collapsed is m3 plan's to say
         *repeats_words(request.plan, Store(request.store), request.repeat),
     ]

@@ -7,7 +7,7 @@ evaluator the official number of its items.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from m3_exp.amounts import count, counted
 from m3_exp.engines.gpus import GPUS, Gpu, Load, least_split, sequences, speed
@@ -22,7 +22,6 @@ from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.model_config import architecture
 from m3_exp.merging.notes import notes as adapter_notes
 from m3_exp.merging.source import without_fetching
-from m3_exp.planning import label_text
 from m3_exp.results import Results
 from m3_exp.scoring.evaluator import Cost
 from m3_exp.store import Answers, Store
@@ -102,18 +101,7 @@ def forecast(
 def _recipes(cells: Sequence[Cell] | Sequence[CellForecast]) -> dict[str, Recipe]:
     """Return the different recipes of cells by their identity; those of one variant are one object."""
     objects = {id(cell.recipe): cell.recipe for cell in cells}
-    return {_identity(recipe): recipe for recipe in objects.values()}
-
-
-def _identity(recipe: Recipe) -> str:
-    """Return a recipe's identity; several sums ask for those of the same objects."""
-    known = _IDENTITIES.get(id(recipe))
-    if known is None or known[0] is not recipe:
-        known = _IDENTITIES[id(recipe)] = recipe, identity(recipe)
-    return known[1]
-
-
-_IDENTITIES: dict[int, tuple[Recipe, str]] = {}
+    return {recipe.identity: recipe for recipe in objects.values()}
 
 
 def _open(cells: Sequence[CellForecast]) -> list[CellForecast]:
@@ -174,9 +162,7 @@ def _cells(plan: Plan, results: Results, outlived: bool) -> tuple[CellForecast, 
         key = results.tasks.key(cell.evaluator), cell.limit
         if key not in counted:
             counted[key] = _counted(cell, results)
-        found = _cell(cell, results, *counted[key])
-        if outlived and found.state in ("items missing", "model missing") and results.outlive(cell):
-            found = _done(found)
+        found = _cell(cell, results, *counted[key], outlived)
         if found.state not in ("items missing", "done"):
             if key not in costs:
                 costs[key] = results.tasks.evaluator(cell.evaluator).cost(results.tasks.problems(cell))
@@ -198,12 +184,16 @@ def _counted(cell: Cell, results: Results) -> tuple[int | None, str | None]:
         return min(rows, cell.limit or rows), str(error)
 
 
-def _cell(cell: Cell, results: Results, n: int | None, missing: str | None) -> CellForecast:
+def _cell(cell: Cell, results: Results, n: int | None, missing: str | None, outlived: bool) -> CellForecast:
     evaluator = results.tasks.evaluator(cell.evaluator)
     searching, scored = evaluator.searched(n or 0)
     answers = None if n is None else searching + scored * evaluator.sampling.n
-    whole = CellForecast(
-        labels=tuple(label_text(label) for label in cell.labels),
+    whole = _Left("items missing", answers, 0 if n is None else searching, missing)
+    found = whole if missing is not None else _looked_up(whole, cell, results)
+    if outlived and found.reason and results.outlive(cell):
+        found = _Left("done", 0, 0)
+    return CellForecast(
+        cell=cell,
         lams=tuple(sorted({label.lam for label in cell.labels if label.lam is not None})),
         alpha=tuple(sorted({label.alpha for label in cell.labels if label.alpha is not None})),
         recipe=cell.recipe,
@@ -216,29 +206,33 @@ def _cell(cell: Cell, results: Results, n: int | None, missing: str | None) -> C
         n=n,
         answers=answers,
         searches=searching > 0,
-        left=answers,
-        searching=0 if n is None else searching,
-        state="items missing",
-        reason=missing,
+        left=found.left,
+        searching=found.searching,
+        state=found.state,
+        reason=found.reason,
         cost=None,
     )
-    return whole if missing is not None else _looked_up(whole, cell, results)
 
 
-def _looked_up(whole: CellForecast, cell: Cell, results: Results) -> CellForecast:
+class _Left(NamedTuple):
+    """The state of a cell, how many answers it still takes, those of a search among them, and what is missing."""
+
+    state: str
+    left: int | None
+    searching: int
+    reason: str | None = None
+
+
+def _looked_up(whole: _Left, cell: Cell, results: Results) -> _Left:
     """Return the state of a cell whose items are at hand, and how much of it is left to do."""
     try:
         task = results.tasks.task(cell)
-        return _done(whole) if results.is_done(task) else _begun(whole, results, task)
+        return _Left("done", 0, 0) if results.is_done(task) else _begun(results, task)
     except M3Error as error:
-        return replace(whole, state="model missing", reason=str(error))
+        return whole._replace(state="model missing", reason=str(error))
 
 
-def _done(whole: CellForecast) -> CellForecast:
-    return replace(whole, left=0, searching=0, state="done", reason=None)
-
-
-def _begun(whole: CellForecast, results: Results, task: Task) -> CellForecast:
+def _begun(results: Results, task: Task) -> _Left:
     """Return what of a cell without a result is left; a search that is not over counts in full."""
     searching, scored = task.evaluator.searched(len(task.problems))
     known = results.store.merges.get(results.recipe_key(task.cell))
@@ -250,7 +244,7 @@ def _begun(whole: CellForecast, results: Results, task: Task) -> CellForecast:
             searching, scored = 0, len(task.problems)
         held = _held(task, results.store.answers(results.answers_key(known.digest, task)))
     left = max(0, searching + scored * task.sampling.n - held)
-    return replace(whole, left=left, searching=searching, state="begun" if held else "to do")
+    return _Left("begun" if held else "to do", left, searching)
 
 
 def _held(task: Task, journal: Answers) -> int:

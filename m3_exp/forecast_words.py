@@ -5,12 +5,13 @@ The names of the fields are the keys of `m3 plan --json` (`lams` is `lambda` the
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from m3_exp.amounts import about, count, counted, rounded, size
 from m3_exp.engines.gpus import OVERHEAD, Load
+from m3_exp.planning import label_text
 from m3_exp.scoring.evaluator import Cost
-from m3_exp.types import EvaluatorSpec, Json, Plan, Recipe, Sampling, plain
+from m3_exp.types import Cell, EvaluatorSpec, Json, Plan, Recipe, Sampling, plain
 
 USUAL = 300  # tokens of an answer that may be longer: assumed
 _USUAL = f"about: answers of {USUAL} tokens or their limit, at most: all at their limit"
@@ -25,7 +26,7 @@ class CellForecast:
     `searching`: as many of those at most as an attack's search asks for. `reason`: why items or a model are missing.
     """
 
-    labels: tuple[str, ...]
+    cell: Cell = field(compare=False, repr=False)
     lams: tuple[float, ...]
     alpha: tuple[float, ...]
     recipe: Recipe
@@ -45,8 +46,13 @@ class CellForecast:
     cost: Cost | None
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(label_text(label) for label in self.cell.labels)
+
+    @property
     def json(self) -> Json:
-        return {"lambda" if key == "lams" else key: value for key, value in plain(self).items()}
+        known = {"lambda" if key == "lams" else key: value for key, value in plain(self).items()}
+        return {"labels": [*self.labels], **known}
 
 
 @dataclass(frozen=True)

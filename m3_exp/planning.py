@@ -44,7 +44,7 @@ def build(configs: Sequence[Config]) -> Plan:
     for config in configs:
         benchmarks = [(e, identity(e), tokenizer(config, e)) for e in config.evaluators]
         for label, recipe in variants(config):
-            weights = identity(recipe)
+            weights = recipe.identity
             for evaluator, benchmark, whose in benchmarks:
                 cell = Cell(recipe, evaluator, whose, (label,), merge_tokenizer(config), config.limit)
                 key = weights, benchmark, whose, config.limit  # what `same` compares
@@ -118,7 +118,8 @@ def _seed(sparsifier: Parameters | None) -> int | None:
 
 
 def _canonical(recipe: Recipe) -> Recipe:
-    return replace(canonical(recipe), check_lineage=recipe.check_lineage)
+    form = canonical(recipe)
+    return form if form.check_lineage == recipe.check_lineage else replace(form, check_lineage=recipe.check_lineage)
 
 
 def _sparsifiers(config: Config) -> list[Parameters | None]:
@@ -154,9 +155,10 @@ def _collapse_notes(plan: Plan, asked: int) -> tuple[str, ...]:
         return ()
     lines = [f"{asked - len(plan.cells)} of {asked} cells are the same as another and run once"]
     seen: set[tuple[str, ...]] = set()
-    for cell in plan.cells:
-        shown = tuple(label_text(label) for label in cell.labels)
-        if len(shown) > 1 and shown not in seen:
+    texts: dict[int, str] = {}  # the cells of a recipe share their labels
+    for cell in (cell for cell in plan.cells if len(cell.labels) > 1):
+        shown = tuple(texts.get(id(label)) or texts.setdefault(id(label), label_text(label)) for label in cell.labels)
+        if shown not in seen:
             seen.add(shown)
             lines.append("  " + " = ".join(shown))
     return tuple(lines)

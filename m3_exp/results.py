@@ -53,6 +53,8 @@ def look_up(plan: Plan, store: Store, *, repeats: bool = False) -> list[CellResu
 
 def failures(plan: Plan, results: "Results") -> list[tuple[Cell, str]]:
     """Return the cells of a plan whose last try failed, each with the reason."""
+    if not any(results.store.failures):
+        return []
     with without_fetching():
         found = [(cell, results.failure(cell)) for cell in plan.cells]
     return [(cell, reason) for cell, reason in found if reason]

@@ -31,16 +31,26 @@ def plain(value: Any) -> Any:
     A field with `compare=False` is left out, and so is an empty one that is marked `_OMIT_IF_EMPTY`: a field which is
     younger than the keys in people's stores must not change them.
     """
-    if value is None or isinstance(value, str | int | float):
+    kind = type(value)
+    if kind in _SCALARS:
         return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        held = ((name, optional, getattr(value, name)) for name, optional in _fields(type(value)))
+    if kind is dict:  # the rest of this function would do: keys of ten thousand cells are made of these
+        return {name if type(name) is str else str(name): plain(item) for name, item in value.items()}
+    if kind is list or kind is tuple:
+        return [item if type(item) in _SCALARS else plain(item) for item in value]
+    if dataclasses.is_dataclass(kind):
+        held = ((name, optional, getattr(value, name)) for name, optional in _fields(kind))
         return {name: plain(item) for name, optional, item in held if not optional or item}
+    if isinstance(value, str | int | float):
+        return value
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes):
         return [plain(item) for item in value]
     return value
+
+
+_SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
 @cache
@@ -101,6 +111,11 @@ class Recipe:
     dtype: str = "bfloat16"
     vocab: Literal["mean", "refuse"] = "mean"
     check_lineage: bool = True
+
+    @cached_property
+    def identity(self) -> str:
+        """The recipe's identity by the names of its models, 64 hex digits; `merging.canonical` has that by content."""
+        return identity(self)
 
 
 # ---------------------------------------------------------------------------------------------------- generating

@@ -8,12 +8,13 @@ the base's share 1 - sum of c_i is 0, and task arithmetic with scaling 1 elsewhe
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from m3_exp.merging import sparsify
 from m3_exp.merging.methods import check_params, load
 from m3_exp.merging.source import is_hub, resolve
 from m3_exp.store import Store
-from m3_exp.types import M3Error, Recipe, Source, identity
+from m3_exp.types import Json, M3Error, Recipe, Source, identity
 
 AVERAGE = "m3_exp.merging.methods.average:average"
 TASK_ARITHMETIC = "m3_exp.merging.methods.task_arithmetic:task_arithmetic"
@@ -43,7 +44,7 @@ def canonical(recipe: Recipe) -> Recipe:
     _check(recipe)
     method = load(recipe.method)
     params = {key: float(value) for key, value in sorted(recipe.params.items())}
-    recipe = replace(recipe, params=params, sparsify=sparsify.canonical(recipe.sparsify), check_lineage=True)
+    recipe = _with(recipe, params=params, sparsify=sparsify.canonical(recipe.sparsify), check_lineage=True)
     n, algebra = len(recipe.experts), method.named.declares
     if algebra.coefficients is not None:
         return _linear(recipe, algebra.coefficients(n, recipe.weights, **method.keywords(params)))
@@ -88,6 +89,13 @@ def keyed(recipe: Recipe, content: Callable[[Source], Source]) -> KeyedRecipe:
     return KeyedRecipe(base, form.experts, form.method, form.params, form.weights, form.sparsify, form.dtype)
 
 
+def _with(recipe: Recipe, **fields: Any) -> Recipe:
+    """Return a recipe with these fields; the same object where it has them, as a recipe in its canonical form does."""
+    return (
+        recipe if all(getattr(recipe, name) == value for name, value in fields.items()) else replace(recipe, **fields)
+    )
+
+
 def _check(recipe: Recipe) -> None:
     check_params(recipe.method, recipe.params)
     weights = recipe.weights
@@ -118,18 +126,21 @@ def _linear(recipe: Recipe, shares: tuple[float, ...]) -> Recipe:
     if recipe.sparsify is None and abs(1 - math.fsum(total.values())) < _NOTHING:
         if len(total) == 1:
             return _single(recipe, next(iter(total)))
-        form = replace(recipe, method=AVERAGE, params={})
+        form: Json = {"method": AVERAGE, "params": {}}
     else:
-        form = replace(recipe, method=TASK_ARITHMETIC, params={"scaling": 1.0})
-    return _sorted(form, list(total), tuple(total.values()))
+        form = {"method": TASK_ARITHMETIC, "params": {"scaling": 1.0}}
+    return _sorted(recipe, list(total), tuple(total.values()), form)
 
 
 def _single(recipe: Recipe, source: Source) -> Recipe:
     return replace(recipe, method=AVERAGE, params={}, experts=(source,), weights=(1.0,), sparsify=None)
 
 
-def _sorted(recipe: Recipe, experts: list[Source], weights: tuple[float, ...]) -> Recipe:
-    """Order the experts by name; 12 decimals of a weight are kept, so that 1 - 0.7 and 0.3 are one number."""
+def _sorted(recipe: Recipe, experts: Sequence[Source], weights: tuple[float, ...], form: Json | None = None) -> Recipe:
+    """Order the experts by name; 12 decimals of a weight are kept, so that 1 - 0.7 and 0.3 are one number.
+
+    `form` are other fields that the recipe gets.
+    """
     pairs = sorted(_pairs(recipe, experts, weights), key=lambda pair: (str(pair[0]), pair[1]))
     rounded = tuple(round(weight, 12) + 0.0 for _, weight in pairs)
-    return replace(recipe, experts=tuple(expert for expert, _ in pairs), weights=rounded)
+    return _with(recipe, experts=tuple(expert for expert, _ in pairs), weights=rounded, **(form or {}))

@@ -13,9 +13,9 @@ import contextlib
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from types import SimpleNamespace, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -53,9 +53,9 @@ class Declares:
         return function
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PluginFunction:
-    """An imported function: the names of its positional parameters, and its keyword-only ones."""
+    """An imported function, one object for each: the names of its positional parameters, and its keyword-only ones."""
 
     target: str
     function: Callable[..., Any]
@@ -103,9 +103,12 @@ def imported(kind: str, target: str, known: str) -> PluginFunction:
     Raises:
         M3Error: there is no such module or function; `known` is named.
     """
+    module_name, _, name = target.partition(":")
+    there = getattr(sys.modules.get(module_name), name, None)
+    if (kind, target, there) in _KNOWN:  # a plan of thousands of cells asks for each again
+        return _KNOWN[kind, target, there]
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", target):
         raise M3Error(f"{kind}.target={target} is not module:function, as {known.split(', ')[0]} is")
-    module_name, _, name = target.partition(":")
     try:
         module = importlib.import_module(module_name)
         function = getattr(module, name)
@@ -122,12 +125,14 @@ def imported(kind: str, target: str, known: str) -> PluginFunction:
         raise M3Error(
             f"{kind} {target!r}: {min(old)} of a module says nothing: write @Declares(...) above the function"
         )
-    return _inspected(target, function)
+    return _KNOWN.setdefault((kind, target, function), _inspected(target, function))
 
 
-@lru_cache(maxsize=256)
+_KNOWN: dict[tuple[str, str, Callable[..., Any] | None], PluginFunction] = {}
+
+
 def _inspected(target: str, function: Callable[..., Any]) -> PluginFunction:
-    """Look at a function's signature, once for each function: a plan of thousands of cells asks for each again."""
+    """Look at a function's signature."""
     parameters = inspect.signature(function).parameters
     own = {key: _typed(p, function) for key, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
     positional = tuple(key for key, p in parameters.items() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -2,8 +2,9 @@
 
     sealed('{"a":1}', "results/k")              -> b'{"checksum":"0f3e...","a":1}\n'
     unsealed(data, "results/k")                 -> {"a": 1}, or Damaged
-    sealed(with_columns('{"a":1}', "scores", {"id": ["1"]}), "results/k")       -> a record with a line for each column
-    unsealed(data, "results/k", columns="scores")     -> {"a": 1, "scores": {"id": b'["1"]'}}: columns stay unparsed
+    sealed(with_columns('{"a":1}', "scores", '{"id":["1"]}'), "results/k")      -> a record with a line for each column
+    unsealed(data, "results/k", columns="scores")     -> {"a": 1, "scores": b'{"id":["1"]}'}: columns stay unparsed
+    column_lists(b'{"id":["1"]}')               -> {"id": b'["1"]'}
     read_record(path, "results/k", quarantine)  -> {"a": 1}, or None
 
 The checksum (64 bits of a sha256) covers the record's name as well, so a record under another's name is damaged.
@@ -38,38 +39,46 @@ def sealed(body: str, name: str) -> bytes:
     return _HEAD + _checksum(rest, name) + b'"' + rest + b"\n"
 
 
-def with_columns(body: str, key: str, columns: Mapping[str, str]) -> str:
-    """Return a JSON object with the JSON lists of `columns` under `key`, its last one: still one JSON object."""
-    lines = ",\n".join(f"{json.dumps(name)}:{values}" for name, values in columns.items())
-    return f"{body[:-1]},\n{json.dumps(key)}:{{{lines}}}}}"
+def columns_text(lists: Mapping[str, str]) -> str:
+    """Return JSON lists by name as one JSON object, a line each."""
+    return "{" + ",\n".join(f"{json.dumps(name)}:{values}" for name, values in lists.items()) + "}"
 
 
-def _split(data: bytes, key: str) -> tuple[bytes, dict[str, bytes]]:
-    """Take the columns off a record that has some; a line break stands nowhere else in it."""
-    head, found, rest = data.partition(f",\n{json.dumps(key)}:{{".encode())
-    if not key or not found:
-        return data, {}
-    members = (line.partition(b":") for line in rest.rstrip().removesuffix(b"}}").split(b",\n"))
-    return head + b"}", {name.strip(b'"').decode(): values for name, _, values in members}
+def with_columns(body: str, key: str, columns: str) -> str:
+    """Return a JSON object with `columns_text` under `key`, its last one: still one JSON object."""
+    return f"{body[:-1]},\n{json.dumps(key)}:{columns}}}"
+
+
+def column_lists(columns: bytes) -> dict[str, bytes]:
+    """Return the JSON list of each column, as `with_columns` wrote them: a line break stands nowhere else in it."""
+    members = (line.partition(b":") for line in columns[1:-1].split(b",\n"))
+    return {name.strip(b'"').decode(): values for name, _, values in members}
+
+
+def _split(data: bytes, begin: int, end: int, key: str) -> tuple[bytes, bytes]:
+    """Return a record (the bytes from `begin` to `end`) without its columns, and these; none where it has none."""
+    before = f",\n{json.dumps(key)}:".encode()
+    at = data.find(before + b"{", begin, end) if key else -1
+    if at < 0:
+        return data[begin:end], b""
+    return data[begin:at] + b"}", data[at + len(before) : end].rstrip()[:-1]
 
 
 def unsealed(data: bytes, name: str, *, bare: bool = False, columns: str = "") -> Json:
     """Return a record without its checksum. `bare` also accepts what was written before records had checksums.
 
-    What `with_columns` put under the key `columns` is there by name, each list as the bytes that it was written as.
+    What `with_columns` put under the key `columns` is there as the bytes that it was written as.
 
     Raises:
         Damaged: the checksum is missing or does not match, or this is no JSON object.
     """
     whole = data.startswith(_HEAD)
-    if whole:
-        rest = data[_END + 1 :].removesuffix(b"\n")
-        if data[len(_HEAD) : _END + 1] != _checksum(rest, name) + b'"':
-            raise Damaged("its checksum does not match")
-        data = b"{" + rest.removeprefix(b",")
-    data, lists = _split(data, columns)
+    begin, end = (_END + 1, len(data) - data.endswith(b"\n")) if whole else (0, len(data))
+    if whole and data[len(_HEAD) : begin] != _checksum(memoryview(data)[begin:end], name) + b'"':
+        raise Damaged("its checksum does not match")
+    body, lists = _split(data, begin, end, columns)
     try:
-        value = json.loads(data)
+        value = json.loads(b"{" + body.removeprefix(b",") if whole else body)
     except (ValueError, RecursionError):
         raise Damaged("it is not JSON") from None
     if not isinstance(value, dict):
@@ -117,5 +126,7 @@ def say(line: str) -> None:
         print(f"m3: {escaped(line)}", file=sys.stderr, flush=True)
 
 
-def _checksum(rest: bytes, name: str) -> bytes:
-    return hashlib.sha256(name.encode() + b"\n" + rest).hexdigest()[:16].encode()
+def _checksum(rest: bytes | memoryview, name: str) -> bytes:
+    digest = hashlib.sha256(name.encode() + b"\n")
+    digest.update(rest)
+    return digest.hexdigest()[:16].encode()

@@ -1,7 +1,7 @@
 """The scores of a result as columns: how the store writes them, and how they are read without making every Score.
 
     columns(scores)                {"id": ["1", "2"], "value": [1.0, 0.0], "sample": [0], ...}
-    ScoreColumns({"id": b'["1","2"]', ...}, path)       a sequence of Score again
+    ScoreColumns(b'{"id":["1","2"],...}', path)         a sequence of Score again
     column(scores, "value")        [1.0, 0.0]: one column of any scores
 
 In a column of which all values are equal one of them stands for all. A table needs the ids and values of a result, a
@@ -10,9 +10,10 @@ page its texts too, a plan none of them: so a column is parsed only where somebo
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, overload
 
+from m3_exp.reading.records import column_lists
 from m3_exp.types import Json, M3Error, Score, plain
 
 _NONE = type(None)
@@ -58,10 +59,14 @@ def mentioned(scores: Sequence[Score], keys: Sequence[str]) -> bool:
 
 
 class ScoreColumns(Sequence[Score]):
-    """The scores of a stored result: the JSON list of each column, and the file that they are from."""
+    """The scores of a stored result: their columns as `records.columns_text` writes them, and their file."""
 
-    def __init__(self, lines: Mapping[str, bytes], where: object) -> None:
-        self._lines, self._where = lines, where
+    def __init__(self, written: bytes, where: object) -> None:
+        self._written, self._where = written, where
+
+    @cached_property
+    def _lines(self) -> Mapping[str, bytes]:
+        return column_lists(self._written)
 
     def column(self, name: str) -> Sequence[Any]:
         """Return one field of each score.
@@ -89,7 +94,7 @@ class ScoreColumns(Sequence[Score]):
 
     def holds(self, name: str, text: bytes) -> bool:
         """Tell whether a text stands in a column as it is written."""
-        return text in self._lines.get(name, b"")
+        return text in self._written and text in self._lines.get(name, b"")
 
     def _unknown(self, name: str) -> M3Error:
         return M3Error(f"{self._where} holds scores that m3 does not write ({name}): remove it, and it is made again")

@@ -90,6 +90,11 @@ def development(items: str) -> str:
     return _DEV[items]
 
 
+def is_development(items: str) -> bool:
+    """Tell whether an item set is one of development items."""
+    return items in _DEV.values()
+
+
 def lab_has_dev(benchmark: str) -> bool:
     """Tell whether the lab has development items of a benchmark."""
     return _lab_file(benchmark, _DEV["lab"]).is_file()

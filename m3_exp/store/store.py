@@ -9,7 +9,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from m3_exp import temporary as temporaries
 from m3_exp.command_line import ROOT
 from m3_exp.reading.files import cannot_read
-from m3_exp.reading.records import read_record, say, sealed, set_aside, with_columns
+from m3_exp.reading.records import columns_text, read_record, say, sealed, set_aside, with_columns
 from m3_exp.reading.scores import ScoreColumns, columns
 from m3_exp.store import records as kept
 from m3_exp.store.files import dumps, names, write_atomic
@@ -180,7 +180,7 @@ class Records(Generic[T]):
         self._derived, self._quiet = derived, quiet
 
     def path(self, key: str) -> Path:
-        return self._store.root / self._kind / f"{key}.json"
+        return self._store.root.joinpath(self._kind, f"{key}.json")
 
     def get(self, key: str) -> T | None:
         """Return what `put` remembered, or None. A damaged record is named, set aside, and counts as absent.
@@ -269,7 +269,11 @@ def _encoded(value: object) -> str:
     body = dumps({name: field for name, field in record.items() if field is not None and name != "scores"})
     if not isinstance(value, ResultRecord):
         return body
-    return with_columns(body, "scores", {name: dumps(values) for name, values in columns(value.scores).items()})
+    return with_columns(body, "scores", _columns_text(columns(value.scores)))
+
+
+def _columns_text(lists: Mapping[str, object]) -> str:
+    return columns_text({name: dumps(values) for name, values in lists.items()})
 
 
 def decoded(record_type: type[T], record: Any, where: object = "a record") -> T:
@@ -288,9 +292,9 @@ def decoded(record_type: type[T], record: Any, where: object = "a record") -> T:
     if record_type is not ResultRecord or "scores" not in record:
         return cast(T, adapter.validate_python(record))
     scores = record["scores"]
-    if isinstance(scores, dict):
-        lists = {name: own if isinstance(own, bytes) else dumps(own).encode() for name, own in scores.items()}
-        return cast(T, _with_scores(adapter.validate_python({**record, "scores": ()}), ScoreColumns(lists, where)))
+    if isinstance(scores, bytes | dict):
+        written = scores if isinstance(scores, bytes) else _columns_text(scores).encode()
+        return cast(T, _with_scores(adapter.validate_python({**record, "scores": ()}), ScoreColumns(written, where)))
     try:
         found = adapter.validate_python(record)
     except ValidationError:
@@ -299,7 +303,9 @@ def decoded(record_type: type[T], record: Any, where: object = "a record") -> T:
 
 
 def _with_scores(record: object, scores: Sequence[Score]) -> ResultRecord:
-    return replace(cast(ResultRecord, record), scores=scores)
+    """Put the scores into a record that was just made: a copy of it would take as long as reading it."""
+    vars(record)["scores"] = scores
+    return cast(ResultRecord, record)
 
 
 def _texts(score: Json) -> Json:

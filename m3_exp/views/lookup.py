@@ -15,6 +15,7 @@ from m3_exp.merging.mixtures import CURVE
 from m3_exp.reading.records import say as warn
 from m3_exp.reporting.data import saved
 from m3_exp.results import gone_words, look_up
+from m3_exp.scoring.items import is_development
 from m3_exp.store import Store
 from m3_exp.types import CellResult, Config, M3Error
 
@@ -147,9 +148,18 @@ def split_shown(asked: CommandLine) -> tuple[dict[str, str], CommandLine]:
 
 
 def look_up_development(sweep: str, asked: CommandLine) -> Lookup:
-    """Look up a sweep on development items."""
+    """Look up a sweep on development items. A benchmark with a file of items has none: the file holds the test's.
+
+    Raises:
+        M3Error: no benchmark has development items.
+    """
     others = asked.without("items", "sweeps")
-    return look_up_sweep(sweep, others.with_overrides(*others.overrides, "items=dev"))
+    request = config.compose(of_sweep(sweep, others.with_overrides(*others.overrides, "items=dev")))
+    own = [tuple(e for e in c.evaluators if is_development(e.items)) for c in request.configs]
+    configs = tuple(replace(c, evaluators=kept) for c, kept in zip(request.configs, own, strict=True) if kept)
+    if not configs:
+        raise M3Error("no benchmark has development items: choose by cross-fitting (m3 table NAME --select crossfit)")
+    return Lookup(replace(request, configs=configs))
 
 
 def development_curves(sweep: str, asked: CommandLine, parents: Mapping[str, Sequence[str]]) -> list[Response]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from m3_exp import config, planning
 from m3_exp.command_line import CommandLine
-from m3_exp.types import Cell, M3Error, identity
+from m3_exp.types import Cell, M3Error
 
 _SPELLED = 20  # failed cells whose own commands are worked out; a second each
 
@@ -19,7 +19,7 @@ def retries(asked: CommandLine, cells: Sequence[Cell]) -> list[str]:
 def _retry(asked: CommandLine, cell: Cell, known: dict[tuple[str, ...], str]) -> str:
     """Return the narrowest request that composes and contains a cell. `known` remembers which lines compose."""
     *narrow, whole = (asked.with_overrides(*line) for line in config.narrowed(asked.overrides, cell, asked.config_dirs))
-    key = (*narrow[0].overrides, identity(cell.recipe))
+    key = (*narrow[0].overrides, cell.recipe.identity)
     if key not in known:
         known[key] = next((line for line in narrow if _holds(line, cell)), whole).line("run")
     return known[key]

@@ -24,7 +24,7 @@ class FailedCell:
 
 @dataclass(frozen=True)
 class Status:
-    """How far a plan is. `runs` are all that work in its store; a run of this very plan has its `identity`."""
+    """How far a plan is. `runs` are all that work in its store; a living run of this very plan has its `identity`."""
 
     forecast: Forecast
     failures: tuple[FailedCell, ...]
@@ -64,4 +64,6 @@ def status(asked: CommandLine | Request) -> Status:
     failed = failures(request.plan, results)
     again = retries(request.asked, [cell for cell, _ in failed])
     lines = tuple(FailedCell(cell, reason, line) for (cell, reason), line in zip(failed, again, strict=True))
-    return Status(_plan(request, results, outlived=True), lines, tuple(runs(results.store)), identity(request.plan))
+    known = tuple(runs(results.store))
+    compared = identity(request.plan) if any(run.alive for run in known) else ""  # slow for thousands of cells
+    return Status(_plan(request, results, outlived=True), lines, known, compared)

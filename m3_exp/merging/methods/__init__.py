@@ -16,13 +16,13 @@ import math
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from m3_exp.merging.plugins import PluginFunction, imported
 from m3_exp.types import M3Error, Parameters
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Method:
     """A merge method and what its signature asks for."""
 
@@ -48,6 +48,12 @@ def load(target: str) -> Method:
         M3Error: there is no such module or function (the known ones are named), or it is no merge method.
     """
     named = imported("method", target, ", ".join(known()))
+    return _method(named)
+
+
+@lru_cache(maxsize=256)
+def _method(named: PluginFunction) -> Method:
+    target = named.target
     first, rest = named.positional[:2], named.positional[2:]
     experts_first = first in (("models", "weights"), ("deltas", "weights"))
     if named.has_varargs or not experts_first or not set(rest) <= {"base", "cutoffs"}:
@@ -81,9 +87,13 @@ def check_params(target: str, params: Parameters) -> None:
     Raises:
         M3Error: unknown (the allowed are listed, and whose it is), missing, not a number, or out of its limits.
     """
-    method = load(target)
-    method.named.check("method", params, (load(other).named for other in known()))
-    for key, value in sorted(params.items()):
+    _check(load(target), tuple((key, type(value), value) for key, value in sorted(params.items())))
+
+
+@lru_cache(maxsize=1024)  # with the types: 1, 1.0 and True are one key
+def _check(method: Method, params: tuple[tuple[str, type, object], ...]) -> None:
+    method.named.check("method", [key for key, _, _ in params], (load(other).named for other in known()))
+    for key, _, value in params:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise M3Error(f"method.{key}={value} is not a number: give a finite one")
         if method.named.types(key) == (int,) and value != int(value):

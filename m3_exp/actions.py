@@ -41,6 +41,7 @@ def run(asked: CommandLine | Request) -> "Outcome":
         going = Run(
             plan, store, workers=request.workers or default_workers(plan.engine), keep=request.checkpoint == "keep",
             verify=request.verify, tracker=tracker, repeat=request.repeat, command=request.asked.line("run"),
+            called=request.called, experts={c.pair: tuple(c.experts) for c in request.configs},
         )  # fmt: skip
         return going.carry_out(request.configs[0].parameters)
 

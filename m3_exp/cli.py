@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
 from m3_exp.command_line import CommandLine, names
-from m3_exp.printing import FORMAT, WIDE, line_of_whole, print_lines, print_list, print_table, say
+from m3_exp.printing import FORMAT, RUN, WIDE, line_of_whole, print_lines, print_list, print_table, say, tell
 from m3_exp.reading.paths import given
 from m3_exp.reading.shown import Escaping, abridged, columns, escaped
 from m3_exp.types import M3Error
+
+if TYPE_CHECKING:
+    from m3_exp.config import Request
 
 HELP = Path(__file__).parent / "help.txt"
 
@@ -88,7 +91,7 @@ class _ConfigShown(Exception):
     """A command ends where it has printed the configuration that `--cfg job` asked for."""
 
 
-def _show_config(options: argparse.Namespace, *asked: CommandLine) -> None:
+def _show_config(options: argparse.Namespace, *asked: "CommandLine | Request") -> None:
     """Print the composed configuration and end the command, where `--cfg job` asks for it."""
     if options.cfg:
         from m3_exp.config import compose
@@ -107,6 +110,7 @@ def run(args: Sequence[str]) -> int:
     _show_config(options, asked)
     from m3_exp import actions, config
     from m3_exp.views import opening, retries, tables, words
+    from m3_exp.views import runs as of_store
     from m3_exp.views.lookup import Lookup
 
     request = config.compose(asked)
@@ -119,7 +123,8 @@ def run(args: Sequence[str]) -> int:
     looked = Lookup.of(request)
     first = opening.first_words(looked, looked.frame())
     if options.json:
-        print(json.dumps({**vars(outcome), "failures": failed, "retries": again, "summary": first}))
+        scores = tables.scores(looked)
+        print(json.dumps({**vars(outcome), "failures": failed, "retries": again, "summary": first, "scores": scores}))
     else:
         say(*first)
         print()
@@ -128,7 +133,19 @@ def run(args: Sequence[str]) -> int:
         say(*chain(*map(words.failure, failed, again)))
         say(words.outcome(outcome, took))
         say(*[f"to try all failed ones again: {asked.line('run')}"] * bool(failed))
+        say(*[f"its table: {of_store.own_line(outcome.run, request.store)}"] * bool(outcome.run))
     return 1 if failed else 0
+
+
+def runs(args: Sequence[str]) -> int:
+    parser = _parser("runs", "List the runs of a store, the newest last; m3 table --run NAME goes back to one.")
+    options, asked = _parsed(parser, args)
+    from m3_exp.views import runs as of_store
+    from m3_exp.views import words
+
+    known = of_store.runs(asked)
+    tell(options.json, lambda: of_store.as_json(known), lambda: words.runs(known, columns(sys.stdout)))
+    return 0
 
 
 def wandb(args: Sequence[str]) -> int:
@@ -164,10 +181,7 @@ def plan(args: Sequence[str]) -> int:
 
     request = config.compose(asked)
     found = status.plan(request)
-    if options.json:
-        print(json.dumps(found.json))
-    else:
-        say(*words.plan(request, found, columns(sys.stdout)))
+    tell(options.json, lambda: found.json, lambda: words.plan(request, found, columns(sys.stdout)))
     return 0
 
 
@@ -207,6 +221,7 @@ def table(args: Sequence[str]) -> int:
     parser = _parser("table", "Print the table NAME from the store: the rows that the sweep of that name asks for.")
     add = parser.add_argument
     add("--list", action="store_true", help="name the tables")
+    add("--run", metavar="NAME", help=RUN)
     add("--format", choices=["text", "md", "csv", "tex", "html"], help=FORMAT)
     add("--wide", action="store_true", help=WIDE)
     add("--draw", type=int, help="only the draw of lambda with this number, not the mean over draws")
@@ -221,15 +236,15 @@ def table(args: Sequence[str]) -> int:
     add("--repeats", action="store_true", help="what batches alone change: each repeat beside its first pass")
     add("--variance", action="store_true", help="how uncertain items, draws of lambda, masks and curves leave it, each")
     options, asked = _parsed(parser, args)
-    from m3_exp.views import tables
+    from m3_exp.views import runs, tables
 
     ways = {way: getattr(options, way) for way in ("select", "repeats", "variance", "all", "draw", "marks")}
     if options.list:
         print_list(tables.titles(asked).items(), 16)
         return 0
-    asked = tables.with_sweep(asked)
-    _show_config(options, asked)
-    built = tables.table(asked, **ways)
+    about = runs.request(options.run, asked) if options.run else tables.with_sweep(asked)
+    _show_config(options, about)
+    built = tables.table(about, **ways)
     print_table(built, "json" if options.json else options.format, wide=options.wide, whole=line_of_whole(args))
     return 0
 
@@ -259,10 +274,11 @@ def response(args: Sequence[str]) -> int:
     parser.add_argument("--out", type=given, help="also draw it: FILE.svg, .pdf or .png")
     parser.add_argument("--repeats", type=int, default=10_000, help="how often each way of choosing is tried")
     parser.add_argument("--check", action="store_true", help="compare the curves with evaluated draws of lambda")
+    parser.add_argument("--run", metavar="NAME", help=RUN)
     options, asked = _parsed(parser, args)
     from m3_exp.reporting.choices import advice
     from m3_exp.reporting.curves import prediction
-    from m3_exp.views import opening, studies, words
+    from m3_exp.views import opening, runs, studies, words
 
     if options.repeats < 1:
         raise M3Error(f"--repeats {options.repeats} is too few: give at least 1 (without it 10000)")
@@ -270,14 +286,13 @@ def response(args: Sequence[str]) -> int:
         from m3_exp.reporting.figures import palette, responses
 
         palette.check(options.out)
-    _show_config(options, studies.request(asked))
-    curves = studies.curves(asked)
+    about = runs.request(options.run, asked) if options.run else None
+    _show_config(options, about or studies.request(asked))
+    curves = studies.curves(about or asked)
     if options.check:
         checks = studies.checks(curves, repeats=options.repeats)
-        if options.json:
-            print(prediction.as_json([check for _, check in checks]))
-        else:
-            say(*(line for one, check in checks for line in words.check(one, check, columns(sys.stdout))))
+        said = (line for one, check in checks for line in words.check(one, check, columns(sys.stdout)))
+        say(*said) if not options.json else print(prediction.as_json([check for _, check in checks]))
         return 0
     if options.out and len(curves.lines) > 1:
         raise M3Error("--out draws one pair and method: give pair= and method=")
@@ -299,29 +314,34 @@ def response(args: Sequence[str]) -> int:
 def report(args: Sequence[str]) -> int:
     parser = _parser("report", "Write one self-contained HTML page: tables, curves, every cell down to single answers.")
     parser.add_argument("--out", type=given, default=Path("report"), help="the directory of its index.html")
+    parser.add_argument("--run", metavar="NAME", help=RUN)
     options, asked = _parsed(parser, args)
-    from m3_exp.views import page
+    from m3_exp.views import page, runs
 
-    _show_config(options, *page.requests(asked))
-    path = page.report(asked, options.out)
+    about = runs.request(options.run, asked) if options.run else None
+    _show_config(options, *([about] if about else page.requests(asked)))
+    path = page.report(about or asked, options.out)
     print(json.dumps({"path": str(path), "bytes": path.stat().st_size}) if options.json else path)
     return 0
 
 
 def status(args: Sequence[str]) -> int:
-    parser = _parser("status", "Show what of a request is done, running, failed and left.")
+    parser = _parser("status", "Show a store's runs; of a request, or a run, what is done, running, failed and left.")
+    parser.add_argument("--run", metavar="NAME", help=RUN)
     options, asked = _parsed(parser, args)
-    _show_config(options, asked)
     from m3_exp import config
+    from m3_exp.views import runs, words
     from m3_exp.views import status as view
-    from m3_exp.views import words
 
-    request = config.compose(asked)
+    if not (options.run or options.cfg or asked.without("store").overrides):
+        living, known = runs.at_work(asked), runs.runs(asked)
+        told = {"running": [vars(run) for run in living], "runs": runs.as_json(known)}
+        tell(options.json, lambda: told, lambda: words.store(living, known, columns(sys.stdout)))
+        return 0
+    request = config.compose(runs.request(options.run, asked) if options.run else asked)
+    _show_config(options, request)
     found = view.status(request)
-    if options.json:
-        print(json.dumps(found.json))
-    else:
-        say(*words.status(request, found))
+    tell(options.json, lambda: found.json, lambda: words.status(request, found))
     return 0
 
 
@@ -342,7 +362,7 @@ def doctor(args: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     command.__name__: command
-    for command in (run, plan, merge, score, table, response, figure, report, status, doctor, wandb)
+    for command in (run, runs, plan, merge, score, table, response, figure, report, status, doctor, wandb)
 }
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import queue
 import secrets
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from m3_exp.amounts import count, counted
@@ -40,7 +40,10 @@ from m3_exp.worker import Graders, Worker
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a plan's cells; `repeat=K` makes K + 1 of each. `done` are complete, `cached` were before."""
+    """What became of a plan's cells; `repeat=K` makes K + 1 of each. `done` are complete, `cached` were before.
+
+    `run` is the name of the run in its store; empty where that cannot be written.
+    """
 
     cells: int
     done: int
@@ -49,6 +52,12 @@ class Outcome:
     generated: int
     tokens: int
     engine_starts: int
+    run: str = ""
+
+    @property
+    def left(self) -> int:
+        """The cells that it did not come to."""
+        return max(0, self.cells - self.done - len(self.failures))
 
 
 class Run:
@@ -65,8 +74,17 @@ class Run:
         tracker: Tracker | Untracked | None = None,
         repeat: int = 0,
         command: str = "",
+        called: str = "run",
+        experts: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
-        """Args: `repeat`, how often each cell is evaluated once more (noise floor); `command`, what began the run."""
+        """Make a run ready.
+
+        Args:
+            repeat: how often each cell is evaluated once more (noise floor).
+            command: what began the run.
+            called: what its name begins with.
+            experts: the names of each pair's experts, in their order.
+        """
         self.id = secrets.token_hex(8)
         self.failures: list[Failed] = []
         self._plan, self._plan_key, self._store = plan, identity(plan), store
@@ -74,6 +92,7 @@ class Run:
         self._count, self._keep, self._verify = workers, keep, verify
         self._tracker = tracker or Untracked()
         self._repeat, self._command = repeat, command
+        self._called, self._experts = called, experts
         self._cells = len(plan.cells) * (1 + repeat)
         self.progress = Progress(self._cells)
         self._cached = self._completed = self._engine_starts = 0
@@ -89,7 +108,7 @@ class Run:
             M3Error: every single cell is refused (a wrong request, nothing was done).
         """
         self._store.sweep()
-        with Heartbeat(self._store, self.id, self.state):
+        with Heartbeat(self._store, self.id, self.state, called=self._called, experts=self._experts) as shown:
             left = self._left()
             if self.failures and not left and not self._cached:
                 raise M3Error(self.failures[0].reason)
@@ -111,6 +130,7 @@ class Run:
             generated=self.progress.answers,
             tokens=self.progress.tokens,
             engine_starts=self._engine_starts,
+            run=shown.name,
         )
 
     def state(self) -> RunRecord:

@@ -30,11 +30,12 @@ class World:
         texts = [f"The answer is: {k + 1 if k else 7}" for k in range(ITEMS)]
         lines = ({"benchmark": "gsm8k", "id": str(k), "text": text} for k, text in enumerate(texts))
         self.answers = write_lines(folder / "answers.jsonl", lines)
+        self.store = folder / "store"
 
     def line(self, *more: str, items: Path | None = None) -> list[str]:
         models = recorded_run(self.answers, self.base, *self.experts)
         return [*models, "evaluator=[gsm8k]", f"items={items or self.items}", "dtype=float32",
-                f"store={self.folder / 'store'}", "tracker=none", *(more or LAM)]  # fmt: skip
+                f"store={self.store}", "tracker=none", *(more or LAM)]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

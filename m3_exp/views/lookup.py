@@ -46,12 +46,12 @@ class Lookup:
 
     @property
     def seed(self) -> int:
-        return self.request.configs[0].seed
+        return self.request.plan.seed
 
     @property
     def experts(self) -> dict[str, tuple[str, ...]]:
         """The experts of each pair, as single models are called in frames."""
-        return {c.pair: tuple(c.experts) for c in self.request.configs}
+        return {**self.request.experts, **{c.pair: tuple(c.experts) for c in self.request.configs}}
 
     @property
     def parents(self) -> dict[str, tuple[str, ...]]:
@@ -61,8 +61,9 @@ class Lookup:
     @property
     def published(self) -> Path | None:
         """The folder of the paper's numbers, where they may stand beside ours: its models, on the official items."""
-        alike = all(c.published and all(e.items == "official" for e in c.evaluators) for c in self.request.configs)
-        return config.ROOT / "results" / "published" if alike else None
+        configs = self.request.configs
+        alike = all(c.published and all(e.items == "official" for e in c.evaluators) for c in configs)
+        return config.ROOT / "results" / "published" if configs and alike else None
 
     @cached_property
     def _found(self) -> list[CellResult]:

@@ -51,10 +51,9 @@ def plan(asked: CommandLine | Request) -> Forecast:
 
 
 def _plan(request: Request, results: Results, *, outlived: bool = False) -> Forecast:
-    first, keep = request.configs[0], request.checkpoint == "keep"
-    return forecast(
-        request.plan, results, first.parameters, keep=keep, cache_values=first.cache_values, outlived=outlived
-    )
+    parameters, cache = next(((c.parameters, c.cache_values) for c in request.configs), (None, None))
+    keep = request.checkpoint == "keep"
+    return forecast(request.plan, results, parameters, keep=keep, cache_values=cache, outlived=outlived)
 
 
 def status(asked: CommandLine | Request) -> Status:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
@@ -17,14 +18,15 @@ from m3_exp.store import Store
 from m3_exp.types import Plan
 
 if TYPE_CHECKING:
+    from m3_exp.heartbeat import KnownRun, RunState
     from m3_exp.reporting.choices.ways import Study
     from m3_exp.reporting.curves.evaluated import Response
     from m3_exp.reporting.curves.prediction import Check
     from m3_exp.reporting.table import Table
+    from m3_exp.running import Outcome
     from m3_exp.views.status import Status
 
-if TYPE_CHECKING:
-    from m3_exp.running import Outcome
+_NEWEST = 10  # runs that `m3 status` lists
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[object]], width: int | None = None) -> list[str]:
@@ -114,6 +116,24 @@ def status(request: Request, found: Status) -> list[str]:
         *found.forecast.own_notes,  # what collapsed is m3 plan's to say
         *repeats_words(request.plan, Store(request.store), request.repeat),
     ]
+
+
+def runs(known: Sequence[KnownRun], width: int | None = None) -> list[str]:
+    """Return the runs of a store, a row each, the newest last."""
+    if not known:
+        return ["no runs yet: m3 run begins one"]
+    rows = [
+        (one.name, time.strftime("%Y-%m-%d %H:%M", time.localtime(one.started)), one.state, count(one.done),
+         count(one.failed), count(one.left), one.command.removeprefix("m3 run").strip() or "/")
+        for one in known
+    ]  # fmt: skip
+    return columns(("run", "began", "state", "done", "failed", "left", "asked for"), rows, width)
+
+
+def store(living: Sequence[RunState], known: Sequence[KnownRun], width: int | None = None) -> list[str]:
+    """Return what `m3 status` says of a store: the runs at work, then the newest of all."""
+    older = [f"and {count(len(known) - _NEWEST)} older ones: m3 runs"] * (len(known) > _NEWEST)
+    return [*map(str, living), *runs(known[-_NEWEST:], width), *older]
 
 
 def outcome(found: Outcome, seconds: float) -> str:

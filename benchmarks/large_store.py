@@ -29,7 +29,6 @@ from scipy.special import expit, ndtri
 
 from m3_exp import config
 from m3_exp.command_line import CommandLine
-from m3_exp.engines.protocol import prompt_hash
 from m3_exp.lab.make_items import BENCHMARKS, examples_of, render
 from m3_exp.results import Results
 from m3_exp.scoring.evaluate import score_all
@@ -118,9 +117,7 @@ class Answered:
             answers = [Answer(p.id, text, n_tokens=len(text) // 4) for p, text in zip(problems, side, strict=True)]
             verdicts.append(score_all(evaluator, list(problems), answers))
             asked = zip(answers, task.prompts, strict=True)
-            kept = [
-                StoredAnswer(**{**vars(a), "id": prompt.id}, prompt=prompt_hash(prompt), run=RUN) for a, prompt in asked
-            ]
+            kept = [StoredAnswer(**{**vars(a), "id": prompt.id}, prompt=prompt.hashed, run=RUN) for a, prompt in asked]
             lines.append([_line(answer) for answer in kept])
         own = np.random.default_rng(int(hashlib.sha256(evaluator.name.encode()).hexdigest()[:8], 16))
         return cls((verdicts[0], verdicts[1]), (lines[0], lines[1]), own.standard_normal(len(problems)))

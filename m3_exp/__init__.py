@@ -2,6 +2,7 @@
 
 From a command to a table (docs/design.md has the picture); folders are rooms with a map of their own:
     cli               parse, call; `command_line`: the words, and lines that ask for the same again
+    arguments         what a command takes, and its --help; `completion`: what TAB offers
     printing          lines and tables as wide as the terminal
     actions, views/   what `m3` does and what it shows, as functions; `doctor`: what this machine lacks
     config/           conf/ and overrides -> Config

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from m3_exp.engines.protocol import prompt_hash
 from m3_exp.store import Answers, StoredAnswer
 from m3_exp.tasks import Task
 from m3_exp.types import Answer, Prompt
@@ -22,7 +21,7 @@ class TaskAnswers:
         self.runs: set[str] = set()
         self._journal = journal
         self._known: dict[tuple[str, int], StoredAnswer] = {}
-        self._hashes = {prompt.id: prompt_hash(prompt) for prompt in task.prompts}
+        self._hashes = {prompt.id: prompt.hashed for prompt in task.prompts}
         for answer in journal.read():
             if self._hashes.get(answer.id) == answer.prompt:
                 self._add(answer)

@@ -3,30 +3,32 @@
 Exit codes: 0 done; 1 some cells failed (they are named); 2 the request is wrong (one line says what and what to do).
 """
 
-import argparse
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO, cast
+from typing import TextIO, cast
 
-from m3_exp.command_line import CommandLine, names
-from m3_exp.printing import FORMAT, RUN, WIDE, line_of_whole, print_lines, print_list, print_table, say, tell
+from m3_exp.arguments import HELP, parsed, takes
+from m3_exp.command_line import names
+from m3_exp.printing import (
+    FORMAT,
+    RUN,
+    WIDE,
+    ConfigShown,
+    line_of_whole,
+    print_lines,
+    print_list,
+    print_table,
+    say,
+    show_config,
+    tell,
+)  # fmt: skip
 from m3_exp.reading.paths import given
 from m3_exp.reading.shown import Escaping, abridged, columns, escaped
 from m3_exp.types import M3Error
-
-if TYPE_CHECKING:
-    from m3_exp.config import Request
-
-HELP = Path(__file__).parent / "help.txt"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise M3Error(f"{self.prog}: {message}; see {self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +55,7 @@ def _carried_out(args: list[str]) -> int:
         if command not in COMMANDS:
             raise M3Error(f"m3 {command} is not a command; there are {', '.join(COMMANDS)}")
         return COMMANDS[command](rest)
-    except _ConfigShown:
+    except ConfigShown:
         return 0
     except M3Error as error:
         say(f"m3: {escaped(abridged(str(error)))}", file=sys.stderr)
@@ -70,44 +72,14 @@ def _carried_out(args: list[str]) -> int:
         return 2
 
 
-def _parser(command: str, about: str, *, overrides: bool = True) -> argparse.ArgumentParser:
-    parser = _Parser(prog=f"m3 {command}", description=about)
-    if overrides:
-        choices = "choices and settings, such as method=ties seed=1; sweeps=NAME: a file of sweeps/"
-        parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=choices)
-        parser.add_argument("-m", "--multirun", action="store_true", help="every combination of KEY=A,B and ranges")
-        parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
-    parser.add_argument("--config-dir", action="append", default=[], type=given, help="with more choices and sweeps")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
-    return parser
-
-
-def _parsed(parser: argparse.ArgumentParser, args: Sequence[str]) -> tuple[argparse.Namespace, CommandLine]:
-    options = parser.parse_intermixed_args(args)
-    return options, CommandLine(tuple(options.overrides), options.multirun, tuple(options.config_dir))
-
-
-class _ConfigShown(Exception):
-    """A command ends where it has printed the configuration that `--cfg job` asked for."""
-
-
-def _show_config(options: argparse.Namespace, *asked: "CommandLine | Request") -> None:
-    """Print the composed configuration and end the command, where `--cfg job` asks for it."""
-    if options.cfg:
-        from m3_exp.config import compose
-
-        print("---\n".join(text for one in asked for text in compose(one).yaml), end="")
-        raise _ConfigShown
-
-
 # ------------------------------------------------------------------------------------------------------- commands
 
 
 def run(args: Sequence[str]) -> int:
-    parser = _parser("run", "Plan, merge, evaluate and record. The same command continues after any interruption.")
+    parser = takes("run", "Plan, merge, evaluate and record. The same command continues after any interruption.")
     parser.add_argument("--wide", action="store_true", help=WIDE)
-    options, asked = _parsed(parser, args)
-    _show_config(options, asked)
+    options, asked = parsed(parser, args)
+    show_config(options, asked)
     from m3_exp import actions, config
     from m3_exp.views import opening, retries, tables, words
     from m3_exp.views import runs as of_store
@@ -138,8 +110,8 @@ def run(args: Sequence[str]) -> int:
 
 
 def runs(args: Sequence[str]) -> int:
-    parser = _parser("runs", "List the runs of a store, the newest last; m3 table --run NAME goes back to one.")
-    options, asked = _parsed(parser, args)
+    parser = takes("runs", "List the runs of a store, the newest last; m3 table --run NAME goes back to one.")
+    options, asked = parsed(parser, args)
     from m3_exp.views import runs as of_store
     from m3_exp.views import words
 
@@ -149,14 +121,18 @@ def runs(args: Sequence[str]) -> int:
 
 
 def wandb(args: Sequence[str]) -> int:
-    parser = _parser("wandb", "sync: record in W&B what is in the store; workspace: compare alphas there.")
-    parser.add_argument("--out", type=given, help="workspace: write its specification here, and ask W&B nothing")
-    options, asked = _parsed(parser, args)
+    parser = takes(
+        "wandb", "sync: record in W&B what is in the store; workspace: compare alphas there.", first="sync|workspace"
+    )
+    parser.add_argument(
+        "--out", type=given, metavar="FILE", help="workspace: write its specification here, and ask W&B nothing"
+    )
+    options, asked = parsed(parser, args)
     what, *overrides = asked.overrides or [""]
     if what not in ("sync", "workspace"):
         raise M3Error("m3 wandb takes sync or workspace first, as in: m3 wandb sync sweeps=table1")
     asked = asked.with_overrides("tracker=wandb", *overrides)
-    _show_config(options, asked)
+    show_config(options, asked)
     from m3_exp.views import workspace
 
     if what == "workspace":
@@ -168,14 +144,14 @@ def wandb(args: Sequence[str]) -> int:
 
 
 def plan(args: Sequence[str]) -> int:
-    parser = _parser("plan", "Show what would run and cost, what is done, what is the same twice. Reads no weights.")
+    parser = takes("plan", "Show what would run and cost, what is done, what is the same twice. Reads no weights.")
     parser.add_argument("--list", action="store_true", help="what can be chosen: family, pair, method, ..., sweeps")
-    options, asked = _parsed(parser, args)
+    options, asked = parsed(parser, args)
     if options.list:
         axes = ["family", "pair", "method", "ratio", "sparsify", "evaluator", "engine", "tracker", "launcher", "sweeps"]
         print_list(((axis, ", ".join(names(axis, options.config_dir))) for axis in axes), 10)
         return 0
-    _show_config(options, asked)
+    show_config(options, asked)
     from m3_exp import config
     from m3_exp.views import status, words
 
@@ -186,9 +162,9 @@ def plan(args: Sequence[str]) -> int:
 
 
 def merge(args: Sequence[str]) -> int:
-    parser = _parser("merge", "Write a Hugging Face checkpoint into out=DIR, with a recipe.json: how it was made.")
-    options, asked = _parsed(parser, args)
-    _show_config(options, asked)
+    parser = takes("merge", "Write a Hugging Face checkpoint into out=DIR, with a recipe.json: how it was made.")
+    options, asked = parsed(parser, args)
+    show_config(options, asked)
     from m3_exp import actions
     from m3_exp.planning import label_text
 
@@ -201,14 +177,15 @@ def merge(args: Sequence[str]) -> int:
 
 
 def score(args: Sequence[str]) -> int:
-    parser = _parser("score", "Score saved answers, lines of {id, text}, with no model.", overrides=False)
+    about = "Score saved answers, lines of {id, text}, with no model."
+    parser = takes("score", about, first="BENCHMARK ANSWERS", settings="SETTING=VALUE")
     parser.add_argument("benchmark")
     parser.add_argument("answers", type=given)
     parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="items=lab|official|PATH, extractor=...")
-    parser.add_argument("--out", type=given, help="write a JSON line for each answer here")
+    parser.add_argument("--out", type=given, metavar="FILE", help="write a JSON line for each answer here")
     audit = "add how the answers look, and what other rules make of them"
     parser.add_argument("--audit", action="store_true", help=audit)
-    options = parser.parse_intermixed_args(args)
+    options, _ = parsed(parser, args)
     from m3_exp import actions
 
     ways = {"out": options.out, "audit": options.audit, "config_dirs": options.config_dir}
@@ -218,7 +195,7 @@ def score(args: Sequence[str]) -> int:
 
 
 def table(args: Sequence[str]) -> int:
-    parser = _parser("table", "Print the table NAME from the store: the rows that the sweep of that name asks for.")
+    parser = takes("table", "Print the table NAME from the store: the rows that its sweep asks for.", first="NAME")
     add = parser.add_argument
     add("--list", action="store_true", help="name the tables")
     add("--run", metavar="NAME", help=RUN)
@@ -235,7 +212,7 @@ def table(args: Sequence[str]) -> int:
     add("--select", choices=["crossfit", "dev", "test"], help=select)
     add("--repeats", action="store_true", help="what batches alone change: each repeat beside its first pass")
     add("--variance", action="store_true", help="how uncertain items, draws of lambda, masks and curves leave it, each")
-    options, asked = _parsed(parser, args)
+    options, asked = parsed(parser, args)
     from m3_exp.views import runs, tables
 
     ways = {way: getattr(options, way) for way in ("select", "repeats", "variance", "all", "draw", "marks")}
@@ -243,17 +220,19 @@ def table(args: Sequence[str]) -> int:
         print_list(tables.titles(asked).items(), 16)
         return 0
     about = runs.request(options.run, asked) if options.run else tables.with_sweep(asked)
-    _show_config(options, about)
+    show_config(options, about)
     built = tables.table(about, **ways)
     print_table(built, "json" if options.json else options.format, wide=options.wide, whole=line_of_whole(args))
     return 0
 
 
 def figure(args: Sequence[str]) -> int:
-    parser = _parser("figure", "Draw a figure from the store; pair= and method= choose what it shows.")
+    parser = takes("figure", "Draw a figure from the store; pair= and method= choose what it shows.", first="NAME")
     parser.add_argument("--list", action="store_true", help="name the figures and the sweeps they draw")
-    parser.add_argument("--out", type=given, help="FILE.svg, .pdf or .png; without it NAME.svg and NAME.png")
-    options, asked = _parsed(parser, args)
+    parser.add_argument(
+        "--out", type=given, metavar="FILE", help=".svg, .pdf or .png; without it NAME.svg and NAME.png"
+    )
+    options, asked = parsed(parser, args)
     from m3_exp.reporting.figures.catalogue import FIGURES
     from m3_exp.views import figures
 
@@ -263,19 +242,19 @@ def figure(args: Sequence[str]) -> int:
         return 0
     name, *overrides = options.overrides or [""]
     asked = asked.with_overrides(*overrides)
-    _show_config(options, *figures.requests(name, asked))
+    show_config(options, *figures.requests(name, asked))
     paths = [str(path) for path in figures.files(name, asked, options.out)]
     print_lines(*([json.dumps(paths)] if options.json else paths))
     return 0
 
 
 def response(args: Sequence[str]) -> int:
-    parser = _parser("response", "What every alpha would score, from the curves over lambda of sweeps=lambda_response.")
-    parser.add_argument("--out", type=given, help="also draw it: FILE.svg, .pdf or .png")
+    parser = takes("response", "What every alpha would score, from the curves over lambda of sweeps=lambda_response.")
+    parser.add_argument("--out", type=given, metavar="FILE", help="also draw it: .svg, .pdf or .png")
     parser.add_argument("--repeats", type=int, default=10_000, help="how often each way of choosing is tried")
     parser.add_argument("--check", action="store_true", help="compare the curves with evaluated draws of lambda")
     parser.add_argument("--run", metavar="NAME", help=RUN)
-    options, asked = _parsed(parser, args)
+    options, asked = parsed(parser, args)
     from m3_exp.reporting.choices import advice
     from m3_exp.reporting.curves import prediction
     from m3_exp.views import opening, runs, studies, words
@@ -287,7 +266,7 @@ def response(args: Sequence[str]) -> int:
 
         palette.check(options.out)
     about = runs.request(options.run, asked) if options.run else None
-    _show_config(options, about or studies.request(asked))
+    show_config(options, about or studies.request(asked))
     curves = studies.curves(about or asked)
     if options.check:
         checks = studies.checks(curves, repeats=options.repeats)
@@ -312,23 +291,25 @@ def response(args: Sequence[str]) -> int:
 
 
 def report(args: Sequence[str]) -> int:
-    parser = _parser("report", "Write one self-contained HTML page: tables, curves, every cell down to single answers.")
-    parser.add_argument("--out", type=given, default=Path("report"), help="the directory of its index.html")
+    parser = takes("report", "Write one self-contained HTML page: tables, curves, every cell down to single answers.")
+    parser.add_argument(
+        "--out", type=given, metavar="DIR", default=Path("report"), help="the directory of its index.html"
+    )
     parser.add_argument("--run", metavar="NAME", help=RUN)
-    options, asked = _parsed(parser, args)
+    options, asked = parsed(parser, args)
     from m3_exp.views import page, runs
 
     about = runs.request(options.run, asked) if options.run else None
-    _show_config(options, *([about] if about else page.requests(asked)))
+    show_config(options, *([about] if about else page.requests(asked)))
     path = page.report(about or asked, options.out)
     print(json.dumps({"path": str(path), "bytes": path.stat().st_size}) if options.json else path)
     return 0
 
 
 def status(args: Sequence[str]) -> int:
-    parser = _parser("status", "Show a store's runs; of a request, or a run, what is done, running, failed and left.")
+    parser = takes("status", "Show a store's runs; of a request, or a run, what is done, running, failed and left.")
     parser.add_argument("--run", metavar="NAME", help=RUN)
-    options, asked = _parsed(parser, args)
+    options, asked = parsed(parser, args)
     from m3_exp import config
     from m3_exp.views import runs, words
     from m3_exp.views import status as view
@@ -339,16 +320,16 @@ def status(args: Sequence[str]) -> int:
         tell(options.json, lambda: told, lambda: words.store(living, known, columns(sys.stdout)))
         return 0
     request = config.compose(runs.request(options.run, asked) if options.run else asked)
-    _show_config(options, request)
+    show_config(options, request)
     found = view.status(request)
     tell(options.json, lambda: found.json, lambda: words.status(request, found))
     return 0
 
 
 def doctor(args: Sequence[str]) -> int:
-    parser = _parser("doctor", "Say whether machine, models, data and sandbox are fit, and what would change it.")
-    options, asked = _parsed(parser, args)
-    _show_config(options, asked)
+    parser = takes("doctor", "Say whether machine, models, data and sandbox are fit, and what would change it.")
+    options, asked = parsed(parser, args)
+    show_config(options, asked)
     from m3_exp.doctor import examine
 
     findings = examine(asked)
@@ -360,9 +341,15 @@ def doctor(args: Sequence[str]) -> int:
     return 1 if any(finding.needed and not finding.ok for finding in findings) else 0
 
 
+def completion(args: Sequence[str]) -> int:
+    from m3_exp.completion import command
+
+    return command(args, COMMANDS)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     command.__name__: command
-    for command in (run, runs, plan, merge, score, table, response, figure, report, status, doctor, wandb)
+    for command in (run, runs, plan, merge, score, table, response, figure, report, status, doctor, wandb, completion)
 }
 
 if __name__ == "__main__":

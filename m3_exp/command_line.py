@@ -1,5 +1,6 @@
 """The words of a command, how a value is written among them, and what they choose among."""
 
+import functools
 import json
 import re
 import shlex
@@ -82,3 +83,10 @@ def files(group: str, config_dirs: Sequence[Path]) -> list[Path]:
     """Return the yaml files of a group, those of a --config-dir first."""
     folders = [*config_dirs, ROOT if group == "sweeps" else ROOT / "conf"]
     return [file for folder in folders for file in sorted((folder / group).glob("*.yaml"))]
+
+
+@functools.cache
+def groups() -> list[str]:
+    """Return the groups of conf/ of which a request has one choice each, as `family`."""
+    folders = (path.name for path in (ROOT / "conf").iterdir() if path.is_dir())
+    return sorted({*folders} - {"evaluator", "tuned"})

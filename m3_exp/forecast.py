@@ -11,7 +11,6 @@ from typing import NamedTuple, TypeVar
 
 from m3_exp.amounts import count, counted
 from m3_exp.engines.gpus import GPUS, Gpu, Load, least_split, sequences, speed
-from m3_exp.engines.protocol import prompt_hash
 from m3_exp.engines.sharing import visible_gpus
 from m3_exp.engines.weights import MAX_MODEL_LEN
 from m3_exp.forecast_words import USUAL, CellForecast, GpuForecast, More, Totals, words
@@ -252,7 +251,7 @@ def _held(task: Task, journal: Answers) -> int:
     answers = journal.read()
     if not answers:
         return 0
-    asked = {(prompt.id, prompt_hash(prompt)) for prompt in task.prompts}
+    asked = {(prompt.id, prompt.hashed) for prompt in task.prompts}
     return len({(answer.id, answer.sample) for answer in answers if (answer.id, answer.prompt) in asked})
 
 

@@ -42,10 +42,11 @@ def look_up(plan: Plan, store: Store, *, repeats: bool = False) -> list[CellResu
     """
     results = Results(store, plan.engine)
     looked: list[CellResult] = []
+    failed, repeats = any(store.failures), repeats and store.has_repeats()
     with without_fetching():
         for cell in plan.cells:
             record = results.largest(cell)
-            looked.append(CellResult(cell, record, results.failure(cell)))
+            looked.append(CellResult(cell, record, results.failure(cell) if failed else None))
             if repeats and record is not None:
                 looked += results.repeats(cell, record)
     return looked
@@ -144,7 +145,7 @@ class Results:
         return self._records(task).get(result_name(task))
 
     def put(self, task: Task, record: ResultRecord) -> None:
-        record = replace(record, rows_digest=self.tasks.rows_digest(task.cell))
+        record = replace(record, rows_digest=self.tasks.rows_digest(task.cell, task.cell.limit))
         self._records(task).put(result_name(task), record)
         self.remember(task.cell)
 
@@ -189,10 +190,10 @@ class Results:
 
     def _fits(self, cell: Cell, size: int, record: ResultRecord) -> bool:
         """Tell whether a result is one of the first `size` items of a cell, as far as they are at hand."""
-        limited = replace(cell, limit=size)
         try:
             if record.rows_digest is not None:
-                return record.rows_digest == self.tasks.rows_digest(limited)
+                return record.rows_digest == self.tasks.rows_digest(cell, size)
+            limited = replace(cell, limit=size)
             if record.tokenizer is not None:
                 limited = replace(limited, tokenizer=parse_source(record.tokenizer))
             return record.items_digest == self.tasks.task(limited).items_digest

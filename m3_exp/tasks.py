@@ -79,11 +79,11 @@ class Tasks:
             self._problems[key] = tuple(first(self._items[key[0]], self.evaluator(spec).name, cell.limit))
         return self._problems[key]
 
-    def rows_digest(self, cell: Cell) -> str:
-        """Return the identity of a cell's items: their ids and rows, without prompts."""
-        key = (self.key(cell.evaluator), cell.limit)
+    def rows_digest(self, cell: Cell, limit: int | None) -> str:
+        """Return the identity of a cell's items, or of its first `limit` ones: their ids and rows, without prompts."""
+        key = (self.key(cell.evaluator), limit)
         if key not in self._rows:
-            self._rows[key] = digest(self.problems(cell))
+            self._rows[key] = digest(self.problems(replace(cell, limit=limit)))
         return self._rows[key]
 
     def task(self, cell: Cell, repeat: int = 0) -> Task:

@@ -113,9 +113,14 @@ class Recipe:
     check_lineage: bool = True
 
     @cached_property
+    def text(self) -> str:
+        """The recipe as canonical JSON."""
+        return canonical_json(self)
+
+    @cached_property
     def identity(self) -> str:
         """The recipe's identity by the names of its models, 64 hex digits; `merging.canonical` has that by content."""
-        return identity(self)
+        return digest_of_text(self.text)
 
 
 # ---------------------------------------------------------------------------------------------------- generating
@@ -139,6 +144,11 @@ class Prompt:
 
     id: str
     token_ids: tuple[int, ...]
+
+    @cached_property
+    def hashed(self) -> str:
+        """The identity of its token ids, kept with every answer: 32 hex digits."""
+        return digest_of_text(str(tuple(self.token_ids)))[:32]
 
 
 @dataclass(frozen=True)
@@ -311,6 +321,11 @@ class EvaluatorSpec:
     items: str = "official"
     skill: str = "base"
 
+    @cached_property
+    def text(self) -> str:
+        """The plugin with its settings as canonical JSON."""
+        return canonical_json(self)
+
 
 Kind = Literal["drawn", "node", "sampled", ""]
 
@@ -372,7 +387,8 @@ class Cell:
     @cached_property
     def short_key(self) -> str:
         """12 digits that name the cell in frames and pages, whatever its labels."""
-        return identity([self.recipe, self.evaluator, self.tokenizer, self.limit])[:12]
+        rest = canonical_json([self.tokenizer, self.limit])[1:]
+        return digest_of_text(f"[{self.recipe.text},{self.evaluator.text},{rest}")[:12]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
-from m3_exp.command_line import ROOT, files, names
+from m3_exp.command_line import ROOT, files, groups, names
 from m3_exp.config.values import Tree, tree_of
 from m3_exp.merging import methods, mixtures, sparsify
 from m3_exp.merging.plugins import PluginFunction
@@ -27,13 +27,6 @@ _NO_PARAMETERS = ("name", "target", "defaults")
 @functools.cache
 def top_keys() -> tuple[str, ...]:
     return tuple(str(key) for key in load_yaml(ROOT / "conf" / "config.yaml") if key != "defaults")
-
-
-@functools.cache
-def groups() -> list[str]:
-    """Return the groups of conf/ of which a request has one choice each, as `family`."""
-    folders = (path.name for path in (ROOT / "conf").iterdir() if path.is_dir())
-    return sorted({*folders} - {"evaluator", "tuned"})
 
 
 def parameters(group: str, config_dirs: Sequence[Path] = ()) -> list[str]:

@@ -20,12 +20,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from m3_exp.command_line import ROOT, names, quoted
+from m3_exp.command_line import ROOT, groups, names, quoted
 from m3_exp.config.choices import (
     FUNCTIONS,
     alternatives,
     function,
-    groups,
     keywords,
     keywords_of,
     load_yaml,

@@ -10,7 +10,6 @@ function `build` that makes a `child.Model` there. Finished requests are handed 
 journalled when it is done. What crosses to the child is plain data: recipes and token ids, never weights or objects.
 """
 
-import hashlib
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,8 +99,3 @@ def halved(conditions: Mapping[str, object], requests: int) -> int:
     """Return how many requests a repeat has in flight: half of the engine's batch, or of all requests if fewer."""
     batch = conditions.get("max_num_seqs")
     return max(1, min(requests, batch if isinstance(batch, int) else requests) // 2)
-
-
-def prompt_hash(prompt: Prompt) -> str:
-    """Identity of a prompt's token ids, kept with every answer: 32 hex digits."""
-    return hashlib.sha256(str(tuple(prompt.token_ids)).encode()).hexdigest()[:32]

@@ -15,7 +15,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from m3_exp.engines.protocol import EngineDied, Loaded, prompt_hash
+from m3_exp.engines.protocol import EngineDied, Loaded
 from m3_exp.merging.canonical import recipe_key
 from m3_exp.merging.stream import stream
 from m3_exp.reading.files import exists, lines, parse_json, read_bytes, read_text
@@ -106,7 +106,7 @@ class RecordedEngine:
         if self._lines is not None:
             answers = self._lines.get(repeat, {})
         else:
-            answers = self._from_store(sampling, {prompt.id: prompt_hash(prompt) for prompt in prompts}, repeat)
+            answers = self._from_store(sampling, {prompt.id: prompt.hashed for prompt in prompts}, repeat)
         for prompt in prompts:
             for sample in range(sampling.n):
                 self._go_on()

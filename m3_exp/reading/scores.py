@@ -85,16 +85,16 @@ class ScoreColumns(Sequence[Score]):
         """Return one field of the scores as it is written: a single value where all have the same."""
         line = self._lines.get(name, b"")
         try:
-            values = _shared(line) if name == "id" else json.loads(line)
+            values = _shared(line, name) if name in ("id", "sample") else _parsed(line, name)
         except (ValueError, RecursionError):
             raise self._unknown(name) from None
-        if not isinstance(values, list | tuple) or not set(map(type, values)) <= _KINDS[name]:
-            raise self._unknown(name)
         return values
 
     def holds(self, name: str, text: bytes) -> bool:
         """Tell whether a text stands in a column as it is written."""
-        return text in self._written and text in self._lines.get(name, b"")
+        if "_lines" not in vars(self) and text not in self._written:
+            return False
+        return text in self._lines.get(name, b"")
 
     def _unknown(self, name: str) -> M3Error:
         return M3Error(f"{self._where} holds scores that m3 does not write ({name}): remove it, and it is made again")
@@ -117,8 +117,14 @@ class ScoreColumns(Sequence[Score]):
         return isinstance(other, Sequence) and tuple(self) == tuple(other)
 
 
+def _parsed(line: bytes, name: str) -> list[Any]:
+    values = json.loads(line)
+    if not isinstance(values, list) or not set(map(type, values)) <= _KINDS[name]:
+        raise ValueError(name)
+    return values
+
+
 @lru_cache(maxsize=64)
-def _shared(line: bytes) -> Any:
+def _shared(line: bytes, name: str) -> tuple[Any, ...]:
     """Return the ids of a result, the same objects for all results of one item set: ten thousand share them."""
-    ids = json.loads(line)
-    return tuple(ids) if isinstance(ids, list) else ids
+    return tuple(_parsed(line, name))

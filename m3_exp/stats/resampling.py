@@ -3,6 +3,8 @@
 Each row of weights sums to 1, strata keep their weight, and the items of a cluster stay together.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,8 +26,30 @@ def resampled(n: int, count: int, generator: np.random.Generator, shape: Shape =
 def halves(n: int, count: int, generator: np.random.Generator, shape: Shape = EVEN) -> tuple[Array, Array]:
     """Return the weights of random halves and of the other halves, (count, n) each."""
     which, groups = _units(n, shape)
-    chosen = (np.argsort(generator.random((count, groups)), axis=1) < groups // 2)[:, which]
+    chosen = _halved(groups, count, generator)[:, which]
     return weighted(chosen.astype(float), shape), weighted((~chosen).astype(float), shape)
+
+
+def _halved(groups: int, count: int, generator: np.random.Generator) -> NDArray[np.bool_]:
+    """Return which of so many things are in random halves, (count, groups).
+
+    All studies of a page begin with the same seed, and most have as many items: the halves drawn last are kept, beside
+    the generator's state after them.
+    """
+    before = groups, count, str(generator.bit_generator.state)
+    known = _DRAWN.get(before)
+    if known is None:
+        chosen = np.argsort(generator.random((count, groups)), axis=1) < groups // 2
+        while len(_DRAWN) >= _KEPT:
+            _DRAWN.pop(next(iter(tuple(_DRAWN))), None)
+        _DRAWN[before] = np.packbits(chosen, axis=1), generator.bit_generator.state
+        return chosen
+    packed, generator.bit_generator.state = known
+    return np.unpackbits(packed, axis=1, count=groups).view(np.bool_)
+
+
+_KEPT = 600  # 32 KB each of 500 halves of 500 items
+_DRAWN: dict[tuple[int, int, str], tuple[NDArray[np.uint8], Any]] = {}
 
 
 def _units(n: int, shape: Shape) -> tuple[NDArray[np.int64], int]:

@@ -9,19 +9,76 @@ then only says whether the item counts at all.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from m3_exp.reading.scores import column, distinct, mentioned
-from m3_exp.stats.estimate import EVEN, Estimate, Shape, even_shares, mean
+from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, even_shares, mean
 from m3_exp.types import ResultRecord, Score
 
 LEFT_OUT, TASK, PROBLEM = "left_out", "task", "problem"  # the notes of a score that are read here
 _ATTACKED = re.compile(r"(.+)@seed\d+")
 _PASS_AT = re.compile(r"pass@(\d+)")
+
+
+class ItemArray(Mapping[str, float]):
+    """What items count by id: an array (n,) beside the ids, which the results of one item set share."""
+
+    def __init__(self, ids: tuple[str, ...], array: Array) -> None:
+        self.ids, self.array = ids, array
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return _places(self.ids)
+
+    def __getitem__(self, key: str) -> float:
+        return float(self.array[self._places[key]])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+
+def aligned(values: Mapping[str, float], ids: Sequence[str]) -> Array:
+    """Return values in the order of `ids`, (n,).
+
+    Raises:
+        KeyError: one has no value.
+    """
+    if isinstance(values, ItemArray):
+        return values.array[_order(values.ids, tuple(ids))]
+    return np.array(list(map(values.__getitem__, ids)), dtype=float)
+
+
+def in_common(models: Sequence[Mapping[str, float]]) -> list[str]:
+    """Return the ids that all of several models have, sorted."""
+    different = {id(one.ids): one for one in models if isinstance(one, ItemArray)}
+    others = [one for one in models if not isinstance(one, ItemArray)]
+    return sorted(set.intersection(*map(set, [*different.values(), *others])))
+
+
+@lru_cache(maxsize=256)
+def _places(ids: tuple[str, ...]) -> dict[str, int]:
+    return {key: place for place, key in enumerate(ids)}
+
+
+@lru_cache(maxsize=256)
+def _order(ids: tuple[str, ...], wanted: tuple[str, ...]) -> NDArray[np.int64]:
+    return np.array(list(map(_places(ids).__getitem__, wanted)), dtype=np.int64)
+
+
+@lru_cache(maxsize=256)
+def _sorted(ids: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(ids))
 
 
 @dataclass(frozen=True)
@@ -57,8 +114,8 @@ class Scored:
         Raises:
             ValueError: no item has a value.
         """
-        ids = sorted(self.values)  # whatever order they were stored in, the sums round alike
-        return mean(np.array(list(map(self.values.__getitem__, ids))), self.shape(ids), unscored=self.unscored)
+        ids = _sorted(tuple(self.values))  # whatever order they were stored in, the sums round alike
+        return mean(aligned(self.values, ids), self.shape(ids), unscored=self.unscored)
 
     def percent(self) -> Estimate | None:
         """Return the score with its interval in percent; None where no item has a value."""
@@ -98,18 +155,32 @@ def of_scores(scores: Sequence[Score], metric: str = "", *, by_task: bool = Fals
 
 def _answered_once(scores: Sequence[Score], *, by_task: bool) -> Scored | None:
     """Return the items of scores that are one each, by columns: a large store has millions. None of any others."""
-    ids, values = column(scores, "id"), column(scores, "value")
-    if any(distinct(scores, "sample")) or _several(tuple(ids)):
+    ids, values = tuple(column(scores, "id")), column(scores, "value")
+    if any(distinct(scores, "sample")) or _several(ids):
         return None
     if not mentioned(scores, (LEFT_OUT, TASK, PROBLEM)):
-        known = {key: float(value) for key, value in zip(ids, values, strict=True) if value is not None}
+        known = _known(ids, values)
         return Scored(known, len(ids) - len(known), {}, {})
     rows = zip(ids, values, column(scores, "notes"), strict=True)
     counted = [row for row in rows if LEFT_OUT not in row[2]]
-    known = {key: float(value) for key, value, _ in counted if value is not None}
-    tasks = {key: str(own[TASK]) for key, _, own in counted if TASK in own} if by_task else {}
-    problems = {key: str(own[PROBLEM]) for key, _, own in counted if PROBLEM in own}
-    return Scored(known, len(counted) - len(known), tasks, problems)
+    known = _known(tuple(key for key, _, _ in counted), [value for _, value, _ in counted])
+    ids, notes = tuple(key for key, _, _ in counted), [own for _, _, own in counted]
+    tasks = _names(ids, tuple(own.get(TASK) for own in notes)) if by_task else {}
+    return Scored(known, len(counted) - len(known), tasks, _names(ids, tuple(own.get(PROBLEM) for own in notes)))
+
+
+@lru_cache(maxsize=64)
+def _names(ids: tuple[str, ...], names: tuple[object, ...]) -> dict[str, str]:
+    """Return what items are named in, one object for all results of one item set."""
+    return {key: str(name) for key, name in zip(ids, names, strict=True) if name is not None}
+
+
+def _known(ids: tuple[str, ...], values: Sequence[float | None]) -> ItemArray:
+    """Return the items that have a value."""
+    if None in values:
+        ids = tuple(key for key, value in zip(ids, values, strict=True) if value is not None)
+        values = [value for value in values if value is not None]
+    return ItemArray(ids, np.array(values, dtype=float))
 
 
 @lru_cache(maxsize=64)

@@ -72,6 +72,9 @@ class Store:
         """Return a cell's results. Repeats lie apart, so that nothing takes them for more data."""
         return Records(self, f"{'repeats' if repeats else 'results'}/{cell_key}", ResultRecord)
 
+    def has_repeats(self) -> bool:
+        return bool(names(self.root / "repeats"))
+
     def answers(self, key: str) -> "Answers":
         return Answers(Journal(self.root / "answers" / key, self.quarantine), self)
 

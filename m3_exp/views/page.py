@@ -11,7 +11,7 @@ from shlex import quote
 
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
-from m3_exp.engines.protocol import prompt_hash
+from m3_exp.machine import in_threads
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import merge_line
 from m3_exp.reporting import page
@@ -94,7 +94,7 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
         rebuild=rebuild,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         tables=tuple(shown),
-        studies=tuple(ways.study(line, dev=development(curves, line), seed=whole.seed) for line in lines),
+        studies=tuple(in_threads(lambda line: ways.study(line, dev=development(curves, line), seed=whole.seed), lines)),
         cells=cells,
         models={"base": str(first.recipe.base), **models},
         experts=whole.experts,
@@ -154,7 +154,7 @@ def _texts(
         written.setdefault((answer.id, answer.prompt, answer.sample), answer)
     found = {}
     for problem, prompt in zip(task.problems, task.prompts, strict=True):
-        text, hashed = task.evaluator.prompt(problem), prompt_hash(prompt)
+        text, hashed = task.evaluator.prompt(problem), prompt.hashed
         for sample in range(task.sampling.n):
             found[problem.id, sample] = text, written.get((prompt.id, hashed, sample))
     return found
@@ -167,7 +167,7 @@ def _without_tokenizer(
     try:
         limited = replace(cell, limit=len({score.id for score in record.scores}))
         problems = results.tasks.problems(limited)
-        if record.rows_digest != results.tasks.rows_digest(limited):
+        if record.rows_digest != results.tasks.rows_digest(cell, limited.limit):
             return None
     except M3Error:
         return None

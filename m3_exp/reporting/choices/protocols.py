@@ -34,7 +34,7 @@ from m3_exp.stats import joint
 from m3_exp.stats.estimate import Array, Estimate, VarianceSource
 from m3_exp.stats.family import max_t
 from m3_exp.stats.lambdas import ALPHAS, Curve, unsure
-from m3_exp.stats.objective import Again, Objective, Played, again, cross_fitted, quantiles
+from m3_exp.stats.objective import Again, Objective, Played, Resampled, again, cross_fitted, quantiles
 from m3_exp.stats.paired import paired, spread
 
 _AGAIN = 100  # times that the choices are made anew, on resampled items
@@ -106,10 +106,10 @@ def compare(
     grid = np.tile(np.linspace(0, 1, len(alphas)), (repeats, 1))
     nodes_too = np.tile(objective.lams, (repeats, 1))
     candidates = [draws, grid, nodes_too, *([] if chosen is None else [np.full((repeats, 1), chosen)])]
-    along = objective.refined()
-    sample = objective.resampled(resamples, generator)
+    sample = Resampled.of(objective, resamples, generator)
+    along = sample.along
     played = cross_fitted(along, candidates, generator)
-    moved = again(along, [s[:_AGAIN] for s in sample], [lams[:_HALVINGS] for lams in candidates], generator)
+    moved = again(along, [s[:_AGAIN] for s in sample.shares], [lams[:_HALVINGS] for lams in candidates], generator)
     bends = [objective.bends(draws[:_HALVINGS].ravel()), objective.bends(grid[0]), 0.0]
     lost = _lost(responses)
     choices = [_choice(along, *one, lost) for one in zip(played[:3], moved[:3], bends, strict=True)]
@@ -189,7 +189,7 @@ def _alone(responses: Sequence[Response], objective: Objective) -> Response | No
     return responses[0] if len(responses) == 1 and not objective.parents else None
 
 
-def expected(responses: Sequence[Response], objective: Objective, sample: Sequence[Array], alpha: float) -> Estimate:
+def expected(responses: Sequence[Response], objective: Objective, sample: Resampled, alpha: float) -> Estimate:
     if (one := _alone(responses, objective)) is not None:
         return expectations.expected(one, alpha)
     if objective.combine == "minimum":
@@ -210,16 +210,16 @@ def _lost(responses: Sequence[Response]) -> float:
 def _expected_least(
     responses: Sequence[Response],
     objective: Objective,
-    sample: Sequence[Array],
+    sample: Resampled,
     alpha: float,
     masks: Sequence[Sequence[VarianceSource]],
     plains: Sequence[Array] | None = None,
 ) -> Estimate:
     """Return the expectation of a minimum; with plain's item values, its difference from plain's minimum."""
-    along = objective.refined()
+    along, whole = sample.along, objective.whole
     here, there = (
-        along.expected_least(along.nodes(shares), alpha) - (0.0 if plains is None else along.score_of(plains, shares))
-        for shares in (objective.whole, sample)
+        along.expected_least(nodes, alpha) - (0.0 if plains is None else along.score_of(plains, shares))
+        for nodes, shares in ((along.nodes(whole), whole), (sample.nodes, sample.shares))
     )
     return along.of(
         float(here[0]), there, signed=plains is not None, bias=objective.bends(quantiles(alpha)),
@@ -249,7 +249,7 @@ def _expected_mean(
 
 
 def _gains(
-    responses: Sequence[Response], objective: Objective, sample: Sequence[Array], alphas: Sequence[float]
+    responses: Sequence[Response], objective: Objective, sample: Resampled, alphas: Sequence[float]
 ) -> dict[float, expectations.Compared]:
     """Return E[alpha] - plain: of one benchmark that of `expectations`; mean and minimum are families of their own."""
     if _alone(responses, objective) is not None:

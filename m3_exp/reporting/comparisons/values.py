@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS, Entry, Models, levels
@@ -13,7 +12,7 @@ from m3_exp.reporting.curves.evaluated import Response, Values, shared
 from m3_exp.stats.estimate import EVEN, Estimate, deviation, mean, weighted_mean
 from m3_exp.stats.lambdas import Curve, draw_sd, unsure
 from m3_exp.stats.paired import spread
-from m3_exp.stats.scored import Scored
+from m3_exp.stats.scored import Scored, aligned
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def estimate(entry: Entry) -> Estimate:
     axes = [1, *([0] if entry.drawn >= LEAST_DRAWS else [])]
     between = [spread(list(levels(entry.models, axis, ids).values()), shape) for axis in axes]
     others = [*entry.others, *(source for sources in between for source in sources)]
-    return mean(np.array([entry.items[key] for key in ids]), shape, others=others, unscored=entry.unscored)
+    return mean(aligned(entry.items, ids), shape, others=others, unscored=entry.unscored)
 
 
 def entry_of(rows: pd.DataFrame) -> Entry:
@@ -102,7 +101,8 @@ def entry_of(rows: pd.DataFrame) -> Entry:
     asked = max(len(one.values) + one.unscored for one in scored)
     unscored = asked - len(items)
     here = (names.pop(), asked) if len(names) == 1 else None
-    score = 100 * float(weighted_mean(np.array(list(items.values())), scored[0].shape(list(items)))) if items else 0.0
+    ids = list(items)
+    score = 100 * float(weighted_mean(aligned(items, ids), scored[0].shape(ids))) if items else 0.0
     by_model = {place: one.values for place, one in zip(places, scored, strict=True)}
     return Entry(score, items, digests, by_model, drawn, here, unscored, scored[0])
 

@@ -14,7 +14,7 @@ import pandas as pd
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.joint import Better, better_of
 from m3_exp.stats.lambdas import Curve, Sampled
-from m3_exp.stats.scored import Scored
+from m3_exp.stats.scored import ItemArray, Scored, aligned, in_common
 
 Values = Mapping[str, float]
 
@@ -107,15 +107,14 @@ def titled(*parts: str) -> str:
 def aligned_to(values: Values, ids: Sequence[str]) -> Array | None:
     """Return values in the order of `ids`, or None where one is missing."""
     try:
-        return np.array(list(map(values.__getitem__, ids)), dtype=float)
+        return aligned(values, ids)
     except KeyError:
         return None
 
 
 def stacked(models: Sequence[Values], ids: Sequence[str]) -> Array:
     """Return the values of several models in the order of `ids`, (models, n)."""
-    rows = [list(map(values.__getitem__, ids)) for values in models]
-    return np.array(rows, dtype=float).reshape(len(models), len(ids))
+    return np.array([aligned(values, ids) for values in models], dtype=float).reshape(len(models), len(ids))
 
 
 def responses(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> list[Response]:
@@ -278,7 +277,7 @@ def _shared(masks: Sequence[_Mask], like: Scored) -> list[Curve]:
     lams = sorted(set.intersection(*(set(mask.nodes) for mask in masks)))
     drawn = sorted(set.intersection(*(set(mask.sampled) for mask in masks)))
     every = [values for mask in masks for values in (*(mask.nodes[x] for x in lams), *(mask.sampled[x] for x in drawn))]
-    ids = sorted(set.intersection(*map(set, every)))
+    ids = in_common(every)
 
     def table(by_lambda: Mapping[float, Values], at: Sequence[float]) -> Array:
         return np.ascontiguousarray(stacked([by_lambda[lam] for lam in at], ids).T)
@@ -308,11 +307,12 @@ def development(curves: Sequence[Response], of: Sequence[Response]) -> dict[str,
 
 def shared(models: Sequence[Values]) -> Values | None:
     """Return the item-wise mean of several models' values over the items that all have; None without a model."""
-    if len(models) < 2:
-        return {key: models[0][key] for key in sorted(models[0])} if models else None
-    ids = sorted(set.intersection(*map(set, models)))
-    means = np.ascontiguousarray(stacked(models, ids).T).mean(axis=1)  # each item's own sum, as of a list
-    return dict(zip(ids, means.tolist(), strict=True))
+    if not models:
+        return None
+    ids = in_common(models)
+    if len(models) == 1:
+        return ItemArray(tuple(ids), aligned(models[0], ids))
+    return ItemArray(tuple(ids), np.ascontiguousarray(stacked(models, ids).T).mean(axis=1))  # each item's own sum
 
 
 _DRAW = ("alpha", "draw", "lam")

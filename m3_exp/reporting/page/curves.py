@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from m3_exp.machine import in_threads
 from m3_exp.merging.ratio import one_sided
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.choices.protocols import Comparison, expected, model
@@ -20,7 +21,7 @@ from m3_exp.reporting.page.pack import rounded
 from m3_exp.stats.estimate import Array, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS as PAPER
 from m3_exp.stats.lambdas import draw_sd, log_beta, weights
-from m3_exp.stats.objective import Objective
+from m3_exp.stats.objective import Objective, Resampled
 from m3_exp.types import Json
 
 _RESAMPLES = 200
@@ -45,7 +46,7 @@ def data(studies: Sequence[Study]) -> Json:
         "marked": list(PAPER),
         "log_beta": rounded([log_beta(alpha) for alpha in ALPHAS], 5),
         "outside": expectations.OUTSIDE,
-        "studies": [_study(study) for study in studies],
+        "studies": in_threads(_study, studies),
     }
 
 
@@ -127,7 +128,7 @@ def _single(response: Response, parent: Array | None) -> Json:
 
 def _line(objective: Objective, responses: Sequence[Response]) -> Json:
     """Return one curve: `at` the lambdas `lams` with a band, `e` at ALPHAS with an interval, draws and plain."""
-    sample = objective.resampled(_RESAMPLES, np.random.default_rng(0))
+    sample = Resampled.of(objective, _RESAMPLES, np.random.default_rng(0))
     lams = objective.lams if objective.combine == "mean" else np.union1d(np.linspace(0, 1, _FINE), objective.lams)
     along = [model(responses, objective, float(lam)) for lam in lams]
     e = [expected(responses, objective, sample, float(alpha)) for alpha in ALPHAS]

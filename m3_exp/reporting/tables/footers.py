@@ -23,9 +23,8 @@ def footer(frame: pd.DataFrame, notes: Sequence[str] = (), behind: pd.DataFrame 
     `notes` are the table's own; they follow the first line. `behind`: the lines of another sweep that some of its
     numbers are computed from.
     """
-    looked_at = [frame] if behind is None else [frame, behind]
-    lines = [line for cells in looked_at for line in cells[cells["state"] != "missing"].to_dict("records")]
-    done = pd.DataFrame(lines, columns=frame.columns)
+    known = [cells[cells["state"] != "missing"] for cells in (frame, behind) if cells is not None]
+    done = known[0] if behind is None else pd.concat(known, ignore_index=True)
     summed = bool((done["method"] == "task_arithmetic").any())
     return [
         INTERVALS,

@@ -259,8 +259,11 @@ def briefly_about(rows: Sequence[Row]) -> list[str]:
 def _without_draws(frame: pd.DataFrame, rows: Sequence[Row], every: bool) -> pd.DataFrame:
     """Return the lines of a frame without the draws that an expectation stands in for."""
     curves = rows[0].curves if rows else {}
-    drawn = [x["ratio"] == "mixup" and _stood_in(x, curves) for x in frame.to_dict("records")]
-    return frame if every else frame[[not x for x in drawn]]
+    if every:
+        return frame
+    names = [*LINE, "benchmark", "ratio"]
+    lines = (dict(zip(names, own, strict=True)) for own in zip(*(frame[name] for name in names), strict=True))
+    return frame[[line["ratio"] != "mixup" or not _stood_in(line, curves) for line in lines]]
 
 
 def used(rows: Sequence[Row], behind: pd.DataFrame | None) -> pd.DataFrame | None:

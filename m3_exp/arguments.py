@@ -1,0 +1,80 @@
+"""What `m3 COMMAND` takes: its options, and how `m3 COMMAND --help` tells them, with the examples of help.txt."""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from m3_exp.command_line import CommandLine
+from m3_exp.reading.paths import given
+from m3_exp.reading.shown import columns, laid
+from m3_exp.types import M3Error
+
+HELP = Path(__file__).parent / "help.txt"
+
+
+class Parser(argparse.ArgumentParser):
+    """The options of one command. `first` is what stands before its settings, as `sync|workspace`."""
+
+    first = ""
+
+    def error(self, message: str) -> NoReturn:
+        raise M3Error(f"{self.prog}: {message}; see {self.prog} --help")
+
+    def format_help(self) -> str:
+        lines = [part for one in examples(self.prog) for part in laid(f"  {one}", columns(sys.stdout))]
+        return "\n".join([super().format_help(), "examples:", *lines, ""])
+
+
+def examples(prog: str) -> list[str]:
+    """Return the lines of help.txt that show a command, given as `m3 run`."""
+    lines: list[str] = re.findall(r"(?m)^ {14}(\S.*)$", HELP.read_text(encoding="utf-8"))
+    return [line for line in lines if re.search(rf"\b{prog}\b", line)]
+
+
+def takes(command: str, about: str, *, first: str = "", settings: str = "KEY=VALUE") -> Parser:
+    """Return the parser of a command with what all have that take settings; where they are KEY=VALUE, overrides."""
+    made = Parser(prog=f"m3 {command}", description=about)
+    made.first = first
+    made.usage = " ".join(word for word in ("%(prog)s", first, settings and f"[{settings} ...]", "[options]") if word)
+    if settings == "KEY=VALUE":
+        choices = "choices and settings, such as method=ties seed=1 (m3 plan --list); sweeps=NAME: a file of sweeps/"
+        made.add_argument("overrides", nargs="*", metavar=settings, help=choices)
+        made.add_argument("-m", "--multirun", action="store_true", help="every combination of KEY=A,B and ranges")
+        made.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
+    if settings:
+        folder = "a folder with more choices and sweeps"
+        made.add_argument("--config-dir", action="append", default=[], type=given, metavar="DIR", help=folder)
+        made.add_argument("--json", action="store_true", help="print JSON in place of text")
+    return made
+
+
+class Declared(Exception):
+    """A command was asked for its parser alone."""
+
+    def __init__(self, parser: Parser) -> None:
+        super().__init__(parser.prog)
+        self.parser = parser
+
+
+_NOTHING: Sequence[str] = ["only what the command takes"]
+
+
+def declared(command: Callable[[Sequence[str]], int]) -> Parser:
+    """Return the parser of a command without carrying it out."""
+    try:
+        command(_NOTHING)
+    except Declared as said:
+        return said.parser
+    raise AssertionError("a command begins with arguments.parsed")
+
+
+def parsed(parser: Parser, args: Sequence[str]) -> tuple[argparse.Namespace, CommandLine]:
+    """Return the options that a command was given, and its words."""
+    if args is _NOTHING:
+        raise Declared(parser)
+    options = parser.parse_intermixed_args(args)
+    overrides, multirun, folders = (getattr(options, key, ()) for key in ("overrides", "multirun", "config_dir"))
+    return options, CommandLine(tuple(overrides), bool(multirun), tuple(folders))

@@ -1,6 +1,7 @@
 """`m3`: the command line. Heavy imports live inside the commands, so that `m3 --help` is instant.
 
-Exit codes: 0 done; 1 some cells failed (they are named); 2 the request is wrong (one line says what and what to do).
+Exit codes: 0 done; 1 some cells failed (they are named); 2 the request is wrong (one line says what and what to do);
+3 the run stopped at its budget; 130 interrupted.
 """
 
 import json
@@ -78,6 +79,9 @@ def _carried_out(args: list[str]) -> int:
 def run(args: Sequence[str]) -> int:
     parser = takes("run", "Plan, merge, evaluate and record. The same command continues after any interruption.")
     parser.add_argument("--wide", action="store_true", help=WIDE)
+    budget = "stop {} (exit code 3 where cells are left); the same command goes on"
+    parser.add_argument("--hours", type=float, metavar="H", help=budget.format("after so long, at the last answer"))
+    parser.add_argument("--cells", type=int, metavar="N", help=budget.format("after so many cells"))
     options, asked = parsed(parser, args)
     show_config(options, asked)
     from m3_exp import actions, config
@@ -88,25 +92,24 @@ def run(args: Sequence[str]) -> int:
     request = config.compose(asked)
     say(*words.lambdas(request.plan), *request.notes, *request.plan.notes, file=sys.stderr)
     began = time.monotonic()
-    outcome = actions.run(request)
+    outcome = actions.run(request, hours=options.hours, cells=options.cells)
     took = time.monotonic() - began
     failed = [str(failure) for failure in outcome.failures]
     again = retries.retries(asked, [failure.evaluation.cell for failure in outcome.failures])
     looked = Lookup.of(request)
     first = opening.first_words(looked, looked.frame())
     if options.json:
-        scores = tables.scores(looked)
-        print(json.dumps({**vars(outcome), "failures": failed, "retries": again, "summary": first, "scores": scores}))
+        more = {"failures": failed, "retries": again, "summary": first, "left": outcome.left}
+        print(json.dumps({**vars(outcome), **more, "scores": tables.scores(looked)}))
     else:
         say(*first)
         print()
         print_table(tables.looked_up(looked), None, wide=options.wide, whole=tables.line(request))
         print()
         say(*chain(*map(words.failure, failed, again)))
-        say(words.outcome(outcome, took))
-        say(*[f"to try all failed ones again: {asked.line('run')}"] * bool(failed))
-        say(*[f"its table: {of_store.own_line(outcome.run, request.store)}"] * bool(outcome.run))
-    return 1 if failed else 0
+        limits = [f"--{key}={value}" for key in ("hours", "cells") if (value := getattr(options, key)) is not None]
+        say(*words.ending(outcome, took, asked, limits, of_store.own_line(outcome.run, request.store)))
+    return 3 if outcome.left else 1 if failed else 0
 
 
 def runs(args: Sequence[str]) -> int:

@@ -4,9 +4,11 @@ A failure is noted and never stops the others; the same command continues after 
 """
 
 import contextlib
+import math
 import queue
 import secrets
 import threading
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,8 @@ from m3_exp.events import (
     Speed,
     Started,
 )
-from m3_exp.groups import Evaluation, Group, grouped
+from m3_exp.generating import Clock
+from m3_exp.groups import Budget, Evaluation, Group, grouped
 from m3_exp.heartbeat import Heartbeat
 from m3_exp.merging import stream
 from m3_exp.progress import Progress
@@ -76,6 +79,8 @@ class Run:
         command: str = "",
         called: str = "run",
         experts: Mapping[str, tuple[str, ...]] | None = None,
+        budget: Budget | None = None,
+        clock: Clock = time.time,
     ) -> None:
         """Make a run ready.
 
@@ -84,6 +89,7 @@ class Run:
             command: what began the run.
             called: what its name begins with.
             experts: the names of each pair's experts, in their order.
+            budget: when it stops, at the last answer that fits; the same run goes on later.
         """
         self.id = secrets.token_hex(8)
         self.failures: list[Failed] = []
@@ -93,6 +99,7 @@ class Run:
         self._tracker = tracker or Untracked()
         self._repeat, self._command = repeat, command
         self._called, self._experts = called, experts
+        self._budget, self._clock, self._until = budget or Budget(), clock, math.inf
         self._cells = len(plan.cells) * (1 + repeat)
         self.progress = Progress(self._cells)
         self._cached = self._completed = self._engine_starts = 0
@@ -107,14 +114,15 @@ class Run:
         Raises:
             M3Error: every single cell is refused (a wrong request, nothing was done).
         """
+        self._until = self._budget.until(self._clock())
         self._store.sweep()
         with Heartbeat(self._store, self.id, self.state, called=self._called, experts=self._experts) as shown:
             left = self._left()
             if self.failures and not left and not self._cached:
                 raise M3Error(self.failures[0].reason)
             if left:
-                groups = grouped(left, self._results)
-                self._announce(left)
+                groups = self._budget.of(grouped(left, self._results))
+                self._announce([evaluation for group in groups for evaluation in group.evaluations])
                 for group in groups:
                     self._queue.put(group)
                 try:
@@ -218,7 +226,7 @@ class Run:
         workers = [
             Worker(
                 self._store, settings, run=self.id, keep=self._keep, verify=self._verify, results=self._results,
-                graders=graders,
+                graders=graders, until=self._until, clock=self._clock,
             )
             for settings in divide(self._plan.engine, count)
         ]  # fmt: skip
@@ -242,7 +250,7 @@ class Run:
         """Carry groups out until none is left. What goes wrong here is no cell's failure, and ends the run."""
         try:
             with contextlib.closing(worker):
-                while not self._stopping.is_set():
+                while not self._stopping.is_set() and self._clock() < self._until:
                     for event in worker.carry(self._queue.get_nowait()):
                         self._fold(event)
         except queue.Empty:

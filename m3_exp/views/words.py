@@ -9,6 +9,7 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
 from m3_exp.amounts import count, counted, duration
+from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
 from m3_exp.forecast import Forecast, repeats_words
 from m3_exp.planning import label_text
@@ -145,6 +146,22 @@ def outcome(found: Outcome, seconds: float) -> str:
     failed = f", {count(len(found.failures))} failed" if found.failures else ""
     made = f"; {counted(found.generated, 'answer')}, {counted(found.tokens, 'token')}" if found.generated else ""
     return f"{count(found.done)} of {counted(found.cells, 'cell')} done{there}{failed} in {duration(seconds)}{made}"
+
+
+def ending(found: Outcome, seconds: float, asked: CommandLine, limits: Sequence[str], table: str) -> list[str]:
+    """Return what became of a run, and the lines that go on from there.
+
+    Args:
+        limits: the options of its budget.
+        table: the line that shows its table.
+    """
+    stopped = f"stopped at {' '.join(limits)} with {counted(found.left, 'cell')} left; to go on:"
+    return [
+        outcome(found, seconds),
+        *[f"{stopped} {asked.line('run', *limits)}"] * bool(found.left),
+        *[f"to try all failed ones again: {asked.line('run')}"] * bool(found.failures),
+        *[f"its table: {table}"] * bool(found.run),
+    ]
 
 
 def failure(what: str, retry: str) -> list[str]:

@@ -12,21 +12,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO, cast
 
-from m3_exp.arguments import HELP, parsed, takes
+from m3_exp.arguments import HELP, ConfigShown, parsed, show_config, takes
 from m3_exp.command_line import names
-from m3_exp.printing import (
-    FORMAT,
-    RUN,
-    WIDE,
-    ConfigShown,
-    line_of_whole,
-    print_lines,
-    print_list,
-    print_table,
-    say,
-    show_config,
-    tell,
-)  # fmt: skip
+from m3_exp.printing import FORMAT, RUN, WIDE, line_of_whole, print_lines, print_list, print_table, say, tell
 from m3_exp.reading.paths import given
 from m3_exp.reading.shown import Escaping, abridged, columns, escaped
 from m3_exp.types import M3Error
@@ -120,9 +108,7 @@ def runs(args: Sequence[str]) -> int:
 
 
 def wandb(args: Sequence[str]) -> int:
-    parser = takes(
-        "wandb", "sync: record in W&B what is in the store; workspace: compare alphas there.", first="sync|workspace"
-    )
+    parser = takes("wandb", "sync: record the store in W&B; workspace: compare alphas there.", first="sync|workspace")
     parser.add_argument("--out", type=given, metavar="FILE", help="workspace: write it here, and ask W&B nothing")
     options, asked = parsed(parser, args)
     what, *overrides = asked.overrides or [""]
@@ -152,8 +138,7 @@ def plan(args: Sequence[str]) -> int:
     from m3_exp import config
     from m3_exp.views import status, words
 
-    request = config.compose(asked)
-    found = status.plan(request)
+    found = status.plan(request := config.compose(asked))
     tell(options.json, lambda: found.json, lambda: words.plan(request, found, columns(sys.stdout)))
     return 0
 
@@ -191,6 +176,24 @@ def score(args: Sequence[str]) -> int:
     return int(found["n_unscored"] > 0)
 
 
+def export(args: Sequence[str]) -> int:
+    about = "answers: each answer of a request as a line of a file, which m3 score reads; of all, with store= alone."
+    parser = takes("export", about, first="answers")
+    parser.add_argument("--out", type=given, metavar="FILE", help="write here")
+    parser.add_argument("--format", choices=["jsonl", "csv", "parquet"], help="without it what --out ends in")
+    options, asked = parsed(parser, args)
+    what, *overrides = asked.overrides or [""]
+    if what != "answers":
+        raise M3Error("m3 export takes answers first, as in: m3 export answers sweeps=demo --out answers.jsonl")
+    asked = asked.with_overrides(*overrides)
+    show_config(options, asked)
+    from m3_exp.views import answers
+
+    found = answers.export(asked, options.out, options.format)
+    print(json.dumps(vars(found)) if options.json else found)
+    return 0
+
+
 def table(args: Sequence[str]) -> int:
     parser = takes("table", "Print the table NAME from the store: the rows that its sweep asks for.", first="NAME")
     add = parser.add_argument
@@ -226,9 +229,7 @@ def table(args: Sequence[str]) -> int:
 def figure(args: Sequence[str]) -> int:
     parser = takes("figure", "Draw a figure from the store; pair= and method= choose what it shows.", first="NAME")
     parser.add_argument("--list", action="store_true", help="name the figures and the sweeps they draw")
-    parser.add_argument(
-        "--out", type=given, metavar="FILE", help=".svg, .pdf or .png; without it NAME.svg and NAME.png"
-    )
+    parser.add_argument("--out", type=given, metavar="FILE", help=".svg, .pdf, .png; without it NAME.svg, NAME.png")
     options, asked = parsed(parser, args)
     from m3_exp.reporting.figures.catalogue import FIGURES
     from m3_exp.views import figures
@@ -272,7 +273,7 @@ def response(args: Sequence[str]) -> int:
         return 0
     if options.out and len(curves.lines) > 1:
         raise M3Error("--out draws one pair and method: give pair= and method=")
-    first = opening.first_words(curves.looked, curves.frame, draws=True)
+    first = opening.first_words(curves.looked, curves.frame)
     if not options.json:
         say(*first, "")
     for study in studies.studies(curves, repeats=options.repeats):
@@ -341,10 +342,9 @@ def completion(args: Sequence[str]) -> int:
     return command(args, COMMANDS)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    command.__name__: command
-    for command in (run, runs, plan, merge, score, table, response, figure, report, status, doctor, wandb, completion)
-}
+_WORK = (run, plan, merge, score, export, runs)
+_SHOW = (table, response, figure, report, status, doctor, wandb, completion)
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {command.__name__: command for command in (*_WORK, *_SHOW)}
 
 if __name__ == "__main__":
     sys.exit(main())

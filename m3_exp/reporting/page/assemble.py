@@ -24,6 +24,7 @@ from m3_exp.reporting.page.cells import ITEMS_DROPPED
 from m3_exp.reporting.page.data import CellData, PageData
 from m3_exp.reporting.page.pack import element, pack, pack_text
 from m3_exp.reporting.page.tables import escape
+from m3_exp.stats import unread
 from m3_exp.types import VersionedSpec
 
 LIMIT = 9_000_000  # characters; a page for a mailbox, a browser tab and a repository
@@ -32,25 +33,25 @@ _HERE = Path(__file__).parent
 
 def build(data: PageData, limit: int = LIMIT) -> str:
     """Return the page. Where it would pass `limit`, the texts of the largest cells are left out, and it says so."""
-    script, plotly = _file("page.js"), get_plotlyjs()
+    script, plotly, listed = _file("page.js"), get_plotlyjs(), list(map(cells.listed, data.cells))
     fixed = [element("plotly", pack_text(plotly)), element("curves", pack(curves.data(data.studies)))]
     parts = {
         "title": escape(data.title), "style": _file("page.css"), "script": script, "policy": _policy(script, plotly),
         "tables": _tables(data), "curves": _curves(data), "failures": _failures(data.cells),
         "provenance": _provenance(data), "plotly_version": escape(get_plotlyjs_version()), "made": escape(data.made),
-        **_depending(data, [cell.key for cell in data.cells]),
+        **_depending(data, listed, [cell.key for cell in data.cells]),
     }  # fmt: skip
     taken = sum(map(len, [*parts.values(), *fixed])) + len(_file("page.html"))
     packed = cells.pack_cells(data.cells, limit - taken)
-    parts |= _depending(data, packed.dropped)
+    parts |= _depending(data, listed, packed.dropped)
     parts["data"] = "\n".join([*fixed, *packed.elements])
     text = Template(_file("page.html")).substitute(parts)
     return text.encode(errors="replace").decode()  # lone surrogates, of which no file can be made
 
 
-def _depending(data: PageData, dropped: Sequence[str]) -> dict[str, str]:
+def _depending(data: PageData, listed: Sequence[cells.Listed], dropped: Sequence[str]) -> dict[str, str]:
     """Return the parts of the page that name the cells which lost their texts."""
-    return {"overview": _overview(data, dropped), "cells": cells.listing(data.cells, frozenset(dropped))}
+    return {"overview": _overview(data, dropped), "cells": cells.listing(listed, frozenset(dropped))}
 
 
 def _file(name: str) -> str:
@@ -82,9 +83,18 @@ def _overview(data: PageData, dropped: Sequence[str]) -> str:
             f"<span class='warning'>The items of {bare} of {counted(len(data.cells), 'cell')} are left out: no browser"
             " opens all. All scores are here, the store has the items.</span>"
         )
+    if silent := _unread(data.cells):
+        sentences.append(f'<span class="warning">{escape(unread.sentence(silent))}</span>')
     first = "".join(map(_first, data.first))
     lead = "".join(f"<p>{sentence}</p>" for sentence in sentences)
     return f"{first}{lead}{_said(data)}{_facts(_what(data))}{_words()}{_folded('Cells that are the same', data.notes)}"
+
+
+def _unread(shown: Sequence[CellData]) -> list[tuple[str, unread.Unread]]:
+    """Return the cells of which most answers hold nothing to read, by name."""
+    known = ((cell, cell.record) for cell in shown)
+    found = ((cell, unread.unread(record.result, record.scores)) for cell, record in known if record is not None)
+    return [(cells.title(cell).removesuffix(" single"), one) for cell, one in found if one is not None]
 
 
 def _first(sentence: str) -> str:

@@ -342,9 +342,8 @@ def completion(args: Sequence[str]) -> int:
     return command(args, COMMANDS)
 
 
-_WORK = (run, plan, merge, score, export, runs)
-_SHOW = (table, response, figure, report, status, doctor, wandb, completion)
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {command.__name__: command for command in (*_WORK, *_SHOW)}
+_ALL = (run, runs, plan, merge, score, export, table, response, figure, report, status, doctor, wandb, completion)
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {command.__name__: command for command in _ALL}
 
 if __name__ == "__main__":
     sys.exit(main())

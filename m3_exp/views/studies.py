@@ -50,13 +50,16 @@ def curves(asked: CommandLine | Request) -> Curves:
     Raises:
         M3Error: there is none; it says what is missing, and the line that evaluates it.
     """
-    others = (asked.asked if isinstance(asked, Request) else asked).without("sweeps")
-    looked = Lookup(asked) if isinstance(asked, Request) else look_up_sweep(_sweep(asked), others)
+    if isinstance(asked, Request):
+        others, looked = asked.asked.without("sweeps"), Lookup(asked)
+    else:
+        others = asked.without("sweeps")
+        looked = look_up_sweep(_sweep(asked), others)
     frame = looked.frame(draws=True)
     known = evaluated.responses(frame, looked.parents)
     lost = evaluated.refused(frame)
     if not known:
-        shown = [f"{axis}={value}" for axis in ("pair", "method") for value in looked.request.asked.values(axis)]
+        shown = [f"{axis}={value}" for axis in ("pair", "method") for value in others.values(axis)]
         why = evaluated.unfinished(lost) if lost else "none is evaluated yet"
         what, line = " ".join(shown) or "this request", looked.request.asked.line("run")
         raise M3Error(f"no curve for {what}: {why}; first: {line}")

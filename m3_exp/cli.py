@@ -73,8 +73,7 @@ def run(args: Sequence[str]) -> int:
     options, asked = parsed(parser, args)
     show_config(options, asked)
     from m3_exp import actions, config
-    from m3_exp.views import opening, retries, tables, words
-    from m3_exp.views import runs as of_store
+    from m3_exp.views import opening, retries, runs, tables, words
     from m3_exp.views.lookup import Lookup
 
     request = config.compose(asked)
@@ -90,32 +89,27 @@ def run(args: Sequence[str]) -> int:
         more = {"failures": failed, "retries": again, "summary": first, "left": outcome.left}
         print(json.dumps({**vars(outcome), **more, "scores": tables.scores(looked)}))
     else:
-        say(*first)
-        print()
+        say(*first, "")
         print_table(tables.looked_up(looked), None, wide=options.wide, whole=tables.line(request))
-        print()
-        say(*chain(*map(words.failure, failed, again)))
         limits = [f"--{key}={value}" for key in ("hours", "cells") if (value := getattr(options, key)) is not None]
-        say(*words.ending(outcome, took, asked, limits, of_store.own_line(outcome.run, request.store)))
+        end = words.ending(outcome, took, asked, limits, runs.own_line(outcome.run, request.store))
+        say("", *chain(*map(words.failure, failed, again)), *end)
     return 3 if outcome.left else 1 if failed else 0
 
 
 def runs(args: Sequence[str]) -> int:
     parser = takes("runs", "List the runs of a store, the newest last; m3 table --run NAME goes back to one.")
     options, asked = parsed(parser, args)
-    from m3_exp.views import runs as of_store
-    from m3_exp.views import words
+    from m3_exp.views import runs, words
 
-    known = of_store.runs(asked)
-    tell(options.json, lambda: of_store.as_json(known), lambda: words.runs(known, columns(sys.stdout)))
+    known = runs.runs(asked)
+    tell(options.json, lambda: runs.as_json(known), lambda: words.runs(known, columns(sys.stdout)))
     return 0
 
 
 def wandb(args: Sequence[str]) -> int:
-    about = "sync: record in W&B what is in the store; workspace: compare alphas there."
-    parser = takes("wandb", about, first="sync|workspace")
-    about = "workspace: write its specification here, and ask W&B nothing"
-    parser.add_argument("--out", type=given, metavar="FILE", help=about)
+    parser = takes("wandb", "sync: record the store in W&B; workspace: compare alphas there.", first="sync|workspace")
+    parser.add_argument("--out", type=given, metavar="FILE", help="workspace: write it here, and ask W&B nothing")
     options, asked = parsed(parser, args)
     what, *overrides = asked.overrides or [""]
     if what not in ("sync", "workspace"):
@@ -144,8 +138,7 @@ def plan(args: Sequence[str]) -> int:
     from m3_exp import config
     from m3_exp.views import status, words
 
-    request = config.compose(asked)
-    found = status.plan(request)
+    found = status.plan(request := config.compose(asked))
     tell(options.json, lambda: found.json, lambda: words.plan(request, found, columns(sys.stdout)))
     return 0
 
@@ -236,9 +229,7 @@ def table(args: Sequence[str]) -> int:
 def figure(args: Sequence[str]) -> int:
     parser = takes("figure", "Draw a figure from the store; pair= and method= choose what it shows.", first="NAME")
     parser.add_argument("--list", action="store_true", help="name the figures and the sweeps they draw")
-    parser.add_argument(
-        "--out", type=given, metavar="FILE", help=".svg, .pdf or .png; without it NAME.svg and NAME.png"
-    )
+    parser.add_argument("--out", type=given, metavar="FILE", help=".svg, .pdf, .png; without it NAME.svg, NAME.png")
     options, asked = parsed(parser, args)
     from m3_exp.reporting.figures.catalogue import FIGURES
     from m3_exp.views import figures
@@ -284,8 +275,7 @@ def response(args: Sequence[str]) -> int:
         raise M3Error("--out draws one pair and method: give pair= and method=")
     first = opening.first_words(curves.looked, curves.frame)
     if not options.json:
-        say(*first)
-        print()
+        say(*first, "")
     for study in studies.studies(curves, repeats=options.repeats):
         if options.json:
             print(advice.as_json(study, first))
@@ -299,9 +289,7 @@ def response(args: Sequence[str]) -> int:
 
 def report(args: Sequence[str]) -> int:
     parser = takes("report", "Write one self-contained HTML page: tables, curves, every cell down to single answers.")
-    parser.add_argument(
-        "--out", type=given, metavar="DIR", default=Path("report"), help="the directory of its index.html"
-    )
+    parser.add_argument("--out", type=given, metavar="DIR", default=Path("report"), help="where its index.html goes")
     parser.add_argument("--run", metavar="NAME", help=RUN)
     options, asked = parsed(parser, args)
     from m3_exp.views import page, runs

@@ -114,7 +114,7 @@ def _rows(item: CellResult, results: Results, experts: Mapping[str, Sequence[str
     cell, record = item.cell, item.record
     if record is None:
         return
-    known = texts(cell, record, results) or _unprompted(cell, record, results)
+    known = texts(cell, record, results) or unprompted(cell, record, results)
     label = cell.labels[0]
     row = Row(
         id="", sample=0, prompt=None, text="", finish="", n_tokens=0, extracted=None, value=None, reason=None,
@@ -194,7 +194,7 @@ def _task(cell: Cell, record: ResultRecord, results: Results) -> Task | None:
     return task if made is None else results.tasks.prepared(task, made.problems)
 
 
-def _unprompted(cell: Cell, record: ResultRecord, results: Results) -> Texts:
+def unprompted(cell: Cell, record: ResultRecord, results: Results) -> Texts:
     """Return the answers alone, by their ids in the journal: those of items that were asked with one prompt there."""
     name = results.tasks.evaluator(cell.evaluator).name
     answers: dict[tuple[str, int], Answer] = {}

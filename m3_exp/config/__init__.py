@@ -8,6 +8,7 @@ that an error is one line of ours and a sweep is planned as a whole.
     choices    what conf/ and a --config-dir offer; `suggestions`: what an unknown word may mean
     composing  overrides -> a composed config; `kept`: between processes
     settings   a composed config -> Config; `experts`: which, by what names; `values`: one value of it
+    own_family `m3 init`: yaml files for own checkpoints
     narrowing  a request -> the same for one of its cells
 """
 
@@ -25,7 +26,7 @@ from m3_exp.config.choices import check_folders, refuse_dead
 from m3_exp.config.composing import compose_all
 from m3_exp.config.experts import asking_for_pairs
 from m3_exp.config.narrowing import narrowed
-from m3_exp.config.overrides import ARGUMENTS, excerpt, is_path, parse, raw_path, refuse, shell_text
+from m3_exp.config.overrides import ARGUMENTS, excerpt, is_path, parse, raw_path, refuse, replaced, shell_text
 from m3_exp.config.settings import evaluator_spec, read
 from m3_exp.config.sweeps import sweep_file
 from m3_exp.config.values import MANY, Tree, choice, folder, number, optional, truth
@@ -97,6 +98,7 @@ def compose(asked: CommandLine | Request) -> Request:
     overrides = [parse(arg) for arg in asked.overrides]
     check_folders(config_dirs)
     refuse(overrides, config_dirs)
+    again = replaced(overrides)
     sweep = next((sweeps.named(o) for o in overrides if o.key_or_group == "sweeps"), None)
     given = [o for o in overrides if o.key_or_group != "sweeps"]
     document = sweeps.read_sweep(sweep, config_dirs) if sweep is not None else {}
@@ -115,7 +117,7 @@ def compose(asked: CommandLine | Request) -> Request:
     return Request(
         asked=asked,
         configs=configs,
-        notes=notes,
+        notes=(*again, *notes),
         store=folder(first, "store") or DEFAULT_ROOT,
         checkpoint=choice(first, "checkpoint", ("none", "keep")),
         out=folder(first, "out"),

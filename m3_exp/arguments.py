@@ -16,7 +16,7 @@ HELP = Path(__file__).parent / "help.txt"
 
 
 class Parser(argparse.ArgumentParser):
-    """The options of one command. `first` is what stands before its settings, as `sync|workspace`."""
+    """The options of one command. `first` is what stands before its settings: words, as `sync|workspace`, or a NAME."""
 
     first = ""
 

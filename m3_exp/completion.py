@@ -18,7 +18,9 @@ import yaml
 from m3_exp.arguments import Parser, declared, parsed, takes
 from m3_exp.command_line import ROOT, files, groups, names
 from m3_exp.printing import print_lines
+from m3_exp.reading.files import MIB, read_text
 from m3_exp.reading.yaml_files import FAST
+from m3_exp.types import M3Error
 
 _CONFIG = ROOT / "conf" / "config.yaml"
 _UNSET = ("defaults", "name", "target")  # keys of a yaml that nobody sets on a command line
@@ -101,7 +103,7 @@ def _place(parser: Parser, command: str, number: int, folders: Sequence[Path]) -
     """Return what a command takes at a place before its settings, as the name of a table."""
     if number > 0:
         return []
-    if parser.first.islower():  # words of its own, as sync|workspace
+    if parser.first.islower():
         return parser.first.split("|")
     if command == "figure":
         return re.findall(r'^    "(\w+)": FigureSpec', _CATALOGUE.read_text(encoding="utf-8"), re.M)
@@ -147,8 +149,7 @@ def _files(group: str, choice: str, folders: Sequence[Path]) -> list[Path]:
     every = files(group, folders)
     for file in every:
         if file.stem == choice:
-            text = file.read_text(encoding="utf-8", errors="replace")
-            return [file, *(other for other in every if other.stem.startswith("_") and other.stem in text)]
+            return [file, *(other for other in every if other.stem.startswith("_") and other.stem in _text(file))]
     return every
 
 
@@ -159,8 +160,8 @@ def _keys(prefix: str, part: str, paths: Sequence[Path]) -> dict[str, list[str]]
     """
     found: dict[str, list[str]] = {}
     for path in paths:
-        with suppress(yaml.YAMLError, OSError, UnicodeDecodeError):
-            text = path.read_text(encoding="utf-8")
+        text = _text(path)
+        with suppress(yaml.YAMLError, RecursionError, ValueError):
             held = yaml.load(text, FAST)
             held = held.get(part, held) if isinstance(held, dict) else {}
             said = dict(re.findall(r"^ *(\w+):.*?# *(.*)$", text, re.M))
@@ -171,6 +172,13 @@ def _keys(prefix: str, part: str, paths: Sequence[Path]) -> dict[str, list[str]]
                         choices = _listed(said.get(name.rpartition(".")[2], ""))
                         found[f"{prefix}{name}"] = ["false", "true"] if isinstance(value, bool) else choices
     return found
+
+
+def _text(path: Path) -> str:
+    """Return what a file holds, nothing where it cannot be read: a TAB is silent, `m3 plan` will say it."""
+    with suppress(M3Error, OSError):
+        return read_text(path, MIB)
+    return ""
 
 
 def _listed(comment: str) -> list[str]:

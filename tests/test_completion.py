@@ -60,7 +60,12 @@ def test_a_tab_offers(line: str, found: list[str]) -> None:
     assert offered(line) == found
 
 
-FOLDER = {"method/tilted": "{name: tilted, target: 'x:y', slope: 1}", "method/torn": "{", "sweeps/ours": ""}
+FOLDER = {
+    "method/tilted": "{name: tilted, target: 'x:y', slope: 1}",
+    "method/torn": "{",
+    "method/deep": "[" * 9999,
+    "sweeps/ours": "",
+}
 
 
 @pytest.mark.parametrize("flag", ["--config-dir {}", "--config-dir={}", "--config-dir nowhere --config-dir '{}'"])
@@ -68,7 +73,9 @@ def test_choices_and_keys_of_a_config_dir_are_offered(tmp_path: Path, flag: str)
     for name, text in FOLDER.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.yaml").write_text(text)
+    (tmp_path / "method/folder.yaml").mkdir()
     flags = flag.format(tmp_path)
+    assert offered(f"m3 run {flags} method=folder method.") == []
     assert offered(f"m3 run {flags} method=til") == ["method=tilted "]
     assert offered(f"m3 run method=tilted {flags} method.") == ["method.slope="]
     assert offered(f"m3 run {flags} method.sl") == ["method.slope="]
@@ -155,11 +162,11 @@ def test_an_example_of_help_is_a_request(command: str, line: str) -> None:
     parser = arguments.declared(cli.COMMANDS[command])
     options, asked = arguments.parsed(parser, shlex.split(words[1]))
     named = asked.values("sweeps")
-    if parser.first == "NAME" and not options.list:
+    if parser.first == "NAME" and asked.overrides:
         name, *overrides = asked.overrides
         asked = asked.with_overrides(*overrides)
         assert f"{name} " in offered(f"m3 {command} {name}")
-    elif parser.first.islower():  # words of its own, as sync|workspace
+    elif parser.first.islower() and asked.overrides:
         asked = asked.with_overrides(*asked.overrides[1:])
     assert {*named} <= {*config.names("sweeps")}
     if command == "score":

@@ -1,4 +1,4 @@
-"""A method written after CONTRIBUTING.md: whole tensors unless it says otherwise, the same bytes at any block size."""
+"""The method of docs/plugins.md: whole tensors unless it says otherwise, the same bytes at any block size."""
 
 import itertools
 import re
@@ -15,8 +15,8 @@ from m3_exp.merging.stream import stream, write
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Parameters, Recipe, Source
 from tests.models import write_three
+from tests.plugins import FILES
 
-CONTRIBUTING = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
 _number = itertools.count()
 
 
@@ -36,13 +36,6 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     sys.modules.pop(name, None)
 
 
-def example() -> str:
-    """Return the method that CONTRIBUTING.md shows."""
-    block = re.search(r"```python\n(.*?)```", CONTRIBUTING, re.DOTALL)
-    assert block
-    return re.sub(r"(?m)^   ", "", block[1])
-
-
 def recipe(world: Path, target: str, sparsify: Parameters | None = None, **params: float) -> Recipe:
     base, *experts = (Source(str(world / name)) for name in ("base", "a", "b"))
     return Recipe(base, tuple(experts), target, params, (0.3, 0.7), sparsify, dtype="float32")
@@ -55,8 +48,8 @@ def merged(of: Recipe, store: Path, block: int) -> tuple[str, dict[str, torch.Te
 
 
 @pytest.mark.parametrize("sparsify", [None, {"drop_rate": 0.2, "seed": 5}])
-def test_the_method_of_contributing(world: Path, tmp_path: Path, module: str, sparsify: Parameters | None) -> None:
-    (tmp_path / f"{module}.py").write_text(example())
+def test_the_method_of_the_page(world: Path, tmp_path: Path, module: str, sparsify: Parameters | None) -> None:
+    (tmp_path / f"{module}.py").write_text(FILES["level.py"])
     of = recipe(world, f"{module}:level", sparsify, strength=0.5)
     digests = {merged(of, tmp_path / f"store{block}", block)[0] for block in (100, 4096, 65_536, 1 << 22)}
     assert len(digests) == 1
@@ -65,7 +58,7 @@ def test_the_method_of_contributing(world: Path, tmp_path: Path, module: str, sp
 
 
 def test_its_weights_by_hand(world: Path, tmp_path: Path, module: str) -> None:
-    (tmp_path / f"{module}.py").write_text(example())
+    (tmp_path / f"{module}.py").write_text(FILES["level.py"])
     _, found = merged(recipe(world, f"{module}:level", strength=0.5), tmp_path / "store", 1000)
     base, a, b = (load_file(world / name / "model.safetensors") for name in ("base", "a", "b"))
     name = "model.layers.0.mlp.down_proj.weight"

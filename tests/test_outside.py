@@ -1,5 +1,5 @@
 """A method, a ratio, a sparsifier and a benchmark from a folder outside the tree, in one product with the shipped ones:
-the code that CONTRIBUTING.md shows, found in every command.
+found in every command. `test_plugins.py` runs what docs/plugins.md shows.
 """
 
 import itertools
@@ -24,20 +24,17 @@ from m3_exp.merging import sparsify
 from m3_exp.merging.canonical import TASK_ARITHMETIC
 from m3_exp.types import M3Error, Plan, identity
 from tests.golden.commands import CONFIG, WORLD, tracked
+from tests.plugins import FILES, LEANING, LETTERS, LETTERS_YAML
 
-CONTRIBUTING = (config.ROOT / "CONTRIBUTING.md").read_text()
-BLOCKS = {
-    language: [
-        re.sub(r"(?m)^   ", "", code) for code in re.findall(rf"```{language}\n(.*?)```", CONTRIBUTING, re.DOTALL)
-    ]
-    for language in ("python", "yaml")
-}
-MODULES = ("outside_method", "outside_ratio", "outside_sparsify", "letters")  # in CONTRIBUTING's order
+MODULES = {
+    "outside_method": FILES["level.py"], "outside_ratio": LEANING, "outside_sparsify": FILES["largest.py"],
+    "letters": LETTERS,
+}  # fmt: skip
 YAML = {
     "method/level": "{name: level, target: 'outside_method:level', strength: 0.5}",
     "ratio/leaning": "{name: leaning, target: 'outside_ratio:leaning', tilt: 2.0}",
     "sparsify/largest": "{name: largest, target: 'outside_sparsify:largest', density: 0.5}",
-    "evaluator/letters": BLOCKS["yaml"][0],
+    "evaluator/letters": LETTERS_YAML,
     # It stands before the shipped sweep of this name, so `m3 response` and `m3 figure response` ask for it.
     "sweeps/lambda_response": """plans:
   - {pair: lm_math, method: "average,level", ratio: "grid,leaning", sparsify: "dare,largest", method.strength: 0.25,
@@ -54,12 +51,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("outside")
     with tarfile.open(WORLD) as tar:
         tar.extractall(root, [m for m in tar if not m.name.startswith("store")], filter="data")
-    for module, code in zip(MODULES, BLOCKS["python"], strict=True):
+    for module, code in MODULES.items():
         (root / f"{module}.py").write_text(code)
     for name, text in YAML.items():
         (root / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "conf" / f"{name}.yaml").write_text(text + "\n")
-    words = re.findall(r'"(\w+)"', re.search(r"WORDS = (.*)", BLOCKS["python"][3])[1])  # type: ignore[index]
+    words = re.findall(r'"(\w+)"', re.search(r"WORDS = (.*)", LETTERS)[1])  # type: ignore[index]
     letters = [{"benchmark": "letters", "id": word, "text": f"There are {word.count('a')}."} for word in words[1:]]
     letters += [{"benchmark": "letters", "id": words[0], "text": "None."}]
     lines = map(json.loads, (root / "answers-gsm8k.jsonl").read_text().splitlines())
@@ -194,7 +191,7 @@ MORE_YAML = {
 
 @pytest.fixture
 def more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder of yaml for functions with more kinds of keywords than CONTRIBUTING's have."""
+    """Return a folder of yaml for functions with more kinds of keywords than those above have."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "outside_more.py").write_text(MORE)
     for name, text in MORE_YAML.items():

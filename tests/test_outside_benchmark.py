@@ -18,16 +18,9 @@ from m3_exp.store import Store
 from m3_exp.tasks import Tasks
 from m3_exp.types import Cell, EvaluatorSpec, M3Error, Recipe, Source
 from tests.golden.commands import HERE, WORLD, call
+from tests.plugins import LETTERS, LETTERS_YAML
 
-CONTRIBUTING = (HERE.parents[1] / "CONTRIBUTING.md").read_text().partition("## A new benchmark")[2]
 WORDS = 8
-
-
-def example(language: str) -> str:
-    """Return the benchmark, or its yaml, that CONTRIBUTING.md shows."""
-    block = re.search(rf"```{language}\n(.*?)```", CONTRIBUTING, re.DOTALL)
-    assert block
-    return re.sub(r"(?m)^   ", "", block[1])
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +29,11 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("outside")
     with tarfile.open(WORLD) as tar:
         tar.extractall(folder, [m for m in tar if m.name.startswith(("models/", "answers-gsm8k"))], filter="data")
-    (folder / "letters.py").write_text(example("python"))
+    (folder / "letters.py").write_text(LETTERS)
     yaml = folder / "conf" / "evaluator" / "letters.yaml"
     yaml.parent.mkdir(parents=True)
-    yaml.write_text(example("yaml"))
-    words = re.findall(r'"(\w+)"', re.search(r"WORDS = (.*)", example("python"))[1])  # type: ignore[index]
+    yaml.write_text(LETTERS_YAML)
+    words = re.findall(r'"(\w+)"', re.search(r"WORDS = (.*)", LETTERS)[1])  # type: ignore[index]
     told = [{"benchmark": "letters", "id": word, "text": f"There are {word.count('e')}."} for word in words[:-1]]
     told.append({"benchmark": "letters", "id": words[-1], "text": "None."})
     asked = [json.loads(line) for line in (folder / "answers-gsm8k.jsonl").read_text().splitlines()]
@@ -110,7 +103,7 @@ def test_two_settings_of_one_benchmark_stand_side_by_side(outside: Path) -> None
 
 
 def test_two_classes_of_one_name_are_refused_in_one_line(outside: Path) -> None:
-    (outside / "other_letters.py").write_text(example("python"))
+    (outside / "other_letters.py").write_text(LETTERS)
     (outside / "conf/evaluator/mine.yaml").write_text("mine: {target: 'other_letters:Letters'}\n")
     asked = [word.replace("letters]", "letters,mine]") for word in WHERE]
     with pytest.raises(AssertionError, match="other_letters:Letters and letters:Letters both have the name 'letters'"):
@@ -118,7 +111,7 @@ def test_two_classes_of_one_name_are_refused_in_one_line(outside: Path) -> None:
 
 
 def test_a_class_that_inherits_nothing_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "bare_letters.py").write_text(example("python").replace("Letters(ChatSettings)", "Letters"))
+    (tmp_path / "bare_letters.py").write_text(LETTERS.replace("Letters(ChatSettings)", "Letters"))
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(M3Error, match=r"^evaluator letters: target=.* inherits m3_exp.scoring.evaluator.Evaluator"):
         load_evaluator(EvaluatorSpec("letters", "bare_letters:Letters"))
@@ -126,11 +119,11 @@ def test_a_class_that_inherits_nothing_is_refused_in_one_line(tmp_path: Path, mo
 
 def variant(folder: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
     """Write the example with a change as the benchmark `changed`."""
-    assert old in example("python")
+    assert old in LETTERS
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "changed", raising=False)
-    (folder / "changed.py").write_text(example("python").replace(old, new).replace('"letters"', '"changed"'))
-    yaml = example("yaml").replace("letters: ${oc", "changed: ${oc").replace("letters:Letters", "changed:Letters")
+    (folder / "changed.py").write_text(LETTERS.replace(old, new).replace('"letters"', '"changed"'))
+    yaml = LETTERS_YAML.replace("letters: ${oc", "changed: ${oc").replace("letters:Letters", "changed:Letters")
     yaml = yaml.replace("_base@letters", "_base@changed").replace("\nletters:", "\nchanged:")
     (folder / "conf" / "evaluator").mkdir(parents=True, exist_ok=True)
     (folder / "conf" / "evaluator" / "changed.yaml").write_text(yaml.replace("letters,64", "changed,64"))

@@ -115,9 +115,10 @@ def imported(kind: str, target: str, known: str) -> PluginFunction:
     except M3Error as error:
         raise M3Error(f"{kind} {target!r}: {error}") from error
     except (Exception, SystemExit) as error:  # a module of one's own may raise anything
-        raise M3Error(
-            f"{kind} {target!r} cannot be imported ({type(error).__name__}: {error}): known are {known}"
-        ) from error
+        what = f"{kind} {target!r} cannot be imported ({type(error).__name__}: {error})"
+        if isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]:
+            raise M3Error(f"{what}: put the folder of {error.name}.py on PYTHONPATH, or name one of {known}") from error
+        raise M3Error(f"{what}: known are {known}") from error
     if not inspect.isfunction(function):
         raise M3Error(f"{kind} {target!r} is a {type(function).__name__}, not a function: known are {known}")
     declared = vars(function).get("declares", Declares())

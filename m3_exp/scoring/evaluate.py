@@ -35,14 +35,16 @@ def load_evaluator(spec: EvaluatorSpec) -> Evaluator:
     try:
         kind = getattr(importlib.import_module(module_name), class_name)
     except (Exception, SystemExit) as error:  # the wall: a module of one's own may raise anything
-        raise M3Error(f"{spec.name}: target={spec.target} cannot be imported ({error!r}); write module:Class") from None
+        absent = isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]
+        use = f"put the folder of {module_name}.py on PYTHONPATH" if absent else "write module:Class"
+        raise M3Error(f"{spec.name}: target={spec.target} cannot be imported ({error!r}); {use}") from None
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and issubclass(kind, Evaluator)):
         raise M3Error(
             f"evaluator {spec.name}: target={spec.target} is not a dataclass that inherits"
-            " m3_exp.scoring.evaluator.Evaluator; see CONTRIBUTING.md"
+            " m3_exp.scoring.evaluator.Evaluator; see docs/plugins.md"
         )
     if lacking := _lacking(kind):
-        raise M3Error(f"evaluator {spec.name}: target={spec.target} has no {lacking}; see CONTRIBUTING.md")
+        raise M3Error(f"evaluator {spec.name}: target={spec.target} has no {lacking}; see docs/plugins.md")
     _check_settings(spec, kind)
     benchmarks.remember(spec.name, kind.name, kind.skill, kind.about)
     try:

@@ -4,6 +4,7 @@ import json
 import sys
 import tarfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -192,3 +193,15 @@ def test_a_whole_store_and_what_is_refused(world: Path, monkeypatch: pytest.Monk
         asked = ["pair=lm_math", "evaluator=[gsm8k]", "limit=6", *CONFIG, "store=store", *RECORDED]
         code, text = call(["export", "answers", *asked, "--out", "a.parquet"])
         assert (code, "--format parquet needs pyarrow: pip install pyarrow" in text) == (2, True)
+
+
+def test_score_warns_of_a_zero_that_is_none(tmp_path: Path, spec: EvaluatorSpec) -> None:
+    path = file(tmp_path, *({"id": n, "text": f"#### {n}"} for n in range(4)))
+    found = score_file(spec, path)[0]
+    assert found["score"] == 0.0
+    assert found["warning"] == (
+        "4 of 4 answers hold nothing to read (no number found by extractor=paper): --audit says what other rules read"
+        " there"
+    )
+    right = score_file(replace(spec, settings={"extractor": "strict"}), path)[0]
+    assert (right["score"], "warning" in right) == (100.0, False)

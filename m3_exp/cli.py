@@ -77,7 +77,7 @@ def run(args: Sequence[str]) -> int:
     from m3_exp.views.lookup import Lookup
 
     request = config.compose(asked)
-    say(*words.lambdas(request.plan), *request.notes, *request.plan.notes, file=sys.stderr)
+    say(*words.lambdas(request.plan), *request.notes, *request.plan.notes, *words.missing(request), file=sys.stderr)
     began = time.monotonic()
     outcome = actions.run(request, hours=options.hours, cells=options.cells)
     took = time.monotonic() - began
@@ -122,6 +122,7 @@ def wandb(args: Sequence[str]) -> int:
         say(*workspace.workspace(asked, options.out))
         return 0
     tracker = workspace.sync(asked)
+    say(*workspace.keyless(asked), file=sys.stderr)
     print(json.dumps(tracker.done) if options.json else ", ".join(f"{n} {k}" for k, n in tracker.done.items()))
     return 1 if tracker.problems else 0
 

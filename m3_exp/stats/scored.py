@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,6 +120,10 @@ class Scored:
 
     def percent(self) -> Estimate | None:
         """Return the score with its interval in percent; None where no item has a value."""
+        return self._percent
+
+    @cached_property
+    def _percent(self) -> Estimate | None:
         return self.estimate().scaled(100) if self.values else None
 
     def by_task(self) -> dict[str, list[float]]:
@@ -130,8 +135,14 @@ class Scored:
 
 
 def scored(record: ResultRecord) -> Scored:
-    """Return the items of a stored record: its `scores`, read by the `metric` and the `details` of its `result`."""
-    return of_scores(record.scores, record.result.metric, by_task="by_task" in record.result.details)
+    """Return the items of a stored record: its `scores`, read by the `metric` and the `details` of its `result`.
+
+    They are kept beside the record: a page asks for them five times.
+    """
+    if "_scored" not in vars(record):
+        items = of_scores(record.scores, record.result.metric, by_task="by_task" in record.result.details)
+        vars(record)["_scored"] = items
+    return cast(Scored, vars(record)["_scored"])
 
 
 def of_scores(scores: Sequence[Score], metric: str = "", *, by_task: bool = False) -> Scored:
@@ -199,6 +210,11 @@ def pass_at_k(samples: Sequence[float], k: int) -> float:
     if n < k:
         raise ValueError(f"pass@{k} needs at least {k} samples of an item, one has {n}")
     return 1.0 - math.comb(n - right, k) / math.comb(n, k)
+
+
+@lru_cache(maxsize=64)
+def any_attacked(ids: tuple[str, ...]) -> bool:
+    return any("@" in key and is_attacked(key) for key in ids)
 
 
 def is_attacked(key: str) -> bool:

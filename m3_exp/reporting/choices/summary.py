@@ -20,10 +20,11 @@ from m3_exp.reporting.choices.superior import EACH, Found, Superior, superior
 from m3_exp.reporting.choices.tuned import Difference
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, grouped, responses
+from m3_exp.reporting.data.dataframe import ItemValues
 from m3_exp.reporting.table import Figure
 from m3_exp.stats.estimate import Estimate
 from m3_exp.stats.lambdas import ALPHAS
-from m3_exp.stats.scored import is_attacked
+from m3_exp.stats.scored import any_attacked
 from m3_exp.stats.superiority import Gain
 
 
@@ -62,7 +63,9 @@ def first_words(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]], run: 
 
 def _attacked(values: object) -> bool:
     """Tell whether a result is one under attack: that is another score than its benchmark's."""
-    return isinstance(values, Mapping) and any("@" in key and is_attacked(key) for key, _ in values)
+    if isinstance(values, ItemValues):
+        return any_attacked(values.ids)
+    return isinstance(values, Mapping) and any_attacked(tuple(key for key, _ in values))
 
 
 # ---------------------------------------------------------------------------------- a merge and the better single model

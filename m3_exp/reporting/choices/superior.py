@@ -15,7 +15,7 @@ import pandas as pd
 
 from m3_exp.stats.estimate import Array, Shape
 from m3_exp.stats.joint import ENOUGH, Unit, better_of, usable
-from m3_exp.stats.scored import Scored
+from m3_exp.stats.scored import Scored, aligned, in_common
 from m3_exp.stats.superiority import Gain, Model, Trial, in_the_worst, on_average
 
 EACH = ""  # the name of the better single model of each benchmark
@@ -132,11 +132,11 @@ class _Alone:
 
     def trial(self, merge: Scored, bar: Mapping[str, Model], *, only: bool, each: bool) -> Trial | None:
         """Return a merge beside the models to beat, on the items that it has too; None without any."""
-        rows = np.array([row for row, key in enumerate(self.ids) if key in merge.values], dtype=int)
-        if not len(rows):
+        rows = [row for row, key in enumerate(self.ids) if key in merge.values]
+        if not rows:
             return None
-        models = bar if len(rows) == len(self.ids) else self.bar(only=only, each=each, rows=rows)
-        values = np.array([merge.values[self.ids[row]] for row in rows])
+        models = bar if len(rows) == len(self.ids) else self.bar(only=only, each=each, rows=np.array(rows))
+        values = aligned(merge.values, [self.ids[row] for row in rows])
         asked = max(len(merge.values) + merge.unscored, len(self.ids))
         return Trial(Model(values, next(iter(models.values())).unit), models, 1 - len(rows) / asked)
 
@@ -146,8 +146,8 @@ def _alone(alone: pd.DataFrame) -> dict[str, _Alone]:
     found = {}
     for benchmark, rows in alone.groupby("benchmark", sort=False):
         scored: dict[str, Scored] = dict(zip(rows["pair"], rows["scored"], strict=True))
-        ids = sorted(set.intersection(*(set(one.values) for one in scored.values())))
-        models = {name: np.array([scored[name].values[key] for key in ids]) for name in sorted(scored)}
+        ids = in_common([one.values for one in scored.values()])
+        models = {name: aligned(scored[name].values, ids) for name in sorted(scored)}
         shape = next(iter(scored.values())).shape(ids)
         better = usable(better_of(models, ids, shape) if ids else None)
         if better is not None:

@@ -5,7 +5,7 @@ Repeats of a cell (`repeat=K`) measure the noise floor. They are no further data
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -30,8 +30,7 @@ def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFram
     pass (empty for other lines).
     """
     shown = [item for item in results if repeats or not item.repeat]
-    lines = [{**facts, **_labelled(label, item.cell)} for item, facts in _facts(shown) for label in item.cell.labels]
-    return pd.DataFrame(lines, columns=_COLUMNS)
+    return pd.DataFrame([line for item in shown for line in _lines(item)], columns=_COLUMNS)
 
 
 def sandboxes(details: Mapping[str, Any]) -> list[str]:
@@ -55,6 +54,11 @@ class ItemValues(Mapping[tuple[str, int], float | None]):
         ids, samples, values = (column(self._scores, name) for name in ("id", "sample", "value"))
         return dict(zip(zip(ids, samples, strict=True), values, strict=True))
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The id of each value."""
+        return tuple(column(self._scores, "id"))
+
     def __getitem__(self, key: tuple[str, int]) -> float | None:
         return self._known[key]
 
@@ -73,9 +77,9 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-def _facts(results: Sequence[CellResult]) -> Iterator[tuple[CellResult, Json]]:
-    """Give each cell with what is the same in all of its lines."""
-    for item in results:
+def _lines(item: CellResult) -> list[Json]:
+    """Return the lines of a cell, one a label. They are kept beside the result: a page makes two frames of it."""
+    if "_lines" not in vars(item):
         cell = item.cell
         facts: Json = {
             "benchmark": cell.evaluator.name, "state": "missing", "failure": item.failure, "evaluator": "",
@@ -83,7 +87,9 @@ def _facts(results: Sequence[CellResult]) -> Iterator[tuple[CellResult, Json]]:
             "cell": cell.short_key,
             "repeat": item.repeat, "changed": frozenset(), "scored": None,
         }  # fmt: skip
-        yield item, facts | (_outcome(item.record) if item.record is not None else {})
+        facts |= _outcome(item.record) if item.record is not None else {}
+        vars(item)["_lines"] = [{**facts, **_labelled(label, cell)} for label in cell.labels]
+    return cast(list[Json], vars(item)["_lines"])
 
 
 def _labelled(label: Label, cell: Cell) -> Json:

@@ -32,25 +32,25 @@ _HERE = Path(__file__).parent
 
 def build(data: PageData, limit: int = LIMIT) -> str:
     """Return the page. Where it would pass `limit`, the texts of the largest cells are left out, and it says so."""
-    script, plotly = _file("page.js"), get_plotlyjs()
+    script, plotly, listed = _file("page.js"), get_plotlyjs(), list(map(cells.listed, data.cells))
     fixed = [element("plotly", pack_text(plotly)), element("curves", pack(curves.data(data.studies)))]
     parts = {
         "title": escape(data.title), "style": _file("page.css"), "script": script, "policy": _policy(script, plotly),
         "tables": _tables(data), "curves": _curves(data), "failures": _failures(data.cells),
         "provenance": _provenance(data), "plotly_version": escape(get_plotlyjs_version()), "made": escape(data.made),
-        **_depending(data, [cell.key for cell in data.cells]),
+        **_depending(data, listed, [cell.key for cell in data.cells]),
     }  # fmt: skip
     taken = sum(map(len, [*parts.values(), *fixed])) + len(_file("page.html"))
     packed = cells.pack_cells(data.cells, limit - taken)
-    parts |= _depending(data, packed.dropped)
+    parts |= _depending(data, listed, packed.dropped)
     parts["data"] = "\n".join([*fixed, *packed.elements])
     text = Template(_file("page.html")).substitute(parts)
     return text.encode(errors="replace").decode()  # lone surrogates, of which no file can be made
 
 
-def _depending(data: PageData, dropped: Sequence[str]) -> dict[str, str]:
+def _depending(data: PageData, listed: Sequence[cells.Listed], dropped: Sequence[str]) -> dict[str, str]:
     """Return the parts of the page that name the cells which lost their texts."""
-    return {"overview": _overview(data, dropped), "cells": cells.listing(data.cells, frozenset(dropped))}
+    return {"overview": _overview(data, dropped), "cells": cells.listing(listed, frozenset(dropped))}
 
 
 def _file(name: str) -> str:

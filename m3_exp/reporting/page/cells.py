@@ -191,12 +191,21 @@ _HEADER = ("benchmark", "models", "method", "M3", "α", "λ", "DARE", "score", "
 _NUMBERS = frozenset({"α", "λ", "score", "95 % interval", "items", "unscored"})
 
 
-def listing(cells: Sequence[CellData], dropped: Set[str]) -> str:
+@dataclass(frozen=True)
+class Listed:
+    """A cell's row of the table of all cells, around the words that say that it lost its texts."""
+
+    key: str
+    before: str
+    after: str
+
+
+def listing(cells: Sequence[Listed], dropped: Set[str]) -> str:
     """Return the table of all cells, each with a link to its page; `dropped` are the keys of those without texts."""
     head = "".join(
         f'<th scope="col"{_align(name)} aria-sort="none"><button type="button">{name}</button></th>' for name in _HEADER
     )
-    rows = "\n".join(_listed(data, data.key in dropped) for data in cells)
+    rows = "\n".join(f"{one.before}{' (no texts)' if one.key in dropped else ''}{one.after}" for one in cells)
     return (
         '<div class="scroll" role="region" tabindex="0" aria-label="all cells, table">'
         f'<table class="sortable" id="cell-list"><thead><tr>{head}</tr></thead>'
@@ -208,19 +217,20 @@ def _align(name: str) -> str:
     return ' class="num"' if name in _NUMBERS else ""
 
 
-def _listed(data: CellData, dropped: bool) -> str:
+def listed(data: CellData) -> Listed:
     label = data.cell.labels[0]
     known = params.text(label.params)
     ratio = {"plain": "no", "mixup": "yes"}.get(label.ratio, table_name(label, "ratio"))
     names = [palette.name(label.pair), palette.name(label.method) + (f" ({known})" if known else ""),
              "" if label.method == "single" else ratio, _number(label.alpha), _number(label.lam),
              {"none": "", "dare": "yes"}.get(label.sparsify, table_name(label, "sparsify"))]  # fmt: skip
-    values = [*names, *_figures(data), data.state + (" (no texts)" if dropped else "")]
-    values += ["" if data.record is None else data.record.weights[:12]]
+    values = [*names, *_figures(data)]
+    digest = "" if data.record is None else data.record.weights[:12]
     first = f'<th scope="row"><a href="#cell/{data.key}">{escape(palette.name(_benchmark(data), 40))}</a></th>'
-    shown = "".join(f"<td{_align(name)}>{escape(value)}</td>" for name, value in zip(_HEADER[1:], values, strict=True))
+    shown = "".join(f"<td{_align(name)}>{escape(value)}</td>" for name, value in zip(_HEADER[1:], values, strict=False))
     words = " ".join([_benchmark(data), *map(label_text, data.cell.labels)])
-    return f'<tr data-words="{escape(words)}">{first}{shown}</tr>'
+    before = f'<tr data-words="{escape(words)}">{first}{shown}<td>{escape(data.state)}'
+    return Listed(data.key, before, f"</td><td>{escape(digest)}</td></tr>")
 
 
 def _number(value: float | None) -> str:

@@ -100,15 +100,17 @@ def score(
     audit: bool = False,
     config_dirs: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Score saved answers, lines of {id, text}, with no model (see `scoring.evaluate.score_file`).
+    """Score saved answers with no model (see `scoring.evaluate.score_file`).
 
     Args:
-        settings: SETTING=VALUE, as in `extractor=flexible`; `items=` and `store=` among them.
+        settings: SETTING=VALUE, as in `extractor=flexible`; `items=`, `store=` and `cell=` among them.
     """
     from m3_exp.scoring.cache import kept_in
     from m3_exp.scoring.evaluate import score_file
 
     stores = [config.raw_path(text.removeprefix("store="), "store") for text in settings if text.startswith("store=")]
-    others = [text for text in settings if not text.startswith("store=")]
+    cells = [text.removeprefix("cell=") for text in settings if text.startswith("cell=")]
+    others = [text for text in settings if not text.startswith(("store=", "cell="))]
     with kept_in(Path(stores[-1]) if stores else DEFAULT_ROOT):
-        return score_file(config.evaluator(benchmark, others, config_dirs), answers, out, audit=audit)[0]
+        spec = config.evaluator(benchmark, others, config_dirs)
+        return score_file(spec, answers, out, audit=audit, cell="".join(cells[-1:]))[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from m3_exp.command_line import CommandLine
-from m3_exp.reading.paths import given
+from m3_exp.reading.paths import config_dir
 from m3_exp.reading.shown import columns, laid
 from m3_exp.types import M3Error
 
@@ -46,7 +46,7 @@ def takes(command: str, about: str, *, first: str = "", settings: str = "KEY=VAL
         made.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
     if settings:
         folder = "a folder with more choices and sweeps"
-        made.add_argument("--config-dir", action="append", default=[], type=given, metavar="DIR", help=folder)
+        made.add_argument("--config-dir", action="append", default=[], type=config_dir, metavar="DIR", help=folder)
         made.add_argument("--json", action="store_true", help="print JSON in place of text")
     return made
 
@@ -78,3 +78,16 @@ def parsed(parser: Parser, args: Sequence[str]) -> tuple[argparse.Namespace, Com
     options = parser.parse_intermixed_args(args)
     overrides, multirun, folders = (getattr(options, key, ()) for key in ("overrides", "multirun", "config_dir"))
     return options, CommandLine(tuple(overrides), bool(multirun), tuple(folders))
+
+
+class ConfigShown(Exception):
+    """A command ends where it has printed the configuration that `--cfg job` asked for."""
+
+
+def show_config(options: argparse.Namespace, *asked: CommandLine) -> None:
+    """Print the composed configuration and end the command, where `--cfg job` asks for it."""
+    if options.cfg:
+        from m3_exp.config import compose
+
+        print("---\n".join(text for one in asked for text in compose(one).yaml), end="")
+        raise ConfigShown

@@ -3,7 +3,6 @@
 Exit codes: 0 done; 1 some cells failed (they are named); 2 the request is wrong (one line says what and what to do).
 """
 
-import argparse
 import json
 import sys
 import time
@@ -12,8 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO, cast
 
-from m3_exp.arguments import HELP, parsed, takes
-from m3_exp.command_line import CommandLine, names
+from m3_exp.arguments import HELP, ConfigShown, parsed, show_config, takes
+from m3_exp.command_line import names
 from m3_exp.printing import FORMAT, WIDE, line_of_whole, print_lines, print_list, print_table, say
 from m3_exp.reading.paths import given
 from m3_exp.reading.shown import Escaping, abridged, columns, escaped
@@ -44,7 +43,7 @@ def _carried_out(args: list[str]) -> int:
         if command not in COMMANDS:
             raise M3Error(f"m3 {command} is not a command; there are {', '.join(COMMANDS)}")
         return COMMANDS[command](rest)
-    except _ConfigShown:
+    except ConfigShown:
         return 0
     except M3Error as error:
         say(f"m3: {escaped(abridged(str(error)))}", file=sys.stderr)
@@ -61,19 +60,6 @@ def _carried_out(args: list[str]) -> int:
         return 2
 
 
-class _ConfigShown(Exception):
-    """A command ends where it has printed the configuration that `--cfg job` asked for."""
-
-
-def _show_config(options: argparse.Namespace, *asked: CommandLine) -> None:
-    """Print the composed configuration and end the command, where `--cfg job` asks for it."""
-    if options.cfg:
-        from m3_exp.config import compose
-
-        print("---\n".join(text for one in asked for text in compose(one).yaml), end="")
-        raise _ConfigShown
-
-
 # ------------------------------------------------------------------------------------------------------- commands
 
 
@@ -81,7 +67,7 @@ def run(args: Sequence[str]) -> int:
     parser = takes("run", "Plan, merge, evaluate and record. The same command continues after any interruption.")
     parser.add_argument("--wide", action="store_true", help=WIDE)
     options, asked = parsed(parser, args)
-    _show_config(options, asked)
+    show_config(options, asked)
     from m3_exp import actions, config
     from m3_exp.views import opening, retries, tables, words
     from m3_exp.views.lookup import Lookup
@@ -109,18 +95,16 @@ def run(args: Sequence[str]) -> int:
 
 
 def wandb(args: Sequence[str]) -> int:
-    parser = takes(
-        "wandb", "sync: record in W&B what is in the store; workspace: compare alphas there.", first="sync|workspace"
-    )
-    parser.add_argument(
-        "--out", type=given, metavar="FILE", help="workspace: write its specification here, and ask W&B nothing"
-    )
+    about = "sync: record in W&B what is in the store; workspace: compare alphas there."
+    parser = takes("wandb", about, first="sync|workspace")
+    about = "workspace: write its specification here, and ask W&B nothing"
+    parser.add_argument("--out", type=given, metavar="FILE", help=about)
     options, asked = parsed(parser, args)
     what, *overrides = asked.overrides or [""]
     if what not in ("sync", "workspace"):
         raise M3Error("m3 wandb takes sync or workspace first, as in: m3 wandb sync sweeps=table1")
     asked = asked.with_overrides("tracker=wandb", *overrides)
-    _show_config(options, asked)
+    show_config(options, asked)
     from m3_exp.views import workspace
 
     if what == "workspace":
@@ -139,7 +123,7 @@ def plan(args: Sequence[str]) -> int:
         axes = ["family", "pair", "method", "ratio", "sparsify", "evaluator", "engine", "tracker", "launcher", "sweeps"]
         print_list(((axis, ", ".join(names(axis, options.config_dir))) for axis in axes), 10)
         return 0
-    _show_config(options, asked)
+    show_config(options, asked)
     from m3_exp import config
     from m3_exp.views import status, words
 
@@ -155,7 +139,7 @@ def plan(args: Sequence[str]) -> int:
 def merge(args: Sequence[str]) -> int:
     parser = takes("merge", "Write a Hugging Face checkpoint into out=DIR, with a recipe.json: how it was made.")
     options, asked = parsed(parser, args)
-    _show_config(options, asked)
+    show_config(options, asked)
     from m3_exp import actions
     from m3_exp.planning import label_text
 
@@ -185,6 +169,24 @@ def score(args: Sequence[str]) -> int:
     return int(found["n_unscored"] > 0)
 
 
+def export(args: Sequence[str]) -> int:
+    about = "answers: each answer of a request as a line of a file, which m3 score reads; of all, with store= alone."
+    parser = takes("export", about, first="answers")
+    parser.add_argument("--out", type=given, metavar="FILE", help="write here")
+    parser.add_argument("--format", choices=["jsonl", "csv", "parquet"], help="without it what --out ends in")
+    options, asked = parsed(parser, args)
+    what, *overrides = asked.overrides or [""]
+    if what != "answers":
+        raise M3Error("m3 export takes answers first, as in: m3 export answers sweeps=demo --out answers.jsonl")
+    asked = asked.with_overrides(*overrides)
+    show_config(options, asked)
+    from m3_exp.views import answers
+
+    found = answers.export(asked, options.out, options.format)
+    print(json.dumps(vars(found)) if options.json else found)
+    return 0
+
+
 def table(args: Sequence[str]) -> int:
     parser = takes("table", "Print the table NAME from the store: the rows that its sweep asks for.", first="NAME")
     add = parser.add_argument
@@ -210,7 +212,7 @@ def table(args: Sequence[str]) -> int:
         print_list(tables.titles(asked).items(), 16)
         return 0
     asked = tables.with_sweep(asked)
-    _show_config(options, asked)
+    show_config(options, asked)
     built = tables.table(asked, **ways)
     print_table(built, "json" if options.json else options.format, wide=options.wide, whole=line_of_whole(args))
     return 0
@@ -232,7 +234,7 @@ def figure(args: Sequence[str]) -> int:
         return 0
     name, *overrides = options.overrides or [""]
     asked = asked.with_overrides(*overrides)
-    _show_config(options, *figures.requests(name, asked))
+    show_config(options, *figures.requests(name, asked))
     paths = [str(path) for path in figures.files(name, asked, options.out)]
     print_lines(*([json.dumps(paths)] if options.json else paths))
     return 0
@@ -254,7 +256,7 @@ def response(args: Sequence[str]) -> int:
         from m3_exp.reporting.figures import palette, responses
 
         palette.check(options.out)
-    _show_config(options, studies.request(asked))
+    show_config(options, studies.request(asked))
     curves = studies.curves(asked)
     if options.check:
         checks = studies.checks(curves, repeats=options.repeats)
@@ -265,7 +267,7 @@ def response(args: Sequence[str]) -> int:
         return 0
     if options.out and len(curves.lines) > 1:
         raise M3Error("--out draws one pair and method: give pair= and method=")
-    first = opening.first_words(curves.looked, curves.frame, draws=True)
+    first = opening.first_words(curves.looked, curves.frame)
     if not options.json:
         say(*first)
         print()
@@ -288,7 +290,7 @@ def report(args: Sequence[str]) -> int:
     options, asked = parsed(parser, args)
     from m3_exp.views import page
 
-    _show_config(options, *page.requests(asked))
+    show_config(options, *page.requests(asked))
     path = page.report(asked, options.out)
     print(json.dumps({"path": str(path), "bytes": path.stat().st_size}) if options.json else path)
     return 0
@@ -297,7 +299,7 @@ def report(args: Sequence[str]) -> int:
 def status(args: Sequence[str]) -> int:
     parser = takes("status", "Show what of a request is done, running, failed and left.")
     options, asked = parsed(parser, args)
-    _show_config(options, asked)
+    show_config(options, asked)
     from m3_exp import config
     from m3_exp.views import status as view
     from m3_exp.views import words
@@ -314,7 +316,7 @@ def status(args: Sequence[str]) -> int:
 def doctor(args: Sequence[str]) -> int:
     parser = takes("doctor", "Say whether machine, models, data and sandbox are fit, and what would change it.")
     options, asked = parsed(parser, args)
-    _show_config(options, asked)
+    show_config(options, asked)
     from m3_exp.doctor import examine
 
     findings = examine(asked)
@@ -334,7 +336,7 @@ def completion(args: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     command.__name__: command
-    for command in (run, plan, merge, score, table, response, figure, report, status, doctor, wandb, completion)
+    for command in (run, plan, merge, score, export, table, response, figure, report, status, doctor, wandb, completion)
 }
 
 if __name__ == "__main__":

@@ -120,11 +120,11 @@ class Progress:
             self._mine().step = ""
             self._update()
 
-    def scored(self, cell: str, figure: str, items: int) -> None:
-        """Print the line of a cell that is done; `figure`: its score with the interval."""
+    def scored(self, cell: str, figure: str, items: int, said: str = "") -> None:
+        """Print the line of a cell that is done; `figure`: its score with the interval. `said`: what follows it."""
         with self._lock:
             took = duration(time.monotonic() - self._mine().since)
-            self._finished(f"{figure:{_VERDICT}}", f"{cell} ({counted(items, 'item')}, {took})")
+            self._finished(f"{figure:{_VERDICT}}", f"{cell} ({counted(items, 'item')}, {took}){said}")
 
     def failed(self, cell: str, reason: str) -> None:
         """Print the line of a cell that has no complete result."""

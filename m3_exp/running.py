@@ -33,6 +33,7 @@ from m3_exp.progress import Progress
 from m3_exp.reporting.table import score_of
 from m3_exp.reporting.wandb.tracker import Tracker, Untracked
 from m3_exp.results import Results
+from m3_exp.stats.unread import unread
 from m3_exp.store import Rate, RunRecord, Store
 from m3_exp.types import Cell, CellResult, M3Error, Plan, ResultRecord, identity
 from m3_exp.worker import Graders, Worker
@@ -264,7 +265,9 @@ class Run:
         if not record.result.n_unscored:
             with self._lock:
                 self._completed += 1
-            self.progress.scored(str(evaluation), _figure(record), record.result.n)
+            silent = unread(record.result, record.scores)
+            said = f"; {silent}" if silent else ""
+            self.progress.scored(str(evaluation), _figure(record), record.result.n, said)
 
 
 def _figure(record: ResultRecord) -> str:

@@ -162,10 +162,11 @@ class Worker:
                 return
             refused = generated.refused  # why an item has no answer
             scores = [replace(s, reason=refused.get(s.id, s.reason)) if s.value is None else s for s in scores]
+            spec, version = task.cell.evaluator, task.evaluator.version
             record = ResultRecord(
                 replace(result, benchmark=task.cell.evaluator.name),
                 tuple(scores),
-                evaluator=VersionedSpec(**vars(task.cell.evaluator), version=task.evaluator.version),
+                evaluator=VersionedSpec(spec.name, spec.target, spec.settings, spec.items, spec.skill, version),
                 sampling=task.sampling,
                 engine=self._results.fingerprint,
                 items=task.cell.evaluator.items,

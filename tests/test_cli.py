@@ -198,7 +198,8 @@ def test_response_says_which_curve_lacks_a_node(
     assert cli.main(["response", "pair=lm_math", "method=average"]) == 2
     error = capsys.readouterr().err
     lacking = "1 of 9 nodes (lambda 0.25) of lm_math average have no result on gsm8k and alpaca_eval"
-    assert error == f"m3: no curve for pair=lm_math method=average: {lacking}; first: m3 run sweeps=lambda_response\n"
+    first = "m3 run sweeps=lambda_response pair=lm_math method=average"
+    assert error == f"m3: no curve for pair=lm_math method=average: {lacking}; first: {first}\n"
     assert cli.main(["response", "method=ties"]) == 2
     assert "no expectation" not in capsys.readouterr().err, "what was not asked for is not named"
 

@@ -16,10 +16,11 @@ from evaluators import gsm8k, hendrycks_math
 from evaluators.gsm8k import GSM8K
 from evaluators.hendrycks_math import HendrycksMath
 from m3_exp.scoring.audit import counts, ran_on
-from m3_exp.scoring.evaluate import evaluate, load_evaluator, read_answers, score_file
+from m3_exp.scoring.evaluate import evaluate, load_evaluator, score_file
 from m3_exp.scoring.math_equivalence import is_equiv
 from m3_exp.scoring.math_process import Question, judge
 from m3_exp.scoring.math_rules import RULES, WHOLE_TEXT, Rule, compare
+from m3_exp.scoring.saved import read_answers
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem, Score
 from tests.answers import GSM
 from tests.files import write_lines

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from m3_exp.scoring.evaluate import read_answers, score_file
+from m3_exp.scoring.evaluate import score_file
+from m3_exp.scoring.saved import read_answers
 from m3_exp.types import EvaluatorSpec, M3Error
 from tests.files import write_lines
 
@@ -112,7 +113,7 @@ def test_anything_unscored_is_exit_code_1(tmp_path: Path, monkeypatch: pytest.Mo
         ),
         ([right(0), "{broken"], ":2 is not valid JSON"),
         ([right(0), "", '{"id": "1"}'], ":3 must be an object with two strings"),
-        (['{"id": 1, "text": "x"}'], ":1 must be an object with two strings"),
+        (['{"id": true, "text": "x"}'], ":1 must be an object with two strings"),
         (['{"id": "1", "text": null}'], ":1 must be an object with two strings"),
         (["[]"], ":1 must be an object with two strings"),
         (["[" * 50_000], ":1 is not usable JSON .nested too deep"),

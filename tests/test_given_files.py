@@ -22,8 +22,9 @@ from evaluators.alpaca.transport import Budget, Passing, Replies, _record
 from evaluators.prompt_bench import frozen
 from m3_exp.reading.files import unzipped
 from m3_exp.reporting.data import published
-from m3_exp.scoring.evaluate import evaluate, load_evaluator, read_answers, score_file
+from m3_exp.scoring.evaluate import evaluate, load_evaluator, score_file
 from m3_exp.scoring.items import ItemSet, digest, load, read_rows
+from m3_exp.scoring.saved import read_answers
 from m3_exp.types import Answer, EvaluatorSpec, M3Error
 from tests.mutations import mutate, mutated_json
 
@@ -373,7 +374,7 @@ def test_settings_of_the_wrong_kind_are_refused(name: str, settings: dict[str, A
         (b"\xff\xfe{\0", "answers.jsonl:1 is not UTF-8 but UTF-16"),
         (b'{"id": "0", "text": "\\udc00"}', r"answers.jsonl:1 holds \udc00, half"),
         (b'{"id": "\\ud800", "text": ""}', r"answers.jsonl:1 holds \ud800, half"),
-        (b'{"id": 0, "text": ""}', "answers.jsonl:1 must be an object with two strings"),
+        (b'{"id": 0.5, "text": ""}', "answers.jsonl:1 must be an object with two strings"),
         (b'{"id": "0", "text": ["x"]}', "answers.jsonl:1 must be an object with two strings"),
         (b'{"id": "0", "text": "x"', "answers.jsonl:1 is not valid JSON"),
         (b'{"id": "0"}' + b"[" * 100_000, "answers.jsonl:1 is not"),

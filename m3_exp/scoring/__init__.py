@@ -4,6 +4,7 @@ All of them, in the order of the data:
     items             where a benchmark's items come from, and the proof that they are the ones that are meant
     evaluator         the base class: `Evaluator`, and `ChatSettings` with chat templates and thoughts. Read it first
     evaluate          a benchmark by its yaml, its scores behind a wall (what fails is unscored, never 0), `m3 score`
+    saved             answers as files hold them: anybody's, our own, lm-eval's
     thoughts          what a model writes before its answer, taken away before anything is judged
     text              the cut at a stop string, names of what an item asks
     summary           scores -> the figure of a result with its interval

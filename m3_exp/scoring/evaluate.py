@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from m3_exp import benchmarks
-from m3_exp.reading.files import lines, parse_json, read_text
 from m3_exp.reading.paths import is_file
 from m3_exp.scoring import thoughts
 from m3_exp.scoring.evaluator import ChatSettings, Evaluator, judged
 from m3_exp.scoring.items import checked
+from m3_exp.scoring.saved import read_answers
+from m3_exp.stats import unread
 from m3_exp.store import dumps, write_atomic
 from m3_exp.types import Answer, EvaluatorSpec, Json, M3Error, Problem, Result, Score, plain
 
@@ -145,6 +146,7 @@ def evaluate(
         replace(score, value=0.0, extracted=None, reason=UNCLOSED) if lost and score.value is not None else score
         for score, lost in zip(scores, unclosed, strict=True)
     ]
+    silent = unread.counts(present, scores)
     missing = order.keys() - {answer.id for answer in answers}
     scores += [Score(key, None, reason="no answer") for key in sorted(missing, key=order.__getitem__)]
     scores.sort(key=lambda score: (order[score.id], score.sample))
@@ -152,7 +154,7 @@ def evaluate(
     kept = sum(thoughts.held(answer.text) for answer in present)
     counted = {"unclosed_thoughts": sum(unclosed), "thoughts_kept": kept}
     repeated = {name: count for name, count in counted.items() if count}
-    return scores, replace(result, details={**result.details, **repeated})
+    return scores, replace(result, details={**result.details, **repeated, **silent})
 
 
 def _check_answers(known: Mapping[str, Problem], answers: Sequence[Answer]) -> None:
@@ -192,11 +194,14 @@ def _scored(evaluator: Evaluator, problems: list[Problem], answers: list[Answer]
 # ---------------------------------------------------------------------------------------------------------- m3 score
 
 
-def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None, *, audit: bool = False) -> tuple[Json, int]:
-    """Score saved answers, lines of {"id", "text"}, with no model; `out` gets one JSON line for each of them.
+def score_file(
+    spec: EvaluatorSpec, path: Path, out: Path | None = None, *, audit: bool = False, cell: str = ""
+) -> tuple[Json, int]:
+    """Score saved answers (`scoring/saved.py`) with no model; `out` gets one JSON line for each of them.
 
-    Only the ids in the file count; a repeated id is another sample of that item. `audit` adds how the answers look,
-    the result's details, and what other rules would make of them where the benchmark knows any.
+    Only the ids in the file count. `cell`: whose answers, where `m3 export answers` wrote those of several. `audit`
+    adds how the answers look, the result's details, and what other rules would make of them where the benchmark knows
+    any.
 
     Returns:
         What `m3 score` prints, and its exit code: 1 if anything is unscored, else 0.
@@ -209,12 +214,13 @@ def score_file(spec: EvaluatorSpec, path: Path, out: Path | None = None, *, audi
         raise M3Error(f"--out {out} is a directory: give a file's name")
     problems = {problem.id: problem for problem in checked(evaluator.problems(spec.items), spec.name)}
     own = evaluator.answers(path, list(problems.values())) if is_file(path) else None
-    answers = read_answers(path) if own is None else list(enumerate(own, 1))
+    names = (spec.name, evaluator.name)
+    answers = list(enumerate(own, 1)) if own is not None else read_answers(path, problems, names, cell)
     for number, answer in answers:
         if answer.id not in problems:
             raise M3Error(
                 f"{path}:{number}: {answer.id!r} is not an item of {spec.name} with items={spec.items}"
-                f" ({len(problems)} items, such as {next(iter(problems))!r})"
+                f" ({len(problems)} items, such as {next(iter(problems))!r}): items=lab and items=PATH name other items"
             )
     evaluator.check_saved(list(problems.values()))
     present = [problems[key] for key in dict.fromkeys(answer.id for _, answer in answers)]
@@ -256,30 +262,6 @@ def _audit(
     except Exception as error:  # the wall: a broken audit takes nothing from the score
         report["failed"] = f"{evaluator.name} failed: {type(error).__name__}: {error}"
     return report
-
-
-def read_answers(path: Path) -> list[tuple[int, Answer]]:
-    """Return the answers of a file with the numbers of their lines; the k-th line of an id is its sample k.
-
-    A line may also say its `finish`: `length` for an answer that was cut. Other keys are ignored.
-
-    Raises:
-        M3Error: there are none, or a line is not an object with the strings `id` and `text`.
-    """
-    answers: list[tuple[int, Answer]] = []
-    samples: Counter[str] = Counter()
-    for number, line in lines(read_text(path)):
-        where = f"{path}:{number}"
-        record = parse_json(line, where, object)
-        if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in ("id", "text")):
-            raise M3Error(f'{where} must be an object with two strings, {{"id": ..., "text": ...}}')
-        key, finish = record["id"], record.get("finish")
-        finished = finish if isinstance(finish, str) else ""  # not known
-        answers.append((number, Answer(key, record["text"], samples[key], finish=finished)))
-        samples[key] += 1
-    if not answers:
-        raise M3Error(f"{path} holds no answers: give a file of JSON lines with id and text")
-    return answers
 
 
 def _line(score: Score) -> str:

@@ -1,6 +1,7 @@
 """Every interval, test and adjustment, below whatever scores and reports (docs/statistics.md).
 
     scored       scores of single answers -> what each item counts in a result
+    unread       zeros that are no zeros: results of which most answers hold nothing to read
     estimate     Estimate, a number with its interval; the mean of items, with every source of its uncertainty
     paired       the difference of two models on the same items
     ratio        PDR, the performance drop rate under an attack, and the difference of two

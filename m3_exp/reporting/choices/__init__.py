@@ -2,6 +2,7 @@
 
 candidates.py   frame -> what there is to choose from, aligned by item (chosen and scored by `stats/choosing.py`)
 protocols.py    random against tuned at equal cost, on curves
+readable.py     what nothing is advised from: zeros that are no zeros
 relative.py     curves put together: mean and minimum relative to the better parent
 ways.py         all of it for a pair and method
 superior.py     what each merge gains on the better single model

@@ -16,7 +16,7 @@ from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import LINE
 from m3_exp.reporting.table import NOTHING, SPOKEN, Cell, Column, Table, percent
 from m3_exp.reporting.table import words as words_of
-from m3_exp.stats import family
+from m3_exp.stats import family, unread
 from m3_exp.stats.estimate import Estimate
 from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.types import Json
@@ -188,15 +188,36 @@ def _main(study: Study) -> tuple[Comparison, str]:
 
 
 def answer(study: Study) -> list[str]:
-    """Return the two sentences that matter most: which alpha, and whether random is better than tuned."""
+    """Return the two sentences that matter most: which alpha, and whether random is better than tuned.
+
+    Where both ends of a curve hold nothing to read, the one that says so.
+    """
+    if cells := [cell for response in study.responses if response.silent for cell in response.unread]:
+        return [unread.sentence(cells, "no advice, as most answers hold nothing to read")]
     joint, what = _main(study)
     return [_best_words(joint, what, study), _contrast_words(joint, what, study)]
 
 
 def words(study: Study) -> list[str]:
     """Return the advice in sentences, each with its interval, its level and what would be needed to say more."""
+    if any(response.silent for response in study.responses):
+        return [*answer(study), *study.notes]
     joint, what = _main(study)
-    return [*answer(study), _flattery_words(joint), *_alpha_words(joint, what), *_dev_words(joint, study), *study.notes]
+    return [
+        *answer(study),
+        *_unread_words(study),
+        _flattery_words(joint),
+        *_alpha_words(joint, what),
+        *_dev_words(joint, study),
+        *study.notes,
+    ]
+
+
+def _unread_words(study: Study) -> list[str]:
+    """Name what the curves go through though most of its answers hold nothing to read: one end of each can be read."""
+    cells = [cell for response in study.responses for cell in response.unread]
+    text = "zeros by their benchmark's rule, though most answers hold nothing to read"
+    return [f"{text}: {unread.listed(cells)}"] if cells else []
 
 
 def _best_words(joint: Comparison, what: str, study: Study) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from m3_exp.reporting.choices.readable import readable
 from m3_exp.reporting.comparisons.contrasts import FEW_MASKS
 from m3_exp.reporting.comparisons.values import expected_by_mask
 from m3_exp.reporting.curves.evaluated import LINE, Response, Values, grouped, parents_of, responses, titled
@@ -67,9 +68,15 @@ class Group:
 
 
 def groups(frame: pd.DataFrame, dev_frame: pd.DataFrame | None, parents: Mapping[str, Sequence[str]]) -> list[Group]:
-    """Return every question that a frame can answer: at least two candidates with results on the same benchmarks."""
-    lines = grouped(responses(frame, parents))
-    dev_lines = {} if dev_frame is None else {line[0].line: line for line in grouped(responses(dev_frame, parents))}
+    """Return every question that a frame can answer: at least two candidates with results on the same benchmarks.
+
+    Those of which most answers hold nothing to read are no candidates (`readable.py`).
+    """
+    known = readable(frame, parents)
+    lines, frame = grouped(responses(known.frame, parents)), known.chosen
+    on_dev = None if dev_frame is None else readable(dev_frame, parents)
+    dev_lines = {} if on_dev is None else {x[0].line: x for x in grouped(responses(on_dev.frame, parents))}
+    dev_frame = None if on_dev is None else on_dev.chosen
     nodes_alone = {line[0].line for line in lines if not all(map(_corrected, line))}
     questions = [_group(rows, frame, dev_frame, parents, nodes_alone) for rows in _questions(frame)]
     questions += [_of_alpha(line, frame, dev_lines.get(line[0].line, ())) for line in lines]

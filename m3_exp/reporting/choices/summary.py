@@ -5,7 +5,7 @@
     3. Which alphas?
 
 A difference stands with its interval. Where the results cannot answer, the sentence says what is missing, and the line
-that evaluates it.
+that evaluates it. Nothing is built on zeros that are no zeros (`readable.py`).
 """
 
 from collections import Counter
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from m3_exp.reporting.choices import tuned
+from m3_exp.reporting.choices.readable import readable
 from m3_exp.reporting.choices.relative import relative
 from m3_exp.reporting.choices.superior import EACH, Found, Superior, superior
 from m3_exp.reporting.choices.tuned import Difference
@@ -22,6 +23,7 @@ from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, grouped, responses
 from m3_exp.reporting.data.dataframe import ItemValues
 from m3_exp.reporting.table import Figure
+from m3_exp.stats import unread
 from m3_exp.stats.estimate import Estimate
 from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.stats.scored import any_attacked
@@ -38,7 +40,9 @@ class Lines:
 
 
 def first_words(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]], run: Lines) -> list[str]:
-    """Return the three sentences; one where nothing is merged.
+    """Return the three sentences; one where nothing is merged, or nothing can be read.
+
+    A fourth names what they leave out, as most of its answers hold nothing to read.
 
     Args:
         frame: a tidy frame of single models and merges.
@@ -48,17 +52,22 @@ def first_words(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]], run: 
     pairs = {pair: names for pair, names in parents.items() if len(names) > 1}
     if not bool(frame["pair"].isin(list(pairs)).any()):
         return ["There is no merge here, only single models."]
-    frame = frame[[not _attacked(values) for values in frame["values"]]]
+    known = readable(frame.loc[[not _attacked(values) for values in frame["values"]]], pairs)
+    frame, said = known.frame, [unread.sentence(known.left_out, _NOT_BUILT_ON)] * bool(known.left_out)
     single, merged = frame[frame["method"] == "single"], frame[frame["pair"].isin(list(pairs))]
     if not len(merged):
-        return ["All merges here are under attack: the table says what each one loses."]
+        return said or ["All merges here are under attack: the table says what each one loses."]
     lines = grouped(responses(frame, pairs)) if "grid" in set(merged["ratio"]) else []
     differences = tuned.differences(merged, single, pairs, lines)
     return [
-        _superior(superior(merged, single, pairs), run),
+        _superior(superior(known.chosen[known.chosen["pair"].isin(list(pairs))], single, pairs), run),
         _random(differences, run.curves),
         _alphas(merged, lines, run.curves, said=isinstance(differences, str)),
+        *said,
     ]
+
+
+_NOT_BUILT_ON = "Nothing is advised from cells of which most answers hold nothing to read"
 
 
 def _attacked(values: object) -> bool:

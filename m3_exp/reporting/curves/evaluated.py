@@ -15,6 +15,7 @@ from m3_exp.stats.estimate import Array
 from m3_exp.stats.joint import Better, better_of
 from m3_exp.stats.lambdas import Curve, Sampled
 from m3_exp.stats.scored import ItemArray, Scored, aligned, in_common
+from m3_exp.stats.unread import Unread
 
 Values = Mapping[str, float]
 
@@ -59,6 +60,8 @@ class Response:
     plains: Mapping[int, Values] = field(default_factory=dict)
     unscored: int = 0
     notes: tuple[str, ...] = ()  # what is missing from it
+    unread: tuple[tuple[str, Unread], ...] = ()  # what it goes through of which most answers hold nothing to read
+    silent: bool = False  # both ends are such cells: nothing is advised from it (choices/readable.py)
 
     @property
     def line(self) -> tuple[str, ...]:
@@ -148,6 +151,12 @@ class Refused:
             f"{self.name} {self.benchmark}: no expectation, {len(self.missing)} of {self.planned} nodes without a"
             f" result (lambda {lams})"
         )
+
+
+def unread_cells(frame: pd.DataFrame) -> list[tuple[str, Unread]]:
+    """Return the cells of which most answers hold nothing to read, each once, by the first of their labels."""
+    lines = frame[frame["unread"].notna()].drop_duplicates("cell")
+    return list(zip(lines["label"], lines["unread"], strict=True))
 
 
 def refused(frame: pd.DataFrame) -> list[Refused]:
@@ -241,7 +250,8 @@ def _response(
         draws=tuple(_draws(mine)), mask_seeds=seeds, experts=experts,
         plains={int(seed): found for seed, found in plains.items() if not pd.isna(seed)},
         unscored=max(len(one.values) + one.unscored for one in lines["scored"]) - len(kept),
-        notes=tuple(_noted(rows, masks)),
+        notes=tuple(_noted(rows, masks)), unread=tuple(unread_cells(lines)),
+        silent=bool(lines.loc[lines["lam"].isin([0.0, 1.0]), "unread"].notna().all()),
     )  # fmt: skip
 
 

@@ -9,10 +9,11 @@ from typing import Any, cast
 
 import pandas as pd
 
-from m3_exp.planning import merge_line, table_name
+from m3_exp.planning import label_text, merge_line, table_name
 from m3_exp.reading.scores import column
 from m3_exp.reporting.data import params
 from m3_exp.stats.scored import scored
+from m3_exp.stats.unread import unread
 from m3_exp.types import Cell, CellResult, Json, Label, ResultRecord, Score
 
 
@@ -25,9 +26,10 @@ def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFram
     """Return one line a (label, benchmark). Scores are in percent; `values` maps (id, sample) to 0..1 or None.
 
     `scored` holds the items as they count in the score (`m3_exp.stats.scored.Scored`; None without a result); `low` and
-    `high` come from it. `cell` names the cell, the same for all of its labels. `repeats=True` keeps the lines of
-    repeats: `repeat` is their number (0 for other lines), `changed` the (id, sample) whose text differs from the first
-    pass (empty for other lines).
+    `high` come from it. `unread` (`m3_exp.stats.unread`): what is to be said where most answers hold nothing to read,
+    else None. `cell` names the cell, the same for all of its labels. `repeats=True` keeps the lines of repeats:
+    `repeat` is their number (0 for other lines), `changed` the (id, sample) whose text differs from the first pass
+    (empty for other lines).
     """
     shown = [item for item in results if repeats or not item.repeat]
     return pd.DataFrame([line for item in shown for line in _lines(item)], columns=_COLUMNS)
@@ -73,7 +75,7 @@ _COLUMNS = [
     "family", "pair", "method", "params", "ratio", "kind", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark",
     "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "dtype",
     "evaluator", "tokenizer", "runs", "batched", "merge", "details", "cell", "repeat", "changed", "items_digest",
-    "scored", "expected",
+    "scored", "expected", "unread", "label",
 ]  # fmt: skip
 
 
@@ -85,7 +87,7 @@ def _lines(item: CellResult) -> list[Json]:
             "benchmark": cell.evaluator.name, "state": "missing", "failure": item.failure, "evaluator": "",
             "metric": "", "tokenizer": str(cell.tokenizer), "details": {},
             "cell": cell.short_key,
-            "repeat": item.repeat, "changed": frozenset(), "scored": None,
+            "repeat": item.repeat, "changed": frozenset(), "scored": None, "unread": None,
         }  # fmt: skip
         facts |= _outcome(item.record) if item.record is not None else {}
         vars(item)["_lines"] = [{**facts, **_labelled(label, cell)} for label in cell.labels]
@@ -98,7 +100,7 @@ def _labelled(label: Label, cell: Cell) -> Json:
         "params": params.text(label.params),
         "ratio": table_name(label, "ratio"), "kind": label.kind, "alpha": label.alpha, "draw": label.draw,
         "lam": label.lam, "sparsify": table_name(label, "sparsify"), "mask_seed": label.mask_seed,
-        "merge": merge_line(label, cell.recipe),
+        "merge": merge_line(label, cell.recipe), "label": label_text(label).removesuffix(" single"),
     }  # fmt: skip
 
 
@@ -114,6 +116,7 @@ def _outcome(record: ResultRecord) -> Json:
         "low": interval.low if interval else None,
         "high": interval.high if interval else None,
         "scored": items,
+        "unread": unread(result, record.scores),
         "state": "done" if result.n_unscored == 0 else "incomplete",
         "values": ItemValues(record.scores),
         "weights": record.weights,

@@ -24,6 +24,7 @@ from m3_exp.reporting.page.cells import ITEMS_DROPPED
 from m3_exp.reporting.page.data import CellData, PageData
 from m3_exp.reporting.page.pack import element, pack, pack_text
 from m3_exp.reporting.page.tables import escape
+from m3_exp.stats import unread
 from m3_exp.types import VersionedSpec
 
 LIMIT = 9_000_000  # characters; a page for a mailbox, a browser tab and a repository
@@ -82,9 +83,18 @@ def _overview(data: PageData, dropped: Sequence[str]) -> str:
             f"<span class='warning'>The items of {bare} of {counted(len(data.cells), 'cell')} are left out: no browser"
             " opens all. All scores are here, the store has the items.</span>"
         )
+    if silent := _unread(data.cells):
+        sentences.append(f'<span class="warning">{escape(unread.sentence(silent))}</span>')
     first = "".join(map(_first, data.first))
     lead = "".join(f"<p>{sentence}</p>" for sentence in sentences)
     return f"{first}{lead}{_said(data)}{_facts(_what(data))}{_words()}{_folded('Cells that are the same', data.notes)}"
+
+
+def _unread(shown: Sequence[CellData]) -> list[tuple[str, unread.Unread]]:
+    """Return the cells of which most answers hold nothing to read, by name."""
+    known = ((cell, cell.record) for cell in shown)
+    found = ((cell, unread.unread(record.result, record.scores)) for cell, record in known if record is not None)
+    return [(cells.title(cell).removesuffix(" single"), one) for cell, one in found if one is not None]
 
 
 def _first(sentence: str) -> str:

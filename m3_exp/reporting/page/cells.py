@@ -18,6 +18,7 @@ from m3_exp.reporting.page.data import CellData, Item
 from m3_exp.reporting.page.pack import element, pack
 from m3_exp.reporting.page.tables import escape
 from m3_exp.reporting.table import score_of
+from m3_exp.stats import unread
 from m3_exp.stats.scored import scored
 from m3_exp.types import Json, Parameters, ResultRecord, plain
 
@@ -163,9 +164,16 @@ def _recorded(record: ResultRecord) -> list[list[str]]:
         ["recipe key", record.recipe_key],
         ["items digest", record.items_digest],
         ["resumed", resumed],
+        ["to read", _to_read(record)],
         *[[key.replace("_", " "), spell(value)] for key, value in record.result.details.items()],
     ]
     return [pair for pair in pairs if pair[1]]
+
+
+def _to_read(record: ResultRecord) -> str:
+    """Say that most answers hold nothing to read, and what to try; nothing where they do."""
+    found = unread.unread(record.result, record.scores)
+    return f"{found}: {unread.attempts([found])}" if found else ""
 
 
 def engine(record: ResultRecord) -> str:

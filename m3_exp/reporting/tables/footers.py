@@ -6,8 +6,10 @@ from typing import Any
 import pandas as pd
 
 from m3_exp.amounts import counted
+from m3_exp.reporting.curves.evaluated import unread_cells
 from m3_exp.reporting.data.dataframe import sandboxes
 from m3_exp.reporting.table import Rebuild
+from m3_exp.stats import unread
 
 INTERVALS = (
     "Percent, with 95 % intervals over items like these (docs/statistics.md); an unscored item counts as wrong at the"
@@ -33,12 +35,18 @@ def footer(frame: pd.DataFrame, notes: Sequence[str] = (), behind: pd.DataFrame 
         *notes,
         *([_SUM] if summed else []),
         *_made_by(done),
+        *_unread(done),
         *_sandboxes(done),
         *_lacking_tests(done),
         *_thoughts(done),
         *_resumed(done),
         *_failed(frame),
     ]
+
+
+def _unread(done: pd.DataFrame) -> list[str]:
+    cells = unread_cells(done)
+    return [unread.sentence(cells)] if cells else []
 
 
 def _made_by(done: pd.DataFrame) -> list[str]:

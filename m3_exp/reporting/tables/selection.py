@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from m3_exp.reporting.choices.candidates import Group, groups
+from m3_exp.reporting.choices.readable import readable
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared
 from m3_exp.reporting.data.dataframe import thinned
 from m3_exp.reporting.data.params import defaults
 from m3_exp.reporting.table import NOTHING, SPOKEN, Cell, Column, Rebuild, Record, Table, named_columns, percent, words
 from m3_exp.reporting.tables.footers import footer, rebuild
+from m3_exp.stats import unread
 from m3_exp.stats.choosing import HALVINGS, HOW, Chosen, How, choose
 from m3_exp.stats.estimate import Estimate
 from m3_exp.stats.joint import ENOUGH
@@ -46,14 +48,17 @@ def build(
         raise M3Error(f"--select {how} is not known; allowed: {', '.join(HOW)}")
     command = command or f"m3 run sweeps={name}"
     questions = groups(frame, dev_frame, parents)
+    left_out = readable(frame, parents).left_out
+    said = [unread.sentence(left_out, f"{unread.SAID}, so these are not chosen from")] * bool(left_out)
     if not questions:
-        raise M3Error(f"{name}: there is nothing to choose from, no two candidates have results; first: {command}")
+        why = said[0] if said else f"no two candidates have results; first: {command}"
+        raise M3Error(f"{name}: there is nothing to choose from, {why}")
     if how == "dev" and all(group.dev is None for group in questions):
         raise M3Error(f"--select dev: no candidate has results on development items; first: {command} items=dev")
     able = [group for group in questions if how != "dev" or group.dev is not None]
     outcomes = [choose(group.candidates, how, dev=group.dev, seed=seed) for group in able]
     compared = _compared(able, outcomes, how)
-    notes = [*_says(how, able), _family(compared, how), _counted(able), *_left_out(questions, able, how)]
+    notes = [*_says(how, able), _family(compared, how), _counted(able), *_left_out(questions, able, how), *said]
     return _table(name, how, able, outcomes, compared, _notes(frame, able, outcomes, notes), beside)
 
 

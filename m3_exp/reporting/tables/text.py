@@ -24,11 +24,12 @@ from itertools import zip_longest
 from m3_exp.benchmarks import about
 from m3_exp.reading.shown import escaped, laid, length, padded, wrapped
 from m3_exp.reporting.table import SIGNS, Cell, Column, Table
+from m3_exp.stats import unread
 
 _GAP = 2  # blanks between columns
 _NAMES = 26  # columns that the names of rows may take of any width
 _WORDS = 18  # as wide as this a column gets for words that are so long
-_ALARMS = ("WARNING", "failed:")
+_ALARMS = ("WARNING", "failed:", unread.SAID)
 _MOST = 3  # alarms that are shown, and notes of a table that has no short ones
 _WHERE = 'Words: README, "Ten words". All notes, weights and how to rebuild them:'
 _LEVELS = ("recipe", "models", "method", "benchmark")  # each a level of the outline

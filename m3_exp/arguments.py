@@ -5,12 +5,15 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from m3_exp.command_line import CommandLine
 from m3_exp.reading.paths import config_dir
 from m3_exp.reading.shown import columns, laid
 from m3_exp.types import M3Error
+
+if TYPE_CHECKING:
+    from m3_exp.config import Request
 
 HELP = Path(__file__).parent / "help.txt"
 
@@ -84,7 +87,7 @@ class ConfigShown(Exception):
     """A command ends where it has printed the configuration that `--cfg job` asked for."""
 
 
-def show_config(options: argparse.Namespace, *asked: CommandLine) -> None:
+def show_config(options: argparse.Namespace, *asked: "CommandLine | Request") -> None:
     """Print the composed configuration and end the command, where `--cfg job` asks for it."""
     if options.cfg:
         from m3_exp.config import compose

@@ -4,8 +4,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from m3_exp.command_line import files, names
-from m3_exp.config.choices import FUNCTIONS, groups, keywords_of, load_yaml, parameters, top_keys
+from m3_exp.command_line import files, groups, names
+from m3_exp.config.choices import FUNCTIONS, keywords_of, load_yaml, parameters, top_keys
 
 # What mergekit and others call methods -> what is typed here. DARE is an axis of its own, as is the ratio.
 _METHODS = {

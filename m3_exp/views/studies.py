@@ -59,7 +59,7 @@ def curves(asked: CommandLine | Request) -> Curves:
     known = evaluated.responses(frame, looked.parents)
     lost = evaluated.refused(frame)
     if not known:
-        shown = [f"{axis}={value}" for axis in ("pair", "method") for value in asked.values(axis)]
+        shown = [f"{axis}={value}" for axis in ("pair", "method") for value in others.values(axis)]
         why = evaluated.unfinished(lost) if lost else "none is evaluated yet"
         what, line = " ".join(shown) or "this request", looked.request.asked.line("run")
         raise M3Error(f"no curve for {what}: {why}; first: {line}")

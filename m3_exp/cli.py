@@ -283,8 +283,8 @@ def response(args: Sequence[str]) -> int:
 
 def report(args: Sequence[str]) -> int:
     parser = takes("report", "Write one self-contained HTML page: tables, curves, every cell down to single answers.")
-    about = "the directory of its index.html"
-    parser.add_argument("--out", type=given, metavar="DIR", default=Path("report"), help=about)
+    place = "the directory of its index.html"
+    parser.add_argument("--out", type=given, metavar="DIR", default=Path("report"), help=place)
     parser.add_argument("--run", metavar="NAME", help=RUN)
     options, asked = parsed(parser, args)
     from m3_exp.views import page, runs

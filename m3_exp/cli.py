@@ -12,9 +12,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO, cast
 
-from m3_exp.arguments import HELP, ConfigShown, parsed, show_config, takes
+from m3_exp.arguments import HELP, RUN, WIDE, ConfigShown, of_table, parsed, show_config, takes
 from m3_exp.command_line import names
-from m3_exp.printing import FORMAT, RUN, WIDE, line_of_whole, print_lines, print_list, print_table, say, tell
+from m3_exp.printing import line_of_whole, print_lines, print_list, print_table, say, tell
 from m3_exp.reading.paths import given
 from m3_exp.reading.shown import Escaping, abridged, columns, escaped
 from m3_exp.types import M3Error
@@ -197,22 +197,7 @@ def export(args: Sequence[str]) -> int:
 
 def table(args: Sequence[str]) -> int:
     parser = takes("table", "Print the table NAME from the store: the rows that its sweep asks for.", first="NAME")
-    add = parser.add_argument
-    add("--list", action="store_true", help="name the tables")
-    add("--run", metavar="NAME", help=RUN)
-    add("--format", choices=["text", "md", "csv", "tex", "html"], help=FORMAT)
-    add("--wide", action="store_true", help=WIDE)
-    add("--draw", type=int, help="only the draw of lambda with this number, not the mean over draws")
-    add("--all", action="store_true", help="a row for every single lambda that was drawn, chosen or on a curve")
-    marks = "significant (or real): by tests, adjusted; paper: bold and underlined by score alone, without a test"
-    add("--marks", default="significant", choices=["significant", "real", "paper"], help=marks)
-    select = (
-        "choose by score: crossfit (on one half of the items, scored on the other), dev (on development items), test"
-        " (on the items that score it: flattered); say what the chosen one is worth"
-    )
-    add("--select", choices=["crossfit", "dev", "test"], help=select)
-    add("--repeats", action="store_true", help="what batches alone change: each repeat beside its first pass")
-    add("--variance", action="store_true", help="how uncertain items, draws of lambda, masks and curves leave it, each")
+    of_table(parser)
     options, asked = parsed(parser, args)
     from m3_exp.views import runs, tables
 

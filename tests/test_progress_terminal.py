@@ -232,9 +232,7 @@ def test_a_run_on_a_terminal_is_interrupted_and_continued(
     rows = shown(near, at_work).rows
     assert (child.returncode, child.communicate()[0]) == (130, ""), rows
     assert rows[0] == "3 cells to do, 24 answers"
-    assert re.fullmatch(
-        r"1/3   50\.0 \[21\.5, 78\.5\]    a_b average lambda=0\.25 on gsm8k \(8 items, .* s\)", rows[1]
-    )
+    assert re.fullmatch(r"1/3   50\.0 \[21\.5, 78\.5\]    a_b average lambda=0\.25 on gsm8k \(8 items, .* s\)", rows[1])
     assert [row for row in rows[2:] if row] == ["m3: interrupted; the same command continues where this one stopped"]
     with os.fdopen(far, "w") as stream:
         monkeypatch.setattr(sys, "stderr", stream)

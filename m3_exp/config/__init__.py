@@ -12,6 +12,7 @@ that an error is one line of ours and a sweep is planned as a whole.
     narrowing  a request -> the same for one of its cells
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,7 +28,8 @@ from m3_exp.config.composing import compose_all
 from m3_exp.config.experts import asking_for_pairs
 from m3_exp.config.narrowing import narrowed
 from m3_exp.config.overrides import ARGUMENTS, excerpt, is_path, parse, raw_path, refuse, replaced, shell_text
-from m3_exp.config.settings import evaluator_spec, read
+from m3_exp.config.settings import check_shared, evaluator_spec, read
+from m3_exp.config.suggestions import close, did_you_mean
 from m3_exp.config.sweeps import sweep_file
 from m3_exp.config.values import MANY, Tree, choice, folder, number, optional, truth
 from m3_exp.reporting.wandb import track
@@ -157,12 +159,12 @@ def evaluator(name: str, settings: Sequence[str], config_dirs: Sequence[Path] = 
     """Compose one benchmark for `m3 score`: its yaml with SETTING=VALUE laid over it, official items by default."""
     check_folders(config_dirs)
     if name not in (known := names("evaluator", config_dirs)):
-        raise M3Error(f"{name} is not a benchmark; there are {', '.join(known)}")
+        raise M3Error(f"{name} is not a benchmark; there are {', '.join(known)}{did_you_mean(close(name, known))}")
     overrides = [f"evaluator=[{name}]"]
     items = "official"
     for setting in settings:
         key, equals, value = setting.partition("=")
-        if not equals:
+        if not equals or not re.fullmatch(r"[A-Za-z][\w.]*", key):
             use = ARGUMENTS if setting.endswith("}") else "write SETTING=VALUE, as in extractor=flexible"
             raise M3Error(f"{excerpt(setting)} is not a setting: {use}")
         if key == "items":
@@ -172,5 +174,9 @@ def evaluator(name: str, settings: Sequence[str], config_dirs: Sequence[Path] = 
         else:
             overrides.append(f"evaluator.{name}.{key.removeprefix(f'evaluator.{name}.')}={value}")
     family = "lab" if items in ("lab", "lab-dev") else "llama2_13b"
+    for text in overrides:
+        if parse(text).is_sweep_override():
+            raise M3Error(f"{text}: m3 score takes one value of each setting")
     cfg = compose_all([(f"family={family}", *overrides)], config_dirs)[0]
+    check_shared(cfg)
     return replace(evaluator_spec(cfg, name), items="official-dev" if items == "dev" else items)

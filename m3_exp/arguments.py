@@ -5,14 +5,19 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from m3_exp.command_line import CommandLine
 from m3_exp.reading.paths import config_dir
 from m3_exp.reading.shown import columns, laid
 from m3_exp.types import M3Error
 
+if TYPE_CHECKING:
+    from m3_exp.config import Request
+
 HELP = Path(__file__).parent / "help.txt"
+RUN = "what that run asked for (m3 runs lists them; last: the newest), with no more than store=DIR beside it"
+WIDE = "the table as one block, with all notes, on a terminal too"
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,6 +56,30 @@ def takes(command: str, about: str, *, first: str = "", settings: str = "KEY=VAL
     return made
 
 
+def of_table(parser: Parser) -> None:
+    """Add the options of `m3 table`."""
+    shape = (
+        "text: as wide as the terminal (or COLUMNS), which is what a terminal gets; bold is **40.0** in a pipe or with"
+        " NO_COLOR. Else md, whole, as in m3 table demo > demo.md"
+    )
+    marks = "significant (or real): by tests, adjusted; paper: bold and underlined by score alone, without a test"
+    select = (
+        "choose by score: crossfit (on one half of the items, scored on the other), dev (on development items), test"
+        " (on the items that score it: flattered); say what the chosen one is worth"
+    )
+    add = parser.add_argument
+    add("--list", action="store_true", help="name the tables")
+    add("--run", metavar="NAME", help=RUN)
+    add("--format", choices=["text", "md", "csv", "tex", "html"], help=shape)
+    add("--wide", action="store_true", help=WIDE)
+    add("--draw", type=int, help="only the draw of lambda with this number, not the mean over draws")
+    add("--all", action="store_true", help="a row for every single lambda that was drawn, chosen or on a curve")
+    add("--marks", default="significant", choices=["significant", "real", "paper"], help=marks)
+    add("--select", choices=["crossfit", "dev", "test"], help=select)
+    add("--repeats", action="store_true", help="what batches alone change: each repeat beside its first pass")
+    add("--variance", action="store_true", help="how uncertain items, draws of lambda, masks and curves leave it, each")
+
+
 class Declared(Exception):
     """A command was asked for its parser alone."""
 
@@ -84,7 +113,7 @@ class ConfigShown(Exception):
     """A command ends where it has printed the configuration that `--cfg job` asked for."""
 
 
-def show_config(options: argparse.Namespace, *asked: CommandLine) -> None:
+def show_config(options: argparse.Namespace, *asked: "CommandLine | Request") -> None:
     """Print the composed configuration and end the command, where `--cfg job` asks for it."""
     if options.cfg:
         from m3_exp.config import compose

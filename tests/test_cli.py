@@ -136,7 +136,9 @@ def test_doctor_looks_at_everything_and_says_so(tmp_path: Path, capsys: pytest.C
     findings = {finding["what"]: finding for finding in json.loads(capsys.readouterr().out)}
     assert findings["sandbox"]["ok"]
     assert findings["items gsm8k (lab)"]["ok"]
-    assert cli.main(["doctor", f"store={tmp_path}", "family=local", "family.base=/no", "family.experts=[/no]"]) == 2
+    gone = ["family=local", "family.base=/no", "family.experts=[/no]", "evaluator=gsm8k", "items=lab"]
+    assert cli.main(["doctor", f"store={tmp_path}", *gone]) == 1
+    assert "MISS model /no: /no does not exist: give a directory" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ that an error is one line of ours and a sweep is planned as a whole.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +60,8 @@ class Request:
     repeat: int = 0
     verify: bool = True
     composed: tuple[Tree, ...] = field(default=(), repr=False)
+    planned: Plan | None = field(default=None, repr=False)  # the plan of a run, in place of the configs' own
+    experts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of pairs that no config has, by the run
 
     @property
     def yaml(self) -> tuple[str, ...]:
@@ -68,7 +70,17 @@ class Request:
     @cached_property
     def plan(self) -> Plan:
         """The cells that it asks for; raises as `planning.build`."""
-        return planning.build(self.configs)
+        return self.planned or planning.build(self.configs)
+
+    @property
+    def called(self) -> str:
+        """What the name of its run begins with: its sweep's, or pair, method and ratio as far as there is one each."""
+        if self.sweep:
+            return self.sweep
+        axes = [{c.pair for c in self.configs}, {c.method for c in self.configs}, {c.ratio.name for c in self.configs}]
+        single = all(len(c.experts) == 1 for c in self.configs)
+        names = [next(iter(axis)) for axis in axes[: 1 if single else 3] if len(axis) == 1]
+        return "-".join(name for name in names if name != "plain") or "run"
 
 
 def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequence[Path] = ()) -> Request:

@@ -15,10 +15,11 @@ from m3_exp.config.values import MANY, Tree, choice, number, optional, parameter
 from m3_exp.merging.source import parse_source
 from m3_exp.reading.paths import expanded, is_file
 from m3_exp.scoring.evaluate import load_evaluator
-from m3_exp.scoring.items import development
+from m3_exp.scoring.items import development, is_gone, no_file
 from m3_exp.types import Choice, Config, EngineSettings, EvaluatorSpec, M3Error
 
 _ITEMS = ("official", "lab", "official-dev", "lab-dev")
+_SUFFIXES = (".json", ".jsonl", ".gz", ".parquet")  # of a file of items
 _OF_MODELS = ("family.", "pair.", "check_lineage")  # overrides that change which weights come out, besides the axes
 _DRIVERS = ("auto", "bubblewrap", "landlock", "container", "weak")
 
@@ -121,8 +122,9 @@ def evaluator_spec(cfg: Tree, name: str) -> EvaluatorSpec:
     items = str(settings.pop("items", None) or cfg["items"] or cfg["family"]["items"])
     items = development(str(cfg["family"]["items"])) if items == "dev" else items
     items = items if items in _ITEMS else expanded(items, "items")
-    if items not in _ITEMS and not is_file(Path(items)):
-        raise M3Error(f"items={items} is not a file; allowed are official, lab, dev, or a .json, .jsonl or .gz file")
+    outlived = is_gone(items) and Path(items).suffix in _SUFFIXES  # the results are there yet; who opens it refuses it
+    if items not in _ITEMS and not outlived and not is_file(Path(items)):
+        raise M3Error(no_file(items))
     if skill is not None and not isinstance(skill, str):
         raise M3Error(f"evaluator.{name}.skill={skill} is not the name of an expert, such as math")
     spec = EvaluatorSpec(name=name, target=target, settings=settings, items=items)

@@ -66,6 +66,7 @@ class Store:
         self.plans = Records(self, "plans", Plan, quiet=True)
         self.rates = Records(self, "rates", kept.Rate)
         self.runs = Records(self, "runs", kept.RunRecord, quiet=True)
+        self.history = Records(self, "history", kept.PastRun, quiet=True)
 
     def results(self, cell_key: str, *, repeats: bool = False) -> "Records[ResultRecord]":
         """Return a cell's results. Repeats lie apart, so that nothing takes them for more data."""
@@ -99,6 +100,24 @@ class Store:
         with contextlib.suppress(OSError):
             path = self.root / "locks" / f"scans-{key}.lock"
             stack.enter_context(locked(path, os.O_RDWR | os.O_CREAT, wait=True))
+        return stack
+
+    def claim(self, group: str) -> contextlib.ExitStack:
+        """Hold a group of cells by its key until the stack is closed, so that two runs do not do the same work.
+
+        It is advice: where nothing can be written, or the file system knows no locks, everyone may have it.
+
+        Raises:
+            BlockingIOError: another run holds it.
+        """
+        stack, path = contextlib.ExitStack(), self.root / "locks" / f"group-{group}.lock"
+        try:
+            stack.enter_context(locked(path, os.O_RDWR | os.O_CREAT))
+            stack.callback(path.unlink, missing_ok=True)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass
         return stack
 
     def run_lock(self, run: str) -> Path:

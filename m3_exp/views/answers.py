@@ -114,7 +114,7 @@ def _rows(item: CellResult, results: Results, experts: Mapping[str, Sequence[str
     cell, record = item.cell, item.record
     if record is None:
         return
-    known = texts(cell, record, results) or _unprompted(cell, record, results)
+    known = texts(cell, record, results) or unprompted(cell, record, results)
     label = cell.labels[0]
     row = Row(
         id="", sample=0, prompt=None, text="", finish="", n_tokens=0, extracted=None, value=None, reason=None,
@@ -143,22 +143,43 @@ Texts = Mapping[tuple[str, int], tuple[str | None, Answer | None]]  # prompt and
 
 
 def texts(cell: Cell, record: ResultRecord, results: Results) -> Texts | None:
-    """Return each item's prompt and answer; None where the items or the tokenizer are not at hand, or have changed."""
+    """Return each item's prompt and answer; None where the items are not at hand, or have changed."""
     try:
         task = _task(cell, record, results)
     except M3Error:
-        return None
+        return _without_tokenizer(cell, record, results)
     if task is None:
         return None
     written: dict[tuple[str, str, int], Answer] = {}
     for answer in results.store.answers(record.answers).read():
         written.setdefault((answer.id, answer.prompt, answer.sample), answer)
     found = {}
-    for problem, prompt in zip(task.problems, task.prompts, strict=True):
-        text, hashed = task.evaluator.prompt(problem), prompt.hashed
+    for problem, asked, hashed in zip(task.problems, task.ids, task.hashed, strict=True):
+        text = task.evaluator.prompt(problem)
         for sample in range(task.sampling.n):
-            found[problem.id, sample] = text, written.get((prompt.id, hashed, sample))
+            found[problem.id, sample] = text, written.get((asked, hashed, sample))
     return found
+
+
+def _without_tokenizer(cell: Cell, record: ResultRecord, results: Results) -> Texts | None:
+    """Return the same where no prompt can be rendered any more, if each item was asked with one prompt alone."""
+    try:
+        limited = replace(cell, limit=len({score.id for score in record.scores}))
+        problems = results.tasks.problems(limited)
+        if record.rows_digest != results.tasks.rows_digest(cell, limited.limit):
+            return None
+    except M3Error:
+        return None
+    evaluator, answers = results.tasks.evaluator(cell.evaluator), results.store.answers(record.answers).read()
+    prompted = {problem.id: evaluator.prompt(problem) for problem in problems}
+    prompts = {answer.id: answer.prompt for answer in answers}
+    known = all(score.id in prompted for score in record.scores)  # they are not those that an attack made
+    if not known or any(prompts[answer.id] != answer.prompt for answer in answers):
+        return None
+    written: dict[tuple[str, int], Answer] = {}
+    for answer in answers:
+        written.setdefault((answer.id.partition("/")[2], answer.sample), answer)
+    return {(s.id, s.sample): (prompted[s.id], written.get((s.id, s.sample))) for s in record.scores}
 
 
 def _task(cell: Cell, record: ResultRecord, results: Results) -> Task | None:
@@ -173,7 +194,7 @@ def _task(cell: Cell, record: ResultRecord, results: Results) -> Task | None:
     return task if made is None else results.tasks.prepared(task, made.problems)
 
 
-def _unprompted(cell: Cell, record: ResultRecord, results: Results) -> Texts:
+def unprompted(cell: Cell, record: ResultRecord, results: Results) -> Texts:
     """Return the answers alone, by their ids in the journal: those of items that were asked with one prompt there."""
     name = results.tasks.evaluator(cell.evaluator).name
     answers: dict[tuple[str, int], Answer] = {}

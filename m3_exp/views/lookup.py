@@ -12,8 +12,9 @@ from m3_exp import config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
 from m3_exp.merging.mixtures import CURVE
+from m3_exp.reading.records import say as warn
 from m3_exp.reporting.data import saved
-from m3_exp.results import look_up
+from m3_exp.results import gone_words, look_up
 from m3_exp.scoring.items import is_development
 from m3_exp.store import Store
 from m3_exp.types import CellResult, M3Error
@@ -45,12 +46,12 @@ class Lookup:
 
     @property
     def seed(self) -> int:
-        return self.request.configs[0].seed
+        return self.request.plan.seed
 
     @property
     def experts(self) -> dict[str, tuple[str, ...]]:
         """The experts of each pair, as single models are called in frames."""
-        return {c.pair: tuple(c.experts) for c in self.request.configs}
+        return {**self.request.experts, **{c.pair: tuple(c.experts) for c in self.request.configs}}
 
     @property
     def parents(self) -> dict[str, tuple[str, ...]]:
@@ -60,11 +61,14 @@ class Lookup:
     @property
     def published(self) -> Path | None:
         """The folder of the paper's numbers, where they may stand beside ours: its models, on the official items."""
-        alike = all(c.published and all(e.items == "official" for e in c.evaluators) for c in self.request.configs)
-        return config.ROOT / "results" / "published" if alike else None
+        configs = self.request.configs
+        alike = all(c.published and all(e.items == "official" for e in c.evaluators) for c in configs)
+        return config.ROOT / "results" / "published" if configs and alike else None
 
     @cached_property
     def _found(self) -> list[CellResult]:
+        for note in gone_words(self.request.plan):
+            warn(note)
         return look_up(self.request.plan, self.store, repeats=True)
 
     @property

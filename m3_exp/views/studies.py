@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 
 from m3_exp.command_line import CommandLine, names
+from m3_exp.config import Request
 from m3_exp.reporting.choices import ways
 from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import evaluated, prediction
@@ -43,19 +44,22 @@ def _sweep(asked: CommandLine) -> str:
     return named_sweep(asked) or "lambda_response"
 
 
-def curves(asked: CommandLine) -> Curves:
-    """Look up the curves of a sweep, with the draws of lambda that other runs evaluated.
+def curves(asked: CommandLine | Request) -> Curves:
+    """Look up the curves of a sweep, or of a run's request, with the draws of lambda that other runs evaluated.
 
     Raises:
         M3Error: there is none; it says what is missing, and the line that evaluates it.
     """
-    others = asked.without("sweeps")
-    looked = look_up_sweep(_sweep(asked), others)
+    if isinstance(asked, Request):
+        others, looked = asked.asked.without("sweeps"), Lookup(asked)
+    else:
+        others = asked.without("sweeps")
+        looked = look_up_sweep(_sweep(asked), others)
     frame = looked.frame(draws=True)
     known = evaluated.responses(frame, looked.parents)
     lost = evaluated.refused(frame)
     if not known:
-        shown = [f"{axis}={value}" for axis in ("pair", "method") for value in asked.values(axis)]
+        shown = [f"{axis}={value}" for axis in ("pair", "method") for value in others.values(axis)]
         why = evaluated.unfinished(lost) if lost else "none is evaluated yet"
         what, line = " ".join(shown) or "this request", looked.request.asked.line("run")
         raise M3Error(f"no curve for {what}: {why}; first: {line}")

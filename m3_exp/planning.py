@@ -109,16 +109,22 @@ def variants(config: Config) -> Iterator[tuple[Label, Recipe]]:
 
 
 def alone(configs: Sequence[Config]) -> list[Config]:
-    """Return each expert of the merges of some configs by itself, on the benchmarks of its merges."""
-    found: list[Config] = []
+    """Return each expert of the merges of some configs by itself, on the benchmarks of its merges: each once, of
+    however many methods and ratios.
+    """
+    found: dict[tuple[object, ...], Config] = {}
     for config in (config for config in configs if len(config.experts) > 1):
         names = dict(zip(config.experts, config.skills or config.experts, strict=True))
         others = [text for text in config.overrides if not text.startswith("pair.")]
         is_own = config.family == "local" or len(others) < len(config.overrides)
         for shown, source in config.experts.items():
+            how = (config.family, config.base, config.dtype, config.limit, *(one.text for one in config.evaluators))
+            if (shown, source, *how) in found:
+                continue
             words = (*others, *([f"pair.experts=[{word(names[shown])}]"] if is_own else []))
-            found.append(replace(config, pair=shown, experts={shown: source}, skills={}, overrides=words))
-    return found
+            single = replace(config, pair=shown, experts={shown: source}, skills={}, overrides=words)
+            found[shown, source, *how] = single
+    return list(found.values())
 
 
 def _keywords(axis: str, params: Parameters) -> Parameters:

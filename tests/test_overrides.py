@@ -42,7 +42,9 @@ BAD = [
     ("check_lineage=no", "allowed: true, false"), ("check_lineage=0", "true, false"), ("verify=3", "true, false"),
     ("family.published=yes", "true, false"), ("chat_template=3", "true, false"),
     ("sandbox.allow_weak=3", "true, false"),
-    ("sandbox=3", "sandbox"), ("sandbox.driver=x", "landlock"), ("dtype=3", "bfloat16"), ("dtype=[a]", "bfloat16"),
+    ("sandbox=3", "sandbox"), ("sandbox={drivr:weak}", "sandbox.drivr"), ("family.experts={}", "sets nothing"),
+    ("family.max_tokens={gsm9k:3}", "family.max_tokens.gsm9k"), ("family.experts.base=/x", "name of the base"),
+    ("sandbox.driver=x", "landlock"), ("dtype=3", "bfloat16"), ("dtype=[a]", "bfloat16"),
     ("tokenizer=-1", "tokenizer"), ("tokenizer=[0]", "tokenizer"), ("checkpoint=3", "none, keep"),
     ("family.vocab=x", "mean, refuse"), ("evaluator.gsm8k.extractor=[1]", "extractor"),
     ("evaluator.gsm8k.extractor={a:1}", "extractor"), ("evaluator.gsm8k.extractor=null", "extractor"),
@@ -204,6 +206,7 @@ def test_a_config_dir_that_is_none_is_one_line(folder: str, capsys: pytest.Captu
 OTHERS = [
     (["score", "gsm8k", "/no", "extractor=strict,paper"], "one value"),
     (["score", "gsm9k", "/no"], "did you mean gsm8k?"),
+    (["table", "tabel1"], "did you mean table1?"), (["figure", "figre4"], "did you mean figure4?"),
     (["score", "gsm8k", "/no", "+foo=1"], "not a setting"), (["score", "gsm8k", "/no", "sandbox.driver=x"], "landlock"),
     (["score", "gsm8k", "/dev/null", "items="], "items is empty"), (["score", "gsm8k", "/tmp", "items=lab"], "/tmp"),
     (["score", "gsm8k", "/no", "extractor=["], "extractor"), (["score", "gsm8k", "/no", "="], "SETTING=VALUE"),

@@ -178,5 +178,5 @@ def evaluator(name: str, settings: Sequence[str], config_dirs: Sequence[Path] = 
         if parse(text).is_sweep_override():
             raise M3Error(f"{text}: m3 score takes one value of each setting")
     cfg = compose_all([(f"family={family}", *overrides)], config_dirs)[0]
-    check_shared(cfg)
+    check_shared(cfg, config_dirs)
     return replace(evaluator_spec(cfg, name), items="official-dev" if items == "dev" else items)

@@ -91,6 +91,8 @@ def by_name(names: Sequence[str]) -> str:
 
 def _texts(experts: object) -> dict[str, str]:
     """Return the experts of a family as they are written, by name."""
+    if isinstance(experts, dict) and "base" in experts:
+        raise M3Error("family.experts.base is the name of the base: give that expert another name")
     if isinstance(experts, dict) and experts:
         return {str(name): source(text, f"family.experts.{name}") for name, text in experts.items()}
     if not isinstance(experts, list):

@@ -113,6 +113,8 @@ def refuse(overrides: Sequence[Override], config_dirs: Sequence[Path]) -> None:
         _refuse_hydra(override)
         _refuse_form(override)
         _refuse_no_choice(override, config_dirs)
+        if override.value() == {} and not override.key_or_group.endswith("chat_args"):
+            raise M3Error(f"{override.input_line} sets nothing: give it a KEY: VALUE, or leave it out")
     _refuse_no_paths(overrides)
 
 

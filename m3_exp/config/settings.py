@@ -32,7 +32,7 @@ def read(cfg: Tree, asks: bool, given: Sequence[Override], config_dirs: Sequence
     """
     found = experts.chosen(cfg, asks, config_dirs)
     family, sparsify = cfg["family"], cfg["sparsify"]
-    check_shared(cfg)
+    check_shared(cfg, config_dirs)
     ratio = _chosen(cfg, "ratio")
     assert ratio is not None
     typed = tuple(o.input_line or "" for o in given if o.key_or_group.startswith(_OF_MODELS))
@@ -66,10 +66,12 @@ def read(cfg: Tree, asks: bool, given: Sequence[Override], config_dirs: Sequence
     )
 
 
-def check_shared(cfg: Tree) -> None:
+def check_shared(cfg: Tree, config_dirs: Sequence[Path]) -> None:
     """Check what all evaluators share: sandbox, chat_template, max_tokens; and that one evaluator is chosen."""
     if not isinstance(cfg["sandbox"], dict):
         raise M3Error(f"sandbox={cfg['sandbox']} is not a mapping: give sandbox.driver=... or sandbox.allow_weak=...")
+    if strange := sorted({*cfg["sandbox"]} - {"driver", "allow_weak"}):
+        raise M3Error(f"sandbox.{strange[0]} is not known; sandbox has the parameters driver, allow_weak")
     choice(cfg, "sandbox.driver", _DRIVERS)
     truth(cfg, "sandbox.allow_weak")
     truth(cfg, "chat_template")
@@ -77,6 +79,8 @@ def check_shared(cfg: Tree) -> None:
         raise M3Error(
             f"family.max_tokens={cfg['family']['max_tokens']} is not a mapping: give family.max_tokens.gsm8k=N"
         )
+    if strange := sorted({*cfg["family"]["max_tokens"]} - {*names("evaluator", config_dirs)}):
+        raise M3Error(f"family.max_tokens.{strange[0]} is not known: {strange[0]} is no benchmark")
     if not cfg.get("evaluator"):
         raise M3Error(
             f"evaluator is empty: give at least one, as evaluator=[A,B]; allowed: {', '.join(names('evaluator'))}"

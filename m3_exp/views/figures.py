@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from m3_exp.command_line import CommandLine
+from m3_exp.config.suggestions import close, did_you_mean
 from m3_exp.reporting.comparisons import expected
 from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.figures import catalogue, palette
@@ -22,7 +23,8 @@ def names(name: str) -> list[str]:
     """
     named = [known for known in catalogue.FIGURES if name in (known, known.rstrip("abc"))]
     if not named:
-        raise M3Error(f"m3 figure takes a name first, {name!r} is none; there are {', '.join(catalogue.FIGURES)}")
+        known, near = ", ".join(catalogue.FIGURES), did_you_mean(close(name, catalogue.FIGURES))
+        raise M3Error(f"m3 figure takes a name first, {name!r} is none; there are {known}{near}")
     return named
 
 

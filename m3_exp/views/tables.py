@@ -9,6 +9,7 @@ import pandas as pd
 from m3_exp import config
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
+from m3_exp.config.suggestions import close, did_you_mean
 from m3_exp.planning import label_text
 from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.data.published import ATTACKS
@@ -41,7 +42,8 @@ def with_sweep(asked: CommandLine) -> CommandLine:
     name, *others = asked.overrides or ("nothing",)
     known = config.names("sweeps", asked.config_dirs)
     if _FILES.get(name, name) not in known:
-        raise M3Error(f"m3 table takes a name first, {name!r} is none; there are {', '.join(known)}")
+        near = did_you_mean(close(name, known))
+        raise M3Error(f"m3 table takes a name first, {name!r} is none; there are {', '.join(known)}{near}")
     return asked.with_overrides(f"sweeps={_FILES.get(name, name)}", *others)
 
 

@@ -21,23 +21,31 @@ if TYPE_CHECKING:
     from m3_exp.running import Outcome
 
 
-def run(asked: CommandLine | Request) -> "Outcome":
+def run(asked: CommandLine | Request, *, hours: float | None = None, cells: int | None = None) -> "Outcome":
     """Plan, merge, evaluate and record; what is done already is not done again.
 
+    It stops after so many hours, at the last answer that fits, or so many cells; called again it goes on.
+
     Raises:
-        M3Error: every single cell is refused.
+        M3Error: a model or a file of items is not there, or every single cell is refused.
     """
     from m3_exp.engines.sharing import default_workers
+    from m3_exp.groups import Budget
+    from m3_exp.results import gone
     from m3_exp.running import Run
     from m3_exp.views.workspace import tracking
 
-    request = config.compose(asked)
+    budget, request = Budget(hours, cells), config.compose(asked)
     plan, store = request.plan, Store(request.store)
+    for refusal in gone(plan).values():
+        raise M3Error(refusal)
     store.plans.put(identity(plan), plan)
     with tracking(request) as tracker:
         going = Run(
             plan, store, workers=request.workers or default_workers(plan.engine), keep=request.checkpoint == "keep",
             verify=request.verify, tracker=tracker, repeat=request.repeat, command=request.asked.line("run"),
+            called=request.called, experts={c.pair: tuple(c.experts) for c in request.configs},
+            budget=budget,
         )  # fmt: skip
         return going.carry_out(request.configs[0].parameters)
 

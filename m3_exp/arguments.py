@@ -5,12 +5,15 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from m3_exp.command_line import CommandLine
-from m3_exp.reading.paths import given
+from m3_exp.reading.paths import config_dir
 from m3_exp.reading.shown import columns, laid
 from m3_exp.types import M3Error
+
+if TYPE_CHECKING:
+    from m3_exp.config import Request
 
 HELP = Path(__file__).parent / "help.txt"
 
@@ -46,7 +49,7 @@ def takes(command: str, about: str, *, first: str = "", settings: str = "KEY=VAL
         made.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
     if settings:
         folder = "a folder with more choices and sweeps"
-        made.add_argument("--config-dir", action="append", default=[], type=given, metavar="DIR", help=folder)
+        made.add_argument("--config-dir", action="append", default=[], type=config_dir, metavar="DIR", help=folder)
         made.add_argument("--json", action="store_true", help="print JSON in place of text")
     return made
 
@@ -84,7 +87,7 @@ class ConfigShown(Exception):
     """A command ends where it has printed the configuration that `--cfg job` asked for."""
 
 
-def show_config(options: argparse.Namespace, *asked: CommandLine) -> None:
+def show_config(options: argparse.Namespace, *asked: "CommandLine | Request") -> None:
     """Print the composed configuration and end the command, where `--cfg job` asks for it."""
     if options.cfg:
         from m3_exp.config import compose

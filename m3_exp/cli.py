@@ -1,6 +1,7 @@
 """`m3`: the command line. Heavy imports live inside the commands, so that `m3 --help` is instant.
 
-Exit codes: 0 done; 1 some cells failed (they are named); 2 the request is wrong (one line says what and what to do).
+Exit codes: 0 done; 1 some cells failed (they are named); 2 the request is wrong (one line says what and what to do);
+3 the run stopped at its budget; 130 interrupted.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import TextIO, cast
 
 from m3_exp.arguments import HELP, ConfigShown, parsed, show_config, takes
 from m3_exp.command_line import names
-from m3_exp.printing import FORMAT, WIDE, line_of_whole, print_lines, print_list, print_table, say
+from m3_exp.printing import FORMAT, RUN, WIDE, line_of_whole, print_lines, print_list, print_table, say, tell
 from m3_exp.reading.paths import given
 from m3_exp.reading.shown import Escaping, abridged, columns, escaped
 from m3_exp.types import M3Error
@@ -66,32 +67,48 @@ def _carried_out(args: list[str]) -> int:
 def run(args: Sequence[str]) -> int:
     parser = takes("run", "Plan, merge, evaluate and record. The same command continues after any interruption.")
     parser.add_argument("--wide", action="store_true", help=WIDE)
+    budget = "stop {} (exit code 3 where cells are left); the same command goes on"
+    parser.add_argument("--hours", type=float, metavar="H", help=budget.format("after so long, at the last answer"))
+    parser.add_argument("--cells", type=int, metavar="N", help=budget.format("after so many cells"))
     options, asked = parsed(parser, args)
     show_config(options, asked)
     from m3_exp import actions, config
     from m3_exp.views import opening, retries, tables, words
+    from m3_exp.views import runs as of_store
     from m3_exp.views.lookup import Lookup
 
     request = config.compose(asked)
     say(*words.lambdas(request.plan), *request.notes, *request.plan.notes, *words.missing(request), file=sys.stderr)
     began = time.monotonic()
-    outcome = actions.run(request)
+    outcome = actions.run(request, hours=options.hours, cells=options.cells)
     took = time.monotonic() - began
     failed = [str(failure) for failure in outcome.failures]
     again = retries.retries(asked, [failure.evaluation.cell for failure in outcome.failures])
     looked = Lookup.of(request)
     first = opening.first_words(looked, looked.frame())
     if options.json:
-        print(json.dumps({**vars(outcome), "failures": failed, "retries": again, "summary": first}))
+        more = {"failures": failed, "retries": again, "summary": first, "left": outcome.left}
+        print(json.dumps({**vars(outcome), **more, "scores": tables.scores(looked)}))
     else:
         say(*first)
         print()
         print_table(tables.looked_up(looked), None, wide=options.wide, whole=tables.line(request))
         print()
         say(*chain(*map(words.failure, failed, again)))
-        say(words.outcome(outcome, took))
-        say(*[f"to try all failed ones again: {asked.line('run')}"] * bool(failed))
-    return 1 if failed else 0
+        limits = [f"--{key}={value}" for key in ("hours", "cells") if (value := getattr(options, key)) is not None]
+        say(*words.ending(outcome, took, asked, limits, of_store.own_line(outcome.run, request.store)))
+    return 3 if outcome.left else 1 if failed else 0
+
+
+def runs(args: Sequence[str]) -> int:
+    parser = takes("runs", "List the runs of a store, the newest last; m3 table --run NAME goes back to one.")
+    options, asked = parsed(parser, args)
+    from m3_exp.views import runs as of_store
+    from m3_exp.views import words
+
+    known = of_store.runs(asked)
+    tell(options.json, lambda: of_store.as_json(known), lambda: words.runs(known, columns(sys.stdout)))
+    return 0
 
 
 def wandb(args: Sequence[str]) -> int:
@@ -130,10 +147,7 @@ def plan(args: Sequence[str]) -> int:
 
     request = config.compose(asked)
     found = status.plan(request)
-    if options.json:
-        print(json.dumps(found.json))
-    else:
-        say(*words.plan(request, found, columns(sys.stdout)))
+    tell(options.json, lambda: found.json, lambda: words.plan(request, found, columns(sys.stdout)))
     return 0
 
 
@@ -192,6 +206,7 @@ def table(args: Sequence[str]) -> int:
     parser = takes("table", "Print the table NAME from the store: the rows that its sweep asks for.", first="NAME")
     add = parser.add_argument
     add("--list", action="store_true", help="name the tables")
+    add("--run", metavar="NAME", help=RUN)
     add("--format", choices=["text", "md", "csv", "tex", "html"], help=FORMAT)
     add("--wide", action="store_true", help=WIDE)
     add("--draw", type=int, help="only the draw of lambda with this number, not the mean over draws")
@@ -206,15 +221,15 @@ def table(args: Sequence[str]) -> int:
     add("--repeats", action="store_true", help="what batches alone change: each repeat beside its first pass")
     add("--variance", action="store_true", help="how uncertain items, draws of lambda, masks and curves leave it, each")
     options, asked = parsed(parser, args)
-    from m3_exp.views import tables
+    from m3_exp.views import runs, tables
 
     ways = {way: getattr(options, way) for way in ("select", "repeats", "variance", "all", "draw", "marks")}
     if options.list:
         print_list(tables.titles(asked).items(), 16)
         return 0
-    asked = tables.with_sweep(asked)
-    show_config(options, asked)
-    built = tables.table(asked, **ways)
+    about = runs.request(options.run, asked) if options.run else tables.with_sweep(asked)
+    show_config(options, about)
+    built = tables.table(about, **ways)
     print_table(built, "json" if options.json else options.format, wide=options.wide, whole=line_of_whole(args))
     return 0
 
@@ -246,10 +261,11 @@ def response(args: Sequence[str]) -> int:
     parser.add_argument("--out", type=given, metavar="FILE", help="also draw it: .svg, .pdf or .png")
     parser.add_argument("--repeats", type=int, default=10_000, help="how often each way of choosing is tried")
     parser.add_argument("--check", action="store_true", help="compare the curves with evaluated draws of lambda")
+    parser.add_argument("--run", metavar="NAME", help=RUN)
     options, asked = parsed(parser, args)
     from m3_exp.reporting.choices import advice
     from m3_exp.reporting.curves import prediction
-    from m3_exp.views import opening, studies, words
+    from m3_exp.views import opening, runs, studies, words
 
     if options.repeats < 1:
         raise M3Error(f"--repeats {options.repeats} is too few: give at least 1 (without it 10000)")
@@ -257,18 +273,17 @@ def response(args: Sequence[str]) -> int:
         from m3_exp.reporting.figures import palette, responses
 
         palette.check(options.out)
-    show_config(options, studies.request(asked))
-    curves = studies.curves(asked)
+    about = runs.request(options.run, asked) if options.run else None
+    show_config(options, about or studies.request(asked))
+    curves = studies.curves(about or asked)
     if options.check:
         checks = studies.checks(curves, repeats=options.repeats)
-        if options.json:
-            print(prediction.as_json([check for _, check in checks]))
-        else:
-            say(*(line for one, check in checks for line in words.check(one, check, columns(sys.stdout))))
+        said = (line for one, check in checks for line in words.check(one, check, columns(sys.stdout)))
+        say(*said) if not options.json else print(prediction.as_json([check for _, check in checks]))
         return 0
     if options.out and len(curves.lines) > 1:
         raise M3Error("--out draws one pair and method: give pair= and method=")
-    first = opening.first_words(curves.looked, curves.frame, draws=True)
+    first = opening.first_words(curves.looked, curves.frame)
     if not options.json:
         say(*first)
         print()
@@ -288,29 +303,34 @@ def report(args: Sequence[str]) -> int:
     parser.add_argument(
         "--out", type=given, metavar="DIR", default=Path("report"), help="the directory of its index.html"
     )
+    parser.add_argument("--run", metavar="NAME", help=RUN)
     options, asked = parsed(parser, args)
-    from m3_exp.views import page
+    from m3_exp.views import page, runs
 
-    show_config(options, *page.requests(asked))
-    path = page.report(asked, options.out)
+    about = runs.request(options.run, asked) if options.run else None
+    show_config(options, *([about] if about else page.requests(asked)))
+    path = page.report(about or asked, options.out)
     print(json.dumps({"path": str(path), "bytes": path.stat().st_size}) if options.json else path)
     return 0
 
 
 def status(args: Sequence[str]) -> int:
-    parser = takes("status", "Show what of a request is done, running, failed and left.")
+    parser = takes("status", "Show a store's runs; of a request, or a run, what is done, running, failed and left.")
+    parser.add_argument("--run", metavar="NAME", help=RUN)
     options, asked = parsed(parser, args)
-    show_config(options, asked)
     from m3_exp import config
+    from m3_exp.views import runs, words
     from m3_exp.views import status as view
-    from m3_exp.views import words
 
-    request = config.compose(asked)
+    if not (options.run or options.cfg or asked.without("store").overrides):
+        living, known = runs.at_work(asked), runs.runs(asked)
+        told = {"running": [vars(run) for run in living], "runs": runs.as_json(known)}
+        tell(options.json, lambda: told, lambda: words.store(living, known, columns(sys.stdout)))
+        return 0
+    request = config.compose(runs.request(options.run, asked) if options.run else asked)
+    show_config(options, request)
     found = view.status(request)
-    if options.json:
-        print(json.dumps(found.json))
-    else:
-        say(*words.status(request, found))
+    tell(options.json, lambda: found.json, lambda: words.status(request, found))
     return 0
 
 
@@ -335,10 +355,8 @@ def completion(args: Sequence[str]) -> int:
     return command(args, COMMANDS)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    command.__name__: command
-    for command in (run, plan, merge, score, export, table, response, figure, report, status, doctor, wandb, completion)
-}
+_ALL = (run, runs, plan, merge, score, export, table, response, figure, report, status, doctor, wandb, completion)
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {command.__name__: command for command in _ALL}
 
 if __name__ == "__main__":
     sys.exit(main())

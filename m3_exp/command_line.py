@@ -45,6 +45,13 @@ class CommandLine:
         """`--config-dir`, wherever the command is given."""
         return tuple(f"--config-dir={folder.absolute()}" for folder in self.config_dirs)
 
+    @classmethod
+    def of_line(cls, line: str) -> "CommandLine":
+        """Read what `line` wrote."""
+        words = shlex.split(line)[2:]
+        folders = tuple(Path(word.partition("=")[2]) for word in words if word.startswith("--config-dir="))
+        return cls(tuple(word for word in words if not word.startswith("-")), "-m" in words, folders)
+
     def line(self, command: str, *more: str) -> str:
         """Write the line that asks `m3 COMMAND` for the same from this directory; `more` stands at its end."""
         return shlex.join(["m3", command, *(["-m"] if self.multirun else []), *self.flags, *self.overrides, *more])

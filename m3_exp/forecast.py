@@ -23,7 +23,7 @@ from m3_exp.merging.notes import notes as adapter_notes
 from m3_exp.merging.source import without_fetching
 from m3_exp.results import Results
 from m3_exp.scoring.evaluator import Cost
-from m3_exp.store import Store
+from m3_exp.store import Answers, Store
 from m3_exp.tasks import Task
 from m3_exp.types import Cell, Json, M3Error, Plan, Recipe, identity, plain
 
@@ -65,15 +65,22 @@ class MergeForecast:
 
 
 def forecast(
-    plan: Plan, results: Results, parameters: int | None, *, keep: bool, cache_values: int | None = None
+    plan: Plan,
+    results: Results,
+    parameters: int | None,
+    *,
+    keep: bool,
+    cache_values: int | None = None,
+    outlived: bool = False,
 ) -> Forecast:
     """Look at every cell: cached, begun, to do, or what is not at hand; then add up items, bytes and time.
 
     `parameters` and `cache_values` (of the KV cache, a token) are the family's, for models that are not at hand.
+    `outlived`: a cell whose model or items are gone is done where the store has its result; a run would refuse it.
     """
     store = results.store
     with without_fetching():
-        cells = _cells(plan, results)
+        cells = _cells(plan, results, outlived)
         recipes = _recipes(plan.cells)
         merges = _merges(recipes, store, parameters)
         cache = _cache_values(plan, store) or cache_values
@@ -146,7 +153,7 @@ def _more(plan: Plan, cells: Sequence[CellForecast], ratio: str, *, first: int) 
 # ----------------------------------------------------------------------------------------------------------- cells
 
 
-def _cells(plan: Plan, results: Results) -> tuple[CellForecast, ...]:
+def _cells(plan: Plan, results: Results, outlived: bool) -> tuple[CellForecast, ...]:
     counted: dict[tuple[str, int | None], tuple[int | None, str | None]] = {}
     costs: dict[tuple[str, int | None], Cost | None] = {}
     lines = []
@@ -154,7 +161,7 @@ def _cells(plan: Plan, results: Results) -> tuple[CellForecast, ...]:
         key = results.tasks.key(cell.evaluator), cell.limit
         if key not in counted:
             counted[key] = _counted(cell, results)
-        found = _cell(cell, results, *counted[key])
+        found = _cell(cell, results, *counted[key], outlived)
         if found.state not in ("items missing", "done"):
             if key not in costs:
                 costs[key] = results.tasks.evaluator(cell.evaluator).cost(results.tasks.problems(cell))
@@ -176,12 +183,14 @@ def _counted(cell: Cell, results: Results) -> tuple[int | None, str | None]:
         return min(rows, cell.limit or rows), str(error)
 
 
-def _cell(cell: Cell, results: Results, n: int | None, missing: str | None) -> CellForecast:
+def _cell(cell: Cell, results: Results, n: int | None, missing: str | None, outlived: bool) -> CellForecast:
     evaluator = results.tasks.evaluator(cell.evaluator)
     searching, scored = evaluator.searched(n or 0)
     answers = None if n is None else searching + scored * evaluator.sampling.n
     whole = _Left("items missing", answers, 0 if n is None else searching, missing)
     found = whole if missing is not None else _looked_up(whole, cell, results)
+    if outlived and found.reason and results.outlive(cell):
+        found = _Left("done", 0, 0)
     return CellForecast(
         cell=cell,
         lams=tuple(sorted({label.lam for label in cell.labels if label.lam is not None})),
@@ -217,27 +226,33 @@ def _looked_up(whole: _Left, cell: Cell, results: Results) -> _Left:
     """Return the state of a cell whose items are at hand, and how much of it is left to do."""
     try:
         task = results.tasks.task(cell)
-        done = results.is_done(task)
+        return _Left("done", 0, 0) if results.is_done(task) else _begun(results, task)
     except M3Error as error:
         return whole._replace(state="model missing", reason=str(error))
-    return _Left("done", 0, 0) if done else _begun(results, task)
 
 
 def _begun(results: Results, task: Task) -> _Left:
     """Return what of a cell without a result is left; a search that is not over counts in full."""
     searching, scored = task.evaluator.searched(len(task.problems))
     known = results.store.merges.get(results.recipe_key(task.cell))
-    wanted = {f"{task.evaluator.name}/{problem.id}" for problem in task.problems}
     held = 0
     if known is not None:
         made = results.store.prepared.get(results.prepared_key(known.digest, task))
         if made is not None:
-            wanted = {f"{task.evaluator.name}/{problem.id}" for problem in made.problems}
-            searching, scored = 0, len(wanted)
-        answers = results.store.answers(results.answers_key(known.digest, task)).read()
-        held = len({(answer.id, answer.sample) for answer in answers if answer.id in wanted})
+            task = results.tasks.prepared(task, made.problems)
+            searching, scored = 0, len(task.problems)
+        held = _held(task, results.store.answers(results.answers_key(known.digest, task)))
     left = max(0, searching + scored * task.sampling.n - held)
     return _Left("begun" if held else "to do", left, searching)
+
+
+def _held(task: Task, journal: Answers) -> int:
+    """Count the answers that a run would not ask for again: those to the prompts as they are now."""
+    answers = journal.read()
+    if not answers:
+        return 0
+    asked = {(prompt.id, prompt.hashed) for prompt in task.prompts}
+    return len({(answer.id, answer.sample) for answer in answers if (answer.id, answer.prompt) in asked})
 
 
 # ---------------------------------------------------------------------------------------------- weights and memory

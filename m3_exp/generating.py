@@ -1,6 +1,8 @@
 """The generating stage of a worker: one engine, the weights in it, and the answers that it gives to a task."""
 
+import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +15,12 @@ from m3_exp.store import Answers, AnswerSet, Merge, Prepared
 from m3_exp.tasks import Task
 from m3_exp.types import Answer, EngineSettings, M3Error, Source, plain
 
+Clock = Callable[[], float]  # seconds since the epoch, which machines share
 RESTARTS = 2  # engine deaths in one task before its remaining items are tried one at a time
+
+
+class OutOfTime(Exception):
+    """The time of a run is over before a task has all of its answers; those that it got are kept."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +44,30 @@ class Generator:
     """A worker's engine: started when it is first needed, restarted for tokenizers that cannot share it.
 
     Every answer is in the store before an event tells of it. `run` is the id of the run, which is written with each
-    answer. `emit` takes the events.
+    answer. `emit` takes the events. When the clock says `until`, nothing more is asked.
     """
 
-    def __init__(self, settings: EngineSettings, results: Results, run: str, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        results: Results,
+        run: str,
+        emit: Callable[[Event], None],
+        until: float = math.inf,
+        clock: Clock = time.time,
+    ) -> None:
         self._settings, self._results, self._store = settings, results, results.store
         self._run, self._emit = run, emit
         self._engine: Engine | None = None
         self._tokenizer: Source | None = None
         self._loaded: str | None = None  # the key of the recipe whose weights are in the engine
         self.closed = threading.Event()
+        self._until, self._clock = until, clock
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time of the run is over."""
+        return self._clock() >= self._until
 
     def close(self) -> None:
         """End the engine, from any thread. The thread at work gets EngineDied, and no engine is started again."""
@@ -99,7 +120,13 @@ class Generator:
         return engine
 
     def _ready(self, group: Group) -> Engine:
-        """Return the engine with this group's weights in it."""
+        """Return the engine with this group's weights in it.
+
+        Raises:
+            OutOfTime: there is no time left to use it.
+        """
+        if self.is_over:
+            raise OutOfTime
         if self._engine is None or self._loaded != group.key:
             self.load(group)
         assert self._engine is not None
@@ -118,6 +145,7 @@ class Generator:
         Raises:
             EngineDied: the engine ended more than `RESTARTS` times, and again when asked for one item at a time.
             M3Error: the engine refuses the recipe, or a prompt that the evaluator asks while it makes its items.
+            OutOfTime: the time of the run is over.
         """
         key = self._results.answers_key(digest, task)
         with self._store.answers(key) as journal:
@@ -177,6 +205,8 @@ class Generator:
                         raise EngineDied("interrupted")
                     known.take(answer, self._run)
                     self._emit(Answered(answer.n_tokens))
+                    if self.is_over and known.missing():
+                        raise OutOfTime
             except EngineDied as death:
                 if self.closed.is_set():
                     raise

@@ -1,11 +1,12 @@
 """What a worker is given: groups, plain data that can cross a process."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from m3_exp.planning import label_text
 from m3_exp.results import Results
-from m3_exp.types import Cell, Recipe, Source
+from m3_exp.types import Cell, M3Error, Recipe, Source
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,38 @@ class Group:
     tokenizer: Source
     experts: tuple[Source, ...]
     evaluations: tuple[Evaluation, ...]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run may take before it stops: hours since it began, and cells that it evaluates. None: all it needs.
+
+    Raises:
+        M3Error: it leaves room for nothing.
+    """
+
+    hours: float | None = None
+    cells: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.hours is not None and not 0 < self.hours < math.inf:
+            raise M3Error(f"--hours {self.hours:g} is no time to work in: give a number above 0, as --hours 3.5")
+        if self.cells is not None and self.cells < 1:
+            raise M3Error(f"--cells {self.cells} is too few: give at least 1")
+
+    def until(self, now: float) -> float:
+        """Return when the time is over of a run that begins now."""
+        return math.inf if self.hours is None else now + 3600 * self.hours
+
+    def of(self, groups: Sequence[Group]) -> list[Group]:
+        """Return the groups of the first evaluations that fit."""
+        left = sum(len(group.evaluations) for group in groups) if self.cells is None else self.cells
+        kept = []
+        for group in groups:
+            if left > 0:
+                kept.append(replace(group, evaluations=group.evaluations[:left]))
+            left -= len(group.evaluations)
+        return kept
 
 
 def grouped(evaluations: Sequence[Evaluation], results: Results) -> list[Group]:

@@ -1,21 +1,25 @@
-"""Signs of life: a run shows itself in the store, and `m3 status` reads who is at work there.
+"""Signs of life: a run shows itself in the store, and `m3 status` and `m3 runs` read who is, and was, at work there.
 
-runs/<id>.json   renewed every `BEAT` seconds        runs/<id>.lock   held as long as the run lives, however it ends
+runs/<id>.json      renewed every `BEAT` seconds     runs/<id>.lock   held as long as the run lives, however it ends
+history/<id>.json   its name, what asked for it, and how far it came: stays
 """
 
 import contextlib
 import os
+import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from m3_exp.amounts import about, count, counted, duration
-from m3_exp.store import RunRecord, Store, hold
+from m3_exp.store import PastRun, RunRecord, Store, hold
 from m3_exp.types import M3Error
 
+LAST = "last"  # stands for the newest run, so none is called so
+_LONGEST = 40  # characters of a run's name
 BEAT = 5.0  # seconds between two signs of life in the store
 _SILENT = 12 * BEAT  # of a run on another machine, whose lock may not be seen: after so long it counts as dead
 
@@ -46,14 +50,26 @@ class RunState(RunRecord):
 class Heartbeat:
     """Shows in a store that a run is at work there. Use as a context manager.
 
-    `state` is called for the record to write. Nothing here breaks a run: if the folder cannot be written or locked,
-    other processes just see less of it.
+    `state` is called for the record to write. The run is called `called`, or that with a number: `name`, which is empty
+    where the store cannot be written. Nothing here breaks a run: if the folder cannot be written or locked, other
+    processes just see less of it.
     """
 
-    def __init__(self, store: Store, run: str, state: Callable[[], RunRecord]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run: str,
+        state: Callable[[], RunRecord],
+        *,
+        called: str = "run",
+        experts: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        self.name = ""
         self._store = store
         self._run = run
         self._state = state
+        self._called = re.sub(r"[^\w.-]+", "-", called, flags=re.ASCII).strip(".-")[:_LONGEST] or "run"
+        self._experts = dict(experts or {})
         self._started = time.time()
         self._lock: int | None = None
         self._ended = threading.Event()
@@ -62,9 +78,12 @@ class Heartbeat:
     def __enter__(self) -> "Heartbeat":
         with contextlib.suppress(OSError, M3Error):
             for run in self._store.runs:  # what killed runs left: their work goes on with whoever wants it
-                if not _lives(self._store, run, self._store.runs.get(run)):
+                if not _lives(self._store, run, record := self._store.runs.get(run)):
+                    _keep(self._store, run, record)
                     _forget(self._store, run)
             self._lock = hold(self._store.run_lock(self._run), os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        with contextlib.suppress(OSError, M3Error):
+            self.name = self._named()
         self.show()
         self._thread.start()
         return self
@@ -73,6 +92,7 @@ class Heartbeat:
         self._ended.set()
         self._thread.join()
         with contextlib.suppress(OSError, M3Error):
+            _keep(self._store, self._run, self._state(), ended=time.time())
             _forget(self._store, self._run)
         if self._lock is not None:
             os.close(self._lock)
@@ -83,9 +103,46 @@ class Heartbeat:
             state = replace(self._state(), pid=os.getpid(), host=socket.gethostname(), locked=self._lock is not None)
             self._store.runs.put(self._run, replace(state, started=self._started, updated=time.time()))
 
+    def _named(self) -> str:
+        """Write the run down under a name that no other run of the store has, and return it."""
+        with self._store.scan_lock("history"):
+            taken = {LAST, *(past.name for past in self._store.history.values())}
+            names = (self._called, *(f"{self._called}-{number}" for number in range(2, len(taken) + 3)))
+            name = next(name for name in names if name not in taken)
+            about = self._state()
+            past = PastRun(name, about.command, about.plan, about.cells, started=self._started, experts=self._experts)
+            self._store.history.put(self._run, past)
+        return name
+
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
             self.show()
+
+
+@dataclass(frozen=True)
+class KnownRun(PastRun):
+    """A run that a store knows of, and whether it still lives."""
+
+    alive: bool = False
+
+    @property
+    def state(self) -> str:
+        """`runs`; `done`, where every cell was; `failed`, where some failed; `stopped`, where it did not get so far."""
+        if self.alive:
+            return "runs"
+        return "stopped" if self.left else "failed" if self.failed else "done"
+
+
+def history(store: Store) -> list[KnownRun]:
+    """Return the runs that a store knows by name, those at work among them, the newest last."""
+    signs = {sign.id: sign for sign in runs(store)}
+    known = []
+    for run, past in store.history.items():
+        sign = signs.get(run)
+        counts = {} if sign is None or past.ended else {"done": sign.cells_done, "failed": sign.cells_failed}
+        alive = sign is not None and sign.alive
+        known.append(KnownRun(**{**vars(past), **counts, "alive": alive}))
+    return sorted(known, key=lambda one: (one.started, one.name))
 
 
 def runs(store: Store) -> list[RunState]:
@@ -118,6 +175,13 @@ def _written(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
+
+
+def _keep(store: Store, run: str, last: RunRecord | None, *, ended: float = 0.0) -> None:
+    """Keep how far a run came by its last sign of life."""
+    past = store.history.get(run)
+    if past is not None and last is not None:
+        store.history.put(run, replace(past, done=last.cells_done, failed=last.cells_failed, ended=ended))
 
 
 def _forget(store: Store, run: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from m3_exp.command_line import override
+from m3_exp.command_line import override, quoted
 from m3_exp.merging import sparsify
 from m3_exp.merging.canonical import AVERAGE, canonical
 from m3_exp.merging.mixtures import points
@@ -108,6 +108,19 @@ def variants(config: Config) -> Iterator[tuple[Label, Recipe]]:
             yield asked, _canonical(replace(recipe, weights=mixture.weights, sparsify=sparsifier))
 
 
+def alone(configs: Sequence[Config]) -> list[Config]:
+    """Return each expert of the merges of some configs by itself, on the benchmarks of its merges."""
+    found: list[Config] = []
+    for config in (config for config in configs if len(config.experts) > 1):
+        names = dict(zip(config.experts, config.skills or config.experts, strict=True))
+        others = [text for text in config.overrides if not text.startswith("pair.")]
+        is_own = config.family == "local" or len(others) < len(config.overrides)
+        for shown, source in config.experts.items():
+            words = (*others, *([f"pair.experts=[{quoted(names[shown])}]"] if is_own else []))
+            found.append(replace(config, pair=shown, experts={shown: source}, skills={}, overrides=words))
+    return found
+
+
 def _keywords(axis: str, params: Parameters) -> Parameters:
     return {f"{axis}.{key}": value for key, value in params.items()}
 
@@ -135,9 +148,7 @@ def _sparsifiers(config: Config) -> list[Parameters | None]:
 
 def tokenizer(config: Config, evaluator: EvaluatorSpec) -> Source:
     """Return whose tokenizer renders a benchmark's prompts: its skill's expert, else the pair's first one."""
-    if evaluator.skill in config.experts:
-        return config.experts[evaluator.skill]
-    return merge_tokenizer(config)
+    return config.skills.get(evaluator.skill) or merge_tokenizer(config)
 
 
 def merge_tokenizer(config: Config) -> Source:
@@ -179,9 +190,7 @@ class _Draw:
 
 def _one_sided_notes(plan: Plan, configs: Sequence[Config]) -> list[str]:
     """Name the draws with lambda outside [0.02, 0.98], all but one expert: a line a draw, at most `_TOLD` lines."""
-    experts = {
-        config.pair: [f"expert {name}" if name.isdigit() else name for name in config.experts] for config in configs
-    }
+    experts = {config.pair: list(config.experts) for config in configs}
     by_draw: dict[_Draw, dict[str, str]] = {}
     for label in (label for cell in plan.cells for label in cell.labels):
         if label.alpha is not None and label.draw is not None and label.lam is not None:
@@ -262,8 +271,7 @@ def merge_line(label: Label, recipe: Recipe) -> str:
     It gives the weights themselves, not the ratio that made them: that one may have drawn them, or made several.
     """
     line = ["m3", "merge", *(f"--config-dir={folder}" for folder in label.config_dirs), f"family={label.family}"]
-    if label.family != "local":
-        line.append(f"pair={label.pair}")
+    line += label.pair_words
     moved = {text.partition("=")[0] for text in label.model_paths}
     line += [text for text in label.overrides if text.partition("=")[0] not in moved]
     line += label.model_paths

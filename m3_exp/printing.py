@@ -1,9 +1,10 @@
 """What the commands print: lines and tables as wide as the terminal, or whole where there is none."""
 
+import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO, cast
 
 from m3_exp.reading.shown import USUAL, Escaping, beneath, columns, laid
@@ -11,6 +12,7 @@ from m3_exp.reading.shown import USUAL, Escaping, beneath, columns, laid
 if TYPE_CHECKING:
     from m3_exp.reporting.table import Table
 
+RUN = "what that run asked for (m3 runs lists them; last: the newest), with no more than store=DIR beside it"
 WIDE = "the table as one block, with all notes, on a terminal too"
 FORMAT = (
     "text: as wide as the terminal (or COLUMNS), which is what a terminal gets; bold is **40.0** in a pipe or with"
@@ -28,6 +30,14 @@ def say(*lines: str, file: TextIO | None = None) -> None:
     width = columns(file or sys.stdout)
     for line in lines:
         print(*laid(line, width), sep="\n", file=file)
+
+
+def tell(as_json: bool, data: Callable[[], object], lines: Callable[[], Iterable[str]]) -> None:
+    """Print data where `--json` asks for it, else lines."""
+    if as_json:
+        print(json.dumps(data()))
+    else:
+        say(*lines())
 
 
 def print_list(pairs: Iterable[tuple[str, str]], name_width: int) -> None:
@@ -55,5 +65,5 @@ def print_table(built: "Table", form: str | None, *, wide: bool, whole: str) -> 
 def line_of_whole(args: Sequence[str]) -> str:
     """Return the line that writes the table of `m3 table ARGS` with all notes into a file."""
     asked = [word for word in args if word not in ("--format=text", "--format", "text", "--wide")]
-    name = next(word for word in asked if not word.startswith("-"))
+    name = next((word for word in asked if not word.startswith("-")), "run")
     return f"{shlex.join(['m3', 'table', *asked, '--format', 'md'])} > {shlex.quote(name)}.md"

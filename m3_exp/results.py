@@ -13,9 +13,10 @@ from dataclasses import replace
 
 from m3_exp.engines.protocol import module
 from m3_exp.merging.canonical import canonical, recipe_key
-from m3_exp.merging.source import parse_source, without_fetching
+from m3_exp.merging.source import check_at_hand, parse_source, without_fetching
 from m3_exp.reading.scores import noted
 from m3_exp.scoring.evaluator import ChatSettings, Evaluator
+from m3_exp.scoring.items import is_gone, no_file
 from m3_exp.store import FailureNote, Records, Spelled, Store
 from m3_exp.tasks import Task, Tasks
 from m3_exp.types import (
@@ -58,6 +59,29 @@ def failures(plan: Plan, results: "Results") -> list[tuple[Cell, str]]:
     with without_fetching():
         found = [(cell, results.failure(cell)) for cell in plan.cells]
     return [(cell, reason) for cell, reason in found if reason]
+
+
+def gone(plan: Plan) -> dict[str, str]:
+    """Return the models on this disk, and the files of items, that a plan names and that are not there.
+
+    Each comes with the refusal of what needs it.
+    """
+    recipes = {id(cell.recipe): cell.recipe for cell in plan.cells}.values()
+    models = {source for recipe in recipes for source in (recipe.base, *recipe.experts)}
+    lost: dict[str, str] = {}
+    for source in sorted({*models, *(cell.tokenizer for cell in plan.cells)}, key=str):
+        try:
+            check_at_hand(source)
+        except M3Error as error:
+            lost[str(source)] = str(error)
+    items = sorted({cell.evaluator.items for cell in plan.cells})
+    return lost | {name: no_file(name) for name in items if is_gone(name)}
+
+
+def gone_words(plan: Plan) -> list[str]:
+    """Return the one note of a view whose models or items are not there; none where they are."""
+    lost = gone(plan)
+    return [f"not at hand: {', '.join(lost)}; what the store holds of them is shown"] if lost else []
 
 
 class Results:
@@ -123,7 +147,13 @@ class Results:
     def put(self, task: Task, record: ResultRecord) -> None:
         record = replace(record, rows_digest=self.tasks.rows_digest(task.cell, task.cell.limit))
         self._records(task).put(result_name(task), record)
-        self.store.spelled.put(self.spelled_key(task.cell), Spelled(self.cell_key(task.cell)))
+        self.remember(task.cell)
+
+    def remember(self, cell: Cell) -> None:
+        """Keep a cell's key by its recipe as written, so that its results are found when its models are gone."""
+        spelled, known = self.spelled_key(cell), Spelled(self.cell_key(cell))
+        if self.store.spelled.get(spelled) != known:
+            self.store.spelled.put(spelled, known)
 
     def is_done(self, task: Task) -> bool:
         """Tell whether a task has a complete result that may stand."""
@@ -136,9 +166,9 @@ class Results:
     def largest(self, cell: Cell) -> ResultRecord | None:
         """Return a cell's result on the largest item set that the store has (exactly `limit` items if one is given).
 
-        The result's items must be the first n of the cell's items. If the cell's items are not at hand, the name of
-        the item set must do. If the models are not at hand, the cell's key is the one that the store remembers for it
-        (`spelled_key`).
+        The result's items must be the first n of the cell's items, wherever these lie. If the cell's items are not at
+        hand, the name of the item set must do. If the models are not at hand, the cell's key is the one that the store
+        remembers for it (`spelled_key`).
         """
         key = self._known_key(cell)
         if key is None:
@@ -153,10 +183,13 @@ class Results:
                 return self._same_prompts(cell, size, fitting)
         return None
 
+    def outlive(self, cell: Cell) -> bool:
+        """Tell whether the store has a complete result of a cell whose models or items are not at hand."""
+        record = self.largest(cell)
+        return record is not None and record.result.n_unscored == 0
+
     def _fits(self, cell: Cell, size: int, record: ResultRecord) -> bool:
         """Tell whether a result is one of the first `size` items of a cell, as far as they are at hand."""
-        if record.items != cell.evaluator.items:
-            return False
         try:
             if record.rows_digest is not None:
                 return record.rows_digest == self.tasks.rows_digest(cell, size)
@@ -165,7 +198,7 @@ class Results:
                 limited = replace(limited, tokenizer=parse_source(record.tokenizer))
             return record.items_digest == self.tasks.task(limited).items_digest
         except M3Error:
-            return True
+            return record.items == cell.evaluator.items
 
     def _same_prompts(self, cell: Cell, size: int, records: Sequence[ResultRecord]) -> ResultRecord | None:
         """Return the one of several results whose prompts are the cell's: tokenizers may differ on the same items."""
@@ -173,8 +206,9 @@ class Results:
             return records[0]
         try:
             current = self.tasks.task(replace(cell, limit=size)).items_digest
-        except M3Error:
-            return None  # which of them it is cannot be told
+        except M3Error:  # which of them it is, only the tokenizer's name can tell
+            named = [record for record in records if record.tokenizer == str(cell.tokenizer)]
+            return named[0] if len(named) == 1 else None
         return next((record for record in records if record.items_digest == current), None)
 
     def repeats(self, cell: Cell, record: ResultRecord) -> list[CellResult]:
@@ -189,8 +223,10 @@ class Results:
         try:
             return self.cell_key(cell)
         except M3Error:
-            remembered = self.store.spelled.get(self.spelled_key(cell))
-            return None if remembered is None else remembered.cell_key
+            with contextlib.suppress(M3Error):  # a file that a setting points to is gone as well
+                remembered = self.store.spelled.get(self.spelled_key(cell))
+                return None if remembered is None else remembered.cell_key
+            return None
 
     def _limited(self, cell: Cell) -> int:
         try:

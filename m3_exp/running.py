@@ -4,11 +4,13 @@ A failure is noted and never stops the others; the same command continues after 
 """
 
 import contextlib
+import math
 import queue
 import secrets
 import threading
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from m3_exp.amounts import count, counted
@@ -26,7 +28,8 @@ from m3_exp.events import (
     Speed,
     Started,
 )
-from m3_exp.groups import Evaluation, Group, grouped
+from m3_exp.generating import Clock
+from m3_exp.groups import Budget, Evaluation, Group, grouped
 from m3_exp.heartbeat import Heartbeat, runs
 from m3_exp.merging import stream
 from m3_exp.progress import Progress
@@ -43,7 +46,10 @@ _PAUSE = 0.2  # seconds before the next group is looked at, where another run ha
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a plan's cells; `repeat=K` makes K + 1 of each. `done` are complete, `cached` were before."""
+    """What became of a plan's cells; `repeat=K` makes K + 1 of each. `done` are complete, `cached` were before.
+
+    `run` is the name of the run in its store; empty where that cannot be written.
+    """
 
     cells: int
     done: int
@@ -52,6 +58,12 @@ class Outcome:
     generated: int
     tokens: int
     engine_starts: int
+    run: str = ""
+
+    @property
+    def left(self) -> int:
+        """The cells that it did not come to."""
+        return max(0, self.cells - self.done - len(self.failures))
 
 
 class Run:
@@ -68,8 +80,20 @@ class Run:
         tracker: Tracker | Untracked | None = None,
         repeat: int = 0,
         command: str = "",
+        called: str = "run",
+        experts: Mapping[str, tuple[str, ...]] | None = None,
+        budget: Budget | None = None,
+        clock: Clock = time.time,
     ) -> None:
-        """Args: `repeat`, how often each cell is evaluated once more (noise floor); `command`, what began the run."""
+        """Make a run ready.
+
+        Args:
+            repeat: how often each cell is evaluated once more (noise floor).
+            command: what began the run.
+            called: what its name begins with.
+            experts: the names of each pair's experts, in their order.
+            budget: when it stops, at the last answer that fits; the same run goes on later.
+        """
         self.id = secrets.token_hex(8)
         self.failures: list[Failed] = []
         self._plan, self._plan_key, self._store = plan, identity(plan), store
@@ -77,6 +101,8 @@ class Run:
         self._count, self._keep, self._verify = workers, keep, verify
         self._tracker = tracker or Untracked()
         self._repeat, self._command = repeat, command
+        self._called, self._experts = called, experts
+        self._budget, self._clock, self._until = budget or Budget(), clock, math.inf
         self._cells = len(plan.cells) * (1 + repeat)
         self.progress = Progress(self._cells)
         self._cached = self._completed = self._engine_starts = 0
@@ -92,14 +118,15 @@ class Run:
         Raises:
             M3Error: every single cell is refused (a wrong request, nothing was done).
         """
+        self._until = self._budget.until(self._clock())
         self._store.sweep()
-        with Heartbeat(self._store, self.id, self.state):
+        with Heartbeat(self._store, self.id, self.state, called=self._called, experts=self._experts) as shown:
             left = self._left()
             if self.failures and not left and not self._cached:
                 raise M3Error(self.failures[0].reason)
             if left:
-                groups = grouped(left, self._results)
-                self._announce(left)
+                groups = self._budget.of(grouped(left, self._results))
+                self._announce([evaluation for group in groups for evaluation in group.evaluations])
                 for group in groups:
                     self._queue.put(group)
                 try:
@@ -115,6 +142,7 @@ class Run:
             generated=self.progress.answers,
             tokens=self.progress.tokens,
             engine_starts=self._engine_starts,
+            run=shown.name,
         )
 
     def state(self) -> RunRecord:
@@ -173,6 +201,8 @@ class Run:
             self._cached += 1
             self._completed += 1
             self._results.forget_failure(cell, repeat)
+            with contextlib.suppress(OSError):  # its models may have another path now
+                self._results.remember(cell)
         return done
 
     def _check(self, cell: Cell, refused: dict[str, str]) -> None:
@@ -200,7 +230,7 @@ class Run:
         workers = [
             Worker(
                 self._store, settings, run=self.id, keep=self._keep, verify=self._verify, results=self._results,
-                graders=graders,
+                graders=graders, until=self._until, clock=self._clock,
             )
             for settings in divide(self._plan.engine, count)
         ]  # fmt: skip
@@ -224,7 +254,7 @@ class Run:
         """Carry groups out until none is left. What goes wrong here is no cell's failure, and ends the run."""
         try:
             with contextlib.closing(worker):
-                while not self._stopping.is_set():
+                while not self._stopping.is_set() and self._clock() < self._until:
                     group = self._queue.get_nowait()
                     if (claim := self._claim(group)) is None:
                         continue

@@ -287,7 +287,7 @@ class Config:
     family: str
     pair: str
     base: Source
-    experts: Mapping[str, Source]  # the experts of this pair, in order, by their name in the family
+    experts: Mapping[str, Source]  # the experts of this pair, in order, by the names that tables show
     method: str
     target: str
     params: Mapping[str, float]
@@ -309,6 +309,7 @@ class Config:
     cache_values: int | None = None  # of the KV cache, a token: for forecasts, where no model is at hand
     config_dirs: tuple[str, ...] = ()
     model_paths: tuple[str, ...] = ()  # overrides that give relative paths of models as absolute ones
+    skills: Mapping[str, Source] = field(default_factory=dict)  # the same experts by what a benchmark's skill may be
 
 
 @dataclass(frozen=True)
@@ -356,6 +357,12 @@ class Label:
     weights: tuple[float, ...] = field(default=(), metadata=_OMIT_IF_EMPTY)
     config_dirs: tuple[str, ...] = field(default=(), compare=False)
     model_paths: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def pair_words(self) -> tuple[str, ...]:
+        """The words that choose its pair in a command; none where other overrides name its experts."""
+        is_own = self.family == "local" or any(text.startswith("pair.experts=") for text in self.overrides)
+        return () if is_own else (f"pair={self.pair}",)
 
     @property
     def kind(self) -> Kind:

@@ -5,8 +5,10 @@ between them; today a thread serves them in turn.
 """
 
 import contextlib
+import math
 import queue
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,7 +16,7 @@ from dataclasses import replace
 from m3_exp.answers import TaskAnswers
 from m3_exp.engines.protocol import EngineDied
 from m3_exp.events import Doing, Done, Event, Failed, Scored, Started
-from m3_exp.generating import Generated, Generator
+from m3_exp.generating import Clock, Generated, Generator, OutOfTime
 from m3_exp.groups import Evaluation, Group
 from m3_exp.merging import stream
 from m3_exp.results import Results
@@ -48,8 +50,9 @@ class Graders:
 class Worker:
     """One engine, and what merging into it, asking it and scoring its answers takes.
 
-    `run` is the id of the run, written with each answer. `keep`: write a checkpoint of each recipe. The workers of a
-    process may share `results` and `graders`.
+    `run` is the id of the run, written with each answer. `keep`: write a checkpoint of each recipe. When the clock says
+    `until`, it asks for nothing more: what is scored is scored, and what lacks answers is neither done nor failed. The
+    workers of a process may share `results` and `graders`.
     """
 
     def __init__(
@@ -62,13 +65,15 @@ class Worker:
         verify: bool = True,
         results: Results | None = None,
         graders: Graders | None = None,
+        until: float = math.inf,
+        clock: Clock = time.time,
     ) -> None:
         self._store = store
         self._results = results or Results(store, settings)
         self._graders = graders or Graders()
         self._keep, self._verify = keep, verify
         self._generated: queue.SimpleQueue[tuple[Evaluation, Group, Generated]] = queue.SimpleQueue()
-        self._generator = Generator(settings, self._results, run, lambda event: self._say(event))
+        self._generator = Generator(settings, self._results, run, lambda event: self._say(event), until, clock)
         self._say: Callable[[Event], None] = lambda event: None  # the queue of the group under way
         self._thread: threading.Thread | None = None  # that carries a group out
 
@@ -99,7 +104,7 @@ class Worker:
         try:
             with kept_in(self._store.root):
                 for evaluation in group.evaluations:
-                    if self._generator.closed.is_set():
+                    if self._generator.closed.is_set() or self._generator.is_over:
                         break
                     with self._wall(evaluation):
                         self._say(Started(evaluation))
@@ -113,9 +118,14 @@ class Worker:
 
     @contextlib.contextmanager
     def _wall(self, evaluation: Evaluation) -> Iterator[None]:
-        """Turn an error of one evaluation into an event `Failed`, so that the others go on; not what `close` ended."""
+        """Turn an error of one evaluation into an event `Failed`, so that the others go on.
+
+        What `close` or the end of the time cut short has not failed.
+        """
         try:
             yield
+        except OutOfTime:
+            return
         except Exception as error:
             if self._generator.closed.is_set():
                 return
@@ -172,10 +182,11 @@ class Worker:
                 return
             refused = generated.refused  # why an item has no answer
             scores = [replace(s, reason=refused.get(s.id, s.reason)) if s.value is None else s for s in scores]
+            spec, version = task.cell.evaluator, task.evaluator.version
             record = ResultRecord(
                 replace(result, benchmark=task.cell.evaluator.name),
                 tuple(scores),
-                evaluator=_versioned(task),
+                evaluator=VersionedSpec(spec.name, spec.target, spec.settings, spec.items, spec.skill, version),
                 sampling=task.sampling,
                 engine=self._results.fingerprint,
                 items=task.cell.evaluator.items,
@@ -205,11 +216,6 @@ class Worker:
         texts = {(answer.id, answer.sample): answer.text for answer in TaskAnswers(first, journal).in_order()}
         changed = [(a.id, a.sample) for a in generated.answers if a.text != texts.get((a.id, a.sample))]
         return RepeatRecord(generated.task.repeat, tuple(changed))
-
-
-def _versioned(task: Task) -> VersionedSpec:
-    spec = task.cell.evaluator
-    return VersionedSpec(spec.name, spec.target, spec.settings, spec.items, spec.skill, task.evaluator.version)
 
 
 def _until_done(thread: threading.Thread, events: "queue.SimpleQueue[Event | BaseException]") -> Iterator[Event]:

@@ -136,7 +136,9 @@ def test_doctor_looks_at_everything_and_says_so(tmp_path: Path, capsys: pytest.C
     findings = {finding["what"]: finding for finding in json.loads(capsys.readouterr().out)}
     assert findings["sandbox"]["ok"]
     assert findings["items gsm8k (lab)"]["ok"]
-    assert cli.main(["doctor", f"store={tmp_path}", "family=local", "family.base=/no", "family.experts=[/no]"]) == 2
+    gone = ["family=local", "family.base=/no", "family.experts=[/no]", "evaluator=gsm8k", "items=lab"]
+    assert cli.main(["doctor", f"store={tmp_path}", *gone]) == 1
+    assert "MISS model /no: /no does not exist: give a directory" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -198,7 +200,8 @@ def test_response_says_which_curve_lacks_a_node(
     assert cli.main(["response", "pair=lm_math", "method=average"]) == 2
     error = capsys.readouterr().err
     lacking = "1 of 9 nodes (lambda 0.25) of lm_math average have no result on gsm8k and alpaca_eval"
-    assert error == f"m3: no curve for pair=lm_math method=average: {lacking}; first: m3 run sweeps=lambda_response\n"
+    first = "m3 run sweeps=lambda_response pair=lm_math method=average"
+    assert error == f"m3: no curve for pair=lm_math method=average: {lacking}; first: {first}\n"
     assert cli.main(["response", "method=ties"]) == 2
     assert "no expectation" not in capsys.readouterr().err, "what was not asked for is not named"
 

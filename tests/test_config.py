@@ -62,11 +62,28 @@ def test_multirun_expands_a_product_and_a_sweep_restricts_to_what_is_asked() -> 
     assert len(config.request(["method=average,ties", "ratio.lam=0.1,0.2", "ratio=fixed"], multirun=True).configs) == 4
     assert len(config.request(["sweeps=table1"]).configs) == 3 + 36
     only = config.request(["sweeps=table1", "pair=lm_math", "method=ties"]).configs
-    assert {(c.pair, c.method) for c in only} == {("lm_math", "ties")}
-    assert len(only) == 4
+    merged = [c for c in only if len(c.experts) > 1]
+    assert {(c.pair, c.method) for c in merged} == {("lm_math", "ties")}
+    assert len(merged) == 4
+    assert [c.pair for c in only if c not in merged] == ["lm", "math"]  # its parents stay beside it
     twos = config.request(["sweeps=table1", "ratio.alpha=2"]).configs
     assert {c.ratio.params["alpha"] for c in twos if c.ratio.name == "mixup"} == {2.0}
     assert {c.pair for c in config.request(["sweeps=table1", "pair=base"]).configs} == {"base"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ("sweeps=lambda_response pair=lm_math", "lm math lm_math"),
+        ("sweeps=lambda_response pair=math_code method=ties", "math code math_code"),
+        ("sweeps=lambda_response pair=lm_code,lm_math", "lm math code lm_math lm_code"),
+        ("sweeps=demo pair=lm_code", "lm code lm_code"),  # not a pair of the sweep: in place of its own
+        ("sweeps=demo pair=lm", "lm"),
+        ("sweeps=figure4 pair=lm_math", "lm_math"),  # a sweep without single models
+    ],
+)
+def test_a_pair_on_a_sweep_keeps_its_parents_and_nothing_else(asked: str, shown: str) -> None:
+    assert " ".join(dict.fromkeys(c.pair for c in config.request(asked.split()).configs)) == shown
 
 
 @pytest.mark.parametrize(

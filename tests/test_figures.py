@@ -434,13 +434,6 @@ def test_the_heat_map_claims_nothing_of_nodes_alone() -> None:
     assert "Outlined" not in written(figure)
 
 
-@pytest.mark.parametrize(("method", "panels"), [("ties", 1), ("average,ties", 2), (None, 3)])
-def test_a_figure_shows_the_methods_that_are_asked_for(method: str | None, panels: int) -> None:
-    frame = pd.concat([curves({"gsm8k": 0.5}, method=name) for name in ("average", "ties", "task_arithmetic")])
-    figure = FIGURES["heatmap"].draw(Data({"lambda_response": frame}, PARENTS, method=method))
-    assert len([ax for ax in figure.axes if ax.patches]) == panels
-
-
 def test_the_heat_map_names_a_curve_that_lost_a_node() -> None:
     lines = curves({"gsm8k": -0.8, "alpaca_eval": 0.6}).to_dict("records")
     at = ("gsm8k", 0.25, "grid")

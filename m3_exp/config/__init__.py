@@ -5,13 +5,13 @@ that an error is one line of ours and a sweep is planned as a whole.
 
     overrides  one override: parsed, refused, written as it is typed again
     sweeps     sweep files, and the products that `-m` asks for
-    choices    what conf/ and a --config-dir offer
+    choices    what conf/ and a --config-dir offer; `suggestions`: what an unknown word may mean
     composing  overrides -> a composed config; `kept`: between processes
-    settings   a composed config -> Config; `values`: one value of it
+    settings   a composed config -> Config; `experts`: which, by what names; `values`: one value of it
     narrowing  a request -> the same for one of its cells
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from m3_exp.command_line import ROOT, CommandLine, names
 from m3_exp.config import sweeps
 from m3_exp.config.choices import check_folders, refuse_dead
 from m3_exp.config.composing import compose_all
+from m3_exp.config.experts import asking_for_pairs
 from m3_exp.config.narrowing import narrowed
 from m3_exp.config.overrides import ARGUMENTS, excerpt, is_path, parse, raw_path, refuse, shell_text
 from m3_exp.config.settings import evaluator_spec, read
@@ -56,6 +57,8 @@ class Request:
     repeat: int = 0
     verify: bool = True
     composed: tuple[Tree, ...] = field(default=(), repr=False)
+    planned: Plan | None = field(default=None, repr=False)  # the plan of a run, in place of the configs' own
+    experts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of pairs that no config has, by the run
 
     @property
     def yaml(self) -> tuple[str, ...]:
@@ -64,7 +67,17 @@ class Request:
     @cached_property
     def plan(self) -> Plan:
         """The cells that it asks for; raises as `planning.build`."""
-        return planning.build(self.configs)
+        return self.planned or planning.build(self.configs)
+
+    @property
+    def called(self) -> str:
+        """What the name of its run begins with: its sweep's, or pair, method and ratio as far as there is one each."""
+        if self.sweep:
+            return self.sweep
+        axes = [{c.pair for c in self.configs}, {c.method for c in self.configs}, {c.ratio.name for c in self.configs}]
+        single = all(len(c.experts) == 1 for c in self.configs)
+        names = [next(iter(axis)) for axis in axes[: 1 if single else 3] if len(axis) == 1]
+        return "-".join(name for name in names if name != "plain") or "run"
 
 
 def request(args: Sequence[str], *, multirun: bool = False, config_dirs: Sequence[Path] = ()) -> Request:
@@ -82,20 +95,22 @@ def compose(asked: CommandLine | Request) -> Request:
         return asked
     config_dirs = asked.config_dirs
     overrides = [parse(arg) for arg in asked.overrides]
+    check_folders(config_dirs)
+    refuse(overrides, config_dirs)
     sweep = next((sweeps.named(o) for o in overrides if o.key_or_group == "sweeps"), None)
     given = [o for o in overrides if o.key_or_group != "sweeps"]
-    check_folders(config_dirs)
     document = sweeps.read_sweep(sweep, config_dirs) if sweep is not None else {}
-    blocks = sweeps.restricted(document, given) if document else [given]
+    blocks = sweeps.restricted(document, given, config_dirs) if document else [given]
     for block in blocks:
         refuse(block, config_dirs)
     if not asked.multirun and sweep is None and (axis := next((o for o in given if o.is_sweep_override()), None)):
         name = f"; one name with a comma is quoted: {shell_text(axis.input_line or '')}" if is_path(axis) else ""
         raise M3Error(f"{axis.input_line}: several values need -m, as in: m3 run -m {axis.input_line}{name}")
-    cfgs = compose_all([product for block in blocks for product in sweeps.products(block)], config_dirs)
+    products = [product for block in blocks for product in sweeps.products(block)]
+    cfgs = compose_all(products, config_dirs)
     refuse_dead(given, cfgs, config_dirs)
-    first = cfgs[0]
-    configs, notes = _with_items([read(cfg, given, config_dirs) for cfg in cfgs])
+    first, asked_for = cfgs[0], asking_for_pairs(cfgs, products, [o.key_or_group for o in given])
+    configs, notes = _with_items([read(*one, given, config_dirs) for one in asked_for])
     check_names(spec for config in configs for spec in config.evaluators)
     return Request(
         asked=asked,

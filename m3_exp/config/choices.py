@@ -15,6 +15,7 @@ from m3_exp.command_line import ROOT, files, groups, names
 from m3_exp.config.values import Tree, tree_of
 from m3_exp.merging import methods, mixtures, sparsify
 from m3_exp.merging.plugins import PluginFunction
+from m3_exp.reading.paths import config_dir
 from m3_exp.reading.yaml_files import FAST, check_yaml, wrong_yaml
 from m3_exp.types import M3Error
 
@@ -61,6 +62,12 @@ def _part(group: str, file: Path) -> Tree:
     held = load_yaml(file)
     part = held.get(group)
     return part if isinstance(part, dict) else held
+
+
+def pair_experts(pair: str, config_dirs: Sequence[Path]) -> list[str]:
+    """Return the experts of a pair of conf/ or of a --config-dir; none if there is no such pair."""
+    found = [load_yaml(file).get("pair") for file in files("pair", config_dirs) if file.stem == pair]
+    return [str(name) for name in (found[0] or {}).get("experts") or []] if found else []
 
 
 def alternatives(group: str, config_dirs: Sequence[Path]) -> str:
@@ -112,8 +119,7 @@ def _shipped(path: Path) -> Tree | None:
 def check_folders(config_dirs: Sequence[Path]) -> None:
     """Refuse a --config-dir that is no folder, holds YAML that cannot be read, or a choice of a shipped name."""
     for folder in config_dirs:
-        if not folder.is_dir():
-            raise M3Error(f"--config-dir {folder} is not a directory: give one with family/, pair/ ... or sweeps/")
+        config_dir(str(folder))
         for path in sorted((*folder.glob("*.yaml"), *folder.glob("*/*.yaml"))):
             load_yaml(path)
             ours = ROOT / "conf" / path.relative_to(folder)

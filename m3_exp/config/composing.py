@@ -35,6 +35,7 @@ from m3_exp.config.choices import (
 )  # fmt: skip
 from m3_exp.config.kept import Compositions
 from m3_exp.config.overrides import ARGUMENTS, parse
+from m3_exp.config.suggestions import close, did_you_mean, of_choice, of_key
 from m3_exp.config.values import Tree, is_there, tree_of, with_value
 from m3_exp.scoring.evaluate import replaced_by
 from m3_exp.types import M3Error
@@ -135,11 +136,26 @@ class _Composer:
         for override in values:
             key = override.key_or_group
             group, _, parameter = key.partition(".")
-            if is_there(cfg, key) or (group in FUNCTIONS and parameter in keywords(group, cfg[group])):
+            if is_there(cfg, key) or _is_read(cfg, group, parameter):
                 cfg = with_value(cfg, key, override.value())
             elif group not in FUNCTIONS or parameter not in parameters(group, self._config_dirs):
                 raise M3Error(_unknown(key, self._config_dirs))
         return cfg
+
+
+_OF_EVALUATORS = ("skill", "items")  # of every benchmark, in no yaml
+
+
+def _is_read(cfg: Tree, group: str, parameter: str) -> bool:
+    """Tell whether something reads a key that the composed yaml files do not hold."""
+    first, _, rest = parameter.partition(".")
+    if group in FUNCTIONS:
+        return parameter in keywords(group, cfg[group])
+    if group == "evaluator":
+        return rest in _OF_EVALUATORS and first in cfg[group]
+    if group == "family" and rest:
+        return (first == "max_tokens" and rest in names("evaluator")) or (first == "experts" and "." not in rest)
+    return group == "family" and first in parameters(group)
 
 
 def _sets_a_value(override: Override) -> bool:
@@ -244,7 +260,8 @@ def _one_line(error: Exception, config_dirs: Sequence[Path]) -> str:
         return f"{match[2]}: {' '.join(match[1].split())}: write its value out"
     if match := re.search(r"Could not (?:find|load) '([^'/]+)/([^']+)'", text):
         group, choice = match.groups()
-        return f"{group}={choice} does not exist; allowed: {', '.join(names(group, config_dirs))}"
+        allowed = f"allowed: {', '.join(names(group, config_dirs))}"
+        return f"{group}={choice} does not exist; {allowed}{of_choice(group, choice, config_dirs)}"
     if match := re.search(r"Could not override '([^']+)'", text):
         return _unknown(match[1], config_dirs)
     return " ".join(text.split())
@@ -255,19 +272,25 @@ def _unknown(key: str, config_dirs: Sequence[Path]) -> str:
     group, _, rest = key.partition(".")
     if re.search(r"(^|\.)chat_args\.", key):
         return f"{key} is not known: {ARGUMENTS}"
+    meant = of_key(key, config_dirs)
+    if meant and group not in (*groups(), "evaluator"):
+        return f"{key} is not known{did_you_mean(meant)}"
     if group != "evaluator" or "." not in rest:
-        return f"{key} is not known; {alternatives(group, config_dirs)}"
+        return f"{key} is not known; {alternatives(group, config_dirs)}{did_you_mean(meant)}"
     benchmark, _, setting = rest.partition(".")
-    if benchmark not in names("evaluator", config_dirs):
-        return f"{key}: {benchmark} is no benchmark; {alternatives(group, config_dirs)}"
+    if benchmark not in (known_names := names("evaluator", config_dirs)):
+        near = did_you_mean([f"evaluator.{one}.{setting}" for one in close(benchmark, known_names)])
+        return f"{key}: {benchmark} is no benchmark; {alternatives(group, config_dirs)}{near}"
     known = _of_evaluators(benchmark, config_dirs)
     shared = [str(part).removesuffix(f"@{benchmark}") for part in known.get("defaults", []) if "@" in str(part)]
     own = [str(k) for part in (known[benchmark], *(_of_evaluators(p, config_dirs) for p in shared)) for k in part]
+    own += _OF_EVALUATORS
     if instead := replaced_by(str(known[benchmark]["target"]), setting):
         return f"{key} is not known any more; give {instead}"
     if setting in own:
         return f"{key}: {benchmark} is not selected; add it to evaluator=[...]"
-    return f"{key} is not known: {benchmark} has the settings {', '.join(k for k in own if k != 'target')}"
+    near = did_you_mean([f"evaluator.{benchmark}.{one}" for one in close(setting, own)])
+    return f"{key} is not known: {benchmark} has the settings {', '.join(k for k in own if k != 'target')}{near}"
 
 
 def _of_evaluators(stem: str, config_dirs: Sequence[Path]) -> Tree:

@@ -18,7 +18,7 @@ def narrowed(overrides: Sequence[str], cell: Cell, config_dirs: Sequence[Path] =
     The other cells that it contains, such as other draws, are done already or cost no more than in the whole request.
     """
     label, benchmark = cell.labels[0], cell.evaluator.name
-    chosen = {} if label.family == "local" else {"pair": label.pair}
+    chosen = {"pair": label.pair} if label.pair_words else {}
     params: dict[str, Parameter] = {}
     if label.method != "single":
         ratio = "grid" if label.kind == "sampled" else label.ratio  # sampled lambdas come with a grid
@@ -30,7 +30,8 @@ def narrowed(overrides: Sequence[str], cell: Cell, config_dirs: Sequence[Path] =
         params |= label.axis_keywords
     known = {f"{axis}.{key}" for axis, name in chosen.items() for key in keywords_of(axis, name, config_dirs)}
     params = {key: value for key, value in params.items() if key in known}
-    kept = [text for text in overrides if _stays(_key(text), known - params.keys())]
+    asked_again = {"pair"} - chosen.keys() | known - params.keys()
+    kept = [text for text in overrides if _stays(_key(text), asked_again)]
     line = [*kept, *(f"{axis}={name}" for axis, name in chosen.items()), *itertools.starmap(override, params.items())]
     others = [text for text in line if _key(text) != "evaluator"]
     own = [t for t in others if not _key(t).startswith("evaluator.") or _key(t).split(".")[1] == benchmark]

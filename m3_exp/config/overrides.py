@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
 from m3_exp.command_line import names, quoted
-from m3_exp.config.choices import alternatives, parameters, top_keys
+from m3_exp.config.suggestions import of_choice
 from m3_exp.reading.paths import expanded
 from m3_exp.types import M3Error
 
@@ -25,6 +25,9 @@ _DEEPEST = 50  # brackets open in one
 
 @functools.lru_cache(maxsize=4096)  # the products of a sweep share most of them
 def parse(text: str) -> Override:
+    """Parse an override. A `+` before a key that is no group says nothing here: no key is new, and each may be set."""
+    if (added := re.match(r"\+{1,2}([A-Za-z][\w.]*)=", text)) and not names(added[1]):
+        text = text.lstrip("+")
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -101,80 +104,79 @@ def raw_path(text: str, what: str) -> str:
 
 
 def refuse(overrides: Sequence[Override], config_dirs: Sequence[Path]) -> None:
-    """Refuse overrides that m3 does not take, that name no key, or whose path Hydra reads as something else.
+    """Refuse overrides that m3 does not take, that choose nothing, or whose path Hydra reads as something else.
 
     Raises:
         M3Error: the first of them.
     """
-    _refuse_hydra(overrides)
-    _refuse_unknown(overrides, config_dirs)
+    for override in overrides:
+        _refuse_hydra(override)
+        _refuse_form(override)
+        _refuse_no_choice(override, config_dirs)
+    _refuse_twice(overrides)
     _refuse_no_paths(overrides)
 
 
-def _refuse_hydra(overrides: Iterable[Override]) -> None:
-    for override in overrides:
-        key = override.key_or_group
-        if key in ("hydra/launcher", "hydra/sweeper"):
-            kind = key.removeprefix("hydra/")
-            use = "launcher=local workers=N" if kind == "launcher" else "-m KEY=A,B or sweeps=NAME"
-            raise M3Error(f"{override.input_line}: m3 plans a sweep as a whole and has its own {kind}; use {use}")
-        if re.match(r"hydra\b", key):
-            use = (
-                "use --config-dir DIR" if key == "hydra.searchpath" else "leave it out; out=DIR and store=DIR say where"
-            )
-            raise M3Error(f"{override.input_line}: m3 composes by itself, hydra.* has no effect: {use}")
+def _refuse_hydra(override: Override) -> None:
+    key = override.key_or_group
+    if key in ("hydra/launcher", "hydra/sweeper"):
+        kind = key.removeprefix("hydra/")
+        use = "launcher=local workers=N" if kind == "launcher" else "-m KEY=A,B or sweeps=NAME"
+        raise M3Error(f"{override.input_line}: m3 plans a sweep as a whole and has its own {kind}; use {use}")
+    if re.match(r"hydra\b", key):
+        use = "use --config-dir DIR" if key == "hydra.searchpath" else "leave it out; out=DIR and store=DIR say where"
+        raise M3Error(f"{override.input_line}: m3 composes by itself, hydra.* has no effect: {use}")
 
 
-def _refuse_unknown(overrides: Iterable[Override], config_dirs: Sequence[Path]) -> None:
-    """Refuse a key that Hydra would add, delete or leave out silently."""
-    for override in overrides:
-        key, line = override.key_or_group, override.input_line
-        if override.type is OverrideType.DEL:
-            raise M3Error(f"{line}: nothing can be deleted: give it another value, as {key}=VALUE")
-        if override.package is not None:
-            raise M3Error(f"{line}: m3 knows no packages (@): write {key}=VALUE")
-        if not re.match(r"[A-Za-z]", key):
-            raise M3Error(f"{line}: {key or 'nothing'} is not the name of a key; write KEY=VALUE, as in limit=10")
-        if key == "tuned" and override.value() not in names("tuned", config_dirs):
-            raise M3Error(f"{line} does not exist; allowed: {', '.join(names('tuned', config_dirs))}")
-        group, _, rest = key.partition(".")
-        if rest == "name" and names(group, config_dirs):
-            raise M3Error(f"{line}: the name of a choice is not changed; choose with {group}=NAME")
-        if "." not in key and (choices := names(key, config_dirs)):
-            _refuse_no_choice(override, choices)
-        if override.type in (OverrideType.ADD, OverrideType.FORCE_ADD) and not _is_known(key, config_dirs):
-            use = ARGUMENTS if "chat_args." in key else alternatives(group, config_dirs)
-            raise M3Error(f"{line}: {key} is not known; {use}")
+_INSTEAD = {"tracker": "tracker=none", "sparsify": "sparsify=none", "evaluator": "evaluator=[A,B] with those wanted"}
 
 
-def _refuse_no_choice(override: Override, choices: Sequence[str]) -> None:
-    """Refuse the value of a group that is none of its choices."""
-    key, line, allowed_here = override.key_or_group, override.input_line, ", ".join(choices)
+def _refuse_form(override: Override) -> None:
+    """Refuse what is no KEY=VALUE: a deletion, a package, a name that none can be."""
+    key, line = override.key_or_group, override.input_line
+    if not re.match(r"[A-Za-z]", key):
+        raise M3Error(f"{line}: {key or 'nothing'} is not the name of a key; write KEY=VALUE, as in limit=10")
+    if override.type is OverrideType.DEL:
+        use = _INSTEAD.get(key.partition(".")[0], f"{key}=VALUE")
+        raise M3Error(f"{line}: nothing can be deleted: leave it out, or give another value, as {use}")
+    if override.package is not None:
+        raise M3Error(f"{line}: m3 knows no packages (@): write {key}=VALUE")
     if override.type is not OverrideType.CHANGE:
         raise M3Error(f"{line}: a request has one {key}: write {key}={override.get_value_element_as_str()}")
-    if override.is_sweep_override():
-        return
-    value, as_list = override.value(), ", at least one, as evaluator=[A,B]" if key == "evaluator" else ""
-    if not (isinstance(value, str) or (key == "evaluator" and _is_texts(value))):
-        raise M3Error(f"{line} is no choice; allowed: {allowed_here}{as_list}")
-    if value == "":
-        raise M3Error(f"{line} is empty; allowed: {allowed_here}{as_list}")
-    if isinstance(value, str) and "$" not in value and value not in choices:
-        raise M3Error(f"{line} does not exist; allowed: {allowed_here}")
 
 
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
-
-
-def _is_known(key: str, config_dirs: Sequence[Path]) -> bool:
-    """Tell whether a key that is added is one that something reads."""
+def _refuse_no_choice(override: Override, config_dirs: Sequence[Path]) -> None:
+    """Refuse the value of a group that is none of its choices."""
+    key, line = override.key_or_group, override.input_line
     group, _, rest = key.partition(".")
-    if not rest:
-        return group in top_keys() or bool(names(group))
-    if group == "evaluator":
-        return rest.partition(".")[0] in names(group, config_dirs)
-    return rest.partition(".")[0] in ("name", *parameters(group, config_dirs)) or group == "method"
+    choices = names(group, config_dirs)
+    if rest == "name" and choices:
+        raise M3Error(f"{line}: the name of a choice is not changed; choose with {group}=NAME")
+    if rest or not choices or key == "sweeps" or override.is_sweep_override():
+        return
+    value, allowed = override.value(), f"allowed: {', '.join(choices)}"
+    if key == "evaluator":
+        allowed += ", at least one, as evaluator=[A,B]"
+    several = value if key == "evaluator" and isinstance(value, list) else [value]
+    if not several:
+        raise M3Error(f"{line} is no choice; {allowed}")
+    for one in several:
+        if not isinstance(one, str) or "$" in one:
+            raise M3Error(f"{line} is no choice; {allowed}")
+        if one == "":
+            raise M3Error(f"{line} is empty; {allowed}")
+        if one not in choices:
+            raise M3Error(f"{key}={one} does not exist; {allowed}{of_choice(key, one, config_dirs)}")
+
+
+def _refuse_twice(overrides: Sequence[Override]) -> None:
+    """Refuse a key that is given two values, of which one would be ignored."""
+    given: dict[str, Override] = {}
+    for override in overrides:
+        key, line = override.key_or_group, override.input_line
+        first = given.setdefault(key, override).input_line
+        if first != line:
+            raise M3Error(f"{key} is given twice, as {first} and {line}: give one")
 
 
 def is_path(override: Override) -> bool:
@@ -194,12 +196,12 @@ def _refuse_no_paths(overrides: Iterable[Override]) -> None:
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, str) and not part.strip():
                 raise M3Error(f"{line}: an empty name: give a path, or leave {override.key_or_group} out")
-        several = override.key_or_group == "family.experts" and (isinstance(value, dict) or _is_texts(value))
+        texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        several = override.key_or_group == "family.experts" and (isinstance(value, dict) or texts)
         if (
             not isinstance(value, str | None)
             and not several
-            and value != []
-            and str(value) != line.partition("=")[2].strip()
+            and (isinstance(value, list | dict) or str(value) != line.partition("=")[2].strip())
         ):
             raise M3Error(f"{line}: a name that looks like a number or a list is quoted: {shell_text(line)}")
         if isinstance(value, dict) and not all(isinstance(part, str) for part in value.values()):

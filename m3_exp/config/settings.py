@@ -1,46 +1,47 @@
 """A composed config -> the `Config` that plans are made of: every value typed and checked."""
 
 import copy
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from m3_exp.command_line import names, override, quoted
+from m3_exp.command_line import names
+from m3_exp.config import experts
 from m3_exp.config.choices import function, keywords
 from m3_exp.config.overrides import PATH_SETTINGS
 from m3_exp.config.values import MANY, Tree, choice, number, optional, parameter, source, truth
-from m3_exp.merging.source import absolute, parse_source
-from m3_exp.reading.files import exists
+from m3_exp.merging.source import parse_source
 from m3_exp.reading.paths import expanded, is_file
 from m3_exp.scoring.evaluate import load_evaluator
-from m3_exp.scoring.items import development
-from m3_exp.types import Choice, Config, EngineSettings, EvaluatorSpec, M3Error, Source
+from m3_exp.scoring.items import development, is_gone, no_file
+from m3_exp.types import Choice, Config, EngineSettings, EvaluatorSpec, M3Error
 
 _ITEMS = ("official", "lab", "official-dev", "lab-dev")
+_SUFFIXES = (".json", ".jsonl", ".gz", ".parquet")  # of a file of items
 _OF_MODELS = ("family.", "pair.", "check_lineage")  # overrides that change which weights come out, besides the axes
 _DRIVERS = ("auto", "bubblewrap", "landlock", "container", "weak")
 
 
-def read(cfg: Tree, given: Sequence[Override], config_dirs: Sequence[Path]) -> Config:
-    """Return a composed config as a plan reads it; `given` is what the command line said.
+def read(cfg: Tree, asks: bool, given: Sequence[Override], config_dirs: Sequence[Path]) -> Config:
+    """Return a composed config as a plan reads it; `asks`: for a pair; `given` is what the command line said.
 
     Raises:
         M3Error: a value that no plan can have.
     """
-    experts = _experts(cfg)
+    found = experts.chosen(cfg, asks, config_dirs)
     family, sparsify = cfg["family"], cfg["sparsify"]
     _check_shared(cfg)
     ratio = _chosen(cfg, "ratio")
     assert ratio is not None
-    base = parse_source(source(family["base"], "family.base"))
+    typed = tuple(o.input_line or "" for o in given if o.key_or_group.startswith(_OF_MODELS))
     return Config(
         family=str(family["name"]),
-        pair="local" if family["name"] == "local" else str(cfg["pair"]["name"]),
-        base=base,
-        experts=experts,
+        pair=found.pair,
+        base=parse_source(source(family["base"], "family.base")),
+        experts=found.sources,
+        skills=found.skills,
         method=str(cfg["method"]["name"]),
         target=str(cfg["method"]["target"]),
         params={k: number(cfg, f"method.{k}", float) for k in keywords("method", cfg["method"]) if k in cfg["method"]},
@@ -53,27 +54,16 @@ def read(cfg: Tree, given: Sequence[Override], config_dirs: Sequence[Path]) -> C
         dtype=_dtype(cfg),
         vocab=choice(cfg, "family.vocab", ("mean", "refuse")),  # type: ignore[arg-type]
         check_lineage=truth(cfg, "check_lineage"),
-        tokenizer=choice(cfg, "tokenizer", ("base", "none", *(str(i) for i in range(len(experts))))),
+        tokenizer=choice(cfg, "tokenizer", ("base", "none", *(str(i) for i in range(len(found.sources))))),
         seed=number(cfg, "seed", int, low=0),
         limit=optional(cfg, "limit", int, low=1),
         parameters=optional(cfg, "family.parameters", int, low=1),
         published=truth(cfg, "family.published"),
-        overrides=tuple(o.input_line or "" for o in given if o.key_or_group.startswith(_OF_MODELS)),
+        overrides=(*(text for text in typed if not text.startswith("pair.")), *found.overrides),
         cache_values=optional(cfg, "family.cache_values", int, low=1),
         config_dirs=tuple(str(folder.absolute()) for folder in config_dirs),
-        model_paths=_model_paths(base, experts, as_list=isinstance(family["experts"], list)),
+        model_paths=found.moved,
     )
-
-
-def _model_paths(base: Source, experts: Mapping[str, Source], *, as_list: bool) -> tuple[str, ...]:
-    """Return the overrides that name the models from any directory: of each relative path its absolute one."""
-    models = {"family.base": base}
-    if not as_list:
-        models |= {f"family.experts.{name}": expert for name, expert in experts.items() if name != "base"}
-    moved = [override(key, str(absolute(model))) for key, model in models.items() if absolute(model) != model]
-    if as_list and any(absolute(expert) != expert for expert in experts.values()):
-        moved.append(f"family.experts=[{','.join(quoted(str(absolute(one))) for one in experts.values())}]")
-    return tuple(moved)
 
 
 def _check_shared(cfg: Tree) -> None:
@@ -91,32 +81,6 @@ def _check_shared(cfg: Tree) -> None:
         raise M3Error(
             f"evaluator is empty: give at least one, as evaluator=[A,B]; allowed: {', '.join(names('evaluator'))}"
         )
-
-
-def _experts(cfg: Tree) -> dict[str, Source]:
-    family = cfg["family"]
-    if isinstance(family["experts"], list):
-        found = [source(item, "family.experts") for item in family["experts"]]
-        if not found:
-            raise M3Error("family.experts is empty: give 'family.experts=[A,B]'")
-        for one in map(",".join, itertools.pairwise(found)):
-            if exists(Path(one)):
-                use = f"such a path is quoted: {quoted(one)}"
-                raise M3Error(f"family.experts is split at the comma in {one}; {use}")
-        return {str(index): parse_source(text) for index, text in enumerate(found)}
-    if not isinstance(family["experts"], dict):
-        raise M3Error(f"family.experts={family['experts']} is not a list: give 'family.experts=[A,B]'")
-    experts = {str(k): source(v, f"family.experts.{k}") for k, v in family["experts"].items()}
-    known = {"base": source(family["base"], "family.base"), **experts}
-    if not isinstance(cfg["pair"]["experts"], list) or not cfg["pair"]["experts"]:
-        raise M3Error(f"pair.experts={cfg['pair']['experts']} is not a list of experts: give pair.experts=[A,B]")
-    wanted = [str(name) for name in cfg["pair"]["experts"]]
-    if twice := [name for name in wanted if wanted.count(name) > 1]:
-        raise M3Error(f"pair.experts names {twice[0]!r} twice: name each expert once")
-    for name in wanted:
-        if name not in known:
-            raise M3Error(f"pair.experts names {name!r}; family={family['name']} has {', '.join(known)}")
-    return {name: parse_source(known[name]) for name in wanted}
 
 
 def _chosen(cfg: Tree, group: str) -> Choice | None:
@@ -158,8 +122,9 @@ def evaluator_spec(cfg: Tree, name: str) -> EvaluatorSpec:
     items = str(settings.pop("items", None) or cfg["items"] or cfg["family"]["items"])
     items = development(str(cfg["family"]["items"])) if items == "dev" else items
     items = items if items in _ITEMS else expanded(items, "items")
-    if items not in _ITEMS and not is_file(Path(items)):
-        raise M3Error(f"items={items} is not a file; allowed are official, lab, dev, or a .json, .jsonl or .gz file")
+    outlived = is_gone(items) and Path(items).suffix in _SUFFIXES  # the results are there yet; who opens it refuses it
+    if items not in _ITEMS and not outlived and not is_file(Path(items)):
+        raise M3Error(no_file(items))
     if skill is not None and not isinstance(skill, str):
         raise M3Error(f"evaluator.{name}.skill={skill} is not the name of an expert, such as math")
     spec = EvaluatorSpec(name=name, target=target, settings=settings, items=items)

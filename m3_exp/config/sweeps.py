@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep, Sweep
 
 from m3_exp.command_line import ROOT, names
-from m3_exp.config.choices import load_yaml
+from m3_exp.config.choices import load_yaml, pair_experts
 from m3_exp.config.overrides import parse
+from m3_exp.config.suggestions import close, did_you_mean
 from m3_exp.reading.paths import is_file
 from m3_exp.types import M3Error
 
@@ -45,39 +46,57 @@ def sweep_file(name: str, config_dirs: Sequence[Path] = ()) -> Path:
     for folder in [*(d / "sweeps" for d in config_dirs), ROOT / "sweeps"]:
         if name in names("sweeps", config_dirs) and is_file(path := folder / f"{name}.yaml"):
             return path
-    raise M3Error(f"sweeps={name} does not exist; there are {', '.join(names('sweeps', config_dirs))}")
+    known = names("sweeps", config_dirs)
+    near = did_you_mean([f"sweeps={one}" for one in close(name, known)])
+    raise M3Error(f"sweeps={name} does not exist; there are {', '.join(known)}{near}")
 
 
-def restricted(document: Mapping[str, Any], given: Sequence[Override]) -> list[list[Override]]:
+def restricted(
+    document: Mapping[str, Any], given: Sequence[Override], config_dirs: Sequence[Path]
+) -> list[list[Override]]:
     """Lay the command line's overrides over a sweep's blocks: on an axis of the sweep they choose among its values.
 
     A block whose axis has none of the asked values drops out. If that holds for every block, the asked values replace
-    the sweep's.
+    the sweep's. `pair=lm_math` keeps lm and math alone beside it, where the sweep has them: they are its parents.
     """
-    blocks = [[parse(f"{key}={value}") for key, value in block.items()] for block in document["plans"]]
     asked = {o.key_or_group: o for o in given}
-    kept: list[list[Override]] = []
-    for block in blocks:
-        laid: list[Override] = [o for o in given if o.key_or_group not in {b.key_or_group for b in block}]
-        for override in block:
-            choice = asked.get(override.key_or_group)
-            if choice is None:
-                laid.append(override)
-                continue
-            common = [value for value in _values(override) if value in _values(choice)]
-            if (override.is_sweep_override() or override.key_or_group in _AXES) and not common:
-                break
-            laid.append(choice)
+    pairs = _values(asked["pair"]) if "pair" in asked else []
+    experts = {expert for pair in pairs for expert in pair_experts(pair, config_dirs)}
+    parents: list[list[Override]] = []
+    merges: list[list[Override]] = []
+    dropped: list[list[Override]] = []
+    for document_block in document["plans"]:
+        block = [parse(f"{key}={value}") for key, value in document_block.items()]
+        named = [value for override in block if override.key_or_group == "pair" for value in _values(override)]
+        stays = [value for value in named if value in (*pairs, *experts)]
+        others = {key: o for key, o in asked.items() if key != "pair"} if stays else asked
+        own = [parse(f"pair={','.join(stays)}") if stays and o.key_or_group == "pair" else o for o in block]
+        laid = _laid(own, others)
+        if laid is None:
+            dropped.append([*(o for o in block if o.key_or_group not in asked), *given])
         else:
-            kept.append(laid)
-    if kept:
-        return kept
-    return [[*(o for o in block if o.key_or_group not in asked), *given] for block in blocks]
+            (merges if not stays or set(stays) & set(pairs) else parents).append(laid)
+    return [*parents, *(merges or dropped)]
+
+
+def _laid(block: Sequence[Override], asked: Mapping[str, Override]) -> list[Override] | None:
+    """Return a block with what the command line asks for; None where that is no value of an axis of the block."""
+    keys = [override.key_or_group for override in block]
+    laid = [override for key, override in asked.items() if key not in keys]
+    for override in block:
+        choice = asked.get(override.key_or_group, override)
+        is_axis = override.is_sweep_override() or override.key_or_group in _AXES
+        if is_axis and not set(_values(override)) & set(_values(choice)):
+            return None
+        laid.append(choice)
+    return laid
 
 
 def _check_sweep(override: Override) -> None:
     """Refuse a sweep whose values cannot be listed, or are too many to be meant."""
     sweep, line, key = override.value(), override.input_line, override.key_or_group
+    if isinstance(sweep, ChoiceSweep) and any(isinstance(one, Sweep) for one in sweep.list):
+        raise M3Error(f"{line} holds a list or range inside another: name the values, as in {key}=0,1,2,7")
     if isinstance(sweep, Glob | IntervalSweep):
         raise M3Error(f"{line}: m3 expands lists and ranges: name the values, as in {key}=A,B or {key}=range(1,5)")
     if isinstance(sweep, RangeSweep):

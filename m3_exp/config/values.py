@@ -47,6 +47,8 @@ def with_value(cfg: Tree, key: str, value: object) -> Tree:
     """Return the config with the value of a key set, a mapping merged into one that is there; `cfg` stays as it is."""
     first, _, rest = key.partition(".")
     below: Any = cfg.get(first)
+    if rest and (below is None or below == "???"):
+        below = {}
     if rest and isinstance(below, list):
         numbered = {str(number): item for number, item in enumerate(below)}
         return {**cfg, first: list(with_value(numbered, rest, value).values())}

@@ -32,16 +32,21 @@ _BESIDE_WEIGHTS = ("*.json", "*.model", "*.jinja", "*.txt", "*.tiktoken")
 def parse_source(text: str) -> Source:
     """Read `DIR`, `x.gguf`, `package:NAME/PATH`, `hub/id@revision` or `BASE+ADAPTER`; nothing is opened.
 
+    A path need not be there: the results of a model outlive it (`check_at_hand`, and whoever opens it, refuse it).
+
     Raises:
-        M3Error: the text has none of these forms, or it names a path that does not exist.
+        M3Error: the text has none of these forms.
     """
     text = text.strip()
     if _on_disk(text):
         return Source(text)
-    for plus in re.finditer(r"\+", text):
-        base, adapter = text[: plus.start()], text[plus.end() :]
+    parts = [(text[: plus.start()], text[plus.end() :]) for plus in re.finditer(r"\+", text)]
+    for base, adapter in parts:
         remote = base.startswith("package:") or _HUB_ID.fullmatch(base.partition("@")[0])
         if base and adapter and (_on_disk(base) or remote):
+            return replace(_single(base), adapter=adapter)
+    for base, adapter in parts:  # the base is gone: what follows it is an adapter if it looks like one
+        if _is_path(base) and (_is_path(adapter) or _on_disk(adapter)):
             return replace(_single(base), adapter=adapter)
     return _single(text)
 
@@ -107,6 +112,18 @@ def is_hub(source: Source) -> bool:
     return not _on_disk(source.location) and _HUB_ID.fullmatch(source.location) is not None
 
 
+def check_at_hand(source: Source) -> None:
+    """Refuse a source of which this disk lacks a path, or a file of a package; of the hub nothing is asked.
+
+    Raises:
+        M3Error: the path, and what may be given.
+    """
+    adapter = [parse_source(source.adapter)] if source.adapter else []
+    for one in (replace(source, adapter=None), *adapter):
+        if not is_hub(one):
+            locate(one)
+
+
 def absolute(source: Source) -> Source:
     """Return a source whose relative paths are absolute ones; a hub id and a file of a package stay."""
 
@@ -118,6 +135,10 @@ def absolute(source: Source) -> Source:
 
 def _path(text: str) -> Path:
     return Path(expanded(text, "the model"))
+
+
+def _is_path(text: str) -> bool:
+    return text.endswith(".gguf") or text.startswith((".", "/", "~"))
 
 
 def _on_disk(text: str) -> bool:
@@ -137,8 +158,8 @@ def _single(text: str) -> Source:
     if _on_disk(text) or text.startswith("package:"):
         return Source(text)
     name, _, revision = text.partition("@")
-    if text.endswith(".gguf") or text.startswith((".", "/", "~")):
-        raise _absent(text)
+    if _is_path(text):
+        return Source(text)
     if not _HUB_ID.fullmatch(name) or text.endswith("@"):
         raise M3Error(f"{text!r} is not a model: give {_FORMS}")
     return Source(name, revision=revision or None)

@@ -35,6 +35,14 @@ def given(text: str) -> Path:
     return Path(expanded(text, "the path"))
 
 
+def config_dir(text: str) -> Path:
+    """Return the folder of a --config-dir; raises as `expanded`, and where it is no folder."""
+    folder = given(text)
+    if not exists(folder) or not folder.is_dir():
+        raise M3Error(f"--config-dir {folder} is not a directory: give one with family/, pair/ ... or sweeps/")
+    return folder
+
+
 def is_file(path: Path) -> bool:
     """Tell whether a regular file lies at a path. A name that no file can have counts as absent.
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import m3_exp
-from m3_exp.reading.files import MIB, TEXT, check_finite, kind_of, lines, parse_json, read_text
+from m3_exp.reading.files import MIB, TEXT, check_finite, exists, kind_of, lines, parse_json, read_text
 from m3_exp.reading.paths import expanded, is_file
 from m3_exp.types import M3Error, Problem, identity
 
@@ -118,7 +118,16 @@ def load(wanted: ItemSet, items: str) -> list[Problem]:
         raise M3Error(
             f"items={items}: the lab has no {wanted.benchmark} {kind}items yet; use items=official or items=PATH"
         )
-    raise M3Error(f"items={items} is not a file; allowed are official, lab, dev, or a .json, .jsonl or .gz file")
+    raise M3Error(no_file(items))
+
+
+def no_file(items: str) -> str:
+    return f"items={items} is not a file; allowed are official, lab, dev, or a .json, .jsonl or .gz file"
+
+
+def is_gone(items: str) -> bool:
+    """Tell whether items are those of a user's file, and that file is not there any more."""
+    return items not in _NAMED and not exists(Path(items))
 
 
 def own_row(items: str) -> Row | None:

@@ -28,6 +28,7 @@ from m3_exp.store.records import (
     Inputs,
     Majority,
     Merge,
+    PastRun,
     Prepared,
     Rate,
     Rendered,
@@ -39,6 +40,6 @@ from m3_exp.store.store import DEFAULT_ROOT, Answers, Records, Store, WandbFiles
 
 __all__ = [
     "DEFAULT_ROOT", "AnswerSet", "Answers", "Cutoff", "FailureNote", "Inputs", "Journal", "Majority", "Merge",
-    "Prepared", "Rate", "Records", "Rendered", "RunRecord", "Spelled", "Store", "StoredAnswer", "WandbFiles",
-    "check_new", "decoded", "dumps", "hold", "locked", "publish_directory", "sync", "write_atomic",
+    "PastRun", "Prepared", "Rate", "Records", "Rendered", "RunRecord", "Spelled", "Store", "StoredAnswer",
+    "WandbFiles", "check_new", "decoded", "dumps", "hold", "locked", "publish_directory", "sync", "write_atomic",
 ]  # fmt: skip

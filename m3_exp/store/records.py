@@ -1,6 +1,6 @@
 """What the store remembers beside results: one dataclass a kind. A field that is None is left out of its file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from m3_exp.types import Answer, Json, Problem, Recipe, Sampling
 
@@ -116,3 +116,28 @@ class RunRecord:
     started: float = 0.0
     updated: float = 0.0
     locked: bool = False
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A run for as long as its store lasts: what asked for it, and how far it came.
+
+    `name` is short, and the run's own in its store. `plan` is the identity of its plan. `done` of its cells have a
+    complete result, `failed` none for a reason that is noted. `ended` is 0 while it goes on, and of one that was
+    killed. `experts` names those of each pair that it merges, in their order.
+    """
+
+    name: str
+    command: str
+    plan: str
+    cells: int
+    done: int = 0
+    failed: int = 0
+    started: float = 0.0
+    ended: float = 0.0
+    experts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def left(self) -> int:
+        """The cells that it did not come to."""
+        return max(0, self.cells - self.done - self.failed)

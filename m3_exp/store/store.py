@@ -66,6 +66,7 @@ class Store:
         self.plans = Records(self, "plans", Plan, quiet=True)
         self.rates = Records(self, "rates", kept.Rate)
         self.runs = Records(self, "runs", kept.RunRecord, quiet=True)
+        self.history = Records(self, "history", kept.PastRun, quiet=True)
 
     def results(self, cell_key: str, *, repeats: bool = False) -> "Records[ResultRecord]":
         """Return a cell's results. Repeats lie apart, so that nothing takes them for more data."""

@@ -12,6 +12,7 @@ studies.py     `m3 response`: what every alpha would score, and the check agains
 page.py        `m3 report`: the page with tables, curves, and every cell down to single answers
 answers.py     `m3 export answers`: every answer as a line of a file
 status.py      what is done, running, failed and left; `retries.py`: the lines that retry what failed
+runs.py        the runs of a store, and the way back to one: what it asked for
 workspace.py   what W&B gets of a store
 words.py       all of these as lines of text
 """

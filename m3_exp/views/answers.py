@@ -143,11 +143,11 @@ Texts = Mapping[tuple[str, int], tuple[str | None, Answer | None]]  # prompt and
 
 
 def texts(cell: Cell, record: ResultRecord, results: Results) -> Texts | None:
-    """Return each item's prompt and answer; None where the items or the tokenizer are not at hand, or have changed."""
+    """Return each item's prompt and answer; None where the items are not at hand, or have changed."""
     try:
         task = _task(cell, record, results)
     except M3Error:
-        return None
+        return _without_tokenizer(cell, record, results)
     if task is None:
         return None
     written: dict[tuple[str, str, int], Answer] = {}
@@ -159,6 +159,27 @@ def texts(cell: Cell, record: ResultRecord, results: Results) -> Texts | None:
         for sample in range(task.sampling.n):
             found[problem.id, sample] = text, written.get((prompt.id, hashed, sample))
     return found
+
+
+def _without_tokenizer(cell: Cell, record: ResultRecord, results: Results) -> Texts | None:
+    """Return the same where no prompt can be rendered any more, if each item was asked with one prompt alone."""
+    try:
+        limited = replace(cell, limit=len({score.id for score in record.scores}))
+        problems = results.tasks.problems(limited)
+        if record.rows_digest != results.tasks.rows_digest(cell, limited.limit):
+            return None
+    except M3Error:
+        return None
+    evaluator, answers = results.tasks.evaluator(cell.evaluator), results.store.answers(record.answers).read()
+    prompted = {problem.id: evaluator.prompt(problem) for problem in problems}
+    prompts = {answer.id: answer.prompt for answer in answers}
+    known = all(score.id in prompted for score in record.scores)  # they are not those that an attack made
+    if not known or any(prompts[answer.id] != answer.prompt for answer in answers):
+        return None
+    written: dict[tuple[str, int], Answer] = {}
+    for answer in answers:
+        written.setdefault((answer.id.partition("/")[2], answer.sample), answer)
+    return {(s.id, s.sample): (prompted[s.id], written.get((s.id, s.sample))) for s in record.scores}
 
 
 def _task(cell: Cell, record: ResultRecord, results: Results) -> Task | None:

@@ -11,7 +11,7 @@ from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.figures import catalogue, palette
 from m3_exp.reporting.figures.frames import Data
 from m3_exp.types import M3Error
-from m3_exp.views.lookup import Lookup, look_up_sweep, of_sweep, split_shown
+from m3_exp.views.lookup import Lookup, look_up_sweep, of_sweep
 
 
 def names(name: str) -> list[str]:
@@ -28,9 +28,8 @@ def names(name: str) -> list[str]:
 
 def requests(name: str, asked: CommandLine) -> list[CommandLine]:
     """Return what a figure draws: each of its sweeps; raises as `names`."""
-    _, others = split_shown(asked)
     sweeps = dict.fromkeys(sweep for known in names(name) for sweep in catalogue.FIGURES[known].sweeps)
-    return [of_sweep(sweep, others) for sweep in sweeps]
+    return [of_sweep(sweep, asked) for sweep in sweeps]
 
 
 def figure(name: str, asked: CommandLine) -> Figure:
@@ -41,15 +40,13 @@ def figure(name: str, asked: CommandLine) -> Figure:
     """
     if name not in catalogue.FIGURES:
         raise M3Error(f"{name} is {', '.join(names(name))}: name one of them")
-    shown, others = split_shown(asked)
-    looked = {sweep: look_up_sweep(sweep, others) for sweep in catalogue.FIGURES[name].sweeps}
+    looked = {sweep: look_up_sweep(sweep, asked) for sweep in catalogue.FIGURES[name].sweeps}
     parents = {pair: names for one in looked.values() for pair, names in one.parents.items()}
     folders = [one.published for one in looked.values()]
     data = Data(
         {sweep: _frame(one, draws=name == "response") for sweep, one in looked.items()}, parents,
         folders[0] if folders and all(folders) else None,
-        pair=shown.get("pair"), method=shown.get("method"), seed=next((one.seed for one in looked.values()), 0),
-        asked=others,
+        seed=next((one.seed for one in looked.values()), 0), asked=asked,
     )  # fmt: skip
     return catalogue.FIGURES[name].draw(data)
 

@@ -12,11 +12,12 @@ from m3_exp import config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
 from m3_exp.merging.mixtures import CURVE
+from m3_exp.reading.records import say as warn
 from m3_exp.reporting.data import saved
-from m3_exp.results import look_up
+from m3_exp.results import gone_words, look_up
 from m3_exp.scoring.items import is_development
 from m3_exp.store import Store
-from m3_exp.types import CellResult, Config, M3Error
+from m3_exp.types import CellResult, M3Error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,12 +46,12 @@ class Lookup:
 
     @property
     def seed(self) -> int:
-        return self.request.configs[0].seed
+        return self.request.plan.seed
 
     @property
     def experts(self) -> dict[str, tuple[str, ...]]:
         """The experts of each pair, as single models are called in frames."""
-        return {c.pair: tuple(c.experts) for c in self.request.configs}
+        return {**self.request.experts, **{c.pair: tuple(c.experts) for c in self.request.configs}}
 
     @property
     def parents(self) -> dict[str, tuple[str, ...]]:
@@ -60,11 +61,14 @@ class Lookup:
     @property
     def published(self) -> Path | None:
         """The folder of the paper's numbers, where they may stand beside ours: its models, on the official items."""
-        alike = all(c.published and all(e.items == "official" for e in c.evaluators) for c in self.request.configs)
-        return config.ROOT / "results" / "published" if alike else None
+        configs = self.request.configs
+        alike = all(c.published and all(e.items == "official" for e in c.evaluators) for c in configs)
+        return config.ROOT / "results" / "published" if configs and alike else None
 
     @cached_property
     def _found(self) -> list[CellResult]:
+        for note in gone_words(self.request.plan):
+            warn(note)
         return look_up(self.request.plan, self.store, repeats=True)
 
     @property
@@ -72,24 +76,25 @@ class Lookup:
         """Every cell with its result, without repeats."""
         return [item for item in self._found if not item.repeat]
 
-    def frame(self, *, draws: bool = False, alone: bool = False) -> pd.DataFrame:
-        """Return the tidy frame of every cell.
-
-        `draws` adds the draws of lambda that other runs left in the store for the plan's pairs and methods, `alone` the
-        experts by themselves, whether the request names them or not.
+    def frame(self, *, draws: bool = False) -> pd.DataFrame:
+        """Return the tidy frame of every cell, and of the experts alone. `draws` adds the draws of lambda that other
+        runs left in the store for the plan's pairs and methods.
         """
         from m3_exp.reporting.data import dataframe
 
-        if not (draws or alone):
-            return dataframe.tidy(self.found)
         others = look_up(saved.draws(self.store, self.request.plan), self.store) if draws else []
-        single = look_up(planning.build(self._single), self.store) if alone and self._single else []
-        return dataframe.tidy([*self.found, *(item for item in (*others, *single) if item.record is not None)])
+        return dataframe.tidy([*self.found, *self.alone, *(item for item in others if item.record is not None)])
 
-    @property
-    def _single(self) -> list[Config]:
-        merged = [c for c in self.request.configs if len(c.experts) > 1]
-        return [replace(c, pair=name, experts={name: source}) for c in merged for name, source in c.experts.items()]
+    @cached_property
+    def alone(self) -> list[CellResult]:
+        """The experts of merges by themselves, where the request does not name them and the store has them.
+
+        The ends of a grid are among them: lambda 1 is the first expert.
+        """
+        named = {(c.family, c.pair) for c in self.request.configs}
+        single = [c for c in planning.alone(self.request.configs) if (c.family, c.pair) not in named]
+        found = look_up(planning.build(single), self.store) if single else []
+        return [item for item in found if item.record is not None]
 
     @property
     def repeats(self) -> pd.DataFrame:
@@ -125,23 +130,6 @@ def of_sweep(sweep: str, asked: CommandLine) -> CommandLine:
 def look_up_sweep(sweep: str, asked: CommandLine) -> Lookup:
     """Look up a sweep with the overrides given."""
     return Lookup.of(of_sweep(sweep, asked))
-
-
-def split_shown(asked: CommandLine) -> tuple[dict[str, str], CommandLine]:
-    """Split `pair=` and `method=` off a command line: they choose what a figure or `m3 response` shows.
-
-    If they stayed among the overrides, they would narrow the sweep, and with it leave out the experts as parents.
-
-    Raises:
-        M3Error: a pair or method that is not there.
-    """
-    shown = {axis: values[-1] for axis in ("pair", "method") if (values := asked.values(axis))}
-    for axis, names in shown.items():
-        known = [*config.names(axis, asked.config_dirs), *(("local",) if axis == "pair" else ())]
-        unknown = [name for name in names.split(",") if name not in known]
-        if unknown:
-            raise M3Error(f"{axis}={unknown[0]} is not known; allowed: {', '.join(known)}")
-    return shown, asked.without("pair", "method")
 
 
 def look_up_development(sweep: str, asked: CommandLine) -> Lookup:

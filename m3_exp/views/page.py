@@ -10,6 +10,7 @@ from pathlib import Path
 from shlex import quote
 
 from m3_exp.command_line import CommandLine
+from m3_exp.config import Request
 from m3_exp.machine import in_threads
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import merge_line
@@ -17,7 +18,7 @@ from m3_exp.reporting import page
 from m3_exp.reporting.choices import ways
 from m3_exp.reporting.curves.evaluated import Response, development, grouped, responses
 from m3_exp.reporting.page import ITEMS_DROPPED, CellData, Item, PageData
-from m3_exp.results import Results
+from m3_exp.results import Results, gone_words
 from m3_exp.store import write_atomic
 from m3_exp.types import Answer, CellResult, M3Error, ResultRecord, Score
 from m3_exp.views import answers, opening, tables
@@ -47,9 +48,13 @@ def _sweeps(asked: CommandLine) -> list[str]:
     return names
 
 
-def report(asked: CommandLine, out: Path) -> Path:
+def report(asked: CommandLine | Request, out: Path) -> Path:
     """Write the page of one or several sweeps, or of a request without one, to `out`/index.html and return its path."""
-    looked, names, others = [Lookup.of(part) for part in requests(asked)], _sweeps(asked), asked.without("sweeps")
+    if isinstance(asked, Request):
+        looked, names, asked = [Lookup(asked)], [], asked.asked
+    else:
+        looked, names = [Lookup.of(part) for part in requests(asked)], _sweeps(asked)
+    others = asked.without("sweeps") if names else asked
     curves = [
         curve
         for one in looked
@@ -75,25 +80,26 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
     configs = tuple(config for one in looked for config in one.request.configs)
     whole = looked[0] if len(looked) == 1 else Lookup(replace(looked[0].request, configs=configs))
     shown = [tables.build(one, one.frame(), one.behind) for one in looked]
-    found, results = whole.found, Results(whole.store, whole.request.plan.engine)
+    first, found = whole.request.plan.cells[0], [*whole.found, *whole.alone]
+    results = Results(whole.store, whole.request.plan.engine)
     frame = whole.frame(draws=True)
     lines = grouped(responses(frame, whole.experts))
     models = {name: str(source) for config in configs for name, source in config.experts.items()}
     with without_fetching():
         cells = tuple(_cells(found, results, command))
     return PageData(
-        title=" and ".join(one.name for one in looked) + f", {configs[0].family}",
+        title=" and ".join(one.name for one in looked) + f", {first.labels[0].family}",
         command=command,
         rebuild=rebuild,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         tables=tuple(shown),
         studies=tuple(in_threads(lambda line: ways.study(line, dev=development(curves, line), seed=whole.seed), lines)),
         cells=cells,
-        models={"base": str(configs[0].base), **models},
+        models={"base": str(first.recipe.base), **models},
         experts=whole.experts,
         versions=_versions(),
         notes=whole.request.plan.notes,
-        first=tuple(opening.first_words(whole, frame, draws=True)),
+        first=(*opening.first_words(whole, frame), *gone_words(whole.request.plan)),
     )
 
 

@@ -50,9 +50,10 @@ def plan(asked: CommandLine | Request) -> Forecast:
     return _plan(request, Results(Store(request.store), request.plan.engine))
 
 
-def _plan(request: Request, results: Results) -> Forecast:
-    first, keep = request.configs[0], request.checkpoint == "keep"
-    return forecast(request.plan, results, first.parameters, keep=keep, cache_values=first.cache_values)
+def _plan(request: Request, results: Results, *, outlived: bool = False) -> Forecast:
+    parameters, cache = next(((c.parameters, c.cache_values) for c in request.configs), (None, None))
+    keep = request.checkpoint == "keep"
+    return forecast(request.plan, results, parameters, keep=keep, cache_values=cache, outlived=outlived)
 
 
 def status(asked: CommandLine | Request) -> Status:
@@ -64,4 +65,4 @@ def status(asked: CommandLine | Request) -> Status:
     lines = tuple(FailedCell(cell, reason, line) for (cell, reason), line in zip(failed, again, strict=True))
     known = tuple(runs(results.store))
     compared = identity(request.plan) if any(run.alive for run in known) else ""  # slow for thousands of cells
-    return Status(_plan(request, results), lines, known, compared)
+    return Status(_plan(request, results, outlived=True), lines, known, compared)

@@ -5,14 +5,15 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from m3_exp.command_line import CommandLine
+from m3_exp.command_line import CommandLine, names
+from m3_exp.config import Request
 from m3_exp.reporting.choices import ways
 from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import evaluated, prediction
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.curves.prediction import Check
 from m3_exp.types import M3Error
-from m3_exp.views.lookup import Lookup, development_curves, look_up_sweep, of_sweep, split_shown
+from m3_exp.views.lookup import Lookup, development_curves, look_up_sweep, of_sweep
 
 
 @dataclass(frozen=True)
@@ -36,33 +37,33 @@ class Curves:
 
 def request(asked: CommandLine) -> CommandLine:
     """Return what the curves are of: `sweeps=NAME` (lambda_response unless it is given) with the other overrides."""
-    return of_sweep(_sweep(asked), split_shown(asked)[1].without("sweeps"))
+    return of_sweep(_sweep(asked), asked.without("sweeps"))
 
 
 def _sweep(asked: CommandLine) -> str:
     return (asked.values("sweeps") or ["lambda_response"])[0]
 
 
-def curves(asked: CommandLine) -> Curves:
-    """Look up the curves of a sweep, with the draws of lambda that other runs evaluated.
+def curves(asked: CommandLine | Request) -> Curves:
+    """Look up the curves of a sweep, or of a run's request, with the draws of lambda that other runs evaluated.
 
     Raises:
         M3Error: there is none; it says what is missing, and the line that evaluates it.
     """
-    shown, others = split_shown(asked.without("sweeps"))
-    looked = look_up_sweep(_sweep(asked), others)
+    if isinstance(asked, Request):
+        others, looked = asked.asked.without("sweeps"), Lookup(asked)
+    else:
+        others = asked.without("sweeps")
+        looked = look_up_sweep(_sweep(asked), others)
     frame = looked.frame(draws=True)
     known = evaluated.responses(frame, looked.parents)
-    wanted = [r for r in known if all(getattr(r, key) in value.split(",") for key, value in shown.items())]
-    for key, value in shown.items():
-        frame = frame[(frame["method"] == "single") | frame[key].isin(value.split(","))]
     lost = evaluated.refused(frame)
-    if not wanted:
-        had = ", ".join(dict.fromkeys(f"{r.pair} {r.method}" for r in known))
-        what = " ".join(f"{key}={value}" for key, value in shown.items()) or "this request"
-        why = evaluated.unfinished(lost) if lost else f"there are {had}" if had else "none is evaluated yet"
-        raise M3Error(f"no curve for {what}: {why}; first: {looked.request.asked.line('run')}")
-    return Curves(others, looked, frame, tuple(wanted), tuple(map(str, lost)))
+    if not known:
+        shown = [f"{axis}={value}" for axis in ("pair", "method") for value in others.values(axis)]
+        why = evaluated.unfinished(lost) if lost else "none is evaluated yet"
+        what, line = " ".join(shown) or "this request", looked.request.asked.line("run")
+        raise M3Error(f"no curve for {what}: {why}; first: {line}")
+    return Curves(others, looked, frame, tuple(known), tuple(map(str, lost)))
 
 
 def studies(found: Curves, *, repeats: int = 10_000) -> Iterator[Study]:
@@ -82,8 +83,10 @@ def checks(found: Curves, *, repeats: int = 10_000) -> list[tuple[Response, Chec
     drawn = [response for response in found.responses if response.draws]
     if not drawn:
         first = found.responses[0]
-        named = [f"pair={first.pair}"] if first.family != "local" else []
+        known = first.pair in names("pair", found.asked.config_dirs) and first.family != "local"
+        named = [f"pair={first.pair}"] if known else [f"pair={name}" for name in found.asked.values("pair")]
         draws = [*named, f"method={first.method}", "ratio=mixup", "ratio.alpha=0.5,2", "ratio.draws=15"]
-        again = replace(found.asked.without("ratio.nodes", "ratio.sampled"), multirun=True).line("run", *draws)
+        others = found.asked.without("pair", "method", "ratio.nodes", "ratio.sampled")
+        again = replace(others, multirun=True).line("run", *draws)
         raise M3Error(f"no real draw of {first.pair} {first.method} lies in the store: {again}")
     return [(one, prediction.check(one, repeats=repeats, seed=found.looked.seed)) for one in drawn]

@@ -9,14 +9,15 @@ import pandas as pd
 from m3_exp import config
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
+from m3_exp.planning import label_text
 from m3_exp.reporting.curves import evaluated
 from m3_exp.reporting.data.published import ATTACKS
 from m3_exp.reporting.table import Table
 from m3_exp.reporting.tables import adversarial, gains, noise, paper, selection, table3, variance
 from m3_exp.reporting.tables.rows import Marks, Shown
 from m3_exp.stats.choosing import How
-from m3_exp.types import M3Error
-from m3_exp.views.lookup import Lookup, look_up_development, look_up_sweep, split_shown
+from m3_exp.types import Json, M3Error
+from m3_exp.views.lookup import Lookup, look_up_development, look_up_sweep
 
 _FILES = {"table3": "table3_search"}  # of tables that are not called as their sweep is
 _VIEWS = ("select", "repeats", "variance", "all", "draw")  # each shows other rows
@@ -45,7 +46,7 @@ def with_sweep(asked: CommandLine) -> CommandLine:
 
 
 def table(
-    asked: CommandLine,
+    asked: CommandLine | Request,
     *,
     select: How | None = None,
     repeats: bool = False,
@@ -57,7 +58,7 @@ def table(
     """Return a table of the store.
 
     Args:
-        asked: begins with the table's sweep (`with_sweep`).
+        asked: begins with the table's sweep (`with_sweep`); or the request of a run.
         select: the way of choosing. The table has a row for each pair and method, with the candidate that is chosen
             and what it scores.
         repeats: show the noise floor: each repeat beside its first pass.
@@ -75,8 +76,10 @@ def table(
         raise M3Error(f"{' and '.join(ways)} show different things: give one of them")
     if select and marks == "paper":
         raise M3Error("--marks paper marks by score alone, --select says what a choice is worth: give one of them")
-    searched = asked.overrides[:1] == (f"sweeps={_FILES['table3']}",) and not (all or repeats)
-    if select or searched:
+    if isinstance(asked, Request):
+        if select:
+            raise M3Error(f"--select {select} chooses among the rows of a table by name: leave out --run")
+    elif select or (asked.overrides[:1] == (f"sweeps={_FILES['table3']}",) and not (all or repeats)):
         return _selected(asked, select or "crossfit")
     looked = Lookup.of(asked)
     if repeats:
@@ -90,11 +93,9 @@ def _selected(asked: CommandLine, how: How) -> Table:
     """Return the table of `--select`. For table3, the search for hyper-parameters, it names the paper's Table 4 too."""
     sweep, *given = asked.overrides
     name = sweep.removeprefix("sweeps=")
-    shown, others = split_shown(asked.with_overrides(*given))
+    others = asked.with_overrides(*given)
     looked = look_up_sweep(name, others)
     frame = looked.frame()
-    for axis, values in shown.items():
-        frame = frame[(frame["method"] == "single") | frame[axis].isin(values.split(","))]
     dev = look_up_development(name, others).frame() if how == "dev" else None
     choose = table3.build if looked.request.sweep_table == "table3" else partial(selection.build, name)
     return choose(frame, dev, how, looked.parents, command=asked.line("run"), seed=looked.seed)
@@ -113,6 +114,24 @@ def _components(looked: Lookup) -> Table:
 def whole(asked: CommandLine | Request) -> Table:
     """Return a request's table, which is what `m3 run` prints."""
     return looked_up(Lookup.of(asked))
+
+
+def scores(looked: Lookup) -> list[Json]:
+    """Return what `m3 run --json` says of each cell: its labels, its score in percent with the interval, its state.
+
+    `state` is done, incomplete (items are unscored), failed or left.
+    """
+    rows = {row["cell"]: row for row in looked.frame().to_dict("records")}
+    found: list[Json] = []
+    for item in looked.found:
+        row = rows[item.cell.short_key]
+        figures = {key: None if pd.isna(row[key]) else float(row[key]) for key in ("score", "low", "high")}
+        n = {key: None if pd.isna(row[key]) else int(row[key]) for key in ("n", "n_unscored")}
+        state = row["state"] if item.record is not None else "failed" if item.failure else "left"
+        labels = [label_text(label) for label in item.cell.labels]
+        found.append({"cell": row["cell"], "labels": labels, "benchmark": row["benchmark"], **figures, **n,
+                      "state": state, "failure": item.failure})  # fmt: skip
+    return found
 
 
 def line(request: Request) -> str:
@@ -153,8 +172,9 @@ def build(
     """Return the table of a request's cells. `behind`: the frame of the curves that its M3 rows are expectations on."""
     name = looked.request.sweep_table
     shown = Shown(
-        frame, every, looked.published, behind=behind, marks=marks, experts=looked.parents, asked=looked.request.asked
-    )
+        frame, every, looked.published, behind=behind, marks=marks, experts=looked.parents, asked=looked.request.asked,
+        nodes=looked.request.sweep is None,
+    )  # fmt: skip
     if name in ATTACKS:
         return adversarial.build(name, shown)
     if name == "table3" and not every:

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
 from m3_exp import lacking
 from m3_exp.amounts import count, counted, duration
+from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
 from m3_exp.forecast import Forecast, repeats_words
 from m3_exp.planning import label_text
 from m3_exp.reading.shown import length, padded, wrapped
+from m3_exp.results import gone_words
 from m3_exp.store import Store
 from m3_exp.types import Plan
 
 if TYPE_CHECKING:
+    from m3_exp.heartbeat import KnownRun, RunState
     from m3_exp.reporting.choices.ways import Study
     from m3_exp.reporting.curves.evaluated import Response
     from m3_exp.reporting.curves.prediction import Check
     from m3_exp.reporting.table import Table
+    from m3_exp.running import Outcome
     from m3_exp.views.status import Status
 
-if TYPE_CHECKING:
-    from m3_exp.running import Outcome
+_NEWEST = 10  # runs that `m3 status` lists
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[object]], width: int | None = None) -> list[str]:
@@ -116,9 +120,28 @@ def status(request: Request, found: Status) -> list[str]:
         f"{counted(len(found.forecast.cells), 'cell')}: {states}{lost}",
         *(str(run) if run.plan == found.identity else f"{run} (another request)" for run in found.runs),
         *chain(*failed),
+        *gone_words(request.plan),
         *found.forecast.own_notes,  # what collapsed is m3 plan's to say
         *repeats_words(request.plan, Store(request.store), request.repeat),
     ]
+
+
+def runs(known: Sequence[KnownRun], width: int | None = None) -> list[str]:
+    """Return the runs of a store, a row each, the newest last."""
+    if not known:
+        return ["no runs yet: m3 run begins one"]
+    rows = [
+        (one.name, time.strftime("%Y-%m-%d %H:%M", time.localtime(one.started)), one.state, count(one.done),
+         count(one.failed), count(one.left), one.command.removeprefix("m3 run").strip() or "/")
+        for one in known
+    ]  # fmt: skip
+    return columns(("run", "began", "state", "done", "failed", "left", "asked for"), rows, width)
+
+
+def store(living: Sequence[RunState], known: Sequence[KnownRun], width: int | None = None) -> list[str]:
+    """Return what `m3 status` says of a store: the runs at work, then the newest of all."""
+    older = [f"and {count(len(known) - _NEWEST)} older ones: m3 runs"] * (len(known) > _NEWEST)
+    return [*map(str, living), *runs(known[-_NEWEST:], width), *older]
 
 
 def outcome(found: Outcome, seconds: float) -> str:
@@ -130,6 +153,22 @@ def outcome(found: Outcome, seconds: float) -> str:
     failed = f", {count(len(found.failures))} failed" if found.failures else ""
     made = f"; {counted(found.generated, 'answer')}, {counted(found.tokens, 'token')}" if found.generated else ""
     return f"{count(found.done)} of {counted(found.cells, 'cell')} done{there}{failed} in {duration(seconds)}{made}"
+
+
+def ending(found: Outcome, seconds: float, asked: CommandLine, limits: Sequence[str], table: str) -> list[str]:
+    """Return what became of a run, and the lines that go on from there.
+
+    Args:
+        limits: the options of its budget.
+        table: the line that shows its table.
+    """
+    stopped = f"stopped at {' '.join(limits)} with {counted(found.left, 'cell')} left; to go on:"
+    return [
+        outcome(found, seconds),
+        *[f"{stopped} {asked.line('run', *limits)}"] * bool(found.left),
+        *[f"to try all failed ones again: {asked.line('run')}"] * bool(found.failures),
+        *[f"its table: {table}"] * bool(found.run),
+    ]
 
 
 def failure(what: str, retry: str) -> list[str]:

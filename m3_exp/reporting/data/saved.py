@@ -17,7 +17,7 @@ def draws(store: Store, plan: Plan) -> Plan:
     A draw belongs to the plan where models, hyper-parameters and drop rate are the same. It is looked up with the
     plan's own benchmark settings, items, limit and engine, so a score measured in another way is never found.
     """
-    measured = {_asked(cell, label): cell for cell in plan.cells for label in cell.labels}
+    measured = {_asked(cell, label): (cell, label) for cell in plan.cells for label in cell.labels}
     known = {_shown(cell, label) for cell in plan.cells for label in cell.labels}
     draws: dict[str, Cell] = {}
     for cell in _saved(store):
@@ -25,8 +25,12 @@ def draws(store: Store, plan: Plan) -> Plan:
             ours = measured.get(_asked(cell, label))
             if label.ratio != "mixup" or ours is None:
                 continue
-            label = replace(label, config_dirs=ours.labels[0].config_dirs, model_paths=ours.labels[0].model_paths)
-            same = replace(cell, evaluator=ours.evaluator, tokenizer=ours.tokenizer, limit=ours.limit, labels=(label,))
+            own, now = ours
+            label = replace(
+                label, family=now.family, pair=now.pair, overrides=now.overrides, config_dirs=now.config_dirs,
+                model_paths=now.model_paths,
+            )  # fmt: skip
+            same = replace(cell, evaluator=own.evaluator, tokenizer=own.tokenizer, limit=own.limit, labels=(label,))
             draws.setdefault(_shown(same, label), same)
     return replace(plan, cells=tuple(cell for key, cell in draws.items() if key not in known), notes=())
 
@@ -38,8 +42,11 @@ def _saved(store: Store) -> Iterator[Cell]:
 
 
 def _asked(cell: Cell, label: Label) -> str:
-    """Return the identity that draws of one row and benchmark share: everything but lambda and the mask."""
-    line = replace(label, ratio="", alpha=None, draw=None, lam=None, weights=(), mask_seed=None, params={})
+    """Return the identity that draws of one row and benchmark share: everything but lambda, the mask and what its
+    experts are called.
+    """
+    named = replace(label, family="", pair="", overrides=(), params={})
+    line = replace(named, ratio="", alpha=None, draw=None, lam=None, weights=(), mask_seed=None)
     params = {key: float(value) for key, value in label.params.items()}
     recipe = cell.recipe
     sparsifier = {key: value for key, value in (recipe.sparsify or {}).items() if key != "seed"}

@@ -7,7 +7,6 @@ without a value: its place stays empty and a note says why. What each figure sho
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from m3_exp.reporting.choices import ways
@@ -40,7 +39,7 @@ def figure3(_: Data) -> Figure:
 
 def heatmap(data: Data) -> Figure:
     """E[score | alpha] relative to plain: alpha across, benchmarks down, a panel a pair and method."""
-    curves, draws = (_shown(data, sweep) for sweep in ("lambda_response", "alpha_grid"))
+    curves, draws = (data.frames.get(sweep, EMPTY) for sweep in ("lambda_response", "alpha_grid"))
     if responses(curves, data.parents):
         return draw_heatmap(curves, data.parents)
     if not bool(draws.loc[draws["ratio"] == "mixup", "score"].notna().any()):
@@ -49,19 +48,9 @@ def heatmap(data: Data) -> Figure:
     return draw_heatmap(together([draws, curves[curves["ratio"] == "plain"]]), data.parents)
 
 
-def _shown(data: Data, sweep: str) -> pd.DataFrame:
-    """Return the lines of the pairs and methods that were asked for, commas between; single models stay."""
-    frame = data.frames.get(sweep, EMPTY)
-    keep = pd.Series(True, index=frame.index)
-    for column, asked in (("pair", data.pair), ("method", data.method)):
-        if asked is not None:
-            keep &= frame[column].isin(asked.split(",")) | (frame["method"] == "single")
-    return frame[keep]
-
-
 def response(data: Data) -> Figure:
     """All benchmarks of a pair and method along lambda, and what each way of choosing it gives."""
-    frame = _shown(data, "lambda_response")
+    frame = data.frames.get("lambda_response", EMPTY)
     lines, lost = responses(frame, data.parents), refused(frame)
     names = sorted({" ".join(part for part in (r.name, r.params) if part) for r in lines})
     if not lines:

@@ -23,16 +23,13 @@ class Data:
     """What figures are drawn from.
 
     `frames`: tidy frames by sweep; `parents`: each pair's experts, as singles are called in the frames; `published`:
-    the folder of the paper's numbers, only for the family that the paper used; `pair`, `method`: which curves `heatmap`
-    and `response` show where there are several; `seed`: the sweeps', of what is resampled; `asked`: the command
-    line, for the one that runs what is missing.
+    the folder of the paper's numbers, only for the family that the paper used; `seed`: the sweeps', of what is
+    resampled; `asked`: the command line, for the one that runs what is missing.
     """
 
     frames: Mapping[str, pd.DataFrame]
     parents: Mapping[str, Sequence[str]] = field(default_factory=dict)
     published: Path | None = None
-    pair: str | None = None
-    method: str | None = None
     seed: int = 0
     asked: CommandLine = field(default_factory=CommandLine)
 

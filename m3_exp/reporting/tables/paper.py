@@ -81,7 +81,7 @@ def rows_of(given: Shown) -> list[Row]:
     curves = {(*r.line, r.benchmark): r for r in given.responses if r.gridded}
     grids = frame if given.behind is None else given.behind
     nodes = dict(iter(grids[grids["ratio"] == "grid"].groupby([*LINE, "benchmark"], sort=False))) if curves else {}
-    lines = _with_expectations(frame, curves, given.every)
+    lines = _with_expectations(frame, curves, given)
     masks = {key: int(found["mask_seed"].nunique()) for key, found in frame.groupby(LINE, sort=False)}
     sizes = {b: _usual(lines, curves, b) for b in benchmarks}
     rows = [Row(group, benchmarks, curves, nodes, sizes, given.published) for group in _groups(lines, given.every)]
@@ -128,8 +128,8 @@ def _column(frame: pd.DataFrame, benchmark: str, rows: Sequence[Row]) -> Column:
 # -------------------------------------------------------------------------------------------------------- curves
 
 
-def _with_expectations(frame: pd.DataFrame, curves: Mapping[tuple[str, ...], Response], every: bool) -> pd.DataFrame:
-    """Add a line for each expectation on a curve; unless `every`, leave out the draws and nodes that it replaces."""
+def _with_expectations(frame: pd.DataFrame, curves: Mapping[tuple[str, ...], Response], given: Shown) -> pd.DataFrame:
+    """Add a line for each expectation on a curve; leave out the draws and nodes that it replaces, if not asked for."""
     known = {key[:-1] for key in curves}
     kept: list[Any] = []
     added: list[Any] = []
@@ -137,16 +137,18 @@ def _with_expectations(frame: pd.DataFrame, curves: Mapping[tuple[str, ...], Res
         lines = rows.to_dict("records")
         if line in known and rows["method"].iloc[0] != "single":
             added += _expectations(line, rows, curves)
-            lines = [x for x in lines if every or not _stood_in(x, curves)]
-        kept += [x for x in lines if every or x["kind"] != "sampled"]
+            lines = [x for x in lines if given.every or not _stood_in(x, curves) or (given.nodes and _on_curve(x))]
+        kept += [x for x in lines if given.every or given.nodes or x["kind"] != "sampled"]
     return pd.DataFrame([*kept, *added], columns=frame.columns)
 
 
 def _stood_in(line: Mapping[Any, Any], curves: Mapping[tuple[str, ...], Response]) -> bool:
     """Tell whether a line is replaced by an expectation: a node of a curve's grid, or a draw on its benchmark."""
-    return line["ratio"] in ("grid", "sampled") or (
-        line["ratio"] == "mixup" and (*(line[key] for key in LINE), line["benchmark"]) in curves
-    )
+    return _on_curve(line) or (line["ratio"] == "mixup" and (*(line[key] for key in LINE), line["benchmark"]) in curves)
+
+
+def _on_curve(line: Mapping[Any, Any]) -> bool:
+    return line["ratio"] in ("grid", "sampled")
 
 
 def _expectations(

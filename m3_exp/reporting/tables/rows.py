@@ -29,6 +29,7 @@ class Shown:
     """What a table shows.
 
     every: a row for every (alpha, draw, lambda) in place of one for their mean or for the nodes of a curve.
+    nodes: a row for every node of a curve, and for every lambda sampled beside them, above its expectations.
     published: the folder of the paper's numbers (`results/published`), shown beside ours.
     responses: response curves. An M3 row whose pair, method, parameters and benchmark have one (of at least five
         nodes) shows its expectation. A grid of lambdas is shown as the expectations at the paper's alphas.
@@ -46,6 +47,7 @@ class Shown:
     marks: Marks = "significant"
     experts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     asked: CommandLine = field(default_factory=CommandLine)
+    nodes: bool = False
 
     @property
     def runs_curves(self) -> str:

@@ -1,0 +1,157 @@
+"""The way back to one's own run: names, `m3 runs`, `--run NAME`, and what a run says at its end."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from m3_exp import cli
+from m3_exp.command_line import CommandLine
+from m3_exp.heartbeat import history
+from m3_exp.store import PastRun, Store
+from m3_exp.views import runs, studies
+from tests.test_outlive import World
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world with two runs in its store: one lambda, then a grid of five."""
+    made = World(tmp_path_factory.mktemp("world"))
+    assert cli.main(["run", *made.line()]) == 0
+    assert cli.main(["run", *made.line("ratio=grid", "ratio.nodes=5")]) == 0
+    return made
+
+
+def said(capsys: pytest.CaptureFixture[str], *args: str) -> Any:
+    capsys.readouterr()
+    assert cli.main([*args, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_runs_are_listed_by_name_with_what_asked_for_them(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    known = said(capsys, "runs", f"store={world.store}")
+    assert [one["name"] for one in known] == ["local-average-fixed", "local-average-grid"]
+    assert [(one["state"], one["cells"], one["done"], one["failed"], one["left"]) for one in known] == [
+        ("done", 1, 1, 0, 0), ("done", 5, 5, 0, 0),
+    ]  # fmt: skip
+    assert "ratio.lam=0.25" in known[0]["command"]
+    assert cli.main(["runs", f"store={world.store}"]) == 0
+    first, last = capsys.readouterr().out.splitlines()[1:]
+    assert first.startswith("local-average-fixed")
+    assert "family=local" in last
+
+
+def test_a_run_named_again_is_numbered_and_says_the_line_that_shows_it(
+    world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    shutil.copytree(world.store, tmp_path / "store")
+    asked = [f"store={tmp_path / 'store'}" if word.startswith("store=") else word for word in world.line()]
+    assert cli.main(["run", *asked]) == 0
+    line = f"m3 table --run local-average-fixed-2 store={tmp_path / 'store'}"
+    assert f"its table: {line}" in capsys.readouterr().out
+    assert cli.main(["table", "--run", "local-average-fixed-2", f"store={tmp_path / 'store'}"]) == 0
+    assert "75.0 [28.9, 96.6]" in capsys.readouterr().out
+
+
+def test_the_end_of_a_run_as_data_holds_its_scores(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    end = said(capsys, "run", *world.line())
+    assert end["run"] == "local-average-fixed-2"
+    (score,) = end["scores"]
+    assert {key: score[key] for key in ("benchmark", "score", "n", "state")} == {
+        "benchmark": "gsm8k", "score": 75.0, "n": 4, "state": "done",
+    }  # fmt: skip
+    assert (score["labels"], round(score["low"], 1), round(score["high"], 1)) == (
+        ["local average lambda=0.25"], 28.9, 96.6,
+    )  # fmt: skip
+
+
+def test_the_table_of_a_grid_has_a_row_for_each_node_and_then_the_expectations(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = said(capsys, "table", "--run", "local-average-grid", f"store={world.store}")["rows"]
+    assert [row["lambda"] for row in rows[:5]] == [[0.0], [0.25], [0.5], [0.75], [1.0]]
+    assert all(row["score"] == 75.0 for row in rows[:5])
+    assert {(row["ratio"], row["nodes"]) for row in rows[5:]} == {("mixup", 5)}
+    assert len(rows) > 5
+
+
+def test_the_last_run_is_the_newest(world: World) -> None:
+    newest = history(Store(world.store))[-1]
+    last = runs.request("last", CommandLine((f"store={world.store}",)))
+    named = runs.request(newest.name, CommandLine((f"store={world.store}",)))
+    assert last == named
+
+
+def test_status_and_report_and_response_go_back_to_a_run(
+    world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    about = ["--run", "local-average-grid", f"store={world.store}"]
+    status = said(capsys, "status", *about)
+    assert (status["cells"], status["done"]) == (5, 5)
+    assert cli.main(["report", *about, "--out", str(tmp_path)]) == 0
+    assert "ratio.nodes=5" in (tmp_path / "index.html").read_text()
+    (curve,) = studies.curves(runs.request("local-average-grid", CommandLine((f"store={world.store}",)))).responses
+    assert (curve.pair, curve.method, len(curve.curve.lams)) == ("local", "average", 5)
+
+
+def test_status_of_a_store_is_that_of_its_runs(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    found = said(capsys, "status", f"store={world.store}")
+    assert found["running"] == []
+    assert [run["name"] for run in found["runs"]][:2] == ["local-average-fixed", "local-average-grid"]
+    assert cli.main(["status", f"store={world.store}"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("local-average-fixed  ")
+
+
+def test_a_run_of_an_older_version_is_called_by_its_plan(
+    world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    shutil.copytree(world.store, tmp_path / "store", ignore=shutil.ignore_patterns("history"))
+    known = said(capsys, "runs", f"store={tmp_path / 'store'}")
+    names = {one["name"]: (one["state"], one["cells"], one["done"]) for one in known}
+    assert sorted(names.values()) == [("done", 1, 1), ("done", 5, 5)]
+    grid = next(name for name in names if names[name][1] == 5)
+    assert grid == f"plan-{next(one['plan'] for one in known if one['name'] == grid)[:8]}"
+    rows = said(capsys, "table", "--run", grid, f"store={tmp_path / 'store'}")["rows"]
+    assert [row["score"] for row in rows[:5]] == [75.0] * 5
+
+
+def test_a_run_whose_command_line_composes_no_more_is_shown_by_its_plan(
+    world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    shutil.copytree(world.store, tmp_path / "store")
+    store = Store(tmp_path / "store")
+    (key, past), *_ = [(key, one) for key, one in store.history.items() if one.name == "local-average-grid"]
+    gone = CommandLine(("ratio=own",), config_dirs=(tmp_path / "gone",)).line("run")
+    store.history.put(key, PastRun(**{**vars(past), "command": gone}))
+    rows = said(capsys, "table", "--run", past.name, f"store={store.root}")["rows"]
+    assert [row["score"] for row in rows[:5]] == [75.0] * 5
+    assert said(capsys, "status", "--run", past.name, f"store={store.root}")["done"] == 5
+    assert cli.main(["report", "--run", past.name, f"store={store.root}", "--out", str(tmp_path)]) == 0
+
+
+def test_a_killed_run_is_stopped_where_its_last_sign_of_life_left_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.history.put("a" * 16, PastRun("demo", "m3 run sweeps=demo", "p", 9, 4, 1, 10.0))
+    store.history.put("b" * 16, PastRun("demo-2", "m3 run sweeps=demo", "p", 9, 8, 1, 20.0, 30.0))
+    found = [(one.name, one.state, one.left) for one in history(store)]
+    assert found == [("demo", "stopped", 4), ("demo-2", "failed", 0)]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["table", "--run", "nothing"], "--run nothing: .* has no run of that name; the newest are local-average-fi"),
+        (["table", "table1", "--run", "last"], "table1 has no effect on what a run asked for"),
+        (["table", "--run", "last", "--select", "crossfit"], "--select crossfit chooses among the rows"),
+        (["runs", "pair=lm"], "pair=lm has no effect on what a run asked for"),
+    ],
+)
+def test_what_no_run_can_be_asked_for_is_one_line(
+    world: World, capsys: pytest.CaptureFixture[str], args: list[str], words: str
+) -> None:
+    assert cli.main([*args, f"store={world.store}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(words, line)

@@ -12,9 +12,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO, cast
 
-from m3_exp.arguments import HELP, ConfigShown, parsed, show_config, takes
+from m3_exp.arguments import HELP, RUN, WIDE, ConfigShown, of_table, parsed, show_config, takes
 from m3_exp.command_line import names
-from m3_exp.printing import FORMAT, RUN, WIDE, line_of_whole, print_lines, print_list, print_table, say, tell
+from m3_exp.printing import line_of_whole, print_lines, print_list, print_table, say, tell
 from m3_exp.reading.paths import given
 from m3_exp.reading.shown import Escaping, abridged, columns, escaped
 from m3_exp.types import M3Error
@@ -77,7 +77,7 @@ def run(args: Sequence[str]) -> int:
     from m3_exp.views.lookup import Lookup
 
     request = config.compose(asked)
-    say(*words.lambdas(request.plan), *request.notes, *request.plan.notes, file=sys.stderr)
+    say(*words.lambdas(request.plan), *request.notes, *request.plan.notes, *words.missing(request), file=sys.stderr)
     began = time.monotonic()
     outcome = actions.run(request, hours=options.hours, cells=options.cells)
     took = time.monotonic() - began
@@ -122,6 +122,7 @@ def wandb(args: Sequence[str]) -> int:
         say(*workspace.workspace(asked, options.out))
         return 0
     tracker = workspace.sync(asked)
+    say(*workspace.keyless(asked), file=sys.stderr)
     print(json.dumps(tracker.done) if options.json else ", ".join(f"{n} {k}" for k, n in tracker.done.items()))
     return 1 if tracker.problems else 0
 
@@ -196,22 +197,7 @@ def export(args: Sequence[str]) -> int:
 
 def table(args: Sequence[str]) -> int:
     parser = takes("table", "Print the table NAME from the store: the rows that its sweep asks for.", first="NAME")
-    add = parser.add_argument
-    add("--list", action="store_true", help="name the tables")
-    add("--run", metavar="NAME", help=RUN)
-    add("--format", choices=["text", "md", "csv", "tex", "html"], help=FORMAT)
-    add("--wide", action="store_true", help=WIDE)
-    add("--draw", type=int, help="only the draw of lambda with this number, not the mean over draws")
-    add("--all", action="store_true", help="a row for every single lambda that was drawn, chosen or on a curve")
-    marks = "significant (or real): by tests, adjusted; paper: bold and underlined by score alone, without a test"
-    add("--marks", default="significant", choices=["significant", "real", "paper"], help=marks)
-    select = (
-        "choose by score: crossfit (on one half of the items, scored on the other), dev (on development items), test"
-        " (on the items that score it: flattered); say what the chosen one is worth"
-    )
-    add("--select", choices=["crossfit", "dev", "test"], help=select)
-    add("--repeats", action="store_true", help="what batches alone change: each repeat beside its first pass")
-    add("--variance", action="store_true", help="how uncertain items, draws of lambda, masks and curves leave it, each")
+    of_table(parser)
     options, asked = parsed(parser, args)
     from m3_exp.views import runs, tables
 
@@ -336,13 +322,28 @@ def doctor(args: Sequence[str]) -> int:
     return 1 if any(finding.needed and not finding.ok for finding in findings) else 0
 
 
+def init(args: Sequence[str]) -> int:
+    parser = takes("init", "Write own checkpoints as a family, from their files.", first="BASE EXPERT ...", settings="")
+    parser.add_argument("base", help="the model that the experts are fine-tunes of: a directory, a .gguf file ...")
+    parser.add_argument("experts", nargs="+", metavar="EXPERT", help="the same, or NAME=MODEL")
+    parser.add_argument("--name", help="of the family; else that of the base's folder")
+    parser.add_argument("--out", type=given, metavar="DIR", default=Path("own"), help="of family/ and pair/; else own")
+    options, _ = parsed(parser, args)
+    from m3_exp.config import own_family
+
+    say(*own_family.write(**vars(options)).lines)
+    return 0
+
+
 def completion(args: Sequence[str]) -> int:
     from m3_exp.completion import command
 
     return command(args, COMMANDS)
 
 
-_ALL = (run, runs, plan, merge, score, export, table, response, figure, report, status, doctor, wandb, completion)
+_ALL = (
+    run, runs, plan, merge, score, export, table, response, figure, report, status, doctor, wandb, init, completion,
+)  # fmt: skip
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {command.__name__: command for command in _ALL}
 
 if __name__ == "__main__":

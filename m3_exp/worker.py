@@ -145,12 +145,22 @@ class Worker:
         task = self._results.tasks.task(evaluation.cell, evaluation.repeat)
         if task.repeat and not self._results.is_done(replace(task, repeat=0)):
             raise M3Error("it has no complete first pass to be compared with: see that one's failure")
+        self._check_scorable(task, group)
+        self._say(Doing("examining the grader"))
+        self._graders.check(task)
         digest = (self._store.merges.get(group.key) or self._generator.load(group)).digest
         if self._keep:
             self._keep_checkpoint(task, digest)
-        self._say(Doing("examining the grader"))
-        self._graders.check(task)
         self._generated.put((evaluation, group, self._generator.generate(task, group, digest)))
+
+    def _check_scorable(self, task: Task, group: Group) -> None:
+        """Raise M3Error where answers are missing that could only stay unscored."""
+        if (reason := task.evaluator.lacks()) is None:
+            return
+        made = self._store.merges.get(group.key)
+        journal = self._store.answers(self._results.answers_key(made.digest, task)) if made else None
+        if journal is None or TaskAnswers(task, journal).missing():
+            raise M3Error(f"nothing is asked, since no answer could be scored: {reason}")
 
     def _keep_checkpoint(self, task: Task, digest: str) -> None:
         out = self._store.checkpoint(digest)
@@ -172,11 +182,10 @@ class Worker:
                 return
             refused = generated.refused  # why an item has no answer
             scores = [replace(s, reason=refused.get(s.id, s.reason)) if s.value is None else s for s in scores]
-            spec, version = task.cell.evaluator, task.evaluator.version
             record = ResultRecord(
                 replace(result, benchmark=task.cell.evaluator.name),
                 tuple(scores),
-                evaluator=VersionedSpec(spec.name, spec.target, spec.settings, spec.items, spec.skill, version),
+                evaluator=_versioned(task),
                 sampling=task.sampling,
                 engine=self._results.fingerprint,
                 items=task.cell.evaluator.items,
@@ -206,6 +215,11 @@ class Worker:
         texts = {(answer.id, answer.sample): answer.text for answer in TaskAnswers(first, journal).in_order()}
         changed = [(a.id, a.sample) for a in generated.answers if a.text != texts.get((a.id, a.sample))]
         return RepeatRecord(generated.task.repeat, tuple(changed))
+
+
+def _versioned(task: Task) -> VersionedSpec:
+    spec = task.cell.evaluator
+    return VersionedSpec(spec.name, spec.target, spec.settings, spec.items, spec.skill, task.evaluator.version)
 
 
 def _until_done(thread: threading.Thread, events: "queue.SimpleQueue[Event | BaseException]") -> Iterator[Event]:

@@ -16,7 +16,7 @@ ORDER = [["machine", "types", "command_line", "amounts"], ["reading"], ["benchma
          ["store"], ["merging"], ["planning"], ["engines", "scoring", "reporting"], ["chat", "progress"],
          ["heartbeat", "prompts", "forecast_words"], ["tasks"], ["results"], ["groups", "forecast"],
          ["events", "answers"], ["generating"], ["worker"], ["running"],
-         ["config"], ["doctor", "views"], ["actions", "printing"],
+         ["config"], ["lacking"], ["doctor", "views"], ["actions", "printing"],
          ["arguments"], ["completion"], ["cli"]]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import json
 import sys
 import tarfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -76,6 +77,12 @@ def test_documents_in_another_order_are_found_by_their_text(tmp_path: Path) -> N
     assert [(a.id, a.sample, a.text) for _, a in read_answers(path, problems())] == [("3", 0, "a"), ("3", 1, "b")]
     alien = file(tmp_path, sampled(1, "a", doc={"question": "Who?", "answer": "me"}))
     assert "doc_id 1 is not an item here" in refused(alien, problems())
+    level = [{"problem": f"Find the value of x where x + {n} = 9.", "level": f"Level {n}"} for n in range(3)]
+    path = file(tmp_path, sampled(0, "a", doc={**level[2], "level": "Level 0"}))
+    assert read_answers(path, problems(level))[0][1].id == "2", "a level is no item's own"
+    twice = [ITEMS[0], ITEMS[0]]
+    assert read_answers(file(tmp_path, sampled(1, "a", doc=ITEMS[0])), problems(twice))[0][1].id == "1"
+    assert read_answers(file(tmp_path, sampled(1, "a", doc={"x": 1})), problems())[0][1].id == "1"
     code = {"HumanEval/7": Problem("HumanEval/7", {"prompt": "def f():"})}
     path = file(tmp_path, sampled(0, "pass", doc={"task_id": "HumanEval/7", "prompt": "def f():"}))
     assert read_answers(path, code)[0][1].id == "HumanEval/7"
@@ -192,3 +199,15 @@ def test_a_whole_store_and_what_is_refused(world: Path, monkeypatch: pytest.Monk
         asked = ["pair=lm_math", "evaluator=[gsm8k]", "limit=6", *CONFIG, "store=store", *RECORDED]
         code, text = call(["export", "answers", *asked, "--out", "a.parquet"])
         assert (code, "--format parquet needs pyarrow: pip install pyarrow" in text) == (2, True)
+
+
+def test_score_warns_of_a_zero_that_is_none(tmp_path: Path, spec: EvaluatorSpec) -> None:
+    path = file(tmp_path, *({"id": n, "text": f"#### {n}"} for n in range(4)))
+    found = score_file(spec, path)[0]
+    assert found["score"] == 0.0
+    assert found["warning"] == (
+        "4 of 4 answers hold nothing to read (no number found by extractor=paper): --audit says what other rules read"
+        " there"
+    )
+    right = score_file(replace(spec, settings={"extractor": "strict"}), path)[0]
+    assert (right["score"], "warning" in right) == (100.0, False)

@@ -129,6 +129,9 @@ class AlpacaEval(ChatSettings):
         if self.judge == "rules":
             rules.check(problem)
 
+    def lacks(self) -> str | None:
+        return None if self.judge in ("rules", "precomputed") else self._model().missing()
+
     def pointed_to(self) -> Mapping[str, str]:
         """Return the digest of published judgments. An address from the environment is no setting: it is recorded."""
         return {"annotations": digest_of(self.annotations)} if self.judge == "precomputed" else {}

@@ -237,6 +237,8 @@ def score_file(
             f"{kept} of {len(given)} answers hold a thought (such as <think>...</think>) that is judged as a part of"
             f" the answer: set {use} to drop it"
         )
+    if "warning" not in summary and (silent := unread.unread(result, scores)):
+        summary["warning"] = f"{silent}: --audit says what other rules read there"
     if audit:
         summary["audit"] = _audit(evaluator, problems, given, ordered, result)
     if result.n_unscored:

@@ -172,6 +172,13 @@ class Evaluator(ABC):
         """Return what other rules would make of the same answers (`m3 score --audit`)."""
         return {}
 
+    def lacks(self) -> str | None:
+        """Return why no answer could be scored on this machine now, as a judge's missing key, and what to do.
+
+        Then nothing is asked for the benchmark, and the plan says so.
+        """
+        return None
+
     def cost(self, problems: Sequence[Problem]) -> Cost | None:
         """Return what a judge outside the engine would take for these items, None where there is no such judge."""
         return None

@@ -28,6 +28,7 @@ Numbered = list[tuple[int, Answer]]
 _NEEDED = 'must be an object with two strings, {"id": ..., "text": ...} (an id may be a whole number)'
 _JOURNAL = re.compile(r"[0-9a-f]{8} \{")
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a spreadsheet's formulas begin, behind apostrophes or none
+_TELLING = 16  # characters of a text that tells one item from the others
 _IDS = ("task_id", "question_id", "id")  # where lm-eval's documents hold a benchmark's own ids
 
 
@@ -205,15 +206,19 @@ def _item(
     problems: Mapping[str, Problem],
     texts: Mapping[str, Mapping[str, str | None]],
 ) -> str | None:
-    """Return the id of the item that a document of lm-eval is: by its own id, by its number, or by its text.
+    """Return the id of the item that a document of lm-eval is: by its own id, by a text, or by its number.
 
-    A number counts only where the document and the item share a text, if they have a column in common.
+    A short text (a level, a topic) is looked at only where there is no longer one; a number counts where the document
+    and the item share that text, or have no text in common.
     """
     for name in _IDS:
         if str(doc.get(name)) in problems:
             return str(doc[name])
-    shared = [key for key in texts if isinstance(doc.get(key), str)]
+    shared = sorted((key for key in texts if isinstance(doc.get(key), str)), key=lambda key: -len(doc[key]))
+    telling = [key for key in shared if len(doc[key]) >= _TELLING] or shared
+    for key in telling:
+        if (found := texts[key].get(doc[key])) is not None:
+            return found
     known = problems.get(str(number))
-    if known is not None and (not shared or any(known.row.get(key) == doc[key] for key in shared)):
-        return known.id
-    return next((key for name in shared if (key := texts[name].get(doc[name]))), None)
+    same = known is not None and all(known.row.get(key) == doc[key] for key in telling[:1])
+    return known.id if known is not None and same else None

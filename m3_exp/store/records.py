@@ -58,9 +58,13 @@ class StoredAnswer(Answer):
 
 @dataclass(frozen=True)
 class Rendered:
-    """The items digest of a benchmark's items with their prompts as token ids."""
+    """The items digest of a benchmark's items with their prompts as token ids, and each prompt's own (`Prompt.hashed`).
+
+    Older records have no `hashed`.
+    """
 
     items_digest: str
+    hashed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

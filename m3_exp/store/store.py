@@ -102,6 +102,24 @@ class Store:
             stack.enter_context(locked(path, os.O_RDWR | os.O_CREAT, wait=True))
         return stack
 
+    def claim(self, group: str) -> contextlib.ExitStack:
+        """Hold a group of cells by its key until the stack is closed, so that two runs do not do the same work.
+
+        It is advice: where nothing can be written, or the file system knows no locks, everyone may have it.
+
+        Raises:
+            BlockingIOError: another run holds it.
+        """
+        stack, path = contextlib.ExitStack(), self.root / "locks" / f"group-{group}.lock"
+        try:
+            stack.enter_context(locked(path, os.O_RDWR | os.O_CREAT))
+            stack.callback(path.unlink, missing_ok=True)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass
+        return stack
+
     def run_lock(self, run: str) -> Path:
         """Return the file that a run holds a lock on as long as it lives."""
         return self.runs.path(run).with_suffix(".lock")

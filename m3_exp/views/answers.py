@@ -154,10 +154,10 @@ def texts(cell: Cell, record: ResultRecord, results: Results) -> Texts | None:
     for answer in results.store.answers(record.answers).read():
         written.setdefault((answer.id, answer.prompt, answer.sample), answer)
     found = {}
-    for problem, prompt in zip(task.problems, task.prompts, strict=True):
-        text, hashed = task.evaluator.prompt(problem), prompt.hashed
+    for problem, asked, hashed in zip(task.problems, task.ids, task.hashed, strict=True):
+        text = task.evaluator.prompt(problem)
         for sample in range(task.sampling.n):
-            found[problem.id, sample] = text, written.get((prompt.id, hashed, sample))
+            found[problem.id, sample] = text, written.get((asked, hashed, sample))
     return found
 
 

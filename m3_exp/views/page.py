@@ -11,7 +11,7 @@ from shlex import quote
 
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
-from m3_exp.machine import in_threads
+from m3_exp.machine import in_processes
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import merge_line
 from m3_exp.reporting import page
@@ -84,6 +84,9 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
     results = Results(whole.store, whole.request.plan.engine)
     frame = whole.frame(draws=True)
     lines = grouped(responses(frame, whole.experts))
+    studies = in_processes(
+        lambda line: page.shown(ways.study(line, dev=development(curves, line), seed=whole.seed)), lines
+    )
     models = {name: str(source) for config in configs for name, source in config.experts.items()}
     with without_fetching():
         cells = tuple(_cells(found, results, command))
@@ -93,7 +96,7 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
         rebuild=rebuild,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         tables=tuple(shown),
-        studies=tuple(in_threads(lambda line: ways.study(line, dev=development(curves, line), seed=whole.seed), lines)),
+        studies=tuple(studies),
         cells=cells,
         models={"base": str(first.recipe.base), **models},
         experts=whole.experts,

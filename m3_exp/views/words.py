@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
+from m3_exp import lacking
 from m3_exp.amounts import count, counted, duration
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
@@ -77,6 +78,11 @@ def lambdas(plan: Plan) -> list[str]:
     return [f"alpha={alpha:g} draw {draw}: lambda={lam!r}" for alpha, draw, lam in drawn]
 
 
+def missing(request: Request, disk: int = 0) -> list[str]:
+    """Say what the request lacks on this machine, and so what it will not do; `disk`: the bytes that it will write."""
+    return [f"missing: {line}" for line in lacking.lines(request, disk)]
+
+
 def plan(request: Request, forecast: Forecast, width: int | None = None) -> list[str]:
     """Return a plan cell by cell, then what it would cost."""
     rows = [(" = ".join(c.labels), c.benchmark, "?" if c.n is None else str(c.n), c.state) for c in forecast.cells]
@@ -88,6 +94,7 @@ def plan(request: Request, forecast: Forecast, width: int | None = None) -> list
         *request.notes,
         *forecast.notes,
         *repeats_words(request.plan, Store(request.store), request.repeat),
+        *missing(request, forecast.totals.disk_bytes),
     ]
 
 

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from m3_exp import config
+from m3_exp import config, lacking
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
 from m3_exp.reporting.choices import ways
@@ -49,6 +49,12 @@ def sync(asked: CommandLine | Request) -> Tracker | Untracked:
     with tracking(request, 3600.0) as found:
         pass
     return found
+
+
+def keyless(asked: CommandLine | Request) -> list[str]:
+    """Say that W&B has no key, if it has none: then nothing was sent."""
+    tracker = config.compose(asked).tracker
+    return [] if tracker is None else lacking.key(tracker)
 
 
 def workspace(asked: CommandLine | Request, out: Path | None = None) -> list[str]:

@@ -342,7 +342,7 @@ def completion(args: Sequence[str]) -> int:
 
 
 _ALL = (
-    run, runs, plan, merge, score, export, table, response, figure, report, status, doctor, wandb, init, completion,
+    run, plan, merge, score, export, runs, table, response, figure, report, status, doctor, wandb, init, completion,
 )  # fmt: skip
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {command.__name__: command for command in _ALL}
 

@@ -150,7 +150,7 @@ def test_two_equal_runs_share_the_work(
     go_on.set()
     for run in runs:
         run.join(60)
-    assert sorted(outcome.generated for outcome in outcomes) == [0, 8]
+    assert sorted((outcome.generated, outcome.cached) for outcome in outcomes) == [(0, 1), (8, 0)]
     assert [outcome.done for outcome in outcomes] == [1, 1]
     assert "another run is at work on some of these cells, whose answers are taken over:" in capsys.readouterr().err
     assert not list((tmp_path / "store" / "locks").glob("group-*"))

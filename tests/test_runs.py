@@ -47,6 +47,19 @@ def test_runs_are_listed_by_name_with_what_asked_for_them(world: World, capsys: 
     assert "family=local" in last
 
 
+def test_runs_fit_a_terminal_of_80_columns(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    capsys.readouterr()
+    for command in ("runs", "status"):
+        assert cli.main([command, f"store={world.store}"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        short = [line for line in lines if str(world.folder) not in line]  # a path stays whole
+        assert max(map(len, short)) <= 80
+        assert lines[1].startswith(f"{FIXED}  20")
+
+
 def test_a_run_named_again_is_numbered_and_says_the_line_that_shows_it(
     world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ import sys
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +166,10 @@ def _write(results: Results, task: Task, answered: Answered, *, whole: bool) -> 
     record = ResultRecord(
         replace(task.evaluator.summarize(scores), benchmark=cell.evaluator.name),
         scores,
-        evaluator=VersionedSpec(**vars(cell.evaluator), version=task.evaluator.version),
+        evaluator=VersionedSpec(
+            **{field.name: getattr(cell.evaluator, field.name) for field in fields(cell.evaluator)},
+            version=task.evaluator.version,
+        ),
         sampling=task.sampling,
         engine=results.fingerprint,
         items=cell.evaluator.items,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from m3_exp.config import Request
 
 HELP = Path(__file__).parent / "help.txt"
+RUN = "what that run asked for (m3 runs lists them; last: the newest), with no more than store=DIR beside it"
+WIDE = "the table as one block, with all notes, on a terminal too"
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,6 +54,30 @@ def takes(command: str, about: str, *, first: str = "", settings: str = "KEY=VAL
         made.add_argument("--config-dir", action="append", default=[], type=config_dir, metavar="DIR", help=folder)
         made.add_argument("--json", action="store_true", help="print JSON in place of text")
     return made
+
+
+def of_table(parser: Parser) -> None:
+    """Add the options of `m3 table`."""
+    shape = (
+        "text: as wide as the terminal (or COLUMNS), which is what a terminal gets; bold is **40.0** in a pipe or with"
+        " NO_COLOR. Else md, whole, as in m3 table demo > demo.md"
+    )
+    marks = "significant (or real): by tests, adjusted; paper: bold and underlined by score alone, without a test"
+    select = (
+        "choose by score: crossfit (on one half of the items, scored on the other), dev (on development items), test"
+        " (on the items that score it: flattered); say what the chosen one is worth"
+    )
+    add = parser.add_argument
+    add("--list", action="store_true", help="name the tables")
+    add("--run", metavar="NAME", help=RUN)
+    add("--format", choices=["text", "md", "csv", "tex", "html"], help=shape)
+    add("--wide", action="store_true", help=WIDE)
+    add("--draw", type=int, help="only the draw of lambda with this number, not the mean over draws")
+    add("--all", action="store_true", help="a row for every single lambda that was drawn, chosen or on a curve")
+    add("--marks", default="significant", choices=["significant", "real", "paper"], help=marks)
+    add("--select", choices=["crossfit", "dev", "test"], help=select)
+    add("--repeats", action="store_true", help="what batches alone change: each repeat beside its first pass")
+    add("--variance", action="store_true", help="how uncertain items, draws of lambda, masks and curves leave it, each")
 
 
 class Declared(Exception):

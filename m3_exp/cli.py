@@ -12,9 +12,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO, cast
 
-from m3_exp.arguments import HELP, ConfigShown, parsed, show_config, takes
+from m3_exp.arguments import HELP, RUN, WIDE, ConfigShown, of_table, parsed, show_config, takes
 from m3_exp.command_line import names
-from m3_exp.printing import FORMAT, RUN, WIDE, line_of_whole, print_lines, print_list, print_table, say, tell
+from m3_exp.printing import line_of_whole, print_lines, print_list, print_table, say, tell
 from m3_exp.reading.paths import given
 from m3_exp.reading.shown import Escaping, abridged, columns, escaped
 from m3_exp.types import M3Error
@@ -73,8 +73,7 @@ def run(args: Sequence[str]) -> int:
     options, asked = parsed(parser, args)
     show_config(options, asked)
     from m3_exp import actions, config
-    from m3_exp.views import opening, retries, tables, words
-    from m3_exp.views import runs as of_store
+    from m3_exp.views import opening, retries, runs, tables, words
     from m3_exp.views.lookup import Lookup
 
     request = config.compose(asked)
@@ -90,32 +89,27 @@ def run(args: Sequence[str]) -> int:
         more = {"failures": failed, "retries": again, "summary": first, "left": outcome.left}
         print(json.dumps({**vars(outcome), **more, "scores": tables.scores(looked)}))
     else:
-        say(*first)
-        print()
+        say(*first, "")
         print_table(tables.looked_up(looked), None, wide=options.wide, whole=tables.line(request))
-        print()
-        say(*chain(*map(words.failure, failed, again)))
         limits = [f"--{key}={value}" for key in ("hours", "cells") if (value := getattr(options, key)) is not None]
-        say(*words.ending(outcome, took, asked, limits, of_store.own_line(outcome.run, request.store)))
+        end = words.ending(outcome, took, asked, limits, runs.own_line(outcome.run, request.store))
+        say("", *chain(*map(words.failure, failed, again)), *end)
     return 3 if outcome.left else 1 if failed else 0
 
 
 def runs(args: Sequence[str]) -> int:
     parser = takes("runs", "List the runs of a store, the newest last; m3 table --run NAME goes back to one.")
     options, asked = parsed(parser, args)
-    from m3_exp.views import runs as of_store
-    from m3_exp.views import words
+    from m3_exp.views import runs, words
 
-    known = of_store.runs(asked)
-    tell(options.json, lambda: of_store.as_json(known), lambda: words.runs(known, columns(sys.stdout)))
+    known = runs.runs(asked)
+    tell(options.json, lambda: runs.as_json(known), lambda: words.runs(known, columns(sys.stdout)))
     return 0
 
 
 def wandb(args: Sequence[str]) -> int:
-    about = "sync: record in W&B what is in the store; workspace: compare alphas there."
-    parser = takes("wandb", about, first="sync|workspace")
-    about = "workspace: write its specification here, and ask W&B nothing"
-    parser.add_argument("--out", type=given, metavar="FILE", help=about)
+    parser = takes("wandb", "sync: record the store in W&B; workspace: compare alphas there.", first="sync|workspace")
+    parser.add_argument("--out", type=given, metavar="FILE", help="workspace: write it here, and ask W&B nothing")
     options, asked = parsed(parser, args)
     what, *overrides = asked.overrides or [""]
     if what not in ("sync", "workspace"):
@@ -145,8 +139,7 @@ def plan(args: Sequence[str]) -> int:
     from m3_exp import config
     from m3_exp.views import status, words
 
-    request = config.compose(asked)
-    found = status.plan(request)
+    found = status.plan(request := config.compose(asked))
     tell(options.json, lambda: found.json, lambda: words.plan(request, found, columns(sys.stdout)))
     return 0
 
@@ -204,22 +197,7 @@ def export(args: Sequence[str]) -> int:
 
 def table(args: Sequence[str]) -> int:
     parser = takes("table", "Print the table NAME from the store: the rows that its sweep asks for.", first="NAME")
-    add = parser.add_argument
-    add("--list", action="store_true", help="name the tables")
-    add("--run", metavar="NAME", help=RUN)
-    add("--format", choices=["text", "md", "csv", "tex", "html"], help=FORMAT)
-    add("--wide", action="store_true", help=WIDE)
-    add("--draw", type=int, help="only the draw of lambda with this number, not the mean over draws")
-    add("--all", action="store_true", help="a row for every single lambda that was drawn, chosen or on a curve")
-    marks = "significant (or real): by tests, adjusted; paper: bold and underlined by score alone, without a test"
-    add("--marks", default="significant", choices=["significant", "real", "paper"], help=marks)
-    select = (
-        "choose by score: crossfit (on one half of the items, scored on the other), dev (on development items), test"
-        " (on the items that score it: flattered); say what the chosen one is worth"
-    )
-    add("--select", choices=["crossfit", "dev", "test"], help=select)
-    add("--repeats", action="store_true", help="what batches alone change: each repeat beside its first pass")
-    add("--variance", action="store_true", help="how uncertain items, draws of lambda, masks and curves leave it, each")
+    of_table(parser)
     options, asked = parsed(parser, args)
     from m3_exp.views import runs, tables
 
@@ -237,9 +215,7 @@ def table(args: Sequence[str]) -> int:
 def figure(args: Sequence[str]) -> int:
     parser = takes("figure", "Draw a figure from the store; pair= and method= choose what it shows.", first="NAME")
     parser.add_argument("--list", action="store_true", help="name the figures and the sweeps they draw")
-    parser.add_argument(
-        "--out", type=given, metavar="FILE", help=".svg, .pdf or .png; without it NAME.svg and NAME.png"
-    )
+    parser.add_argument("--out", type=given, metavar="FILE", help=".svg, .pdf, .png; without it NAME.svg, NAME.png")
     options, asked = parsed(parser, args)
     from m3_exp.reporting.figures.catalogue import FIGURES
     from m3_exp.views import figures
@@ -285,8 +261,7 @@ def response(args: Sequence[str]) -> int:
         raise M3Error("--out draws one pair and method: give pair= and method=")
     first = opening.first_words(curves.looked, curves.frame)
     if not options.json:
-        say(*first)
-        print()
+        say(*first, "")
     for study in studies.studies(curves, repeats=options.repeats):
         if options.json:
             print(advice.as_json(study, first))
@@ -300,9 +275,7 @@ def response(args: Sequence[str]) -> int:
 
 def report(args: Sequence[str]) -> int:
     parser = takes("report", "Write one self-contained HTML page: tables, curves, every cell down to single answers.")
-    parser.add_argument(
-        "--out", type=given, metavar="DIR", default=Path("report"), help="the directory of its index.html"
-    )
+    parser.add_argument("--out", type=given, metavar="DIR", default=Path("report"), help="where its index.html goes")
     parser.add_argument("--run", metavar="NAME", help=RUN)
     options, asked = parsed(parser, args)
     from m3_exp.views import page, runs
@@ -349,13 +322,28 @@ def doctor(args: Sequence[str]) -> int:
     return 1 if any(finding.needed and not finding.ok for finding in findings) else 0
 
 
+def init(args: Sequence[str]) -> int:
+    parser = takes("init", "Write own checkpoints as a family, from their files.", first="BASE EXPERT ...", settings="")
+    parser.add_argument("base", help="the model that the experts are fine-tunes of: a directory, a .gguf file ...")
+    parser.add_argument("experts", nargs="+", metavar="EXPERT", help="the same, or NAME=MODEL")
+    parser.add_argument("--name", help="of the family; else that of the base's folder")
+    parser.add_argument("--out", type=given, metavar="DIR", default=Path("own"), help="of family/ and pair/; else own")
+    options, _ = parsed(parser, args)
+    from m3_exp.config import own_family
+
+    say(*own_family.write(**vars(options)).lines)
+    return 0
+
+
 def completion(args: Sequence[str]) -> int:
     from m3_exp.completion import command
 
     return command(args, COMMANDS)
 
 
-_ALL = (run, runs, plan, merge, score, export, table, response, figure, report, status, doctor, wandb, completion)
+_ALL = (
+    run, plan, merge, score, export, runs, table, response, figure, report, status, doctor, wandb, init, completion,
+)  # fmt: skip
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {command.__name__: command for command in _ALL}
 
 if __name__ == "__main__":

@@ -61,8 +61,13 @@ def override(key: str, value: bool | int | float | str | Sequence[float] | None)
     """Return KEY=VALUE as Hydra reads the value back: a text in quotes if it needs them, a list in brackets."""
     if not isinstance(value, str):
         return f"{key}={json.dumps(value)}"
-    needs_none = re.fullmatch(r"[A-Za-z/][A-Za-z0-9_./+@-]*", value) and value.lower() not in _NO_TEXTS
-    return f"{key}={value if needs_none else quoted(value)}"
+    return f"{key}={word(value)}"
+
+
+def word(text: str) -> str:
+    """Return a text as Hydra reads it back, in quotes where it needs them."""
+    needs_none = re.fullmatch(r"[A-Za-z/][A-Za-z0-9_./+@-]*", text) and text.lower() not in _NO_TEXTS
+    return text if needs_none else quoted(text)
 
 
 def quoted(text: str) -> str:

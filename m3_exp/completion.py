@@ -66,7 +66,7 @@ def _offered(args: list[str], word: str, commands: _Commands) -> Iterator[str]:
     options = {text: action for action in parser._actions for text in action.option_strings}
     plain, folders, waiting = _read(args, options)
     if waiting:
-        yield from map(str, waiting.choices or ())
+        yield from _runs(plain) if waiting.dest == "run" else map(str, waiting.choices or ())
     elif word.startswith("-"):
         given, equals, _ = word.partition("=")
         if equals:
@@ -109,6 +109,18 @@ def _place(parser: Parser, command: str, number: int, folders: Sequence[Path]) -
         return re.findall(r'^    "(\w+)": FigureSpec', _CATALOGUE.read_text(encoding="utf-8"), re.M)
     group = {"table": "sweeps", "score": "evaluator"}.get(command)
     return names(group, folders) if group else []
+
+
+def _runs(args: Sequence[str]) -> list[str]:
+    """Return the names of the runs of a store, the one of `store=DIR` or the usual one."""
+    from m3_exp.heartbeat import LAST, history
+    from m3_exp.store import DEFAULT_ROOT, Store
+
+    given = [arg.partition("=")[2] for arg in args if arg.startswith("store=")]
+    root = Path(given[-1]).expanduser() if given else DEFAULT_ROOT
+    with suppress(M3Error, OSError):
+        return [LAST, *(one.name for one in history(Store(root)))] if root.is_dir() else []
+    return []
 
 
 def _settings(word: str, args: Sequence[str], folders: Sequence[Path], benchmark: str | None = None) -> Iterator[str]:

@@ -18,7 +18,7 @@ from m3_exp.merging import stream
 from m3_exp.merging.canonical import AVERAGE
 from m3_exp.merging.check import seconds
 from m3_exp.merging.checkpoint import open_model
-from m3_exp.merging.model_config import architecture
+from m3_exp.merging.model_config import cache_values
 from m3_exp.merging.notes import notes as adapter_notes
 from m3_exp.merging.source import without_fetching
 from m3_exp.results import Results
@@ -303,9 +303,7 @@ def _cache_values(plan: Plan, store: Store) -> int | None:
         config = open_model(plan.cells[0].recipe.experts[0], store).config
     except M3Error:
         return None
-    shape = architecture(config)
-    heads, size = shape["num_key_value_heads"], shape.get("head_dim")
-    return 2 * int(config["num_hidden_layers"]) * heads * size if heads and size else None
+    return cache_values(config)
 
 
 def _load(plan: Plan, weights: int | None, cache: int | None) -> Load | None:

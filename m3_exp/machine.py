@@ -1,12 +1,16 @@
 """What this process may use of its machine."""
 
+import multiprocessing
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 R = TypeVar("R")
+_MANY = 8  # values from which on copies of this process are worth it
 
 
 def cores() -> list[int]:
@@ -16,7 +20,30 @@ def cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def in_threads(function: Callable[[T], R], values: Iterable[T]) -> list[R]:
-    """Return a function of each value, as many at a time as there are cores: for numpy, which lets others run."""
-    with ThreadPoolExecutor(min(8, len(cores()))) as pool:
-        return list(pool.map(function, values))
+def in_processes(function: Callable[[T], R], values: Iterable[T]) -> list[R]:
+    """Return a function of each value; of many, computed by copies of this process, one a core.
+
+    A copy has all that this process has, so nothing but what comes back is sent. Where there are no such copies (macOS,
+    Windows), or another thread runs that a copy would lack, one value is computed after the other.
+    """
+    known = list(values)
+    alone = len(cores()) < 2 or sys.platform != "linux" or threading.active_count() > 1
+    if len(known) < _MANY or alone:
+        return [function(value) for value in known]
+    sys.stdout.flush()
+    _COPIED[:] = [function, known]
+    with multiprocessing.get_context("fork").Pool(min(8, len(cores())), _quiet) as pool:
+        return cast(list[R], pool.map(_computed, range(len(known)), chunksize=1))
+
+
+_COPIED: list[Any] = []  # the function and its values, for the copies
+
+
+def _computed(at: int) -> Any:
+    function, values = _COPIED
+    return function(values[at])
+
+
+def _quiet() -> None:
+    """Leave Ctrl-C to the process that waits."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

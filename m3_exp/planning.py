@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from m3_exp.command_line import override, quoted
+from m3_exp.command_line import override, word
 from m3_exp.merging import sparsify
 from m3_exp.merging.canonical import AVERAGE, canonical
 from m3_exp.merging.mixtures import points
@@ -116,7 +116,7 @@ def alone(configs: Sequence[Config]) -> list[Config]:
         others = [text for text in config.overrides if not text.startswith("pair.")]
         is_own = config.family == "local" or len(others) < len(config.overrides)
         for shown, source in config.experts.items():
-            words = (*others, *([f"pair.experts=[{quoted(names[shown])}]"] if is_own else []))
+            words = (*others, *([f"pair.experts=[{word(names[shown])}]"] if is_own else []))
             found.append(replace(config, pair=shown, experts={shown: source}, skills={}, overrides=words))
     return found
 

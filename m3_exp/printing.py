@@ -12,13 +12,6 @@ from m3_exp.reading.shown import USUAL, Escaping, beneath, columns, laid
 if TYPE_CHECKING:
     from m3_exp.reporting.table import Table
 
-RUN = "what that run asked for (m3 runs lists them; last: the newest), with no more than store=DIR beside it"
-WIDE = "the table as one block, with all notes, on a terminal too"
-FORMAT = (
-    "text: as wide as the terminal (or COLUMNS), which is what a terminal gets; bold is **40.0** in a pipe or with"
-    " NO_COLOR. Else md, whole, as in m3 table demo > demo.md"
-)
-
 
 def print_lines(*lines: object) -> None:
     for line in lines:

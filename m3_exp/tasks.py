@@ -14,7 +14,7 @@ from m3_exp.types import Cell, EvaluatorSpec, Problem, Prompt, Sampling, Source,
 
 @dataclass(frozen=True)
 class Task:
-    """A cell's evaluator, items and rendered prompts. `prompts[i]` belongs to `problems[i]`."""
+    """A cell's evaluator, items and rendered prompts. `prompts[i]` and `hashed[i]` belong to `problems[i]`."""
 
     cell: Cell
     evaluator: Evaluator
@@ -22,11 +22,22 @@ class Task:
     items_digest: str  # identity of the item set with its rows and rendered prompts
     render: Callable[[], tuple[Prompt, ...]] = field(compare=False)
     repeat: int = 0  # above 0: the same once more, in another order and with half the batch
+    known: tuple[str, ...] = field(default=(), compare=False)  # `hashed`, as far as the store remembers it
 
     @cached_property
     def prompts(self) -> tuple[Prompt, ...]:
         """The prompts as token ids, rendered when they are first asked for: a tokenizer is slow to open."""
         return self.render()
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the prompts."""
+        return [f"{self.evaluator.name}/{problem.id}" for problem in self.problems]
+
+    @property
+    def hashed(self) -> Sequence[str]:
+        """The identity of each prompt (`Prompt.hashed`), which every answer to it holds."""
+        return self.known or [prompt.hashed for prompt in self.prompts]
 
     @property
     def sampling(self) -> Sampling:
@@ -55,7 +66,7 @@ class Tasks:
         self._items: dict[str, Sequence[Problem]] = {}
         self._problems: dict[tuple[str, int | None], tuple[Problem, ...]] = {}
         self._rows: dict[tuple[str, int | None], str] = {}
-        self._rendered: dict[tuple[str, int | None, Source], tuple[str, Callable[[], tuple[Prompt, ...]]]] = {}
+        self._rendered: dict[tuple[str, int | None, Source], tuple[Rendered, Callable[[], tuple[Prompt, ...]]]] = {}
 
     def key(self, spec: EvaluatorSpec) -> str:
         """Return a benchmark's identity; many cells share one object, so it is computed once for each."""
@@ -96,13 +107,14 @@ class Tasks:
         key = (self.key(cell.evaluator), cell.limit, cell.tokenizer)
         if key not in self._rendered:
             self._rendered[key] = self._digested(cell, problems)
-        return Task(cell, evaluator, problems, *self._rendered[key], repeat)
+        known, render = self._rendered[key]
+        return Task(cell, evaluator, problems, known.items_digest, render, repeat, known.hashed)
 
     def prepared(self, task: Task, problems: Sequence[Problem]) -> Task:
         """Return the task with the items that its evaluator made. Its digest stays that of the items they came from."""
         texts = [task.evaluator.prompt(problem) for problem in problems]
         prompts = self._render(task.cell, problems, texts)
-        return replace(task, problems=tuple(problems), render=lambda: prompts)
+        return replace(task, problems=tuple(problems), render=lambda: prompts, known=())
 
     def asked(self, task: Task, texts: Sequence[str]) -> tuple[Task, list[str]]:
         """Return a task of the prompts that an evaluator asks while it makes its items, equal ones once.
@@ -114,10 +126,10 @@ class Tasks:
         distinct = dict(zip(ids, zip(texts, rendered, strict=True), strict=True))
         problems = tuple(Problem(key, {"prompt": text}) for key, (text, _) in distinct.items())
         prompts = tuple(Prompt(f"{task.evaluator.name}/{key}", tokens) for key, (_, tokens) in distinct.items())
-        return replace(task, problems=problems, render=lambda: prompts), ids
+        return replace(task, problems=problems, render=lambda: prompts, known=()), ids
 
-    def _digested(self, cell: Cell, problems: Sequence[Problem]) -> tuple[str, Callable[[], tuple[Prompt, ...]]]:
-        """Return the digest of items with their prompts, and what renders these."""
+    def _digested(self, cell: Cell, problems: Sequence[Problem]) -> tuple[Rendered, Callable[[], tuple[Prompt, ...]]]:
+        """Return the digests of items with their prompts, and what renders these."""
         reader = self.prompts.rendered_by(cell)  # first: where the tokenizer is not at hand, no prompt is made
         evaluator = self.evaluator(cell.evaluator)
         texts = [evaluator.prompt(problem) for problem in problems]
@@ -127,10 +139,11 @@ class Tasks:
         key = identity([reader, rows, texts])
         known = self._store.rendered.get(key)
         if known is None:
-            pairs = zip(rows, render(), strict=True)
-            known = Rendered(identity([[*row, prompt.token_ids] for row, prompt in pairs]))
+            prompts = render()
+            digest_of_all = identity([[*row, prompt.token_ids] for row, prompt in zip(rows, prompts, strict=True)])
+            known = Rendered(digest_of_all, tuple(prompt.hashed for prompt in prompts))
             self._store.rendered.put(key, known)
-        return known.items_digest, render
+        return known, render
 
     def _render(self, cell: Cell, problems: Sequence[Problem], texts: Sequence[str]) -> tuple[Prompt, ...]:
         name, rendered = self.evaluator(cell.evaluator).name, self.prompts.render(cell, texts)

@@ -182,11 +182,10 @@ class Worker:
                 return
             refused = generated.refused  # why an item has no answer
             scores = [replace(s, reason=refused.get(s.id, s.reason)) if s.value is None else s for s in scores]
-            spec, version = task.cell.evaluator, task.evaluator.version
             record = ResultRecord(
                 replace(result, benchmark=task.cell.evaluator.name),
                 tuple(scores),
-                evaluator=VersionedSpec(spec.name, spec.target, spec.settings, spec.items, spec.skill, version),
+                evaluator=_versioned(task),
                 sampling=task.sampling,
                 engine=self._results.fingerprint,
                 items=task.cell.evaluator.items,
@@ -216,6 +215,11 @@ class Worker:
         texts = {(answer.id, answer.sample): answer.text for answer in TaskAnswers(first, journal).in_order()}
         changed = [(a.id, a.sample) for a in generated.answers if a.text != texts.get((a.id, a.sample))]
         return RepeatRecord(generated.task.repeat, tuple(changed))
+
+
+def _versioned(task: Task) -> VersionedSpec:
+    spec = task.cell.evaluator
+    return VersionedSpec(spec.name, spec.target, spec.settings, spec.items, spec.skill, task.evaluator.version)
 
 
 def _until_done(thread: threading.Thread, events: "queue.SimpleQueue[Event | BaseException]") -> Iterator[Event]:

@@ -11,6 +11,7 @@ import pytest
 
 from m3_exp import arguments, cli, config
 from m3_exp.completion import SCRIPTS, words
+from m3_exp.store import PastRun, Store
 
 
 def offered(line: str) -> list[str]:
@@ -80,6 +81,15 @@ def test_choices_and_keys_of_a_config_dir_are_offered(tmp_path: Path, flag: str)
     assert offered(f"m3 run method=tilted {flags} method.") == ["method.slope="]
     assert offered(f"m3 run {flags} method.sl") == ["method.slope="]
     assert offered(f"m3 table {flags} ou") == ["ours "]
+
+
+def test_the_runs_of_a_store_are_offered(tmp_path: Path) -> None:
+    Store(tmp_path / "store").history.put("1", PastRun("lab-ties", "m3 run method=ties", "key", 1))
+    store = f"store={tmp_path / 'store'}"
+    assert offered(f"m3 table {store} --run ") == ["lab-ties ", "last "]
+    assert offered(f"m3 status {store} --json --run lab") == ["lab-ties "]
+    assert offered(f"m3 table store={tmp_path / 'none'} --run ") == []
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)

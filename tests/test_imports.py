@@ -57,8 +57,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(WORLD) as tar, pytest.MonkeyPatch.context() as patched:
         tar.extractall(folder, filter="data")
         patched.chdir(folder)
-        codes = [call(COMMANDS[name][0])[0] for name in ("status", "table", "response")]
-    assert codes == [0, 0, 0]
+        codes = [call(COMMANDS[name][0])[0] for name in ("status", "table", "response", "figure")]
+    assert codes == [0, 0, 0, 0]
     return folder
 
 

@@ -5,7 +5,7 @@ import re
 import shutil
 import zlib
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from m3_exp.merging.ratio import grid, sampled
 from m3_exp.reporting import table
 from m3_exp.reporting.choices import ways
 from m3_exp.reporting.curves import expectations
-from m3_exp.reporting.curves.evaluated import responses
+from m3_exp.reporting.curves.evaluated import grouped, responses
 from m3_exp.reporting.data import dataframe
-from m3_exp.reporting.page import CellData, Item, PageData, build
+from m3_exp.reporting.page import CellData, Item, PageData, build, shown
 from m3_exp.reporting.page import curves as page_curves
 from m3_exp.reporting.page import tables as page_tables
 from m3_exp.reporting.page.cells import DROPPED, ITEMS_DROPPED
@@ -116,12 +116,14 @@ def _item(score: Score) -> Item:
     return Item(score.id, prompt, answer, score.value, 0, score.extracted, score.reason, "stop", 18)
 
 
+def studies_of(lines: Sequence[CellResult]) -> list[ways.Study]:
+    known = grouped(responses(dataframe.tidy(lines), {"lm_math": ["lm", "math"]}))
+    return [ways.study(group, repeats=200, resamples=100) for group in known]
+
+
 def page_data() -> PageData:
     lines = world()
     tidy, experts = dataframe.tidy(lines), {"lm_math": ["lm", "math"]}
-    groups: dict[str, list[Any]] = {}
-    for response in responses(tidy, experts):
-        groups.setdefault(response.name, []).append(response)
     return PageData(
         title="Table 1 of the lab", command="m3 run sweeps=table1", rebuild="m3 report sweeps=table1",
         made="2026-11-22 03:20 UTC",
@@ -129,7 +131,7 @@ def page_data() -> PageData:
             paper.build("table1", Shown(tidy[~tidy["ratio"].isin(["grid", "sampled"])], experts=experts)),
             paper.build("lambda_response", Shown(tidy, experts=experts)),
         ),
-        studies=tuple(ways.study(group, repeats=200, resamples=100) for group in groups.values()),
+        studies=tuple(map(shown, studies_of(lines))),
         cells=tuple(map(cell_data, lines)),
         models={"base": "models/base", "lm": "models/lm"}, experts=experts,
         versions={"m3_exp": "0.1.0", "vllm": "0.32.0"},
@@ -140,6 +142,11 @@ def page_data() -> PageData:
 @pytest.fixture(scope="module")
 def data() -> PageData:
     return page_data()
+
+
+@pytest.fixture(scope="module")
+def studies() -> list[ways.Study]:
+    return studies_of(world())
 
 
 @pytest.fixture(scope="module")
@@ -235,10 +242,10 @@ def test_a_page_without_anything_says_what_is_missing(data: PageData) -> None:
     assert f"<strong>{len(missing)}</strong> left" in empty
 
 
-def test_looked_up_expectations_are_the_response_engines(data: PageData, text: str) -> None:
+def test_looked_up_expectations_are_the_response_engines(studies: list[ways.Study], text: str) -> None:
     held = packed(text, "curves")
-    for study, shown in zip(data.studies, held["studies"], strict=True):
-        for response, line in zip(study.responses, shown["score"], strict=True):
+    for study, drawn in zip(studies, held["studies"], strict=True):
+        for response, line in zip(study.responses, drawn["score"], strict=True):
             for alpha in (0.2, 1.0, 5.0):
                 at = held["alphas"].index(alpha)
                 exact = 100 * float(response.curve.expected(alpha).mean())
@@ -252,17 +259,17 @@ def test_looked_up_expectations_are_the_response_engines(data: PageData, text: s
                 shown_ends = line["e_low"][at], line["e_high"][at]
                 assert shown_ends == pytest.approx((known.low, known.high), abs=0.006)
                 assert 0 <= shown_ends[0] < line["e"][at] < shown_ends[1] <= 100
-        names = [line["key"] for line in shown["relative"]]
+        names = [line["key"] for line in drawn["relative"]]
         assert names[-2:] == ["mean", "minimum"]
-        for compared, line in zip(study.comparisons[-2:], shown["relative"][-2:], strict=True):
+        for compared, line in zip(study.comparisons[-2:], drawn["relative"][-2:], strict=True):
             assert line["e"][held["alphas"].index(0.5)] == pytest.approx(100 * compared.expected[0.5].value, abs=0.2)
 
 
-def test_every_alpha_minus_plain_is_that_of_all_other_places(data: PageData, text: str) -> None:
+def test_every_alpha_minus_plain_is_that_of_all_other_places(studies: list[ways.Study], text: str) -> None:
     held = packed(text, "curves")
-    for study, shown in zip(data.studies, held["studies"], strict=True):
+    for study, drawn in zip(studies, held["studies"], strict=True):
         against = expectations.against_plain(study.responses)
-        for response, line in zip(study.responses, shown["score"], strict=True):
+        for response, line in zip(study.responses, drawn["score"], strict=True):
             assert line["corrected"] == (response.curve.sampled is not None)
             if response.plain is None:
                 assert set(line["gain"]) == {None}
@@ -563,6 +570,6 @@ def test_a_benchmark_relative_to_the_one_parent_evaluated_stays_on_the_page() ->
     whole = test_advice.frame()
     one = whole[(whole["pair"] != "lm") | (whole["benchmark"] != "gsm8k")]
     study = ways.study(responses(one, test_advice.PARENTS), repeats=50, resamples=50)
-    (found,) = page_curves.data([study])["studies"]
+    (found,) = page_curves.data([shown(study)])["studies"]
     assert [line["key"] for line in found["relative"]] == [*(r.benchmark for r in study.responses), "mean", "minimum"]
     assert found["experts"] == test_advice.PARENTS["lm_math"]

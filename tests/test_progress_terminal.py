@@ -232,9 +232,7 @@ def test_a_run_on_a_terminal_is_interrupted_and_continued(
     rows = shown(near, at_work).rows
     assert (child.returncode, child.communicate()[0]) == (130, ""), rows
     assert rows[0] == "3 cells to do, 24 answers"
-    assert re.fullmatch(
-        r"1/3   50\.0 \[21\.5, 78\.5\]    local average lambda=0\.25 on gsm8k \(8 items, .* s\)", rows[1]
-    )
+    assert re.fullmatch(r"1/3   50\.0 \[21\.5, 78\.5\]    a_b average lambda=0\.25 on gsm8k \(8 items, .* s\)", rows[1])
     assert [row for row in rows[2:] if row] == ["m3: interrupted; the same command continues where this one stopped"]
     with os.fdopen(far, "w") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
@@ -259,7 +257,7 @@ def test_elsewhere_a_cell_is_one_plain_line(
     assert first == "3 cells to do, 24 answers"
     assert [line.split()[:4] for line in cells] == [[f"{n}/3", "50.0", "[21.5,", "78.5]"] for n in (1, 2, 3)]
     assert [line.split()[4:8] for line in cells] == [
-        ["local", "average", f"lambda={lam}", "on"] for lam in (0.25, 0.5, 0.75)
+        ["a_b", "average", f"lambda={lam}", "on"] for lam in (0.25, 0.5, 0.75)
     ]
     assert "50.0 [21.5, 78.5]" in out, "the table says the same"
     assert re.search(r"^3 of 3 cells done in .* s; 24 answers, ", out, re.MULTILINE)
@@ -274,7 +272,7 @@ def test_elsewhere_a_cell_is_one_plain_line(
     assert cli.main([*command, f"store={tmp_path / 'other'}", "ratio.lam=0.25"]) == 1
     out, said = capsys.readouterr()
     assert re.fullmatch(
-        r"1/1  failed                local average lambda=0\.25 on gsm8k: 1 of 8 items are unscored: .*",
+        r"1/1  failed                a_b average lambda=0\.25 on gsm8k: 1 of 8 items are unscored: .*",
         said.splitlines()[-1],
     )
     assert "0 of 1 cell done, 1 failed in " in out

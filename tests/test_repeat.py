@@ -256,7 +256,7 @@ class TestRepeats:
         write_answers(tmp_path / "answers.jsonl", {0: FIRST})
         outcome, planned, store = self.carried(models, tmp_path, 1)
         assert [str(f).split(": ", 1) for f in outcome.failures] == [
-            ["local average on gsm8k (repeat 1)", "8 of 8 items are unscored: the engine gave no answer"]
+            ["a_b average on gsm8k (repeat 1)", "8 of 8 items are unscored: the engine gave no answer"]
         ]
         assert outcome.cells - len(outcome.failures) == 1
         (item,) = look_up(planned, store)

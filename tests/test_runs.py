@@ -10,10 +10,13 @@ import pytest
 
 from m3_exp import cli
 from m3_exp.command_line import CommandLine
-from m3_exp.heartbeat import history
-from m3_exp.store import PastRun, Store
+from m3_exp.heartbeat import Heartbeat, history
+from m3_exp.store import PastRun, RunRecord, Store
 from m3_exp.views import runs, studies
 from tests.test_outlive import World
+
+FIXED, GRID = "expert1_expert2-average-fixed", "expert1_expert2-average-grid"
+RUN = "a" * 16
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +36,14 @@ def said(capsys: pytest.CaptureFixture[str], *args: str) -> Any:
 
 def test_runs_are_listed_by_name_with_what_asked_for_them(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     known = said(capsys, "runs", f"store={world.store}")
-    assert [one["name"] for one in known] == ["local-average-fixed", "local-average-grid"]
+    assert [one["name"] for one in known] == [FIXED, GRID]
     assert [(one["state"], one["cells"], one["done"], one["failed"], one["left"]) for one in known] == [
         ("done", 1, 1, 0, 0), ("done", 5, 5, 0, 0),
     ]  # fmt: skip
     assert "ratio.lam=0.25" in known[0]["command"]
     assert cli.main(["runs", f"store={world.store}"]) == 0
     first, last = capsys.readouterr().out.splitlines()[1:]
-    assert first.startswith("local-average-fixed")
+    assert first.startswith(FIXED)
     assert "family=local" in last
 
 
@@ -50,32 +53,34 @@ def test_a_run_named_again_is_numbered_and_says_the_line_that_shows_it(
     shutil.copytree(world.store, tmp_path / "store")
     asked = [f"store={tmp_path / 'store'}" if word.startswith("store=") else word for word in world.line()]
     assert cli.main(["run", *asked]) == 0
-    line = f"m3 table --run local-average-fixed-2 store={tmp_path / 'store'}"
+    line = f"m3 table --run expert1_expert2-average-fixed-2 store={tmp_path / 'store'}"
     assert f"its table: {line}" in capsys.readouterr().out
-    assert cli.main(["table", "--run", "local-average-fixed-2", f"store={tmp_path / 'store'}"]) == 0
+    assert cli.main(["table", "--run", "expert1_expert2-average-fixed-2", f"store={tmp_path / 'store'}"]) == 0
     assert "75.0 [28.9, 96.6]" in capsys.readouterr().out
 
 
 def test_the_end_of_a_run_as_data_holds_its_scores(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     end = said(capsys, "run", *world.line())
-    assert end["run"] == "local-average-fixed-2"
+    assert end["run"] == "expert1_expert2-average-fixed-2"
     (score,) = end["scores"]
     assert {key: score[key] for key in ("benchmark", "score", "n", "state")} == {
         "benchmark": "gsm8k", "score": 75.0, "n": 4, "state": "done",
     }  # fmt: skip
     assert (score["labels"], round(score["low"], 1), round(score["high"], 1)) == (
-        ["local average lambda=0.25"], 28.9, 96.6,
+        ["expert1_expert2 average lambda=0.25"], 28.9, 96.6,
     )  # fmt: skip
 
 
 def test_the_table_of_a_grid_has_a_row_for_each_node_and_then_the_expectations(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = said(capsys, "table", "--run", "local-average-grid", f"store={world.store}")["rows"]
-    assert [row["lambda"] for row in rows[:5]] == [[0.0], [0.25], [0.5], [0.75], [1.0]]
-    assert all(row["score"] == 75.0 for row in rows[:5])
-    assert {(row["ratio"], row["nodes"]) for row in rows[5:]} == {("mixup", 5)}
-    assert len(rows) > 5
+    rows = said(capsys, "table", "--run", GRID, f"store={world.store}")["rows"]
+    places = [number for number, row in enumerate(rows) if row["ratio"] == "grid"]
+    nodes = [rows[number] for number in places]
+    assert [(row["lambda"], row["score"]) for row in nodes] == [([lam], 75.0) for lam in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    after = rows[places[-1] + 1 :]
+    assert after
+    assert {(row["ratio"], row["nodes"]) for row in after} == {("mixup", 5)}
 
 
 def test_the_last_run_is_the_newest(world: World) -> None:
@@ -88,21 +93,21 @@ def test_the_last_run_is_the_newest(world: World) -> None:
 def test_status_and_report_and_response_go_back_to_a_run(
     world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    about = ["--run", "local-average-grid", f"store={world.store}"]
+    about = ["--run", GRID, f"store={world.store}"]
     status = said(capsys, "status", *about)
     assert (status["cells"], status["done"]) == (5, 5)
     assert cli.main(["report", *about, "--out", str(tmp_path)]) == 0
     assert "ratio.nodes=5" in (tmp_path / "index.html").read_text()
-    (curve,) = studies.curves(runs.request("local-average-grid", CommandLine((f"store={world.store}",)))).responses
-    assert (curve.pair, curve.method, len(curve.curve.lams)) == ("local", "average", 5)
+    (curve,) = studies.curves(runs.request(GRID, CommandLine((f"store={world.store}",)))).responses
+    assert (curve.pair, curve.method, len(curve.curve.lams)) == ("expert1_expert2", "average", 5)
 
 
 def test_status_of_a_store_is_that_of_its_runs(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     found = said(capsys, "status", f"store={world.store}")
     assert found["running"] == []
-    assert [run["name"] for run in found["runs"]][:2] == ["local-average-fixed", "local-average-grid"]
+    assert [run["name"] for run in found["runs"]][:2] == [FIXED, GRID]
     assert cli.main(["status", f"store={world.store}"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].startswith("local-average-fixed  ")
+    assert capsys.readouterr().out.splitlines()[1].startswith("expert1_expert2-average-fixed  ")
 
 
 def test_a_run_of_an_older_version_is_called_by_its_plan(
@@ -115,7 +120,7 @@ def test_a_run_of_an_older_version_is_called_by_its_plan(
     grid = next(name for name in names if names[name][1] == 5)
     assert grid == f"plan-{next(one['plan'] for one in known if one['name'] == grid)[:8]}"
     rows = said(capsys, "table", "--run", grid, f"store={tmp_path / 'store'}")["rows"]
-    assert [row["score"] for row in rows[:5]] == [75.0] * 5
+    assert [row["score"] for row in rows if row["ratio"] == "grid"] == [75.0] * 5
 
 
 def test_a_run_whose_command_line_composes_no_more_is_shown_by_its_plan(
@@ -123,27 +128,34 @@ def test_a_run_whose_command_line_composes_no_more_is_shown_by_its_plan(
 ) -> None:
     shutil.copytree(world.store, tmp_path / "store")
     store = Store(tmp_path / "store")
-    (key, past), *_ = [(key, one) for key, one in store.history.items() if one.name == "local-average-grid"]
+    past = store.history.get(GRID)
+    assert past is not None
     gone = CommandLine(("ratio=own",), config_dirs=(tmp_path / "gone",)).line("run")
-    store.history.put(key, PastRun(**{**vars(past), "command": gone}))
+    store.history.put(GRID, PastRun(**{**vars(past), "command": gone}))
     rows = said(capsys, "table", "--run", past.name, f"store={store.root}")["rows"]
-    assert [row["score"] for row in rows[:5]] == [75.0] * 5
+    assert [row["score"] for row in rows if row["ratio"] == "grid"] == [75.0] * 5
     assert said(capsys, "status", "--run", past.name, f"store={store.root}")["done"] == 5
     assert cli.main(["report", "--run", past.name, f"store={store.root}", "--out", str(tmp_path)]) == 0
 
 
 def test_a_killed_run_is_stopped_where_its_last_sign_of_life_left_it(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.history.put("a" * 16, PastRun("demo", "m3 run sweeps=demo", "p", 9, 4, 1, 10.0))
-    store.history.put("b" * 16, PastRun("demo-2", "m3 run sweeps=demo", "p", 9, 8, 1, 20.0, 30.0))
+    store.history.put("demo", PastRun("demo", "m3 run", "p", 9, 0, 0, RUN, 10.0))
+    store.runs.put(RUN, RunRecord("m3 run", "p", 9, 4, 1, 0, 0, 0.0, (), started=10.0))
+    store.history.put("demo-2", PastRun("demo-2", "m3 run", "p", 9, 8, 1, "b" * 16, 20.0, 30.0))
     found = [(one.name, one.state, one.left) for one in history(store)]
     assert found == [("demo", "stopped", 4), ("demo-2", "failed", 0)]
+    with Heartbeat(store, "c" * 16, lambda: RunRecord("m3 run", "p", 9, 9, 0, 0, 0, 0.0, ()), called="demo"):
+        pass
+    assert list(store.runs) == []
+    found = [(one.name, one.state, one.left) for one in history(store)]
+    assert found == [("demo", "stopped", 4), ("demo-2", "failed", 0), ("demo-3", "done", 0)]
 
 
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["table", "--run", "nothing"], "--run nothing: .* has no run of that name; the newest are local-average-fi"),
+        (["table", "--run", "nothing"], "--run nothing: .* has no run of that name; the newest are expert1_expert2"),
         (["table", "table1", "--run", "last"], "table1 has no effect on what a run asked for"),
         (["table", "--run", "last", "--select", "crossfit"], "--select crossfit chooses among the rows"),
         (["runs", "pair=lm"], "pair=lm has no effect on what a run asked for"),

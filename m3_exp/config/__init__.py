@@ -8,9 +8,11 @@ that an error is one line of ours and a sweep is planned as a whole.
     choices    what conf/ and a --config-dir offer; `suggestions`: what an unknown word may mean
     composing  overrides -> a composed config; `kept`: between processes
     settings   a composed config -> Config; `experts`: which, by what names; `values`: one value of it
+    own_family `m3 init`: yaml files for own checkpoints
     narrowing  a request -> the same for one of its cells
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,8 +27,9 @@ from m3_exp.config.choices import check_folders, refuse_dead
 from m3_exp.config.composing import compose_all
 from m3_exp.config.experts import asking_for_pairs
 from m3_exp.config.narrowing import narrowed
-from m3_exp.config.overrides import ARGUMENTS, excerpt, is_path, parse, raw_path, refuse, shell_text
-from m3_exp.config.settings import evaluator_spec, read
+from m3_exp.config.overrides import ARGUMENTS, excerpt, is_path, parse, raw_path, refuse, replaced, shell_text
+from m3_exp.config.settings import check_shared, evaluator_spec, read
+from m3_exp.config.suggestions import close, did_you_mean
 from m3_exp.config.sweeps import sweep_file
 from m3_exp.config.values import MANY, Tree, choice, folder, number, optional, truth
 from m3_exp.reporting.wandb import track
@@ -97,6 +100,7 @@ def compose(asked: CommandLine | Request) -> Request:
     overrides = [parse(arg) for arg in asked.overrides]
     check_folders(config_dirs)
     refuse(overrides, config_dirs)
+    again = replaced(overrides)
     sweep = next((sweeps.named(o) for o in overrides if o.key_or_group == "sweeps"), None)
     given = [o for o in overrides if o.key_or_group != "sweeps"]
     document = sweeps.read_sweep(sweep, config_dirs) if sweep is not None else {}
@@ -115,7 +119,7 @@ def compose(asked: CommandLine | Request) -> Request:
     return Request(
         asked=asked,
         configs=configs,
-        notes=notes,
+        notes=(*again, *notes),
         store=folder(first, "store") or DEFAULT_ROOT,
         checkpoint=choice(first, "checkpoint", ("none", "keep")),
         out=folder(first, "out"),
@@ -155,12 +159,12 @@ def evaluator(name: str, settings: Sequence[str], config_dirs: Sequence[Path] = 
     """Compose one benchmark for `m3 score`: its yaml with SETTING=VALUE laid over it, official items by default."""
     check_folders(config_dirs)
     if name not in (known := names("evaluator", config_dirs)):
-        raise M3Error(f"{name} is not a benchmark; there are {', '.join(known)}")
+        raise M3Error(f"{name} is not a benchmark; there are {', '.join(known)}{did_you_mean(close(name, known))}")
     overrides = [f"evaluator=[{name}]"]
     items = "official"
     for setting in settings:
         key, equals, value = setting.partition("=")
-        if not equals:
+        if not equals or not re.fullmatch(r"[A-Za-z][\w.]*", key):
             use = ARGUMENTS if setting.endswith("}") else "write SETTING=VALUE, as in extractor=flexible"
             raise M3Error(f"{excerpt(setting)} is not a setting: {use}")
         if key == "items":
@@ -170,5 +174,9 @@ def evaluator(name: str, settings: Sequence[str], config_dirs: Sequence[Path] = 
         else:
             overrides.append(f"evaluator.{name}.{key.removeprefix(f'evaluator.{name}.')}={value}")
     family = "lab" if items in ("lab", "lab-dev") else "llama2_13b"
+    for text in overrides:
+        if parse(text).is_sweep_override():
+            raise M3Error(f"{text}: m3 score takes one value of each setting")
     cfg = compose_all([(f"family={family}", *overrides)], config_dirs)[0]
+    check_shared(cfg)
     return replace(evaluator_spec(cfg, name), items="official-dev" if items == "dev" else items)

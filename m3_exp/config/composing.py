@@ -120,7 +120,7 @@ class _Composer:
         search = [f"hydra.searchpath=[{folders}]"] if folders else []
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return tree_of(compose("config", [*search, *choices]), resolve=False)
+            return _filled(tree_of(compose("config", [*search, *choices]), resolve=False), choices)
 
     def _resolve(self, choices: tuple[str, ...], raw: _Raw, early: Sequence[Override]) -> Tree:
         """Resolve the references of what is composed, once for the same choices and values."""
@@ -141,6 +141,16 @@ class _Composer:
             elif group not in FUNCTIONS or parameter not in parameters(group, self._config_dirs):
                 raise M3Error(_unknown(key, self._config_dirs))
         return cfg
+
+
+def _filled(tree: Tree, choices: Sequence[str]) -> Tree:
+    """Add what the yaml of a family or a pair need not say: its name, that of its file, and what `_base.yaml` says."""
+    chosen = {**_defaults(), **dict(text.split("=", 1) for text in choices if "=" in text)}
+    for group, base in (("family", load_yaml(ROOT / "conf" / "family" / "_base.yaml")), ("pair", {})):
+        if isinstance(part := tree.get(group), dict):
+            left_out = {"name": chosen[group], **base}
+            tree[group] = {**part, **{key: value for key, value in left_out.items() if key not in part}}
+    return tree
 
 
 _OF_EVALUATORS = ("skill", "items")  # of every benchmark, in no yaml
@@ -262,6 +272,8 @@ def _one_line(error: Exception, config_dirs: Sequence[Path]) -> str:
         group, choice = match.groups()
         allowed = f"allowed: {', '.join(names(group, config_dirs))}"
         return f"{group}={choice} does not exist; {allowed}{of_choice(group, choice, config_dirs)}"
+    if "Could not override 'evaluator'" in text:
+        return "the yaml of this pair names no benchmarks: begin it as one of conf/pair, with @package and defaults"
     if match := re.search(r"Could not override '([^']+)'", text):
         return _unknown(match[1], config_dirs)
     return " ".join(text.split())

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from m3_exp.command_line import files, override, quoted
+from m3_exp.command_line import files, names, override, quoted, word
 from m3_exp.config.choices import load_yaml, pair_experts
 from m3_exp.config.values import Tree, source
 from m3_exp.merging.source import absolute, parse_source
@@ -19,7 +19,7 @@ from m3_exp.reading.files import exists
 from m3_exp.types import M3Error, Source
 
 _PAIR = {"pair", "pair.experts"}  # the keys that ask for one
-_TAKEN = ("base", "local", "single")  # names that say something else in tables
+TAKEN = ("base", "local", "single")  # names that say something else in tables
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def chosen(cfg: Tree, asks: bool, config_dirs: Sequence[Path]) -> Experts:
     family, pair = cfg["family"], cfg["pair"]
     base, texts = source(family["base"], "family.base"), _texts(family["experts"])
     known, is_free = {"base": base, **texts}, _is_free(family)
-    wanted = list(texts) if is_free and not asks else _wanted(cfg, known)
+    wanted = list(texts) if is_free and not asks else _wanted(cfg, known, config_dirs)
     shown = [name if is_free else _shown(name, known[name], base, cfg, config_dirs) for name in wanted]
     models = [parse_source(known[name]) for name in wanted]
     is_pair = shown == pair_experts(str(pair["name"]), config_dirs) and (asks or not is_free)
@@ -86,7 +86,7 @@ def chosen(cfg: Tree, asks: bool, config_dirs: Sequence[Path]) -> Experts:
 
 def by_name(names: Sequence[str]) -> str:
     """Return the override that asks for some experts of a family."""
-    return f"pair.experts=[{','.join(map(quoted, names))}]"
+    return f"pair.experts=[{','.join(map(word, names))}]"
 
 
 def _texts(experts: object) -> dict[str, str]:
@@ -109,7 +109,7 @@ def path_names(texts: Sequence[str]) -> list[str]:
     parts = [_parts(text) for text in texts]
     for depth in range(1, 4):
         names = ["_".join(one[-depth:]) for one in parts]
-        if len({*names, *_TAKEN}) == len(names) + len(_TAKEN):
+        if len({*names, *TAKEN}) == len(names) + len(TAKEN):
             return names
     return [f"{one[-1]}_{number}" for number, one in enumerate(parts)]
 
@@ -121,7 +121,7 @@ def _parts(text: str) -> list[str]:
     return [part for part in os.path.normpath(place.removesuffix(".gguf")).split("/") if part]
 
 
-def _wanted(cfg: Tree, known: Mapping[str, str]) -> list[str]:
+def _wanted(cfg: Tree, known: Mapping[str, str], config_dirs: Sequence[Path]) -> list[str]:
     """Return the names of the experts that the pair of a config holds; all of them must be known."""
     pair, family = cfg["pair"], cfg["family"]["name"]
     if not isinstance(pair["experts"], list) or not pair["experts"]:
@@ -131,7 +131,10 @@ def _wanted(cfg: Tree, known: Mapping[str, str]) -> list[str]:
         raise M3Error(f"pair.experts names {twice[0]!r} twice: name each expert once")
     for name in wanted:
         if name not in known:
-            use = f"; leave pair= out, or name them: 'family.experts={{{name}: A, ...}}'" if family == "local" else ""
+            fitting = [one for one in names("pair", config_dirs) if {*pair_experts(one, config_dirs)} <= known.keys()]
+            fitting.sort(key=lambda one: -len(pair_experts(one, config_dirs)))
+            use = f": give pair={' or '.join(fitting[:4])}" if fitting else f": give {by_name(list(known)[1:])}"
+            use = ": leave pair= out, or name them so in family.experts={NAME: A, ...}" if family == "local" else use
             raise M3Error(f"pair.experts names {name!r}; family={family} has {', '.join(known)}{use}")
     return wanted
 

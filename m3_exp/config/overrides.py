@@ -113,7 +113,6 @@ def refuse(overrides: Sequence[Override], config_dirs: Sequence[Path]) -> None:
         _refuse_hydra(override)
         _refuse_form(override)
         _refuse_no_choice(override, config_dirs)
-    _refuse_twice(overrides)
     _refuse_no_paths(overrides)
 
 
@@ -169,14 +168,19 @@ def _refuse_no_choice(override: Override, config_dirs: Sequence[Path]) -> None:
             raise M3Error(f"{key}={one} does not exist; {allowed}{of_choice(key, one, config_dirs)}")
 
 
-def _refuse_twice(overrides: Sequence[Override]) -> None:
-    """Refuse a key that is given two values, of which one would be ignored."""
-    given: dict[str, Override] = {}
-    for override in overrides:
-        key, line = override.key_or_group, override.input_line
-        first = given.setdefault(key, override).input_line
-        if first != line:
-            raise M3Error(f"{key} is given twice, as {first} and {line}: give one")
+def replaced(overrides: Sequence[Override]) -> list[str]:
+    """Name the overrides that a later one of the same key takes the place of: the last one counts.
+
+    Raises:
+        M3Error: a sweep is one of them, which is more than a value.
+    """
+    last = {override.key_or_group: override.input_line for override in overrides}
+    lines = dict.fromkeys((one.key_or_group, one.input_line) for one in overrides)
+    given_twice = [(key, line) for key, line in lines if line != last[key]]
+    for key, line in given_twice:
+        if key == "sweeps":
+            raise M3Error(f"{line}, {last[key]}: one sweep at a time (m3 report takes several, with commas between)")
+    return [f"{line} does not count: {last[key]} comes after it" for key, line in given_twice]
 
 
 def is_path(override: Override) -> bool:

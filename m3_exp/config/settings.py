@@ -32,7 +32,7 @@ def read(cfg: Tree, asks: bool, given: Sequence[Override], config_dirs: Sequence
     """
     found = experts.chosen(cfg, asks, config_dirs)
     family, sparsify = cfg["family"], cfg["sparsify"]
-    _check_shared(cfg)
+    check_shared(cfg)
     ratio = _chosen(cfg, "ratio")
     assert ratio is not None
     typed = tuple(o.input_line or "" for o in given if o.key_or_group.startswith(_OF_MODELS))
@@ -66,7 +66,7 @@ def read(cfg: Tree, asks: bool, given: Sequence[Override], config_dirs: Sequence
     )
 
 
-def _check_shared(cfg: Tree) -> None:
+def check_shared(cfg: Tree) -> None:
     """Check what all evaluators share: sandbox, chat_template, max_tokens; and that one evaluator is chosen."""
     if not isinstance(cfg["sandbox"], dict):
         raise M3Error(f"sandbox={cfg['sandbox']} is not a mapping: give sandbox.driver=... or sandbox.allow_weak=...")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from blake3 import blake3
 
 from m3_exp.merging.adapters import Adapted, Base, adapt
 from m3_exp.merging.gguf_file import GgufFile
-from m3_exp.merging.layout import Entry, Renamed, Tensors, open_directory, same_values
+from m3_exp.merging.layout import DTYPES, Entry, Renamed, Tensors, open_directory, same_values
 from m3_exp.merging.loading import Loading, ask
 from m3_exp.merging.model_config import read_config, tie_said
 from m3_exp.merging.source import locate, parse_source
@@ -101,6 +102,19 @@ class Model:
         if HEAD not in self.content.entries or self.embedding is None:
             return False
         return _equal(self.content, HEAD, self.embedding)
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many rows the token embedding has."""
+        return self.content.entries[self.embedding].shape[0] if self.embedding else None
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of most of its weights among those that a merge can have, as `bfloat16`."""
+        sizes: Counter[str] = Counter()
+        for entry in self.tensors.values():
+            sizes[DTYPES.get(entry.dtype, "")] += entry.numel
+        return max(("float32", "bfloat16", "float16"), key=lambda name: sizes[name])
 
     @property
     def nbytes(self) -> int:

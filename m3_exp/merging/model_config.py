@@ -112,6 +112,13 @@ def architecture(config: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def cache_values(config: Mapping[str, Any]) -> int | None:
+    """Return how many values the KV cache holds of a token; None where the configuration does not say."""
+    shape = architecture(config)
+    layers, heads, size = config.get("num_hidden_layers"), shape["num_key_value_heads"], shape.get("head_dim")
+    return 2 * int(layers) * heads * size if layers and heads and size else None
+
+
 def check_same_architecture(first: Json, second: Json, names: Sequence[str]) -> None:
     """Refuse two configurations that differ in what must agree.
 

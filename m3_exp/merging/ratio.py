@@ -31,7 +31,7 @@ def mixup(alpha: float, seed: int, draw: int) -> float:
     So the first 2^m draws of an alpha have one in each of 2^m equally likely strata (counted from the shift), and a
     longer list begins with the shorter one.
     """
-    if not 0 < alpha < float("inf"):
+    if not 1e-300 < alpha < float("inf"):  # below it floats have fewer digits, and quantiles are all 1/2
         raise M3Error(f"ratio.alpha={alpha} is not a Beta parameter: give a number above 0 (the paper: 0.2 to 5)")
     return quantile(alpha, shifted(uniform(seed, "mixup", float(alpha)), draw))
 

@@ -114,7 +114,7 @@ def _rows(item: CellResult, results: Results, experts: Mapping[str, Sequence[str
     cell, record = item.cell, item.record
     if record is None:
         return
-    known = texts(cell, record, results) or _unprompted(cell, record, results)
+    known = texts(cell, record, results) or unprompted(cell, record, results)
     label = cell.labels[0]
     row = Row(
         id="", sample=0, prompt=None, text="", finish="", n_tokens=0, extracted=None, value=None, reason=None,
@@ -154,10 +154,10 @@ def texts(cell: Cell, record: ResultRecord, results: Results) -> Texts | None:
     for answer in results.store.answers(record.answers).read():
         written.setdefault((answer.id, answer.prompt, answer.sample), answer)
     found = {}
-    for problem, prompt in zip(task.problems, task.prompts, strict=True):
-        text, hashed = task.evaluator.prompt(problem), prompt.hashed
+    for problem, asked, hashed in zip(task.problems, task.ids, task.hashed, strict=True):
+        text = task.evaluator.prompt(problem)
         for sample in range(task.sampling.n):
-            found[problem.id, sample] = text, written.get((prompt.id, hashed, sample))
+            found[problem.id, sample] = text, written.get((asked, hashed, sample))
     return found
 
 
@@ -194,7 +194,7 @@ def _task(cell: Cell, record: ResultRecord, results: Results) -> Task | None:
     return task if made is None else results.tasks.prepared(task, made.problems)
 
 
-def _unprompted(cell: Cell, record: ResultRecord, results: Results) -> Texts:
+def unprompted(cell: Cell, record: ResultRecord, results: Results) -> Texts:
     """Return the answers alone, by their ids in the journal: those of items that were asked with one prompt there."""
     name = results.tasks.evaluator(cell.evaluator).name
     answers: dict[tuple[str, int], Answer] = {}

@@ -122,6 +122,19 @@ class Lookup:
         return frame if bool(evaluated.any()) else None
 
 
+def named_sweep(asked: CommandLine) -> str | None:
+    """Return what the command line says of `sweeps=`; None where it says nothing.
+
+    Raises:
+        M3Error: it says two things.
+    """
+    named = list(dict.fromkeys(asked.values("sweeps")))
+    if len(named) > 1:
+        both = ", ".join(f"sweeps={name}" for name in named)
+        raise M3Error(f"{both}: one sweep at a time (m3 report takes several, with commas between)")
+    return named[0] if named else None
+
+
 def of_sweep(sweep: str, asked: CommandLine) -> CommandLine:
     """Return the command line that asks for a sweep with the overrides given."""
     return asked.with_overrides(f"sweeps={sweep}", *asked.overrides)

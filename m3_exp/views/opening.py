@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from m3_exp.command_line import CommandLine, names, quoted
+from m3_exp.command_line import CommandLine, names, word
 from m3_exp.reporting.choices import summary
 from m3_exp.views.lookup import Lookup
 
@@ -22,7 +22,7 @@ def _alone(looked: Lookup, asked: CommandLine) -> str:
     known = names("pair", asked.config_dirs)
     experts = dict.fromkeys(name for config in merged for name in config.experts)
     if not experts.keys() <= {*known} or any(config.family == "local" for config in merged):
-        lists = dict.fromkeys(f"[{quoted(name)}]" for config in merged for name in (config.skills or config.experts))
+        lists = dict.fromkeys(f"[{word(name)}]" for config in merged for name in (config.skills or config.experts))
         alone = f"pair.experts={','.join(lists)}"
     else:
         alone = f"pair={','.join(experts)}"

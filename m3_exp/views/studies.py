@@ -13,7 +13,7 @@ from m3_exp.reporting.curves import evaluated, prediction
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.curves.prediction import Check
 from m3_exp.types import M3Error
-from m3_exp.views.lookup import Lookup, development_curves, look_up_sweep, of_sweep
+from m3_exp.views.lookup import Lookup, development_curves, look_up_sweep, named_sweep, of_sweep
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def request(asked: CommandLine) -> CommandLine:
 
 
 def _sweep(asked: CommandLine) -> str:
-    return (asked.values("sweeps") or ["lambda_response"])[0]
+    return named_sweep(asked) or "lambda_response"
 
 
 def curves(asked: CommandLine | Request) -> Curves:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from m3_exp.store import Store
-from m3_exp.types import Cell, Label, Plan, identity
+from m3_exp.types import Cell, Label, Plan, canonical_json
 
 
 def draws(store: Store, plan: Plan) -> Plan:
@@ -19,11 +19,11 @@ def draws(store: Store, plan: Plan) -> Plan:
     """
     measured = {_asked(cell, label): (cell, label) for cell in plan.cells for label in cell.labels}
     known = {_shown(cell, label) for cell in plan.cells for label in cell.labels}
-    draws: dict[str, Cell] = {}
+    draws: dict[tuple[str, str, str], Cell] = {}
     for cell in _saved(store):
         for label in cell.labels:
-            ours = measured.get(_asked(cell, label))
-            if label.ratio != "mixup" or ours is None:
+            ours = measured.get(_asked(cell, label)) if label.ratio == "mixup" else None
+            if ours is None:
                 continue
             own, now = ours
             label = replace(
@@ -41,18 +41,20 @@ def _saved(store: Store) -> Iterator[Cell]:
         yield from (cell for cell in plan.cells if any(label.ratio == "mixup" for label in cell.labels))
 
 
-def _asked(cell: Cell, label: Label) -> str:
-    """Return the identity that draws of one row and benchmark share: everything but lambda, the mask and what its
-    experts are called.
+def _asked(cell: Cell, label: Label) -> tuple[str, str]:
+    """Return what draws of one row and benchmark share: everything but lambda, the mask and what its experts are
+    called.
     """
-    named = replace(label, family="", pair="", overrides=(), params={})
-    line = replace(named, ratio="", alpha=None, draw=None, lam=None, weights=(), mask_seed=None)
+    line = replace(
+        label, family="", pair="", overrides=(), params={}, ratio="", alpha=None, draw=None, lam=None, weights=(),
+        mask_seed=None,
+    )  # fmt: skip
     params = {key: float(value) for key, value in label.params.items()}
     recipe = cell.recipe
     sparsifier = {key: value for key, value in (recipe.sparsify or {}).items() if key != "seed"}
     models = (recipe.base, recipe.experts, recipe.dtype, recipe.vocab, sparsifier)
-    return identity([line, params, models, cell.evaluator.name])
+    return cell.evaluator.name, canonical_json([line, params, models])
 
 
-def _shown(cell: Cell, label: Label) -> str:
-    return identity([cell.recipe, cell.evaluator.name, label])
+def _shown(cell: Cell, label: Label) -> tuple[str, str, str]:
+    return cell.evaluator.name, cell.recipe.text, canonical_json(label)

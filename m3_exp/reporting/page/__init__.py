@@ -6,6 +6,7 @@ it small. page.html, page.css and page.js are what a browser gets; plotly.js dra
 
 from m3_exp.reporting.page.assemble import build
 from m3_exp.reporting.page.cells import ITEMS_DROPPED
+from m3_exp.reporting.page.curves import shown
 from m3_exp.reporting.page.data import CellData, Item, PageData
 
-__all__ = ["ITEMS_DROPPED", "CellData", "Item", "PageData", "build"]
+__all__ = ["ITEMS_DROPPED", "CellData", "Item", "PageData", "build", "shown"]

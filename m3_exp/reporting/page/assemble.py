@@ -16,7 +16,6 @@ from plotly.offline import get_plotlyjs, get_plotlyjs_version
 from m3_exp.amounts import count, counted
 from m3_exp.planning import label_text
 from m3_exp.reporting import glossary
-from m3_exp.reporting.choices import advice
 from m3_exp.reporting.data.dataframe import sandboxes
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page import cells, curves, tables
@@ -113,10 +112,9 @@ def _words() -> str:
 
 def _said(data: PageData) -> str:
     """Return each study's two main sentences (`advice.answer`)."""
-    rows = [(curves.name(study), advice.answer(study)) for study in data.studies]
-    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape('; '.join(words))}</dd>" for name, words in rows)
+    items = "".join(f"<dt>{escape(one.name)}</dt><dd>{escape('; '.join(one.answer))}</dd>" for one in data.studies)
     title = "Best of seven draws, as in the paper, or of seven fixed lambdas?"
-    return f'<h3>{title}</h3><dl class="facts">{items}</dl>' if rows else ""
+    return f'<h3>{title}</h3><dl class="facts">{items}</dl>' if data.studies else ""
 
 
 def _what(data: PageData) -> list[tuple[str, str]]:
@@ -173,7 +171,7 @@ def _curves(data: PageData) -> str:
             "<p>There is no curve: at least lambda 0 and 1 of a pair and method must be evaluated, as"
             " <code>sweeps=lambda_response</code> does.</p>"
         )
-    options = "".join(f'<option value="{i}">{escape(curves.name(s))}</option>' for i, s in enumerate(data.studies))
+    options = "".join(f'<option value="{i}">{escape(s.name)}</option>' for i, s in enumerate(data.studies))
     return Template(_file("curves.html")).substitute(options=options)
 
 

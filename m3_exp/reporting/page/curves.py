@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from m3_exp.machine import in_threads
 from m3_exp.merging.ratio import one_sided
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.choices.protocols import Comparison, expected, model
@@ -17,6 +16,7 @@ from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, Values, aligned_to
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.figures.palette import Mark
+from m3_exp.reporting.page.data import StudyData
 from m3_exp.reporting.page.pack import rounded
 from m3_exp.stats.estimate import Array, weighted_mean
 from m3_exp.stats.lambdas import ALPHAS as PAPER
@@ -39,14 +39,19 @@ def _alphas() -> Array:
 ALPHAS = _alphas()
 
 
-def data(studies: Sequence[Study]) -> Json:
+def shown(study: Study) -> StudyData:
+    """Return what the page shows of a study."""
+    return StudyData(name(study), tuple(advice.answer(study)), _study(study))
+
+
+def data(studies: Sequence[StudyData]) -> Json:
     """Return what page.js draws: alphas, densities' constants, and a curve a benchmark, mean and minimum a study."""
     return {
         "alphas": [float(f"{alpha:.4g}") for alpha in ALPHAS],
         "marked": list(PAPER),
         "log_beta": rounded([log_beta(alpha) for alpha in ALPHAS], 5),
         "outside": expectations.OUTSIDE,
-        "studies": in_threads(_study, studies),
+        "studies": [study.curves for study in studies],
     }
 
 

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.table import Table
-from m3_exp.types import Cell, ResultRecord
+from m3_exp.types import Cell, Json, ResultRecord
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,15 @@ class CellData:
 
 
 @dataclass(frozen=True)
+class StudyData:
+    """What the page shows of a study: its name, its two main sentences, and its curves as page.js draws them."""
+
+    name: str
+    answer: tuple[str, ...]
+    curves: Json
+
+
+@dataclass(frozen=True)
 class PageData:
     """One report. `command` runs what is shown, `rebuild` makes this page again, `made` is when it was made.
 
@@ -69,7 +77,7 @@ class PageData:
     rebuild: str
     made: str
     tables: tuple[Table, ...]
-    studies: tuple[Study, ...]
+    studies: tuple[StudyData, ...]
     cells: tuple[CellData, ...]
     models: Mapping[str, str] = field(default_factory=dict)
     experts: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -1,9 +1,9 @@
 """`m3`: the command line. Heavy imports live inside the commands, so that `m3 --help` is instant.
 
-Exit codes: 0 done; 1 some cells failed (they are named); 2 the request is wrong (one line says what and what to do);
-3 the run stopped at its budget; 130 interrupted.
+Exit codes: 0 done; 1 cells failed (named); 2 a wrong request (one line says why); 3 stopped at its budget; 130 Ctrl-C.
 """
 
+import gc
 import json
 import sys
 import time
@@ -23,6 +23,8 @@ from m3_exp.types import M3Error
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Whatever it prints is escaped once, here: names come from files."""
     out, err = sys.stdout, sys.stderr
+    if argv is None:  # a process of its own: most of what a command makes stays until its end
+        gc.set_threshold(50_000, 20, 20)
     sys.stdout, sys.stderr = cast(TextIO, Escaping(out)), cast(TextIO, Escaping(err))
     try:
         return _carried_out(list(sys.argv[1:] if argv is None else argv))
@@ -341,9 +343,7 @@ def completion(args: Sequence[str]) -> int:
     return command(args, COMMANDS)
 
 
-_ALL = (
-    run, runs, plan, merge, score, export, table, response, figure, report, status, doctor, wandb, init, completion,
-)  # fmt: skip
+_ALL = (run, runs, plan, merge, score, export, table, response, figure, report, status, doctor, wandb, init, completion)
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {command.__name__: command for command in _ALL}
 
 if __name__ == "__main__":

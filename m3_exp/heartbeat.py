@@ -1,7 +1,7 @@
 """Signs of life: a run shows itself in the store, and `m3 status` and `m3 runs` read who is, and was, at work there.
 
 runs/<id>.json      renewed every `BEAT` seconds     runs/<id>.lock   held as long as the run lives, however it ends
-history/<id>.json   its name, what asked for it, and how far it came: stays
+history/NAME.json   what asked for it, and how far it came: stays
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from m3_exp.store import PastRun, RunRecord, Store, hold
 from m3_exp.types import M3Error
 
 LAST = "last"  # stands for the newest run, so none is called so
-_LONGEST = 40  # characters of a run's name
+_LONGEST = 30  # characters of a run's name, before its number: `m3 runs` fits 80 columns
 BEAT = 5.0  # seconds between two signs of life in the store
 _SILENT = 12 * BEAT  # of a run on another machine, whose lock may not be seen: after so long it counts as dead
 
@@ -79,7 +79,8 @@ class Heartbeat:
         with contextlib.suppress(OSError, M3Error):
             for run in self._store.runs:  # what killed runs left: their work goes on with whoever wants it
                 if not _lives(self._store, run, record := self._store.runs.get(run)):
-                    _keep(self._store, run, record)
+                    names = [name for name, past in self._store.history.items() if past.run == run]
+                    _keep(self._store, "".join(names), record)
                     _forget(self._store, run)
             self._lock = hold(self._store.run_lock(self._run), os.O_RDWR | os.O_CREAT | os.O_EXCL)
         with contextlib.suppress(OSError, M3Error):
@@ -92,7 +93,7 @@ class Heartbeat:
         self._ended.set()
         self._thread.join()
         with contextlib.suppress(OSError, M3Error):
-            _keep(self._store, self._run, self._state(), ended=time.time())
+            _keep(self._store, self.name, self._state(), ended=time.time())
             _forget(self._store, self._run)
         if self._lock is not None:
             os.close(self._lock)
@@ -106,12 +107,20 @@ class Heartbeat:
     def _named(self) -> str:
         """Write the run down under a name that no other run of the store has, and return it."""
         with self._store.scan_lock("history"):
-            taken = {LAST, *(past.name for past in self._store.history.values())}
+            taken = {LAST, *self._store.history}
             names = (self._called, *(f"{self._called}-{number}" for number in range(2, len(taken) + 3)))
             name = next(name for name in names if name not in taken)
             about = self._state()
-            past = PastRun(name, about.command, about.plan, about.cells, started=self._started, experts=self._experts)
-            self._store.history.put(self._run, past)
+            past = PastRun(
+                name,
+                about.command,
+                about.plan,
+                about.cells,
+                run=self._run,
+                started=self._started,
+                experts=self._experts,
+            )
+            self._store.history.put(name, past)
         return name
 
     def _beat(self) -> None:
@@ -137,8 +146,8 @@ def history(store: Store) -> list[KnownRun]:
     """Return the runs that a store knows by name, those at work among them, the newest last."""
     signs = {sign.id: sign for sign in runs(store)}
     known = []
-    for run, past in store.history.items():
-        sign = signs.get(run)
+    for past in store.history.values():
+        sign = signs.get(past.run)
         counts = {} if sign is None or past.ended else {"done": sign.cells_done, "failed": sign.cells_failed}
         alive = sign is not None and sign.alive
         known.append(KnownRun(**{**vars(past), **counts, "alive": alive}))
@@ -177,11 +186,11 @@ def _written(path: Path) -> float:
         return 0.0
 
 
-def _keep(store: Store, run: str, last: RunRecord | None, *, ended: float = 0.0) -> None:
-    """Keep how far a run came by its last sign of life."""
-    past = store.history.get(run)
+def _keep(store: Store, name: str, last: RunRecord | None, *, ended: float = 0.0) -> None:
+    """Keep how far a run came by its last sign of life; one without a name is not known later."""
+    past = store.history.get(name) if name else None
     if past is not None and last is not None:
-        store.history.put(run, replace(past, done=last.cells_done, failed=last.cells_failed, ended=ended))
+        store.history.put(name, replace(past, done=last.cells_done, failed=last.cells_failed, ended=ended))
 
 
 def _forget(store: Store, run: str) -> None:

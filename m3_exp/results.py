@@ -8,12 +8,14 @@ rows digest    the items alone
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from m3_exp.engines.protocol import module
 from m3_exp.merging.canonical import canonical, recipe_key
 from m3_exp.merging.source import check_at_hand, parse_source, without_fetching
+from m3_exp.reading.files import exists
 from m3_exp.reading.scores import noted
 from m3_exp.scoring.evaluator import ChatSettings, Evaluator
 from m3_exp.scoring.items import is_gone, no_file
@@ -62,7 +64,7 @@ def failures(plan: Plan, results: "Results") -> list[tuple[Cell, str]]:
 
 
 def gone(plan: Plan) -> dict[str, str]:
-    """Return the models on this disk, and the files of items, that a plan names and that are not there.
+    """Return the models on this disk, and the files of items and answers, that a plan names and that are not there.
 
     Each comes with the refusal of what needs it.
     """
@@ -74,8 +76,19 @@ def gone(plan: Plan) -> dict[str, str]:
             check_at_hand(source)
         except M3Error as error:
             lost[str(source)] = str(error)
+    if (answers := plan.engine.answers) and not exists(Path(answers)):
+        lost[answers] = f"engine.answers={answers} does not exist: give a store's directory or a file of answers"
     items = sorted({cell.evaluator.items for cell in plan.cells})
     return lost | {name: no_file(name) for name in items if is_gone(name)}
+
+
+def _outlived(engine: EngineSettings, store: Store) -> Mapping[str, str] | None:
+    """Return the engine of recorded answers whose file is gone, if a store has answers of one alone; None otherwise."""
+    if not engine.answers or exists(Path(engine.answers)):
+        return None
+    known = {identity(one.engine): one.engine for one in store.answer_sets.values()}
+    known = {key: one for key, one in known.items() if one.get("dtype") == engine.dtype}
+    return next(iter(known.values())) if len(known) == 1 else None
 
 
 def gone_words(plan: Plan) -> list[str]:
@@ -91,7 +104,8 @@ class Results:
         self.store = store
         self.tasks = Tasks(store)
         engine_module = module(engine.name)
-        self.fingerprint = engine_module.fingerprint(engine)
+        outlived = _outlived(engine, store)
+        self.fingerprint = engine_module.fingerprint(engine) if outlived is None else outlived
         self.batched = engine_module.batched(engine)  # whether a text may depend on what else is in flight
         self._recipe_keys: dict[int, tuple[Recipe, str]] = {}
         self._models: dict[Source, Source] = {}  # by name -> by content

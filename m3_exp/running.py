@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from m3_exp.amounts import count, counted
 from m3_exp.engines.sharing import divide
@@ -259,7 +259,7 @@ class Run:
                     if (claim := self._claim(group)) is None:
                         continue
                     with claim:
-                        for event in worker.carry(group):
+                        for event in worker.carry(self._without_done(group)):
                             self._fold(event)
         except queue.Empty:
             return
@@ -283,6 +283,16 @@ class Run:
             self._queue.put(group)
             self._stopping.wait(_PAUSE)
             return None
+
+    def _without_done(self, group: Group) -> Group:
+        """Return a group without what another run has done since this one began, which is counted here."""
+        with self._lock:
+            rest = tuple(evaluation for evaluation in group.evaluations if not self._is_cached(evaluation))
+            done = [evaluation for evaluation in group.evaluations if evaluation not in rest]
+            self.progress.cells_done += len(done)
+        for evaluation in done:
+            self.progress.cached(self._results.tasks.task(evaluation.cell, evaluation.repeat).answers)
+        return replace(group, evaluations=rest)
 
     def _fold(self, event: Event) -> None:
         """Count a worker's event in the run's progress, failures and totals."""

@@ -2,7 +2,8 @@
 
 import gc
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from m3_exp import machine
 from m3_exp.scoring.sandbox import judge
 from m3_exp.scoring.sandbox.drivers import Driver
+from m3_exp.store import Store
 from m3_exp.types import M3Error
 
 os.environ.setdefault("WANDB_MODE", "disabled")
@@ -100,6 +102,28 @@ def living_engine(_alive: list[Any]) -> Iterator[None]:
             return _alive[0]
 
         patch.setattr(transformers, "start", started)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _converted_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A tokenizer is converted or gathered once in this process; each new store gets a copy, and spares seconds."""
+    from m3_exp.merging import tokenizer
+
+    folder, kept = tmp_path_factory.mktemp("tokenizers"), tokenizer._kept
+
+    def copied(store: Store, key: str, make: Callable[[Path], None]) -> Path:
+        def fill(out: Path) -> None:
+            if not (folder / key).is_dir():
+                make(out)
+                shutil.copytree(out, folder / key)
+            else:
+                shutil.copytree(folder / key, out, dirs_exist_ok=True)
+
+        return kept(store, key, fill)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer, "_kept", copied)
         yield
 
 

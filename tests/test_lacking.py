@@ -1,6 +1,7 @@
 """What is missing is said before it costs anything; two runs on one store share the work."""
 
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,10 @@ import torch
 from m3_exp import actions, cli, config, doctor, lacking
 from m3_exp.command_line import CommandLine
 from m3_exp.engines import recorded
-from m3_exp.reporting.wandb import track
+from m3_exp.engines.vllm import VllmModel
 from m3_exp.store import Store
+from m3_exp.types import EngineSettings, M3Error
+from m3_exp.views import workspace
 from tests.models import SMALL, write_three
 from tests.test_repeat import FIRST, line, write_answers
 
@@ -95,10 +98,10 @@ def test_what_could_only_stay_unscored_is_not_asked(
 def test_sync_without_a_key_says_so(
     models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = asked(models, tmp_path)
+    words = asked(models, tmp_path, "tracker=wandb")
+    monkeypatch.setattr(workspace, "sync", lambda asked: SimpleNamespace(done={"written": 0}, problems=[]))
     assert cli.main(["wandb", "sync", *words]) == 0
     assert "W&B: there is no key here, so nothing is sent: set WANDB_API_KEY" in capsys.readouterr().err
-    monkeypatch.setattr(track, "has_key", lambda *_: True)
     request = config.compose(CommandLine(tuple(words)))
     assert request.tracker is not None
     monkeypatch.setattr(lacking, "has_key", lambda: True)
@@ -112,6 +115,28 @@ def test_a_package_that_does_not_import_is_told_with_its_last_line(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert doctor._unimportable("broken") == "OSError: libcuda.so.1: cannot open"
     assert doctor._unimportable("json") is None
+
+
+def test_an_engine_that_is_refused_is_started_once(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = []
+
+    def start(*_: object) -> None:
+        started.append(1)
+        raise M3Error("engine=vllm: vLLM does not import here")
+
+    monkeypatch.setattr(recorded, "start", start)
+    words = asked(models, tmp_path, "ratio=fixed", "ratio.lam=0.25,0.75", "tracker=none")
+    assert cli.main(["run", "-m", *words]) == 1
+    assert len(started) == 1
+    assert capsys.readouterr().err.count("gsm8k: engine=vllm: vLLM does not import here") == 2
+
+
+def test_a_vllm_that_does_not_import_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm.engine.arg_utils", None)
+    with pytest.raises(M3Error, match=r"vLLM does not import here .*take engine=transformers"):
+        VllmModel(EngineSettings(), *[SimpleNamespace()] * 2)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------------- two runs
@@ -150,7 +175,7 @@ def test_two_equal_runs_share_the_work(
     go_on.set()
     for run in runs:
         run.join(60)
-    assert sorted(outcome.generated for outcome in outcomes) == [0, 8]
+    assert sorted((outcome.generated, outcome.cached) for outcome in outcomes) == [(0, 1), (8, 0)]
     assert [outcome.done for outcome in outcomes] == [1, 1]
     assert "another run is at work on some of these cells, whose answers are taken over:" in capsys.readouterr().err
     assert not list((tmp_path / "store" / "locks").glob("group-*"))

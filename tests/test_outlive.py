@@ -55,7 +55,7 @@ def gone(path: Path) -> Iterator[None]:
         shutil.move(aside, path)
 
 
-@pytest.mark.parametrize("what", ["expert1", "base", "items.jsonl"])
+@pytest.mark.parametrize("what", ["expert1", "base", "items.jsonl", "answers.jsonl"])
 def test_views_show_what_the_store_holds_of_models_and_items_that_are_gone(
     world: World, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
@@ -86,6 +86,9 @@ def test_a_page_shows_the_answers_of_a_model_that_is_gone(world: World) -> None:
 def test_a_run_refuses_a_model_that_is_gone_and_a_plan_says_which_cells_lack_it(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    with gone(world.answers):
+        assert cli.main(["run", *world.line()]) == 2
+        assert capsys.readouterr().err.startswith(f"m3: engine.answers={world.answers} does not exist: give a store's")
     with gone(world.experts[1]):
         assert cli.main(["run", *world.line()]) == 2
         assert capsys.readouterr().err.startswith(f"m3: {world.experts[1]} does not exist: give a directory")

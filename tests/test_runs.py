@@ -10,12 +10,13 @@ import pytest
 
 from m3_exp import cli
 from m3_exp.command_line import CommandLine
-from m3_exp.heartbeat import history
-from m3_exp.store import PastRun, Store
+from m3_exp.heartbeat import Heartbeat, history
+from m3_exp.store import PastRun, RunRecord, Store
 from m3_exp.views import runs, studies
 from tests.test_outlive import World
 
 FIXED, GRID = "expert1_expert2-average-fixed", "expert1_expert2-average-grid"
+RUN = "a" * 16
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,19 @@ def test_runs_are_listed_by_name_with_what_asked_for_them(world: World, capsys: 
     first, last = capsys.readouterr().out.splitlines()[1:]
     assert first.startswith(FIXED)
     assert "family=local" in last
+
+
+def test_runs_fit_a_terminal_of_80_columns(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    capsys.readouterr()
+    for command in ("runs", "status"):
+        assert cli.main([command, f"store={world.store}"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        short = [line for line in lines if str(world.folder) not in line]  # a path stays whole
+        assert max(map(len, short)) <= 80
+        assert lines[1].startswith(f"{FIXED}  20")
 
 
 def test_a_run_named_again_is_numbered_and_says_the_line_that_shows_it(
@@ -127,9 +141,10 @@ def test_a_run_whose_command_line_composes_no_more_is_shown_by_its_plan(
 ) -> None:
     shutil.copytree(world.store, tmp_path / "store")
     store = Store(tmp_path / "store")
-    (key, past), *_ = [(key, one) for key, one in store.history.items() if one.name == GRID]
+    past = store.history.get(GRID)
+    assert past is not None
     gone = CommandLine(("ratio=own",), config_dirs=(tmp_path / "gone",)).line("run")
-    store.history.put(key, PastRun(**{**vars(past), "command": gone}))
+    store.history.put(GRID, PastRun(**{**vars(past), "command": gone}))
     rows = said(capsys, "table", "--run", past.name, f"store={store.root}")["rows"]
     assert [row["score"] for row in rows if row["ratio"] == "grid"] == [75.0] * 5
     assert said(capsys, "status", "--run", past.name, f"store={store.root}")["done"] == 5
@@ -138,10 +153,16 @@ def test_a_run_whose_command_line_composes_no_more_is_shown_by_its_plan(
 
 def test_a_killed_run_is_stopped_where_its_last_sign_of_life_left_it(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.history.put("a" * 16, PastRun("demo", "m3 run sweeps=demo", "p", 9, 4, 1, 10.0))
-    store.history.put("b" * 16, PastRun("demo-2", "m3 run sweeps=demo", "p", 9, 8, 1, 20.0, 30.0))
+    store.history.put("demo", PastRun("demo", "m3 run", "p", 9, 0, 0, RUN, 10.0))
+    store.runs.put(RUN, RunRecord("m3 run", "p", 9, 4, 1, 0, 0, 0.0, (), started=10.0))
+    store.history.put("demo-2", PastRun("demo-2", "m3 run", "p", 9, 8, 1, "b" * 16, 20.0, 30.0))
     found = [(one.name, one.state, one.left) for one in history(store)]
     assert found == [("demo", "stopped", 4), ("demo-2", "failed", 0)]
+    with Heartbeat(store, "c" * 16, lambda: RunRecord("m3 run", "p", 9, 9, 0, 0, 0, 0.0, ()), called="demo"):
+        pass
+    assert list(store.runs) == []
+    found = [(one.name, one.state, one.left) for one in history(store)]
+    assert found == [("demo", "stopped", 4), ("demo-2", "failed", 0), ("demo-3", "done", 0)]
 
 
 @pytest.mark.parametrize(

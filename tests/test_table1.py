@@ -211,6 +211,7 @@ class TestTable1:
         assert (outcome["cells"], outcome["cached"], outcome["generated"]) == (1, 0, 0)
 
 
+@pytest.mark.slow
 def test_one_word_changes_the_family(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     """The plan of table1 on the miniature and on the paper's models differs in sizes and paths only."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

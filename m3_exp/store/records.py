@@ -126,9 +126,9 @@ class RunRecord:
 class PastRun:
     """A run for as long as its store lasts: what asked for it, and how far it came.
 
-    `name` is short, and the run's own in its store. `plan` is the identity of its plan. `done` of its cells have a
-    complete result, `failed` none for a reason that is noted. `ended` is 0 while it goes on, and of one that was
-    killed. `experts` names those of each pair that it merges, in their order.
+    `name` is short, and the run's own in its store; `run` is its id. `plan` is the identity of its plan. `done` of its
+    cells have a complete result, `failed` none for a reason that is noted. `ended` is 0 while it goes on, and of one
+    that was killed. `experts` names those of each pair that it merges, in their order.
     """
 
     name: str
@@ -137,6 +137,7 @@ class PastRun:
     cells: int
     done: int = 0
     failed: int = 0
+    run: str = ""
     started: float = 0.0
     ended: float = 0.0
     experts: dict[str, tuple[str, ...]] = field(default_factory=dict)

@@ -4,6 +4,7 @@ A run shows what its plan holds, as the store remembers it. How it is shown, its
 again; where it cannot be any more (a --config-dir is gone), the plan alone is shown.
 """
 
+import contextlib
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from m3_exp.heartbeat import LAST, KnownRun, RunState, history
 from m3_exp.heartbeat import runs as signs
 from m3_exp.results import look_up
 from m3_exp.store import DEFAULT_ROOT, PastRun, Store
-from m3_exp.types import Json, M3Error, Plan, plain
+from m3_exp.types import CellResult, Json, M3Error, Plan, plain
 
 _NAMED = 5  # runs that a refusal names
 
@@ -35,11 +36,13 @@ def _old(store: Store, key: str) -> KnownRun | None:
     plan = store.plans.get(key)
     if plan is None:
         return None
-    found = look_up(plan, store)
+    found: list[CellResult] = []
+    with contextlib.suppress(M3Error):  # which engine's answers it had cannot be told any more
+        found = look_up(plan, store)
     done = sum(one.record is not None and not one.record.result.n_unscored for one in found)
     failed = sum(one.record is None and one.failure is not None for one in found)
     began = store.plans.path(key).stat().st_mtime
-    return KnownRun(_plan_name(key), "", key, len(plan.cells), done, failed, began, began)
+    return KnownRun(_plan_name(key), "", key, len(plan.cells), done, failed, started=began, ended=began)
 
 
 def _plan_name(key: str) -> str:
@@ -70,6 +73,7 @@ def request(name: str, asked: CommandLine) -> Request:
     plan = store.plans.get(past.plan)
     again = CommandLine.of_line(past.command) if past.command else CommandLine() if plan is None else _about(plan)
     again = again.without("store").with_overrides(*again.without("store").overrides, *asked.overrides)
+    again = replace(again, config_dirs=asked.config_dirs or again.config_dirs)  # they may have moved
     try:
         composed = replace(config.compose(again), store=root)
     except M3Error:

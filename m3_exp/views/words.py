@@ -127,15 +127,21 @@ def status(request: Request, found: Status) -> list[str]:
 
 
 def runs(known: Sequence[KnownRun], width: int | None = None) -> list[str]:
-    """Return the runs of a store, a row each, the newest last."""
+    """Return the runs of a store, a row each, the newest last; on a terminal what asked for it stands below."""
     if not known:
         return ["no runs yet: m3 run begins one"]
     rows = [
         (one.name, time.strftime("%Y-%m-%d %H:%M", time.localtime(one.started)), one.state, count(one.done),
-         count(one.failed), count(one.left), one.command.removeprefix("m3 run").strip() or "/")
+         count(one.failed), count(one.left))
         for one in known
     ]  # fmt: skip
-    return columns(("run", "began", "state", "done", "failed", "left", "asked for"), rows, width)
+    header = ("run", "began", "state", "done", "failed", "left")
+    asked = [one.command.removeprefix("m3 run").strip() for one in known]
+    if width is None:
+        return columns((*header, "asked for"), [(*row, words) for row, words in zip(rows, asked, strict=True)])
+    head, *lines = columns(header, rows)
+    below = zip(lines, (f"  {words}" for words in asked), strict=True)
+    return [head, *filter(str.strip, chain.from_iterable(below))]
 
 
 def store(living: Sequence[RunState], known: Sequence[KnownRun], width: int | None = None) -> list[str]:

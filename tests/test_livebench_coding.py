@@ -443,6 +443,7 @@ def test_programs_that_look_outputs_up_score_1_and_useless_ones_0(rules: Any) ->
     assert evaluator.gold(question("q", packed(ADD), "add", reference_answer="mine")) == "mine"
 
 
+@pytest.mark.slow
 @needs_data
 def test_official_gold_scores_100_and_planted_wrong_answers_0() -> None:
     evaluator = LiveBenchCoding()

@@ -274,6 +274,7 @@ SLOW = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_no_program_outlives_its_time_or_harms_the_next(driver: Driver, slow: bool) -> None:
     """Between two good programs, in one batch: each fails, the good ones pass, and it ends in time."""

@@ -61,6 +61,7 @@ class Generator:
         self._engine: Engine | None = None
         self._tokenizer: Source | None = None
         self._loaded: str | None = None  # the key of the recipe whose weights are in the engine
+        self._unfit: dict[tuple[Source, Source], str] = {}  # by base and tokenizer: why no engine starts for them
         self.closed = threading.Event()
         self._until, self._clock = until, clock
 
@@ -114,8 +115,14 @@ class Generator:
 
     def _start(self, group: Group) -> Engine:
         self._emit(Doing(f"starting {self._settings.name}"))
-        widest = replace(group.recipe, experts=group.experts, weights=None)
-        engine = module(self._settings.name).start(self._settings, widest, group.tokenizer, self._store)
+        widest, which = replace(group.recipe, experts=group.experts, weights=None), (group.recipe.base, group.tokenizer)
+        if which in self._unfit:  # it would be refused again for each cell, seconds later
+            raise M3Error(self._unfit[which])
+        try:
+            engine = module(self._settings.name).start(self._settings, widest, group.tokenizer, self._store)
+        except M3Error as error:
+            self._unfit[which] = str(error)
+            raise
         engine.on_progress = lambda done, total, tokens_per_second: self._emit(Speed(tokens_per_second))
         return engine
 

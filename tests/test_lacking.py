@@ -1,6 +1,7 @@
 """What is missing is said before it costs anything; two runs on one store share the work."""
 
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,9 @@ import torch
 from m3_exp import actions, cli, config, doctor, lacking
 from m3_exp.command_line import CommandLine
 from m3_exp.engines import recorded
+from m3_exp.engines.vllm import VllmModel
 from m3_exp.store import Store
+from m3_exp.types import EngineSettings, M3Error
 from m3_exp.views import workspace
 from tests.models import SMALL, write_three
 from tests.test_repeat import FIRST, line, write_answers
@@ -112,6 +115,28 @@ def test_a_package_that_does_not_import_is_told_with_its_last_line(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert doctor._unimportable("broken") == "OSError: libcuda.so.1: cannot open"
     assert doctor._unimportable("json") is None
+
+
+def test_an_engine_that_is_refused_is_started_once(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = []
+
+    def start(*_: object) -> None:
+        started.append(1)
+        raise M3Error("engine=vllm: vLLM does not import here")
+
+    monkeypatch.setattr(recorded, "start", start)
+    words = asked(models, tmp_path, "ratio=fixed", "ratio.lam=0.25,0.75", "tracker=none")
+    assert cli.main(["run", "-m", *words]) == 1
+    assert len(started) == 1
+    assert capsys.readouterr().err.count("gsm8k: engine=vllm: vLLM does not import here") == 2
+
+
+def test_a_vllm_that_does_not_import_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm.engine.arg_utils", None)
+    with pytest.raises(M3Error, match=r"vLLM does not import here .*take engine=transformers"):
+        VllmModel(EngineSettings(), *[SimpleNamespace()] * 2)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------------- two runs

@@ -267,7 +267,9 @@ def test_elsewhere_a_cell_is_one_plain_line(
     assert said == ""
     assert json.loads(out)["cached"] == 3
     assert cli.main(command) == 0
-    assert capsys.readouterr().out.splitlines()[-2] == "nothing to do: all 3 cells were there already"
+    *_, said, table = capsys.readouterr().out.splitlines()
+    assert said == "nothing to do: all 3 cells were there already"
+    assert table.startswith("its table: m3 table --run a_b-average-fixed")
     (tmp_path / "answers.jsonl").write_text((tmp_path / "answers.jsonl").read_text().split("\n", 1)[1])
     assert cli.main([*command, f"store={tmp_path / 'other'}", "ratio.lam=0.25"]) == 1
     out, said = capsys.readouterr()

@@ -15,6 +15,7 @@ from m3_exp.command_line import CommandLine
 from m3_exp.scoring.evaluate import score_file
 from m3_exp.scoring.saved import bare, guarded, read_answers
 from m3_exp.types import Answer, EvaluatorSpec, M3Error, Problem
+from m3_exp.views import answers
 from m3_exp.views.answers import FORMATS
 from m3_exp.views.lookup import Lookup
 from tests.golden.commands import CONFIG, HERE, RECORDED, WORLD, call
@@ -184,6 +185,19 @@ def test_a_line_says_whose_answer_it_is(world: Path, monkeypatch: pytest.MonkeyP
     assert code == 2
     assert "name one of them: cell=" in text
     assert json.loads(call(["score", "gsm8k", "curve.jsonl", "items=lab", f"cell={cell}"])[1])["n"] == 8
+
+
+def test_answers_are_exported_where_the_items_are_gone(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    asked = ["pair=lm_math", "method=average", "limit=6", "evaluator=[gsm8k]", *CONFIG, "store=store", *RECORDED]
+    assert call(["export", "answers", *asked, "--out", "with.jsonl"])[0] == 0
+    monkeypatch.setattr(answers, "_task", lambda *_: None)
+    code, text = call(["export", "answers", *asked, "--out", "without.jsonl"])
+    assert (code, "6 answers without a prompt: items or tokenizer are not at hand" in text) == (0, True)
+    rows = [
+        [json.loads(line) for line in Path(f"{name}.jsonl").read_text().splitlines()] for name in ("with", "without")
+    ]
+    assert rows[1] == [{**row, "prompt": None} for row in rows[0]]
 
 
 def test_a_whole_store_and_what_is_refused(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

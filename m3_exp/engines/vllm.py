@@ -63,11 +63,16 @@ class VllmModel:
     """A vLLM engine; see `child.Model`."""
 
     def __init__(self, settings: EngineSettings, skeleton: Skeleton, store: Store) -> None:
-        with importing():
-            from vllm.engine.arg_utils import EngineArgs
-            from vllm.platforms import current_platform
-            from vllm.usage.usage_lib import UsageContext
-            from vllm.v1.engine.llm_engine import LLMEngine
+        try:
+            with importing():
+                from vllm.engine.arg_utils import EngineArgs
+                from vllm.platforms import current_platform
+                from vllm.usage.usage_lib import UsageContext
+                from vllm.v1.engine.llm_engine import LLMEngine
+        except (ImportError, OSError) as error:  # a library of the system that is missing, say
+            raise M3Error(
+                f"engine=vllm: vLLM does not import here ({error}): install it again, or take engine=transformers"
+            ) from error
 
         self.dirty = False
         self.rows = skeleton.rows

@@ -195,11 +195,16 @@ def _task(cell: Cell, record: ResultRecord, results: Results) -> Task | None:
 
 
 def unprompted(cell: Cell, record: ResultRecord, results: Results) -> Texts:
-    """Return the answers alone, by their ids in the journal: those of items that were asked with one prompt there."""
+    """Return the answers alone, by their ids in the journal, as the result's own runs wrote them.
+
+    An item that they asked with several prompts is left out: which of them was scored cannot be told.
+    """
     name = results.tasks.evaluator(cell.evaluator).name
     answers: dict[tuple[str, int], Answer] = {}
     prompts: dict[str, set[str]] = {}
     for answer in results.store.answers(record.answers).read():
+        if record.runs and answer.run not in record.runs:
+            continue
         key = answer.id.removeprefix(f"{name}/")
         prompts.setdefault(key, set()).add(answer.prompt)
         answers.setdefault((key, answer.sample), answer)

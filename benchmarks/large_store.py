@@ -54,7 +54,7 @@ def make(folder: Path, items: int, draws: int, sampled: int, pairs: str) -> None
     write_atomic(folder / "conf" / "sweeps" / "large.yaml", _sweep(draws, sampled, pairs.split(",")).encode())
     request = config.compose(_asked(folder))
     store, plan = Store(request.store), request.plan
-    store.plans.put(identity(plan), plan)
+    store.plans.put(plan.identity, plan)
     results = Results(store, plan.engine)
     answered: dict[str, Answered] = {}
     for number, cell in enumerate(plan.cells):

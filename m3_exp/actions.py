@@ -15,7 +15,7 @@ from m3_exp import config, planning
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
 from m3_exp.store import DEFAULT_ROOT, Store
-from m3_exp.types import Label, M3Error, identity
+from m3_exp.types import Label, M3Error
 
 if TYPE_CHECKING:
     from m3_exp.running import Outcome
@@ -39,7 +39,7 @@ def run(asked: CommandLine | Request, *, hours: float | None = None, cells: int 
     plan, store = request.plan, Store(request.store)
     for refusal in gone(plan).values():
         raise M3Error(refusal)
-    store.plans.put(identity(plan), plan)
+    store.plans.put(plan.identity, plan)
     with tracking(request) as tracker:
         going = Run(
             plan, store, workers=request.workers or default_workers(plan.engine), keep=request.checkpoint == "keep",

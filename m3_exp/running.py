@@ -96,7 +96,7 @@ class Run:
         """
         self.id = secrets.token_hex(8)
         self.failures: list[Failed] = []
-        self._plan, self._plan_key, self._store = plan, identity(plan), store
+        self._plan, self._plan_key, self._store = plan, plan.identity, store
         self._results = Results(store, plan.engine)
         self._count, self._keep, self._verify = workers, keep, verify
         self._tracker = tracker or Untracked()

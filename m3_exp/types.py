@@ -407,6 +407,23 @@ class Plan:
     seed: int
     notes: tuple[str, ...] = ()
 
+    @cached_property
+    def identity(self) -> str:
+        """The sha256 (64 hex digits) of the plan's canonical JSON, put together from texts that many cells share."""
+        known: dict[int, str] = {}  # by object: the cells of a recipe share labels and sources
+
+        def text(value: object) -> str:
+            return known.get(id(value)) or known.setdefault(id(value), canonical_json(value))
+
+        cells = ",".join(
+            f'{{"evaluator":{cell.evaluator.text},"home":{text(cell.home)},'
+            f'"labels":[{",".join(map(text, cell.labels))}],"limit":{json.dumps(cell.limit)},'
+            f'"recipe":{cell.recipe.text},"tokenizer":{text(cell.tokenizer)}}}'
+            for cell in self.cells
+        )
+        engine, notes = canonical_json(self.engine), canonical_json(self.notes)
+        return digest_of_text(f'{{"cells":[{cells}],"engine":{engine},"notes":{notes},"seed":{self.seed}}}')
+
 
 # ------------------------------------------------------------------------------------------------------ remembering
 

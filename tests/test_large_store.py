@@ -24,7 +24,7 @@ from m3_exp.stats.objective import Objective, quantiles
 from m3_exp.stats.resampling import halves, weighted
 from m3_exp.stats.scored import ItemArray, aligned, in_common, of_scores, scored
 from m3_exp.store import Store, dumps, write_atomic
-from m3_exp.types import CellResult, EngineSettings, M3Error, Result, ResultRecord, Score, plain
+from m3_exp.types import CellResult, EngineSettings, M3Error, Result, ResultRecord, Score, identity, plain
 from m3_exp.views import page
 from m3_exp.views.lookup import look_up_development
 from tests.records import kind
@@ -205,6 +205,13 @@ def test_an_expected_minimum_is_that_of_the_scores_at_the_quantiles() -> None:
     nodes = generator.random((130, 3, 4))
     along = np.array([[np.interp(quantiles(0.4), lams, own) for own in each] for each in nodes])
     assert np.allclose(objective.expected_least(nodes, 0.4), along.min(axis=1).mean(axis=1), rtol=1e-13)
+
+
+def test_a_plan_has_the_identity_of_its_whole_text() -> None:
+    asked = ["pair=lm_math", "ratio=mixup", "ratio.draws=2", "sparsify=dare", "evaluator=[gsm8k,mbpp]", "limit=3"]
+    for words in (asked, ["family=local", "family.base=/b", "family.experts=[/a,'/ü\"']"], ["pair=math"]):
+        plan = request(words).plan
+        assert plan.identity == identity(plan)
 
 
 def test_whether_a_hyper_parameter_is_a_number_is_not_forgotten() -> None:

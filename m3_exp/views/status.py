@@ -9,7 +9,7 @@ from m3_exp.forecast import Forecast, forecast
 from m3_exp.heartbeat import RunState, runs
 from m3_exp.results import Results, failures
 from m3_exp.store import Store
-from m3_exp.types import Cell, Json, identity, plain
+from m3_exp.types import Cell, Json, plain
 from m3_exp.views.retries import retries
 
 
@@ -64,5 +64,4 @@ def status(asked: CommandLine | Request) -> Status:
     again = retries(request.asked, [cell for cell, _ in failed])
     lines = tuple(FailedCell(cell, reason, line) for (cell, reason), line in zip(failed, again, strict=True))
     known = tuple(runs(results.store))
-    compared = identity(request.plan) if known else ""  # slow for thousands of cells
-    return Status(_plan(request, results, outlived=True), lines, known, compared)
+    return Status(_plan(request, results, outlived=True), lines, known, request.plan.identity)

@@ -91,9 +91,9 @@ def keyed(recipe: Recipe, content: Callable[[Source], Source]) -> KeyedRecipe:
 
 def _with(recipe: Recipe, **fields: Any) -> Recipe:
     """Return a recipe with these fields; the same object where it has them, as a recipe in its canonical form does."""
-    return (
-        recipe if all(getattr(recipe, name) == value for name, value in fields.items()) else replace(recipe, **fields)
-    )
+    held = {name: getattr(recipe, name) for name in fields}
+    same = held == fields and [*held.get("params", ())] == [*fields.get("params", ())]  # their order is printed
+    return recipe if same else replace(recipe, **fields)
 
 
 def _check(recipe: Recipe) -> None:

@@ -142,9 +142,14 @@ def test_experts_that_are_missing_have_a_line_that_evaluates_them(
     assert pairs(words[3:], multirun=True) == ["poet", "coder"]
 
 
-def test_three_experts_are_merged_with_their_own_weights(models: Path, tmp_path: Path) -> None:
+def test_three_experts_are_merged_with_their_own_weights(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     line = recorded(tmp_path, local(models, "a: poet", "b: coder", "c: other/poet"))
     assert cli.main(["run", *line]) == 0
+    printed = capsys.readouterr().out
+    assert "a, b and c are not evaluated alone" in printed
+    assert "lambda_response" not in printed  # a curve is of two experts
     assert "| average | a_b_c  |" in markdown(tables.whole(config.request(line)))
 
 

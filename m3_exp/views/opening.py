@@ -10,7 +10,10 @@ from m3_exp.views.lookup import Lookup
 def first_words(looked: Lookup, frame: pd.DataFrame) -> list[str]:
     """Return the sentences that answer what a reader asks first, from a frame of a request."""
     asked = looked.request.asked
-    run = summary.Lines(asked.line("run"), _alone(looked, asked), asked.on_sweep("lambda_response").line("run"))
+    curves = asked.on_sweep("lambda_response").line("run")
+    if looked.parents and all(len(experts) > 2 for experts in looked.parents.values()):
+        curves = "lambda is the share of one expert of two: ask for a pair"
+    run = summary.Lines(asked.line("run"), _alone(looked, asked), curves)
     return summary.first_words(frame, looked.parents, run)
 
 

@@ -104,7 +104,7 @@ _COPIES = Why("each merge answers as one of them does", "merges")
 def _why(alone: pd.DataFrame, experts: Sequence[str]) -> Why:
     """Say why a pair's merges cannot be compared with its single models, if they cannot."""
     if not len(alone):
-        return Why(f"{' and '.join(experts)} are not evaluated alone", "single models")
+        return Why(f"{' and '.join([', '.join(experts[:-1]), experts[-1]])} are not evaluated alone", "single models")
     if not _alone(alone):
         return Why(f"no single model is right on {ENOUGH} items of a benchmark", "items")
     return Why("no merge has a result on every benchmark", "merges")

@@ -86,6 +86,13 @@ def test_a_pair_on_a_sweep_keeps_its_parents_and_nothing_else(asked: str, shown:
     assert " ".join(dict.fromkeys(c.pair for c in config.request(asked.split()).configs)) == shown
 
 
+def test_parents_beside_a_pair_are_asked_what_the_pair_is_asked() -> None:
+    configs = config.request(["sweeps=table1", "pair=lm_math"]).configs
+    assert {e.name for c in configs for e in c.evaluators} == {"alpaca_eval", "gsm8k", "hendrycks_math"}
+    alone = config.request(["sweeps=table1", "pair=lm"]).configs
+    assert "humaneval" in {e.name for c in alone for e in c.evaluators}, "asked for by name, it is asked everything"
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [

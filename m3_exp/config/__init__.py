@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from m3_exp import planning
@@ -114,7 +115,8 @@ def compose(asked: CommandLine | Request) -> Request:
     cfgs = compose_all(products, config_dirs)
     refuse_dead(given, cfgs, config_dirs)
     first, asked_for = cfgs[0], asking_for_pairs(cfgs, products, [o.key_or_group for o in given])
-    configs, notes = _with_items([read(*one, given, config_dirs) for one in asked_for])
+    read_all = [read(*one, given, config_dirs) for one in asked_for]
+    configs, notes = _with_items(_on_the_same(read_all, given) if sweep else read_all)
     check_names(spec for config in configs for spec in config.evaluators)
     return Request(
         asked=asked,
@@ -131,6 +133,20 @@ def compose(asked: CommandLine | Request) -> Request:
         verify=truth(first, "verify"),
         composed=tuple(cfgs),
     )
+
+
+def _on_the_same(configs: Sequence[Config], given: Sequence[Override]) -> list[Config]:
+    """Where `pair=` chose merges of a sweep, ask their parents beside them on no more benchmarks than these."""
+    named = {value for override in given if override.key_or_group == "pair" for value in sweeps.values_of(override)}
+    merged = {e.name for c in configs for e in c.evaluators if len(c.experts) > 1}
+    if not named or not merged:
+        return list(configs)
+    parents = [len(c.experts) == 1 and c.pair not in named for c in configs]
+    kept = [
+        replace(c, evaluators=tuple(e for e in c.evaluators if e.name in merged)) if is_parent else c
+        for c, is_parent in zip(configs, parents, strict=True)
+    ]
+    return [c for c in kept if c.evaluators]
 
 
 def _with_items(configs: Sequence[Config]) -> tuple[tuple[Config, ...], tuple[str, ...]]:

@@ -60,14 +60,14 @@ def restricted(
     the sweep's. `pair=lm_math` keeps lm and math alone beside it, where the sweep has them: they are its parents.
     """
     asked = {o.key_or_group: o for o in given}
-    pairs = _values(asked["pair"]) if "pair" in asked else []
+    pairs = values_of(asked["pair"]) if "pair" in asked else []
     experts = {expert for pair in pairs for expert in pair_experts(pair, config_dirs)}
     parents: list[list[Override]] = []
     merges: list[list[Override]] = []
     dropped: list[list[Override]] = []
     for document_block in document["plans"]:
         block = [parse(f"{key}={value}") for key, value in document_block.items()]
-        named = [value for override in block if override.key_or_group == "pair" for value in _values(override)]
+        named = [value for override in block if override.key_or_group == "pair" for value in values_of(override)]
         stays = [value for value in named if value in (*pairs, *experts)]
         others = {key: o for key, o in asked.items() if key != "pair"} if stays else asked
         own = [parse(f"pair={','.join(stays)}") if stays and o.key_or_group == "pair" else o for o in block]
@@ -86,7 +86,7 @@ def _laid(block: Sequence[Override], asked: Mapping[str, Override]) -> list[Over
     for override in block:
         choice = asked.get(override.key_or_group, override)
         is_axis = override.is_sweep_override() or override.key_or_group in _AXES
-        if is_axis and not set(_values(override)) & set(_values(choice)):
+        if is_axis and not set(values_of(override)) & set(values_of(choice)):
             return None
         laid.append(choice)
     return laid
@@ -105,7 +105,7 @@ def _check_sweep(override: Override) -> None:
             raise M3Error(f"{line} gives no values, or more than {_MANY}: write range(START,STOP,STEP)")
 
 
-def _values(override: Override) -> list[str]:
+def values_of(override: Override) -> list[str]:
     if override.is_sweep_override():
         _check_sweep(override)
         return [str(value) for value in override.sweep_string_iterator()]
@@ -117,7 +117,7 @@ def products(block: Sequence[Override]) -> list[tuple[str, ...]]:
         if not override.is_sweep_override():
             return [override.input_line or ""]
         prefix = override.input_line.split("=", 1)[0] if override.input_line else override.key_or_group
-        return [f"{prefix}={value}" for value in _values(override)]
+        return [f"{prefix}={value}" for value in values_of(override)]
 
     values = [texts(override) for override in block]
     if math.prod(map(len, values)) > _MANY:

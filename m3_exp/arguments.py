@@ -1,9 +1,10 @@
 """What `m3 COMMAND` takes: its options, and how `m3 COMMAND --help` tells them, with the examples of help.txt."""
 
 import argparse
+import difflib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -31,6 +32,12 @@ class Parser(argparse.ArgumentParser):
     def format_help(self) -> str:
         lines = [part for one in examples(self.prog) for part in laid(f"  {one}", columns(sys.stdout))]
         return "\n".join([super().format_help(), "examples:", *lines, ""])
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """Say which known word may have been meant; nothing where none is close."""
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def examples(prog: str) -> list[str]:

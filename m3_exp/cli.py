@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO, cast
 
-from m3_exp.arguments import HELP, RUN, WIDE, ConfigShown, of_table, parsed, show_config, takes
+from m3_exp.arguments import HELP, RUN, WIDE, ConfigShown, meant, of_table, parsed, show_config, takes
 from m3_exp.command_line import names
 from m3_exp.printing import line_of_whole, print_lines, print_list, print_table, say, tell
 from m3_exp.reading.paths import given
@@ -44,7 +44,7 @@ def _carried_out(args: list[str]) -> int:
     command, rest = args[0], args[1:]
     try:
         if command not in COMMANDS:
-            raise M3Error(f"m3 {command} is not a command; there are {', '.join(COMMANDS)}")
+            raise M3Error(f"m3 {command} is not a command{meant(command, COMMANDS)}; there are {', '.join(COMMANDS)}")
         return COMMANDS[command](rest)
     except ConfigShown:
         return 0
@@ -168,8 +168,7 @@ def score(args: Sequence[str]) -> int:
     parser.add_argument("answers", type=given)
     parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="items=lab|official|PATH, extractor=...")
     parser.add_argument("--out", type=given, metavar="FILE", help="write a JSON line for each answer here")
-    audit = "add how the answers look, and what other rules make of them"
-    parser.add_argument("--audit", action="store_true", help=audit)
+    parser.add_argument("--audit", action="store_true", help="how the answers look, and what other rules make of them")
     options, _ = parsed(parser, args)
     from m3_exp import actions
 
@@ -184,15 +183,16 @@ def export(args: Sequence[str]) -> int:
     parser = takes("export", about, first="answers")
     parser.add_argument("--out", type=given, metavar="FILE", help="write here")
     parser.add_argument("--format", choices=["jsonl", "csv", "parquet"], help="without it what --out ends in")
+    parser.add_argument("--run", metavar="NAME", help=RUN)
     options, asked = parsed(parser, args)
     what, *overrides = asked.overrides or [""]
     if what != "answers":
         raise M3Error("m3 export takes answers first, as in: m3 export answers sweeps=demo --out answers.jsonl")
-    asked = asked.with_overrides(*overrides)
-    show_config(options, asked)
-    from m3_exp.views import answers
+    show_config(options, asked := asked.with_overrides(*overrides))
+    from m3_exp.views import answers, runs
 
-    found = answers.export(asked, options.out, options.format)
+    source = runs.request(options.run, asked) if options.run else asked
+    found = answers.export(source, options.out, options.format)
     print(json.dumps(vars(found)) if options.json else found)
     return 0
 

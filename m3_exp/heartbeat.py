@@ -130,15 +130,21 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class KnownRun(PastRun):
-    """A run that a store knows of, and whether it still lives."""
+    """A run that a store knows of, whether it still lives, and the later run that went on with the same plan."""
 
     alive: bool = False
+    went_on: str = ""
 
     @property
     def state(self) -> str:
-        """`runs`; `done`, where every cell was; `failed`, where some failed; `stopped`, where it did not get so far."""
+        """`runs`; `done`, where every cell was; `failed`, where some failed; `stopped`, where it did not get so far.
+
+        `went on as NAME`, where a later run of the same plan took it up.
+        """
         if self.alive:
             return "runs"
+        if self.left and self.went_on:
+            return f"went on as {self.went_on}"
         return "stopped" if self.left else "failed" if self.failed else "done"
 
 

@@ -8,15 +8,18 @@ rows digest    the items alone
 """
 
 import contextlib
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from m3_exp.engines.protocol import module
+from m3_exp.merging import methods, sparsify
 from m3_exp.merging.canonical import canonical, recipe_key
 from m3_exp.merging.source import check_at_hand, parse_source, without_fetching
 from m3_exp.reading.files import exists
 from m3_exp.reading.scores import noted
+from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.evaluator import ChatSettings, Evaluator
 from m3_exp.scoring.items import is_gone, no_file
 from m3_exp.store import FailureNote, Records, Spelled, Store
@@ -43,6 +46,7 @@ def look_up(plan: Plan, store: Store, *, repeats: bool = False) -> list[CellResu
     `repeats` adds the repeats that the store has, each after its result.
     """
     results = Results(store, plan.engine)
+    _check_plugins(plan, results)
     looked: list[CellResult] = []
     failed, repeats = any(store.failures), repeats and store.has_repeats()
     with without_fetching():
@@ -52,6 +56,23 @@ def look_up(plan: Plan, store: Store, *, repeats: bool = False) -> list[CellResu
             if repeats and record is not None:
                 looked += results.repeats(cell, record)
     return looked
+
+
+def _check_plugins(plan: Plan, results: "Results") -> None:
+    """Refuse to look up what no key can be made of: a module that is not found would read as "not run".
+
+    Raises:
+        M3Error: a method, sparsifier or benchmark cannot be imported.
+    """
+    recipes = {id(cell.recipe): cell.recipe for cell in plan.cells}.values()
+    for method in sorted({recipe.method for recipe in recipes}):
+        methods.load(method)
+    for target in sorted({str(recipe.sparsify.get("target", sparsify.DARE)) for recipe in recipes if recipe.sparsify}):
+        sparsify.load(target)
+    for spec in {results.tasks.key(cell.evaluator): cell.evaluator for cell in plan.cells}.values():
+        module, _, _ = spec.target.partition(":")
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            load_evaluator(spec)
 
 
 def failures(plan: Plan, results: "Results") -> list[tuple[Cell, str]]:

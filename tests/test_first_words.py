@@ -179,6 +179,15 @@ def test_a_benchmark_on_which_no_single_model_is_right_is_left_out() -> None:
     assert "on average over 2 of 3 benchmarks" in first([*alone(lm=lm, math=math), *fixed(merge)])
 
 
+def test_on_one_benchmark_the_single_models_that_are_evaluated_are_the_bar() -> None:
+    """No half of the items picks the better of lm and math where a third one lacks: the difference is the table's."""
+    own = {"lm": [1.0] * 30 + [0.0] * 10, "math": [0.0] * 9 + [1.0] * 31}
+    rows = [tidy_row(values, benchmark="gsm8k", method="single", pair=name) for name, values in own.items()]
+    text = said([*rows, *fixed({"gsm8k": 0.5}, n=40)], {"lm_math": ["lm", "math", "code"]})[0]
+    assert "is at -27.5 [" in text, "50 % less math's 77.5 %"
+    assert text.endswith("95 %; not evaluated alone on all: code).")
+
+
 def test_a_single_model_without_a_benchmark_makes_the_better_one_of_each_the_bar() -> None:
     """In Table 1 math is not evaluated on instructions."""
     rows = [*alone(lm=LM, math={"gsm8k": 0.8}), *fixed({"alpaca_eval": 0.7, "gsm8k": 0.7})]

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from m3_exp import cli
 from m3_exp.command_line import CommandLine
 from m3_exp.heartbeat import Heartbeat, history
+from m3_exp.results import look_up
 from m3_exp.store import PastRun, RunRecord, Store
+from m3_exp.types import EngineSettings, M3Error, Plan
 from m3_exp.views import runs, studies
 from tests.test_outlive import World
 
@@ -163,6 +166,45 @@ def test_a_killed_run_is_stopped_where_its_last_sign_of_life_left_it(tmp_path: P
     assert list(store.runs) == []
     found = [(one.name, one.state, one.left) for one in history(store)]
     assert found == [("demo", "stopped", 4), ("demo-2", "failed", 0), ("demo-3", "done", 0)]
+
+
+def test_a_run_that_another_one_took_up_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path)
+    for name, done in (("demo", 2), ("demo-2", 5), ("other", 1)):
+        plan = "q" if name == "other" else "p"
+        store.history.put(name, PastRun(name, "", plan, 5, done, started=float(len(name) + done), ended=9.0))
+    assert [(one["name"], one["state"]) for one in said(capsys, "runs", f"store={tmp_path}")] == [
+        ("demo", "went on as demo-2"), ("other", "stopped"), ("demo-2", "done"),
+    ]  # fmt: skip
+
+
+def test_the_answers_of_a_run_are_exported(world: World, tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    assert cli.main(["export", "answers", "--run", FIXED, f"store={world.store}", "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert sorted((row["id"], row["lambda"]) for row in rows) == [(str(k), 0.25) for k in range(4)]
+
+
+def test_a_runs_own_rows_are_rebuilt_with_its_folders(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are not stored with the plan: what stands in the way of a rebuild line is said by the command line."""
+    (tmp_path / "method").mkdir()
+    again = runs.request(FIXED, CommandLine((f"store={world.store}",), config_dirs=(tmp_path,)))
+    folders = {folder for cell in again.plan.cells for label in cell.labels for folder in label.config_dirs}
+    assert folders == {str(tmp_path)}
+
+
+def test_a_method_that_is_not_found_is_no_result_that_is_not_there(world: World) -> None:
+    store = Store(world.store)
+    (cell,) = runs.request(FIXED, CommandLine((f"store={world.store}",))).plan.cells
+    for part, words in (
+        ({"recipe": replace(cell.recipe, method="damp:damp")}, "put the folder of damp.py on PYTHONPATH"),
+        ({"evaluator": replace(cell.evaluator, target="exact:Exact")}, "put the folder of exact.py on PYTHONPATH"),
+    ):
+        plan = Plan((replace(cell, **part),), EngineSettings(name="vllm"), 0)
+        with pytest.raises(M3Error, match=words):
+            look_up(plan, store)
 
 
 @pytest.mark.parametrize(

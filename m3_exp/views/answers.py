@@ -13,6 +13,7 @@ from typing import Literal
 
 from m3_exp.amounts import counted
 from m3_exp.command_line import CommandLine
+from m3_exp.config import Request
 from m3_exp.merging.source import without_fetching
 from m3_exp.planning import label_text
 from m3_exp.results import Results, look_up
@@ -72,8 +73,10 @@ class Exported:
         return "; ".join([*lines, *[gone] * (self.without_prompt > 0)])
 
 
-def export(asked: CommandLine, out: Path | None, form: Format | None = None) -> Exported:
+def export(asked: CommandLine | Request, out: Path | None, form: Format | None = None) -> Exported:
     """Write the answers of a request to a file; those of the whole store where nothing but `store=` is asked for.
+
+    A `Request` is that of a run (`views.runs.request`).
 
     Raises:
         M3Error: there is none, it is not clear which file, or parquet is asked for and pyarrow is not there.
@@ -84,7 +87,8 @@ def export(asked: CommandLine, out: Path | None, form: Format | None = None) -> 
     if form is None:
         raise M3Error(f"--out {out} does not say which format: give --format {', '.join(FORMATS)}")
     looked = Lookup.of(asked)
-    whole = all(text.partition("=")[0] == "store" for text in asked.overrides)
+    words = asked if isinstance(asked, CommandLine) else asked.asked
+    whole = words is asked and all(text.partition("=")[0] == "store" for text in words.overrides)
     engine = looked.request.plan.engine
     found = list(_every(looked.store)) if whole else [(item, engine) for item in looked.found]
     known = {one: Results(looked.store, one) for _, one in found}
@@ -92,7 +96,7 @@ def export(asked: CommandLine, out: Path | None, form: Format | None = None) -> 
     with without_fetching():
         rows = [row for item, one in found for row in _rows(item, known[one], experts)]
     if not rows:
-        first = "" if whole else f"; first: {asked.line('run')}"
+        first = "" if whole else f"; first: {words.line('run')}"
         raise M3Error(f"store={looked.store.root} holds no answers of this request{first}")
     write_atomic(out, _WRITERS[form](rows))
     done = sum(item.record is not None for item, _ in found)

@@ -17,7 +17,7 @@ from m3_exp.heartbeat import LAST, KnownRun, RunState, history
 from m3_exp.heartbeat import runs as signs
 from m3_exp.results import look_up
 from m3_exp.store import DEFAULT_ROOT, PastRun, Store
-from m3_exp.types import CellResult, Json, M3Error, Plan, plain
+from m3_exp.types import CellResult, Json, Label, M3Error, Plan, plain
 
 _NAMED = 5  # runs that a refusal names
 
@@ -28,7 +28,9 @@ def runs(asked: CommandLine) -> list[KnownRun]:
     known = history(store)
     plans = {one.plan for one in known}
     old = [_old(store, key) for key in store.plans if key not in plans]
-    return sorted([*filter(None, old), *known], key=lambda one: (one.started, one.name))
+    newest = {one.plan: one for one in known}
+    gone_on = [one if newest[one.plan] is one else replace(one, went_on=newest[one.plan].name) for one in known]
+    return sorted([*filter(None, old), *gone_on], key=lambda one: (one.started, one.name))
 
 
 def _old(store: Store, key: str) -> KnownRun | None:
@@ -80,7 +82,18 @@ def request(name: str, asked: CommandLine) -> Request:
         if plan is None:
             raise
         composed = Request(again, (), root, "none", None, None, None, experts=past.experts)
-    return composed if plan is None else replace(composed, planned=plan)
+    return composed if plan is None else replace(composed, planned=_equipped(plan, composed, again))
+
+
+def _equipped(plan: Plan, composed: Request, again: CommandLine) -> Plan:
+    """Return a stored plan with what its labels are not stored with: the folders and paths that rebuild a row."""
+    folders = tuple(str(folder.absolute()) for folder in again.config_dirs)
+    paths = {c.pair: c.model_paths for c in composed.configs}
+
+    def known(label: Label) -> Label:
+        return replace(label, config_dirs=folders, model_paths=paths.get(label.pair, ()))
+
+    return replace(plan, cells=tuple(replace(cell, labels=tuple(map(known, cell.labels))) for cell in plan.cells))
 
 
 def _found(name: str, store: Store) -> PastRun:

@@ -161,7 +161,8 @@ def _merges(rows: pd.DataFrame, alone: pd.DataFrame, experts: Sequence[str]) -> 
     done = rows[rows["score"].notna()]
     on = tuple(b for b in known if b in set(done["benchmark"]))
     lacking = tuple(name for name in experts if any(name not in known[b].models for b in on))
-    only, each = len(on) == 1, bool(lacking)
+    only = len(on) == 1
+    each = bool(lacking) and not only  # on one benchmark, merges are compared with those that are evaluated there
     bars = {b: known[b].bar(only=only, each=each) for b in on}
     seen = set(alone["weights"].dropna())  # digests of weights; cells too, which a merge without a result has
     several = rows.groupby("method")["params"].nunique()

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -215,6 +216,7 @@ def test_a_run_on_a_terminal_is_interrupted_and_continued(
     monkeypatch.setenv("TERM", "xterm")
 
     def controlling() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # in the background of a shell it is ignored
         os.setsid()
         os.close(os.open(os.ttyname(2), os.O_RDWR))
 

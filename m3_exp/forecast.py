@@ -251,7 +251,7 @@ def _held(task: Task, journal: Answers) -> int:
     answers = journal.read()
     if not answers:
         return 0
-    asked = {(prompt.id, prompt.hashed) for prompt in task.prompts}
+    asked = set(zip(task.ids, task.hashed, strict=True))
     return len({(answer.id, answer.sample) for answer in answers if (answer.id, answer.prompt) in asked})
 
 

@@ -45,5 +45,8 @@ def _computed(at: int) -> Any:
 
 
 def _quiet() -> None:
-    """Leave Ctrl-C to the process that waits."""
+    """Leave Ctrl-C to the process that waits, and cores to its other copies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)

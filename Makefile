@@ -21,8 +21,10 @@ setup: ## make .venv (pip alone, no root); TORCH_INDEX=URL where pip finds no CP
 demo: setup ## merge the lab's experts with and without M3, score them with real vLLM, print the table
 	@$(BIN)/m3 run sweeps=demo limit=20 tracker=none engine=$$(cat $(VENV)/.m3-engine)
 	@echo
-	@echo "Next: m3 run sweeps=table1 (all pairs), m3 plan --list (the axes), m3 run -m ratio=grid method=average,ties"
-	@echo "With a GPU: m3 run sweeps=table1 family=llama2_13b. First: source $(BIN)/activate"
+	@echo "Next, after: source $(BIN)/activate"
+	@echo "  m3 run sweeps=table1 (all pairs), m3 plan --list (the axes)"
+	@echo "  m3 run -m ratio=grid method=average,ties"
+	@echo "  with a GPU: m3 run sweeps=table1 family=llama2_13b"
 
 test: setup ## all tests but the long forms, as CI runs them, on all cores
 	@$(BIN)/python -m pytest -q $(PARALLEL)

@@ -131,6 +131,7 @@ def test_plan_shows_what_collapsed_and_a_forecast(tmp_path: Path, capsys: pytest
     assert any("the same as another" in note for note in found["notes"])
 
 
+@pytest.mark.slow
 def test_doctor_looks_at_everything_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor", f"store={tmp_path}", "--json"]) == 0
     findings = {finding["what"]: finding for finding in json.loads(capsys.readouterr().out)}

@@ -284,6 +284,7 @@ def test_mbpp_plus_compares_with_the_reference() -> None:
     assert "\n\nWrite a function to halve.\nTest examples:\nassert half(4)==2\n\n### Response:" in prompt
 
 
+@pytest.mark.slow
 def test_a_reference_that_fails_is_nobodys_fault() -> None:
     broken = {**PLUS, "canonical_solution": "def half(x): return x / 0"}
     [score] = MBPP().score([Problem("Mbpp/9", broken)], [Answer("Mbpp/9", "def half(x): return x")])

@@ -116,6 +116,7 @@ def test_cpu_time_is_limited_and_a_time_out_is_tried_again_alone(driver: Driver)
     assert time.monotonic() - before > 2 * 1.0  # the first run and the second
 
 
+@pytest.mark.slow
 def test_a_sleeper_meets_the_wall_clock(driver: Driver) -> None:
     [verdict] = judge([task("import time\ndef f(x): time.sleep(1000)")], Limits(1, wall_seconds=2), driver)
     assert verdict == Verdict(0.0, "paper", "no verdict after 2 s", driver.name)
@@ -243,6 +244,7 @@ def test_tests_that_cannot_run_are_nobodys_fault(driver: Driver, test: str) -> N
     assert verdict.value == (0.0 if "import" in test else None)
 
 
+@pytest.mark.slow
 def test_an_error_in_the_prelude_is_nobodys_fault(driver: Driver) -> None:
     [verdict] = judge([task("def f(x): return x * x", prelude="import no_such_module")], QUICK, driver)
     assert verdict.value is None

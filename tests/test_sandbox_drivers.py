@@ -148,6 +148,7 @@ def test_programs_are_judged_through_standard_input_and_output(fake: Callable[[s
     assert verdicts[2].reason == "more than 1 s of CPU time"
 
 
+@pytest.mark.slow
 def test_a_container_that_dies_leaves_its_items_unscored(fake: Callable[[str], Driver]) -> None:
     driver = fake("podman")
     started: list[int] = []
@@ -330,6 +331,7 @@ def test_without_walls_the_verdict_is_still_not_the_programs() -> None:
     assert [v.value for v in verdicts] == [0.0] * len(sources)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LINUX, reason="orphans are found through Linux's subreaper")
 def test_without_walls_daemons_are_ended_all_the_same(tmp_path: Path) -> None:
     marker = tmp_path / "alive"

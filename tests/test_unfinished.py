@@ -87,6 +87,7 @@ def test_a_torn_result_file_is_set_aside_and_made_again(
     assert len(list((tmp_path / "store" / "quarantine").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_journal_loses_one_line(line: list[str], tmp_path: Path) -> None:
     assert cli.main(line) == 0
     store = Store(tmp_path / "store")

@@ -23,7 +23,7 @@ from m3_exp.merging.notes import notes as adapter_notes
 from m3_exp.merging.source import without_fetching
 from m3_exp.results import Results
 from m3_exp.scoring.evaluator import Cost
-from m3_exp.store import Answers, Store
+from m3_exp.store import Answers, Rate, Store
 from m3_exp.tasks import Task
 from m3_exp.types import Cell, Json, M3Error, Plan, Recipe, identity, plain
 
@@ -86,14 +86,16 @@ def forecast(
         cache = _cache_values(plan, store) or cache_values
         mixed = {recipe.experts: recipe for recipe in recipes.values()}
         adapters = sorted({line for recipe in mixed.values() for line in adapter_notes(recipe, store)})
-    totals = _totals(plan, cells, merges, keep)
+    measured = store.rates.get(identity([plan.engine.name, plan.engine.dtype, parameters]))
+    length = (measured.tokens_per_answer if measured is not None else None) or USUAL
+    totals = _totals(plan, cells, merges, keep, length)
     load = _load(plan, totals.weights_bytes, cache)
-    rate, basis = _speed(plan, store, parameters, load)
+    rate, basis = _speed(plan, measured, parameters, load)
     typical, most = _seconds(totals, rate)
     gpus = () if load is None else tuple(_on(gpu, load, totals) for gpu in GPUS)
     totals = replace(totals, seconds_typical=typical, seconds_at_most=most, gpus=gpus)
     refused = sorted({merge.refused for merge in merges.values() if merge.refused})
-    notes = (*adapters, *words(plan, _open(cells), totals, basis, load))
+    notes = (*adapters, *words(plan, _open(cells), totals, basis, load, length))
     return Forecast(cells, totals, plan.notes, (*notes, *(f"cannot be merged: {reason}" for reason in refused)))
 
 
@@ -107,7 +109,10 @@ def _open(cells: Sequence[CellForecast]) -> list[CellForecast]:
     return [cell for cell in cells if cell.state != "done"]
 
 
-def _totals(plan: Plan, cells: Sequence[CellForecast], merges: Mapping[str, MergeForecast], keep: bool) -> Totals:
+def _totals(
+    plan: Plan, cells: Sequence[CellForecast], merges: Mapping[str, MergeForecast], keep: bool, length: float
+) -> Totals:
+    """Add up what a plan takes, with answers of so many tokens, or their limit."""
     todo = _open(cells)
     unmade = _recipes(todo)
     weights = max((merge.weights or 0 for merge in merges.values()), default=0) or None
@@ -119,7 +124,7 @@ def _totals(plan: Plan, cells: Sequence[CellForecast], merges: Mapping[str, Merg
         answers_to_generate=answers,
         searching_answers_at_most=sum(c.searching for c in todo),
         tokens_at_most=sum((c.left or 0) * c.max_tokens for c in todo),
-        tokens_typical=sum((c.left or 0) * min(c.max_tokens, USUAL) for c in todo),
+        tokens_typical=round(sum((c.left or 0) * min(c.max_tokens, length) for c in todo)),
         items_assumed=sum(c.state == "items missing" and c.n is not None for c in cells),
         items_unknown=sum(c.n is None for c in cells),
         weights_bytes=weights,
@@ -318,9 +323,8 @@ def _load(plan: Plan, weights: int | None, cache: int | None) -> Load | None:
 # ------------------------------------------------------------------------------------------------------------ time
 
 
-def _speed(plan: Plan, store: Store, parameters: int | None, load: Load | None) -> tuple[float | None, str]:
+def _speed(plan: Plan, measured: Rate | None, parameters: int | None, load: Load | None) -> tuple[float | None, str]:
     """Return the tokens a second of this machine, and where that figure is from."""
-    measured = store.rates.get(identity([plan.engine.name, plan.engine.dtype, parameters]))
     if measured is not None:
         return measured.tokens_per_second, "measured by an earlier run in this store"
     gpus = len(visible_gpus())

@@ -14,7 +14,6 @@ from m3_exp.scoring.evaluator import Cost
 from m3_exp.types import Cell, EvaluatorSpec, Json, Plan, Recipe, Sampling, plain
 
 USUAL = 300  # tokens of an answer that may be longer: assumed
-_USUAL = f"about: answers of {USUAL} tokens or their limit, at most: all at their limit"
 _NAMED = ("A100 80 GB", "H100 80 GB")  # the cards whose times are named
 _LARGE = 1e9  # bytes of weights from which GPUs are spoken of
 
@@ -105,12 +104,17 @@ class Totals:
     gpus: tuple[GpuForecast, ...] = ()
 
 
-def words(plan: Plan, todo: Sequence[CellForecast], totals: Totals, basis: str, load: Load | None) -> list[str]:
-    """Return what `m3 plan` says of a forecast; `basis` is what the speed of this machine is taken from."""
-    return [*_more_words(totals), *_here(totals, basis), *_gpu_words(plan, totals, load), *_judging(todo)]
+def words(
+    plan: Plan, todo: Sequence[CellForecast], totals: Totals, basis: str, load: Load | None, length: float
+) -> list[str]:
+    """Return what `m3 plan` says of a forecast; `basis` is what the speed of this machine is taken from.
+
+    `length`: the tokens of an answer that "about" stands for.
+    """
+    return [*_more_words(totals), *_here(totals, basis, length), *_gpu_words(plan, totals, load), *_judging(todo)]
 
 
-def _here(totals: Totals, basis: str) -> list[str]:
+def _here(totals: Totals, basis: str, length: float) -> list[str]:
     cells = counted(totals.cells, "cell")
     recipes = counted(totals.recipes, "distinct recipe")
     if totals.done == totals.cells:
@@ -133,7 +137,8 @@ def _here(totals: Totals, basis: str) -> list[str]:
             fetched = size(models * totals.weights_bytes)
             lines.append(f"to fetch: up to {counted(models, 'model')}, {fetched} of disk at that dtype")
     if totals.seconds_at_most:
-        lines.append(f"time here {_times(totals)} ({basis}; {_USUAL})")
+        usual = f"about: answers of {count(length)} tokens or their limit, at most: all at their limit"
+        lines.append(f"time here {_times(totals)} ({basis}; {usual})")
     if totals.merging_seconds:
         lines.append(f"merging {about(totals.merging_seconds)} more (2.5 GB/s read and written, assumed)")
     return lines

@@ -172,7 +172,8 @@ class Run:
     def _remember_speed(self, parameters: int | None) -> None:
         if self.progress.answers >= 64:
             key = identity([self._plan.engine.name, self._plan.engine.dtype, parameters])
-            self._store.rates.put(key, Rate(self.progress.rate()))
+            length = self.progress.tokens / self.progress.answers
+            self._store.rates.put(key, Rate(self.progress.rate(), length))
 
     # ------------------------------------------------------------------------------------------------ before work
 

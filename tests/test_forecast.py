@@ -16,8 +16,8 @@ from m3_exp.forecast_words import More, words
 from m3_exp.merging.model_config import check_same_architecture
 from m3_exp.merging.source import resolve, without_fetching
 from m3_exp.results import Results
-from m3_exp.store import Store
-from m3_exp.types import M3Error, Problem, Source
+from m3_exp.store import Rate, Store
+from m3_exp.types import M3Error, Problem, Source, identity
 from tests.models import Shape, config_of, fine_tuned, random_weights, write_model
 
 CARDS = {gpu.name: gpu for gpu in GPUS}
@@ -36,6 +36,19 @@ def forecasted(tmp_path: Path, *overrides: str) -> Forecast:
     plan = planning.build(configs)
     results = Results(Store(tmp_path), plan.engine)
     return forecast(plan, results, first.parameters, keep=False, cache_values=first.cache_values)
+
+
+def test_answers_are_as_long_as_those_of_an_earlier_run(tmp_path: Path) -> None:
+    asked = ("family=lab", "pair=math", "evaluator=[gsm8k]", "limit=10")
+    parameters, engine = config.request([*asked]).configs[0].parameters, config.request([*asked]).plan.engine
+    key = identity([engine.name, engine.dtype, parameters])
+    for length, tokens in ((None, 10 * 40), (6.0, 60), (5000.0, 10 * 40)):  # the limit is 40
+        Store(tmp_path).rates.put(key, Rate(3.0, length))
+        found = forecasted(tmp_path, *asked)
+        assert found.totals.tokens_typical == tokens
+        assert found.totals.seconds_typical == pytest.approx(tokens / 3)
+        said = " ".join(found.notes)
+        assert f"answers of {300 if length is None else f'{length:,.0f}'} tokens or their limit" in said
 
 
 # ---------------------------------------------------------------------------------------------------------- GPUs
@@ -85,7 +98,7 @@ def test_a_forecast_is_said_in_peoples_words(tmp_path: Path) -> None:
     totals = forecasted(tmp_path, "family=llama2_13b", "evaluator=[gsm8k]").totals
 
     def said(**changes: object) -> list[str]:
-        return words(plan, [], replace(totals, **changes), "measured", None)  # type: ignore[arg-type]
+        return words(plan, [], replace(totals, **changes), "measured", None, 300)  # type: ignore[arg-type]
 
     first, *_, last = said(seconds_at_most=330.2 * 86_400, seconds_typical=90.0, merging_seconds=0.0)
     assert first == "1 distinct recipe, 1 cell, 0 done; 1,319 answers to generate, at most 1.35 M tokens"

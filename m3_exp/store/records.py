@@ -93,9 +93,13 @@ class FailureNote:
 
 @dataclass(frozen=True)
 class Rate:
-    """The speed that a run measured, merging and engine starts included."""
+    """The speed that a run measured, merging and engine starts included, and the length of its answers.
+
+    Older records have no length.
+    """
 
     tokens_per_second: float
+    tokens_per_answer: float | None = None
 
 
 @dataclass(frozen=True)

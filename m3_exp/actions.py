@@ -29,7 +29,6 @@ def run(asked: CommandLine | Request, *, hours: float | None = None, cells: int 
     Raises:
         M3Error: a model or a file of items is not there, or every single cell is refused.
     """
-    from m3_exp.engines.sharing import default_workers
     from m3_exp.groups import Budget
     from m3_exp.results import gone
     from m3_exp.running import Run
@@ -42,7 +41,7 @@ def run(asked: CommandLine | Request, *, hours: float | None = None, cells: int 
     store.plans.put(plan.identity, plan)
     with tracking(request) as tracker:
         going = Run(
-            plan, store, workers=request.workers or default_workers(plan.engine), keep=request.checkpoint == "keep",
+            plan, store, launcher=request.launcher, workers=request.workers, keep=request.checkpoint == "keep",
             verify=request.verify, tracker=tracker, repeat=request.repeat, command=request.asked.line("run"),
             called=request.called, experts={c.pair: tuple(c.experts) for c in request.configs},
             budget=budget,

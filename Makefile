@@ -10,7 +10,7 @@ PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-long check lab-experts bench clean
+.PHONY: help setup demo test test-fast test-faults test-long check lab-experts bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,7 +30,10 @@ test: setup ## all tests but the long forms, as CI runs them, on all cores
 	@$(BIN)/python -m pytest -q $(PARALLEL)
 
 test-fast: setup ## those that take neither an engine nor seconds, for the inner loop
-	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not engine and not slow and not long"
+	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not engine and not slow and not long and not faults"
+
+test-faults: setup ## kill, starve and damage the real program, continue it, compare bytes (4 minutes)
+	@$(BIN)/python -m pytest -q tests/faults -m "faults and not long"
 
 test-long: setup ## the long forms of the slow tests
 	@$(BIN)/python -m pytest -q -m long

@@ -27,6 +27,7 @@ Below all of them:
     benchmarks        what a benchmark is called, how it is drawn, where it stands
     amounts           times, counts and bytes as people say them
     reading/          what others wrote, bounded and typed
+    interrupts        Ctrl-C, and what schedulers send
     temporary         temporary files, and the end of those whose writers were killed
 
 Apart: lab/ makes the small world of family=lab, `install` is `make setup`.

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO, cast
 
+from m3_exp import interrupts
 from m3_exp.arguments import HELP, RUN, WIDE, ConfigShown, meant, of_table, parsed, show_config, takes
 from m3_exp.command_line import names
 from m3_exp.printing import line_of_whole, print_lines, print_list, print_table, say, tell
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out, err = sys.stdout, sys.stderr
     if argv is None:  # a process of its own: most of what a command makes stays until its end
         gc.set_threshold(50_000, 20, 20)
+        interrupts.heed()
     sys.stdout, sys.stderr = cast(TextIO, Escaping(out)), cast(TextIO, Escaping(err))
     try:
         return _carried_out(list(sys.argv[1:] if argv is None else argv))
@@ -51,9 +53,8 @@ def _carried_out(args: list[str]) -> int:
     except M3Error as error:
         say(f"m3: {escaped(abridged(str(error)))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nm3: interrupted; the same command continues where this one stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        return interrupts.code(stop)
     except BrokenPipeError:
         sys.stderr.close()
         return 0

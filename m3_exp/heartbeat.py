@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from m3_exp.amounts import about, count, counted, duration
-from m3_exp.store import BEAT, PastRun, RunRecord, Store, WorkerRecord, hold
+from m3_exp.store import BEAT, PastRun, RunRecord, Store, WorkerRecord, hold, lock_reach
 from m3_exp.types import M3Error
 
 LAST = "last"  # stands for the newest run, so none is called so
@@ -124,6 +124,7 @@ class Heartbeat:
         """Write a sign of life now."""
         with contextlib.suppress(OSError, M3Error):
             state = replace(self._state(), pid=os.getpid(), host=socket.gethostname(), locked=self._lock is not None)
+            state = replace(state, reach=lock_reach(self._store.root))
             self._store.runs.put(self._run, replace(state, started=self._started, updated=time.time()))
 
     def _named(self) -> str:
@@ -210,7 +211,7 @@ def _alive(store: Store, path: Path, lock: Path, record: RunRecord | WorkerRecor
 
     Of a record that another version of m3 wrote (None) the lock, and the time when the file was written, tell.
     """
-    if record is None or (record.locked and record.host == socket.gethostname()):
+    if record is None or (record.locked and _seen_here(store, record)):
         with contextlib.suppress(PermissionError):  # another user's: believe the last sign of life
             try:
                 os.close(hold(lock, os.O_RDWR))
@@ -221,6 +222,11 @@ def _alive(store: Store, path: Path, lock: Path, record: RunRecord | WorkerRecor
             if record is not None:
                 return False
     return store.clock() - _written(path) < SILENT
+
+
+def _seen_here(store: Store, record: RunRecord | WorkerRecord) -> bool:
+    """Tell whether the lock of who wrote a record is seen from here."""
+    return record.reach == lock_reach(store.root) if record.reach else record.host == socket.gethostname()
 
 
 def _written(path: Path) -> float:

@@ -101,6 +101,7 @@ class Run:
         self._plan, self._plan_key, self._store = plan, plan.identity, store
         self._results = Results(store, plan.engine)
         self._launcher, self._count = launcher or LauncherSettings(), workers
+        store.leases.silent = self._launcher.silent
         self._keep, self._verify = keep, verify
         self._tracker = tracker or Untracked()
         self._repeat, self._command = repeat, command

@@ -31,7 +31,7 @@ class Clock:
 
 def there(folder: Path, **more: object) -> Leases:
     """Return the leases of a store as another machine sees them, whose locks do not reach here."""
-    return Leases(folder, boot="another machine", **more)  # type: ignore[arg-type]
+    return Leases(folder, reach="another machine", **more)  # type: ignore[arg-type]
 
 
 def left_by_another(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +80,16 @@ def test_a_killed_holder_of_this_machine_is_dead_at_once(tmp_path: Path) -> None
     process.join()
     with here.take("g"):
         pass
+
+
+def test_what_a_killed_holder_left_is_swept_up_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left_by_another(tmp_path, monkeypatch)
+    here = Leases(tmp_path)
+    with here.take("mine"):
+        here.sweep()
+        assert sorted(path.name for path in tmp_path.glob("*.json")) == ["g.json", "mine.json"]
+    there(tmp_path).sweep()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("wrong", [LATER, EARLIER])

@@ -19,6 +19,7 @@ from typing import Protocol, cast
 from m3_exp.events import Event
 from m3_exp.groups import Queue
 from m3_exp.results import Results
+from m3_exp.store import Store
 from m3_exp.types import EngineSettings, LauncherSettings
 
 DEATHS = 3  # of workers at one group, one after the other, before its cells count as failed
@@ -40,6 +41,12 @@ class Work:
     keep: bool
     verify: bool
     until: float
+
+    def open(self) -> Store:
+        """Return the store as a worker on whatever machine opens it."""
+        store = Store(self.store)
+        store.leases.silent = self.launcher.silent
+        return store
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from m3_exp.events import Answered, Doing, Event, Failed, Known, Scored, Speed, Started, There
 from m3_exp.heartbeat import forget_worker
-from m3_exp.store import BEAT, Store, WorkerRecord, hold
+from m3_exp.store import BEAT, Store, WorkerRecord, hold, lock_reach
 from m3_exp.types import M3Error
 
 
@@ -73,7 +73,8 @@ class Sign:
         """Write a sign of life now."""
         with contextlib.suppress(OSError, M3Error):
             self._count += 1
-            now = {"updated": time.time(), "locked": self._lock is not None, "count": self._count}
+            reach = lock_reach(self._store.root)
+            now = {"updated": time.time(), "locked": self._lock is not None, "reach": reach, "count": self._count}
             self._store.workers.put(self._key, replace(self._record, **now))  # type: ignore[arg-type]
 
     def _beat(self) -> None:

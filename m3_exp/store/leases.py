@@ -6,7 +6,7 @@
 A lease is advice: two workers on one group cost work, never bytes. So nothing here waits, and nothing fails where a
 lease cannot be written. It is dead
 
-    at once             where the holder is of this machine and its lock is free
+    at once             where the holder is of this machine (and mount) and its lock is free
     after `silent` s    where its count stood still for so long by the *reader's* own clock, which only has to run:
                         a node whose time is wrong by hours neither loses a lease nor keeps one
 """
@@ -23,7 +23,7 @@ from typing import Any
 
 from m3_exp.reading.records import Damaged, sealed, unsealed
 from m3_exp.store.files import dumps, write_atomic
-from m3_exp.store.locks import excludes, hold
+from m3_exp.store.locks import excludes, hold, locked
 
 BEAT = 5.0  # seconds between two signs of life
 SILENT = 60.0  # seconds without one until a holder on another machine counts as dead
@@ -32,13 +32,13 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease. `token` tells two holders of one name apart; `boot` is the machine's until it restarts."""
+    """Who holds a lease. `token` tells two holders of one name apart; `reach` is how far its lock is seen."""
 
     token: str = ""
     run: str = ""
     worker: str = ""
     host: str = ""
-    boot: str = ""
+    reach: str = ""
     pid: int = 0
     locked: bool = False
     count: int = 0
@@ -90,12 +90,12 @@ class Leases:
         *,
         silent: float = SILENT,
         beat: float = BEAT,
-        boot: str | None = None,
+        reach: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder, self._clock = folder, clock
         self.silent, self._beat = silent, beat
-        self._boot = this_boot() if boot is None else boot
+        self._reach = reach
         self._seen: dict[str, tuple[tuple[str, int], float]] = {}  # by group: the holder and its count; since when
 
     def take(self, group: str, *, run: str = "", worker: str = "") -> Lease | contextlib.nullcontext[None]:
@@ -114,7 +114,8 @@ class Leases:
         except OSError:  # nothing can be written here, or no locks are known
             lock = None
         keeps = lock is not None and excludes(path.with_suffix(".lock"))
-        holder = Holder(secrets.token_hex(8), run, worker, os.uname().nodename, self._boot, os.getpid(), keeps)
+        reach = lock_reach(self._folder) if self._reach is None else self._reach
+        holder = Holder(secrets.token_hex(8), run, worker, os.uname().nodename, reach, os.getpid(), keeps)
         try:
             self._write(path, holder)
         except OSError as error:
@@ -126,6 +127,16 @@ class Leases:
         self._seen.pop(group, None)
         return Lease(path, holder, lock, beat=self._beat)
 
+    def sweep(self) -> None:
+        """Remove the leases that killed holders of this machine left: nobody may come for their groups again."""
+        here = self._reach or lock_reach(self._folder)
+        for path in sorted(self._folder.glob("*.json")):
+            with contextlib.suppress(OSError), locked(lock := path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT):
+                left = _read(path)
+                if left.locked and left.reach == here and excludes(lock):
+                    path.unlink()
+                    lock.unlink()
+
     def _write(self, path: Path, holder: Holder) -> None:
         """Write a lease where there is none, or in place of a dead one. Raises Held, and OSError as files do."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,16 +144,16 @@ class Leases:
             descriptor = os.open(path, _NEW, 0o644)
         except FileExistsError:
             other = _read(path)
-            if not self._is_dead(path.stem, other, holder.locked):
+            if not self._is_dead(path.stem, other, holder):
                 raise Held(other) from None
             write_atomic(path, _sealed(path, holder))
             return
         with open(descriptor, "wb") as file:
             file.write(_sealed(path, holder))
 
-    def _is_dead(self, group: str, other: Holder, holds_lock: bool) -> bool:
-        """Tell whether a holder is dead; `holds_lock`: this process has the lock that a living one would have."""
-        if holds_lock and other.locked and other.boot == self._boot:
+    def _is_dead(self, group: str, other: Holder, us: Holder) -> bool:
+        """Tell whether a holder is dead: at once where we have the lock that it would have if it lived."""
+        if us.locked and other.locked and other.reach == us.reach:
             return True
         now, sign = self._clock(), (other.token, other.count)
         before, since = self._seen.get(group, (None, now))
@@ -152,11 +163,17 @@ class Leases:
         return now - since >= self.silent
 
 
-def this_boot() -> str:
-    """Return what names this machine until it is started again: processes of one boot see one another's locks."""
+def lock_reach(folder: Path) -> str:
+    """Return what names all processes that see one another's locks in a folder: those of one kernel and one mount.
+
+    Two mounts of one shared file system do not, on one machine either.
+    """
+    kernel = os.uname().nodename
     with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return os.uname().nodename
+        kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with contextlib.suppress(OSError):
+        return f"{kernel} {folder.stat().st_dev}"
+    return kernel
 
 
 def _locked(path: Path) -> int:

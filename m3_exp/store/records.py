@@ -104,7 +104,8 @@ class Rate:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The last sign of life of a run. Times are seconds since the epoch; `locked`: it holds a lock while it lives.
+    """The last sign of life of a run. Times are seconds since the epoch; `locked`: it holds a lock while it lives,
+    which whoever is in its `reach` sees (`store.leases.lock_reach`; older records have none).
 
     `plan` is the identity of its plan; `cells_done` have a complete result, `cells_failed` a failure noted.
     """
@@ -124,6 +125,7 @@ class RunRecord:
     started: float = 0.0
     updated: float = 0.0
     locked: bool = False
+    reach: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ class WorkerRecord:
     started: float = 0.0
     updated: float = 0.0
     locked: bool = False
+    reach: str = ""
     count: int = 0
 
 

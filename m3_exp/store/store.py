@@ -132,7 +132,14 @@ class Store:
             return time.time()
 
     def sweep(self) -> None:
-        """Remove the temporary files and directories that killed writers left here, in whatever kind."""
+        """Remove what killed writers left here: temporary files and directories, and locks of no record."""
+        self.leases.sweep()
+        for kind in ("runs", "workers", "leases"):
+            for name in names(self.root / kind):
+                path = self.root / kind / name
+                if name.endswith(".lock") and not path.with_suffix(".json").exists():
+                    with contextlib.suppress(OSError), locked(path, os.O_RDWR):
+                        path.unlink()
         for folder, inner, _ in os.walk(self.root):
             inner[:] = [name for name in inner if not name.endswith(".tmp") and Path(folder).name != "checkpoints"]
             temporaries.sweep(Path(folder))

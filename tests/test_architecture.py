@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # Lower rooms first; a room may import those before it. Those of one line do not import one another.
-ORDER = [["machine", "types", "command_line", "amounts", "interrupts"], ["reading"], ["benchmarks"], ["stats"], ["temporary"],
+ORDER = [["machine", "types", "command_line", "amounts", "interrupts"], ["reading"], ["benchmarks"], ["stats"],
+         ["temporary"],
          ["store"], ["merging"], ["planning"], ["engines", "scoring", "reporting"], ["chat", "progress"],
          ["heartbeat", "prompts", "forecast_words"], ["tasks"], ["results"], ["groups", "forecast"],
          ["events", "answers"], ["generating"], ["worker"], ["launchers"], ["running"],

@@ -23,10 +23,11 @@ def test_a_hundred_kills_end_in_the_same_bytes(world: World, whole: bytes, tmp_p
         more = ["checkpoint=keep", "verify=false"] if lives % 3 == 2 else []
         while True:
             by_step = landed.total() % 2 == 0
-            prepare = worlds.die_at(chance.randrange(1, steps), after=chance.random() < 0.5) if by_step else _nothing
+            soon = chance.randrange(1, max(2, steps // chance.choice((1, 4, 8))))
+            prepare = worlds.die_at(soon, after=chance.random() < 0.5) if by_step else _nothing
             run = Session(world.line(store, *more), log, prepare)
             if not by_step:
-                time.sleep(chance.uniform(0, seconds))
+                time.sleep(chance.uniform(0, seconds / chance.choice((1, 2, 4))))
                 run.kill()
             code = run.wait()
             if code == 0:
@@ -110,10 +111,8 @@ _MEASURED: dict[Path, tuple[int, float]] = {}
 def _measured(world: World, tmp_path: Path) -> tuple[int, float]:
     """Return the steps on disk and the seconds of a run that nobody disturbs."""
     if world.folder not in _MEASURED:
-        counted = worlds.steps_of(
-            lambda prepare: _ended(Session(world.line("counted"), tmp_path / "counted.log", prepare)),
-            tmp_path / "steps",
-        )
+        line, log = world.line("counted"), tmp_path / "counted.log"
+        counted = worlds.steps_of(lambda prepare: _ended(Session(line, log, prepare)), tmp_path / "steps")
         began = time.monotonic()
         _ended(Session(world.line("timed"), tmp_path / "timed.log"))
         _MEASURED[world.folder] = counted, time.monotonic() - began

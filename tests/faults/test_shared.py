@@ -86,17 +86,12 @@ def test_without_locks_it_costs_work_and_no_bytes(
     (tmp_path / "locks.c").write_text(NO_LOCKS[locks])
     library = tmp_path / "locks.so"
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, tmp_path / "locks.c"], check=True)
-    environment = {**os.environ, "LD_PRELOAD": str(library)}
+    environment = {**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": str(ROOT)}
     line = [sys.executable, "-m", "m3_exp.cli", *world.line(store, f"launcher.silent={SILENT}")]
 
     def start() -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            line,
-            env={**environment, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(line, env=environment, text=True, **pipes)  # type: ignore[call-overload,no-any-return]
 
     killed, other = start(), start()
     end = time.monotonic() + worlds.PATIENCE

@@ -1,4 +1,4 @@
-"""What a store survives: a full disk at every stage, eight processes at once, a folder that may not be written, damage."""
+"""What a store survives: a full disk at every stage, eight processes at once, damage, a folder of read-only files."""
 
 import os
 import random
@@ -154,9 +154,8 @@ def test_a_store_that_may_not_be_written_is_refused_in_a_line_and_read(
 
     shutil.copytree(world.folder / "whole", world.folder / store)
     (world.folder / store / "results").rename(tmp_path / "results")
-    done = subprocess.run(
-        ["mount", "--bind", world.folder / store, world.folder / store], capture_output=True, text=True
-    )
+    bind = ["mount", "--bind", world.folder / store, world.folder / store]
+    done = subprocess.run(bind, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
     try:

@@ -101,7 +101,7 @@ def _be(words: Sequence[str], log: Path, prepare: Callable[[], None]) -> None:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.argv = ["m3", *words]
         prepare()
@@ -180,13 +180,16 @@ def steps_of(prepare_and_run: Callable[[Callable[[], None]], None], counter: Pat
 
     def prepare() -> None:
         descriptor, write = os.open(counter, os.O_WRONLY | os.O_CREAT | os.O_APPEND), os.write
-        for name in STEPS:
 
-            def counted(*args: object, _does: Callable[..., object] = getattr(os, name), **more: object) -> object:
+        def counted(does: Callable[..., object]) -> Callable[..., object]:
+            def call(*args: object, **more: object) -> object:
                 write(descriptor, b".")
-                return _does(*args, **more)
+                return does(*args, **more)
 
-            setattr(os, name, counted)
+            return call
+
+        for name in STEPS:
+            setattr(os, name, counted(getattr(os, name)))
 
     prepare_and_run(prepare)
     return counter.stat().st_size

@@ -23,7 +23,7 @@ from m3_exp import cli
 from m3_exp.store import Store
 from tests.golden.commands import CONFIG
 
-PATIENCE = 60.0  # seconds that anything here may take
+PATIENCE = 240.0  # seconds that anything here may take
 _SUBREAPER = 36  # prctl: orphans below this process become its own children
 # What a benchmark asks of a run: merges of every method, programs in sandboxes, rules, a repeat.
 SWEEP = (

@@ -26,14 +26,6 @@ def test_every_choice_composes(axis: str) -> None:
         assert len(request.configs) == 1
 
 
-def test_every_sweep_composes_and_states_its_command() -> None:
-    for name in config.names("sweeps"):
-        request = config.request([f"sweeps={name}"])
-        assert request.sweep == name
-        assert planning.build(request.configs).cells
-        assert (config.ROOT / "sweeps" / f"{name}.yaml").read_text().startswith(f"# m3 run sweeps={name}\n")
-
-
 def test_the_default_is_the_lab() -> None:
     (found,) = config.request([]).configs
     assert (found.family, found.pair, found.method, found.ratio.name, found.sparsify) == (

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH_INDEX ?=
 EXTRAS ?= dev
-# One worker a core, at least two; the order and who runs what: tests/conftest.py.
+# One worker more than there are cores; the order and who runs what: tests/conftest.py.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 # Else each process of a test compiles its modules anew.
 unexport PYTHONDONTWRITEBYTECODE

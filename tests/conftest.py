@@ -1,5 +1,6 @@
 """What all tests share: no run of theirs is recorded in W&B but where a test says so; how cores share the tests."""
 
+import contextlib
 import gc
 import os
 import shutil
@@ -24,8 +25,8 @@ _ENGINES = {file.name for file in Path(__file__).parent.glob("test_*.py") if "ma
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return how many processes `-n auto` starts: two at least, as engines wait much and take one process."""
-    return min(_MOST, max(2, len(machine.cores())))
+    """Return how many processes `-n auto` starts: one more than there are cores, as tests wait for their children."""
+    return min(_MOST, len(machine.cores()) + 1)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -107,16 +108,20 @@ def living_engine(_alive: list[Any]) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _converted_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A tokenizer is converted or gathered once in this process; each new store gets a copy, and spares seconds."""
+    """A tokenizer is converted or gathered once for all processes of tests; each new store gets a copy of it."""
     from m3_exp.merging import tokenizer
 
-    folder, kept = tmp_path_factory.mktemp("tokenizers"), tokenizer._kept
+    own, kept = tmp_path_factory.getbasetemp(), tokenizer._kept
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tokenizers"
+    folder.mkdir(exist_ok=True)
 
     def copied(store: Store, key: str, make: Callable[[Path], None]) -> Path:
         def fill(out: Path) -> None:
             if not (folder / key).is_dir():
                 make(out)
-                shutil.copytree(out, folder / key)
+                whole = shutil.copytree(out, tmp_path_factory.mktemp("tokenizer") / key)
+                with contextlib.suppress(OSError):  # another process was here before
+                    whole.rename(folder / key)
             else:
                 shutil.copytree(folder / key, out, dirs_exist_ok=True)
 

@@ -1,9 +1,9 @@
 """promptbench 0.0.4 itself, in a process of its own: the oracle of the attacks in evaluators/prompt_bench.
 
-Run as a module it reads one JSON line (the attack), asks for accuracies one prompt at a time, and answers with the
-attacked prompt. promptbench needs textattack, and that needs packages which have no place beside vLLM: empty modules
-stand in for those that the four attacks do not call, a dictionary for lru-dict's cache, and `edits.edit_distance` for
-the package editdistance. What is changed in promptbench, and nothing else:
+Run as a module it reads a JSON line (an attack), asks for accuracies one prompt at a time, answers with the attacked
+prompt, and reads the next. promptbench needs textattack, and that needs packages which have no place beside vLLM:
+empty modules stand in for those that the four attacks do not call, a dictionary for lru-dict's cache, and
+`edits.edit_distance` for the package editdistance. What is changed in promptbench, and nothing else:
 
     - the masked language model is the one of the settings, not bert-base-uncased from the hub, and the sentence
       encoder the one of `masked.encode`, not one from the TensorFlow hub;
@@ -14,7 +14,9 @@ numpy's argsort, which ranks the words there, breaks ties differently on differe
 switched off (the parent does that) it keeps their order for up to 16 words, which the native search always does.
 """
 
+import atexit
 import contextlib
+import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -29,6 +31,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from evaluators.prompt_bench.attack import CANDIDATES, PAPER_ENTRIES, Attack
 from evaluators.prompt_bench.search import Search
@@ -64,13 +67,27 @@ def search(attack: Attack, prompt: str, seed: int) -> Search:
     request = Request(
         attack.name, prompt, attack.protected, seed, entries, CANDIDATES[attack.settings], attack.masked_lm
     )
-    with _child() as child:
-        reply = child({**asdict(request)})
+    child = _running()
+    reply = child({**asdict(request)})
+    try:
         while "measure" in reply:
             (accuracy,) = yield [str(reply["measure"])]
             reply = child({"accuracy": accuracy})
+    finally:
+        if "found" not in reply:  # it is in the middle of a search, or dead
+            _running.cache_clear()
     assert "found" in reply, f"promptbench failed at attack={attack.name}: {reply.get('error')}"
     return str(reply["found"])
+
+
+_STARTED = contextlib.ExitStack()
+atexit.register(_STARTED.close)
+
+
+@functools.cache
+def _running() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return the child that serves one search after another: to import promptbench takes it seconds."""
+    return _STARTED.enter_context(_child())
 
 
 @contextlib.contextmanager
@@ -187,20 +204,25 @@ def _import_attack() -> Any:
     return importlib.import_module("promptbench.prompt_attack.attack")
 
 
-def _set_up(module: Any, request: Request) -> None:
-    """Give promptbench the masked language model and the sentence encoder of the settings."""
+@contextlib.contextmanager
+def _set_up(module: Any, request: Request) -> Iterator[None]:
+    """Give promptbench the masked language model and the sentence encoder of the settings, for one search."""
     from evaluators.prompt_bench import masked
 
     if request.attack != "bertattack":
+        yield
         return
-    original = module.WordSwapMaskedLM
+    original, encoder = module.WordSwapMaskedLM, module.UniversalSentenceEncoder
 
     def masked_lm(**settings: Any) -> Any:
         changed = {"max_candidates": request.candidates, "masked_language_model": request.masked_lm}
         return original(**{**settings, **changed})
 
-    module.WordSwapMaskedLM = masked_lm
-    module.UniversalSentenceEncoder.encode = lambda _, texts: masked.encode(texts)
+    def encode(_: object, texts: Any) -> Any:
+        return masked.encode(texts)
+
+    with mock.patch.object(module, "WordSwapMaskedLM", masked_lm), mock.patch.object(encoder, "encode", encode):
+        yield
 
 
 def _restrict(attack: Any, entries: Sequence[int] | None) -> None:
@@ -217,7 +239,7 @@ def _restrict(attack: Any, entries: Sequence[int] | None) -> None:
 
 
 def _serve() -> None:
-    """Read a request, search, answer; whatever promptbench prints goes to the log."""
+    """Read requests, search, answer, until no more come; whatever promptbench prints goes to the log."""
     replies, sys.stdout = sys.stdout, sys.stderr
 
     def send(message: dict[str, Any]) -> None:
@@ -228,18 +250,24 @@ def _serve() -> None:
         send({"measure": prompt})
         return float(json.loads(sys.stdin.readline())["accuracy"])
 
-    request = Request(**json.loads(sys.stdin.readline()))
+    module = _import_attack()
+    while asked := sys.stdin.readline():
+        request = Request(**json.loads(asked))
+        with _set_up(module, request):
+            send({"found": _searched(module, request, accuracy)})
+
+
+def _searched(module: Any, request: Request, accuracy: Callable[[str, object, object], float]) -> str:
+    """Return the text that promptbench finds."""
     import numpy as np
 
-    module = _import_attack()
-    _set_up(module, request)
     made = module.Attack(None, request.attack, None, request.prompt, accuracy, list(request.protected))
     _restrict(made.prompt_attack, request.entries)
     np.random.seed(request.seed)
     random.seed(request.seed)
     start = module.AttackedText(request.prompt)
     goal, _ = made.goal_function.init_attack_example(start)  # .attack() would go on to divide by an accuracy of 0
-    send({"found": made.prompt_attack.search_method(goal).attacked_text.text})
+    return str(made.prompt_attack.search_method(goal).attacked_text.text)
 
 
 if __name__ == "__main__":

@@ -81,15 +81,22 @@ def test_last_boxed(text: str, boxed: str | None) -> None:
     assert last_boxed(text) == boxed
 
 
+FORMS = ["{}", "${}$", "\\({}\\)", "\\[\n{}\n\\]", "**{}**", "- {}", "{}\n\n", "Final:\n{}."]
+EQUIVALENCES: list[Equivalence] = ["paper", "hendrycks", "math_verify", "nemo_skills"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["{}", "${}$", "\\({}\\)", "\\[\n{}\n\\]", "**{}**", "- {}", "{}\n\n", "Final:\n{}."])
-def test_both_benchmarks_read_a_box_wherever_it_stands(form: str) -> None:
-    text = form.format("\\boxed{28}") + " I wrote it in \\boxed as asked, not as \\boxed{} or \\boxed{2"
-    assert GSM8K(extractor="boxed").score([GSM], [Answer("0", text)])[0].value == 1.0
-    equivalences: list[Equivalence] = ["paper", "hendrycks", "math_verify", "nemo_skills"]
-    for equivalence in equivalences:
-        evaluator = HendrycksMath(extractor="boxed", equivalence=equivalence)
-        assert evaluator.score([MATH], [Answer("0", text)])[0].value == 1.0, equivalence
+def test_both_benchmarks_read_a_box_wherever_it_stands() -> None:
+    tail = " I wrote it in \\boxed as asked, not as \\boxed{} or \\boxed{2"
+    answers = [Answer("0", form.format("\\boxed{28}") + tail, sample) for sample, form in enumerate(FORMS)]
+
+    def unread(evaluator: GSM8K | HendrycksMath, problem: Problem) -> list[str]:
+        scores = evaluator.score([problem] * len(FORMS), answers)
+        return [form for form, score in zip(FORMS, scores, strict=True) if score.value != 1.0]
+
+    assert unread(GSM8K(extractor="boxed"), GSM) == []
+    for equivalence in EQUIVALENCES:
+        assert unread(HendrycksMath(extractor="boxed", equivalence=equivalence), MATH) == [], equivalence
 
 
 @pytest.mark.slow

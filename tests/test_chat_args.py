@@ -109,15 +109,22 @@ def test_the_command_line(model: Path, items: Path, tmp_path: Path, setting: str
     assert spec.settings["chat_args"] == {"enable_thinking": False}
 
 
-def test_they_belong_to_the_prompts_and_to_the_cell(model: Path, items: Path, tmp_path: Path) -> None:
+def test_they_belong_to_the_cell(model: Path, items: Path, tmp_path: Path) -> None:
     args = ["{enable_thinking: false}", "null", "{enable_thinking: true}", "{}"]
     plans = [request(model, items, tmp_path, "chat_template=true", f"chat_args={a}") for a in args]
     desk = Results(Store(tmp_path), plans[0].engine)
-    prompts = [[prompt.token_ids for prompt in desk.tasks.task(planned.cells[0]).prompts] for planned in plans[:2]]
     keys = [desk.cell_key(planned.cells[0]) for planned in plans]
-    assert prompts[0] != prompts[1]
     assert len(set(keys)) == 3
     assert keys[1] == keys[3]
+
+
+@pytest.mark.slow
+def test_they_belong_to_the_prompts(model: Path, items: Path, tmp_path: Path) -> None:
+    args = ["{enable_thinking: false}", "null"]
+    plans = [request(model, items, tmp_path, "chat_template=true", f"chat_args={a}") for a in args]
+    desk = Results(Store(tmp_path), plans[0].engine)
+    prompts = [[prompt.token_ids for prompt in desk.tasks.task(planned.cells[0]).prompts] for planned in plans]
+    assert prompts[0] != prompts[1]
 
 
 def test_a_default_and_its_value_are_one_cell(model: Path, items: Path, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The command line: exit codes, one-line errors, and commands that need no engine."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -143,14 +142,14 @@ def test_doctor_looks_at_everything_and_says_so(tmp_path: Path, capsys: pytest.C
 
 
 @pytest.mark.slow
-def test_secrets_do_not_reach_the_store(tmp_path: Path) -> None:
-    environment = {**os.environ, "HF_TOKEN": "hf_secret_123", "WANDB_API_KEY": "wb_secret_456"}
-    done = subprocess.run(
-        [sys.executable, "-m", "m3_exp.cli", "plan", f"store={tmp_path}", "limit=2"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+def test_secrets_do_not_reach_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret_123")
+    monkeypatch.setenv("WANDB_API_KEY", "wb_secret_456")
+    assert cli.main(["plan", f"store={tmp_path}", "limit=2"]) == 0
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-    for text in (written.decode(errors="replace"), done.stdout, done.stderr):
+    for text in (written.decode(errors="replace"), *capfd.readouterr()):
         assert not any(token in text for token in ("hf_secret_123", "wb_secret_456"))
 
 

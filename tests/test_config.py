@@ -26,14 +26,6 @@ def test_every_choice_composes(axis: str) -> None:
         assert len(request.configs) == 1
 
 
-def test_every_sweep_composes_and_states_its_command() -> None:
-    for name in config.names("sweeps"):
-        request = config.request([f"sweeps={name}"])
-        assert request.sweep == name
-        assert planning.build(request.configs).cells
-        assert (config.ROOT / "sweeps" / f"{name}.yaml").read_text().startswith(f"# m3 run sweeps={name}\n")
-
-
 def test_the_default_is_the_lab() -> None:
     (found,) = config.request([]).configs
     assert (found.family, found.pair, found.method, found.ratio.name, found.sparsify) == (
@@ -209,6 +201,36 @@ def test_a_request_composes_as_by_hydra_at_once(overrides: list[str]) -> None:
     assert OmegaConf.to_yaml(OmegaConf.create(tree)) == _by_hydra(overrides)
 
 
+OF_A_FAMILY = {
+    "values": "# @package _global_\nfamily: {name: mine, base: /mine}\nmethod: {scaling: 3.0}\nseed: ${ratio.alpha}\n",
+    "reads": "name: mine\nbase: /${method.name}/${ratio.name}\n",
+}
+IN_A_FOLDER = [
+    {"family/mine.yaml": OF_A_FAMILY["values"]}, {"family/mine.yaml": OF_A_FAMILY["reads"]},
+    {"family/mine.yaml": "name: mine", "tuned/mine_ties_lm_math.yaml": "# @package _global_\nmethod: {retain: 0.1}\n"},
+    {"family/mine.yaml": "name: mine", "method/ties.yaml": "name: ties\ntarget: x:y\nscaling: 4.0\nretain: 0.4\n"},
+    {"family/mine.yaml": "name: mine", "ratio/plain.yaml": "name: plain\ntarget: x:y\n"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("written", IN_A_FOLDER, ids=range(len(IN_A_FOLDER)))
+@pytest.mark.parametrize("method", ["average", "ties"])
+def test_what_a_config_dir_changes_is_never_taken_from_a_plain_file(
+    written: dict[str, str], method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in written.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(composing, "_check_shape", lambda *_: None)
+    asked = ["family=mine", f"method={method}", "ratio=mixup", "sparsify=none"]
+    (tree,) = composing.compose_all([tuple(asked)], [tmp_path])
+    at_once = OmegaConf.create(_by_hydra([f"hydra.searchpath=[file://{tmp_path}]", *asked]))
+    assert {key: tree[key] for key in ("method", "ratio", "sparsify", "seed")} == {
+        key: at_once[key] for key in ("method", "ratio", "sparsify", "seed")
+    }
+    assert tree["family"]["base"] == at_once.family.base if "base" in at_once.family else True
+
+
 def test_values_and_plain_choices_are_composed_by_hydra_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[list[str]] = []
 
@@ -225,6 +247,10 @@ def test_values_and_plain_choices_are_composed_by_hydra_once(monkeypatch: pytest
     monkeypatch.setattr(kept, "_MEMORY", {})  # as another process
     assert len(config.request([*line, "limit=3"], multirun=True).configs) == 60
     assert asked == [[]]
+    (tmp_path / "family").mkdir()
+    (tmp_path / "family" / "mine.yaml").write_text((config.ROOT / "conf/family/lab.yaml").read_text())
+    assert len(config.request([*line, "family=mine"], multirun=True, config_dirs=[tmp_path]).configs) == 60
+    assert len(asked) == 2
 
 
 def test_kept_compositions_follow_the_files_and_hold_no_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

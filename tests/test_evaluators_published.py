@@ -118,9 +118,11 @@ def test_humaneval_gold_passes_in_every_form() -> None:
         assert result.details["readings"] == {reading: 164}
 
 
+@pytest.mark.slow
 def test_humaneval_emptied_solutions_all_fail() -> None:
     problems = HumanEval().problems("official")
-    scores, result = evaluate(HumanEval(), problems, [Answer(p.id, "    return None") for p in problems])
+    assert {HumanEval().wrong(p) for p in problems} == {"    return None\n"}
+    scores, result = evaluate(HumanEval(), problems, [Answer(p.id, HumanEval().wrong(p)) for p in problems])
     assert (result.score, result.n_scored) == (0.0, 164)
     assert {score.extracted for score in scores} == {"body"}
 

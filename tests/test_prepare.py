@@ -103,8 +103,8 @@ class TestChat:
     @pytest.mark.slow
     def test_a_template_that_never_ends_is_stopped(self, tmp_path: Path) -> None:
         endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-        with pytest.raises(M3Error, match="took more than 12 s; use chat_template=false"):
-            chat.render(_tokenizer(tmp_path / "t", endless), ["hello"], seconds=12)
+        with pytest.raises(M3Error, match="took more than 5 s; use chat_template=false"):
+            chat.render(_tokenizer(tmp_path / "t", endless), ["hello"], seconds=5)
 
     @pytest.mark.slow
     def test_a_template_cannot_reach_the_machine(self, tmp_path: Path) -> None:

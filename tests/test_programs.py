@@ -183,7 +183,7 @@ def verdicts(evaluator: HumanEval | MBPP, problem: Problem, texts: list[str]) ->
 
 
 @pytest.mark.parametrize("chat", [False, True], ids=["text", "chat"])
-@pytest.mark.parametrize("name", ["humaneval", "mbpp"])
+@pytest.mark.parametrize("name", ["humaneval", pytest.param("mbpp", marks=pytest.mark.slow)])
 def test_answers_of_many_shapes(name: str, chat: bool) -> None:
     human = name == "humaneval"
     table = BOTH + BODIES if human else BOTH

@@ -23,7 +23,9 @@ COST = re.compile(r"# On the lab: ([\d,]+) merges, ([\d,]+) cells, (?:at most )?
 
 @functools.cache
 def planned(sweep: str, *overrides: str) -> Plan:
-    return planning.build(config.request([f"sweeps={sweep}", *overrides]).configs)
+    request = config.request([f"sweeps={sweep}", *overrides])
+    assert request.sweep == sweep
+    return planning.build(request.configs)
 
 
 def keys(cells: Any) -> set[str]:

@@ -55,7 +55,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(scope="module", params=ASKED)
+SLOW = ("table1", "table3", "figure4", "alpha_grid", "masks", "variance")  # their tables take a second each and more
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ASKED]
+)
 def table(request: pytest.FixtureRequest, world: Path) -> Table:
     """Each kind of table, of the golden world."""
     asked, ways = ASKED[request.param]

@@ -91,7 +91,7 @@ class _Composer:
             raise M3Error(_one_line(error, self._config_dirs)) from error
 
     def _laid_over(self, choices: tuple[str, ...], values: Sequence[Override]) -> Tree:
-        files = {} if self._config_dirs else _plain_files(choices)
+        files = _plain_files(choices, self._config_dirs)
         others = tuple(text for text in choices if text.partition("=")[0] not in files)
         raw = self._raw(others)
         early = _early(values, raw)
@@ -223,15 +223,16 @@ def _refuse_missing(tree: Tree) -> None:
 # ------------------------------------------------------------------------- choices that are a plain file
 
 
-def _plain_files(choices: Sequence[str]) -> Tree:
+def _plain_files(choices: Sequence[str], config_dirs: Sequence[Path]) -> Tree:
     """Return what the chosen files of the axes hold, of those axes whose choice is a plain file and changes no other.
 
-    (`method=ties` is none where `conf/tuned` has values for this family, method and pair.)
+    (`method=ties` is none where `tuned` has values for this family, method and pair. A shipped file stands before one
+    of the same name in a --config-dir.)
     """
     chosen = {**_defaults(), **dict(text.split("=", 1) for text in choices if "=" in text)}
     files = {group: _plain_file(group, chosen[group]) for group in FUNCTIONS if f"{group}={chosen[group]}" in choices}
-    methods = (chosen["method"], _defaults()["method"])
-    if "tuned" in chosen or any(f"{chosen['family']}_{one}_{chosen['pair']}" in names("tuned") for one in methods):
+    methods, tuned = (chosen["method"], _defaults()["method"]), names("tuned", config_dirs)
+    if "tuned" in chosen or any(f"{chosen['family']}_{one}_{chosen['pair']}" in tuned for one in methods):
         files.pop("method", None)
     return {group: file for group, file in files.items() if file is not None}
 

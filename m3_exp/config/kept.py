@@ -71,6 +71,7 @@ def _write(path: Path, name: str, tree: Tree) -> None:
         if json.loads(text) != tree:  # a key that is a number, a value that is none
             return
         write_atomic(path, sealed(text, name))
-        files = sorted(path.parent.glob("*.json"), key=lambda file: file.stat().st_mtime)
-        for old in files[:-_MOST]:
-            old.unlink()
+        if len(files := list(path.parent.glob("*.json"))) > _MOST:
+            files.sort(key=lambda file: file.stat().st_mtime)
+            for old in files[: len(files) - _MOST + _MOST // 4]:  # a quarter, or each new one would sort them all
+                old.unlink()

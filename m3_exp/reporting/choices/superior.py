@@ -172,7 +172,8 @@ def _merges(rows: pd.DataFrame, alone: pd.DataFrame, experts: Sequence[str]) -> 
     for own in _by_merge(lines):
         mine = [line for line in own if not pd.isna(line["score"])]
         scored = {line["benchmark"]: line["scored"] for line in mine}
-        same = {line["weights"] for line in mine} | {line["cell"] for line in own}
+        names = [*(line["weights"] for line in mine), *(line["cell"] for line in own)]
+        same = {name for name in names if not pd.isna(name)}
         if same & seen or not on:
             continue
         seen |= same

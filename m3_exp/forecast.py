@@ -253,11 +253,11 @@ def _begun(results: Results, task: Task) -> _Left:
 
 def _held(task: Task, journal: Answers) -> int:
     """Count the answers that a run would not ask for again: those to the prompts as they are now."""
-    answers = journal.read()
+    answers = journal.asked()
     if not answers:
         return 0
     asked = set(zip(task.ids, task.hashed, strict=True))
-    return len({(answer.id, answer.sample) for answer in answers if (answer.id, answer.prompt) in asked})
+    return len({(key, sample) for key, prompt, sample in answers if (key, prompt) in asked})
 
 
 # ---------------------------------------------------------------------------------------------- weights and memory

@@ -41,6 +41,14 @@ def canonical(recipe: Recipe) -> Recipe:
     Raises:
         M3Error: hyper-parameters, weights or the drop rate are not allowed, or there are no deltas to thin.
     """
+    if "_canonical" in vars(recipe):  # a plan's recipes are asked for again when their keys are made
+        return recipe
+    form = _formed(recipe)
+    vars(form)["_canonical"] = True
+    return form
+
+
+def _formed(recipe: Recipe) -> Recipe:
     _check(recipe)
     method = load(recipe.method)
     params = {key: float(value) for key, value in sorted(recipe.params.items())}

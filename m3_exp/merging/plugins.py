@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import SimpleNamespace, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -68,11 +69,11 @@ class PluginFunction:
     def name(self) -> str:
         return self.target.partition(":")[2]
 
-    @property
+    @cached_property
     def required(self) -> tuple[str, ...]:
         return tuple(key for key, parameter in self.keywords.items() if parameter.default is inspect.Parameter.empty)
 
-    @property
+    @cached_property
     def defaults(self) -> dict[str, Any]:
         return {key: parameter.default for key, parameter in self.keywords.items() if key not in self.required}
 

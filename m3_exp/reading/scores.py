@@ -58,6 +58,13 @@ def mentioned(scores: Sequence[Score], keys: Sequence[str]) -> bool:
     return any(key in score.notes for score in scores for key in keys)
 
 
+def noted_as(scores: Sequence[Score], key: str) -> tuple[object, ...]:
+    """Return what a note says of each score, None where it says nothing."""
+    if isinstance(scores, ScoreColumns):
+        return scores.noted_as(key)
+    return tuple(score.notes.get(key) for score in scores)
+
+
 class ScoreColumns(Sequence[Score]):
     """The scores of a stored result: their columns as `records.columns_text` writes them, and their file."""
 
@@ -89,6 +96,16 @@ class ScoreColumns(Sequence[Score]):
         except (ValueError, RecursionError):
             raise self._unknown(name) from None
         return values
+
+    def noted_as(self, key: str) -> tuple[object, ...]:
+        """Return what a note says of each score, None where it says nothing; raises as `column`."""
+        try:
+            told, n = _noted_as(self._lines.get("notes", b""), key), len(self)
+        except (ValueError, RecursionError):
+            raise self._unknown("notes") from None
+        if len(told) not in (1, n):
+            raise self._unknown("notes")
+        return told if len(told) == n else told * n
 
     def holds(self, name: str, text: bytes) -> bool:
         """Tell whether a text stands in a column as it is written."""
@@ -128,3 +145,9 @@ def _parsed(line: bytes, name: str) -> list[Any]:
 def _shared(line: bytes, name: str) -> tuple[Any, ...]:
     """Return the ids of a result, the same objects for all results of one item set: ten thousand share them."""
     return tuple(_parsed(line, name))
+
+
+@lru_cache(maxsize=64)
+def _noted_as(line: bytes, key: str) -> tuple[object, ...]:
+    """Return what a note of this key says in a column: the notes of one item set are mostly alike in all results."""
+    return tuple(notes.get(key) for notes in _parsed(line, "notes"))

@@ -96,6 +96,8 @@ def columns(stream: TextIO) -> int | None:
 
 def length(text: str) -> int:
     """Return how many columns of a terminal a text takes, without codes for bold and underlined."""
+    if text.isascii() and text.isprintable():
+        return len(text)
     return cell_len(_STYLE.sub("", text))
 
 

@@ -22,6 +22,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -256,7 +257,14 @@ def influences(values: Array, shape: Shape = EVEN) -> Array:
 
 def numbered(names: Sequence[str]) -> NDArray[np.int64]:
     """Return the number of each name among the different ones, sorted."""
-    return np.asarray(np.unique(np.asarray(names, dtype=str), return_inverse=True)[1], dtype=np.int64)
+    return _numbered(tuple(names))
+
+
+@lru_cache(maxsize=64)  # the results of one item set share their names
+def _numbered(names: tuple[str, ...]) -> NDArray[np.int64]:
+    numbers = np.asarray(np.unique(np.asarray(names, dtype=str), return_inverse=True)[1], dtype=np.int64)
+    numbers.flags.writeable = False
+    return numbers
 
 
 def units(n: int, shape: Shape = EVEN, values: Array | None = None) -> float:

@@ -10,20 +10,29 @@ then only says whether the item counts at all.
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m3_exp.reading.scores import column, distinct, mentioned
+from m3_exp.reading.scores import column, distinct, mentioned, noted_as
 from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, even_shares, mean
 from m3_exp.types import ResultRecord, Score
 
 LEFT_OUT, TASK, PROBLEM = "left_out", "task", "problem"  # the notes of a score that are read here
 _ATTACKED = re.compile(r"(.+)@seed\d+")
 _PASS_AT = re.compile(r"pass@(\d+)")
+
+
+class Names(dict[str, str]):
+    """What items are named in, by id; made once for the results of one item set, and hashed as the object it is."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+_NONE = Names()
 
 
 class ItemArray(Mapping[str, float]):
@@ -93,21 +102,16 @@ class Scored:
 
     values: Mapping[str, float]
     unscored: int = 0
-    strata: Mapping[str, str] = field(default_factory=dict)
-    clusters: Mapping[str, str] = field(default_factory=dict)
+    strata: Mapping[str, str] = _NONE
+    clusters: Mapping[str, str] = _NONE
 
     def shape(self, ids: Sequence[str]) -> Shape:
         """Return how these items make a score; tasks and clusters that make no difference are left out."""
-        tasks = [self.strata[key] for key in ids] if self.strata else []
-        strata = tasks if len(set(tasks)) > 1 else None
-        clusters = self._problems(ids) if self.clusters else None
-        if strata is None and clusters is None:
+        if not self.strata and not self.clusters:
             return EVEN
-        return Shape(None if strata is None else even_shares(strata), strata, clusters)
-
-    def _problems(self, ids: Sequence[str]) -> list[str] | None:
-        problems = [f"problem {self.clusters[key]}" if key in self.clusters else f"item {key}" for key in ids]
-        return problems if len(set(problems)) < len(problems) else None
+        if isinstance(self.strata, Names) and isinstance(self.clusters, Names):
+            return _shared_shape(tuple(ids), self.strata, self.clusters)
+        return _shape(ids, self.strata, self.clusters)
 
     def estimate(self) -> Estimate:
         """Return the score with its interval, from 0 to 1.
@@ -115,7 +119,8 @@ class Scored:
         Raises:
             ValueError: no item has a value.
         """
-        ids = _sorted(tuple(self.values))  # whatever order they were stored in, the sums round alike
+        ids = self.values.ids if isinstance(self.values, ItemArray) else tuple(self.values)
+        ids = _sorted(ids)  # whatever order they were stored in, the sums round alike
         return mean(aligned(self.values, ids), self.shape(ids), unscored=self.unscored)
 
     def percent(self) -> Estimate | None:
@@ -132,6 +137,19 @@ class Scored:
         for key, value in self.values.items():
             tasks.setdefault(self.strata[key], []).append(value)
         return dict(sorted(tasks.items()))
+
+
+def _shape(ids: Sequence[str], strata: Mapping[str, str], clusters: Mapping[str, str]) -> Shape:
+    """Return how items make a score, given the tasks and the problems of those that have one."""
+    tasks = tuple(strata[key] for key in ids) if strata else ()
+    problems = tuple(f"problem {clusters[key]}" if key in clusters else f"item {key}" for key in ids)
+    several, together = len(set(tasks)) > 1, len(set(problems)) < len(problems)
+    if not several and not together:
+        return EVEN
+    return Shape(even_shares(tasks) if several else None, tasks if several else None, problems if together else None)
+
+
+_shared_shape = lru_cache(maxsize=64)(_shape)  # of the results of one item set
 
 
 def scored(record: ResultRecord) -> Scored:
@@ -169,21 +187,26 @@ def _answered_once(scores: Sequence[Score], *, by_task: bool) -> Scored | None:
     ids, values = tuple(column(scores, "id")), column(scores, "value")
     if any(distinct(scores, "sample")) or _several(ids):
         return None
-    if not mentioned(scores, (LEFT_OUT, TASK, PROBLEM)):
+    if not mentioned(scores, (LEFT_OUT,)):
         known = _known(ids, values)
-        return Scored(known, len(ids) - len(known), {}, {})
+        tasks = _named_in(scores, ids, TASK) if by_task else _NONE
+        return Scored(known, len(ids) - len(known), tasks, _named_in(scores, ids, PROBLEM))
     rows = zip(ids, values, column(scores, "notes"), strict=True)
     counted = [row for row in rows if LEFT_OUT not in row[2]]
     known = _known(tuple(key for key, _, _ in counted), [value for _, value, _ in counted])
     ids, notes = tuple(key for key, _, _ in counted), [own for _, _, own in counted]
-    tasks = _names(ids, tuple(own.get(TASK) for own in notes)) if by_task else {}
+    tasks = _names(ids, tuple(own.get(TASK) for own in notes)) if by_task else _NONE
     return Scored(known, len(counted) - len(known), tasks, _names(ids, tuple(own.get(PROBLEM) for own in notes)))
 
 
+def _named_in(scores: Sequence[Score], ids: tuple[str, ...], note: str) -> Names:
+    return _names(ids, noted_as(scores, note)) if mentioned(scores, (note,)) else _NONE
+
+
 @lru_cache(maxsize=64)
-def _names(ids: tuple[str, ...], names: tuple[object, ...]) -> dict[str, str]:
+def _names(ids: tuple[str, ...], names: tuple[object, ...]) -> Names:
     """Return what items are named in, one object for all results of one item set."""
-    return {key: str(name) for key, name in zip(ids, names, strict=True) if name is not None}
+    return Names((key, str(name)) for key, name in zip(ids, names, strict=True) if name is not None)
 
 
 def _known(ids: tuple[str, ...], values: Sequence[float | None]) -> ItemArray:

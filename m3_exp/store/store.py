@@ -296,6 +296,10 @@ class Answers(contextlib.AbstractContextManager["Answers"]):
             for r in self._journal.read()
         ]
 
+    def asked(self) -> set[tuple[str, str, int]]:
+        """Return the id, the prompt's hash and the sample of every answer: of a large store without its texts."""
+        return {(r["id"], r["prompt"], r["sample"]) for r in self._journal.read()}
+
 
 def _encoded(value: object) -> str:
     """Return a record as JSON; the scores of a result stand last, a line for each of their columns."""

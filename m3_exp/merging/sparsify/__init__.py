@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from m3_exp.merging.plugins import PluginFunction, imported
-from m3_exp.types import M3Error, Parameters, identity
+from m3_exp.types import M3Error, Parameter, Parameters, identity
 
 if TYPE_CHECKING:
     import torch
@@ -83,20 +83,25 @@ def of(recipe: Parameters) -> Sparsifier:
     Raises:
         M3Error: it is none, or lacks a keyword, or has another.
     """
+    named, params, seed = _read(recipe)
+    return Sparsifier(named, params, seed, identity(recipe))
+
+
+def _read(recipe: Parameters) -> tuple[PluginFunction, dict[str, Parameter], int]:
+    """Return the function, the keywords and the seed that a recipe holds; raises as `of`."""
     named = load(str(recipe.get("target", DARE)))
     params = {key: value for key, value in recipe.items() if key not in ("seed", "target")}
     named.check("sparsify", params, ())
     seed = recipe.get("seed", 0)
     if not isinstance(seed, int):
         raise M3Error(f"sparsify.seed={seed} is not a whole number")
-    return Sparsifier(named, params, seed, identity(recipe))
+    return named, params, seed
 
 
 def canonical(recipe: Parameters | None) -> Parameters | None:
     """Return a recipe's sparsifier, or None where it changes nothing."""
     if recipe is None:
         return None
-    sparsifier = of(recipe)
-    changes_nothing = sparsifier.named.declares.changes_nothing
-    params = sparsifier.named.defaults | dict(sparsifier.params)
-    return None if changes_nothing is not None and changes_nothing(**params) else recipe
+    named, params, _ = _read(recipe)
+    changes_nothing = named.declares.changes_nothing
+    return None if changes_nothing is not None and changes_nothing(**(named.defaults | params)) else recipe

@@ -8,7 +8,7 @@ compared with the better single model of each benchmark, which is harder to beat
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from m3_exp.stats.superiority import Gain, Model, Trial, in_the_worst, on_averag
 
 EACH = ""  # the name of the better single model of each benchmark
 _MERGE = ["method", "params", "sparsify", "mask_seed", "ratio", "alpha", "draw", "lam"]
+_READ = [*_MERGE, "pair", "benchmark", "score", "scored", "weights", "cell"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,30 +159,43 @@ def _alone(alone: pd.DataFrame) -> dict[str, _Alone]:
 def _merges(rows: pd.DataFrame, alone: pd.DataFrame, experts: Sequence[str]) -> Iterator[Merge]:
     """Give each merge of a pair once; one that lacks a result has no trials."""
     known = _alone(alone)
-    done = rows[rows["score"].notna()]
-    on = tuple(b for b in known if b in set(done["benchmark"]))
+    lines = [dict(zip(_READ, values, strict=True)) for values in zip(*(rows[key] for key in _READ), strict=True)]
+    have = {line["benchmark"] for line in lines if not pd.isna(line["score"])}
+    on = tuple(b for b in known if b in have)
     lacking = tuple(name for name in experts if any(name not in known[b].models for b in on))
     only = len(on) == 1
     each = bool(lacking) and not only  # on one benchmark, merges are compared with those that are evaluated there
     bars = {b: known[b].bar(only=only, each=each) for b in on}
     seen = set(alone["weights"].dropna())  # digests of weights; cells too, which a merge without a result has
     several = rows.groupby("method")["params"].nunique()
-    for _, own in rows[~rows["lam"].isin([0.0, 1.0])].groupby(_MERGE, sort=False, dropna=False):
-        mine = own[own["score"].notna()]
-        scored = dict(zip(mine["benchmark"], mine["scored"], strict=True))
-        same = {*mine["weights"].dropna(), *own["cell"].dropna()}
+    of = rows["benchmark"].nunique()
+    for own in _by_merge(lines):
+        mine = [line for line in own if not pd.isna(line["score"])]
+        scored = {line["benchmark"]: line["scored"] for line in mine}
+        names = [*(line["weights"] for line in mine), *(line["cell"] for line in own)]
+        same = {name for name in names if not pd.isna(name)}
         if same & seen or not on:
             continue
         seen |= same
-        first = own.iloc[0]
+        first = own[0]
         beside = [known[b].trial(scored[b], bars[b], only=only, each=each) if b in scored else None for b in on]
         trials = tuple(one for one in beside if one is not None)
         whole = trials if len(trials) == len(on) else ()
         name = named(first, params=several[first["method"]] > 1)
-        yield Merge(name, str(first["pair"]), on, rows["benchmark"].nunique(), lacking, whole)
+        yield Merge(name, str(first["pair"]), on, of, lacking, whole)
 
 
-def named(row: pd.Series, *, params: bool = False) -> str:
+def _by_merge(lines: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """Give the lines of each merge, in the order found; lambda 0 and 1 are none."""
+    merges: dict[tuple[object, ...], list[Mapping[str, Any]]] = {}
+    for line in lines:
+        if line["lam"] not in (0.0, 1.0):
+            key = tuple(None if pd.isna(line[column]) else line[column] for column in _MERGE)
+            merges.setdefault(key, []).append(line)
+    yield from merges.values()
+
+
+def named(row: Mapping[str, Any], *, params: bool = False) -> str:
     """Name a merge, as in `ties with DARE at lambda 0.75`; `params`: with its hyper-parameters."""
     sparse = {"none": "", "dare": "with DARE"}.get(str(row["sparsify"]), f"with {row['sparsify']}")
     method = [str(row["method"]), f"({row['params']})" if params else "", sparse]

@@ -32,7 +32,8 @@ def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFram
     (empty for other lines).
     """
     shown = [item for item in results if repeats or not item.repeat]
-    return pd.DataFrame([line for item in shown for line in _lines(item)], columns=_COLUMNS)
+    lines = [line for item in shown for line in _lines(item)]
+    return pd.DataFrame({name: [line.get(name, _NAN) for line in lines] for name in _COLUMNS}, columns=_COLUMNS)
 
 
 def sandboxes(details: Mapping[str, Any]) -> list[str]:
@@ -71,6 +72,7 @@ class ItemValues(Mapping[tuple[str, int], float | None]):
         return len(self._known)
 
 
+_NAN = float("nan")
 _COLUMNS = [
     "family", "pair", "method", "params", "ratio", "kind", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark",
     "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "dtype",

@@ -57,7 +57,7 @@ BAD = [
     ("pair.name=x", "pair=NAME"), ("pair.experts=lm", "list"), ("pair.experts=null", "list"),
     ("pair.experts=[]", "list"),
     ("pair.experts=[lm,lm]", "twice"), ("pair.experts=[lm,3]", "'3'"), ("method=null", "average"),
-    ("ratio.name=grid", "ratio=NAME"), ("tracker=null", "wandb"), ("launcher=ray", "local"),
+    ("ratio.name=grid", "ratio=NAME"), ("tracker=null", "wandb"), ("launcher=k8s", "local"),
     ("method=../method/ties", "average"), ("tuned=nope", "tuned"),
     ("family=../../etc/passwd", "does not exist"), ("family=lab,llama2_13b", "-m"), ("evaluator=null", "gsm8k"),
     ("evaluator=[]", "at least one"), ("evaluator=3", "gsm8k"), ("evaluator={a:b}", "gsm8k"),

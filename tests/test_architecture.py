@@ -14,10 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # Lower rooms first; a room may import those before it. Those of one line do not import one another.
 ORDER = [["machine", "types", "command_line", "amounts"], ["reading"], ["benchmarks"], ["stats"], ["temporary"],
          ["store"], ["merging"], ["planning"], ["engines", "scoring", "reporting"], ["chat", "progress"],
-         ["heartbeat", "prompts", "forecast_words"], ["tasks"], ["results"], ["groups", "forecast"],
+         ["heartbeat", "prompts", "keys", "forecast_words"], ["tasks", "upkeep"], ["results"], ["groups", "forecast"],
          ["events", "answers"], ["generating"], ["worker"], ["running"],
          ["config"], ["lacking"], ["doctor", "views"], ["actions", "printing"],
-         ["arguments"], ["completion"], ["cli"]]  # fmt: skip
+         ["arguments"], ["completion", "store_commands"], ["cli"]]  # fmt: skip
 
 
 @cache

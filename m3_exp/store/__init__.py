@@ -36,10 +36,10 @@ from m3_exp.store.records import (
     Spelled,
     StoredAnswer,
 )
-from m3_exp.store.store import DEFAULT_ROOT, Answers, Records, Store, WandbFiles, decoded
+from m3_exp.store.store import DEFAULT_ROOT, STORE_FORMAT, Answers, Records, Store, WandbFiles, decoded
 
 __all__ = [
-    "DEFAULT_ROOT", "AnswerSet", "Answers", "Cutoff", "FailureNote", "Inputs", "Journal", "Majority", "Merge",
-    "PastRun", "Prepared", "Rate", "Records", "Rendered", "RunRecord", "Spelled", "Store", "StoredAnswer",
+    "DEFAULT_ROOT", "STORE_FORMAT", "AnswerSet", "Answers", "Cutoff", "FailureNote", "Inputs", "Journal", "Majority",
+    "Merge", "PastRun", "Prepared", "Rate", "Records", "Rendered", "RunRecord", "Spelled", "Store", "StoredAnswer",
     "WandbFiles", "check_new", "decoded", "dumps", "hold", "locked", "publish_directory", "sync", "write_atomic",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ _NAMED = 5  # runs that a refusal names
 
 def runs(asked: CommandLine) -> list[KnownRun]:
     """Return the runs of a store, the newest last; those of older versions of m3, of which only plans are left, too."""
-    store = Store(_store(asked))
+    store = Store(place(asked))
     known = history(store)
     plans = {one.plan for one in known}
     old = [_old(store, key) for key in store.plans if key not in plans]
@@ -53,7 +53,7 @@ def _plan_name(key: str) -> str:
 
 def at_work(asked: CommandLine) -> list[RunState]:
     """Return the runs that work in a store now, the oldest first."""
-    return [sign for sign in signs(Store(_store(asked))) if sign.alive]
+    return [sign for sign in signs(Store(place(asked))) if sign.alive]
 
 
 def as_json(known: Sequence[KnownRun]) -> list[Json]:
@@ -69,7 +69,7 @@ def request(name: str, asked: CommandLine) -> Request:
     Raises:
         M3Error: there is no such run, or other overrides are given.
     """
-    root = _store(asked)
+    root = place(asked)
     store = Store(root)
     past = _found(name, store)
     plan = store.plans.get(past.plan)
@@ -124,7 +124,7 @@ def _about(plan: Plan) -> CommandLine:
     return CommandLine(words, multirun=True, config_dirs=folders)
 
 
-def _store(asked: CommandLine) -> Path:
+def place(asked: CommandLine) -> Path:
     """Return the store that is asked for.
 
     Raises:

@@ -98,7 +98,8 @@ def run(args: Sequence[str]) -> int:
         limits = [f"--{key}={value}" for key in ("hours", "cells") if (value := getattr(options, key)) is not None]
         end = words.ending(outcome, took, asked, limits, runs.own_line(outcome.run, request.store))
         say("", *chain(*map(words.failure, failed, again)), *end)
-    return 3 if outcome.left else 1 if failed else 0
+    say(*words.wrong(outcome, asked), file=sys.stderr)
+    return 3 if outcome.left or outcome.wrong else 1 if failed else 0
 
 
 def runs(args: Sequence[str]) -> int:

@@ -25,7 +25,7 @@ from m3_exp.upkeep.results import Benchmarks, ResultCheck, items_of
 
 State = Literal["scored", "failed", "missing", "wrong"]
 STATES: tuple[State, ...] = ("scored", "failed", "missing", "wrong")
-AGAIN = "the same m3 run makes it again, once that file is removed"
+AGAIN = "remove it: the same m3 run makes it again, of the answers that are there"
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ _PAUSE = 0.2  # seconds before the next group is looked at, where another run ha
 class Outcome:
     """What became of a plan's cells; `repeat=K` makes K + 1 of each. `done` are complete, `cached` were before.
 
-    `run` is the name of the run in its store; empty where that cannot be written. `wrong` names the cells that it called
+    `run` is the name of the run in its store; empty where that cannot be written. `wrong` names cells that it called
     done and that the store does not hold (`actions.unproven`), each with why.
     """
 

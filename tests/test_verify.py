@@ -225,7 +225,7 @@ CHANGES: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     "an item removed": ("results", without_first, "its items' scores give"),
     "an item twice": ("results", scores(lambda s: s["id"].__setitem__(1, s["id"][0])), "scored twice"),
     "unscored without a reason": (
-        "results", scores(lambda s: s["value"].__setitem__(0, None)), "unscored without a reason"),
+        "results", scores(lambda s: s.update(value=[1.0, None, 1.0, 1.0], reason=[None])), "unscored without a reason"),
     "other weights": ("results", lambda r: r.update(weights="0" * 64), "it is of the weights 000000000000"),
     "another recipe": ("results", lambda r: r.update(recipe_key="0" * 64), "which its weights come from, is not there"),
     "another setting": (

@@ -15,6 +15,7 @@ from m3_exp.types import M3Error
 
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
+_PADDING = 20 * _BLOCK  # with which tar fills up its last record
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,9 @@ class Reader:
         return data
 
     def _end(self) -> None:
-        if self._take(_BLOCK) != bytes(_BLOCK) or self._read(lambda: self._stream.read(1)):
+        """Read the end: two empty blocks, and no more of them than tar itself adds."""
+        rest = self._read(lambda: self._stream.read(_PADDING + 1))
+        if not _BLOCK <= len(rest) <= _PADDING or any(rest):
             raise self._damaged("something stands after its end")
 
     def _read(self, read: Callable[[], bytes]) -> bytes:

@@ -10,6 +10,7 @@ From a command to a table (docs/design.md has the picture); folders are rooms wi
     config/           conf/ and overrides -> Config
     planning          Config -> Plan: cells, each a recipe on a benchmark
     running           a plan carried out: `groups` go to workers, their `events` come back
+    launchers/        who starts workers, and where: threads of this process, Ray, Slurm
     worker            one engine and a store: `generating` has a group answered (`answers` on disk), then it scores
     tasks, prompts    a cell made ready: items, prompts as token ids; `chat`: a tokenizer's own chat template
     results           what the store has of a plan; `keys`: how records are named by what they are about

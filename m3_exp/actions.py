@@ -29,7 +29,6 @@ def run(asked: CommandLine | Request, *, hours: float | None = None, cells: int 
     Raises:
         M3Error: a model or a file of items is not there, or every single cell is refused.
     """
-    from m3_exp.engines.sharing import default_workers
     from m3_exp.groups import Budget
     from m3_exp.results import gone
     from m3_exp.running import Run
@@ -42,7 +41,7 @@ def run(asked: CommandLine | Request, *, hours: float | None = None, cells: int 
     store.plans.put(plan.identity, plan)
     with tracking(request) as tracker:
         going = Run(
-            plan, store, workers=request.workers or default_workers(plan.engine), keep=request.checkpoint == "keep",
+            plan, store, launcher=request.launcher, workers=request.workers, keep=request.checkpoint == "keep",
             verify=request.verify, tracker=tracker, repeat=request.repeat, command=request.asked.line("run"),
             called=request.called, experts={c.pair: tuple(c.experts) for c in request.configs},
             budget=budget,
@@ -62,7 +61,7 @@ def unproven(outcome: "Outcome", request: Request) -> list[str]:
 
     if not outcome.done:
         return []
-    failed = {(id(failure.evaluation.cell), failure.evaluation.repeat) for failure in outcome.failures}
+    failed = {(failure.evaluation.cell.short_key, failure.evaluation.repeat) for failure in outcome.failures}
     try:
         with untouched():
             states = list(CellCheck(Shelf(request.store), deep=False).states(request.plan, request.repeat))
@@ -70,7 +69,7 @@ def unproven(outcome: "Outcome", request: Request) -> list[str]:
         return [f"the store cannot be looked at: {error}"]
     wrong = [str(state) for state in states if state.state == "wrong"]
     rest = [state for state in states if state.state in ("failed", "missing")]
-    lost = [str(state) for state in rest if (id(state.cell), state.repeat) not in failed]
+    lost = [str(state) for state in rest if (state.cell.short_key, state.repeat) not in failed]
     return [*wrong, *(lost if len(lost) > outcome.left else [])]
 
 

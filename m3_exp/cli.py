@@ -282,9 +282,8 @@ def status(args: Sequence[str]) -> int:
     from m3_exp.views import status as view
 
     if not (options.run or options.cfg or asked.without("store").overrides):
-        living, known = runs.at_work(asked), runs.runs(asked)
-        told = {"running": [vars(run) for run in living], "runs": runs.as_json(known)}
-        tell(options.json, lambda: told, lambda: words.store(living, known, columns(sys.stdout)))
+        state = runs.state(asked)
+        tell(options.json, lambda: state.json, lambda: words.store(state, columns(sys.stdout)))
         return 0
     request = config.compose(runs.request(options.run, asked) if options.run else asked)
     show_config(options, request)

@@ -7,6 +7,22 @@ from m3_exp.types import ResultRecord
 
 
 @dataclass(frozen=True)
+class Taken:
+    """Another worker is at work on the group, which is not carried out here; `by` says who."""
+
+    group: str
+    by: str
+
+
+@dataclass(frozen=True)
+class There:
+    """An evaluation that was to be made is in the store already, with so many answers."""
+
+    evaluation: Evaluation
+    answers: int
+
+
+@dataclass(frozen=True)
 class Started:
     """An evaluation begins."""
 
@@ -86,4 +102,7 @@ class Done:
     group: str
 
 
-Event = Started | Doing | EngineStarted | MoreAnswers | Known | Answered | Speed | Note | Scored | Failed | Done
+Event = (
+    Taken | There | Started | Doing | EngineStarted | MoreAnswers | Known | Answered | Speed | Note | Scored | Failed
+    | Done
+)  # fmt: skip

@@ -1,6 +1,7 @@
 """What a worker is given: groups, plain data that can cross a process."""
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -67,6 +68,60 @@ class Budget:
                 kept.append(replace(group, evaluations=group.evaluations[:left]))
             left -= len(group.evaluations)
         return kept
+
+
+class Queue:
+    """The groups that wait for a worker, and the rule by which one gets the next. Safe from any thread.
+
+    A worker goes on with a group of the same inputs as its last one, else of the same engine, else with the first one.
+    """
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._waiting = [_Waiting(group) for group in groups]
+        self._out = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """How many groups are not done: those that wait, and those that workers have."""
+        with self._lock:
+            return len(self._waiting) + self._out
+
+    def take(self, last: Group | None = None) -> Group | None:
+        """Return the next group for a worker whose last one was `last`; None where none waits."""
+        with self._lock:
+            if not self._waiting:
+                return None
+            self._out += 1
+            return self._waiting.pop(0 if last is None else self._best(_Waiting(last))).group
+
+    def _best(self, last: "_Waiting") -> int:
+        same_engine = 0
+        for at, one in enumerate(self._waiting):
+            if one.inputs == last.inputs:
+                return at
+            if not same_engine and one.engine == last.engine:
+                same_engine = at
+        return same_engine
+
+    def done(self) -> None:
+        """Say that a group that was taken is carried out."""
+        with self._lock:
+            self._out -= 1
+
+    def back(self, group: Group, *, first: bool = False) -> None:
+        """Give a group back that was not carried out: to the end, or (of a worker that died) to the front."""
+        with self._lock:
+            self._out -= 1
+            self._waiting.insert(0 if first else len(self._waiting), _Waiting(group))
+
+
+class _Waiting:
+    """A group with what a worker keeps from one group to the next: its engine, and the models that it has read."""
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.engine = (group.tokenizer, group.recipe.base)
+        self.inputs = (*self.engine, frozenset(group.recipe.experts))
 
 
 def grouped(evaluations: Sequence[Evaluation], results: Results) -> list[Group]:

@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from m3_exp.amounts import about, count, counted, duration
-from m3_exp.store import PastRun, RunRecord, Store, hold
+from m3_exp.store import BEAT, PastRun, RunRecord, Store, WorkerRecord, hold
 from m3_exp.types import M3Error
 
 LAST = "last"  # stands for the newest run, so none is called so
 _LONGEST = 30  # characters of a run's name, before its number: `m3 runs` fits 80 columns
-BEAT = 5.0  # seconds between two signs of life in the store
-_SILENT = 12 * BEAT  # of a run on another machine, whose lock may not be seen: after so long it counts as dead
+SILENT = 12 * BEAT  # of a run on another machine, whose lock may not be seen: after so long it counts as dead
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,25 @@ class RunState(RunRecord):
         if self.seconds_left is not None:
             text += f", {count(self.tokens_per_second)} tokens/s, {about(self.seconds_left)} left"
         return f"{text} | {'; '.join(self.doing) or 'preparing'}"
+
+
+@dataclass(frozen=True)
+class WorkerState(WorkerRecord):
+    """A worker that is at work in a store, or (`alive` is false) one that was lost. `silent`: seconds since its last
+    sign of life, by the clock of the store's files.
+    """
+
+    alive: bool = False
+    silent: float = 0.0
+
+    def __str__(self) -> str:
+        place = f"{self.host}, {self.place}" if self.place else self.host
+        at = ": ".join(filter(None, [self.cell, self.doing])) or "between two cells"
+        done = counted(self.cells_done, "cell") + (f", {count(self.cells_failed)} failed" if self.cells_failed else "")
+        if not self.alive:
+            return f"{self.name} lost: {place}, {done}, last sign of life {duration(self.silent)} ago, at {at}"
+        speed = f", {count(self.tokens_per_second)} tokens/s" if self.tokens_per_second else ""
+        return f"{self.name}: {place}, {done}{speed}, sign of life {duration(self.silent)} ago | {at}"
 
 
 class Heartbeat:
@@ -82,6 +100,10 @@ class Heartbeat:
                     names = [name for name, past in self._store.history.items() if past.run == run]
                     _keep(self._store, "".join(names), record)
                     _forget(self._store, run)
+            at_work = {self._run, *self._store.runs}
+            for key, worker in self._store.workers.items():
+                if worker.run not in at_work:
+                    forget_worker(self._store, key)
             self._lock = hold(self._store.run_lock(self._run), os.O_RDWR | os.O_CREAT | os.O_EXCL)
         with contextlib.suppress(OSError, M3Error):
             self.name = self._named()
@@ -166,23 +188,39 @@ def runs(store: Store) -> list[RunState]:
     return sorted(states, key=lambda state: state.started)
 
 
-def _lives(store: Store, run: str, record: RunRecord | None) -> bool:
-    """Tell whether a run lives: it holds its lock or, on another machine, gave a sign of life lately.
+def workers(store: Store, run: str | None = None) -> list[WorkerState]:
+    """Return the workers of a run, or of all, that are at work in a store, and those that were lost, by name."""
+    known = [(key, record) for key, record in store.workers.items() if run in (None, record.run)]
+    now = store.clock() if known else 0.0
+    states = []
+    for key, record in known:
+        path = store.workers.path(key)
+        alive = _alive(store, path, store.worker_lock(key), record)
+        states.append(WorkerState(**vars(record), alive=alive, silent=max(0.0, now - _written(path))))
+    return sorted(states, key=lambda state: (state.run, [int(x) if x.isdigit() else 0 for x in state.name.split()]))
 
-    `record` is None where another version of m3 wrote it: then the lock, and the time when the file was written, tell.
+
+def _lives(store: Store, run: str, record: RunRecord | None) -> bool:
+    """Tell whether a run lives. `record` is None where another version of m3 wrote it."""
+    return _alive(store, store.runs.path(run), store.run_lock(run), record)
+
+
+def _alive(store: Store, path: Path, lock: Path, record: RunRecord | WorkerRecord | None) -> bool:
+    """Tell whether who wrote a record lives: it holds its lock or, on another machine, gave a sign of life lately.
+
+    Of a record that another version of m3 wrote (None) the lock, and the time when the file was written, tell.
     """
     if record is None or (record.locked and record.host == socket.gethostname()):
         with contextlib.suppress(PermissionError):  # another user's: believe the last sign of life
             try:
-                os.close(hold(store.run_lock(run), os.O_RDWR))
+                os.close(hold(lock, os.O_RDWR))
             except BlockingIOError:
                 return True
             except FileNotFoundError:
                 pass
             if record is not None:
                 return False
-    updated = _written(store.runs.path(run)) if record is None else record.updated
-    return time.time() - updated < _SILENT
+    return store.clock() - _written(path) < SILENT
 
 
 def _written(path: Path) -> float:
@@ -197,6 +235,12 @@ def _keep(store: Store, name: str, last: RunRecord | None, *, ended: float = 0.0
     past = store.history.get(name) if name else None
     if past is not None and last is not None:
         store.history.put(name, replace(past, done=last.cells_done, failed=last.cells_failed, ended=ended))
+
+
+def forget_worker(store: Store, key: str) -> None:
+    """Remove what a worker showed of itself."""
+    store.workers.drop(key)
+    store.worker_lock(key).unlink(missing_ok=True)
 
 
 def _forget(store: Store, run: str) -> None:

@@ -42,7 +42,7 @@ class _Work:
 
 
 class Progress:
-    """Counts cells and answers over all workers, each a thread of its own, and prints.
+    """Counts cells and answers over all workers, and prints. `turn` says which worker it is that does what follows.
 
     `total` and `done` count answers, `answers` those of them that were generated here. Use as a context manager: within
     it, what others print to the same terminal stands above the live lines.
@@ -55,7 +55,8 @@ class Progress:
         self.done = 0
         self.tokens = 0
         self.answers = 0
-        self._work: dict[int, _Work] = {}
+        self._work: dict[str, _Work] = {}
+        self._turn = ""
         self._screen = Screen(stream or sys.stderr)
         self._lock = threading.RLock()
         self._open = False
@@ -76,23 +77,27 @@ class Progress:
             self._open = False
             self._screen.write()
 
+    def turn(self, worker: str) -> None:
+        """Say which worker does what follows."""
+        self._turn = worker
+
     def begin(self, cell: str) -> None:
-        """Say which cell this thread works on now."""
+        """Say which cell the worker is at now."""
         with self._lock:
             mine = self._mine()
             mine.cell, mine.since, mine.step = cell, time.monotonic(), ""
             self._update(force=True)
 
     def doing(self, step: str) -> None:
-        """Say what this thread does before the next answer of its cell."""
+        """Say what the worker does before the next answer of its cell."""
         with self._lock:
             self._mine().step = step
             self._update()
 
     def rest(self) -> None:
-        """Say that this thread works no more."""
+        """Say that the worker works no more."""
         with self._lock:
-            self._work.pop(threading.get_ident(), None)
+            self._work.pop(self._turn, None)
 
     def flow(self, tokens_per_second: float) -> None:
         """Show the speed that an engine reports of the batch that it works on, until it reports another."""
@@ -151,12 +156,12 @@ class Progress:
             return sum(one.tokens_per_second for one in self._work.values()) or self.rate()
 
     def at_work(self) -> tuple[str, ...]:
-        """Return what each thread works on."""
+        """Return what each worker is at."""
         with self._lock:
             return tuple(filter(None, map(str, self._work.values())))
 
     def _mine(self) -> _Work:
-        return self._work.setdefault(threading.get_ident(), _Work(since=time.monotonic()))
+        return self._work.setdefault(self._turn, _Work(since=time.monotonic()))
 
     def _finished(self, verdict: str, what: str) -> None:
         self.cells_done += 1

@@ -183,6 +183,12 @@ class Results:
         if self.store.spelled.get(spelled) != known:
             self.store.spelled.put(spelled, known)
 
+    def welcome(self, cell: Cell, repeat: int = 0) -> None:
+        """Take up a result that was made before: its failure is past, and its models may have another path now."""
+        self.forget_failure(cell, repeat)
+        with contextlib.suppress(OSError):
+            self.remember(cell)
+
     def is_done(self, task: Task) -> bool:
         """Tell whether a task has a complete result that may stand."""
         record = self.get(task)

@@ -5,19 +5,18 @@ A failure is noted and never stops the others; the same command continues after 
 
 import contextlib
 import math
-import queue
 import secrets
-import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from m3_exp import launchers
 from m3_exp.amounts import count, counted
-from m3_exp.engines.sharing import divide
 from m3_exp.events import (
     Answered,
     Doing,
+    Done,
     EngineStarted,
     Event,
     Failed,
@@ -27,10 +26,13 @@ from m3_exp.events import (
     Scored,
     Speed,
     Started,
+    Taken,
+    There,
 )
 from m3_exp.generating import Clock
-from m3_exp.groups import Budget, Evaluation, Group, grouped
+from m3_exp.groups import Budget, Evaluation, Group, Queue, grouped
 from m3_exp.heartbeat import Heartbeat, runs
+from m3_exp.launchers.protocol import Here, Work
 from m3_exp.merging import stream
 from m3_exp.progress import Progress
 from m3_exp.reporting.table import score_of
@@ -38,10 +40,7 @@ from m3_exp.reporting.wandb.tracker import Tracker, Untracked
 from m3_exp.results import Results
 from m3_exp.stats.unread import unread
 from m3_exp.store import Rate, RunRecord, Store
-from m3_exp.types import Cell, CellResult, M3Error, Plan, ResultRecord, identity
-from m3_exp.worker import Graders, Worker
-
-_PAUSE = 0.2  # seconds before the next group is looked at, where another run has one
+from m3_exp.types import Cell, CellResult, LauncherSettings, M3Error, Plan, ResultRecord, identity
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,8 @@ class Run:
         plan: Plan,
         store: Store,
         *,
-        workers: int = 1,
+        launcher: LauncherSettings | None = None,
+        workers: int | None = 1,
         keep: bool = False,
         verify: bool = True,
         tracker: Tracker | Untracked | None = None,
@@ -90,6 +90,8 @@ class Run:
         """Make a run ready.
 
         Args:
+            launcher: who starts workers; None: threads of this process.
+            workers: how many; None: as many as there is room for.
             repeat: how often each cell is evaluated once more (noise floor).
             command: what began the run.
             called: what its name begins with.
@@ -100,7 +102,8 @@ class Run:
         self.failures: list[Failed] = []
         self._plan, self._plan_key, self._store = plan, plan.identity, store
         self._results = Results(store, plan.engine)
-        self._count, self._keep, self._verify = workers, keep, verify
+        self._launcher, self._count = launcher or LauncherSettings(), workers
+        self._keep, self._verify = keep, verify
         self._tracker = tracker or Untracked()
         self._repeat, self._command = repeat, command
         self._called, self._experts = called, experts
@@ -108,10 +111,6 @@ class Run:
         self._cells = len(plan.cells) * (1 + repeat)
         self.progress = Progress(self._cells)
         self._cached = self._completed = self._engine_starts = 0
-        self._queue: queue.SimpleQueue[Group] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._errors: list[BaseException] = []
         self._waited = False  # for another run, which is said once
 
     def carry_out(self, parameters: int | None = None) -> Outcome:
@@ -129,11 +128,9 @@ class Run:
             if left:
                 groups = self._budget.of(grouped(left, self._results))
                 self._announce([evaluation for group in groups for evaluation in group.evaluations])
-                for group in groups:
-                    self._queue.put(group)
                 try:
                     with self.progress:
-                        self._work_all(max(1, min(self._count, len(groups))))
+                        self._work_all(groups)
                 finally:
                     self._remember_speed(parameters)
         return Outcome(
@@ -203,9 +200,7 @@ class Run:
         if done := self._results.is_done(self._results.tasks.task(cell, repeat)):
             self._cached += 1
             self._completed += 1
-            self._results.forget_failure(cell, repeat)
-            with contextlib.suppress(OSError):  # its models may have another path now
-                self._results.remember(cell)
+            self._results.welcome(cell, repeat)
         return done
 
     def _check(self, cell: Cell, refused: dict[str, str]) -> None:
@@ -228,86 +223,57 @@ class Run:
 
     # ---------------------------------------------------------------------------------------------------- workers
 
-    def _work_all(self, count: int) -> None:
-        graders = Graders()
-        workers = [
-            Worker(
-                self._store, settings, run=self.id, keep=self._keep, verify=self._verify, results=self._results,
-                graders=graders, until=self._until, clock=self._clock,
-            )
-            for settings in divide(self._plan.engine, count)
-        ]  # fmt: skip
-        threads = [threading.Thread(target=self._work, args=(worker,), daemon=True) for worker in workers]
-        for thread in threads:
-            thread.start()
-        try:
-            for thread in threads:
-                while thread.is_alive() and not self._errors:
-                    thread.join(0.5)
-        finally:  # an interrupt, too, ends up here
-            self._stopping.set()
-            for worker in workers:
-                worker.close()
-            for worker in workers:
-                worker.wait()
-        if self._errors:
-            raise self._errors[0]
+    def _work_all(self, groups: Sequence[Group]) -> None:
+        """Have the groups carried out. What goes wrong outside any cell is no cell's failure, and ends the run."""
+        launcher, engine = launchers.module(self._launcher.name), self._plan.engine
+        room = self._count or launcher.workers(engine, self._launcher)
+        work = Work(
+            self._store.root, engine, self._launcher, self.id, self._plan_key, self._keep, self._verify, self._until
+        )
+        here = Here(self._results, self._clock)
+        reports = launcher.launch(work, Queue(groups), max(1, min(room, len(groups))), here)
+        with contextlib.closing(reports):  # type: ignore[type-var]
+            for report in reports:
+                self.progress.turn(report.worker)
+                self._fold(report.event)
 
-    def _work(self, worker: Worker) -> None:
-        """Carry groups out until none is left. What goes wrong here is no cell's failure, and ends the run."""
-        try:
-            with contextlib.closing(worker):
-                while not self._stopping.is_set() and self._clock() < self._until:
-                    group = self._queue.get_nowait()
-                    if (claim := self._claim(group)) is None:
-                        continue
-                    with claim:
-                        for event in worker.carry(self._without_done(group)):
-                            self._fold(event)
-        except queue.Empty:
-            return
-        except BaseException as error:
-            self._errors.append(error)
-        finally:
-            self.progress.rest()
-
-    def _claim(self, group: Group) -> contextlib.ExitStack | None:
-        """Take a group, or put it back to the end where another run has it: what that one does is then taken over."""
-        try:
-            return self._store.claim(group.key)
-        except BlockingIOError:
-            others = [run for run in runs(self._store) if run.alive and run.id != self.id]
-            with self._lock:
-                said, self._waited = self._waited, True
-            if not said:
-                who = "; ".join(f"{run.command or 'm3 run'} (pid {run.pid} on {run.host})" for run in others)
-                self.progress.say(f"another run is at work on some of these cells, whose answers are taken over: {who}")
-            self.progress.doing("waiting for another run")
-            self._queue.put(group)
-            self._stopping.wait(_PAUSE)
-            return None
-
-    def _without_done(self, group: Group) -> Group:
-        """Return a group without what another run has done since this one began, which is counted here."""
-        with self._lock:
-            rest = tuple(evaluation for evaluation in group.evaluations if not self._is_cached(evaluation))
-            done = [evaluation for evaluation in group.evaluations if evaluation not in rest]
-            self.progress.cells_done += len(done)
-        for evaluation in done:
-            self.progress.cached(self._results.tasks.task(evaluation.cell, evaluation.repeat).answers)
-        return replace(group, evaluations=rest)
+    def _wait_for_another(self) -> None:
+        """Say once that another run has some of the groups: what it does is taken over."""
+        others = [run for run in runs(self._store) if run.alive and run.id != self.id]
+        if not self._waited:
+            who = "; ".join(f"{run.command or 'm3 run'} (pid {run.pid} on {run.host})" for run in others)
+            self.progress.say(f"another run is at work on some of these cells, whose answers are taken over: {who}")
+        self._waited = True
+        self.progress.doing("waiting for another run")
 
     def _fold(self, event: Event) -> None:
-        """Count a worker's event in the run's progress, failures and totals."""
+        """Count a worker's event in the run's totals and failures, and show it."""
+        match event:
+            case There(evaluation, answers):
+                self._cached += 1
+                self._completed += 1
+                self.progress.cells_done += 1
+                self.progress.cached(answers)
+            case EngineStarted():
+                self._engine_starts += 1
+            case Scored(evaluation, record):
+                self._scored(evaluation, record)
+            case Failed(evaluation, reason):
+                self.failures.append(event)
+                self.progress.failed(str(evaluation), reason)
+            case Taken():
+                self._wait_for_another()
+            case _:
+                self._show(event)
+
+    def _show(self, event: Event) -> None:
+        """Show what a worker does between two results."""
         progress = self.progress
         match event:
             case Started(evaluation):
                 progress.begin(str(evaluation))
             case Doing(what):
                 progress.doing(what)
-            case EngineStarted():
-                with self._lock:
-                    self._engine_starts += 1
             case MoreAnswers(answers):
                 progress.expect(answers)
             case Known(answers):
@@ -318,19 +284,14 @@ class Run:
                 progress.flow(tokens_per_second)
             case Note(text):
                 progress.say(text)
-            case Scored(evaluation, record):
-                self._scored(evaluation, record)
-            case Failed(evaluation, reason):
-                with self._lock:
-                    self.failures.append(event)
-                progress.failed(str(evaluation), reason)
+            case Done():
+                progress.rest()
 
     def _scored(self, evaluation: Evaluation, record: ResultRecord) -> None:
         if not evaluation.repeat:
             self._tracker.cell(CellResult(evaluation.cell, record))
         if not record.result.n_unscored:
-            with self._lock:
-                self._completed += 1
+            self._completed += 1
             silent = unread(record.result, record.scores)
             said = f"; {silent}" if silent else ""
             self.progress.scored(str(evaluation), _figure(record), record.result.n, said)

@@ -193,6 +193,29 @@ class EngineSettings:
     devices: tuple[int, ...] | None = None  # the GPUs of this worker; None: all
 
 
+@dataclass(frozen=True)
+class LauncherSettings:
+    """How workers are started: `conf/launcher/NAME.yaml` says what each field means, and which launcher has it.
+
+    `silent`: seconds without a sign of life until a worker elsewhere counts as lost.
+    """
+
+    name: str = "local"
+    silent: float = 60.0
+    address: str | None = None  # ray: of an existing cluster
+    cpus: int | None = None  # ray, slurm: CPU cores of a worker
+    memory: int | None = None  # ray, slurm: gigabytes of a worker
+    partition: str | None = None  # slurm, as the others below
+    account: str | None = None
+    qos: str | None = None
+    gres: str | None = None
+    constraint: str | None = None
+    minutes: int = 24 * 60
+    setup: tuple[str, ...] = ()
+    sbatch: Mapping[str, str] = field(default_factory=dict)
+    wait: bool = True
+
+
 # ----------------------------------------------------------------------------------------------------- evaluating
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from m3_exp.answers import TaskAnswers
 from m3_exp.engines.protocol import EngineDied
-from m3_exp.events import Doing, Done, Event, Failed, Scored, Started
+from m3_exp.events import Doing, Done, Event, Failed, Scored, Started, Taken, There
 from m3_exp.generating import Clock, Generated, Generator, OutOfTime
 from m3_exp.groups import Evaluation, Group
 from m3_exp.keys import texts_digest
@@ -24,7 +24,7 @@ from m3_exp.results import Results
 from m3_exp.scoring.cache import kept_in
 from m3_exp.scoring.evaluate import evaluate
 from m3_exp.scoring.trust import check_grader
-from m3_exp.store import Store
+from m3_exp.store import Held, Store
 from m3_exp.tasks import Task
 from m3_exp.types import EngineSettings, M3Error, RepeatRecord, ResultRecord, VersionedSpec, identity
 
@@ -51,9 +51,9 @@ class Graders:
 class Worker:
     """One engine, and what merging into it, asking it and scoring its answers takes.
 
-    `run` is the id of the run, written with each answer. `keep`: write a checkpoint of each recipe. When the clock says
-    `until`, it asks for nothing more: what is scored is scored, and what lacks answers is neither done nor failed. The
-    workers of a process may share `results` and `graders`.
+    `run` is the id of the run, written with each answer; `name` its own among the workers of the run. `keep`: write a
+    checkpoint of each recipe. When the clock says `until`, it asks for nothing more: what is scored is scored, and what
+    lacks answers is neither done nor failed. The workers of a process may share `results` and `graders`.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Worker:
         settings: EngineSettings,
         *,
         run: str,
+        name: str = "worker",
         keep: bool = False,
         verify: bool = True,
         results: Results | None = None,
@@ -69,7 +70,7 @@ class Worker:
         until: float = math.inf,
         clock: Clock = time.time,
     ) -> None:
-        self._store = store
+        self._store, self._run, self._name = store, run, name
         self._results = results or Results(store, settings)
         self._graders = graders or Graders()
         self._keep, self._verify = keep, verify
@@ -80,6 +81,8 @@ class Worker:
 
     def carry(self, group: Group) -> Iterator[Event]:
         """Do what a group asks for, in a thread, and give what happens; `Done` comes last. Failures are events too.
+
+        What is done already is not done again. A group that another worker has is left to it: `Taken` says so.
 
         Raises:
             RuntimeError: the group before is still under way, whose events nobody took to their end.
@@ -103,19 +106,31 @@ class Worker:
 
     def _work(self, group: Group, events: "queue.SimpleQueue[Event | BaseException]") -> None:
         try:
-            with kept_in(self._store.root):
+            with kept_in(self._store.root), self._store.leases.take(group.key, run=self._run, worker=self._name):
                 for evaluation in group.evaluations:
                     if self._generator.closed.is_set() or self._generator.is_over:
                         break
                     with self._wall(evaluation):
-                        self._say(Started(evaluation))
-                        self._generate(evaluation, group)
+                        if not self._is_there(evaluation):
+                            self._say(Started(evaluation))
+                            self._generate(evaluation, group)
                     while not self._generated.empty():
                         self._score(*self._generated.get())
+        except Held as held:
+            self._say(Taken(group.key, str(held)))
+            events.put(Done(group.key))
         except BaseException as error:
             events.put(error)
         else:
             events.put(Done(group.key))
+
+    def _is_there(self, evaluation: Evaluation) -> bool:
+        """Tell whether an evaluation has its result already, and say so then."""
+        task = self._results.tasks.task(evaluation.cell, evaluation.repeat)
+        if there := self._results.is_done(task):
+            self._results.welcome(evaluation.cell, evaluation.repeat)
+            self._say(There(evaluation, task.answers))
+        return there
 
     @contextlib.contextmanager
     def _wall(self, evaluation: Evaluation) -> Iterator[None]:

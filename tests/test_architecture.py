@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = [["machine", "types", "command_line", "amounts"], ["reading"], ["benchmarks"], ["stats"], ["temporary"],
          ["store"], ["merging"], ["planning"], ["engines", "scoring", "reporting"], ["chat", "progress"],
          ["heartbeat", "prompts", "keys", "forecast_words"], ["tasks", "upkeep"], ["results"], ["groups", "forecast"],
-         ["events", "answers"], ["generating"], ["worker"], ["running"],
+         ["events", "answers"], ["generating"], ["worker"], ["launchers"], ["running"],
          ["config"], ["lacking"], ["doctor", "views"], ["actions", "printing"],
          ["arguments"], ["completion", "store_commands"], ["cli"]]  # fmt: skip
 

@@ -15,7 +15,8 @@ from m3_exp import actions, cli, config, doctor, lacking
 from m3_exp.command_line import CommandLine
 from m3_exp.engines import recorded
 from m3_exp.engines.vllm import VllmModel
-from m3_exp.store import Store
+from m3_exp.store import Held
+from m3_exp.store.leases import Leases
 from m3_exp.types import EngineSettings, M3Error
 from m3_exp.views import workspace
 from tests.models import SMALL, write_three
@@ -156,16 +157,16 @@ def test_two_equal_runs_share_the_work(
 
     monkeypatch.setattr(recorded.RecordedEngine, "generate", slow)
     waiting = threading.Event()
-    claim = Store.claim
+    take = Leases.take
 
-    def claimed(store: Store, group: str) -> Any:
+    def taken(*args: Any, **more: Any) -> Any:
         try:
-            return claim(store, group)
-        except BlockingIOError:
+            return take(*args, **more)
+        except Held:
             waiting.set()
             raise
 
-    monkeypatch.setattr(Store, "claim", claimed)
+    monkeypatch.setattr(Leases, "take", taken)
     outcomes: list[Any] = []
     runs = [threading.Thread(target=lambda: outcomes.append(actions.run(request))) for _ in range(2)]
     runs[0].start()
@@ -178,15 +179,4 @@ def test_two_equal_runs_share_the_work(
     assert sorted((outcome.generated, outcome.cached) for outcome in outcomes) == [(0, 1), (8, 0)]
     assert [outcome.done for outcome in outcomes] == [1, 1]
     assert "another run is at work on some of these cells, whose answers are taken over:" in capsys.readouterr().err
-    assert not list((tmp_path / "store" / "locks").glob("group-*"))
-
-
-def test_a_claim_is_advice(tmp_path: Path) -> None:
-    with Store(tmp_path).claim("0f"), pytest.raises(BlockingIOError):
-        Store(tmp_path).claim("0f")
-    with Store(tmp_path).claim("0f"), Store(tmp_path).claim("1f"):
-        pass
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "locks").write_text("")
-    with Store(tmp_path / "other").claim("0f"):
-        pass  # no lock is to be had here
+    assert not list((tmp_path / "store" / "leases").iterdir())

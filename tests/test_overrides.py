@@ -75,7 +75,7 @@ BAD = [
     ("x", "KEY=VALUE"),
     ("seed", "KEY=VALUE"), ("seed==3", "seed"), ("é=3", "KEY=VALUE"), (".=3", "KEY=VALUE"),
     ("family..base=3", "KEY=VALUE"),
-    ("family.nope=3", "family.nope"), ("tracker.nope=3", "tracker.nope"), ("launcher.workers=3", "no parameters"),
+    ("family.nope=3", "family.nope"), ("tracker.nope=3", "tracker.nope"), ("launcher.workers=3", "mean workers"),
     ("defaults=[]", "defaults"), ("_target_=os.system", "_target_"), ("engine.vllm=3", "engine.vllm"),
     # interpolations
     ("seed=${seed}", "seed"), ("limit=${seed}${limit}", "limit"), ("dtype=${dtype}", "dtype"), ("seed=${nope}", "nope"),

@@ -85,8 +85,9 @@ def test_the_next_run_clears_away_what_a_killed_one_left(tmp_path: Path) -> None
 def test_a_run_elsewhere_is_believed_while_it_is_heard_of(tmp_path: Path) -> None:
     store = Store(tmp_path)
     about = replace(state(), pid=1, host="elsewhere", started=time.time() - 500, locked=True)
-    store.runs.put("a" * 16, replace(about, updated=time.time()))
-    store.runs.put("b" * 16, replace(about, updated=time.time() - 400))
+    store.runs.put("a" * 16, replace(about, updated=time.time() - 9000))
+    store.runs.put("b" * 16, replace(about, updated=time.time() + 9000))
+    os.utime(store.runs.path("b" * 16), (time.time() - 400,) * 2)  # not what its node took for the time
     assert {seen.id[0]: seen.alive for seen in runs(store)} == {"a": True, "b": False}
 
 

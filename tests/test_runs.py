@@ -1,6 +1,7 @@
 """The way back to one's own run: names, `m3 runs`, `--run NAME`, and what a run says at its end."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -158,6 +159,7 @@ def test_a_killed_run_is_stopped_where_its_last_sign_of_life_left_it(tmp_path: P
     store = Store(tmp_path)
     store.history.put("demo", PastRun("demo", "m3 run", "p", 9, 0, 0, RUN, 10.0))
     store.runs.put(RUN, RunRecord("m3 run", "p", 9, 4, 1, 0, 0, 0.0, (), started=10.0))
+    os.utime(store.runs.path(RUN), (10.0, 10.0))
     store.history.put("demo-2", PastRun("demo-2", "m3 run", "p", 9, 8, 1, "b" * 16, 20.0, 30.0))
     found = [(one.name, one.state, one.left) for one in history(store)]
     assert found == [("demo", "stopped", 4), ("demo-2", "failed", 0)]

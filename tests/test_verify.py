@@ -13,7 +13,7 @@ from m3_exp import cli
 from m3_exp.reading.records import sealed
 from m3_exp.store import Store
 from m3_exp.types import ResultRecord
-from m3_exp.upkeep.reader import KINDS, NESTED
+from m3_exp.upkeep.reader import KINDS, NESTED, SIGNS
 from tests.files import write_lines
 from tests.test_outlive import ROWS, World
 
@@ -146,7 +146,7 @@ def test_a_run_that_calls_done_what_its_store_does_not_hold_says_so(
 # ----------------------------------------------------------------------------------------------------------- damage
 
 HELD = [
-    kind for kind in KINDS if kind not in ("runs", "repeats", "repeat_sets", "prepared", "rates", "scans", "loading")
+    kind for kind in KINDS if kind not in (*SIGNS, "repeats", "repeat_sets", "prepared", "rates", "scans", "loading")
 ]
 
 

@@ -29,7 +29,7 @@ from m3_exp.config.composing import compose_all
 from m3_exp.config.experts import asking_for_pairs
 from m3_exp.config.narrowing import narrowed
 from m3_exp.config.overrides import ARGUMENTS, excerpt, is_path, parse, raw_path, refuse, replaced, shell_text
-from m3_exp.config.settings import check_shared, evaluator_spec, read
+from m3_exp.config.settings import check_shared, evaluator_spec, launcher, read
 from m3_exp.config.suggestions import close, did_you_mean
 from m3_exp.config.sweeps import sweep_file
 from m3_exp.config.values import MANY, Tree, choice, folder, number, optional, truth
@@ -37,7 +37,7 @@ from m3_exp.reporting.wandb import track
 from m3_exp.scoring.evaluate import check_names, load_evaluator
 from m3_exp.scoring.items import lab_has_dev
 from m3_exp.store import DEFAULT_ROOT
-from m3_exp.types import Config, EvaluatorSpec, M3Error, Plan
+from m3_exp.types import Config, EvaluatorSpec, LauncherSettings, M3Error, Plan
 
 __all__ = ["ROOT", "Request", "evaluator", "names", "narrowed", "raw_path", "request", "sweep_file"]
 # Of every evaluator that knows them.
@@ -54,6 +54,7 @@ class Request:
     checkpoint: str
     out: Path | None
     workers: int | None
+    launcher: LauncherSettings
     tracker: track.Settings | None
     sweep: str | None = None
     sweep_table: str | None = None
@@ -126,6 +127,7 @@ def compose(asked: CommandLine | Request) -> Request:
         checkpoint=choice(first, "checkpoint", ("none", "keep")),
         out=folder(first, "out"),
         workers=optional(first, "workers", int, low=1, high=MANY),
+        launcher=launcher(first),
         tracker=track.chosen(first["tracker"]),
         sweep=sweep,
         sweep_table=document.get("table", sweep),

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from hydra.core.override_parser.types import Override
 
@@ -16,8 +17,9 @@ from m3_exp.merging.source import parse_source
 from m3_exp.reading.paths import expanded, is_file
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.items import development, is_gone, no_file
-from m3_exp.types import Choice, Config, EngineSettings, EvaluatorSpec, M3Error
+from m3_exp.types import Choice, Config, EngineSettings, EvaluatorSpec, LauncherSettings, M3Error
 
+T = TypeVar("T", list[Any], dict[Any, Any])
 _ITEMS = ("official", "lab", "official-dev", "lab-dev")
 _SUFFIXES = (".json", ".jsonl", ".gz", ".parquet")  # of a file of items
 _OF_MODELS = ("family.", "pair.", "check_lineage")  # overrides that change which weights come out, besides the axes
@@ -111,6 +113,48 @@ def _engine(cfg: Tree) -> EngineSettings:
         stall_timeout=number(cfg, "engine.stall_timeout", float, low=1, high=1e7),
         answers=None if e.get("answers") is None else expanded(str(e["answers"]), "engine.answers"),
     )
+
+
+def launcher(cfg: Tree) -> LauncherSettings:
+    """Return how workers are started; what a launcher's yaml does not have keeps its default."""
+    given = cfg["launcher"]
+    texts = ("address", "partition", "account", "qos", "gres", "constraint")
+    settings = LauncherSettings(
+        name=choice(cfg, "launcher.name", names("launcher")),
+        silent=number(cfg, "launcher.silent", float, low=1, high=1e6),
+        cpus=optional(cfg, "launcher.cpus", int, low=1, high=MANY),
+        memory=optional(cfg, "launcher.memory", int, low=1, high=10**6),
+        **{key: _line(given[key], f"launcher.{key}") for key in texts if given.get(key) is not None},  # type: ignore[arg-type]
+    )
+    if "minutes" not in given:
+        return settings
+    return replace(
+        settings,
+        minutes=number(cfg, "launcher.minutes", int, low=1, high=10**6),
+        setup=tuple(_line(line, "launcher.setup") for line in _items(given["setup"], "launcher.setup", list)),
+        sbatch={str(key): _line(value, f"launcher.sbatch.{key}") for key, value in
+                _items(given["sbatch"], "launcher.sbatch", dict).items()},
+        wait=truth(cfg, "launcher.wait"),
+    )  # fmt: skip
+
+
+def _line(value: object, key: str) -> str:
+    """Return a setting that goes into a job's script or an address as it is: one line."""
+    if (
+        not isinstance(value, str | int)
+        or isinstance(value, bool)
+        or not str(value).strip()
+        or not str(value).isprintable()
+    ):
+        raise M3Error(f"{key}={value!r} is not one line of text: give a name, in quotes where it is a number")
+    return str(value)
+
+
+def _items(value: Any, key: str, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        form = "a list of lines, as '[module load cuda]'" if kind is list else "a mapping, as {mail-user: me}"
+        raise M3Error(f"{key}={value} is not {form}")
+    return value
 
 
 def evaluator_spec(cfg: Tree, name: str) -> EvaluatorSpec:

@@ -5,6 +5,7 @@
     journal.py   a line an answer, on disk when it is acknowledged
     files.py     files and folders that appear whole or not at all
     locks.py     locks on files, which end with their holders
+    leases.py    who is at work on which group of cells
 
 Invariants (docs/design.md, "The store"):
   keys       nothing is keyed by a path or a name; a changed input is a new key, and nothing is ever edited
@@ -20,6 +21,7 @@ Invariants (docs/design.md, "The store"):
 
 from m3_exp.store.files import check_new, dumps, publish_directory, sync, write_atomic
 from m3_exp.store.journal import Journal
+from m3_exp.store.leases import BEAT, Held
 from m3_exp.store.locks import hold, locked
 from m3_exp.store.records import (
     AnswerSet,
@@ -35,11 +37,13 @@ from m3_exp.store.records import (
     RunRecord,
     Spelled,
     StoredAnswer,
+    WorkerRecord,
 )
 from m3_exp.store.store import DEFAULT_ROOT, STORE_FORMAT, Answers, Records, Store, WandbFiles, decoded
 
 __all__ = [
-    "DEFAULT_ROOT", "STORE_FORMAT", "AnswerSet", "Answers", "Cutoff", "FailureNote", "Inputs", "Journal", "Majority",
-    "Merge", "PastRun", "Prepared", "Rate", "Records", "Rendered", "RunRecord", "Spelled", "Store", "StoredAnswer",
-    "WandbFiles", "check_new", "decoded", "dumps", "hold", "locked", "publish_directory", "sync", "write_atomic",
+    "BEAT", "DEFAULT_ROOT", "STORE_FORMAT", "AnswerSet", "Answers", "Cutoff", "FailureNote", "Held", "Inputs",
+    "Journal", "Majority", "Merge", "PastRun", "Prepared", "Rate", "Records", "Rendered", "RunRecord", "Spelled", "Store", "StoredAnswer",
+    "WandbFiles", "WorkerRecord", "check_new", "decoded", "dumps", "hold", "locked", "publish_directory", "sync",
+    "write_atomic",
 ]  # fmt: skip

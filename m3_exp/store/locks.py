@@ -24,6 +24,17 @@ def hold(path: Path, flags: int = os.O_RDONLY, *, wait: bool = False) -> int:
     return descriptor
 
 
+def excludes(path: Path) -> bool:
+    """Tell whether a lock that this process has on a file keeps others out: some file systems only say so."""
+    try:
+        os.close(hold(path, os.O_RDWR))
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 @contextlib.contextmanager
 def locked(path: Path, flags: int = os.O_RDONLY, *, wait: bool = False) -> Iterator[None]:
     """Hold a file's lock inside the block; see `hold`."""

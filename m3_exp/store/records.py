@@ -132,6 +132,31 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
+class WorkerRecord:
+    """The last sign of life of a worker of a run, as `RunRecord`. `count` goes up with each sign.
+
+    `cell` is what it is at, `doing` the step that it takes there beside generating; `place`: its job and devices.
+    """
+
+    run: str
+    name: str
+    cell: str = ""
+    doing: str = ""
+    cells_done: int = 0
+    cells_failed: int = 0
+    answers: int = 0
+    tokens: int = 0
+    tokens_per_second: float = 0.0
+    place: str = ""
+    pid: int = 0
+    host: str = ""
+    started: float = 0.0
+    updated: float = 0.0
+    locked: bool = False
+    count: int = 0
+
+
+@dataclass(frozen=True)
 class PastRun:
     """A run for as long as its store lasts: what asked for it, and how far it came.
 

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from m3_exp.reading.scores import ScoreColumns, columns
 from m3_exp.store import records as kept
 from m3_exp.store.files import dumps, names, write_atomic
 from m3_exp.store.journal import Journal
+from m3_exp.store.leases import Leases
 from m3_exp.store.locks import locked
 from m3_exp.types import Json, M3Error, Plan, ResultRecord, Score, plain
 
@@ -51,6 +53,7 @@ class Store:
             False,
         )  # the format of its first records; whether format.json is as it must be
         self._read_format()
+        self.leases = Leases(root / "leases")
         self.inputs = Records(self, "inputs", kept.Inputs, derived=True)
         self.cutoffs = Records(self, "scans", kept.Cutoff, derived=True)
         self.majorities = Records(self, "scans", kept.Majority, derived=True)
@@ -66,6 +69,7 @@ class Store:
         self.plans = Records(self, "plans", Plan, quiet=True)
         self.rates = Records(self, "rates", kept.Rate)
         self.runs = Records(self, "runs", kept.RunRecord, quiet=True)
+        self.workers = Records(self, "workers", kept.WorkerRecord, quiet=True)
         self.history = Records(self, "history", kept.PastRun, quiet=True)
 
     def results(self, cell_key: str, *, repeats: bool = False) -> "Records[ResultRecord]":
@@ -102,27 +106,30 @@ class Store:
             stack.enter_context(locked(path, os.O_RDWR | os.O_CREAT, wait=True))
         return stack
 
-    def claim(self, group: str) -> contextlib.ExitStack:
-        """Hold a group of cells by its key until the stack is closed, so that two runs do not do the same work.
-
-        It is advice: where nothing can be written, or the file system knows no locks, everyone may have it.
-
-        Raises:
-            BlockingIOError: another run holds it.
-        """
-        stack, path = contextlib.ExitStack(), self.root / "locks" / f"group-{group}.lock"
-        try:
-            stack.enter_context(locked(path, os.O_RDWR | os.O_CREAT))
-            stack.callback(path.unlink, missing_ok=True)
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass
-        return stack
-
     def run_lock(self, run: str) -> Path:
         """Return the file that a run holds a lock on as long as it lives."""
         return self.runs.path(run).with_suffix(".lock")
+
+    def worker_lock(self, worker: str) -> Path:
+        """Return the file that a worker holds a lock on as long as it lives."""
+        return self.workers.path(worker).with_suffix(".lock")
+
+    def launched(self, run: str) -> Path:
+        """Return the folder of what a launcher keeps of a run: job scripts and logs."""
+        return self.root / "launched" / run
+
+    def clock(self) -> float:
+        """Return the time by the clock that dates this store's files: that of the file server, where there is one.
+
+        Ages by it are right on every machine, whatever time each believes in. Where nothing can be written: ours.
+        """
+        path = self.root / "locks" / "clock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            return path.stat().st_mtime
+        except OSError:
+            return time.time()
 
     def sweep(self) -> None:
         """Remove the temporary files and directories that killed writers left here, in whatever kind."""

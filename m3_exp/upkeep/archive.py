@@ -18,14 +18,14 @@ from m3_exp.reading.records import sealed
 from m3_exp.store import STORE_FORMAT, PastRun, Prepared, Spelled, dumps, sync
 from m3_exp.types import Json, M3Error, Plan, ResultRecord
 from m3_exp.upkeep.cells import CellCheck
-from m3_exp.upkeep.reader import DERIVED, JUDGMENTS, KINDS, NESTED, Shelf, Wrong
+from m3_exp.upkeep.reader import DERIVED, JUDGMENTS, KINDS, NESTED, SIGNS, Shelf, Wrong
 from m3_exp.upkeep.tar import Writer
 
 VERSION = 1  # of the archive
 MANIFEST = "manifest.json"
 FORMAT = "format.json"
 SUFFIX = ".tar.gz"
-TAKEN = tuple(kind for kind in KINDS if kind not in (*DERIVED, "runs"))
+TAKEN = tuple(kind for kind in KINDS if kind not in (*DERIVED, *SIGNS))
 NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*/){1,3}[A-Za-z0-9_][A-Za-z0-9._-]*|format\.json")
 _CHUNK = 1 << 20
 

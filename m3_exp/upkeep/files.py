@@ -14,13 +14,13 @@ from m3_exp.reading.records import Damaged, unsealed
 from m3_exp.store import AnswerSet, Inputs, Merge, PastRun, Spelled, Store
 from m3_exp.types import Json, M3Error, ResultRecord, Source, identity
 from m3_exp.upkeep.cells import AGAIN
-from m3_exp.upkeep.reader import DERIVED, JUDGMENTS, KINDS, NESTED, Fault, Shelf, Wrong, typed
+from m3_exp.upkeep.reader import DERIVED, JUDGMENTS, KINDS, NESTED, SIGNS, Fault, Shelf, Wrong, typed
 from m3_exp.upkeep.results import Benchmarks, ResultCheck
 
 _REMOVE = "remove it: it is made again where it is needed"
 _ASK = "the next m3 run sets such lines aside and asks for these answers again"
 _LOST = "take it back from a copy of the store, or remove it"
-_OLDER = ("plans", "history", "runs")  # kinds of which this version may be unable to read an old record
+_OLDER = ("plans", "history", *SIGNS)  # kinds of which this version may be unable to read an old record
 
 
 @dataclass
@@ -233,7 +233,7 @@ def _leftovers(shelf: Shelf) -> list[str]:
 
 def _odd(shelf: Shelf, kind: str) -> Iterator[Path]:
     folder = shelf.root / kind
-    suffixes = (".json", ".lock") if kind == "runs" else (".json",)
+    suffixes = (".json", ".lock") if kind in SIGNS else (".json",)
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name.startswith("."):
             continue

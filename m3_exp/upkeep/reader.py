@@ -31,6 +31,7 @@ from m3_exp.store import (
     Spelled,
     Store,
     StoredAnswer,
+    WorkerRecord,
     decoded,
 )
 from m3_exp.types import Json, M3Error, Plan, ResultRecord
@@ -42,8 +43,10 @@ KINDS: Mapping[str, tuple[type, ...]] = {
     "plans": (Plan,), "history": (PastRun,), "runs": (RunRecord,), "merges": (Merge,), "answer_sets": (AnswerSet,),
     "repeat_sets": (AnswerSet,), "conditions": (dict,), "prepared": (Prepared,), "failures": (FailureNote,),
     "results": (ResultRecord,), "repeats": (ResultRecord,), "spelled": (Spelled,), "rates": (Rate,),
-    "rendered": (Rendered,), "inputs": (Inputs,), "scans": (Cutoff, Majority), "loading": (dict,),
+    "workers": (WorkerRecord,), "rendered": (Rendered,), "inputs": (Inputs,), "scans": (Cutoff, Majority),
+    "loading": (dict,),
 }  # fmt: skip
+SIGNS = ("runs", "workers")  # of life, each beside a lock: they go with who gives them
 NESTED = ("results", "repeats")
 JUDGMENTS = "judgments"  # what judges said, which was paid for: records in folders of their own
 DERIVED = ("rendered", "inputs", "scans", "loading")  # remembered to save time, made again where they are missing

@@ -111,7 +111,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("temporary", "left by writers that were killed: nothing needs them", _temporary),
         Kind("quarantine", "damaged files: what they held was made again, or is by the next m3 run",
              _inside("quarantine")),
-        Kind("logs", "what engines said: of use only after a failure", _inside("log")),
+        Kind("logs", "what engines and jobs said: of use only after a failure", _inside("log", "launched")),
         Kind("wandb", "runs that W&B has: m3 wandb sync records them again", _sent),
         Kind("caches", "digests, cut-offs and prompts: the next m3 run reads the models again",
              _inside("rendered", "loading", "scans", "inputs")),

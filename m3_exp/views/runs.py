@@ -7,17 +7,17 @@ again; where it cannot be any more (a --config-dir is gone), the plan alone is s
 import contextlib
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from m3_exp import config
 from m3_exp.command_line import CommandLine, override
 from m3_exp.config import Request
-from m3_exp.heartbeat import LAST, KnownRun, RunState, history
+from m3_exp.heartbeat import LAST, KnownRun, RunState, WorkerState, history, workers
 from m3_exp.heartbeat import runs as signs
 from m3_exp.results import look_up
 from m3_exp.store import DEFAULT_ROOT, PastRun, Store
-from m3_exp.types import CellResult, Json, Label, M3Error, Plan, plain
+from m3_exp.types import CellResult, Json, Label, LauncherSettings, M3Error, Plan, plain
 
 _NAMED = 5  # runs that a refusal names
 
@@ -51,9 +51,25 @@ def _plan_name(key: str) -> str:
     return f"plan-{key[:8]}"
 
 
-def at_work(asked: CommandLine) -> list[RunState]:
-    """Return the runs that work in a store now, the oldest first."""
-    return [sign for sign in signs(Store(place(asked))) if sign.alive]
+@dataclass(frozen=True)
+class StoreState:
+    """The runs that work in a store now, their workers, lost ones among them, and all runs; the oldest first."""
+
+    running: tuple[RunState, ...]
+    workers: tuple[WorkerState, ...]
+    runs: tuple[KnownRun, ...]
+
+    @property
+    def json(self) -> Json:
+        """What `m3 status --json` prints."""
+        living = {"running": list(map(vars, self.running)), "workers": list(map(vars, self.workers))}
+        return {**living, "runs": as_json(self.runs)}
+
+
+def state(asked: CommandLine) -> StoreState:
+    """Return what is going on in a store."""
+    store = Store(place(asked))
+    return StoreState(tuple(s for s in signs(store) if s.alive), tuple(workers(store)), tuple(runs(asked)))
 
 
 def as_json(known: Sequence[KnownRun]) -> list[Json]:
@@ -81,7 +97,7 @@ def request(name: str, asked: CommandLine) -> Request:
     except M3Error:
         if plan is None:
             raise
-        composed = Request(again, (), root, "none", None, None, None, experts=past.experts)
+        composed = Request(again, (), root, "none", None, None, LauncherSettings(), None, experts=past.experts)
     return composed if plan is None else replace(composed, planned=_equipped(plan, composed, again))
 
 

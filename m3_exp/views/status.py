@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request, compose
 from m3_exp.forecast import Forecast, forecast
-from m3_exp.heartbeat import RunState, runs
+from m3_exp.heartbeat import RunState, WorkerState, runs, workers
 from m3_exp.results import Results, failures
 from m3_exp.store import Store
 from m3_exp.types import Cell, Json, plain
@@ -29,6 +29,7 @@ class Status:
     forecast: Forecast
     failures: tuple[FailedCell, ...]
     runs: tuple[RunState, ...]
+    workers: tuple[WorkerState, ...]
     identity: str
 
     @property
@@ -41,7 +42,12 @@ class Status:
         """What `m3 status --json` prints."""
         alive = [vars(run) | {"this_plan": run.plan == self.identity} for run in self.runs if run.alive]
         counts = {"cells": len(self.forecast.cells), **self.counts, "failed": len(self.failures)}
-        return {**counts, "running": alive, "totals": plain(self.forecast.totals)}
+        return {
+            **counts,
+            "running": alive,
+            "workers": list(map(vars, self.workers)),
+            "totals": plain(self.forecast.totals),
+        }
 
 
 def plan(asked: CommandLine | Request) -> Forecast:
@@ -64,4 +70,5 @@ def status(asked: CommandLine | Request) -> Status:
     again = retries(request.asked, [cell for cell, _ in failed])
     lines = tuple(FailedCell(cell, reason, line) for (cell, reason), line in zip(failed, again, strict=True))
     known = tuple(runs(results.store))
-    return Status(_plan(request, results, outlived=True), lines, known, request.plan.identity)
+    at_work = tuple(workers(results.store))
+    return Status(_plan(request, results, outlived=True), lines, known, at_work, request.plan.identity)

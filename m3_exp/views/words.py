@@ -20,12 +20,13 @@ from m3_exp.store import Store
 from m3_exp.types import Plan
 
 if TYPE_CHECKING:
-    from m3_exp.heartbeat import KnownRun, RunState
+    from m3_exp.heartbeat import KnownRun, RunState, WorkerState
     from m3_exp.reporting.choices.ways import Study
     from m3_exp.reporting.curves.evaluated import Response
     from m3_exp.reporting.curves.prediction import Check
     from m3_exp.reporting.table import Table
     from m3_exp.running import Outcome
+    from m3_exp.views.runs import StoreState
     from m3_exp.views.status import Status
 
 _NEWEST = 10  # runs that `m3 status` lists
@@ -118,12 +119,21 @@ def status(request: Request, found: Status) -> list[str]:
     ]
     return [
         f"{counted(len(found.forecast.cells), 'cell')}: {states}{lost}",
-        *(str(run) if run.plan == found.identity else f"{run} (another request)" for run in found.runs),
+        *chain.from_iterable(
+            (str(run) if run.plan == found.identity else f"{run} (another request)", *_workers(found.workers, run))
+            for run in found.runs
+        ),
         *chain(*failed),
         *gone_words(request.plan),
         *found.forecast.own_notes,  # what collapsed is m3 plan's to say
         *repeats_words(request.plan, Store(request.store), request.repeat),
     ]
+
+
+def _workers(known: Sequence[WorkerState], run: RunState) -> list[str]:
+    """Return a line a worker of a run, where there is more to say than the run's own line does."""
+    mine = [worker for worker in known if worker.run == run.id]
+    return [f"  {worker}" for worker in mine] if len(mine) > 1 or not all(worker.alive for worker in mine) else []
 
 
 def runs(known: Sequence[KnownRun], width: int | None = None) -> list[str]:
@@ -144,10 +154,11 @@ def runs(known: Sequence[KnownRun], width: int | None = None) -> list[str]:
     return [head, *filter(str.strip, chain.from_iterable(below))]
 
 
-def store(living: Sequence[RunState], known: Sequence[KnownRun], width: int | None = None) -> list[str]:
-    """Return what `m3 status` says of a store: the runs at work, then the newest of all."""
-    older = [f"and {count(len(known) - _NEWEST)} older ones: m3 runs"] * (len(known) > _NEWEST)
-    return [*map(str, living), *runs(known[-_NEWEST:], width), *older]
+def store(state: StoreState, width: int | None = None) -> list[str]:
+    """Return what `m3 status` says of a store: the runs at work and their workers, then the newest runs of all."""
+    older = [f"and {count(len(state.runs) - _NEWEST)} older ones: m3 runs"] * (len(state.runs) > _NEWEST)
+    now = chain.from_iterable((str(run), *_workers(state.workers, run)) for run in state.running)
+    return [*now, *runs(state.runs[-_NEWEST:], width), *older]
 
 
 def outcome(found: Outcome, seconds: float) -> str:

@@ -1,0 +1,10 @@
+"""Who starts workers, and where: launcher=local is a module of this folder by its name.
+
+protocol   what a launcher must provide; begin here to write one
+local      threads of this process, an engine each
+signs      a worker's signs of life in the store, which `m3 status` shows
+"""
+
+from m3_exp.launchers.protocol import module
+
+__all__ = ["module"]

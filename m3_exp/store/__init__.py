@@ -43,7 +43,7 @@ from m3_exp.store.store import DEFAULT_ROOT, STORE_FORMAT, Answers, Records, Sto
 
 __all__ = [
     "BEAT", "DEFAULT_ROOT", "STORE_FORMAT", "AnswerSet", "Answers", "Cutoff", "FailureNote", "Held", "Inputs",
-    "Journal", "Majority", "Merge", "PastRun", "Prepared", "Rate", "Records", "Rendered", "RunRecord", "Spelled", "Store", "StoredAnswer",
-    "WandbFiles", "WorkerRecord", "check_new", "decoded", "dumps", "hold", "locked", "publish_directory", "sync",
-    "write_atomic",
+    "Journal", "Majority", "Merge", "PastRun", "Prepared", "Rate", "Records", "Rendered", "RunRecord", "Spelled",
+    "Store", "StoredAnswer", "WandbFiles", "WorkerRecord", "check_new", "decoded", "dumps", "hold", "locked",
+    "publish_directory", "sync", "write_atomic",
 ]  # fmt: skip

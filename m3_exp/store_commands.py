@@ -19,8 +19,7 @@ def verify(args: Sequence[str]) -> int:
     parser.add_argument("--run", metavar="NAME", help=RUN)
     parser.add_argument("--rescore", action="store_true", help="score the stored answers again and compare every item")
     options, asked = parsed(parser, args)
-    if options.cfg:
-        show_config(options, asked)
+    show_config(options, asked)
     from m3_exp.views import stores
 
     found = stores.verify(asked, options.run, again=options.rescore)

@@ -8,7 +8,7 @@ themselves: models are not needed, nor is anything that a run remembers. What is
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Literal
 
@@ -58,7 +58,7 @@ class CellCheck:
         self.unseen: set[str] = set()  # benchmarks whose items are not at hand
         self._judged: dict[tuple[str, str], str] = {}
         self._rows: dict[tuple[str, int | None], str] = {}
-        self._checked: dict[str, tuple[ResultRecord | None, tuple[Fault, ...]]] = {}
+        self._record = lru_cache(maxsize=64)(self._checked)
 
     def states(self, plan: Plan, repeat: int = 0, *, stored: bool = False) -> Iterator[CellState]:
         """Give the state of each cell of a plan, each followed by its repeats.
@@ -90,7 +90,7 @@ class CellCheck:
             older = {r.evaluator.version for _, r, _ in records if r} - {evaluator.version}
             return self._without_result(cell, found, sorted(older), fitting, repeat)
         name, record = chosen
-        faults = self._checked[f"{kind}/{name}"][1] + self._against(cell, f"{kind}/{name}.json", record)
+        faults = self._record(kind, name)[1] + self._against(cell, f"{kind}/{name}.json", record)
         about = (repeat, found, (name,))
         if faults:
             return CellState(cell, "wrong", str(faults[0]), *about, faults)
@@ -98,18 +98,14 @@ class CellCheck:
             return CellState(cell, "failed", self._noted(found, repeat) or _unscored(record), *about)
         return CellState(cell, "scored", "", *about)
 
-    def _record(self, kind: str, name: str) -> tuple[ResultRecord | None, tuple[Fault, ...]]:
-        """Return a result with what is wrong with it in itself; each is looked at once."""
-        file = f"{kind}/{name}"
-        if file not in self._checked:
-            try:
-                record = self.shelf.read(kind, name, ResultRecord)
-            except Wrong as wrong:
-                self._checked[file] = None, (Fault(f"{file}.json", str(wrong), AGAIN),)
-            else:
-                found = self.results.faults(kind, name, record)
-                self._checked[file] = record, tuple(Fault(f"{file}.json", what, AGAIN) for what in found)
-        return self._checked[file]
+    def _checked(self, kind: str, name: str) -> tuple[ResultRecord | None, tuple[Fault, ...]]:
+        """Return a result with what is wrong with it in itself."""
+        file = f"{kind}/{name}.json"
+        try:
+            record = self.shelf.read(kind, name, ResultRecord)
+        except Wrong as wrong:
+            return None, (Fault(file, str(wrong), AGAIN),)
+        return record, tuple(Fault(file, what, AGAIN) for what in self.results.faults(kind, name, record))
 
     # ---------------------------------------------------------------------------------------------- finding a result
 

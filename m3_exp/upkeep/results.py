@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from m3_exp import keys
-from m3_exp.reading.scores import column
+from m3_exp.reading.scores import column, mentioned
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.items import checked, first
@@ -66,7 +66,7 @@ def _plain(spec: EvaluatorSpec) -> EvaluatorSpec:
 
 
 class ResultCheck:
-    """Checks the results of a store. `deep` reads their answers too."""
+    """Checks the results of a store. `deep` reads their answers too, and has benchmarks sum up their scores again."""
 
     def __init__(self, shelf: Shelf, benchmarks: Benchmarks, *, deep: bool = True) -> None:
         self._shelf, self.benchmarks, self._deep = shelf, benchmarks, deep
@@ -84,15 +84,13 @@ class ResultCheck:
 
     def _figures(self, record: ResultRecord) -> list[str]:
         result, values = record.result, column(record.scores, "value")
-        simple = len(set(column(record.scores, "id"))) == len(values) and not any(
-            "left_out" in notes for notes in column(record.scores, "notes")
-        )
+        simple = len(set(column(record.scores, "id"))) == len(values) and not mentioned(record.scores, ["left_out"])
         evaluator = self.benchmarks.of(record.evaluator)
         if simple and "by_task" not in result.details and not _own_summary(evaluator):
             known = [value for value in values if value is not None]
             mean = 100 * math.fsum(known) / len(known) if known else None
             again = (mean, len(values), len(known), len(values) - len(known))
-        elif evaluator is not None and evaluator.version == record.evaluator.version:
+        elif self._deep and evaluator is not None and evaluator.version == record.evaluator.version:
             made = _summary(evaluator, record.scores)
             if made is None:
                 return ["its scores cannot be summarized again"]
@@ -200,9 +198,14 @@ def _the_one(item: str, answers: Sequence[StoredAnswer], runs: Sequence[str]) ->
     return StoredAnswer(item, one.text, one.sample, one.n_tokens, one.finish, one.prompt, one.run)
 
 
-def items_of(record: ResultRecord) -> set[str]:
+def items_of(record: ResultRecord) -> frozenset[str]:
     """Return the ids of the items that a result is of; an attacked version counts as its item."""
-    return {_ATTACKED.sub("", item) for item in column(record.scores, "id")}
+    return _items(tuple(column(record.scores, "id")))
+
+
+@lru_cache(maxsize=64)
+def _items(ids: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(_ATTACKED.sub("", item) for item in ids)
 
 
 def _scores(record: ResultRecord) -> list[str]:
@@ -213,8 +216,9 @@ def _scores(record: ResultRecord) -> list[str]:
     outside = [item for item, value in zip(ids, values, strict=True) if value is not None and not 0 <= value <= 1]
     if outside:
         wrong.append(f"the score of its item {outside[0]!r} does not lie between 0 and 1")
-    reasons = column(record.scores, "reason")
-    if any(value is None and not reason for value, reason in zip(values, reasons, strict=True)):
+    if None in values and any(
+        value is None and not reason for value, reason in zip(values, column(record.scores, "reason"), strict=True)
+    ):
         wrong.append("an item is unscored without a reason")
     return wrong
 

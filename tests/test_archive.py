@@ -253,6 +253,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a bomb": (
         packed(manifest(("answers/a/b.jsonl", bytes(40 << 20)), FORMAT), entry("answers/a/b.jsonl", bytes(40 << 20)),
                entry(*FORMAT)), "no store is like that"),
+    "a record without measure": (
+        packed(manifest(members=[["format.json", 2 << 30, "0" * 64]])), "has 2.15 GB, a record at most"),
     "padding without an end": (
         gzip.compress(gzip.decompress(packed(manifest(FORMAT), entry(*FORMAT))) + bytes(1 << 20)),
         "something stands after its end"),

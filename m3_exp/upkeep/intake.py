@@ -26,6 +26,7 @@ from m3_exp.upkeep.tar import Reader
 
 _MOST = 4_000_000  # members
 _MANIFEST = 1 << 29  # bytes
+_LARGEST = 1 << 30  # bytes of a record: it is read as a whole
 _RATIO = 400  # what a store may unpack to, for each byte of its archive
 _LAST = (*NESTED, "spelled", "failures", "plans", "history")  # what tells of the rest comes after it
 
@@ -132,6 +133,8 @@ def _members(data: bytes, archive: Path) -> dict[str, tuple[int, str]]:
         name, length, sha256 = row
         if not _allowed(name):
             raise M3Error(f"{archive} is refused: {name[:200]!r} is no file of a store that travels")
+        if length > _LARGEST and not name.startswith("answers/"):
+            raise M3Error(f"{archive} is refused: {name!r} has {size(length)}, a record at most {size(_LARGEST)}")
         if name <= last:
             raise M3Error(f"{archive} is refused: {name!r} stands twice in its manifest, or out of order")
         members[name], last = (length, sha256), name

@@ -3,6 +3,7 @@
 From a command to a table (docs/design.md has the picture); folders are rooms with a map of their own:
     cli               parse, call; `command_line`: the words, and lines that ask for the same again
     arguments         what a command takes, and its --help; `completion`: what TAB offers
+    store_commands    the commands that keep a store, parsed and called
     printing          lines and tables as wide as the terminal
     actions, views/   what `m3` does and what it shows, as functions; `doctor`: is this machine fit; `lacking`: what a
                       request has not here
@@ -12,7 +13,8 @@ From a command to a table (docs/design.md has the picture); folders are rooms wi
     launchers/        who starts workers, and where: threads of this process, Ray, Slurm
     worker            one engine and a store: `generating` has a group answered (`answers` on disk), then it scores
     tasks, prompts    a cell made ready: items, prompts as token ids; `chat`: a tokenizer's own chat template
-    results           keys, and what the store has of a plan
+    results           what the store has of a plan; `keys`: how records are named by what they are about
+    upkeep/           a store checked, kept small, taken elsewhere, by what has no part in the work
     forecast          what a plan would cost; `forecast_words`: that in words
     heartbeat         signs of life of a run; `progress`: what its user sees
     merging/          recipe -> stream of tensors

@@ -7,7 +7,7 @@ printed; progress and warnings go to standard error.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,31 @@ def run(asked: CommandLine | Request, *, hours: float | None = None, cells: int 
             called=request.called, experts={c.pair: tuple(c.experts) for c in request.configs},
             budget=budget,
         )  # fmt: skip
-        return going.carry_out(request.configs[0].parameters)
+        outcome = going.carry_out(request.configs[0].parameters)
+    return replace(outcome, wrong=tuple(unproven(outcome, request)))
+
+
+def unproven(outcome: "Outcome", request: Request) -> list[str]:
+    """Return what a run called done and the store does not hold, found by what had no part in the run.
+
+    Answers are not looked at, so that it is quick. What the run failed on, or did not come to, is no part of it.
+    """
+    from m3_exp.reading.records import untouched
+    from m3_exp.upkeep.cells import CellCheck
+    from m3_exp.upkeep.reader import Shelf
+
+    if not outcome.done:
+        return []
+    failed = {(failure.evaluation.cell.short_key, failure.evaluation.repeat) for failure in outcome.failures}
+    try:
+        with untouched():
+            states = list(CellCheck(Shelf(request.store), deep=False).states(request.plan, request.repeat))
+    except M3Error as error:
+        return [f"the store cannot be looked at: {error}"]
+    wrong = [str(state) for state in states if state.state == "wrong"]
+    rest = [state for state in states if state.state in ("failed", "missing")]
+    lost = [str(state) for state in rest if (state.cell.short_key, state.repeat) not in failed]
+    return [*wrong, *(lost if len(lost) > outcome.left else [])]
 
 
 @dataclass(frozen=True)

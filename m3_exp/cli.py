@@ -1,6 +1,7 @@
 """`m3`: the command line. Heavy imports live inside the commands, so that `m3 --help` is instant.
 
-Exit codes: 0 done; 1 cells failed (named); 2 a wrong request (one line says why); 3 stopped at its budget; 130 Ctrl-C.
+Exit codes: 0 done; 1 cells failed (named); 2 a wrong request (one line says why); 3 stopped at its budget, or what was
+done is not what the store holds; 130 Ctrl-C.
 """
 
 import gc
@@ -18,6 +19,7 @@ from m3_exp.command_line import names
 from m3_exp.printing import line_of_whole, print_lines, print_list, print_table, say, tell
 from m3_exp.reading.paths import given
 from m3_exp.reading.shown import Escaping, abridged, columns, escaped
+from m3_exp.store_commands import collect, export, import_, verify
 from m3_exp.types import M3Error
 
 
@@ -97,7 +99,8 @@ def run(args: Sequence[str]) -> int:
         limits = [f"--{key}={value}" for key in ("hours", "cells") if (value := getattr(options, key)) is not None]
         end = words.ending(outcome, took, asked, limits, runs.own_line(outcome.run, request.store))
         say("", *chain(*map(words.failure, failed, again)), *end)
-    return 3 if outcome.left else 1 if failed else 0
+    say(*words.wrong(outcome, asked), file=sys.stderr)
+    return 3 if outcome.left or outcome.wrong else 1 if failed else 0
 
 
 def runs(args: Sequence[str]) -> int:
@@ -177,25 +180,6 @@ def score(args: Sequence[str]) -> int:
     found = actions.score(options.benchmark, options.answers, options.settings, **ways)
     print(json.dumps(found))
     return int(found["n_unscored"] > 0)
-
-
-def export(args: Sequence[str]) -> int:
-    about = "answers: each answer of a request as a line of a file, which m3 score reads; of all, with store= alone."
-    parser = takes("export", about, first="answers")
-    parser.add_argument("--out", type=given, metavar="FILE", help="write here")
-    parser.add_argument("--format", choices=["jsonl", "csv", "parquet"], help="without it what --out ends in")
-    parser.add_argument("--run", metavar="NAME", help=RUN)
-    options, asked = parsed(parser, args)
-    what, *overrides = asked.overrides or [""]
-    if what != "answers":
-        raise M3Error("m3 export takes answers first, as in: m3 export answers sweeps=demo --out answers.jsonl")
-    show_config(options, asked := asked.with_overrides(*overrides))
-    from m3_exp.views import answers, runs
-
-    source = runs.request(options.run, asked) if options.run else asked
-    found = answers.export(source, options.out, options.format)
-    print(json.dumps(vars(found)) if options.json else found)
-    return 0
 
 
 def table(args: Sequence[str]) -> int:
@@ -343,8 +327,12 @@ def completion(args: Sequence[str]) -> int:
     return command(args, COMMANDS)
 
 
-_ALL = (run, runs, plan, merge, score, export, table, response, figure, report, status, doctor, wandb, init, completion)
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {command.__name__: command for command in _ALL}
+_ALL = (
+    *(run, runs, plan, merge, score, table, response, figure, report, status, verify),
+    *(export, import_, collect, doctor, wandb, init, completion),
+)
+_NAMES = {import_: "import", collect: "gc"}  # words that Python has itself
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {_NAMES.get(one, one.__name__): one for one in _ALL}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,8 +1,5 @@
-"""Keys, and what the store has of a plan's cells.
+"""What the store has of a plan's cells, by their keys (`keys.py`).
 
-recipe key     a recipe, by the content of its models
-answers key    weights, benchmark, sampling, engine
-cell key       recipe, evaluator with settings and version, engine; the same for every item set
 items digest   the items with their rendered prompts
 rows digest    the items alone
 """
@@ -13,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from m3_exp import keys
 from m3_exp.engines.protocol import module
 from m3_exp.merging import methods, sparsify
-from m3_exp.merging.canonical import canonical, recipe_key
+from m3_exp.merging.canonical import recipe_key
 from m3_exp.merging.source import check_at_hand, parse_source, without_fetching
 from m3_exp.reading.files import exists
 from m3_exp.reading.scores import noted
 from m3_exp.scoring.evaluate import load_evaluator
-from m3_exp.scoring.evaluator import ChatSettings, Evaluator
+from m3_exp.scoring.evaluator import Evaluator
 from m3_exp.scoring.items import is_gone, no_file
 from m3_exp.store import FailureNote, Records, Spelled, Store
 from m3_exp.tasks import Task, Tasks
@@ -28,14 +26,11 @@ from m3_exp.types import (
     Cell,
     CellResult,
     EngineSettings,
-    EvaluatorSpec,
     M3Error,
     Plan,
     Recipe,
     ResultRecord,
     Source,
-    canonical_json,
-    digest_of_text,
     identity,
 )
 
@@ -146,20 +141,19 @@ class Results:
 
         An answer in it is keyed by item, sample and prompt ids. A repeat has a key of its own.
         """
-        parts = [digest, task.evaluator.name, task.sampling, self.fingerprint]
-        return identity([*parts, {"repeat": task.repeat}] if task.repeat else parts)
+        return keys.answers_key(digest, task.evaluator.name, task.sampling, self.fingerprint, task.repeat)
 
     def cell_key(self, cell: Cell) -> str:
         """Key of a cell for all of its item sets: recipe by content, evaluator with settings and version, engine."""
-        return digest_of_text(f'["{self.recipe_key(cell)}",{self._judged_by(cell)}]')
+        return keys.cell_key(self.recipe_key(cell), self._judged_by(cell))
 
     def prepared_key(self, digest: str, task: Task) -> str:
         """Key of the items that an evaluator makes with a model: weights, settings, and the items it makes them of."""
-        return digest_of_text(f'["{digest}",{self._judged_by(task.cell)},"{task.items_digest}"]')
+        return keys.prepared_key(digest, self._judged_by(task.cell), task.items_digest)
 
     def spelled_key(self, cell: Cell) -> str:
         """Key of a cell by its recipe as written (paths and names), for when its models are not at hand any more."""
-        return digest_of_text(f"[{canonical_json(canonical(cell.recipe))},{self._judged_by(cell)}]")
+        return keys.spelled_key(cell.recipe, self._judged_by(cell))
 
     def _judged_by(self, cell: Cell) -> str:
         """Return what else a cell's key is made of, as members of a JSON list: ten thousand cells share a few of them.
@@ -169,8 +163,7 @@ class Results:
         key, evaluator = self.tasks.key(cell.evaluator), self.tasks.evaluator(cell.evaluator)
         if key in self._judged:
             return self._judged[key]
-        spec = _identifying_settings(cell.evaluator, evaluator)
-        judged = canonical_json([spec, evaluator.version, evaluator.sampling, self.fingerprint])[1:-1]
+        judged = keys.judged_by(cell.evaluator, evaluator, self.fingerprint)
         return judged if evaluator.pointed_to() else self._judged.setdefault(key, judged)
 
     # ----------------------------------------------------------------------------------------------------- results
@@ -288,7 +281,9 @@ class Results:
     def note_failure(self, cell: Cell, reason: str, trace: str = "", repeat: int = 0) -> None:
         """Note why a cell has no complete result, as far as its key is to be had and the store may be written."""
         with contextlib.suppress(M3Error, OSError):
-            self.store.failures.put(self._failure_key(cell, repeat), FailureNote(reason, trace))
+            self.store.failures.put(
+                self._failure_key(cell, repeat), FailureNote(reason, trace, cell.recipe, cell.evaluator)
+            )
 
     def forget_failure(self, cell: Cell, repeat: int = 0) -> None:
         self.store.failures.drop(self._failure_key(cell, repeat))
@@ -311,16 +306,3 @@ def _size(name: str) -> int:
 def is_contained(record: ResultRecord, evaluator: Evaluator) -> bool:
     """Tell whether a result may stand. One of programs that ran in no sandbox needs `allow_weak`."""
     return evaluator.allow_weak or not noted(record.scores, "sandbox", "weak")
-
-
-def _identifying_settings(spec: EvaluatorSpec, evaluator: Evaluator) -> EvaluatorSpec:
-    """Return a benchmark's settings as far as a result depends on them, without the name of its item set.
-
-    A setting whose default depends on others (`thought`) is replaced by its value, so that leaving it out and writing
-    its default down have the same key. A setting that names a file is replaced by the file's content.
-    """
-    dead = (*evaluator.operational, *evaluator.ineffective)
-    chosen = evaluator.settings if isinstance(evaluator, ChatSettings) else spec.settings
-    settings = {key: value for key, value in chosen.items() if key not in dead}
-    settings |= {f"content of {key}": value for key, value in evaluator.pointed_to().items()}
-    return replace(spec, settings=settings, items="")

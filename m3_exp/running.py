@@ -47,7 +47,8 @@ from m3_exp.types import Cell, CellResult, LauncherSettings, M3Error, Plan, Resu
 class Outcome:
     """What became of a plan's cells; `repeat=K` makes K + 1 of each. `done` are complete, `cached` were before.
 
-    `run` is the name of the run in its store; empty where that cannot be written.
+    `run` is the name of the run in its store; empty where that cannot be written. `wrong` names cells that it called
+    done and that the store does not hold (`actions.unproven`), each with why.
     """
 
     cells: int
@@ -58,6 +59,7 @@ class Outcome:
     tokens: int
     engine_starts: int
     run: str = ""
+    wrong: tuple[str, ...] = ()
 
     @property
     def left(self) -> int:

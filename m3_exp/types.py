@@ -472,7 +472,8 @@ class ResultRecord:
 
     `items_digest` is the identity of the items with their rendered prompts, `rows_digest` of the items alone.
     `answers`, `weights` (a digest) and `recipe_key` are keys; `runs` names the runs that wrote its answers; `batched`
-    says that a text may depend on what else was in flight. Results of older versions may lack all that has a default.
+    says that a text may depend on what else was in flight. `texts_digest` is the identity of the texts that were scored
+    (`keys.texts_digest`). Results of older versions may lack all that has a default.
     """
 
     result: Result
@@ -491,6 +492,7 @@ class ResultRecord:
     runs: tuple[str, ...] = ()
     batched: bool = False
     repeat: RepeatRecord | None = None
+    texts_digest: str | None = None
 
 
 @dataclass(frozen=True)

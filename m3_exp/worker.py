@@ -18,6 +18,7 @@ from m3_exp.engines.protocol import EngineDied
 from m3_exp.events import Doing, Done, Event, Failed, Scored, Started, Taken, There
 from m3_exp.generating import Clock, Generated, Generator, OutOfTime
 from m3_exp.groups import Evaluation, Group
+from m3_exp.keys import texts_digest
 from m3_exp.merging import stream
 from m3_exp.results import Results
 from m3_exp.scoring.cache import kept_in
@@ -213,6 +214,7 @@ class Worker:
                 runs=generated.runs,
                 batched=self._results.batched,
                 repeat=self._repeat(generated),
+                texts_digest=texts_digest(generated.answers),
             )
             self._results.put(task, record)
             if not result.n_unscored:

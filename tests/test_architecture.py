@@ -15,10 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = [["machine", "types", "command_line", "amounts", "interrupts"], ["reading"], ["benchmarks"], ["stats"],
          ["temporary"],
          ["store"], ["merging"], ["planning"], ["engines", "scoring", "reporting"], ["chat", "progress"],
-         ["heartbeat", "prompts", "forecast_words"], ["tasks"], ["results"], ["groups", "forecast"],
+         ["heartbeat", "prompts", "keys", "forecast_words"], ["tasks", "upkeep"], ["results"], ["groups", "forecast"],
          ["events", "answers"], ["generating"], ["worker"], ["launchers"], ["running"],
          ["config"], ["lacking"], ["doctor", "views"], ["actions", "printing"],
-         ["arguments"], ["completion"], ["cli"]]  # fmt: skip
+         ["arguments"], ["completion", "store_commands"], ["cli"]]  # fmt: skip
 
 
 @cache

@@ -176,7 +176,7 @@ def test_an_example_of_help_is_a_request(command: str, line: str) -> None:
         name, *overrides = asked.overrides
         asked = asked.with_overrides(*overrides)
         assert f"{name} " in offered(f"m3 {command} {name}")
-    elif parser.first.islower() and asked.overrides:
+    elif (parser.first.islower() or parser.first == "FILE") and asked.overrides:
         asked = asked.with_overrides(*asked.overrides[1:])
     assert {*named} <= {*config.names("sweeps")}
     if command == "score":

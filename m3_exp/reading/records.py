@@ -17,7 +17,8 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 
 from m3_exp.reading.files import cannot_read
@@ -105,8 +106,29 @@ def read_record(path: Path, name: str, quarantine: Path, *, bare: bool = False, 
         return None
 
 
+_looking: ContextVar[bool] = ContextVar("m3_looking", default=False)
+
+
+@contextlib.contextmanager
+def untouched() -> Iterator[None]:
+    """Leave damaged files where they are within the context, in this thread: they are only named."""
+    token = _looking.set(True)
+    try:
+        yield
+    finally:
+        _looking.reset(token)
+
+
+def is_untouched() -> bool:
+    """Tell whether damaged files are to stay where they are."""
+    return _looking.get()
+
+
 def set_aside(path: Path, name: str, damage: str, quarantine: Path) -> None:
     """Move a damaged file into `quarantine` and say so. Where that is not allowed it stays, named and unused."""
+    if is_untouched():
+        say(f"{path} is damaged ({damage}): it is not used")
+        return
     place = quarantine / f"{name.replace('/', '-')}-{secrets.token_hex(4)}{path.suffix}"
     try:
         quarantine.mkdir(parents=True, exist_ok=True)

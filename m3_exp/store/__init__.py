@@ -39,11 +39,11 @@ from m3_exp.store.records import (
     StoredAnswer,
     WorkerRecord,
 )
-from m3_exp.store.store import DEFAULT_ROOT, Answers, Records, Store, WandbFiles, decoded
+from m3_exp.store.store import DEFAULT_ROOT, STORE_FORMAT, Answers, Records, Store, WandbFiles, decoded
 
 __all__ = [
-    "BEAT", "DEFAULT_ROOT", "AnswerSet", "Answers", "Cutoff", "FailureNote", "Held", "Inputs", "Journal", "Majority",
-    "Merge", "PastRun", "Prepared", "Rate", "Records", "Rendered", "RunRecord", "Spelled", "Store", "StoredAnswer",
-    "WandbFiles", "WorkerRecord", "check_new", "decoded", "dumps", "hold", "lock_reach", "locked",
-    "publish_directory", "sync", "write_atomic",
+    "BEAT", "DEFAULT_ROOT", "STORE_FORMAT", "AnswerSet", "Answers", "Cutoff", "FailureNote", "Held", "Inputs",
+    "Journal", "Majority", "Merge", "PastRun", "Prepared", "Rate", "Records", "Rendered", "RunRecord", "Spelled",
+    "Store", "StoredAnswer", "WandbFiles", "WorkerRecord", "check_new", "decoded", "dumps", "hold", "lock_reach",
+    "locked", "publish_directory", "sync", "write_atomic",
 ]  # fmt: skip

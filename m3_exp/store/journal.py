@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from m3_exp.reading.files import cannot_read
-from m3_exp.reading.records import say
+from m3_exp.reading.records import is_untouched, say
 from m3_exp.store.files import dumps, names, sync, write_atomic
 from m3_exp.store.locks import hold, locked
 from m3_exp.types import Json
@@ -80,7 +80,7 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
         copy = self.quarantine / f"{self.folder.name}-{path.stem}-{secrets.token_hex(4)}.jsonl"
         done = "they are passed over"
         with contextlib.suppress(OSError), locked(path):  # BlockingIOError where its writer lives
-            if path.read_bytes() == data:
+            if not is_untouched() and path.read_bytes() == data:
                 write_atomic(copy, data)
                 write_atomic(path, whole)
                 done = f"a copy is kept as {copy}"

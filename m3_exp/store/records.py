@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from m3_exp.types import Answer, Json, Problem, Recipe, Sampling
+from m3_exp.types import Answer, EvaluatorSpec, Json, Problem, Recipe, Sampling
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,15 @@ class Spelled:
 
 @dataclass(frozen=True)
 class FailureNote:
-    """Why a cell has no complete result, and the end of the traceback where it was not a refusal."""
+    """Why a cell has no complete result, and the end of the traceback where it was not a refusal.
+
+    `recipe` and `evaluator` say which cell; older notes do not.
+    """
 
     reason: str
     trace: str = ""
+    recipe: Recipe | None = None
+    evaluator: EvaluatorSpec | None = None
 
 
 @dataclass(frozen=True)

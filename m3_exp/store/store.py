@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from m3_exp import temporary as temporaries
 from m3_exp.command_line import ROOT
 from m3_exp.reading.files import cannot_read
-from m3_exp.reading.records import columns_text, read_record, say, sealed, set_aside, with_columns
+from m3_exp.reading.records import columns_text, is_untouched, read_record, say, sealed, set_aside, with_columns
 from m3_exp.reading.scores import ScoreColumns, columns
 from m3_exp.store import records as kept
 from m3_exp.store.files import dumps, names, write_atomic
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_ROOT = ROOT / "results" / "store"  # where store=DIR is not given
-_FORMAT = 3  # 2: the scores of a result as rows; 1: also records without checksums. Both are still read.
+STORE_FORMAT = 3  # 2: the scores of a result as rows; 1: also records without checksums. Both are still read.
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -49,7 +49,7 @@ class Store:
         self.quarantine = root / "quarantine"  # where damaged files are set aside
         self.log = root / "log"  # of engines
         self._began, self._marked = (
-            _FORMAT,
+            STORE_FORMAT,
             False,
         )  # the format of its first records; whether format.json is as it must be
         self._read_format()
@@ -147,8 +147,8 @@ class Store:
     def mark(self) -> None:
         """Write down the format, and with which one the store began, where it is not there yet."""
         if not self._marked:
-            began = {} if self._began == _FORMAT else {"began": self._began}
-            write_atomic(self.root / "format.json", dumps({"format": _FORMAT, **began}).encode())
+            began = {} if self._began == STORE_FORMAT else {"began": self._began}
+            write_atomic(self.root / "format.json", dumps({"format": STORE_FORMAT, **began}).encode())
             self._marked = True
 
     @property
@@ -175,14 +175,15 @@ class Store:
             number = began = None
         if type(number) is not int or type(began) is not int or min(number, began) < 1:
             set_aside(marker, "format", "it does not name a format", self.quarantine)
-            with contextlib.suppress(OSError):
-                self.mark()
+            if not is_untouched():
+                with contextlib.suppress(OSError):
+                    self.mark()
             return
-        if number > _FORMAT:
+        if number > STORE_FORMAT:
             raise M3Error(
-                f"store={self.root} has format {number}, this m3 writes format {_FORMAT}: give another store=DIR"
+                f"store={self.root} has format {number}, this m3 writes format {STORE_FORMAT}: give another store=DIR"
             )
-        self._began, self._marked = began, number == _FORMAT
+        self._began, self._marked = began, number == STORE_FORMAT
 
 
 class WandbFiles:

@@ -13,6 +13,7 @@ page.py        `m3 report`: the page with tables, curves, and every cell down to
 answers.py     `m3 export answers`: every answer as a line of a file
 status.py      what is done, running, failed and left; `retries.py`: the lines that retry what failed
 runs.py        the runs of a store, and the way back to one: what it asked for
+stores.py      `m3 verify` and `m3 export store`: what a request, a run or a store holds, and how it travels
 workspace.py   what W&B gets of a store
 words.py       all of these as lines of text
 """

@@ -17,7 +17,7 @@ from m3_exp.reporting.data import saved
 from m3_exp.results import gone_words, look_up
 from m3_exp.scoring.items import is_development
 from m3_exp.store import Store
-from m3_exp.types import CellResult, M3Error
+from m3_exp.types import CellResult, M3Error, Plan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,10 +91,20 @@ class Lookup:
 
         The ends of a grid are among them: lambda 1 is the first expert.
         """
+        found = [item for plan in self._alone for item in look_up(plan, self.store)]
+        return [item for item in found if item.record is not None]
+
+    @property
+    def _alone(self) -> list[Plan]:
         named = {(c.family, c.pair) for c in self.request.configs}
         single = [c for c in planning.alone(self.request.configs) if (c.family, c.pair) not in named]
-        found = look_up(planning.build(single), self.store) if single else []
-        return [item for item in found if item.record is not None]
+        return [planning.build(single)] if single else []
+
+    @property
+    def plans(self) -> list[Plan]:
+        """All plans that a table, page or response of this request looks up."""
+        draws = saved.draws(self.store, self.request.plan)
+        return [self.request.plan, *self._alone, *self._behind, draws]
 
     @property
     def repeats(self) -> pd.DataFrame:
@@ -110,16 +120,22 @@ class Lookup:
 
         M3 rows of these tables are expectations on those curves. None if no grid was evaluated.
         """
-        configs = self.request.configs
-        grids = [replace(c, ratio=CURVE) for c in configs if c.ratio.name == "mixup"]
-        if not grids or self.request.sweep_table not in ("table1", "figure4"):
+        if not self._behind:
             return None
         from m3_exp.reporting.data import dataframe
 
-        plain = [c for c in configs if c.ratio.name == "plain" and len(c.experts) > 1]
-        frame = dataframe.tidy(look_up(planning.build([*grids, *plain]), self.store))
+        frame = dataframe.tidy([item for plan in self._behind for item in look_up(plan, self.store)])
         evaluated = frame["score"].notna() & frame["kind"].isin(["node", "sampled"])
         return frame if bool(evaluated.any()) else None
+
+    @property
+    def _behind(self) -> list[Plan]:
+        configs = self.request.configs
+        grids = [replace(c, ratio=CURVE) for c in configs if c.ratio.name == "mixup"]
+        if not grids or self.request.sweep_table not in ("table1", "figure4"):
+            return []
+        plain = [c for c in configs if c.ratio.name == "plain" and len(c.experts) > 1]
+        return [planning.build([*grids, *plain])]
 
 
 def named_sweep(asked: CommandLine) -> str | None:

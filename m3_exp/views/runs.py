@@ -24,7 +24,7 @@ _NAMED = 5  # runs that a refusal names
 
 def runs(asked: CommandLine) -> list[KnownRun]:
     """Return the runs of a store, the newest last; those of older versions of m3, of which only plans are left, too."""
-    store = Store(_store(asked))
+    store = Store(place(asked))
     known = history(store)
     plans = {one.plan for one in known}
     old = [_old(store, key) for key in store.plans if key not in plans]
@@ -68,7 +68,7 @@ class StoreState:
 
 def state(asked: CommandLine) -> StoreState:
     """Return what is going on in a store."""
-    store = Store(_store(asked))
+    store = Store(place(asked))
     return StoreState(tuple(s for s in signs(store) if s.alive), tuple(workers(store)), tuple(runs(asked)))
 
 
@@ -85,7 +85,7 @@ def request(name: str, asked: CommandLine) -> Request:
     Raises:
         M3Error: there is no such run, or other overrides are given.
     """
-    root = _store(asked)
+    root = place(asked)
     store = Store(root)
     past = _found(name, store)
     plan = store.plans.get(past.plan)
@@ -140,7 +140,7 @@ def _about(plan: Plan) -> CommandLine:
     return CommandLine(words, multirun=True, config_dirs=folders)
 
 
-def _store(asked: CommandLine) -> Path:
+def place(asked: CommandLine) -> Path:
     """Return the store that is asked for.
 
     Raises:

@@ -14,7 +14,7 @@ from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
 from m3_exp.forecast import Forecast, repeats_words
 from m3_exp.planning import label_text
-from m3_exp.reading.shown import length, padded, wrapped
+from m3_exp.reading.shown import abridged, length, padded, wrapped
 from m3_exp.results import gone_words
 from m3_exp.store import Store
 from m3_exp.types import Plan
@@ -186,6 +186,14 @@ def ending(found: Outcome, seconds: float, asked: CommandLine, limits: Sequence[
         *[f"to try all failed ones again: {asked.line('run')}"] * bool(found.failures),
         *[f"its table: {table}"] * bool(found.run),
     ]
+
+
+def wrong(found: Outcome, asked: CommandLine) -> list[str]:
+    """Say which cells a run called done, and its store does not hold; nothing where it holds them all."""
+    if not found.wrong:
+        return []
+    said = f"{counted(len(found.wrong), 'cell')} called done, which the store does not hold, such as"
+    return [f"wrong: {said} {abridged(found.wrong[0])}", f"  see: {asked.line('verify')}"]
 
 
 def failure(what: str, retry: str) -> list[str]:

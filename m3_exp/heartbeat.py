@@ -212,7 +212,7 @@ def _alive(store: Store, path: Path, lock: Path, record: RunRecord | WorkerRecor
     Of a record that another version of m3 wrote (None) the lock, and the time when the file was written, tell.
     """
     if record is None or (record.locked and _seen_here(store, record)):
-        with contextlib.suppress(PermissionError):  # another user's: believe the last sign of life
+        with contextlib.suppress(OSError):  # another user's, or no locks here: believe the last sign of life
             try:
                 os.close(hold(lock, os.O_RDWR))
             except BlockingIOError:

@@ -11,7 +11,7 @@ from typing import Any
 from m3_exp.reading.files import cannot_read
 from m3_exp.reading.records import is_untouched, say
 from m3_exp.store.files import dumps, names, sync, write_atomic
-from m3_exp.store.locks import hold, locked
+from m3_exp.store.locks import locked, opened
 from m3_exp.types import Json
 
 
@@ -26,6 +26,7 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
         self.folder = folder
         self.quarantine = quarantine or folder / "quarantine"
         self._descriptor: int | None = None
+        self._path = folder
 
     def __exit__(self, *_: object) -> None:
         if self._descriptor is not None:
@@ -34,10 +35,10 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
 
     def append(self, record: Json) -> None:
         """Add one record; when this returns it is on disk. On a full disk the file is cut back to its last record."""
-        if self._descriptor is None:
-            name = f"{os.getpid()}-{secrets.token_hex(4)}.jsonl"
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
-            self._descriptor = hold(self.folder / name, flags, wait=True)
+        if self._descriptor is None or not self._is_mine(self._descriptor):
+            self.__exit__()
+            self._path = self.folder / f"{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+            self._descriptor = opened(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL)
             sync(self.folder)
         body = dumps(record).encode()
         line = b"%08x %s\n" % (zlib.crc32(body), body)
@@ -49,6 +50,12 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
         except OSError:
             os.ftruncate(self._descriptor, end)
             raise
+
+    def _is_mine(self, descriptor: int) -> bool:
+        """Tell whether the file is still there under its name: a reader whom no lock keeps out may have repaired it."""
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+        return False
 
     def read(self) -> list[dict[str, Any]]:
         """Return every writer's records, by file name and then in the order they were written.

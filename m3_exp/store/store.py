@@ -24,7 +24,7 @@ from m3_exp.store import records as kept
 from m3_exp.store.files import dumps, names, write_atomic
 from m3_exp.store.journal import Journal
 from m3_exp.store.leases import Leases
-from m3_exp.store.locks import locked
+from m3_exp.store.locks import in_turn, locked
 from m3_exp.types import Json, M3Error, Plan, ResultRecord, Score, plain
 
 if TYPE_CHECKING:
@@ -94,17 +94,9 @@ class Store:
         """Return the folder of what scoring paid for, such as judgments (scoring/cache.py)."""
         return self.root / name
 
-    def scan_lock(self, key: str) -> contextlib.ExitStack:
-        """Let one thread of all processes in at a time.
-
-        Where nothing can be written, or the file system knows no locks, nobody waits: what is done twice then is done
-        twice, no more.
-        """
-        stack = contextlib.ExitStack()
-        with contextlib.suppress(OSError):
-            path = self.root / "locks" / f"scans-{key}.lock"
-            stack.enter_context(locked(path, os.O_RDWR | os.O_CREAT, wait=True))
-        return stack
+    def scan_lock(self, key: str) -> contextlib.AbstractContextManager[None]:
+        """Let one thread of all processes in at a time, where there are locks."""
+        return in_turn(self.root / "locks" / f"scans-{key}.lock")
 
     def run_lock(self, run: str) -> Path:
         """Return the file that a run holds a lock on as long as it lives."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from m3_exp import temporary as temporaries
 from m3_exp.amounts import size
-from m3_exp.heartbeat import runs
+from m3_exp.heartbeat import runs, workers
 from m3_exp.merging.source import check_at_hand, without_fetching
 from m3_exp.store import Merge, Store
 from m3_exp.types import M3Error, ResultRecord
@@ -172,8 +172,10 @@ def remove(store: Store, things: Sequence[Thing]) -> int:
     """Remove things of a store; return the bytes that became free. What is in use, or not ours, stays.
 
     Raises:
-        M3Error: a run is at work in the store.
+        M3Error: a run, or a worker that a run of another machine began, is at work in the store.
     """
+    if at_work := [worker for worker in workers(store) if worker.alive and worker.run not in store.runs]:
+        raise M3Error(f"a worker is at work in store={store.root} ({at_work[0]}): wait for its end")
     if living := [run for run in runs(store) if run.alive]:
         raise M3Error(
             f"a run is at work in store={store.root} ({living[0].command or 'm3 run'}, pid {living[0].pid} on"

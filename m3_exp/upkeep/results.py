@@ -117,9 +117,9 @@ class ResultCheck:
         if name != own or (record.repeat is not None) != (kind == "repeats"):
             wrong.append(f"it is the result of other items: {own}")
         merged = self._merged(record.recipe_key)
-        if merged is None:
+        if merged is None and self._deep:  # a run makes it again with the next cell of these weights
             wrong.append(f"merges/{record.recipe_key}.json, which its weights come from, is not there")
-        elif merged.digest != record.weights:
+        elif merged is not None and merged.digest != record.weights:
             wrong.append(f"it is of the weights {record.weights[:12]}, its recipe gave {merged.digest[:12]}")
         evaluator = self.benchmarks.of(record.evaluator)
         if evaluator is None:

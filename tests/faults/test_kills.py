@@ -1,5 +1,6 @@
 """SIGKILL at any point of merge, swap, generate, score and report; then the same command again: the same bytes."""
 
+import shutil
 import signal
 import time
 from collections import Counter
@@ -10,7 +11,7 @@ import pytest
 from tests.faults import world as worlds
 from tests.faults.world import Session, World
 
-KILLS = 20
+KILLS = 30
 REPORTS = 12
 
 
@@ -43,31 +44,27 @@ def test_a_hundred_kills_end_in_the_same_bytes(world: World, whole: bytes, tmp_p
 
 def test_a_killed_report_is_no_page_or_a_whole_one(world: World, whole: bytes, tmp_path: Path) -> None:
     chance = worlds.seeded("reports")
-    line = ["report", "--run", "last", "store=whole"]
-    code, said = worlds.call([*line, "--out", str(tmp_path / "whole")])
-    assert code == 0, said
-    page = (tmp_path / "whole" / "index.html").read_bytes()
-    out = tmp_path / "page"
-    counted = worlds.steps_of(
-        lambda prepare: _ended(Session([*line, "--out", str(tmp_path / "counted")], tmp_path / "log", prepare)),
-        tmp_path / "steps",
-    )
+    out, log = tmp_path / "page", tmp_path / "log"
+    line = ["report", "--run", "last", "store=whole", "--out", str(out)]
+    steps = worlds.steps_of(lambda prepare: _ended(Session(line, log, prepare)), tmp_path / "steps")
+    page = (out / "index.html").read_bytes()
+    shutil.rmtree(out)
     for _ in range(REPORTS):
-        prepare = worlds.die_at(chance.randrange(1, counted + 1), after=chance.random() < 0.5)
-        assert Session([*line, "--out", str(out)], tmp_path / "log", prepare).wait() == -signal.SIGKILL
+        prepare = worlds.die_at(chance.randrange(1, steps + 1), after=chance.random() < 0.5)
+        assert Session(line, log, prepare).wait() == -signal.SIGKILL, log.read_text()
         assert not (out / "index.html").exists() or (out / "index.html").read_bytes() == page
-    _ended(Session([*line, "--out", str(out)], tmp_path / "log"))
+    _ended(Session(line, log))
     assert (out / "index.html").read_bytes() == page
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_in_order(world: World, whole: bytes, store: str, tmp_path: Path, number: int) -> None:
     """Ctrl-C, and what a scheduler sends before it kills: nothing is noted as a failure, nothing is left behind."""
-    chance, ended = worlds.seeded(f"signal {number}"), Counter[int]()
+    ended = Counter[int]()
     _, seconds = _measured(world, tmp_path)
-    for _ in range(8):
+    for part in (0.15, 0.3, 0.45, 0.6):
         run = Session(world.line(store), tmp_path / "log")
-        time.sleep(chance.uniform(0, seconds))
+        time.sleep(part * seconds)
         run.kill(number)
         code = run.wait()
         ended[code] += 1
@@ -129,3 +126,5 @@ def _check(world: World, store: str, whole: bytes) -> None:
     assert not (folder / "quarantine").exists()
     for kind in ("runs", "workers", "leases", "failures"):
         assert list((folder / kind).glob("*")) == [], kind
+    code, said = worlds.call(["verify", f"store={store}"])
+    assert code == 0, said

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 from m3_exp.amounts import counted
 from m3_exp.reading.paths import expanded
 from m3_exp.reading.records import read_record, sealed
-from m3_exp.store import WandbFiles, dumps, locked, write_atomic
+from m3_exp.store import WandbFiles, dumps, in_turn, write_atomic
 from m3_exp.types import Json, M3Error, identity
 
 # What says which run a process belongs to: not to be taken over where m3 runs inside another W&B run or agent.
@@ -189,7 +189,7 @@ class Recorder:
         nothing of the run is left then.
         """
         marker = self._marker(logged.id)
-        with locked(self.files.lock, os.O_RDWR | os.O_CREAT, wait=True):  # two sweeps of one store do not double a run
+        with in_turn(self.files.lock):  # two sweeps of one store do not double a run
             if self.knows(logged.id, logged.content):
                 return False
             before = set(self.folder.glob(f"*-{logged.id}"))

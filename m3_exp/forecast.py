@@ -11,9 +11,10 @@ from typing import NamedTuple, TypeVar
 
 from m3_exp.amounts import count, counted
 from m3_exp.engines.gpus import GPUS, Gpu, Load, least_split, sequences, speed
+from m3_exp.engines.pace import USUAL
 from m3_exp.engines.sharing import visible_gpus
 from m3_exp.engines.weights import MAX_MODEL_LEN
-from m3_exp.forecast_words import USUAL, CellForecast, GpuForecast, More, Totals, words
+from m3_exp.forecast_words import CellForecast, GpuForecast, More, Totals, words
 from m3_exp.merging import stream
 from m3_exp.merging.canonical import AVERAGE
 from m3_exp.merging.check import seconds

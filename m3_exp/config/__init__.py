@@ -37,7 +37,7 @@ from m3_exp.reporting.wandb import track
 from m3_exp.scoring.evaluate import check_names, load_evaluator
 from m3_exp.scoring.items import lab_has_dev
 from m3_exp.store import DEFAULT_ROOT
-from m3_exp.types import Config, EvaluatorSpec, LauncherSettings, M3Error, Plan
+from m3_exp.types import GENERATED, Config, EvaluatorSpec, LauncherSettings, M3Error, Plan
 
 __all__ = ["ROOT", "Request", "evaluator", "names", "narrowed", "raw_path", "request", "sweep_file"]
 # Of every evaluator that knows them.
@@ -122,7 +122,7 @@ def compose(asked: CommandLine | Request) -> Request:
     return Request(
         asked=asked,
         configs=configs,
-        notes=(*again, *notes),
+        notes=(*again, *notes, *_rehearsed(configs)),
         store=folder(first, "store") or DEFAULT_ROOT,
         checkpoint=choice(first, "checkpoint", ("none", "keep")),
         out=folder(first, "out"),
@@ -135,6 +135,11 @@ def compose(asked: CommandLine | Request) -> Request:
         verify=truth(first, "verify"),
         composed=tuple(cfgs),
     )
+
+
+def _rehearsed(configs: Sequence[Config]) -> list[str]:
+    is_rehearsal = any(config.engine.answers == GENERATED for config in configs)
+    return ["a rehearsal: answers are made up (engine.answers=generated), no figure means anything"] * is_rehearsal
 
 
 def _on_the_same(configs: Sequence[Config], given: Sequence[Override]) -> list[Config]:

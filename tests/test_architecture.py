@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = [["machine", "types", "command_line", "amounts"], ["reading"], ["benchmarks"], ["stats"], ["temporary"],
          ["store"], ["merging"], ["planning"], ["engines", "scoring", "reporting"], ["chat", "progress"],
          ["heartbeat", "prompts", "forecast_words"], ["tasks"], ["results"], ["groups", "forecast"],
-         ["events", "answers"], ["generating"], ["worker"], ["launchers"], ["running"],
+         ["events", "answers", "schedule"], ["generating"], ["worker"], ["launchers"], ["running"],
          ["config"], ["lacking"], ["doctor", "views"], ["actions", "printing"],
          ["arguments"], ["completion"], ["cli"]]  # fmt: skip
 

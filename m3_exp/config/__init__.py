@@ -29,10 +29,11 @@ from m3_exp.config.composing import compose_all
 from m3_exp.config.experts import asking_for_pairs
 from m3_exp.config.narrowing import narrowed
 from m3_exp.config.overrides import ARGUMENTS, excerpt, is_path, parse, raw_path, refuse, replaced, shell_text
-from m3_exp.config.settings import check_shared, evaluator_spec, launcher, read
+from m3_exp.config.settings import check_shared, evaluator_spec, launcher, node, read
 from m3_exp.config.suggestions import close, did_you_mean
 from m3_exp.config.sweeps import sweep_file
 from m3_exp.config.values import MANY, Tree, choice, folder, number, optional, truth
+from m3_exp.engines.gpus import Node
 from m3_exp.reporting.wandb import track
 from m3_exp.scoring.evaluate import check_names, load_evaluator
 from m3_exp.scoring.items import lab_has_dev
@@ -59,6 +60,8 @@ class Request:
     sweep: str | None = None
     sweep_table: str | None = None
     notes: tuple[str, ...] = ()
+    node: Node | None = None
+    price: float | None = None  # dollars for an hour of one GPU
     repeat: int = 0
     verify: bool = True
     composed: tuple[Tree, ...] = field(default=(), repr=False)
@@ -131,6 +134,8 @@ def compose(asked: CommandLine | Request) -> Request:
         tracker=track.chosen(first["tracker"]),
         sweep=sweep,
         sweep_table=document.get("table", sweep),
+        node=node(first),
+        price=optional(first, "price", float, low=0, high=1e6),
         repeat=number(first, "repeat", int, low=0, high=MANY),
         verify=truth(first, "verify"),
         composed=tuple(cfgs),

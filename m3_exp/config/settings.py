@@ -13,6 +13,7 @@ from m3_exp.config import experts
 from m3_exp.config.choices import function, keywords
 from m3_exp.config.overrides import PATH_SETTINGS
 from m3_exp.config.values import MANY, Tree, choice, number, optional, parameter, source, truth
+from m3_exp.engines.gpus import Node, described
 from m3_exp.merging.source import parse_source
 from m3_exp.reading.paths import expanded, is_file
 from m3_exp.scoring.evaluate import load_evaluator
@@ -188,6 +189,22 @@ def launcher(cfg: Tree) -> LauncherSettings:
                 _items(given["sbatch"], "launcher.sbatch", dict).items()},
         wait=truth(cfg, "launcher.wait"),
     )  # fmt: skip
+
+
+def node(cfg: Tree) -> Node | None:
+    """Return the machines that `m3 plan` is asked about.
+
+    Raises:
+        M3Error: they are not described as they must be, or this launcher reaches only one.
+    """
+    if (given := cfg["node"]) is None:
+        return None
+    found = described(str(given))
+    if found.machines > 1 and cfg["launcher"]["name"] == "local":
+        raise M3Error(
+            f"node={given}: launcher=local starts engines on one machine; give launcher=ray or launcher=slurm"
+        )
+    return found
 
 
 def _line(value: object, key: str) -> str:

@@ -6,6 +6,7 @@ waits for these times, and `m3 plan node=...` adds them up.
 
 import heapq
 import math
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,8 +17,8 @@ from m3_exp.types import Pace
 USUAL = 300  # tokens of an answer that may be longer: assumed
 SPREAD = 0.6  # of the logarithm of answers' lengths: assumed
 Step = Callable[[int], float]  # answers in flight -> seconds in which each of them gets a token
-_SIMULATED = 8192  # answers; of more, those in the middle are taken at the steady rate
-_GOLDEN = (math.sqrt(5) - 1) / 2
+_SIMULATED = 8192  # answers; of more, the others are taken at the steady rate
+_DRAWS = 16  # of few answers' lengths, whose longest one decides
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class Lengths:
         drawn = self.mean * math.exp(self.spread * NormalDist().inv_cdf(quantile) - self.spread**2 / 2)
         return max(1, min(limit, round(drawn)))
 
-    def typical(self, answers: int, limit: int) -> list[int]:
-        """Return lengths that follow the law as evenly as so many can, in an order without a trend."""
-        return [self.at((0.5 + _GOLDEN * i) % 1 or 0.5, limit) for i in range(answers)]
+    def drawn(self, answers: int, limit: int, seed: int) -> list[int]:
+        """Draw the lengths of so many answers."""
+        chance = random.Random(seed)
+        return [self.at(chance.random() or 0.5, limit) for _ in range(answers)]
 
 
 def law(pace: Pace) -> Lengths:
@@ -75,8 +77,14 @@ def finishes(lengths: Sequence[int], sequences: int, step: Step) -> Iterator[tup
 
 
 def batch_seconds(answers: int, limit: int, lengths: Lengths, sequences: int, step: Step) -> float:
-    """Return how long an engine takes for so many answers of one benchmark, asked together."""
-    simulated = lengths.typical(min(answers, _SIMULATED), limit)
-    whole = max((seconds for seconds, _ in finishes(simulated, sequences, step)), default=0.0)
-    more = answers - len(simulated)
-    return whole + (more * sum(simulated) / len(simulated) * step(sequences) / sequences if more else 0.0)
+    """Return how long an engine takes on average for so many answers of one benchmark, asked together."""
+    simulated = min(answers, _SIMULATED)
+    if not simulated:
+        return 0.0
+    seconds = tokens = 0.0
+    draws = max(1, min(_DRAWS, _SIMULATED // simulated))
+    for seed in range(draws):
+        drawn = lengths.drawn(simulated, limit, seed)
+        tokens += sum(drawn) / (draws * simulated)
+        seconds += max(end for end, _ in finishes(drawn, sequences, step)) / draws
+    return seconds + (answers - simulated) * tokens * step(sequences) / sequences

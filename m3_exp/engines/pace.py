@@ -18,7 +18,7 @@ USUAL = 300  # tokens of an answer that may be longer: assumed
 SPREAD = 0.6  # of the logarithm of answers' lengths: assumed
 Step = Callable[[int], float]  # answers in flight -> seconds in which each of them gets a token
 _SIMULATED = 8192  # answers; of more, the others are taken at the steady rate
-_DRAWS = 16  # of few answers' lengths, whose longest one decides
+_DRAWS = 64  # of few answers' lengths, whose longest one decides
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ From a command to a table (docs/design.md has the picture); folders are rooms wi
     worker            one engine and a store: `generating` has a group answered (`answers` on disk), then it scores
     tasks, prompts    a cell made ready: items, prompts as token ids; `chat`: a tokenizer's own chat template
     results           keys, and what the store has of a plan
-    forecast          what a plan would cost; `forecast_words`: that in words
+    forecast          what a plan would cost; `forecast_words`: that in words; `schedule`: on described machines
     heartbeat         signs of life of a run; `progress`: what its user sees
     merging/          recipe -> stream of tensors
     engines/          weights and prompts -> answers

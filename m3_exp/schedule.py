@@ -5,12 +5,11 @@ start, the swap of weights, and the answers of one benchmark after the other. Ju
 """
 
 import heapq
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from m3_exp.amounts import about, count, counted
+from m3_exp.amounts import about, count, counted, rounded
 from m3_exp.engines import gpus, pace
 from m3_exp.engines.gpus import Load, Node
 from m3_exp.engines.pace import Lengths, Step, batch_seconds
@@ -23,6 +22,7 @@ from m3_exp.results import Results
 from m3_exp.types import Cell, EngineSettings, Json, M3Error, Recipe, plain
 
 START = 120.0  # seconds until an engine on GPUs is there: assumed
+AT_LIMIT = Lengths(mean=1e9, spread=0.0)  # every answer is cut
 _SHOWN = 2  # engines whose order is written out
 _FIRST = 3  # groups of such an engine
 
@@ -54,8 +54,8 @@ class EngineSchedule:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a plan takes on described machines. `dollars`: None where no price is given; `busy`: the share of the GPUs'
-    time in which engines are at work.
+    """What a plan takes on described machines; `seconds_at_most`: with all answers at their limit. `dollars` is None
+    where no price is given. `busy`: the share of the GPUs' time in which engines are at work.
     """
 
     node: str
@@ -66,6 +66,7 @@ class Schedule:
     tokens_per_second: float
     basis: str
     seconds: float
+    seconds_at_most: float
     gpu_hours: float
     busy: float
     dollars: float | None
@@ -143,6 +144,7 @@ def schedule(
         return known.left or 0, known.max_tokens
 
     order = simulated(groups, engines, times, answers)
+    longest = simulated(groups, engines, replace(times, lengths=AT_LIMIT), answers)
     seconds = max((one.seconds for one in order), default=0.0)
     hours = node.machines * node.gpus * seconds / 3600
     at_work = split * sum(one.seconds for one in order) / 3600
@@ -155,6 +157,7 @@ def schedule(
         tokens_per_second=times.tokens_per_second,
         basis=times.basis,
         seconds=seconds,
+        seconds_at_most=max((one.seconds for one in longest), default=0.0),
         gpu_hours=hours,
         busy=at_work / hours if hours else 1.0,
         dollars=None if price is None else price * hours,
@@ -217,14 +220,15 @@ def words(plan: Schedule) -> list[str]:
     """Return what `m3 plan` says of a schedule."""
     engines = f"{counted(plan.engines, 'engine')} at tensor_parallel_size={plan.tensor_parallel_size}"
     rate = f"{count(plan.tokens_per_second)} tokens/s each with {counted(plan.sequences, 'answer')} in flight"
-    price = (
-        "give price=DOLLARS of a GPU hour for the cost" if plan.dollars is None else f"{count(plan.dollars)} dollars"
-    )
+    times = f"{about(plan.seconds)}, at most {rounded(plan.seconds_at_most)}"
+    price = "give price=DOLLARS of a GPU hour for the cost"
+    if plan.dollars is not None:
+        price = f"{count(plan.dollars)} dollars"
     idle = sum(not engine.groups for engine in plan.order)
     return [
         f"on {plan.node}, launcher={plan.launcher}: {engines}, {rate} ({plan.basis})",
-        f"time there {about(plan.seconds)}: {counted(plan.gpu_hours, 'GPU hour')}, {plan.busy:.0%} of them at"
-        f" work; {price}; judges and sandboxes not counted",
+        f"time there {times}: {counted(plan.gpu_hours, 'GPU hour')}, {plan.busy:.0%} of them at work; {price};"
+        " judges and sandboxes not counted",
         *([f"{counted(idle, 'engine')} of these would have nothing to do: fewer machines will do"] if idle else []),
         *_order([engine for engine in plan.order if engine.groups]),
     ]
@@ -238,8 +242,8 @@ def _order(order: Sequence[EngineSchedule]) -> list[str]:
         rest = len(engine.groups) - _FIRST
         lines.append(f"engine {number}: {named}" + (f"; and {count(rest)} more" if rest > 0 else ""))
     if len(order) > _SHOWN:
-        sizes = Counter(len(engine.groups) for engine in order[_SHOWN:])
-        low, high = min(sizes), max(sizes)
-        each = count(low) if low == high else f"{count(low)} to {count(high)}"
-        lines.append(f"{counted(len(order) - _SHOWN, 'other engine')}: {each} sets of weights each (--json lists them)")
+        sizes = [len(engine.groups) for engine in order[_SHOWN:]]
+        few = "" if min(sizes) == max(sizes) else f"{count(min(sizes))} to "
+        each = f"{few}{counted(max(sizes), 'set of weights', 'sets of weights')}"
+        lines.append(f"{counted(len(order) - _SHOWN, 'other engine')}: {each} each (--json lists them)")
     return lines

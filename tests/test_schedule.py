@@ -146,6 +146,7 @@ def test_hours_and_cost_follow_from_the_data_sheet(tmp_path: Path) -> None:
     assert plan.tokens_per_second == pytest.approx(gpus.speed(card, load))
     fastest = 120 + 3 * 26.03e9 / 2.5e9 + 1319 * 295 / gpus.speed(card, load)
     assert fastest < plan.seconds < fastest + 60
+    assert plan.seconds_at_most > plan.seconds + 1319 * (1024 - 300) / gpus.speed(card, load)
     assert plan.gpu_hours == pytest.approx(8 * plan.seconds / 3600)
     assert plan.dollars == pytest.approx(2.5 * plan.gpu_hours)
     assert plan.busy == pytest.approx(1 / 8)

@@ -217,8 +217,11 @@ def _split(load: Load, node: Node) -> int:
 
 
 def words(plan: Schedule) -> list[str]:
-    """Return what `m3 plan` says of a schedule."""
-    engines = f"{counted(plan.engines, 'engine')} at tensor_parallel_size={plan.tensor_parallel_size}"
+    """Return what `m3 plan` says of a schedule; nothing where nothing is left to do."""
+    if not any(engine.groups for engine in plan.order):
+        return []
+    engines = f"{counted(plan.engines, 'engine')} at engine.tensor_parallel_size={plan.tensor_parallel_size}"
+    jobs = f" workers={plan.engines}" if plan.launcher == "slurm" else ""  # which takes one job by itself
     rate = f"{count(plan.tokens_per_second)} tokens/s each with {counted(plan.sequences, 'answer')} in flight"
     times = f"{about(plan.seconds)}, at most {rounded(plan.seconds_at_most)}"
     price = "give price=DOLLARS of a GPU hour for the cost"
@@ -226,7 +229,7 @@ def words(plan: Schedule) -> list[str]:
         price = f"{count(plan.dollars)} dollars"
     idle = sum(not engine.groups for engine in plan.order)
     return [
-        f"on {plan.node}, launcher={plan.launcher}: {engines}, {rate} ({plan.basis})",
+        f"on {plan.node}, launcher={plan.launcher}{jobs}: {engines}, {rate} ({plan.basis})",
         f"time there {times}: {counted(plan.gpu_hours, 'GPU hour')}, {plan.busy:.0%} of them at work; {price};"
         " judges and sandboxes not counted",
         *([f"{counted(idle, 'engine')} of these would have nothing to do: fewer machines will do"] if idle else []),

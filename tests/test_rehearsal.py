@@ -18,6 +18,7 @@ from m3_exp.running import Run
 from m3_exp.store import Store, decoded
 from m3_exp.types import Answer, EngineSettings, M3Error, Pace, Plan, Prompt, Sampling, Source, plain
 from m3_exp.views.lookup import Lookup
+from m3_exp.views.opening import first_words
 from m3_exp.views.tables import looked_up
 from tests.judge_server import JudgeServer, serving
 from tests.test_repeat import FIRST, models, write_answers
@@ -182,6 +183,8 @@ def test_a_rehearsal_is_never_taken_for_real(models: list[Path], tmp_path: Path)
     assert any("no figure means anything" in note for note in request.notes)
     notes = [str(note) for note in looked_up(Lookup.of(request)).notes]
     assert any(note.startswith("WARNING: a REHEARSAL") for note in notes)
+    looked = Lookup.of(request)
+    assert first_words(looked, looked.frame())[0].startswith("WARNING: a REHEARSAL")
     write_answers(tmp_path / "answers.jsonl", {0: FIRST[:4]})
     real = config.request([*asked(models, tmp_path, "evaluator=[gsm8k]", "limit=4")[:-1], "limit=4",
                            f"engine.answers={tmp_path / 'answers.jsonl'}"])  # fmt: skip

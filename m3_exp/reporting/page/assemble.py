@@ -24,7 +24,7 @@ from m3_exp.reporting.page.data import CellData, PageData
 from m3_exp.reporting.page.pack import element, pack, pack_text
 from m3_exp.reporting.page.tables import escape
 from m3_exp.stats import unread
-from m3_exp.types import REHEARSAL, VersionedSpec
+from m3_exp.types import VersionedSpec
 
 LIMIT = 9_000_000  # characters; a page for a mailbox, a browser tab and a repository
 _HERE = Path(__file__).parent
@@ -72,8 +72,6 @@ def _overview(data: PageData, dropped: Sequence[str]) -> str:
         if states[state] or state in ("done", "failed", "left")
     )  # fmt: skip
     sentences = [f"{counted(len(data.cells), 'cell')}: {counts}. Made {escape(data.made)}."]
-    if any(cell.record is not None and cell.record.engine.get("engine") == REHEARSAL for cell in data.cells):
-        sentences.append('<span class="warning">A rehearsal: answers are made up, no figure means anything.</span>')
     if dropped:
         sentences.append(
             f'<span class="warning">To stay below {LIMIT / 1e6:.0f} MB, the prompts and answers of {len(dropped)} of'

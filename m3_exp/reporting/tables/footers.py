@@ -7,10 +7,9 @@ import pandas as pd
 
 from m3_exp.amounts import counted
 from m3_exp.reporting.curves.evaluated import unread_cells
-from m3_exp.reporting.data.dataframe import sandboxes
+from m3_exp.reporting.data.dataframe import rehearsed, sandboxes
 from m3_exp.reporting.table import Rebuild
 from m3_exp.stats import unread
-from m3_exp.types import REHEARSAL
 
 INTERVALS = (
     "Percent, with 95 % intervals over items like these (docs/statistics.md); an unscored item counts as wrong at the"
@@ -36,7 +35,7 @@ def footer(frame: pd.DataFrame, notes: Sequence[str] = (), behind: pd.DataFrame 
         *notes,
         *([_SUM] if summed else []),
         *_made_by(done),
-        *_rehearsed(done),
+        *rehearsed(done),
         *_unread(done),
         *_sandboxes(done),
         *_lacking_tests(done),
@@ -59,12 +58,6 @@ def _made_by(done: pd.DataFrame) -> list[str]:
     lines = [f"engine: {', '.join(engines)}; evaluators: {', '.join(evaluators)}"]
     sets = _item_sets(done)
     return [*lines, f"items: {'; '.join(sets)}"] if sets else lines
-
-
-def _rehearsed(done: pd.DataFrame) -> list[str]:
-    """Say conspicuously that no model wrote the answers."""
-    made_up = any(str(engine).startswith(f"{REHEARSAL} ") for engine in done["engine"])
-    return ["WARNING: a REHEARSAL: answers are made up (engine.answers=generated), no figure means anything"] * made_up
 
 
 def _item_sets(done: pd.DataFrame) -> list[str]:

@@ -15,7 +15,7 @@ From a command to a table (docs/design.md has the picture); folders are rooms wi
     tasks, prompts    a cell made ready: items, prompts as token ids; `chat`: a tokenizer's own chat template
     results           what the store has of a plan; `keys`: how records are named by what they are about
     upkeep/           a store checked, kept small, taken elsewhere, by what has no part in the work
-    forecast          what a plan would cost; `forecast_words`: that in words
+    forecast          what a plan would cost; `forecast_words`: that in words; `schedule`: on described machines
     heartbeat         signs of life of a run; `progress`: what its user sees
     merging/          recipe -> stream of tensors
     engines/          weights and prompts -> answers

@@ -6,14 +6,15 @@ evaluator the official number of its items.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
 from m3_exp.amounts import count, counted
 from m3_exp.engines.gpus import GPUS, Gpu, Load, least_split, sequences, speed
+from m3_exp.engines.pace import USUAL
 from m3_exp.engines.sharing import visible_gpus
 from m3_exp.engines.weights import MAX_MODEL_LEN
-from m3_exp.forecast_words import USUAL, CellForecast, GpuForecast, More, Totals, words
+from m3_exp.forecast_words import CellForecast, GpuForecast, More, Totals, words
 from m3_exp.merging import stream
 from m3_exp.merging.canonical import AVERAGE
 from m3_exp.merging.check import seconds
@@ -34,12 +35,20 @@ _CPU_SPEED = 300 * 135e6  # tokens a second x parameters, a first guess: SmolLM2
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a plan would cost, as data and in words: `notes` begin with the plan's own."""
+    """What a plan would cost, as data and in words: `notes` begin with the plan's own.
+
+    `load`: its model in an engine; None where its size is not known. `merging`: the seconds that the weights of a
+    recipe (by its identity) take. `length`: the tokens of a usual answer. `more`: what else is forecast, as data.
+    """
 
     cells: tuple[CellForecast, ...]
     totals: Totals
     plan_notes: tuple[str, ...]
     own_notes: tuple[str, ...]
+    load: Load | None = None
+    merging: Mapping[str, float] = field(default_factory=dict)
+    length: float = USUAL
+    more: Json = field(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -48,7 +57,11 @@ class Forecast:
     @property
     def json(self) -> Json:
         """What `m3 plan --json` prints."""
-        return {"cells": [cell.json for cell in self.cells], "totals": plain(self.totals), "notes": self.notes}
+        return {
+            "cells": [cell.json for cell in self.cells],
+            "totals": plain(self.totals),
+            "notes": self.notes,
+        } | self.more
 
 
 @dataclass(frozen=True)
@@ -96,7 +109,9 @@ def forecast(
     totals = replace(totals, seconds_typical=typical, seconds_at_most=most, gpus=gpus)
     refused = sorted({merge.refused for merge in merges.values() if merge.refused})
     notes = (*adapters, *words(plan, _open(cells), totals, basis, load, length))
-    return Forecast(cells, totals, plan.notes, (*notes, *(f"cannot be merged: {reason}" for reason in refused)))
+    own = (*notes, *(f"cannot be merged: {reason}" for reason in refused))
+    merging = {key: merge.seconds for key, merge in merges.items()}
+    return Forecast(cells, totals, plan.notes, own, load, merging, length)
 
 
 def _recipes(cells: Sequence[Cell] | Sequence[CellForecast]) -> dict[str, Recipe]:

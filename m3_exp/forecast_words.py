@@ -13,7 +13,6 @@ from m3_exp.planning import label_text
 from m3_exp.scoring.evaluator import Cost
 from m3_exp.types import Cell, EvaluatorSpec, Json, Plan, Recipe, Sampling, plain
 
-USUAL = 300  # tokens of an answer that may be longer: assumed
 _NAMED = ("A100 80 GB", "H100 80 GB")  # the cards whose times are named
 _LARGE = 1e9  # bytes of weights from which GPUs are spoken of
 

@@ -3,17 +3,17 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from m3_exp.answers import TaskAnswers, complete_items
-from m3_exp.engines.protocol import Engine, EngineDied, module
+from m3_exp.engines.protocol import Engine, EngineDied, Rehearsing, module
 from m3_exp.events import Answered, Doing, EngineStarted, Event, Known, MoreAnswers, Note, Speed
 from m3_exp.groups import Group
 from m3_exp.results import Results
 from m3_exp.store import Answers, AnswerSet, Merge, Prepared
 from m3_exp.tasks import Task
-from m3_exp.types import Answer, EngineSettings, M3Error, Source, plain
+from m3_exp.types import Answer, EngineSettings, M3Error, Prompt, Source, plain
 
 Clock = Callable[[], float]  # seconds since the epoch, which machines share
 RESTARTS = 2  # engine deaths in one task before its remaining items are tried one at a time
@@ -206,8 +206,7 @@ class Generator:
             alone = deaths > RESTARTS
             batch = task.in_order(missing[:1] if alone else missing)
             try:
-                answers = self._ready(group).generate(batch, task.sampling, task.cell.tokenizer, repeat=task.repeat)
-                for answer in answers:
+                for answer in self._asked(batch, task, group):
                     if self.closed.is_set():
                         raise EngineDied("interrupted")
                     known.take(answer, self._run)
@@ -229,3 +228,9 @@ class Generator:
             again = {"repeat": task.repeat} if task.repeat else {}
             self._store.conditions.put(f"{key[:32]}-{self._run}", {**self._engine.conditions, **again})
         return known
+
+    def _asked(self, batch: Sequence[Prompt], task: Task, group: Group) -> Iterator[Answer]:
+        engine = self._ready(group)
+        if isinstance(engine, Rehearsing):
+            engine.examples = task.examples
+        return engine.generate(batch, task.sampling, task.cell.tokenizer, repeat=task.repeat)

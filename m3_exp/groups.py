@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from m3_exp.planning import label_text
@@ -131,10 +131,17 @@ def grouped(evaluations: Sequence[Evaluation], results: Results) -> list[Group]:
     Within a group repeats come after all first passes, so the weights are merged once for both.
     """
     widest = results.tasks.prompts.widest(list(dict.fromkeys(e.cell.tokenizer for e in evaluations)))
+    return arranged(evaluations, widest, results.recipe_key)
+
+
+def arranged(
+    evaluations: Sequence[Evaluation], widest: Mapping[Source, Source], key_of: Callable[[Cell], str]
+) -> list[Group]:
+    """Return the groups, given which tokenizer stands for each one's engine, and the key of a cell's recipe."""
     classes: dict[Source, dict[str, list[Evaluation]]] = {}
     for evaluation in evaluations:
         members = classes.setdefault(widest[evaluation.cell.tokenizer], {})
-        members.setdefault(results.recipe_key(evaluation.cell), []).append(evaluation)
+        members.setdefault(key_of(evaluation.cell), []).append(evaluation)
     groups = []
     for tokenizer, members in classes.items():
         experts = dict.fromkeys(x for them in members.values() for e in them for x in e.cell.recipe.experts)

@@ -92,7 +92,7 @@ def gone(plan: Plan) -> dict[str, str]:
             check_at_hand(source)
         except M3Error as error:
             lost[str(source)] = str(error)
-    if (answers := plan.engine.answers) and not exists(Path(answers)):
+    if (answers := plan.engine.record) and not exists(Path(answers)):
         lost[answers] = f"engine.answers={answers} does not exist: give a store's directory or a file of answers"
     items = sorted({cell.evaluator.items for cell in plan.cells})
     return lost | {name: no_file(name) for name in items if is_gone(name)}
@@ -100,7 +100,7 @@ def gone(plan: Plan) -> dict[str, str]:
 
 def _outlived(engine: EngineSettings, store: Store) -> Mapping[str, str] | None:
     """Return the engine of recorded answers whose file is gone, if a store has answers of one alone; None otherwise."""
-    if not engine.answers or exists(Path(engine.answers)):
+    if not engine.record or exists(Path(engine.record)):
         return None
     known = {identity(one.engine): one.engine for one in store.answer_sets.values()}
     known = {key: one for key, one in known.items() if one.get("dtype") == engine.dtype}

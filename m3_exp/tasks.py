@@ -48,6 +48,18 @@ class Task:
         """How many answers it takes."""
         return len(self.problems) * self.sampling.n
 
+    def examples(self, prompt: str) -> tuple[str | None, str | None]:
+        """Return an answer to a prompt, by its id, that scores 1 and one that scores 0, as far as there are any."""
+        problem = self._problem_of.get(prompt)
+        try:
+            return (self.evaluator.gold(problem), self.evaluator.wrong(problem)) if problem else (None, None)
+        except Exception:  # the wall: a plugin's own, or a prompt that is no item
+            return None, None
+
+    @cached_property
+    def _problem_of(self) -> dict[str, Problem]:
+        return dict(zip(self.ids, self.problems, strict=True))
+
     def in_order(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """Return prompts of this task in the order they are asked: as they are, each repeat in an order of its own."""
         if not self.repeat:

@@ -16,6 +16,9 @@ from typing import Any, Literal
 
 _OMIT_IF_EMPTY: Mapping[str, bool] = {"omit_if_empty": True}  # of a field that is younger than keys in people's stores
 
+GENERATED = "generated"  # engine.answers of a rehearsal: its texts are made up
+REHEARSAL = "rehearsal"  # the engine's name in the fingerprint of such answers
+
 Json = dict[str, object]
 Parameter = bool | int | float | str | tuple[float, ...] | None  # of a method, a ratio or a sparsifier
 Parameters = Mapping[str, Parameter]
@@ -175,6 +178,22 @@ class Likelihood:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How fast a rehearsed engine is: `conf/engine/recorded.yaml` says what each field means. Times are in seconds of
+    that engine, of which `speedup` pass in one of ours.
+    """
+
+    tokens_per_second: float | None = None
+    sequences: int = 256
+    latency: float | None = None
+    start: float = 0.0
+    swap: float = 0.0
+    length: float | None = None
+    spread: float = 0.6
+    speedup: float = 1.0
+
+
+@dataclass(frozen=True)
 class EngineSettings:
     """Everything an engine is started with. Operational fields are recorded, not part of an answer's identity."""
 
@@ -188,9 +207,15 @@ class EngineSettings:
     threads: int | None = None
     start_timeout: float = 900.0
     stall_timeout: float = 300.0
-    answers: str | None = None  # engine=recorded: a file, or another store
+    answers: str | None = None  # engine=recorded: a file, another store, or `GENERATED`
     cores: tuple[int, ...] | None = None  # the CPU cores of this worker; None: all
     devices: tuple[int, ...] | None = None  # the GPUs of this worker; None: all
+    pace: Pace | None = field(default=None, metadata=_OMIT_IF_EMPTY)  # engine=recorded: of a rehearsal
+
+    @property
+    def record(self) -> str | None:
+        """The path of recorded answers; None where there are none, or where they are made up."""
+        return None if self.answers == GENERATED else self.answers
 
 
 @dataclass(frozen=True)

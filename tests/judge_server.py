@@ -21,9 +21,13 @@ Fault = Callable[[int, Json], str | None]  # the number of the request (from 0) 
 
 @dataclass
 class JudgeServer:
-    """What was asked, and what goes wrong: `fault` says which fault a request meets, None is a proper answer."""
+    """What was asked, and what goes wrong: `fault` says which fault a request meets, None is a proper answer.
+
+    `latency`: seconds that each reply takes.
+    """
 
     fault: Fault = lambda number, request: None
+    latency: float = 0.0
     upstream: str | None = None  # the address of a real server, which then gives the answers
     requests: list[Json] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -49,6 +53,7 @@ def serving(judge: JudgeServer) -> Iterator[JudgeServer]:
                 judge.requests.append(request)
                 judge.times.append(time.monotonic())
                 judge.keys.append(self.headers.get("Authorization", ""))
+            time.sleep(judge.latency)
             fault = judge.fault(number, request)
             if fault is not None:
                 _fail(self, fault)

@@ -16,7 +16,7 @@ ORDER = [["machine", "types", "command_line", "amounts", "interrupts"], ["readin
          ["temporary"],
          ["store"], ["merging"], ["planning"], ["engines", "scoring", "reporting"], ["chat", "progress"],
          ["heartbeat", "prompts", "keys", "forecast_words"], ["tasks", "upkeep"], ["results"], ["groups", "forecast"],
-         ["events", "answers"], ["generating"], ["worker"], ["launchers"], ["running"],
+         ["events", "answers", "schedule"], ["generating"], ["worker"], ["launchers"], ["running"],
          ["config"], ["lacking"], ["doctor", "views"], ["actions", "printing"],
          ["arguments"], ["completion", "store_commands"], ["cli"]]  # fmt: skip
 

@@ -77,6 +77,7 @@ BAD = [
     ("family..base=3", "KEY=VALUE"),
     ("family.nope=3", "family.nope"), ("tracker.nope=3", "tracker.nope"), ("launcher.workers=3", "mean workers"),
     ("defaults=[]", "defaults"), ("_target_=os.system", "_target_"), ("engine.vllm=3", "engine.vllm"),
+    ("engine.pace.swap=3", "did you mean engine=recorded?"),
     # interpolations
     ("seed=${seed}", "seed"), ("limit=${seed}${limit}", "limit"), ("dtype=${dtype}", "dtype"), ("seed=${nope}", "nope"),
     ("seed=${oc.env:NO_SUCH_VARIABLE}", "NO_SUCH_VARIABLE"), ("seed=${a:b}", "seed"), ("ratio=${ratio}", "ratio"),
@@ -323,6 +324,7 @@ def _settings_of_benchmarks() -> Iterator[tuple[str, str]]:
                 yield f"evaluator.{name}.{key}", value
 
 
+REHEARSAL = ["engine=recorded", "engine.answers=generated", "engine.pace.tokens_per_second=2213"]
 # What a documented override cannot do without.
 WITH = {
     "family=local": ["family.base=/", "family.experts=[/]"],
@@ -345,6 +347,7 @@ def test_what_the_documents_write_is_taken() -> None:
         setup = [f"evaluator=[{rest.partition('.')[0]}]"] if group == "evaluator" and rest else []
         setup += [f"{group}={users[0]}"] if users else []
         setup += WITH.get(f"{key}={value}", [])
+        setup += REHEARSAL if key.startswith("engine.pace.") else []
         if key == "items" and value not in ("lab", "official", "dev"):
             continue
         try:

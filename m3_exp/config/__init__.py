@@ -29,15 +29,16 @@ from m3_exp.config.composing import compose_all
 from m3_exp.config.experts import asking_for_pairs
 from m3_exp.config.narrowing import narrowed
 from m3_exp.config.overrides import ARGUMENTS, excerpt, is_path, parse, raw_path, refuse, replaced, shell_text
-from m3_exp.config.settings import check_shared, evaluator_spec, launcher, read
+from m3_exp.config.settings import check_shared, evaluator_spec, launcher, node, read
 from m3_exp.config.suggestions import close, did_you_mean
 from m3_exp.config.sweeps import sweep_file
 from m3_exp.config.values import MANY, Tree, choice, folder, number, optional, truth
+from m3_exp.engines.gpus import Node
 from m3_exp.reporting.wandb import track
 from m3_exp.scoring.evaluate import check_names, load_evaluator
 from m3_exp.scoring.items import lab_has_dev
 from m3_exp.store import DEFAULT_ROOT
-from m3_exp.types import Config, EvaluatorSpec, LauncherSettings, M3Error, Plan
+from m3_exp.types import GENERATED, Config, EvaluatorSpec, LauncherSettings, M3Error, Plan
 
 __all__ = ["ROOT", "Request", "evaluator", "names", "narrowed", "raw_path", "request", "sweep_file"]
 # Of every evaluator that knows them.
@@ -59,6 +60,8 @@ class Request:
     sweep: str | None = None
     sweep_table: str | None = None
     notes: tuple[str, ...] = ()
+    node: Node | None = None
+    price: float | None = None  # dollars for an hour of one GPU
     repeat: int = 0
     verify: bool = True
     composed: tuple[Tree, ...] = field(default=(), repr=False)
@@ -122,7 +125,7 @@ def compose(asked: CommandLine | Request) -> Request:
     return Request(
         asked=asked,
         configs=configs,
-        notes=(*again, *notes),
+        notes=(*again, *notes, *_rehearsed(configs)),
         store=folder(first, "store") or DEFAULT_ROOT,
         checkpoint=choice(first, "checkpoint", ("none", "keep")),
         out=folder(first, "out"),
@@ -131,10 +134,17 @@ def compose(asked: CommandLine | Request) -> Request:
         tracker=track.chosen(first["tracker"]),
         sweep=sweep,
         sweep_table=document.get("table", sweep),
+        node=node(first),
+        price=optional(first, "price", float, low=0, high=1e6),
         repeat=number(first, "repeat", int, low=0, high=MANY),
         verify=truth(first, "verify"),
         composed=tuple(cfgs),
     )
+
+
+def _rehearsed(configs: Sequence[Config]) -> list[str]:
+    is_rehearsal = any(config.engine.answers == GENERATED for config in configs)
+    return ["a rehearsal: answers are made up (engine.answers=generated), no figure means anything"] * is_rehearsal
 
 
 def _on_the_same(configs: Sequence[Config], given: Sequence[Override]) -> list[Config]:

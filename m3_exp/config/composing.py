@@ -38,7 +38,7 @@ from m3_exp.config.overrides import ARGUMENTS, parse
 from m3_exp.config.suggestions import close, did_you_mean, of_choice, of_key
 from m3_exp.config.values import Tree, is_there, tree_of, with_value
 from m3_exp.scoring.evaluate import replaced_by
-from m3_exp.types import M3Error
+from m3_exp.types import M3Error, Pace
 
 # What composing raises for a wrong value, a wrong file or an interpolation without end.
 _HYDRA_RAISES = (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, RecursionError)
@@ -285,6 +285,8 @@ def _unknown(key: str, config_dirs: Sequence[Path]) -> str:
     group, _, rest = key.partition(".")
     if re.search(r"(^|\.)chat_args\.", key):
         return f"{key} is not known: {ARGUMENTS}"
+    if key in (f"engine.pace.{name}" for name in vars(Pace())):
+        return f"{key} has no effect here; did you mean engine=recorded?"
     meant = of_key(key, config_dirs)
     if meant and group not in (*groups(), "evaluator"):
         return f"{key} is not known{did_you_mean(meant)}"

@@ -13,11 +13,21 @@ from m3_exp.config import experts
 from m3_exp.config.choices import function, keywords
 from m3_exp.config.overrides import PATH_SETTINGS
 from m3_exp.config.values import MANY, Tree, choice, number, optional, parameter, source, truth
+from m3_exp.engines.gpus import Node, described
 from m3_exp.merging.source import parse_source
 from m3_exp.reading.paths import expanded, is_file
 from m3_exp.scoring.evaluate import load_evaluator
 from m3_exp.scoring.items import development, is_gone, no_file
-from m3_exp.types import Choice, Config, EngineSettings, EvaluatorSpec, LauncherSettings, M3Error
+from m3_exp.types import (
+    GENERATED,
+    Choice,
+    Config,
+    EngineSettings,
+    EvaluatorSpec,
+    LauncherSettings,
+    M3Error,
+    Pace,
+)
 
 T = TypeVar("T", list[Any], dict[Any, Any])
 _ITEMS = ("official", "lab", "official-dev", "lab-dev")
@@ -112,7 +122,50 @@ def _engine(cfg: Tree) -> EngineSettings:
         start_timeout=number(cfg, "engine.start_timeout", float, low=1, high=1e7),
         stall_timeout=number(cfg, "engine.stall_timeout", float, low=1, high=1e7),
         answers=None if e.get("answers") is None else expanded(str(e["answers"]), "engine.answers"),
+        pace=_pace(cfg),
     )
+
+
+def _pace(cfg: Tree) -> Pace | None:
+    """Return the pace of a rehearsal; None where nothing is set that has an effect.
+
+    Raises:
+        M3Error: a value that no pace can have, or one that has no effect.
+    """
+    given = cfg["engine"].get("pace")
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        raise M3Error(f"engine.pace={given} is not a mapping: give engine.pace.tokens_per_second=N and its other keys")
+    of = {name: f"engine.pace.{name}" for name in given}
+    pace = Pace(
+        tokens_per_second=optional(cfg, of["tokens_per_second"], float, low=1e-3, high=1e9),
+        sequences=number(cfg, of["sequences"], int, low=1, high=2**20),
+        latency=optional(cfg, of["latency"], float, low=1e-9, high=1e6),
+        start=number(cfg, of["start"], float, low=0, high=1e7),
+        swap=number(cfg, of["swap"], float, low=0, high=1e7),
+        length=optional(cfg, of["length"], float, low=1, high=1e6),
+        spread=number(cfg, of["spread"], float, low=0, high=5),
+        speedup=number(cfg, of["speedup"], float, low=1e-3, high=1e6),
+    )
+    made_up = str(cfg["engine"].get("answers")) == GENERATED
+    return _effective(pace, made_up)
+
+
+def _effective(pace: Pace, made_up: bool) -> Pace | None:
+    changed = [name for name, value in vars(pace).items() if value != getattr(Pace(), name)]
+    rate = pace.tokens_per_second
+    if rate is None:
+        lame = [name for name in changed if not (made_up and name in ("length", "spread"))]
+        if lame:
+            raise M3Error(f"engine.pace.{lame[0]} has no effect without engine.pace.tokens_per_second: give that too")
+        return pace if changed else None
+    if pace.latency is not None and not 1 / rate <= pace.latency <= pace.sequences / rate:
+        raise M3Error(
+            f"engine.pace.latency={pace.latency:g} does not fit {rate:g} tokens a second with {pace.sequences} answers"
+            f" in flight: give {1 / rate:.4g} to {pace.sequences / rate:.4g} seconds a token"
+        )
+    return pace
 
 
 def launcher(cfg: Tree) -> LauncherSettings:
@@ -136,6 +189,22 @@ def launcher(cfg: Tree) -> LauncherSettings:
                 _items(given["sbatch"], "launcher.sbatch", dict).items()},
         wait=truth(cfg, "launcher.wait"),
     )  # fmt: skip
+
+
+def node(cfg: Tree) -> Node | None:
+    """Return the machines that `m3 plan` is asked about.
+
+    Raises:
+        M3Error: they are not described as they must be, or this launcher reaches only one.
+    """
+    if (given := cfg["node"]) is None:
+        return None
+    found = described(str(given))
+    if found.machines > 1 and cfg["launcher"]["name"] == "local":
+        raise M3Error(
+            f"node={given}: launcher=local starts engines on one machine; give launcher=ray or launcher=slurm"
+        )
+    return found
 
 
 def _line(value: object, key: str) -> str:

@@ -5,7 +5,8 @@
 The engines:
     vllm          a resident vLLM; `vllm_worker` is the part that runs inside its workers, the merge
     transformers  Hugging Face's own model and a plain decode loop; `transformers_model` is what its process runs
-    recorded      answers from a file or another store
+    recorded      answers from a file or another store; a rehearsal: `rehearsal` makes texts up, `pace` says when each
+                  is there
 
 What vllm and transformers share, from our process to theirs:
     resident      the engine as our process sees it, with guards on what was loaded

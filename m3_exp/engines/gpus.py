@@ -6,7 +6,10 @@ Half of the data sheets' bandwidth and arithmetic is assumed; a rate measured on
 """
 
 import math
+import re
 from dataclasses import dataclass, replace
+
+from m3_exp.types import M3Error
 
 OVERHEAD = 3e9  # bytes a card for CUDA, graphs and activations: assumed
 EFFICIENCY = 0.5  # of bandwidth and arithmetic: assumed
@@ -24,6 +27,12 @@ class Gpu:
     memory: float
     bandwidth: float
     operations: float
+
+    @property
+    def short(self) -> str:
+        """Its name as `node=` takes it: `H100-80`."""
+        *name, memory, _ = self.name.split()
+        return f"{''.join(name)}-{memory}"
 
 
 GPUS = (
@@ -70,10 +79,52 @@ def least_split(gpu: Gpu, load: Load) -> int | None:
 
 def speed(gpu: Gpu, load: Load) -> float:
     """Return the tokens a second of one engine on such cards, 0 where the model does not fit."""
-    running = min(RUNNING, sequences(gpu, load, CONTEXT))
     if not sequences(gpu, load, load.length):
         return 0.0
+    running = at_once(gpu, load)
+    return running / step(gpu, load, running)
+
+
+def at_once(gpu: Gpu, load: Load) -> int:
+    """Return how many sequences of usual length one engine on such cards has in flight."""
+    return min(RUNNING, sequences(gpu, load, CONTEXT))
+
+
+def step(gpu: Gpu, load: Load, running: int) -> float:
+    """Return the seconds in which each of so many sequences in flight gets a token."""
     operations = gpu.operations if load.width == 2 else gpu.operations / 16  # float32 without tensor cores
     reading = (load.weights + running * CONTEXT * load.token) / gpu.bandwidth
     computing = 2 * running * load.weights / load.width / operations
-    return running / (LAUNCH + max(reading, computing) / load.split / EFFICIENCY)
+    return LAUNCH + max(reading, computing) / load.split / EFFICIENCY
+
+
+@dataclass(frozen=True)
+class Node:
+    """Machines that are described: so many, alike, with so many GPUs of one kind each."""
+
+    machines: int
+    gpus: int
+    gpu: Gpu
+
+    def __str__(self) -> str:
+        return f"{self.machines}x{self.gpus}x{self.gpu.short}" if self.machines > 1 else f"{self.gpus}x{self.gpu.short}"
+
+
+def described(text: str) -> Node:
+    """Read `8xH100-80`, `4x24` (GPUs x gigabytes: the slowest such card) or `12x8xA100-40` (machines first).
+
+    Raises:
+        M3Error: it is of another form, or no known card.
+    """
+    form = re.fullmatch(r"(?:([1-9]\d{0,3})x)?([1-9]\d{0,2})x([\w-]+)", text, re.ASCII)
+    known = ", ".join(gpu.short for gpu in GPUS)
+    if form is None:
+        raise M3Error(f"node={text} is no machine: write GPUSxCARD or MACHINESxGPUSxCARD, as 8xH100-80; cards: {known}")
+    machines, each, card = form.groups()
+    wanted = card.upper()
+    fitting = [gpu for gpu in GPUS if wanted in (gpu.short.upper(), *gpu.short.upper().rsplit("-", 1))]
+    if not fitting:
+        raise M3Error(f"node={text}: {card} is no known card; give one of {known}, or its gigabytes, as 4x24")
+    if len(fitting) > 1 and not card.isdecimal():
+        raise M3Error(f"node={text}: {card} may be {' or '.join(gpu.short for gpu in fitting)}: say which")
+    return Node(int(machines or 1), int(each), fitting[0])

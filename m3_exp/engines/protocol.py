@@ -13,7 +13,7 @@ journalled when it is done. What crosses to the child is plain data: recipes and
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from m3_exp.store import Store
 from m3_exp.types import Answer, EngineSettings, Likelihood, Prompt, Recipe, Sampling, Source
@@ -59,6 +59,13 @@ class Engine(Protocol):
     def close(self) -> None:
         """End the engine, from whatever thread; what is under way raises EngineDied."""
         ...
+
+
+@runtime_checkable
+class Rehearsing(Protocol):
+    """An engine that makes up texts. `examples` gives what a benchmark scores 1 and 0 by the id of a prompt."""
+
+    examples: Callable[[str], tuple[str | None, str | None]]
 
 
 class EngineModule(Protocol):

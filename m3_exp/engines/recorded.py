@@ -4,26 +4,45 @@
 fingerprint of the engine that wrote them. `engine.answers=FILE` holds lines of {"benchmark", "id", "text"} (and
 "sample" where there are several, "repeat" in the answers of a repeat), taken for whatever weights the plan names: say
 so where you show the numbers.
+
+`engine.answers=generated` and `engine.pace` make a rehearsal: texts are made up (`rehearsal`), and weights and answers
+take as long as an engine elsewhere would (`pace`), in front of the same queue, store and graders.
 """
 
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from m3_exp.engines.protocol import EngineDied, Loaded
+from m3_exp.engines import rehearsal
+from m3_exp.engines.pace import finishes, law, step
+from m3_exp.engines.protocol import EngineDied, Loaded, halved
 from m3_exp.merging.canonical import recipe_key
 from m3_exp.merging.stream import stream
 from m3_exp.reading.files import exists, lines, parse_json, read_bytes, read_text
 from m3_exp.reading.typed import Strict, checked
 from m3_exp.store import Merge, Store
-from m3_exp.types import Answer, EngineSettings, Likelihood, M3Error, Prompt, Recipe, Sampling, Source
+from m3_exp.types import (
+    GENERATED,
+    Answer,
+    EngineSettings,
+    Likelihood,
+    M3Error,
+    Pace,
+    Prompt,
+    Recipe,
+    Sampling,
+    Source,
+    plain,
+)
 
 Lines = dict[tuple[str, int], Answer]  # by prompt id and sample
+_LETTERS = 4  # of a token, where a file does not say how many tokens an answer has: assumed
 
 
 class Line(Strict):
@@ -40,13 +59,16 @@ def _path(settings: EngineSettings) -> Path:
     path = Path(settings.answers or "")
     if not settings.answers or not exists(path):
         raise M3Error(
-            f"engine.answers={settings.answers} does not exist: give a store's directory or a file of answers"
+            f"engine.answers={settings.answers} does not exist: give a store's directory, a file of answers, or"
+            f" {GENERATED} for a rehearsal with made-up texts"
         )
     return path
 
 
 def fingerprint(settings: EngineSettings) -> dict[str, str]:
-    """Return the engine that wrote the answers (a store), or the file's digest."""
+    """Return the engine that wrote the answers (a store), the file's digest, or the rehearsal."""
+    if settings.answers == GENERATED:
+        return rehearsal.fingerprint(settings)
     path = _path(settings)
     if not path.is_dir():
         digest = hashlib.sha256(read_bytes(path)).hexdigest()[:16]
@@ -78,49 +100,95 @@ class RecordedEngine:
 
     def __init__(self, settings: EngineSettings, store: Store) -> None:
         self.fingerprint: Mapping[str, str] = fingerprint(settings)
-        path = _path(settings)
-        self.conditions: Mapping[str, object] = {"answers": path.name}
+        path = None if settings.answers == GENERATED else _path(settings)
+        self._pace = pace = settings.pace or Pace()
+        self.conditions: Mapping[str, object] = {"answers": GENERATED if path is None else path.name}
+        if pace.tokens_per_second is not None:
+            self.conditions = {**self.conditions, "pace": plain(pace), "max_num_seqs": pace.sequences}
         self.on_progress: Callable[[int, int, float], None] | None = None
+        self.examples: Callable[[str], rehearsal.Examples] = lambda prompt: (None, None)
         self._store = store
-        self._other = Store(path) if path.is_dir() else None
-        self._lines = None if path.is_dir() else _read_lines(path)
+        self._is_made_up = path is None
+        self._other = Store(path) if path is not None and path.is_dir() else None
+        self._lines = _read_lines(path) if path is not None and not path.is_dir() else {}
         self._digest = ""
+        self._is_new = True
         self._closed = threading.Event()
 
     def load(self, recipe: Recipe) -> Loaded:
         """Find the weights' digest: remembered by either store, else by merging without keeping the tensors."""
+        begun = time.monotonic()
         key = recipe_key(recipe, self._store)
         known = self._other.merges.get(key) if self._other else None
+        known = self._store.merges.get(key) if known is None and self._is_made_up else known
         if known is None:
             merge = stream(recipe, self._store)
             for _ in merge:
                 self._go_on()
             known = Merge(merge.digest, merge.report)
         self._digest = known.digest
+        self._wait(begun, self._pace.swap + (self._pace.start if self._is_new else 0.0))
+        self._is_new = False
         return Loaded(known.digest, 0.0, known.report)
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source, *, repeat: int = 0
     ) -> Iterator[Answer]:
         """Give the recorded answers; a repeat has those that were recorded as that repeat, and no others."""
-        if self._lines is not None:
-            answers = self._lines.get(repeat, {})
+        samples = range(sampling.n)
+        if self._is_made_up:
+            asked = [self._made_up(prompt.id, sample, sampling.max_tokens) for prompt in prompts for sample in samples]
         else:
-            answers = self._from_store(sampling, {prompt.id: prompt.hashed for prompt in prompts}, repeat)
-        for prompt in prompts:
-            for sample in range(sampling.n):
-                self._go_on()
-                if answer := answers.get((prompt.id, sample)):
-                    yield answer
+            known = self._recorded(prompts, sampling, repeat)
+            found = [known.get((prompt.id, sample)) for prompt in prompts for sample in samples]
+            asked = [answer for answer in found if answer]
+        if self._pace.tokens_per_second is not None:
+            at_once = halved(self.conditions, len(asked)) if repeat else self._pace.sequences
+            yield from self._paced(asked, sampling.max_tokens, at_once)
+            return
+        for answer in asked:
+            self._go_on()
+            yield answer
 
-    def _from_store(self, sampling: Sampling, hashes: Mapping[str, str], repeat: int) -> Lines:
-        assert self._other is not None
+    def _made_up(self, prompt: str, sample: int, limit: int) -> Answer:
+        return rehearsal.made_up(self._digest, prompt, sample, limit, law(self._pace), self.examples(prompt))
+
+    def _recorded(self, prompts: Sequence[Prompt], sampling: Sampling, repeat: int) -> Lines:
+        if self._other is None:
+            return self._lines.get(repeat, {})
+        return self._from_store(self._other, sampling, {prompt.id: prompt.hashed for prompt in prompts}, repeat)
+
+    def _paced(self, answers: Sequence[Answer], limit: int, at_once: int) -> Iterator[Answer]:
+        """Give each answer when an engine of this pace has it whole."""
+        lengths = [self._length(answer, limit) for answer in answers]
+        begun = told = time.monotonic()
+        tokens = 0
+        for done, (seconds, number) in enumerate(finishes(lengths, at_once, step(self._pace)), 1):
+            self._wait(begun, seconds)
+            tokens += lengths[number]
+            if self.on_progress is not None and time.monotonic() - told >= 1.0:
+                told = time.monotonic()
+                self.on_progress(done, len(answers), tokens / (told - begun))
+            yield answers[number]
+
+    def _length(self, answer: Answer, limit: int) -> int:
+        """Return how many tokens an answer takes: by the law if there is one, else its own, or by its letters."""
+        if self._pace.length is None or self._is_made_up:
+            return answer.n_tokens or max(1, len(answer.text) // _LETTERS)
+        return rehearsal.length(self._digest, answer.id, answer.sample, limit, law(self._pace))
+
+    def _wait(self, begun: float, seconds: float) -> None:
+        """Wait until so many seconds of the rehearsed engine have passed since `begun`."""
+        if self._closed.wait(max(0.0, begun + seconds / self._pace.speedup - time.monotonic())):
+            raise EngineDied("interrupted")
+
+    def _from_store(self, other: Store, sampling: Sampling, hashes: Mapping[str, str], repeat: int) -> Lines:
         answers: Lines = {}
-        sets = self._other.repeat_sets if repeat else self._other.answer_sets
+        sets = other.repeat_sets if repeat else other.answer_sets
         asked = (self._digest, sampling, repeat)
         for key, kept in sets.items():
             if (kept.weights, kept.sampling, kept.repeat or 0) == asked:
-                for answer in self._other.answers(key).read():
+                for answer in other.answers(key).read():
                     if hashes.get(answer.id) == answer.prompt:
                         answers.setdefault((answer.id, answer.sample), answer)
         return answers

@@ -9,6 +9,7 @@ from m3_exp.command_line import CommandLine
 from m3_exp.config.suggestions import close, did_you_mean
 from m3_exp.reporting.comparisons import expected
 from m3_exp.reporting.curves import evaluated
+from m3_exp.reporting.data.dataframe import rehearsed
 from m3_exp.reporting.figures import catalogue, palette
 from m3_exp.reporting.figures.frames import Data
 from m3_exp.types import M3Error
@@ -45,12 +46,16 @@ def figure(name: str, asked: CommandLine) -> Figure:
     looked = {sweep: look_up_sweep(sweep, asked) for sweep in catalogue.FIGURES[name].sweeps}
     parents = {pair: names for one in looked.values() for pair, names in one.parents.items()}
     folders = [one.published for one in looked.values()]
+    frames = {sweep: _frame(one, draws=name == "response") for sweep, one in looked.items()}
     data = Data(
-        {sweep: _frame(one, draws=name == "response") for sweep, one in looked.items()}, parents,
+        frames, parents,
         folders[0] if folders and all(folders) else None,
         seed=next((one.seed for one in looked.values()), 0), asked=asked,
     )  # fmt: skip
-    return catalogue.FIGURES[name].draw(data)
+    drawn = catalogue.FIGURES[name].draw(data)
+    if any(rehearsed(frame) for frame in frames.values()):
+        drawn.text(0.5, 0.5, "REHEARSAL", size=40, rotation=30, ha="center", va="center", alpha=0.4)
+    return drawn
 
 
 def files(name: str, asked: CommandLine, out: Path | None = None) -> list[Path]:

@@ -4,6 +4,7 @@ import pandas as pd
 
 from m3_exp.command_line import CommandLine, names, word
 from m3_exp.reporting.choices import summary
+from m3_exp.reporting.data.dataframe import rehearsed
 from m3_exp.views.lookup import Lookup
 
 
@@ -14,7 +15,7 @@ def first_words(looked: Lookup, frame: pd.DataFrame) -> list[str]:
     if looked.parents and all(len(experts) > 2 for experts in looked.parents.values()):
         curves = "lambda is the share of one expert of two: ask for a pair"
     run = summary.Lines(asked.line("run"), _alone(looked, asked), curves)
-    return summary.first_words(frame, looked.parents, run)
+    return [*rehearsed(frame), *summary.first_words(frame, looked.parents, run)]
 
 
 def _alone(looked: Lookup, asked: CommandLine) -> str:

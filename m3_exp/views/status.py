@@ -1,15 +1,16 @@
 """`m3 status`: what of a plan is done, running, failed and left."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request, compose
+from m3_exp.engines.gpus import Node
 from m3_exp.forecast import Forecast, forecast
 from m3_exp.heartbeat import RunState, WorkerState, runs, workers
 from m3_exp.results import Results, failures
 from m3_exp.store import Store
-from m3_exp.types import Cell, Json, plain
+from m3_exp.types import Cell, Json, M3Error, plain
 from m3_exp.views.retries import retries
 
 
@@ -53,7 +54,21 @@ class Status:
 def plan(asked: CommandLine | Request) -> Forecast:
     """Return what a request would do and cost, and what of it is there already; reads headers, never weights."""
     request = compose(asked)
-    return _plan(request, Results(Store(request.store), request.plan.engine))
+    results = Results(Store(request.store), request.plan.engine)
+    found = _plan(request, results)
+    return found if request.node is None else _on(request.node, request, found, results)
+
+
+def _on(node: Node, request: Request, found: Forecast, results: Results) -> Forecast:
+    """Return a forecast with what the plan takes on described machines."""
+    from m3_exp.schedule import schedule, words  # only where it is asked for
+
+    ways = {"launcher": request.launcher.name, "workers": request.workers, "price": request.price}
+    try:
+        there = schedule(found, results, request.plan.engine, node, **ways)  # type: ignore[arg-type]
+    except M3Error as error:
+        return replace(found, own_notes=(*found.own_notes, str(error)), more={"node": None})
+    return replace(found, own_notes=(*found.own_notes, *words(there)), more={"node": there.json})
 
 
 def _plan(request: Request, results: Results, *, outlived: bool = False) -> Forecast:

@@ -14,7 +14,7 @@ from m3_exp.reading.scores import column
 from m3_exp.reporting.data import params
 from m3_exp.stats.scored import scored
 from m3_exp.stats.unread import unread
-from m3_exp.types import Cell, CellResult, Json, Label, ResultRecord, Score
+from m3_exp.types import REHEARSAL, Cell, CellResult, Json, Label, ResultRecord, Score
 
 
 def thinned(sparsify: str) -> str:
@@ -131,3 +131,9 @@ def _outcome(record: ResultRecord) -> Json:
         "details": result.details,
         "changed": frozenset(record.repeat.changed if record.repeat else ()),
     }
+
+
+def rehearsed(frame: pd.DataFrame) -> list[str]:
+    """Say conspicuously that no model wrote the answers behind a frame; nothing where models did."""
+    made_up = any(str(engine).startswith(f"{REHEARSAL} ") for engine in frame["engine"].unique())
+    return ["WARNING: a REHEARSAL: answers are made up (engine.answers=generated), no figure means anything"] * made_up

@@ -7,7 +7,7 @@ import pandas as pd
 
 from m3_exp.amounts import counted
 from m3_exp.reporting.curves.evaluated import unread_cells
-from m3_exp.reporting.data.dataframe import sandboxes
+from m3_exp.reporting.data.dataframe import rehearsed, sandboxes
 from m3_exp.reporting.table import Rebuild
 from m3_exp.stats import unread
 
@@ -35,6 +35,7 @@ def footer(frame: pd.DataFrame, notes: Sequence[str] = (), behind: pd.DataFrame 
         *notes,
         *([_SUM] if summed else []),
         *_made_by(done),
+        *rehearsed(done),
         *_unread(done),
         *_sandboxes(done),
         *_lacking_tests(done),

@@ -19,10 +19,12 @@ from typing import Any
 from m3_exp.engines.sharing import default_workers
 from m3_exp.events import Answered, Doing, Done, Event, Failed, Known, MoreAnswers, Note, Scored, Started, Taken, There
 from m3_exp.groups import Evaluation, Group, Queue
+from m3_exp.heartbeat import forget_worker
 from m3_exp.launchers import ray_cluster as cluster
 from m3_exp.launchers.local import PAUSE, until_all_end
 from m3_exp.launchers.protocol import DEATHS, Here, Report, Work
 from m3_exp.launchers.ray_actor import Begun, Start, survey
+from m3_exp.launchers.signs import worker_key
 from m3_exp.store import Store
 from m3_exp.types import EngineSettings, LauncherSettings, M3Error
 from m3_exp.worker import PATIENCE
@@ -71,6 +73,9 @@ def launch(work: Work, queue: Queue, count: int, here: Here) -> Iterator[Report]
             deadline = time.monotonic() + PATIENCE
             for thread in serving:
                 thread.join(max(0.0, deadline - time.monotonic()))
+            for start in starts:  # of a lost worker
+                with contextlib.suppress(OSError):
+                    forget_worker(Store(work.store), worker_key(work.run, start.name))
 
 
 @contextlib.contextmanager

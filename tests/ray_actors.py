@@ -8,6 +8,7 @@ from m3_exp.engines.process import _environment
 from m3_exp.engines.recorded import RecordedEngine
 from m3_exp.events import Event
 from m3_exp.groups import Group
+from m3_exp.launchers import signs
 from m3_exp.launchers.ray_actor import Actor, Begun, Start, _place
 from m3_exp.types import Answer
 
@@ -21,9 +22,10 @@ def _slowly(self: RecordedEngine, *args: object, **more: object) -> Iterator[Ans
 
 
 class Slow(Actor):
-    """Its answers come M3_TEST_PAUSE seconds apart."""
+    """Its answers come M3_TEST_PAUSE seconds apart, its signs of life soon after one another."""
 
     def begin(self, start: Start) -> Begun:
+        signs.BEAT = 0.2
         RecordedEngine.generate = _slowly  # type: ignore[method-assign]
         return super().begin(start)
 

@@ -151,7 +151,7 @@ class TestTwoNodes:
         self, world: World, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(ray_cluster, "Actor", Slow)
-        monkeypatch.setenv("M3_TEST_PAUSE", "0.1")
+        monkeypatch.setenv("M3_TEST_PAUSE", "0.2")
         going = Going(world, cluster, tmp_path / "store")
         going.until(lambda: len(at_work(going.store)) == 2 and all(w.answers > 2 for w in at_work(going.store)))
         first, second = at_work(going.store)
@@ -199,7 +199,7 @@ class TestTwoNodes:
         self, world: World, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(ray_cluster, "Actor", Slow)
-        monkeypatch.setenv("M3_TEST_PAUSE", "0.1")
+        monkeypatch.setenv("M3_TEST_PAUSE", "0.2")
         node = next(node for node in cluster.worker_nodes)
         going = Going(world, cluster, tmp_path / "store")
         going.until(lambda: len(at_work(going.store)) == 2 and all(w.answers > 2 for w in at_work(going.store)))

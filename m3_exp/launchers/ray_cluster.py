@@ -73,9 +73,7 @@ class Node:
 
 def nodes() -> list[Node]:
     """Return the living nodes of the cluster that this process has joined."""
-    import ray
-
-    alive = [node for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in _imported().nodes() if node["Alive"]]
     return [Node(node["NodeID"], node["NodeManagerHostname"], node["Resources"]) for node in alive]
 
 

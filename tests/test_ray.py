@@ -86,7 +86,9 @@ def cluster() -> Iterator[Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": OBJECTS})
+    made = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": OBJECTS, "include_dashboard": False}
+    )
     made.add_node(num_cpus=1, num_gpus=2, object_store_memory=OBJECTS)
     yield made
     made.shutdown()

@@ -48,6 +48,7 @@ def workers(engine: EngineSettings, settings: LauncherSettings) -> int:
 
 def launch(work: Work, queue: Queue, count: int, here: Here) -> Iterator[Report]:
     """Carry the groups out in actors, and give what happens; see `protocol`."""
+    yield Report("worker 1", Doing("joining the Ray cluster" if work.launcher.address else "starting Ray"))
     work = replace(work, store=work.store.absolute())
     with cluster.joined(work.launcher, count), _probe(Store(work.store), work.run) as probe:
         known = cluster.nodes()
@@ -175,7 +176,7 @@ class _Member:
             except RayTaskError as error:
                 raise error.cause from error
             except RayError as error:
-                died = cluster.last_words(error)
+                died = cluster.why(error)
                 continue
             if begun.unfit:
                 raise Unusable(f"{name} on {begun.place}: {begun.unfit}")
@@ -253,9 +254,8 @@ class _Member:
         """Give the group of a dead actor back. What was counted of a cell under way is counted by who takes it over."""
         if self._crew.stopping.is_set():
             return
-        self._unreached(error)
         place, self._place = self._place, ""
-        died = f"{self._start.name} on {place} lost: {cluster.last_words(error)}"
+        died = f"{self._start.name} on {place} lost: {cluster.why(error)}"
         self._say(Note(f"{died}; its cells are taken over"))
         self._say(Known(-self._counted))
         self._say(MoreAnswers(-self._more))
@@ -270,15 +270,6 @@ class _Member:
             self._crew.here.results.note_failure(evaluation.cell, reason, "", evaluation.repeat)
             self._say(Failed(evaluation, reason))
         self._crew.queue.done()
-
-    def _unreached(self, error: Exception) -> None:
-        """Have Ray make an actor anew that cannot be reached: it may be at work yet, for nobody."""
-        import ray
-        from ray.exceptions import ActorUnavailableError, RayError
-
-        if isinstance(error, ActorUnavailableError):
-            with contextlib.suppress(RayError):
-                ray.kill(self._actor, no_restart=False)
 
     def _say(self, event: Event) -> None:
         self._crew.reports.put(Report(self._start.name, event))

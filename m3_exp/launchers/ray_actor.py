@@ -57,7 +57,10 @@ class Actor:
         self._ahead = 0.0  # seconds by which the clock of the run is ahead of this node's
 
     def begin(self, start: Start) -> Begun:
-        """Make the worker, where this node is as the run's own machine."""
+        """Make the worker, where this node is as the run's own machine.
+
+        One that is at work yet, for a run that could not reach it for a while, gives up what it is at.
+        """
         self._open.close()
         work, place = start.work, _place()
         if Path(start.folder).is_dir():
@@ -65,6 +68,7 @@ class Actor:
         if reason := difference(start.facts, survey(start.probe, work.engine)):
             return Begun(place, reason)
         store = Store(work.store)
+        store.leases.silent = work.launcher.silent
         self._worker = Worker(
             store, work.engine, run=work.run, name=start.name, keep=work.keep, verify=work.verify, takes_over=True,
             until=work.until, clock=lambda: time.time() + self._ahead,

@@ -100,10 +100,11 @@ def joined(settings: LauncherSettings, room: int = 0) -> Iterator[None]:
             settings.address or "local", log_to_driver=False, logging_level=logging.ERROR,
             **({} if settings.address else own),
         )  # fmt: skip
-    except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise _unreached(settings.address, error) from error
     finally:
         _handle(terminated)
+    _hush()
     try:
         yield
     finally:
@@ -143,6 +144,13 @@ def _unreached(address: str | None, error: BaseException) -> M3Error:
         f"launcher.address={address}: no Ray cluster answers there ({reason}): start one with ray start --head on one"
         " machine and ray start --address=HOST:PORT on the others, or leave the address out"
     )
+
+
+def _hush() -> None:
+    """Keep what Ray's nodes report off standard output: `log_to_driver` does not, and it would stand within JSON."""
+    from ray._private import worker
+
+    worker.print_to_stdstream = lambda *_, **__: None
 
 
 def _handler() -> Any:
@@ -213,6 +221,15 @@ def refuse_unfit_nodes(asked: Share, known: Sequence[Node], probe: str, engine: 
             reason = f"m3_exp does not run there: {last_words(error)}"
         if reason:
             raise M3Error(f"launcher=ray: {node} cannot take part: {reason}")
+
+
+def why(error: BaseException) -> str:
+    """Say in a few words why Ray gave an actor up: what it says itself are numbers and advice."""
+    from ray.exceptions import OutOfMemoryError
+
+    if isinstance(error, OutOfMemoryError):
+        return "its node had no memory left, so Ray ended it"
+    return "its node is gone" if "its node" in str(error) else "its process died, or cannot be reached"
 
 
 def last_words(error: BaseException) -> str:

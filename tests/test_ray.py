@@ -251,7 +251,9 @@ class TestTwoNodes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("how", "workers"), [(signal.SIGINT, 2), (signal.SIGKILL, 1)])
+@pytest.mark.parametrize(
+    ("how", "workers"), [(signal.SIGINT, 2), pytest.param(signal.SIGKILL, 1, marks=pytest.mark.long)]
+)
 def test_an_interrupted_run_leaves_no_process_and_goes_on_under_another_launcher(
     world: World, tmp_path: Path, how: signal.Signals, workers: int
 ) -> None:

@@ -31,6 +31,7 @@ from m3_exp.worker import PATIENCE
 
 NOWHERE = 60.0  # seconds without any node that could hold a worker, until the run ends
 _TICK = 0.5  # seconds
+_TRIES = 10  # times that Ray has an actor begin where it dies of that, or cannot be reached
 
 
 class Unusable(M3Error):
@@ -166,24 +167,21 @@ class _Member:
         from ray.exceptions import RayError, RayTaskError
 
         self._say(Doing("waiting for a place on the cluster"))
-        name, died = self._start.name, ""
-        for _ in range(DEATHS):
-            beginning = self._actor.begin.options(max_task_retries=-1).remote(self._start)
-            if not self._has_begun(beginning):
-                return False
-            try:
-                begun: Begun = ray.get(beginning)
-            except RayTaskError as error:
-                raise error.cause from error
-            except RayError as error:
-                died = cluster.why(error)
-                continue
-            if begun.unfit:
-                raise Unusable(f"{name} on {begun.place}: {begun.unfit}")
-            self._place = begun.place
-            self._say(Doing(""))
-            return True
-        raise Unusable(f"{name} died {DEATHS} times as it began: {died}")
+        name = self._start.name
+        beginning = self._actor.begin.options(max_task_retries=_TRIES).remote(self._start)
+        if not self._has_begun(beginning):
+            return False
+        try:
+            begun: Begun = ray.get(beginning)
+        except RayTaskError as error:
+            raise error.cause from error
+        except RayError as error:
+            raise Unusable(f"{name} ended again and again as it began: {cluster.why(error)}") from error
+        if begun.unfit:
+            raise Unusable(f"{name} on {begun.place}: {begun.unfit}")
+        self._place = begun.place
+        self._say(Doing(""))
+        return True
 
     def _has_begun(self, beginning: Any) -> bool:
         import ray

@@ -79,9 +79,10 @@ def nodes() -> list[Node]:
 
 @contextlib.contextmanager
 def joined(settings: LauncherSettings, room: int = 0) -> Iterator[None]:
-    """Join the cluster at an address, or start one on this machine with a CPU core for each of `room` workers.
+    """Join the cluster at an address, or start one on this machine.
 
-    At the end the first is left, the second ended. A process that has joined one before stays there.
+    `room` workers share its cores, however many they are, unless `launcher.cpus` says what each is given. At the end a
+    cluster that was there is left, the other ended. A process that has joined one before stays there.
 
     Raises:
         M3Error: Ray is not installed, or no cluster is there.
@@ -90,7 +91,7 @@ def joined(settings: LauncherSettings, room: int = 0) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    cpus = max(len(cores()), room * (settings.cpus or 1))
+    cpus = len(cores()) if settings.cpus else max(len(cores()), room)
     own: Json = {"num_cpus": cpus, "object_store_memory": _OBJECTS, "include_dashboard": False}
     if settings.address:
         _reach(settings.address)
@@ -137,7 +138,7 @@ def _reach(address: str) -> None:
 
 
 def _unreached(address: str | None, error: BaseException) -> M3Error:
-    reason = " ".join(str(error).split())[:300]
+    reason = " ".join(str(error).split()).partition(". ")[0][:300]
     if address is None:
         return M3Error(f"launcher=ray: no Ray cluster could be started on this machine ({reason}): try launcher=local")
     return M3Error(

@@ -57,7 +57,7 @@ BAD = [
     ("pair.name=x", "pair=NAME"), ("pair.experts=lm", "list"), ("pair.experts=null", "list"),
     ("pair.experts=[]", "list"),
     ("pair.experts=[lm,lm]", "twice"), ("pair.experts=[lm,3]", "'3'"), ("method=null", "average"),
-    ("ratio.name=grid", "ratio=NAME"), ("tracker=null", "wandb"), ("launcher=ray", "local"),
+    ("ratio.name=grid", "ratio=NAME"), ("tracker=null", "wandb"), ("launcher=k8s", "local"),
     ("method=../method/ties", "average"), ("tuned=nope", "tuned"),
     ("family=../../etc/passwd", "does not exist"), ("family=lab,llama2_13b", "-m"), ("evaluator=null", "gsm8k"),
     ("evaluator=[]", "at least one"), ("evaluator=3", "gsm8k"), ("evaluator={a:b}", "gsm8k"),
@@ -76,6 +76,7 @@ BAD = [
     ("seed", "KEY=VALUE"), ("seed==3", "seed"), ("é=3", "KEY=VALUE"), (".=3", "KEY=VALUE"),
     ("family..base=3", "KEY=VALUE"),
     ("family.nope=3", "family.nope"), ("tracker.nope=3", "tracker.nope"), ("launcher.workers=3", "mean workers"),
+    ("launcher.address=auto", "no effect here; did you mean launcher=ray?"),
     ("defaults=[]", "defaults"), ("_target_=os.system", "_target_"), ("engine.vllm=3", "engine.vllm"),
     # interpolations
     ("seed=${seed}", "seed"), ("limit=${seed}${limit}", "limit"), ("dtype=${dtype}", "dtype"), ("seed=${nope}", "nope"),
@@ -331,6 +332,12 @@ WITH = {
 }
 
 
+def _launcher_with(parameter: str) -> str:
+    """Name a launcher that has a parameter."""
+    files = (file for file in sorted((config.ROOT / "conf" / "launcher").glob("[a-z]*.yaml")))
+    return next((file.stem for file in files if f"\n{parameter}: " in file.read_text()), "local")
+
+
 def test_what_the_documents_write_is_taken() -> None:
     own = {
         ("family", "mine"),
@@ -344,6 +351,7 @@ def test_what_the_documents_write_is_taken() -> None:
         users = [name for name in config.names(group) if rest in choices.keywords_of(group, name)]
         setup = [f"evaluator=[{rest.partition('.')[0]}]"] if group == "evaluator" and rest else []
         setup += [f"{group}={users[0]}"] if users else []
+        setup += [f"launcher={_launcher_with(rest)}"] if group == "launcher" and rest else []
         setup += WITH.get(f"{key}={value}", [])
         if key == "items" and value not in ("lab", "official", "dev"):
             continue

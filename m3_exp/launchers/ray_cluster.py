@@ -3,11 +3,13 @@
 What a worker is given there, whether any node has that, and whether the nodes are fit for it.
 """
 
+import atexit
 import contextlib
 import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -148,10 +150,14 @@ def _unreached(address: str | None, error: BaseException) -> M3Error:
 
 
 def _hush() -> None:
-    """Keep what Ray's nodes report off standard output: `log_to_driver` does not, and it would stand within JSON."""
+    """Keep off standard output what Ray writes there: reports of nodes, which `log_to_driver` lets through and which
+    would stand within JSON, and the code that ends a colour, at the exit.
+    """
     from ray._private import worker
 
     worker.print_to_stdstream = lambda *_, **__: None
+    if colours := sys.modules.get("colorama.initialise"):
+        atexit.unregister(colours.reset_all)
 
 
 def _handler() -> Any:

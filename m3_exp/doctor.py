@@ -46,7 +46,7 @@ def examine(asked: CommandLine | Request) -> list[Finding]:
         plan = request.plan
         results = Results(Store(request.store), plan.engine)
         found = [*_data(plan, results), *_graders(plan, results), *_models(plan, results.store)]
-        return [*here, *found, *_keys(request), *_optional()]
+        return [*here, *found, *_keys(request), *_launcher(request), *_optional()]
 
 
 def _version(*packages: str) -> str | None:
@@ -174,6 +174,12 @@ def _tried(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, True, look(), needed=True)
     except M3Error as error:
         return Finding(what, False, str(error), needed=True)
+
+
+def _launcher(request: Request) -> Iterator[Finding]:
+    ray = _version("ray")
+    missing = "not installed: launcher=ray, workers on several machines; pip install 'm3_exp[ray]'"
+    yield Finding("Ray", ray is not None, ray or missing, needed=request.launcher.name == "ray")
 
 
 def _optional() -> Iterator[Finding]:

@@ -53,7 +53,8 @@ class Worker:
 
     `run` is the id of the run, written with each answer; `name` its own among the workers of the run. `keep`: write a
     checkpoint of each recipe. When the clock says `until`, it asks for nothing more: what is scored is scored, and what
-    lacks answers is neither done nor failed. The workers of a process may share `results` and `graders`.
+    lacks answers is neither done nor failed. The workers of a process may share `results` and `graders`. `takes_over`:
+    the run gives a group to one worker at a time, so that what another one of it still holds is a dead one's.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class Worker:
         graders: Graders | None = None,
         until: float = math.inf,
         clock: Clock = time.time,
+        takes_over: bool = False,
     ) -> None:
         self._store, self._run, self._name = store, run, name
+        self._takes_over = takes_over
         self._results = results or Results(store, settings)
         self._graders = graders or Graders()
         self._keep, self._verify = keep, verify
@@ -106,7 +109,7 @@ class Worker:
 
     def _work(self, group: Group, events: "queue.SimpleQueue[Event | BaseException]") -> None:
         try:
-            with kept_in(self._store.root), self._store.leases.take(group.key, run=self._run, worker=self._name):
+            with kept_in(self._store.root), self._hold(group):
                 for evaluation in group.evaluations:
                     if self._generator.closed.is_set() or self._generator.is_over:
                         break
@@ -123,6 +126,10 @@ class Worker:
             events.put(error)
         else:
             events.put(Done(group.key))
+
+    def _hold(self, group: Group) -> contextlib.AbstractContextManager[object]:
+        """Take the group's lease. Raises Held."""
+        return self._store.leases.take(group.key, run=self._run, worker=self._name, takes_over=self._takes_over)
 
     def _is_there(self, evaluation: Evaluation) -> bool:
         """Tell whether an evaluation has its result already, and say so then."""

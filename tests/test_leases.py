@@ -112,6 +112,19 @@ def test_a_holder_elsewhere_is_dead_when_its_count_stood_still(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_another_worker_of_a_run_left_is_taken_over_where_the_run_knows_that_it_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_by_another(tmp_path, monkeypatch)
+    here = Leases(tmp_path, clock=lambda: 0.0)
+    for run, known in (("r", False), ("another", True)):
+        with pytest.raises(Held, match="worker 7"):
+            here.take("g", run=run, takes_over=known)
+    with here.take("g", run="r", takes_over=True), pytest.raises(Held):
+        there(tmp_path).take("g", run="another", takes_over=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_one_that_raises_its_count_keeps_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a file system where locks keep nobody out, the count alone tells."""
     monkeypatch.setattr(leases, "excludes", lambda _: False)

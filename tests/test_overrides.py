@@ -76,6 +76,7 @@ BAD = [
     ("seed", "KEY=VALUE"), ("seed==3", "seed"), ("é=3", "KEY=VALUE"), (".=3", "KEY=VALUE"),
     ("family..base=3", "KEY=VALUE"),
     ("family.nope=3", "family.nope"), ("tracker.nope=3", "tracker.nope"), ("launcher.workers=3", "mean workers"),
+    ("launcher.address=auto", "no effect here; did you mean launcher=ray?"),
     ("defaults=[]", "defaults"), ("_target_=os.system", "_target_"), ("engine.vllm=3", "engine.vllm"),
     ("engine.pace.swap=3", "did you mean engine=recorded?"),
     # interpolations
@@ -333,6 +334,12 @@ WITH = {
 }
 
 
+def _launcher_with(parameter: str) -> str:
+    """Name a launcher that has a parameter."""
+    files = (file for file in sorted((config.ROOT / "conf" / "launcher").glob("[a-z]*.yaml")))
+    return next((file.stem for file in files if f"\n{parameter}: " in file.read_text()), "local")
+
+
 def test_what_the_documents_write_is_taken() -> None:
     own = {
         ("family", "mine"),
@@ -346,6 +353,7 @@ def test_what_the_documents_write_is_taken() -> None:
         users = [name for name in config.names(group) if rest in choices.keywords_of(group, name)]
         setup = [f"evaluator=[{rest.partition('.')[0]}]"] if group == "evaluator" and rest else []
         setup += [f"{group}={users[0]}"] if users else []
+        setup += [f"launcher={_launcher_with(rest)}"] if group == "launcher" and rest else []
         setup += WITH.get(f"{key}={value}", [])
         setup += REHEARSAL if key.startswith("engine.pace.") else []
         if key == "items" and value not in ("lab", "official", "dev"):

@@ -288,6 +288,9 @@ def _unknown(key: str, config_dirs: Sequence[Path]) -> str:
     if key in (f"engine.pace.{name}" for name in vars(Pace())):
         return f"{key} has no effect here; did you mean engine=recorded?"
     meant = of_key(key, config_dirs)
+    users = [name for name in names(group, config_dirs) if rest in _plain_yaml(group, name)] if key in meant else []
+    if users:  # choices that are not taken
+        return f"{key} has no effect here; did you mean {' or '.join(f'{group}={name}' for name in users)}?"
     if meant and group not in (*groups(), "evaluator"):
         return f"{key} is not known{did_you_mean(meant)}"
     if group != "evaluator" or "." not in rest:
@@ -306,6 +309,12 @@ def _unknown(key: str, config_dirs: Sequence[Path]) -> str:
         return f"{key}: {benchmark} is not selected; add it to evaluator=[...]"
     near = did_you_mean([f"evaluator.{benchmark}.{one}" for one in close(setting, own)])
     return f"{key} is not known: {benchmark} has the settings {', '.join(k for k in own if k != 'target')}{near}"
+
+
+def _plain_yaml(group: str, name: str) -> Tree:
+    """Return a shipped choice by itself; empty where a --config-dir brings it."""
+    path = ROOT / "conf" / group / f"{name}.yaml"
+    return load_yaml(path) if path.exists() else {}
 
 
 def _of_evaluators(stem: str, config_dirs: Sequence[Path]) -> Tree:

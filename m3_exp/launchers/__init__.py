@@ -2,6 +2,7 @@
 
 protocol   what a launcher must provide; begin here to write one
 local      threads of this process, an engine each
+ray        actors on a Ray cluster: ray_cluster says what it has, ray_actor is what runs there
 signs      a worker's signs of life in the store, which `m3 status` shows
 """
 

@@ -48,7 +48,7 @@ def launch(work: Work, queue: Queue, count: int, here: Here) -> Iterator[Report]
     for thread in threads:
         thread.start()
     try:
-        yield from _until_all_end(reports, len(threads))
+        yield from until_all_end(reports, len(threads))
     finally:  # an interrupt, too, ends up here
         stopping.set()
         for worker in known.values():
@@ -75,7 +75,7 @@ def _carry(
             last = group
 
 
-def _until_all_end(reports: _Reports, workers: int) -> Iterator[Report]:
+def until_all_end(reports: _Reports, workers: int) -> Iterator[Report]:
     """Give reports until so many workers have ended. What goes wrong in one is no cell's failure, and ends the run."""
     while workers:
         try:

@@ -98,10 +98,12 @@ class Leases:
         self._reach = reach
         self._seen: dict[str, tuple[tuple[str, int], float]] = {}  # by group: the holder and its count; since when
 
-    def take(self, group: str, *, run: str = "", worker: str = "") -> Lease | contextlib.nullcontext[None]:
+    def take(
+        self, group: str, *, run: str = "", worker: str = "", takes_over: bool = False
+    ) -> Lease | contextlib.nullcontext[None]:
         """Hold a group by its key; close what is returned to let it go.
 
-        Where nothing can be written everyone may have it.
+        Where nothing can be written everyone may have it. `takes_over`: a lease of the same run is a dead worker's.
 
         Raises:
             Held: another worker that lives has it.
@@ -117,7 +119,7 @@ class Leases:
         reach = lock_reach(self._folder) if self._reach is None else self._reach
         holder = Holder(secrets.token_hex(8), run, worker, os.uname().nodename, reach, os.getpid(), keeps)
         try:
-            self._write(path, holder)
+            self._write(path, holder, takes_over)
         except OSError as error:
             if lock is not None:
                 os.close(lock)
@@ -137,14 +139,15 @@ class Leases:
                     path.unlink()
                     lock.unlink()
 
-    def _write(self, path: Path, holder: Holder) -> None:
+    def _write(self, path: Path, holder: Holder, takes_over: bool) -> None:
         """Write a lease where there is none, or in place of a dead one. Raises Held, and OSError as files do."""
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(path, _NEW, 0o644)
         except FileExistsError:
             other = _read(path)
-            if not self._is_dead(path.stem, other, holder):
+            left = takes_over and other.run == holder.run
+            if not left and not self._is_dead(path.stem, other, holder):
                 raise Held(other) from None
             write_atomic(path, _sealed(path, holder))
             return

@@ -46,7 +46,7 @@ def examine(asked: CommandLine | Request) -> list[Finding]:
         plan = request.plan
         results = Results(Store(request.store), plan.engine)
         found = [*_data(plan, results), *_graders(plan, results), *_models(plan, results.store)]
-        return [*here, *found, *_keys(request), *_optional()]
+        return [*here, *found, *_keys(request), *_slurm(request), *_optional()]
 
 
 def _version(*packages: str) -> str | None:
@@ -174,6 +174,13 @@ def _tried(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, True, look(), needed=True)
     except M3Error as error:
         return Finding(what, False, str(error), needed=True)
+
+
+def _slurm(request: Request) -> Iterator[Finding]:
+    from m3_exp.launchers.sbatch import lacks, version
+
+    missing, wanted = lacks(), request.launcher.name == "slurm"
+    yield Finding("Slurm", missing is None, missing or f"{_version('submitit')}, {version()}", needed=wanted)
 
 
 def _optional() -> Iterator[Finding]:

@@ -101,8 +101,9 @@ class Heartbeat:
                     _keep(self._store, "".join(names), record)
                     _forget(self._store, run)
             at_work = {self._run, *self._store.runs}
-            for key, worker in self._store.workers.items():
-                if worker.run not in at_work:
+            for key, worker in self._store.workers.items():  # those of a batch system may outlive their run
+                path, lock = self._store.workers.path(key), self._store.worker_lock(key)
+                if worker.run not in at_work and not _alive(self._store, path, lock, worker):
                     forget_worker(self._store, key)
             self._lock = hold(self._store.run_lock(self._run), os.O_RDWR | os.O_CREAT | os.O_EXCL)
         with contextlib.suppress(OSError, M3Error):

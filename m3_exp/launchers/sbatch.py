@@ -59,6 +59,14 @@ def lacks() -> str | None:
     return None
 
 
+def version() -> str:
+    """Return what Slurm calls itself, or why it does not say."""
+    try:
+        return _told(["sbatch", "--version"]).strip()
+    except Unreachable as error:
+        return f"no answer from {error}"
+
+
 def check(settings: LauncherSettings) -> None:
     """Refuse options of sbatch that would break what m3 relies on.
 

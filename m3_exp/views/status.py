@@ -9,7 +9,7 @@ from m3_exp.forecast import Forecast, forecast
 from m3_exp.heartbeat import RunState, WorkerState, runs, workers
 from m3_exp.results import Results, failures
 from m3_exp.store import Store
-from m3_exp.types import Cell, Json, plain
+from m3_exp.types import Cell, Json, M3Error, plain
 from m3_exp.views.retries import retries
 
 
@@ -54,6 +54,24 @@ def plan(asked: CommandLine | Request) -> Forecast:
     """Return what a request would do and cost, and what of it is there already; reads headers, never weights."""
     request = compose(asked)
     return _plan(request, Results(Store(request.store), request.plan.engine))
+
+
+def jobs(request: Request) -> dict[str, str]:
+    """Return under `sbatch` the script that it would be given for a request, or why there is none.
+
+    Nothing where another launcher starts the workers.
+    """
+    if request.launcher.name != "slurm":
+        return {}
+    from m3_exp.launchers.sbatch import script
+
+    recipes = len({id(cell.recipe) for cell in request.plan.cells})
+    folder = Store(request.store).launched("RUN").absolute()
+    try:
+        count = min(request.workers or 1, recipes)
+        return {"sbatch": script(request.plan.engine, request.launcher, count, folder, "RUN")}
+    except M3Error as error:
+        return {"sbatch": str(error)}
 
 
 def _plan(request: Request, results: Results, *, outlived: bool = False) -> Forecast:

@@ -56,12 +56,13 @@ class Job:
             until=float("inf") if order.until is None else order.until, clock=lambda: time.time() + ahead,
         )  # fmt: skip
         with contextlib.ExitStack() as going:
-            journal = going.enter_context(Journal(folder(store, self.run), store.quarantine))
+            diary = Diary(going.enter_context(Journal(folder(store, self.run), store.quarantine)), name)
+            going.callback(diary.flush)
             sign = going.enter_context(Sign(store, self.run, name, place()))
             going.callback(worker.wait)
             going.callback(worker.close)
             self._let_go = going.close
-            carry_out(order, self.number, worker, Ledger(store, self.run), Diary(journal, name), sign)
+            carry_out(order, self.number, worker, Ledger(store, self.run), diary, sign)
 
     def checkpoint(self) -> "DelayedSubmission":
         """Let go of everything, and return the job that goes on; called by submitit as the time of this one ends."""

@@ -85,18 +85,19 @@ class Diary:
         elif isinstance(event, Speed):
             self._speed = event
         else:
-            self._flush()
+            self.flush()
             self._write(_fields(event, group))
             return
         if self._clock() - self._flushed >= _FLUSH:
-            self._flush()
+            self.flush()
 
     def end(self) -> None:
         """Say that the worker ends by itself."""
-        self._flush()
+        self.flush()
         self._write({"event": ENDED})
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write down what was held back to be one line."""
         self._flushed = self._clock()
         if self._tokens:
             self._write({"event": "Answered", "tokens": self._tokens})

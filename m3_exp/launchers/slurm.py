@@ -212,7 +212,7 @@ class _Array:
     def _given_up(self, left: int) -> Report:
         """Say that no job is left although there is work, and why."""
         reasons = sorted({self._why(state) for state in self._states.values()}) or ["Slurm does not know them any more"]
-        more = f" (and {len(reasons) - 1} others)" if len(reasons) > 1 else ""
+        more = f" (and {counted(len(reasons) - 1, 'other')})" if len(reasons) > 1 else ""
         return _note(f"no job is left, {counted(left, 'cell')} are: {reasons[0]}{more}; logs in {self._folder}")
 
     def _why(self, state: State) -> str:

@@ -87,7 +87,7 @@ def missing(request: Request, disk: int = 0) -> list[str]:
 def plan(
     request: Request, forecast: Forecast, width: int | None = None, jobs: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Return a plan cell by cell, then what it would cost. `jobs`: by a batch system's command, what it would be given."""
+    """Return a plan cell by cell, then what it would cost. `jobs`: what a batch system's command would be given."""
     rows = [(" = ".join(c.labels), c.benchmark, "?" if c.n is None else str(c.n), c.state) for c in forecast.cells]
     header = ("recipe", "benchmark", "items", "state")
     return [

@@ -174,11 +174,12 @@ class KnownRun(PastRun):
 def history(store: Store) -> list[KnownRun]:
     """Return the runs that a store knows by name, those at work among them, the newest last."""
     signs = {sign.id: sign for sign in runs(store)}
+    jobs = {worker.run for worker in workers(store) if worker.alive}  # of a batch system, that nobody waits for
     known = []
     for past in store.history.values():
         sign = signs.get(past.run)
         counts = {} if sign is None or past.ended else {"done": sign.cells_done, "failed": sign.cells_failed}
-        alive = sign is not None and sign.alive
+        alive = past.run in jobs or (sign is not None and sign.alive)
         known.append(KnownRun(**{**vars(past), **counts, "alive": alive}))
     return sorted(known, key=lambda one: (one.started, one.name))
 

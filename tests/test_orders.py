@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from m3_exp import doctor
+from m3_exp.command_line import CommandLine
 from m3_exp.config import request as composed
 from m3_exp.events import Answered, Done, Event, Failed, Known, MoreAnswers, Note, Scored, Speed, Started, There
 from m3_exp.groups import Budget, Evaluation, Group, grouped
+from m3_exp.heartbeat import Heartbeat, history, workers
 from m3_exp.launchers import job, orders, sbatch, slurm
 from m3_exp.launchers.job import Job, carry_out
 from m3_exp.launchers.orders import Diary, Ledger, NotYet, Order, folder, spoken
@@ -21,6 +23,7 @@ from m3_exp.results import Results
 from m3_exp.running import Outcome, Run
 from m3_exp.store import Journal, Store, Tail
 from m3_exp.types import EngineSettings, LauncherSettings, M3Error, Plan, plain
+from m3_exp.views import runs as views
 from m3_exp.views import status, words
 from m3_exp.worker import Worker
 from tests.files import write_lines
@@ -330,6 +333,22 @@ def test_a_result_that_is_seen_late_is_waited_for(planned: tuple[Plan, Store]) -
     made = next(event for event in events if isinstance(event, Scored) and event.evaluation == evaluation)
     assert isinstance(scored, Scored)
     assert plain(scored.record.result) == plain(made.record.result)
+
+
+def test_a_job_that_nobody_waits_for_is_seen_by_all(planned: tuple[Plan, Store]) -> None:
+    plan, store = planned
+    first = Run(plan, store)
+    with Heartbeat(store, first.id, first.state, called="first"):
+        pass
+    with Sign(store, first.id, "worker 1", "job 12_0"):
+        second = Run(plan, store)
+        with Heartbeat(store, second.id, second.state, called="second"):
+            (worker,) = workers(store)
+            assert (worker.alive, worker.place) == (True, "job 12_0")
+            shown = words.store(views.state(CommandLine((f"store={store.root}",))))
+        assert [line for line in shown if line.startswith("at work by itself: worker 1: ")] != []
+        assert {run.name: run.state for run in history(store)} == {"first": "runs", "second": "stopped"}
+    assert {run.name: run.state for run in history(store)} == {"first": "stopped", "second": "stopped"}
 
 
 # ------------------------------------------------------------------------------------------------ what is refused

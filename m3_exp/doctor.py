@@ -177,16 +177,18 @@ def _tried(what: str, look: Callable[[], str]) -> Finding:
 
 
 def _slurm(request: Request) -> Iterator[Finding]:
-    from m3_exp.launchers.sbatch import lacks, version
+    if request.launcher.name == "slurm":
+        from m3_exp.launchers.sbatch import lacks, version
 
-    missing, wanted = lacks(), request.launcher.name == "slurm"
-    yield Finding("Slurm", missing is None, missing or f"{_version('submitit')}, {version()}", needed=wanted)
+        missing = lacks()
+        yield _tried("Slurm", version) if missing is None else Finding("Slurm", False, missing, needed=True)
 
 
 def _optional() -> Iterator[Finding]:
     for package, gives in (
         ("peft", "make lab-experts: train the lab's experts again"),
         ("mergekit", "benchmarks/merge.py times us beside it"),
+        ("submitit", "launcher=slurm: pip install 'm3_exp[slurm]'"),
     ):
         installed = _version(package)
         yield Finding(package, installed is not None, installed or f"not installed: {gives}")

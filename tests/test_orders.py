@@ -310,6 +310,44 @@ def test_a_worker_that_is_lost_is_named_and_its_answers_count_once(
     assert stand.run.progress.done == 26, "24 of worker 2, and 2 that the lost one told of but that the store never had"
 
 
+def test_what_joined_jobs_finish_meanwhile_is_not_submitted_again(
+    planned: tuple[Plan, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, store = planned
+    stand, said = Stand(monkeypatch, store), []
+    ordered(plan, store, 1, "old")
+
+    def living() -> set[str]:
+        assert len(work(store, "old", 1)) > 0
+        return {"old"}
+
+    monkeypatch.setattr(sbatch, "living", living)
+    outcome = stand.carried(plan, said)
+    assert (outcome.done, outcome.cached, outcome.left, outcome.generated) == (3, 3, 0, 0)
+    assert (stand.jobs, stand.cancelled) == ([], []), "they are another command's"
+    assert "jobs of an earlier command are at work on this plan (m3-old in squeue): they are waited for" in said[1]
+
+
+def test_what_joined_jobs_had_failed_before_is_tried_again(
+    planned: tuple[Plan, Store], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plan, store = planned
+    stand, said = Stand(monkeypatch, store), []
+    ordered(plan, store, 1, "old")
+    (tmp_path / "answers.jsonl").rename(tmp_path / "kept.jsonl")
+    write_lines(tmp_path / "answers.jsonl", [{"benchmark": "gsm8k", "id": golds(8)[0][0], "text": "The answer is: 1"}])
+    assert len([event for event in work(store, "old", 1) if isinstance(event, Failed)]) == 3
+    write_answers(tmp_path / "answers.jsonl", {0: FIRST})
+    plan, _ = request(
+        [Path(str(plan.cells[0].recipe.base)), *map(Path, map(str, plan.cells[0].recipe.experts))], tmp_path
+    )
+    ordered(plan, store, 1, "old")
+    monkeypatch.setattr(sbatch, "living", lambda: {"old"})
+    outcome = stand.carried(plan, said)
+    assert (outcome.done, outcome.left, outcome.failures) == (len(plan.cells), 0, ())
+    assert [one.number for one in stand.jobs] != []
+
+
 def test_of_what_is_found_again_only_the_new_answers_count() -> None:
     tally = slurm._Tally()
     tally.begin()

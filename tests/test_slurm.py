@@ -158,7 +158,9 @@ def test_what_a_killed_job_had_is_taken_over_at_the_last_answer(planned: tuple[P
     assert shown.place.startswith("job ")
     assert f"{shown.name}: {os.uname().nodename}, job " in str(shown)
     os.killpg(os.getpgid(shown.pid), signal.SIGKILL)
-    run.until(lambda: any(f"{shown.name} lost: {shown.place} ended" in said for said in run.said))
+    lost = f"{shown.name} lost: {os.uname().nodename}, {shown.place}, 0 cells, last sign of life"
+    run.until(lambda: any(str(worker).startswith(lost) for worker in workers(store)))
+    run.until(lambda: any(f"{shown.name} lost: {shown.place} ended (" in said for said in run.said))
     outcome = run.end()
     assert (outcome.done, outcome.left, outcome.failures) == (3, 0, ())
     assert 18 < outcome.generated <= 24, "what it had not told of is found in the store"

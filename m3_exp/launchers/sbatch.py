@@ -21,7 +21,7 @@ from typing import Any
 from m3_exp.launchers.job import Job
 from m3_exp.types import EngineSettings, LauncherSettings, M3Error
 
-_PATIENCE = 60.0  # seconds that a command of Slurm may take
+_PATIENCE = 20.0  # seconds that a command of Slurm may take
 _NOTICE = 90  # seconds before its time limit at which a job puts itself back into the queue
 _ENDED = frozenset((
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
@@ -60,11 +60,16 @@ def lacks() -> str | None:
 
 
 def version() -> str:
-    """Return what Slurm calls itself, or why it does not say."""
+    """Return what Slurm calls itself.
+
+    Raises:
+        M3Error: it does not answer.
+    """
     try:
-        return _told(["sbatch", "--version"]).strip()
+        partitions = sorted(set(_told(["sinfo", "--noheader", "--format=%R"]).split()))
+        return f"{_told(['squeue', '--version']).strip()}, partitions: {', '.join(partitions)}"
     except Unreachable as error:
-        return f"no answer from {error}"
+        raise M3Error(f"Slurm does not answer ({error}): is this a node of the cluster?") from error
 
 
 def check(settings: LauncherSettings) -> None:
@@ -228,5 +233,6 @@ def _told(command: list[str]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unreachable(f"{command[0]}: {error}") from error
     if done.returncode:
-        raise Unreachable(f"{command[0]}: {' '.join(done.stderr.split()) or f'it ended with {done.returncode}'}")
+        said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
+        raise Unreachable(said[-1] if said[-1].startswith(command[0]) else f"{command[0]}: {said[-1]}")
     return done.stdout

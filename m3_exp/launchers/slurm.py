@@ -60,7 +60,9 @@ def launch(work: Work, queue: Queue, count: int, here: Here) -> Iterator[Report]
             yield _note(f"{said}: none is submitted beside them. {_look_on(store)}")
             return
         yield _note(f"{said}: they are waited for. Ctrl-C leaves them at work; to end them: {_scancel(run)}")
+        yield from _done_meanwhile(left, here)
         yield from _Array(store, run, left, here, work.until).follow(joined=True)
+        yield from _done_meanwhile(left, here)
     asked = [replace(g, evaluations=tuple(e for e in g.evaluations if _key(e) in left)) for g in groups]
     asked = [group for group in asked if group.evaluations]
     if not asked or here.clock() >= work.until:
@@ -101,6 +103,15 @@ def _earlier(store: Store, plan: str) -> list[str]:
         raise M3Error(f"Slurm does not answer ({error}): try again later, or take launcher=local") from error
     known = ((run, orders(store, run).get("order")) for run in living)
     return [run for run, order in known if order is not None and order.plan == plan]
+
+
+def _done_meanwhile(left: dict[str, Evaluation], here: Here) -> Iterator[Report]:
+    """Report what others finished after this command had looked for what is left."""
+    for key, one in list(left.items()):
+        task = here.results.tasks.task(one.cell, one.repeat)
+        if here.results.is_done(task):
+            del left[key]
+            yield Report("", There(one, task.answers))
 
 
 class _Array:

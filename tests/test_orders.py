@@ -250,7 +250,7 @@ def test_a_run_follows_its_jobs_through_an_absence_of_slurm(
     ]  # fmt: skip
     assert (stand.run.progress.done, stand.run.progress.total) == (24, 24)
     assert [job.number for job in stand.jobs] == [1, 2]
-    assert stand.cancelled == [("--state=PENDING",), ()]
+    assert stand.cancelled == [("--state=PENDING",)], "of those that wait; the others end by themselves"
 
 
 def test_no_job_left_is_an_end_with_a_reason(planned: tuple[Plan, Store], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,6 +308,30 @@ def test_a_worker_that_is_lost_is_named_and_its_answers_count_once(
     assert (outcome.done, outcome.left) == (3, 0)
     assert "worker 1 lost: job 12_0 ended (NODE_FAIL); its cells are taken over" in said
     assert stand.run.progress.done == 26, "24 of worker 2, and 2 that the lost one told of but that the store never had"
+
+
+@pytest.mark.parametrize("at", ["submitted", "wait in Slurm's queue"])
+def test_an_interrupt_at_any_time_cancels_the_jobs(
+    planned: tuple[Plan, Store], monkeypatch: pytest.MonkeyPatch, at: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, store = planned
+    stand = Stand(monkeypatch, store, at_work=False)
+
+    def waiting() -> Iterator[list[State]]:
+        while not stand.cancelled:
+            yield [State("12_0", 1, "PENDING", "Resources")]
+
+    def interrupted(text: str) -> None:
+        if at in text:
+            raise KeyboardInterrupt
+
+    stand.answers = waiting()
+    run = Run(plan, store, launcher=JOBS, workers=2)
+    run.progress.say = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run.carry_out()
+    assert stand.cancelled == [()]
+    assert f"the jobs m3-{run.id} of this run are cancelled" in capsys.readouterr().err
 
 
 def test_what_joined_jobs_finish_meanwhile_is_not_submitted_again(

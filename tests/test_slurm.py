@@ -169,20 +169,23 @@ def test_what_a_killed_job_had_is_taken_over_at_the_last_answer(planned: tuple[P
 
 
 @pytest.mark.usefixtures("slow")
-def test_a_job_whose_time_ends_goes_back_and_on(planned: tuple[Plan, Store]) -> None:
+def test_jobs_whose_time_ends_or_that_are_preempted_go_back_and_on(planned: tuple[Plan, Store]) -> None:
     plan, store = planned
-    run = Followed(replace(plan, cells=plan.cells[:1]), store, 1)
-    run.until(lambda: run.answers >= 2)
-    (job,) = sbatch.states(run.id)
-    told("scancel", "--signal=USR2", job.job)
-    run.until(lambda: any("back in Slurm's queue" in said for said in run.said))
+    run = Followed(plan, store)
+    run.until(lambda: run.answers >= 2 and len([worker for worker in workers(store) if worker.cell]) == 2)
+    first, second = sbatch.states(run.id)
+    told("scancel", "--signal=USR2", first.job)
+    told("scontrol", "requeue", second.job)
+    run.until(lambda: sum("back in Slurm's queue" in said for said in run.said) == 2)
     held = run.answers
-    assert 2 <= held < 8
+    assert 2 <= held < 24
     assert workers(store) == []
+    assert not list((store.root / "leases").glob("*.json"))
     outcome = run.end()
-    assert (outcome.done, outcome.left) == (1, 0)
-    assert 8 - held <= outcome.generated <= 8
-    each_once(store, 1)
+    assert (outcome.done, outcome.left, outcome.failures) == (3, 0, ())
+    assert 24 - held <= outcome.generated <= 24
+    assert not any("lost" in said for said in run.said)
+    each_once(store, 3)
     nothing_left(run.id, store)
 
 

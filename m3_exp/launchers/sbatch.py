@@ -205,12 +205,19 @@ def cancel(run: str, *options: str) -> None:
         _told(["scancel", f"--user={os.getuid()}", f"--name={job_name(run)}", *options])
 
 
+def lives(run: str) -> bool:
+    """Tell whether a job of a run lives, for all that is known."""
+    try:
+        return any(state.alive for state in states(run))
+    except Unreachable:
+        return True
+
+
 def wait_until_gone(run: str, seconds: float) -> None:
     """Wait until no job of a run lives, but not longer than so."""
     end = time.monotonic() + seconds
-    with contextlib.suppress(Unreachable):
-        while time.monotonic() < end and any(state.alive for state in states(run)):
-            time.sleep(0.5)
+    while time.monotonic() < end and lives(run):
+        time.sleep(0.5)
 
 
 def last_words(folder: Path, job: str) -> str:

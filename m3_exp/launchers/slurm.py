@@ -24,7 +24,7 @@ from m3_exp.types import EngineSettings, LauncherSettings, M3Error, identity
 
 POLL = 5.0  # seconds between two looks at Slurm's queue
 TICK = 0.5  # seconds between two looks at the jobs' journals
-_LATE = 60.0  # seconds until a result that a job tells of is to be seen here: file servers show new files late
+_LATE = 120.0  # seconds until a result that a job tells of is to be seen here: file servers show new files late
 _LEAVING = 20.0  # seconds that jobs take to end by themselves when all is done
 _KILLED = 60.0  # seconds that Slurm takes to end jobs
 _OF_ANSWERS = ("Answered", "Known", "MoreAnswers")
@@ -71,17 +71,19 @@ def launch(work: Work, queue: Queue, count: int, here: Here) -> Iterator[Report]
     until = None if work.until == float("inf") else work.until + ahead
     silent, count = work.launcher.silent, min(count, len(asked))
     order = Order(work.plan, work.engine, count, work.keep, work.verify, silent, tuple(asked), until)
-    job = _submitted(work, order, store)
-    yield _note(f"{counted(count, 'job')} submitted to Slurm: {job}, log in {store.launched(work.run)}")
-    if not work.launcher.wait:
-        yield _note(_look_on(store))
-        return
-    array, interrupted = _Array(store, work.run, left, here, work.until), True
+    array, interrupted, alone = _Array(store, work.run, left, here, work.until), True, False
     try:
+        job = _submitted(work, order, store)
+        alone = not work.launcher.wait
+        yield _note(f"{counted(count, 'job')} submitted to Slurm: {job}, log in {store.launched(work.run)}")
+        if alone:
+            yield _note(_look_on(store))
+            return
         yield from array.follow()
         interrupted = False
     finally:
-        array.end(interrupted)
+        if not alone:
+            array.end(interrupted)
 
 
 def _submitted(work: Work, order: Order, store: Store) -> str:
@@ -127,7 +129,8 @@ class _Array:
         self._tallies: dict[At, _Tally] = {}
         self._at: dict[str, At] = {}  # by worker: what it is at
         self._late: list[tuple[Said, float]] = []  # of results that are not to be seen yet; until when they may be
-        self._unreachable = self._pending = ""
+        self._unreachable = ""
+        self._reasons: set[str] = set()  # for which jobs wait, as was said
         self._next = 0.0  # when Slurm is asked again
 
     def follow(self, *, joined: bool = False) -> Iterator[Report]:
@@ -159,10 +162,10 @@ class _Array:
                 sbatch.cancel(self._run, "--state=PENDING")
                 sbatch.wait_until_gone(self._run, _LEAVING)
         finally:
-            sbatch.cancel(self._run)
-            if interrupted:
+            if sbatch.lives(self._run):
+                sbatch.cancel(self._run)
                 say(f"the jobs {sbatch.job_name(self._run)} of this run are cancelled")
-            sbatch.wait_until_gone(self._run, _KILLED)
+                sbatch.wait_until_gone(self._run, _KILLED)
             for key, record in self._store.workers.items():
                 if record.run == self._run:
                     forget_worker(self._store, key)
@@ -216,9 +219,9 @@ class _Array:
         alive = [state for state in self._states.values() if state.alive]
         waits = bool(alive) and all(state.name == "PENDING" for state in alive)
         reasons = ", ".join(sorted({state.reason for state in alive})) if waits else ""
-        if reasons not in ("", "None", self._pending):
+        if reasons not in ("", "None", *self._reasons):
             yield _note(f"all jobs wait in Slurm's queue: {reasons}")
-            self._pending = reasons
+            self._reasons.add(reasons)
 
     def _given_up(self, left: int) -> Report:
         """Say that no job is left although there is work, and why."""

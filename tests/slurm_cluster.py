@@ -69,6 +69,7 @@ def running() -> Iterator[None]:
         os.environ["SLURM_CONF"] = str(conf)
         _start(folder, conf)
         yield
+        _drain()
     finally:
         for name in ("slurmd", "slurmctld", "munged"):
             _stop(folder / f"{name}.pid")
@@ -113,6 +114,14 @@ def slurm(*command: str) -> str:
     """Run a command of Slurm and return what it says."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return done.stdout + done.stderr
+
+
+def _drain() -> None:
+    """Wait until no job is left, so that none of its processes outlives Slurm."""
+    slurm("scancel", f"--user={os.getuid()}")
+    end = time.monotonic() + 30
+    while slurm("squeue", "--noheader") and time.monotonic() < end:
+        time.sleep(0.2)
 
 
 def _stop(pid_file: Path) -> None:

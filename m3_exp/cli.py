@@ -145,8 +145,8 @@ def plan(args: Sequence[str]) -> int:
     from m3_exp import config
     from m3_exp.views import status, words
 
-    found = status.plan(request := config.compose(asked))
-    tell(options.json, lambda: found.json, lambda: words.plan(request, found, columns(sys.stdout)))
+    found, jobs = status.plan(request := config.compose(asked)), status.jobs(request)
+    tell(options.json, lambda: found.json | jobs, lambda: words.plan(request, found, columns(sys.stdout), jobs))
     return 0
 
 

@@ -46,7 +46,7 @@ def examine(asked: CommandLine | Request) -> list[Finding]:
         plan = request.plan
         results = Results(Store(request.store), plan.engine)
         found = [*_data(plan, results), *_graders(plan, results), *_models(plan, results.store)]
-        return [*here, *found, *_keys(request), *_launcher(request), *_optional()]
+        return [*here, *found, *_keys(request), *_launcher(request), *_slurm(request), *_optional()]
 
 
 def _version(*packages: str) -> str | None:
@@ -182,10 +182,19 @@ def _launcher(request: Request) -> Iterator[Finding]:
     yield Finding("Ray", ray is not None, ray or missing, needed=request.launcher.name == "ray")
 
 
+def _slurm(request: Request) -> Iterator[Finding]:
+    if request.launcher.name == "slurm":
+        from m3_exp.launchers.sbatch import lacks, version
+
+        missing = lacks()
+        yield _tried("Slurm", version) if missing is None else Finding("Slurm", False, missing, needed=True)
+
+
 def _optional() -> Iterator[Finding]:
     for package, gives in (
         ("peft", "make lab-experts: train the lab's experts again"),
         ("mergekit", "benchmarks/merge.py times us beside it"),
+        ("submitit", "launcher=slurm: pip install 'm3_exp[slurm]'"),
     ):
         installed = _version(package)
         yield Finding(package, installed is not None, installed or f"not installed: {gives}")

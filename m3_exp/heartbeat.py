@@ -101,8 +101,9 @@ class Heartbeat:
                     _keep(self._store, "".join(names), record)
                     _forget(self._store, run)
             at_work = {self._run, *self._store.runs}
-            for key, worker in self._store.workers.items():
-                if worker.run not in at_work:
+            for key, worker in self._store.workers.items():  # those of a batch system may outlive their run
+                path, lock = self._store.workers.path(key), self._store.worker_lock(key)
+                if worker.run not in at_work and not _alive(self._store, path, lock, worker):
                     forget_worker(self._store, key)
             self._lock = hold(self._store.run_lock(self._run), os.O_RDWR | os.O_CREAT | os.O_EXCL)
         with contextlib.suppress(OSError, M3Error):
@@ -174,11 +175,12 @@ class KnownRun(PastRun):
 def history(store: Store) -> list[KnownRun]:
     """Return the runs that a store knows by name, those at work among them, the newest last."""
     signs = {sign.id: sign for sign in runs(store)}
+    jobs = {worker.run for worker in workers(store) if worker.alive}  # of a batch system, that nobody waits for
     known = []
     for past in store.history.values():
         sign = signs.get(past.run)
         counts = {} if sign is None or past.ended else {"done": sign.cells_done, "failed": sign.cells_failed}
-        alive = sign is not None and sign.alive
+        alive = past.run in jobs or (sign is not None and sign.alive)
         known.append(KnownRun(**{**vars(past), **counts, "alive": alive}))
     return sorted(known, key=lambda one: (one.started, one.name))
 

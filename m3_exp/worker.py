@@ -98,6 +98,11 @@ class Worker:
         self._thread.start()
         return _until_done(self._thread, events)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the time of the run is over."""
+        return self._generator.is_over
+
     def close(self) -> None:
         """End the engine. Safe from any thread; what is under way is given up."""
         self._generator.close()

@@ -72,7 +72,7 @@ def _carry(
             stopping.wait(PAUSE)
         else:
             queue.done()
-            last = group
+        last = None if taken else group
 
 
 def until_all_end(reports: _Reports, workers: int) -> Iterator[Report]:

@@ -19,7 +19,6 @@ from m3_exp.events import Event
 from m3_exp.groups import Group
 from m3_exp.launchers.protocol import Work
 from m3_exp.launchers.signs import Sign
-from m3_exp.store import Store
 from m3_exp.types import EngineSettings, Json, M3Error
 from m3_exp.worker import Worker
 
@@ -67,7 +66,7 @@ class Actor:
             os.chdir(start.folder)
         if reason := difference(start.facts, survey(start.probe, work.engine)):
             return Begun(place, reason)
-        store = Store(work.store)
+        store = work.open()
         store.leases.silent = work.launcher.silent
         self._worker = Worker(
             store, work.engine, run=work.run, name=start.name, keep=work.keep, verify=work.verify, takes_over=True,

@@ -20,7 +20,7 @@ Invariants (docs/design.md, "The store"):
 """
 
 from m3_exp.store.files import check_new, dumps, publish_directory, sync, write_atomic
-from m3_exp.store.journal import Journal
+from m3_exp.store.journal import Journal, Tail
 from m3_exp.store.leases import BEAT, Held, lock_reach
 from m3_exp.store.locks import hold, in_turn, locked
 from m3_exp.store.records import (
@@ -44,6 +44,6 @@ from m3_exp.store.store import DEFAULT_ROOT, STORE_FORMAT, Answers, Records, Sto
 __all__ = [
     "BEAT", "DEFAULT_ROOT", "STORE_FORMAT", "AnswerSet", "Answers", "Cutoff", "FailureNote", "Held", "Inputs",
     "Journal", "Majority", "Merge", "PastRun", "Prepared", "Rate", "Records", "Rendered", "RunRecord", "Spelled",
-    "Store", "StoredAnswer", "WandbFiles", "WorkerRecord", "check_new", "decoded", "dumps", "hold", "in_turn",
+    "Store", "StoredAnswer", "Tail", "WandbFiles", "WorkerRecord", "check_new", "decoded", "dumps", "hold", "in_turn",
     "lock_reach", "locked", "publish_directory", "sync", "write_atomic",
 ]  # fmt: skip

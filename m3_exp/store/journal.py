@@ -95,6 +95,37 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
         say(f"{path}:{damaged[0]} holds {said} (checksum): {done}, and what is lost is generated again")
 
 
+class Tail:
+    """What is added to the journals of a folder while others write them. A last line that is not whole yet waits.
+
+    A damaged line is passed over: what it told is in the store.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[str, int] = {}  # by file: how many of its bytes were read
+
+    def news(self) -> list[dict[str, Any]]:
+        """Return the records since the last call: by file, and then in the order they were written."""
+        found: list[dict[str, Any]] = []
+        for name in names(self._folder):
+            if name.endswith(".jsonl"):
+                found += self._of(name)
+        return found
+
+    def _of(self, name: str) -> list[dict[str, Any]]:
+        begin = self._read.get(name, 0)
+        try:
+            with open(self._folder / name, "rb") as file:
+                file.seek(begin)
+                whole, newline, _ = file.read().rpartition(b"\n")
+        except OSError:  # it is read the next time
+            return []
+        self._read[name] = begin + len(whole) + len(newline)
+        records = (_record(line) for line in whole.split(b"\n")) if newline else ()
+        return [record for record in records if record is not None]
+
+
 def _record(line: bytes) -> Json | None:
     """Return what a journal's line holds, None where it is damaged."""
     crc, _, body = line.partition(b" ")

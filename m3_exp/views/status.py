@@ -71,6 +71,24 @@ def _on(node: Node, request: Request, found: Forecast, results: Results) -> Fore
     return replace(found, own_notes=(*found.own_notes, *words(there)), more={"node": there.json})
 
 
+def jobs(request: Request) -> dict[str, str]:
+    """Return under `sbatch` the script that it would be given for a request, or why there is none.
+
+    Nothing where another launcher starts the workers.
+    """
+    if request.launcher.name != "slurm":
+        return {}
+    from m3_exp.launchers.sbatch import script
+
+    recipes = len({id(cell.recipe) for cell in request.plan.cells})
+    folder = Store(request.store).launched("RUN").absolute()
+    try:
+        count = min(request.workers or 1, recipes)
+        return {"sbatch": script(request.plan.engine, request.launcher, count, folder, "RUN")}
+    except M3Error as error:
+        return {"sbatch": str(error)}
+
+
 def _plan(request: Request, results: Results, *, outlived: bool = False) -> Forecast:
     parameters, cache = next(((c.parameters, c.cache_values) for c in request.configs), (None, None))
     keep = request.checkpoint == "keep"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
@@ -84,8 +84,10 @@ def missing(request: Request, disk: int = 0) -> list[str]:
     return [f"missing: {line}" for line in lacking.lines(request, disk)]
 
 
-def plan(request: Request, forecast: Forecast, width: int | None = None) -> list[str]:
-    """Return a plan cell by cell, then what it would cost."""
+def plan(
+    request: Request, forecast: Forecast, width: int | None = None, jobs: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return a plan cell by cell, then what it would cost. `jobs`: what a batch system's command would be given."""
     rows = [(" = ".join(c.labels), c.benchmark, "?" if c.n is None else str(c.n), c.state) for c in forecast.cells]
     header = ("recipe", "benchmark", "items", "state")
     return [
@@ -96,6 +98,10 @@ def plan(request: Request, forecast: Forecast, width: int | None = None) -> list
         *forecast.notes,
         *repeats_words(request.plan, Store(request.store), request.repeat),
         *missing(request, forecast.totals.disk_bytes),
+        *chain.from_iterable(
+            ("", f"what {command} would be given (RUN: the run's id):", *script.splitlines())
+            for command, script in (jobs or {}).items()
+        ),
     ]
 
 
@@ -123,6 +129,7 @@ def status(request: Request, found: Status) -> list[str]:
             (str(run) if run.plan == found.identity else f"{run} (another request)", *_workers(found.workers, run))
             for run in found.runs
         ),
+        *_outlived(found.workers, found.runs),
         *chain(*failed),
         *gone_words(request.plan),
         *found.forecast.own_notes,  # what collapsed is m3 plan's to say
@@ -134,6 +141,12 @@ def _workers(known: Sequence[WorkerState], run: RunState) -> list[str]:
     """Return a line a worker of a run, where there is more to say than the run's own line does."""
     mine = [worker for worker in known if worker.run == run.id]
     return [f"  {worker}" for worker in mine] if len(mine) > 1 or not all(worker.alive for worker in mine) else []
+
+
+def _outlived(known: Sequence[WorkerState], at_work: Sequence[RunState]) -> list[str]:
+    """Return a line a worker that goes on after the command that began it: a job of a batch system."""
+    runs = {run.id for run in at_work}
+    return [f"at work by itself: {worker}" for worker in known if worker.run not in runs and worker.alive]
 
 
 def runs(known: Sequence[KnownRun], width: int | None = None) -> list[str]:
@@ -158,7 +171,7 @@ def store(state: StoreState, width: int | None = None) -> list[str]:
     """Return what `m3 status` says of a store: the runs at work and their workers, then the newest runs of all."""
     older = [f"and {count(len(state.runs) - _NEWEST)} older ones: m3 runs"] * (len(state.runs) > _NEWEST)
     now = chain.from_iterable((str(run), *_workers(state.workers, run)) for run in state.running)
-    return [*now, *runs(state.runs[-_NEWEST:], width), *older]
+    return [*now, *_outlived(state.workers, state.running), *runs(state.runs[-_NEWEST:], width), *older]
 
 
 def outcome(found: Outcome, seconds: float) -> str:
@@ -179,7 +192,8 @@ def ending(found: Outcome, seconds: float, asked: CommandLine, limits: Sequence[
         limits: the options of its budget.
         table: the line that shows its table.
     """
-    stopped = f"stopped at {' '.join(limits)} with {counted(found.left, 'cell')} left; to go on:"
+    at = f"stopped at {' '.join(limits)} with " if limits else ""
+    stopped = f"{at}{counted(found.left, 'cell')} left; to go on:"
     return [
         outcome(found, seconds),
         *[f"{stopped} {asked.line('run', *limits)}"] * bool(found.left),

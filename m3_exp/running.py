@@ -113,6 +113,7 @@ class Run:
         self.progress = Progress(self._cells)
         self._cached = self._completed = self._engine_starts = 0
         self._waited = False  # for another run, which is said once
+        self._made: set[str] = set()  # the keys of the cells that were scored
 
     def carry_out(self, parameters: int | None = None) -> Outcome:
         """Do what is left of the plan. `parameters` (of the model) files the measured speed for later forecasts.
@@ -251,10 +252,7 @@ class Run:
         """Count a worker's event in the run's totals and failures, and show it."""
         match event:
             case There(evaluation, answers):
-                self._cached += 1
-                self._completed += 1
-                self.progress.cells_done += 1
-                self.progress.cached(answers)
+                self._there(evaluation, answers)
             case EngineStarted():
                 self._engine_starts += 1
             case Scored(evaluation, record):
@@ -266,6 +264,18 @@ class Run:
                 self._wait_for_another()
             case _:
                 self._show(event)
+
+    def _there(self, evaluation: Evaluation, answers: int) -> None:
+        """Count a cell that another run has done meanwhile, or this one itself: as two recipes of the same weights."""
+        self.progress.cached(answers)
+        record = self._results.get(self._results.tasks.task(evaluation.cell, evaluation.repeat))
+        if record is not None and self._results.cell_key(evaluation.cell) in self._made:
+            self.progress.begin(str(evaluation))
+            self._scored(evaluation, record)
+            return
+        self._cached += 1
+        self._completed += 1
+        self.progress.cells_done += 1
 
     def _show(self, event: Event) -> None:
         """Show what a worker does between two results."""
@@ -291,6 +301,7 @@ class Run:
     def _scored(self, evaluation: Evaluation, record: ResultRecord) -> None:
         if not evaluation.repeat:
             self._tracker.cell(CellResult(evaluation.cell, record))
+        self._made.add(self._results.cell_key(evaluation.cell))
         if not record.result.n_unscored:
             self._completed += 1
             silent = unread(record.result, record.scores)

@@ -45,8 +45,9 @@ def _computed(at: int) -> Any:
 
 
 def _quiet() -> None:
-    """Leave Ctrl-C to the process that waits, and cores to its other copies."""
+    """Leave Ctrl-C to the process that waits, end when it says so, and leave cores to its other copies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)

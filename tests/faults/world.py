@@ -25,6 +25,7 @@ from tests.golden.commands import CONFIG
 
 PATIENCE = 240.0  # seconds that anything here may take
 _SUBREAPER = 36  # prctl: orphans below this process become its own children
+DAEMONS = ("slurmctld", "slurmd", "munged")  # of a cluster that a test started
 # What a benchmark asks of a run: merges of every method, programs in sandboxes, rules, a repeat.
 SWEEP = (
     *("-m", "pair=lm_math,lm_code", "method=average,ties", "ratio=plain,fixed", "evaluator=[gsm8k,humaneval]"),

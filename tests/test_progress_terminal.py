@@ -140,22 +140,18 @@ def test_names_of_wide_letters_fit_too(terminal: Terminal) -> None:
 
 
 def test_several_workers_have_a_line_each(terminal: Terminal) -> None:
-    def other() -> None:
-        shown.begin("another cell")
-        go_on.wait(60)
-        shown.rest()
-
-    go_on = threading.Event()
     with Progress(2, terminal.stream) as shown:
+        shown.turn("worker 1")
         shown.begin("a cell")
-        thread = threading.Thread(target=other)
-        thread.start()
-        while len(shown.at_work()) < 2:
-            time.sleep(0.01)
+        shown.turn("worker 2")
+        shown.begin("another cell")
+        shown.turn("worker 1")
         shown.doing("merging")
+        assert shown.at_work() == ("a cell: merging", "another cell")
         assert terminal.look()[-2:] == ["  a cell: merging", "  another cell"]
-        go_on.set()
-        thread.join()
+        shown.turn("worker 2")
+        shown.rest()
+        shown.turn("worker 1")
         shown.generated(1)
         assert terminal.look()[-1] == "  a cell"
 

@@ -202,7 +202,7 @@ def test_answers_are_exported_where_the_items_are_gone(world: Path, monkeypatch:
 
 def test_a_whole_store_and_what_is_refused(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world)
-    assert "m3 export takes answers first" in call(["export", "results"])[1]
+    assert "m3 export takes answers or store first" in call(["export", "results"])[1]
     assert "--out  must name a file" in call(["export", "answers"])[1]
     assert "does not say which format" in call(["export", "answers", "--out", "answers.txt"])[1]
     nothing = ["evaluator=[gsm8k]", "limit=3", *CONFIG, "store=store", *RECORDED]

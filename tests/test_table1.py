@@ -4,7 +4,6 @@ The tests share four engine starts: one undisturbed run, and one killed run that
 float32, where texts do not depend on the batch. What is not killed runs in this process, which has imported already.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -144,40 +143,6 @@ class TestTable1:
         assert outcome["cached"] == outcome["cells"]
         assert outcome["engine_starts"] == 0
         assert time.monotonic() - started < 300
-
-    def test_ten_kills_over_recorded_answers(
-        self, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        """The ten-fold form: the real answers replayed as an engine, SIGKILL at ten moments, then to the end."""
-        store = tmp_path / "replayed"
-        replay = ["engine=recorded", f"engine.answers={world.whole}"]
-        asked = config.request(sweep(store, *replay), config_dirs=[world.conf])
-        desk = Results(Store(store), asked.plan.engine)
-        for cell in asked.plan.cells:  # planned here, with its tokenizers checked, so that ten rounds need not
-            assert desk.tasks.task(cell).prompts
-        progress = []
-        for round_ in range(10):
-            before = answers(store)
-            pid = os.fork()
-            if pid == 0:
-                with contextlib.suppress(BaseException), open(os.devnull, "w") as sink:
-                    os.dup2(sink.fileno(), 1)
-                    os.dup2(sink.fileno(), 2)
-                    actions.run(asked)
-                os._exit(0)
-            deadline = time.monotonic() + 120
-            while answers(store) <= before and time.monotonic() < deadline:
-                time.sleep(0.02)
-            time.sleep(0.03 * round_)
-            os.kill(pid, signal.SIGKILL)
-            assert os.waitpid(pid, 0)[1] == signal.SIGKILL
-            progress.append(answers(store))
-        assert sorted(set(progress)) == progress
-        assert progress[-1] < answers(world.whole)
-        assert cli.main(command(world.conf, store, *replay)[3:]) == 0
-        capsys.readouterr()
-        assert answers(store) == answers(world.whole)
-        assert table(world, store, capsys, *replay) == table(world, world.whole, capsys)
 
     def test_a_kept_checkpoint_is_what_the_footers_line_makes(
         self, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -44,11 +44,14 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def _slurm() -> Iterator[None]:
     pytest.importorskip("submitit")
+    worlds.adopt_orphans(False)  # Slurm waits until the processes of its jobs are gone, zombies too
     try:
         with slurm_cluster.running():
             yield
     except slurm_cluster.NotHere as reason:
         pytest.skip(f"no Slurm here: {reason}")
+    finally:
+        worlds.adopt_orphans()
 
 
 def _storm(world: World, whole: bytes, tmp_path: Path, name: str, more: list[str], kills: int) -> None:

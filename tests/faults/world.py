@@ -116,9 +116,9 @@ def _be(words: Sequence[str], log: Path, prepare: Callable[[], None]) -> None:
         os._exit(code)
 
 
-def adopt_orphans() -> None:
-    """Make processes whose parents die children of this one, so that `left_behind` sees them."""
-    ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, 1, 0, 0, 0)
+def adopt_orphans(does: bool = True) -> None:
+    """Make processes whose parents die children of this one, so that `left_behind` sees them; or no more."""
+    ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, int(does), 0, 0, 0)
 
 
 def left_behind(patience: float = 10.0) -> list[str]:

@@ -246,6 +246,20 @@ class TestTwoNodes:
         assert place.endswith(", GPU 0 1")
         assert devices == "0,1"
 
+    def test_a_node_that_is_gone_is_left_out_and_one_that_never_comes_is_refused(
+        self, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ray lists a node before its schedulers know it, and for a while after it has died."""
+        (tmp_path / "probe").touch()
+        monkeypatch.setattr(ray_cluster, "ANSWER", 1.0)
+        never = Node("0" * 56, "elsewhere", {"CPU": 1.0})
+        asked = (Share(0, 1, 0), [never], str(tmp_path / "probe"), EngineSettings(name="recorded"), {})
+        with ray_cluster.joined(LauncherSettings(name="ray", address=cluster.address)):
+            ray_cluster.refuse_unfit_nodes(*asked)
+            monkeypatch.setattr(ray_cluster, "nodes", lambda: [never])
+            with pytest.raises(M3Error, match=r"elsewhere .* cannot take part: m3_exp does not run there: The task is"):
+                ray_cluster.refuse_unfit_nodes(*asked)
+
 
 # ------------------------------------------------------------------------------------------- one on this machine
 

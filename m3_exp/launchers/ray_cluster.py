@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from m3_exp.machine import cores
 from m3_exp.types import EngineSettings, Json, LauncherSettings, M3Error
 
 ANSWER = 120.0  # seconds that a node may take to say what it is
+_TICK = 0.5  # seconds between two tries
 _CONNECT = 10.0  # seconds
 _OBJECTS = 80 * 2**20  # bytes of Ray's object store on this machine: nothing but events goes through it
 # Of the environment, what workers need to read and to judge alike, wherever they are. Ray shows it to all its users.
@@ -207,27 +209,41 @@ def refuse_what_fits_nowhere(asked: Share, known: Sequence[Node]) -> None:
 
 
 def refuse_unfit_nodes(asked: Share, known: Sequence[Node], probe: str, engine: EngineSettings, facts: Json) -> None:
-    """Ask every node that could hold a worker what it is.
+    """Ask every node that could hold a worker what it is. One that is gone by then is left out.
 
     Raises:
         M3Error: one does not answer, or differs from this machine in what must be the same.
     """
-    import ray
-    from ray.exceptions import RayError
+    ray = _imported()
+    from ray.exceptions import RayError, TaskUnschedulableError
+
+    deadline = time.monotonic() + ANSWER
+    asked_of = {node.id: _ask(node, probe, engine) for node in known if asked.within(node.resources)}
+    for node in known:
+        while answer := asked_of.pop(node.id, None):
+            reason = ""
+            try:
+                reason = difference(facts, ray.get(answer, timeout=max(0.1, deadline - time.monotonic())))
+            except RayError as error:
+                is_new = isinstance(error, TaskUnschedulableError) and time.monotonic() < deadline
+                if node.id not in {one.id for one in nodes()}:
+                    continue
+                if is_new:  # the schedulers hear of a node later than those who ask for the list
+                    time.sleep(_TICK)
+                    asked_of[node.id] = _ask(node, probe, engine)
+                else:
+                    reason = f"m3_exp does not run there: {last_words(error)}"
+            if reason:
+                raise M3Error(f"launcher=ray: {node} cannot take part: {reason}")
+
+
+def _ask(node: Node, probe: str, engine: EngineSettings) -> Any:
+    """Have Ray run `survey` on a node, and return the reference to what it says."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    fit = [node for node in known if asked.within(node.resources)]
-    asking, how = ray.remote(survey), {"num_cpus": 0, "max_retries": 0, "runtime_env": environment()}
-    places = [NodeAffinitySchedulingStrategy(node.id, soft=False) for node in fit]
-    answers = [asking.options(scheduling_strategy=place, **how).remote(probe, engine) for place in places]
-    ray.wait(answers, num_returns=len(answers), timeout=ANSWER)
-    for node, answer in zip(fit, answers, strict=True):
-        try:
-            reason = difference(facts, ray.get(answer, timeout=0.1))
-        except RayError as error:
-            reason = f"m3_exp does not run there: {last_words(error)}"
-        if reason:
-            raise M3Error(f"launcher=ray: {node} cannot take part: {reason}")
+    place = NodeAffinitySchedulingStrategy(node.id, soft=False)
+    how = {"num_cpus": 0, "max_retries": 0, "runtime_env": environment()}
+    return _imported().remote(survey).options(scheduling_strategy=place, **how).remote(probe, engine)
 
 
 def why(error: BaseException) -> str:

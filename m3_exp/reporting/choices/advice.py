@@ -18,7 +18,7 @@ from m3_exp.reporting.table import NOTHING, SPOKEN, Cell, Column, Table, percent
 from m3_exp.reporting.table import words as words_of
 from m3_exp.stats import family, unread
 from m3_exp.stats.estimate import Estimate
-from m3_exp.stats.lambdas import ALPHAS
+from m3_exp.stats.expectation import ALPHAS
 from m3_exp.types import Json
 
 

@@ -22,8 +22,9 @@ from m3_exp.reporting.data.dataframe import where
 from m3_exp.reporting.data.params import defaults
 from m3_exp.stats.choosing import Candidates, Scores, alike
 from m3_exp.stats.estimate import Shape
+from m3_exp.stats.expectation import ALPHAS
 from m3_exp.stats.joint import better_of, usable
-from m3_exp.stats.lambdas import ALPHAS, Curve
+from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.scored import Scored
 
 Model = Mapping[float | None, Values]  # item values by DARE mask

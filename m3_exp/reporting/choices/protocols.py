@@ -32,9 +32,10 @@ from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, aligned_to
 from m3_exp.stats import joint
 from m3_exp.stats.estimate import Array, Estimate, VarianceSource
+from m3_exp.stats.expectation import ALPHAS, unsure
 from m3_exp.stats.family import max_t
-from m3_exp.stats.lambdas import ALPHAS, Curve, unsure
-from m3_exp.stats.objective import Again, Objective, Played, Resampled, again, cross_fitted, quantiles
+from m3_exp.stats.lambdas import Curve
+from m3_exp.stats.objective import Again, Objective, Played, Resampled, again, cross_fitted
 from m3_exp.stats.paired import paired, spread
 
 _AGAIN = 100  # times that the choices are made anew, on resampled items
@@ -102,15 +103,15 @@ def compare(
     The tuned grid has as many lambdas as there are alphas, so both cost the same number of merges.
     """
     generator = np.random.default_rng(seed)
-    draws = np.column_stack([generator.beta(alpha, alpha, repeats) for alpha in alphas])
-    grid = np.tile(np.linspace(0, 1, len(alphas)), (repeats, 1))
-    nodes_too = np.tile(objective.lams, (repeats, 1))
-    candidates = [draws, grid, nodes_too, *([] if chosen is None else [np.full((repeats, 1), chosen)])]
+    on = objective.curves[0]
+    draws = np.stack([on.drawn(alpha, repeats, generator) for alpha in alphas], axis=1)
+    fixed = [on.fixed(len(alphas)), on.points, *([] if chosen is None else [np.array([chosen])])]
+    candidates = [draws, *(np.repeat(points[None], repeats, axis=0) for points in fixed)]
     sample = Resampled.of(objective, resamples, generator)
     along = sample.along
     played = cross_fitted(along, candidates, generator)
-    moved = again(along, [s[:_AGAIN] for s in sample.shares], [lams[:_HALVINGS] for lams in candidates], generator)
-    bends = [objective.bends(draws[:_HALVINGS].ravel()), objective.bends(grid[0]), 0.0]
+    moved = again(along, [s[:_AGAIN] for s in sample.shares], [points[:_HALVINGS] for points in candidates], generator)
+    bends = [objective.bends(draws[:_HALVINGS].reshape(-1, *on.points.shape[1:])), objective.bends(fixed[0]), 0.0]
     lost = _lost(responses)
     choices = [_choice(along, *one, lost) for one in zip(played[:3], moved[:3], bends, strict=True)]
     difference = float(played[0].honest.mean() - played[1].honest.mean())
@@ -222,7 +223,7 @@ def _expected_least(
         for nodes, shares in ((along.nodes(whole), whole), (sample.nodes, sample.shares))
     )
     return along.of(
-        float(here[0]), there, signed=plains is not None, bias=objective.bends(quantiles(alpha)),
+        float(here[0]), there, signed=plains is not None, bias=objective.bends(objective.curves[0].quantiles(alpha)),
         short=objective.short(), others=_widest(objective, masks), missing=_lost(responses),
     )  # fmt: skip
 

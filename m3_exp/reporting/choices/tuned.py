@@ -18,8 +18,8 @@ from m3_exp.reporting.curves.evaluated import LINE, Response, Values, titled
 from m3_exp.stats import family
 from m3_exp.stats.choosing import Scores, alike, choose
 from m3_exp.stats.estimate import Array, Estimate
+from m3_exp.stats.expectation import unsure
 from m3_exp.stats.joint import better_of, usable
-from m3_exp.stats.lambdas import unsure
 from m3_exp.stats.paired import spread
 from m3_exp.stats.scored import Scored
 

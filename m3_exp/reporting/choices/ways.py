@@ -18,7 +18,7 @@ from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.stats import family
 from m3_exp.stats.estimate import deviation, weighted_mean
-from m3_exp.stats.lambdas import ALPHAS, draw_sd, unsure
+from m3_exp.stats.expectation import ALPHAS, draw_sd, unsure
 from m3_exp.stats.objective import Objective
 
 _RESAMPLES = 1_000  # of development items
@@ -125,7 +125,7 @@ def _developed(dev: Mapping[str, Response], benchmarks: Sequence[str], of: Objec
 
     Benchmarks count relative to their better parents on development items, where all can be measured by them.
     """
-    shared = sorted(set(map(float, of.lams)).intersection(*(map(float, dev[name].curve.lams) for name in benchmarks)))
+    shared = sorted(set(map(float, of.points)).intersection(*(map(float, dev[name].curve.lams) for name in benchmarks)))
     if len(shared) < 3:
         return None
     nodes = np.array([shared])

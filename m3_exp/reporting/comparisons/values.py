@@ -10,7 +10,8 @@ from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS, Entry, Models, l
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, Values, shared
 from m3_exp.stats.estimate import EVEN, Estimate, deviation, mean, weighted_mean
-from m3_exp.stats.lambdas import Curve, draw_sd, unsure
+from m3_exp.stats.expectation import draw_sd, unsure
+from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.paired import spread
 from m3_exp.stats.scored import Scored, aligned
 

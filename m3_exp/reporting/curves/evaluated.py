@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from m3_exp.stats.estimate import Array
+from m3_exp.stats.expectation import Sampled
 from m3_exp.stats.joint import Better, better_of
-from m3_exp.stats.lambdas import Curve, Sampled
+from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.scored import ItemArray, Scored, aligned, in_common
 from m3_exp.stats.unread import Unread
 

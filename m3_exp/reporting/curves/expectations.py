@@ -22,8 +22,8 @@ from m3_exp.reporting.curves.evaluated import Response, aligned_to
 from m3_exp.reporting.table import Sign
 from m3_exp.stats import family
 from m3_exp.stats.estimate import Array, Estimate, Shape, VarianceSource, influences, mean
+from m3_exp.stats.expectation import ALPHAS, expectation, unsure
 from m3_exp.stats.joint import Unit
-from m3_exp.stats.lambdas import ALPHAS, expectation, unsure
 from m3_exp.stats.objective import unbeaten
 from m3_exp.stats.paired import paired, spread
 

@@ -22,7 +22,8 @@ import numpy as np
 
 from m3_exp.reporting.curves.evaluated import Draw, Response, Values, averaged
 from m3_exp.stats.estimate import Array, central, deviation, weighted_mean
-from m3_exp.stats.lambdas import ALPHAS, Curve
+from m3_exp.stats.expectation import ALPHAS
+from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.turning import agreement, beside_expectation, beside_line, turned
 from m3_exp.types import Json
 

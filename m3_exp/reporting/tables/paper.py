@@ -21,7 +21,7 @@ from m3_exp.reporting.data.published import NOTES
 from m3_exp.reporting.table import Column, Mark, Table, named_columns
 from m3_exp.reporting.tables.footers import BRIEFLY, footer, rebuild
 from m3_exp.reporting.tables.rows import KEYS, Marks, Row, Shown, without_m3
-from m3_exp.stats.lambdas import ALPHAS
+from m3_exp.stats.expectation import ALPHAS
 from m3_exp.types import Json
 
 _TITLE = 110  # characters

@@ -8,6 +8,7 @@
     expectation  scores at evaluated mixtures -> the expected score of every alpha, for any number of experts
     lambdas      the same along the lambda of two experts
     simplex      over the lattice of three
+    fitted       over designed points of four and more: a fit, which draws correct
     turning      observed draws beside what is interpolated between nodes
     joint        several benchmarks as one number: their mean and their minimum, relative to the better parent
     superiority  does a merge beat the better single model, on average over benchmarks and in the worst of them

@@ -77,6 +77,10 @@ class Evaluated(ABC):
         """Return each item's interpolated score at one point, shape (n,)."""
         return np.asarray(self.values @ self.hats(np.array([at]))[0])
 
+    def scores_at(self, at: Array) -> Array:
+        """Return the score at points (B, C) or (B, C, N), shape (B, C)."""
+        return np.asarray(self.hats(at.reshape(-1, *self.points.shape[1:])) @ self.means).reshape(at.shape[:2])
+
     def corrected(self, alpha: float) -> bool:
         """Tell whether the expectation at an alpha has no interpolation error: sampled points serve it."""
         return self.sampled is not None and ALPHAS[0] <= alpha <= ALPHAS[-1]
@@ -108,6 +112,10 @@ class Evaluated(ABC):
         """Return the same of those of its items that are `known`."""
         rows = [row for row, key in enumerate(self.ids) if key in known]
         return self if len(rows) == len(self.ids) else self.subset(np.array(rows, dtype=int))
+
+    def has(self, point: float | tuple[float, ...]) -> bool:
+        """Tell whether a point is one of the nodes."""
+        return any(place(node) == point for node in self.points)
 
     def on_nodes(self, points: Array) -> Self:
         """Return the same on some of its nodes, without sampled points."""

@@ -66,6 +66,9 @@ class Curve(Evaluated):
         values = np.concatenate([self.values, self.sampled.values], axis=1)[:, at]
         return Curve(self.ids, lams, values, shape=self.shape)
 
+    def scores_at(self, at: Array) -> Array:
+        return np.interp(at, self.lams, self.means)
+
     def hats(self, at: Array) -> Array:
         return hats(self.lams, at)
 

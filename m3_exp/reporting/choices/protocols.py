@@ -32,9 +32,8 @@ from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, aligned_to
 from m3_exp.stats import joint
 from m3_exp.stats.estimate import Array, Estimate, VarianceSource
-from m3_exp.stats.expectation import ALPHAS, unsure
+from m3_exp.stats.expectation import ALPHAS, Evaluated, unsure
 from m3_exp.stats.family import max_t
-from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.objective import Again, Objective, Played, Resampled, again, cross_fitted
 from m3_exp.stats.paired import paired, spread
 
@@ -48,7 +47,7 @@ class Choice:
 
     `honest`: the score on items that did not choose. `claimed`: the score on the items that chose. `sd`: the standard
     deviation between repetitions of the protocol; `quantiles`: their 2.5, 50 and 97.5 % points. `kept`: the lambdas
-    that were kept, two a repetition (one for each half).
+    (shares, of three experts and more) that were kept, two a repetition (one for each half).
     """
 
     honest: Estimate
@@ -62,7 +61,7 @@ class Choice:
 class Developed:
     """The node that development items chose: its score on the test items, and its differences from other ways."""
 
-    lam: float
+    lam: float | Array
     score: Estimate
     minus_replay: Estimate
     minus_plain: Estimate | None
@@ -92,7 +91,7 @@ def compare(
     responses: Sequence[Response],
     objective: Objective,
     *,
-    chosen: float | None = None,
+    chosen: float | Array | None = None,
     alphas: Sequence[float] = ALPHAS,
     repeats: int = 10_000,
     resamples: int = 1_000,
@@ -144,12 +143,12 @@ def plains_of(responses: Sequence[Response], objective: Objective) -> list[Array
     return known if len(known) == len(plains) else None
 
 
-def _masks(responses: Sequence[Response], of: Callable[[Curve], Array]) -> list[list[VarianceSource]]:
+def _masks(responses: Sequence[Response], of: Callable[[Evaluated], Array]) -> list[list[VarianceSource]]:
     """Return, for each benchmark, the source of variance that DARE masks add to a number; none with one mask."""
     return [spread([of(mask) for mask in r.masks], r.curve.shape) for r in responses]
 
 
-def model(responses: Sequence[Response], objective: Objective, lam: float) -> Estimate:
+def model(responses: Sequence[Response], objective: Objective, lam: float | Array) -> Estimate:
     """Return the score at one lambda in the objective's unit; at a node it is that of an evaluated model."""
     if (one := _alone(responses, objective)) is not None:
         return expectations.at(one, lam)
@@ -285,7 +284,7 @@ def _widest(objective: Objective, masks: Sequence[Sequence[VarianceSource]]) -> 
 def _developed(
     responses: Sequence[Response],
     objective: Objective,
-    lam: float,
+    lam: float | Array,
     played: Sequence[Played],
     anew: Sequence[Again],
     bend: float,
@@ -304,7 +303,9 @@ def _developed(
     )
 
 
-def _model_gain(responses: Sequence[Response], objective: Objective, lam: float, plains: Sequence[Array]) -> Estimate:
+def _model_gain(
+    responses: Sequence[Response], objective: Objective, lam: float | Array, plains: Sequence[Array]
+) -> Estimate:
     """Return one model's score minus plain's."""
     values = [curve.items_at(lam) for curve in objective.curves]
     masks = [_masks_of_gain(response, lam) for response in responses]
@@ -319,7 +320,7 @@ def _model_gain(responses: Sequence[Response], objective: Objective, lam: float,
     return mean.estimate(n=sum(map(len, values)))
 
 
-def _masks_of_gain(response: Response, lam: float) -> list[VarianceSource]:
+def _masks_of_gain(response: Response, lam: float | Array) -> list[VarianceSource]:
     """Return the source that DARE masks add to the score at one lambda minus plain's, by the masks that both have."""
     known = [
         mask.items_at(lam) - plain

@@ -19,8 +19,8 @@ from m3_exp.stats.scored import Scored, aligned, in_common
 from m3_exp.stats.superiority import Gain, Model, Trial, in_the_worst, on_average
 
 EACH = ""  # the name of the better single model of each benchmark
-_MERGE = ["method", "params", "sparsify", "mask_seed", "ratio", "alpha", "draw", "lam"]
-_READ = [*_MERGE, "pair", "benchmark", "score", "scored", "weights", "cell"]
+_MERGE = ["method", "params", "sparsify", "mask_seed", "ratio", "alpha", "draw", "lam", "mixture"]
+_READ = [*_MERGE, "point", "pair", "benchmark", "score", "scored", "weights", "cell"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +189,7 @@ def _by_merge(lines: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, 
     """Give the lines of each merge, in the order found; lambda 0 and 1 are none."""
     merges: dict[tuple[object, ...], list[Mapping[str, Any]]] = {}
     for line in lines:
-        if line["lam"] not in (0.0, 1.0):
+        if line["lam"] not in (0.0, 1.0) and max(line["point"] or (0.0,)) < 1:
             key = tuple(None if pd.isna(line[column]) else line[column] for column in _MERGE)
             merges.setdefault(key, []).append(line)
     yield from merges.values()
@@ -199,5 +199,5 @@ def named(row: Mapping[str, Any], *, params: bool = False) -> str:
     """Name a merge, as in `ties with DARE at lambda 0.75`; `params`: with its hyper-parameters."""
     sparse = {"none": "", "dare": "with DARE"}.get(str(row["sparsify"]), f"with {row['sparsify']}")
     method = [str(row["method"]), f"({row['params']})" if params else "", sparse]
-    lam = "" if pd.isna(row["lam"]) else f"at lambda {row['lam']:.3g}"
-    return " ".join(filter(None, ["plain" if row["ratio"] == "plain" else "", *method, lam]))
+    shares = f"at {row['mixture']}" if row["mixture"] else "" if pd.isna(row["lam"]) else f"at lambda {row['lam']:.3g}"
+    return " ".join(filter(None, ["plain" if row["ratio"] == "plain" else "", *method, shares]))

@@ -18,7 +18,7 @@ from m3_exp.reporting.data import published
 from m3_exp.reporting.data.dataframe import thinned
 from m3_exp.reporting.data.published import Beside, Number
 from m3_exp.reporting.table import NOTHING, Cell, Figure, Mark, words
-from m3_exp.types import Json
+from m3_exp.types import Json, Kind
 
 Marks = Literal["significant", "paper"]
 KEYS = ["pair", "method", "params", "ratio", "alpha", "sparsify"]
@@ -91,8 +91,14 @@ class Line:
         return [float(lam) for lam in sorted(self.lines["lam"].dropna().unique())]
 
     @property
+    def mixtures(self) -> list[str]:
+        """The shares of three experts or more, in words."""
+        return [text for text in dict.fromkeys(self.lines["mixture"]) if text]
+
+    @property
     def drawn(self) -> str:
-        return ", ".join(f"{lam:.3g}" for lam in self.lams)
+        mixtures = self.mixtures if len(self.mixtures) < 3 else [f"{len(self.mixtures)} mixtures"]
+        return ", ".join([*(f"{lam:.3g}" for lam in self.lams), *mixtures])
 
     @property
     def method(self) -> Cell:
@@ -109,6 +115,18 @@ class Line:
     def labels(self, keys: Sequence[str]) -> Json:
         """Return columns of the row as data."""
         return {key: None if pd.isna(self.first[key]) else self.first[key] for key in keys}
+
+
+def shares_heading(frame: pd.DataFrame) -> str:
+    """Return what stands over the experts' shares: lambda of two, the weights of more."""
+    of_more = bool((frame["mixture"] != "").any())
+    return "weights" if of_more and frame["lam"].isna().all() else "lambda, weights" if of_more else "lambda"
+
+
+def at_shares(frame: pd.DataFrame, kinds: Sequence[Kind]) -> pd.DataFrame:
+    """Return the frame with `_lam` and `_mixture`: the shares of lines of some kinds, which are rows of their own."""
+    own = frame["kind"].isin(kinds)
+    return frame.assign(_lam=frame["lam"].where(own), _mixture=frame["mixture"].where(own, ""))
 
 
 def without_m3(rows: Sequence[Line]) -> dict[int, int]:
@@ -223,7 +241,7 @@ class Row(Line):
         number, same = published.of_our_model(number, row.method, row.models, str(first["params"]))
         if same and row.mixup:
             curve = self.curves.get((*self.line, benchmark))
-            return published.beside_mixed(number, benchmark, None if curve is None else curve.curve)
+            return published.beside_mixed(number, benchmark, None if curve is None else curve.along)
         if not same or shown is None:
             return Beside(number)
         return published.beside_plain(number, benchmark, shown.score, shown.n - shown.n_unscored)
@@ -262,7 +280,7 @@ class Row(Line):
             lines += missing(rows)
         lines += [str(self.beside[benchmark])] if benchmark in self.beside else []
         nodes = rows if curve is None else self.nodes[(*self.line, benchmark)]
-        keys = keys_of(nodes if curve is None else nodes[nodes["lam"].isin(curve.curve.lams)])
+        keys = keys_of(nodes if curve is None else nodes[curve.holds(nodes)])
         return Cell(
             tuple(lines), figure, mark or Mark(), record=self._record(benchmark, rows, shown, compared), keys=keys
         )
@@ -276,9 +294,12 @@ class Row(Line):
     def _record(self, benchmark: str, rows: pd.DataFrame, shown: Value | None, compared: Compared | None) -> Json:
         """Return a cell as data: percent and points, the lambdas drawn or the curve's nodes."""
         curve = self.curve(benchmark)
-        lams = rows["lam"].dropna() if curve is None else curve.curve.lams
+        along = None if curve is None else curve.along
+        lams = along.lams if along is not None else rows["lam"].dropna()
         figures = vars(shown) if shown else dict.fromkeys(Value.__dataclass_fields__)
+        mixtures = {"mixtures": self.mixtures} if self.mixtures else {}
         return {
-            **self.labels(KEYS), "benchmark": benchmark, "lambda": [float(x) for x in sorted(lams)], **figures,
+            **self.labels(KEYS), "benchmark": benchmark, "lambda": [float(x) for x in sorted(lams)], **mixtures,
+            **figures,
             **contrasts.record(compared), **(self.beside.get(benchmark) or Beside(Number(None))).record(),
         }  # fmt: skip

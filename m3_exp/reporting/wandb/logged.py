@@ -22,12 +22,14 @@ from m3_exp.reporting.choices import advice
 from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import evaluated, expectations
 from m3_exp.reporting.curves.evaluated import LINE, Response, responses
+from m3_exp.reporting.curves.places import in_order
 from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.reporting.table import Table
 from m3_exp.reporting.wandb.track import Files, Grid, Logged
+from m3_exp.stats.expectation import place
 from m3_exp.stats.scored import scored
 from m3_exp.store import Store
-from m3_exp.types import CellResult, Json, ResultRecord, identity, plain
+from m3_exp.types import CellResult, Json, Label, ResultRecord, identity, plain
 
 _STUDY = 3  # goes up when a study of the same scores says something else
 _ITEMS = ("id", "sample", "answer", "extracted", "value", "reason")
@@ -40,6 +42,7 @@ def cell(found: CellResult, group: str, seed: int, items: Grid | None = None) ->
     record, label = found.record, found.cell.labels[0]
     assert record is not None
     lam = next((x.lam for x in found.cell.labels if x.lam is not None), None)
+    shares = next((_shares(x) for x in found.cell.labels if x.point and x.experts), {})
     alpha = next((x.alpha for x in found.cell.labels if x.alpha is not None), None)
     name = found.cell.evaluator.name
     result, interval = record.result, scored(record).percent()
@@ -49,7 +52,7 @@ def cell(found: CellResult, group: str, seed: int, items: Grid | None = None) ->
         group=group,
         job_type=name,
         tags=_tags(label.family, label.pair, label.method, label.ratio, label.sparsify),
-        config=_plan(found, record, seed) | {"lambda": lam, "alpha": alpha},
+        config=_plan(found, record, seed) | {"lambda": lam, "alpha": alpha} | shares,
         summary=_finite(
             {key: getattr(result, key) for key in ("metric", "score", "n", "n_scored", "n_unscored")}
             | ({} if interval is None else {"low": interval.low, "high": interval.high})
@@ -60,6 +63,11 @@ def cell(found: CellResult, group: str, seed: int, items: Grid | None = None) ->
         tables={} if items is None else {"items": items},
         artifacts=(Files(f"recipe-{record.recipe_key[:16]}", "recipe", {"recipe.json": _json(plain(record.recipe))}),),
     )
+
+
+def _shares(label: Label) -> Json:
+    """Return the shares of three experts and more by name, as W&B filters and plots by."""
+    return {f"share/{name}": share for name, share in zip(label.experts, label.point, strict=True)}
 
 
 def cell_id(record: ResultRecord) -> str:
@@ -134,10 +142,11 @@ def response(study: Study, group: str) -> Logged:
     summary = _finite(dict(_choices(records)))
     tables = {f"alpha/{record['objective']}": _alphas(record) for record in records}
     name = f"{first.name} ({first.params})" if first.params else first.name
-    run = response_id(study.responses)
+    run, of_two = response_id(study.responses), first.along is not None
+    axis = "lambda" if of_two else "node"
     return Logged(
         id=run,
-        name=f"{name} over lambda",
+        name=f"{name} over {'lambda' if of_two else 'mixtures'}",
         group=group,
         job_type="response",
         tags=_tags(first.family, first.pair, first.method, "response", first.sparsify),
@@ -146,7 +155,7 @@ def response(study: Study, group: str) -> Logged:
         summary=summary,
         content=response_content(study.responses),
         notes="\n".join(advice.words(study)),
-        steps={"score/*": "lambda", "score_low/*": "lambda", "score_high/*": "lambda",
+        steps={"score/*": axis, "score_low/*": axis, "score_high/*": axis,
                "expected/*": "alpha", "expected_low/*": "alpha", "expected_high/*": "alpha"},
         history=history,
         tables=tables,
@@ -156,18 +165,21 @@ def response(study: Study, group: str) -> Logged:
 
 def _about(response: Response) -> Json:
     return {
-        "metric": response.metric, "n": len(response.curve.ids), "nodes": [float(lam) for lam in response.curve.lams],
+        "metric": response.metric, "n": len(response.curve.ids), "nodes": response.curve.points.tolist(),
         "masks": len(response.masks), "draws": len(response.draws), "parents": sorted(response.parents),
     }  # fmt: skip
 
 
 def _nodes(responses: Sequence[Response]) -> Iterator[Json]:
-    """Give a row a lambda: each benchmark's score over its curve's items, with its interval."""
-    for lam in sorted({float(lam) for one in responses for lam in one.curve.lams}):
-        row: Json = {"lambda": lam}
+    """Give a row a node (of two experts, a lambda): each benchmark's score over its items, with its interval."""
+    experts = responses[0].experts
+    for number, node in enumerate(in_order({place(point) for one in responses for point in one.curve.points})):
+        row: Json = {"lambda": node}
+        if isinstance(node, tuple):
+            row = {"node": number} | {f"share/{name}": share for name, share in zip(experts, node, strict=False)}
         for one in responses:
-            for column in np.flatnonzero(one.curve.lams == lam):
-                at = expectations.at(one, float(one.curve.lams[column])).scaled(100)
+            if one.curve.has(node):
+                at = expectations.at(one, np.array(node) if isinstance(node, tuple) else node).scaled(100)
                 row |= {f"score/{one.benchmark}": at.value, f"score_low/{one.benchmark}": at.low}
                 row[f"score_high/{one.benchmark}"] = at.high
         yield row

@@ -22,6 +22,7 @@ import numpy as np
 from m3_exp.stats.estimate import Array, weighted_mean
 from m3_exp.stats.simplex import OnSimplex
 
+_SAME = 1e-9  # shares nearer than this are one point
 _Term = tuple[int, ...]  # the experts whose shares are multiplied
 
 
@@ -67,7 +68,11 @@ class Fitted(OnSimplex):
         return np.asarray(np.linalg.pinv(_basis(self.points)), dtype=np.float64)
 
     def hats(self, at: Array) -> Array:
-        return np.asarray(_basis(at) @ self._smoother)
+        """Return each node's share in the score at some points; at a node it is what was observed there."""
+        shares = np.asarray(_basis(at) @ self._smoother)
+        point, node = np.nonzero((np.abs(at[:, None] - self.points) < _SAME).all(axis=2))
+        shares[point] = np.eye(len(self.points))[node]
+        return shares
 
     def weights(self, alpha: float) -> Array:
         expected = np.array([moment(term, self.n_experts, alpha) for term in _terms(self.n_experts)])

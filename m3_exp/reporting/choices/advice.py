@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from m3_exp.reporting.choices.helping import Help
 from m3_exp.reporting.choices.protocols import Choice, Comparison
 from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import expectations
@@ -47,7 +48,14 @@ def _record(compared: Comparison, study: Study) -> Json:
             "p_adjusted": study.contrasts[compared.objective],
             "mark": _verdict(compared.contrast, study.contrasts[compared.objective]),
         },
+        **({"helps": [_help_record(one, study) for one in study.helping(compared.objective)]} if study.helps else {}),
     }  # fmt: skip
+
+
+def _help_record(one: Help, study: Study) -> Json:
+    gain = None if one.gain is None else {**_percent(one.gain), "p": one.gain.p, "p_adjusted": one.p_adjusted}
+    facts = {"experts": one.experts, "merges": one.merges, "share": one.share, "gain": gain}
+    return {**facts, **_percent(one.score), **_placed(one.kept, study)}
 
 
 def _verdict(estimate: Estimate, p: float) -> str:
@@ -129,6 +137,7 @@ def table(study: Study) -> Table:
             else [_row("best node, cross-fitted", [_cross_fitted(c, study) for c in every])]
         ),
         _row("random - tuned", [_figure(c.contrast, signed=True) for c in every]),
+        *_help_rows(study),
     ]
     columns = (
         Column(c.objective, benchmark=c.objective)
@@ -182,6 +191,23 @@ def _developed_rows(study: Study) -> list[tuple[Cell, ...]]:
     return [_row(name, cells) for name, cells in zip(names, zip(*columns, strict=True), strict=True)]
 
 
+def _help_rows(study: Study) -> list[tuple[Cell, ...]]:
+    """Return the rows of the best of ever more experts, and of what each step gains; none of two experts."""
+    columns = [study.helping(compared.objective) for compared in study.comparisons]
+    rows: list[tuple[Cell, ...]] = []
+    for step in zip(*columns, strict=True):
+        at = ((one, f"at {study.named(one.kept)} ({100 * one.share:.0f} %)") for one in step)
+        rows.append(_row(_of_experts(step[0].experts), [_figure(one.score, text) for one, text in at]))
+        if step[0].gain is not None:
+            gains = [_figure(one.gain, *([one.mark] if one.mark else []), signed=True) for one in step]
+            rows.append(_row(f"  - best of fewer than {step[0].experts}", gains))
+    return rows
+
+
+def _of_experts(count: int) -> str:
+    return "best single expert" if count == 1 else f"best of {count} experts or fewer"
+
+
 def _cross_fitted(compared: Comparison, study: Study, end: str = "") -> Cell:
     at, share = _kept(compared.selected)
     return _figure(compared.selected.honest, f"at {study.named(at)} ({100 * share:.0f} %){end}")
@@ -218,6 +244,7 @@ def words(study: Study) -> list[str]:
         *_unread_words(study),
         _flattery_words(joint),
         *_alpha_words(joint, what),
+        *_help_words(joint, what, study),
         *_dev_words(joint, study),
         *study.notes,
     ]
@@ -302,6 +329,21 @@ def _alpha_words(joint: Comparison, what: str) -> list[str]:
         least = min(family.detectable(gain.estimate, gain.family) for gain in untold)
         lines.append(
             f"of these a difference below {100 * least:.1f} points could not have been seen: more items, or masks"
+        )
+    return lines
+
+
+def _help_words(joint: Comparison, what: str, study: Study) -> list[str]:
+    """Say whether each expert more helps; nothing of two experts."""
+    lines = []
+    for one in study.helping(joint.objective):
+        if one.gain is None:
+            continue
+        verb = {"+": "helps", "-": "is a loss", "": "is not shown to help"}[one.mark]
+        lines.append(
+            f"a mixture of {one.experts} experts {verb} on {what}: the best of {one.experts} or fewer less the best of"
+            f" fewer, cross-fitted over {one.merges} merges, {_text(one.gain, signed=True)} points, adjusted p"
+            f" {one.p_adjusted:.2g} (Holm over {sum(h.gain is not None for h in study.helps)} such gains)"
         )
     return lines
 

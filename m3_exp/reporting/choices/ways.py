@@ -69,6 +69,10 @@ class Study:
     contrasts: Mapping[str, float] = field(default_factory=dict)
     helps: tuple[Help, ...] = ()
 
+    def helping(self, objective: str) -> list[Help]:
+        """What the best of ever more experts is worth on one objective; none of two experts."""
+        return [one for one in self.helps if one.objective == objective]
+
     @property
     def points(self) -> str:
         """What is chosen: lambdas of two experts, mixtures of more."""

@@ -1,6 +1,7 @@
 """Populations over the simplex whose truth is known, and frames of merges of three experts and more."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -51,15 +52,20 @@ def surface(height: Height, n: int, rng: np.random.Generator, *, nodes: int = 15
             experts: int = 3) -> Evaluated:  # fmt: skip
     """Return n items' surface on planned nodes and sampled points."""
     at = np.array(sorted(shares.grid(experts, nodes, seed)))
-    beside = np.array(shares.sampled(experts, seed, sampled)) if sampled else np.empty((0, experts))
+    beside = np.array(_sampled(experts, seed, sampled)) if sampled else np.empty((0, experts))
     values = answers(height, np.concatenate([at, beside]), n, rng)
     own = Sampled(beside, values[:, len(at) :]) if sampled else None
     made = Surface if experts == 3 else Fitted
     return made(names(n), at, values[:, : len(at)], own)
 
 
+@cache
+def _sampled(experts: int, seed: int, count: int) -> list[tuple[float, ...]]:
+    return shares.sampled(experts, seed, count)
+
+
 def frame(
-    heights: dict[str, Height], n: int = 60, *, experts: int = 3, nodes: int = 15, sampled: int = 16, draws: int = 0,
+    heights: Mapping[str, Height], n: int = 60, *, experts: int = 3, nodes: int = 15, sampled: int = 16, draws: int = 0,
     seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
     """Return a frame of one pair of experts: singles, plain, a grid with sampled points, and draws at alpha 1."""

@@ -44,9 +44,13 @@ class Help:
 
 
 def helping(
-    known: Sequence[tuple[Sequence[Response], Objective]], *, seed: int = 0, halvings: int = _HALVINGS
+    known: Sequence[tuple[Sequence[Response], Objective]], repeats: int = _HALVINGS, *, seed: int = 0
 ) -> list[Help]:
-    """Return, for each objective with the responses it is of, what the best of ever more experts is worth."""
+    """Return, for each objective with the responses it is of, what the best of ever more experts is worth.
+
+    Choices are made on at most `repeats` halvings.
+    """
+    halvings = min(repeats, _HALVINGS)
     found = [one for responses, objective in known for one in _of(responses, objective, seed, halvings)]
     places = [k for k, one in enumerate(found) if one.gain is not None]
     p = [1.0 if (gain := found[k].gain) is None or gain.p is None else gain.p for k in places]

@@ -125,7 +125,7 @@ def study(
             "minimum: the least of several estimates falls short of the least truth by chance; its intervals hold that,"
             " its values do not"
         )
-    helps = () if responses[0].along is not None else tuple(helping(known_objectives, seed=seed))
+    helps = () if responses[0].along is not None else tuple(helping(known_objectives, repeats, seed=seed))
     notes = (*joint.notes, *lost)
     return Study(tuple(responses), joint, tuple(comparisons), spreads, notes, choosers, contrasts, helps)
 

@@ -212,19 +212,19 @@ def test_a_draw_far_off_the_surface_is_found_out() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("height", [surfaced.hill, surfaced.rim, surfaced.tilt])
 @pytest.mark.parametrize("experts", [3, 4])
-def test_intervals_of_expectations_hold_the_truth(height: surfaced.Height, experts: int) -> None:
-    """With sampled points; seeded, so the limit of 93 % is that of these very sets."""
-    nodes = 15 if experts == 3 else 11
-    found = [
-        surfaced.surface(height, 200, np.random.default_rng(k), nodes=nodes, seed=k % 20, experts=experts)
-        for k in range(120)
-    ]
-    for alpha in (0.2, 0.5, 1.0, 5.0):
-        truth = float(height(quantiles(experts, alpha, 100_000)).mean())
-        each = [expectation(one, alpha) for one in found]
-        assert np.mean([one.low <= truth <= one.high for one in each]) >= 0.93
-        contrast = [one.expected(alpha) - one.expected(1.0) for one in found]
-        assert all(np.isfinite(own).all() for own in contrast)
-        assert all(unsure(one, {alpha: 1.0}).bias == 0 for one in found)
+def test_intervals_of_expectations_hold_the_truth(experts: int) -> None:
+    """Each number covers what 95 % would but once in 10,000 seeds; all of them together at least 93 %."""
+    sets, nodes, covered = 60, 15 if experts == 3 else 11, []
+    for height in (surfaced.hill, surfaced.rim, surfaced.tilt):
+        each = [
+            surfaced.surface(height, 200, np.random.default_rng(k), nodes=nodes, seed=k, experts=experts)
+            for k in range(sets)
+        ]
+        for alpha in (0.2, 0.5, 1.0, 5.0):
+            truth = float(height(quantiles(experts, alpha, 100_000)).mean())
+            found = [expectation(one, alpha) for one in each]
+            covered.append(float(np.mean([one.low <= truth <= one.high for one in found])))
+            assert all(unsure(one, {alpha: 1.0}).bias == 0 for one in each)
+    assert min(covered) >= stats.binom.ppf(1e-4, sets, 0.95) / sets
+    assert np.mean(covered) >= 0.93

@@ -232,13 +232,20 @@ def about(rows: Sequence[Row], elsewhere: str) -> list[str]:
     if not values:
         return []
     where = f" What was evaluated there, and how to rebuild it: {elsewhere}." if elsewhere else ""
+    over, points, draws = _random(rows)
     lines = [
-        "E: the expectation over lambda ~ Beta(alpha, alpha), over items like these; the interval holds items, which"
-        " lambdas were sampled, and DARE masks where there are several. sd: between draws of lambda, without the items'"
+        f"E: the expectation over {over}, over items like these; the interval holds items, which"
+        f" {points} were sampled, and DARE masks where there are several. sd: between {draws}, without the items'"
         f" noise (masks: between DARE masks).{where}"
     ]
     bends = [value.bend for value in values if not value.sampled]
-    if bends:
+    if bends and points != "lambdas":
+        lines.append(
+            "E*: from the nodes alone. Its interval assumes that the score bends away from a plane between three nodes"
+            f" by no more than they show themselves (up to {max(bends):.1f} points here). No sign is given;"
+            " ratio.sampled=16 adds the merges that correct it."
+        )
+    elif bends:
         lines.append(
             "E*: from the nodes alone. Its interval assumes that the score bends away from a straight line between two"
             f" nodes by no more than they show themselves (up to {max(bends):.1f} points here); a peak between them is"
@@ -255,8 +262,19 @@ def briefly_about(rows: Sequence[Row]) -> list[str]:
     curved = [value for value in values if value.nodes]
     if not curved:
         return ["sd: between draws of lambda."] if any(value.spread is not None for value in values) else []
-    alone = " (E*: no sampled lambdas, so no sign)" if any(not value.sampled for value in curved) else ""
-    return [f"E: mean over lambda ~ Beta(alpha, alpha){alone}; sd: between draws of lambda."]
+    over, points, draws = _random(rows)
+    alone = f" (E*: no sampled {points}, so no sign)" if any(not value.sampled for value in curved) else ""
+    return [f"E: mean over {over}{alone}; sd: between {draws}."]
+
+
+def _random(rows: Sequence[Row]) -> tuple[str, str, str]:
+    """Return what the expectations of some rows are over, what is sampled for them, and what is drawn."""
+    curves = [curve for row in rows for b in row.benchmarks if (curve := row.curve(b)) is not None]
+    if all(curve.along is None for curve in curves):
+        return "shares ~ Dirichlet(alpha, ..., alpha)", "mixtures", "draws of shares"
+    both = "lambda ~ Beta(alpha, alpha), or shares ~ Dirichlet(alpha, ..., alpha)"
+    over = both if any(curve.along is None for curve in curves) else "lambda ~ Beta(alpha, alpha)"
+    return over, "lambdas", "draws of lambda"
 
 
 def _without_draws(frame: pd.DataFrame, rows: Sequence[Row], every: bool) -> pd.DataFrame:

@@ -270,7 +270,7 @@ def briefly_about(rows: Sequence[Row]) -> list[str]:
 def _random(rows: Sequence[Row]) -> tuple[str, str, str]:
     """Return what the expectations of some rows are over, what is sampled for them, and what is drawn."""
     curves = [curve for row in rows for b in row.benchmarks if (curve := row.curve(b)) is not None]
-    if all(curve.along is None for curve in curves):
+    if curves and all(curve.along is None for curve in curves):
         return "shares ~ Dirichlet(alpha, ..., alpha)", "mixtures", "draws of shares"
     both = "lambda ~ Beta(alpha, alpha), or shares ~ Dirichlet(alpha, ..., alpha)"
     over = both if any(curve.along is None for curve in curves) else "lambda ~ Beta(alpha, alpha)"

@@ -96,8 +96,35 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """Shares of the experts drawn from Dirichlet(alpha, ..., alpha), anew for each decoder layer or each tensor."""
+
+    alpha: float
+    seed: int
+    draw: int
+    per: Literal["block", "tensor"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """How much of each expert one part of a model takes. `where` says which tensors (`merging.parts`).
+
+    `weights` as in a recipe. With `last` they are those of the first decoder layer, `last` those of the last one, and
+    the layers between them lie on the line; with `drawn` they are drawn. Such a part names tensors of decoder layers
+    alone, unless one is drawn for each tensor.
+    """
+
+    where: str
+    weights: tuple[float, ...] | None = None
+    last: tuple[float, ...] = field(default=(), metadata=_OMIT_IF_EMPTY)
+    drawn: Drawn | None = field(default=None, metadata=_OMIT_IF_EMPTY)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One set of weights. `weights` is None for the method's own default (plain); else one weight an expert.
+
+    With `parts` a tensor has the weights of the first part that names it, and `weights` where none does.
 
     `sparsify` holds a sparsifier's keywords, the `seed` of what it draws, and its `target` where it is not DARE, as in
     {"drop_rate": 0.2, "seed": 7}.
@@ -114,6 +141,7 @@ class Recipe:
     dtype: str = "bfloat16"
     vocab: Literal["mean", "refuse"] = "mean"
     check_lineage: bool = True
+    parts: tuple[Part, ...] = field(default=(), metadata=_OMIT_IF_EMPTY)
 
     @cached_property
     def text(self) -> str:
@@ -326,6 +354,7 @@ class Choice:
     name: str
     target: str
     params: Parameters = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()  # ratio=parts
 
 
 @dataclass(frozen=True)
@@ -386,8 +415,9 @@ class Label:
     `ratio` is the config's choice, or `sampled` for a lambda drawn beside a grid's nodes (a draw that has no alpha).
     `axis_keywords` holds the keywords of a ratio or a sparsifier that have no field of their own, as
     {"ratio.tilt": 0.3}; `weights` those of the experts in their order, unless they are (lam, 1 - lam) or the method's
-    own. The line that rebuilds the weights in any directory needs `config_dirs`, and `model_paths`: overrides that give
-    relative paths as absolute ones, as family.base=/models/base.
+    own; `parts` are those of a merge by part, which has no lambda: `weights` is for the rest of the model then. The
+    line that rebuilds the weights in any directory needs `config_dirs`, and `model_paths`: overrides that give relative
+    paths as absolute ones, as family.base=/models/base.
     """
 
     family: str
@@ -403,6 +433,7 @@ class Label:
     overrides: tuple[str, ...] = ()  # what else the command line said about the models
     axis_keywords: Parameters = field(default_factory=dict, metadata=_OMIT_IF_EMPTY)
     weights: tuple[float, ...] = field(default=(), metadata=_OMIT_IF_EMPTY)
+    parts: tuple[Part, ...] = field(default=(), metadata=_OMIT_IF_EMPTY)
     config_dirs: tuple[str, ...] = field(default=(), compare=False)
     model_paths: tuple[str, ...] = field(default=(), compare=False)
 

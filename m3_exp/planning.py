@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from m3_exp.command_line import override, word
-from m3_exp.merging import sparsify
+from m3_exp.merging import part_words, sparsify
 from m3_exp.merging.canonical import AVERAGE, canonical
 from m3_exp.merging.mixtures import points
 from m3_exp.merging.ratio import mask_seed, one_sided
@@ -104,8 +104,10 @@ def variants(config: Config) -> Iterator[tuple[Label, Recipe]]:
                 mask_seed=_seed(sparsifier),
                 axis_keywords={**_keywords("ratio", mixture.facts), **thinning},
                 weights=() if mixture.weights is None or mixture.is_lam else mixture.weights,
+                parts=mixture.parts,
             )
-            yield asked, _canonical(replace(recipe, weights=mixture.weights, sparsify=sparsifier))
+            asked_for = replace(recipe, weights=mixture.weights, parts=mixture.parts, sparsify=sparsifier)
+            yield asked, _canonical(asked_for)
 
 
 def alone(configs: Sequence[Config]) -> list[Config]:
@@ -225,7 +227,8 @@ def label_text(label: Label) -> str:
         *(f"{key}={value_text(value)}" for key, value in extra_keywords(label, "ratio").items()),
         *([f"draw {label.draw}"] if label.draw is not None else []),
         *([f"lambda={label.lam:.4g}"] if label.lam is not None else []),
-        *([f"weights={value_text(label.weights)}"] if label.lam is None and label.weights else []),
+        *([f"weights={value_text(label.weights)}"] if label.lam is None and label.weights and not label.parts else []),
+        *([parts_text(label)] if label.parts and label.draw is None else []),
     ]
     ratio = " ".join(mixture) if label.lam is not None and len(mixture) == 1 else _with_arguments(label.ratio, mixture)
     parts = [label.pair, _with_arguments(label.method, [f"{key}={value:g}" for key, value in label.params.items()])]
@@ -241,16 +244,24 @@ def extra_keywords(label: Label, axis: str) -> Parameters:
     return {key.removeprefix(prefix): value for key, value in label.axis_keywords.items() if key.startswith(prefix)}
 
 
+def parts_text(label: Label) -> str:
+    """Write what a merge by part takes, as in `attention 0.3, rest plain`; "" for one that is not by part."""
+    return part_words.text(label.parts, label.weights or None) if label.parts else ""
+
+
 def table_name(label: Label, axis: Literal["ratio", "sparsify"]) -> str:
     """Return how tables name a label's ratio or sparsifier, as in `largest (density 0.4)`.
 
-    Weights are part of it where they were chosen and no lambda says them: `fixed (weights 0.5:0.3:0.2)`.
+    Weights are part of it where they were chosen and no lambda says them: `fixed (weights 0.5:0.3:0.2)`, and so are
+    those of parts: `depth (0.2 to 0.8, rest 0.5)`.
     """
     name = label.ratio if axis == "ratio" else label.sparsify
     keywords = dict(extra_keywords(label, axis))
-    if axis == "ratio" and label.weights and label.lam is None and label.draw is None:
+    if axis == "ratio" and label.weights and label.lam is None and label.draw is None and not label.parts:
         keywords["weights"] = label.weights
     text = ", ".join(f"{key} {value_text(value)}" for key, value in keywords.items())
+    if axis == "ratio" and label.parts and label.draw is None:
+        text = ", ".join(filter(None, (text, parts_text(label))))
     return f"{name} ({text})" if text else name
 
 
@@ -283,7 +294,9 @@ def merge_line(label: Label, recipe: Recipe) -> str:
     line += label.model_paths
     if label.method != "single":
         line += [f"method={label.method}", *_overrides("method", label.params)]
-    if label.weights:
+    if label.parts:
+        line += ["ratio=parts", part_words.override(label.parts), override("ratio.rest", label.weights or "plain")]
+    elif label.weights:
         line += ["ratio=fixed", override("ratio.weights", label.weights)]
     elif label.lam is not None:
         line += ["ratio=fixed", override("ratio.lam", label.lam)]

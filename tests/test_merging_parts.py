@@ -210,7 +210,8 @@ NAMES = {  # tensors as checkpoints have them: what they belong to, and their de
         "transformer.h.3.mlp.c_fc.weight", "gpt_neox.layers.3.mlp.dense_h_to_4h.bias",
         "model.layers.3.block_sparse_moe.gate.weight", "model.layers.3.block_sparse_moe.experts.7.w2.weight",
         "model.layers.3.mlp.experts.63.up_proj.weight", "model.layers.3.mlp.shared_expert.down_proj.weight",
-        "model.layers.3.mlp.gate.weight", "model.layers.3.mlp.experts.gate_up_proj", "model.decoder.layers.3.fc2.weight",
+        "model.layers.3.mlp.gate.weight", "model.layers.3.mlp.experts.gate_up_proj",
+        "model.decoder.layers.3.fc2.weight",
         "model.layers.3.feed_forward.router.weight", "transformer.blocks.3.ffn.up_proj.weight",
     ],
     "norms": [

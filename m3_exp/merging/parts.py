@@ -25,7 +25,7 @@ ALLOWED = (
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 _ELSEWHERE = re.compile(r"(?:^|\.)(?:vision\w*|visual|audio\w*|\w*encoder|multi_modal_projector)\.")  # no decoder
 # What a tensor belongs to: the first line of which one step of its dotted name is an example. The steps are those of
-# Llama, Mistral, Qwen, Gemma, Phi, GPT-2, GPT-NeoX, GPT-J, OPT, BLOOM, Falcon, MPT, StarCoder and their experts' mixtures.
+# Llama, Mistral, Qwen, Gemma, Phi, GPT-2, GPT-NeoX, GPT-J, OPT, BLOOM, Falcon, MPT, StarCoder, Mixtral and Qwen's MoE.
 _KINDS = {
     "norms": re.compile(r"\w*norm(_\d+)?|ln(_\w+)?"),
     "head": re.compile(r"lm_head|embed_out"),

@@ -29,8 +29,8 @@ def mixup(alpha: float, seed: int, draw: int, *place: object) -> float:
     """Draw lambda ~ Beta(alpha, alpha): the quantile of the seed's and alpha's shift plus the draw's radical inverse.
 
     So the first 2^m draws of an alpha have one in each of 2^m equally likely strata (counted from the shift), and a
-    longer list begins with the shorter one. `place` is empty for the whole model; a decoder layer or a tensor has a shift
-    of its own.
+    longer list begins with the shorter one. `place` is empty for the whole model; a decoder layer or a tensor has a
+    shift of its own.
     """
     if not 1e-300 < alpha < float("inf"):  # below it floats have fewer digits, and quantiles are all 1/2
         raise M3Error(f"ratio.alpha={alpha} is not a Beta parameter: give a number above 0 (the paper: 0.2 to 5)")

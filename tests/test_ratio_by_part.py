@@ -1,4 +1,4 @@
-"""Ratios by part as they are asked for: `ratio=depth`, `parts`, `ablation`, `mixup` with `per`; their labels and lines."""
+"""Ratios by part as they are asked for: `ratio=depth`, `parts`, `ablation`, `mixup` with `per`; labels and lines."""
 
 import shlex
 from pathlib import Path
@@ -137,6 +137,8 @@ def test_a_plan_of_models_that_are_not_here_goes_on() -> None:
         (["ratio=depth", "ratio.first=2"], "ratio.first=2.0 is outside [0, 1]"),
         (["ratio=depth", "ratio.steps=1"], "ratio.steps=1 is out of range: give 2 to 1000"),
         (["ratio=mixup", "ratio.per=layer"], "ratio.per=layer is not known; allowed: model, block, tensor"),
+        (["ratio=ablation", "ratio.lams=[0,2]"], "ratio.lams=2.0 is outside [0, 1]"),
+        (["ratio=ablation", "ratio.lams=0.5"], "ratio.lams=0.5 is not a list of numbers"),
         (["ratio=ablation", "ratio.groups=1"], "ratio.groups=1 is out of range"),
         (["ratio=ablation", "pair.experts=[lm,math,code]"], "ratio=ablation takes two experts, there are 3"),
     ],
@@ -150,13 +152,19 @@ def test_refusals(asked: list[str], words: str) -> None:
 
 def test_a_part_that_names_nothing_ends_a_plan(tmp_path: Path) -> None:
     asked = ["ratio=parts", "ratio.parts={layers 90-99: 0.3}", f"store={tmp_path}", *ONE]
-    with pytest.raises(M3Error, match="part 'layers 90-99' names no tensor of this model: .* layers 0-29"):
+    with pytest.raises(M3Error, match=r"part 'layers 90-99' names no tensor of this model: .* layers 0-29"):
         status.plan(config.request(asked))
 
 
 def test_an_ablation_has_one_range_at_a_time() -> None:
-    found = [cell.labels[0] for cell in cells("ratio=ablation", "ratio.groups=2", "ratio.nodes=3")]
-    assert [label.parts[0].where for label in found] == ["depth 1/2", "depth 1/2", "depth 1/2", "depth 2/2", "depth 2/2"]
-    middle = cells("ratio=ablation", "ratio.groups=2", "ratio.nodes=3")[1]
+    found = [cell.labels[0] for cell in cells("ratio=ablation", "ratio.groups=2", "ratio.lams=[0,0.5,1]")]
+    assert [label.parts[0].where for label in found] == [
+        "depth 1/2",
+        "depth 1/2",
+        "depth 1/2",
+        "depth 2/2",
+        "depth 2/2",
+    ]
+    middle = cells("ratio=ablation", "ratio.groups=2", "ratio.lams=[0,0.5,1]")[1]
     assert middle.recipe.parts == ()  # half of each is what the average's plain is
     assert len(middle.labels) == 2

@@ -5,7 +5,6 @@ What a part is: `merging.parts`. A number is lambda, the first expert's share of
 
 from collections.abc import Sequence
 
-from m3_exp.merging import ratio
 from m3_exp.merging.mixtures import Mixture
 from m3_exp.types import M3Error, Part
 
@@ -39,14 +38,15 @@ def parts(n_experts: int, *, seed: int, parts: tuple[Part, ...] = (), rest: Shar
     return [Mixture(_or_plain(rest, n_experts, "ratio.rest"), parts=parts)]
 
 
-def ablation(n_experts: int, *, seed: int, groups: int, nodes: int) -> list[Mixture]:
+def ablation(n_experts: int, *, seed: int, groups: int, lams: tuple[float, ...]) -> list[Mixture]:
     """Return, for each of some equal ranges of decoder layers, lambdas in that range alone; the rest is plain."""
     if n_experts != 2:
         raise M3Error(f"ratio=ablation takes two experts, there are {n_experts}: use ratio=parts")
     if not 2 <= groups <= _MOST:
         raise M3Error(f"ratio.groups={groups} is out of range: give 2 to {_MOST} ranges of decoder layers")
+    points = [shares(lam, n_experts, "ratio.lams") for lam in lams]
     places = [f"depth {group + 1}/{groups}" for group in range(groups)]
-    return [Mixture(None, parts=(Part(place, (lam, 1.0 - lam)),)) for place in places for lam in ratio.grid(nodes)]
+    return [Mixture(None, parts=(Part(place, point),)) for place in places for point in points]
 
 
 def shares(given: Share, n_experts: int, key: str) -> tuple[float, ...]:

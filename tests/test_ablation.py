@@ -45,7 +45,7 @@ def test_each_point_is_the_paired_gain_over_plain(tmp_path: Path) -> None:
     palette.save(figure, "layer_ablation", tmp_path / "x.svg")
     assert collisions(figure) == []
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["GSM8K", "MATH"]
-    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [f"{k}/6" for k in range(1, 7)]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [f"depth {k}/6" for k in range(1, 7)]
     bars = {bar.get_label(): bar for bar in figure.axes[0].containers}
     assert [*bars] == ["λ 0", "λ 0.25", "λ 0.75", "λ 1"]
     for lam in (0.0, 0.25, 0.75, 1.0):
@@ -64,7 +64,7 @@ def test_each_point_is_the_paired_gain_over_plain(tmp_path: Path) -> None:
 
 def test_it_asks_which_of_several_methods() -> None:
     with pytest.raises(
-        M3Error, match=r"choose with pair=, method=, sparsify= among \['lm_math average none', 'lm_math ties"
+        M3Error, match=r"choose with pair=, method=, sparsify= among \['lm_math average', 'lm_math ties'"
     ):
         FIGURES["layer_ablation"].draw(drawn([*lines(), *lines("ties")]))
 
@@ -83,5 +83,5 @@ def test_the_sweep_runs_on_the_lab(tmp_path: Path) -> None:
     outcome = actions.run(CommandLine(("sweeps=layer_ablation", *words, *rehearsal)))
     assert not outcome.failures
     figure = figures.figure("layer_ablation", CommandLine((*words, *rehearsal)))
-    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["1/2", "2/2"]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["depth 1/2", "depth 2/2"]
     assert "REHEARSAL" in [text.get_text() for text in figure.texts]

@@ -41,7 +41,10 @@ def draw(data: Data) -> Figure:
     if not bool(ours["score"].notna().any()):
         raise M3Error(f"figure {SWEEP} draws cells of sweeps={SWEEP}, and none has a score yet; {data.line(SWEEP)}")
     of = ours.drop_duplicates(subset=["pair", "method", "params", "sparsify"])
-    named = sorted(" ".join(filter(None, line)) for line in of[["pair", "method", "params", "sparsify"]].to_numpy())
+    named = sorted(
+        " ".join(word for word in line if word not in ("", "none"))
+        for line in of[["pair", "method", "params", "sparsify"]].to_numpy()
+    )
     if len(named) > 1:
         raise M3Error(f"{SWEEP} shows one pair and method; choose with pair=, method=, sparsify= among {named}")
     names = in_order(ours["benchmark"].unique())
@@ -50,11 +53,13 @@ def draw(data: Data) -> Figure:
             f"{SWEEP} shows {_ABREAST} benchmarks at most; choose with evaluator=[A,B] among {', '.join(names)}"
         )
     panels = [_panel(frame, ours[ours["benchmark"] == name], name) for name in names]
+    experts = data.parents.get(str(ours.iloc[0]["pair"]), ())
+    share = f"; λ: the share of {experts[0]}" if experts else ""
     said = f"{palette.name(str(ours.iloc[0]['pair']))}, {palette.name(str(ours.iloc[0]['method']))}"
     shown = sum(point.value is not None for panel in panels for one in panel.series for point in one.points.values())
     every = [one.label for one in panels[0].series]
     same = [f"{label} is plain" for label in every if not any(_points(panel, label) for panel in panels)]
-    note = f"{said}; bars: 95 % each, paired by item, {shown} comparisons not adjusted for their number"
+    note = f"{said}; bars: 95 % each, paired by item, {shown} comparisons not adjusted for their number{share}"
     kept = [replace(p, series=[one for one in p.series if f"{one.label} is plain" not in same]) for p in panels]
     return dots.side_by_side(kept, below="Gain over plain (points)", more=[note, *same])
 
@@ -82,7 +87,7 @@ def _panel(frame: pd.DataFrame, ours: pd.DataFrame, benchmark: str) -> Panel:
         })
         for weights, mark in zip(mixtures, _marks(len(mixtures)), strict=True)
     ]  # fmt: skip
-    rows = [Row(place, place.removeprefix("depth ")) for place in places]
+    rows = [Row(place, place) for place in places]
     return Panel(rows, series, palette.name(benchmark), SWEEP, zero=True)
 
 

@@ -30,7 +30,7 @@ def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFram
     else None. `cell` names the cell, the same for all of its labels. `point` holds the experts' shares (() without
     any), `mixture` their text where there are more than two, else "". `repeats=True` keeps the lines of repeats:
     `repeat` is their number (0 for other lines), `changed` the (id, sample) whose text differs from the first pass
-    (empty for other lines).
+    (empty for other lines). `parts` are those of a merge by part (`types.Part`), () for others.
     """
     shown = [item for item in results if repeats or not item.repeat]
     lines = [line for item in shown for line in _lines(item)]
@@ -79,7 +79,7 @@ _COLUMNS = [
     "mask_seed", "benchmark",
     "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "dtype",
     "evaluator", "tokenizer", "runs", "batched", "merge", "details", "cell", "repeat", "changed", "items_digest",
-    "scored", "expected", "unread", "label",
+    "scored", "expected", "unread", "label", "parts",
 ]  # fmt: skip
 
 
@@ -106,6 +106,7 @@ def _labelled(label: Label, cell: Cell) -> Json:
         "lam": label.lam, "point": label.point, "mixture": mixture_text(label) if label.point else "",
         "sparsify": table_name(label, "sparsify"), "mask_seed": label.mask_seed,
         "merge": merge_line(label, cell.recipe), "label": label_text(label).removesuffix(" single"),
+        "parts": label.parts,
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from m3_exp.merging import parts, ratio
 from m3_exp.merging.canonical import canonical, recipe_key
@@ -137,6 +138,30 @@ def test_draws_belong_to_their_place(world: Path) -> None:
     assert len({*each.values()}) == len(each)
     assert ratio.mixup(0.5, 0, 3, "block", 2) == lams[2][0]  # type: ignore[index]
     assert key(of, world) != key(replace(of, parts=(Part("blocks", drawn=replace(drawn, draw=4)),)), world)
+
+
+def test_a_vocabulary_is_as_long_as_that_of_any_part(tmp_path: Path) -> None:
+    """The head is expert a's alone, whose vocabulary is shorter than b's: its own rows, and their mean below."""
+    write_three(tmp_path, SHAPE, torch.float32, rows=270)
+    by_part = (Part("head", (1.0, 0.0)), Part("embeddings", (0.0, 1.0)))
+    found = merged(recipe(tmp_path, weights=(0.5, 0.5), parts=by_part, dtype="float32"), tmp_path)
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
+    assert found["lm_head.weight"].shape == found["model.embed_tokens.weight"].shape == (270, 32)
+    assert torch.equal(found["lm_head.weight"][:264], a["lm_head.weight"])
+    mean = a["lm_head.weight"].double().mean(0).float()
+    torch.testing.assert_close(found["lm_head.weight"][264:], mean.expand(6, 32))
+    assert torch.equal(found["model.embed_tokens.weight"], b["model.embed_tokens.weight"])
+
+
+def test_no_byte_depends_on_blocks_or_threads(world: Path) -> None:
+    of = recipe(world, TIES, weights=(0.6, 0.4), parts=BY_PART, sparsify=MASKED)
+    digests = set()
+    for block, threads in ((100, 1), (4096, 2), (1 << 20, 2)):
+        flow = stream(of, Store(world / f"store-{block}"), block=block, threads=threads)
+        for _ in flow:
+            pass
+        digests.add(flow.digest)
+    assert len(digests) == 1
 
 
 def test_the_recipe_of_a_checkpoint_says_its_parts(world: Path, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from m3_exp import config, planning
+from m3_exp import actions, config, planning
+from m3_exp.command_line import CommandLine
 from m3_exp.merging import ratio
 from m3_exp.types import Cell, Drawn, M3Error, Part
 from m3_exp.views import by_part, status
@@ -154,6 +155,24 @@ def test_a_part_that_names_nothing_ends_a_plan(tmp_path: Path) -> None:
     asked = ["ratio=parts", "ratio.parts={layers 90-99: 0.3}", f"store={tmp_path}", *ONE]
     with pytest.raises(M3Error, match=r"part 'layers 90-99' names no tensor of this model: .* layers 0-29"):
         status.plan(config.request(asked))
+
+
+def test_a_part_that_names_nothing_ends_a_merge_and_fails_the_cells_of_a_run(tmp_path: Path) -> None:
+    """Before anything is merged: nothing is written, and the other cells of a run go on."""
+    words = (*ONE, "ratio=parts", f"store={tmp_path / 'store'}")
+    with pytest.raises(M3Error, match="part 'layers 90-99' names no tensor of this model"):
+        actions.merge(CommandLine((*words, "ratio.parts={layers 90-99: 0.3}", f"out={tmp_path / 'out'}")))
+    assert not (tmp_path / "out").exists()
+    rehearsal = (
+        "engine=recorded",
+        "engine.answers=generated",
+        "tracker=none",
+        "ratio.parts={layers 90-99: 0.3},{mlp: 1}",
+    )
+    outcome = actions.run(CommandLine((*words, *rehearsal), multirun=True))
+    (failed,) = outcome.failures
+    assert failed.reason.startswith("part 'layers 90-99' names no tensor of this model: the model has attention, mlp")
+    assert "layers 90-99" in str(failed.evaluation)
 
 
 def test_an_ablation_has_one_range_at_a_time() -> None:

@@ -47,6 +47,16 @@ def where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
     return frame[(frame[list(values)] == list(values.values())).all(axis=1)]
 
 
+def by_part(frame: pd.DataFrame) -> "pd.Series[bool]":
+    """Tell which lines are of merges by part: they have no lambda, and draws of theirs are other draws."""
+    return frame["parts"].map(has_parts).astype(bool)
+
+
+def has_parts(parts: object) -> bool:
+    """Tell whether a line's `parts` are those of a merge by part."""
+    return isinstance(parts, tuple) and bool(parts)
+
+
 class ItemValues(Mapping[tuple[str, int], float | None]):
     """The values of a result by (id, sample), made when they are first read: most tables need `scored` alone."""
 

@@ -35,7 +35,8 @@ from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, Values, shared
 from m3_exp.stats import ratio
 from m3_exp.stats.estimate import EVEN, Estimate, Shape, even_shares, mean
-from m3_exp.stats.lambdas import Curve, Sampled
+from m3_exp.stats.expectation import Sampled
+from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.objective import Objective
 from m3_exp.stats.paired import paired
 

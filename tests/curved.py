@@ -12,7 +12,8 @@ from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.reporting.data import dataframe
 from m3_exp.reporting.table import Mark, Table
 from m3_exp.stats.estimate import Array, Estimate
-from m3_exp.stats.lambdas import Curve, Sampled
+from m3_exp.stats.expectation import Sampled
+from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.paired import paired
 from m3_exp.stats.scored import Scored, of_scores
 from m3_exp.types import Kind, Score

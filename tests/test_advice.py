@@ -14,7 +14,7 @@ from m3_exp.reporting.choices import advice, ways
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, responses
 from m3_exp.stats import family
-from m3_exp.stats.lambdas import ALPHAS
+from m3_exp.stats.expectation import ALPHAS
 from tests.curved import below, framed, tidy_row
 
 LAMS = grid(9)

@@ -12,7 +12,8 @@ import pytest
 from scipy import stats
 
 from benchmarks import coverage, populations
-from m3_exp.stats.lambdas import Curve, Sampled
+from m3_exp.stats.expectation import Sampled
+from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.objective import Objective
 from m3_exp.stats.paired import paired, spread
 

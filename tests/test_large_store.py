@@ -19,8 +19,8 @@ from m3_exp.reporting.page import ITEMS_DROPPED, CellData
 from m3_exp.results import Results
 from m3_exp.stats import resampling
 from m3_exp.stats.estimate import Shape, even_shares, influences
-from m3_exp.stats.lambdas import Curve
-from m3_exp.stats.objective import Objective, quantiles
+from m3_exp.stats.lambdas import Curve, quantiles
+from m3_exp.stats.objective import Objective
 from m3_exp.stats.resampling import halves, weighted
 from m3_exp.stats.scored import ItemArray, aligned, in_common, of_scores, scored
 from m3_exp.store import Store, dumps, write_atomic

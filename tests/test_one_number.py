@@ -31,7 +31,7 @@ from m3_exp.reporting.tables.rows import Shown
 from m3_exp.reporting.wandb import logged
 from m3_exp.scoring.summary import mean_result
 from m3_exp.stats.estimate import Array
-from m3_exp.stats.lambdas import ALPHAS
+from m3_exp.stats.expectation import ALPHAS
 from m3_exp.stats.scored import Scored, scored
 from m3_exp.types import Score, plain
 from tests import curved

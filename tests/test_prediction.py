@@ -20,7 +20,8 @@ from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.results import Results, look_up
 from m3_exp.stats import paired
 from m3_exp.stats.estimate import Array, Shape, even_shares
-from m3_exp.stats.lambdas import ALPHAS, Curve, Sampled, unsure
+from m3_exp.stats.expectation import ALPHAS, Sampled, unsure
+from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.turning import turned
 from m3_exp.store import Records, Store
 from m3_exp.tasks import Task

@@ -16,8 +16,9 @@ from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import averaged
 from m3_exp.stats.choosing import Scores, alike
 from m3_exp.stats.estimate import Array, Shape, even_shares, mean
+from m3_exp.stats.expectation import ALPHAS, Sampled
 from m3_exp.stats.joint import Better, better_of, usable
-from m3_exp.stats.lambdas import ALPHAS, Curve, Sampled, mixture_quantile, weights
+from m3_exp.stats.lambdas import Curve, mixture_quantile, weights
 from m3_exp.stats.objective import Objective
 from m3_exp.stats.paired import tango
 from tests.curved import names, response

@@ -11,7 +11,8 @@ from m3_exp.benchmarks import about
 from m3_exp.config import ROOT
 from m3_exp.reporting.data import published
 from m3_exp.reporting.data.published import Beside, Number, Row
-from m3_exp.stats.lambdas import ALPHAS, Curve
+from m3_exp.stats.expectation import ALPHAS
+from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.published import distance, finite_population, percentile, replayed
 
 FOLDER = ROOT / "results" / "published"

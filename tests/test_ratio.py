@@ -13,7 +13,8 @@ import pytest
 from scipy import stats
 
 from m3_exp.merging import ratio
-from m3_exp.stats.lambdas import ALPHAS, density_ratio
+from m3_exp.stats.expectation import ALPHAS
+from m3_exp.stats.lambdas import density_ratio
 from m3_exp.types import M3Error
 
 SEEDS = range(1500)

@@ -18,19 +18,8 @@ from m3_exp.merging.ratio import grid
 from m3_exp.reporting.curves import evaluated, expectations
 from m3_exp.reporting.curves.evaluated import refused, responses
 from m3_exp.stats import family
-from m3_exp.stats.lambdas import (
-    ALPHAS,
-    Curve,
-    Sampled,
-    density_ratio,
-    draw_sd,
-    expectation,
-    hats,
-    mixture_quantile,
-    second_moments,
-    unsure,
-    weights,
-)
+from m3_exp.stats.expectation import ALPHAS, Sampled, draw_sd, expectation, unsure
+from m3_exp.stats.lambdas import Curve, density_ratio, hats, mixture_quantile, second_moments, weights
 from m3_exp.stats.paired import tango
 from tests import curved
 from tests.curved import by_item, framed, response

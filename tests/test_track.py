@@ -29,7 +29,7 @@ from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.reporting.wandb import logged, tracker, workspace
 from m3_exp.reporting.wandb.track import Logged, Recorder, Settings
 from m3_exp.reporting.wandb.track import chosen as track_chosen
-from m3_exp.stats.lambdas import Sampled
+from m3_exp.stats.expectation import Sampled
 from m3_exp.store import Store, StoredAnswer
 from m3_exp.types import Cell, CellResult, EvaluatorSpec, Json, Label, M3Error, Recipe, Source, plain
 from tests.records import looked_up

@@ -12,7 +12,8 @@ from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Draw, Response
 from m3_exp.reporting.tables import variance
 from m3_exp.reporting.tables.formats import FORMATS
-from m3_exp.stats.lambdas import Curve, Sampled
+from m3_exp.stats.expectation import Sampled
+from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.paired import between
 from tests import curved
 

@@ -129,7 +129,7 @@ def mixture_quantile(v: float) -> float:
     import numpy as np
     from scipy import special
 
-    from m3_exp.stats.lambdas import ALPHAS
+    from m3_exp.stats.expectation import ALPHAS
 
     mixed = np.array(ALPHAS)
     ends = special.betaincinv(mixed, mixed, v)

@@ -65,7 +65,7 @@ def sampled(n_experts: int, seed: int, count: int) -> list[Shares]:
     """Return random points that correct a surface between its nodes; a longer list begins with the shorter one."""
     if n_experts == 2:
         return [(lam, 1.0 - lam) for lam in ratio.sampled(seed, count)]
-    from m3_exp.stats.lambdas import ALPHAS
+    from m3_exp.stats.expectation import ALPHAS
 
     _check(n_experts)
     ratio.check_sampled(count, SAMPLED)

@@ -5,8 +5,11 @@
     estimate     Estimate, a number with its interval; the mean of items, with every source of its uncertainty
     paired       the difference of two models on the same items
     ratio        PDR, the performance drop rate under an attack, and the difference of two
-    lambdas      scores at a few lambdas -> the expected score of every alpha
-    turning      observed draws of lambda beside the line between two nodes
+    expectation  scores at evaluated mixtures -> the expected score of every alpha, for any number of experts
+    lambdas      the same along the lambda of two experts
+    simplex      over the lattice of three
+    fitted       over designed points of four and more: a fit, which draws correct
+    turning      observed draws beside what is interpolated between nodes
     joint        several benchmarks as one number: their mean and their minimum, relative to the better parent
     superiority  does a merge beat the better single model, on average over benchmarks and in the worst of them
     objective    what a choice of lambda makes large, and what choosing is worth on other items

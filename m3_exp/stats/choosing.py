@@ -39,9 +39,9 @@ from m3_exp.stats.estimate import (
     of_items,
     weighted_mean,
 )
+from m3_exp.stats.expectation import ALPHAS, Evaluated, unsure
 from m3_exp.stats.family import best_of
 from m3_exp.stats.joint import Joint, Unit, mean_of, together
-from m3_exp.stats.lambdas import ALPHAS, Curve, unsure
 from m3_exp.stats.paired import paired, spread
 from m3_exp.stats.resampling import weighted
 
@@ -70,7 +70,7 @@ class Scores:
     default: Array | None = None
     parent: Array | None = None
     shape: Shape = EVEN
-    curve: Curve | None = None
+    curve: Evaluated | None = None
     unscored: int = 0
     beside: tuple[VarianceSource, ...] = ()
 

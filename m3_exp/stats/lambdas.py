@@ -23,196 +23,115 @@ Shapes: n items, K nodes ascending from 0 to 1, D sampled lambdas; scores are fr
 """
 
 import itertools
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from m3_exp.stats.estimate import EVEN, Array, Estimate, Shape, VarianceSource, influences, mean, weighted_mean
-from m3_exp.stats.paired import spread
+from m3_exp.stats.estimate import Array, influences, weighted_mean
+from m3_exp.stats.expectation import ALPHAS, BEND, Evaluated
 
-ALPHAS = (0.2, 0.4, 0.5, 1.0, 2.0, 3.0, 5.0)  # the paper's; sampled lambdas come from the mixture of their Betas
-_BEND = 0.9  # height of an unseen residual, in parabolas of the nodes' second differences: by simulation
 _FINE = 128  # quadrature points a stratum
+_QUANTILES = 512  # of Beta(alpha, alpha), where an expectation has no closed form (the minimum)
 _EDGE = 1e-300
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """Item scores observed at sampled lambdas, in the order of their strata: `values[i, k]` is item i at `lams[k]`.
-
-    Raises:
-        ValueError: fewer than four, or shapes that do not fit.
-    """
-
-    lams: Array
-    values: Array
-
-    def __post_init__(self) -> None:
-        if len(self.lams) < 4 or self.values.shape[1:] != self.lams.shape:
-            raise ValueError(f"{len(self.lams)} sampled lambdas with values of shape {self.values.shape}")
-        if not bool(np.all(np.diff(self.lams) > 0)):
-            raise ValueError("sampled lambdas must ascend")
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Item scores at the nodes. `values[i, k]` is item `ids[i]` at `lams[k]`; the nodes contain 0 and 1.
+class Curve(Evaluated):
+    """Item scores along lambda. `values[i, k]` is item `ids[i]` at `lams[k]`; the nodes contain 0 and 1.
 
     Raises:
         ValueError: the nodes do not ascend from 0 to 1, or the shapes do not fit.
     """
-
-    ids: tuple[str, ...]
-    lams: Array
-    values: Array
-    sampled: Sampled | None = None
-    shape: Shape = EVEN
 
     def __post_init__(self) -> None:
         if self.lams.ndim != 1 or len(self.lams) < 2 or self.lams[0] != 0 or self.lams[-1] != 1:
             raise ValueError("the nodes must begin with lambda 0 and end with 1")
         if not bool(np.all(np.diff(self.lams) > 0)):
             raise ValueError("the nodes must ascend")
-        if self.values.shape != (len(self.ids), len(self.lams)):
-            raise ValueError(f"values have the shape {self.values.shape}, not ({len(self.ids)}, {len(self.lams)})")
-        if self.sampled is not None and len(self.sampled.values) != len(self.ids):
-            raise ValueError("nodes and sampled lambdas must have the same items")
+        super().__post_init__()
 
     @property
-    def means(self) -> Array:
-        """The score at each node, shape (K,)."""
-        return weighted_mean(self.values, self.shape)
-
-    def items_at(self, lam: float) -> Array:
-        """Return each item's interpolated score at one lambda, shape (n,)."""
-        return np.asarray(self.values @ hats(self.lams, np.array([lam]))[0])
-
-    def corrected(self, alpha: float) -> bool:
-        """Tell whether the expectation at an alpha has no interpolation error: sampled lambdas serve it."""
-        return self.sampled is not None and ALPHAS[0] <= alpha <= ALPHAS[-1]
-
-    @cached_property
-    def residuals(self) -> Array:
-        """Observed minus interpolated scores at the sampled lambdas, shape (n, D); without any: (n, 0)."""
-        if self.sampled is None:
-            return np.empty((len(self.ids), 0))
-        return np.asarray(self.sampled.values - self.values @ hats(self.lams, self.sampled.lams).T)
-
-    def expected(self, alpha: float) -> Array:
-        """Return each item's part in the expected score under Beta(alpha, alpha), shape (n,).
-
-        Their mean is the expectation. With sampled lambdas the part of a single item may lie outside 0 to 1.
-        """
-        parts = self.values @ weights(self.lams, alpha)
-        if self.corrected(alpha) and self.sampled is not None:
-            parts = parts + (self.residuals * density_ratio(self.sampled.lams, alpha)).mean(axis=1)
-        return np.asarray(parts)
-
-    def subset(self, rows: Array) -> "Curve":
-        """Return the curve of some of the items, by their numbers."""
-        sampled = None if self.sampled is None else Sampled(self.sampled.lams, self.sampled.values[rows])
-        return Curve(tuple(self.ids[i] for i in rows), self.lams, self.values[rows], sampled, self.shape.of(rows))
-
-    def having(self, known: Container[str]) -> "Curve":
-        """Return the curve of those of its items that are `known`."""
-        rows = [row for row, key in enumerate(self.ids) if key in known]
-        return self if len(rows) == len(self.ids) else self.subset(np.array(rows, dtype=int))
+    def lams(self) -> Array:
+        """The nodes."""
+        return self.points
 
     def refined(self) -> "Curve":
-        """Return the curve through all evaluated lambdas: the sampled ones become nodes as well."""
         if self.sampled is None:
             return self
         lams, at = np.unique(np.concatenate([self.lams, self.sampled.lams]), return_index=True)
         values = np.concatenate([self.values, self.sampled.values], axis=1)[:, at]
         return Curve(self.ids, lams, values, shape=self.shape)
 
-    def on_nodes(self, lams: Array) -> "Curve":
-        """Return the curve on some of its nodes, without sampled lambdas."""
-        return replace(self, lams=lams, values=self.values[:, np.searchsorted(self.lams, lams)], sampled=None)
+    def scores_at(self, at: Array) -> Array:
+        return np.interp(at, self.lams, self.means)
 
+    def hats(self, at: Array) -> Array:
+        return hats(self.lams, at)
 
-@dataclass(frozen=True)
-class Unsure:
-    """The uncertainty of an expectation over lambda besides that from items: `sources` of variance, and a bias bound.
+    def weights(self, alpha: float) -> Array:
+        return weights(self.lams, alpha)
 
-    `bend`: by how much, at most, the score is assumed to bend away from a straight line between two nodes. With sampled
-    lambdas nothing is assumed, and it is 0.
-    """
+    def second_moments(self, alpha: float) -> Array:
+        return second_moments(self.lams, alpha)
 
-    sources: tuple[VarianceSource, ...] = ()
-    bias: float = 0.0
-    bend: float = 0.0
+    def density_ratio(self, at: Array, alpha: float) -> Array:
+        return density_ratio(at, alpha)
 
+    def quantiles(self, alpha: float) -> Array:
+        return quantiles(alpha)
 
-def unsure(curve: Curve, alphas: Mapping[float, float]) -> Unsure:
-    """Return the uncertainty of a weighted sum of expectations besides items; `alphas` maps each alpha to its weight.
+    def drawn(self, alpha: float, count: int, generator: np.random.Generator) -> Array:
+        return generator.beta(alpha, alpha, count)
 
-    {0.5: 1.0} is the expectation at 0.5 (or its difference from any single model), {2.0: 1.0, 0.5: -1.0} the difference
-    of two alphas.
-    """
-    if all(curve.corrected(alpha) for alpha in alphas):
-        return Unsure((VarianceSource(_sampling_variance(curve, alphas)),))
-    heights = np.sqrt(_bends(curve))
-    bumps = np.array([_bumps(tuple(map(float, curve.lams)), alpha) for alpha in alphas])
-    reach = np.array([[abs(factor) for factor in alphas.values()] @ bumps])
-    return Unsure(bias=float((reach @ heights).sum()), bend=float(heights.max(initial=0.0)))
+    def fixed(self, count: int) -> Array:
+        return np.linspace(0, 1, count)
 
+    def bend_at(self, at: Array) -> Array:
+        """Return by how much the score may bend away from the refined curve (`refined`) at some lambdas.
 
-def expectation(curve: Curve, alpha: float, masks: Sequence[Curve] = (), unscored: int = 0) -> Estimate:
-    """Return E[score | alpha] with its interval: over items, sampled lambdas, and DARE masks where there are several.
+        Between two nodes this is the parabola that `unsure` allows. A sampled lambda in between splits it into two of
+        the same curvature. (Second differences of lambdas that lie close together would be noise, so they are not
+        used.)
+        """
+        k = right_node(self.lams, at)
+        curvature = np.sqrt(self.bends)[k - 1] * 4 / (self.lams[k] - self.lams[k - 1]) ** 2
+        merges = self.refined().lams
+        beside = right_node(merges, at)
+        return np.asarray(curvature * (at - merges[beside - 1]) * (merges[beside] - at))
 
-    `curve` is the mean of the curves of `masks`. `unscored` more items have no score at some node.
-    """
-    rest = unsure(curve, {alpha: 1.0})
-    others = (*rest.sources, *spread([mask.expected(alpha) for mask in masks], curve.shape))
-    return mean(curve.expected(alpha), curve.shape, others=others, bias=rest.bias, unscored=unscored)
+    @property
+    def bends(self) -> Array:
+        """The squared height that the score's bend may have in each interval, shape (K - 1,).
 
+        It is that of a parabola by the nodes' second differences: in an interval, the mean square of those at its two
+        ends (the first and the last node have none).
+        """
+        width = np.diff(self.lams)
+        if len(width) < 2:
+            return np.ones(len(width))  # two nodes say nothing of what lies between them
+        slopes = np.diff(self.means) / width
+        second = (2 * np.diff(slopes) / (self.lams[2:] - self.lams[:-2])) ** 2
+        padded = np.concatenate([second[:1], second, second[-1:]])
+        return np.asarray((padded[:-1] + padded[1:]) / 2 * (BEND * width**2 / 8) ** 2)
 
-def bend_at(curve: Curve, lams: Array) -> Array:
-    """Return by how much the score may bend away from the refined curve (`Curve.refined`) at some lambdas.
+    def bumps(self, alpha: float) -> Array:
+        return np.array(_bumps(tuple(map(float, self.lams)), alpha))
 
-    Between two nodes this is the parabola that `unsure` allows. A sampled lambda in between splits it into two of the
-    same curvature. (Second differences of lambdas that lie close together would be noise, so they are not used.)
-    """
-    k = right_node(curve.lams, lams)
-    curvature = np.sqrt(_bends(curve))[k - 1] * 4 / (curve.lams[k] - curve.lams[k - 1]) ** 2
-    merges = curve.refined().lams
-    at = right_node(merges, lams)
-    return np.asarray(curvature * (lams - merges[at - 1]) * (merges[at] - lams))
+    def seen(self, parts: Array) -> float:
+        """By second differences along the strata of lambda: their first order is no chance."""
+        count = parts.shape[1]
+        means = weighted_mean(parts, self.shape)
+        turns = means[:-2] - 2 * means[1:-1] + means[2:]
+        own = influences(parts[:, :-2] - 2 * parts[:, 1:-1] + parts[:, 2:], self.shape)
+        return float(max(0.0, float((turns**2 - (own**2).sum(axis=0)).sum())) / 6 / count / (count - 2))
 
-
-def _sampling_variance(curve: Curve, alphas: Mapping[float, float]) -> float:
-    """Return the variance from which lambdas were sampled: the observed one, or what the bends allow if larger."""
-    assert curve.sampled is not None
-    lams = curve.sampled.lams
-    count = len(lams)
-    rho = sum((factor * density_ratio(lams, alpha) for alpha, factor in alphas.items()), np.zeros(count))
-    parts = curve.residuals * rho
-    means = weighted_mean(parts, curve.shape)
-    turns = means[:-2] - 2 * means[1:-1] + means[2:]
-    own = influences(parts[:, :-2] - 2 * parts[:, 1:-1] + parts[:, 2:], curve.shape)
-    seen = max(0.0, float((turns**2 - (own**2).sum(axis=0)).sum())) / 6 / count / (count - 2)
-    unseen = _unseen(tuple(map(float, curve.lams)), count, tuple(sorted(alphas.items())))
-    return max(seen, float(np.asarray(unseen) @ _bends(curve)))
-
-
-def _bends(curve: Curve) -> Array:
-    """Return the squared height that the score's bend may have in each interval, shape (K - 1,).
-
-    It is that of a parabola by the nodes' second differences: in an interval, the mean square of those at its two ends
-    (the first and the last node have none).
-    """
-    width = np.diff(curve.lams)
-    if len(width) < 2:
-        return np.ones(len(width))  # two nodes say nothing of what lies between them
-    slopes = np.diff(curve.means) / width
-    second = (2 * np.diff(slopes) / (curve.lams[2:] - curve.lams[:-2])) ** 2
-    padded = np.concatenate([second[:1], second, second[-1:]])
-    return np.asarray((padded[:-1] + padded[1:]) / 2 * (_BEND * width**2 / 8) ** 2)
+    def unseen(self, alphas: Mapping[float, float]) -> Array:
+        assert self.sampled is not None
+        return np.asarray(_unseen(tuple(map(float, self.lams)), len(self.sampled.lams), tuple(sorted(alphas.items()))))
 
 
 @lru_cache(maxsize=1024)
@@ -273,6 +192,12 @@ def _mixture_table() -> tuple[Array, Array]:
     half = np.geomspace(1e-16, 0.5, 40_001)
     lams = np.concatenate([half, 1 - half[-2::-1]])
     return np.mean([special.betainc(alpha, alpha, lams) for alpha in ALPHAS], axis=0), lams
+
+
+@lru_cache(maxsize=128)
+def quantiles(alpha: float) -> Array:
+    """Return the lambdas in the middles of equal shares of Beta(alpha, alpha)."""
+    return np.asarray(special.betaincinv(alpha, alpha, (np.arange(_QUANTILES) + 0.5) / _QUANTILES))
 
 
 def mixture_quantile(shares: Array) -> Array:
@@ -336,20 +261,3 @@ def second_moments(lams: Array, alpha: float) -> Array:
     moments[k, k + 1] += cross
     moments[k + 1, k] += cross
     return moments
-
-
-def draw_sd(curve: Curve, alpha: float) -> float:
-    """Return the standard deviation of the population's score between draws of lambda, without the items' noise.
-
-    The variance over lambda of a mean over n items would count their noise as well. A product of the means of two
-    different halves of the items does not. The result is its average over all pairs of different items, and 0 where the
-    estimate comes out negative.
-    """
-    n = len(curve.ids)
-    if n < 2:
-        return float("nan")
-    w = weights(curve.lams, alpha)
-    spread = second_moments(curve.lams, alpha) - np.outer(w, w)
-    total = curve.values.sum(axis=0)  # of the plain mean of items
-    own = np.einsum("ij,jk,ik->", curve.values, spread, curve.values)
-    return float(np.sqrt(max(0.0, (total @ spread @ total - own) / (n * (n - 1)))))

@@ -7,33 +7,27 @@ What is chosen on one random half of the items is scored on the other, both ways
 chosen and scored on the same items. Choices are made anew on resampled items, no item in both halves (`again`): the
 variance of these makes an interval, as of any other mean.
 
-Shapes: B repetitions, C candidate lambdas, M benchmarks, K nodes.
+Candidates are lambdas (B, C), or shares of N experts (B, C, N).
+
+Shapes: B repetitions, C candidates, M benchmarks, K nodes.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, reduce
+from functools import cached_property, reduce
 from itertools import combinations
 
 import numpy as np
-from scipy import special
 
 from m3_exp.stats import family, joint
 from m3_exp.stats.estimate import Array, Estimate, Mean, VarianceSource, central, deviation
+from m3_exp.stats.expectation import ALPHAS, Evaluated, unsure
 from m3_exp.stats.joint import Combine, Joint, Unit, errors_of, mean_of
-from m3_exp.stats.lambdas import ALPHAS, Curve, bend_at, hats, unsure
 from m3_exp.stats.paired import spread
 from m3_exp.stats.resampling import weighted
 
-_QUANTILES = 512  # of Beta(alpha, alpha), where an expectation has no closed form (the minimum)
 _CHUNK = 500  # repetitions at a time
 _CACHED = 64  # so many that a processor's cache holds their scores at all quantiles
-
-
-@lru_cache(maxsize=128)
-def quantiles(alpha: float) -> Array:
-    """Return the lambdas in the middles of equal shares of Beta(alpha, alpha)."""
-    return np.asarray(special.betaincinv(alpha, alpha, (np.arange(_QUANTILES) + 0.5) / _QUANTILES))
 
 
 @dataclass(frozen=True)
@@ -47,12 +41,12 @@ class Objective(Joint):
     """
 
     name: str
-    curves: tuple[Curve, ...]
+    curves: tuple[Evaluated, ...]
     parents: tuple[Array, ...] = ()
     combine: Combine = "mean"
 
     def __post_init__(self) -> None:
-        if any(not np.array_equal(curve.lams, self.lams) for curve in self.curves):
+        if any(not np.array_equal(curve.points, self.points) for curve in self.curves):
             raise ValueError("the benchmarks of one objective must have the same nodes")
         if len(self.parents) not in (0, len(self.curves)) or (len(self.curves) > 1 and not self.parents):
             raise ValueError("several benchmarks are comparable relative to their parents only: give one for each")
@@ -60,8 +54,9 @@ class Objective(Joint):
             raise ValueError("a parent that scores 0 is no unit to measure by")
 
     @property
-    def lams(self) -> Array:
-        return self.curves[0].lams
+    def points(self) -> Array:
+        """The nodes: lambdas (K,), or shares (K, N)."""
+        return self.curves[0].points
 
     @property
     def measures(self) -> list[Unit]:
@@ -69,7 +64,7 @@ class Objective(Joint):
         return [Unit(len(c.ids), parent, c.shape) for c, parent in zip(self.curves, parents, strict=True)]
 
     def refined(self) -> "Objective":
-        """Return the objective along the curves through all evaluated lambdas (`Curve.refined`)."""
+        """Return the objective along the curves through all evaluated points (`Evaluated.refined`)."""
         curves = tuple(curve.refined() for curve in self.curves)
         return Objective(self.name, curves, self.parents, self.combine)
 
@@ -80,13 +75,13 @@ class Objective(Joint):
         """
         return self.scores_of([curve.values for curve in self.curves], shares)
 
-    def score(self, nodes: Array, lams: Array) -> Array:
-        """Return the objective at candidate lambdas (B, C) given (B, M, K): interpolated, then combined; (B, C)."""
-        return self.mixed(nodes, self.hats(lams))
+    def score(self, nodes: Array, at: Array) -> Array:
+        """Return the objective at candidates (B, C) given (B, M, K): interpolated, then combined; (B, C)."""
+        return self.mixed(nodes, self.hats(at))
 
-    def hats(self, lams: Array) -> Array:
-        """Return each node's share in the score at candidate lambdas (B, C), shape (B, C, K)."""
-        return hats(self.lams, lams.ravel()).reshape(*lams.shape, -1)
+    def hats(self, at: Array) -> Array:
+        """Return each node's share in the score at candidates (B, C) or (B, C, N), shape (B, C, K)."""
+        return self.curves[0].hats(at.reshape(-1, *self.points.shape[1:])).reshape(*at.shape[:2], -1)
 
     def mixed(self, nodes: Array, shares: Array) -> Array:
         """Return the objective (B, C) given (B, M, K) and the nodes' shares in each candidate."""
@@ -94,7 +89,7 @@ class Objective(Joint):
 
     def expected_least(self, nodes: Array, alpha: float) -> Array:
         """Return E[minimum over benchmarks | alpha] in each repetition, (B,), by quantiles."""
-        shares = hats(self.lams, quantiles(alpha)).T
+        shares = self.curves[0].hats(self.curves[0].quantiles(alpha)).T
         rows = (nodes[start : start + _CACHED] for start in range(0, len(nodes), _CACHED))
         least = (reduce(np.minimum, (part[:, m] @ shares for m in range(part.shape[1]))) for part in rows)
         return np.concatenate([own.mean(axis=1) for own in least])
@@ -143,16 +138,16 @@ class Objective(Joint):
         short = self.short()
         return Mean(value, worst, mean.n, mean.limits, tuple(others), (short, short), mean.missing, "least of several")
 
-    def bends(self, lams: Array) -> float:
-        """Return by how much, on average over some lambdas, the score may bend away from the refined curve."""
+    def bends(self, at: Array) -> float:
+        """Return by how much, on average over some points, the score may bend away from the refined curve."""
         parts = zip(self.curves, self.measures, strict=True)
-        return float(np.mean([float(bend_at(curve, lams).mean()) / unit.size for curve, unit in parts]))
+        return float(np.mean([float(curve.bend_at(at).mean()) / unit.size for curve, unit in parts]))
 
     def short(self, parts: int = 1) -> float:
         """Return by how much a minimum may be too low by chance on 1 / `parts` of the items; 0 for a mean."""
         if self.combine == "mean":
             return 0.0
-        middle = [curve.values[:, len(curve.lams) // 2] for curve in self.curves]
+        middle = [curve.values[:, len(curve.points) // 2] for curve in self.curves]
         return joint.shortfall(self.measures, middle, parts)
 
 
@@ -178,7 +173,7 @@ class Played:
     """Repetitions of one protocol.
 
     `honest` (B,): the score on the items that did not choose. `claimed` (B,): the score on the items that chose.
-    `kept` (2B,): the lambda that each half chose.
+    `kept` (2B,) or (2B, N): the point that each half chose.
     """
 
     honest: Array
@@ -213,24 +208,25 @@ def cross_fitted(objective: Objective, candidates: Sequence[Array], generator: n
         count = len(candidates[0][rows])
         first, second = objective.halves(count, generator)
         split = objective.nodes(first), objective.nodes(second)
-        for played, lams in zip(parts, candidates, strict=True):
-            shares = objective.hats(lams[rows])
-            honest, kept = _honest(objective, split, lams[rows], shares)
+        for played, at in zip(parts, candidates, strict=True):
+            shares = objective.hats(at[rows])
+            honest, kept = _honest(objective, split, at[rows], shares)
             claimed = objective.mixed(np.repeat(on_all, count, axis=0), shares).max(axis=1)
             played.append((honest, claimed, kept))
     return [Played(*map(np.concatenate, zip(*played, strict=True))) for played in parts]
 
 
-def _honest(objective: Objective, split: tuple[Array, Array], lams: Array, shares: Array) -> tuple[Array, Array]:
-    """Return the score of each half's best on the other half, (B,), and the lambdas that both halves chose, (2B,).
+def _honest(objective: Objective, split: tuple[Array, Array], at: Array, shares: Array) -> tuple[Array, Array]:
+    """Return the score of each half's best on the other half, (B,), and the points that both halves chose, (2B, ...).
 
     `shares` are the nodes' in each candidate (`Objective.hats`).
     """
     scores = [objective.mixed(nodes, shares) for nodes in split]
-    rows = np.arange(len(lams))
+    rows = np.arange(len(at))
     best = [np.argmax(by_half, axis=1) for by_half in scores]
     honest = (scores[1][rows, best[0]] + scores[0][rows, best[1]]) / 2
-    return honest, np.column_stack([lams[rows, best[0]], lams[rows, best[1]]]).ravel()
+    kept = np.stack([at[rows, best[0]], at[rows, best[1]]], axis=1)
+    return honest, kept.reshape(-1, *at.shape[2:])
 
 
 def again(
@@ -243,7 +239,7 @@ def again(
     """
     count = len(candidates[0])
     masks = objective.halves(count, generator)
-    shares = [objective.hats(lams) for lams in candidates]
+    shares = [objective.hats(at) for at in candidates]
     shapes = [curve.shape for curve in objective.curves]
     honest: list[list[float]] = [[] for _ in candidates]
     claimed: list[list[float]] = [[] for _ in candidates]
@@ -255,14 +251,14 @@ def again(
             for half in masks
         ]
         on_all = np.repeat(objective.nodes([s[index : index + 1] for s in sample]), count, axis=0)
-        for number, (lams, own) in enumerate(zip(candidates, shares, strict=True)):
-            honest[number].append(float(_honest(objective, (split[0], split[1]), lams, own)[0].mean()))
+        for number, (at, own) in enumerate(zip(candidates, shares, strict=True)):
+            honest[number].append(float(_honest(objective, (split[0], split[1]), at, own)[0].mean()))
             claimed[number].append(float(objective.mixed(on_all, own).max(axis=1).mean()))
     return [Again(np.array(h), np.array(c)) for h, c in zip(honest, claimed, strict=True)]
 
 
 def unbeaten(
-    curves: Sequence[Curve], masks: Sequence[Sequence[Curve]], measures: Sequence[Unit], lost: float
+    curves: Sequence[Evaluated], masks: Sequence[Sequence[Evaluated]], measures: Sequence[Unit], lost: float
 ) -> tuple[float, ...]:
     """Return the alphas among the seven of which one is the best with 95 %: those that no other significantly exceeds.
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from m3_exp.stats.estimate import LEVEL, Array, normal, proportion
-from m3_exp.stats.lambdas import ALPHAS, Curve
+from m3_exp.stats.expectation import ALPHAS
+from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.resampling import resampled
 
 _REPLAYS = 2_000  # of the paper's protocol: a percentile to about one point

@@ -18,12 +18,14 @@ the two nodes, the line leaves nothing to chance; the interval is then that of n
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 
 from m3_exp.stats.estimate import LEVEL, Array, Mean, VarianceSource, normal, weighted_mean
-from m3_exp.stats.lambdas import Curve, right_node, second_moments, unsure, weights
+from m3_exp.stats.expectation import Evaluated, unsure
+from m3_exp.stats.lambdas import Curve, right_node
 
 _Z = normal(LEVEL)
 
@@ -42,15 +44,19 @@ class Line:
     half: float
 
 
-def beside_line(curve: Curve, lam: float, real: Array) -> Line:
-    """Compare the items' scores at one lambda, (n,), with the line between the nodes beside it."""
-    k = int(right_node(curve.lams, lam))
-    share = float((lam - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1]))
-    moved, predicted = curve.values[:, k] - curve.values[:, k - 1], curve.items_at(lam)
+def beside_line(curve: Evaluated, at: float | Array, real: Array) -> Line:
+    """Compare the items' scores at one point, (n,), with what is interpolated between the nodes beside it."""
+    shares = curve.hats(np.array([at]))[0]
+    beside, predicted = np.flatnonzero(shares), curve.items_at(at)
+    moved, turn = np.zeros(len(real), dtype=bool), np.zeros(len(real))
+    for a, b in combinations(beside, 2):
+        difference = curve.values[:, b] - curve.values[:, a]
+        moved |= difference != 0
+        turn += shares[b] * shares[a] * difference**2
     score, line = (float(weighted_mean(values, curve.shape)) for values in (real, predicted))
     # if the curve is right: the larger of what is seen and of one turn an item
     squares, one = (real - predicted) ** 2, curve.shape.weights(len(curve.ids)) ** 2
-    variance = float(max(one @ squares, one @ np.where(moved == 0, squares, share * (1 - share) * moved**2)))
+    variance = float(max(one @ squares, one @ np.where(moved, turn, squares)))
     # where no item differs between the nodes: of that difference among so many items, never 0
     still = Mean(score - line, variance, len(real), (-1.0, 1.0))
     error = math.sqrt(variance) if moved.any() else still.standard_error()
@@ -69,30 +75,44 @@ class Expected(NamedTuple):
     half: float
 
 
-def beside_expectation(curve: Curve, alpha: float, lams: Sequence[float], real: Array) -> Expected:
+def beside_expectation(curve: Evaluated, alpha: float, drawn: Sequence[float | Array], real: Array) -> Expected:
     """Compare the items' means over observed draws, (n,), with the expectation.
 
     Independent sources of chance: which lambdas were drawn, which were sampled for the curve, and where between two
     nodes an item's score changes. Draws count as independent; for stratified draws the interval is wider than need be.
     """
     along, rest = curve.refined(), unsure(curve, {alpha: 1.0})
-    predicted = np.mean([along.items_at(lam) for lam in lams], axis=0)
-    w, middle = weights(along.lams, alpha), along.means
-    between = float(middle @ (second_moments(along.lams, alpha) - np.outer(w, w)) @ middle)
+    predicted = np.mean([along.items_at(at) for at in drawn], axis=0)
+    w, middle = along.weights(alpha), along.means
+    between = float(middle @ (along.second_moments(alpha) - np.outer(w, w)) @ middle)
     score, line, expected = (
         float(weighted_mean(values, curve.shape)) for values in (real, predicted, curve.expected(alpha))
     )
     turning = float(curve.shape.weights(len(curve.ids)) ** 2 @ (real - predicted) ** 2)
-    others = (VarianceSource(max(between, 0.0) / len(lams)), *rest.sources)
+    others = (VarianceSource(max(between, 0.0) / len(drawn)), *rest.sources)
     difference = Mean(score - expected, turning, len(real), (-1.0, 1.0), others)
     return Expected(score, line, expected, _Z * difference.standard_error() + rest.bias)
 
 
-def turned(curve: Curve, lams: Array, generator: np.random.Generator) -> Array:
-    """Return mean scores at lambdas (B, C) where each item turns once between two nodes, at a uniform place; (B, C).
+def turned(curve: Evaluated, at: Array, generator: np.random.Generator) -> Array:
+    """Return mean scores at points (B, C, ...) where each item turns once between nodes, at a uniform place; (B, C).
 
-    Its expectation is the curve. The places are the same for all lambdas of a repetition, as they are in a model.
+    Its expectation is the curve. The places are the same for all points of a repetition, as they are in a model.
     """
+    if isinstance(curve, Curve):
+        return _turned_along(curve, at, generator)
+    shares = curve.hats(at.reshape(-1, at.shape[-1])).reshape(*at.shape[:2], -1)
+    places = generator.random((len(at), 1, len(curve.ids)))
+    below, chosen = np.zeros((*at.shape[:2], 1)), np.zeros((*at.shape[:2], len(curve.ids)))
+    beside = np.argsort(shares, axis=2)[:, :, -3:]  # the corners of a triangle: all other shares are 0
+    for corner in np.moveaxis(beside, 2, 0):
+        above = below + np.take_along_axis(shares, corner[:, :, None], axis=2)
+        chosen += np.where((places >= below) & (places < above), curve.values.T[corner], 0.0)
+        below = above
+    return np.asarray(chosen @ curve.shape.weights(len(curve.ids)))
+
+
+def _turned_along(curve: Curve, lams: Array, generator: np.random.Generator) -> Array:
     k = right_node(curve.lams, lams)
     share = (lams - curve.lams[k - 1]) / (curve.lams[k] - curve.lams[k - 1])
     places = generator.random((len(lams), len(curve.lams) - 1, len(curve.ids)))

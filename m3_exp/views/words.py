@@ -226,7 +226,8 @@ def study(found: Study, width: int | None = None) -> list[str]:
 
     curve, shown = found.responses[0].curve, advice.table(found)
     items = ", ".join(f"{response.benchmark} {len(response.curve.ids)}" for response in found.responses)
-    title = f"{_title(found.responses[0])}: {len(curve.lams)} lambdas; items: {items}"
+    what = "lambdas" if found.responses[0].along is not None else "mixtures"
+    title = f"{_title(found.responses[0])}: {len(curve.points)} {what}; items: {items}"
     rows = columns(shown.header, shown.texts) if width is None else terminal.lines(shown, width)
     return [title, *rows, *shown.no_figure, *advice.words(found)]
 

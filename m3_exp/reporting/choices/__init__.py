@@ -4,6 +4,7 @@ candidates.py   frame -> what there is to choose from, aligned by item (chosen a
 protocols.py    random against tuned at equal cost, on curves
 readable.py     what nothing is advised from: zeros that are no zeros
 relative.py     curves put together: mean and minimum relative to the better parent
+helping.py      does one more expert help: the best of ever more of them
 ways.py         all of it for a pair and method
 superior.py     what each merge gains on the better single model
 tuned.py        a random ratio less the best fixed one

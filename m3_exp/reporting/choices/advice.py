@@ -10,15 +10,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from m3_exp.reporting.choices.protocols import Choice, Comparison, Developed
-from m3_exp.reporting.choices.ways import Chooser, Study
+from m3_exp.reporting.choices.helping import Help
+from m3_exp.reporting.choices.protocols import Choice, Comparison
+from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import LINE
 from m3_exp.reporting.table import NOTHING, SPOKEN, Cell, Column, Table, percent
 from m3_exp.reporting.table import words as words_of
 from m3_exp.stats import family, unread
-from m3_exp.stats.estimate import Estimate
-from m3_exp.stats.lambdas import ALPHAS
+from m3_exp.stats.estimate import Array, Estimate
+from m3_exp.stats.expectation import ALPHAS
 from m3_exp.types import Json
 
 
@@ -40,33 +41,49 @@ def _record(compared: Comparison, study: Study) -> Json:
              "unbeaten": None if holds is None else alpha in holds, "minus_plain": _minus_plain(compared, alpha)}
             for alpha, figure in compared.expected.items()
         ],
-        **{name: _choice_record(name, getattr(compared, name)) for name in ("replay", "tuned", "selected")},
-        "developed": _developed_record(compared.developed, study.choosers.get(compared.objective)),
+        **{name: _choice_record(name, getattr(compared, name), study) for name in ("replay", "tuned", "selected")},
+        "developed": _developed_record(compared, study),
         "replay_minus_tuned": {
             **_percent(compared.contrast), "p": compared.contrast.p,
             "p_adjusted": study.contrasts[compared.objective],
             "mark": _verdict(compared.contrast, study.contrasts[compared.objective]),
         },
+        **({"helps": [_help_record(one, study) for one in study.helping(compared.objective)]} if study.helps else {}),
     }  # fmt: skip
+
+
+def _help_record(one: Help, study: Study) -> Json:
+    gain = None if one.gain is None else {**_percent(one.gain), "p": one.gain.p, "p_adjusted": one.p_adjusted}
+    facts = {"experts": one.experts, "merges": one.merges, "share": one.share, "gain": gain}
+    return {**facts, **_percent(one.score), **_placed(one.kept, study)}
 
 
 def _verdict(estimate: Estimate, p: float) -> str:
     return "not told apart" if p >= family.LIMIT else "better" if estimate.value > 0 else "worse"
 
 
-def _kept(choice: Choice) -> tuple[float, float]:
-    """Return the lambda that a way of choosing keeps most often, and how often (0 to 1)."""
-    lams, counts = np.unique(choice.kept, return_counts=True)
-    return float(lams[np.argmax(counts)]), float(counts.max() / counts.sum())
+def _kept(choice: Choice) -> tuple[float | Array, float]:
+    """Return the point that a way of choosing keeps most often, and how often (0 to 1)."""
+    points, counts = np.unique(choice.kept, return_counts=True, axis=0)
+    return points[np.argmax(counts)], float(counts.max() / counts.sum())
 
 
-def _choice_record(name: str, choice: Choice) -> Json:
+def _placed(at: float | Array | None, study: Study) -> Json:
+    """Return a point as data: the lambda of two experts, the shares of more by their names."""
+    if at is None or (isinstance(at, np.ndarray) and at.ndim):
+        experts = study.responses[0].experts
+        return {"shares": None if at is None else dict(zip(experts, map(float, np.asarray(at)), strict=False))}
+    return {"lambda": float(at)}
+
+
+def _choice_record(name: str, choice: Choice, study: Study) -> Json:
     """Return a way of choosing as data. Drawn lambdas are all different, so their median is given as the kept one."""
-    lam, share = (float(np.median(choice.kept)), None) if name == "replay" else _kept(choice)
+    drawn = float(np.median(choice.kept)) if choice.kept.ndim == 1 else None
+    at, share = (drawn, None) if name == "replay" else _kept(choice)
     return {
         **_percent(choice.honest), "claimed": 100 * choice.claimed.value, "claimed_low": 100 * choice.claimed.low,
         "claimed_high": 100 * choice.claimed.high, "sd": 100 * choice.sd,
-        "quantiles": [100 * q for q in choice.quantiles], "lambda": lam, "share": share,
+        "quantiles": [100 * q for q in choice.quantiles], **_placed(at, study), "share": share,
     }  # fmt: skip
 
 
@@ -81,11 +98,12 @@ def _minus_plain(compared: Comparison, alpha: float) -> Json | None:
     }  # fmt: skip
 
 
-def _developed_record(developed: Developed | None, chooser: Chooser | None) -> Json | None:
+def _developed_record(compared: Comparison, study: Study) -> Json | None:
+    developed, chooser = compared.developed, study.choosers.get(compared.objective)
     if developed is None or chooser is None:
         return None
     return {
-        **_percent(developed.score), "lambda": developed.lam, "share": chooser.share,
+        **_percent(developed.score), **_placed(developed.lam, study), "share": chooser.share,
         "benchmarks": list(chooser.benchmarks),
         "minus_plain": developed.minus_plain and _percent(developed.minus_plain),
         "minus_replay": _percent(developed.minus_replay),
@@ -112,13 +130,14 @@ def table(study: Study) -> Table:
         *(_row(f"  - plain, alpha={alpha:g}", [_gain(c, alpha) for c in every]) for alpha in ALPHAS),
         _row("best of 7 draws (paper)", [_chosen(c.replay) for c in every]),
         _row("  as claimed on the same items", [_figure(c.replay.claimed) for c in every]),
-        _row("best of 7 fixed lambdas", [_chosen(c.tuned) for c in every]),
+        _row(f"best of 7 fixed {study.points}", [_chosen(c.tuned) for c in every]),
         *(
             _developed_rows(study)
             if study.choosers
-            else [_row("best node, cross-fitted", [_cross_fitted(c) for c in every])]
+            else [_row("best node, cross-fitted", [_cross_fitted(c, study) for c in every])]
         ),
         _row("random - tuned", [_figure(c.contrast, signed=True) for c in every]),
+        *_help_rows(study),
     ]
     columns = (
         Column(c.objective, benchmark=c.objective)
@@ -163,18 +182,35 @@ def _developed_rows(study: Study) -> list[tuple[Cell, ...]]:
     for compared in study.comparisons:
         developed, chooser = compared.developed, study.choosers.get(compared.objective)
         if developed is None or chooser is None:
-            columns.append((_cross_fitted(compared, ", cross-fitted"), NOTHING, NOTHING))
+            columns.append((_cross_fitted(compared, study, ", cross-fitted"), NOTHING, NOTHING))
             continue
-        at = f"at {developed.lam:.3g}, dev {100 * chooser.share:.0f} %"
+        at = f"at {study.named(developed.lam)}, dev {100 * chooser.share:.0f} %"
         gains = (_figure(gain, signed=True) for gain in (developed.minus_plain, developed.minus_replay))
         columns.append((_figure(developed.score, at), *gains))
     names = ("chosen node, really evaluated", "  - plain", "  - best of 7 draws")
     return [_row(name, cells) for name, cells in zip(names, zip(*columns, strict=True), strict=True)]
 
 
-def _cross_fitted(compared: Comparison, end: str = "") -> Cell:
-    lam, share = _kept(compared.selected)
-    return _figure(compared.selected.honest, f"at {lam:.3g} ({100 * share:.0f} %){end}")
+def _help_rows(study: Study) -> list[tuple[Cell, ...]]:
+    """Return the rows of the best of ever more experts, and of what each step gains; none of two experts."""
+    columns = [study.helping(compared.objective) for compared in study.comparisons]
+    rows: list[tuple[Cell, ...]] = []
+    for step in zip(*columns, strict=True):
+        at = ((one, f"at {study.named(one.kept)} ({100 * one.share:.0f} %)") for one in step)
+        rows.append(_row(_of_experts(step[0].experts), [_figure(one.score, text) for one, text in at]))
+        if step[0].gain is not None:
+            gains = [_figure(one.gain, *([one.mark] if one.mark else []), signed=True) for one in step]
+            rows.append(_row(f"  - best of fewer than {step[0].experts}", gains))
+    return rows
+
+
+def _of_experts(count: int) -> str:
+    return "best single expert" if count == 1 else f"best of {count} experts or fewer"
+
+
+def _cross_fitted(compared: Comparison, study: Study, end: str = "") -> Cell:
+    at, share = _kept(compared.selected)
+    return _figure(compared.selected.honest, f"at {study.named(at)} ({100 * share:.0f} %){end}")
 
 
 def _text(estimate: Estimate, *, signed: bool = False) -> str:
@@ -208,6 +244,7 @@ def words(study: Study) -> list[str]:
         *_unread_words(study),
         _flattery_words(joint),
         *_alpha_words(joint, what),
+        *_help_words(joint, what, study),
         *_dev_words(joint, study),
         *study.notes,
     ]
@@ -296,6 +333,21 @@ def _alpha_words(joint: Comparison, what: str) -> list[str]:
     return lines
 
 
+def _help_words(joint: Comparison, what: str, study: Study) -> list[str]:
+    """Say whether each expert more helps; nothing of two experts."""
+    lines = []
+    for one in study.helping(joint.objective):
+        if one.gain is None:
+            continue
+        verb = {"+": "helps", "-": "is a loss", "": "is not shown to help"}[one.mark]
+        lines.append(
+            f"a mixture of {one.experts} experts {verb} on {what}: the best of {one.experts} or fewer less the best of"
+            f" fewer, cross-fitted over {one.merges} merges, {_text(one.gain, signed=True)} points, adjusted p"
+            f" {one.p_adjusted:.2g} (Holm over {sum(h.gain is not None for h in study.helps)} such gains)"
+        )
+    return lines
+
+
 def _dev_words(joint: Comparison, study: Study) -> list[str]:
     """Say what development items chose, or that there are none."""
     if not study.choosers:
@@ -308,8 +360,9 @@ def _dev_words(joint: Comparison, study: Study) -> list[str]:
         p = 1.0 if gain.p is None else gain.p
         on = ", ".join(chooser.benchmarks)
         verdict = _verdict(gain, p)
+        where = "lambda = " if study.points == "lambdas" else ""
         lines.append(
-            f"development items of {on} choose lambda = {chooser.lam:.3g} ({100 * chooser.share:.0f} % of their"
+            f"development items of {on} choose {where}{study.named(chooser.lam)} ({100 * chooser.share:.0f} % of their"
             " resamplings); minus best of seven draws, on half of the items at a time:"
             f" {_text(gain, signed=True)},"
             f" {verdict} (p {p:.2g}, the only comparison of its kind)"

@@ -1,7 +1,7 @@
 """Tidy frame -> what there is to choose from: for each pair and method the candidates' item scores, aligned.
 
 hyper-parameters    of a method without M3, compared with its defaults
-lambda              the nodes of a grid, compared (as all below) with the method without M3
+lambda, mixture     the nodes of a grid, compared (as all below) with the method without M3
 draw                draws of lambda, each by itself: the halves of the items share a lucky draw, so a mean over a
                     few would make an alpha look better that is not, and nothing is said about alpha
 alpha               the paper's seven, by their expectations on curves with sampled lambdas
@@ -22,8 +22,8 @@ from m3_exp.reporting.data.dataframe import where
 from m3_exp.reporting.data.params import defaults
 from m3_exp.stats.choosing import Candidates, Scores, alike
 from m3_exp.stats.estimate import Shape
+from m3_exp.stats.expectation import ALPHAS, Evaluated
 from m3_exp.stats.joint import better_of, usable
-from m3_exp.stats.lambdas import ALPHAS, Curve
 from m3_exp.stats.scored import Scored
 
 Model = Mapping[float | None, Values]  # item values by DARE mask
@@ -100,7 +100,9 @@ def _questions(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
 def _question(rows: pd.DataFrame) -> str:
     if (kind := rows.iloc[0]["kind"]) == "drawn":
         return "draw" if rows["alpha"].nunique() <= 1 else DRAWS
-    return "lambda" if kind == "node" else HYPER
+    if kind != "node":
+        return HYPER
+    return "mixture" if rows.iloc[0].get("mixture") else "lambda"
 
 
 def _spelled(rows: pd.DataFrame) -> list[str]:
@@ -109,11 +111,20 @@ def _spelled(rows: pd.DataFrame) -> list[str]:
     if kind == HYPER:
         return [str(params) for params in rows["params"]]
     if kind == DRAWS:
-        return [f"alpha {alpha:g}, lambda {lam:.3g}" for alpha, lam in zip(rows["alpha"], rows["lam"], strict=True)]
+        return [f"alpha {alpha:g}, {at}" for alpha, at in zip(rows["alpha"], _at(rows, 3), strict=True)]
     if kind == "draw":
-        lams = ["" if pd.isna(lam) else f" (lambda {lam:.3g})" for lam in rows["lam"]]
-        return [f"draw {int(n)}{lam}" for n, lam in zip(rows["draw"], lams, strict=True)]
-    return [f"lambda {lam:.6g}" for lam in rows["lam"]]
+        shown = (f" ({at})" if at else "" for at in _at(rows, 3))
+        return [f"draw {int(n)}{at}" for n, at in zip(rows["draw"], shown, strict=True)]
+    return _at(rows, 6)
+
+
+def _at(rows: pd.DataFrame, digits: int) -> list[str]:
+    """Write where each merge lies: lambda of two experts, the mixture of more; nothing of one without shares."""
+    mixtures = rows["mixture"] if "mixture" in rows else [""] * len(rows)
+    return [
+        mixture or ("" if pd.isna(lam) else f"lambda {lam:.{digits}g}")
+        for mixture, lam in zip(mixtures, rows["lam"], strict=True)
+    ]
 
 
 def _group(
@@ -135,7 +146,7 @@ def _group(
     notes = list(_lacking(rows, candidates))
     if question == DRAWS:
         notes.append(NO_ALPHA)
-    if question == "lambda" and tuple(names[key] for key in LINE) in nodes_alone:
+    if question in ("lambda", "mixture") and tuple(names[key] for key in LINE) in nodes_alone:
         notes.append(f"no choice of alpha: {NO_SAMPLED}")
     spelled = _spelled(rows)
     members = rows.groupby(spelled, sort=False).indices
@@ -201,7 +212,7 @@ class _Models:
     default: Model
     parents: Mapping[str, Values]
     asked: int
-    like: Scored | Curve  # how the items make a score; the curve of expectations
+    like: Scored | Evaluated  # how the items make a score; the curve of expectations
 
 
 def _candidates(

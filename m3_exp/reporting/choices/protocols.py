@@ -32,9 +32,9 @@ from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, aligned_to
 from m3_exp.stats import joint
 from m3_exp.stats.estimate import Array, Estimate, VarianceSource
+from m3_exp.stats.expectation import ALPHAS, Evaluated, unsure
 from m3_exp.stats.family import max_t
-from m3_exp.stats.lambdas import ALPHAS, Curve, unsure
-from m3_exp.stats.objective import Again, Objective, Played, Resampled, again, cross_fitted, quantiles
+from m3_exp.stats.objective import Again, Objective, Played, Resampled, again, cross_fitted
 from m3_exp.stats.paired import paired, spread
 
 _AGAIN = 100  # times that the choices are made anew, on resampled items
@@ -47,7 +47,7 @@ class Choice:
 
     `honest`: the score on items that did not choose. `claimed`: the score on the items that chose. `sd`: the standard
     deviation between repetitions of the protocol; `quantiles`: their 2.5, 50 and 97.5 % points. `kept`: the lambdas
-    that were kept, two a repetition (one for each half).
+    (shares, of three experts and more) that were kept, two a repetition (one for each half).
     """
 
     honest: Estimate
@@ -61,7 +61,7 @@ class Choice:
 class Developed:
     """The node that development items chose: its score on the test items, and its differences from other ways."""
 
-    lam: float
+    lam: float | Array
     score: Estimate
     minus_replay: Estimate
     minus_plain: Estimate | None
@@ -91,7 +91,7 @@ def compare(
     responses: Sequence[Response],
     objective: Objective,
     *,
-    chosen: float | None = None,
+    chosen: float | Array | None = None,
     alphas: Sequence[float] = ALPHAS,
     repeats: int = 10_000,
     resamples: int = 1_000,
@@ -102,15 +102,15 @@ def compare(
     The tuned grid has as many lambdas as there are alphas, so both cost the same number of merges.
     """
     generator = np.random.default_rng(seed)
-    draws = np.column_stack([generator.beta(alpha, alpha, repeats) for alpha in alphas])
-    grid = np.tile(np.linspace(0, 1, len(alphas)), (repeats, 1))
-    nodes_too = np.tile(objective.lams, (repeats, 1))
-    candidates = [draws, grid, nodes_too, *([] if chosen is None else [np.full((repeats, 1), chosen)])]
+    on = objective.curves[0]
+    draws = np.stack([on.drawn(alpha, repeats, generator) for alpha in alphas], axis=1)
+    fixed = [on.fixed(len(alphas)), on.points, *([] if chosen is None else [np.array([chosen])])]
+    candidates = [draws, *(np.repeat(points[None], repeats, axis=0) for points in fixed)]
     sample = Resampled.of(objective, resamples, generator)
     along = sample.along
     played = cross_fitted(along, candidates, generator)
-    moved = again(along, [s[:_AGAIN] for s in sample.shares], [lams[:_HALVINGS] for lams in candidates], generator)
-    bends = [objective.bends(draws[:_HALVINGS].ravel()), objective.bends(grid[0]), 0.0]
+    moved = again(along, [s[:_AGAIN] for s in sample.shares], [points[:_HALVINGS] for points in candidates], generator)
+    bends = [objective.bends(draws[:_HALVINGS].reshape(-1, *on.points.shape[1:])), objective.bends(fixed[0]), 0.0]
     lost = _lost(responses)
     choices = [_choice(along, *one, lost) for one in zip(played[:3], moved[:3], bends, strict=True)]
     difference = float(played[0].honest.mean() - played[1].honest.mean())
@@ -143,12 +143,12 @@ def plains_of(responses: Sequence[Response], objective: Objective) -> list[Array
     return known if len(known) == len(plains) else None
 
 
-def _masks(responses: Sequence[Response], of: Callable[[Curve], Array]) -> list[list[VarianceSource]]:
+def _masks(responses: Sequence[Response], of: Callable[[Evaluated], Array]) -> list[list[VarianceSource]]:
     """Return, for each benchmark, the source of variance that DARE masks add to a number; none with one mask."""
     return [spread([of(mask) for mask in r.masks], r.curve.shape) for r in responses]
 
 
-def model(responses: Sequence[Response], objective: Objective, lam: float) -> Estimate:
+def model(responses: Sequence[Response], objective: Objective, lam: float | Array) -> Estimate:
     """Return the score at one lambda in the objective's unit; at a node it is that of an evaluated model."""
     if (one := _alone(responses, objective)) is not None:
         return expectations.at(one, lam)
@@ -222,7 +222,7 @@ def _expected_least(
         for nodes, shares in ((along.nodes(whole), whole), (sample.nodes, sample.shares))
     )
     return along.of(
-        float(here[0]), there, signed=plains is not None, bias=objective.bends(quantiles(alpha)),
+        float(here[0]), there, signed=plains is not None, bias=objective.bends(objective.curves[0].quantiles(alpha)),
         short=objective.short(), others=_widest(objective, masks), missing=_lost(responses),
     )  # fmt: skip
 
@@ -284,7 +284,7 @@ def _widest(objective: Objective, masks: Sequence[Sequence[VarianceSource]]) -> 
 def _developed(
     responses: Sequence[Response],
     objective: Objective,
-    lam: float,
+    lam: float | Array,
     played: Sequence[Played],
     anew: Sequence[Again],
     bend: float,
@@ -303,7 +303,9 @@ def _developed(
     )
 
 
-def _model_gain(responses: Sequence[Response], objective: Objective, lam: float, plains: Sequence[Array]) -> Estimate:
+def _model_gain(
+    responses: Sequence[Response], objective: Objective, lam: float | Array, plains: Sequence[Array]
+) -> Estimate:
     """Return one model's score minus plain's."""
     values = [curve.items_at(lam) for curve in objective.curves]
     masks = [_masks_of_gain(response, lam) for response in responses]
@@ -318,7 +320,7 @@ def _model_gain(responses: Sequence[Response], objective: Objective, lam: float,
     return mean.estimate(n=sum(map(len, values)))
 
 
-def _masks_of_gain(response: Response, lam: float) -> list[VarianceSource]:
+def _masks_of_gain(response: Response, lam: float | Array) -> list[VarianceSource]:
     """Return the source that DARE masks add to the score at one lambda minus plain's, by the masks that both have."""
     known = [
         mask.items_at(lam) - plain

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.reporting.curves.places import Place, whole
 from m3_exp.stats.estimate import Array
+from m3_exp.stats.expectation import Evaluated, place
 from m3_exp.stats.joint import ENOUGH, usable
-from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.objective import Objective
 
 
@@ -28,8 +29,7 @@ class Relative:
         """Return mean and minimum on the nodes that all benchmarks have; none of fewer than two benchmarks."""
         if len(self.responses) < 2:
             return ()
-        lams = sorted(set.intersection(*(set(map(float, r.curve.lams)) for r in self.responses)))
-        curves = _on([r.curve for r in self.responses], np.array(lams))
+        curves = _on([r.curve for r in self.responses], np.array(shared_nodes(self.responses)))
         return (Objective("mean", curves, self.parents, "mean"), Objective("minimum", curves, self.parents, "minimum"))
 
 
@@ -52,8 +52,13 @@ def relative(responses: Sequence[Response]) -> Relative:
     return Relative(tuple(r for r, _ in known), tuple(parent for _, parent in known), tuple(notes))
 
 
-def _on(curves: Sequence[Curve], lams: Array) -> tuple[Curve, ...]:
-    """Return curves on the same nodes, with their sampled lambdas where these are the same as well."""
-    drawn = {None if c.sampled is None else tuple(map(float, c.sampled.lams)) for c in curves}
+def shared_nodes(responses: Sequence[Response]) -> list[Place]:
+    """Return the nodes that all benchmarks have, ascending: for three experts, the largest lattice of them."""
+    return whole(set.intersection(*(set(map(place, one.curve.points)) for one in responses)))
+
+
+def _on(curves: Sequence[Evaluated], points: Array) -> tuple[Evaluated, ...]:
+    """Return curves on the same nodes, with their sampled points where these are the same as well."""
+    drawn = {None if c.sampled is None else tuple(map(place, c.sampled.points)) for c in curves}
     same = len(drawn) == 1 and None not in drawn
-    return tuple(replace(c.on_nodes(lams), sampled=c.sampled if same else None) for c in curves)
+    return tuple(replace(c.on_nodes(points), sampled=c.sampled if same else None) for c in curves)

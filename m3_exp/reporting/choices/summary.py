@@ -25,7 +25,7 @@ from m3_exp.reporting.data.dataframe import ItemValues
 from m3_exp.reporting.table import Figure
 from m3_exp.stats import unread
 from m3_exp.stats.estimate import Estimate
-from m3_exp.stats.lambdas import ALPHAS
+from m3_exp.stats.expectation import ALPHAS
 from m3_exp.stats.scored import any_attacked
 from m3_exp.stats.superiority import Gain
 

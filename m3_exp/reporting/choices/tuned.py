@@ -11,16 +11,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from m3_exp.reporting.choices.relative import shared_nodes
 from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS
 from m3_exp.reporting.comparisons.values import models
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import LINE, Response, Values, titled
+from m3_exp.reporting.curves.places import Place, named
 from m3_exp.reporting.data.dataframe import by_part
 from m3_exp.stats import family
 from m3_exp.stats.choosing import Scores, alike, choose
 from m3_exp.stats.estimate import Array, Estimate
+from m3_exp.stats.expectation import unsure
 from m3_exp.stats.joint import better_of, usable
-from m3_exp.stats.lambdas import unsure
 from m3_exp.stats.paired import spread
 from m3_exp.stats.scored import Scored
 
@@ -86,17 +88,24 @@ def differences(
 def _on_curve(line: Sequence[Response]) -> Difference | str:
     if why := next(filter(None, (expectations.unclaimed(response, ALPHA) for response in line)), ""):
         return why.partition(" (")[0]
-    lams = sorted(set.intersection(*(set(map(float, one.curve.lams)) for one in line)))
+    shared = shared_nodes(line)
     scores = {}
     for one in line:
-        nodes = np.array([mask.on_nodes(np.array(lams)).values for mask in one.masks])
+        nodes = np.array([mask.on_nodes(np.array(shared)).values for mask in one.masks])
         random = np.array([mask.expected(ALPHA) for mask in one.masks])
         rest = tuple(unsure(one.curve, {ALPHA: 1.0}).sources)
         parent = usable(one.better_parent()) if len(line) > 1 else None
         scores[one.benchmark] = Scores(nodes, random, parent, one.curve.shape, unscored=one.unscored, beside=rest)
-    alone = {0.0: line[0].experts[-1:], 1.0: line[0].experts[:1]}
-    names = [", ".join([f"lambda {lam:.3g}", *(f"{name} alone" for name in alone.get(lam, ()))]) for lam in lams]
-    return _difference(line[0].name, ALPHA, names, scores)
+    return _difference(line[0].name, ALPHA, [_named(at, line[0].experts) for at in shared], scores)
+
+
+def _named(at: Place, experts: Sequence[str]) -> str:
+    """Name a node: `lambda 0.25`, `0.2 lm + 0.3 math + 0.5 code`; where it is one expert, that one."""
+    if isinstance(at, tuple):
+        whole = np.flatnonzero(np.array(at) == 1)
+        return f"{experts[whole[0]]} alone" if len(whole) and experts else named(np.array(at), experts)
+    alone = {0.0: experts[-1:], 1.0: experts[:1]}
+    return ", ".join([f"lambda {at:.3g}", *(f"{name} alone" for name in alone.get(at, ()))])
 
 
 def _difference(name: str, alpha: float, candidates: Sequence[str], scores: Mapping[str, Scores]) -> Difference:

@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from m3_exp.reporting.choices.helping import Help, helping
 from m3_exp.reporting.choices.protocols import Comparison, compare
 from m3_exp.reporting.choices.relative import Relative, relative
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.reporting.curves.places import is_expert, named, whole
 from m3_exp.stats import family
-from m3_exp.stats.estimate import deviation, weighted_mean
-from m3_exp.stats.lambdas import ALPHAS, draw_sd, unsure
+from m3_exp.stats.estimate import Array, deviation, weighted_mean
+from m3_exp.stats.expectation import ALPHAS, draw_sd, place, unsure
 from m3_exp.stats.objective import Objective
 
 _RESAMPLES = 1_000  # of development items
@@ -45,7 +47,7 @@ class Chooser:
     `share`: how often this node is the best over resampled development items, 0 to 1.
     """
 
-    lam: float
+    lam: float | Array
     benchmarks: tuple[str, ...]
     share: float
 
@@ -55,7 +57,7 @@ class Study:
     """All about one pair and method: comparisons by objective, spreads by benchmark and alpha, notes on what lacks.
 
     `choosers` are there for objectives that development items could choose for; `contrasts` holds Holm's p-value of
-    random - tuned by objective.
+    random - tuned by objective. `helps`: of three experts and more, whether each one more helps.
     """
 
     responses: tuple[Response, ...]
@@ -65,6 +67,20 @@ class Study:
     notes: tuple[str, ...]
     choosers: Mapping[str, Chooser] = field(default_factory=dict)
     contrasts: Mapping[str, float] = field(default_factory=dict)
+    helps: tuple[Help, ...] = ()
+
+    def helping(self, objective: str) -> list[Help]:
+        """What the best of ever more experts is worth on one objective; none of two experts."""
+        return [one for one in self.helps if one.objective == objective]
+
+    @property
+    def points(self) -> str:
+        """What is chosen: lambdas of two experts, mixtures of more."""
+        return "lambdas" if self.responses[0].along is not None else "mixtures"
+
+    def named(self, at: float | Array) -> str:
+        """Write a point: lambda of two experts, the shares of more with their names."""
+        return named(at, self.responses[0].experts)
 
 
 def study(
@@ -91,7 +107,8 @@ def study(
     against = expectations.against_plain(responses)
     joint = relative(responses)
     alone = [([response], Objective(response.benchmark, (response.curve,))) for response in responses]
-    for members, objective in (*alone, *((joint.responses, objective) for objective in joint.objectives)):
+    known_objectives = [*alone, *((joint.responses, objective) for objective in joint.objectives)]
+    for members, objective in known_objectives:
         known = [r.benchmark for r in members if r.benchmark in dev]
         if known and (chosen := _developed(dev, known, objective, seed=seed)):
             choosers[objective.name] = chosen
@@ -108,7 +125,9 @@ def study(
             "minimum: the least of several estimates falls short of the least truth by chance; its intervals hold that,"
             " its values do not"
         )
-    return Study(tuple(responses), joint, tuple(comparisons), spreads, (*joint.notes, *lost), choosers, contrasts)
+    helps = () if responses[0].along is not None else tuple(helping(known_objectives, seed=seed))
+    notes = (*joint.notes, *lost)
+    return Study(tuple(responses), joint, tuple(comparisons), spreads, notes, choosers, contrasts, helps)
 
 
 def _missing(response: Response) -> list[str]:
@@ -125,8 +144,9 @@ def _developed(dev: Mapping[str, Response], benchmarks: Sequence[str], of: Objec
 
     Benchmarks count relative to their better parents on development items, where all can be measured by them.
     """
-    shared = sorted(set(map(float, of.lams)).intersection(*(map(float, dev[name].curve.lams) for name in benchmarks)))
-    if len(shared) < 3:
+    known = (map(place, dev[name].curve.points) for name in benchmarks)
+    shared = whole(set(map(place, of.points)).intersection(*known))
+    if all(map(is_expert, shared)):
         return None
     nodes = np.array([shared])
     curves = tuple(dev[name].curve.on_nodes(nodes[0]) for name in benchmarks)
@@ -136,8 +156,11 @@ def _developed(dev: Mapping[str, Response], benchmarks: Sequence[str], of: Objec
     objective = Objective(of.name, curves, parents, of.combine)
     sample = objective.resampled(_RESAMPLES, np.random.default_rng(seed))
     best = int(np.argmax(objective.score(objective.nodes(objective.whole), nodes)[0]))
-    again = np.argmax(objective.score(objective.nodes(sample), np.tile(nodes, (_RESAMPLES, 1))), axis=1)
-    return Chooser(shared[best], tuple(benchmarks), float(np.mean(again == best)))
+    again = np.argmax(objective.score(objective.nodes(sample), np.repeat(nodes, _RESAMPLES, axis=0)), axis=1)
+    chosen = shared[best]
+    return Chooser(
+        chosen if isinstance(chosen, float) else np.array(chosen), tuple(benchmarks), float(np.mean(again == best))
+    )
 
 
 def _spreads(response: Response) -> dict[float, Spread]:

@@ -10,7 +10,7 @@ from m3_exp.reporting.comparisons.contrasts import LEAST_DRAWS, Entry, Models, l
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, Values, shared
 from m3_exp.stats.estimate import EVEN, Estimate, deviation, mean, weighted_mean
-from m3_exp.stats.lambdas import Curve, draw_sd, unsure
+from m3_exp.stats.expectation import Evaluated, draw_sd, unsure
 from m3_exp.stats.paired import spread
 from m3_exp.stats.scored import Scored, aligned
 
@@ -122,10 +122,10 @@ def expected(response: Response, alpha: float) -> Value:
     assumed = 100 * unsure(curve, {alpha: 1.0}).bend
     return Value(
         100 * estimate.value, 100 * estimate.low, 100 * estimate.high,
-        n=len(curve.ids) + response.unscored, n_unscored=response.unscored, draws=0, nodes=len(curve.lams),
+        n=len(curve.ids) + response.unscored, n_unscored=response.unscored, draws=0, nodes=len(curve.points),
         spread=100 * draw_sd(curve, alpha) if len(curve.ids) > 1 else None,
         masks=deviation(masks),
-        sampled=0 if not curve.corrected(alpha) or curve.sampled is None else len(curve.sampled.lams), bend=assumed,
+        sampled=0 if not curve.corrected(alpha) or curve.sampled is None else len(curve.sampled.points), bend=assumed,
     )  # fmt: skip
 
 
@@ -143,7 +143,7 @@ def expected_entry(response: Response, alpha: float) -> Entry:
     )  # fmt: skip
 
 
-def _named(curve: Curve) -> tuple[dict[str, str], dict[str, str]]:
+def _named(curve: Evaluated) -> tuple[dict[str, str], dict[str, str]]:
     """Return the strata and clusters of a curve's items by id."""
     strata, clusters = (
         {} if names is None else dict(zip(curve.ids, names, strict=True))

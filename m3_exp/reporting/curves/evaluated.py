@@ -6,31 +6,46 @@ own. If a planned node has no result there is no curve (`refused`): interpolatin
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
+from m3_exp.reporting.curves.places import Place, free, in_order, is_expert, places, said, whole
 from m3_exp.stats.estimate import Array
+from m3_exp.stats.expectation import Evaluated, Sampled, place
+from m3_exp.stats.fitted import Fitted
 from m3_exp.stats.joint import Better, better_of
-from m3_exp.stats.lambdas import Curve, Sampled
+from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.scored import ItemArray, Scored, aligned, in_common
+from m3_exp.stats.simplex import Surface
 from m3_exp.stats.unread import Unread
 
 Values = Mapping[str, float]
+C = TypeVar("C", bound=Evaluated)
 
 LINE = ["family", "pair", "method", "params", "sparsify"]
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One evaluated draw of lambda with its scores by item; `mask_seeds`: the DARE masks that these are a mean over."""
+    """One evaluated draw with its scores by item; `mask_seeds`: the DARE masks that these are a mean over.
+
+    `lam` is the lambda of two experts; of more it is NaN, and `shares` are theirs.
+    """
 
     alpha: float
     number: int
     lam: float
     values: Values
     mask_seeds: tuple[int, ...] = ()
+    shares: tuple[float, ...] = ()
+
+    @property
+    def at(self) -> float | Array:
+        """Where it lies on a curve or surface."""
+        return np.array(self.shares) if self.shares else self.lam
 
 
 @dataclass(frozen=True, eq=False)  # hashed by what it is: `expectations` computes a family once in a process
@@ -38,9 +53,9 @@ class Response:
     """A pair and method on one benchmark. `parents` are the pair's experts alone (all of them, or none), `plain` the
     method's own default.
 
-    `curve` is the mean of `masks`, one curve for each of `mask_seeds`; without DARE there is one, and no seed.
-    `plains`: the default under each mask. `unscored` items are left out of the curve, since some model has no score on
-    them.
+    `curve` goes along lambda for two experts, and over the simplex for more. It is the mean of `masks`, one for each of
+    `mask_seeds`; without DARE there is one, and no seed. `plains`: the default under each mask. `unscored` items are
+    left out of the curve, since some model has no score on them.
     """
 
     family: str
@@ -50,8 +65,8 @@ class Response:
     sparsify: str
     benchmark: str
     metric: str
-    curve: Curve
-    masks: tuple[Curve, ...]
+    curve: Evaluated
+    masks: tuple[Evaluated, ...]
     plain: Values | None = None
     parents: Mapping[str, Values] = field(default_factory=dict)
     draws: tuple[Draw, ...] = ()
@@ -75,7 +90,19 @@ class Response:
     @property
     def gridded(self) -> bool:
         """Whether a grid was evaluated: ends and middle alone may be other cells' (the experts, average's plain)."""
-        return {0.0, 0.25, 0.5, 0.75, 1.0} <= set(map(float, self.curve.lams))
+        if (along := self.along) is None:
+            return len(self.curve.points) > 3  # the corners of three experts are the experts
+        return {0.0, 0.25, 0.5, 0.75, 1.0} <= set(map(float, along.lams))
+
+    @property
+    def along(self) -> Curve | None:
+        """The curve along lambda; None of three experts and more."""
+        return self.curve if isinstance(self.curve, Curve) else None
+
+    def holds(self, rows: pd.DataFrame) -> list[bool]:
+        """Tell which lines of a frame lie at nodes of the curve."""
+        nodes = set(map(place, self.curve.points))
+        return [at in nodes for at in places(rows)]
 
     @property
     def lacking(self) -> tuple[str, ...]:
@@ -86,7 +113,7 @@ class Response:
     def merges(self) -> str:
         """Say what the curve goes through, as in `9 nodes + 16 sampled`."""
         sampled = self.curve.sampled
-        return f"{len(self.curve.lams)} nodes" + (f" + {len(sampled.lams)} sampled" if sampled is not None else "")
+        return f"{len(self.curve.points)} nodes" + (f" + {len(sampled.points)} sampled" if sampled is not None else "")
 
     def better_parent(self) -> Better | None:
         """Return the parent that scores higher, with its item values on the curve's items.
@@ -128,12 +155,9 @@ def responses(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> list
     done = frame[frame["score"].notna()]
     curves: list[Response] = []
     for key, rows in _lines(frame):
-        if not _missing(rows) and (nodes := _nodes(rows)):
+        if not _missing(rows) and (nodes := _nodes(rows)) and not _unfit(nodes):
             curves.append(_response(key, rows, nodes, done, parents))
     return curves
-
-
-_FREE = frozenset((0.0, 0.5, 1.0))  # nodes that other cells evaluate as well: the experts alone, and average's plain
 
 
 @dataclass(frozen=True)
@@ -142,15 +166,29 @@ class Refused:
 
     name: str  # of its pair and method
     benchmark: str
-    missing: tuple[float, ...]
+    missing: tuple[Place, ...]
     planned: int
 
     def __str__(self) -> str:
-        lams = ", ".join(f"{lam:g}" for lam in self.missing)
+        if not self.missing:
+            return f"{self.name} {self.benchmark}: no expectation, {UNCORRECTED}"
         return (
             f"{self.name} {self.benchmark}: no expectation, {len(self.missing)} of {self.planned} nodes without a"
-            f" result (lambda {lams})"
+            f" result ({self.where})"
         )
+
+    @property
+    def where(self) -> str:
+        """The nodes without a result, in words."""
+        of_two = not isinstance(self.missing[0], tuple)
+        more = f" and {len(self.missing) - 4} more" if not of_two and len(self.missing) > 4 else ""
+        shown = self.missing[:4] if more else self.missing
+        return f"{'lambda' if of_two else 'shares'} {', '.join(map(said, shown))}{more}"
+
+
+UNCORRECTED = (
+    "the nodes of four experts and more say nothing of what lies between them: all of ratio.sampled=16 are needed"
+)
 
 
 def unread_cells(frame: pd.DataFrame) -> list[tuple[str, Unread]]:
@@ -163,11 +201,12 @@ def refused(frame: pd.DataFrame) -> list[Refused]:
     """Return the curves that cannot be drawn: some of their planned nodes have a result, others have none."""
     missing_curves = []
     for (_, pair, method, params, sparsify, benchmark), rows in _lines(frame):
-        begun = set(rows.loc[(rows["ratio"] == "grid") & rows["score"].notna(), "lam"]) - _FREE
-        if begun and (missing := _missing(rows)):
+        grid = rows[rows["ratio"] == "grid"]
+        begun = any(not free(at) for at in places(grid[grid["score"].notna()]))
+        missing = _missing(rows)
+        if begun and (missing or _unfit(_nodes(rows))):
             name = titled(pair, method, params, sparsify)
-            planned = rows.loc[rows["ratio"] == "grid", "lam"].nunique()
-            missing_curves.append(Refused(name, benchmark, tuple(missing), planned))
+            missing_curves.append(Refused(name, benchmark, tuple(missing), len(set(places(grid)))))
     return missing_curves
 
 
@@ -175,7 +214,7 @@ def unfinished(curves: Sequence[Refused]) -> str:
     """Say in short what curves lack, as in `4 of 9 nodes of lm_math average have no result on 3 benchmarks`."""
     lacking: dict[str, dict[str, dict[str, None]]] = {}  # how many nodes -> pair -> methods
     for one in curves:
-        few = f" (lambda {', '.join(f'{lam:g}' for lam in one.missing)})" if len(one.missing) < 3 else ""
+        few = f" ({one.where})" if 0 < len(one.missing) < 3 else ""
         pair, method = one.name.split(" ")[:2]
         lacking.setdefault(f"{len(one.missing)} of {one.planned} nodes{few}", {}).setdefault(pair, {})[method] = None
     named = (
@@ -193,36 +232,43 @@ def _lines(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]
         yield tuple(map(str, key)), rows
 
 
-def _missing(rows: pd.DataFrame) -> list[float]:
+def _missing(rows: pd.DataFrame) -> list[Place]:
     """Return the planned nodes of a grid that have no result under some mask."""
-    planned = rows[rows["ratio"] == "grid"]
-    return sorted({float(lam) for lam in planned.loc[planned["score"].isna(), "lam"]})
+    return in_order(set(places(rows[(rows["ratio"] == "grid") & rows["score"].isna()])))
 
 
 @dataclass(frozen=True)
 class _Mask:
-    """What one mask (or the merge without DARE) scored, by lambda: at nodes, and at sampled lambdas where all are
+    """What one mask (or the merge without DARE) scored, by place: at nodes, and at sampled points where all are
     there.
     """
 
-    nodes: Mapping[float, Values]
-    sampled: Mapping[float, Values]
+    nodes: Mapping[Place, Values]
+    sampled: Mapping[Place, Values]
 
 
 def _nodes(rows: pd.DataFrame) -> dict[int | None, _Mask]:
-    """Return each mask seed (None without DARE) that has both ends."""
+    """Return each mask seed (None without DARE) that has nodes for a curve or surface."""
     by_mask: dict[int | None, _Mask] = {}
     for seed, members in rows.groupby("mask_seed", dropna=False, sort=True):
-        nodes = _by_lambda(members[(members["kind"] == "node") & members["score"].notna()])
+        nodes = _by_place(members[(members["kind"] == "node") & members["score"].notna()])
         sampled = members[members["kind"] == "sampled"]
-        whole = len(sampled) >= 4 and bool(sampled["score"].notna().all())
-        if {0.0, 1.0} <= nodes.keys():
-            by_mask[None if pd.isna(seed) else int(seed)] = _Mask(nodes, _by_lambda(sampled) if whole else {})
+        every = len(sampled) >= 4 and bool(sampled["score"].notna().all())
+        if kept := whole(nodes):
+            own = {at: nodes[at] for at in kept}
+            by_mask[None if pd.isna(seed) else int(seed)] = _Mask(own, _by_place(sampled) if every else {})
     return by_mask
 
 
-def _by_lambda(rows: pd.DataFrame) -> dict[float, Values]:
-    return {float(lam): one.values for lam, one in zip(rows["lam"], rows["scored"], strict=True)}
+def _by_place(rows: pd.DataFrame) -> dict[Place, Values]:
+    return {at: one.values for at, one in zip(places(rows), rows["scored"], strict=True)}
+
+
+def _unfit(masks: Mapping[int | None, _Mask]) -> bool:
+    """Tell whether nodes are of four experts and more, with no sampled points to correct what is fitted to them."""
+    return any(
+        len(at) > 3 and not mask.sampled for mask in masks.values() for at in mask.nodes if isinstance(at, tuple)
+    )
 
 
 def _response(
@@ -251,7 +297,7 @@ def _response(
         plains={int(seed): found for seed, found in plains.items() if not pd.isna(seed)},
         unscored=max(len(one.values) + one.unscored for one in lines["scored"]) - len(kept),
         notes=tuple(_noted(rows, masks)), unread=tuple(unread_cells(lines)),
-        silent=bool(lines.loc[lines["lam"].isin([0.0, 1.0]), "unread"].notna().all()),
+        silent=bool(lines.loc[[is_expert(at) for at in places(lines)], "unread"].notna().all()),
     )  # fmt: skip
 
 
@@ -270,31 +316,38 @@ def _noted(rows: pd.DataFrame, masks: Mapping[int | None, _Mask]) -> Iterator[st
     sampled = rows[rows["kind"] == "sampled"]
     lacking = int(sampled["score"].isna().sum())
     if lacking and any(not mask.sampled for mask in masks.values()):
-        yield f"{lacking} of {len(sampled)} sampled lambdas have no result: the others are not used"
+        what = "lambdas" if sampled["lam"].notna().all() else "mixtures"
+        yield f"{lacking} of {len(sampled)} sampled {what} have no result: the others are not used"
 
 
-def averaged(curves: Sequence[Curve]) -> Curve:
+def averaged(curves: Sequence[C]) -> C:
     """Return the item-wise mean of curves (one a mask) that have the same items, nodes and sampled lambdas."""
     first = curves[0]
     sampled = [curve.sampled for curve in curves]
     known = [one for one in sampled if one is not None]
-    mean = Sampled(known[0].lams, np.mean([one.values for one in known], axis=0)) if len(known) == len(curves) else None
-    return Curve(first.ids, first.lams, np.mean([curve.values for curve in curves], axis=0), mean, first.shape)
+    values = np.mean([one.values for one in known], axis=0) if len(known) == len(curves) else None
+    mean = None if values is None else Sampled(known[0].points, values)
+    return replace(first, values=np.mean([curve.values for curve in curves], axis=0), sampled=mean)
 
 
-def _shared(masks: Sequence[_Mask], like: Scored) -> list[Curve]:
-    """Return a curve a mask, all on the nodes, sampled lambdas and items that every mask has."""
-    lams = sorted(set.intersection(*(set(mask.nodes) for mask in masks)))
-    drawn = sorted(set.intersection(*(set(mask.sampled) for mask in masks)))
-    every = [values for mask in masks for values in (*(mask.nodes[x] for x in lams), *(mask.sampled[x] for x in drawn))]
+def _shared(masks: Sequence[_Mask], like: Scored) -> list[Evaluated]:
+    """Return a curve (or surface) a mask, all on the nodes, sampled points and items that every mask has."""
+    nodes = whole(set.intersection(*(set(mask.nodes) for mask in masks)))
+    drawn = in_order(set.intersection(*(set(mask.sampled) for mask in masks)))
+    every = [
+        values for mask in masks for values in (*(mask.nodes[x] for x in nodes), *(mask.sampled[x] for x in drawn))
+    ]
     ids = in_common(every)
 
-    def table(by_lambda: Mapping[float, Values], at: Sequence[float]) -> Array:
-        return np.ascontiguousarray(stacked([by_lambda[lam] for lam in at], ids).T)
+    def table(by_place: Mapping[Place, Values], at: Sequence[Place]) -> Array:
+        return np.ascontiguousarray(stacked([by_place[one] for one in at], ids).T)
+
+    experts = len(nodes[0]) if isinstance(nodes[0], tuple) else 2
+    made: type[Evaluated] = Curve if experts == 2 else Surface if experts == 3 else Fitted
 
     return [
-        Curve(
-            tuple(ids), np.array(lams), table(mask.nodes, lams),
+        made(
+            tuple(ids), np.array(nodes), table(mask.nodes, nodes),
             Sampled(np.array(drawn), table(mask.sampled, drawn)) if drawn else None, like.shape(ids),
         )
         for mask in masks
@@ -325,18 +378,18 @@ def shared(models: Sequence[Values]) -> Values | None:
     return ItemArray(tuple(ids), np.ascontiguousarray(stacked(models, ids).T).mean(axis=1))  # each item's own sum
 
 
-_DRAW = ("alpha", "draw", "lam")
-
-
 def _draws(rows: pd.DataFrame) -> Iterator[Draw]:
     mixed = rows[rows["ratio"] == "mixup"]
-    found: dict[tuple[float, int, float], list[tuple[float, Values]]] = {}
-    for *place, seed, one in zip(*(mixed[name] for name in (*_DRAW, "mask_seed", "scored")), strict=True):
-        if not any(map(pd.isna, place)):
-            alpha, number, lam = place
-            found.setdefault((float(alpha), int(number), float(lam)), []).append((seed, one.values))
-    for (alpha, number, lam), members in sorted(found.items(), key=lambda item: item[0]):
+    found: dict[tuple[float, int, tuple[float, ...]], list[tuple[float, Values]]] = {}
+    columns = (mixed[name] for name in ("alpha", "draw", "mask_seed", "scored"))
+    for alpha, number, seed, one, at in zip(*columns, places(mixed), strict=True):
+        where = at if isinstance(at, tuple) else (at,)
+        if not any(map(pd.isna, (alpha, number, *where))):
+            found.setdefault((float(alpha), int(number), where), []).append((seed, one.values))
+    for (alpha, number, where), members in sorted(found.items(), key=lambda item: item[0]):
         models = [values for _, values in members]
         values = models[0] if len(models) == 1 else shared(models)
         assert values is not None
-        yield Draw(alpha, number, lam, values, tuple(sorted({int(seed) for seed, _ in members if not pd.isna(seed)})))
+        masks = tuple(sorted({int(seed) for seed, _ in members if not pd.isna(seed)}))
+        lam, shares = (where[0], ()) if len(where) == 1 else (float("nan"), where)
+        yield Draw(alpha, number, lam, values, masks, shares)

@@ -22,8 +22,8 @@ from m3_exp.reporting.curves.evaluated import Response, aligned_to
 from m3_exp.reporting.table import Sign
 from m3_exp.stats import family
 from m3_exp.stats.estimate import Array, Estimate, Shape, VarianceSource, influences, mean
+from m3_exp.stats.expectation import ALPHAS, expectation, unsure
 from m3_exp.stats.joint import Unit
-from m3_exp.stats.lambdas import ALPHAS, expectation, unsure
 from m3_exp.stats.objective import unbeaten
 from m3_exp.stats.paired import paired, spread
 
@@ -76,8 +76,11 @@ def plain(response: Response) -> Estimate | None:
     return mean(values, shape, others=spread(masks, shape), unscored=lost)
 
 
-def at(response: Response, lam: float) -> Estimate:
-    """Return the score at one lambda, interpolated between nodes; masks and unscored items widen its interval."""
+def at(response: Response, lam: float | Array) -> Estimate:
+    """Return the score at one lambda (or the shares of more experts), interpolated between nodes.
+
+    Masks and unscored items widen its interval.
+    """
     shape, items = response.curve.shape, np.clip(response.curve.items_at(lam), 0.0, 1.0)
     masks = spread([mask.items_at(lam) for mask in response.masks], shape)
     return mean(items, shape, others=masks, unscored=response.unscored)

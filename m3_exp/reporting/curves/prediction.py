@@ -15,14 +15,16 @@ then nearer to the expectation than the interval says.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from m3_exp.reporting.curves.evaluated import Draw, Response, Values, averaged
+from m3_exp.reporting.curves.places import said
 from m3_exp.stats.estimate import Array, central, deviation, weighted_mean
-from m3_exp.stats.lambdas import ALPHAS, Curve
+from m3_exp.stats.expectation import ALPHAS, Evaluated
+from m3_exp.stats.fitted import Fitted
 from m3_exp.stats.turning import agreement, beside_expectation, beside_line, turned
 from m3_exp.types import Json
 
@@ -34,6 +36,7 @@ _CHUNK = 250  # repetitions of the replay at a time
 class Prediction:
     """One observed draw (`real`) beside its curve (`predicted`), over `n` items; scores from 0 to 1.
 
+    `shares` are those of three experts and more; lambda is then NaN.
     `half`: half the width of the difference's 95 % interval. `turning` items differ between the two nodes; if none does
     (`still`), an agreement says little.
     """
@@ -46,6 +49,7 @@ class Prediction:
     real: float
     predicted: float
     half: float
+    shares: tuple[float, ...] = ()
 
     @property
     def difference(self) -> float:
@@ -126,7 +130,7 @@ def check(response: Response, *, repeats: int = 10_000, seed: int = 0) -> Check:
     )
 
 
-def _curve_for(response: Response, draw: Draw) -> Curve | None:
+def _curve_for(response: Response, draw: Draw) -> Evaluated | None:
     """Return the curve under the draw's own masks, on the items that both have; None where there is none."""
     if not set(draw.mask_seeds) <= set(response.mask_seeds) or bool(draw.mask_seeds) != bool(response.mask_seeds):
         return None
@@ -137,46 +141,54 @@ def _curve_for(response: Response, draw: Draw) -> Curve | None:
     return curve if len(curve.ids) > 1 else None
 
 
-def _counted(beside: Sequence[tuple[Draw, Curve]]) -> list[tuple[Draw, Curve]]:
+def _counted(beside: Sequence[tuple[Draw, Evaluated]]) -> list[tuple[Draw, Evaluated]]:
     """Return the draws that say something: distinct lambdas, none at a node."""
-    counted: list[tuple[Draw, Curve]] = []
+    counted: list[tuple[Draw, Evaluated]] = []
     for draw, curve in sorted(beside, key=lambda pair: (pair[0].alpha, *_order(pair[0]))):
-        new = all(abs(draw.lam - other.lam) >= _SAME for other, _ in counted)
-        if new and np.min(np.abs(curve.refined().lams - draw.lam)) >= _SAME:
+        new = all(_apart(draw.at, other.at) for other, _ in counted)
+        if new and all(_apart(draw.at, point) for point in curve.refined().points):
             counted.append((draw, curve))
     return counted
 
 
+def _apart(first: float | Array, second: float | Array) -> bool:
+    return bool(np.max(np.abs(np.asarray(first) - second)) >= _SAME)
+
+
 def _order(draw: Draw) -> tuple[int, str]:
     """Draws of one number come from several seeds: their order must not depend on lambda's size."""
-    return draw.number, hashlib.sha256(repr(draw.lam).encode()).hexdigest()
+    return draw.number, hashlib.sha256(repr(draw.shares or draw.lam).encode()).hexdigest()
 
 
-def predict(curve: Curve, draw: Draw) -> Prediction:
-    """Compare one draw with the refined curve. Every item of the curve must have a value."""
+def predict(curve: Evaluated, draw: Draw) -> Prediction:
+    """Compare one draw with the refined curve. Every item of the curve must have a value.
+
+    A surface that is fitted, not interpolated, is off by its residuals at the sampled points: that is added.
+    """
     along = curve.refined()
-    return Prediction(
-        draw.alpha, draw.number, draw.lam, **vars(beside_line(along, draw.lam, _scored(draw.values, along)))
-    )
+    line = beside_line(along, draw.at, _scored(draw.values, along))
+    if isinstance(curve, Fitted):
+        line = replace(line, half=line.half + 2 * float(curve.bend_at(np.array([draw.at]))[0]))
+    return Prediction(draw.alpha, draw.number, draw.lam, **vars(line), shares=draw.shares)
 
 
-def _scored(values: Values, curve: Curve) -> Array:
+def _scored(values: Values, curve: Evaluated) -> Array:
     return np.array([values[key] for key in curve.ids], dtype=float)
 
 
 # ------------------------------------------------------------------------------------------- the mean over draws
 
 
-def _expectation(alpha: float, beside: Sequence[tuple[Draw, Curve]]) -> Expectation:
+def _expectation(alpha: float, beside: Sequence[tuple[Draw, Evaluated]]) -> Expectation:
     """Compare the mean over observed draws with the expectation, over the items that all draws have."""
     draws = [draw for draw, _ in beside]
     curve = _shared([curve for _, curve in beside])
     real = np.mean([_scored(draw.values, curve) for draw in draws], axis=0)
-    compared = beside_expectation(curve, alpha, [draw.lam for draw in draws], real)
+    compared = beside_expectation(curve, alpha, [draw.at for draw in draws], real)
     return Expectation(alpha, len(draws), *compared, curve.corrected(alpha))
 
 
-def _shared(curves: Sequence[Curve]) -> Curve:
+def _shared(curves: Sequence[Evaluated]) -> Evaluated:
     """Return the mean of curves on the items that all have."""
     ids = set.intersection(*(set(curve.ids) for curve in curves))
     return averaged([curve.having(ids) for curve in curves])
@@ -205,9 +217,9 @@ def replay(response: Response, draws: Sequence[Draw], *, repeats: int = 10_000, 
         return None
     real = [max(float(weighted_mean(_scored(draw.values, curve), curve.shape)) for draw in members) for members in sets]
     generator = np.random.default_rng(seed)
-    lams = np.column_stack([generator.beta(alpha, alpha, repeats) for alpha in ALPHAS])
-    parts = [turned(curve, lams[start : start + _CHUNK], generator) for start in range(0, repeats, _CHUNK)]
-    lines = np.interp(lams, curve.lams, curve.means).max(axis=1)
+    drawn = np.stack([curve.drawn(alpha, repeats, generator) for alpha in ALPHAS], axis=1)
+    parts = [turned(curve, drawn[start : start + _CHUNK], generator) for start in range(0, repeats, _CHUNK)]
+    lines = curve.scores_at(drawn).max(axis=1)
     if curve.shape.even:
         lines = np.round(lines * len(curve.ids)) / len(curve.ids)
     return Replay(np.array(real), lines, np.concatenate(parts).max(axis=1))
@@ -231,10 +243,17 @@ def record(check: Check) -> Json:
         "still_inside": sum(p.still and p.inside for p in check.predictions),
         "trivial": check.trivial,
         "unpaired": check.unpaired,
-        "predictions": [_percent(vars(p)) | {"inside": p.inside, "still": p.still} for p in check.predictions],
+        "predictions": [_placed(p) | {"inside": p.inside, "still": p.still} for p in check.predictions],
         "expectations": [_percent(vars(e)) for e in check.expectations],
         "replay": None if check.replay is None else _replayed(check.replay),
     }
+
+
+def _placed(one: Prediction) -> Json:
+    """Return a prediction as data: lambda of two experts, the shares of more."""
+    values = _percent(vars(one))
+    del values["lam" if one.shares else "shares"]
+    return values
 
 
 def _percent(values: Mapping[str, Any]) -> Json:
@@ -265,7 +284,7 @@ def words(check: Check) -> list[str]:
     lines += [
         f"  E{'' if e.corrected else '*'}[alpha={e.alpha:g}] = {100 * e.expected:.1f}; mean of {e.draws} real draws"
         f" {100 * e.real:.1f}, difference {100 * (e.real - e.expected):+.1f} +- {100 * e.half:.1f}; the curve at the"
-        f" same lambdas {100 * e.predicted:.1f}"
+        f" same {'mixtures' if _of_more(check) else 'lambdas'} {100 * e.predicted:.1f}"
         for e in check.expectations
     ]
     if any(not e.corrected for e in check.expectations):
@@ -275,9 +294,14 @@ def words(check: Check) -> list[str]:
         )
     if data["inside"] - data["still_inside"] < 0.9 * (data["draws"] - data["still"]):
         lines.append(
-            "  the score bends between the nodes: more of them come closer (ratio.nodes=17 computes the new ones only)"
+            "  the score bends between the nodes: more of them come closer"
+            f" (ratio.nodes={45 if _of_more(check) else 17} computes the new ones only)"
         )
     return lines + ([] if data["replay"] is None else _replay_words(data["replay"]))
+
+
+def _of_more(check: Check) -> bool:
+    return any(p.shares for p in check.predictions)
 
 
 def _inside_words(check: Check, data: Mapping[str, Any]) -> str:
@@ -312,9 +336,11 @@ def _replay_words(data: Mapping[str, Any]) -> list[str]:
 
 def table(check: Check) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of text, a row a draw that counts."""
-    header = ["alpha", "draw", "lambda", "items", "turning", "real", "predicted", "difference", "inside"]
+    of_more = _of_more(check)
+    where = "shares" if of_more else "lambda"
+    header = ["alpha", "draw", where, "items", "turning", "real", "predicted", "difference", "inside"]
     rows = [
-        [f"{p.alpha:g}", str(p.number), f"{p.lam:.4f}", str(p.n), str(p.turning),
+        [f"{p.alpha:g}", str(p.number), said(p.shares) if of_more else f"{p.lam:.4f}", str(p.n), str(p.turning),
          f"{100 * p.real:.1f}", f"{100 * p.predicted:.1f}", f"{100 * p.difference:+.1f} +- {100 * p.half:.1f}",
          ("still" if p.still else "yes") if p.inside else "NO"]
         for p in check.predictions

@@ -27,7 +27,7 @@ from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import grouped, refused, responses
 from m3_exp.reporting.figures import palette
 from m3_exp.stats.estimate import Estimate
-from m3_exp.stats.lambdas import ALPHAS
+from m3_exp.stats.expectation import ALPHAS
 from m3_exp.types import M3Error
 
 _COLOURS = "RdBu"  # red below plain, blue above: told apart by colour-blind readers, and the signs are printed

@@ -20,7 +20,8 @@ from m3_exp.reporting.figures import dots, palette
 from m3_exp.reporting.figures.dots import Row, Series
 from m3_exp.reporting.figures.palette import Mark
 from m3_exp.stats.estimate import Array, Estimate, weighted_mean
-from m3_exp.stats.lambdas import ALPHAS, density
+from m3_exp.stats.expectation import ALPHAS
+from m3_exp.stats.lambdas import density
 from m3_exp.stats.objective import Objective
 
 _TOP = 3.0  # of the density axis: those below alpha = 1 have no maximum
@@ -55,7 +56,7 @@ def lines(study: Study) -> list[Line]:
     return [
         *(_line(response, parent) for response, parent in zip(joint.responses, joint.parents, strict=True)),
         *(
-            _drawn(one.name, palette.objective(one.name), joint.responses, one, np.union1d(fine, one.lams))
+            _drawn(one.name, palette.objective(one.name), joint.responses, one, np.union1d(fine, one.points))
             for one in joint.objectives
         ),
     ]
@@ -64,7 +65,7 @@ def lines(study: Study) -> list[Line]:
 def _line(response: Response, parent: Array | None) -> Line:
     objective = Objective(response.benchmark, (response.curve,), () if parent is None else (parent,))
     name, mark = palette.name(response.benchmark), palette.benchmark(response.benchmark)
-    return _drawn(name, mark, [response], objective, objective.lams, tuple(_draws(response, parent)))
+    return _drawn(name, mark, [response], objective, objective.points, tuple(_draws(response, parent)))
 
 
 def _drawn(
@@ -77,7 +78,7 @@ def _drawn(
 ) -> Line:
     along = [model(responses, objective, float(lam)) for lam in lams]
     middle, low, high = (np.array([100 * getattr(one, end) for one in along]) for end in ("value", "low", "high"))
-    return Line(label, mark, lams, middle, low, high, objective.lams, draws)
+    return Line(label, mark, lams, middle, low, high, objective.points, draws)
 
 
 def _draws(response: Response, parent: Array | None) -> list[tuple[float, float]]:

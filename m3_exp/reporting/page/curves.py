@@ -19,8 +19,9 @@ from m3_exp.reporting.figures.palette import Mark
 from m3_exp.reporting.page.data import StudyData
 from m3_exp.reporting.page.pack import rounded
 from m3_exp.stats.estimate import Array, weighted_mean
-from m3_exp.stats.lambdas import ALPHAS as PAPER
-from m3_exp.stats.lambdas import draw_sd, log_beta, weights
+from m3_exp.stats.expectation import ALPHAS as PAPER
+from m3_exp.stats.expectation import draw_sd
+from m3_exp.stats.lambdas import log_beta
 from m3_exp.stats.objective import Objective, Resampled
 from m3_exp.types import Json
 
@@ -134,7 +135,7 @@ def _single(response: Response, parent: Array | None) -> Json:
 def _line(objective: Objective, responses: Sequence[Response]) -> Json:
     """Return one curve: `at` the lambdas `lams` with a band, `e` at ALPHAS with an interval, draws and plain."""
     sample = Resampled.of(objective, _RESAMPLES, np.random.default_rng(0))
-    lams = objective.lams if objective.combine == "mean" else np.union1d(np.linspace(0, 1, _FINE), objective.lams)
+    lams = objective.points if objective.combine == "mean" else np.union1d(np.linspace(0, 1, _FINE), objective.points)
     along = [model(responses, objective, float(lam)) for lam in lams]
     e = [expected(responses, objective, sample, float(alpha)) for alpha in ALPHAS]
     shown = [r.plain for r in responses]
@@ -144,8 +145,8 @@ def _line(objective: Objective, responses: Sequence[Response]) -> Json:
         "corrected": all(curve.sampled is not None for curve in objective.curves),
         "lams": rounded(lams.tolist(), 5), "at": _percents(one.value for one in along),
         "low": _percents(one.low for one in along), "high": _percents(one.high for one in along),
-        "nodes": rounded(objective.lams.tolist(), 5),
-        "weights": rounded(np.stack([weights(objective.lams, alpha) for alpha in ALPHAS]).tolist(), 4),
+        "nodes": rounded(objective.points.tolist(), 5),
+        "weights": rounded(np.stack([objective.curves[0].weights(alpha) for alpha in ALPHAS]).tolist(), 4),
         "e": _percents(one.value for one in e), "e_low": _percents(one.low for one in e),
         "e_high": _percents(one.high for one in e),
         "plain": _value(objective, shown, objective.whole), "draws": _draws(objective, responses, objective.whole),

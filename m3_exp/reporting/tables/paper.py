@@ -22,7 +22,7 @@ from m3_exp.reporting.data.published import NOTES
 from m3_exp.reporting.table import Column, Mark, Table, named_columns
 from m3_exp.reporting.tables.footers import BRIEFLY, footer, rebuild
 from m3_exp.reporting.tables.rows import KEYS, Marks, Row, Shown, at_shares, shares_heading, without_m3
-from m3_exp.stats.lambdas import ALPHAS
+from m3_exp.stats.expectation import ALPHAS
 from m3_exp.types import Json
 
 _TITLE = 110  # characters
@@ -170,7 +170,7 @@ def _expectations(
             state = "expected" if known else "no curve"
             for alpha in alphas:
                 yield {**fixed, "ratio": "mixup", "kind": "drawn", "alpha": alpha, "benchmark": benchmark,
-                       "state": state, "failure": failed, "point": (), "mixture": ""}  # fmt: skip
+                       "state": state, "point": (), "mixture": "", "failure": failed}  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------- marks

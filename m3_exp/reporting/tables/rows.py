@@ -241,7 +241,7 @@ class Row(Line):
         number, same = published.of_our_model(number, row.method, row.models, str(first["params"]))
         if same and row.mixup:
             curve = self.curves.get((*self.line, benchmark))
-            return published.beside_mixed(number, benchmark, None if curve is None else curve.curve)
+            return published.beside_mixed(number, benchmark, None if curve is None else curve.along)
         if not same or shown is None:
             return Beside(number)
         return published.beside_plain(number, benchmark, shown.score, shown.n - shown.n_unscored)
@@ -280,7 +280,7 @@ class Row(Line):
             lines += missing(rows)
         lines += [str(self.beside[benchmark])] if benchmark in self.beside else []
         nodes = rows if curve is None else self.nodes[(*self.line, benchmark)]
-        keys = keys_of(nodes if curve is None else nodes[nodes["lam"].isin(curve.curve.lams)])
+        keys = keys_of(nodes if curve is None else nodes[curve.holds(nodes)])
         return Cell(
             tuple(lines), figure, mark or Mark(), record=self._record(benchmark, rows, shown, compared), keys=keys
         )
@@ -294,7 +294,8 @@ class Row(Line):
     def _record(self, benchmark: str, rows: pd.DataFrame, shown: Value | None, compared: Compared | None) -> Json:
         """Return a cell as data: percent and points, the lambdas drawn or the curve's nodes."""
         curve = self.curve(benchmark)
-        lams = rows["lam"].dropna() if curve is None else curve.curve.lams
+        along = None if curve is None else curve.along
+        lams = along.lams if along is not None else rows["lam"].dropna()
         figures = vars(shown) if shown else dict.fromkeys(Value.__dataclass_fields__)
         mixtures = {"mixtures": self.mixtures} if self.mixtures else {}
         return {

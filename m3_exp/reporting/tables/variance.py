@@ -21,7 +21,7 @@ from m3_exp.reporting.data.dataframe import thinned
 from m3_exp.reporting.table import Cell, Column, Figure, Table, named_columns, words
 from m3_exp.stats import estimate
 from m3_exp.stats.estimate import Array
-from m3_exp.stats.lambdas import draw_sd, unsure
+from m3_exp.stats.expectation import draw_sd, unsure
 from m3_exp.stats.paired import between
 
 ALPHAS = (0.2, 0.5, 1.0, 5.0)

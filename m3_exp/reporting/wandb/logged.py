@@ -22,9 +22,11 @@ from m3_exp.reporting.choices import advice
 from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import evaluated, expectations
 from m3_exp.reporting.curves.evaluated import LINE, Response, responses
+from m3_exp.reporting.curves.places import in_order
 from m3_exp.reporting.data.dataframe import tidy
 from m3_exp.reporting.table import Table
 from m3_exp.reporting.wandb.track import Files, Grid, Logged
+from m3_exp.stats.expectation import place
 from m3_exp.stats.scored import scored
 from m3_exp.store import Store
 from m3_exp.types import CellResult, Json, Label, ResultRecord, identity, plain
@@ -140,10 +142,11 @@ def response(study: Study, group: str) -> Logged:
     summary = _finite(dict(_choices(records)))
     tables = {f"alpha/{record['objective']}": _alphas(record) for record in records}
     name = f"{first.name} ({first.params})" if first.params else first.name
-    run = response_id(study.responses)
+    run, of_two = response_id(study.responses), first.along is not None
+    axis = "lambda" if of_two else "node"
     return Logged(
         id=run,
-        name=f"{name} over lambda",
+        name=f"{name} over {'lambda' if of_two else 'mixtures'}",
         group=group,
         job_type="response",
         tags=_tags(first.family, first.pair, first.method, "response", first.sparsify),
@@ -152,7 +155,7 @@ def response(study: Study, group: str) -> Logged:
         summary=summary,
         content=response_content(study.responses),
         notes="\n".join(advice.words(study)),
-        steps={"score/*": "lambda", "score_low/*": "lambda", "score_high/*": "lambda",
+        steps={"score/*": axis, "score_low/*": axis, "score_high/*": axis,
                "expected/*": "alpha", "expected_low/*": "alpha", "expected_high/*": "alpha"},
         history=history,
         tables=tables,
@@ -162,18 +165,21 @@ def response(study: Study, group: str) -> Logged:
 
 def _about(response: Response) -> Json:
     return {
-        "metric": response.metric, "n": len(response.curve.ids), "nodes": [float(lam) for lam in response.curve.lams],
+        "metric": response.metric, "n": len(response.curve.ids), "nodes": response.curve.points.tolist(),
         "masks": len(response.masks), "draws": len(response.draws), "parents": sorted(response.parents),
     }  # fmt: skip
 
 
 def _nodes(responses: Sequence[Response]) -> Iterator[Json]:
-    """Give a row a lambda: each benchmark's score over its curve's items, with its interval."""
-    for lam in sorted({float(lam) for one in responses for lam in one.curve.lams}):
-        row: Json = {"lambda": lam}
+    """Give a row a node (of two experts, a lambda): each benchmark's score over its items, with its interval."""
+    experts = responses[0].experts
+    for number, node in enumerate(in_order({place(point) for one in responses for point in one.curve.points})):
+        row: Json = {"lambda": node}
+        if isinstance(node, tuple):
+            row = {"node": number} | {f"share/{name}": share for name, share in zip(experts, node, strict=False)}
         for one in responses:
-            for column in np.flatnonzero(one.curve.lams == lam):
-                at = expectations.at(one, float(one.curve.lams[column])).scaled(100)
+            if one.curve.has(node):
+                at = expectations.at(one, np.array(node) if isinstance(node, tuple) else node).scaled(100)
                 row |= {f"score/{one.benchmark}": at.value, f"score_low/{one.benchmark}": at.low}
                 row[f"score_high/{one.benchmark}"] = at.high
         yield row

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from m3_exp.reading.records import read_record, sealed
 from m3_exp.reporting.wandb.track import default_entity
-from m3_exp.stats.lambdas import ALPHAS
+from m3_exp.stats.expectation import ALPHAS
 from m3_exp.store import dumps, write_atomic
 from m3_exp.types import M3Error
 

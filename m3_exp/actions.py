@@ -6,6 +6,7 @@ What a command asks for is a CommandLine, or the Request that `config.compose` m
 printed; progress and warnings go to standard error.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,8 +113,10 @@ def merge(asked: CommandLine | Request) -> list[Merged]:
 
 
 def _folder(label: Label) -> str:
-    """Return the name of a variant's directory: its draw, its lambda or its weights, and its mask."""
-    if label.alpha is not None:
+    """Return the name of a variant's directory: its draw, its lambda, its weights or its parts, and its mask."""
+    if label.parts and label.draw is None:
+        draw = re.sub(r"[^A-Za-z0-9.]+", "-", planning.parts_text(label))[:80].strip("-")
+    elif label.alpha is not None:
         draw = f"alpha-{label.alpha:g}-draw-{label.draw}"
     elif label.lam is not None:
         draw = f"lam-{label.lam!r}"

@@ -285,7 +285,8 @@ def _merges(recipes: Mapping[str, Recipe], store: Store, parameters: int | None)
     known: dict[tuple[object, ...], MergeForecast] = {}
     merges = {}
     for key, recipe in recipes.items():
-        alike = (recipe.base, recipe.experts, recipe.method, recipe.dtype, recipe.vocab, recipe.check_lineage)
+        parts = (recipe.weights, recipe.parts) if recipe.parts else ()
+        alike = (recipe.base, recipe.experts, recipe.method, recipe.dtype, recipe.vocab, recipe.check_lineage, parts)
         if alike not in known:
             known[alike] = _merge(recipe, store, parameters)
         merges[key] = known[alike]

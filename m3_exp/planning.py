@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from m3_exp.command_line import override, word
-from m3_exp.merging import sparsify
+from m3_exp.merging import part_words, sparsify
 from m3_exp.merging.canonical import AVERAGE, canonical
 from m3_exp.merging.mixtures import points
 from m3_exp.merging.ratio import mask_seed, one_sided
@@ -105,8 +105,10 @@ def variants(config: Config) -> Iterator[tuple[Label, Recipe]]:
                 mask_seed=_seed(sparsifier),
                 axis_keywords={**_keywords("ratio", mixture.facts), **thinning},
                 weights=() if mixture.weights is None or mixture.is_lam else mixture.weights,
+                parts=mixture.parts,
             )
-            yield asked, _canonical(replace(recipe, weights=mixture.weights, sparsify=sparsifier))
+            asked_for = replace(recipe, weights=mixture.weights, parts=mixture.parts, sparsify=sparsifier)
+            yield asked, _canonical(asked_for)
 
 
 def alone(configs: Sequence[Config]) -> list[Config]:
@@ -231,7 +233,8 @@ def label_text(label: Label) -> str:
         *(f"{key}={value_text(value)}" for key, value in extra_keywords(label, "ratio").items()),
         *([f"draw {label.draw}"] if label.draw is not None else []),
         *([f"lambda={label.lam:.4g}"] if label.lam is not None else []),
-        *([mixture_text(label)] if label.lam is None and label.weights else []),
+        *([mixture_text(label)] if label.lam is None and label.weights and not label.parts else []),
+        *([parts_text(label)] if label.parts and label.draw is None else []),
     ]
     ratio = " ".join(mixture) if label.lam is not None and len(mixture) == 1 else _with_arguments(label.ratio, mixture)
     parts = [label.pair, _with_arguments(label.method, [f"{key}={value:g}" for key, value in label.params.items()])]
@@ -252,23 +255,29 @@ def mixture_text(label: Label) -> str:
 
     Two weights that are no shares of a whole, and those of labels without names, stand alone: `weights 0.5:0.3`.
     """
-    if label.lam is not None or not label.weights:
+    if label.lam is not None or not label.weights or label.parts:
         return ""
     if len(label.experts) != len(label.weights):
         return f"weights {value_text(label.weights)}"
-    shares = [(weight, name) for weight, name in zip(label.weights, label.experts, strict=True) if weight]
-    return " + ".join(f"{weight:.4g} {name}" for weight, name in shares).replace("+ -", "- ") or "0"
+    return part_words.weights_text(label.weights, label.experts)
+
+
+def parts_text(label: Label) -> str:
+    """Write what a merge by part takes, as in `attention 0.3, rest plain`; "" for one that is not by part."""
+    return part_words.text(label.parts, label.weights or None, label.experts) if label.parts else ""
 
 
 def table_name(label: Label, axis: Literal["ratio", "sparsify"]) -> str:
     """Return how tables name a label's ratio or sparsifier, as in `largest (density 0.4)`.
 
-    Weights that share no whole are part of it: `fixed (0.5 lm + 0.3 math + 0.3 code)`.
+    Weights that share no whole are part of it, `fixed (0.5 lm + 0.3 math + 0.3 code)`, and so are those of parts:
+    `depth (0.2 to 0.8, rest 0.5)`.
     """
     name = label.ratio if axis == "ratio" else label.sparsify
-    parts = [f"{key} {value_text(value)}" for key, value in extra_keywords(label, axis).items()]
-    chosen = mixture_text(label) if axis == "ratio" and label.draw is None and not label.point else ""
-    text = ", ".join([*parts, *([chosen] if chosen else [])])
+    texts = [f"{key} {value_text(value)}" for key, value in extra_keywords(label, axis).items()]
+    if axis == "ratio" and label.draw is None:
+        texts += [parts_text(label), "" if label.point else mixture_text(label)]
+    text = ", ".join(filter(None, texts))
     return f"{name} ({text})" if text else name
 
 
@@ -301,7 +310,9 @@ def merge_line(label: Label, recipe: Recipe) -> str:
     line += label.model_paths
     if label.method != "single":
         line += [f"method={label.method}", *_overrides("method", label.params)]
-    if label.weights:
+    if label.parts:
+        line += ["ratio=parts", part_words.override(label.parts), override("ratio.rest", label.weights or "plain")]
+    elif label.weights:
         line += ["ratio=fixed", override("ratio.weights", label.weights)]
     elif label.lam is not None:
         line += ["ratio=fixed", override("ratio.lam", label.lam)]

@@ -97,8 +97,35 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """Shares of the experts drawn from Dirichlet(alpha, ..., alpha), anew for each decoder layer or each tensor."""
+
+    alpha: float
+    seed: int
+    draw: int
+    per: Literal["block", "tensor"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """How much of each expert one part of a model takes. `where` says which tensors (`merging.parts`).
+
+    `weights` as in a recipe. With `last` they are those of the first decoder layer, `last` those of the last one, and
+    the layers between them lie on the line; with `drawn` they are drawn. Such a part names tensors of decoder layers
+    alone, unless one is drawn for each tensor.
+    """
+
+    where: str
+    weights: tuple[float, ...] | None = None
+    last: tuple[float, ...] = field(default=(), metadata=OMIT_IF_EMPTY)
+    drawn: Drawn | None = field(default=None, metadata=OMIT_IF_EMPTY)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One set of weights. `weights` is None for the method's own default (plain); else one weight an expert.
+
+    With `parts` a tensor has the weights of the first part that names it, and `weights` where none does.
 
     `sparsify` holds a sparsifier's keywords, the `seed` of what it draws, and its `target` where it is not DARE, as in
     {"drop_rate": 0.2, "seed": 7}.
@@ -115,6 +142,7 @@ class Recipe:
     dtype: str = "bfloat16"
     vocab: Literal["mean", "refuse"] = "mean"
     check_lineage: bool = True
+    parts: tuple[Part, ...] = field(default=(), metadata=OMIT_IF_EMPTY)
 
     @cached_property
     def text(self) -> str:
@@ -327,6 +355,7 @@ class Choice:
     name: str
     target: str
     params: Parameters = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()  # ratio=parts
 
 
 @dataclass(frozen=True)
@@ -392,7 +421,8 @@ class Label:
     `ratio` is the config's choice, or `sampled` for a lambda drawn beside a grid's nodes (a draw that has no alpha).
     `axis_keywords` holds the keywords of a ratio or a sparsifier that have no field of their own, as
     {"ratio.tilt": 0.3}; `weights` those of the experts in their order, unless they are (lam, 1 - lam) or the method's
-    own; `experts` names them where there are more than two. The line that rebuilds the weights in any directory needs
+    own; `experts` names them where there are more than two. `parts` are those of a merge by part, which has no lambda:
+    `weights` is for the rest of the model then. The line that rebuilds the weights in any directory needs
     `config_dirs`, and `model_paths`: overrides that give relative paths as absolute ones, as family.base=/models/base.
     """
 
@@ -409,6 +439,7 @@ class Label:
     overrides: tuple[str, ...] = ()  # what else the command line said about the models
     axis_keywords: Parameters = field(default_factory=dict, metadata=OMIT_IF_EMPTY)
     weights: tuple[float, ...] = field(default=(), metadata=OMIT_IF_EMPTY)
+    parts: tuple[Part, ...] = field(default=(), metadata=OMIT_IF_EMPTY)
     experts: tuple[str, ...] = field(default=(), metadata=OMIT_IF_EMPTY)
     config_dirs: tuple[str, ...] = field(default=(), compare=False)
     model_paths: tuple[str, ...] = field(default=(), compare=False)
@@ -421,7 +452,9 @@ class Label:
 
     @property
     def point(self) -> tuple[float, ...]:
-        """The experts' shares, where they share the whole: (lam, 1 - lam) of two; else ()."""
+        """The experts' shares, where they share the whole model: (lam, 1 - lam) of two; else ()."""
+        if self.parts:
+            return ()
         if self.lam is not None:
             return (self.lam, 1.0 - self.lam)
         return self.weights if is_point(self.weights) else ()

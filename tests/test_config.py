@@ -94,7 +94,10 @@ def test_parents_beside_a_pair_are_asked_what_the_pair_is_asked() -> None:
         (["ratio=grid", "ratio.sampled=4.5"], "ratio.sampled=4.5 is not a whole number"),
         (["method.retain=0.5"], "method.retain has no effect under method=average; did you mean method=ties?"),
         (["sparsify.drop_rate=0.1"], "did you mean sparsify=dare?"),
-        (["ratio.alhpa=1"], "ratio.alhpa is not known; ratio has the parameters alpha, draws, lam, nodes, sampled"),
+        (
+            ["ratio.alhpa=1"],
+            "ratio.alhpa is not known; ratio has the parameters alpha, draws, first, groups, lam, lams, last, nodes",
+        ),
         (["method=slurp"], "method=slurp does not exist; allowed: average, task_arithmetic, ties"),
         (["family=nope"], "family=nope does not exist; allowed: "),
         (["evaluator=[gsm9k]"], "evaluator=gsm9k does not exist; allowed: alpaca_eval, gsm8k, "),

@@ -266,7 +266,8 @@ def test_figures_render_without_warnings_and_no_text_touches_another(
 
 
 def test_every_figure_is_named_with_its_sweeps() -> None:
-    assert set(FIGURES) == {"figure1a", "figure1b", "figure1c", "figure3", "figure4", "pdr", "heatmap", "response"}
+    assert set(FIGURES) == {"figure1a", "figure1b", "figure1c", "figure3", "figure4", "pdr", "heatmap", "response",
+                            "layer_ablation"}  # fmt: skip
     assert FIGURES["figure1b"].sweeps == ("figure4", "table2")
     assert {name for name, spec in FIGURES.items() if not spec.sweeps} == {"figure3"}
     assert all(FIGURES[name].draw.__doc__ for name in FIGURES)

@@ -241,7 +241,7 @@ def test_several_mixtures_without_lambda_are_written_side_by_side(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "weights-0.5-0.5-0.5", "weights-1.0-1.0-1.0",
     ]  # fmt: skip
-    assert "steps(word=it's é, weights=0.5:0.5:0.5)" in out
+    assert "steps(word=it's é, 0.5 lm + 0.5 math + 0.5 code)" in out
     said(capsys, "merge", "pair=trio", "ratio=scattered", f"out={tmp_path / 'draws'}", flags=flags)
     assert len(list((tmp_path / "draws").iterdir())) == 3
 
@@ -307,7 +307,11 @@ def test_a_failed_cell_is_asked_for_again_alone(more: Path) -> None:
         ("sparsify.density=0.1", "sparsify.density has no effect under sparsify=none; did you mean sparsify=largest?"),
         ("ratio=leaning ratio.alpha=1", "ratio.alpha has no effect under ratio=leaning; did you mean ratio=mixup?"),
         ("sparsify=largest sparsify.draws=2", "sparsify.draws has no effect under sparsify=largest"),
-        ("ratio.tild=3", "ratio has the parameters alpha, draws, lam, nodes, sampled, tilt"),
+        (
+            "ratio.tild=3",
+            "ratio has the parameters alpha, draws, first, groups, lam, lams, last, nodes, parts, per, rest, sampled,"
+            " steps, tilt",
+        ),
         ("ratio=leaning ratio.tilt=steep", "ratio.tilt=steep is not a number"),
         ("ratio=leaning ratio.target=os:system", "not a function"),
         ("sparsify=largest sparsify.target=json:loads", "a sparsifier is NAME"),

@@ -7,7 +7,7 @@ that an error is one line of ours and a sweep is planned as a whole.
     sweeps     sweep files, and the products that `-m` asks for
     choices    what conf/ and a --config-dir offer; `suggestions`: what an unknown word may mean
     composing  overrides -> a composed config; `kept`: between processes
-    settings   a composed config -> Config; `experts`: which, by what names; `values`: one value of it
+    settings   a composed config -> Config; `experts`: which, by what names; `values`: one value of it; `by_part`
     own_family `m3 init`: yaml files for own checkpoints
     narrowing  a request -> the same for one of its cells
 """

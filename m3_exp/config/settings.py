@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from hydra.core.override_parser.types import Override
 
 from m3_exp.command_line import names
-from m3_exp.config import experts
+from m3_exp.config import by_part, experts
 from m3_exp.config.choices import function, keywords
 from m3_exp.config.overrides import PATH_SETTINGS
-from m3_exp.config.values import MANY, Tree, choice, held, number, optional, parameter, source, truth, with_value
+from m3_exp.config.values import MANY, Tree, choice, number, optional, parameter, source, truth
 from m3_exp.engines.gpus import Node, described
 from m3_exp.merging.source import parse_source
 from m3_exp.reading.paths import expanded, is_file
@@ -45,8 +45,7 @@ def read(cfg: Tree, asks: bool, given: Sequence[Override], config_dirs: Sequence
     found = experts.chosen(cfg, asks, config_dirs)
     family, sparsify = cfg["family"], cfg["sparsify"]
     check_shared(cfg, config_dirs)
-    ratio = _chosen(cfg, "ratio", [*found.sources])
-    assert ratio is not None
+    ratio = _ratio(cfg, list(found.sources))
     typed = tuple(o.input_line or "" for o in given if o.key_or_group.startswith(_OF_MODELS))
     return Config(
         family=str(family["name"]),
@@ -99,27 +98,23 @@ def check_shared(cfg: Tree, config_dirs: Sequence[Path]) -> None:
         )
 
 
-def _chosen(cfg: Tree, group: str, experts: Sequence[str] = ()) -> Choice | None:
-    """Return what is chosen on the axis of ratios or of sparsifiers; None for sparsify=none.
-
-    `experts` are the names by which ratio.weights may give a weight each.
-    """
+def _chosen(cfg: Tree, group: str) -> Choice | None:
+    """Return what is chosen on the axis of ratios or of sparsifiers; None for sparsify=none."""
     if (named := function(group, cfg[group])) is None:
         return None
-    own = [key for key in named.keywords if key in cfg[group] and (group, key) != ("ratio", "seed")]
-    if isinstance(weights := held(cfg, "ratio.weights"), dict) and group == "ratio":
-        cfg = with_value(cfg, "ratio", {"weights": _by_name(weights, experts)})
+    apart = ("seed", "parts") if group == "ratio" else ()
+    own = [key for key in named.keywords if key in cfg[group] and key not in apart]
     params = {key: parameter(cfg, f"{group}.{key}", named.types(key)) for key in own}
     return Choice(str(cfg[group]["name"]), named.target, params)
 
 
-def _by_name(weights: Tree, experts: Sequence[str]) -> list[object]:
-    """Return weights in the order of the experts that they name."""
-    strange, without = sorted({*map(str, weights)} - {*experts}), [name for name in experts if name not in weights]
-    if strange or without:
-        what = f"names {strange[0]!r}, which is not merged" if strange else f"has no weight of {without[0]}"
-        raise M3Error(f"ratio.weights {what}: give a weight of each of {', '.join(experts)}")
-    return [weights[name] for name in experts]
+def _ratio(cfg: Tree, names: Sequence[str]) -> Choice:
+    """Return the ratio; `names` are those of the experts, by which weights may be given."""
+    named = {key: value for key, value in cfg["ratio"].items() if isinstance(value, dict) and key != "parts"}
+    weights = {key: list(by_part.by_name(value, names, f"ratio.{key}")) for key, value in named.items()}
+    ratio = _chosen({**cfg, "ratio": {**cfg["ratio"], **weights}}, "ratio")
+    assert ratio is not None
+    return replace(ratio, parts=by_part.read(cfg, names)) if len(names) > 1 else ratio
 
 
 def _engine(cfg: Tree) -> EngineSettings:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from m3_exp.merging import sparsify
 from m3_exp.merging.canonical import KeyedRecipe, keyed
 from m3_exp.merging.checkpoint import Model, open_model
 from m3_exp.merging.layout import CODES, Entry, torch_dtype
-from m3_exp.merging.methods import load
+from m3_exp.merging.methods import Method, load
 from m3_exp.merging.scan import Cutoffs, Scan, blocks, by_size, cutoffs
 from m3_exp.merging.sparsify import Sparsifier
 from m3_exp.merging.tying import alike
@@ -94,9 +94,15 @@ def prepare(recipe: Recipe, store: Store) -> Job:
         model = open_model(source, store)
         return Source(models.setdefault(model.digest, model).digest)
 
-    form = keyed(recipe, content)
+    form = keyed(recipe, content, store)
     *experts, base = alike([models[source.location] for source in (*form.experts, form.base)])
     return Job(form, tuple(experts), base)
+
+
+def merged_names(sources: Sequence[Source], store: Store) -> list[str]:
+    """Return the names of the tensors that a merge of some models computes, by their headers."""
+    models = alike([open_model(source, store) for source in sources])
+    return sorted({n for model in models for n, entry in model.tensors.items() if not is_copied(n, entry)})
 
 
 def is_copied(name: str, entry: Entry) -> bool:
@@ -116,6 +122,24 @@ def thread_pool(threads: int | None) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads or len(cores()), "merge", initializer=torch.set_num_threads, initargs=(1,))
 
 
+@dataclass
+class _Form:
+    """What makes the tensors of a job, or of one part of it: a recipe without parts and its models."""
+
+    recipe: KeyedRecipe
+    experts: tuple[Model, ...]
+    method: Method
+    sparsifier: Sparsifier | None
+    cutoffs: Cutoffs | None = None
+
+    @classmethod
+    def of(cls, recipe: KeyedRecipe, job: Job) -> _Form:
+        by_content = dict(zip(job.recipe.experts, job.experts, strict=True))
+        experts = tuple(by_content[expert] for expert in recipe.experts)
+        sparsifier = sparsify.of(recipe.sparsify) if recipe.sparsify else None
+        return cls(recipe, experts, load(recipe.method), sparsifier)
+
+
 class Blender:
     """Computes the blocks of several jobs. What they need of the whole model is scanned when it is made."""
 
@@ -126,12 +150,13 @@ class Blender:
         self._lock = threading.Lock()
         self._means: dict[tuple[str, str], torch.Tensor] = {}
         self._dropped: dict[tuple[str, str], list[int]] = {}
-        self._methods = [load(job.recipe.method) for job in jobs]
-        self._sparsifiers = [sparsify.of(job.recipe.sparsify) if job.recipe.sparsify else None for job in jobs]
-        self._cutoffs: list[Cutoffs | None] = [
-            cutoffs(self._scan(index, block), store, pool) if method.needs_cutoffs else None
-            for index, method in enumerate(self._methods)
-        ]
+        self._forms = [{id(form): _Form.of(form, job) for form in job.recipe.forms or (job.recipe,)} for job in jobs]
+        for job, layout, forms in zip(jobs, self.layouts, self._forms, strict=True):
+            scanned: dict[tuple[object, ...], Cutoffs] = {}  # the parts of a model share what its whole says
+            for form in (form for form in forms.values() if form.method.needs_cutoffs):
+                scan = self._scan(job, form, layout)
+                key = scan.experts, scan.retain
+                form.cutoffs = scanned[key] = scanned.get(key) or cutoffs(scan, store, pool)
 
     @property
     def names(self) -> list[str]:
@@ -141,7 +166,8 @@ class Blender:
     def blocks(self, name: str) -> list[tuple[int, int]]:
         """Return the ranges [start, stop) of flat elements in which a tensor is made; one range for whole tensors."""
         numel = max(layout[name].numel for layout in self.layouts if name in layout)
-        whole = any(used.whole_tensors for used in (*self._methods, *self._sparsifiers) if used)
+        forms = [form for job_forms in self._forms for form in job_forms.values()]
+        whole = any(used.whole_tensors for form in forms for used in (form.method, form.sparsifier) if used)
         return list(blocks(numel, max(numel, 1) if whole else self._block))
 
     def blend(self, name: str, start: int, stop: int) -> list[torch.Tensor | None]:
@@ -154,45 +180,51 @@ class Blender:
 
     def report(self, index: int) -> Json:
         """Return what happened to a job: vocabulary rows filled, tensors copied, DARE and TIES shares as measured."""
-        job, cut, sparsifier = self.jobs[index], self._cutoffs[index], self._sparsifiers[index]
-        names = [str(model.source) for model in job.experts]
+        job, forms = self.jobs[index], [*self._forms[index].values()]
+        thinned = {
+            str(model.source): self._dropped[(model.digest, form.sparsifier.key)]
+            for form in forms
+            for model in form.experts
+            if form.sparsifier and (model.digest, form.sparsifier.key) in self._dropped
+        }
+        cut = next((form for form in forms if form.cutoffs), None)
         report: Json = {
             "touched_rows": job.touched(),
             "copied": [name for name, entry in self.layouts[index].items() if is_copied(name, entry)],
         }
-        if sparsifier:
-            counts = [self._dropped[(model.digest, sparsifier.key)] for model in job.experts]
-            report["dropped"] = {n: gone / total for n, (gone, total) in zip(names, counts, strict=True)}
-        if cut:
-            report["kept"] = dict(zip(names, cut.kept, strict=True))
-            report["cutoffs"] = dict(zip(names, cut.magnitudes, strict=True))
+        if thinned:
+            report["dropped"] = {name: gone / total for name, (gone, total) in thinned.items()}
+        if cut and cut.cutoffs:
+            names = [str(model.source) for model in cut.experts]
+            report["kept"] = dict(zip(names, cut.cutoffs.kept, strict=True))
+            report["cutoffs"] = dict(zip(names, cut.cutoffs.magnitudes, strict=True))
         return report
 
     def _one(self, index: int, block: _Block) -> torch.Tensor | None:
         import torch
 
-        job, method, layout = self.jobs[index], self._methods[index], self.layouts[index]
-        entry = layout.get(block.name)
+        job, entry = self.jobs[index], self.layouts[index].get(block.name)
         if entry is None or block.start >= entry.numel:
             return None
         stop = min(block.stop, entry.numel)
         if is_copied(block.name, entry):
             owner = next(model for model in job.models if block.name in model.tensors)
             return owner.read(block.name, block.start, stop)
+        form = self._forms[index][id(job.recipe.form(block.name))]
+        method = form.method
         count = stop - block.start
         shape = entry.shape if method.whole_tensors else (count,)
         if method.takes_deltas:
-            sparsifier = self._sparsifiers[index]
-            experts = [block.delta(model, job.base, sparsifier, entry.shape) for model in job.experts]
+            experts = [block.delta(model, job.base, form.sparsifier, entry.shape) for model in form.experts]
         else:
-            experts = [block.plain(model) for model in job.experts]
+            experts = [block.plain(model) for model in form.experts]
         extra: dict[str, object] = {}
         if method.needs_base:
             extra["base"] = block.plain(job.base)[:count].view(shape)
         if method.needs_cutoffs:
-            extra["cutoffs"] = self._cutoffs[index]
+            extra["cutoffs"] = form.cutoffs
         given = [expert[:count].view(shape) for expert in experts]
-        made = method.named.function(given, job.recipe.weights, **extra, **method.keywords(job.recipe.params))
+        made = method.named.function(given, form.recipe.weights, **extra, **method.keywords(form.recipe.params))
         if not isinstance(made, torch.Tensor) or made.shape != shape:
             what = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
             raise M3Error(
@@ -200,10 +232,9 @@ class Blender:
             )
         return made.to(torch_dtype(job.dtype)).reshape(-1)
 
-    def _scan(self, index: int, block: int) -> Scan:
-        job, layout, sparsifier = self.jobs[index], self.layouts[index], self._sparsifiers[index]
-        base, recipe = job.base, job.recipe
-        by_digest = {model.digest: model for model in job.experts}
+    def _scan(self, job: Job, form: _Form, layout: Mapping[str, Entry]) -> Scan:
+        base, recipe, sparsifier, block = job.base, form.recipe, form.sparsifier, self._block
+        by_digest = {model.digest: model for model in form.experts}
         whole = sparsifier is not None and sparsifier.whole_tensors
 
         def deltas(name: str, start: int, stop: int, experts: Sequence[str]) -> list[torch.Tensor]:
@@ -212,7 +243,7 @@ class Blender:
             return [delta[: stop - start] for delta in deltas_of]
 
         sizes = {name: base.tensors[name].numel for name, entry in layout.items() if not is_copied(name, entry)}
-        experts = tuple(model.digest for model in job.experts)
+        experts = tuple(model.digest for model in form.experts)
         block = max(sizes.values(), default=block) if whole else block
         return Scan(base.digest, experts, sizes, float(recipe.params["retain"]), recipe.sparsify, deltas, block)
 

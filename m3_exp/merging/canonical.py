@@ -2,15 +2,17 @@
 content (`keyed`).
 
 A linear method is theta_0 + sum of c_i delta_i, so that without DARE all of them meet in two forms: an average where
-the base's share 1 - sum of c_i is 0, and task arithmetic with scaling 1 elsewhere.
+the base's share 1 - sum of c_i is 0, and task arithmetic with scaling 1 elsewhere. A recipe by part is, by content, a
+table: each tensor with the canonical recipe of its own weights.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
-from m3_exp.merging import sparsify
+from m3_exp.merging import parts, sparsify
 from m3_exp.merging.methods import check_params, load
 from m3_exp.merging.source import is_hub, resolve
 from m3_exp.store import Store
@@ -26,8 +28,17 @@ _ALGORITHM = 1  # goes up whenever the same recipe gives other bytes
 class KeyedRecipe(Recipe):
     """A canonical recipe by content: a source is a digest (or a hub's id@commit), and experts are in that order.
 
-    No path and no name is in it. `base` is the first expert where the method does not read the base.
+    No path and no name is in it. `base` is the first expert where the method does not read the base. A recipe by part
+    has several `forms`, recipes without parts, and `table` says which of them each tensor is made by; `experts` are
+    then those of any form, and `method`, `weights` those of no tensor in particular.
     """
+
+    forms: tuple["KeyedRecipe", ...] = field(default=(), metadata={"omit_if_empty": True})
+    table: Mapping[str, int] = field(default_factory=dict, metadata={"omit_if_empty": True})
+
+    def form(self, tensor: str) -> "KeyedRecipe":
+        """Return the recipe that makes a tensor."""
+        return self.forms[self.table[tensor]] if self.forms else self
 
     @property
     def key(self) -> str:
@@ -43,7 +54,7 @@ def canonical(recipe: Recipe) -> Recipe:
     """
     if "_canonical" in vars(recipe):  # a plan's recipes are asked for again when their keys are made
         return recipe
-    form = _formed(recipe)
+    form = _by_part(recipe) if recipe.parts else _formed(recipe)
     vars(form)["_canonical"] = True
     return form
 
@@ -69,6 +80,36 @@ def _formed(recipe: Recipe) -> Recipe:
     return recipe if recipe.weights is None else _sorted(recipe, list(recipe.experts), recipe.weights)
 
 
+def _by_part(recipe: Recipe) -> Recipe:
+    """Return the plain form where all parts have the same; else the recipe with its experts in the order of their
+    names, unless shares are drawn, which belong to the experts as they were given.
+    """
+    whole = canonical(replace(recipe, parts=()))
+    for part in recipe.parts:
+        parts.check(part)
+    is_drawn = any(part.drawn for part in recipe.parts)
+    if not is_drawn and all(form == whole for form in _ends(recipe)):
+        return whole
+    params = {key: float(value) for key, value in sorted(recipe.params.items())}
+    recipe = _with(recipe, params=params, sparsify=sparsify.canonical(recipe.sparsify), check_lineage=True)
+    if is_drawn:
+        return recipe
+    order = sorted(range(len(recipe.experts)), key=lambda index: str(recipe.experts[index]))
+
+    def ordered(weights: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(weights[index] for index in order) if weights else ()
+
+    return replace(
+        recipe,
+        experts=tuple(recipe.experts[index] for index in order),
+        weights=None if recipe.weights is None else ordered(recipe.weights),
+        parts=tuple(
+            replace(part, weights=None if part.weights is None else ordered(part.weights), last=ordered(part.last))
+            for part in recipe.parts
+        ),
+    )
+
+
 def recipe_key(recipe: Recipe, store: Store, known: dict[Source, Source] | None = None) -> str:
     """Return the identity of a recipe by content. A hub id counts as `id@commit`, everything else by its digest, which
     is taken once. `known` remembers the models of many recipes by their content.
@@ -83,18 +124,67 @@ def recipe_key(recipe: Recipe, store: Store, known: dict[Source, Source] | None 
             contents[source] = resolve(source) if hub else Source(open_model(source, store).digest)
         return contents[source]
 
-    return keyed(recipe, content).key
+    return keyed(recipe, content, store).key
 
 
-def keyed(recipe: Recipe, content: Callable[[Source], Source]) -> KeyedRecipe:
-    """Return a recipe's canonical form with each source that it needs replaced by what stands for its content."""
+def keyed(recipe: Recipe, content: Callable[[Source], Source], store: Store) -> KeyedRecipe:
+    """Return a recipe's canonical form with each source that it needs replaced by what stands for its content.
+
+    The headers of the models of a recipe by part are read.
+
+    Raises:
+        M3Error: a part names no tensor of the models.
+    """
     named = canonical(recipe)
+    if named.parts:
+        return _table(named, tensors(named, store).weights, cache(content), store)
     needed = {named.base} if named.method != AVERAGE else set()
     known: Mapping[Source, Source] = {s: content(s) for s in sorted({*named.experts, *needed}, key=str)}
     experts = tuple(known[expert] for expert in named.experts)
     form = canonical(replace(named, base=known.get(named.base, named.base), experts=experts))
     base = form.experts[0] if form.method == AVERAGE else form.base
     return KeyedRecipe(base, form.experts, form.method, form.params, form.weights, form.sparsify, form.dtype)
+
+
+def needs_base(recipe: Recipe) -> bool:
+    """Tell whether a recipe's canonical form, or that of one of its parts, reads the base."""
+    return any(form.method != AVERAGE for form in (canonical(replace(recipe, parts=())), *_ends(recipe)))
+
+
+def _ends(recipe: Recipe) -> list[Recipe]:
+    """Return the canonical recipes that have the weights of each part for the whole model."""
+    ends = [weights for part in recipe.parts for weights in (part.weights, part.last or part.weights)]
+    return [canonical(replace(recipe, parts=(), weights=weights)) for weights in ends]
+
+
+def tensors(recipe: Recipe, store: Store) -> parts.Table:
+    """Return what a recipe by part gives to each tensor of its models, by their headers.
+
+    Raises:
+        M3Error: a part names no tensor of the models.
+    """
+    from m3_exp.merging.blend import merged_names
+
+    names = merged_names([*recipe.experts, *([recipe.base] if needs_base(recipe) else [])], store)
+    return parts.table(recipe.weights, recipe.parts, names, len(recipe.experts))
+
+
+def _table(
+    named: Recipe, weights: Mapping[str, parts.Weights], content: Callable[[Source], Source], store: Store
+) -> KeyedRecipe:
+    """Return the recipe by content of which each tensor has its own weights; the plain one where they are all alike."""
+    by_weights = {one: keyed(replace(named, parts=(), weights=one), content, store) for one in {*weights.values()}}
+    forms = tuple(form for _, form in sorted({form.text: form for form in by_weights.values()}.items()))
+    if len(forms) == 1:
+        return forms[0]
+    places = {form.text: place for place, form in enumerate(forms)}
+    bases = [form.base for form in forms if form.method != AVERAGE]
+    experts = tuple(sorted({expert for form in forms for expert in form.experts}, key=str))
+    first = next((form for form in forms if form.method != AVERAGE), forms[0])
+    return replace(
+        first, base=(bases or experts)[0], experts=experts, weights=None, forms=forms,
+        table={name: places[by_weights[one].text] for name, one in sorted(weights.items())},
+    )  # fmt: skip
 
 
 def _with(recipe: Recipe, **fields: Any) -> Recipe:

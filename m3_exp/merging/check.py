@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from m3_exp.merging.blend import Job, is_copied, is_vocabulary, prepare
-from m3_exp.merging.canonical import AVERAGE, canonical, keyed
+from m3_exp.merging.canonical import AVERAGE, canonical, keyed, needs_base
 from m3_exp.merging.checkpoint import Model, open_model
 from m3_exp.merging.layout import Entry
 from m3_exp.merging.methods import load
@@ -53,8 +53,8 @@ def forecast(recipe: Recipe, store: Store) -> Forecast:
     Raises:
         M3Error: as `check`, for what headers can tell.
     """
-    form = keyed(recipe, lambda source: source)
     check_headers(recipe, store)
+    form = keyed(recipe, lambda source: source, store)
     opened = [open_model(source, store) for source in (*form.experts, form.base)]
     *experts, base = alike(opened)
     entries = Job(form, tuple(experts), base).layout()
@@ -77,7 +77,7 @@ def check_headers(recipe: Recipe, store: Store) -> None:
 
 def _opened(recipe: Recipe, store: Store) -> list[Model]:
     form = canonical(recipe)
-    needed = {*form.experts, *((recipe.base,) if recipe.check_lineage or form.method != AVERAGE else ())}
+    needed = {*form.experts, *((recipe.base,) if recipe.check_lineage or needs_base(form) else ())}
     used = {*recipe.experts} if recipe.check_lineage else set()
     return alike([open_model(source, store) for source in sorted({*needed, *used}, key=str)])
 

@@ -7,11 +7,11 @@ themselves are computed in `merging.simplex`, those of two experts in `merging.r
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from m3_exp.merging import simplex
 from m3_exp.merging.plugins import PluginFunction, imported
-from m3_exp.types import Choice, M3Error, Parameter, is_point
+from m3_exp.types import Choice, Drawn, M3Error, Parameter, Part, is_point
 
 PLAIN = f"{__name__}:plain"
 CURVE = Choice("grid", f"{__name__}:grid", {"nodes": None, "sampled": 16})  # what answers for every alpha
@@ -23,7 +23,8 @@ class Mixture:
     """How much of each expert a merge takes: one weight an expert, or None for the method's own default.
 
     `draw` is the number of a random draw, 0 for the first; with `alpha` its shares are drawn from Dirichlet(alpha, ...,
-    alpha), which is Beta(alpha, alpha) for two. `sampled`: drawn beside the nodes of a grid, to correct its curve.
+    alpha), which is Beta(alpha, alpha) for two. `parts` have weights of their own, the first one that names a tensor;
+    `weights` is for the rest of the model then. `sampled`: drawn beside the nodes of a grid, to correct its curve.
     `facts`: the ratio's keywords that tell two rows of a table apart, as {"tilt": 0.3}.
     """
 
@@ -32,6 +33,7 @@ class Mixture:
     draw: int | None = None
     sampled: bool = False
     facts: Mapping[str, Parameter] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
         if self.weights is not None:  # a list, or numbers of numpy, would not read back as they are printed
@@ -47,8 +49,8 @@ class Mixture:
 
     @property
     def lam(self) -> float | None:
-        """The first expert's share, where two share the whole."""
-        if self.weights is None or len(self.weights) != 2 or abs(sum(self.weights) - 1) > 1e-12:
+        """The first expert's share, where two share the whole model."""
+        if self.parts or self.weights is None or len(self.weights) != 2 or abs(sum(self.weights) - 1) > 1e-12:
             return None
         return self.weights[0]
 
@@ -75,11 +77,24 @@ def fixed(n_experts: int, *, seed: int, lam: float, weights: tuple[float, ...] |
     return [Mixture((lam, 1.0 - lam))]
 
 
-def mixup(n_experts: int, *, seed: int, alpha: float, draws: int) -> list[Mixture]:
-    """Return M3's: shares ~ Dirichlet(alpha, ..., alpha), of two lambda ~ Beta(alpha, alpha); stratified draws."""
+def mixup(n_experts: int, *, seed: int, alpha: float, draws: int, per: str = "model") -> list[Mixture]:
+    """Return M3's: shares ~ Dirichlet(alpha, ..., alpha), of two lambda ~ Beta(alpha, alpha); stratified draws.
+
+    Each is one for the whole model, or (`per`) one for each block (decoder layer) or tensor; what lies in no block has
+    that of the whole model.
+    """
     if not 1 <= draws <= _MANY:
         raise M3Error(f"ratio.draws={draws} is out of range: give 1 to {_MANY}")
-    return [Mixture(simplex.mixup(n_experts, alpha, seed, k), alpha=alpha, draw=k) for k in range(draws)]
+    drawn = [Mixture(simplex.mixup(n_experts, alpha, seed, k), alpha=alpha, draw=k) for k in range(draws)]
+    return drawn if per == "model" else [_by_place(one, alpha, seed, per) for one in drawn]
+
+
+def _by_place(mixture: Mixture, alpha: float, seed: int, per: str) -> Mixture:
+    if per not in ("block", "tensor"):
+        raise M3Error(f"ratio.per={per} is not known; allowed: model, block, tensor")
+    drawn = Drawn(alpha, seed, mixture.draw or 0, "block" if per == "block" else "tensor")
+    part = Part("blocks" if per == "block" else "all", drawn=drawn)
+    return replace(mixture, parts=(part,), facts={"per": per})
 
 
 def grid(n_experts: int, *, seed: int, nodes: int | None, sampled: int) -> list[Mixture]:
@@ -114,7 +129,8 @@ def points(chosen: Choice, n_experts: int, seed: int) -> Sequence[Mixture]:
     named = load(chosen.target)
     named.check("ratio", ["seed", *chosen.params], ())
     try:
-        mixtures = named.function(n_experts, seed=seed, **chosen.params)
+        by_part = {"parts": chosen.parts} if chosen.parts else {}
+        mixtures = named.function(n_experts, seed=seed, **chosen.params, **by_part)
     except M3Error:
         raise
     except (Exception, SystemExit) as error:  # a function of one's own may raise anything
@@ -122,7 +138,8 @@ def points(chosen: Choice, n_experts: int, seed: int) -> Sequence[Mixture]:
         raise M3Error(f"ratio {chosen.target} cannot be asked for {n_experts} experts ({reason})") from error
     if not isinstance(mixtures, Sequence) or not mixtures or not all(isinstance(one, Mixture) for one in mixtures):
         raise M3Error(f"ratio {chosen.target} returned {type(mixtures).__name__}: a list of Mixture is needed")
-    for weights in (one.weights for one in mixtures if one.weights is not None and len(one.weights) != n_experts):
+    every = [weights for one in mixtures for part in (one, *one.parts) if (weights := part.weights) is not None]
+    for weights in (weights for weights in every if len(weights) != n_experts):
         raise M3Error(f"ratio {chosen.target} gives {len(weights)} weights for {n_experts} experts: one each is needed")
     if any(one.sampled for one in mixtures) and chosen.target != CURVE.target:
         raise M3Error(f"ratio {chosen.target} gives sampled lambdas, which correct the curve of ratio=grid alone")

@@ -26,14 +26,15 @@ def uniform(*parts: object) -> float:
     return (int.from_bytes(digest[:8], "big") / 2**64) * (1 - 2**-52) + 2**-54
 
 
-def mixup(alpha: float, seed: int, draw: int) -> float:
+def mixup(alpha: float, seed: int, draw: int, *place: object) -> float:
     """Draw lambda ~ Beta(alpha, alpha): the quantile of the seed's and alpha's shift plus the draw's radical inverse.
 
     So the first 2^m draws of an alpha have one in each of 2^m equally likely strata (counted from the shift), and a
-    longer list begins with the shorter one.
+    longer list begins with the shorter one. `place` is empty for the whole model; a decoder layer or a tensor has a
+    shift of its own.
     """
     check_alpha(alpha)
-    return quantile(alpha, shifted(uniform(seed, "mixup", float(alpha)), draw))
+    return quantile(alpha, shifted(uniform(seed, "mixup", float(alpha), *place), draw))
 
 
 def check_alpha(alpha: float) -> None:

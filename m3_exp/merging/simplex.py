@@ -24,14 +24,17 @@ _DEFAULT_NODES = {2: 9, 3: 15}
 Shares = tuple[float, ...]
 
 
-def mixup(n_experts: int, alpha: float, seed: int, draw: int) -> Shares:
-    """Draw the shares of some experts from Dirichlet(alpha, ..., alpha); a longer list begins with the shorter one."""
+def mixup(n_experts: int, alpha: float, seed: int, draw: int, *place: object) -> Shares:
+    """Draw the shares of some experts from Dirichlet(alpha, ..., alpha); a longer list begins with the shorter one.
+
+    `place` is empty for the whole model; a decoder layer or a tensor has shifts of its own.
+    """
     if n_experts == 2:
-        lam = ratio.mixup(alpha, seed, draw)
+        lam = ratio.mixup(alpha, seed, draw, *place)
         return (lam, 1.0 - lam)
     ratio.check_alpha(alpha)
     _check(n_experts)
-    shifts = [ratio.uniform(seed, "mixup", float(alpha), *([j] if j else [])) for j in range(n_experts - 1)]
+    shifts = [ratio.uniform(seed, "mixup", float(alpha), *([j] if j else []), *place) for j in range(n_experts - 1)]
     return broken(alpha, [_shifted(shift, draw, _PRIMES[j]) for j, shift in enumerate(shifts)])
 
 

@@ -11,7 +11,8 @@ figures.py     which sweeps a figure draws
 studies.py     `m3 response`: what every alpha would score, and the check against observed draws
 page.py        `m3 report`: the page with tables, curves, and every cell down to single answers
 answers.py     `m3 export answers`: every answer as a line of a file
-status.py      what is done, running, failed and left; `retries.py`: the lines that retry what failed
+status.py      what is done, running, failed and left; `retries.py`: the lines that retry what failed; `by_part.py`:
+               which tensors the parts of a plan's recipes name
 runs.py        the runs of a store, and the way back to one: what it asked for
 stores.py      `m3 verify` and `m3 export store`: what a request, a run or a store holds, and how it travels
 workspace.py   what W&B gets of a store

@@ -136,7 +136,12 @@ def _rows(item: CellResult, results: Results, experts: Mapping[str, Sequence[str
 
 
 def _shares(label: Label, experts: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Return a label's mixing weights by its experts' names, or by their numbers where no request names them."""
+    """Return a label's mixing weights by its experts' names, or by their numbers where no request names them.
+
+    A merge by part has none of the whole model; its label says what each part takes.
+    """
+    if label.parts:
+        return {}
     weights = label.weights or (() if label.lam is None else (label.lam, 1 - label.lam))
     names = experts.get(label.pair, ())
     named = names if len(names) == len(weights) else [f"expert {number}" for number in range(1, len(weights) + 1)]

@@ -11,6 +11,7 @@ from m3_exp.heartbeat import RunState, WorkerState, runs, workers
 from m3_exp.results import Results, failures
 from m3_exp.store import Store
 from m3_exp.types import Cell, Json, M3Error, plain
+from m3_exp.views import by_part
 from m3_exp.views.retries import retries
 
 
@@ -55,7 +56,11 @@ def plan(asked: CommandLine | Request) -> Forecast:
     """Return what a request would do and cost, and what of it is there already; reads headers, never weights."""
     request = compose(asked)
     results = Results(Store(request.store), request.plan.engine)
+    by_parts = by_part.tables(request.plan, results.store)
     found = _plan(request, results)
+    if by_parts:
+        more = {**found.more, "parts": by_part.data(by_parts)}
+        found = replace(found, own_notes=(*by_part.lines(by_parts), *found.own_notes), more=more)
     return found if request.node is None else _on(request.node, request, found, results)
 
 
@@ -67,8 +72,8 @@ def _on(node: Node, request: Request, found: Forecast, results: Results) -> Fore
     try:
         there = schedule(found, results, request.plan.engine, node, **ways)  # type: ignore[arg-type]
     except M3Error as error:
-        return replace(found, own_notes=(*found.own_notes, str(error)), more={"node": None})
-    return replace(found, own_notes=(*found.own_notes, *words(there)), more={"node": there.json})
+        return replace(found, own_notes=(*found.own_notes, str(error)), more={**found.more, "node": None})
+    return replace(found, own_notes=(*found.own_notes, *words(there)), more={**found.more, "node": there.json})
 
 
 def jobs(request: Request) -> dict[str, str]:

@@ -17,6 +17,7 @@ from m3_exp.reporting.comparisons.values import models
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import LINE, Response, Values, titled
 from m3_exp.reporting.curves.places import Place, named
+from m3_exp.reporting.data.dataframe import by_part
 from m3_exp.stats import family
 from m3_exp.stats.choosing import Scores, alike, choose
 from m3_exp.stats.estimate import Array, Estimate
@@ -69,7 +70,7 @@ def differences(
     curves = {line[0].line: line for line in lines if all(response.gridded for response in line)}
     known: list[Difference] = []
     missing = NONE
-    for key, rows in merged.groupby(LINE, sort=False):
+    for key, rows in merged[~by_part(merged)].groupby(LINE, sort=False):
         why = NONE
         found = _on_curve(curves[key]) if key in curves else NONE
         if isinstance(found, str) and bool((rows["kind"] == "drawn").any()):

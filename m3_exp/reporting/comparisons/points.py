@@ -14,6 +14,7 @@ from m3_exp.reporting.comparisons.contrasts import compare
 from m3_exp.reporting.comparisons.values import Value, entry_of, value
 
 _NAN = float("nan")
+SAME = "the same weights"  # the note of a gain that is none
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def gain(plain: pd.DataFrame, mixed: pd.DataFrame) -> Point:
         return Point(None, note="; ".join(f"{what} {why}" for what, rows in lacking if (why := absence(rows))))
     first, second = entry_of(mixed), entry_of(plain)
     if first.same_model(second):
-        return Point(0.0, note="the same weights")
+        return Point(0.0, note=SAME)
     if first.other_items(second):
         return Point(None, note="other items than without M3")
     delta = compare(first, second)

@@ -30,7 +30,7 @@ def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFram
     else None. `cell` names the cell, the same for all of its labels. `point` holds the experts' shares (() without
     any), `mixture` their text where there are more than two, else "". `repeats=True` keeps the lines of repeats:
     `repeat` is their number (0 for other lines), `changed` the (id, sample) whose text differs from the first pass
-    (empty for other lines).
+    (empty for other lines). `parts` are those of a merge by part (`types.Part`), () for others.
     """
     shown = [item for item in results if repeats or not item.repeat]
     lines = [line for item in shown for line in _lines(item)]
@@ -45,6 +45,16 @@ def sandboxes(details: Mapping[str, Any]) -> list[str]:
 def where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
     """Return the lines in which each of some columns has the given value."""
     return frame[(frame[list(values)] == list(values.values())).all(axis=1)]
+
+
+def by_part(frame: pd.DataFrame) -> "pd.Series[bool]":
+    """Tell which lines are of merges by part: they have no lambda, and draws of theirs are other draws."""
+    return frame["parts"].map(has_parts).astype(bool)
+
+
+def has_parts(parts: object) -> bool:
+    """Tell whether a line's `parts` are those of a merge by part."""
+    return isinstance(parts, tuple) and bool(parts)
 
 
 class ItemValues(Mapping[tuple[str, int], float | None]):
@@ -79,7 +89,7 @@ _COLUMNS = [
     "mask_seed", "benchmark",
     "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "dtype",
     "evaluator", "tokenizer", "runs", "batched", "merge", "details", "cell", "repeat", "changed", "items_digest",
-    "scored", "expected", "unread", "label",
+    "scored", "expected", "unread", "label", "parts",
 ]  # fmt: skip
 
 
@@ -106,6 +116,7 @@ def _labelled(label: Label, cell: Cell) -> Json:
         "lam": label.lam, "point": label.point, "mixture": mixture_text(label) if label.point else "",
         "sparsify": table_name(label, "sparsify"), "mask_seed": label.mask_seed,
         "merge": merge_line(label, cell.recipe), "label": label_text(label).removesuffix(" single"),
+        "parts": label.parts,
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from m3_exp.reporting.choices import ways
 from m3_exp.reporting.curves.evaluated import refused, responses
 from m3_exp.reporting.data import published
 from m3_exp.reporting.data.dataframe import where
-from m3_exp.reporting.figures import palette, paper
+from m3_exp.reporting.figures import ablation, palette, paper
 from m3_exp.reporting.figures.frames import EMPTY, Data, together
 from m3_exp.reporting.figures.heatmap import draw_heatmap
 from m3_exp.reporting.figures.responses import draw_densities, draw_response
@@ -75,5 +75,7 @@ FIGURES: Mapping[str, FigureSpec] = {
     "pdr": FigureSpec("performance drop under three attacks", tuple(published.ATTACKS), paper.pdr),
     "heatmap": FigureSpec("E[score | alpha] - plain, by alpha and benchmark", ("lambda_response", "alpha_grid"),
                           heatmap),
+    "layer_ablation": FigureSpec("gain over plain where one range of layers has a lambda", ("layer_ablation",),
+                                 ablation.draw),
     "response": FigureSpec("score along lambda, and what each way of choosing gives", ("lambda_response",), response),
 }  # fmt: skip

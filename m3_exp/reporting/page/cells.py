@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from m3_exp.amounts import counted
+from m3_exp.merging import part_words
 from m3_exp.planning import label_text, mixture_text, table_name, value_text
 from m3_exp.reporting.data import params
 from m3_exp.reporting.figures import palette
@@ -150,7 +151,9 @@ def _sparsified(rule: Parameters) -> list[str]:
 
 
 def _weights(data: CellData) -> str:
-    weights = data.cell.recipe.weights
+    weights, parts = data.cell.recipe.weights, data.cell.recipe.parts
+    if parts:
+        return part_words.text(parts, weights)
     return "the method's own" if weights is None else ", ".join(f"{weight:.6g}" for weight in weights)
 
 

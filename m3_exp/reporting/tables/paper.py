@@ -17,6 +17,7 @@ from m3_exp.merging import ratio
 from m3_exp.reporting.comparisons import contrasts
 from m3_exp.reporting.comparisons.contrasts import Compared, Entry, Place
 from m3_exp.reporting.curves.evaluated import LINE, Response, refused
+from m3_exp.reporting.data.dataframe import has_parts
 from m3_exp.reporting.data.published import NOTES
 from m3_exp.reporting.table import Column, Mark, Table, named_columns
 from m3_exp.reporting.tables.footers import BRIEFLY, footer, rebuild
@@ -311,9 +312,11 @@ def one_sided(frame: pd.DataFrame, experts: Mapping[str, Sequence[str]]) -> list
 
 
 def few_draws_of(rows: Sequence[Row], line: str) -> list[str]:
-    draws = {v.draws for row in rows for v in row.values.values() if v is not None and row.first["kind"] == "drawn"}
+    drawn = [row for row in rows if row.first["kind"] == "drawn"]
+    draws = {v.draws for row in drawn for v in row.values.values() if v is not None}
     few = few_draws(draws - {0}, "sd: between draws")
-    return [f"{text}: {line} evaluates it." for text in few]
+    on_curves = any(not has_parts(row.first["parts"]) for row in drawn)
+    return [f"{text}{f': {line} evaluates it' if on_curves else ''}." for text in few]
 
 
 def few_draws(draws: Set[int], spread: str) -> list[str]:

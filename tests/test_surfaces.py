@@ -10,12 +10,14 @@ from m3_exp.reporting.choices import advice, candidates, summary, ways
 from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import evaluated, expectations, prediction
 from m3_exp.reporting.curves.evaluated import Response
+from m3_exp.reporting.figures.responses import draw_response
 from m3_exp.reporting.tables import paper
 from m3_exp.reporting.tables.rows import Shown
 from m3_exp.stats.estimate import Array
 from m3_exp.stats.expectation import Sampled, expectation, unsure
 from m3_exp.stats.fitted import Fitted, moment
 from m3_exp.stats.simplex import Surface, quantiles
+from m3_exp.types import M3Error
 from m3_exp.views import words
 from tests import surfaced
 
@@ -139,6 +141,11 @@ def test_what_is_said_of_three_experts_names_them_and_no_lambda(study: Study) ->
     assert record["replay"]["shares"] is None
     assert set(record["selected"]["shares"]) == set(surfaced.EXPERTS[:3])
     assert "lambda" not in record["selected"]
+
+
+def test_a_picture_along_lambda_is_refused(study: Study) -> None:
+    with pytest.raises(M3Error, match="of two experts, and these are 3: leave --out out"):
+        draw_response(study)
 
 
 def test_mean_and_minimum_are_of_all_benchmarks(study: Study) -> None:

@@ -23,6 +23,7 @@ from m3_exp.stats.estimate import Array, Estimate, weighted_mean
 from m3_exp.stats.expectation import ALPHAS
 from m3_exp.stats.lambdas import density
 from m3_exp.stats.objective import Objective
+from m3_exp.types import M3Error
 
 _TOP = 3.0  # of the density axis: those below alpha = 1 have no maximum
 _MAIN = 2.9  # inches of the large panel
@@ -100,7 +101,14 @@ def _draws(response: Response, parent: Array | None) -> list[tuple[float, float]
 
 
 def draw_response(study: Study, notes: Sequence[str] = ()) -> Figure:
-    """Draw a study: curves over densities on the left, ways of choosing on the right."""
+    """Draw a study: curves over densities on the left, ways of choosing on the right.
+
+    Raises:
+        M3Error: it is of three experts or more, which have no curve along lambda.
+    """
+    if study.points != "lambdas":
+        experts = len(study.responses[0].experts)
+        raise M3Error(f"--out draws scores along the lambda of two experts, and these are {experts}: leave --out out")
     relative, curves = bool(study.relative.objectives), lines(study)
     rows, series = choices(study)
     lines_below = [*_explained(study, relative), *study.notes, *notes]

@@ -22,6 +22,7 @@ from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.model_config import cache_values
 from m3_exp.merging.notes import notes as adapter_notes
 from m3_exp.merging.source import without_fetching
+from m3_exp.planning import mixture_text
 from m3_exp.results import Results
 from m3_exp.scoring.evaluator import Cost
 from m3_exp.store import Answers, Rate, Store
@@ -230,6 +231,7 @@ def _cell(cell: Cell, results: Results, n: int | None, missing: str | None, outl
         state=found.state,
         reason=found.reason,
         cost=None,
+        mixtures=tuple(dict.fromkeys(mixture_text(label) for label in cell.labels if label.point and label.experts)),
     )
 
 

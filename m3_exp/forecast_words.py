@@ -11,7 +11,7 @@ from m3_exp.amounts import about, count, counted, rounded, size
 from m3_exp.engines.gpus import OVERHEAD, Load
 from m3_exp.planning import label_text
 from m3_exp.scoring.evaluator import Cost
-from m3_exp.types import Cell, EvaluatorSpec, Json, Plan, Recipe, Sampling, plain
+from m3_exp.types import OMIT_IF_EMPTY, Cell, EvaluatorSpec, Json, Plan, Recipe, Sampling, plain
 
 _NAMED = ("A100 80 GB", "H100 80 GB")  # the cards whose times are named
 _LARGE = 1e9  # bytes of weights from which GPUs are spoken of
@@ -42,6 +42,7 @@ class CellForecast:
     state: str
     reason: str | None
     cost: Cost | None
+    mixtures: tuple[str, ...] = field(default=(), metadata=OMIT_IF_EMPTY)
 
     @property
     def labels(self) -> tuple[str, ...]:

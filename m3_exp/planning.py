@@ -77,6 +77,7 @@ def variants(config: Config) -> Iterator[tuple[Label, Recipe]]:
         overrides=config.overrides,
         config_dirs=config.config_dirs,
         model_paths=config.model_paths,
+        experts=tuple(config.experts) if len(config.experts) > 2 else (),
     )
     recipe = Recipe(
         base=config.base,
@@ -185,30 +186,35 @@ def _collapse_notes(plan: Plan, asked: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, order=True)
 class _Draw:
-    """A draw of lambda: the same in every method, pair and family."""
+    """A draw of the experts' shares: the same in every method, pair and family."""
 
     alpha: float
     number: int
-    lam: float
+    shares: tuple[float, ...]
 
     def __str__(self) -> str:
-        lam = f"{self.lam:.2g}" if self.lam < 0.5 else f"1 - {1 - self.lam:.2g}"
-        return f"alpha {self.alpha:g}, draw {self.number}: lambda {lam}, that is"
+        place = f"alpha {self.alpha:g}, draw {self.number}:"
+        if len(self.shares) != 2:
+            return place
+        lam, other = self.shares
+        return f"{place} lambda {f'{lam:.2g}' if lam < 0.5 else f'1 - {other:.2g}'}, that is"
 
 
 def _one_sided_notes(plan: Plan, configs: Sequence[Config]) -> list[str]:
-    """Name the draws with lambda outside [0.02, 0.98], all but one expert: a line a draw, at most `_TOLD` lines."""
+    """Name the draws of which one expert has more than 0.98: a line a draw, at most `_TOLD` lines."""
     experts = {config.pair: list(config.experts) for config in configs}
     by_draw: dict[_Draw, dict[str, str]] = {}
     for label in (label for cell in plan.cells for label in cell.labels):
-        if label.alpha is not None and label.draw is not None and label.lam is not None:
-            draw, said = _Draw(label.alpha, label.draw, label.lam), one_sided(label.lam, *experts[label.pair])
+        if label.alpha is not None and label.draw is not None and label.point:
+            draw, said = _Draw(label.alpha, label.draw, label.point), one_sided(label.point, experts[label.pair])
             if said is not None:
                 by_draw.setdefault(draw, {})[label.pair] = said
     lines = [_one_sided_line(draw, by_draw[draw]) for draw in sorted(by_draw)]
     if len(lines) <= _TOLD:
         return lines
-    return [*lines[: _TOLD - 1], f"and {len(lines) - _TOLD + 1} more draws with lambda outside [0.02, 0.98]"]
+    of_two = all(len(draw.shares) == 2 for draw in by_draw)
+    those = "with lambda outside [0.02, 0.98]" if of_two else "that are over 98 % one expert"
+    return [*lines[: _TOLD - 1], f"and {len(lines) - _TOLD + 1} more draws {those}"]
 
 
 def _one_sided_line(draw: _Draw, said: Mapping[str, str]) -> str:
@@ -227,7 +233,7 @@ def label_text(label: Label) -> str:
         *(f"{key}={value_text(value)}" for key, value in extra_keywords(label, "ratio").items()),
         *([f"draw {label.draw}"] if label.draw is not None else []),
         *([f"lambda={label.lam:.4g}"] if label.lam is not None else []),
-        *([f"weights={value_text(label.weights)}"] if label.lam is None and label.weights and not label.parts else []),
+        *([mixture_text(label)] if label.lam is None and label.weights and not label.parts else []),
         *([parts_text(label)] if label.parts and label.draw is None else []),
     ]
     ratio = " ".join(mixture) if label.lam is not None and len(mixture) == 1 else _with_arguments(label.ratio, mixture)
@@ -244,24 +250,34 @@ def extra_keywords(label: Label, axis: str) -> Parameters:
     return {key.removeprefix(prefix): value for key, value in label.axis_keywords.items() if key.startswith(prefix)}
 
 
+def mixture_text(label: Label) -> str:
+    """Write a label's weights by the names of the experts, as in `0.2 lm + 0.3 math + 0.5 code`; "" for lambda or none.
+
+    Two weights that are no shares of a whole, and those of labels without names, stand alone: `weights 0.5:0.3`.
+    """
+    if label.lam is not None or not label.weights or label.parts:
+        return ""
+    if len(label.experts) != len(label.weights):
+        return f"weights {value_text(label.weights)}"
+    return part_words.weights_text(label.weights, label.experts)
+
+
 def parts_text(label: Label) -> str:
     """Write what a merge by part takes, as in `attention 0.3, rest plain`; "" for one that is not by part."""
-    return part_words.text(label.parts, label.weights or None) if label.parts else ""
+    return part_words.text(label.parts, label.weights or None, label.experts) if label.parts else ""
 
 
 def table_name(label: Label, axis: Literal["ratio", "sparsify"]) -> str:
     """Return how tables name a label's ratio or sparsifier, as in `largest (density 0.4)`.
 
-    Weights are part of it where they were chosen and no lambda says them: `fixed (weights 0.5:0.3:0.2)`, and so are
-    those of parts: `depth (0.2 to 0.8, rest 0.5)`.
+    Weights that share no whole are part of it, `fixed (0.5 lm + 0.3 math + 0.3 code)`, and so are those of parts:
+    `depth (0.2 to 0.8, rest 0.5)`.
     """
     name = label.ratio if axis == "ratio" else label.sparsify
-    keywords = dict(extra_keywords(label, axis))
-    if axis == "ratio" and label.weights and label.lam is None and label.draw is None and not label.parts:
-        keywords["weights"] = label.weights
-    text = ", ".join(f"{key} {value_text(value)}" for key, value in keywords.items())
-    if axis == "ratio" and label.parts and label.draw is None:
-        text = ", ".join(filter(None, (text, parts_text(label))))
+    texts = [f"{key} {value_text(value)}" for key, value in extra_keywords(label, axis).items()]
+    if axis == "ratio" and label.draw is None:
+        texts += [parts_text(label), "" if label.point else mixture_text(label)]
+    text = ", ".join(filter(None, texts))
     return f"{name} ({text})" if text else name
 
 

@@ -9,12 +9,13 @@ defaulted is already resolved in them (see `planning.py`), so that equal values 
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, Literal
 
-_OMIT_IF_EMPTY: Mapping[str, bool] = {"omit_if_empty": True}  # of a field that is younger than keys in people's stores
+OMIT_IF_EMPTY: Mapping[str, bool] = {"omit_if_empty": True}  # of a field that is younger than keys in people's stores
 
 GENERATED = "generated"  # engine.answers of a rehearsal: its texts are made up
 REHEARSAL = "rehearsal"  # the engine's name in the fingerprint of such answers
@@ -31,7 +32,7 @@ class M3Error(Exception):
 def plain(value: Any) -> Any:
     """Turn nested dataclasses, mappings and tuples into the dicts and lists that JSON knows.
 
-    A field with `compare=False` is left out, and so is an empty one that is marked `_OMIT_IF_EMPTY`: a field which is
+    A field with `compare=False` is left out, and so is an empty one that is marked `OMIT_IF_EMPTY`: a field which is
     younger than the keys in people's stores must not change them.
     """
     kind = type(value)
@@ -116,8 +117,8 @@ class Part:
 
     where: str
     weights: tuple[float, ...] | None = None
-    last: tuple[float, ...] = field(default=(), metadata=_OMIT_IF_EMPTY)
-    drawn: Drawn | None = field(default=None, metadata=_OMIT_IF_EMPTY)
+    last: tuple[float, ...] = field(default=(), metadata=OMIT_IF_EMPTY)
+    drawn: Drawn | None = field(default=None, metadata=OMIT_IF_EMPTY)
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Recipe:
     dtype: str = "bfloat16"
     vocab: Literal["mean", "refuse"] = "mean"
     check_lineage: bool = True
-    parts: tuple[Part, ...] = field(default=(), metadata=_OMIT_IF_EMPTY)
+    parts: tuple[Part, ...] = field(default=(), metadata=OMIT_IF_EMPTY)
 
     @cached_property
     def text(self) -> str:
@@ -238,7 +239,7 @@ class EngineSettings:
     answers: str | None = None  # engine=recorded: a file, another store, or `GENERATED`
     cores: tuple[int, ...] | None = None  # the CPU cores of this worker; None: all
     devices: tuple[int, ...] | None = None  # the GPUs of this worker; None: all
-    pace: Pace | None = field(default=None, metadata=_OMIT_IF_EMPTY)  # engine=recorded: of a rehearsal
+    pace: Pace | None = field(default=None, metadata=OMIT_IF_EMPTY)  # engine=recorded: of a rehearsal
 
     @property
     def record(self) -> str | None:
@@ -408,6 +409,11 @@ class EvaluatorSpec:
 Kind = Literal["drawn", "node", "sampled", ""]
 
 
+def is_point(weights: Sequence[float]) -> bool:
+    """Tell whether the weights of three or more experts are shares of a whole. (Of two, lambda says it.)"""
+    return len(weights) > 2 and abs(math.fsum(weights) - 1) <= 1e-12 and min(weights) >= 0
+
+
 @dataclass(frozen=True)
 class Label:
     """How a cell is shown and grouped in tables. Two labels may stand for the same weights.
@@ -415,9 +421,9 @@ class Label:
     `ratio` is the config's choice, or `sampled` for a lambda drawn beside a grid's nodes (a draw that has no alpha).
     `axis_keywords` holds the keywords of a ratio or a sparsifier that have no field of their own, as
     {"ratio.tilt": 0.3}; `weights` those of the experts in their order, unless they are (lam, 1 - lam) or the method's
-    own; `parts` are those of a merge by part, which has no lambda: `weights` is for the rest of the model then. The
-    line that rebuilds the weights in any directory needs `config_dirs`, and `model_paths`: overrides that give relative
-    paths as absolute ones, as family.base=/models/base.
+    own; `experts` names them where there are more than two. `parts` are those of a merge by part, which has no lambda:
+    `weights` is for the rest of the model then. The line that rebuilds the weights in any directory needs
+    `config_dirs`, and `model_paths`: overrides that give relative paths as absolute ones, as family.base=/models/base.
     """
 
     family: str
@@ -431,9 +437,10 @@ class Label:
     mask_seed: int | None = None
     params: Mapping[str, float] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()  # what else the command line said about the models
-    axis_keywords: Parameters = field(default_factory=dict, metadata=_OMIT_IF_EMPTY)
-    weights: tuple[float, ...] = field(default=(), metadata=_OMIT_IF_EMPTY)
-    parts: tuple[Part, ...] = field(default=(), metadata=_OMIT_IF_EMPTY)
+    axis_keywords: Parameters = field(default_factory=dict, metadata=OMIT_IF_EMPTY)
+    weights: tuple[float, ...] = field(default=(), metadata=OMIT_IF_EMPTY)
+    parts: tuple[Part, ...] = field(default=(), metadata=OMIT_IF_EMPTY)
+    experts: tuple[str, ...] = field(default=(), metadata=OMIT_IF_EMPTY)
     config_dirs: tuple[str, ...] = field(default=(), compare=False)
     model_paths: tuple[str, ...] = field(default=(), compare=False)
 
@@ -444,17 +451,27 @@ class Label:
         return () if is_own else (f"pair={self.pair}",)
 
     @property
-    def kind(self) -> Kind:
-        """How its mixture came, whatever the ratio is called; empty: the method's own default, or no lambda.
+    def point(self) -> tuple[float, ...]:
+        """The experts' shares, where they share the whole model: (lam, 1 - lam) of two; else ()."""
+        if self.parts:
+            return ()
+        if self.lam is not None:
+            return (self.lam, 1.0 - self.lam)
+        return self.weights if is_point(self.weights) else ()
 
-        drawn: at random, and a row shows the mean over its draws (a Beta draw has an `alpha` as well); node: a lambda
-        that was chosen, a curve goes through its score; sampled: beside a grid's nodes, it corrects the curve.
+    @property
+    def kind(self) -> Kind:
+        """How its mixture came, whatever the ratio is called; empty: the method's own default, or no shares of a whole.
+
+        drawn: at random, and a row shows the mean over its draws (a draw of Beta or Dirichlet has an `alpha` as well);
+        node: shares that were chosen, a curve goes through its score; sampled: beside a grid's nodes, it corrects the
+        curve.
         """
         if self.ratio == "sampled":
             return "sampled"
         if self.draw is not None:
             return "drawn"
-        return "" if self.lam is None else "node"
+        return "node" if self.point else ""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def test_a_label_says_how_its_lambda_came() -> None:
     [
         ({"weights": (0.3, 0.7), "alpha": 0.5}, "a draw without a number"),
         ({"weights": (0.3, 0.7), "sampled": True}, "a draw without a number"),
-        ({"weights": (0.3, 0.3), "draw": 0, "sampled": True}, "sampled, but has no lambda"),
+        ({"weights": (0.3, 0.3), "draw": 0, "sampled": True}, "sampled, but its weights are no shares"),
         ({"weights": None, "alpha": "x", "draw": 0}, "give a number as alpha"),
         ({"weights": None, "draw": 0.5}, "a whole number from 0 as draw"),
         ({"weights": None, "draw": "0"}, "a whole number from 0 as draw"),

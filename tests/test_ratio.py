@@ -168,4 +168,4 @@ def test_the_ratio_of_densities_is_to_the_mean_of_seven(alpha: float) -> None:
     ],
 )  # fmt: skip
 def test_a_one_sided_lambda_is_said_in_words(lam: float, says: str | None) -> None:
-    assert ratio.one_sided(lam, "lm", "math") == says
+    assert ratio.one_sided((lam, 1 - lam), ("lm", "math")) == says

@@ -2,30 +2,30 @@
 
     def mixup(n_experts, *, seed, alpha, draws) -> list[Mixture]
 
-`seed` is the request's; the other keyword-only arguments are the ratio's own and come from its yaml. The lambdas
-themselves are computed in `merging.ratio`.
+`seed` is the request's; the other keyword-only arguments are the ratio's own and come from its yaml. The shares
+themselves are computed in `merging.simplex`, those of two experts in `merging.ratio`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from m3_exp.merging import ratio
+from m3_exp.merging import simplex
 from m3_exp.merging.plugins import PluginFunction, imported
-from m3_exp.types import Choice, Drawn, M3Error, Parameter, Part
+from m3_exp.types import Choice, Drawn, M3Error, Parameter, Part, is_point
 
 PLAIN = f"{__name__}:plain"
-CURVE = Choice("grid", f"{__name__}:grid", {"nodes": 9, "sampled": 16})  # what answers for every alpha
-_MANY = 10_000  # draws of lambda: more is a slip of the pen
+CURVE = Choice("grid", f"{__name__}:grid", {"nodes": None, "sampled": 16})  # what answers for every alpha
+_MANY = 10_000  # draws: more is a slip of the pen
 
 
 @dataclass(frozen=True)
 class Mixture:
     """How much of each expert a merge takes: one weight an expert, or None for the method's own default.
 
-    `draw` is the number of a random draw, 0 for the first; with `alpha` its lambda is drawn from Beta(alpha, alpha).
-    `parts` have weights of their own, the first one that names a tensor; `weights` is for the rest of the model then.
-    `sampled`: a lambda drawn beside the nodes of a grid, to correct its curve. `facts`: the ratio's keywords that tell
-    two rows of a table apart, as {"tilt": 0.3}.
+    `draw` is the number of a random draw, 0 for the first; with `alpha` its shares are drawn from Dirichlet(alpha, ...,
+    alpha), which is Beta(alpha, alpha) for two. `parts` have weights of their own, the first one that names a tensor;
+    `weights` is for the rest of the model then. `sampled`: drawn beside the nodes of a grid, to correct its curve.
+    `facts`: the ratio's keywords that tell two rows of a table apart, as {"tilt": 0.3}.
     """
 
     weights: tuple[float, ...] | None
@@ -44,8 +44,8 @@ class Mixture:
             raise M3Error(f"{self} is no mixture: give a number as alpha, a whole number from 0 as draw, or None")
         if self.draw is None and (self.alpha is not None or self.sampled):
             raise M3Error(f"{self} is a draw without a number: give it draw=0, the next draw=1")
-        if self.sampled and self.lam is None:
-            raise M3Error(f"{self} is sampled, but has no lambda: two weights that sum to 1 are needed")
+        if self.sampled and self.lam is None and not is_point(self.weights or ()):
+            raise M3Error(f"{self} is sampled, but its weights are no shares: those of all experts must sum to 1")
 
     @property
     def lam(self) -> float | None:
@@ -69,23 +69,23 @@ def fixed(n_experts: int, *, seed: int, lam: float, weights: tuple[float, ...] |
     """Return the weights as they are given: one an expert, or lambda, the first of two."""
     if weights is not None:
         return [Mixture(weights)]
-    _two("fixed", n_experts)
+    if n_experts != 2:
+        some = ",".join(["0.5", *[f"{0.5 / max(1, n_experts - 1):.3g}"] * (n_experts - 1)])
+        raise M3Error(f"ratio.lam is a share of two experts, there are {n_experts}: give ratio.weights=[{some}]")
     if not 0 <= lam <= 1:
         raise M3Error(f"ratio.lam={lam} is outside [0, 1]: lambda is the first expert's share")
     return [Mixture((lam, 1.0 - lam))]
 
 
 def mixup(n_experts: int, *, seed: int, alpha: float, draws: int, per: str = "model") -> list[Mixture]:
-    """Return M3's: lambda ~ Beta(alpha, alpha), stratified draws.
+    """Return M3's: shares ~ Dirichlet(alpha, ..., alpha), of two lambda ~ Beta(alpha, alpha); stratified draws.
 
     Each is one for the whole model, or (`per`) one for each block (decoder layer) or tensor; what lies in no block has
     that of the whole model.
     """
-    _two("mixup", n_experts)
     if not 1 <= draws <= _MANY:
         raise M3Error(f"ratio.draws={draws} is out of range: give 1 to {_MANY}")
-    lams = (ratio.mixup(alpha, seed, draw) for draw in range(draws))
-    drawn = [Mixture((lam, 1.0 - lam), alpha=alpha, draw=draw) for draw, lam in enumerate(lams)]
+    drawn = [Mixture(simplex.mixup(n_experts, alpha, seed, k), alpha=alpha, draw=k) for k in range(draws)]
     return drawn if per == "model" else [_by_place(one, alpha, seed, per) for one in drawn]
 
 
@@ -97,21 +97,15 @@ def _by_place(mixture: Mixture, alpha: float, seed: int, per: str) -> Mixture:
     return replace(mixture, parts=(part,), facts={"per": per})
 
 
-def grid(n_experts: int, *, seed: int, nodes: int, sampled: int) -> list[Mixture]:
-    """Return lambdas at fixed nodes, and `sampled` random ones that correct the curve between the nodes."""
-    _two("grid", n_experts)
-    beside = enumerate(ratio.sampled(seed, sampled))
+def grid(n_experts: int, *, seed: int, nodes: int | None, sampled: int) -> list[Mixture]:
+    """Return shares at fixed nodes, and `sampled` random ones that correct the curve or surface between the nodes.
+
+    `nodes` is how many, None for 9 of two experts, 15 of three, and the least that a fitted surface needs of more.
+    """
     return [
-        *(Mixture((lam, 1.0 - lam)) for lam in ratio.grid(nodes)),
-        *(Mixture((lam, 1.0 - lam), draw=draw, sampled=True) for draw, lam in beside),
+        *map(Mixture, simplex.grid(n_experts, nodes, seed)),
+        *(Mixture(shares, draw=k, sampled=True) for k, shares in enumerate(simplex.sampled(n_experts, seed, sampled))),
     ]
-
-
-def _two(name: str, n_experts: int) -> None:
-    if n_experts != 2:
-        raise M3Error(
-            f"ratio={name} takes two experts, there are {n_experts}: use ratio=plain or ratio=fixed with ratio.weights"
-        )
 
 
 def load(target: str) -> PluginFunction:

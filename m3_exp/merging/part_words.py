@@ -10,13 +10,14 @@ from m3_exp.types import Part
 _BARE = re.compile(r"[\w/\-+.$%*@?| ]+")  # what Hydra reads as the key of a mapping
 
 
-def text(parts: Sequence[Part], rest: tuple[float, ...] | None) -> str:
-    """Write parts and what the rest of the model takes, as in `attention 0.3, rest plain` or `0.2 to 0.8, rest 0.5`."""
-    return ", ".join([*map(part_text, parts), f"rest {weights_text(rest)}"])
+def text(parts: Sequence[Part], rest: tuple[float, ...] | None, experts: Sequence[str] = ()) -> str:
+    """Write parts and what the rest of the model takes, as in `attention 0.3, rest plain` or `0.2 to 0.8, rest 0.5`.
 
-
-def part_text(part: Part) -> str:
-    return where_text(part) + amount_text(part)
+    `experts` name the weights where there are more than two.
+    """
+    return ", ".join(
+        [*(where_text(one) + amount_text(one, experts) for one in parts), f"rest {weights_text(rest, experts)}"]
+    )
 
 
 def where_text(part: Part) -> str:
@@ -26,17 +27,23 @@ def where_text(part: Part) -> str:
     return part.where + (" at " if part.where[-1].isdigit() else " ")
 
 
-def amount_text(part: Part) -> str:
+def amount_text(part: Part, experts: Sequence[str] = ()) -> str:
     if part.drawn is not None:
         one = part.drawn
         return f"drawn for each {one.per} (alpha {one.alpha:g}, seed {one.seed}, draw {one.draw})"
-    return weights_text(part.weights) + (f" to {weights_text(part.last)}" if part.last else "")
+    return weights_text(part.weights, experts) + (f" to {weights_text(part.last, experts)}" if part.last else "")
 
 
-def weights_text(weights: tuple[float, ...] | None) -> str:
-    """Write lambda where two experts share the whole, else all weights; `plain` for the method's own."""
+def weights_text(weights: tuple[float, ...] | None, experts: Sequence[str] = ()) -> str:
+    """Write lambda where two experts share the whole, else all weights; `plain` for the method's own.
+
+    With the names of the `experts`: `0.2 lm + 0.3 math + 0.5 code`.
+    """
     if weights is None:
         return "plain"
+    if len(experts) == len(weights):
+        named = [f"{weight:.4g} {name}" for weight, name in zip(weights, experts, strict=True) if weight]
+        return " + ".join(named).replace("+ -", "- ") or "0"
     is_lam = len(weights) == 2 and abs(sum(weights) - 1) <= 1e-12
     return ":".join(f"{weight:.4g}" for weight in (weights[:1] if is_lam else weights))
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from m3_exp.merging import ratio
+from m3_exp.merging import simplex
 from m3_exp.types import Drawn, M3Error, Part
 
 Weights = tuple[float, ...] | None
@@ -91,10 +91,7 @@ def check(part: Part) -> None:
 
 def drawn(n_experts: int, asked: Drawn, *place: object) -> tuple[float, ...]:
     """Draw the shares of one place: that of the whole model (no `place`), of a decoder layer or of a tensor."""
-    if n_experts != 2:
-        raise M3Error(f"shares are drawn for two experts, there are {n_experts}")
-    lam = ratio.mixup(asked.alpha, asked.seed, asked.draw, *place)
-    return (lam, 1.0 - lam)
+    return simplex.mixup(n_experts, asked.alpha, asked.seed, asked.draw, *place)
 
 
 def _weights(part: Part, name: str, layers: int, n_experts: int) -> Weights:

@@ -10,6 +10,7 @@ Betas, correct the curve between the nodes (scrambled as in Owen, 1995, so that 
 import hashlib
 import itertools
 import math
+from collections.abc import Sequence
 
 from m3_exp.types import M3Error
 
@@ -32,9 +33,13 @@ def mixup(alpha: float, seed: int, draw: int, *place: object) -> float:
     longer list begins with the shorter one. `place` is empty for the whole model; a decoder layer or a tensor has a
     shift of its own.
     """
+    check_alpha(alpha)
+    return quantile(alpha, shifted(uniform(seed, "mixup", float(alpha), *place), draw))
+
+
+def check_alpha(alpha: float) -> None:
     if not 1e-300 < alpha < float("inf"):  # below it floats have fewer digits, and quantiles are all 1/2
         raise M3Error(f"ratio.alpha={alpha} is not a Beta parameter: give a number above 0 (the paper: 0.2 to 5)")
-    return quantile(alpha, shifted(uniform(seed, "mixup", float(alpha), *place), draw))
 
 
 def shifted(shift: float, draw: int) -> float:
@@ -47,20 +52,23 @@ def radical_inverse(k: int) -> float:
     return math.ldexp(int(f"{k:b}"[::-1], 2), -k.bit_length())
 
 
-def quantile(alpha: float, u: float) -> float:
-    """Return the Beta(alpha, alpha) quantile, to some 1e-14 of the distance to the nearer end."""
+def quantile(alpha: float, u: float, beta: float | None = None) -> float:
+    """Return the Beta(alpha, beta) quantile, to some 1e-14 of the distance to the nearer end; `beta` None: `alpha`."""
     from scipy import special
 
+    other = alpha if beta is None else beta
     if u > 0.5:
-        return 1.0 - float(special.betaincinv(alpha, alpha, 1.0 - u))
-    return float(special.betaincinv(alpha, alpha, u))
+        return 1.0 - float(special.betaincinv(other, alpha, 1.0 - u))
+    return float(special.betaincinv(alpha, other, u))
 
 
-def one_sided(lam: float, first: str, second: str) -> str | None:
-    """Name the expert that a merge almost is, as in `99.99 % math`; None for lambda from 0.02 to 0.98."""
-    if _BOTH <= lam <= 1 - _BOTH:
+def one_sided(shares: Sequence[float], names: Sequence[str]) -> str | None:
+    """Name the expert that a merge almost is, as in `99.99 % math`; None where no share is above 0.98."""
+    largest = max(range(len(shares)), key=lambda expert: shares[expert])
+    others = math.fsum(share for expert, share in enumerate(shares) if expert != largest)
+    if others >= _BOTH:
         return None
-    name, rest = (first, 100 * (1 - lam)) if lam > 0.5 else (second, 100 * lam)
+    name, rest = names[largest], 100 * others
     if rest == 0:
         return f"100 % {name}"
     if rest < 1e-6:
@@ -91,10 +99,14 @@ def sampled(seed: int, count: int) -> tuple[float, ...]:
 
     They are the same in every method, pair and family; a longer list begins with the shorter one.
     """
-    if count not in SAMPLED:
-        allowed = ", ".join(str(size) for size in SAMPLED[:-1])
-        raise M3Error(f"ratio.sampled={count} does not fill its strata: give {allowed} or {SAMPLED[-1]}")
+    check_sampled(count, SAMPLED)
     return tuple(mixture_quantile(scrambled(seed, k)) for k in range(count))
+
+
+def check_sampled(count: int, sizes: Sequence[int]) -> None:
+    if count not in sizes:
+        allowed = ", ".join(str(size) for size in sizes[:-1])
+        raise M3Error(f"ratio.sampled={count} does not fill its strata: give {allowed} or {sizes[-1]}")
 
 
 def scrambled(seed: int, k: int) -> float:

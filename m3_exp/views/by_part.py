@@ -62,8 +62,8 @@ def lines(found: Sequence[tuple[Cell, Table]]) -> list[str]:
             names = tuple(name for name, origin in table.part.items() if origin == shown)
             where = None if part is None else part_words.where_text(part)
             group = groups.setdefault((where, names), _Group(part, names))
-            rest = part_words.weights_text(cell.labels[0].weights or None)
-            group.texts[rest if part is None else part_words.amount_text(part)] = None
+            rest = part_words.weights_text(cell.labels[0].weights or None, cell.labels[0].experts)
+            group.texts[rest if part is None else part_words.amount_text(part, cell.labels[0].experts)] = None
     held = sorted((group for group in groups.values() if group.names), key=lambda group: group.part is None)
     said = [group.line() for group in held]
     if len(said) <= _LINES:

@@ -13,7 +13,7 @@ from m3_exp.amounts import count, counted, duration
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
 from m3_exp.forecast import Forecast, repeats_words
-from m3_exp.planning import label_text
+from m3_exp.planning import label_text, mixture_text
 from m3_exp.reading.shown import abridged, length, padded, wrapped
 from m3_exp.results import gone_words
 from m3_exp.store import Store
@@ -73,10 +73,14 @@ def text(built: Table, width: int, *, styled: bool, whole: str) -> str:
 
 
 def lambdas(plan: Plan) -> list[str]:
-    """Say which lambdas were drawn."""
-    labels = [label for cell in plan.cells for label in cell.labels]
+    """Say which lambdas, or weights of more than two experts, were drawn."""
+    labels = [label for cell in plan.cells for label in cell.labels if label.alpha is not None]
     drawn = sorted({(x.alpha, x.draw, x.lam) for x in labels if x.alpha is not None and x.lam is not None})
-    return [f"alpha={alpha:g} draw {draw}: lambda={lam!r}" for alpha, draw, lam in drawn]
+    more = dict.fromkeys((x.alpha, x.draw, mixture_text(x)) for x in labels if x.lam is None and x.point)
+    return [
+        *(f"alpha={alpha:g} draw {draw}: lambda={lam!r}" for alpha, draw, lam in drawn),
+        *(f"alpha={alpha:g} draw {draw}: {shares}" for alpha, draw, shares in more),
+    ]
 
 
 def missing(request: Request, disk: int = 0) -> list[str]:

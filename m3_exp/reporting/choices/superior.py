@@ -199,5 +199,5 @@ def named(row: Mapping[str, Any], *, params: bool = False) -> str:
     """Name a merge, as in `ties with DARE at lambda 0.75`; `params`: with its hyper-parameters."""
     sparse = {"none": "", "dare": "with DARE"}.get(str(row["sparsify"]), f"with {row['sparsify']}")
     method = [str(row["method"]), f"({row['params']})" if params else "", sparse]
-    lam = "" if pd.isna(row["lam"]) else f"at lambda {row['lam']:.3g}"
-    return " ".join(filter(None, ["plain" if row["ratio"] == "plain" else "", *method, lam]))
+    shares = f"at {row['mixture']}" if row["mixture"] else "" if pd.isna(row["lam"]) else f"at lambda {row['lam']:.3g}"
+    return " ".join(filter(None, ["plain" if row["ratio"] == "plain" else "", *method, shares]))

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pandas as pd
 
-from m3_exp.planning import label_text, merge_line, table_name
+from m3_exp.planning import label_text, merge_line, mixture_text, table_name
 from m3_exp.reading.scores import column
 from m3_exp.reporting.data import params
 from m3_exp.stats.scored import scored
@@ -27,7 +27,8 @@ def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFram
 
     `scored` holds the items as they count in the score (`m3_exp.stats.scored.Scored`; None without a result); `low` and
     `high` come from it. `unread` (`m3_exp.stats.unread`): what is to be said where most answers hold nothing to read,
-    else None. `cell` names the cell, the same for all of its labels. `repeats=True` keeps the lines of repeats:
+    else None. `cell` names the cell, the same for all of its labels. `point` holds the experts' shares (() without
+    any), `mixture` their text where there are more than two, else "". `repeats=True` keeps the lines of repeats:
     `repeat` is their number (0 for other lines), `changed` the (id, sample) whose text differs from the first pass
     (empty for other lines). `parts` are those of a merge by part (`types.Part`), () for others.
     """
@@ -84,7 +85,8 @@ class ItemValues(Mapping[tuple[str, int], float | None]):
 
 _NAN = float("nan")
 _COLUMNS = [
-    "family", "pair", "method", "params", "ratio", "kind", "alpha", "draw", "lam", "sparsify", "mask_seed", "benchmark",
+    "family", "pair", "method", "params", "ratio", "kind", "alpha", "draw", "lam", "point", "mixture", "sparsify",
+    "mask_seed", "benchmark",
     "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "dtype",
     "evaluator", "tokenizer", "runs", "batched", "merge", "details", "cell", "repeat", "changed", "items_digest",
     "scored", "expected", "unread", "label", "parts",
@@ -111,7 +113,8 @@ def _labelled(label: Label, cell: Cell) -> Json:
         "family": label.family, "pair": label.pair, "method": label.method,
         "params": params.text(label.params),
         "ratio": table_name(label, "ratio"), "kind": label.kind, "alpha": label.alpha, "draw": label.draw,
-        "lam": label.lam, "sparsify": table_name(label, "sparsify"), "mask_seed": label.mask_seed,
+        "lam": label.lam, "point": label.point, "mixture": mixture_text(label) if label.point else "",
+        "sparsify": table_name(label, "sparsify"), "mask_seed": label.mask_seed,
         "merge": merge_line(label, cell.recipe), "label": label_text(label).removesuffix(" single"),
         "parts": label.parts,
     }  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 from m3_exp.amounts import counted
 from m3_exp.merging import part_words
-from m3_exp.planning import label_text, table_name, value_text
+from m3_exp.planning import label_text, mixture_text, table_name, value_text
 from m3_exp.reporting.data import params
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.page.data import CellData, Item
@@ -233,7 +233,8 @@ def listed(data: CellData) -> Listed:
     known = params.text(label.params)
     ratio = {"plain": "no", "mixup": "yes"}.get(label.ratio, table_name(label, "ratio"))
     names = [palette.name(label.pair), palette.name(label.method) + (f" ({known})" if known else ""),
-             "" if label.method == "single" else ratio, _number(label.alpha), _number(label.lam),
+             "" if label.method == "single" else ratio, _number(label.alpha),
+             mixture_text(label) or _number(label.lam),
              {"none": "", "dare": "yes"}.get(label.sparsify, table_name(label, "sparsify"))]  # fmt: skip
     values = [*names, *_figures(data)]
     digest = "" if data.record is None else data.record.weights[:12]

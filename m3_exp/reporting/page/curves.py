@@ -170,7 +170,7 @@ def _draws(objective: Objective, responses: Sequence[Response], shares: Sequence
     names = responses[0].experts
     return [
         {"alpha": a, "draw": d, "lam": round(lam, 5), "value": v,
-         "said": (one_sided(lam, *names) if len(names) == 2 else None) or ""}
+         "said": (one_sided((lam, 1 - lam), names) if len(names) == 2 else None) or ""}
         for (a, d, lam), v in scored if v is not None
     ]  # fmt: skip
 

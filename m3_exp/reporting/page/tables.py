@@ -88,6 +88,8 @@ def _details(record: Record, cells: Sequence[CellData], experts: Mapping[str, Se
         yield counted(record["n"], "item") + (f", {unscored} unscored" if unscored else "")
     if record.get("lambda"):
         yield f"λ = {', '.join(_lambdas(record, experts))}"
+    if record.get("mixtures"):
+        yield f"weights: {'; '.join(record['mixtures'])}"
     if record.get("alpha") is not None:
         yield f"α = {record['alpha']:g}"
     if sd is not None and draws:
@@ -102,7 +104,7 @@ def _lambdas(record: Record, experts: Mapping[str, Sequence[str]]) -> Iterator[s
     names = experts.get(str(record.get("pair")), ())
     drawn = record.get("ratio") == "mixup" and not record.get("nodes") and len(names) == 2
     for lam in record["lambda"]:
-        one = one_sided(float(lam), *names) if drawn else None
+        one = one_sided((float(lam), 1 - float(lam)), names) if drawn else None
         yield f"{lam:.4g}" + (f" ({one})" if one else "")
 
 

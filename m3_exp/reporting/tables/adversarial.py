@@ -27,11 +27,10 @@ from m3_exp.reporting.data.published import NOTES, Beside, Number
 from m3_exp.reporting.table import NOTHING, Cell, Column, Figure, Mark, Table, named_columns, words
 from m3_exp.reporting.tables.footers import BRIEFLY, footer, rebuild
 from m3_exp.reporting.tables.paper import few_draws, one_sided
-from m3_exp.reporting.tables.rows import Line, Shown, keys_of, missing, without_m3
+from m3_exp.reporting.tables.rows import Line, Shown, at_shares, keys_of, missing, shares_heading, without_m3
 from m3_exp.stats.estimate import Estimate
 from m3_exp.types import Json
 
-_NAMES = named_columns(["method", "models", "M3", "alpha", "lambda"])
 _FIGURES = {"no_attack": "no attack", "attack": "attack", "pdr": "PDR"}
 _PROTOCOLS = {
     "paper": "paper: the attack is searched and scored on the same items, so PDR is flattered by the search",
@@ -67,7 +66,10 @@ def build(name: str, given: Shown) -> Table:
         shown.append((*row.names, *figures))
     return Table(
         name,
-        (*_NAMES, *(Column(f"{about(b).short or b} {_FIGURES[key]}", (), b, _FIGURES[key]) for b, key in columns)),
+        (
+            *named_columns(["method", "models", "M3", "alpha", shares_heading(frame)]),
+            *(Column(f"{about(b).short or b} {_FIGURES[key]}", (), b, _FIGURES[key]) for b, key in columns),
+        ),
         tuple(shown),
         (*footer(frame, _notes(given, rows, compared)), rebuild(frame)),
         (BRIEFLY, _BRIEFLY, *([contrasts.BRIEFLY_BY_SCORE] if marks == "paper" else contrasts.brief(compared))),
@@ -84,9 +86,9 @@ def _groups(frame: pd.DataFrame, every: bool) -> list[pd.DataFrame]:
     """Split into rows, in the order planned; lambdas that were asked for are rows of their own."""
     if not len(frame):
         return []
-    asked = frame["lam"].where(frame["kind"] != "drawn")
-    keys = [*LINE, "ratio", "alpha", *(["draw", "lam", "mask_seed"] if every else []), "_lam"]
-    return [lines for _, lines in frame.assign(_lam=asked).groupby(keys, sort=False, dropna=False)]
+    asked = at_shares(frame, ("node", "sampled", ""))
+    keys = [*LINE, "ratio", "alpha", *(["draw", "lam", "mask_seed"] if every else []), "_lam", "_mixture"]
+    return [lines for _, lines in asked.groupby(keys, sort=False, dropna=False)]
 
 
 # ----------------------------------------------------------------------------------------------------- rows and cells
@@ -211,7 +213,8 @@ class _Row(Line):
             f"{key}_{name}": _finite(x) for key, one in compared.items() for name, x in contrasts.record(one).items()
         }
         cell = self.cells[benchmark].record()
-        return {**names, "lambda": self.lams, "benchmark": benchmark, **cell, **differences}
+        mixtures = {"mixtures": self.mixtures} if self.mixtures else {}
+        return {**names, "lambda": self.lams, **mixtures, "benchmark": benchmark, **cell, **differences}
 
 
 def _row(lines: pd.DataFrame, benchmarks: Sequence[str], name: str, folders: Mapping[str, Path | None]) -> _Row:

@@ -12,12 +12,9 @@ from m3_exp.reporting.data import published as papers
 from m3_exp.reporting.table import NOTHING, Cell, Column, Figure, Mark, Table, named_columns, percent, words
 from m3_exp.reporting.tables import paper
 from m3_exp.reporting.tables.footers import BRIEFLY, footer, rebuild
-from m3_exp.reporting.tables.rows import Row, Shown, without_m3
+from m3_exp.reporting.tables.rows import Row, Shown, shares_heading, without_m3
 
-_COLUMNS = (
-    *named_columns(["method", "models", "benchmark", "DARE", "alpha", "lambda"]),
-    *map(Column, ("n", "without M3", "with M3", "gain", "paper's gain")),
-)
+_FIGURES = tuple(map(Column, ("n", "without M3", "with M3", "gain", "paper's gain")))
 _PAPER = (
     "paper's gain: in points, as its text states it for Figure 4; the bars are not published as numbers. Each is one"
     " unseeded draw of lambda against one model, without an interval."
@@ -40,7 +37,7 @@ def build(name: str, given: Shown) -> Table:
     ]
     return Table(
         name,
-        _COLUMNS,
+        (*named_columns(["method", "models", "benchmark", "DARE", "alpha", shares_heading(frame)]), *_FIGURES),
         tuple(
             _row(row, twins.get(i), b, compared.get((i, j)), given)
             for j, b in enumerate(benchmarks)

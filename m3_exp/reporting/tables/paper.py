@@ -21,14 +21,13 @@ from m3_exp.reporting.data.dataframe import has_parts
 from m3_exp.reporting.data.published import NOTES
 from m3_exp.reporting.table import Column, Mark, Table, named_columns
 from m3_exp.reporting.tables.footers import BRIEFLY, footer, rebuild
-from m3_exp.reporting.tables.rows import KEYS, Marks, Row, Shown, without_m3
+from m3_exp.reporting.tables.rows import KEYS, Marks, Row, Shown, at_shares, shares_heading, without_m3
 from m3_exp.stats.lambdas import ALPHAS
 from m3_exp.types import Json
 
 _TITLE = 110  # characters
 
 _METHODS = ["single", "average", "task_arithmetic", "ties"]
-_NAMES = named_columns(["method", "models", "M3", "DARE", "alpha", "lambda"])
 _BRIEFLY_PICKED = "Not picked by score."
 _NOTHING_PICKED = (
     "Nothing is picked by score: each row shows what its sweep names, and alpha, lambda and parameters are those asked"
@@ -56,7 +55,7 @@ def build(name: str, given: Shown) -> Table:
     ]
     return Table(
         name,
-        (*_NAMES, *(_column(frame, b, rows) for b in benchmarks)),
+        (*_names(frame), *(_column(frame, b, rows) for b in benchmarks)),
         tuple(
             (
                 *row.names,
@@ -70,6 +69,10 @@ def build(name: str, given: Shown) -> Table:
         (*footer(shown, notes, used(rows, behind)), rebuild(shown)),
         (f"{BRIEFLY} {_BRIEFLY_PICKED}", *briefly_about(rows), *marked.brief),
     )
+
+
+def _names(frame: pd.DataFrame) -> tuple[Column, ...]:
+    return named_columns(["method", "models", "M3", "DARE", "alpha", shares_heading(frame)])
 
 
 # ---------------------------------------------------------------------------------------------------------- rows
@@ -93,8 +96,8 @@ def _groups(lines: pd.DataFrame, every: bool) -> list[pd.DataFrame]:
     """Split into rows, in the order planned; fixed and grid lambdas are rows of their own."""
     if not len(lines):
         return []
-    keys = ["family", *KEYS, *(["draw", "lam", "mask_seed"] if every else []), "_lam"]
-    marked = lines.assign(_lam=lines["lam"].where(lines["kind"].isin(["node", "sampled"])))
+    keys = ["family", *KEYS, *(["draw", "lam", "mask_seed"] if every else []), "_lam", "_mixture"]
+    marked = at_shares(lines, ("node", "sampled"))
     groups = [group for _, group in marked.groupby(keys, sort=False, dropna=False)]
     pairs = list(dict.fromkeys(lines["pair"]))
     return sorted(groups, key=lambda group: _rank(group.iloc[0], pairs))
@@ -278,15 +281,16 @@ def used(rows: Sequence[Row], behind: pd.DataFrame | None) -> pd.DataFrame | Non
 
 def one_sided(frame: pd.DataFrame, experts: Mapping[str, Sequence[str]]) -> list[str]:
     """Name the draws of lambda that are all but one of their experts, in words."""
-    drawn = frame[(frame["kind"] == "drawn") & frame["lam"].notna()]
+    drawn = frame[(frame["kind"] == "drawn") & frame["point"].astype(bool)]
     lines: dict[str, None] = {}
-    for pair, alpha, draw, lam in zip(*(drawn[key] for key in ("pair", "alpha", "draw", "lam")), strict=True):
+    for pair, alpha, draw, shares in zip(*(drawn[key] for key in ("pair", "alpha", "draw", "point")), strict=True):
         names = list(experts.get(str(pair), ()))
-        one = ratio.one_sided(float(lam), *names) if len(names) == 2 else None
+        one = ratio.one_sided(shares, names) if len(names) == len(shares) else None
         if one is not None:
             of = "" if pd.isna(alpha) else f" alpha {alpha:g}"
             lines[f"{pair}{of} draw {int(draw)}: {one}"] = None
-    return [f"Draws of lambda that are all but one expert: {'; '.join(lines)}."] if lines else []
+    of = "lambda" if not (drawn["mixture"] != "").any() else "the weights"
+    return [f"Draws of {of} that are all but one expert: {'; '.join(lines)}."] if lines else []
 
 
 def few_draws_of(rows: Sequence[Row], line: str) -> list[str]:

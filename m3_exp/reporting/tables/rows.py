@@ -18,7 +18,7 @@ from m3_exp.reporting.data import published
 from m3_exp.reporting.data.dataframe import thinned
 from m3_exp.reporting.data.published import Beside, Number
 from m3_exp.reporting.table import NOTHING, Cell, Figure, Mark, words
-from m3_exp.types import Json
+from m3_exp.types import Json, Kind
 
 Marks = Literal["significant", "paper"]
 KEYS = ["pair", "method", "params", "ratio", "alpha", "sparsify"]
@@ -91,8 +91,14 @@ class Line:
         return [float(lam) for lam in sorted(self.lines["lam"].dropna().unique())]
 
     @property
+    def mixtures(self) -> list[str]:
+        """The shares of three experts or more, in words."""
+        return [text for text in dict.fromkeys(self.lines["mixture"]) if text]
+
+    @property
     def drawn(self) -> str:
-        return ", ".join(f"{lam:.3g}" for lam in self.lams)
+        mixtures = self.mixtures if len(self.mixtures) < 3 else [f"{len(self.mixtures)} mixtures"]
+        return ", ".join([*(f"{lam:.3g}" for lam in self.lams), *mixtures])
 
     @property
     def method(self) -> Cell:
@@ -109,6 +115,18 @@ class Line:
     def labels(self, keys: Sequence[str]) -> Json:
         """Return columns of the row as data."""
         return {key: None if pd.isna(self.first[key]) else self.first[key] for key in keys}
+
+
+def shares_heading(frame: pd.DataFrame) -> str:
+    """Return what stands over the experts' shares: lambda of two, the weights of more."""
+    of_more = bool((frame["mixture"] != "").any())
+    return "weights" if of_more and frame["lam"].isna().all() else "lambda, weights" if of_more else "lambda"
+
+
+def at_shares(frame: pd.DataFrame, kinds: Sequence[Kind]) -> pd.DataFrame:
+    """Return the frame with `_lam` and `_mixture`: the shares of lines of some kinds, which are rows of their own."""
+    own = frame["kind"].isin(kinds)
+    return frame.assign(_lam=frame["lam"].where(own), _mixture=frame["mixture"].where(own, ""))
 
 
 def without_m3(rows: Sequence[Line]) -> dict[int, int]:
@@ -278,7 +296,9 @@ class Row(Line):
         curve = self.curve(benchmark)
         lams = rows["lam"].dropna() if curve is None else curve.curve.lams
         figures = vars(shown) if shown else dict.fromkeys(Value.__dataclass_fields__)
+        mixtures = {"mixtures": self.mixtures} if self.mixtures else {}
         return {
-            **self.labels(KEYS), "benchmark": benchmark, "lambda": [float(x) for x in sorted(lams)], **figures,
+            **self.labels(KEYS), "benchmark": benchmark, "lambda": [float(x) for x in sorted(lams)], **mixtures,
+            **figures,
             **contrasts.record(compared), **(self.beside.get(benchmark) or Beside(Number(None))).record(),
         }  # fmt: skip

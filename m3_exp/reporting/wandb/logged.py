@@ -27,7 +27,7 @@ from m3_exp.reporting.table import Table
 from m3_exp.reporting.wandb.track import Files, Grid, Logged
 from m3_exp.stats.scored import scored
 from m3_exp.store import Store
-from m3_exp.types import CellResult, Json, ResultRecord, identity, plain
+from m3_exp.types import CellResult, Json, Label, ResultRecord, identity, plain
 
 _STUDY = 3  # goes up when a study of the same scores says something else
 _ITEMS = ("id", "sample", "answer", "extracted", "value", "reason")
@@ -40,6 +40,7 @@ def cell(found: CellResult, group: str, seed: int, items: Grid | None = None) ->
     record, label = found.record, found.cell.labels[0]
     assert record is not None
     lam = next((x.lam for x in found.cell.labels if x.lam is not None), None)
+    shares = next((_shares(x) for x in found.cell.labels if x.point and x.experts), {})
     alpha = next((x.alpha for x in found.cell.labels if x.alpha is not None), None)
     name = found.cell.evaluator.name
     result, interval = record.result, scored(record).percent()
@@ -49,7 +50,7 @@ def cell(found: CellResult, group: str, seed: int, items: Grid | None = None) ->
         group=group,
         job_type=name,
         tags=_tags(label.family, label.pair, label.method, label.ratio, label.sparsify),
-        config=_plan(found, record, seed) | {"lambda": lam, "alpha": alpha},
+        config=_plan(found, record, seed) | {"lambda": lam, "alpha": alpha} | shares,
         summary=_finite(
             {key: getattr(result, key) for key in ("metric", "score", "n", "n_scored", "n_unscored")}
             | ({} if interval is None else {"low": interval.low, "high": interval.high})
@@ -60,6 +61,11 @@ def cell(found: CellResult, group: str, seed: int, items: Grid | None = None) ->
         tables={} if items is None else {"items": items},
         artifacts=(Files(f"recipe-{record.recipe_key[:16]}", "recipe", {"recipe.json": _json(plain(record.recipe))}),),
     )
+
+
+def _shares(label: Label) -> Json:
+    """Return the shares of three experts and more by name, as W&B filters and plots by."""
+    return {f"share/{name}": share for name, share in zip(label.experts, label.point, strict=True)}
 
 
 def cell_id(record: ResultRecord) -> str:

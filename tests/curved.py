@@ -57,8 +57,13 @@ def framed(lines: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
     if isinstance(lines, pd.DataFrame):
         return framed(lines.to_dict("records"))
     known = dict.fromkeys(dataframe._COLUMNS)
-    made = [{**known, "kind": kind(line), **line, "scored": _counted(line)} for line in lines]
+    made = [{**known, "kind": kind(line), **_shares(line), **line, "scored": _counted(line)} for line in lines]
     return pd.DataFrame(made, columns=None if made else dataframe._COLUMNS)
+
+
+def _shares(line: Mapping[str, Any]) -> dict[str, Any]:
+    lam = line.get("lam")
+    return {"mixture": "", "point": () if lam is None or np.isnan(lam) else (lam, 1.0 - lam)}
 
 
 def kind(line: Mapping[str, Any]) -> Kind:

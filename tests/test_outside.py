@@ -241,7 +241,7 @@ def test_several_mixtures_without_lambda_are_written_side_by_side(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "weights-0.5-0.5-0.5", "weights-1.0-1.0-1.0",
     ]  # fmt: skip
-    assert "steps(word=it's é, weights=0.5:0.5:0.5)" in out
+    assert "steps(word=it's é, 0.5 lm + 0.5 math + 0.5 code)" in out
     said(capsys, "merge", "pair=trio", "ratio=scattered", f"out={tmp_path / 'draws'}", flags=flags)
     assert len(list((tmp_path / "draws").iterdir())) == 3
 

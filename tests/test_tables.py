@@ -265,6 +265,7 @@ def test_draws_that_are_all_but_one_expert_are_named_in_words() -> None:
         cells = planning.build(request(["ratio=mixup", f"ratio.draws={len(draws)}", "evaluator=[gsm8k]"]).configs).cells
         found = dataframe.tidy([looked_up(cell, record([1, 0], cell, str(i))) for i, cell in enumerate(cells)])
         found["lam"] = [draws[int(draw)] for draw in found["draw"]]
+        found["point"] = [(lam, 1 - lam) for lam in found["lam"]]
         table = paper.build("t", Shown(found, experts=experts))
         return [text for text in table.footer if text.startswith("Draws of lambda that are all but one expert")]
 

@@ -19,8 +19,8 @@ from m3_exp.stats.scored import Scored, aligned, in_common
 from m3_exp.stats.superiority import Gain, Model, Trial, in_the_worst, on_average
 
 EACH = ""  # the name of the better single model of each benchmark
-_MERGE = ["method", "params", "sparsify", "mask_seed", "ratio", "alpha", "draw", "lam"]
-_READ = [*_MERGE, "pair", "benchmark", "score", "scored", "weights", "cell"]
+_MERGE = ["method", "params", "sparsify", "mask_seed", "ratio", "alpha", "draw", "lam", "mixture"]
+_READ = [*_MERGE, "point", "pair", "benchmark", "score", "scored", "weights", "cell"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,10 +186,10 @@ def _merges(rows: pd.DataFrame, alone: pd.DataFrame, experts: Sequence[str]) -> 
 
 
 def _by_merge(lines: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    """Give the lines of each merge, in the order found; lambda 0 and 1 are none."""
+    """Give the lines of each merge, in the order found; one expert alone is none."""
     merges: dict[tuple[object, ...], list[Mapping[str, Any]]] = {}
     for line in lines:
-        if line["lam"] not in (0.0, 1.0):
+        if 1.0 not in line["point"]:
             key = tuple(None if pd.isna(line[column]) else line[column] for column in _MERGE)
             merges.setdefault(key, []).append(line)
     yield from merges.values()

@@ -34,5 +34,6 @@ def _expectation(response: Response, alpha: float) -> Json:
         "score": shown.score, "low": shown.low, "high": shown.high, "n": shown.n, "n_unscored": shown.n_unscored,
         "state": "done", "values": {(item, 0): value for item, value in items.items()}, "failure": None,
         "expected": response,
-        "draw": None, "lam": None, "mask_seed": None, "weights": f"E[alpha={alpha:g}]",
+        "draw": None, "lam": None, "point": (), "mixture": "", "mask_seed": None,
+        "weights": f"E[alpha={alpha:g}]",
     }  # fmt: skip

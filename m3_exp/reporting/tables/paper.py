@@ -170,7 +170,7 @@ def _expectations(
             state = "expected" if known else "no curve"
             for alpha in alphas:
                 yield {**fixed, "ratio": "mixup", "kind": "drawn", "alpha": alpha, "benchmark": benchmark,
-                       "state": state, "failure": failed}  # fmt: skip
+                       "state": state, "failure": failed, "point": (), "mixture": ""}  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------- marks

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from m3_exp.merging.canonical import AVERAGE, TASK_ARITHMETIC, canonical, recipe_key
@@ -123,3 +124,19 @@ def test_key_sees_content_not_paths(tmp_path: Path) -> None:
     assert key("a", "b", 0.3, AVERAGE, base="zz-other-name") == key("a", "b", 0.3, AVERAGE)  # it is not in the weights
     assert key("a", "b", 0.3, TIES, base="zz-other-name") != key("a", "b", 0.3, TIES)
     assert key("a", "a-sharded", 0.3, AVERAGE) == key("a", "zz-other-name", 1.0, AVERAGE)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 8])
+@pytest.mark.parametrize("method", [AVERAGE, TASK_ARITHMETIC, TIES])
+def test_random_shares_of_any_number_of_experts_stay_what_they_are(n: int, method: str) -> None:
+    """Rounded to 12 decimals they need not sum to 1: in canonical form once more, they are the same."""
+    random = np.random.default_rng(n)
+    params = {AVERAGE: {}, TASK_ARITHMETIC: {"scaling": 1.0}, TIES: {"scaling": 1.0, "retain": 0.7}}[method]
+    for shares in random.dirichlet([0.5] * n, size=300):
+        experts = tuple(Source(name) for name in "abcdefgh"[:n])
+        form = canonical(Recipe(BASE, experts, method, params, tuple(map(float, shares))))
+        assert form.method == (TIES if method == TIES else AVERAGE)
+        again = canonical(replace(form, base=Source("other")))
+        assert again == replace(form, base=Source("other"))
+        turned = canonical(replace(form, experts=form.experts[::-1], weights=(form.weights or ())[::-1]))
+        assert turned == form

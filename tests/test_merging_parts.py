@@ -164,6 +164,20 @@ def test_no_byte_depends_on_blocks_or_threads(world: Path) -> None:
     assert len(digests) == 1
 
 
+def test_draws_of_three_experts_are_shares_of_their_own_in_each_layer(world: Path) -> None:
+    of = recipe(
+        world, AVERAGE, "abc", weights=(0.2, 0.3, 0.5), parts=(Part("blocks", drawn=Drawn(0.5, 0, 1, "block")),)
+    )
+    found = parts.table(of.weights, of.parts, [*merged(of, world)], 3).weights
+    layers = [found[f"model.layers.{layer}.mlp.up_proj.weight"] or () for layer in range(4)]
+    assert len({*layers}) == 4
+    for shares in layers:
+        assert len(shares) == 3
+        assert min(shares) >= 0
+        assert sum(shares) == pytest.approx(1, abs=1e-12)
+    assert found["model.norm.weight"] == (0.2, 0.3, 0.5)
+
+
 def test_the_recipe_of_a_checkpoint_says_its_parts(world: Path, tmp_path: Path) -> None:
     import json
 

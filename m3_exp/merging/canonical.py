@@ -14,6 +14,7 @@ from typing import Any
 
 from m3_exp.merging import parts, sparsify
 from m3_exp.merging.methods import check_params, load
+from m3_exp.merging.plugins import are_shares
 from m3_exp.merging.source import is_hub, resolve
 from m3_exp.store import Store
 from m3_exp.types import Json, M3Error, Recipe, Source, identity
@@ -221,7 +222,7 @@ def _linear(recipe: Recipe, shares: tuple[float, ...]) -> Recipe:
     total = {expert: share for expert, share in total.items() if abs(share) >= _NOTHING}
     if not total:
         return _single(recipe, recipe.base)
-    if recipe.sparsify is None and abs(1 - math.fsum(total.values())) < _NOTHING:
+    if recipe.sparsify is None and are_shares(total.values()):
         if len(total) == 1:
             return _single(recipe, next(iter(total)))
         form: Json = {"method": AVERAGE, "params": {}}

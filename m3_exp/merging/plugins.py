@@ -12,6 +12,7 @@ Importing is all that happens here; nothing is called.
 import contextlib
 import importlib
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -52,6 +53,12 @@ class Declares:
     def __call__(self, function: Function) -> Function:
         vars(function)["declares"] = self
         return function
+
+
+def are_shares(weights: Iterable[float]) -> bool:
+    """Tell whether weights sum to 1. A canonical recipe keeps 12 decimals of each, which add up to an error."""
+    given = list(weights)
+    return abs(1 - math.fsum(given)) < 1e-12 * max(1, len(given) - 1)
 
 
 @dataclass(frozen=True, eq=False)

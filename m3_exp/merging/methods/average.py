@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from m3_exp.merging.plugins import Declares
+from m3_exp.merging.plugins import Declares, are_shares
 from m3_exp.types import M3Error
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def coefficients(n: int, weights: Sequence[float] | None) -> tuple[float, ...]:
     total = sum(weights)
     if abs(total) < 1e-12:
         raise M3Error(f"weights {tuple(weights)} of an average sum to 0: give some with a sum")
-    return tuple(weight if abs(total - 1) < 1e-12 else weight / total for weight in weights)
+    return tuple(weights) if are_shares(weights) else tuple(weight / total for weight in weights)
 
 
 @Declares(granularity="element", coefficients=coefficients)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3_exp.merging.plugins import Declares
+from m3_exp.merging.plugins import Declares, are_shares
 from m3_exp.merging.scan import Cutoffs
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def proportions(n: int, weights: Sequence[float] | None) -> tuple[float, ...]:
     total = sum(weights) if weights else 0.0
     if not weights or abs(total) < 1e-12:
         return (1.0 / n,) * n
-    return tuple(weight if abs(total - 1) < 1e-12 else weight / total for weight in weights)
+    return tuple(weights) if are_shares(weights) else tuple(weight / total for weight in weights)
 
 
 @Declares(granularity="element", proportions=proportions, limits={"retain": (0.0, 1.0)})

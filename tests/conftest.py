@@ -20,6 +20,7 @@ os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.pop("COLUMNS", None)  # pytest-xdist's processes have one, and a table is folded to it
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: for small matrices threads are three times the work
 _MOST = 8  # processes: each has torch and transformers in memory
+_WAITING = {"test_ray.py", "test_schedule.py", "test_slurm.py"}  # for daemons and paces, nearly all of their minutes
 _ENGINES = {file.name for file in Path(__file__).parent.glob("test_*.py") if "mark.engine" in file.read_text()}
 
 
@@ -31,21 +32,34 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Hand out whole files, and all those that start engines to one process: two engines would fight for the cores."""
+    """Hand out whole files, in the order of the tests.
+
+    All those that start engines go to one process: two engines would fight for the cores. All those that wait go to
+    another one: what is left of the cores belongs to the third.
+    """
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = str(super()._split_scope(nodeid))
-            return "engines" if Path(file).name in _ENGINES else file
+            name = Path(file).name
+            return "engines" if name in _ENGINES else "waiting" if name in _WAITING else file
 
     return Scheduling(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with engines: they take longest."""
-    items.sort(key=lambda item: item.path.name not in _ENGINES)
+    """Begin with engines, which take longest, and with what waits meanwhile; small files without a slow test end it."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def place(file: Path) -> tuple[int, int]:
+        if file.name in _ENGINES:
+            return 0, 0
+        return (1, 0) if file.name in _WAITING else (2 if file in slow else 3, -file.stat().st_size)
+
+    places = {file: place(file) for file in {item.path for item in items}}
+    items.sort(key=lambda item: places[item.path])
 
 
 def pytest_collection_finish() -> None:

@@ -253,7 +253,9 @@ def test_an_item_counts_where_all_draws_have_it_and_missing_draws_are_said() -> 
 
 def test_a_draw_that_is_all_but_one_expert_is_named() -> None:
     found = framed(lambda cell: (attacked(cell, 120, 60),))
-    found.loc[(found["draw"] == 2) & (found["pair"] == "lm_math"), "lam"] = 0.0003
+    near = (found["draw"] == 2) & (found["pair"] == "lm_math")
+    found.loc[near, "lam"] = 0.0003
+    found.loc[near, "point"] = pd.Series([(0.0003, 0.9997)] * int(near.sum()), index=found.index[near])
     said = "\n".join(adversarial.build("table2", Shown(found, experts=PARENTS)).footer)
     assert "lm_math alpha 0.5 draw 2: 99.97 % math" in said
     assert "% code" not in said

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from m3_exp.cli import main
 from m3_exp.config import ROOT
 from m3_exp.store import Store
 from tests.test_repeat import FIRST, models, write_answers
@@ -56,7 +57,9 @@ def wait_until(holds: Callable[[], bool], child: "subprocess.Popen[str]") -> Non
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("during", ["answers", "checkpoint"])
-def test_an_interrupted_run_ends_soon_and_the_next_one_goes_on(models: list[Path], tmp_path: Path, during: str) -> None:
+def test_an_interrupted_run_ends_soon_and_the_next_one_goes_on(
+    models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], during: str
+) -> None:
     base, *experts = models
     write_answers(tmp_path / "answers.jsonl", {0: FIRST})
     store = tmp_path / "store"
@@ -67,9 +70,9 @@ def test_an_interrupted_run_ends_soon_and_the_next_one_goes_on(models: list[Path
         *(["verify=false"] if during == "answers" else []),
     ]  # fmt: skip
     heard = "import signal, sys, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
-    main = heard + "\n{}\nfrom m3_exp.cli import main\nsys.exit(main(sys.argv[1:]))"
+    code = heard + "\n{}\nfrom m3_exp.cli import main\nsys.exit(main(sys.argv[1:]))"
     child = subprocess.Popen(
-        [sys.executable, "-c", main.format(SLOW[during]), *line],
+        [sys.executable, "-c", code.format(SLOW[during]), *line],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     wait_until(lambda: answers(store) >= 2 if during == "answers" else bool(temporary(store / "checkpoints")), child)
@@ -90,8 +93,8 @@ def test_an_interrupted_run_ends_soon_and_the_next_one_goes_on(models: list[Path
     held = answers(store)
     assert held < 8
     assert held >= 2 or during == "checkpoint"
-    again = subprocess.run([sys.executable, "-m", "m3_exp.cli", *line], cwd=ROOT, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    outcome = json.loads(again.stdout)
+    capsys.readouterr()
+    assert main(line) == 0
+    outcome = json.loads(capsys.readouterr().out)
     assert (outcome["cells"], outcome["done"], outcome["generated"]) == (1, 1, 8 - held)
     assert len(list((store / "checkpoints").iterdir())) == 1

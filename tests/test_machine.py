@@ -1,5 +1,6 @@
 """A machine that is not Linux: what Python's `os` lacks on macOS is taken away, in m3's own children as well."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,16 @@ ROOT = Path(__file__).parents[1]
 _ABSENT = """import os
 for name in ("sched_getaffinity", "sched_setaffinity", "pidfd_open", "memfd_create"):
     delattr(os, name)
+"""
+# Carries out command lines, one after the other, until one fails.
+_EACH = """import json, sys
+from m3_exp.cli import main
+for number, line in enumerate(json.loads(sys.argv[1])):
+    if number:
+        print(end="\\0")
+    sys.argv[1:] = line
+    if code := main():
+        sys.exit(code)
 """
 
 
@@ -35,17 +46,19 @@ def test_a_merge_and_a_run_where_os_has_no_affinity_and_no_pidfd(tmp_path: Path)
     (tmp_path / "sitecustomize.py").write_text(_ABSENT)
     (tmp_path / "items.jsonl").write_text('{"question": "4 boxes of 7 pens?", "answer": "So.\\n#### 28"}\n')
 
-    def m3(*arguments: str) -> str:
-        models = ["family=local", "family.base=base", "family.experts=[base,other]", "dtype=float32"]
-        done = subprocess.run(
-            [sys.executable, "-m", "m3_exp.cli", *arguments, *models], capture_output=True, text=True, timeout=300,
-            cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    m3("merge", "method=ties", "method.scaling=1.0", "method.retain=0.5", "out=merged")
+    models = ["family=local", "family.base=base", "family.experts=[base,other]", "dtype=float32"]
+    asked = [*models, "engine=transformers", "evaluator=[gsm8k]", "evaluator.gsm8k.max_tokens=4", "items=items.jsonl"]
+    lines = [
+        ["merge", *models, "method=ties", "method.scaling=1.0", "method.retain=0.5", "out=merged"],
+        ["run", *asked, "store=store", "tracker=none"],
+        ["doctor", *asked, "store=store"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", _EACH, json.dumps(lines)], capture_output=True, text=True, timeout=300,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "merged" / "model.safetensors").is_file()
-    asked = ["engine=transformers", "evaluator=[gsm8k]", "evaluator.gsm8k.max_tokens=4", "items=items.jsonl"]
-    assert "1 of 1 cell done" in m3("run", *asked, "store=store", "tracker=none")
-    assert " cores" in m3("doctor", *asked, "store=store")
+    _, ran, examined = done.stdout.split("\0")
+    assert "1 of 1 cell done" in ran
+    assert " cores" in examined

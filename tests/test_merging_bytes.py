@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -88,43 +89,33 @@ def files(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from m3_exp.merging.stream import write
-from m3_exp.store import Store
-from m3_exp.types import Recipe, Source
-world, out, store = (Path(argument) for argument in sys.argv[1:4])
-threads, block = (int(argument) for argument in sys.argv[4:])
-base, a, b = (Source(str(world / name)) for name in ("base", "a", "b"))
-params = {"scaling": 0.8, "retain": 0.6}
-recipe = Recipe(base, (a, b), "m3_exp.merging.methods.ties:ties", params, (0.3, 0.7), {"drop_rate": 0.2, "seed": 5})
-(written,) = write([recipe], [out], Store(store), tokenizer=a, shard_bytes=20000, threads=threads, block=block)
-print(written.digest)
-"""
+def merge(world: Path, name: str, threads: int, block: int, verify: bool = True) -> str:
+    """Write one merge of the world into a directory, with a store of its own, and return its digest."""
+    of, store = recipe(world, ("base", "a", "b")), Store(world / f"store-{name}")
+    how: dict[str, int] = {"shard_bytes": 20000, "threads": threads, "block": block}
+    return write([of], [world / name], store, of.experts[0], verify=verify, **how)[0].digest
 
 
-def run(world: Path, name: str, hash_seed: int, threads: int, block: int) -> "subprocess.CompletedProcess[str]":
-    command = [
-        sys.executable,
-        "-c",
-        SCRIPT,
-        str(world),
-        str(world / name),
-        str(world / f"store-{name}"),
-        str(threads),
-        str(block),
-    ]
-    environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=120)
+@pytest.fixture(scope="module")
+def whole(world: Path) -> dict[str, str]:
+    """What `merge` writes."""
+    merge(world, "whole", 1, 1 << 16)
+    return files(world / "whole")
 
 
 @pytest.mark.slow
-def test_whole_directories_under_other_hash_seeds_and_threads(world: Path) -> None:
-    one, other = run(world, "one", 1, 1, 1 << 16), run(world, "other", 2, 3, 999)
-    assert files(world / "one") == files(world / "other")
-    assert one.stdout == other.stdout
-    assert len(list((world / "one").glob("model-*-of-*.safetensors"))) > 2
+def test_whole_directories_under_another_hash_seed_and_other_threads(world: Path, whole: dict[str, str]) -> None:
+    code = "import sys; from pathlib import Path; from tests.test_merging_bytes import merge; "
+    code += "print(merge(Path(sys.argv[1]), 'other', 3, 999), hash('m3'))"
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, str(world)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=120)
+    of, hashed = done.stdout.split()
+    assert int(hashed) != hash("m3")
+    assert of == json.loads((world / "whole" / "recipe.json").read_text())["digest"]
+    assert files(world / "other") == whole
+    assert len(list((world / "other").glob("model-*-of-*.safetensors"))) > 2
 
 
 def test_one_pass_gives_the_bytes_of_single_merges(world: Path) -> None:
@@ -153,26 +144,33 @@ def test_one_expert_alone_keeps_its_bits(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_while_writing_leaves_no_final_directory(world: Path) -> None:
-    """SIGKILL at four moments: the final name either does not exist or is whole, and the same command then succeeds."""
-    whole = files(world / "one") if (world / "one").exists() else None
-    landed = 0
-    for i in range(4):
-        name = f"killed{i}"
-        command = [sys.executable, "-c", SCRIPT, str(world), str(world / name), str(world / "store-killed"), "1", "64"]
-        process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
+def test_killed_while_writing_leaves_no_final_directory(world: Path, whole: dict[str, str]) -> None:
+    """SIGKILL at four moments: the final name either does not exist or is whole, and the same command then succeeds.
+
+    The processes are copies of one that has only imported, as a process that calculates is not safe to copy.
+    """
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload([__name__])
+    names = [f"killed{i}" for i in range(4)]
+    for i, name in enumerate(names):
+        process = server.Process(target=merge, args=(world, name, 1, 64, False))
+        process.start()
         deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
+        while process.is_alive() and time.monotonic() < deadline:
             if list(world.glob(f".{name}.*.tmp")):
                 time.sleep(0.04 * i)
                 break
             time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        landed += (world / name).exists()
+        process.kill()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
         if (world / name).exists():
-            assert json.loads((world / name / "recipe.json").read_text())["digest"]
-    assert landed < 4, "no kill came before the end: nothing was tested"
-    again = run(world, "killed0", 0, 2, 1 << 16) if not (world / "killed0").exists() else None
-    assert again is None or files(world / "killed0") == (whole or files(world / "killed0"))
-    assert not list(world.glob(".killed0.*.tmp"))
+            found = files(world / name)
+            assert {**found, "recipe.json": whole["recipe.json"]} == whole  # it says that transformers was not asked
+            assert "recipe.json" in found
+    missing = [name for name in names if not (world / name).exists()]
+    assert missing, "no kill came before the end: nothing was tested"
+    for name in missing:
+        merge(world, name, 2, 1 << 16)
+        assert files(world / name) == whole
+    assert not list(world.glob(".killed*.tmp"))

@@ -75,7 +75,7 @@ FIGURES: Mapping[str, FigureSpec] = {
     "pdr": FigureSpec("performance drop under three attacks", tuple(published.ATTACKS), paper.pdr),
     "heatmap": FigureSpec("E[score | alpha] - plain, by alpha and benchmark", ("lambda_response", "alpha_grid"),
                           heatmap),
-    "layer_ablation": FigureSpec("gain over plain where one range of layers has a lambda", ("layer_ablation",),
+    "layer_ablation": FigureSpec("gain over plain, one range of layers at a time", ("layer_ablation",),
                                  ablation.draw),
     "response": FigureSpec("score along lambda, and what each way of choosing gives", ("lambda_response",), response),
 }  # fmt: skip

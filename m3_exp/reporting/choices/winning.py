@@ -3,8 +3,8 @@
 A mixture wins where it is better than all three, so the least of its three gains decides. Each gain is paired by item,
 with an interval of 95 %. All three lower ends above 0 is a test of that at 5 %, whichever expert is the best one (the
 intersection-union test of Berger 1982): nothing is picked, so nothing needs a correction. Where the upper end of one of
-them is below 0, the mixture is worse than that expert. The intervals are of one mixture at a time, and hold items and
-DARE masks; between evaluated mixtures each item's score is interpolated.
+them is below 0, the mixture is worse than that expert. The intervals are of one mixture at a time. They hold items,
+DARE masks and how far the score may bend between evaluated mixtures, where each item's score is interpolated.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import numpy as np
 from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves.evaluated import Response
 from m3_exp.stats import joint
-from m3_exp.stats.estimate import Array, VarianceSource
+from m3_exp.stats.estimate import Array
 from m3_exp.stats.objective import Objective
 from m3_exp.stats.paired import spread
 from m3_exp.stats.simplex import Surface, lattice
@@ -72,29 +72,29 @@ def _triangle(responses: Sequence[Response], objective: Objective) -> Triangle:
     along = objective.refined()
     points = lattice(FINE).points
     items = [curve.values @ curve.hats(points).T for curve in along.curves]
+    bends = np.mean(
+        [curve.bend_at(points) / unit.size for curve, unit in zip(along.curves, along.measures, strict=True)], axis=0
+    )
     masks = [np.array([mask.values @ mask.hats(points).T for mask in one.masks]) for one in responses]
     lost = max(one.unscored / (one.unscored + len(one.curve.ids)) for one in responses)
+    corners = [[curve.items_at(expert) for curve in along.curves] for expert in np.eye(3)]
     score, least = np.empty(len(points)), np.empty((len(points), 3))
     for row in range(len(points)):
         values = [own[:, row] for own in items]
         between = [spread(list(own[:, :, row]), one.curve.shape) for own, one in zip(masks, responses, strict=True)]
         others = joint.together(along.in_units(between))
-        score[row] = joint.mean_of(values, along.measures).value
-        least[row] = _least_gain(values, along, others, lost)
+        score[row] = np.mean([unit.ratio(own) for own, unit in zip(values, along.measures, strict=True)])
+        gains = []
+        for corner in corners:
+            differences = [own - expert for own, expert in zip(values, corner, strict=True)]
+            gain = joint.mean_of(
+                differences, along.measures, signed=True, others=others, bias=float(bends[row]), unscored=lost
+            )
+            gains.append((gain.value, *gain.ends()))
+        least[row] = np.array(gains).min(axis=0)
     sampled = objective.curves[0].sampled
-    gain, low, high = (100 * least[:, column] for column in range(3))
+    value, low, high = (100 * least[:, column] for column in range(3))
     drawn = np.empty((0, 3)) if sampled is None else sampled.points
-    return Triangle(objective.name, responses[0].experts, points, 100 * score, gain, low, high, objective.points, drawn)
-
-
-def _least_gain(values: Sequence[Array], along: Objective, others: Sequence[VarianceSource], lost: float) -> Array:
-    """Return the least over the experts of a mixture's gain, of its lower end and of its upper end, (3,).
-
-    `values` are the mixture's items (n_m,) a benchmark; the result is in the objective's unit.
-    """
-    found = []
-    for expert in np.eye(3):
-        differences = [own - curve.items_at(expert) for own, curve in zip(values, along.curves, strict=True)]
-        gain = joint.mean_of(differences, along.measures, signed=True, others=others, unscored=lost).estimate()
-        found.append((gain.value, gain.low, gain.high))
-    return np.asarray(np.array(found).min(axis=0))
+    return Triangle(
+        objective.name, responses[0].experts, points, 100 * score, value, low, high, objective.points, drawn
+    )

@@ -5,6 +5,7 @@ are relative to their better parent (100 %), with their mean and minimum; one al
 Bands are the 95 % intervals of single models.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,14 +13,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from m3_exp.reporting.choices.protocols import Comparison, model
+from m3_exp.reporting.choices.protocols import model
 from m3_exp.reporting.choices.ways import Study
-from m3_exp.reporting.comparisons.points import Point
+from m3_exp.reporting.choices.winning import triangles
 from m3_exp.reporting.curves.evaluated import Response
-from m3_exp.reporting.figures import dots, palette
-from m3_exp.reporting.figures.dots import Row, Series
+from m3_exp.reporting.figures import choosing, palette, ternary
 from m3_exp.reporting.figures.palette import Mark
-from m3_exp.stats.estimate import Array, Estimate, weighted_mean
+from m3_exp.stats.estimate import Array, weighted_mean
 from m3_exp.stats.expectation import ALPHAS
 from m3_exp.stats.lambdas import density
 from m3_exp.stats.objective import Objective
@@ -28,6 +28,8 @@ from m3_exp.types import M3Error
 _TOP = 3.0  # of the density axis: those below alpha = 1 have no maximum
 _MAIN = 2.9  # inches of the large panel
 _FEW = 4  # benchmarks: up to so many have a band each
+_SMALL, _ACROSS = 1.7, 4  # inches of a small triangle's height, and how many stand in a row
+_CHOSEN = "Best of 7: chosen on one half of the items, scored on the other; hollow: claimed on the choosing items."
 _SPARSE = 10  # draws of lambda: more of them get smaller points
 
 
@@ -101,16 +103,18 @@ def _draws(response: Response, parent: Array | None) -> list[tuple[float, float]
 
 
 def draw_response(study: Study, notes: Sequence[str] = ()) -> Figure:
-    """Draw a study: curves over densities on the left, ways of choosing on the right.
+    """Draw a study: curves over densities on the left, ways of choosing on the right; of three experts, triangles.
 
     Raises:
-        M3Error: it is of three experts or more, which have no curve along lambda.
+        M3Error: it is of four experts or more, whose mixtures have no picture.
     """
-    if study.points != "lambdas":
-        experts = len(study.responses[0].experts)
-        raise M3Error(f"--out draws scores along the lambda of two experts, and these are {experts}: leave --out out")
+    experts = len(study.responses[0].experts)
+    if experts > 3:
+        raise M3Error(f"--out draws the mixtures of two or three experts, and these are {experts}: leave --out out")
+    if experts == 3:
+        return _triangular(study, notes)
     relative, curves = bool(study.relative.objectives), lines(study)
-    rows, series = choices(study)
+    rows, series = choosing.choices(study)
     lines_below = [*_explained(study, relative), *study.notes, *notes]
     tall = _MAIN + 1.35 + palette.SPACING * len(palette.lines_of(lines_below, palette.DOUBLE))
     with palette.style():
@@ -121,7 +125,36 @@ def draw_response(study: Study, notes: Sequence[str] = ()) -> Figure:
         _draw_curves(main, curves, study, relative)
         draw_densities(below, label=False)
         below.set_xlabel("λ, the share of " + _first_expert(study.responses[0]))
-        _draw_choices(figure.add_subplot(grid[:, 1]), rows, series, relative)
+        choosing.draw(figure.add_subplot(grid[:, 1]), rows, series, relative=relative)
+        palette.annotate(figure, lines_below)
+    return figure
+
+
+def _triangular(study: Study, notes: Sequence[str]) -> Figure:
+    """Draw the triangle of the mean with the ways of choosing, over small ones of the benchmarks."""
+    first, *others = drawn = triangles(study)
+    relative = bool(study.relative.objectives)
+    rows, series = choosing.choices(study)
+    bars = f"Bars: 95 % over items{_besides(study)}. {_CHOSEN}"
+    lines_below = [*ternary.explained(drawn), bars, *study.notes, *notes]
+    below = math.ceil(len(others) / _ACROSS)
+    tall = _MAIN + 1 + _SMALL * below + palette.SPACING * len(palette.lines_of(lines_below, palette.DOUBLE))
+    with palette.style():
+        figure = palette.blank(palette.DOUBLE, tall)
+        top, *small = figure.subfigures(
+            1 + bool(below), 1, height_ratios=[_MAIN + 1, *([_SMALL * below] * bool(below))], squeeze=False
+        )[:, 0]
+        main, panel = top.subplots(1, 2, width_ratios=[1.75, 1])
+        unit = "% of the better parent" if relative else "score (%)"
+        title = f"{_title(study.responses[0])}\n{palette.name(first.objective)}, {unit}"
+        ternary.draw(main, first, title, 0.58 * palette.DOUBLE)
+        choosing.draw(panel, rows, series, relative=relative)
+        if small:
+            axes = small[0].subplots(below, _ACROSS, squeeze=False).ravel()
+            for ax in axes[len(others) :]:
+                ax.set_axis_off()
+            for ax, one in zip(axes, others, strict=False):
+                ternary.draw(ax, one, palette.name(one.objective), palette.DOUBLE / _ACROSS)
         palette.annotate(figure, lines_below)
     return figure
 
@@ -136,9 +169,9 @@ def _explained(study: Study, relative: bool) -> list[str]:
     parts = [
         f"Bands{' (of mean and minimum)' if many else ''} and bars: 95 % over items{_besides(study)}.",
         *(["Open points: real draws of λ."] if drawn else []),
-        *(["Dashed levels: plain."] if any(c.plain for c in _shown(study)) else []),
-        "Best of 7: chosen on one half of the items, scored on the other; hollow: claimed on the choosing items.",
-        *(["Best node: chosen on development items."] if any(c.developed for c in _shown(study)) else []),
+        *(["Dashed levels: plain."] if any(c.plain for c in choosing.shown(study)) else []),
+        _CHOSEN,
+        *(["Best node: chosen on development items."] if any(c.developed for c in choosing.shown(study)) else []),
     ]
     return [" ".join(parts)]
 
@@ -146,16 +179,11 @@ def _explained(study: Study, relative: bool) -> list[str]:
 def _besides(study: Study) -> str:
     """Say which sources of chance the intervals of E hold besides items."""
     sampled = [response.curve.sampled is not None for response in study.responses]
-    held = ["which λ were sampled"] if any(sampled) else []
-    held += [] if all(sampled) else ["how far a curve without sampled λ may bend between its nodes (no claim)"]
+    what, line = ("λ", "curve") if study.points == "lambdas" else ("mixtures", "surface")
+    held = [f"which {what} were sampled"] if any(sampled) else []
+    held += [] if all(sampled) else [f"how far a {line} without sampled {what} may bend between its nodes (no claim)"]
     held += ["DARE masks"] if any(len(response.masks) > 1 for response in study.responses) else []
     return f"; those of E also hold {' and '.join(held)}"
-
-
-def _shown(study: Study) -> list[Comparison]:
-    """Return the comparisons of the right panel: mean and minimum, or each benchmark where there are none."""
-    joint = [c for c in study.comparisons if c.objective in ("mean", "minimum")]
-    return joint or list(study.comparisons)
 
 
 def _title(response: Response) -> str:
@@ -191,7 +219,7 @@ def _reference(ax: Axes, study: Study, curves: Sequence[Line], relative: bool) -
     ax.text(0.5, 1.01, "λ = 1/2", ha="center", va="bottom", fontsize=palette.SMALL, color=palette.GREY,
             transform=ax.get_xaxis_transform())  # fmt: skip
     ends = [(float(line.middle[-1]), line.label, line.mark) for line in curves]
-    plain = [(100 * c.plain.value, c.objective) for c in _shown(study) if c.plain is not None]
+    plain = [(100 * c.plain.value, c.objective) for c in choosing.shown(study) if c.plain is not None]
     for level, objective in plain:
         mark = Mark(palette.objective(objective).colour, "", (0, (2, 1.5)))
         ax.axhline(level, color=mark.colour, lw=0.8, ls=mark.line, zorder=2)
@@ -286,52 +314,3 @@ def _name_densities(ax: Axes) -> None:
     for alpha, place in zip(ALPHAS, apart(heights, 0.2, (0.0, _TOP)), strict=True):
         ax.text(0.5, place, f"α = {alpha:g}" if alpha == ALPHAS[-1] else f"{alpha:g}", ha="center", va="center",
                 fontsize=palette.SMALL, bbox={"fc": "white", "ec": "none", "pad": 0.6})  # fmt: skip
-
-
-# --------------------------------------------------------------------------------------------- ways of choosing
-
-
-def choices(study: Study) -> tuple[list[Row], list[Series]]:
-    """Return the right panel as a dot chart, in percent: plain, one draw of each alpha, best of seven."""
-    alphas = [Row(f"alpha {a:g}", f"α = {a:g}", "E[score | α]") for a in ALPHAS]
-    rows = [
-        Row("plain", "plain"), *alphas, Row("replay", "draws", "Best of 7"), Row("tuned", "fixed λ", "Best of 7"),
-        Row("developed", "on dev items", "Best node"),
-    ]  # fmt: skip
-    series = [_series(compared) for compared in _shown(study)]
-    return [row for row in rows if row.key != "developed" or any(row.key in s.points for s in series)], series
-
-
-def _series(compared: Comparison) -> Series:
-    points = {f"alpha {alpha:g}": _point(number) for alpha, number in compared.expected.items()}
-    points |= {"replay": _point(compared.replay.honest), "tuned": _point(compared.tuned.honest)}
-    points["plain"] = Point(None, note="not run") if compared.plain is None else _point(compared.plain)
-    if compared.developed is not None:
-        points["developed"] = _point(compared.developed.score)
-    claimed = {"replay": 100 * compared.replay.claimed.value, "tuned": 100 * compared.tuned.claimed.value}
-    return Series(palette.name(compared.objective), palette.objective(compared.objective), points, claimed)
-
-
-def _point(number: Estimate) -> Point:
-    return Point(100 * number.value, 100 * number.low, 100 * number.high)
-
-
-def _draw_choices(ax: Axes, rows: Sequence[Row], series: Sequence[Series], relative: bool) -> None:
-    places = dots.draw(ax, rows, series)
-    ax.set_xlabel("% of the better parent" if relative else "score (%)")
-    ax.grid(axis="x", color=palette.FAINT, lw=0.4)
-    ax.tick_params(axis="y", pad=17)
-    if ax.get_xlim()[1] > (end := _furthest(series)):
-        ax.set_xlim(-0.03 * end, end)
-    if relative:
-        ax.axvline(100, color=palette.GREY, lw=0.8, zorder=1)
-    for alpha in ALPHAS:
-        mark, y = palette.ALPHAS[alpha], places[f"alpha {alpha:g}"]
-        ax.plot([-0.13, -0.02], [y, y], color=mark.colour, ls=mark.line, lw=1.1, transform=ax.get_yaxis_transform(),
-                clip_on=False)  # fmt: skip
-
-
-def _furthest(series: Sequence[Series]) -> float:
-    """Return where the axis ends at the latest: the interval of a share of a small parent's score may have no end."""
-    values = [x for one in series for x in (*(p.value for p in one.points.values()), *one.paper.values())]
-    return 1.5 * max(100.0, *(x for x in values if x is not None))

@@ -43,8 +43,8 @@ def draw(ax: Axes, triangle: Triangle, title: str, width: float) -> None:
     size = 1.6 if small else 2.6
     ax.plot(*flat(triangle.nodes).T, "o", color=palette.INK, ms=size, mew=0, zorder=4, clip_on=False, label="nodes")
     ax.plot(*flat(triangle.sampled).T, "o", mfc="white", mec=palette.INK, ms=size, mew=0.5, zorder=4, label="sampled")
-    _name_corners(ax, triangle, int(7.3 * width))
-    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, HEIGHT + 0.02), aspect="equal")
+    _name_corners(ax, triangle, width)
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, HEIGHT + 0.14 / width), aspect="equal")
     ax.set_axis_off()
     ax.set_title(title, pad=4)
     bar = ax.figure.colorbar(surface, ax=ax, orientation="horizontal", shrink=0.8, aspect=30 if not small else 20,
@@ -70,11 +70,12 @@ def _draw_region(ax: Axes, over: Triangulation, triangle: Triangle) -> None:
             ax.tricontour(over, heights, [0.0], colors=palette.VERMILLION, linestyles=line, linewidths=width)
 
 
-def _name_corners(ax: Axes, triangle: Triangle, characters: int) -> None:
-    """Write each expert's name and own score at its corner, in lines of so many characters."""
-    places = ((0.5, HEIGHT + 0.03, "center", "bottom"), (-0.02, -0.03, "left", "top"), (1.02, -0.03, "right", "top"))
+def _name_corners(ax: Axes, triangle: Triangle, width: float) -> None:
+    """Write each expert's name and own score at its corner: the first one's beside it, as the title stands above."""
+    beside = 0.5 + 0.1 / width
+    places = ((beside, HEIGHT, "left", "center"), (-0.02, -0.03, "left", "top"), (1.02, -0.03, "right", "top"))
     for name, score, (x, y, side, end) in zip(triangle.experts, triangle.corners, places, strict=True):
-        text = "\n".join([*_lines(name, characters), f"{score:.1f}"])
+        text = "\n".join([*_lines(name, int(7.3 * width)), f"{score:.1f}"])
         ax.text(x, y, text, ha=side, va=end, fontsize=palette.SMALL, linespacing=1.1)
 
 

@@ -83,7 +83,7 @@ def _collect(looked: Sequence[Lookup], curves: Sequence[Response], command: str,
     first, found = whole.request.plan.cells[0], [*whole.found, *whole.alone]
     results = Results(whole.store, whole.request.plan.engine)
     frame = whole.frame(draws=True)
-    lines = grouped([one for one in responses(frame, whole.experts) if one.along is not None])
+    lines = grouped([one for one in responses(frame, whole.experts) if len(one.experts) <= 3])
     studies = in_processes(
         lambda line: page.shown(ways.study(line, dev=development(curves, line), seed=whole.seed)), lines
     )

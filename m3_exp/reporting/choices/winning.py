@@ -57,18 +57,19 @@ def triangles(study: Study) -> list[Triangle]:
         raise ValueError("only three experts have a triangle")
     known = study.relative
     if not known.objectives:
-        return [_triangle([one], Objective(one.benchmark, (one.curve,))) for one in study.responses]
+        return [triangle([one], Objective(one.benchmark, (one.curve,))) for one in study.responses]
     mean = known.objectives[0]
     return [
-        _triangle(known.responses, mean),
+        triangle(known.responses, mean),
         *(
-            _triangle([one], Objective(one.benchmark, (one.curve,), (parent,)))
+            triangle([one], Objective(one.benchmark, (one.curve,), (parent,)))
             for one, parent in zip(known.responses, known.parents, strict=True)
         ),
     ]
 
 
-def _triangle(responses: Sequence[Response], objective: Objective) -> Triangle:
+def triangle(responses: Sequence[Response], objective: Objective) -> Triangle:
+    """Return the triangle of one benchmark, or of the mean over several, in the objective's unit."""
     along = objective.refined()
     points = lattice(FINE).points
     items = [curve.values @ curve.hats(points).T for curve in along.curves]

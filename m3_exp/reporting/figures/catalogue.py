@@ -49,8 +49,10 @@ def heatmap(data: Data) -> Figure:
 
 
 def response(data: Data) -> Figure:
-    """All benchmarks of a pair and method along lambda, and what each way of choosing it gives."""
+    """All benchmarks of a pair and method over their mixtures, and what each way of choosing one gives."""
     frame = data.frames.get("lambda_response", EMPTY)
+    if not responses(frame, data.parents):
+        frame = data.frames.get("mixture_response", frame)
     lines, lost = responses(frame, data.parents), refused(frame)
     names = sorted({" ".join(part for part in (r.name, r.params) if part) for r in lines})
     if not lines:
@@ -77,5 +79,6 @@ FIGURES: Mapping[str, FigureSpec] = {
                           heatmap),
     "layer_ablation": FigureSpec("gain over plain, one range of layers at a time", ("layer_ablation",),
                                  ablation.draw),
-    "response": FigureSpec("score along lambda, and what each way of choosing gives", ("lambda_response",), response),
+    "response": FigureSpec("score along lambda, and what each way of choosing gives",
+                           ("lambda_response", "mixture_response"), response),
 }  # fmt: skip

@@ -57,7 +57,7 @@ def draw(ax: Axes, rows: Sequence[Row], series: Sequence[Series], *, relative: b
         ax.axvline(100, color=palette.GREY, lw=0.8, zorder=1)
     for alpha in ALPHAS:
         mark, y = palette.ALPHAS[alpha], places[f"alpha {alpha:g}"]
-        ax.plot([-0.13, -0.02], [y, y], color=mark.colour, ls=mark.line, lw=1.1, transform=ax.get_yaxis_transform(),
+        ax.plot([-0.1, -0.02], [y, y], color=mark.colour, ls=mark.line, lw=1.1, transform=ax.get_yaxis_transform(),
                 clip_on=False)  # fmt: skip
 
 

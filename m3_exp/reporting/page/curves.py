@@ -1,4 +1,4 @@
-"""Response curves for the page: what it draws, and every alpha's expectation on a fine grid, computed here.
+"""Response curves and triangles for the page: what it draws, and every alpha's expectation on a fine grid.
 
 The page only looks up: expectations, intervals and the node weights w_k(alpha) are given at ALPHAS, so no statistics
 are written twice. All values are in percent (of the items, or of the better parent).
@@ -12,8 +12,10 @@ from m3_exp.merging.ratio import one_sided
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.choices.protocols import Comparison, expected, model
 from m3_exp.reporting.choices.ways import Study
+from m3_exp.reporting.choices.winning import FINE, triangle
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, Values, aligned_to
+from m3_exp.reporting.curves.places import Place
 from m3_exp.reporting.figures import palette
 from m3_exp.reporting.figures.palette import Mark
 from m3_exp.reporting.page.data import StudyData
@@ -23,9 +25,11 @@ from m3_exp.stats.expectation import ALPHAS as PAPER
 from m3_exp.stats.expectation import draw_sd
 from m3_exp.stats.lambdas import log_beta
 from m3_exp.stats.objective import Objective, Resampled
+from m3_exp.stats.simplex import lattice, log_density
 from m3_exp.types import Json
 
 _RESAMPLES = 200
+_MIDDLE = np.full(3, 1 / 3)
 _FINE = 129  # lambdas at which a minimum over benchmarks is followed: it bends between nodes
 
 
@@ -51,6 +55,8 @@ def data(studies: Sequence[StudyData]) -> Json:
         "alphas": [float(f"{alpha:.4g}") for alpha in ALPHAS],
         "marked": list(PAPER),
         "log_beta": rounded([log_beta(alpha) for alpha in ALPHAS], 5),
+        "log_middle": rounded([float(log_density(_MIDDLE, alpha)) for alpha in ALPHAS], 5),
+        "order": FINE,
         "outside": expectations.OUTSIDE,
         "studies": [study.curves for study in studies],
     }
@@ -67,6 +73,7 @@ def _study(study: Study) -> Json:
         line |= _gains(compared[str(line["key"])], own)
     return {
         "name": name(study), "pair": first.pair, "experts": list(first.experts), "score": score, "relative": relative,
+        "mixtures": study.points == "mixtures",
         "claims": _claims(study),
         "header": [" ".join(filter(None, [palette.name(c.benchmark, 40), c.what])) for c in table.columns],
         "rows": table.texts, "words": advice.words(study),
@@ -133,23 +140,48 @@ def _single(response: Response, parent: Array | None) -> Json:
 
 
 def _line(objective: Objective, responses: Sequence[Response]) -> Json:
-    """Return one curve: `at` the lambdas `lams` with a band, `e` at ALPHAS with an interval, draws and plain."""
+    """Return one curve or surface: its points, `e` at ALPHAS with an interval, draws and plain."""
     sample = Resampled.of(objective, _RESAMPLES, np.random.default_rng(0))
-    lams = objective.points if objective.combine == "mean" else np.union1d(np.linspace(0, 1, _FINE), objective.points)
-    along = [model(responses, objective, float(lam)) for lam in lams]
     e = [expected(responses, objective, sample, float(alpha)) for alpha in ALPHAS]
     shown = [r.plain for r in responses]
     return {
         "key": objective.name, "name": palette.name(objective.name), **_drawn(palette.objective(objective.name)),
         "n": sum(len(r.curve.ids) + r.unscored for r in responses), "unscored": sum(r.unscored for r in responses),
         "corrected": all(curve.sampled is not None for curve in objective.curves),
-        "lams": rounded(lams.tolist(), 5), "at": _percents(one.value for one in along),
-        "low": _percents(one.low for one in along), "high": _percents(one.high for one in along),
         "nodes": rounded(objective.points.tolist(), 5),
         "weights": rounded(np.stack([objective.curves[0].weights(alpha) for alpha in ALPHAS]).tolist(), 4),
         "e": _percents(one.value for one in e), "e_low": _percents(one.low for one in e),
         "e_high": _percents(one.high for one in e),
         "plain": _value(objective, shown, objective.whole), "draws": _draws(objective, responses, objective.whole),
+        **(_along(objective, responses) if objective.points.ndim == 1 else _over(objective, responses)),
+    }  # fmt: skip
+
+
+def _along(objective: Objective, responses: Sequence[Response]) -> Json:
+    """Return a curve of two experts: `at` the lambdas `lams` with a band."""
+    lams = objective.points if objective.combine == "mean" else np.union1d(np.linspace(0, 1, _FINE), objective.points)
+    along = [model(responses, objective, float(lam)) for lam in lams]
+    return {
+        "lams": rounded(lams.tolist(), 5), "at": _percents(one.value for one in along),
+        "low": _percents(one.low for one in along), "high": _percents(one.high for one in along),
+    }  # fmt: skip
+
+
+def _over(objective: Objective, responses: Sequence[Response]) -> Json:
+    """Return a surface of three experts: on the points of a fine lattice the score, and the least gain on an expert.
+
+    A minimum over benchmarks has its score alone.
+    """
+    sampled = objective.curves[0].sampled
+    drawn = [] if sampled is None else rounded(sampled.points.tolist(), 5)
+    if objective.combine == "minimum":
+        fine = objective.refined()
+        score = fine.score(fine.nodes(fine.whole), lattice(FINE).points[None])[0]
+        return {"at": _percents(score), "sampled": drawn}
+    found = triangle(responses, objective)
+    return {
+        "at": rounded(found.score.tolist(), 2), "gains": rounded(found.gain.tolist(), 2), "sampled": drawn,
+        "gains_low": rounded(found.low.tolist(), 2), "gains_high": rounded(found.high.tolist(), 2),
     }  # fmt: skip
 
 
@@ -163,17 +195,21 @@ def _value(objective: Objective, values: Sequence[Values | None], shares: Sequen
 
 def _draws(objective: Objective, responses: Sequence[Response], shares: Sequence[Array]) -> list[Json]:
     """Return the observed draws that every benchmark of the objective has; `said` names a draw that is one-sided."""
-    named: list[Mapping[tuple[float, int, float], Values]] = [
-        {(draw.alpha, draw.number, draw.lam): draw.values for draw in response.draws} for response in responses
+    named: list[Mapping[tuple[float, int, Place], Values]] = [
+        {(draw.alpha, draw.number, draw.shares or draw.lam): draw.values for draw in response.draws}
+        for response in responses
     ]
     shared = sorted(set.intersection(*(set(by_draw) for by_draw in named)))
     scored = [(key, _value(objective, [by_draw[key] for by_draw in named], shares)) for key in shared]
     names = responses[0].experts
-    return [
-        {"alpha": a, "draw": d, "lam": round(lam, 5), "value": v,
-         "said": (one_sided((lam, 1 - lam), names) if len(names) == 2 else None) or ""}
-        for (a, d, lam), v in scored if v is not None
-    ]  # fmt: skip
+    found: list[Json] = []
+    for (alpha, number, at), value in scored:
+        if value is not None:
+            point = at if isinstance(at, tuple) else (at, 1 - at)
+            said = (one_sided(point, names) if len(names) == len(point) else None) or ""
+            where = rounded(list(at) if isinstance(at, tuple) else at, 5)
+            found.append({"alpha": alpha, "draw": number, "lam": where, "value": value, "said": said})
+    return found
 
 
 _SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "<": "triangle-left",

@@ -217,7 +217,13 @@ class Curves {
   get alpha() { return this.data.alphas[this.index]; }
   get unit() { return this.study.relative.length ? find("input[name=unit]:checked").value : "score"; }
   get lines() { return this.study[this.unit]; }
-  get shown() { return this.lines.filter((line) => !this.hidden.has(line.key)); }
+  get mixtures() { return this.study.mixtures; }
+
+  /** The lines drawn: those that are checked; of three experts one triangle. */
+  get shown() {
+    if (this.mixtures) return [this.lines.find((line) => line.key === this.picked) ?? this.lines.find((line) => line.key === "mean") ?? this.lines[0]];
+    return this.lines.filter((line) => !this.hidden.has(line.key));
+  }
 
   /** From now on there is a chart. */
   show() {
@@ -239,6 +245,10 @@ class Curves {
   }
 
   checkbox(line) {
+    if (this.mixtures) {
+      const radio = make("input", { type: "radio", name: "line", value: line.key, checked: line === this.shown[0], onchange: () => { this.picked = line.key; this.update(); } });
+      return make("label", {}, radio, swatch(line), line.name);
+    }
     const box = make("input", { type: "checkbox", checked: !this.hidden.has(line.key), onchange: () => {
       if (box.checked) this.hidden.delete(line.key); else this.hidden.add(line.key);
       this.update();
@@ -259,6 +269,7 @@ class Curves {
   }
 
   explained() {
+    if (this.mixtures) return this.triangleExplained();
     const first = this.study.experts[0] ?? "the first expert";
     const sided = new Set(this.shown.flatMap((line) => line.draws.filter((d) => d.said).map((d) => `α = ${d.alpha} draw ${d.draw}: ${d.said}`)));
     const told = sided.size ? ` Of these all but one expert: ${[...sided].join("; ")}.` : "";
@@ -293,18 +304,26 @@ class Curves {
   table(alpha) {
     const unit = this.unit === "score" ? "%" : "% of better parent";
     const sd = this.lines.some((line) => line.sd);
-    const header = ["", `E[score | α = ${alpha}], ${unit}`, "95 % interval", ...(sd ? ["sd between draws"] : []), "at λ = 1/2", "plain", "E − plain", "items"];
+    const header = ["", `E[score | α = ${alpha}], ${unit}`, "95 % interval", ...(sd ? ["sd between draws"] : []), ...(this.mixtures ? [] : ["at λ = 1/2"]), "plain", "E − plain", "items"];
     find("#expected thead").replaceChildren(make("tr", {}, ...header.map((text, at) => make("th", { scope: "col", class: at ? "num" : "" }, text))));
     find("#expected tbody").replaceChildren(...this.lines.map((line) => {
-      const e = line.e[this.index], half = line.at[line.lams.indexOf(0.5)];
+      const e = line.e[this.index], half = this.mixtures ? [] : [fixed(line.at[line.lams.indexOf(0.5)])];
       const cells = [fixed(e) + (this.corrected(line) ? "" : " E*"), interval(line.e_low[this.index], line.e_high[this.index]), ...(sd ? [fixed(line.sd?.[this.index])] : []),
-        fixed(half), fixed(line.plain), this.gain(line), line.n + (line.unscored ? ` (${line.unscored} unscored)` : "")];
+        ...half, fixed(line.plain), this.gain(line), line.n + (line.unscored ? ` (${line.unscored} unscored)` : "")];
       return make("tr", { "data-line": line.key }, make("th", { scope: "row" }, swatch(line), line.name), ...cells.map((text) => make("td", { class: "num" }, text)));
     }));
   }
 
   async draw() {
     const Plotly = await plotly(), chart = find("#chart");
+    if (this.mixtures) {
+      const layout = this.triangleLayout(chart.clientWidth);
+      chart.style.height = `${layout.height}px`;
+      await Plotly.react(chart, this.triangle(chart.clientWidth), layout, { displayModeBar: false, responsive: false });
+      chart.setAttribute("aria-label", `Score of ${this.shown[0].name} over the mixtures of three experts, and the Dirichlet density of alpha ${this.alpha}; the table below has the numbers`);
+      return;
+    }
+    chart.style.height = "";
     const traces = [...this.shown.flatMap((line, at) => this.traces(line, at)), ...this.reference(), ...this.density()];
     await Plotly.react(chart, traces, this.layout(), { displayModeBar: false, responsive: false });
     chart.setAttribute("aria-label", `Response curves of ${this.shown.map((line) => line.name).join(", ")} over lambda, and the Beta density of alpha ${this.alpha}; the table below has the numbers`);
@@ -350,9 +369,7 @@ class Curves {
     const axis = { gridcolor: c.rule, zeroline: false, linecolor: c.soft, tickcolor: c.soft, ticks: "outside", ticklen: 4, fixedrange: true };
     const note = (text, x, y, more) => ({ text, x, y, showarrow: false, font: { color: c.soft, size: 12 }, ...more });
     return {
-      showlegend: false, dragmode: false, hovermode: "closest", paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: c.ink }, margin: { l: 56, r: 12, t: 28, b: 46 },
-      hoverlabel: { bgcolor: c.paper, bordercolor: c.soft, font: { color: c.ink } },
+      ...this.look(), margin: { l: 56, r: 12, t: 28, b: 46 },
       xaxis: { ...axis, range: [-0.025, right], showgrid: false, title: { text: "λ", standoff: 6 }, tickvals: [0, 0.125, 0.25, 0.5, 0.75, 0.875, 1], ticktext: ["0", "1/8", "1/4", "1/2", "3/4", "7/8", "1"], anchor: "y2" },
       yaxis: { ...axis, domain: [0.27, 1], rangemode: "tozero", title: { text: this.unit === "score" ? "score, %" : "% of the better parent", standoff: 8 } },
       yaxis2: { ...axis, domain: [0, 0.19], range: [0, DENSITY_TOP], tickvals: [0, 1, 2, 3], showgrid: false, title: { text: "density", standoff: 14 } },
@@ -363,9 +380,98 @@ class Curves {
       shapes: [{ type: "line", xref: "x", yref: "paper", x0: 0.5, x1: 0.5, y0: 0, y1: 1, line: { color: c.soft, width: 1, dash: "1px,4px" } }],
     };
   }
+
+  look() {
+    const c = colours();
+    return {
+      showlegend: false, dragmode: false, hovermode: "closest", paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: c.ink },
+      hoverlabel: { bgcolor: c.paper, bordercolor: c.soft, font: { color: c.ink } },
+    };
+  }
+
+  // ------------------------------------------------------------------------------- three experts: one triangle
+
+  /** "0.25 lm + 0.75 math", of shares in the experts' order. */
+  mixture(shares) {
+    return shares.map((share, k) => [share, this.study.experts[k] ?? `expert ${k + 1}`]).filter(([share]) => share > 0)
+      .map(([share, name]) => `${Number(share.toPrecision(3))} ${name}`).join(" + ");
+  }
+
+  triangleExplained() {
+    const [line] = this.shown, wins = line.gains_low?.some((low) => low > 0);
+    const region = !line.gains_low ? "" : wins ? " Dots: better than each expert alone with 95 % (over items, one mixture at a time)."
+      : " No mixture is better than each expert alone with 95 %.";
+    const sided = line.draws.filter((d) => d.said).map((d) => `α = ${d.alpha} draw ${d.draw}: ${d.said}`);
+    const told = sided.length ? ` Of these all but one expert: ${sided.join("; ")}.` : "";
+    const draws = line.draws.length ? ` Open diamonds: real draws.${told}` : "";
+    const unit = this.unit === "score" ? "score" : "score in % of the better parent's";
+    return `Colours: ${unit}. A corner is an expert alone, with its score. A filled circle was merged and evaluated; its area is the weight that α gives it.`
+      + `${line.sampled.length ? " Open circles: sampled mixtures." : ""}${draws}${region} Grey: where α draws its mixtures.`;
+  }
+
+  triangle(width) {
+    const [line] = this.shown, c = colours(), order = this.data.order, fine = lattice(order), at = (points) => ({ x: points.map(across), y: points.map(up) });
+    const place = (shares) => fine.findIndex((point) => point.every((share, k) => Math.abs(share - shares[k]) < 1e-4));
+    const shown = this.plots(width), tile = (side) => (1.34 * side) / order, blues = [[0, dark.matches ? "#16324a" : "#eef5fa"], [1, dark.matches ? "#7cc4ee" : "#0072b2"]];
+    const won = (k) => (line.gains ? `<br>least gain on an expert ${fixed(line.gains[k])} ${interval(line.gains_low[k], line.gains_high[k])}` : "");
+    const surface = { ...at(fine), mode: "markers", marker: { symbol: "hexagon2", size: tile(shown.side), color: line.at, colorscale: blues, line: { width: 0 } },
+      text: fine.map((shares, k) => `${this.mixture(shares)}: ${fixed(line.at[k])}${won(k)}`), hovertemplate: "%{text}<extra></extra>" };
+    const better = fine.map((_, k) => k).filter((k) => line.gains_low && line.gains_low[k] > 0).map((k) => fine[k]);
+    const dots = { ...at(better), mode: "markers", marker: { size: 3, color: c.ink }, hoverinfo: "skip" };
+    const nodes = { ...at(line.nodes), mode: "markers", marker: { color: c.ink, size: line.weights[this.index].map((w) => 5 + 24 * Math.sqrt(w)), opacity: 0.85, line: { color: c.paper, width: 1 } },
+      text: line.nodes.map((shares, k) => `${this.mixture(shares)}: ${fixed(line.at[place(shares)])}<br>weight ${fixed(100 * line.weights[this.index][k])} %`), hovertemplate: `<b>${line.name}</b><br>%{text}<extra></extra>` };
+    const ring = (points, symbol, text) => ({ ...at(points), mode: "markers", marker: { symbol, size: 8, color: c.ink, line: { width: 1.4 } }, text, hovertemplate: "%{text}<extra></extra>" });
+    const sampled = ring(line.sampled, "circle-open", line.sampled.map((shares) => `sampled: ${this.mixture(shares)}`));
+    const draws = ring(line.draws.map((d) => d.lam), "diamond-open", line.draws.map((d) => `draw ${d.draw} of α = ${d.alpha}, ${this.mixture(d.lam)}: ${fixed(d.value)}`));
+    const inner = lattice(order - 3).map((point) => point.map((share) => (share * (order - 3) + 1) / order));
+    const middle = this.data.log_middle[this.index], height = (shares) => Math.exp(middle + (this.alpha - 1) * shares.reduce((sum, share) => sum + Math.log(3 * share), 0));
+    const density = { ...at(inner), xaxis: "x2", yaxis: "y2", mode: "markers", hoverinfo: "skip", marker: { symbol: "hexagon2", size: tile(shown.small), line: { width: 0 },
+      color: inner.map((shares) => Math.min(height(shares), 12)), cmin: 0, cmax: 12, colorscale: [[0, c.paper], [1, c.ink]] } };
+    const border = (axis) => ({ x: [0, 1, 0.5, 0], y: [0, 0, TALL, 0], xaxis: `x${axis}`, yaxis: `y${axis}`, mode: "lines", line: { color: c.soft, width: 1 }, hoverinfo: "skip" });
+    const steps = Array.from({ length: 81 }, (_, k) => k / 80);
+    const scale = { x: steps.map((step) => 0.2 + 0.6 * step), y: steps.map(() => SCALE), mode: "markers", hoverinfo: "skip", marker: { symbol: "square", size: 10, color: steps, colorscale: blues, line: { width: 0 } } };
+    return [surface, scale, dots, border(""), nodes, sampled, draws, density, border("2")];
+  }
+
+  /** Where both triangles stand, in shares of the chart, and their sides in pixels; one below the other on a narrow screen. */
+  plots(width) {
+    const room = width - 24, narrow = width < 640, side = Math.min(460, (narrow ? 1 : 0.56) * room / 1.16), small = 0.55 * side;
+    const rows = [(TALL + 0.3) * side, (TALL + 0.2) * small], height = narrow ? rows[0] + rows[1] + 20 : rows[0];
+    const main = 1.16 * side / room, aside = 1.16 * small / room;
+    const columns = narrow ? [[0, main], [0, aside]] : [[0, main], [main + 0.04, main + 0.04 + aside]];
+    const lines = narrow ? [[1 - rows[0] / height, 1], [0, rows[1] / height]] : [[0, 1], [0.3, 0.3 + rows[1] / height]];
+    return { side, small, height, columns, lines };
+  }
+
+  triangleLayout(width) {
+    const [line] = this.shown, c = colours(), { height, columns, lines } = this.plots(width);
+    const ends = [Math.min(...line.at), Math.max(...line.at)].map((value) => fixed(value) + " %");
+    const axis = { visible: false, fixedrange: true, range: [-0.08, 1.08] };
+    const note = (text, x, y, more) => ({ text, x, y, showarrow: false, font: { color: c.ink, size: 12 }, ...more });
+    const corner = [[0.5, TALL, "bottom"], [0, 0, "top"], [1, 0, "top"]];
+    const named = this.study.experts.map((name, k) => {
+      const alone = lattice(this.data.order).findIndex((point) => point[k] === 1), [x, y, yanchor] = corner[k];
+      return note(`${name}  ${fixed(line.at[alone])}`, x, y, { xref: "x", yref: "y", yanchor, yshift: yanchor === "top" ? -12 : 12 });
+    });
+    return {
+      ...this.look(), height: height + 40, margin: { l: 12, r: 12, t: 20, b: 20 },
+      xaxis: { ...axis, domain: columns[0] }, yaxis: { ...axis, domain: lines[0], range: [-0.2, TALL + 0.1] },
+      xaxis2: { ...axis, domain: columns[1], anchor: "y2" }, yaxis2: { ...axis, domain: lines[1], range: [-0.15, TALL + 0.05], anchor: "x2" },
+      annotations: [...named, note(ends[0], 0.18, SCALE, { xref: "x", yref: "y", xanchor: "right" }), note(ends[1], 0.82, SCALE, { xref: "x", yref: "y", xanchor: "left" }),
+        note(`Dirichlet(${[1, 1, 1].fill(find("#alpha-value").textContent).join(", ")})`, 0.5, -0.03, { xref: "x2", yref: "y2", yanchor: "top", font: { color: c.soft, size: 12 } })],
+    };
+  }
 }
 
 const DENSITY_TOP = 3.2;
+const SCALE = -0.17; // the height of the scale of colours below a triangle
+const TALL = Math.sqrt(0.75); // of a triangle with sides of 1
+/** Where shares of three experts are drawn: the first at the top, the second at the left, the third at the right. */
+const across = ([first, , third]) => third + first / 2;
+const up = ([first]) => first * TALL;
+/** The shares on a lattice, in the order of the page's numbers: ascending by the first share, then by the second. */
+const lattice = (order) => Array.from({ length: order + 1 }, (_, i) => Array.from({ length: order + 1 - i }, (_, j) => [i / order, j / order, (order - i - j) / order])).flat();
 const GLYPHS = { circle: "●", square: "■", "triangle-up": "▲", "triangle-down": "▼", "triangle-left": "◀", "triangle-right": "▶",
   diamond: "◆", cross: "✚", x: "✖", pentagon: "⬟", hexagon: "⬢", star: "★" };
 const swatch = (line) => Object.assign(make("span", { class: "swatch", "aria-hidden": "true" }, GLYPHS[line.symbol]), { style: `color: ${ink(line)}` });

@@ -84,7 +84,7 @@ def of_table(parser: Parser) -> None:
     add("--marks", default="significant", choices=["significant", "real", "paper"], help=marks)
     add("--select", choices=["crossfit", "dev", "test"], help=select)
     add("--repeats", action="store_true", help="what batches alone change: each repeat beside its first pass")
-    add("--variance", action="store_true", help="how uncertain items, draws of lambda, masks and curves leave it, each")
+    add("--variance", action="store_true", help="how uncertain items, draws, masks and curves leave it, each")
 
 
 class Declared(Exception):

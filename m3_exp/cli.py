@@ -223,7 +223,7 @@ def response(args: Sequence[str]) -> int:
     parser = takes("response", "What every alpha would score, from the curves over lambda of sweeps=lambda_response.")
     parser.add_argument("--out", type=given, metavar="FILE", help="also draw it: .svg, .pdf or .png")
     parser.add_argument("--repeats", type=int, default=10_000, help="how often each way of choosing is tried")
-    parser.add_argument("--check", action="store_true", help="compare the curves with evaluated draws of lambda")
+    parser.add_argument("--check", action="store_true", help="compare the curves with evaluated draws")
     parser.add_argument("--run", metavar="NAME", help=RUN)
     options, asked = parsed(parser, args)
     from m3_exp.reporting.choices import advice

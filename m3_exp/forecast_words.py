@@ -154,8 +154,8 @@ def _answers(totals: Totals) -> str:
 def _more_words(totals: Totals) -> list[str]:
     """Say what more than one draw of lambda costs, and what lambdas beside a grid's nodes do."""
     sentences = (
-        (totals.draws, "draws of lambda: {} more than the paper's one draw (ratio.draws=1)"),
-        (totals.sampled, "sampled lambdas: {} more than the nodes alone (ratio.sampled=0)"),
+        (totals.draws, "draws: {} more than the paper's one draw (ratio.draws=1)"),
+        (totals.sampled, "sampled mixtures: {} more than the nodes alone (ratio.sampled=0)"),
     )
     return [f"{more.count} {words.format(_cost(more))}" for more, words in sentences if more]
 

@@ -228,7 +228,7 @@ def test_four_draws_are_averaged_item_by_item_with_their_spread() -> None:
     assert line["draws"] == 4
     assert row[6].startswith("37.5 [")
     assert "sd 6.5 of 4 draws" in row[6]
-    assert any("Means over 4 draws of lambda: the interval is over items, of these very" in x for x in table.footer)
+    assert any("Means over 4 draws: the interval is over items, of these very" in x for x in table.footer)
     every = adversarial.build("table2", Shown(found, every=True))
     assert [r["pdr"] for r in every.records if r["pair"] == "lm_code" and r["ratio"] == "mixup"] == [50.0] * 8
     assert [row[4] for row in every.texts if row[2] == "yes"] == [f"{x:.3g}" for x in found["lam"].dropna()[::2]]
@@ -313,7 +313,7 @@ def test_no_sign_below_ten_draws() -> None:
         )  # fmt: skip
         assert {mark.sign for mark in marks(table).values()} == {sign}
         said = "\n".join(table.footer)
-        assert ("fewer than 10 draws of lambda" in said) == (draws < 10)
+        assert ("fewer than 10 draws" in said) == (draws < 10)
         assert ("comparisons none can carry a sign" in said) == (draws < 10)
 
 

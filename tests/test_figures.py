@@ -493,7 +493,7 @@ def test_one_draw_is_called_one_and_missing_cells_are_hatched() -> None:
     assert numbers(figure) == ["+40.0", "+40.0"]
     assert len([p for p in figure.axes[0].patches if p.get_hatch()]) == 1
     assert not [p for p in figure.axes[0].patches if not p.get_fill()], "of one draw nothing is claimed"
-    assert "No outline, 2 cells: fewer than 10 draws of lambda" in unwrapped(figure)
+    assert "No outline, 2 cells: fewer than 10 draws" in unwrapped(figure)
     assert "Each ONE draw of λ" in written(figure)
     assert "Hatched, not run: LM & Math TIES GSM8K" in written(figure)
 

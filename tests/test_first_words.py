@@ -276,13 +276,13 @@ def test_a_random_ratio_beats_one_where_a_method_alone_is_bad() -> None:
     assert alphas == f"Which alpha is best is not known (only alpha 0.5 is evaluated): {CURVES}"
     few = [row for row in rows if row["draw"] != 9]
     assert said(few)[1] == (
-        f"Whether a random ratio beats a tuned one is not known (fewer than 10 draws of lambda are evaluated): {CURVES}"
+        f"Whether a random ratio beats a tuned one is not known (fewer than 10 draws are evaluated): {CURVES}"
     )
 
 
 def test_a_grid_without_sampled_lambdas_makes_no_claim() -> None:
     _, random, alphas = said([*alone(lm=LM, math=MATH), *(row for row in curve(0.5) if row["ratio"] == "grid")])
-    assert random.endswith(f"is not known (the curve has no sampled lambdas): {CURVES}")
+    assert random.endswith(f"is not known (the curve has no sampled mixtures): {CURVES}")
     assert alphas == "Which alpha is best is not known (none is evaluated): the same command"
 
 

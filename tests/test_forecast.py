@@ -221,25 +221,25 @@ def test_draws_of_lambda_are_told_beside_the_papers_one(tmp_path: Path) -> None:
     mixed = ["family=llama2_13b", "evaluator=[gsm8k]", "method=average,ties", "ratio=plain,mixup"]
     found = forecasted(tmp_path, *mixed, "ratio.draws=4")
     assert found.totals.draws == More(count=4, merges=6, answers=6 * 1319, searching=False)
-    line = "4 draws of lambda: 6 merges and 7,914 answers more than the paper's one draw (ratio.draws=1)"
+    line = "4 draws: 6 merges and 7,914 answers more than the paper's one draw (ratio.draws=1)"
     assert found.notes.count(line) == 1
     one = forecasted(tmp_path, *mixed)
     assert (one.totals.draws, one.totals.sampled) == (None, None)
     assert found.totals.recipes - one.totals.recipes == 6
-    assert not any("draws of lambda" in note for note in one.notes)
+    assert not any("draws:" in note for note in one.notes)
 
 
 def test_draws_that_search_for_attacks_are_told_at_most(tmp_path: Path) -> None:
     attack = ["evaluator=[prompt_bench_sst2]", "evaluator.prompt_bench_sst2.attack=stresstest"]
     found = forecasted(tmp_path, "family=llama2_13b", *attack, "ratio=mixup", "ratio.draws=2")
-    assert any("2 draws of lambda: 1 merge and at most 1,272 answers more" in note for note in found.notes)
+    assert any("2 draws: 1 merge and at most 1,272 answers more" in note for note in found.notes)
 
 
 def test_draws_on_items_of_unknown_number_are_told_in_merges(tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text("{}\n")
     own = f"items={tmp_path / 'mine.jsonl'}"
     found = forecasted(tmp_path, "family=llama2_13b", "evaluator=[gsm8k]", own, "ratio=mixup", "ratio.draws=4")
-    assert "4 draws of lambda: 3 merges more than the paper's one draw (ratio.draws=1)" in found.notes
+    assert "4 draws: 3 merges more than the paper's one draw (ratio.draws=1)" in found.notes
 
 
 def test_sampled_lambdas_are_told_beside_the_nodes(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_sampled_lambdas_are_told_beside_the_nodes(tmp_path: Path) -> None:
     grid = ["family=llama2_13b", "evaluator=[gsm8k]", "method=average,task_arithmetic", "ratio=grid", "limit=10"]
     found = forecasted(tmp_path, *grid, "ratio.sampled=8")
     assert found.totals.sampled == More(count=8, merges=8, answers=80, searching=False)
-    assert "8 sampled lambdas: 8 merges and 80 answers more than the nodes alone (ratio.sampled=0)" in found.notes
+    assert "8 sampled mixtures: 8 merges and 80 answers more than the nodes alone (ratio.sampled=0)" in found.notes
     assert found.totals.recipes - forecasted(tmp_path, *grid).totals.recipes == 8
 
 

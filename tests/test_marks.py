@@ -678,4 +678,4 @@ def test_draws_of_an_outside_ratio_are_draws() -> None:
     assert (record["draws"], record["spread"]) == (3, pytest.approx(10.0, abs=0.1))
     assert (record["score"], without["draws"]) == (pytest.approx(90, abs=0.1), 1)
     assert (record["mark"], record["no_mark"]) == ("", contrasts.FEW_DRAWS)
-    assert "Means over 3 draws of lambda" in " ".join(map(str, table.footer))
+    assert "Means over 3 draws" in " ".join(map(str, table.footer))

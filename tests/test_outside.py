@@ -337,7 +337,7 @@ def test_wrong_keywords_are_one_line(overrides: str, says: str) -> None:
         ("ratio/short", "{name: short, target: 'outside_broken:short'}", "ratio=short",
          "ratio outside_broken:short gives 1 weights for 2 experts: one each is needed"),
         ("ratio/beside", "{name: beside, target: 'outside_broken:beside'}", "ratio=beside",
-         "sampled lambdas, which correct the curve of ratio=grid alone"),
+         "sampled mixtures, which correct the curve of ratio=grid alone"),
         ("ratio/mixed", "{name: mixed, target: 'outside_broken:mixed', alpha: x}", "ratio=mixed",
          "give a number as alpha, a whole number from 0 as draw, or None"),
         ("ratio/mixed", "{name: mixed, target: 'outside_broken:mixed', draw: half}", "ratio=mixed",

@@ -406,11 +406,11 @@ def test_the_slider_says_what_is_claimed_and_what_not(page: Any) -> None:
     assert "No sign at this α" in said.inner_text()
     assert re.fullmatch(r"[−+]\d+\.\d \[[−+]\d+\.\d, [−+]\d+\.\d\]", cells.nth(5).inner_text())
     page.keyboard.press("End")
-    assert "Nothing is claimed at this α: sampled lambdas correct alphas from 0.2 to 5 only" in said.inner_text()
+    assert "Nothing is claimed at this α: sampled mixtures correct alphas from 0.2 to 5 only" in said.inner_text()
     assert cells.first.inner_text().endswith(" E*")
     page.click("#alphas >> text='0.5'")
     page.select_option("#study", "1")
-    assert "Nothing is claimed of E − plain: the curve has no sampled lambdas" in said.inner_text()
+    assert "Nothing is claimed of E − plain: the curve has no sampled mixtures" in said.inner_text()
     assert page.locator("#expected tr[data-line=gsm8k] td").first.inner_text().endswith(" E*")
     assert "α = 0.5 draw 1: 99.99 % math" in page.locator("#explained").inner_text()
 

@@ -142,7 +142,7 @@ def points(chosen: Choice, n_experts: int, seed: int) -> Sequence[Mixture]:
     for weights in (weights for weights in every if len(weights) != n_experts):
         raise M3Error(f"ratio {chosen.target} gives {len(weights)} weights for {n_experts} experts: one each is needed")
     if any(one.sampled for one in mixtures) and chosen.target != CURVE.target:
-        raise M3Error(f"ratio {chosen.target} gives sampled lambdas, which correct the curve of ratio=grid alone")
+        raise M3Error(f"ratio {chosen.target} gives sampled mixtures, which correct the curve of ratio=grid alone")
     for key, value in (fact for one in mixtures for fact in one.facts.items()):
         if key not in named.keywords or not isinstance(value, int | float | str | tuple | None):
             raise M3Error(f"ratio {chosen.target} has the fact {key}={value!r}: give its keywords, as numbers or texts")

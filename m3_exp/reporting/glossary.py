@@ -4,13 +4,14 @@ WORDS = {
     "cell": "one merge on one benchmark: what is evaluated, stored and counted.",
     "recipe": "what determines one set of weights: base, experts, method, their shares, number format.",
     "plain": "a method without M3 ('no M3' in tables): every expert with the method's own fixed share.",
-    "lambda": "the first expert's share of a merge, from 0 to 1; the second one has the rest.",
-    "alpha": "M3 draws lambda from Beta(alpha, alpha): a small alpha gives mostly one expert, a large one about half of"
+    "lambda": "the first expert's share of a merge of two, from 0 to 1. Three experts and more have a mixture: a share"
     " each.",
-    "draw, mask": "one lambda that was drawn; one random choice of the changes that DARE drops.",
-    "node": "a fixed lambda at which a merge was evaluated, so that a curve over lambda goes through it. Between nodes,"
-    " sampled lambdas, taken at random, correct the curve.",
-    "expectation, E": "the mean score over all lambdas of an alpha, read off that curve; E* where no sampled lambdas"
+    "alpha": "M3 draws lambda from Beta(alpha, alpha), a mixture from Dirichlet(alpha, ..., alpha): a small alpha gives"
+    " mostly one expert, a large one about the same of each.",
+    "draw, mask": "one lambda or mixture that was drawn; one random choice of the changes that DARE drops.",
+    "node": "a fixed lambda or mixture at which a merge was evaluated, so that a curve goes through it. Between nodes,"
+    " sampled mixtures, taken at random, correct the curve.",
+    "expectation, E": "the mean score over all draws of an alpha, read off that curve; E* where no sampled mixtures"
     " correct it.",
     "▲ ▼ ≈ = / bold": "better, worse, not told apart from the same row without M3 (tested item by item, adjusted for"
     " the number of tests); the same weights; nothing to show. Bold: better than every other row of its pair.",

@@ -342,7 +342,7 @@ def _named(how: str, shape: Shape, others: Sequence[VarianceSource], bias: tuple
     if any(math.isfinite(source.freedom) for source in others):
         parts.append(f"{1 + min(int(s.freedom) for s in others if math.isfinite(s.freedom))} masks or draws")
     if any(math.isinf(source.freedom) for source in others):
-        parts.append("sampled lambdas")
+        parts.append("sampled mixtures")
     if max(bias) > 0:
         parts.append("bias bound")
     if unscored:

@@ -156,7 +156,7 @@ def looked_up(looked: Lookup, *, draw: int | None = None, every: bool = False, m
     if draw is not None:
         have = sorted({int(known) for known in frame["draw"].dropna()})
         if draw not in have:
-            there = f"draws {', '.join(map(str, have))}" if have else "no draws of lambda"
+            there = f"draws {', '.join(map(str, have))}" if have else "no draws"
             raise M3Error(f"--draw {draw} is not in this table, which has {there}")
         frame = frame[frame["draw"].isna() | (frame["draw"] == draw)]
     built = build(looked, frame, looked.behind if draw is None else None, every=every, marks=marks)

@@ -37,7 +37,7 @@ _COMPETING: Sequence[tuple[str, str, list[str]]] = (  # a column, what it says o
 )
 
 HYPER, DRAWS = "hyper-parameters", "draw (of each alpha)"
-NO_ALPHA = "a choice among these draws of lambda, which says nothing about alpha; what it takes: sweeps=lambda_response"
+NO_ALPHA = "a choice among these draws, which says nothing about alpha; what it takes: sweeps=lambda_response"
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _of_alpha(line: Sequence[Response], frame: pd.DataFrame, dev: Sequence[Respo
     names = dict(zip(LINE, line[0].line, strict=True))
     mine = where(frame[frame["kind"].isin(["node", "sampled"])], **names)
     without = [b for b in dict.fromkeys(mine["benchmark"]) if b not in known]
-    notes = [f"alpha: not in the choice, no curve with sampled lambdas: {', '.join(without)}"] if without else []
+    notes = [f"alpha: not in the choice, no curve with sampled mixtures: {', '.join(without)}"] if without else []
     return Group(
         names, "alpha", candidates,
         dev=_read({r.benchmark: _models_of(r) for r in dev if _corrected(r) and r.benchmark in known}),

@@ -28,8 +28,8 @@ from m3_exp.stats.scored import Scored
 
 ALPHA = 0.5  # of the random ratio, where a curve knows them all
 NONE = "no random ratio, M3, is evaluated"
-_FEW = f"fewer than {LEAST_DRAWS} draws of lambda are evaluated"
-_LOST = "draws of lambda, or the method's own weights, have no result"
+_FEW = f"fewer than {LEAST_DRAWS} draws are evaluated"
+_LOST = "draws, or the method's own weights, have no result"
 _HALVINGS, _AGAIN = 200, 50
 
 

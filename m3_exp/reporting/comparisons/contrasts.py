@@ -30,7 +30,7 @@ from m3_exp.types import Json
 Place = tuple[int, int]  # row and column of a table
 Models = Mapping[tuple[float | None, float | None], Values]  # item values by lambda and DARE mask
 LEAST_DRAWS = 10  # of lambda: from fewer nothing is said of others
-FEW_DRAWS = f"fewer than {LEAST_DRAWS} draws of lambda: the difference is of these draws"
+FEW_DRAWS = f"fewer than {LEAST_DRAWS} draws: the difference is of these draws"
 FEW_MASKS = f"fewer than {LEAST_MASKS} DARE masks: the difference is of these masks"
 
 

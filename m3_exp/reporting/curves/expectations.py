@@ -28,8 +28,8 @@ from m3_exp.stats.objective import unbeaten
 from m3_exp.stats.paired import paired, spread
 
 LEAST_MASKS = 3
-NO_SAMPLED = "the curve has no sampled lambdas (ratio.sampled=16)"
-OUTSIDE = f"sampled lambdas correct alphas from {ALPHAS[0]:g} to {ALPHAS[-1]:g} only"
+NO_SAMPLED = "the curve has no sampled mixtures (ratio.sampled=16)"
+OUTSIDE = f"sampled mixtures correct alphas from {ALPHAS[0]:g} to {ALPHAS[-1]:g} only"
 FEW_MASKS = f"fewer than {LEAST_MASKS} DARE masks (sparsify.draws={LEAST_MASKS})"
 
 

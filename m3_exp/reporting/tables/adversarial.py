@@ -38,10 +38,10 @@ _PROTOCOLS = {
     "transferred": "transferred: one frozen set of attacked prompts for all models",
 }
 _DETAILS = ("parse_rate_clean", "parse_rate_attacked", "mcc_clean", "mcc_attacked")
-_BRIEFLY = "PDR = (no attack - attack) / no attack: lower is better. sd: between draws of lambda."
+_BRIEFLY = "PDR = (no attack - attack) / no attack: lower is better. sd: between draws."
 _PDR = (
     "PDR = (no attack - attack) / no attack, paired by item: the lower the better. An item that is unscored without the"
-    " attack is unscored under it and in PDR. sd: between draws of lambda (masks: between DARE masks)."
+    " attack is unscored under it and in PDR. sd: between draws (masks: between DARE masks)."
 )
 
 

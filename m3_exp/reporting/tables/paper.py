@@ -262,7 +262,7 @@ def briefly_about(rows: Sequence[Row]) -> list[str]:
     values = [value for row in rows for value in row.values.values() if value is not None]
     curved = [value for value in values if value.nodes]
     if not curved:
-        return ["sd: between draws of lambda."] if any(value.spread is not None for value in values) else []
+        return ["sd: between draws."] if any(value.spread is not None for value in values) else []
     over, points, draws = _random(rows)
     alone = f" (E*: no sampled {points}, so no sign)" if any(not value.sampled for value in curved) else ""
     return [f"E: mean over {over}{alone}; sd: between {draws}."]
@@ -325,8 +325,8 @@ def few_draws(draws: Set[int], spread: str) -> list[str]:
     if not few:
         return []
     return [
-        f"Means over {' or '.join(map(str, few))} draw{'s' if few[-1] > 1 else ''} of lambda: the interval is over"
-        f" items, of these very draws; another set of draws differs by more ({spread}). Of the expectation over lambda"
+        f"Means over {' or '.join(map(str, few))} draw{'s' if few[-1] > 1 else ''}: the interval is over items,"
+        f" of these very draws; another set of draws differs by more ({spread}). Of the expectation over all draws"
         " nothing is claimed"
     ]
 

@@ -265,8 +265,8 @@ def _says(how: How, groups: Sequence[Group]) -> list[str]:
         lines += _undeveloped(groups)
     if any(group.question == "alpha" for group in groups):
         lines.append(
-            "alpha: chosen on expectations from curves with sampled lambdas; intervals hold what these leave open,"
-            " lower ends also the luck of the best of seven with lambdas (and masks) that all items share."
+            "alpha: chosen on expectations from curves with sampled mixtures; intervals hold what these leave open,"
+            " lower ends also the luck of the best of seven with mixtures (and masks) that all items share."
         )
     for group in groups:
         lines += [

@@ -110,13 +110,13 @@ def _counted(value: float | None, count: int | None = None) -> Cell:
 
 
 _BRIEFLY = (
-    "Points. items, sampled: standard errors, from the items and from the lambdas that were sampled.",
-    "draws, masks: standard deviations of the score itself. bend: how much it may bend between two evaluated lambdas.",
+    "Points. items, sampled: standard errors, from the items and from the mixtures that were sampled.",
+    "draws, masks: standard deviations of the score itself. bend: how much it may bend between two nodes.",
 )
 _NOTES = (
     "Points. items: standard error over items. draws, masks: standard deviation of the score itself, without the"
     " items' noise (0.0 where it cannot be told from none); one draw or mask is off by so much, however many the"
-    " items. sampled: standard error from which lambdas were sampled. bend: without sampled lambdas, by how much"
+    " items. sampled: standard error from which mixtures were sampled. bend: without sampled mixtures, by how much"
     " the score is taken to bend between two nodes at most. Each sd is an estimate from few draws or masks: three"
     " give it to a factor of 0.5 to 6 (95 %).",
 )

@@ -28,7 +28,7 @@ def run(asked: CommandLine | Request, *, hours: float | None = None, cells: int 
     It stops after so many hours, at the last answer that fits, or so many cells; called again it goes on.
 
     Raises:
-        M3Error: a model or a file of items is not there, or every single cell is refused.
+        M3Error: a model or a file of items is not there, every single cell is refused, or `node` is given.
     """
     from m3_exp.groups import Budget
     from m3_exp.results import gone
@@ -36,6 +36,10 @@ def run(asked: CommandLine | Request, *, hours: float | None = None, cells: int 
     from m3_exp.views.workspace import tracking
 
     budget, request = Budget(hours, cells), config.compose(asked)
+    if request.node is not None:
+        raise M3Error(
+            f"node={request.node} is a question for m3 plan; m3 run takes the machines it has: leave node= out"
+        )
     plan, store = request.plan, Store(request.store)
     for refusal in gone(plan).values():
         raise M3Error(refusal)

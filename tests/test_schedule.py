@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from m3_exp import cli, config
+from m3_exp import actions, cli, config
+from m3_exp.command_line import CommandLine
 from m3_exp.engines import gpus
 from m3_exp.engines.gpus import GPUS, Load, described
 from m3_exp.engines.pace import Lengths
@@ -65,6 +66,12 @@ def test_machines_are_described_in_a_word(text: str, machines: int, each: int, c
 def test_what_is_no_machine_is_refused(text: str, said: str) -> None:
     with pytest.raises(M3Error, match=said):
         config.request([*PAPER, f"node={text}"])
+
+
+def test_a_run_takes_no_machines_that_are_not_here(tmp_path: Path) -> None:
+    with pytest.raises(M3Error, match=r"node=.*H100.* is a question for m3 plan; m3 run takes the machines it has"):
+        actions.run(CommandLine(("pair=lm_math", "node=8xH100-80", f"store={tmp_path}")))
+    assert list(tmp_path.iterdir()) == []
 
 
 # --------------------------------------------------------------------------------------------------------- the queue

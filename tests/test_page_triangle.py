@@ -101,6 +101,5 @@ def test_alpha_moves_over_the_triangle(text: str, tmp_path: Path) -> None:
         chart = page.locator("#chart .main-svg").first.bounding_box()
         assert chart["y"] + chart["height"] <= below + 1, "the chart lies on the text"
         page.set_viewport_size({"width": 420, "height": 900})
-        page.wait_for_timeout(500)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 420
+        page.wait_for_function("document.documentElement.scrollWidth <= 420")
         assert complaints == []

@@ -68,6 +68,14 @@ def triangles(study: Study) -> list[Triangle]:
     ]
 
 
+def surface(objective: Objective) -> Array:
+    """Return an objective's score in its unit at the points of the lattice of order `FINE`, (P,): mean or minimum."""
+    along = objective.refined()
+    parts = zip(along.curves, along.measures, strict=True)
+    scores = [[unit.ratio(own) for own in curve.hats(lattice(FINE).points) @ curve.values.T] for curve, unit in parts]
+    return np.asarray((np.min if along.combine == "minimum" else np.mean)(scores, axis=0))
+
+
 def triangle(responses: Sequence[Response], objective: Objective) -> Triangle:
     """Return the triangle of one benchmark, or of the mean over several, in the objective's unit."""
     along = objective.refined()
@@ -79,12 +87,11 @@ def triangle(responses: Sequence[Response], objective: Objective) -> Triangle:
     masks = [np.array([mask.values @ mask.hats(points).T for mask in one.masks]) for one in responses]
     lost = max(one.unscored / (one.unscored + len(one.curve.ids)) for one in responses)
     corners = [[curve.items_at(expert) for curve in along.curves] for expert in np.eye(3)]
-    score, least = np.empty(len(points)), np.empty((len(points), 3))
+    least = np.empty((len(points), 3))
     for row in range(len(points)):
         values = [own[:, row] for own in items]
         between = [spread(list(own[:, :, row]), one.curve.shape) for own, one in zip(masks, responses, strict=True)]
         others = joint.together(along.in_units(between))
-        score[row] = np.mean([unit.ratio(own) for own, unit in zip(values, along.measures, strict=True)])
         gains = []
         for corner in corners:
             differences = [own - expert for own, expert in zip(values, corner, strict=True)]
@@ -97,5 +104,13 @@ def triangle(responses: Sequence[Response], objective: Objective) -> Triangle:
     value, low, high = (100 * least[:, column] for column in range(3))
     drawn = np.empty((0, 3)) if sampled is None else sampled.points
     return Triangle(
-        objective.name, responses[0].experts, points, 100 * score, value, low, high, objective.points, drawn
+        objective.name,
+        responses[0].experts,
+        points,
+        100 * surface(objective),
+        value,
+        low,
+        high,
+        objective.points,
+        drawn,
     )

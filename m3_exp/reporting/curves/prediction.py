@@ -25,6 +25,7 @@ from m3_exp.reporting.curves.places import said
 from m3_exp.stats.estimate import Array, central, deviation, weighted_mean
 from m3_exp.stats.expectation import ALPHAS, Evaluated
 from m3_exp.stats.fitted import Fitted
+from m3_exp.stats.lambdas import Curve
 from m3_exp.stats.turning import agreement, beside_expectation, beside_line, turned
 from m3_exp.types import Json
 
@@ -163,12 +164,14 @@ def _order(draw: Draw) -> tuple[int, str]:
 def predict(curve: Evaluated, draw: Draw) -> Prediction:
     """Compare one draw with the refined curve. Every item of the curve must have a value.
 
-    A surface that is fitted, not interpolated, is off by its residuals at the sampled points: that is added.
+    Over a simplex the evaluated mixtures lie further apart than lambdas on a curve: how far the score may bend between
+    them is added, and twice that of a fitted surface, which is off by its residuals at the sampled points.
     """
     along = curve.refined()
     line = beside_line(along, draw.at, _scored(draw.values, along))
-    if isinstance(curve, Fitted):
-        line = replace(line, half=line.half + 2 * float(curve.bend_at(np.array([draw.at]))[0]))
+    if not isinstance(curve, Curve):
+        bend = float(curve.bend_at(np.array([draw.at]))[0])
+        line = replace(line, half=line.half + (2 if isinstance(curve, Fitted) else 1) * bend)
     return Prediction(draw.alpha, draw.number, draw.lam, **vars(line), shares=draw.shares)
 
 

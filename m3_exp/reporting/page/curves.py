@@ -12,7 +12,7 @@ from m3_exp.merging.ratio import one_sided
 from m3_exp.reporting.choices import advice
 from m3_exp.reporting.choices.protocols import Comparison, expected, model
 from m3_exp.reporting.choices.ways import Study
-from m3_exp.reporting.choices.winning import FINE, triangle
+from m3_exp.reporting.choices.winning import FINE, surface, triangle
 from m3_exp.reporting.curves import expectations
 from m3_exp.reporting.curves.evaluated import Response, Values, aligned_to
 from m3_exp.reporting.curves.places import Place
@@ -25,7 +25,7 @@ from m3_exp.stats.expectation import ALPHAS as PAPER
 from m3_exp.stats.expectation import draw_sd
 from m3_exp.stats.lambdas import log_beta
 from m3_exp.stats.objective import Objective, Resampled
-from m3_exp.stats.simplex import lattice, log_density
+from m3_exp.stats.simplex import log_density
 from m3_exp.types import Json
 
 _RESAMPLES = 200
@@ -175,9 +175,7 @@ def _over(objective: Objective, responses: Sequence[Response]) -> Json:
     sampled = objective.curves[0].sampled
     drawn = [] if sampled is None else rounded(sampled.points.tolist(), 5)
     if objective.combine == "minimum":
-        fine = objective.refined()
-        score = fine.score(fine.nodes(fine.whole), lattice(FINE).points[None])[0]
-        return {"at": _percents(score), "sampled": drawn}
+        return {"at": _percents(surface(objective)), "sampled": drawn}
     found = triangle(responses, objective)
     return {
         "at": rounded(found.score.tolist(), 2), "gains": rounded(found.gain.tolist(), 2), "sampled": drawn,

@@ -455,7 +455,7 @@ class Curves {
       return note(`${name}  ${fixed(line.at[alone])}`, x, y, { xref: "x", yref: "y", yanchor, yshift: yanchor === "top" ? -12 : 12 });
     });
     return {
-      ...this.look(), height: height + 40, margin: { l: 12, r: 12, t: 20, b: 20 },
+      ...this.look(), width, height: height + 40, margin: { l: 12, r: 12, t: 20, b: 20 },
       xaxis: { ...axis, domain: columns[0] }, yaxis: { ...axis, domain: lines[0], range: [-0.2, TALL + 0.1] },
       xaxis2: { ...axis, domain: columns[1], anchor: "y2" }, yaxis2: { ...axis, domain: lines[1], range: [-0.15, TALL + 0.05], anchor: "x2" },
       annotations: [...named, note(ends[0], 0.18, SCALE, { xref: "x", yref: "y", xanchor: "right" }), note(ends[1], 0.82, SCALE, { xref: "x", yref: "y", xanchor: "left" }),

@@ -25,7 +25,7 @@ from m3_exp.reporting.curves.evaluated import LINE
 from m3_exp.reporting.data import published
 from m3_exp.reporting.data.published import NOTES, Beside, Number
 from m3_exp.reporting.table import NOTHING, Cell, Column, Figure, Mark, Table, named_columns, words
-from m3_exp.reporting.tables.footers import BRIEFLY, footer, rebuild
+from m3_exp.reporting.tables.footers import briefly, footer, rebuild
 from m3_exp.reporting.tables.paper import few_draws, one_sided
 from m3_exp.reporting.tables.rows import Line, Shown, at_shares, keys_of, missing, shares_heading, without_m3
 from m3_exp.stats.estimate import Estimate
@@ -72,7 +72,7 @@ def build(name: str, given: Shown) -> Table:
         ),
         tuple(shown),
         (*footer(frame, _notes(given, rows, compared)), rebuild(frame)),
-        (BRIEFLY, _BRIEFLY, *([contrasts.BRIEFLY_BY_SCORE] if marks == "paper" else contrasts.brief(compared))),
+        (briefly(frame), _BRIEFLY, *([contrasts.BRIEFLY_BY_SCORE] if marks == "paper" else contrasts.brief(compared))),
     )
 
 

@@ -9,14 +9,20 @@ from m3_exp.amounts import counted
 from m3_exp.reporting.curves.evaluated import unread_cells
 from m3_exp.reporting.data.dataframe import rehearsed, sandboxes
 from m3_exp.reporting.table import Rebuild
+from m3_exp.reporting.tables.rows import shares_heading
 from m3_exp.stats import unread
 
 INTERVALS = (
     "Percent, with 95 % intervals over items like these (docs/statistics.md); an unscored item counts as wrong at the"
-    " lower end, as right at the upper. lambda is the first expert's share."
+    " lower end, as right at the upper."
 )
-BRIEFLY = "Percent, 95 % intervals. lambda: the first expert's share."  # the same on a terminal
+BRIEFLY = "Percent, 95 % intervals."  # the same on a terminal
 _SUM = "task arithmetic without M3 weighs both deltas with 1; with M3 at lambda = 1/2 it is half that sum."
+
+
+def briefly(frame: pd.DataFrame) -> str:
+    """Return the line that says on a terminal what numbers are, and lambda where there is one."""
+    return BRIEFLY if shares_heading(frame) == "weights" else f"{BRIEFLY} lambda: the first expert's share."
 
 
 def footer(frame: pd.DataFrame, notes: Sequence[str] = (), behind: pd.DataFrame | None = None) -> list[str]:
@@ -31,7 +37,7 @@ def footer(frame: pd.DataFrame, notes: Sequence[str] = (), behind: pd.DataFrame 
         done = pd.DataFrame([line for lines in both for line in lines], columns=frame.columns)
     summed = bool((done["method"] == "task_arithmetic").any())
     return [
-        INTERVALS,
+        INTERVALS if shares_heading(frame) == "weights" else f"{INTERVALS} lambda is the first expert's share.",
         *notes,
         *([_SUM] if summed else []),
         *_made_by(done),

@@ -11,7 +11,7 @@ from m3_exp.reporting.comparisons.contrasts import Compared
 from m3_exp.reporting.data import published as papers
 from m3_exp.reporting.table import NOTHING, Cell, Column, Figure, Mark, Table, named_columns, percent, words
 from m3_exp.reporting.tables import paper
-from m3_exp.reporting.tables.footers import BRIEFLY, footer, rebuild
+from m3_exp.reporting.tables.footers import briefly, footer, rebuild
 from m3_exp.reporting.tables.rows import Row, Shown, shares_heading, without_m3
 
 _FIGURES = tuple(map(Column, ("n", "without M3", "with M3", "gain", "paper's gain")))
@@ -45,7 +45,7 @@ def build(name: str, given: Shown) -> Table:
             if row.mixed and len(row.cells[b])
         ),
         (*footer(frame, notes, paper.used(rows, behind)), rebuild(frame)),
-        (BRIEFLY, *paper.briefly_about(rows), *contrasts.brief(compared)),
+        (briefly(frame), *paper.briefly_about(rows), *contrasts.brief(compared)),
     )
 
 

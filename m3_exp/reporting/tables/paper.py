@@ -20,7 +20,7 @@ from m3_exp.reporting.curves.evaluated import LINE, Response, refused
 from m3_exp.reporting.data.dataframe import has_parts
 from m3_exp.reporting.data.published import NOTES
 from m3_exp.reporting.table import Column, Mark, Table, named_columns
-from m3_exp.reporting.tables.footers import BRIEFLY, footer, rebuild
+from m3_exp.reporting.tables.footers import briefly, footer, rebuild
 from m3_exp.reporting.tables.rows import KEYS, Marks, Row, Shown, at_shares, shares_heading, without_m3
 from m3_exp.stats.expectation import ALPHAS
 from m3_exp.types import Json
@@ -67,7 +67,7 @@ def build(name: str, given: Shown) -> Table:
             for i, row in enumerate(rows)
         ),
         (*footer(shown, notes, used(rows, behind)), rebuild(shown)),
-        (f"{BRIEFLY} {_BRIEFLY_PICKED}", *briefly_about(rows), *marked.brief),
+        (f"{briefly(frame)} {_BRIEFLY_PICKED}", *briefly_about(rows), *marked.brief),
     )
 
 

@@ -249,3 +249,23 @@ def test_a_page_reads_the_items_of_its_first_cells_only(monkeypatch: pytest.Monk
     cells = list(page._cells(found, Results(Store(Path("none")), EngineSettings()), ""))
     assert len(read) == 2, "of three items each"
     assert [one.note for one in cells] == ["", "", "", ITEMS_DROPPED, ITEMS_DROPPED]
+
+
+def test_a_column_is_found_where_it_stands() -> None:
+    """A text that looks like another column's beginning is none: a line break stands between columns alone."""
+    lists = {"id": '["\\n\\"value\\":[1]"]', "value": "[0.5]", "notes": '[{"id":",","value":[2]}]'}
+    written = records.columns_text(lists).encode()
+    assert {name: records.column_list(written, name).decode() for name in lists} == lists
+    assert records.column_list(written, "sample") == b""
+    assert records.column_list(written, "val") == b""
+    assert records.column_list(b"{}", "id") == b""
+
+
+def test_columns_are_read_as_pythons_own_parser_reads_them() -> None:
+    generator = np.random.default_rng(4)
+    values = [*generator.random(300), *np.ldexp(generator.random(300), generator.integers(-1080, 1000, 300)), 0.1, 1]
+    texts = ["", "é", "\ud83d", "a\\\"\n", "\U0001f600", None]
+    written = records.columns_text({"value": dumps(values), "extracted": dumps(texts)}).encode()
+    found = ScoreColumns(written, "here")
+    assert [*map(repr, found.parsed("value"))] == [*map(repr, json.loads(dumps(values)))]
+    assert found.parsed("extracted") == texts

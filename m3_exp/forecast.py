@@ -15,7 +15,7 @@ from m3_exp.engines.pace import USUAL
 from m3_exp.engines.sharing import visible_gpus
 from m3_exp.engines.weights import MAX_MODEL_LEN
 from m3_exp.forecast_words import CellForecast, GpuForecast, More, Totals, words
-from m3_exp.machine import in_processes
+from m3_exp.machine import in_parts
 from m3_exp.merging import stream
 from m3_exp.merging.canonical import AVERAGE
 from m3_exp.merging.check import seconds
@@ -31,7 +31,6 @@ from m3_exp.tasks import Task
 from m3_exp.types import Cell, Json, M3Error, Plan, Recipe, identity, plain
 
 N = TypeVar("N", int, float)
-_PART = 250  # cells that a core looks up before it takes others
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _CPU_SPEED = 300 * 135e6  # tokens a second x parameters, a first guess: SmolLM2-135M in float32 on two CPU cores
 
@@ -205,7 +204,8 @@ def _cells(plan: Plan, results: Results, outlived: bool) -> tuple[CellForecast, 
         if key not in counted:
             counted[key] = _counted(cell, results)
     lines = []
-    states = _looked_up([(cell, counted[key]) for cell, key in zip(plan.cells, keys, strict=True)], results)
+    rows = [(cell, counted[key]) for cell, key in zip(plan.cells, keys, strict=True)]
+    states = in_parts(lambda part: [_state(cell, items, results) for cell, items in part], rows)
     for cell, key, found in zip(plan.cells, keys, states, strict=True):
         if outlived and found.reason and results.outlive(cell):
             found = _Left("done", 0, 0)
@@ -252,21 +252,13 @@ def _cell(cell: Cell, results: Results, items: _Items, found: _Left, cost: Cost 
     )
 
 
-def _looked_up(cells: Sequence[tuple[Cell, _Items]], results: Results) -> list[_Left]:
-    """Return the state of each cell. Of thousands, the cores share all but the first part, which opens the models."""
-
-    def part(start: int) -> list[_Left]:
-        return [_state(cell, items, results) for cell, items in cells[start : start + _PART]]
-
-    parts = [part(0), *in_processes(part, range(_PART, len(cells), _PART))]
-    return [found for one in parts for found in one]
-
-
 def _state(cell: Cell, items: _Items, results: Results) -> _Left:
     """Return the state of a cell, and how much of it is left to do."""
     if items.missing is not None:
         return _Left("items missing", items.answers, 0 if items.n is None else items.searching, items.missing)
     try:
+        if not results.tasks.prompts.is_quick(cell) and not results.knows(cell):
+            return _Left("to do", items.answers, items.searching)
         task = results.tasks.task(cell)
         return _Left("done", 0, 0) if results.is_done(task) else _begun(results, task)
     except M3Error as error:

@@ -54,8 +54,9 @@ def look_up(
         found = [CellResult(cell, record, results.failure(cell) if failed else None)]
         if repeats and record is not None:
             found += results.repeats(cell, record)
-        for item in found if beside is not None else ():
-            beside(item)
+        if beside is not None:
+            for item in found:
+                beside(item)
         return [{name: held for name, held in vars(item).items() if name != "cell"} for item in found]
 
     with without_fetching():

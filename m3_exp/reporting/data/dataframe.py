@@ -13,7 +13,7 @@ from m3_exp.planning import label_text, merge_line, mixture_text, table_name
 from m3_exp.reading.scores import column
 from m3_exp.reporting.data import params
 from m3_exp.stats.scored import scored
-from m3_exp.stats.unread import unread
+from m3_exp.stats.unread import unread_of
 from m3_exp.types import REHEARSAL, Cell, CellResult, Json, Label, ResultRecord, Score
 
 
@@ -135,7 +135,7 @@ def _outcome(record: ResultRecord) -> Json:
         "low": interval.low if interval else None,
         "high": interval.high if interval else None,
         "scored": items,
-        "unread": unread(result, record.scores),
+        "unread": unread_of(record),
         "state": "done" if result.n_unscored == 0 else "incomplete",
         "values": ItemValues(record.scores),
         "weights": record.weights,

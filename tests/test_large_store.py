@@ -1,6 +1,7 @@
 """A store that grew large: scores lie in columns, stores of before are read, and no command reads a record twice."""
 
 import json
+import pickle
 import tarfile
 from collections import Counter
 from dataclasses import replace
@@ -302,3 +303,18 @@ def test_columns_are_read_as_pythons_own_parser_reads_them() -> None:
     found = ScoreColumns(written, "here")
     assert [*map(repr, found.parsed("value"))] == [*map(repr, json.loads(dumps(values)))]
     assert found.parsed("extracted") == texts
+
+
+def test_scores_from_another_process_are_read_again_where_they_are_asked_for(tmp_path: Path) -> None:
+    found = stored(tmp_path, *SCORES)
+    sent = pickle.dumps(found)
+    assert b"[1.0,null,0.25]" not in sent, "only the name of the file crosses"
+    assert pickle.loads(pickle.dumps(pickle.loads(sent))) == found == record(*SCORES)
+    written = records.columns_text({name: dumps(values) for name, values in columns(SCORES).items()}).encode()
+    assert pickle.loads(pickle.dumps(ScoreColumns(written, "a record"))) == SCORES
+    Store(tmp_path).results("cell").put("000003-x", record(*(replace(score, value=0.5) for score in SCORES)))
+    with pytest.raises(M3Error, match=r"000003-x\.json changed while it was read: try again"):
+        list(pickle.loads(sent).scores)
+    Store(tmp_path).results("cell").drop("000003-x")
+    with pytest.raises(M3Error, match="changed while it was read"):
+        list(pickle.loads(sent).scores)

@@ -8,12 +8,15 @@ In a column of which all values are equal one of them stands for all. A table ne
 page its texts too, a plan none of them: so a column is parsed only where somebody asks for it.
 """
 
+import contextlib
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, overload
 
-from m3_exp.reading.records import column_list
+from m3_exp.reading.records import Damaged, column_list, unsealed
 from m3_exp.types import Json, M3Error, Score, plain
 
 _NONE = type(None)
@@ -66,10 +69,38 @@ def noted_as(scores: Sequence[Score], key: str) -> tuple[object, ...]:
 
 
 class ScoreColumns(Sequence[Score]):
-    """The scores of a stored result: their columns as `records.columns_text` writes them, and their file."""
+    """The scores of a stored result: their columns as `records.columns_text` writes them, and their file.
+
+    To another process only the name of the file is sent, where `where` is a path: most of the columns are texts, which
+    only pages show. There they are read again when they are asked for.
+    """
 
     def __init__(self, written: bytes, where: object) -> None:
-        self._written, self._where = written, where
+        vars(self)["_written"], self._where = written, where
+
+    def __getstate__(self) -> Json:
+        if not isinstance(self._where, Path):
+            return vars(self)
+        return {"_where": self._where, "_crc": self._crc}
+
+    @cached_property
+    def _crc(self) -> int:
+        return zlib.crc32(self._written)
+
+    @cached_property
+    def _written(self) -> bytes:
+        """The columns, read again.
+
+        Raises:
+            M3Error: they are others now.
+        """
+        path = Path(str(self._where))
+        with contextlib.suppress(OSError, Damaged, KeyError):
+            name = "/".join((*path.parts[-3:-1], path.stem))
+            found = unsealed(path.read_bytes(), name, bare=True, columns="scores")["scores"]
+            if isinstance(found, bytes) and zlib.crc32(found) == self._crc:
+                return found
+        raise M3Error(f"{path} changed while it was read: try again when nothing writes to it")
 
     def column(self, name: str) -> Sequence[Any]:
         """Return one field of each score.

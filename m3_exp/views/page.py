@@ -13,10 +13,10 @@ from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
 from m3_exp.machine import in_processes
 from m3_exp.merging.source import without_fetching
+from m3_exp.planning import merge_line
 from m3_exp.reporting import page
 from m3_exp.reporting.choices import ways
 from m3_exp.reporting.curves.evaluated import Response, development, grouped, responses
-from m3_exp.reporting.data.dataframe import lines_of
 from m3_exp.reporting.page import ITEMS_DROPPED, CellData, Item, PageData
 from m3_exp.results import Results, gone_words
 from m3_exp.store import write_atomic
@@ -118,7 +118,9 @@ def _cells(found: Sequence[CellResult], results: Results, command: str) -> Itera
     """Give every cell for the page, with its items while those of all before it are no more than `_ITEMS`."""
     shown = 0
     for item in found:
-        data = CellData(item.cell, item.record, item.failure, str(lines_of(item)[0]["merge"]), command)
+        data = CellData(
+            item.cell, item.record, item.failure, merge_line(item.cell.labels[0], item.cell.recipe), command
+        )
         if item.record is None:
             yield data
             continue

@@ -15,6 +15,7 @@ from m3_exp.engines.pace import USUAL
 from m3_exp.engines.sharing import visible_gpus
 from m3_exp.engines.weights import MAX_MODEL_LEN
 from m3_exp.forecast_words import CellForecast, GpuForecast, More, Totals, words
+from m3_exp.machine import in_parts
 from m3_exp.merging import stream
 from m3_exp.merging.canonical import AVERAGE
 from m3_exp.merging.check import seconds
@@ -94,9 +95,9 @@ def forecast(
     """
     store = results.store
     with without_fetching():
-        cells = _cells(plan, results, outlived)
         recipes = _recipes(plan.cells)
         merges = _merges(recipes, store, parameters)
+        cells = _cells(plan, results, outlived)
         cache = _cache_values(plan, store) or cache_values
         mixed = {recipe.experts: recipe for recipe in recipes.values()}
         adapters = sorted({line for recipe in mixed.values() for line in adapter_notes(recipe, store)})
@@ -174,65 +175,16 @@ def _more(plan: Plan, cells: Sequence[CellForecast], ratio: str, *, first: int) 
 # ----------------------------------------------------------------------------------------------------------- cells
 
 
-def _cells(plan: Plan, results: Results, outlived: bool) -> tuple[CellForecast, ...]:
-    counted: dict[tuple[str, int | None], tuple[int | None, str | None]] = {}
-    costs: dict[tuple[str, int | None], Cost | None] = {}
-    lines = []
-    for cell in plan.cells:
-        key = results.tasks.key(cell.evaluator), cell.limit
-        if key not in counted:
-            counted[key] = _counted(cell, results)
-        found = _cell(cell, results, *counted[key], outlived)
-        if found.state not in ("items missing", "done"):
-            if key not in costs:
-                costs[key] = results.tasks.evaluator(cell.evaluator).cost(results.tasks.problems(cell))
-            found = replace(found, cost=costs[key])
-        lines.append(found)
-    return tuple(lines)
+class _Items(NamedTuple):
+    """How many items a cell has, how many answers they take, those of a search among them, why they are not at hand.
 
-
-def _counted(cell: Cell, results: Results) -> tuple[int | None, str | None]:
-    """Return how many items a cell has, and why they are not at hand: of official ones the number is known then, too
-    (an evaluator's `official_rows`).
+    Of official items the number is known without them, too (an evaluator's `official_rows`); None where it is not.
     """
-    try:
-        return len(results.tasks.problems(cell)), None
-    except M3Error as error:
-        rows = results.tasks.evaluator(cell.evaluator).official_rows()
-        if rows is None or cell.evaluator.items != "official":
-            return None, str(error)
-        return min(rows, cell.limit or rows), str(error)
 
-
-def _cell(cell: Cell, results: Results, n: int | None, missing: str | None, outlived: bool) -> CellForecast:
-    evaluator = results.tasks.evaluator(cell.evaluator)
-    searching, scored = evaluator.searched(n or 0)
-    answers = None if n is None else searching + scored * evaluator.sampling.n
-    whole = _Left("items missing", answers, 0 if n is None else searching, missing)
-    found = whole if missing is not None else _looked_up(whole, cell, results)
-    if outlived and found.reason and results.outlive(cell):
-        found = _Left("done", 0, 0)
-    return CellForecast(
-        cell=cell,
-        lams=tuple(sorted({label.lam for label in cell.labels if label.lam is not None})),
-        alpha=tuple(sorted({label.alpha for label in cell.labels if label.alpha is not None})),
-        recipe=cell.recipe,
-        benchmark=cell.evaluator.name,
-        evaluator=cell.evaluator,
-        tokenizer=str(cell.tokenizer),
-        sampling=evaluator.sampling,
-        max_tokens=evaluator.sampling.max_tokens,
-        limit=cell.limit,
-        n=n,
-        answers=answers,
-        searches=searching > 0,
-        left=found.left,
-        searching=found.searching,
-        state=found.state,
-        reason=found.reason,
-        cost=None,
-        mixtures=tuple(dict.fromkeys(mixture_text(label) for label in cell.labels if label.point and label.experts)),
-    )
+    n: int | None
+    answers: int | None
+    searching: int
+    missing: str | None
 
 
 class _Left(NamedTuple):
@@ -244,13 +196,73 @@ class _Left(NamedTuple):
     reason: str | None = None
 
 
-def _looked_up(whole: _Left, cell: Cell, results: Results) -> _Left:
-    """Return the state of a cell whose items are at hand, and how much of it is left to do."""
+def _cells(plan: Plan, results: Results, outlived: bool) -> tuple[CellForecast, ...]:
+    counted: dict[tuple[str, int | None], _Items] = {}
+    costs: dict[tuple[str, int | None], Cost | None] = {}
+    keys = [(results.tasks.key(cell.evaluator), cell.limit) for cell in plan.cells]
+    for cell, key in zip(plan.cells, keys, strict=True):
+        if key not in counted:
+            counted[key] = _counted(cell, results)
+    lines = []
+    rows = [(cell, counted[key]) for cell, key in zip(plan.cells, keys, strict=True)]
+    states = in_parts(lambda part: [_state(cell, items, results) for cell, items in part], rows)
+    for cell, key, found in zip(plan.cells, keys, states, strict=True):
+        if outlived and found.reason and results.outlive(cell):
+            found = _Left("done", 0, 0)
+        if found.state not in ("items missing", "done") and key not in costs:
+            costs[key] = results.tasks.evaluator(cell.evaluator).cost(results.tasks.problems(cell))
+        cost = None if found.state in ("items missing", "done") else costs[key]
+        lines.append(_cell(cell, results, counted[key], found, cost))
+    return tuple(lines)
+
+
+def _counted(cell: Cell, results: Results) -> _Items:
+    evaluator, missing = results.tasks.evaluator(cell.evaluator), None
     try:
+        n: int | None = len(results.tasks.problems(cell))
+    except M3Error as error:
+        rows, missing = evaluator.official_rows(), str(error)
+        n = None if rows is None or cell.evaluator.items != "official" else min(rows, cell.limit or rows)
+    searching, scored = evaluator.searched(n or 0)
+    return _Items(n, None if n is None else searching + scored * evaluator.sampling.n, searching, missing)
+
+
+def _cell(cell: Cell, results: Results, items: _Items, found: _Left, cost: Cost | None) -> CellForecast:
+    sampling = results.tasks.evaluator(cell.evaluator).sampling
+    return CellForecast(
+        cell=cell,
+        lams=tuple(sorted({label.lam for label in cell.labels if label.lam is not None})),
+        alpha=tuple(sorted({label.alpha for label in cell.labels if label.alpha is not None})),
+        recipe=cell.recipe,
+        benchmark=cell.evaluator.name,
+        evaluator=cell.evaluator,
+        tokenizer=str(cell.tokenizer),
+        sampling=sampling,
+        max_tokens=sampling.max_tokens,
+        limit=cell.limit,
+        n=items.n,
+        answers=items.answers,
+        searches=items.searching > 0,
+        left=found.left,
+        searching=found.searching,
+        state=found.state,
+        reason=found.reason,
+        cost=cost,
+        mixtures=tuple(dict.fromkeys(mixture_text(label) for label in cell.labels if label.point and label.experts)),
+    )
+
+
+def _state(cell: Cell, items: _Items, results: Results) -> _Left:
+    """Return the state of a cell, and how much of it is left to do."""
+    if items.missing is not None:
+        return _Left("items missing", items.answers, 0 if items.n is None else items.searching, items.missing)
+    try:
+        if not results.tasks.prompts.is_quick(cell) and not results.knows(cell):
+            return _Left("to do", items.answers, items.searching)
         task = results.tasks.task(cell)
         return _Left("done", 0, 0) if results.is_done(task) else _begun(results, task)
     except M3Error as error:
-        return whole._replace(state="model missing", reason=str(error))
+        return _Left("model missing", items.answers, items.searching, str(error))
 
 
 def _begun(results: Results, task: Task) -> _Left:

@@ -5,12 +5,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 R = TypeVar("R")
 _MANY = 8  # values from which on copies of this process are worth it
+_PART = 250  # of thousands of values: so many at least are computed together
 
 
 def cores() -> list[int]:
@@ -34,6 +35,17 @@ def in_processes(function: Callable[[T], R], values: Iterable[T]) -> list[R]:
     _COPIED[:] = [function, known]
     with multiprocessing.get_context("fork").Pool(min(8, len(cores())), _quiet) as pool:
         return cast(list[R], pool.map(_computed, range(len(known)), chunksize=1))
+
+
+def in_parts(function: Callable[[Sequence[T]], list[R]], values: Sequence[T]) -> list[R]:
+    """Return what a function makes of values, one each; of thousands, every core computes parts.
+
+    The first part is computed here: what it opens and keeps, the others find open.
+    """
+    first, others = values[:_PART], values[_PART:]
+    size = max(_PART, -(-len(others) // _MANY))
+    parts = in_processes(function, [others[at : at + size] for at in range(0, len(others), size)])
+    return [found for part in (function(first), *parts) for found in part]
 
 
 _COPIED: list[Any] = []  # the function and its values, for the copies

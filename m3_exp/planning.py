@@ -175,9 +175,8 @@ def _collapse_notes(plan: Plan, asked: int) -> tuple[str, ...]:
         return ()
     lines = [f"{asked - len(plan.cells)} of {asked} cells are the same as another and run once"]
     seen: set[tuple[str, ...]] = set()
-    texts: dict[int, str] = {}  # the cells of a recipe share their labels
     for cell in (cell for cell in plan.cells if len(cell.labels) > 1):
-        shown = tuple(texts.get(id(label)) or texts.setdefault(id(label), label_text(label)) for label in cell.labels)
+        shown = tuple(map(label_text, cell.labels))
         if shown not in seen:
             seen.add(shown)
             lines.append("  " + " = ".join(shown))
@@ -227,7 +226,16 @@ def _one_sided_line(draw: _Draw, said: Mapping[str, str]) -> str:
 
 
 def label_text(label: Label) -> str:
-    """Write a label on one line, as in `lm_math ties(scaling=1, retain=0.7) mixup(alpha=0.5, draw 0, lambda=0.31)`."""
+    """Write a label on one line, as in `lm_math ties(scaling=1, retain=0.7) mixup(alpha=0.5, draw 0, lambda=0.31)`.
+
+    The text is kept beside the label, which the cells of a recipe share.
+    """
+    if "_text" not in vars(label):
+        vars(label)["_text"] = _label_text(label)
+    return str(vars(label)["_text"])
+
+
+def _label_text(label: Label) -> str:
     mixture = [
         *([f"alpha={value_text(label.alpha)}"] if label.alpha is not None else []),
         *(f"{key}={value_text(value)}" for key, value in extra_keywords(label, "ratio").items()),

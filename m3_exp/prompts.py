@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from m3_exp import chat
-from m3_exp.merging.tokenizer import content, open_tokenizer, refusing, tokenizer_directory
+from m3_exp.merging.tokenizer import content, is_converted, open_tokenizer, refusing, tokenizer_directory
 from m3_exp.store import Store
 from m3_exp.types import Cell, M3Error, Source, identity
 
@@ -22,12 +22,19 @@ class Prompts:
         self._store = store
         self._tokenizers: dict[Source, Any] = {}
         self._contents: dict[Source, str] = {}
+        self._quick: dict[Source, bool] = {}
 
     def tokenizer(self, source: Source) -> Any:
         """Return a model's tokenizer, as transformers opens it."""
         if source not in self._tokenizers:
             self._tokenizers[source] = open_tokenizer(tokenizer_directory(source, self._store))
         return self._tokenizers[source]
+
+    def is_quick(self, cell: Cell) -> bool:
+        """Tell whether a cell's tokenizer is at hand without converting it, which takes ten seconds."""
+        if cell.tokenizer not in self._quick:
+            self._quick[cell.tokenizer] = is_converted(cell.tokenizer, self._store)
+        return self._quick[cell.tokenizer]
 
     def render(self, cell: Cell, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Turn prompts into token ids, as plain text or (`chat_template=true`, `chat_args`) as a user's message.

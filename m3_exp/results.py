@@ -6,12 +6,14 @@ rows digest    the items alone
 
 import contextlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from m3_exp import keys
 from m3_exp.engines.protocol import module
+from m3_exp.machine import in_parts
 from m3_exp.merging import methods, sparsify
 from m3_exp.merging.canonical import recipe_key
 from m3_exp.merging.source import check_at_hand, parse_source, without_fetching
@@ -35,22 +37,38 @@ from m3_exp.types import (
 )
 
 
-def look_up(plan: Plan, store: Store, *, repeats: bool = False) -> list[CellResult]:
+def look_up(
+    plan: Plan, store: Store, *, repeats: bool = False, beside: Callable[[CellResult], object] | None = None
+) -> list[CellResult]:
     """Look every cell of a plan up: its result on the largest item set, or the reason of its last failure.
 
-    `repeats` adds the repeats that the store has, each after its result.
+    `repeats` adds the repeats that the store has, each after its result. `beside` keeps something in the attributes of
+    each result, as a cached property does: of thousands of cells, every core looks up a part.
     """
     results = Results(store, plan.engine)
     _check_plugins(plan, results)
-    looked: list[CellResult] = []
     failed, repeats = any(store.failures), repeats and store.has_repeats()
+
+    def looked(cell: Cell) -> list[dict[str, Any]]:
+        record = results.largest(cell)
+        found = [CellResult(cell, record, results.failure(cell) if failed else None)]
+        if repeats and record is not None:
+            found += results.repeats(cell, record)
+        if beside is not None:
+            for item in found:
+                beside(item)
+        return [{name: held for name, held in vars(item).items() if name != "cell"} for item in found]
+
     with without_fetching():
-        for cell in plan.cells:
-            record = results.largest(cell)
-            looked.append(CellResult(cell, record, results.failure(cell) if failed else None))
-            if repeats and record is not None:
-                looked += results.repeats(cell, record)
-    return looked
+        held = in_parts(lambda cells: list(map(looked, cells)), plan.cells)
+    return [_restored(cell, one) for cell, own in zip(plan.cells, held, strict=True) for one in own]
+
+
+def _restored(cell: Cell, held: dict[str, Any]) -> CellResult:
+    """Return a result with all of its attributes; another process may have made it, but its cell is the plan's."""
+    found = CellResult(cell, None)
+    vars(found).update(held)
+    return found
 
 
 def _check_plugins(plan: Plan, results: "Results") -> None:
@@ -193,6 +211,11 @@ class Results:
         """Tell whether a task has a complete result that may stand."""
         record = self.get(task)
         return record is not None and record.result.n_unscored == 0 and is_contained(record, task.evaluator)
+
+    def knows(self, cell: Cell) -> bool:
+        """Tell whether the store may hold results or answers of a cell: told without its prompts."""
+        made = self.store.merges.get(self.recipe_key(cell)) is not None
+        return made or any(self.store.results(self.cell_key(cell)))
 
     def _records(self, task: Task) -> Records[ResultRecord]:
         return self.store.results(self.cell_key(task.cell), repeats=task.repeat > 0)

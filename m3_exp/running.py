@@ -38,7 +38,7 @@ from m3_exp.progress import Progress
 from m3_exp.reporting.table import score_of
 from m3_exp.reporting.wandb.tracker import Tracker, Untracked
 from m3_exp.results import Results
-from m3_exp.stats.unread import unread
+from m3_exp.stats.unread import unread_of
 from m3_exp.store import Rate, RunRecord, Store
 from m3_exp.types import Cell, CellResult, LauncherSettings, M3Error, Plan, ResultRecord, identity
 
@@ -304,7 +304,7 @@ class Run:
         self._made.add(self._results.cell_key(evaluation.cell))
         if not record.result.n_unscored:
             self._completed += 1
-            silent = unread(record.result, record.scores)
+            silent = unread_of(record)
             said = f"; {silent}" if silent else ""
             self.progress.scored(str(evaluation), _figure(record), record.result.n, said)
 

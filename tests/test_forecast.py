@@ -16,7 +16,7 @@ from m3_exp.forecast_words import More, words
 from m3_exp.merging.model_config import check_same_architecture
 from m3_exp.merging.source import resolve, without_fetching
 from m3_exp.results import Results
-from m3_exp.store import Rate, Store
+from m3_exp.store import Merge, Rate, Store
 from m3_exp.types import M3Error, Problem, Source, identity
 from tests.models import Shape, config_of, fine_tuned, random_weights, write_model
 
@@ -283,3 +283,23 @@ def test_a_plan_says_what_cannot_be_merged(tmp_path: Path) -> None:
     found = forecasted(tmp_path / "store", "family=local", *models, "items=lab", "evaluator=[gsm8k]", "limit=2")
     assert found.notes[-1].startswith("cannot be merged: ")
     assert "rotary attention" in found.notes[-1]
+
+
+def test_a_plan_of_a_new_store_converts_no_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a cell that the store holds nothing of, no prompt is needed: to convert a GGUF file's tokenizer takes long."""
+    asked = ("family=lab", "pair=math", "evaluator=[gsm8k]", "limit=3")
+
+    class Asked(Exception):
+        pass
+
+    def refuse(*_: object) -> Path:
+        raise Asked
+
+    monkeypatch.setattr("m3_exp.merging.tokenizer._kept", refuse)
+    found = forecasted(tmp_path, *asked)
+    assert [(cell.state, cell.left) for cell in found.cells] == [("to do", 3)]
+    (cell,) = config.request([*asked]).plan.cells
+    results = Results(Store(tmp_path), config.request([*asked]).plan.engine)
+    results.store.merges.put(results.recipe_key(cell), Merge("weights", {}))
+    with pytest.raises(Asked):  # there may be answers, which are known by their prompts
+        forecasted(tmp_path, *asked)

@@ -1,6 +1,8 @@
 """A store that grew large: scores lie in columns, stores of before are read, and no command reads a record twice."""
 
 import json
+import pickle
+import tarfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m3_exp import planning
+from m3_exp import machine, planning
 from m3_exp.command_line import ROOT, CommandLine
 from m3_exp.config import request
 from m3_exp.merging import methods
@@ -27,6 +29,7 @@ from m3_exp.store import Store, dumps, write_atomic
 from m3_exp.types import CellResult, EngineSettings, M3Error, Result, ResultRecord, Score, identity, plain
 from m3_exp.views import page
 from m3_exp.views.lookup import look_up_development
+from tests.golden.commands import CONFIG, RECORDED, WORLD, call
 from tests.records import kind
 
 SCORES = (
@@ -240,6 +243,37 @@ def test_a_file_of_items_is_no_development_set(tmp_path: Path) -> None:
         look_up_development("alpha_grid", replace(asked, overrides=(*asked.overrides[:-1], "evaluator=[mine]")))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plan", "sweeps=table1", "limit=6"],
+        ["status", "sweeps=table1", "limit=6"],
+        ["table", "lambda_response", "pair=lm_math", "method=average,ties", "limit=8"],
+        ["table", "table1", "limit=6", "--repeats"],
+        ["table", "table2", "limit=12", "--json"],
+        ["response", "pair=lm_math", "method=average", "limit=8", "--repeats", "20"],
+    ],
+)
+def test_what_every_core_looks_up_is_what_one_does(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the golden record's store, of which each cell is a part here."""
+    with tarfile.open(WORLD) as tar:
+        tar.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(machine, "cores", lambda: [0, 1])
+    asked = [*words, *CONFIG, "store=store", *RECORDED]
+    alone = call(asked)
+    copies: list[int] = []
+    whole = machine.in_processes
+    monkeypatch.setattr(machine, "_PART", 1)
+    monkeypatch.setattr(machine, "in_processes", lambda f, parts: copies.append(len(parts)) or whole(f, parts))
+    assert call(asked) == alone
+    assert alone[0] == 0
+    assert max(copies) == 8
+
+
 def test_a_page_reads_the_items_of_its_first_cells_only(monkeypatch: pytest.MonkeyPatch) -> None:
     (cell,) = planning.build(request(["pair=math", "evaluator=[gsm8k]"]).configs).cells
     found = [CellResult(cell, None), *(CellResult(cell, record(*SCORES)) for _ in range(4))]
@@ -249,3 +283,38 @@ def test_a_page_reads_the_items_of_its_first_cells_only(monkeypatch: pytest.Monk
     cells = list(page._cells(found, Results(Store(Path("none")), EngineSettings()), ""))
     assert len(read) == 2, "of three items each"
     assert [one.note for one in cells] == ["", "", "", ITEMS_DROPPED, ITEMS_DROPPED]
+
+
+def test_a_column_is_found_where_it_stands() -> None:
+    """A text that looks like another column's beginning is none: a line break stands between columns alone."""
+    lists = {"id": '["\\n\\"value\\":[1]"]', "value": "[0.5]", "notes": '[{"id":",","value":[2]}]'}
+    written = records.columns_text(lists).encode()
+    assert {name: records.column_list(written, name).decode() for name in lists} == lists
+    assert records.column_list(written, "sample") == b""
+    assert records.column_list(written, "val") == b""
+    assert records.column_list(b"{}", "id") == b""
+
+
+def test_columns_are_read_as_pythons_own_parser_reads_them() -> None:
+    generator = np.random.default_rng(4)
+    values = [*generator.random(300), *np.ldexp(generator.random(300), generator.integers(-1080, 1000, 300)), 0.1, 1]
+    texts = ["", "é", "\ud83d", 'a\\"\n', "\U0001f600", None]
+    written = records.columns_text({"value": dumps(values), "extracted": dumps(texts)}).encode()
+    found = ScoreColumns(written, "here")
+    assert [*map(repr, found.parsed("value"))] == [*map(repr, json.loads(dumps(values)))]
+    assert found.parsed("extracted") == texts
+
+
+def test_scores_from_another_process_are_read_again_where_they_are_asked_for(tmp_path: Path) -> None:
+    found = stored(tmp_path, *SCORES)
+    sent = pickle.dumps(found)
+    assert b"[1.0,null,0.25]" not in sent, "only the name of the file crosses"
+    assert pickle.loads(pickle.dumps(pickle.loads(sent))) == found == record(*SCORES)
+    written = records.columns_text({name: dumps(values) for name, values in columns(SCORES).items()}).encode()
+    assert pickle.loads(pickle.dumps(ScoreColumns(written, "a record"))) == SCORES
+    Store(tmp_path).results("cell").put("000003-x", record(*(replace(score, value=0.5) for score in SCORES)))
+    with pytest.raises(M3Error, match=r"000003-x\.json changed while it was read: try again"):
+        list(pickle.loads(sent).scores)
+    Store(tmp_path).results("cell").drop("000003-x")
+    with pytest.raises(M3Error, match="changed while it was read"):
+        list(pickle.loads(sent).scores)

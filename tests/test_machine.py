@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,20 @@ def test_cores_are_those_this_process_may_use() -> None:
         assert machine.cores() == [max(before)]
     finally:
         os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize("count", [0, 1, 250, 251, 2250, 2251, 5000])
+def test_parts_come_back_in_their_order_and_the_first_is_made_here(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: [0, 1])
+
+    def tripled(values: Sequence[int]) -> list[tuple[int, int]]:
+        return [(3 * value, os.getpid()) for value in values]
+
+    found = machine.in_parts(tripled, range(count))
+    assert [value for value, _ in found] == [3 * value for value in range(count)]
+    where = [process for _, process in found]
+    assert set(where[:250]) <= {os.getpid()}
+    assert (os.getpid() in where[250:]) == (250 < count <= 2000), "copies are worth it for thousands alone"
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 from m3_exp.types import M3Error
 
@@ -94,6 +95,7 @@ def grid(nodes: int) -> tuple[float, ...]:
     return tuple(points)
 
 
+@lru_cache(maxsize=64)  # asked for by every method, pair and sparsifier of a sweep
 def sampled(seed: int, count: int) -> tuple[float, ...]:
     """Draw lambdas from the equal mixture of Beta(alpha, alpha) over the paper's alphas: quantiles of `scrambled`.
 

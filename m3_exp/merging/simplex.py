@@ -10,6 +10,7 @@ by a scrambled Halton sequence (Owen, "A randomized Halton algorithm", arXiv 170
 import itertools
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 
 from m3_exp.merging import ratio
 from m3_exp.types import M3Error
@@ -24,6 +25,7 @@ _DEFAULT_NODES = {2: 9, 3: 15}
 Shares = tuple[float, ...]
 
 
+@lru_cache(maxsize=4096)  # the same in every method, pair and sparsifier of a sweep
 def mixup(n_experts: int, alpha: float, seed: int, draw: int, *place: object) -> Shares:
     """Draw the shares of some experts from Dirichlet(alpha, ..., alpha); a longer list begins with the shorter one.
 

@@ -107,6 +107,16 @@ def tokenizer_directory(source: Source, store: Store) -> Path:
     return _kept(store, digest.hexdigest(), copy)
 
 
+def is_converted(source: Source, store: Store) -> bool:
+    """Tell whether a model's tokenizer is at hand as files: not in a GGUF file from which it was never converted here.
+
+    Raises:
+        M3Error: the model is not at hand.
+    """
+    path = locate(source)
+    return not path.is_file() or store.tokenizer(_opened(path)[1]).is_dir()
+
+
 def tokenizer_files(folder: Path) -> list[Path]:
     """Return the files of a tokenizer that a directory holds, whichever library reads them."""
     named = [folder / name for name in TOKENIZER if exists(folder / name)]
@@ -160,8 +170,7 @@ def _check_file(path: Path, _size: int, _time: int) -> None:
 
 def _converted(path: Path, store: Store) -> Path:
     """Convert a GGUF file's tokenizer, once for each content of its header."""
-    stat = path.stat()
-    file, key = _gguf(path, stat.st_size, stat.st_ctime_ns)
+    file, key = _opened(path)
 
     def convert(out: Path) -> None:
         from transformers import AutoTokenizer
@@ -174,6 +183,11 @@ def _converted(path: Path, store: Store) -> Path:
         write_json(out / "generation_config.json", ends)
 
     return _kept(store, key, convert)
+
+
+def _opened(path: Path) -> tuple[GgufFile, str]:
+    stat = path.stat()
+    return _gguf(path, stat.st_size, stat.st_ctime_ns)
 
 
 @functools.lru_cache(maxsize=16)

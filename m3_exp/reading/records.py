@@ -4,7 +4,7 @@
     unsealed(data, "results/k")                 -> {"a": 1}, or Damaged
     sealed(with_columns('{"a":1}', "scores", '{"id":["1"]}'), "results/k")      -> a record with a line for each column
     unsealed(data, "results/k", columns="scores")     -> {"a": 1, "scores": b'{"id":["1"]}'}: columns stay unparsed
-    column_lists(b'{"id":["1"]}')               -> {"id": b'["1"]'}
+    column_list(b'{"id":["1"]}', "id")          -> b'["1"]'
     read_record(path, "results/k", quarantine)  -> {"a": 1}, or None
 
 The checksum (64 bits of a sha256) covers the record's name as well, so a record under another's name is damaged.
@@ -50,10 +50,17 @@ def with_columns(body: str, key: str, columns: str) -> str:
     return f"{body[:-1]},\n{json.dumps(key)}:{columns}}}"
 
 
-def column_lists(columns: bytes) -> dict[str, bytes]:
-    """Return the JSON list of each column, as `with_columns` wrote them: a line break stands nowhere else in it."""
-    members = (line.partition(b":") for line in columns[1:-1].split(b",\n"))
-    return {name.strip(b'"').decode(): values for name, _, values in members}
+def column_list(columns: bytes, name: str) -> bytes:
+    """Return the JSON list of a column, as `with_columns` wrote it: a line break stands nowhere else; b"" of none."""
+    head = f"{json.dumps(name)}:".encode()
+    if columns.startswith(head, 1):
+        begin = 1
+    elif (before := columns.find(b",\n" + head)) >= 0:
+        begin = before + 2
+    else:
+        return b""
+    end = columns.find(b",\n", begin)
+    return columns[begin + len(head) : end if end >= 0 else len(columns) - 1]
 
 
 def _split(data: bytes, begin: int, end: int, key: str) -> tuple[bytes, bytes]:

@@ -12,9 +12,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from m3_exp.reading.scores import ScoreColumns, column
-from m3_exp.types import Answer, Json, Result, Score
+from m3_exp.types import Answer, Json, Result, ResultRecord, Score
 
 MOST = 0.5  # of the scored answers: a larger share with nothing to read, and the score says little
 EMPTY, CUT = "empty_answers", "cut_answers"  # details of a result
@@ -44,6 +45,13 @@ class Unread:
 
     def __str__(self) -> str:
         return f"{self.n} of {self.of} answers hold nothing to read ({self.why})"
+
+
+def unread_of(record: ResultRecord) -> Unread | None:
+    """Return what is to be said of a stored result (`unread`), kept beside its record: a page asks three times."""
+    if "_unread" not in vars(record):
+        vars(record)["_unread"] = unread(record.result, record.scores)
+    return cast(Unread | None, vars(record)["_unread"])
 
 
 def unread(result: Result, scores: Sequence[Score]) -> Unread | None:

@@ -327,7 +327,8 @@ def decoded(record_type: type[T], record: Any, where: object = "a record") -> T:
     scores = record["scores"]
     if isinstance(scores, bytes | dict):
         written = scores if isinstance(scores, bytes) else _columns_text(scores).encode()
-        return cast(T, _with_scores(adapter.validate_python({**record, "scores": ()}), ScoreColumns(written, where)))
+        columns_of = ScoreColumns(written, where if isinstance(scores, bytes) else str(where))  # as its file has them
+        return cast(T, _with_scores(adapter.validate_python({**record, "scores": ()}), columns_of))
     try:
         found = adapter.validate_python(record)
     except ValidationError:

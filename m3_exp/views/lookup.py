@@ -69,7 +69,13 @@ class Lookup:
     def _found(self) -> list[CellResult]:
         for note in gone_words(self.request.plan):
             warn(note)
-        return look_up(self.request.plan, self.store, repeats=True)
+        return self._look_up(self.request.plan, repeats=True)
+
+    def _look_up(self, plan: Plan, *, repeats: bool = False) -> list[CellResult]:
+        """Look a plan up, and make the lines of its frame where the results are read: by every core."""
+        from m3_exp.reporting.data import dataframe
+
+        return look_up(plan, self.store, repeats=repeats, beside=dataframe.lines_of)
 
     @property
     def found(self) -> list[CellResult]:
@@ -82,7 +88,7 @@ class Lookup:
         """
         from m3_exp.reporting.data import dataframe
 
-        others = look_up(saved.draws(self.store, self.request.plan), self.store) if draws else []
+        others = self._look_up(saved.draws(self.store, self.request.plan)) if draws else []
         return dataframe.tidy([*self.found, *self.alone, *(item for item in others if item.record is not None)])
 
     @cached_property
@@ -91,7 +97,7 @@ class Lookup:
 
         The ends of a grid are among them: lambda 1 is the first expert.
         """
-        found = [item for plan in self._alone for item in look_up(plan, self.store)]
+        found = [item for plan in self._alone for item in self._look_up(plan)]
         return [item for item in found if item.record is not None]
 
     @property
@@ -124,7 +130,7 @@ class Lookup:
             return None
         from m3_exp.reporting.data import dataframe
 
-        frame = dataframe.tidy([item for plan in self._behind for item in look_up(plan, self.store)])
+        frame = dataframe.tidy([item for plan in self._behind for item in self._look_up(plan)])
         evaluated = frame["score"].notna() & frame["kind"].isin(["node", "sampled"])
         return frame if bool(evaluated.any()) else None
 

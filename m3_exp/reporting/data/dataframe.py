@@ -13,7 +13,7 @@ from m3_exp.planning import label_text, merge_line, mixture_text, table_name
 from m3_exp.reading.scores import column
 from m3_exp.reporting.data import params
 from m3_exp.stats.scored import scored
-from m3_exp.stats.unread import unread
+from m3_exp.stats.unread import unread_of
 from m3_exp.types import REHEARSAL, Cell, CellResult, Json, Label, ResultRecord, Score
 
 
@@ -33,7 +33,7 @@ def tidy(results: Sequence[CellResult], *, repeats: bool = False) -> pd.DataFram
     (empty for other lines). `parts` are those of a merge by part (`types.Part`), () for others.
     """
     shown = [item for item in results if repeats or not item.repeat]
-    lines = [line for item in shown for line in _lines(item)]
+    lines = [line for item in shown for line in lines_of(item)]
     return pd.DataFrame({name: [line.get(name, _NAN) for line in lines] for name in _COLUMNS}, columns=_COLUMNS)
 
 
@@ -93,7 +93,7 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-def _lines(item: CellResult) -> list[Json]:
+def lines_of(item: CellResult) -> list[Json]:
     """Return the lines of a cell, one a label. They are kept beside the result: a page makes two frames of it."""
     if "_lines" not in vars(item):
         cell = item.cell
@@ -109,15 +109,18 @@ def _lines(item: CellResult) -> list[Json]:
 
 
 def _labelled(label: Label, cell: Cell) -> Json:
-    return {
-        "family": label.family, "pair": label.pair, "method": label.method,
-        "params": params.text(label.params),
-        "ratio": table_name(label, "ratio"), "kind": label.kind, "alpha": label.alpha, "draw": label.draw,
-        "lam": label.lam, "point": label.point, "mixture": mixture_text(label) if label.point else "",
-        "sparsify": table_name(label, "sparsify"), "mask_seed": label.mask_seed,
-        "merge": merge_line(label, cell.recipe), "label": label_text(label).removesuffix(" single"),
-        "parts": label.parts,
-    }  # fmt: skip
+    """Return what a line says of its merge. It is kept beside the label, which the cells of a recipe share."""
+    if "_labelled" not in vars(label):
+        vars(label)["_labelled"] = {
+            "family": label.family, "pair": label.pair, "method": label.method,
+            "params": params.text(label.params),
+            "ratio": table_name(label, "ratio"), "kind": label.kind, "alpha": label.alpha, "draw": label.draw,
+            "lam": label.lam, "point": label.point, "mixture": mixture_text(label) if label.point else "",
+            "sparsify": table_name(label, "sparsify"), "mask_seed": label.mask_seed,
+            "merge": merge_line(label, cell.recipe), "label": label_text(label).removesuffix(" single"),
+            "parts": label.parts,
+        }  # fmt: skip
+    return cast(Json, vars(label)["_labelled"])
 
 
 def _outcome(record: ResultRecord) -> Json:
@@ -132,7 +135,7 @@ def _outcome(record: ResultRecord) -> Json:
         "low": interval.low if interval else None,
         "high": interval.high if interval else None,
         "scored": items,
-        "unread": unread(result, record.scores),
+        "unread": unread_of(record),
         "state": "done" if result.n_unscored == 0 else "incomplete",
         "values": ItemValues(record.scores),
         "weights": record.weights,

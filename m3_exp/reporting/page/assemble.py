@@ -92,7 +92,7 @@ def _overview(data: PageData, dropped: Sequence[str]) -> str:
 def _unread(shown: Sequence[CellData]) -> list[tuple[str, unread.Unread]]:
     """Return the cells of which most answers hold nothing to read, by name."""
     known = ((cell, cell.record) for cell in shown)
-    found = ((cell, unread.unread(record.result, record.scores)) for cell, record in known if record is not None)
+    found = ((cell, unread.unread_of(record)) for cell, record in known if record is not None)
     return [(cells.title(cell).removesuffix(" single"), one) for cell, one in found if one is not None]
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from m3_exp.amounts import counted
+from m3_exp.machine import in_parts
 from m3_exp.merging import part_words
 from m3_exp.planning import label_text, mixture_text, table_name, value_text
 from m3_exp.reporting.data import params
@@ -39,7 +40,8 @@ def pack_cells(cells: Sequence[CellData], budget: int) -> Packed:
     """Pack every cell; while the whole is larger than `budget` characters, drop the texts of the largest."""
     numbers = _numbers(cells)
     held = {data.key: data for data in cells}
-    packed = {key: pack(_packed(data, numbers)) for key, data in held.items()}
+    texts = in_parts(lambda part: [pack(_packed(data, numbers)) for data in part], list(held.values()))
+    packed = dict(zip(held, texts, strict=True))
     asked = {name: Counter[str]() for name in numbers}
     for data in cells:
         asked[_benchmark(data)].update(_asked(data))
@@ -175,7 +177,7 @@ def _recorded(record: ResultRecord) -> list[list[str]]:
 
 def _to_read(record: ResultRecord) -> str:
     """Say that most answers hold nothing to read, and what to try; nothing where they do."""
-    found = unread.unread(record.result, record.scores)
+    found = unread.unread_of(record)
     return f"{found}: {unread.attempts([found])}" if found else ""
 
 

@@ -37,7 +37,7 @@ class Sparsifier:
 
     @property
     def whole_tensors(self) -> bool:
-        return self.named.declares.whole_tensors(self.named.defaults | self.params)
+        return self.named.declares.whole_tensors({**self.named.defaults, **self.params})
 
     def __call__(self, delta: torch.Tensor, expert: str, tensor: str, start: int) -> tuple[torch.Tensor, int]:
         """Thin the delta of an expert (a digest) from flat element `start` of a tensor on; say how many it lost."""

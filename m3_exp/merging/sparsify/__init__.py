@@ -6,7 +6,7 @@
 dropped (for reports). A function that names `key` draws at random. `key` is a number of 64 bits made of (seed, expert's
 content, tensor's name), so that the draw does not depend on order, blocks, threads or other tensors. `start` is the
 index of the block's first element. `plugins.Declares` above the function says whether it may be given blocks, and when
-it changes nothing.
+it changes nothing. docs/methods/ has a page for each: `dare`, `magnitude`, `breadcrumbs`, `della`.
 """
 
 from __future__ import annotations

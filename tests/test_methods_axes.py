@@ -15,13 +15,13 @@ from m3_exp.merging.canonical import canonical, keyed
 from m3_exp.merging.stream import stream
 from m3_exp.planning import build, label_text
 from m3_exp.store import Store
-from m3_exp.types import Hyper, M3Error, Parameters, Part, Recipe, Source
+from m3_exp.types import HyperParameters, M3Error, Parameters, Part, Recipe, Source
 from tests.models import Shape, fine_tuned, random_weights, resized, write_model
 from tests.test_methods_formulas import merged
 
 BASE, A, B, C = (Source(name) for name in ("base", "a", "b", "c"))
 SMALL = Shape(vocab=40, hidden=16, inner=24, layers=2)
-PARAMS: Mapping[str, Hyper] = {
+PARAMS: Mapping[str, HyperParameters] = {
     "slerp": {"threshold": 0.9995},
     "nuslerp": {"by": "row"},
     "karcher": {"steps": 10, "tolerance": 1e-5},

@@ -8,13 +8,13 @@ from functools import cache
 from pathlib import Path
 
 from m3_exp.reading.yaml_files import shipped
-from m3_exp.types import Hyper
+from m3_exp.types import HyperParameters
 
 _CONF = Path(__file__).parents[3] / "conf"
 _PAPER = "llama2_13b"  # the family of the paper's search
 
 
-def text(params: Hyper) -> str:
+def text(params: HyperParameters) -> str:
     """Return parameters by name, as in `retain 0.7, scaling 1`: equal values have one text, others another."""
     return ", ".join(f"{key} {_written(value)}" for key, value in sorted(params.items()))
 

@@ -24,8 +24,6 @@ Json = dict[str, object]
 Parameter = bool | int | float | str | tuple[float, ...] | None  # of a method, a ratio or a sparsifier
 Parameters = Mapping[str, Parameter]
 HyperParameters = Mapping[str, float | str]  # of a method: numbers, and words that choose among its variants
-    str, float | str
-]  # hyper-parameters of a method: numbers, and words that choose among its variants
 
 
 class M3Error(Exception):

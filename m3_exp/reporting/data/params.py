@@ -27,9 +27,9 @@ def _written(value: float | str) -> str:
 
 @cache
 def defaults() -> Mapping[str, str]:
-    """Return each method's default hyper-parameters as text, by method."""
+    """Return each method's default hyper-parameters as text, by method: a word that is the default has none."""
     known = {path.stem: shipped(path) for path in sorted((_CONF / "method").glob("[!_]*.yaml"))}
-    own = {name: {k: v for k, v in choice.items() if k not in ("name", "target")} for name, choice in known.items()}
+    own = {name: {k: v for k, v in choice.items() if not isinstance(v, str)} for name, choice in known.items()}
     return {name: text(params) for name, params in own.items() if params}
 
 

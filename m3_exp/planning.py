@@ -94,7 +94,7 @@ def variants(config: Config) -> Iterator[tuple[Label, Recipe]]:
         return
     mixtures = points(config.ratio, len(config.experts), config.seed)
     for sparsifier in _sparsifiers(config):
-        thinning = _keywords("sparsify", chosen.params) if chosen and chosen.target != sparsify.DARE else {}
+        thinning = _keywords("sparsify", sparsify.shown(chosen.target, chosen.params)) if chosen else {}
         for mixture in mixtures:
             asked = replace(
                 label,
@@ -245,7 +245,10 @@ def _label_text(label: Label) -> str:
         *([parts_text(label)] if label.parts and label.draw is None else []),
     ]
     ratio = " ".join(mixture) if label.lam is not None and len(mixture) == 1 else _with_arguments(label.ratio, mixture)
-    parts = [label.pair, _with_arguments(label.method, [f"{key}={value:g}" for key, value in label.params.items()])]
+    parts = [
+        label.pair,
+        _with_arguments(label.method, [f"{key}={value_text(value)}" for key, value in label.params.items()]),
+    ]
     parts += [ratio] if label.ratio != "plain" else []
     keywords = [f"{key}={value_text(value)}" for key, value in extra_keywords(label, "sparsify").items()]
     parts += [_with_arguments(label.sparsify, keywords)] if label.sparsify != "none" else []

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Override
 
 from m3_exp.command_line import names
 from m3_exp.config import by_part, experts
-from m3_exp.config.choices import function, keywords
+from m3_exp.config.choices import function
 from m3_exp.config.overrides import PATH_SETTINGS
 from m3_exp.config.values import MANY, Tree, choice, number, optional, parameter, source, truth
 from m3_exp.engines.gpus import Node, described
@@ -55,7 +55,7 @@ def read(cfg: Tree, asks: bool, given: Sequence[Override], config_dirs: Sequence
         skills=found.skills,
         method=str(cfg["method"]["name"]),
         target=str(cfg["method"]["target"]),
-        params={k: number(cfg, f"method.{k}", float) for k in keywords("method", cfg["method"]) if k in cfg["method"]},
+        params=_method_params(cfg),
         ratio=ratio,
         sparsify=_chosen(cfg, "sparsify"),
         draws=number(cfg, "sparsify.draws", int, low=1, high=MANY) if "draws" in sparsify else 1,
@@ -98,6 +98,19 @@ def check_shared(cfg: Tree, config_dirs: Sequence[Path]) -> None:
         )
 
 
+def _method_params(cfg: Tree) -> dict[str, float | str]:
+    """Return the method's hyper-parameters: numbers, and the words that are not its default."""
+    named = function("method", cfg["method"])
+    assert named is not None
+    words = named.declares.choices
+    given = {
+        key: choice(cfg, f"method.{key}", words[key]) if key in words else number(cfg, f"method.{key}", float)
+        for key in named.keywords
+        if key in cfg["method"]
+    }
+    return named.without_default_words(given)
+
+
 def _chosen(cfg: Tree, group: str) -> Choice | None:
     """Return what is chosen on the axis of ratios or of sparsifiers; None for sparsify=none."""
     if (named := function(group, cfg[group])) is None:
@@ -105,7 +118,7 @@ def _chosen(cfg: Tree, group: str) -> Choice | None:
     apart = ("seed", "parts") if group == "ratio" else ()
     own = [key for key in named.keywords if key in cfg[group] and key not in apart]
     params = {key: parameter(cfg, f"{group}.{key}", named.types(key)) for key in own}
-    return Choice(str(cfg[group]["name"]), named.target, params)
+    return Choice(str(cfg[group]["name"]), named.target, named.without_default_words(params))
 
 
 def _ratio(cfg: Tree, names: Sequence[str]) -> Choice:

@@ -139,6 +139,15 @@ class _Form:
         sparsifier = sparsify.of(recipe.sparsify) if recipe.sparsify else None
         return cls(recipe, experts, load(recipe.method), sparsifier)
 
+    @property
+    def keywords(self) -> dict[str, float | str]:
+        return self.method.keywords(self.recipe.params)
+
+    @property
+    def whole_tensors(self) -> bool:
+        """Whether the method is given whole tensors."""
+        return self.method.named.declares.whole_tensors(self.keywords)
+
 
 class Blender:
     """Computes the blocks of several jobs. What they need of the whole model is scanned when it is made."""
@@ -153,7 +162,7 @@ class Blender:
         self._forms = [{id(form): _Form.of(form, job) for form in job.recipe.forms or (job.recipe,)} for job in jobs]
         for job, layout, forms in zip(jobs, self.layouts, self._forms, strict=True):
             scanned: dict[tuple[object, ...], Cutoffs] = {}  # the parts of a model share what its whole says
-            for form in (form for form in forms.values() if form.method.needs_cutoffs):
+            for form in (form for form in forms.values() if form.method.scans(form.recipe.params)):
                 scan = self._scan(job, form, layout)
                 key = scan.experts, scan.retain
                 form.cutoffs = scanned[key] = scanned.get(key) or cutoffs(scan, store, pool)
@@ -167,7 +176,7 @@ class Blender:
         """Return the ranges [start, stop) of flat elements in which a tensor is made; one range for whole tensors."""
         numel = max(layout[name].numel for layout in self.layouts if name in layout)
         forms = [form for job_forms in self._forms for form in job_forms.values()]
-        whole = any(used.whole_tensors for form in forms for used in (form.method, form.sparsifier) if used)
+        whole = any(used.whole_tensors for form in forms for used in (form, form.sparsifier) if used)
         return list(blocks(numel, max(numel, 1) if whole else self._block))
 
     def blend(self, name: str, start: int, stop: int) -> list[torch.Tensor | None]:
@@ -213,7 +222,7 @@ class Blender:
         form = self._forms[index][id(job.recipe.form(block.name))]
         method = form.method
         count = stop - block.start
-        shape = entry.shape if method.whole_tensors else (count,)
+        shape = entry.shape if form.whole_tensors else (count,)
         if method.takes_deltas:
             experts = [block.delta(model, job.base, form.sparsifier, entry.shape) for model in form.experts]
         else:
@@ -224,7 +233,7 @@ class Blender:
         if method.needs_cutoffs:
             extra["cutoffs"] = form.cutoffs
         given = [expert[:count].view(shape) for expert in experts]
-        made = method.named.function(given, form.recipe.weights, **extra, **method.keywords(form.recipe.params))
+        made = method.named.function(given, form.recipe.weights, **extra, **form.keywords)
         if not isinstance(made, torch.Tensor) or made.shape != shape:
             what = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
             raise M3Error(

@@ -24,6 +24,18 @@ def recipe(args: Sequence[str]) -> int:
     if what not in ("import", "export"):
         raise M3Error("m3 recipe takes import or export first, as in: m3 recipe import merge.yaml out=merged")
     if what == "export":
+        asked = asked.with_overrides(*words)
+        show_config(options, asked)
+        from m3_exp.recipes import exporting
+        from m3_exp.store import write_atomic
+
+        made = exporting.exported(asked)
+        say(*made.notes, file=sys.stderr)
+        if options.out is None:
+            print(json.dumps({"yaml": made.text, "notes": list(made.notes)}) if options.json else made.text, end="")
+            return 0
+        write_atomic(options.out, made.text.encode())
+        print(json.dumps({"out": str(options.out), "notes": list(made.notes)}) if options.json else options.out)
         return 0
     if not words or "=" in words[0]:
         raise M3Error("m3 recipe import takes a file of mergekit first, as in: m3 recipe import merge.yaml out=merged")

@@ -18,6 +18,11 @@ from dataclasses import dataclass, field
 from m3_exp.recipes.settings import Value
 from m3_exp.types import M3Error
 
+DRAWN = (
+    "masks are drawn at random, in mergekit and in m3 by generators of their own: which elements are dropped differs, "
+    "the distribution is the same"
+)
+_STRAIGHT = 1 - 1e-12  # |cos| above which mergekit's nuslerp takes a line, as far as float32 tells
 _NOTHING = 1e-8  # mergekit divides by no smaller sum of weights
 _ABSENT = {name: f"m3 has no {name}" for name in ("arcee_fusion", "multislerp", "nearswap", "ram", "ramplus_tl")}
 
@@ -127,18 +132,78 @@ def _passthrough(asked: Asked) -> Meaning:
 
 
 def _task_arithmetic(asked: Asked) -> Meaning:
-    base, weights, scaling = asked.with_base(), _mixed(asked), asked.number("lambda", 1.0)
-    if len(weights) == 1:  # one expert by itself is that expert in m3: with the base it is an average
+    return _deltas(asked, _mixed(asked), {})
+
+
+def _deltas(
+    asked: Asked, weights: Mapping[str, float], sparsifier: Mapping[str, float | str], factor: float = 1.0
+) -> Meaning:
+    """Return task arithmetic; its scaling is lambda times a factor. One expert alone gets the base beside it."""
+    base, scaling = asked.with_base(), asked.number("lambda", 1.0) * factor
+    if len(weights) == 1 and not sparsifier:
         ((model, weight),) = weights.items()
         return Meaning("average", asked.models, {base: 1 - scaling * weight, model: scaling * weight})
-    return Meaning("task_arithmetic", asked.others, weights, {"method.scaling": scaling})
+    if len(weights) == 1:
+        weights = {**weights, base: 0.0}
+    notes = (DRAWN,) if sparsifier else ()
+    settings = {"method.scaling": scaling, **sparsifier}
+    return Meaning("task_arithmetic", tuple(weights), weights, settings, {"method.scaling": "lambda"}, notes)
 
 
-def _mixed(asked: Asked) -> dict[str, float]:
+def _mixed(asked: Asked, normalize: bool = False) -> dict[str, float]:
     """Return the factor of each delta, lambda aside: its weight, under `normalize` over the sum of the weights."""
     weights = asked.numbers("weight")
-    total = sum(weights.values()) if asked.truth("normalize", False) else 1.0
+    total = sum(weights.values()) if asked.truth("normalize", normalize) else 1.0
     return {model: weight / (total if abs(total) >= _NOTHING else 1.0) for model, weight in weights.items()}
+
+
+def _dare(asked: Asked) -> tuple[dict[str, float | str], float]:
+    """Return the words of our DARE, and the factor by which a merge of its deltas is scaled to be mergekit's."""
+    kept = asked.one("density", 1.0, "m3 drops the same share of every delta (sparsify.drop_rate)")
+    if kept >= 1:
+        return {}, 1.0
+    if asked.truth("rescale", True):
+        raise M3Error(
+            "rescale=true, which mergekit takes by default, keeps the sum of magnitudes of each tensor; m3's DARE "
+            "divides by 1 - p: give rescale: false with lambda over density, which is what the paper does"
+        )
+    return {"sparsify": "dare", "sparsify.drop_rate": round(1 - kept, 12)}, kept
+
+
+def _dare_linear(asked: Asked) -> Meaning:
+    sparsifier, factor = _dare(asked)
+    return _deltas(asked, _mixed(asked), sparsifier, factor)
+
+
+def _ties(asked: Asked) -> Meaning:
+    kept = asked.one("density", 1.0, "m3 keeps the same share of every delta (method.retain)")
+    if kept < 1:
+        raise M3Error(
+            f"density={kept:g} of mergekit's ties trims each tensor, m3's method.retain trims over the whole model: "
+            "only density=1 is the same in both"
+        )
+    return _elected(asked, True, {}, 1.0)
+
+
+def _dare_ties(asked: Asked) -> Meaning:
+    sparsifier, factor = _dare(asked)
+    return _elected(asked, False, sparsifier, factor)
+
+
+def _elected(asked: Asked, normalize: bool, sparsifier: Mapping[str, float | str], factor: float) -> Meaning:
+    """Return TIES without trimming: signs are elected, and what agrees with them is averaged."""
+    asked.with_base()
+    if len(asked.others) == 1:
+        return _deltas(asked, _mixed(asked, normalize), sparsifier, factor)
+    if not asked.truth("normalize", normalize):
+        raise M3Error(
+            f"normalize=false{'' if normalize else f', which {asked.method} takes by default,'} adds up what agrees "
+            "with the elected sign; m3's ties takes its mean: give normalize: true"
+        )
+    asked.one("weight", None, "mergekit elects signs by weighted deltas, m3 by the deltas alone: give equal weights")
+    settings = {"method.scaling": asked.number("lambda", 1.0) * factor, "method.retain": 1.0, **sparsifier}
+    notes = (DRAWN,) if sparsifier else ()
+    return Meaning("ties", asked.others, None, settings, {"method.scaling": "lambda"}, notes)
 
 
 def _slerp(asked: Asked) -> Meaning:
@@ -148,8 +213,49 @@ def _slerp(asked: Asked) -> Meaning:
     return Meaning("slerp", asked.models, {base: 1 - t, asked.others[0]: t})
 
 
+def _nuslerp(asked: Asked) -> Meaning:
+    models = asked.others
+    if len(models) != 2:
+        raise M3Error(f"nuslerp takes two models beside base_model; here are {', '.join(models)}: karcher takes more")
+    first, second = (asked.number("weight", None, model) for model in models)
+    total = first + second
+    share = 0.5 if abs(total) < 1e-6 else second / total
+    weights = {models[0]: 1 - share, models[1]: share}
+    is_flat, by_first = asked.truth("nuslerp_flatten", True), asked.truth("nuslerp_row_wise", False)
+    if asked.base is not None:
+        by = "tensor" if is_flat else "column" if by_first else "row"
+        return Meaning("nuslerp", models, weights, {"method.by": by}, {"method.by": "nuslerp_row_wise"})
+    if not is_flat:
+        raise M3Error(
+            "nuslerp_flatten=false without a base_model takes an angle for each row of the models themselves; m3's "
+            "slerp takes that of whole tensors: give a base_model, or nuslerp_flatten: true"
+        )
+    return Meaning("slerp", models, weights, {"method.threshold": _STRAIGHT})
+
+
+def _karcher(asked: Asked) -> Meaning:
+    settings = {"method.steps": int(asked.number("max_iter", 10)), "method.tolerance": asked.number("tol", 1e-5)}
+    return Meaning("karcher", asked.models, None, settings, {"method.steps": "max_iter", "method.tolerance": "tol"})
+
+
+def _model_stock(asked: Asked) -> Meaning:
+    asked.with_base()
+    if asked.truth("filter_wise", False):
+        raise M3Error("filter_wise=true takes an angle for each row; m3's model_stock takes that of whole tensors")
+    if len(asked.others) < 2:
+        raise M3Error("model_stock needs two models beside base_model: it lives on the angle between them")
+    return Meaning("model_stock", asked.others, None)
+
+
 RULES: dict[str, Rule] = {
     "linear": _linear,
     "passthrough": _passthrough,
     "task_arithmetic": _task_arithmetic,
+    "dare_linear": _dare_linear,
+    "ties": _ties,
+    "dare_ties": _dare_ties,
+    "slerp": _slerp,
+    "nuslerp": _nuslerp,
+    "karcher": _karcher,
+    "model_stock": _model_stock,
 }

@@ -1,0 +1,96 @@
+"""The same weights through mergekit 0.1.5 and through the command that `m3 recipe import` prints, and back.
+
+`recipes_mergekit.json` holds what mergekit made of each recipe (`mergekit_peer.py`). Where mergekit is installed beside
+m3, or M3_MERGEKIT names a python that has it, it is run again, and every element is compared.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from m3_exp.actions import merge
+from m3_exp.command_line import CommandLine
+from m3_exp.recipes.exporting import exported
+from m3_exp.recipes.importing import command
+from tests import mergekit_peer as peer
+
+PEER = os.environ.get("M3_MERGEKIT") or (sys.executable if importlib.util.find_spec("mergekit") else None)
+needs_mergekit = pytest.mark.skipif(PEER is None, reason="mergekit is not installed, and M3_MERGEKIT names no python")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return peer.make_models(tmp_path_factory.mktemp("models"))
+
+
+def ours(name: str, text: str, folder: Path) -> Path:
+    """Import a recipe, carry its command out, and return the file of the merge."""
+    file = folder / f"{name}.yaml"
+    file.write_text(text)
+    more = CommandLine((f"out={folder / name}", f"store={folder / 'store'}", "tokenizer=none", "verify=false"))
+    merge(command(file, more).asked)
+    return folder / name / "model.safetensors"
+
+
+@pytest.mark.parametrize("name", peer.RECIPES)
+def test_imported_recipe_makes_the_recorded_weights(name: str, models: dict[str, Path], tmp_path: Path) -> None:
+    merged = peer.sums(ours(name, peer.with_models(peer.RECIPES[name], models), tmp_path))
+    recorded = json.loads(peer.RECORD.read_text())[name]
+    assert merged.keys() == recorded.keys()
+    for tensor, (total, weighted) in recorded.items():
+        assert merged[tensor] == [pytest.approx(total, abs=1e-5), pytest.approx(weighted, abs=2e-3)], tensor
+
+
+def difference(one: Path, other: Path) -> float:
+    """Return the largest difference between two files' elements; both must hold the same tensors."""
+    first, second = load_file(one), load_file(other)
+    assert first.keys() == second.keys()
+    return max(float(np.abs(first[name].astype(float) - second[name].astype(float)).max()) for name in first)
+
+
+def run_mergekit(recipes: dict[str, str], folder: Path) -> None:
+    (folder / "recipes.json").write_text(json.dumps(recipes))
+    line = [str(PEER), peer.__file__, str(folder), str(folder / "recipes.json")]
+    subprocess.run(line, check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+
+
+@pytest.mark.slow
+@needs_mergekit
+def test_both_make_every_element_alike(models: dict[str, Path], tmp_path: Path) -> None:
+    recipes = {name: peer.with_models(text, models) for name, text in peer.RECIPES.items()}
+    run_mergekit(recipes, tmp_path)
+    for name, text in recipes.items():
+        own = ours(f"{name}_ours", text, tmp_path)
+        assert difference(own, tmp_path / name / "model.safetensors") < 1e-6, name
+
+
+EXPORTED = {
+    "average": ("method=average", "ratio=fixed", "ratio.lam=0.3"),
+    "task_arithmetic": ("method=task_arithmetic", "method.scaling=0.6"),
+    "ties": ("method=ties", "method.retain=1.0", "method.scaling=0.9"),
+    "depth": ("method=average", "ratio=depth", "ratio.first=0.1", "ratio.last=0.9", "ratio.rest=0.4"),
+    "parts": ("method=task_arithmetic", "ratio=parts", "ratio.parts={attention: 0.3, layers 1-2: 0.7, head: 0.9}"),
+}
+
+
+def words(name: str, models: dict[str, Path], folder: Path) -> CommandLine:
+    family = ("family=local", f"family.base={models['base']}", f"family.experts=[{models['a']},{models['b']}]")
+    ways = ("tokenizer=none", "verify=false", "dtype=float32", f"store={folder / 'store'}", f"out={folder / name}")
+    return CommandLine((*family, *EXPORTED[name], *ways))
+
+
+@pytest.mark.slow
+@needs_mergekit
+def test_mergekit_makes_what_was_exported(models: dict[str, Path], tmp_path: Path) -> None:
+    run_mergekit({f"{name}_theirs": exported(words(name, models, tmp_path)).text for name in EXPORTED}, tmp_path)
+    for name in EXPORTED:
+        merge(words(name, models, tmp_path))
+        theirs = tmp_path / f"{name}_theirs" / "model.safetensors"
+        assert difference(tmp_path / name / "model.safetensors", theirs) < 1e-6, name

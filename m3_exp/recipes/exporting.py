@@ -16,7 +16,7 @@ from m3_exp.config import compose
 from m3_exp.merging import canonical, parts
 from m3_exp.merging.source import locate, without_fetching
 from m3_exp.planning import merge_tokenizer, variants
-from m3_exp.recipes.methods import DRAWN
+from m3_exp.recipes.methods import DRAWN, STRAIGHT
 from m3_exp.store import Store
 from m3_exp.types import Json, M3Error, Recipe, Source
 
@@ -60,9 +60,9 @@ def exported(asked: CommandLine) -> Exported:
     form = _form(recipe)
     tree, notes = _tree(recipe, form, Store(request.store)), list(form.notes)
     home = merge_tokenizer(config)
-    if not form.has_base and home in recipe.experts:
+    if not form.has_base and home in recipe.experts and form.method == "linear":
         tree = {"merge_method": tree.pop("merge_method"), "base_model": _model(home), **tree}
-    elif home != (recipe.base if form.has_base else recipe.experts[0]):
+    elif home != (recipe.base if form.has_base else recipe.experts[0]) or form.method in ("nuslerp", "karcher"):
         notes.append(
             f"tokenizer={config.tokenizer}: mergekit copies the tokenizer of its base_model; copy that of {home}"
         )
@@ -99,49 +99,120 @@ def _average(recipe: Recipe) -> _Form:
 
 
 def _task_arithmetic(recipe: Recipe) -> _Form:
-    scaling = recipe.params["scaling"]
-    if recipe.sparsify is None:
-        return _Form("task_arithmetic", {"lambda": scaling})
-    kept = _kept(recipe)
-    return _Form("dare_linear", {"lambda": scaling / kept, "rescale": False}, {"density": kept}, notes=(DRAWN,))
+    thinned = _thinned(recipe)
+    names = {None: "task_arithmetic", "dare": "dare_linear", "breadcrumbs": "breadcrumbs", "della": "della_linear"}
+    if thinned.name not in names:
+        raise M3Error(f"sparsify={thinned.name}: mergekit has it in ties alone: give method=ties method.retain=1")
+    shared = {"lambda": _number(recipe, "scaling") * thinned.factor, **thinned.shared}
+    return _Form(names[thinned.name], shared, thinned.own, notes=thinned.notes)
 
 
 def _ties(recipe: Recipe) -> _Form:
-    if recipe.params["retain"] != 1:
+    if (retain := _number(recipe, "retain")) != 1 and recipe.params.get("trim", "model") == "model":
         raise M3Error(
-            f"method.retain={recipe.params['retain']:g} trims over the whole model, mergekit's density trims each "
-            "tensor: only method.retain=1 is the same in both"
+            f"method.retain={retain:g} trims over the whole model, mergekit's density trims each tensor: give "
+            f"method.retain=1 sparsify=magnitude sparsify.density={retain:g}, which both have"
         )
+    if others := {*recipe.params} - {"scaling", "retain"}:
+        raise M3Error(f"method.{min(others)}={recipe.params[min(others)]}: mergekit's ties has no such setting")
     weights = [recipe.weights, *(one for part in recipe.parts for one in (part.weights, part.last or None))]
     if any(len({*one}) > 1 for one in weights if one):
         raise M3Error(
             "ratio: mergekit's ties elects signs by weighted deltas, m3 by the deltas alone: only equal weights are "
             "the same in both (ratio=plain)"
         )
-    shared: dict[str, float | bool] = {"lambda": recipe.params["scaling"], "normalize": True}
-    if recipe.sparsify is None:
-        return _Form("ties", shared, {"density": 1.0})
-    kept = _kept(recipe)
-    shared |= {"lambda": recipe.params["scaling"] / kept, "rescale": False}
-    return _Form("dare_ties", shared, {"density": kept}, notes=(DRAWN,))
+    thinned = _thinned(recipe)
+    names = {
+        None: "ties",
+        "magnitude": "ties",
+        "dare": "dare_ties",
+        "breadcrumbs": "breadcrumbs_ties",
+        "della": "della",
+    }
+    shared = {"lambda": _number(recipe, "scaling") * thinned.factor, "normalize": True, **thinned.shared}
+    return _Form(names[thinned.name], shared, thinned.own, notes=thinned.notes)
 
 
-def _kept(recipe: Recipe) -> float:
-    """Return the share of the elements that DARE keeps.
+def _slerp(recipe: Recipe) -> _Form:
+    threshold = _number(recipe, "threshold")
+    if abs(threshold - STRAIGHT) < 1e-9:
+        return _Form("nuslerp", has_base=False)
+    if threshold != 0.9995:
+        raise M3Error(f"method.threshold={threshold:g}: mergekit's slerp takes a line above 0.9995, and has no setting")
+    return _Form("slerp", has_base=False)
+
+
+def _nuslerp(recipe: Recipe) -> _Form:
+    flags = {"tensor": {}, "row": {"nuslerp_flatten": False}}
+    flags["column"] = {"nuslerp_flatten": False, "nuslerp_row_wise": True}
+    return _Form("nuslerp", flags[str(recipe.params.get("by", "tensor"))])
+
+
+def _karcher(recipe: Recipe) -> _Form:
+    if recipe.parts or len({*(recipe.weights or ())}) > 1:
+        raise M3Error("ratio: mergekit's karcher gives all models the same weight: give ratio=plain")
+    shared = {"max_iter": int(_number(recipe, "steps")), "tol": _number(recipe, "tolerance")}
+    return _Form("karcher", shared, has_weights=False, has_base=False)
+
+
+def _model_stock(recipe: Recipe) -> _Form:
+    return _Form("model_stock", has_weights=False)
+
+
+def _sce(recipe: Recipe) -> _Form:
+    return _Form("sce", {"select_topk": _number(recipe, "density")}, has_weights=False)
+
+
+def _number(recipe: Recipe, name: str) -> float:
+    return float(recipe.params[name])
+
+
+@dataclass(frozen=True)
+class _Thinned:
+    """A sparsifier of mergekit: its name, the parameters of the method and of each model, the factor on lambda."""
+
+    name: str | None = None
+    shared: Mapping[str, float | bool] = field(default_factory=dict)
+    own: Mapping[str, float] = field(default_factory=dict)
+    factor: float = 1.0
+    notes: tuple[str, ...] = ()
+
+
+def _thinned(recipe: Recipe) -> _Thinned:
+    """Return what a recipe's sparsifier is in mergekit.
 
     Raises:
-        M3Error: the sparsifier is another one.
+        M3Error: it is none of mergekit's, or rescales as none of these does.
     """
-    held = recipe.sparsify or {}
-    if "target" in held or {*held} != {"drop_rate", "seed"}:
-        raise M3Error(f"sparsify={held.get('target', 'dare')}: of the sparsifiers only DARE's own form is exported")
-    return round(1 - float(str(held["drop_rate"])), 12)
+    if recipe.sparsify is None:
+        return _Thinned()
+    held = dict(recipe.sparsify)
+    name = str(held.pop("target", "dare")).rpartition(":")[2]
+    notes = () if held.pop("seed", None) is None else (DRAWN,)
+    if name == "dare":
+        kept = round(1 - float(str(held["drop_rate"])), 12)
+        by_norm = held.get("rescale", "p") == "l1"
+        return _Thinned(name, {"rescale": by_norm}, {"density": kept}, 1.0 if by_norm else 1 / kept, notes)
+    if name not in ("magnitude", "breadcrumbs", "della"):
+        raise M3Error(f"sparsify={name}: mergekit has dare, magnitude, breadcrumbs and della")
+    rescale = held.pop("rescale", "p" if name == "della" else "none")
+    if rescale == "p":
+        raise M3Error(
+            "sparsify.rescale=p: mergekit's della keeps the sum of magnitudes: give sparsify.rescale=l1 or none"
+        )
+    own = {key: float(str(value)) for key, value in held.items()}
+    return _Thinned(name, {"rescale": rescale == "l1"}, own, 1.0, notes)
 
 
 _FORMS: dict[str, Callable[[Recipe], _Form]] = {
     "average": _average,
     "task_arithmetic": _task_arithmetic,
     "ties": _ties,
+    "slerp": _slerp,
+    "nuslerp": _nuslerp,
+    "karcher": _karcher,
+    "model_stock": _model_stock,
+    "sce": _sce,
 }
 
 
@@ -153,11 +224,15 @@ def _tree(recipe: Recipe, form: _Form, store: Store) -> Json:
     if form.has_base:
         tree["base_model"] = _model(recipe.base)
     models = [_model(expert) for expert in recipe.experts]
+    if form.method == "slerp":  # t is the share of the other model
+        tree["base_model"] = models[0]
     if recipe.parts:
         tree["slices"] = _slices(recipe, form, models, store)
     else:
         held = [dict(form.own) for _ in models]
-        if form.has_weights:
+        if form.method == "slerp":
+            tree["parameters"] = {"t": _share(recipe.weights)}
+        elif form.has_weights:
             for one, weight in zip(held, recipe.weights or (1.0,) * len(models), strict=True):
                 one["weight"] = weight
         listed = zip(models, held, strict=True)
@@ -165,6 +240,12 @@ def _tree(recipe: Recipe, form: _Form, store: Store) -> Json:
     if form.shared:
         tree["parameters"] = dict(form.shared)
     return {**tree, "dtype": "float32", "out_dtype": recipe.dtype}
+
+
+def _share(weights: Weights | None) -> float:
+    """Return the second of two models' share."""
+    first, second = weights or (1.0, 1.0)
+    return second / (first + second)
 
 
 def _model(source: Source) -> str:
@@ -246,7 +327,18 @@ def _slice(
     if form.has_base and _model(recipe.base) not in models:
         sources.append({"model": _model(recipe.base), "layer_range": list(layers)})
     for number, model in enumerate(models):
-        listed = [{**({"filter": text} if text else {}), "value": one[number]} for text, one in conditions]
-        weight = listed[-1]["value"] if len({held["value"] for held in listed}) == 1 else listed
-        sources.append({"model": model, "layer_range": list(layers), "parameters": {**form.own, "weight": weight}})
+        weight = (
+            {} if form.method == "slerp" else {"weight": _setting([(text, one[number]) for text, one in conditions])}
+        )
+        own = {**form.own, **weight}
+        sources.append({"model": model, "layer_range": list(layers), **({"parameters": own} if own else {})})
+    if form.method == "slerp":
+        return {"sources": sources, "parameters": {"t": _setting([(text, _share(one)) for text, one in conditions])}}
     return {"sources": sources}
+
+
+def _setting(conditions: Sequence[tuple[str | None, float]]) -> float | list[Json]:
+    """Return a number, where all tensors have it, else values with filters."""
+    if len({held for _, held in conditions}) == 1:
+        return conditions[-1][1]
+    return [{**({"filter": text} if text else {}), "value": held} for text, held in conditions]

@@ -22,7 +22,7 @@ DRAWN = (
     "masks are drawn at random, in mergekit and in m3 by generators of their own: which elements are dropped differs, "
     "the distribution is the same"
 )
-_STRAIGHT = 1 - 1e-12  # |cos| above which mergekit's nuslerp takes a line, as far as float32 tells
+STRAIGHT = 1 - 1e-12  # |cos| above which mergekit's nuslerp takes a line, as far as float32 tells
 _NOTHING = 1e-8  # mergekit divides by no smaller sum of weights
 _ABSENT = {name: f"m3 has no {name}" for name in ("arcee_fusion", "multislerp", "nearswap", "ram", "ramplus_tl")}
 
@@ -132,22 +132,19 @@ def _passthrough(asked: Asked) -> Meaning:
 
 
 def _task_arithmetic(asked: Asked) -> Meaning:
-    return _deltas(asked, _mixed(asked), {})
+    return _deltas(asked, _mixed(asked), _Thinned())
 
 
-def _deltas(
-    asked: Asked, weights: Mapping[str, float], sparsifier: Mapping[str, float | str], factor: float = 1.0
-) -> Meaning:
-    """Return task arithmetic; its scaling is lambda times a factor. One expert alone gets the base beside it."""
-    base, scaling = asked.with_base(), asked.number("lambda", 1.0) * factor
-    if len(weights) == 1 and not sparsifier:
+def _deltas(asked: Asked, weights: Mapping[str, float], thinned: "_Thinned") -> Meaning:
+    """Return task arithmetic of thinned deltas. One expert alone gets the base beside it: m3 would take it as it is."""
+    base, scaling = asked.with_base(), asked.number("lambda", 1.0) * thinned.factor
+    if len(weights) == 1 and not thinned.words:
         ((model, weight),) = weights.items()
         return Meaning("average", asked.models, {base: 1 - scaling * weight, model: scaling * weight})
     if len(weights) == 1:
         weights = {**weights, base: 0.0}
-    notes = (DRAWN,) if sparsifier else ()
-    settings = {"method.scaling": scaling, **sparsifier}
-    return Meaning("task_arithmetic", tuple(weights), weights, settings, {"method.scaling": "lambda"}, notes)
+    settings = {"method.scaling": scaling, **thinned.words}
+    return Meaning("task_arithmetic", tuple(weights), weights, settings, {"method.scaling": "lambda"}, thinned.notes)
 
 
 def _mixed(asked: Asked, normalize: bool = False) -> dict[str, float]:
@@ -157,53 +154,62 @@ def _mixed(asked: Asked, normalize: bool = False) -> dict[str, float]:
     return {model: weight / (total if abs(total) >= _NOTHING else 1.0) for model, weight in weights.items()}
 
 
-def _dare(asked: Asked) -> tuple[dict[str, float | str], float]:
-    """Return the words of our DARE, and the factor by which a merge of its deltas is scaled to be mergekit's."""
-    kept = asked.one("density", 1.0, "m3 drops the same share of every delta (sparsify.drop_rate)")
+@dataclass(frozen=True)
+class _Thinned:
+    """The words of a sparsifier, and the factor by which a merge of its deltas is scaled to be mergekit's."""
+
+    words: Mapping[str, float | str] = field(default_factory=dict)
+    factor: float = 1.0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (DRAWN,) if self.words.get("sparsify") in ("dare", "della") else ()
+
+
+def _thinned(asked: Asked, name: str, rescale: bool) -> _Thinned:
+    """Return what is left of the deltas by `density` and its companions; `rescale` is the default of mergekit."""
+    kept = asked.one("density", 1.0, "m3 thins every delta alike (sparsify=...)")
     if kept >= 1:
-        return {}, 1.0
-    if asked.truth("rescale", True):
-        raise M3Error(
-            "rescale=true, which mergekit takes by default, keeps the sum of magnitudes of each tensor; m3's DARE "
-            "divides by 1 - p: give rescale: false with lambda over density, which is what the paper does"
+        return _Thinned()
+    by_norm = asked.truth("rescale", rescale)
+    if name == "dare":  # ours divides by 1 - p
+        words: dict[str, float | str] = {"sparsify": "dare", "sparsify.drop_rate": round(1 - kept, 12)}
+        return _Thinned({**words, "sparsify.rescale": "l1"}) if by_norm else _Thinned(words, kept)
+    words = {"sparsify": name, "sparsify.density": kept, "sparsify.rescale": "l1" if by_norm else "none"}
+    if name == "breadcrumbs":
+        words["sparsify.gamma"] = asked.one("gamma", 0.01, "m3 thins every delta alike")
+    if name == "della":
+        words["sparsify.epsilon"] = asked.one("epsilon", 0.15, "m3 thins every delta alike")
+    return _Thinned(words)
+
+
+def _added(sparsifier: str, rescale: bool) -> Rule:
+    """Return the rule of a method that adds thinned deltas."""
+    return lambda asked: _deltas(asked, _mixed(asked), _thinned(asked, sparsifier, rescale))
+
+
+def _elected(sparsifier: str, rescale: bool, normalize: bool) -> Rule:
+    """Return the rule of a method that elects a sign for each element; TIES without trimming, of thinned deltas."""
+
+    def rule(asked: Asked) -> Meaning:
+        asked.with_base()
+        thinned = _thinned(asked, sparsifier, rescale)
+        if len(asked.others) == 1:
+            return _deltas(asked, _mixed(asked, normalize), thinned)
+        if not asked.truth("normalize", normalize):
+            default = "" if normalize else f", which {asked.method} takes by default,"
+            raise M3Error(
+                f"normalize=false{default} adds up what agrees with the elected sign; m3's ties takes its mean: give "
+                "normalize: true"
+            )
+        asked.one(
+            "weight", None, "mergekit elects signs by weighted deltas, m3 by the deltas alone: give equal weights"
         )
-    return {"sparsify": "dare", "sparsify.drop_rate": round(1 - kept, 12)}, kept
+        scaling = asked.number("lambda", 1.0) * thinned.factor
+        settings = {"method.scaling": scaling, "method.retain": 1.0, **thinned.words}
+        return Meaning("ties", asked.others, None, settings, {"method.scaling": "lambda"}, thinned.notes)
 
-
-def _dare_linear(asked: Asked) -> Meaning:
-    sparsifier, factor = _dare(asked)
-    return _deltas(asked, _mixed(asked), sparsifier, factor)
-
-
-def _ties(asked: Asked) -> Meaning:
-    kept = asked.one("density", 1.0, "m3 keeps the same share of every delta (method.retain)")
-    if kept < 1:
-        raise M3Error(
-            f"density={kept:g} of mergekit's ties trims each tensor, m3's method.retain trims over the whole model: "
-            "only density=1 is the same in both"
-        )
-    return _elected(asked, True, {}, 1.0)
-
-
-def _dare_ties(asked: Asked) -> Meaning:
-    sparsifier, factor = _dare(asked)
-    return _elected(asked, False, sparsifier, factor)
-
-
-def _elected(asked: Asked, normalize: bool, sparsifier: Mapping[str, float | str], factor: float) -> Meaning:
-    """Return TIES without trimming: signs are elected, and what agrees with them is averaged."""
-    asked.with_base()
-    if len(asked.others) == 1:
-        return _deltas(asked, _mixed(asked, normalize), sparsifier, factor)
-    if not asked.truth("normalize", normalize):
-        raise M3Error(
-            f"normalize=false{'' if normalize else f', which {asked.method} takes by default,'} adds up what agrees "
-            "with the elected sign; m3's ties takes its mean: give normalize: true"
-        )
-    asked.one("weight", None, "mergekit elects signs by weighted deltas, m3 by the deltas alone: give equal weights")
-    settings = {"method.scaling": asked.number("lambda", 1.0) * factor, "method.retain": 1.0, **sparsifier}
-    notes = (DRAWN,) if sparsifier else ()
-    return Meaning("ties", asked.others, None, settings, {"method.scaling": "lambda"}, notes)
+    return rule
 
 
 def _slerp(asked: Asked) -> Meaning:
@@ -230,7 +236,7 @@ def _nuslerp(asked: Asked) -> Meaning:
             "nuslerp_flatten=false without a base_model takes an angle for each row of the models themselves; m3's "
             "slerp takes that of whole tensors: give a base_model, or nuslerp_flatten: true"
         )
-    return Meaning("slerp", models, weights, {"method.threshold": _STRAIGHT})
+    return Meaning("slerp", models, weights, {"method.threshold": STRAIGHT})
 
 
 def _karcher(asked: Asked) -> Meaning:
@@ -247,15 +253,26 @@ def _model_stock(asked: Asked) -> Meaning:
     return Meaning("model_stock", asked.others, None)
 
 
+def _sce(asked: Asked) -> Meaning:
+    asked.with_base()
+    share = asked.number("select_topk", 1.0)
+    return Meaning("sce", asked.others, None, {"method.density": share}, {"method.density": "select_topk"})
+
+
 RULES: dict[str, Rule] = {
     "linear": _linear,
     "passthrough": _passthrough,
     "task_arithmetic": _task_arithmetic,
-    "dare_linear": _dare_linear,
-    "ties": _ties,
-    "dare_ties": _dare_ties,
+    "ties": _elected("magnitude", rescale=False, normalize=True),
+    "dare_linear": _added("dare", rescale=True),
+    "dare_ties": _elected("dare", rescale=True, normalize=False),
+    "breadcrumbs": _added("breadcrumbs", rescale=False),
+    "breadcrumbs_ties": _elected("breadcrumbs", rescale=False, normalize=False),
+    "della": _elected("della", rescale=True, normalize=True),
+    "della_linear": _added("della", rescale=True),
     "slerp": _slerp,
     "nuslerp": _nuslerp,
     "karcher": _karcher,
     "model_stock": _model_stock,
+    "sce": _sce,
 }

@@ -249,9 +249,10 @@ class _Reader:
     def values(self, key: str, value: object) -> tuple[Scalar, ...]:
         """Return a scalar as a gradient of one value. A text that reads as a number is one: 1e-5 is text in YAML."""
         entries = value if isinstance(value, list) else [value]
-        if not entries or not all(isinstance(one, bool | int | float | str) for one in entries):
+        found = tuple(_number(one) for one in entries if isinstance(one, bool | int | float | str))
+        if not found or len(found) < len(entries):
             raise self.wrong(key, value, "is no value: give a number, true or false, or a list of numbers over depth")
-        return tuple(_number(one) for one in entries)
+        return found
 
     def dtype(self, tree: Mapping[str, object]) -> str | None:
         """Return the type of the merged weights: out_dtype, else dtype."""

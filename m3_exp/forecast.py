@@ -15,8 +15,7 @@ from m3_exp.engines.pace import USUAL
 from m3_exp.engines.sharing import visible_gpus
 from m3_exp.engines.weights import MAX_MODEL_LEN
 from m3_exp.forecast_words import CellForecast, GpuForecast, More, Totals, words
-from m3_exp.merging import stream
-from m3_exp.merging.canonical import AVERAGE
+from m3_exp.merging import methods, stream
 from m3_exp.merging.check import seconds
 from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.model_config import cache_values
@@ -316,7 +315,7 @@ def _guess(recipe: Recipe, parameters: int | None) -> MergeForecast:
     if parameters is None:
         return MergeForecast(models=models)
     weights = parameters * _BYTES[recipe.dtype]
-    read = weights * (len(recipe.experts) + (recipe.method != AVERAGE))
+    read = weights * (len(recipe.experts) + methods.load(recipe.method).reads_base)
     return MergeForecast(weights, seconds(recipe.method, read, weights), models=models)
 
 

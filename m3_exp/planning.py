@@ -237,7 +237,10 @@ def label_text(label: Label) -> str:
         *([parts_text(label)] if label.parts and label.draw is None else []),
     ]
     ratio = " ".join(mixture) if label.lam is not None and len(mixture) == 1 else _with_arguments(label.ratio, mixture)
-    parts = [label.pair, _with_arguments(label.method, [f"{key}={value:g}" for key, value in label.params.items()])]
+    parts = [
+        label.pair,
+        _with_arguments(label.method, [f"{key}={value_text(value)}" for key, value in label.params.items()]),
+    ]
     parts += [ratio] if label.ratio != "plain" else []
     keywords = [f"{key}={value_text(value)}" for key, value in extra_keywords(label, "sparsify").items()]
     parts += [_with_arguments(label.sparsify, keywords)] if label.sparsify != "none" else []

@@ -96,7 +96,7 @@ def test_an_element_wise_method_gets_flat_blocks(world: Path, tmp_path: Path, mo
 
 def test_shipped_methods_say_what_they_are() -> None:
     for name in ("average", "task_arithmetic", "ties"):
-        assert not load(f"m3_exp.merging.methods.{name}:{name}").whole_tensors
+        assert load(f"m3_exp.merging.methods.{name}:{name}").named.declares.granularity == "element"
 
 
 @pytest.mark.parametrize(

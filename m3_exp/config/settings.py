@@ -55,7 +55,7 @@ def read(cfg: Tree, asks: bool, given: Sequence[Override], config_dirs: Sequence
         skills=found.skills,
         method=str(cfg["method"]["name"]),
         target=str(cfg["method"]["target"]),
-        params={k: number(cfg, f"method.{k}", float) for k in keywords("method", cfg["method"]) if k in cfg["method"]},
+        params=_method_params(cfg),
         ratio=ratio,
         sparsify=_chosen(cfg, "sparsify"),
         draws=number(cfg, "sparsify.draws", int, low=1, high=MANY) if "draws" in sparsify else 1,
@@ -96,6 +96,17 @@ def check_shared(cfg: Tree, config_dirs: Sequence[Path]) -> None:
         raise M3Error(
             f"evaluator is empty: give at least one, as evaluator=[A,B]; allowed: {', '.join(names('evaluator'))}"
         )
+
+
+def _method_params(cfg: Tree) -> dict[str, float | str]:
+    """Return the method's hyper-parameters: numbers, and words where the method lists which there are."""
+    named = function("method", cfg["method"])
+    words = named.declares.choices if named else {}
+    own = [key for key in keywords("method", cfg["method"]) if key in cfg["method"]]
+    return {
+        key: choice(cfg, f"method.{key}", words[key]) if key in words else number(cfg, f"method.{key}", float)
+        for key in own
+    }
 
 
 def _chosen(cfg: Tree, group: str) -> Choice | None:

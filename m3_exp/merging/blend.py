@@ -139,6 +139,15 @@ class _Form:
         sparsifier = sparsify.of(recipe.sparsify) if recipe.sparsify else None
         return cls(recipe, experts, load(recipe.method), sparsifier)
 
+    @property
+    def keywords(self) -> dict[str, float | str]:
+        return self.method.keywords(self.recipe.params)
+
+    @property
+    def whole_tensors(self) -> bool:
+        """Whether the method is given whole tensors."""
+        return self.method.named.declares.whole_tensors(self.keywords)
+
 
 class Blender:
     """Computes the blocks of several jobs. What they need of the whole model is scanned when it is made."""
@@ -167,7 +176,7 @@ class Blender:
         """Return the ranges [start, stop) of flat elements in which a tensor is made; one range for whole tensors."""
         numel = max(layout[name].numel for layout in self.layouts if name in layout)
         forms = [form for job_forms in self._forms for form in job_forms.values()]
-        whole = any(used.whole_tensors for form in forms for used in (form.method, form.sparsifier) if used)
+        whole = any(used.whole_tensors for form in forms for used in (form, form.sparsifier) if used)
         return list(blocks(numel, max(numel, 1) if whole else self._block))
 
     def blend(self, name: str, start: int, stop: int) -> list[torch.Tensor | None]:
@@ -213,7 +222,7 @@ class Blender:
         form = self._forms[index][id(job.recipe.form(block.name))]
         method = form.method
         count = stop - block.start
-        shape = entry.shape if method.whole_tensors else (count,)
+        shape = entry.shape if form.whole_tensors else (count,)
         if method.takes_deltas:
             experts = [block.delta(model, job.base, form.sparsifier, entry.shape) for model in form.experts]
         else:
@@ -224,7 +233,7 @@ class Blender:
         if method.needs_cutoffs:
             extra["cutoffs"] = form.cutoffs
         given = [expert[:count].view(shape) for expert in experts]
-        made = method.named.function(given, form.recipe.weights, **extra, **method.keywords(form.recipe.params))
+        made = method.named.function(given, form.recipe.weights, **extra, **form.keywords)
         if not isinstance(made, torch.Tensor) or made.shape != shape:
             what = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
             raise M3Error(

@@ -63,7 +63,7 @@ def canonical(recipe: Recipe) -> Recipe:
 def _formed(recipe: Recipe) -> Recipe:
     _check(recipe)
     method = load(recipe.method)
-    params = {key: float(value) for key, value in sorted(recipe.params.items())}
+    params = method.canonical(recipe.params)
     recipe = _with(recipe, params=params, sparsify=sparsify.canonical(recipe.sparsify), check_lineage=True)
     n, algebra = len(recipe.experts), method.named.declares
     if algebra.coefficients is not None:
@@ -78,7 +78,11 @@ def _formed(recipe: Recipe) -> Recipe:
         if not changing:
             return _single(recipe, recipe.base)
         return _sorted(recipe, [expert for expert, _ in changing], shares)
-    return recipe if recipe.weights is None else _sorted(recipe, list(recipe.experts), recipe.weights)
+    if algebra.shares is not None:
+        return _shared(recipe, algebra.shares(n, recipe.weights))
+    if recipe.weights is None:
+        return _with(recipe, experts=tuple(sorted(recipe.experts, key=str)))
+    return _sorted(recipe, list(recipe.experts), recipe.weights)
 
 
 def _by_part(recipe: Recipe) -> Recipe:
@@ -91,7 +95,7 @@ def _by_part(recipe: Recipe) -> Recipe:
     is_drawn = any(part.drawn for part in recipe.parts)
     if not is_drawn and all(form == whole for form in _ends(recipe)):
         return whole
-    params = {key: float(value) for key, value in sorted(recipe.params.items())}
+    params = load(recipe.method).canonical(recipe.params)
     recipe = _with(recipe, params=params, sparsify=sparsify.canonical(recipe.sparsify), check_lineage=True)
     if is_drawn:
         return recipe
@@ -139,17 +143,17 @@ def keyed(recipe: Recipe, content: Callable[[Source], Source], store: Store) -> 
     named = canonical(recipe)
     if named.parts:
         return _table(named, tensors(named, store).weights, cache(content), store)
-    needed = {named.base} if named.method != AVERAGE else set()
+    needed = {named.base} if load(named.method).reads_base else set()
     known: Mapping[Source, Source] = {s: content(s) for s in sorted({*named.experts, *needed}, key=str)}
     experts = tuple(known[expert] for expert in named.experts)
     form = canonical(replace(named, base=known.get(named.base, named.base), experts=experts))
-    base = form.experts[0] if form.method == AVERAGE else form.base
+    base = form.base if load(form.method).reads_base else form.experts[0]
     return KeyedRecipe(base, form.experts, form.method, form.params, form.weights, form.sparsify, form.dtype)
 
 
 def needs_base(recipe: Recipe) -> bool:
     """Tell whether a recipe's canonical form, or that of one of its parts, reads the base."""
-    return any(form.method != AVERAGE for form in (canonical(replace(recipe, parts=())), *_ends(recipe)))
+    return any(load(form.method).reads_base for form in (canonical(replace(recipe, parts=())), *_ends(recipe)))
 
 
 def _ends(recipe: Recipe) -> list[Recipe]:
@@ -179,7 +183,7 @@ def _table(
     if len(forms) == 1:
         return forms[0]
     places = {form.text: place for place, form in enumerate(forms)}
-    bases = [form.base for form in forms if form.method != AVERAGE]
+    bases = [form.base for form in forms if load(form.method).reads_base]
     experts = tuple(sorted({expert for form in forms for expert in form.experts}, key=str))
     first = next((form for form in forms if form.method != AVERAGE), forms[0])
     return replace(
@@ -198,6 +202,9 @@ def _with(recipe: Recipe, **fields: Any) -> Recipe:
 def _check(recipe: Recipe) -> None:
     check_params(recipe.method, recipe.params)
     weights = recipe.weights
+    if not load(recipe.method).named.declares.weighted and (weights is not None or recipe.parts):
+        name = load(recipe.method).named.name
+        raise M3Error(f"method {name} takes no weights of experts: give ratio=plain, or a method that takes them")
     if not recipe.experts:
         raise M3Error("a merge needs at least one expert: give family.experts")
     if weights is not None and len(weights) != len(recipe.experts):
@@ -229,6 +236,17 @@ def _linear(recipe: Recipe, shares: tuple[float, ...]) -> Recipe:
     else:
         form = {"method": TASK_ARITHMETIC, "params": {"scaling": 1.0}}
     return _sorted(recipe, list(total), tuple(total.values()), form)
+
+
+def _shared(recipe: Recipe, shares: tuple[float, ...]) -> Recipe:
+    """Return the recipe without the experts that have no share; one that has all of it is the merge."""
+    total: dict[Source, float] = {}
+    for expert, share in _pairs(recipe, recipe.experts, shares):
+        total[expert] = total.get(expert, 0.0) + share
+    total = {expert: share for expert, share in total.items() if abs(share) >= _NOTHING}
+    if len(total) == 1:
+        return _linear(replace(recipe, experts=tuple(total)), (1.0,))
+    return _sorted(recipe, list(total), tuple(total.values()))
 
 
 def _single(recipe: Recipe, source: Source) -> Recipe:

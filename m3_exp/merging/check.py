@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from m3_exp.merging.blend import Job, is_copied, is_vocabulary, prepare
-from m3_exp.merging.canonical import AVERAGE, canonical, keyed, needs_base
+from m3_exp.merging.canonical import canonical, keyed, needs_base
 from m3_exp.merging.checkpoint import Model, open_model
 from m3_exp.merging.layout import Entry
 from m3_exp.merging.methods import load
@@ -59,7 +59,7 @@ def forecast(recipe: Recipe, store: Store) -> Forecast:
     *experts, base = alike(opened)
     entries = Job(form, tuple(experts), base).layout()
     parameters = sum(entry.numel for name, entry in entries.items() if not is_copied(name, entry))
-    input_bytes = sum(model.nbytes for model in (opened[:-1] if form.method == AVERAGE else opened))
+    input_bytes = sum(model.nbytes for model in (opened if load(form.method).reads_base else opened[:-1]))
     output_bytes = sum(entry.nbytes for entry in entries.values())
     return Forecast(parameters, input_bytes, output_bytes, seconds(form.method, input_bytes, output_bytes))
 

@@ -31,6 +31,17 @@ def drop(delta: Floats, key: np.uint64, start: int, threshold: np.uint64, kept: 
 
 
 @compiled
+def draw(key: np.uint64, start: int, out: Words) -> None:
+    """Write the upper 32 bits of splitmix64(key, index) for the elements from `start` on: the numbers of `drop`."""
+    for i in range(out.size):
+        z = key + np.uint64(start + i + 1) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = (z ^ (z >> np.uint64(31))) >> np.uint64(32)
+        out[i] = np.uint32(z)
+
+
+@compiled
 def count_high(deltas: Words, counts: Counts) -> None:
     """Count the upper 15 bits of |delta|, deltas given as float32 bit patterns."""
     for i in range(deltas.size):

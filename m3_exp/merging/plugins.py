@@ -32,23 +32,38 @@ class Declares:
 
     `granularity` is `element` where each element of the result depends on the same element of the inputs alone: the
     function then gets flat blocks, in little memory. `tensor`, and where nothing is declared: it gets whole tensors in
-    their own shape, for norms, cosines or singular values.
+    their own shape, for norms, cosines or singular values. Where a keyword decides, a function of the keywords.
 
     Of a method's algebra, for `merging.canonical`: `coefficients(n, weights, **keywords)` gives the share of each delta
     in a linear method; `proportions(n, weights)` the shares where weights count by their proportions and an expert that
-    is the base changes nothing. `limits` bound a keyword, as {"retain": (0.0, 1.0)}: above the first, at most the
-    second. Of a sparsifier: `changes_nothing(**keywords)` tells whether it leaves every delta as it is.
+    is the base changes nothing; `shares(n, weights)` those where an expert without a share changes nothing and one that
+    has all of it is the result, as at the end of an arc. They refuse a number of experts that the method cannot merge.
+    `weighted=False`: the method takes no weights. `affine=False`: its result is no straight line in the weights.
+
+    `limits` bound a number, as {"retain": (0.0, 1.0)}: above the first, at most the second. `choices` are the words
+    that a keyword of type `str` may have, as {"trim": ("model", "tensor")}.
+
+    Of a sparsifier: `changes_nothing(**keywords)` tells whether it leaves every delta as it is.
     """
 
-    granularity: str = "tensor"
+    granularity: str | Callable[..., str] = "tensor"
     coefficients: Callable[..., tuple[float, ...]] | None = None
     proportions: Callable[..., tuple[float, ...]] | None = None
+    shares: Callable[..., tuple[float, ...]] | None = None
+    weighted: bool = True
+    affine: bool = True
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     changes_nothing: Callable[..., bool] | None = None
 
     def __post_init__(self) -> None:
-        if self.granularity not in ("element", "tensor"):
+        if isinstance(self.granularity, str) and self.granularity not in ("element", "tensor"):
             raise M3Error(f"granularity={self.granularity!r} is not known: 'element' or 'tensor' is allowed")
+
+    def whole_tensors(self, keywords: Mapping[str, Any]) -> bool:
+        """Tell whether the function is given whole tensors when it has these keywords, its defaults among them."""
+        chosen = self.granularity
+        return (chosen if isinstance(chosen, str) else chosen(**keywords)) == "tensor"
 
     def __call__(self, function: Function) -> Function:
         vars(function)["declares"] = self
@@ -100,6 +115,17 @@ class PluginFunction:
             raise M3Error(f"{kind} {self.name} has no parameter {key}: allowed are {allowed}{meant}")
         for key in (key for key in self.required if key not in given):
             raise M3Error(f"{kind} {self.name} needs {kind}.{key}: its parameters are {allowed}")
+
+    def check_words(self, kind: str, params: Mapping[str, object]) -> None:
+        """Refuse a word that is none of a keyword's declared choices."""
+        for key, words in self.declares.choices.items():
+            if (word := params.get(key, self.defaults.get(key))) not in words:
+                raise M3Error(f"{kind}.{key}={word} is not known: {' or '.join(words)} is allowed")
+
+    def without_default_words(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return keywords without the words that are the default: a recipe that states one is the same recipe."""
+        usual = {key: self.defaults.get(key) for key in self.declares.choices}
+        return {key: value for key, value in params.items() if key not in usual or value != usual[key]}
 
     def __str__(self) -> str:
         return f"{self.name}{inspect.signature(self.function)}"[:100]

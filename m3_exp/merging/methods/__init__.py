@@ -9,17 +9,17 @@ A method gets the same tensor of each expert as float32 and returns the merged o
 `models` are the experts themselves, `deltas` their differences from the base, after DARE where there is one. `weights`
 is one number an expert, or None for the method's own default. Naming `base` or `cutoffs` asks for the base's tensor or
 the whole-model thresholds (`merging.scan`; `retain` must be among its hyper-parameters then). Keyword-only arguments
-are its hyper-parameters, numbers each. What a signature cannot say stands in `plugins.Declares` above the function.
+are its hyper-parameters: numbers, or words of which `Declares.choices` lists the allowed ones. What a signature cannot
+say stands in `plugins.Declares` above the function. docs/methods/ has a page for each.
 """
 
 import math
 import pkgutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from m3_exp.merging.plugins import PluginFunction, imported
-from m3_exp.types import M3Error, Parameters
+from m3_exp.types import Hyper, M3Error, Parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,18 +27,27 @@ class Method:
     """A merge method and what its signature asks for."""
 
     named: PluginFunction
-    whole_tensors: bool
     takes_deltas: bool
     needs_base: bool
     needs_cutoffs: bool
 
-    def keywords(self, params: Mapping[str, float]) -> dict[str, float]:
+    @property
+    def reads_base(self) -> bool:
+        """Whether the base has an influence on what the method makes."""
+        return self.takes_deltas or self.needs_base or self.needs_cutoffs
+
+    def keywords(self, params: Hyper) -> dict[str, float | str]:
         """Return hyper-parameters as the function is to get them: its defaults too, whole numbers where it says `int`.
 
         In recipes, and so in keys, they are floats.
         """
         given = {key: int(value) if self.named.types(key) == (int,) else value for key, value in params.items()}
         return self.named.defaults | given
+
+    def canonical(self, params: Hyper) -> Hyper:
+        """Return hyper-parameters as keys have them: numbers are floats, a word that is the default is left out."""
+        held = self.named.without_default_words(params)
+        return {key: value if isinstance(value, str) else float(value) for key, value in sorted(held.items())}
 
 
 def load(target: str) -> Method:
@@ -63,12 +72,13 @@ def _method(named: PluginFunction) -> Method:
     if "cutoffs" in rest and "retain" not in named.keywords:
         raise M3Error(f"method {target!r} names cutoffs, but has no `retain`: add it after the *, as in ties.py")
     for key in (key for key in named.keywords if not {int, float}.issuperset(named.types(key))):
-        raise M3Error(
-            f"method {target!r}: {key} is no number: a method's keywords are annotated int, float or not at all"
-        )
+        if key not in named.declares.choices:
+            raise M3Error(
+                f"method {target!r}: {key} is no number: a method's keywords are annotated int, float or not at all, "
+                "or have `choices` in Declares"
+            )
     return Method(
         named=named,
-        whole_tensors=named.declares.granularity == "tensor",
         takes_deltas=first[0] == "deltas",
         needs_base="base" in rest,
         needs_cutoffs="cutoffs" in rest,
@@ -93,7 +103,8 @@ def check_params(target: str, params: Parameters) -> None:
 @lru_cache(maxsize=1024)  # with the types: 1, 1.0 and True are one key
 def _check(method: Method, params: tuple[tuple[str, type, object], ...]) -> None:
     method.named.check("method", [key for key, _, _ in params], (load(other).named for other in known()))
-    for key, _, value in params:
+    method.named.check_words("method", {key: value for key, _, value in params})
+    for key, value in ((key, value) for key, _, value in params if key not in method.named.declares.choices):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise M3Error(f"method.{key}={value} is not a number: give a finite one")
         if method.named.types(key) == (int,) and value != int(value):

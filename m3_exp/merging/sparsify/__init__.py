@@ -37,7 +37,7 @@ class Sparsifier:
 
     @property
     def whole_tensors(self) -> bool:
-        return self.named.declares.granularity == "tensor"
+        return self.named.declares.whole_tensors(self.named.defaults | self.params)
 
     def __call__(self, delta: torch.Tensor, expert: str, tensor: str, start: int) -> tuple[torch.Tensor, int]:
         """Thin the delta of an expert (a digest) from flat element `start` of a tensor on; say how many it lost."""
@@ -73,7 +73,8 @@ def load(target: str) -> PluginFunction:
 
 def asked(target: str, params: Parameters, seed: int) -> Parameters:
     """Return a sparsifier as a recipe holds it: its keywords, `seed` if it draws, `target` if it is not DARE."""
-    held = {**params, "seed": seed} if "key" in load(target).positional else {**params}
+    named = load(target)
+    held = named.without_default_words(params) | ({"seed": seed} if "key" in named.positional else {})
     return held if target == DARE else {**held, "target": target}
 
 
@@ -92,6 +93,7 @@ def _read(recipe: Parameters) -> tuple[PluginFunction, dict[str, Parameter], int
     named = load(str(recipe.get("target", DARE)))
     params = {key: value for key, value in recipe.items() if key not in ("seed", "target")}
     named.check("sparsify", params, ())
+    named.check_words("sparsify", params)
     seed = recipe.get("seed", 0)
     if not isinstance(seed, int):
         raise M3Error(f"sparsify.seed={seed} is not a whole number")
@@ -104,4 +106,6 @@ def canonical(recipe: Parameters | None) -> Parameters | None:
         return None
     named, params, _ = _read(recipe)
     changes_nothing = named.declares.changes_nothing
-    return None if changes_nothing is not None and changes_nothing(**(named.defaults | params)) else recipe
+    if changes_nothing is not None and changes_nothing(**(named.defaults | params)):
+        return None
+    return named.without_default_words(recipe)

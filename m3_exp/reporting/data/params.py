@@ -8,17 +8,20 @@ from functools import cache
 from pathlib import Path
 
 from m3_exp.reading.yaml_files import shipped
+from m3_exp.types import Hyper
 
 _CONF = Path(__file__).parents[3] / "conf"
 _PAPER = "llama2_13b"  # the family of the paper's search
 
 
-def text(params: Mapping[str, float]) -> str:
+def text(params: Hyper) -> str:
     """Return parameters by name, as in `retain 0.7, scaling 1`: equal values have one text, others another."""
     return ", ".join(f"{key} {_written(value)}" for key, value in sorted(params.items()))
 
 
-def _written(value: float) -> str:
+def _written(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 

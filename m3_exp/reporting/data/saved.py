@@ -49,7 +49,7 @@ def _asked(cell: Cell, label: Label) -> tuple[str, str]:
         label, family="", pair="", overrides=(), params={}, ratio="", alpha=None, draw=None, lam=None, weights=(),
         mask_seed=None,
     )  # fmt: skip
-    params = {key: float(value) for key, value in label.params.items()}
+    params = {key: value if isinstance(value, str) else float(value) for key, value in label.params.items()}
     recipe = cell.recipe
     sparsifier = {key: value for key, value in (recipe.sparsify or {}).items() if key != "seed"}
     models = (recipe.base, recipe.experts, recipe.dtype, recipe.vocab, sparsifier)

@@ -1,0 +1,48 @@
+"""The largest elements of a tensor by magnitude, exactly so many: of equal ones those that come first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def largest(values: Tensor, count: int) -> Tensor:
+    """Return which `count` elements of a float32 tensor are the largest by magnitude, as a mask of its shape."""
+    import torch
+
+    if count >= values.numel():
+        return torch.ones_like(values, dtype=torch.bool)
+    if count <= 0:
+        return torch.zeros_like(values, dtype=torch.bool)
+    sizes = values.reshape(-1).abs()
+    cutoff = smallest(sizes, values.numel() - count + 1)
+    mask = sizes > cutoff
+    missing = count - int(mask.sum())
+    mask[(sizes == cutoff).nonzero().flatten()[:missing]] = True
+    return mask.view(values.shape)
+
+
+def smallest(values: Tensor, rank: int) -> float:
+    """Return the magnitude of a given rank, 1 for the smallest, of a contiguous float32 tensor."""
+    from m3_exp.merging import kernels
+
+    words = values.reshape(-1).numpy().view(np.uint32)
+    counts = np.zeros(1 << 15, np.int64)
+    kernels.count_high(words, counts)
+    high, below = _bin(counts, rank)
+    ends = np.zeros(1 << 16, np.int64)
+    kernels.count_low(words, high, ends)
+    low, _ = _bin(ends, rank - below)
+    return float(np.array([high << 16 | low], np.uint32).view(np.float32)[0])
+
+
+def _bin(counts: NDArray[np.int64], rank: int) -> tuple[int, int]:
+    """Return the bin that holds a rank, and how many lie below it."""
+    sums = counts.cumsum()
+    place = int(np.searchsorted(sums, rank))
+    return place, int(sums[place] - counts[place])

@@ -1,0 +1,134 @@
+"""Methods and sparsifiers against mergekit's own code (0.1.5, extra `mergekit`) where the definitions agree.
+
+docs/methods/ says where they do not.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.test_methods_formulas import drawn, merged
+from tests.test_sparsifiers import delta_of, thinned
+
+pytest.importorskip("mergekit", reason="the extra `mergekit` is not installed")
+
+WEIGHTS = [(0.3, 0.7), (1.0, 0.0), (0.5, 0.5)]
+SHAPES = [(7, 5), (11,), (2, 3, 4)]
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=2e-4, atol=2e-5)  # both are float32
+
+
+def theirs(method: str, experts: Sequence[Tensor], base: Tensor | None, **parameters: Any) -> Tensor:
+    """Merge tensors with mergekit; the parameters of each input stand in a list, the base's first."""
+    from mergekit.merge_methods import merge_tensors
+
+    tensors = list(experts) if base is None else [base, *experts]
+    made: Tensor = merge_tensors(
+        tensors, method, parameters=parameters, base_index=None if base is None else 0, dtype=torch.float32
+    )
+    return made
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("spread", [1.0, 1e-3])  # of a small one the arc counts as a line
+@pytest.mark.parametrize("shape", SHAPES)
+def test_slerp(shape: tuple[int, ...], spread: float, weights: tuple[float, float]) -> None:
+    """mergekit's base_model is our first expert, its t the share of the other."""
+    base, deltas = drawn(2, shape, spread)
+    one, other = (base + delta for delta in deltas)
+    expected = theirs("slerp", [other], one, t=weights[1])
+    close(merged("slerp", base, deltas, weights, threshold=0.9995), expected)
+
+
+@pytest.mark.parametrize(
+    ("by", "row_wise", "flatten"), [("tensor", False, True), ("row", False, False), ("column", True, False)]
+)
+@pytest.mark.parametrize("weights", [*WEIGHTS, (1.0, 1.0)])
+@pytest.mark.parametrize("still", [False, True])
+def test_nuslerp(by: str, row_wise: bool, flatten: bool, weights: tuple[float, float], still: bool) -> None:
+    """The same where one of the two experts is the base."""
+    base, (one, other) = drawn(2, (7, 5))
+    deltas = [one, 0 * other if still else other]
+    expected = theirs(
+        "nuslerp", [base + delta for delta in deltas], base,
+        weight=list(weights), nuslerp_row_wise=row_wise, nuslerp_flatten=flatten,
+    )  # fmt: skip
+    close(merged("nuslerp", base, deltas, weights, by=by), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("n", [2, 3, 5])
+@pytest.mark.parametrize("steps", [1, 10])
+def test_karcher(shape: tuple[int, ...], n: int, steps: int) -> None:
+    base, deltas = drawn(n, shape)
+    expected = theirs("karcher", [base + delta for delta in deltas], None, max_iter=steps, tol=1e-5)
+    close(merged("karcher", base, deltas, steps=steps, tolerance=1e-5), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("n", [2, 4])
+def test_model_stock(shape: tuple[int, ...], n: int) -> None:
+    base, deltas = drawn(n, shape)
+    expected = theirs("model_stock", [base + delta for delta in deltas], base, filter_wise=False)
+    close(merged("model_stock", base, deltas), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("density", [1.0, 0.6])
+def test_sce(shape: tuple[int, ...], density: float) -> None:
+    base, deltas = drawn(3, shape)
+    expected = theirs("sce", [base + delta for delta in deltas], base, select_topk=density)
+    close(merged("sce", base, deltas, density=density), expected)
+
+
+def test_sce_of_small_deltas_differs() -> None:
+    """mergekit weighs all experts alike where the mean squares of their deltas sum to less than 1e-6."""
+    base, deltas = drawn(2, (7, 5), 1e-4)
+    base = 0 * base
+    expected = theirs("sce", deltas, base, select_topk=1.0)
+    assert float((merged("sce", base, deltas, density=1.0) - expected).abs().max()) > 1e-5
+
+
+@pytest.mark.parametrize("density", [0.01, 0.3, 0.7])
+@pytest.mark.parametrize("rescale", [None, "l1"])
+def test_magnitude(density: float, rescale: str | None) -> None:
+    from mergekit.sparsify import RescaleNorm, magnitude
+
+    delta = delta_of((40, 25))
+    expected = magnitude(delta, density, RescaleNorm(rescale) if rescale else None)
+    close(thinned("magnitude", delta, density=density, rescale=rescale or "none")[0], expected)
+
+
+@pytest.mark.parametrize(("density", "gamma"), [(0.5, 0.1), (0.95, 0.1), (0.5, 0.0)])
+@pytest.mark.parametrize("rescale", [None, "l1"])
+def test_breadcrumbs(density: float, gamma: float, rescale: str | None) -> None:
+    from mergekit.sparsify import RescaleNorm, magnitude_outliers
+
+    delta = delta_of((40, 25))
+    expected = magnitude_outliers(delta, density, RescaleNorm(rescale) if rescale else None, gamma)
+    found, _ = thinned("breadcrumbs", delta, density=density, gamma=gamma, rescale=rescale or "none")
+    close(found, expected)
+
+
+@pytest.mark.parametrize("rescale", [None, "l1"])
+@pytest.mark.parametrize("shape", [(40, 25), (13,)])
+def test_della(shape: tuple[int, ...], rescale: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given the same draws: mergekit's come from torch's global generator."""
+    from mergekit.sparsify import RescaleNorm, della_magprune
+
+    from m3_exp.merging.sparsify.della import _drawn
+    from tests.test_sparsifiers import KEY
+
+    def bernoulli(stays: Tensor) -> Tensor:
+        return (_drawn(KEY, 0, stays.numel()).view_as(stays) >= 1 - stays.double()).to(stays.dtype)
+
+    monkeypatch.setattr(torch, "bernoulli", bernoulli)
+    delta = delta_of(shape)
+    expected = della_magprune(delta, 0.6, 0.2, RescaleNorm(rescale) if rescale else None)
+    found, _ = thinned("della", delta, density=0.6, epsilon=0.2, rescale=rescale or "none")
+    close(found, expected)

@@ -4,8 +4,8 @@
     PYTHON_WITH_MERGEKIT tests/mergekit_peer.py --record    writes tests/recipes_mergekit.json
 
 It imports nothing of m3. The models are llama checkpoints of 4 layers in float32, made from seeds by `make_models`; a
-recipe names them {base}, {a}, {b} and {c}. Of each merged tensor the record holds two sums, of its elements and of
-these times 1, 2, 3, ...
+recipe names them {base}, {a}, {b} and {c}. Of each merged tensor the record holds one mean, of its elements times 1, 2,
+3, ...
 """
 
 import json
@@ -19,6 +19,10 @@ from safetensors.numpy import load_file, save_file
 
 RECORD = Path(__file__).with_name("recipes_mergekit.json")
 LAYERS, HIDDEN, INNER, VOCABULARY = 4, 16, 32, 24
+ADAPTER = {
+    "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "lora_dropout": 0.0, "bias": "none",
+    "target_modules": ["q_proj", "down_proj"], "base_model_name_or_path": None,
+}  # fmt: skip
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN, "intermediate_size": INNER,
     "num_hidden_layers": LAYERS, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
@@ -85,6 +89,9 @@ RECIPES = {
         [{"filter": "mlp", "value": 0.9}, {"value": [0.3, 0.6]}],
         [{"filter": "mlp", "value": 0.1}, {"value": 1}],
     ),
+    "linear_filter_with_dots": filled(
+        LINEAR, [{"filter": "layers.2.mlp.up_proj.weight", "value": 2.0}, {"filter": "*", "value": 0.3}], 0.5
+    ),
     "linear_slices": filled(SLICES, "linear", 0.5, [0.2, 2.0]),
     "passthrough_layers": """
 merge_method: passthrough
@@ -102,6 +109,14 @@ merge_method: task_arithmetic
 base_model: "{base}"
 models:
 - {model: "{a}", parameters: {weight: 0.6}}
+dtype: float32
+""",
+    "task_arithmetic_of_an_adapter": """
+merge_method: task_arithmetic
+base_model: "{base}"
+models:
+- {model: "{base}+{adapter}", parameters: {weight: 0.6}}
+- {model: "{b}", parameters: {weight: 0.3}}
 dtype: float32
 """,
     "slerp": filled(SLERP, 0.3),
@@ -126,12 +141,42 @@ base_model: "{base}"
 models: [{model: "{a}"}, {model: "{b}"}, {model: "{c}"}]
 dtype: float32
 """,
+    "ties_trimmed": filled(DELTAS, "ties", 0.5, 0.5, {"density": 0.6, "lambda": 1.2}),
+    "ties_rescaled": filled(DELTAS, "ties", 0.5, 0.5, {"density": 0.6, "rescale": True}),
+    "ties_of_one": """
+merge_method: ties
+base_model: "{base}"
+models:
+- {model: "{a}", parameters: {weight: 0.6, density: 0.5}}
+dtype: float32
+""",
+    "breadcrumbs": filled(DELTAS, "breadcrumbs", 0.7, 0.4, {"density": 0.6, "gamma": 0.1}),
+    "breadcrumbs_ties": filled(DELTAS, "breadcrumbs_ties", 0.5, 0.5, {"density": 0.6, "gamma": 0.1, "normalize": True}),
+    "dare_linear_density_1": filled(DELTAS, "dare_linear", 0.7, 0.4, {"density": 1.0}),
+    "dare_ties_density_1": filled(DELTAS, "dare_ties", 0.7, 0.7, {"lambda": 0.5, "normalize": True}),
+    "della_density_1": filled(DELTAS, "della", 0.7, 0.7, {}),
+    "della_linear_density_1": filled(DELTAS, "della_linear", 0.7, 0.4, {"normalize": True}),
+    "sce": """
+merge_method: sce
+base_model: "{base}"
+models: [{model: "{a}"}, {model: "{b}"}, {model: "{c}"}]
+parameters: {select_topk: 0.4}
+dtype: float32
+""",
     "ties_density_1": filled(DELTAS, "ties", 0.5, 0.5, {"density": 1.0, "lambda": 0.9}),
 }  # fmt: skip
+DRAWN = """
+merge_method: dare_linear
+base_model: "{base}"
+models:
+- {model: "{a}", parameters: {weight: 0.5, density: 0.8}}
+parameters: {rescale: false}
+dtype: float32
+"""
 
 
 def make_models(folder: Path) -> dict[str, Path]:
-    """Write the checkpoints base, a, b, c and return where each lies."""
+    """Write the checkpoints base, a, b, c and a LoRA adapter of base, and return where each lies."""
     shapes = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN), "model.norm.weight": (HIDDEN,)}
     shapes["lm_head.weight"] = (VOCABULARY, HIDDEN)
     for layer in range(LAYERS):
@@ -150,7 +195,15 @@ def make_models(folder: Path) -> dict[str, Path]:
         (folder / name / "config.json").write_text(json.dumps(CONFIG))
         save_file({key: np.ascontiguousarray(one, np.float32) for key, one in held.items()},
                   folder / name / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
-    return {name: folder / name for name in tensors}
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps(ADAPTER))
+    factors = {}
+    for name in (name for name in shapes if "q_proj" in name or "down_proj" in name):
+        key, (rows, columns) = f"base_model.model.{name.removesuffix('.weight')}", shapes[name]
+        factors[f"{key}.lora_A.weight"] = np.float32(_normal("lora_A", name, (2, columns)) * 0.1)
+        factors[f"{key}.lora_B.weight"] = np.float32(_normal("lora_B", name, (rows, 2)) * 0.1)
+    save_file(factors, folder / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
+    return {name: folder / name for name in (*tensors, "adapter")}
 
 
 def _normal(*seed_and_shape: object) -> np.ndarray:
@@ -164,12 +217,12 @@ def with_models(text: str, models: dict[str, Path]) -> str:
     return text
 
 
-def sums(path: Path) -> dict[str, list[float]]:
-    """Return of each tensor the sum of its elements, and of these times 1, 2, 3, ..."""
+def sums(path: Path) -> dict[str, float]:
+    """Return of each tensor the mean of its elements, each times its place from 1 on."""
     found = {}
     for name, tensor in sorted(load_file(path).items()):
         flat = tensor.astype(np.float64).ravel()
-        found[name] = [float(flat.sum()), float(flat @ np.arange(1.0, flat.size + 1))]
+        found[name] = round(float(flat @ np.arange(1.0, flat.size + 1)) / flat.size, 7)
     return found
 
 
@@ -195,8 +248,9 @@ def main() -> None:
         models = make_models(Path(folder))
         merge_all({name: with_models(text, models) for name, text in RECIPES.items()}, Path(folder, "out"))
         found = {name: sums(Path(folder, "out", name, "model.safetensors")) for name in RECIPES}
-    lines = (f"{json.dumps(name)}: {json.dumps(held)}" for name, held in found.items())
-    RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    names = list(next(iter(found.values())))
+    lines = (f"{json.dumps(name)}: {json.dumps([held[tensor] for tensor in names])}" for name, held in found.items())
+    RECORD.write_text('{\n"tensors": ' + json.dumps(names) + ",\n" + ",\n".join(lines) + "\n}\n")
 
 
 if __name__ == "__main__":

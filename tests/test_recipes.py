@@ -69,8 +69,7 @@ SHAPES = {
     "task arithmetic without a base": (f"merge_method: task_arithmetic\n{WEIGHTED}", "base_model is missing"),
     "ties with one density": (
         f"merge_method: ties\nbase_model: org/base\n{EQUAL}\nparameters: {{density: 0.5}}",
-        "method=ties method.scaling=1.0 method.retain=1.0 sparsify=magnitude sparsify.density=0.5 "
-        "sparsify.rescale=none",
+        "method=ties method.scaling=1.0 method.retain=0.5 method.trim=tensor",
     ),
     "ties with a density a model": (
         "merge_method: ties\nbase_model: org/base\nmodels:\n- {model: org/a, parameters: {weight: 1, density: 0.5}}\n"
@@ -88,7 +87,8 @@ SHAPES = {
     "dare_ties of three": (
         "merge_method: dare_ties\nbase_model: org/base\nmodels: [{model: org/a}, {model: org/b}, {model: org/c}]\n"
         "parameters: {weight: 0.3, density: 0.53, normalize: true, int8_mask: true}",
-        "method=ties method.scaling=1.0 method.retain=1.0 sparsify=dare sparsify.drop_rate=0.47 sparsify.rescale=l1",
+        "method=ties method.scaling=1.0 method.retain=1.0 method.trim=tensor sparsify=dare "
+        "sparsify.drop_rate=0.47 sparsify.rescale=l1",
     ),
     "dare_ties as it comes": (
         f"merge_method: dare_ties\nbase_model: org/base\n{EQUAL}\nparameters: {{density: 0.5}}",
@@ -115,7 +115,8 @@ SHAPES = {
     ),
     "della": (
         f"merge_method: della\nbase_model: org/base\n{EQUAL}\nparameters: {{density: 0.6, epsilon: 0.1, lambda: 1.1}}",
-        "method=ties method.scaling=1.1 method.retain=1.0 sparsify=della sparsify.density=0.6 sparsify.rescale=l1 "
+        "method=ties method.scaling=1.1 method.retain=1.0 method.trim=tensor sparsify=della "
+        "sparsify.density=0.6 sparsify.rescale=l1 "
         "sparsify.epsilon=0.1",
     ),
     "della_linear": (
@@ -311,8 +312,15 @@ def test_export_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 NOT_EXPORTED = {
-    ("method=ties",): "method.retain=0.7 trims over the whole model",
-    ("method=ties", "method.retain=1.0", "ratio=fixed", "ratio.lam=0.3"): "ratio: mergekit's ties elects signs",
+    ("method=ties",): "method.trim=model trims over the whole model",
+    ("method=ties", "method.trim=tensor", "method.sign=count"): "method.sign=count: mergekit elects the sign",
+    ("method=ties", "method.trim=tensor", "ratio=fixed", "ratio.lam=0.3"): "ratio: mergekit's ties elects signs",
+    ("method=ties", "method.trim=tensor", "sparsify=della"): "method.retain=0.7 with sparsify=della",
+    ("sparsify=della", "method=task_arithmetic"): "sparsify.rescale=p: mergekit's della keeps",
+    ("sparsify=magnitude", "method=task_arithmetic"): "sparsify=magnitude: mergekit has it in ties alone",
+    ("method=iso_c",): "method=iso_c: mergekit 0.1.5 has no method of this meaning",
+    ("method=slerp", "method.threshold=0.9"): "method.threshold=0.9: mergekit's slerp takes a line above 0.9995",
+    ("method=karcher", "ratio=fixed", "ratio.lam=0.3"): "ratio: mergekit's karcher gives all models the same weight",
     ("ratio=grid",): "ask for 9 checkpoints",
 }
 

@@ -42,10 +42,10 @@ def ours(name: str, text: str, folder: Path) -> Path:
 @pytest.mark.parametrize("name", peer.RECIPES)
 def test_imported_recipe_makes_the_recorded_weights(name: str, models: dict[str, Path], tmp_path: Path) -> None:
     merged = peer.sums(ours(name, peer.with_models(peer.RECIPES[name], models), tmp_path))
-    recorded = json.loads(peer.RECORD.read_text())[name]
-    assert merged.keys() == recorded.keys()
-    for tensor, (total, weighted) in recorded.items():
-        assert merged[tensor] == [pytest.approx(total, abs=1e-5), pytest.approx(weighted, abs=2e-3)], tensor
+    record = json.loads(peer.RECORD.read_text())
+    assert merged.keys() == {*record["tensors"]}
+    for tensor, mean in zip(record["tensors"], record[name], strict=True):
+        assert merged[tensor] == pytest.approx(mean, abs=5e-6), tensor
 
 
 def difference(one: Path, other: Path) -> float:
@@ -71,10 +71,46 @@ def test_both_make_every_element_alike(models: dict[str, Path], tmp_path: Path) 
         assert difference(own, tmp_path / name / "model.safetensors") < 1e-6, name
 
 
+def check_drawn(merged: Path, models: dict[str, Path]) -> None:
+    """Check dare_linear without rescaling: an element is that of the base, or base + 0.5 delta, and 0.8 of them are."""
+    base, expert, made = (
+        load_file(path) for path in (*(models[name] / "model.safetensors" for name in ("base", "a")), merged)
+    )
+    kept = total = 0
+    for name, tensor in made.items():
+        moved = 0.5 * (expert[name] - base[name])
+        stays = np.abs(tensor - base[name]) < np.abs(moved) / 2
+        assert np.abs(np.where(stays, base[name], base[name] + moved) - tensor).max() < 1e-6, name
+        kept, total = kept + int((~stays).sum()), total + stays.size
+    assert kept / total == pytest.approx(0.8, abs=4 * (0.16 / total) ** 0.5)
+
+
+def test_imported_dare_drops_as_mergekit_does(models: dict[str, Path], tmp_path: Path) -> None:
+    check_drawn(ours("drawn", peer.with_models(peer.DRAWN, models), tmp_path), models)
+
+
+@pytest.mark.slow
+@needs_mergekit
+def test_mergekit_drops_so(models: dict[str, Path], tmp_path: Path) -> None:
+    run_mergekit({"drawn": peer.with_models(peer.DRAWN, models)}, tmp_path)
+    check_drawn(tmp_path / "drawn" / "model.safetensors", models)
+
+
 EXPORTED = {
     "average": ("method=average", "ratio=fixed", "ratio.lam=0.3"),
     "task_arithmetic": ("method=task_arithmetic", "method.scaling=0.6"),
-    "ties": ("method=ties", "method.retain=1.0", "method.scaling=0.9"),
+    "ties": ("method=ties", "method.retain=0.6", "method.trim=tensor", "method.scaling=0.9"),
+    "ties_rescaled": (
+        *("method=ties", "method.retain=1.0", "method.trim=tensor", "sparsify=magnitude", "sparsify.density=0.6"),
+        "sparsify.rescale=l1",
+    ),
+    "breadcrumbs": ("method=task_arithmetic", "sparsify=breadcrumbs", "sparsify.density=0.6", "sparsify.gamma=0.1"),
+    "slerp": ("method=slerp", "ratio=fixed", "ratio.lam=0.3"),
+    "slerp_depth": ("method=slerp", "ratio=depth", "ratio.first=0.1", "ratio.last=0.9"),
+    "nuslerp": ("method=nuslerp", "ratio=fixed", "ratio.lam=0.3", "method.by=row"),
+    "karcher": ("method=karcher",),
+    "model_stock": ("method=model_stock",),
+    "sce": ("method=sce", "method.density=0.4"),
     "depth": ("method=average", "ratio=depth", "ratio.first=0.1", "ratio.last=0.9", "ratio.rest=0.4"),
     "parts": ("method=task_arithmetic", "ratio=parts", "ratio.parts={attention: 0.3, layers 1-2: 0.7, head: 0.9}"),
 }

@@ -108,20 +108,24 @@ def _task_arithmetic(recipe: Recipe) -> _Form:
 
 
 def _ties(recipe: Recipe) -> _Form:
-    if (retain := _number(recipe, "retain")) != 1 and recipe.params.get("trim", "model") == "model":
+    if recipe.params.get("trim", "model") != "tensor":
         raise M3Error(
-            f"method.retain={retain:g} trims over the whole model, mergekit's density trims each tensor: give "
-            f"method.retain=1 sparsify=magnitude sparsify.density={retain:g}, which both have"
+            "method.trim=model trims over the whole model, mergekit's density each tensor: give "
+            "method.trim=tensor, which both have"
         )
-    if others := {*recipe.params} - {"scaling", "retain"}:
-        raise M3Error(f"method.{min(others)}={recipe.params[min(others)]}: mergekit's ties has no such setting")
+    if (sign := recipe.params.get("sign", "mass")) != "mass":
+        raise M3Error(f"method.sign={sign}: mergekit elects the sign of the sum alone: give method.sign=mass")
     weights = [recipe.weights, *(one for part in recipe.parts for one in (part.weights, part.last or None))]
     if any(len({*one}) > 1 for one in weights if one):
         raise M3Error(
             "ratio: mergekit's ties elects signs by weighted deltas, m3 by the deltas alone: only equal weights are "
             "the same in both (ratio=plain)"
         )
-    thinned = _thinned(recipe)
+    thinned, retain = _thinned(recipe), _number(recipe, "retain")
+    if thinned.name is not None and retain != 1:
+        raise M3Error(
+            f"method.retain={retain:g} with sparsify={thinned.name}: mergekit does one of the two: give retain=1"
+        )
     names = {
         None: "ties",
         "magnitude": "ties",
@@ -130,7 +134,8 @@ def _ties(recipe: Recipe) -> _Form:
         "della": "della",
     }
     shared = {"lambda": _number(recipe, "scaling") * thinned.factor, "normalize": True, **thinned.shared}
-    return _Form(names[thinned.name], shared, thinned.own, notes=thinned.notes)
+    own = thinned.own if thinned.name is not None else {"density": retain}
+    return _Form(names[thinned.name], shared, own, notes=thinned.notes)
 
 
 def _slerp(recipe: Recipe) -> _Form:

@@ -189,13 +189,17 @@ def _added(sparsifier: str, rescale: bool) -> Rule:
 
 
 def _elected(sparsifier: str, rescale: bool, normalize: bool) -> Rule:
-    """Return the rule of a method that elects a sign for each element; TIES without trimming, of thinned deltas."""
+    """Return the rule of a method that elects a sign for each element: our TIES, which trims each tensor by magnitude
+    or gets thinned deltas.
+    """
 
     def rule(asked: Asked) -> Meaning:
         asked.with_base()
-        thinned = _thinned(asked, sparsifier, rescale)
+        thinned, retain = _thinned(asked, sparsifier, rescale), 1.0
         if len(asked.others) == 1:
             return _deltas(asked, _mixed(asked, normalize), thinned)
+        if thinned.words.get("sparsify") == "magnitude" and thinned.words["sparsify.rescale"] == "none":
+            thinned, retain = _Thinned(), float(thinned.words["sparsify.density"])
         if not asked.truth("normalize", normalize):
             default = "" if normalize else f", which {asked.method} takes by default,"
             raise M3Error(
@@ -206,8 +210,9 @@ def _elected(sparsifier: str, rescale: bool, normalize: bool) -> Rule:
             "weight", None, "mergekit elects signs by weighted deltas, m3 by the deltas alone: give equal weights"
         )
         scaling = asked.number("lambda", 1.0) * thinned.factor
-        settings = {"method.scaling": scaling, "method.retain": 1.0, **thinned.words}
-        return Meaning("ties", asked.others, None, settings, {"method.scaling": "lambda"}, thinned.notes)
+        settings = {"method.scaling": scaling, "method.retain": retain, "method.trim": "tensor", **thinned.words}
+        names = {"method.scaling": "lambda", "method.retain": "density", "sparsify.density": "density"}
+        return Meaning("ties", asked.others, None, settings, names, thinned.notes)
 
     return rule
 

@@ -96,7 +96,8 @@ def test_an_element_wise_method_gets_flat_blocks(world: Path, tmp_path: Path, mo
 
 def test_shipped_methods_say_what_they_are() -> None:
     for name in ("average", "task_arithmetic", "ties"):
-        assert load(f"m3_exp.merging.methods.{name}:{name}").named.declares.granularity == "element"
+        method = load(f"m3_exp.merging.methods.{name}:{name}").named
+        assert not method.declares.whole_tensors(method.defaults)
 
 
 @pytest.mark.parametrize(

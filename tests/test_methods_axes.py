@@ -1,5 +1,6 @@
 """The methods of whole tensors on the axes that all methods share: order, blocks, parts, ends, what is refused."""
 
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from m3_exp import config
+from m3_exp.command_line import ROOT
+from m3_exp.merging import methods, sparsify
 from m3_exp.merging.canonical import canonical, keyed
 from m3_exp.merging.stream import stream
+from m3_exp.planning import build, label_text
 from m3_exp.store import Store
 from m3_exp.types import Hyper, M3Error, Parameters, Part, Recipe, Source
 from tests.models import Shape, fine_tuned, random_weights, resized, write_model
@@ -42,7 +47,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(name: str, experts: tuple[Source, ...], weights: tuple[float, ...] | None = None) -> Recipe:
-    return Recipe(BASE, experts, f"m3_exp.merging.methods.{name}:{name}", PARAMS[name], weights, dtype="float32")
+    return Recipe(
+        BASE, experts, f"m3_exp.merging.methods.{name}:{name}", PARAMS.get(name, {}), weights, dtype="float32"
+    )
 
 
 def at(world: Path, of: Recipe) -> Recipe:
@@ -159,7 +166,26 @@ def test_refused(world: Path, of: Recipe, said: str) -> None:
         digest(world, of)
 
 
+def test_ties_by_tensor_and_by_count(world: Path) -> None:
+    """No block or order reaches a byte, and cut-offs of the whole model are not asked for."""
+    usual = replace(recipe("ties", (A, B, C), (0.2, 0.3, 0.5)), params={"scaling": 1.0, "retain": 0.6})
+    digests = {digest(world, usual)}
+    for words in ({"trim": "tensor"}, {"sign": "count"}, {"trim": "tensor", "sign": "count"}):
+        one = replace(usual, params={**usual.params, **words})
+        moved = replace(one, experts=(C, A, B), weights=(0.5, 0.2, 0.3))
+        assert digest(world, moved, 777, 1) == digest(world, one)
+        flow = stream(at(world, one), Store(world / "store"))
+        for _ in flow:
+            pass
+        assert ("cutoffs" in flow.report) == ("trim" not in words)
+        digests.add(flow.digest)
+    assert len(digests) == 4
+
+
 def test_a_word_that_is_the_default_is_no_other_recipe() -> None:
+    ties = replace(recipe("ties", (A, B)), params={"scaling": 1.0, "retain": 0.7})
+    assert canonical(replace(ties, params={**ties.params, "trim": "model", "sign": "mass"})) == canonical(ties)
+    assert "trim" not in canonical(ties).params
     usual = replace(recipe("nuslerp", (A, B)), params={})
     assert canonical(replace(usual, params={"by": "tensor"})) == canonical(usual)
     assert canonical(replace(usual, params={"by": "row"})) != canonical(usual)
@@ -182,3 +208,47 @@ def test_sparsified(world: Path, name: str, thin: str) -> None:
         assert all(bool(made.isfinite().all()) for _, made in flow)
     assert flows[0].digest == flows[1].digest != digest(world, recipe(name, (A, B)))
     assert all(abs(rate - 0.5) < 0.02 for rate in flows[0].report["dropped"].values())
+
+
+@pytest.mark.parametrize("group", ["method", "sparsify"])
+def test_each_has_a_yaml_a_page_and_a_line_in_the_catalogue(group: str) -> None:
+    package = {"method": methods, "sparsify": sparsify}[group]
+    shipped = {item.name for item in pkgutil.iter_modules(package.__path__)}
+    assert {path.stem for path in (ROOT / "conf" / group).glob("[!_]*.yaml")} - {"none"} == shipped
+    catalogue = (ROOT / "docs" / "methods" / "README.md").read_text()
+    for name in shipped:
+        assert (ROOT / "docs" / "methods" / f"{name}.md").read_text().startswith(f"# {name}")
+        assert f"| [{name}]({name}.md) |" in catalogue
+
+
+def test_every_shipped_choice_is_planned() -> None:
+    """On the lab pair, each method and sparsifier with the values of its yaml."""
+    for name in (*PARAMS, "ties", "average"):
+        thin = "none" if name in ("slerp", "karcher") else "magnitude,breadcrumbs,della,dare"
+        request = ["-m", "pair=lm_math", f"method={name}", f"sparsify={thin}", "evaluator=[gsm8k]"]
+        recipes = {cell.recipe.text for cell in build(config.request(request).configs).cells}
+        assert len(recipes) == len(thin.split(","))
+
+
+def test_words_on_the_command_line() -> None:
+    asked = ["pair=lm_math", "method=ties", "method.trim=tensor", "sparsify=dare", "sparsify.rescale=l1"]
+    (cell,) = build(config.request([*asked, "evaluator=[gsm8k]"]).configs).cells
+    assert cell.recipe.params == {"retain": 0.7, "scaling": 1.0, "trim": "tensor"}
+    assert cell.recipe.sparsify is not None
+    assert cell.recipe.sparsify["rescale"] == "l1"
+    assert label_text(cell.labels[0]).endswith("ties(scaling=1, retain=0.7, trim=tensor) dare(rescale=l1)")
+    usual = build(config.request([*asked[:2], "method.trim=model", "evaluator=[gsm8k]"]).configs).cells[0].recipe
+    assert usual.params == {"retain": 0.7, "scaling": 1.0}
+    with pytest.raises(M3Error, match=r"method\.trim=layer"):
+        build(config.request([*asked[:2], "method.trim=layer"]).configs)
+    with pytest.raises(M3Error, match=r"sparsify\.rescale=l2"):
+        build(config.request([*asked[:4], "sparsify.rescale=l2"]).configs)
+
+
+@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
+def test_ratios_of_a_method_without_weights_are_refused_when_planned(name: str) -> None:
+    asked = ["pair=lm_math", f"method={name}", "evaluator=[gsm8k]"]
+    assert build(config.request(asked).configs).cells
+    for ratio in ("mixup", "grid", "depth", "fixed"):
+        with pytest.raises(M3Error, match=f"{name} takes no weights of experts: give ratio=plain"):
+            build(config.request([*asked, f"ratio={ratio}"]).configs)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from m3_exp.merging.methods import load
+from m3_exp.merging.scan import Cutoffs
 
 Weights = Sequence[float] | None
 SHAPES = [(7, 5), (5, 9), (11,), (2, 3, 4), ()]
@@ -22,10 +23,18 @@ def drawn(n: int, shape: tuple[int, ...], spread: float = 1.0) -> tuple[Tensor, 
     return torch.randn(shape, generator=generator), deltas
 
 
-def merged(name: str, base: Tensor, deltas: Sequence[Tensor], weights: Weights = None, **params: float | str) -> Tensor:
+def merged(
+    name: str,
+    base: Tensor,
+    deltas: Sequence[Tensor],
+    weights: Weights = None,
+    cutoffs: Cutoffs | None = None,
+    **params: float | str,
+) -> Tensor:
     method = load(f"m3_exp.merging.methods.{name}:{name}")
     given = [base + delta for delta in deltas] if not method.takes_deltas else list(deltas)
-    more = {"base": base.clone()} if method.needs_base else {}
+    more: dict[str, object] = {"base": base.clone()} if method.needs_base else {}
+    more |= {"cutoffs": cutoffs} if method.needs_cutoffs else {}
     kept = [tensor.clone() for tensor in given]
     out: Tensor = method.named.function(given, weights, **more, **method.keywords(params))
     assert all(torch.equal(one, other) for one, other in zip(given, kept, strict=True))  # its arguments stay
@@ -270,3 +279,47 @@ def test_what_is_no_matrix_is_averaged(name: str, params: dict[str, float], shap
 def test_where_nothing_changed_the_base_stays(name: str, params: dict[str, float]) -> None:
     base, deltas = drawn(2, (7, 5))
     assert torch.equal(merged(name, base, [0 * delta for delta in deltas], **params), base)
+
+
+def ties_formula(
+    base: Tensor, trimmed: Sequence[Tensor], weights: Sequence[float], by: str, majority: float, scaling: float
+) -> Tensor:
+    """Return TIES element by element, of what trimming left."""
+    out = base.double().clone().flatten()
+    for at in range(base.numel()):
+        taus = [float(tau.flatten()[at]) for tau in trimmed]
+        mass = sum(taus)
+        votes = sum((tau > 0) - (tau < 0) for tau in taus)
+        elected = votes if by == "count" and votes else (mass or majority)
+        kept = [(tau, weight) for tau, weight in zip(taus, weights, strict=True) if tau * elected > 0]
+        if kept:
+            out[at] += scaling * sum(tau * weight for tau, weight in kept) / sum(weight for _, weight in kept)
+    return out.view(base.shape)
+
+
+@pytest.mark.parametrize("trim", ["model", "tensor"])
+@pytest.mark.parametrize("sign", ["mass", "count"])
+@pytest.mark.parametrize("weights", [None, (0.2, 0.3, 0.5)])
+@pytest.mark.parametrize("n", [2, 3])
+def test_ties_by_scope_and_sign(trim: str, sign: str, weights: Weights, n: int) -> None:
+    base, deltas = drawn(n, (7, 5))
+    deltas = [(4 * delta * (-1) ** i).round() / 4 for i, delta in enumerate(deltas)]  # some cancel exactly
+    weights = weights and weights[:n]
+    cut = Cutoffs((0.5, 0.75, 1.0)[:n], (0.0,) * n, -1.0) if trim == "model" else None
+    if cut:
+        trimmed = [torch.where(d.abs() >= low, d, 0) for d, low in zip(deltas, cut.magnitudes, strict=True)]
+    else:
+        trimmed = []
+        for delta in deltas:
+            order = delta.abs().flatten().argsort(descending=True, stable=True)[: int(0.4 * 35)]
+            trimmed.append(torch.zeros(35).index_copy(0, order, delta.flatten()[order]).view(7, 5))
+    expected = ties_formula(base, trimmed, weights or (1.0,) * n, sign, -1.0 if cut else 1.0, 0.8)
+    close(merged("ties", base, deltas, weights, cut, scaling=0.8, retain=0.4, trim=trim, sign=sign), expected)
+
+
+def test_ties_by_count_elects_what_more_experts_say() -> None:
+    deltas = [torch.tensor([5.0, 1.0]), torch.tensor([-1.0, 1.0]), torch.tensor([-2.0, -2.0])]
+    found = merged("ties", torch.zeros(2), deltas, scaling=1.0, retain=1.0, trim="tensor", sign="count")
+    assert found.tolist() == [-1.5, 1.0]
+    by_mass = merged("ties", torch.zeros(2), deltas, scaling=1.0, retain=1.0, trim="tensor")
+    assert by_mass.tolist() == [5.0, 1.0]  # of a sum of 0 the sign is plus

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.test_methods_formulas import drawn, merged
-from tests.test_sparsifiers import delta_of, thinned
+from tests.test_sparsifiers import delta_of, thinned, uniform
 
 pytest.importorskip("mergekit", reason="the extra `mergekit` is not installed")
 
@@ -115,17 +115,36 @@ def test_breadcrumbs(density: float, gamma: float, rescale: str | None) -> None:
     close(found, expected)
 
 
+def bernoulli(stays: Tensor) -> Tensor:
+    """Draw what stays from our numbers."""
+    return (uniform(stays.numel()).view_as(stays) >= 1 - stays.double()).to(stays.dtype)
+
+
+@pytest.mark.parametrize("shape", [(40, 25), (13,), (3, 4, 5)])
+def test_dare_by_l1(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    from mergekit.sparsify import RescaleNorm
+    from mergekit.sparsify import bernoulli as dare
+
+    monkeypatch.setattr(torch, "bernoulli", bernoulli)
+    expected = dare(delta_of(shape), 0.6, RescaleNorm("l1"))
+    close(thinned("dare", delta_of(shape), drop_rate=0.4, rescale="l1")[0], expected)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_ties_by_tensor(shape: tuple[int, ...], n: int) -> None:
+    base, deltas = drawn(n, shape)
+    experts = [base + delta for delta in deltas]
+    expected = theirs("ties", experts, base, weight=[1.0] * n, density=0.4, normalize=True, **{"lambda": 0.8})
+    exact = [expert - base for expert in experts]
+    close(merged("ties", base, exact, scaling=0.8, retain=0.4, trim="tensor"), expected)
+
+
 @pytest.mark.parametrize("rescale", [None, "l1"])
 @pytest.mark.parametrize("shape", [(40, 25), (13,)])
 def test_della(shape: tuple[int, ...], rescale: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given the same draws: mergekit's come from torch's global generator."""
     from mergekit.sparsify import RescaleNorm, della_magprune
-
-    from m3_exp.merging.sparsify.della import _drawn
-    from tests.test_sparsifiers import KEY
-
-    def bernoulli(stays: Tensor) -> Tensor:
-        return (_drawn(KEY, 0, stays.numel()).view_as(stays) >= 1 - stays.double()).to(stays.dtype)
 
     monkeypatch.setattr(torch, "bernoulli", bernoulli)
     delta = delta_of(shape)

@@ -16,7 +16,7 @@ from scipy import integrate, stats
 from benchmarks import populations
 from m3_exp.merging.ratio import grid
 from m3_exp.reporting.curves import evaluated, expectations
-from m3_exp.reporting.curves.evaluated import refused, responses
+from m3_exp.reporting.curves.evaluated import refused, responses, unfinished
 from m3_exp.stats import family
 from m3_exp.stats.expectation import ALPHAS, Sampled, draw_sd, expectation, unsure
 from m3_exp.stats.lambdas import Curve, density_ratio, hats, mixture_quantile, second_moments, weights
@@ -405,6 +405,18 @@ def test_a_failed_node_leaves_no_curve_and_is_named() -> None:
     assert len(responses(along(0.5), PARENTS)) == 1
     begun = along(0.5, lambda lines: [failed(k)(lines) for k in range(9) if k not in (0, 4, 8)])
     assert refused(begun) == [], "the ends and the middle are other cells' results: nobody has begun this curve"
+
+
+def test_nodes_of_a_method_that_is_not_affine_are_its_nodes() -> None:
+    """Nothing is interpolated between them, unless all sampled lambdas are there to correct it."""
+    full = along(0.5).assign(affine=False)
+    assert len(responses(full, PARENTS)) == 1
+    alone = full[full["kind"] != "sampled"]
+    assert responses(alone, PARENTS) == []
+    (said,) = refused(alone)
+    assert str(said).startswith("lm_math average gsm8k: no expectation, the nodes of a method that is not affine")
+    assert unfinished([said]).startswith("lm_math average: the nodes of a method that is not affine")
+    assert len(responses(alone.assign(affine=True), PARENTS)) == 1
 
 
 def test_a_failed_sampled_lambda_is_said_and_nothing_is_claimed() -> None:

@@ -109,6 +109,17 @@ def test_della(shape: tuple[int, ...], rounded: bool, rescale: str, monkeypatch:
     assert dropped == int((~mask).sum())
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_dare_to_the_former_sum_of_magnitudes(shape: tuple[int, ...]) -> None:
+    delta = delta_of(shape)
+    mask = uniform(delta.numel()).view(shape) >= 0.4
+    expected = delta.double() * mask
+    expected *= delta.double().abs().sum() / expected.abs().sum() if mask.any() else 1
+    found, dropped = thinned("dare", delta, drop_rate=0.4, rescale="l1")
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
+    assert dropped == int((~mask).sum())
+
+
 def test_della_keeps_the_expected_delta() -> None:
     """Divided by its probability, each element has its own expectation: seen as the mean over keys."""
     delta = torch.linspace(-1, 1, 16)
@@ -151,3 +162,5 @@ def test_a_word_that_is_the_default_is_no_other_sparsifier() -> None:
     assert sparsify.canonical({**usual, "rescale": "none"}) == usual
     assert sparsify.canonical({**usual, "rescale": "l1"}) != usual
     assert sparsify.canonical({**usual, "density": 1.0}) is None
+    assert sparsify.asked(sparsify.DARE, {"drop_rate": 0.2, "rescale": "p"}, 7) == {"drop_rate": 0.2, "seed": 7}
+    assert sparsify.asked(sparsify.DARE, {"drop_rate": 0.2, "rescale": "l1"}, 7)["rescale"] == "l1"

@@ -14,6 +14,7 @@
     canonical           recipes that mean the same weights become one
     scan, sparsify      whole-model thresholds, DARE masks; `kernels`, `compiled`: the compiled loops of both
     methods             one merge method a file; `plugins` imports what yaml names
+    gram, ranks, singular   what methods and sparsifiers of whole tensors compute with
     blend               one block of several merges that share what they read
     check, stream       what is refused before a merge, and the stream itself
     write               several merges to disk, in one pass

@@ -162,7 +162,7 @@ class Blender:
         self._forms = [{id(form): _Form.of(form, job) for form in job.recipe.forms or (job.recipe,)} for job in jobs]
         for job, layout, forms in zip(jobs, self.layouts, self._forms, strict=True):
             scanned: dict[tuple[object, ...], Cutoffs] = {}  # the parts of a model share what its whole says
-            for form in (form for form in forms.values() if form.method.needs_cutoffs):
+            for form in (form for form in forms.values() if form.method.scans(form.recipe.params)):
                 scan = self._scan(job, form, layout)
                 key = scan.experts, scan.retain
                 form.cutoffs = scanned[key] = scanned.get(key) or cutoffs(scan, store, pool)

@@ -41,7 +41,8 @@ class Declares:
     `weighted=False`: the method takes no weights. `affine=False`: its result is no straight line in the weights.
 
     `limits` bound a number, as {"retain": (0.0, 1.0)}: above the first, at most the second. `choices` are the words
-    that a keyword of type `str` may have, as {"trim": ("model", "tensor")}.
+    that a keyword of type `str` may have, as {"trim": ("model", "tensor")}. `scans(**keywords)` tells whether a method
+    needs the cut-offs that it names, where a keyword decides.
 
     Of a sparsifier: `changes_nothing(**keywords)` tells whether it leaves every delta as it is.
     """
@@ -54,6 +55,7 @@ class Declares:
     affine: bool = True
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    scans: Callable[..., bool] | None = None
     changes_nothing: Callable[..., bool] | None = None
 
     def __post_init__(self) -> None:

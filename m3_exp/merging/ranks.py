@@ -1,4 +1,4 @@
-"""The largest elements of a tensor by magnitude, exactly so many: of equal ones those that come first."""
+"""Magnitudes within a tensor: its largest elements, exactly so many (of equal ones the first), and their sums."""
 
 from __future__ import annotations
 
@@ -39,6 +39,14 @@ def smallest(values: Tensor, rank: int) -> float:
     kernels.count_low(words, high, ends)
     low, _ = _bin(ends, rank - below)
     return float(np.array([high << 16 | low], np.uint32).view(np.float32)[0])
+
+
+def l1_factor(delta: Tensor, kept: Tensor) -> float:
+    """Return by how much the sum of magnitudes shrank; 1 where nothing is left."""
+    import torch
+
+    before, after = (float(tensor.abs().sum(dtype=torch.float64)) for tensor in (delta, kept))
+    return before / after if after else 1.0
 
 
 def _bin(counts: NDArray[np.int64], rank: int) -> tuple[int, int]:

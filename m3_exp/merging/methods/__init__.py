@@ -13,6 +13,7 @@ are its hyper-parameters: numbers, or words of which `Declares.choices` lists th
 say stands in `plugins.Declares` above the function. docs/methods/ has a page for each.
 """
 
+import contextlib
 import math
 import pkgutil
 from dataclasses import dataclass
@@ -43,6 +44,11 @@ class Method:
         """
         given = {key: int(value) if self.named.types(key) == (int,) else value for key, value in params.items()}
         return self.named.defaults | given
+
+    def scans(self, params: Hyper) -> bool:
+        """Tell whether it needs whole-model thresholds when it has these hyper-parameters."""
+        asked = self.named.declares.scans
+        return self.needs_cutoffs and (asked is None or asked(**self.keywords(params)))
 
     def canonical(self, params: Hyper) -> Hyper:
         """Return hyper-parameters as keys have them: numbers are floats, a word that is the default is left out."""
@@ -83,6 +89,13 @@ def _method(named: PluginFunction) -> Method:
         needs_base="base" in rest,
         needs_cutoffs="cutoffs" in rest,
     )
+
+
+def is_affine(target: str) -> bool:
+    """Tell whether a method's result is a straight line in the weights; one that is not here says nothing else."""
+    with contextlib.suppress(M3Error):
+        return load(target).named.declares.affine
+    return True
 
 
 @cache

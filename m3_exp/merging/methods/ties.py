@@ -6,6 +6,9 @@
 
 The weights of the tau_i that are kept are divided by their sum (equal weights if all are 0). Cut-offs and signs do not
 depend on the weights, so with two experts the merge is affine in lambda. Plain is the disjoint mean: equal weights.
+
+`trim=tensor` keeps the largest elements of each tensor instead, as mergekit does; where the sum is 0 the sign is then
+plus. `sign=count` elects the sign of more tau_i, and by their sum where as many are for either.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m3_exp.merging.plugins import Declares, are_shares
+from m3_exp.merging.ranks import largest
 from m3_exp.merging.scan import Cutoffs
 
 if TYPE_CHECKING:
@@ -30,28 +34,80 @@ def proportions(n: int, weights: Sequence[float] | None) -> tuple[float, ...]:
     return tuple(weights) if are_shares(weights) else tuple(weight / total for weight in weights)
 
 
-@Declares(granularity="element", proportions=proportions, limits={"retain": (0.0, 1.0)})
+def granularity(*, trim: str, **_: float | str) -> str:
+    return "tensor" if trim == "tensor" else "element"
+
+
+def scans(*, trim: str, **_: float | str) -> bool:
+    return trim == "model"
+
+
+@Declares(
+    granularity=granularity, proportions=proportions, limits={"retain": (0.0, 1.0)}, scans=scans,
+    choices={"trim": ("model", "tensor"), "sign": ("mass", "count")},
+)  # fmt: skip
 def ties(
     deltas: Sequence[Tensor],
     weights: Sequence[float] | None,
     base: Tensor,
-    cutoffs: Cutoffs,
+    cutoffs: Cutoffs | None,
     *,
     scaling: float,
     retain: float,
+    trim: str = "model",
+    sign: str = "mass",
 ) -> Tensor:
-    """Return the merged block (float32, one shape). `retain` is already in the cut-offs."""
+    """Return the merged block (float32, one shape). With `trim=model` `retain` is already in the cut-offs."""
+    shares = proportions(len(deltas), weights)
+    lows, majority = [0.0] * len(deltas), 1.0
+    if trim == "tensor":
+        deltas = [delta * largest(delta, max(1, int(retain * delta.numel()))) for delta in deltas]
+    elif cutoffs is not None:
+        lows, majority = list(cutoffs.magnitudes), cutoffs.majority
+    if sign == "count":
+        return base + scaling * _by_count(deltas, shares, lows, majority)
+    return _by_mass(deltas, shares, base, lows, majority, scaling)
+
+
+def _by_mass(
+    deltas: Sequence[Tensor],
+    shares: Sequence[float],
+    base: Tensor,
+    lows: Sequence[float],
+    majority: float,
+    scaling: float,
+) -> Tensor:
     import torch
 
     from m3_exp.merging import kernels
 
-    shares = np.array(proportions(len(deltas), weights), np.float32)
-    lows = np.array(cutoffs.magnitudes, np.float32)
-    signs_and_scale = np.float32(cutoffs.majority), np.float32(scaling)
-    merged = torch.empty_like(base)
-    arrays = tuple(delta.numpy() for delta in deltas)
+    parts, cutoffs = np.array(shares, np.float32), np.array(lows, np.float32)
+    signs_and_scale = np.float32(majority), np.float32(scaling)
+    flat, merged = base.reshape(-1), torch.empty_like(base).reshape(-1)
+    arrays = tuple(delta.reshape(-1).numpy() for delta in deltas)
     if len(arrays) == 2:
-        kernels.ties_two(*arrays, base.numpy(), lows, shares, *signs_and_scale, merged.numpy())
+        kernels.ties_two(*arrays, flat.numpy(), cutoffs, parts, *signs_and_scale, merged.numpy())
     else:
-        kernels.ties_many(arrays, base.numpy(), lows, shares, *signs_and_scale, merged.numpy())
-    return merged
+        kernels.ties_many(arrays, flat.numpy(), cutoffs, parts, *signs_and_scale, merged.numpy())
+    return merged.view(base.shape)
+
+
+def _by_count(deltas: Sequence[Tensor], shares: Sequence[float], lows: Sequence[float], majority: float) -> Tensor:
+    """Return the weighted mean of the trimmed deltas that have the sign of more of them."""
+    import torch
+
+    trimmed = [torch.where(delta.abs() >= low, delta, 0.0) for delta, low in zip(deltas, lows, strict=True)]
+    count, mass = (torch.zeros_like(deltas[0]) for _ in range(2))
+    for delta in trimmed:
+        count += delta.sign()
+        mass += delta
+    elected = torch.where(count != 0, count.sign(), torch.where(mass != 0, mass.sign(), majority))
+    mixed, share, plain, kept = (torch.zeros_like(mass) for _ in range(4))
+    for delta, part in zip(trimmed, shares, strict=True):
+        agrees = delta * elected > 0
+        mixed += delta * agrees * part
+        share += agrees * part
+        plain += delta * agrees
+        kept += agrees
+    mean = plain / kept.clamp(min=1)
+    return torch.where((share == 0) | (kept <= 1), mean, mixed / torch.where(share == 0, 1.0, share))

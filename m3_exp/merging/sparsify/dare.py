@@ -1,4 +1,7 @@
-"""DARE (arXiv 2311.03099): drop each delta with probability p, divide the rest by 1 - p."""
+"""DARE (arXiv 2311.03099): drop each delta with probability p, divide the rest by 1 - p.
+
+`rescale=l1` multiplies the rest to the former sum of magnitudes of its tensor instead, as mergekit does.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m3_exp.merging.plugins import Declares
+from m3_exp.merging.ranks import l1_factor
 from m3_exp.types import M3Error
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def changes_nothing(*, drop_rate: float) -> bool:
+def granularity(*, drop_rate: float, rescale: str) -> str:
+    return "tensor" if rescale == "l1" else "element"
+
+
+def changes_nothing(*, drop_rate: float, rescale: str) -> bool:
     if not 0 <= drop_rate < 1:
         what = "drops everything" if drop_rate >= 1 else "is no share"
         raise M3Error(f"sparsify.drop_rate={drop_rate} {what}: give a number from 0 to below 1 (the paper: 0.2)")
     return drop_rate == 0
 
 
-@Declares(granularity="element", changes_nothing=changes_nothing)
-def dare(delta: Tensor, key: int, start: int, *, drop_rate: float) -> tuple[Tensor, int]:
+@Declares(granularity=granularity, changes_nothing=changes_nothing, choices={"rescale": ("p", "l1")})
+def dare(delta: Tensor, key: int, start: int, *, drop_rate: float, rescale: str = "p") -> tuple[Tensor, int]:
     """Return the masked, rescaled delta (float32) of a block, and how many of its elements were dropped.
 
     32 bits, which follow from the key and the element's index, decide about an element.
@@ -30,7 +38,10 @@ def dare(delta: Tensor, key: int, start: int, *, drop_rate: float) -> tuple[Tens
 
     from m3_exp.merging import kernels
 
-    out = torch.empty_like(delta)
-    threshold = np.uint64(round(drop_rate * 2**32))
-    dropped = kernels.drop(delta.numpy(), np.uint64(key), start, threshold, np.float32(1 - drop_rate), out.numpy())
-    return out, int(dropped)
+    flat = delta.reshape(-1)
+    out = torch.empty_like(flat)
+    threshold, kept = np.uint64(round(drop_rate * 2**32)), np.float32(1 if rescale == "l1" else 1 - drop_rate)
+    dropped = kernels.drop(flat.numpy(), np.uint64(key), start, threshold, kept, out.numpy())
+    if rescale == "l1":
+        out *= l1_factor(flat, out)
+    return out.view(delta.shape), int(dropped)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m3_exp.merging.plugins import Declares
-from m3_exp.merging.sparsify.magnitude import check_density, l1_factor
+from m3_exp.merging.ranks import l1_factor
+from m3_exp.merging.sparsify.magnitude import check_density
 from m3_exp.types import M3Error
 
 if TYPE_CHECKING:

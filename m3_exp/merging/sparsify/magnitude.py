@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from m3_exp.merging.plugins import Declares
-from m3_exp.merging.ranks import largest
+from m3_exp.merging.ranks import l1_factor, largest
 from m3_exp.types import M3Error
 
 if TYPE_CHECKING:
@@ -40,11 +40,3 @@ def thinned(delta: Tensor, mask: Tensor, rescale: str) -> tuple[Tensor, int]:
     if rescale == "l1":
         kept *= l1_factor(delta, kept)
     return kept, delta.numel() - int(mask.sum())
-
-
-def l1_factor(delta: Tensor, kept: Tensor) -> float:
-    """Return by how much the sum of magnitudes shrank; 1 where nothing is left."""
-    import torch
-
-    before, after = (float(tensor.abs().sum(dtype=torch.float64)) for tensor in (delta, kept))
-    return before / after if after else 1.0

@@ -2,7 +2,8 @@
 
 A curve's items are those scored at every node and under every mask; how many are left out is counted. With DARE there
 is one curve for each mask seed. The curve that is shown is their mean; the variance between masks is a source of its
-own. If a planned node has no result there is no curve (`refused`): interpolating over the gap would be a guess.
+own. If a planned node has no result there is no curve (`refused`): interpolating over the gap would be a guess. So it
+would be between the nodes of a method that is not affine in the weights, unless sampled lambdas correct it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -155,23 +156,24 @@ def responses(frame: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> list
     done = frame[frame["score"].notna()]
     curves: list[Response] = []
     for key, rows in _lines(frame):
-        if not _missing(rows) and (nodes := _nodes(rows)) and not _unfit(nodes):
+        if not _missing(rows) and (nodes := _nodes(rows)) and not _unfit(rows, nodes):
             curves.append(_response(key, rows, nodes, done, parents))
     return curves
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A curve that cannot be drawn, because some of the `planned` nodes have no result."""
+    """A curve that cannot be drawn: some of the `planned` nodes have no result, or `why` says what forbids it."""
 
     name: str  # of its pair and method
     benchmark: str
     missing: tuple[Place, ...]
     planned: int
+    why: str = ""
 
     def __str__(self) -> str:
-        if not self.missing:
-            return f"{self.name} {self.benchmark}: no expectation, {UNCORRECTED}"
+        if self.why:
+            return f"{self.name} {self.benchmark}: no expectation, {self.why}"
         return (
             f"{self.name} {self.benchmark}: no expectation, {len(self.missing)} of {self.planned} nodes without a"
             f" result ({self.where})"
@@ -189,6 +191,10 @@ class Refused:
 UNCORRECTED = (
     "the nodes of four experts and more say nothing of what lies between them: all of ratio.sampled=16 are needed"
 )
+NOT_AFFINE = (
+    "the nodes of a method that is not affine in the weights say nothing of what lies between them: all of "
+    "ratio.sampled=16 are needed"
+)
 
 
 def unread_cells(frame: pd.DataFrame) -> list[tuple[str, Unread]]:
@@ -204,14 +210,18 @@ def refused(frame: pd.DataFrame) -> list[Refused]:
         grid = rows[rows["ratio"] == "grid"]
         begun = any(not free(at) for at in places(grid[grid["score"].notna()]))
         missing = _missing(rows)
-        if begun and (missing or _unfit(_nodes(rows))):
+        why = "" if missing else _unfit(rows, _nodes(rows))
+        if begun and (missing or why):
             name = titled(pair, method, params, sparsify)
-            missing_curves.append(Refused(name, benchmark, tuple(missing), len(set(places(grid)))))
+            missing_curves.append(Refused(name, benchmark, tuple(missing), len(set(places(grid))), why))
     return missing_curves
 
 
 def unfinished(curves: Sequence[Refused]) -> str:
     """Say in short what curves lack, as in `4 of 9 nodes of lm_math average have no result on 3 benchmarks`."""
+    forbidden = [one for one in curves if one.why]
+    if forbidden:
+        return "; ".join(dict.fromkeys(f"{' '.join(one.name.split(' ')[:2])}: {one.why}" for one in forbidden))
     lacking: dict[str, dict[str, dict[str, None]]] = {}  # how many nodes -> pair -> methods
     for one in curves:
         few = f" ({one.where})" if 0 < len(one.missing) < 3 else ""
@@ -264,11 +274,12 @@ def _by_place(rows: pd.DataFrame) -> dict[Place, Values]:
     return {at: one.values for at, one in zip(places(rows), rows["scored"], strict=True)}
 
 
-def _unfit(masks: Mapping[int | None, _Mask]) -> bool:
-    """Tell whether nodes are of four experts and more, with no sampled points to correct what is fitted to them."""
-    return any(
-        len(at) > 3 and not mask.sampled for mask in masks.values() for at in mask.nodes if isinstance(at, tuple)
-    )
+def _unfit(rows: pd.DataFrame, masks: Mapping[int | None, _Mask]) -> str:
+    """Say why nothing may be interpolated between nodes that no sampled points correct; "" where it may."""
+    alone = [at for mask in masks.values() if not mask.sampled for at in mask.nodes]
+    if any(isinstance(at, tuple) and len(at) > 3 for at in alone):
+        return UNCORRECTED
+    return NOT_AFFINE if alone and rows["affine"].eq(False).any() else ""
 
 
 def _response(

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from m3_exp.merging import methods
 from m3_exp.planning import label_text, merge_line, mixture_text, table_name
 from m3_exp.reading.scores import column
 from m3_exp.reporting.data import params
@@ -89,7 +90,7 @@ _COLUMNS = [
     "mask_seed", "benchmark",
     "metric", "score", "low", "high", "n", "n_unscored", "state", "failure", "values", "weights", "engine", "dtype",
     "evaluator", "tokenizer", "runs", "batched", "merge", "details", "cell", "repeat", "changed", "items_digest",
-    "scored", "expected", "unread", "label", "parts",
+    "scored", "expected", "unread", "label", "parts", "affine",
 ]  # fmt: skip
 
 
@@ -116,7 +117,7 @@ def _labelled(label: Label, cell: Cell) -> Json:
         "lam": label.lam, "point": label.point, "mixture": mixture_text(label) if label.point else "",
         "sparsify": table_name(label, "sparsify"), "mask_seed": label.mask_seed,
         "merge": merge_line(label, cell.recipe), "label": label_text(label).removesuffix(" single"),
-        "parts": label.parts,
+        "parts": label.parts, "affine": methods.is_affine(cell.recipe.method),
     }  # fmt: skip
 
 

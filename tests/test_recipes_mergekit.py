@@ -17,8 +17,12 @@ from safetensors.numpy import load_file
 
 from m3_exp.actions import merge
 from m3_exp.command_line import CommandLine
+from m3_exp.config import compose
+from m3_exp.merging.canonical import tensors
+from m3_exp.planning import variants
 from m3_exp.recipes.exporting import exported
 from m3_exp.recipes.importing import command
+from m3_exp.store import Store
 from tests import mergekit_peer as peer
 
 PEER = os.environ.get("M3_MERGEKIT") or (sys.executable if importlib.util.find_spec("mergekit") else None)
@@ -112,7 +116,12 @@ EXPORTED = {
     "model_stock": ("method=model_stock",),
     "sce": ("method=sce", "method.density=0.4"),
     "depth": ("method=average", "ratio=depth", "ratio.first=0.1", "ratio.last=0.9", "ratio.rest=0.4"),
-    "parts": ("method=task_arithmetic", "ratio=parts", "ratio.parts={attention: 0.3, layers 1-2: 0.7, head: 0.9}"),
+    "parts": (
+        "method=task_arithmetic",
+        "ratio=parts",
+        "ratio.parts={attention: [0.3,0.4], layers 1-2: [0.7,0.2], head: [0.9,0]}",
+        "ratio.rest=[0.5,1]",
+    ),
 }
 
 
@@ -120,6 +129,21 @@ def words(name: str, models: dict[str, Path], folder: Path) -> CommandLine:
     family = ("family=local", f"family.base={models['base']}", f"family.experts=[{models['a']},{models['b']}]")
     ways = ("tokenizer=none", "verify=false", "dtype=float32", f"store={folder / 'store'}", f"out={folder / name}")
     return CommandLine((*family, *EXPORTED[name], *ways))
+
+
+@pytest.mark.parametrize("name", ["depth", "parts", "slerp_depth"])
+def test_what_was_exported_is_imported_again(name: str, models: dict[str, Path], tmp_path: Path) -> None:
+    """Every tensor has the weights that it had."""
+    (tmp_path / "out.yaml").write_text(exported(words(name, models, tmp_path)).text)
+    more = CommandLine(("tokenizer=none", f"store={tmp_path / 'store'}", f"out={tmp_path / 'back'}"))
+    tables = []
+    for asked in (words(name, models, tmp_path), command(tmp_path / "out.yaml", more).asked):
+        request = compose(asked)
+        ((_, recipe),) = variants(request.configs[0])
+        tables.append(tensors(recipe, Store(request.store)).weights)
+    assert tables[0].keys() == tables[1].keys()
+    for tensor, weights in tables[0].items():
+        assert tables[1][tensor] == pytest.approx(weights, abs=1e-12), tensor
 
 
 @pytest.mark.slow

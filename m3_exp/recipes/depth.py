@@ -1,27 +1,77 @@
-"""How deep the model of a mergekit recipe is, and which slice each of its layers comes from."""
+"""How deep the model of a mergekit recipe is, which slice each of its layers comes from, and what its tensors are
+called.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
+from m3_exp.merging import parts
+from m3_exp.merging.layout import open_directory
 from m3_exp.merging.model_config import read_config
 from m3_exp.merging.source import locate, parse_source, without_fetching
 from m3_exp.recipes.document import Document, Input, Slice
 from m3_exp.types import Json, M3Error
+
+# Tensors of Llama and its like, where those of the models are not at hand.
+_USUAL = {"before": ("model.embed_tokens.weight",), "after": ("model.norm.weight", "lm_head.weight")}
+_USUAL_OF_LAYERS = (
+    *(f"self_attn.{one}_proj.{kind}" for one in "qkvo" for kind in ("weight", "bias")),
+    *(f"self_attn.{one}_norm.weight" for one in "qk"),
+    *(f"mlp.{one}_proj.weight" for one in ("gate", "up", "down")),
+    *("input_layernorm.weight", "post_attention_layernorm.weight"),
+)
+Where = Literal["before", "after"] | int  # outside of the layers, or a layer
 
 
 @dataclass(frozen=True)
 class Depth:
     """The slice of each decoder layer and the layer's place in it, from 0 to 1.
 
-    Where the number of layers is not known, `is_known` is false and `layers` are samples of a model's depth.
+    Where the number of layers is not known, `is_known` is false and `layers` are samples of a model's depth. `tensors`
+    are the names of a model that is at hand; without one the usual names are taken for likely.
     """
 
     layers: tuple[tuple[Slice, float], ...]
     is_known: bool
     notes: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
+
+    def names(self, where: Where) -> tuple[str, ...]:
+        """Return the names of the tensors before, after or in a layer."""
+        if not self.tensors:
+            return (
+                _USUAL[where]
+                if isinstance(where, str)
+                else tuple(f"model.layers.{where}.{n}" for n in _USUAL_OF_LAYERS)
+            )
+        if isinstance(where, int):
+            return tuple(name for name in self.tensors if parts.layer(name) == where)
+        outside = [name for name in self.tensors if parts.layer(name) is None]
+        return tuple(name for name in outside if (parts.kind(name) == "embeddings") == (where == "before"))
 
 
 def depth_of(document: Document) -> Depth:
+    """Return the layers of the merged model, and the names of its tensors where a model is at hand.
+
+    Raises: as `_depth_of`.
+    """
+    return replace(_depth_of(document), tensors=_tensors(document))
+
+
+def _tensors(document: Document) -> tuple[str, ...]:
+    for model in document.models:
+        folder = _folder(model)
+        if folder is not None and folder.is_dir():
+            try:
+                return tuple(open_directory(folder).entries)
+            except M3Error:  # m3 merge says what is wrong with it
+                continue
+    return ()
+
+
+def _depth_of(document: Document) -> Depth:
     """Return the layers of the merged model.
 
     Raises:
@@ -101,18 +151,24 @@ def stored_dtype(document: Document) -> str | None:
 
 
 def _layers(config: Json) -> int | None:
-    for one in (config, config.get("text_config") or {}):
-        for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
-            if isinstance(one.get(key), int):
-                return int(one[key])
-    return None
+    held = {**(config.get("text_config") or {}), **config}
+    counts = [held.get(key) for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers")]
+    return next((count for count in counts if isinstance(count, int)), None)
 
 
 def _config(model: str) -> Json | None:
     """Return the config.json of a model, None where it is not on this disk."""
+    folder = _folder(model)
+    try:
+        return read_config(folder) if folder is not None and folder.is_dir() else None
+    except M3Error:  # m3 merge says what is wrong with it
+        return None
+
+
+def _folder(model: str) -> Path | None:
+    """Return where a model lies; None where it is not on this disk."""
     try:
         with without_fetching():
-            folder = locate(parse_source(model))
-        return read_config(folder) if folder.is_dir() else None
+            return locate(parse_source(model))
     except M3Error:
         return None

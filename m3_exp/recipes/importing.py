@@ -15,10 +15,10 @@ from m3_exp.command_line import CommandLine, override, quoted, word
 from m3_exp.config import compose
 from m3_exp.merging import part_words
 from m3_exp.planning import variants
-from m3_exp.recipes.depth import Depth, depth_of, stored_dtype
+from m3_exp.recipes.depth import Depth, Where, depth_of, stored_dtype
 from m3_exp.recipes.document import Document, Slice, read
 from m3_exp.recipes.methods import Asked, Meaning, meaning
-from m3_exp.recipes.settings import Place, Value, filters, value
+from m3_exp.recipes.settings import Place, Value, filters, of_class, value
 from m3_exp.types import M3Error, Part
 
 Weights = tuple[float, ...]
@@ -47,16 +47,19 @@ class Imported:
 
 @dataclass(frozen=True)
 class _Row:
-    """What a class of tensors gets: before the layers, in each of them (or at samples of the depth), after them."""
+    """What a class of tensors gets: before the layers, in each of them (or at samples of the depth), after them.
+
+    None stands where the class has no tensor.
+    """
 
     filter: str | None
-    before: Meaning
-    layers: tuple[Meaning, ...]
-    after: Meaning
+    before: Meaning | None
+    layers: tuple[Meaning | None, ...]
+    after: Meaning | None
 
     @property
-    def all(self) -> tuple[Meaning, ...]:
-        return (self.before, *self.layers, self.after)
+    def all(self) -> list[Meaning]:
+        return [one for one in (self.before, *self.layers, self.after) if one is not None]
 
 
 def imported(document: Document) -> Imported:
@@ -102,8 +105,8 @@ def _imported(document: Document) -> Imported:
     depth = depth_of(document)
     used: set[str] = set()
     rows = _agreed([_row(document, depth, name, used) for name in (*filters(document), None)])
-    first = rows[0].before
     every = [one for row in rows for one in row.all]
+    first = every[0]
     experts = tuple(one for one in document.models if any(one in meant.models for meant in every))
     base = document.base or document.models[0]
     words = ["family=local", override("family.base", base), f"family.experts=[{','.join(map(_entry, experts))}]"]
@@ -116,6 +119,7 @@ def _imported(document: Document) -> Imported:
     words += [tokenizer, *([f"dtype={dtype}"] if dtype else [])]
     if dtype is None:
         notes.append("dtype is not given, and config.json of no model is here: bfloat16 is taken")
+    notes += [f"filter {row.filter} finds no tensor of these models" for row in rows if not row.all]
     notes += [f"{name} has no effect on {document.method}: it is left out" for name in _unused(document, used)]
     return Imported(tuple(words), tuple(dict.fromkeys((*document.notes, *depth.notes, *first.notes, *notes))))
 
@@ -135,15 +139,20 @@ def _unused(document: Document, used: set[str]) -> list[str]:
 
 
 def _row(document: Document, depth: Depth, name: str | None, used: set[str]) -> _Row:
-    before = tuple(one for one in filters(document) if one != name)
-    if name is not None:
-        before = filters(document)[: filters(document).index(name)]
+    every = filters(document)
+    before = every if name is None else every[: every.index(name)]
 
-    def at(part: Slice, t: float) -> Meaning:
-        return _meaning(document, Place(part, t, name, before), used)
+    def at(part: Slice, t: float, where: Where) -> Meaning | None:
+        tensors = of_class(depth.names(where), name, before)
+        if depth.tensors and not tensors:
+            return None
+        return _meaning(document, Place(part, t, name, before, tensors), used)
 
     return _Row(
-        name, at(document.slices[0], 0.0), tuple(at(part, t) for part, t in depth.layers), at(document.slices[-1], 0.0)
+        name,
+        at(document.slices[0], 0.0, "before"),
+        tuple(at(part, t, number) for number, (part, t) in enumerate(depth.layers)),
+        at(document.slices[-1], 0.0, "after"),
     )
 
 
@@ -165,9 +174,10 @@ def _agreed(rows: Sequence[_Row]) -> list[_Row]:
     """
     every = [one for row in rows for one in row.all]
     if len({str(one.settings) for one in every}) > 1 and every[0].method == "task_arithmetic":
-        rows = [
-            _Row(row.filter, _scaled(row.before), tuple(map(_scaled, row.layers)), _scaled(row.after)) for row in rows
+        scaled = [
+            (row.filter, _scaled(row.before), tuple(map(_scaled, row.layers)), _scaled(row.after)) for row in rows
         ]
+        rows = [_Row(*row) for row in scaled]
         every = [one for row in rows for one in row.all]
     for one in every[1:]:
         if one.method != every[0].method or {*one.settings} != {*every[0].settings}:
@@ -183,8 +193,10 @@ def _agreed(rows: Sequence[_Row]) -> list[_Row]:
     return list(rows)
 
 
-def _scaled(meant: Meaning) -> Meaning:
+def _scaled(meant: Meaning | None) -> Meaning | None:
     """Return task arithmetic with its scaling in the weights, which may differ from part to part."""
+    if meant is None:
+        return None
     scaling = float(meant.settings["method.scaling"])
     weights = {model: weight * scaling for model, weight in (meant.weights or {}).items()}
     return replace(meant, weights=weights, settings={**meant.settings, "method.scaling": 1.0})
@@ -196,50 +208,65 @@ def _scaled(meant: Meaning) -> Meaning:
 def _ratio(rows: Sequence[_Row], experts: Sequence[str], depth: Depth) -> list[str]:
     """Return the words of the ratio that gives every tensor its weights."""
 
-    def shares(meant: Meaning) -> Weights:
-        return tuple((meant.weights or {}).get(model, 0.0) + 0.0 for model in experts)
+    def shares(meant: Meaning | None) -> Weights | None:
+        return meant and tuple((meant.weights or {}).get(model, 0.0) + 0.0 for model in experts)
 
     shown = [_Shares(row.filter, shares(row.before), tuple(map(shares, row.layers)), shares(row.after)) for row in rows]
-    while len(shown) > 1 and replace(shown[-2], filter=None) == shown[-1]:
+    while len(shown) > 1 and shown[-2].is_covered_by(shown[-1]):
         del shown[-2]
-    parts = [part for one in shown for part in one.parts(depth.is_known)]
-    rest = shown[-1].before
-    if not parts:
+    found = [part for one in shown for part in one.parts(depth)]
+    rest = shown[-1].rest or (1.0,) * len(experts)
+    if not found:
         return ["ratio=fixed", override("ratio.weights", rest)]
-    return ["ratio=parts", part_words.override(parts), override("ratio.rest", rest)]
+    return ["ratio=parts", part_words.override(found), override("ratio.rest", rest)]
 
 
 @dataclass(frozen=True)
 class _Shares:
-    """A row as weights, one an expert."""
+    """A row as weights, one an expert; None where the class has no tensor."""
 
     filter: str | None
-    before: Weights
-    layers: tuple[Weights, ...]
-    after: Weights
+    before: Weights | None
+    layers: tuple[Weights | None, ...]
+    after: Weights | None
 
-    def parts(self, is_known: bool) -> list[Part]:
-        """Return the parts of this class; what no part names has the weights `before`, which are the rest's.
+    @property
+    def places(self) -> tuple[Weights | None, ...]:
+        return (self.before, *self.layers, self.after)
+
+    @property
+    def rest(self) -> Weights | None:
+        """The weights of the tensors that no other part of the class names."""
+        return next((one for one in self.places if one is not None), None)
+
+    def is_covered_by(self, other: "_Shares") -> bool:
+        """Tell whether these tensors have the weights of another class at each place."""
+        return all(one in (None, held) for one, held in zip(self.places, other.places, strict=True))
+
+    def parts(self, depth: Depth) -> list[Part]:
+        """Return the parts of this class. What else the default class holds is the rest of the ratio.
 
         Raises:
             M3Error: the weights bend over depth, and the number of layers is not known.
         """
-        found = []
-        if self.after != self.before and self._finds(_NAMES_AFTER):
+        found, rest = [], self.rest
+        if self.after not in (None, rest) and (depth.tensors or self._finds(_NAMES_AFTER)):
             found.append(Part(f"/{_AFTER}{f'(?=.*{_pattern(self.filter)})' if self.filter else ''}/", self.after))
-        if self._is_line() and self.layers[0] == self.before:
-            last = len(self.layers) - 1 if is_known else _DEEPEST
+        line = self._line()
+        if line and line[0] == rest:
+            last = len(self.layers) - 1 if depth.is_known else _DEEPEST
             where = "blocks" if self.filter is None else self._where(f"layers 1-{last}")
-            found.append(Part(where, self.layers[0], last=self.layers[-1]))
-        elif not is_known and {*self.layers} != {self.before}:
+            found.append(Part(where, line[0], last=line[1]))
+        elif not depth.is_known and {*self.layers} - {None, rest}:
             raise M3Error(
                 "weights that bend over depth need the number of layers, and config.json of no model is here: give "
                 "models that are on this disk or in the hub's cache, or write slices with layer_range"
             )
         else:
             found += self._runs()
-        if self.filter is not None and (self.before in self.layers or self._finds(_NAMES_OUTSIDE)):
-            found.append(Part(f"/{_pattern(self.filter)}/", self.before))
+        is_left = rest in self.places if depth.tensors else rest in self.layers or self._finds(_NAMES_OUTSIDE)
+        if self.filter is not None and rest is not None and is_left:
+            found.append(Part(f"/{_pattern(self.filter)}/", rest))
         return found
 
     def _finds(self, names: Sequence[str]) -> bool:
@@ -248,21 +275,25 @@ class _Shares:
     def _where(self, layers: str) -> str:
         return layers if self.filter is None else f"{layers} in /{_pattern(self.filter)}/"
 
-    def _is_line(self) -> bool:
-        """Tell whether the weights change over the layers, as a line through the first and the last of them."""
+    def _line(self) -> tuple[Weights, Weights] | None:
+        """Return the weights of the first and the last layer, where they change and those between lie on the line."""
         first, last, steps = self.layers[0], self.layers[-1], len(self.layers) - 1
-        return first != last and all(
-            abs((1 - number / steps) * one + number / steps * other - held) <= _CLOSE
-            for number, weights in enumerate(self.layers)
-            for one, other, held in zip(first, last, weights, strict=True)
-        )
+        if first is None or last is None or first == last:
+            return None
+        for number, weights in enumerate(self.layers):
+            if weights is None:
+                return None
+            for one, other, held in zip(first, last, weights, strict=True):
+                if abs((1 - number / steps) * one + number / steps * other - held) > _CLOSE:
+                    return None
+        return first, last
 
     def _runs(self) -> list[Part]:
-        """Return a part for each run of layers that have the same weights, other than those `before`."""
+        """Return a part for each run of layers that have the same weights, other than those of the rest."""
         found = []
         for weights, run in groupby(range(len(self.layers)), key=lambda number: self.layers[number]):
             numbers = list(run)
-            if weights != self.before:
+            if weights not in (None, self.rest):
                 span = f"layers {numbers[0]}-{numbers[-1]}" if len(numbers) > 1 else f"layers {numbers[0]}"
                 found.append(Part(self._where(span), weights))
         return found

@@ -4,8 +4,8 @@ The settings of a model in its slice come before those of the slice, and these b
 the first condition whose filter is found in the tensor's name counts. A gradient is a line through its values, over the
 layers of its slice; what lies outside of the layers has the first of them.
 
-Tensors' names are not known here. A *class* stands for the tensors in whose name its filter is found, and none of the
-filters before it; the last class, without a filter, for all others.
+A *class* stands for the tensors in whose name its filter is found, and none of the filters before it; the last class,
+without a filter, for all others.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,16 @@ Value = bool | float | str
 
 @dataclass(frozen=True)
 class Place:
-    """Tensors that have one value of each parameter: a class of them, at depth `t` of a slice (0 outside of layers)."""
+    """Tensors that have one value of each parameter: a class of them, at depth `t` of a slice (0 outside of layers).
+
+    `tensors` are the names of this class that are known there.
+    """
 
     part: Slice
     t: float
     filter: str | None
     before: tuple[str, ...]
+    tensors: tuple[str, ...]
 
     def finds(self, condition: Condition) -> bool | None:
         """Tell whether a condition holds for these tensors; None where their names would say."""
@@ -33,7 +37,16 @@ class Place:
             return True
         if self.filter is not None and text in self.filter:
             return True
-        return False if self.filter is None or any(one in text for one in self.before) else None
+        if self.filter is None or any(one in text for one in self.before):
+            return False
+        found = {text in name for name in self.tensors}
+        return found.pop() if len(found) == 1 else None
+
+
+def of_class(names: Sequence[str], text: str | None, before: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a class: those in which its filter is found, and none of the filters before it."""
+    mine = (name for name in names if text is None or text in name)
+    return tuple(name for name in mine if not any(one in name for one in before))
 
 
 def filters(document: Document) -> tuple[str, ...]:

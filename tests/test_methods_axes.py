@@ -225,8 +225,8 @@ def test_every_shipped_choice_is_planned() -> None:
     """On the lab pair, each method and sparsifier with the values of its yaml."""
     for name in (*PARAMS, "ties", "average"):
         thin = "none" if name in ("slerp", "karcher") else "magnitude,breadcrumbs,della,dare"
-        request = ["-m", "pair=lm_math", f"method={name}", f"sparsify={thin}", "evaluator=[gsm8k]"]
-        recipes = {cell.recipe.text for cell in build(config.request(request).configs).cells}
+        request = ["pair=lm_math", f"method={name}", f"sparsify={thin}", "evaluator=[gsm8k]"]
+        recipes = {cell.recipe.text for cell in build(config.request(request, multirun=True).configs).cells}
         assert len(recipes) == len(thin.split(","))
 
 

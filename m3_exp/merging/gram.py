@@ -21,8 +21,9 @@ def inner(one: Tensor, other: Tensor) -> float:
     """Return the inner product of two float32 tensors of one shape."""
     import torch
 
-    pairs = zip(one.reshape(-1).split(_BLOCK), other.reshape(-1).split(_BLOCK), strict=True)
-    return math.fsum(float((a * b).sum(dtype=torch.float64)) for a, b in pairs)
+    a, b = one.reshape(-1), other.reshape(-1)
+    cuts = (slice(start, start + _BLOCK) for start in range(0, a.numel(), _BLOCK))
+    return math.fsum(float((a[cut] * b[cut]).sum(dtype=torch.float64)) for cut in cuts)
 
 
 def gram(tensors: Sequence[Tensor]) -> Matrix:

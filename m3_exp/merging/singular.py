@@ -59,4 +59,5 @@ def orthonormal(matrix: Tensor) -> Tensor:
     import torch
 
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
-    return u @ vh
+    nearest: Tensor = u @ vh
+    return nearest

@@ -10,7 +10,12 @@ A method gets the same tensor of each expert as float32 and returns the merged o
 is one number an expert, or None for the method's own default. Naming `base` or `cutoffs` asks for the base's tensor or
 the whole-model thresholds (`merging.scan`; `retain` must be among its hyper-parameters then). Keyword-only arguments
 are its hyper-parameters: numbers, or words of which `Declares.choices` lists the allowed ones. What a signature cannot
-say stands in `plugins.Declares` above the function. docs/methods/ has a page for each.
+say stands in `plugins.Declares` above the function. docs/methods/ has a page for each:
+
+    average, task_arithmetic, ties              element by element; consensus: with TALL masks
+    slerp, nuslerp, karcher, model_stock        by lengths and angles of whole tensors
+    sce                                         by energies of whole tensors
+    tsv_m, iso_c                                by singular vectors
 """
 
 import contextlib

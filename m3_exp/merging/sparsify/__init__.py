@@ -6,7 +6,7 @@
 dropped (for reports). A function that names `key` draws at random. `key` is a number of 64 bits made of (seed, expert's
 content, tensor's name), so that the draw does not depend on order, blocks, threads or other tensors. `start` is the
 index of the block's first element. `plugins.Declares` above the function says whether it may be given blocks, and when
-it changes nothing.
+it changes nothing. docs/methods/ has a page for each: `dare`, `magnitude`, `breadcrumbs`, `della`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Sparsifier:
 
     @property
     def whole_tensors(self) -> bool:
-        return self.named.declares.whole_tensors(self.named.defaults | self.params)
+        return self.named.declares.whole_tensors({**self.named.defaults, **self.params})
 
     def __call__(self, delta: torch.Tensor, expert: str, tensor: str, start: int) -> tuple[torch.Tensor, int]:
         """Thin the delta of an expert (a digest) from flat element `start` of a tensor on; say how many it lost."""

@@ -32,7 +32,7 @@ def recipe(args: Sequence[str]) -> int:
         made = exporting.exported(asked)
         say(*made.notes, file=sys.stderr)
         if options.out is None:
-            print(json.dumps({"yaml": made.text, "notes": list(made.notes)}) if options.json else made.text, end="")
+            print(json.dumps({"yaml": made.text, "notes": list(made.notes)}) if options.json else made.text.rstrip())
             return 0
         write_atomic(options.out, made.text.encode())
         print(json.dumps({"out": str(options.out), "notes": list(made.notes)}) if options.json else options.out)

@@ -315,7 +315,7 @@ NOT_EXPORTED = {
     ("method=ties",): "method.trim=model trims over the whole model",
     ("method=ties", "method.trim=tensor", "method.sign=count"): "method.sign=count: mergekit elects the sign",
     ("method=ties", "method.trim=tensor", "ratio=fixed", "ratio.lam=0.3"): "ratio: mergekit's ties elects signs",
-    ("method=ties", "method.trim=tensor", "sparsify=della"): "method.retain=0.7 with sparsify=della",
+    ("method=ties", "method.trim=tensor", "sparsify=dare"): "method.retain=0.7 with sparsify=dare",
     ("sparsify=della", "method=task_arithmetic"): "sparsify.rescale=p: mergekit's della keeps",
     ("sparsify=magnitude", "method=task_arithmetic"): "sparsify=magnitude: mergekit has it in ties alone",
     ("method=iso_c",): "method=iso_c: mergekit 0.1.5 has no method of this meaning",

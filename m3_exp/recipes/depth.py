@@ -151,7 +151,8 @@ def stored_dtype(document: Document) -> str | None:
 
 
 def _layers(config: Json) -> int | None:
-    held = {**(config.get("text_config") or {}), **config}
+    text_config = config.get("text_config")
+    held = {**(text_config if isinstance(text_config, dict) else {}), **config}
     counts = [held.get(key) for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers")]
     return next((count for count in counts if isinstance(count, int)), None)
 

@@ -209,7 +209,8 @@ def _ratio(rows: Sequence[_Row], experts: Sequence[str], depth: Depth) -> list[s
     """Return the words of the ratio that gives every tensor its weights."""
 
     def shares(meant: Meaning | None) -> Weights | None:
-        return meant and tuple((meant.weights or {}).get(model, 0.0) + 0.0 for model in experts)
+        given = (meant.weights if meant else None) or {}
+        return tuple(given.get(model, 0.0) + 0.0 for model in experts) if meant else None
 
     shown = [_Shares(row.filter, shares(row.before), tuple(map(shares, row.layers)), shares(row.after)) for row in rows]
     while len(shown) > 1 and shown[-2].is_covered_by(shown[-1]):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from m3_exp.merging import quantised
 from m3_exp.merging import write as writing
@@ -192,6 +193,14 @@ def test_packed_tensors_without_a_word_in_the_configuration(names: list[str], me
     with pytest.raises(M3Error, match=f"MODEL is quantised by {method} "):
         quantised.refuse("MODEL", {}, names)
     quantised.refuse("MODEL", {}, ["layers.0.q_proj.weight", "layers.0.mlp.experts.down_proj"])
+
+
+def test_a_tensor_of_eight_bits(recipe: Recipe, tmp_path: Path) -> None:
+    file = tmp_path / "b" / "model-00002-of-00003.safetensors"
+    state = load_file(file)
+    name = next(iter(state))
+    save_file({**state, name: state[name].to(torch.float8_e4m3fn)}, file, metadata={"format": "pt"})
+    refused(recipe, tmp_path, f"tensor {name} is F8_E4M3 (quantised: give the model it was made from)")
 
 
 def test_the_same_rope_in_old_and_new_words(recipe: Recipe, tmp_path: Path) -> None:

@@ -35,11 +35,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def ours(name: str, text: str, folder: Path) -> Path:
-    """Import a recipe, carry its command out, and return the file of the merge."""
+    """Import a recipe, carry out the line that is printed, and return the file of the merge."""
     file = folder / f"{name}.yaml"
     file.write_text(text)
     more = CommandLine((f"out={folder / name}", f"store={folder / 'store'}", "tokenizer=none", "verify=false"))
-    merge(command(file, more).asked)
+    merge(CommandLine.of_line(command(file, more).asked.line("merge")))
     return folder / name / "model.safetensors"
 
 

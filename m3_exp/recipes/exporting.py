@@ -16,7 +16,7 @@ from m3_exp.config import compose
 from m3_exp.merging import canonical, parts
 from m3_exp.merging.source import locate, without_fetching
 from m3_exp.planning import merge_tokenizer, variants
-from m3_exp.recipes.methods import DRAWN, STRAIGHT
+from m3_exp.recipes.methods import DRAWN, ENERGIES, STRAIGHT
 from m3_exp.store import Store
 from m3_exp.types import Json, M3Error, Recipe, Source
 
@@ -165,7 +165,7 @@ def _model_stock(recipe: Recipe) -> _Form:
 
 
 def _sce(recipe: Recipe) -> _Form:
-    return _Form("sce", {"select_topk": _number(recipe, "density")}, has_weights=False)
+    return _Form("sce", {"select_topk": _number(recipe, "density")}, has_weights=False, notes=(ENERGIES,))
 
 
 def _number(recipe: Recipe, name: str) -> float:

@@ -22,6 +22,10 @@ DRAWN = (
     "masks are drawn at random, in mergekit and in m3 by generators of their own: which elements are dropped differs, "
     "the distribution is the same"
 )
+ENERGIES = (
+    "sce: in a tensor where the mean squares of the deltas sum to below 1e-6, mergekit weighs all models alike; m3 "
+    "weighs them by their energies always, so that the weights of such tensors differ"
+)
 STRAIGHT = 1 - 1e-12  # |cos| above which mergekit's nuslerp takes a line, as far as float32 tells
 _NOTHING = 1e-8  # mergekit divides by no smaller sum of weights
 _ABSENT = {name: f"m3 has no {name}" for name in ("arcee_fusion", "multislerp", "nearswap", "ram", "ramplus_tl")}
@@ -261,7 +265,8 @@ def _model_stock(asked: Asked) -> Meaning:
 def _sce(asked: Asked) -> Meaning:
     asked.with_base()
     share = asked.number("select_topk", 1.0)
-    return Meaning("sce", asked.others, None, {"method.density": share}, {"method.density": "select_topk"})
+    settings, names = {"method.density": share}, {"method.density": "select_topk"}
+    return Meaning("sce", asked.others, None, settings, names, (ENERGIES,))
 
 
 RULES: dict[str, Rule] = {

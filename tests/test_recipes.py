@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from m3_exp.cli import main
 from m3_exp.command_line import CommandLine
+from m3_exp.config import compose
+from m3_exp.merging.parts import table
+from m3_exp.planning import variants
 from m3_exp.recipes.document import read
-from m3_exp.recipes.importing import Imported, imported
+from m3_exp.recipes.importing import Imported, command, imported
 from m3_exp.types import M3Error
 
 TWO = "models: [{model: org/a}, {model: org/b}]"
@@ -260,6 +264,7 @@ WRONG = {
     "merge_method: linear\nmodels: [{model: org/a, parameters: {weight: {x: 1}}}]": "weight.value=None is no value",
     "merge_method: linear\nmodels: [{model: org/a, parameters: {weight: .nan}}]": "weight=nan is no finite number",
     "merge_method: linear\nslices: [{sources: [{model: org/a, layer_range: [3]}]}]": "is no range of layers",
+    "merge_method: linear\nmodels: [{model: '${oc.env:HOME}'}]": "holds ${, which m3 reads as a reference",
     "merge_method: linear\nmodels: [{model: org/a}]\ndtype: int8": "dtype='int8' is not known",
 }
 
@@ -289,6 +294,18 @@ def test_the_command_is_printed_and_composes(tmp_path: Path, capsys: pytest.Capt
     )
     assert main(["recipe", "import", str(file), "sed=1"]) == 2
     assert "sed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["mlp", "a'b", "x.y]", "^z\\", "é", "a in b", "{q}", "a,b"])
+def test_a_filter_is_read_back_from_the_printed_line(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "merge.yaml"
+    weight = [{"filter": text, "value": 0.25}, {"value": 0.5}]
+    models = [{"model": "org/a", "parameters": {"weight": weight}}, {"model": "org/b", "parameters": {"weight": 1}}]
+    file.write_text(yaml.safe_dump({"merge_method": "linear", "dtype": "float32", "models": models}))
+    line = command(file, CommandLine()).asked.line("merge")
+    ((_, recipe),) = variants(compose(CommandLine.of_line(line)).configs[0])
+    found = table(recipe.weights, recipe.parts, [f"layers.0.{text}.weight", "layers.0.other.weight"], 2).weights
+    assert found == {f"layers.0.{text}.weight": (0.25, 1.0), "layers.0.other.weight": (0.5, 1.0)}
 
 
 @pytest.mark.parametrize("args", [["recipe"], ["recipe", "import"], ["recipe", "import", "x=1"], ["recipe", "in"]])

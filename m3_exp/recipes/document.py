@@ -140,6 +140,8 @@ class _Reader:
     def text(self, key: str, value: object) -> str:
         if not isinstance(value, str) or not value.strip():
             raise self.wrong(key, value, "is no text: give one")
+        if "${" in value:
+            raise self.wrong(key, value, "holds ${, which m3 reads as a reference to a setting: write the value itself")
         return value.strip()
 
     def mapping(self, key: str, value: object) -> Mapping[str, object]:

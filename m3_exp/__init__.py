@@ -3,10 +3,11 @@
 From a command to a table (docs/design.md has the picture); folders are rooms with a map of their own:
     cli               parse, call; `command_line`: the words, and lines that ask for the same again
     arguments         what a command takes, and its --help; `completion`: what TAB offers
-    store_commands    the commands that keep a store, parsed and called
+    store_commands    the commands that keep a store, parsed and called; `recipe_command`: m3 recipe
     printing          lines and tables as wide as the terminal
     actions, views/   what `m3` does and what it shows, as functions; `doctor`: is this machine fit; `lacking`: what a
                       request has not here
+    recipes/          YAML files of mergekit, in and out
     config/           conf/ and overrides -> Config
     planning          Config -> Plan: cells, each a recipe on a benchmark
     running           a plan carried out: `groups` go to workers, their `events` come back

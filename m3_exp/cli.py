@@ -19,6 +19,7 @@ from m3_exp.command_line import names
 from m3_exp.printing import line_of_whole, print_lines, print_list, print_table, say, tell
 from m3_exp.reading.paths import given
 from m3_exp.reading.shown import Escaping, abridged, columns, escaped
+from m3_exp.recipe_command import recipe
 from m3_exp.store_commands import collect, export, import_, verify
 from m3_exp.types import M3Error
 
@@ -328,7 +329,7 @@ def completion(args: Sequence[str]) -> int:
 
 
 _ALL = (
-    *(run, runs, plan, merge, score, table, response, figure, report, status, verify),
+    *(run, runs, plan, merge, recipe, score, table, response, figure, report, status, verify),
     *(export, import_, collect, doctor, wandb, init, completion),
 )
 _NAMES = {import_: "import", collect: "gc"}  # words that Python has itself

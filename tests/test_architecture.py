@@ -17,8 +17,8 @@ ORDER = [["machine", "types", "command_line", "amounts", "interrupts"], ["readin
          ["store"], ["merging"], ["planning"], ["engines", "scoring", "reporting"], ["chat", "progress"],
          ["heartbeat", "prompts", "keys", "forecast_words"], ["tasks", "upkeep"], ["results"], ["groups", "forecast"],
          ["events", "answers", "schedule"], ["generating"], ["worker"], ["launchers"], ["running"],
-         ["config"], ["lacking"], ["doctor", "views"], ["actions", "printing"],
-         ["arguments"], ["completion", "store_commands"], ["cli"]]  # fmt: skip
+         ["config"], ["lacking"], ["doctor", "recipes", "views"], ["actions", "printing"],
+         ["arguments"], ["completion", "recipe_command", "store_commands"], ["cli"]]  # fmt: skip
 
 
 @cache

@@ -187,7 +187,8 @@ def test_an_example_of_help_is_a_request(command: str, line: str) -> None:
         asked = asked.with_overrides(*overrides)
         assert f"{name} " in offered(f"m3 {command} {name}")
     elif (parser.first.islower() or parser.first == "FILE") and asked.overrides:
-        asked = asked.with_overrides(*asked.overrides[1:])
+        words_first = 2 if asked.overrides[0] == "import" else 1  # import FILE
+        asked = asked.with_overrides(*asked.overrides[words_first:])
     assert {*named} <= {*config.names("sweeps")}
     if command == "score":
         assert config.evaluator(options.benchmark, options.settings).name == options.benchmark

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from m3_exp.merging import quantised
 from m3_exp.merging import write as writing
 from m3_exp.merging.stream import check, forecast, stream, write
 from m3_exp.store import Store
@@ -161,12 +163,44 @@ def test_tied_head_that_differs(recipe: Recipe, tmp_path: Path) -> None:
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, ["rope", "linear"]),
         ({"num_attention_heads": 8, "head_dim": 4}, ["head_dim=8", "has 4"]),
         ({"architectures": ["MistralForCausalLM"], "model_type": "mistral"}, ["MistralForCausalLM"]),
-        ({"quantization_config": {"quant_method": "gptq"}}, ["quantised"]),
+        (
+            {"quantization_config": {"quant_method": "gptq"}},
+            ["is quantised by GPTQ", "give the model it was made from"],
+        ),
+        ({"quantization_config": {"quant_method": "awq"}}, ["is quantised by AWQ"]),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, ["is quantised by bitsandbytes"]),
+        ({"quantization_config": {"quant_method": "fp8"}}, ["by FP8", "FineGrainedFP8Config(dequantize=True)"]),
+        ({"quantization_config": {"quant_method": "mxfp4"}}, ["by MXFP4", "Mxfp4Config(dequantize=True)"]),
+        ({"text_config": {"quantization_config": {"quant_method": "hqq"}}}, ["is quantised by HQQ"]),
+        ({"quantization_config": {"bits": 4}}, ["is quantised by an unnamed method"]),
     ],
 )
 def test_architectures(recipe: Recipe, tmp_path: Path, change: dict[str, Any], words: list[str]) -> None:
     edit_json(tmp_path / "b", lambda v: v.update(change))
     refused(recipe, tmp_path, str(tmp_path / "b"), *words)
+
+
+@pytest.mark.parametrize(
+    ("names", "method"),
+    [
+        (["layers.0.q_proj.qweight", "layers.0.q_proj.qzeros"], "gptq or awq"),
+        (["layers.0.q_proj.weight", "layers.0.q_proj.weight_scale_inv"], "FP8"),
+        (["layers.0.mlp.experts.down_proj_blocks", "layers.0.mlp.experts.down_proj_scales"], "MXFP4"),
+        (["layers.0.q_proj.weight.absmax", "layers.0.q_proj.weight.quant_map"], "bitsandbytes"),
+    ],
+)
+def test_packed_tensors_without_a_word_in_the_configuration(names: list[str], method: str) -> None:
+    with pytest.raises(M3Error, match=f"MODEL is quantised by {method} "):
+        quantised.refuse("MODEL", {}, names)
+    quantised.refuse("MODEL", {}, ["layers.0.q_proj.weight", "layers.0.mlp.experts.down_proj"])
+
+
+def test_a_tensor_of_eight_bits(recipe: Recipe, tmp_path: Path) -> None:
+    file = tmp_path / "b" / "model-00002-of-00003.safetensors"
+    state = load_file(file)
+    name = next(iter(state))
+    save_file({**state, name: state[name].to(torch.float8_e4m3fn)}, file, metadata={"format": "pt"})
+    refused(recipe, tmp_path, f"tensor {name} is F8_E4M3 (quantised: give the model it was made from)")
 
 
 def test_the_same_rope_in_old_and_new_words(recipe: Recipe, tmp_path: Path) -> None:

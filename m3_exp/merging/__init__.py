@@ -3,7 +3,7 @@
     source              what people write for a model, and where it lies
     layout, gguf_file   mapped reading of a directory, of a GGUF file
     adapters            a LoRA adapter on a base
-    checkpoint          a model whatever its files, with a digest of its content
+    checkpoint          a model whatever its files, with a digest of its content; `quantised`: those that are refused
     model_config        config.json, and what must agree between models
     loading             what transformers would make of a checkpoint, asked in a child process (`loading_child`)
     tying               models that tie their head beside models that store one

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
+from m3_exp.merging import quantised
 from m3_exp.merging.adapters import Adapted, Base, adapt
 from m3_exp.merging.gguf_file import GgufFile
 from m3_exp.merging.layout import DTYPES, Entry, Renamed, Tensors, open_directory, same_values
@@ -220,10 +221,11 @@ def _opened(source: Source, path: Path, store: Store) -> Model:
     key = ("model", str(source), str(store.root), *_stamps(path))
     if key not in _OPEN:
         gguf = path.is_file()
+        if not gguf:
+            quantised.refuse(source, read_config(path), ())  # before its files, whose types may be unknown
         content: Tensors = GgufFile(path) if gguf else open_directory(path)
         config = content.config if isinstance(content, GgufFile) else read_config(path)
-        if config.get("quantization_config"):
-            raise M3Error(f"{source} is quantised ({path / 'config.json'}): give the model it was made from")
+        quantised.refuse(source, config, content.entries)
         content, tied = (content, bool(config["tie_word_embeddings"])) if gguf else _as_loaded(config, content, store)
         names = [name for name in sorted(content.entries) if not (tied and name == HEAD)]
         _OPEN[key] = Model(source, config, tied, {name: content.entries[name] for name in names}, store, content)

@@ -257,7 +257,9 @@ class SafetensorsFile:
         self._offsets: dict[str, int] = {}
         for name, item in header.items():
             if item["dtype"] not in DTYPES:
-                raise M3Error(f"{path}: tensor {name} is {item['dtype']}; known are {', '.join(DTYPES)}")
+                is_quantised = item["dtype"].startswith(("F8", "F6", "F4"))
+                use = " (quantised: give the model it was made from)" if is_quantised else ""
+                raise M3Error(f"{path}: tensor {name} is {item['dtype']}{use}; known are {', '.join(DTYPES)}")
             self.entries[name] = Entry(tuple(item["shape"]), item["dtype"])
             self._offsets[name] = 8 + length + int(item["data_offsets"][0])
         self.parts = {path: sorted(self.entries)}

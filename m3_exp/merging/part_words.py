@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from m3_exp.command_line import quoted
 from m3_exp.types import Part
 
-_BARE = re.compile(r"[\w/\-+.$%*@?| ]+")  # what Hydra reads as the key of a mapping
+_BARE = re.compile(r"[\w/\-+.$%*@?| ]+", re.ASCII)  # what Hydra reads as the key of a mapping
 
 
 def text(parts: Sequence[Part], rest: tuple[float, ...] | None, experts: Sequence[str] = ()) -> str:

@@ -94,7 +94,7 @@ def variants(config: Config) -> Iterator[tuple[Label, Recipe]]:
         return
     mixtures = points(config.ratio, len(config.experts), config.seed)
     for sparsifier in _sparsifiers(config):
-        thinning = _keywords("sparsify", sparsify.told(chosen.target, chosen.params)) if chosen else {}
+        thinning = _keywords("sparsify", sparsify.shown(chosen.target, chosen.params)) if chosen else {}
         for mixture in mixtures:
             asked = replace(
                 label,

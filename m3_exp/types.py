@@ -23,7 +23,7 @@ REHEARSAL = "rehearsal"  # the engine's name in the fingerprint of such answers
 Json = dict[str, object]
 Parameter = bool | int | float | str | tuple[float, ...] | None  # of a method, a ratio or a sparsifier
 Parameters = Mapping[str, Parameter]
-Hyper = Mapping[str, float | str]  # hyper-parameters of a method: numbers, and words that choose among its variants
+HyperParameters = Mapping[str, float | str]  # of a method: numbers, and words that choose among its variants
 
 
 class M3Error(Exception):
@@ -137,7 +137,7 @@ class Recipe:
     base: Source
     experts: tuple[Source, ...]
     method: str  # "module:function"
-    params: Hyper = field(default_factory=dict)
+    params: HyperParameters = field(default_factory=dict)
     weights: tuple[float, ...] | None = None
     sparsify: Parameters | None = None
     dtype: str = "bfloat16"
@@ -369,7 +369,7 @@ class Config:
     experts: Mapping[str, Source]  # the experts of this pair, in order, by the names that tables show
     method: str
     target: str
-    params: Hyper
+    params: HyperParameters
     ratio: Choice
     sparsify: Choice | None
     draws: int  # how many times a sparsifier draws
@@ -436,7 +436,7 @@ class Label:
     draw: int | None = None
     lam: float | None = None
     mask_seed: int | None = None
-    params: Hyper = field(default_factory=dict)
+    params: HyperParameters = field(default_factory=dict)
     overrides: tuple[str, ...] = ()  # what else the command line said about the models
     axis_keywords: Parameters = field(default_factory=dict, metadata=OMIT_IF_EMPTY)
     weights: tuple[float, ...] = field(default=(), metadata=OMIT_IF_EMPTY)

@@ -13,6 +13,11 @@ from m3_exp import arguments, cli, config
 from m3_exp.completion import SCRIPTS, words
 from m3_exp.store import PastRun, Store
 
+METHODS = (
+    "average", "consensus", "iso_c", "karcher", "model_stock", "nuslerp", "sce", "slerp", "task_arithmetic", "ties",
+    "tsv_m",
+)  # fmt: skip
+
 
 def offered(line: str) -> list[str]:
     return words(line, cli.COMMANDS)
@@ -24,13 +29,18 @@ def offered(line: str) -> list[str]:
         ("m3 ta", ["table "]),
         ("M3_DATA=/data m3 ta", ["table "]),
         ("m3 run method=ti", ["method=ties "]),
-        ("m3 run method=", ["method=average ", "method=task_arithmetic ", "method=ties "]),
+        ("m3 run method=", [f"method={name} " for name in METHODS]),
         ("m3 run -m method=ties,av", ["method=ties,average "]),
         ("m3 run method=ties,ti", []),
         ("m3 run 'evaluator=[gsm8k,hum", ["evaluator=[gsm8k,humaneval"]),
         ("m3 run ratio.al", ["ratio.alpha="]),
         ("m3 run ratio=fixed ratio.", ["ratio.lam=", "ratio.weights="]),
-        ("m3 run sparsify=dare method=ties method.", ["method.retain=", "method.scaling="]),
+        (
+            "m3 run sparsify=dare method=ties method.",
+            ["method.retain=", "method.scaling=", "method.sign=", "method.trim="],
+        ),
+        ("m3 run method=nuslerp method.by=", ["method.by=column ", "method.by=row ", "method.by=tensor "]),
+        ("m3 run sparsify=dare sparsify.rescale=", ["sparsify.rescale=l1 ", "sparsify.rescale=p "]),
         ("m3 run rat", ["ratio.", "ratio="]),
         ("m3 run evaluator.gs", ["evaluator.gsm8k."]),
         ("m3 run evaluator.gsm8k.extractor=b", ["evaluator.gsm8k.extractor=boxed "]),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from m3_exp import config
 from m3_exp.command_line import ROOT
@@ -15,13 +16,13 @@ from m3_exp.merging.canonical import canonical, keyed
 from m3_exp.merging.stream import stream
 from m3_exp.planning import build, label_text
 from m3_exp.store import Store
-from m3_exp.types import Hyper, M3Error, Parameters, Part, Recipe, Source
+from m3_exp.types import HyperParameters, M3Error, Parameters, Part, Recipe, Source
 from tests.models import Shape, fine_tuned, random_weights, resized, write_model
 from tests.test_methods_formulas import merged
 
 BASE, A, B, C = (Source(name) for name in ("base", "a", "b", "c"))
 SMALL = Shape(vocab=40, hidden=16, inner=24, layers=2)
-PARAMS: Mapping[str, Hyper] = {
+PARAMS: Mapping[str, HyperParameters] = {
     "slerp": {"threshold": 0.9995},
     "nuslerp": {"by": "row"},
     "karcher": {"steps": 10, "tolerance": 1e-5},
@@ -219,6 +220,18 @@ def test_each_has_a_yaml_a_page_and_a_line_in_the_catalogue(group: str) -> None:
     for name in shipped:
         assert (ROOT / "docs" / "methods" / f"{name}.md").read_text().startswith(f"# {name}")
         assert f"| [{name}]({name}.md) |" in catalogue
+
+
+@pytest.mark.parametrize("group", ["method", "sparsify"])
+def test_words_of_a_yaml_are_the_defaults_of_its_function(group: str) -> None:
+    """Else leaving a word out and the yaml would mean two things."""
+    for path in (ROOT / "conf" / group).glob("[!_]*.yaml"):
+        if path.stem != "none":
+            held = yaml.safe_load(path.read_text())
+            named = methods.load(held["target"]).named if group == "method" else sparsify.load(held["target"])
+            assert {key: held[key] for key in named.declares.choices} == {
+                key: named.defaults[key] for key in named.declares.choices
+            }
 
 
 def test_every_shipped_choice_is_planned() -> None:

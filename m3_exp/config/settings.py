@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Override
 
 from m3_exp.command_line import names
 from m3_exp.config import by_part, experts
-from m3_exp.config.choices import function, keywords
+from m3_exp.config.choices import function
 from m3_exp.config.overrides import PATH_SETTINGS
 from m3_exp.config.values import MANY, Tree, choice, number, optional, parameter, source, truth
 from m3_exp.engines.gpus import Node, described
@@ -99,14 +99,16 @@ def check_shared(cfg: Tree, config_dirs: Sequence[Path]) -> None:
 
 
 def _method_params(cfg: Tree) -> dict[str, float | str]:
-    """Return the method's hyper-parameters: numbers, and words where the method lists which there are."""
+    """Return the method's hyper-parameters: numbers, and the words that are not its default."""
     named = function("method", cfg["method"])
-    words = named.declares.choices if named else {}
-    own = [key for key in keywords("method", cfg["method"]) if key in cfg["method"]]
-    return {
+    assert named is not None
+    words = named.declares.choices
+    given = {
         key: choice(cfg, f"method.{key}", words[key]) if key in words else number(cfg, f"method.{key}", float)
-        for key in own
+        for key in named.keywords
+        if key in cfg["method"]
     }
+    return named.without_default_words(given)
 
 
 def _chosen(cfg: Tree, group: str) -> Choice | None:
@@ -116,7 +118,7 @@ def _chosen(cfg: Tree, group: str) -> Choice | None:
     apart = ("seed", "parts") if group == "ratio" else ()
     own = [key for key in named.keywords if key in cfg[group] and key not in apart]
     params = {key: parameter(cfg, f"{group}.{key}", named.types(key)) for key in own}
-    return Choice(str(cfg[group]["name"]), named.target, params)
+    return Choice(str(cfg[group]["name"]), named.target, named.without_default_words(params))
 
 
 def _ratio(cfg: Tree, names: Sequence[str]) -> Choice:

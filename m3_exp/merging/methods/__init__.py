@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from m3_exp.merging.plugins import PluginFunction, imported
-from m3_exp.types import Hyper, M3Error, Parameters
+from m3_exp.types import HyperParameters, M3Error, Parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Method:
         """Whether the base has an influence on what the method makes."""
         return self.takes_deltas or self.needs_base or self.needs_cutoffs
 
-    def keywords(self, params: Hyper) -> dict[str, float | str]:
+    def keywords(self, params: HyperParameters) -> dict[str, float | str]:
         """Return hyper-parameters as the function is to get them: its defaults too, whole numbers where it says `int`.
 
         In recipes, and so in keys, they are floats.
@@ -50,12 +50,12 @@ class Method:
         given = {key: int(value) if self.named.types(key) == (int,) else value for key, value in params.items()}
         return self.named.defaults | given
 
-    def scans(self, params: Hyper) -> bool:
+    def scans(self, params: HyperParameters) -> bool:
         """Tell whether it needs whole-model thresholds when it has these hyper-parameters."""
         asked = self.named.declares.scans
         return self.needs_cutoffs and (asked is None or asked(**self.keywords(params)))
 
-    def canonical(self, params: Hyper) -> Hyper:
+    def canonical(self, params: HyperParameters) -> HyperParameters:
         """Return hyper-parameters as keys have them: numbers are floats, a word that is the default is left out."""
         held = self.named.without_default_words(params)
         return {key: value if isinstance(value, str) else float(value) for key, value in sorted(held.items())}

@@ -78,11 +78,10 @@ def asked(target: str, params: Parameters, seed: int) -> Parameters:
     return held if target == DARE else {**held, "target": target}
 
 
-def told(target: str, params: Parameters) -> Parameters:
+def shown(target: str, params: Parameters) -> Parameters:
     """Return the keywords that a row of a table names: of DARE, whose tables are older, the words alone."""
-    named = load(target)
-    held = named.without_default_words(params)
-    return {key: value for key, value in held.items() if target != DARE or key in named.declares.choices}
+    words = load(target).declares.choices
+    return {key: value for key, value in params.items() if target != DARE or key in words}
 
 
 def of(recipe: Parameters) -> Sparsifier:

@@ -8,13 +8,13 @@ from functools import cache
 from pathlib import Path
 
 from m3_exp.reading.yaml_files import shipped
-from m3_exp.types import Hyper
+from m3_exp.types import HyperParameters
 
 _CONF = Path(__file__).parents[3] / "conf"
 _PAPER = "llama2_13b"  # the family of the paper's search
 
 
-def text(params: Hyper) -> str:
+def text(params: HyperParameters) -> str:
     """Return parameters by name, as in `retain 0.7, scaling 1`: equal values have one text, others another."""
     return ", ".join(f"{key} {_written(value)}" for key, value in sorted(params.items()))
 
@@ -27,9 +27,9 @@ def _written(value: float | str) -> str:
 
 @cache
 def defaults() -> Mapping[str, str]:
-    """Return each method's default hyper-parameters as text, by method."""
+    """Return each method's default hyper-parameters as text, by method: a word that is the default has none."""
     known = {path.stem: shipped(path) for path in sorted((_CONF / "method").glob("[!_]*.yaml"))}
-    own = {name: {k: v for k, v in choice.items() if k not in ("name", "target")} for name, choice in known.items()}
+    own = {name: {k: v for k, v in choice.items() if not isinstance(v, str)} for name, choice in known.items()}
     return {name: text(params) for name, params in own.items() if params}
 
 

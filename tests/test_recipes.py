@@ -1,5 +1,6 @@
 """Recipes of mergekit in and out, as texts: what is imported as which words, what is refused, and for which reason."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -350,3 +351,15 @@ def test_what_mergekit_cannot_express(words: tuple[str, ...]) -> None:
     with pytest.raises(M3Error) as refused:
         exported(CommandLine((*models, *words)))
     assert NOT_EXPORTED[words] in str(refused.value)
+
+
+def test_vocabularies_of_different_length_are_not_exported(tmp_path: Path) -> None:
+    from m3_exp.recipes.exporting import exported
+
+    for name, rows in (("base", 32), ("a", 32), ("b", 33)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"vocab_size": rows}))
+    base, first, second = (tmp_path / name for name in ("base", "a", "b"))
+    words = ("family=local", f"family.base={base}", f"family.experts=[{first},{second}]", "method=task_arithmetic")
+    with pytest.raises(M3Error, match=f"family.vocab=mean: the vocabularies differ in length .*{second} 33"):
+        exported(CommandLine(words))

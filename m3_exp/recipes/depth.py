@@ -1,5 +1,5 @@
-"""How deep the model of a mergekit recipe is, which slice each of its layers comes from, and what its tensors are
-called.
+"""What the files of the models say, where they are on this disk: how deep the merge is, which slice each layer comes
+from, what the tensors are called, how they are stored.
 """
 
 from collections.abc import Sequence
@@ -148,6 +148,14 @@ def stored_dtype(document: Document) -> str | None:
     }
     known = found & {"bfloat16", "float16", "float32"}
     return known.pop() if len(found) == len(known) == 1 else None
+
+
+def vocabulary(model: str) -> int | None:
+    """Return the rows of a model's vocabulary, None where its config.json is not on this disk or does not say."""
+    config = _config(model) or {}
+    text_config = config.get("text_config")
+    count = config.get("vocab_size") or (text_config.get("vocab_size") if isinstance(text_config, dict) else None)
+    return count if isinstance(count, int) else None
 
 
 def _layers(config: Json) -> int | None:

@@ -16,6 +16,7 @@ from m3_exp.config import compose
 from m3_exp.merging import canonical, parts
 from m3_exp.merging.source import locate, without_fetching
 from m3_exp.planning import merge_tokenizer, variants
+from m3_exp.recipes.depth import vocabulary
 from m3_exp.recipes.methods import DRAWN, ENERGIES, STRAIGHT
 from m3_exp.store import Store
 from m3_exp.types import Json, M3Error, Recipe, Source
@@ -58,6 +59,7 @@ def exported(asked: CommandLine) -> Exported:
         )
     config, recipe = found[0]
     form = _form(recipe)
+    _check_vocabularies(recipe, form)
     tree, notes = _tree(recipe, form, Store(request.store)), list(form.notes)
     home = merge_tokenizer(config)
     if not form.has_base and home in recipe.experts and form.method == "linear":
@@ -219,6 +221,17 @@ _FORMS: dict[str, Callable[[Recipe], _Form]] = {
     "model_stock": _model_stock,
     "sce": _sce,
 }
+
+
+def _check_vocabularies(recipe: Recipe, form: _Form) -> None:
+    """Refuse models of different vocabularies, as far as they are on this disk: mergekit stops at them."""
+    models = [*recipe.experts, *([recipe.base] if form.has_base else [])]
+    rows = {str(model): count for model in models if (count := vocabulary(str(model))) is not None}
+    if len({*rows.values()}) > 1:
+        listed = ", ".join(f"{model} {count}" for model, count in rows.items())
+        raise M3Error(
+            f"family.vocab={recipe.vocab}: the vocabularies differ in length ({listed}): m3 adds rows, mergekit stops"
+        )
 
 
 # -------------------------------------------------------------------------------------------------------- the file

@@ -254,12 +254,14 @@ _SAYS: Mapping[How, str] = {
 
 def _says(how: How, groups: Sequence[Group]) -> list[str]:
     """Say how it was chosen and what the columns are."""
-    known = "; ".join(f"{method} {params}" for method, params in defaults().items())
+    shown = {group.names["method"] for group in groups}
+    known = "; ".join(f"{method} {params}" for method, params in defaults().items() if method in shown)
+    default = f"the method without M3, or {known}" if known else "the method without M3"
     lines = [
         _SAYS[how],
         "Chosen for the mean over benchmarks, each relative to its better parent of those evaluated on it (plain mean:"
         f" none is, or it is right on fewer than {ENOUGH} items). Where the choice alternates, the interval is of all"
-        f" choices made anew on resampled items. Default: the method without M3, or {known}; paired by item.",
+        f" choices made anew on resampled items. Default: {default}; paired by item.",
     ]
     if how == "dev":
         lines += _undeveloped(groups)

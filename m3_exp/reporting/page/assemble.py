@@ -113,7 +113,7 @@ def _words() -> str:
 def _said(data: PageData) -> str:
     """Return each study's two main sentences (`advice.answer`)."""
     items = "".join(f"<dt>{escape(one.name)}</dt><dd>{escape('; '.join(one.answer))}</dd>" for one in data.studies)
-    title = "Best of seven draws, as in the paper, or of seven fixed lambdas?"
+    title = "Best of seven draws, as in the paper, or of seven fixed ratios?"
     return f'<h3>{title}</h3><dl class="facts">{items}</dl>' if data.studies else ""
 
 

@@ -210,7 +210,7 @@ def figure(args: Sequence[str]) -> int:
 
     if options.list:
         swept = {key: f"  [{', '.join(spec.sweeps)}]" if spec.sweeps else "" for key, spec in FIGURES.items()}
-        print_list(((key, f"{spec.title}{swept[key]}") for key, spec in FIGURES.items()), 10)
+        print_list(((key, f"{spec.title}{swept[key]}") for key, spec in FIGURES.items()), max(map(len, FIGURES)))
         return 0
     name, *overrides = options.overrides or [""]
     asked = asked.with_overrides(*overrides)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from m3_exp.command_line import CommandLine
 from m3_exp.reporting.choices import advice, candidates, summary, ways, winning
 from m3_exp.reporting.choices.ways import Study
 from m3_exp.reporting.curves import evaluated, expectations, prediction
@@ -21,7 +22,7 @@ from m3_exp.stats.fitted import Fitted, moment
 from m3_exp.stats.objective import Objective
 from m3_exp.stats.simplex import Surface, quantiles
 from m3_exp.types import M3Error
-from m3_exp.views import words
+from m3_exp.views import studies, words
 from tests import surfaced
 
 THREE = {"three": surfaced.EXPERTS[:3]}
@@ -81,6 +82,17 @@ def test_four_experts_without_sampled_points_are_refused_plainly() -> None:
     assert isinstance(known[0].curve, Fitted)
     outside = expectation(known[0].curve, 8.0)
     assert (outside.low, outside.high) == (0.0, 1.0)
+
+
+def test_the_line_that_makes_a_surface_samples_mixtures(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = surfaced.frame({"gsm8k": surfaced.hill}, experts=4, nodes=11, sampled=0)
+    asked = CommandLine(("ratio=plain,grid", "ratio.sampled=0"), multirun=True)
+    looked = SimpleNamespace(
+        frame=lambda draws: frame, parents={"three": surfaced.EXPERTS[:4]}, request=SimpleNamespace(asked=asked)
+    )
+    monkeypatch.setattr(studies, "look_up_sweep", lambda sweep, others: looked)
+    with pytest.raises(M3Error, match=r"are needed; first: m3 run -m ratio=plain,grid ratio.sampled=16$"):
+        studies.curves(CommandLine())
 
 
 def test_moments_of_shares_are_those_of_draws() -> None:

@@ -61,8 +61,10 @@ def curves(asked: CommandLine | Request) -> Curves:
     if not known:
         shown = [f"{axis}={value}" for axis in ("pair", "method") for value in others.values(axis)]
         why = evaluated.unfinished(lost) if lost else "none is evaluated yet"
-        what, line = " ".join(shown) or "this request", looked.request.asked.line("run")
-        raise M3Error(f"no curve for {what}: {why}; first: {line}")
+        first = looked.request.asked
+        if any(one.why in (evaluated.UNCORRECTED, evaluated.NOT_AFFINE) for one in lost):
+            first = first.with_overrides(*first.without("ratio.sampled").overrides, "ratio.sampled=16")
+        raise M3Error(f"no curve for {' '.join(shown) or 'this request'}: {why}; first: {first.line('run')}")
     return Curves(others, looked, frame, tuple(known), tuple(map(str, lost)))
 
 

@@ -562,7 +562,7 @@ def test_gains_stand_beside_the_papers() -> None:
     assert not marks(gains.build("figure4", Shown(framed(lines), marks="paper")))
     one = gains.build("figure4", Shown(framed([*lines[:2], lines[-2]])))
     assert one.rows[0][table.header.index("gain")].mark.sign == "", "one draw of lambda"
-    assert "Means over 1 draw of lambda" in said(one)
+    assert "Means over 1 draw: the interval is over items" in said(one)
 
 
 # ----------------------------------------------------------------------------------------------------------- formats

@@ -304,7 +304,11 @@ def test_a_failed_cell_is_asked_for_again_alone(more: Path) -> None:
     ("overrides", "says"),
     [
         ("ratio.tilt=3", "ratio.tilt has no effect under ratio=plain; did you mean ratio=leaning?"),
-        ("sparsify.density=0.1", "sparsify.density has no effect under sparsify=none; did you mean sparsify=largest?"),
+        (
+            "sparsify.density=0.1",
+            "sparsify.density has no effect under sparsify=none; did you mean sparsify=breadcrumbs or sparsify=della or"
+            " sparsify=largest or sparsify=magnitude?",
+        ),
         ("ratio=leaning ratio.alpha=1", "ratio.alpha has no effect under ratio=leaning; did you mean ratio=mixup?"),
         ("sparsify=largest sparsify.draws=2", "sparsify.draws has no effect under sparsify=largest"),
         (

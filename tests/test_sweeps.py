@@ -54,9 +54,11 @@ def test_every_choice_of_every_group_composes_by_itself() -> None:
 
 def test_every_target_exists_and_takes_what_its_file_says() -> None:
     for name in config.names("method"):
-        method = load(str(OmegaConf.load(config.ROOT / "conf/method" / f"{name}.yaml").target))
+        stated = OmegaConf.load(config.ROOT / "conf/method" / f"{name}.yaml")
+        method = load(str(stated.target))
         (found,) = config.request([f"method={name}"]).configs
-        assert set(found.params) == set(method.named.keywords)
+        assert set(stated) - {"name", "target"} == set(method.named.keywords)
+        assert set(found.params) == {key for key in method.named.keywords if not isinstance(stated[key], str)}
         check_params(found.target, found.params)
     for name in config.names("evaluator"):
         (spec,) = config.request([f"evaluator=[{name}]"]).configs[0].evaluators

@@ -252,7 +252,7 @@ def test_fewer_than_ten_draws_carry_no_sign_and_the_footer_says_what_their_inter
     for draws in (1, 3, 9):
         marks, said = signs(draws)
         assert marks == ["", ""], draws
-        assert f"Means over {draws} draw{'s' if draws > 1 else ''} of lambda: the interval is over items" in said
+        assert f"Means over {draws} draw{'s' if draws > 1 else ''}: the interval is over items" in said
         assert "of these very draws" in said
         assert "No sign (1 cell): fewer than 10 draws" in said
     marks, said = signs(10)

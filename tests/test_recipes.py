@@ -225,6 +225,15 @@ def test_shape(shape: str, tmp_path: Path) -> None:
     assert str(refused.value).startswith(str(tmp_path / "recipe.yaml"))
 
 
+def test_the_hub_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("a recipe is read without a network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", asked)
+    monkeypatch.setattr("socket.getaddrinfo", asked)
+    assert rest(take(EQUAL, tmp_path)).startswith("method=")
+
+
 def test_models_and_what_goes_along(tmp_path: Path) -> None:
     text = (
         "merge_method: task_arithmetic\nbase_model: org/base@main\nmodels:\n"

@@ -107,6 +107,22 @@ def locate(source: Source) -> Path:
     raise _absent(location)
 
 
+def at_hand(source: Source) -> Path | None:
+    """Return where a source (its base) lies on this disk, of the hub in its cache; None if it does not.
+
+    Nobody is asked.
+    """
+    if is_hub(source) and not _COMMIT.fullmatch(source.revision or ""):
+        source = replace(source, adapter=None, revision=_cached_commit(source))
+        if source.revision is None:
+            return None
+    try:
+        with without_fetching():
+            return locate(source)
+    except M3Error:
+        return None
+
+
 def is_hub(source: Source) -> bool:
     """Tell whether a source is a hub id: it has that form and nothing of that name lies on disk."""
     return not _on_disk(source.location) and _HUB_ID.fullmatch(source.location) is not None

@@ -10,7 +10,7 @@ from typing import Literal
 from m3_exp.merging import parts
 from m3_exp.merging.layout import open_directory
 from m3_exp.merging.model_config import read_config
-from m3_exp.merging.source import locate, parse_source, without_fetching
+from m3_exp.merging.source import at_hand, parse_source
 from m3_exp.recipes.document import Document, Input, Slice
 from m3_exp.types import Json, M3Error
 
@@ -177,7 +177,6 @@ def _config(model: str) -> Json | None:
 def _folder(model: str) -> Path | None:
     """Return where a model lies; None where it is not on this disk."""
     try:
-        with without_fetching():
-            return locate(parse_source(model))
-    except M3Error:
+        return at_hand(parse_source(model))
+    except M3Error:  # m3 merge says what is wrong with it
         return None

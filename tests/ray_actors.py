@@ -12,17 +12,25 @@ from m3_exp.launchers import signs
 from m3_exp.launchers.ray_actor import Actor, Begun, Start, _place
 from m3_exp.types import Answer
 
+GATE = 3  # answers that a process gives before it waits for M3_TEST_GATE
+
 _generate = RecordedEngine.generate
 
 
 def _slowly(self: RecordedEngine, *args: object, **more: object) -> Iterator[Answer]:
-    for answer in _generate(self, *args, **more):  # type: ignore[arg-type]
+    gate = os.environ.get("M3_TEST_GATE")
+    for number, answer in enumerate(_generate(self, *args, **more), 1):  # type: ignore[arg-type]
         yield answer
-        time.sleep(float(os.environ["M3_TEST_PAUSE"]))
+        time.sleep(float(os.environ.get("M3_TEST_PAUSE", "0")))
+        while gate and number == GATE and not os.path.exists(gate):
+            time.sleep(0.05)
 
 
 class Slow(Actor):
-    """Its answers come M3_TEST_PAUSE seconds apart, its signs of life soon after one another."""
+    """Its answers come M3_TEST_PAUSE seconds apart, or stop until there is a file M3_TEST_GATE.
+
+    Its signs of life come soon after one another.
+    """
 
     def begin(self, start: Start) -> Begun:
         signs.BEAT = 0.2

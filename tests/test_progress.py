@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from m3_exp import heartbeat
-from m3_exp.heartbeat import Heartbeat, runs
+from m3_exp.heartbeat import Heartbeat, runs, workers
+from m3_exp.launchers.signs import Sign
 from m3_exp.progress import Progress
 from m3_exp.store import Records, RunRecord, Store, locked
 
@@ -80,6 +81,24 @@ def test_the_next_run_clears_away_what_a_killed_one_left(tmp_path: Path) -> None
     killed(tmp_path)
     with Heartbeat(Store(tmp_path), "f" * 16, state):
         assert [seen.id for seen in runs(Store(tmp_path))] == ["f" * 16]
+
+
+def test_a_run_that_ends_clears_away_a_worker_that_a_killed_one_left_and_that_died_since(tmp_path: Path) -> None:
+    """Ray's workers live on for a moment after their run was killed."""
+    store = Store(tmp_path)
+    pid = os.fork()
+    if pid == 0:
+        with Sign(store, RUN, "worker 1"):
+            time.sleep(60)
+        os._exit(0)
+    deadline = time.monotonic() + 10
+    while not workers(store) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with Heartbeat(store, "f" * 16, state):
+        assert [worker.alive for worker in workers(store)] == [True]
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert list((tmp_path / "workers").iterdir()) == []
 
 
 def test_a_run_elsewhere_is_believed_while_it_is_heard_of(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from m3_exp.engines import wire
+from m3_exp.engines import vllm, wire
 from m3_exp.engines.text import Text, Vocabulary, seed
 from m3_exp.engines.weights import Expected, Fitted
 from m3_exp.store import decoded
@@ -46,6 +47,23 @@ def test_other_weights_are_refused(stream: list[tuple[str, torch.Tensor]], words
     with pytest.raises(M3Error, match=words):
         list(fitted)
     assert not fitted.complete
+
+
+@pytest.mark.parametrize(
+    ("versions", "words"),
+    [
+        (["old"], r"item 7 was written by the weights \['old'\], loaded are new"),
+        (["old", "new"], "written by the weights"),  # exchanged in the middle
+        ([], "written by the weights"),  # vLLM says of none
+    ],
+)
+def test_an_answer_of_other_weights_is_refused(versions: list[str], words: str) -> None:
+    spans = [SimpleNamespace(version=version) for version in versions] or None
+    output = SimpleNamespace(text="x", token_ids=[1, 2], finish_reason="stop", weight_versions=spans)
+    with pytest.raises(RuntimeError, match=words):
+        vllm._answer(Prompt("7", (1,)), 0, output, "new")
+    output.weight_versions = [SimpleNamespace(version="new")]
+    assert vllm._answer(Prompt("7", (1,)), 0, output, "new").text == "x"
 
 
 def _bytes() -> Vocabulary:

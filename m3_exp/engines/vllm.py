@@ -76,6 +76,7 @@ class VllmModel:
 
         self.dirty = False
         self.rows = skeleton.rows
+        self._weights = ""  # the digest of those that are loaded
         self._store = store
         self._threads = threads(settings)
         self._expected = plain(skeleton.tensors())
@@ -106,7 +107,9 @@ class VllmModel:
             raise RuntimeError("the workers merged different weights")
         self._forget()
         self.rows = int(replies[0]["rows"])
-        return Loaded(replies[0]["digest"], time.monotonic() - started, replies[0]["report"])
+        self._weights = replies[0]["digest"]
+        self._engine.set_weight_version(self._weights)  # vLLM says of every token which version wrote it
+        return Loaded(self._weights, time.monotonic() - started, replies[0]["report"])
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source, at_once: int | None = None
@@ -128,7 +131,7 @@ class VllmModel:
                 yield output
             else:
                 prompt, sample = asked[int(output.request_id)]
-                yield _answer(prompt, sample, output.outputs[0])
+                yield _answer(prompt, sample, output.outputs[0], self._weights)
 
     def loglikelihood(self, pairs: Sequence[Pair]) -> Iterator[Likelihood | int]:
         """Score continuations as the ends of longer prompts."""
@@ -200,7 +203,10 @@ def _sampling_params(sampling: Sampling, words: Vocabulary, seed: int) -> Any:
     )
 
 
-def _answer(prompt: Prompt, sample: int, output: Any) -> Answer:
+def _answer(prompt: Prompt, sample: int, output: Any, weights: str) -> Answer:
+    versions = {span.version for span in output.weight_versions or []}
+    if output.token_ids and versions != {weights}:
+        raise RuntimeError(f"item {prompt.id} was written by the weights {sorted(versions)}, loaded are {weights}")
     if output.finish_reason not in ("stop", "length"):
         raise RuntimeError(f"vLLM ended item {prompt.id} with {output.finish_reason!r}")
     return Answer(prompt.id, output.text, sample, len(output.token_ids), output.finish_reason)

@@ -83,7 +83,8 @@ def run(args: Sequence[str]) -> int:
     from m3_exp.views.lookup import Lookup
 
     request = config.compose(asked)
-    say(*words.lambdas(request.plan), *request.notes, *request.plan.notes, *words.missing(request), file=sys.stderr)
+    about = [*words.lambdas(request.plan), *request.notes, *request.plan.notes]
+    say(*about, *words.missing(request), *words.untried(request), file=sys.stderr)
     began = time.monotonic()
     outcome = actions.run(request, hours=options.hours, cells=options.cells)
     took = time.monotonic() - began
@@ -296,11 +297,12 @@ def status(args: Sequence[str]) -> int:
 
 def doctor(args: Sequence[str]) -> int:
     parser = takes("doctor", "Say whether machine, models, data and sandbox are fit, and what would change it.")
+    parser.add_argument("--engine", action="store_true", help="try it: are exchanged weights those of a fresh start?")
     options, asked = parsed(parser, args)
     show_config(options, asked)
-    from m3_exp.doctor import examine
+    from m3_exp.doctor import examine, tried
 
-    findings = examine(asked)
+    findings = tried(asked) if options.engine else examine(asked)
     if options.json:
         print(json.dumps([vars(finding) for finding in findings]))
     else:

@@ -49,6 +49,16 @@ def examine(asked: CommandLine | Request) -> list[Finding]:
         return [*here, *found, *_keys(request), *_launcher(request), *_slurm(request), *_optional()]
 
 
+def tried(asked: CommandLine | Request) -> list[Finding]:
+    """Try the engine of a request; minutes. Nothing else is looked at."""
+    from m3_exp.engines.trial import trials
+
+    settings = compose(asked).configs[0].engine
+    if settings.name == "recorded":
+        raise M3Error("--engine tries engine=vllm or engine=transformers: engine=recorded holds no weights")
+    return [Finding(one.what, one.ok, one.text, needed=True) for one in trials(settings)]
+
+
 def _version(*packages: str) -> str | None:
     for package in packages:
         try:

@@ -16,6 +16,9 @@ What vllm and transformers share, from our process to theirs:
     weights       a model's names and shapes before it has weights, and the guard on what is streamed into it
     text          token ids -> text, and where a text ends
 
+A trial of either on this machine, for `m3 doctor --engine`:
+    trial         are exchanged weights those of a fresh start; `fresh_vllm`, `fresh_transformers` are the fresh ones
+
 The machine:
     sharing       which GPUs or cores each engine gets
     gpus          what an engine would take and give on GPUs that are not at hand, for `m3 plan`

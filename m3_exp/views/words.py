@@ -88,6 +88,16 @@ def missing(request: Request, disk: int = 0) -> list[str]:
     return [f"missing: {line}" for line in lacking.lines(request, disk)]
 
 
+def untried(request: Request) -> list[str]:
+    """Offer a trial of the engine before the first run of a store on GPUs."""
+    from m3_exp.engines.sharing import visible_gpus
+
+    is_first = not (request.store / "results").is_dir()
+    if request.configs[0].engine.name != "vllm" or not is_first or not visible_gpus():
+        return []
+    return ["first run on this machine's GPUs: m3 doctor --engine says in 3 minutes whether vLLM works here"]
+
+
 def plan(
     request: Request, forecast: Forecast, width: int | None = None, jobs: Mapping[str, str] | None = None
 ) -> list[str]:

@@ -20,11 +20,6 @@ def main() -> None:
 
     small: dict[str, Any] = {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 28}
     small |= {"max_model_len": 512, "max_num_seqs": 64}
-        "enforce_eager": True,
-        "kv_cache_memory_bytes": 1 << 28,
-        "max_model_len": 512,
-        "max_num_seqs": 64,
-    }
     model: Any = LLM(asked["model"], dtype=asked["dtype"], tensor_parallel_size=asked["devices"], **small)
     prompts = [{"prompt_token_ids": given + scored} for given, scored in asked["lines"]]
     params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)

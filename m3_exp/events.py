@@ -70,6 +70,13 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class EngineTime:
+    """The seconds of the worker's engine since the last such event, by what they went to (`busy`)."""
+
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Note:
     """A line for whoever watches, such as a restart."""
 
@@ -103,6 +110,6 @@ class Done:
 
 
 Event = (
-    Taken | There | Started | Doing | EngineStarted | MoreAnswers | Known | Answered | Speed | Note | Scored | Failed
-    | Done
+    Taken | There | Started | Doing | EngineStarted | MoreAnswers | Known | Answered | Speed | EngineTime | Note
+    | Scored | Failed | Done
 )  # fmt: skip

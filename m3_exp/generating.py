@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from m3_exp.answers import TaskAnswers, complete_items
+from m3_exp.busy import Meter
 from m3_exp.engines.protocol import Engine, EngineDied, Rehearsing, module
 from m3_exp.events import Answered, Doing, EngineStarted, Event, Known, MoreAnswers, Note, Speed
 from m3_exp.groups import Group
@@ -56,6 +57,7 @@ class Generator:
         until: float = math.inf,
         clock: Clock = time.time,
     ) -> None:
+        self.meter = Meter()
         self._settings, self._results, self._store = settings, results, results.store
         self._run, self._emit = run, emit
         self._engine: Engine | None = None
@@ -100,6 +102,7 @@ class Generator:
             self._tokenizer = group.tokenizer
             self._emit(EngineStarted())
         self._emit(Doing("merging"))
+        self.meter.turn("swap")
         loaded = self._engine.load(group.recipe)
         known = self._store.merges.get(group.key)
         if known is not None and known.digest != loaded.digest:
@@ -115,6 +118,7 @@ class Generator:
 
     def _start(self, group: Group) -> Engine:
         self._emit(Doing(f"starting {self._settings.name}"))
+        self.meter.turn("start")
         widest, which = replace(group.recipe, experts=group.experts, weights=None), (group.recipe.base, group.tokenizer)
         if which in self._unfit:  # it would be refused again for each cell, seconds later
             raise M3Error(self._unfit[which])
@@ -233,4 +237,11 @@ class Generator:
         engine = self._ready(group)
         if isinstance(engine, Rehearsing):
             engine.examples = task.examples
-        return engine.generate(batch, task.sampling, task.cell.tokenizer, repeat=task.repeat)
+        at_once = engine.conditions.get("max_num_seqs")
+        at_once, left = at_once if isinstance(at_once, int) else 1, len(batch) * task.sampling.n
+        self.meter.flying(left, at_once)
+        for answer in engine.generate(batch, task.sampling, task.cell.tokenizer, repeat=task.repeat):
+            left -= 1
+            self.meter.flying(left, at_once)
+            yield answer
+        self.meter.turn("other")

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from m3_exp.answers import TaskAnswers
 from m3_exp.engines.protocol import EngineDied
-from m3_exp.events import Doing, Done, Event, Failed, Scored, Started, Taken, There
+from m3_exp.events import Doing, Done, EngineTime, Event, Failed, Scored, Started, Taken, There
 from m3_exp.generating import Clock, Generated, Generator, OutOfTime
 from m3_exp.groups import Evaluation, Group
 from m3_exp.keys import texts_digest
@@ -114,6 +114,7 @@ class Worker:
 
     def _work(self, group: Group, events: "queue.SimpleQueue[Event | BaseException]") -> None:
         try:
+            self._generator.meter.turn("other")
             with kept_in(self._store.root), self._hold(group):
                 for evaluation in group.evaluations:
                     if self._generator.closed.is_set() or self._generator.is_over:
@@ -124,12 +125,14 @@ class Worker:
                             self._generate(evaluation, group)
                     while not self._generated.empty():
                         self._score(*self._generated.get())
+                        self._generator.meter.turn("other")
         except Held as held:
             self._say(Taken(group.key, str(held)))
             events.put(Done(group.key))
         except BaseException as error:
             events.put(error)
         else:
+            self._say(EngineTime(self._generator.meter.take()))
             events.put(Done(group.key))
 
     def _hold(self, group: Group) -> contextlib.AbstractContextManager[object]:
@@ -205,6 +208,7 @@ class Worker:
         with self._wall(evaluation):
             task, made = generated.task, generated.made
             self._say(Doing("scoring"))
+            self._generator.meter.turn("scoring")
             scores, result = evaluate(task.evaluator, made.problems, generated.answers)
             if self._generator.closed.is_set():  # an interrupt may have reached what judged the answers, too
                 return

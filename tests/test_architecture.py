@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # Lower rooms first; a room may import those before it. Those of one line do not import one another.
-ORDER = [["machine", "types", "command_line", "amounts", "interrupts"], ["reading"], ["benchmarks"], ["stats"],
+ORDER = [["machine", "types", "command_line", "amounts", "interrupts", "busy"], ["reading"], ["benchmarks"], ["stats"],
          ["temporary"],
          ["store"], ["merging"], ["planning"], ["engines", "scoring", "reporting"], ["chat", "progress"],
          ["heartbeat", "prompts", "keys", "forecast_words"], ["tasks", "upkeep"], ["results"], ["groups", "forecast"],

@@ -45,13 +45,15 @@ class EngineStarted:
 class MoreAnswers:
     """More answers are needed than the plan knew of, as an evaluator makes its items with the model."""
 
+    evaluation: Evaluation
     answers: int
 
 
 @dataclass(frozen=True)
 class Known:
-    """How many of a task's answers were in the store already."""
+    """How many of the answers that an evaluation asks for were in the store already."""
 
+    evaluation: Evaluation
     answers: int
 
 
@@ -59,6 +61,7 @@ class Known:
 class Answered:
     """An answer is in the store."""
 
+    evaluation: Evaluation
     tokens: int
 
 

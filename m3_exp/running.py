@@ -293,18 +293,18 @@ class Run:
                 progress.begin(str(evaluation))
             case Doing(what):
                 progress.doing(what)
-            case MoreAnswers(answers):
+            case MoreAnswers(_, answers):
                 progress.expect(answers)
-            case Known(answers):
+            case Known(_, answers):
                 progress.cached(answers)
-            case Answered(tokens):
+            case Answered(_, tokens):
                 progress.generated(tokens)
             case Speed(tokens_per_second):
                 progress.flow(tokens_per_second)
             case Note(text):
                 progress.say(text)
-            case Done():
-                progress.rest()
+            case Done(group):
+                progress.rest(wholly=not group)
 
     def _scored(self, evaluation: Evaluation, record: ResultRecord) -> None:
         if not evaluation.repeat:

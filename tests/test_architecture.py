@@ -16,7 +16,7 @@ ORDER = [["machine", "types", "command_line", "amounts", "interrupts", "busy"], 
          ["temporary"],
          ["store"], ["merging"], ["planning"], ["engines", "scoring", "reporting"], ["chat", "progress"],
          ["heartbeat", "prompts", "keys", "forecast_words"], ["tasks", "upkeep"], ["results"], ["groups", "forecast"],
-         ["events", "answers", "schedule"], ["generating"], ["worker"], ["launchers"], ["running"],
+         ["events", "answers", "schedule", "flight"], ["generating"], ["worker"], ["launchers"], ["running"],
          ["config"], ["lacking"], ["doctor", "recipes", "views"], ["actions", "printing"],
          ["arguments"], ["completion", "recipe_command", "store_commands"], ["cli"]]  # fmt: skip
 

@@ -12,7 +12,8 @@ From a command to a table (docs/design.md has the picture); folders are rooms wi
     planning          Config -> Plan: cells, each a recipe on a benchmark
     running           a plan carried out: `groups` go to workers, their `events` come back
     launchers/        who starts workers, and where: threads of this process, Ray, Slurm
-    worker            one engine and a store: `generating` has a group answered (`answers` on disk), then it scores
+    worker            one engine and a store: `generating` has a group answered (`answers` on disk) in one `flight`,
+                      and others are scored meanwhile
     tasks, prompts    a cell made ready: items, prompts as token ids; `chat`: a tokenizer's own chat template
     results           what the store has of a plan; `keys`: how records are named by what they are about
     upkeep/           a store checked, kept small, taken elsewhere, by what has no part in the work
@@ -28,7 +29,7 @@ Below all of them:
     store/            results/store: paths, atomic files, journals, records
     stats/            every interval, test and adjustment
     benchmarks        what a benchmark is called, how it is drawn, where it stands
-    amounts           times, counts and bytes as people say them
+    amounts           times, counts and bytes as people say them; `busy`: how busy an engine was
     reading/          what others wrote, bounded and typed
     interrupts        Ctrl-C, and what schedulers send
     temporary         temporary files, and the end of those whose writers were killed

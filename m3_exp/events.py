@@ -45,13 +45,15 @@ class EngineStarted:
 class MoreAnswers:
     """More answers are needed than the plan knew of, as an evaluator makes its items with the model."""
 
+    evaluation: Evaluation
     answers: int
 
 
 @dataclass(frozen=True)
 class Known:
-    """How many of a task's answers were in the store already."""
+    """How many of the answers that an evaluation asks for were in the store already."""
 
+    evaluation: Evaluation
     answers: int
 
 
@@ -59,6 +61,7 @@ class Known:
 class Answered:
     """An answer is in the store."""
 
+    evaluation: Evaluation
     tokens: int
 
 
@@ -67,6 +70,13 @@ class Speed:
     """The speed that an engine reports of the batch that it works on."""
 
     tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class EngineTime:
+    """The seconds of the worker's engine since the last such event, by what they went to (`busy`)."""
+
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,6 @@ class Done:
 
 
 Event = (
-    Taken | There | Started | Doing | EngineStarted | MoreAnswers | Known | Answered | Speed | Note | Scored | Failed
-    | Done
+    Taken | There | Started | Doing | EngineStarted | MoreAnswers | Known | Answered | Speed | EngineTime | Note
+    | Scored | Failed | Done
 )  # fmt: skip

@@ -7,16 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from m3_exp.answers import TaskAnswers, complete_items
-from m3_exp.engines.protocol import Engine, EngineDied, Rehearsing, module
+from m3_exp.busy import Meter
+from m3_exp.engines.protocol import Batch, Engine, EngineDied, module
 from m3_exp.events import Answered, Doing, EngineStarted, Event, Known, MoreAnswers, Note, Speed
-from m3_exp.groups import Group
+from m3_exp.flight import Flight
+from m3_exp.groups import Evaluation, Group
 from m3_exp.results import Results
 from m3_exp.store import Answers, AnswerSet, Merge, Prepared
 from m3_exp.tasks import Task
-from m3_exp.types import Answer, EngineSettings, M3Error, Prompt, Source, plain
+from m3_exp.types import Answer, EngineSettings, M3Error, Source, plain
 
+Ask = Callable[..., Iterator[Answer]]  # `Flight.ask` of one member
 Clock = Callable[[], float]  # seconds since the epoch, which machines share
-RESTARTS = 2  # engine deaths in one task before its remaining items are tried one at a time
+RESTARTS = 2  # engine deaths while a task is in flight before its remaining items are tried one at a time
 
 
 class OutOfTime(Exception):
@@ -56,6 +59,7 @@ class Generator:
         until: float = math.inf,
         clock: Clock = time.time,
     ) -> None:
+        self.meter = Meter()
         self._settings, self._results, self._store = settings, results, results.store
         self._run, self._emit = run, emit
         self._engine: Engine | None = None
@@ -100,6 +104,7 @@ class Generator:
             self._tokenizer = group.tokenizer
             self._emit(EngineStarted())
         self._emit(Doing("merging"))
+        self.meter.turn("swap")
         loaded = self._engine.load(group.recipe)
         known = self._store.merges.get(group.key)
         if known is not None and known.digest != loaded.digest:
@@ -115,6 +120,7 @@ class Generator:
 
     def _start(self, group: Group) -> Engine:
         self._emit(Doing(f"starting {self._settings.name}"))
+        self.meter.turn("start")
         widest, which = replace(group.recipe, experts=group.experts, weights=None), (group.recipe.base, group.tokenizer)
         if which in self._unfit:  # it would be refused again for each cell, seconds later
             raise M3Error(self._unfit[which])
@@ -125,6 +131,14 @@ class Generator:
             raise
         engine.on_progress = lambda done, total, tokens_per_second: self._emit(Speed(tokens_per_second))
         return engine
+
+    def serve(self, flight: Flight, group: Group) -> None:
+        """Have the engine serve a flight with a group's weights, until its members have left."""
+        flight.fly(lambda: self._ready(group), self._died)
+
+    def _died(self, death: EngineDied) -> None:
+        if not self.closed.is_set():
+            self._emit(Note(f"engine restarted: {death}"))
 
     def _ready(self, group: Group) -> Engine:
         """Return the engine with this group's weights in it.
@@ -146,8 +160,8 @@ class Generator:
 
     # -------------------------------------------------------------------------------------------------- answers
 
-    def generate(self, task: Task, group: Group, digest: str) -> Generated:
-        """Return a task with its answers: those in the store, and those that the engine gives.
+    def generate(self, evaluation: Evaluation, task: Task, digest: str, ask: Ask) -> Generated:
+        """Return a task with its answers: those in the store, and those that are asked for.
 
         Raises:
             EngineDied: the engine ended more than `RESTARTS` times, and again when asked for one item at a time.
@@ -156,22 +170,24 @@ class Generator:
         """
         key = self._results.answers_key(digest, task)
         with self._store.answers(key) as journal:
-            made = self._prepared(task, group, digest, journal)
-            known = self._answers(made, group, digest, journal)
+            made = self._prepared(evaluation, task, digest, journal, ask)
+            known = self._answers(evaluation, made, digest, journal, ask)
         answers = complete_items(known.in_order(), made.sampling.n)
         refused = {prompt.partition("/")[2]: reason for prompt, reason in known.refused.items()}
         return Generated(task, made, digest, key, tuple(answers), refused, tuple(sorted(known.runs)))
 
-    def _prepared(self, task: Task, group: Group, digest: str, journal: Answers) -> Task:
+    def _prepared(self, evaluation: Evaluation, task: Task, digest: str, journal: Answers, ask: Ask) -> Task:
         """Let an evaluator make its items with the model. They are stored, so they are made once for each model."""
         key, store = self._results.prepared_key(digest, task), self._store.prepared
         if (kept := store.get(key)) is None:
 
-            def ask(texts: Sequence[str]) -> list[str]:
+            def heard(texts: Sequence[str]) -> list[str]:
                 asked, ids = self._results.tasks.asked(task, texts)
-                return [task.evaluator.judged(text) or "" for text in self._texts(asked, ids, group, digest, journal)]
+                self._emit(MoreAnswers(evaluation, asked.answers))
+                known = self._answers(evaluation, asked, digest, journal, ask)
+                return [task.evaluator.judged(text) or "" for text in _texts(known, ids)]
 
-            problems = tuple(task.evaluator.prepare(task.problems, ask))
+            problems = tuple(task.evaluator.prepare(task.problems, heard))
             if plain(problems) == plain(task.problems):
                 return task
             store.put(key, Prepared(task.evaluator.name, digest, problems))
@@ -179,58 +195,58 @@ class Generator:
             assert kept is not None
             self._emit(Note(f"items made by {task.evaluator.name}: {store.path(key)}"))
         made = self._results.tasks.prepared(task, kept.problems)
-        self._emit(MoreAnswers(made.answers - task.answers))
+        self._emit(MoreAnswers(evaluation, made.answers - task.answers))
         return made
 
-    def _texts(self, task: Task, ids: Sequence[str], group: Group, digest: str, journal: Answers) -> list[str]:
-        """Return the model's texts for prompts that are no items. They are journalled too: a killed run asks once."""
-        self._emit(MoreAnswers(task.answers))
-        known = self._answers(task, group, digest, journal)
-        if known.refused:
-            reason = next(iter(known.refused.values()))
-            raise M3Error(f"{task.evaluator.name} asked what the engine refused: {reason}")
-        texts = {answer.id: answer.text for answer in known.in_order() if answer.sample == 0}
-        return [texts[key] for key in ids]
+    def _answers(self, evaluation: Evaluation, task: Task, digest: str, journal: Answers, ask: Ask) -> TaskAnswers:
+        """Return the answers to a task's prompts. An item on which the engine ends again and again is refused.
 
-    def _answers(self, task: Task, group: Group, digest: str, journal: Answers) -> TaskAnswers:
-        """Return the answers to a task's prompts. An item on which the engine ends again and again is refused."""
+        Once the engine has died the task goes on by itself, so that what it dies of is found.
+        """
         key, benchmark = self._results.answers_key(digest, task), task.evaluator.name
         sets = self._store.repeat_sets if task.repeat else self._store.answer_sets
         if sets.get(key) is None:
             engine = dict(self._results.fingerprint)
             sets.put(key, AnswerSet(digest, benchmark, task.sampling, engine, task.repeat or None))
         known = TaskAnswers(task, journal)
-        self._emit(Known(len(known)))
+        self._emit(Known(evaluation, len(known)))
         deaths = 0
         while missing := known.missing():
-            alone = deaths > RESTARTS
-            batch = task.in_order(missing[:1] if alone else missing)
+            one_by_one = deaths > RESTARTS
+            asked = task.in_order(missing[:1] if one_by_one else missing)
+            batch = Batch(asked, task.sampling, task.cell.tokenizer, task.examples)
             try:
-                for answer in self._asked(batch, task, group):
+                for answer in ask(batch, alone=deaths > 0 or task.repeat > 0, repeat=task.repeat):
                     if self.closed.is_set():
                         raise EngineDied("interrupted")
                     known.take(answer, self._run)
-                    self._emit(Answered(answer.n_tokens))
+                    self._emit(Answered(evaluation, answer.n_tokens))
                     if self.is_over and known.missing():
                         raise OutOfTime
             except EngineDied as death:
                 if self.closed.is_set():
                     raise
                 deaths += 1
-                self._emit(Note(f"engine restarted: {death}"))
-                if alone:
-                    known.refused[batch[0].id] = f"the engine died on this item: {death}"
+                if one_by_one:
+                    known.refused[asked[0].id] = f"the engine died on this item: {death}"
                 if deaths > 2 * RESTARTS + 1:
                     raise
             else:
-                known.refuse_silent(batch)
-        if self._engine is not None:
+                known.refuse_silent(asked)
+        if (engine_now := self._engine) is not None:
             again = {"repeat": task.repeat} if task.repeat else {}
-            self._store.conditions.put(f"{key[:32]}-{self._run}", {**self._engine.conditions, **again})
+            self._store.conditions.put(f"{key[:32]}-{self._run}", {**engine_now.conditions, **again})
         return known
 
-    def _asked(self, batch: Sequence[Prompt], task: Task, group: Group) -> Iterator[Answer]:
-        engine = self._ready(group)
-        if isinstance(engine, Rehearsing):
-            engine.examples = task.examples
-        return engine.generate(batch, task.sampling, task.cell.tokenizer, repeat=task.repeat)
+
+def _texts(known: TaskAnswers, ids: Sequence[str]) -> list[str]:
+    """Return the model's texts for prompts that are no items, by their ids.
+
+    Raises:
+        M3Error: the engine refuses one.
+    """
+    if known.refused:
+        reason = next(iter(known.refused.values()))
+        raise M3Error(f"{known.task.evaluator.name} asked what the engine refused: {reason}")
+    texts = {answer.id: answer.text for answer in known.in_order() if answer.sample == 0}
+    return [texts[key] for key in ids]

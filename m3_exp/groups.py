@@ -22,6 +22,12 @@ class Evaluation:
         return f"{label_text(self.cell.labels[0])} on {self.cell.evaluator.name}{again}"
 
 
+def together(names: Sequence[str]) -> str:
+    """Return what evaluations that are at work are called: the first one, and how many there are beside it."""
+    others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{others}" if names else ""
+
+
 @dataclass(frozen=True)
 class Group:
     """The evaluations of one recipe that share an engine.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from m3_exp import busy
 from m3_exp.amounts import about, count, counted, duration
 from m3_exp.store import BEAT, PastRun, RunRecord, Store, WorkerRecord, hold, lock_reach
 from m3_exp.types import M3Error
@@ -43,6 +44,8 @@ class RunState(RunRecord):
             text += f", {count(self.cells_failed)} failed"
         if self.seconds_left is not None:
             text += f", {count(self.tokens_per_second)} tokens/s, {about(self.seconds_left)} left"
+        if told := busy.words(self.engine):
+            text += f", {told}"
         return f"{text} | {'; '.join(self.doing) or 'preparing'}"
 
 
@@ -247,7 +250,8 @@ def _keep(store: Store, name: str, last: RunRecord | None, *, ended: float = 0.0
     """Keep how far a run came by its last sign of life; one without a name is not known later."""
     past = store.history.get(name) if name else None
     if past is not None and last is not None:
-        store.history.put(name, replace(past, done=last.cells_done, failed=last.cells_failed, ended=ended))
+        far = replace(past, done=last.cells_done, failed=last.cells_failed, engine=last.engine)
+        store.history.put(name, replace(far, ended=ended))
 
 
 def forget_worker(store: Store, key: str) -> None:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TextIO
 
 from rich.cells import set_cell_size
@@ -30,15 +30,21 @@ _VERDICT = 20  # columns: `100.0 [100.0, 100.0]`
 
 @dataclass
 class _Work:
-    """What a worker is at: a cell, since when, and the step that it takes beside generating answers."""
+    """What a worker is at: cells, each since when, and the step that it takes beside generating answers."""
 
-    cell: str = ""
-    since: float = 0.0
+    cells: list[tuple[str, float]] = field(default_factory=list)
     step: str = ""
     tokens_per_second: float = 0.0
 
     def __str__(self) -> str:
-        return ": ".join(filter(None, [self.cell, self.step]))
+        others = f" and {len(self.cells) - 1} more" if len(self.cells) > 1 else ""
+        return ": ".join(filter(None, [f"{self.cells[0][0]}{others}" if self.cells else "", self.step]))
+
+    def end(self, cell: str) -> float:
+        """Take a cell away, and return since when it was at work."""
+        since = next((begun for name, begun in self.cells if name == cell), time.monotonic())
+        self.cells = [one for one in self.cells if one != (cell, since)]
+        return since
 
 
 class Progress:
@@ -82,10 +88,11 @@ class Progress:
         self._turn = worker
 
     def begin(self, cell: str) -> None:
-        """Say which cell the worker is at now."""
+        """Say which cell the worker is at now, beside those that it has begun before."""
         with self._lock:
             mine = self._mine()
-            mine.cell, mine.since, mine.step = cell, time.monotonic(), ""
+            mine.cells.append((cell, time.monotonic()))
+            mine.step = ""
             self._update(force=True)
 
     def doing(self, step: str) -> None:
@@ -94,10 +101,11 @@ class Progress:
             self._mine().step = step
             self._update()
 
-    def rest(self) -> None:
-        """Say that the worker works no more."""
+    def rest(self, *, wholly: bool = True) -> None:
+        """Say that the worker works no more; not `wholly`: unless it is at a cell yet."""
         with self._lock:
-            self._work.pop(self._turn, None)
+            if wholly or not self._mine().cells:
+                self._work.pop(self._turn, None)
 
     def flow(self, tokens_per_second: float) -> None:
         """Show the speed that an engine reports of the batch that it works on, until it reports another."""
@@ -128,12 +136,13 @@ class Progress:
     def scored(self, cell: str, figure: str, items: int, said: str = "") -> None:
         """Print the line of a cell that is done; `figure`: its score with the interval. `said`: what follows it."""
         with self._lock:
-            took = duration(time.monotonic() - self._mine().since)
+            took = duration(time.monotonic() - self._mine().end(cell))
             self._finished(f"{figure:{_VERDICT}}", f"{cell} ({counted(items, 'item')}, {took}){said}")
 
     def failed(self, cell: str, reason: str) -> None:
         """Print the line of a cell that has no complete result."""
         with self._lock:
+            self._mine().end(cell)
             self._finished(f"{'failed':{_VERDICT}}", f"{cell}: {reason}")
 
     def say(self, text: str) -> None:
@@ -161,12 +170,11 @@ class Progress:
             return tuple(filter(None, map(str, self._work.values())))
 
     def _mine(self) -> _Work:
-        return self._work.setdefault(self._turn, _Work(since=time.monotonic()))
+        return self._work.setdefault(self._turn, _Work())
 
     def _finished(self, verdict: str, what: str) -> None:
         self.cells_done += 1
-        mine = self._mine()
-        mine.cell = mine.step = ""
+        self._mine().step = ""
         number, cells = count(self.cells_done), count(self.cells)
         self._screen.write(self._lines(), [what], f"{number:>{len(cells)}}/{cells}  {verdict}  ")
 

@@ -9,15 +9,16 @@ import secrets
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from m3_exp import launchers
+from m3_exp import busy, launchers
 from m3_exp.amounts import count, counted
 from m3_exp.events import (
     Answered,
     Doing,
     Done,
     EngineStarted,
+    EngineTime,
     Event,
     Failed,
     Known,
@@ -48,7 +49,8 @@ class Outcome:
     """What became of a plan's cells; `repeat=K` makes K + 1 of each. `done` are complete, `cached` were before.
 
     `run` is the name of the run in its store; empty where that cannot be written. `wrong` names cells that it called
-    done and that the store does not hold (`actions.unproven`), each with why.
+    done and that the store does not hold (`actions.unproven`), each with why. `engine`: the seconds of its engines,
+    by what they went to (`busy`).
     """
 
     cells: int
@@ -60,6 +62,7 @@ class Outcome:
     engine_starts: int
     run: str = ""
     wrong: tuple[str, ...] = ()
+    engine: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def left(self) -> int:
@@ -112,6 +115,7 @@ class Run:
         self._cells = len(plan.cells) * (1 + repeat)
         self.progress = Progress(self._cells)
         self._cached = self._completed = self._engine_starts = 0
+        self._engine_time: dict[str, float] = {}
         self._waited = False  # for another run, which is said once
         self._made: set[str] = set()  # the keys of the cells that were scored
 
@@ -144,6 +148,7 @@ class Run:
             tokens=self.progress.tokens,
             engine_starts=self._engine_starts,
             run=shown.name,
+            engine=self._engine_time,
         )
 
     def state(self) -> RunRecord:
@@ -160,6 +165,7 @@ class Run:
             tokens_per_second=progress.speed(),
             seconds_left=progress.left(),
             doing=progress.at_work(),
+            engine=self._engine_time or None,
         )
 
     def _announce(self, left: Sequence[Evaluation]) -> None:
@@ -255,6 +261,8 @@ class Run:
                 self._there(evaluation, answers)
             case EngineStarted():
                 self._engine_starts += 1
+            case EngineTime(seconds):
+                self._engine_time = busy.added(self._engine_time, seconds)
             case Scored(evaluation, record):
                 self._scored(evaluation, record)
             case Failed(evaluation, reason):
@@ -285,18 +293,18 @@ class Run:
                 progress.begin(str(evaluation))
             case Doing(what):
                 progress.doing(what)
-            case MoreAnswers(answers):
+            case MoreAnswers(_, answers):
                 progress.expect(answers)
-            case Known(answers):
+            case Known(_, answers):
                 progress.cached(answers)
-            case Answered(tokens):
+            case Answered(_, tokens):
                 progress.generated(tokens)
             case Speed(tokens_per_second):
                 progress.flow(tokens_per_second)
             case Note(text):
                 progress.say(text)
-            case Done():
-                progress.rest()
+            case Done(group):
+                progress.rest(wholly=not group)
 
     def _scored(self, evaluation: Evaluation, record: ResultRecord) -> None:
         if not evaluation.repeat:

@@ -12,11 +12,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # Lower rooms first; a room may import those before it. Those of one line do not import one another.
-ORDER = [["machine", "types", "command_line", "amounts", "interrupts"], ["reading"], ["benchmarks"], ["stats"],
+ORDER = [["machine", "types", "command_line", "amounts", "interrupts", "busy"], ["reading"], ["benchmarks"], ["stats"],
          ["temporary"],
          ["store"], ["merging"], ["planning"], ["engines", "scoring", "reporting"], ["chat", "progress"],
          ["heartbeat", "prompts", "keys", "forecast_words"], ["tasks", "upkeep"], ["results"], ["groups", "forecast"],
-         ["events", "answers", "schedule"], ["generating"], ["worker"], ["launchers"], ["running"],
+         ["events", "answers", "schedule", "flight"], ["generating"], ["worker"], ["launchers"], ["running"],
          ["config"], ["lacking"], ["doctor", "recipes", "views"], ["actions", "printing"],
          ["arguments"], ["completion", "recipe_command", "store_commands"], ["cli"]]  # fmt: skip
 

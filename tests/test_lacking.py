@@ -137,7 +137,7 @@ def test_an_engine_that_is_refused_is_started_once(
 def test_a_vllm_that_does_not_import_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm.engine.arg_utils", None)
     with pytest.raises(M3Error, match=r"vLLM does not import here .*take engine=transformers"):
-        VllmModel(EngineSettings(), *[SimpleNamespace()] * 2)  # type: ignore[arg-type]
+        VllmModel(EngineSettings(), *[SimpleNamespace()] * 2, 0)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------------- two runs

@@ -96,22 +96,23 @@ def test_what_a_worker_says_comes_back_the_same(planned: tuple[Plan, Store]) -> 
     plan, store = planned
     order = ordered(plan, store, 1)
     group, seconds = order.groups[0], iter([0.0, 0.5, 5.0, 5.0])
+    one = group.evaluations[0]
     events: list[Event] = [
-        Started(group.evaluations[0]), Known(3), MoreAnswers(2), Note("x"), Failed(group.evaluations[0], "why"),
-        There(group.evaluations[0], 8), Done(group.key),
+        Started(one), Known(one, 3), MoreAnswers(one, 2), Note("x"), Failed(one, "why"), There(one, 8),
+        Done(group.key),
     ]  # fmt: skip
     with Journal(folder(store, "r")) as journal:
         diary = Diary(journal, "worker 7", lambda: next(seconds, 9.0))
-        for event in [Answered(1), Speed(3.0), Answered(2), Speed(4.0), Answered(3), *events]:
+        for event in [Answered(one, 1), Speed(3.0), Answered(one, 2), Speed(4.0), Answered(one, 3), *events]:
             diary.note(event, 0, group)
         diary.end()
     ledger, results = Ledger(store, "r"), Results(store, plan.engine)
     said = ledger.news()
-    heard = [e for one in said for e in spoken(one, group.evaluations[0] if one.at else None, results)]
-    assert [e for e in heard if isinstance(e, Answered)] == [Answered(1), Answered(2), Answered(3)]
+    heard = [e for line in said for e in spoken(line, one if line.at else None, results)]
+    assert [e for e in heard if isinstance(e, Answered)] == [Answered(one, tokens) for tokens in (1, 2, 3)]
     assert [e for e in heard if isinstance(e, Speed)][-1] == Speed(4.0)
     assert heard[-len(events) :] == events
-    assert {one.worker for one in said} == {"worker 7"}
+    assert {line.worker for line in said} == {"worker 7"}
     assert said[-1].fields["event"] == orders.ENDED
     assert ledger.settled == {(0, 0)}
 
@@ -297,7 +298,8 @@ def test_a_worker_that_is_lost_is_named_and_its_answers_count_once(
         run, order = jobs[0].run, orders.order_of(store, jobs[0].run)
         with Journal(folder(store, run)) as journal:
             lost = Diary(journal, "worker 1")
-            for event in (Started(order.groups[0].evaluations[0]), Known(0), Answered(5), Answered(5), Note("alive")):
+            one = order.groups[0].evaluations[0]
+            for event in (Started(one), Known(one, 0), Answered(one, 5), Answered(one, 5), Note("alive")):
                 lost.note(event, 0, order.groups[0])
         stand.threads.append(threading.Thread(target=lambda: (threading.Event().wait(0.5), work(store, run, 2))))
         stand.threads[0].start()

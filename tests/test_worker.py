@@ -24,6 +24,11 @@ from tests.test_repeat import FIRST, models, request, write_answers
 __all__ = ["models"]
 
 
+def carried(worker: Worker, group: Group) -> list[Event]:
+    """What a worker says of a group, up to its last score."""
+    return [*worker.carry(group), *worker.finish()]
+
+
 def planned(models: list[Path], folder: Path) -> tuple[Plan, Store, Group]:
     write_answers(folder / "answers.jsonl", {0: FIRST, 1: FIRST})
     plan, store = request(models, folder)
@@ -34,14 +39,14 @@ def planned(models: list[Path], folder: Path) -> tuple[Plan, Store, Group]:
 def test_groups_and_events_are_plain_data(models: list[Path], tmp_path: Path) -> None:
     plan, store, group = planned(models, tmp_path)
     assert [evaluation.repeat for evaluation in group.evaluations] == [0, 1]
-    events = list(Worker(store, plan.engine, run="r").carry(decoded(Group, plain(group))))
+    events = carried(Worker(store, plan.engine, run="r"), decoded(Group, plain(group)))
     kinds = [type(event) for event in events]
     assert [kinds.count(kind) for kind in (Started, EngineStarted, Answered, Scored, Failed)] == [2, 1, 16, 2, 0]
     assert events[-1] == Done(group.key)
     for event in events:
         copy: Event = decoded(type(event), plain(event))
         assert plain(copy) == plain(event)
-    again = list(Worker(store, plan.engine, run="s").carry(group))
+    again = carried(Worker(store, plan.engine, run="s"), group)
     assert [event for event in again if isinstance(event, Answered | EngineStarted)] == [], "it is in the store"
 
 
@@ -56,7 +61,7 @@ def test_what_a_closed_worker_was_at_is_no_failure(
         raise EngineDied("killed")
 
     monkeypatch.setattr(RecordedEngine, "generate", killed)
-    events = list(worker.carry(group))
+    events = carried(worker, group)
     assert [type(event) for event in events if isinstance(event, Started | Scored | Failed)] == [Started]
     assert list(store.failures) == []
 
@@ -76,7 +81,7 @@ def test_a_worker_closed_while_its_engine_starts_does_nothing_more(
 
     monkeypatch.setattr(owner, late, closed_meanwhile)
     monkeypatch.setattr(RecordedEngine, "close", lambda self: engines.append(self) or end(self))
-    events = list(worker.carry(group))
+    events = carried(worker, group)
     assert not [event for event in events if isinstance(event, Answered | Scored | Failed)]
     assert list(store.failures) == []
     assert len(engines) == 1, "it is ended"
@@ -96,7 +101,7 @@ def test_an_evaluation_that_fails_costs_no_second_merge(
 
     monkeypatch.setattr(Graders, "check", check)
     both = replace(group, evaluations=(Evaluation(plan.cells[0]), Evaluation(plan.cells[0])))
-    events = list(Worker(store, plan.engine, run="r").carry(both))
+    events = carried(Worker(store, plan.engine, run="r"), both)
     assert [event.reason for event in events if isinstance(event, Failed)] == ["the grader is not fit"]
     assert [type(event) for event in events if isinstance(event, Scored)] == [Scored]
     assert len(loads) == 1, "its weights stay in the engine"
@@ -117,7 +122,7 @@ def test_an_engine_is_started_again_only_for_a_tokenizer_that_cannot_share_it(
     monkeypatch.setattr(Results, "is_done", lambda *_: False)
     worker = Worker(store, plan.engine, run="r")
     asked = [replace(group, key=str(number), tokenizer=Source(name)) for number, name in enumerate("aabba")]
-    counts = [sum(isinstance(event, EngineStarted) for event in worker.carry(one)) for one in asked]
+    counts = [sum(isinstance(event, EngineStarted) for event in carried(worker, one)) for one in asked]
     assert (counts, began) == ([1, 0, 1, 0, 1], ["a", "b", "a"])
 
 
@@ -138,8 +143,9 @@ def test_a_worker_takes_one_group_at_a_time(
         worker.carry(group)
     go_on.set()
     worker.wait()
-    events = list(worker.carry(replace(group, evaluations=group.evaluations[1:])))
-    assert [type(event) for event in events if isinstance(event, Started | Scored | Done)] == [Started, Scored, Done]
+    events = carried(worker, replace(group, evaluations=group.evaluations[1:]))
+    kinds = [type(event) for event in events if isinstance(event, Started | Scored | Done)]
+    assert kinds == [Scored, Done, Started, Scored, Done]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

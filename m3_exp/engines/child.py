@@ -36,6 +36,8 @@ class Model(Protocol):
 
     `generate` and `loglikelihood` give an item as it is done, and between them (each step, say) the number of tokens
     so far; with `at_once` at most so many requests are in flight, and none begins with what an earlier call has cached.
+    `add` puts prompts in flight, by a number, and returns the answers to those that are refused; `steps` gives the
+    answers to all that is in flight, each with its number, and more may be added before each item.
     `rows` counts the token ids that the loaded weights know; `dirty` says that a load failed in a way that only a new
     process can mend.
     """
@@ -50,19 +52,26 @@ class Model(Protocol):
         self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source, at_once: int | None = None
     ) -> Iterator[Answer | int]: ...
 
+    def add(
+        self, number: int, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source
+    ) -> Sequence[Answer]: ...
+
+    def steps(self) -> Iterator[tuple[int, Answer] | int]: ...
+
     def loglikelihood(self, pairs: Sequence[Pair]) -> Iterator[Likelihood | int]: ...
 
     def close(self) -> None: ...
 
 
 class Server:
-    """Answers requests about one model."""
+    """Answers requests about one model. `requests` is where they come from."""
 
-    def __init__(self, output: int) -> None:
-        self._output = output
+    def __init__(self, output: int, requests: "queue.SimpleQueue[Json]") -> None:
+        self._output, self._requests = output, requests
+        self._left: dict[int, int] = {}  # by batch in flight: answers to come
         self._model: Model | None = None
         self._acts = {
-            **{"start": self._start, "load": self._load, "generate": self._generate},
+            **{"start": self._start, "load": self._load, "ask": self._ask, "generate": self._generate},
             **{"loglikelihood": self._loglikelihood, "close": self._close},
         }
 
@@ -72,14 +81,15 @@ class Server:
         return self._model
 
     def answer(self, request: Json) -> None:
-        """Carry out one request, and say `done` or why it is refused."""
+        """Carry out one request, and say `done` (but of what is asked) or why it is refused."""
         try:
             self._acts[str(request["do"])](request)
         except M3Error as error:
             restart = self._model is None or self._model.dirty
             self._say({"refused": str(error), "restart": restart})
         else:
-            self._say({"done": True})
+            if request["do"] != "ask":
+                self._say({"done": True})
 
     def _start(self, request: Json) -> None:
         settings = decoded(EngineSettings, request["settings"])
@@ -100,12 +110,59 @@ class Server:
         scored = [item for item in self.model.loglikelihood(pairs) if isinstance(item, Likelihood)]
         return [item.logprob for item in sorted(scored, key=lambda item: int(item.id))]
 
-    def _generate(self, request: dict[str, Any]) -> None:
+    def _ask(self, request: dict[str, Any]) -> None:
+        """Answer batches, and those that are asked for before they end, until nothing is in flight."""
+        others: list[Json] = []
+        self._take_in(request["batches"])
+        started = last = time.monotonic()
+        done = 0
+        for item in self.model.steps():
+            if not isinstance(item, int):
+                done += 1
+                self._answered(*item)
+            elif (now := time.monotonic()) - last >= _EVERY:
+                last = now
+                self._say({"progress": [done, done + sum(self._left.values()), item / (now - started)]})
+            while not self._requests.empty():
+                more: dict[str, Any] = self._requests.get()
+                if more["do"] == "ask":
+                    self._take_in(more["batches"])
+                else:
+                    others.append(more)
+        for other in others:
+            self.answer(other)
+
+    def _take_in(self, batches: Sequence[tuple[int, Json]]) -> None:
+        for number, batch in batches:
+            try:
+                prompts, sampling, tokenizer = self._checked(batch)
+                refused = self.model.add(number, prompts, sampling, tokenizer)
+            except M3Error as error:
+                self._say({"batch": number, "ended": str(error)})
+                continue
+            self._left[number] = len(prompts) * sampling.n
+            for answer in refused:
+                self._answered(number, answer)
+            if not prompts:
+                self._say({"batch": number, "ended": ""})
+
+    def _answered(self, number: int, answer: Answer) -> None:
+        self._say({"batch": number, "answer": answer})
+        self._left[number] -= 1
+        if not self._left[number]:
+            del self._left[number]
+            self._say({"batch": number, "ended": ""})
+
+    def _checked(self, request: dict[str, Any]) -> tuple[list[Prompt], Sampling, Source]:
         prompts = [decoded(Prompt, value) for value in request["prompts"]]
         sampling, tokenizer = decoded(Sampling, request["sampling"]), decoded(Source, request["tokenizer"])
         _check_sampling(sampling)
         for prompt in prompts:
             self._check_ids(prompt.id, prompt.token_ids)
+        return prompts, sampling, tokenizer
+
+    def _generate(self, request: dict[str, Any]) -> None:
+        prompts, sampling, tokenizer = self._checked(request)
         items = self.model.generate(prompts, sampling, tokenizer, request.get("at_once"))
         self._stream("answer", items, len(prompts) * sampling.n)
 
@@ -234,7 +291,7 @@ def main(arguments: Sequence[str]) -> None:
     os.set_inheritable(write, False)
     requests: queue.SimpleQueue[Json] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(read, requests), daemon=True).start()
-    server = Server(write)
+    server = Server(write, requests)
     try:
         while True:
             server.answer(requests.get())

@@ -7,13 +7,15 @@ waits for these times, and `m3 plan node=...` adds them up.
 import heapq
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from statistics import NormalDist
+from typing import Generic, TypeVar
 
 from m3_exp.types import Pace
 
+T = TypeVar("T")
 USUAL = 300  # tokens of an answer that may be longer: assumed
 SPREAD = 0.6  # of the logarithm of answers' lengths: assumed
 Step = Callable[[int], float]  # answers in flight -> seconds in which each of them gets a token
@@ -55,6 +57,47 @@ def step(pace: Pace) -> Step:
     return lambda running: alone + slope * (running - 1)
 
 
+class Flight(Generic[T]):
+    """Answers that a batch engine writes, of which more may come at any time. `now` is in seconds of that engine."""
+
+    def __init__(self, sequences: int, step: Step) -> None:
+        self._sequences, self._step = sequences, step
+        self._waiting: deque[tuple[int, T]] = deque()
+        self._running: list[tuple[float, int, T]] = []  # by the tokens that `_grown` has when it is whole
+        self._now = self._grown = 0.0  # `_grown`: the tokens that an answer has which is in flight since the beginning
+        self._added = 0
+
+    def add(self, length: int, what: T, now: float) -> None:
+        """Ask for an answer of so many tokens."""
+        if self._running:
+            self._grown += max(0.0, now - self._now) / self._step(len(self._running))
+        self._now = max(now, self._now)
+        self._waiting.append((length, what))
+        self._fill()
+
+    @property
+    def due(self) -> float | None:
+        """When the next answer is whole; None where none is in flight."""
+        if not self._running:
+            return None
+        return self._now + (self._running[0][0] - self._grown) * self._step(len(self._running))
+
+    def pop(self) -> T:
+        """Return the answer that is whole when the time is `due`."""
+        due = self.due
+        assert due is not None
+        self._now = due
+        self._grown, _, what = heapq.heappop(self._running)
+        self._fill()
+        return what
+
+    def _fill(self) -> None:
+        while self._waiting and len(self._running) < self._sequences:
+            length, what = self._waiting.popleft()
+            self._added += 1
+            heapq.heappush(self._running, (self._grown + length, self._added, what))
+
+
 def finishes(lengths: Sequence[int], sequences: int, step: Step) -> Iterator[tuple[float, int]]:
     """Give the number of each answer with the seconds at which it is whole, in that order.
 
@@ -62,18 +105,11 @@ def finishes(lengths: Sequence[int], sequences: int, step: Step) -> Iterator[tup
         lengths: of the answers in tokens, in the order in which they are asked.
         sequences: how many are in flight at most; the next one begins when another is whole.
     """
-    waiting = enumerate(lengths)
-    running = [(length, number) for number, length in islice(waiting, sequences)]
-    heapq.heapify(running)
-    seconds = grown = 0.0  # `grown`: the tokens that an answer has which is in flight since the beginning
-    while running:
-        end, number = running[0]
-        seconds += (end - grown) * step(len(running))
-        grown = end
-        heapq.heappop(running)
-        yield seconds, number
-        for begun, length in islice(waiting, 1):
-            heapq.heappush(running, (grown + length, begun))
+    flight = Flight[int](sequences, step)
+    for number, length in enumerate(lengths):
+        flight.add(length, number, 0.0)
+    while (seconds := flight.due) is not None:
+        yield seconds, flight.pop()
 
 
 def batch_seconds(answers: int, limit: int, lengths: Lengths, sequences: int, step: Step) -> float:

@@ -24,6 +24,32 @@ class EngineDied(Exception):
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Prompts that are asked alike.
+
+    `tokenizer` decodes and ends their answers, and bounds what can be written. `examples` gives what a benchmark scores
+    1 and 0 by the id of a prompt, for engines that make up texts; it crosses to no other process.
+    """
+
+    prompts: Sequence[Prompt]
+    sampling: Sampling
+    tokenizer: Source
+    examples: Callable[[str], tuple[str | None, str | None]] = lambda prompt: (None, None)
+
+    @property
+    def requests(self) -> int:
+        """How many answers it asks for."""
+        return len(self.prompts) * self.sampling.n
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Nothing more of a batch is in flight. `refused`: why it never was."""
+
+    refused: str = ""
+
+
+@dataclass(frozen=True)
 class Loaded:
     """The weights an engine holds: their digest, and what merging them reported."""
 
@@ -43,10 +69,24 @@ class Engine(Protocol):
         """Merge a recipe's weights into the engine. Raises EngineDied, or M3Error for a recipe that is refused."""
         ...
 
+    def submit(self, batches: Mapping[int, Batch]) -> None:
+        """Put batches in flight, by numbers of the caller's, beside what is in flight already. Safe from any thread.
+
+        Raises EngineDied, as `collect` then does.
+        """
+        ...
+
+    def collect(self) -> Iterator[tuple[int, Answer | Ended]]:
+        """Give each answer as it finishes, with the number of its batch, until nothing is in flight.
+
+        Raises EngineDied. An iterator that is not read to its end costs the engine.
+        """
+        ...
+
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source, *, repeat: int = 0
     ) -> Iterator[Answer]:
-        """Give each answer as it finishes, in any order; all prompts are in flight together. Raises EngineDied.
+        """Give the answers of prompts that are in flight by themselves, each as it finishes. Raises EngineDied.
 
         A `repeat` above 0 asks for the same once more under other conditions: half as many in flight, from no cache.
         """

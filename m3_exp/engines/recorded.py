@@ -13,6 +13,7 @@ import hashlib
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +21,8 @@ from typing import Annotated
 from pydantic import Field
 
 from m3_exp.engines import rehearsal
-from m3_exp.engines.pace import finishes, law, step
-from m3_exp.engines.protocol import EngineDied, Loaded, halved
+from m3_exp.engines.pace import Flight, finishes, law, step
+from m3_exp.engines.protocol import Batch, Ended, EngineDied, Loaded, halved
 from m3_exp.merging.canonical import recipe_key
 from m3_exp.merging.stream import stream
 from m3_exp.reading.files import exists, lines, parse_json, read_bytes, read_text
@@ -114,6 +115,8 @@ class RecordedEngine:
         self._digest = ""
         self._is_new = True
         self._closed = threading.Event()
+        self._waiting: deque[tuple[int, Batch]] = deque()  # batches that `collect` has not taken up
+        self._changed = threading.Condition()
 
     def load(self, recipe: Recipe) -> Loaded:
         """Find the weights' digest: remembered by either store, else by merging without keeping the tensors."""
@@ -135,13 +138,7 @@ class RecordedEngine:
         self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source, *, repeat: int = 0
     ) -> Iterator[Answer]:
         """Give the recorded answers; a repeat has those that were recorded as that repeat, and no others."""
-        samples = range(sampling.n)
-        if self._is_made_up:
-            asked = [self._made_up(prompt.id, sample, sampling.max_tokens) for prompt in prompts for sample in samples]
-        else:
-            known = self._recorded(prompts, sampling, repeat)
-            found = [known.get((prompt.id, sample)) for prompt in prompts for sample in samples]
-            asked = [answer for answer in found if answer]
+        asked = self._found(prompts, sampling, repeat)
         if self._pace.tokens_per_second is not None:
             at_once = halved(self.conditions, len(asked)) if repeat else self._pace.sequences
             yield from self._paced(asked, sampling.max_tokens, at_once)
@@ -149,6 +146,72 @@ class RecordedEngine:
         for answer in asked:
             self._go_on()
             yield answer
+
+    def submit(self, batches: Mapping[int, Batch]) -> None:
+        """Put batches in flight."""
+        with self._changed:
+            self._waiting.extend(batches.items())
+            self._changed.notify()
+
+    def collect(self) -> Iterator[tuple[int, Answer | Ended]]:
+        """Give the recorded answers: at a pace those of all batches together, else one batch after the other."""
+        if self._pace.tokens_per_second is not None:
+            yield from self._paced_together()
+            return
+        while self._waiting:
+            number, batch = self._waiting.popleft()
+            self.examples = batch.examples
+            for answer in self.generate(batch.prompts, batch.sampling, batch.tokenizer):
+                yield number, answer
+            yield number, Ended()
+
+    def _paced_together(self) -> Iterator[tuple[int, Answer | Ended]]:
+        begun = told = time.monotonic()
+        flight = Flight[tuple[int, Answer, int]](self._pace.sequences, step(self._pace))
+        left: dict[int, int] = {}  # answers of a batch that are in flight
+        done = tokens = 0
+        while self._waiting or flight.due is not None:
+            now = (time.monotonic() - begun) * self._pace.speedup
+            while self._waiting:
+                number, batch = self._waiting.popleft()
+                self.examples = batch.examples
+                answers = self._found(batch.prompts, batch.sampling, 0)
+                left[number] = len(answers)
+                for answer in answers:
+                    length = self._length(answer, batch.sampling.max_tokens)
+                    flight.add(length, (number, answer, length), now)
+                if not answers:
+                    yield number, Ended()
+            if not self._is_due(begun, flight.due):
+                continue
+            number, answer, length = flight.pop()
+            done, tokens, left[number] = done + 1, tokens + length, left[number] - 1
+            if self.on_progress is not None and time.monotonic() - told >= 1.0:
+                told = time.monotonic()
+                self.on_progress(done, done + sum(left.values()), tokens / (told - begun))
+            yield number, answer
+            if not left[number]:
+                yield number, Ended()
+
+    def _is_due(self, begun: float, seconds: float | None) -> bool:
+        """Wait until so many seconds of the rehearsed engine have passed since `begun`, or (False) more is asked."""
+        with self._changed:
+            while not self._waiting:
+                self._go_on()
+                wait = 0.0 if seconds is None else begun + seconds / self._pace.speedup - time.monotonic()
+                if wait <= 0:
+                    return seconds is not None
+                self._changed.wait(wait)
+        return False
+
+    def _found(self, prompts: Sequence[Prompt], sampling: Sampling, repeat: int) -> list[Answer]:
+        """Return the answers to prompts, as far as there are any."""
+        samples = range(sampling.n)
+        if self._is_made_up:
+            return [self._made_up(prompt.id, sample, sampling.max_tokens) for prompt in prompts for sample in samples]
+        known = self._recorded(prompts, sampling, repeat)
+        found = [known.get((prompt.id, sample)) for prompt in prompts for sample in samples]
+        return [answer for answer in found if answer]
 
     def _made_up(self, prompt: str, sample: int, limit: int) -> Answer:
         return rehearsal.made_up(self._digest, prompt, sample, limit, law(self._pace), self.examples(prompt))
@@ -199,6 +262,8 @@ class RecordedEngine:
     def close(self) -> None:
         """End what is under way, between two tensors or two answers."""
         self._closed.set()
+        with self._changed:
+            self._changed.notify()
 
     def _go_on(self) -> None:
         if self._closed.is_set():

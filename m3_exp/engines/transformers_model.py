@@ -30,14 +30,17 @@ class _Row:
     text: Text
     room: int  # tokens that it may still get
     generator: torch.Generator | None
+    sampling: Sampling
+    words: Vocabulary
+    number: int = 0  # of its batch
     n_tokens: int = 0
     finish: str = ""
 
-    def take(self, token: int, ends: frozenset[int]) -> None:
+    def take(self, token: int) -> None:
         """Add a token; sets `finish` where it was the last one."""
         self.n_tokens += 1
         self.room -= 1
-        if token in ends or self.text.add(token):
+        if token in self.words.ends or self.text.add(token):
             self.finish = "stop"
         elif self.room == 0:
             self.finish = "length"
@@ -58,6 +61,7 @@ class TransformersModel:
                 "engine.tensor_parallel_size: engine=transformers has one device; give 1, or take engine=vllm"
             )
         self.dirty = False
+        self._waiting: list[_Row] = []
         self.rows = skeleton.rows
         self._store = store
         self._threads = threads(settings)
@@ -98,27 +102,38 @@ class TransformersModel:
         self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source, at_once: int | None = None
     ) -> Iterator[Answer | int]:
         """Decode batch by batch, long prompts first, so that a batch's prompts are of about one length."""
+        yield from self.add(0, prompts, sampling, tokenizer)
+        for item in self.steps(at_once):
+            yield item if isinstance(item, int) else item[1]
+
+    def add(self, number: int, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source) -> Sequence[Answer]:
+        """Let prompts wait for the next batch that is decoded."""
         words = vocabulary(tokenizer, self._store)
         asked, refused = samples(prompts, sampling, self._max_model_len)
-        yield from refused
-        rows = [self._row(prompt, sample, sampling, words) for prompt, sample in asked]
-        rows.sort(key=lambda row: -len(row.prompt.token_ids))
+        self._waiting += [self._row(number, prompt, sample, sampling, words) for prompt, sample in asked]
+        return refused
+
+    def steps(self, at_once: int | None = None) -> Iterator[tuple[int, Answer] | int]:
+        """Decode batch by batch until no prompt waits, at most `at_once` together."""
         tokens, batch = 0, min(self._sequences, at_once or self._sequences)
-        for first in range(0, len(rows), batch):
-            for count, finished in self._decode(rows[first : first + batch], sampling, words):
+        while self._waiting:
+            self._waiting.sort(key=lambda row: -len(row.prompt.token_ids))
+            rows, self._waiting = self._waiting[:batch], self._waiting[batch:]
+            for count, finished in self._decode(rows):
                 tokens += count
-                yield from (row.answer for row in finished)
+                yield from ((row.number, row.answer) for row in finished)
                 yield tokens
 
-    def _row(self, prompt: Prompt, sample: int, sampling: Sampling, words: Vocabulary) -> _Row:
+    def _row(self, number: int, prompt: Prompt, sample: int, sampling: Sampling, words: Vocabulary) -> _Row:
         room = min(sampling.max_tokens, self._max_model_len - len(prompt.token_ids))
         generator = None
         if sampling.temperature > 0:
             generator = torch.Generator().manual_seed(seed(sampling, prompt, sample))
-        return _Row(prompt, sample, Text(words, prompt.token_ids, sampling.stops), room, generator)
+        text = Text(words, prompt.token_ids, sampling.stops)
+        return _Row(prompt, sample, text, room, generator, sampling, words, number)
 
     @torch.inference_mode()
-    def _decode(self, rows: list[_Row], sampling: Sampling, words: Vocabulary) -> Iterator[tuple[int, list[_Row]]]:
+    def _decode(self, rows: list[_Row]) -> Iterator[tuple[int, list[_Row]]]:
         """Decode one batch to its end; after each step give the number of new tokens and the rows it finished."""
         from transformers import DynamicCache
 
@@ -126,10 +141,11 @@ class TransformersModel:
         ids, mask = self._padded([row.prompt.token_ids for row in rows])
         while rows:
             logits = self._forward(ids, mask, cache, 1)[:, -1]
-            logits[:, min(words.length, self.rows) :] = float("-inf")
-            tokens = _choose(logits, rows, sampling)
+            for index, row in enumerate(rows):
+                logits[index, min(row.words.length, self.rows) :] = float("-inf")
+            tokens = _choose(logits, rows)
             for row, token in zip(rows, tokens, strict=True):
-                row.take(token, words.ends)
+                row.take(token)
             yield len(rows), [row for row in rows if row.finish]
             keep = [index for index, row in enumerate(rows) if not row.finish]
             if len(keep) < len(rows):
@@ -184,16 +200,16 @@ class TransformersModel:
         return logits
 
 
-def _choose(logits: torch.Tensor, rows: Sequence[_Row], sampling: Sampling) -> list[int]:
+def _choose(logits: torch.Tensor, rows: Sequence[_Row]) -> list[int]:
     """Return the next token of each row: the argmax, or a draw from the nucleus with the row's own generator."""
-    if sampling.temperature == 0:
-        return [int(token) for token in logits.argmax(dim=-1)]
-    values, order = (logits.float() / sampling.temperature).softmax(dim=-1).cpu().sort(dim=-1, descending=True)
-    values[values.cumsum(dim=-1) - values >= sampling.top_p] = 0.0
-    return [
-        int(order[index, torch.multinomial(values[index], 1, generator=row.generator)])
-        for index, row in enumerate(rows)
-    ]
+    tokens = [int(token) for token in logits.argmax(dim=-1)]
+    for index, row in enumerate(rows):
+        if row.sampling.temperature > 0:
+            chances = (logits[index].float() / row.sampling.temperature).softmax(dim=-1)
+            values, order = chances.cpu().sort(dim=-1, descending=True)
+            values[values.cumsum(dim=-1) - values >= row.sampling.top_p] = 0.0
+            tokens[index] = int(order[torch.multinomial(values, 1, generator=row.generator)])
+    return tokens
 
 
 def _likelihood(prompt: Prompt, ids: Sequence[int], logprobs: torch.Tensor) -> Likelihood:

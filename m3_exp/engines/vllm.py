@@ -5,6 +5,7 @@ itself; on a GPU vLLM's own defaults hold, with our memory share and tensor para
 """
 
 import importlib.metadata
+import itertools
 import os
 import time
 from collections import deque
@@ -26,6 +27,7 @@ _CPU_SEQUENCES = 128
 _TYPICAL_LEN = 512  # tokens a sequence that the CPU's cache is made for; longer ones wait for one another
 _RAM_SHARE = 0.25
 _COUNT_EVERY = 0.5  # seconds
+_NEVER = -100.0  # the least bias that vLLM knows
 
 Request = tuple[Sequence[int], Any]  # token ids, sampling parameters
 
@@ -54,15 +56,15 @@ def build(settings: EngineSettings, recipe: Recipe, tokenizer: Source, store: St
         for name, value in _cpu_environment(settings.tensor_parallel_size).items():
             os.environ.setdefault(name, value)
     with importing():
-        vocabulary(tokenizer, store)  # read now, where there is time for it
+        widest = vocabulary(tokenizer, store).length  # read now, where there is time for it
         skeleton = read_skeleton(recipe, tokenizer, store)
-    return VllmModel(settings, skeleton, store)
+    return VllmModel(settings, skeleton, store, widest)
 
 
 class VllmModel:
-    """A vLLM engine; see `child.Model`."""
+    """A vLLM engine; see `child.Model`. `widest` is the length of the widest vocabulary that prompts will come with."""
 
-    def __init__(self, settings: EngineSettings, skeleton: Skeleton, store: Store) -> None:
+    def __init__(self, settings: EngineSettings, skeleton: Skeleton, store: Store, widest: int) -> None:
         try:
             with importing():
                 from vllm.engine.arg_utils import EngineArgs
@@ -75,8 +77,10 @@ class VllmModel:
             ) from error
 
         self.dirty = False
-        self.rows = skeleton.rows
         self._weights = ""  # the digest of those that are loaded
+        self.rows, self._widest = skeleton.rows, widest
+        self._flying: dict[str, tuple[int, Prompt, int]] = {}  # by request: its batch, prompt and sample
+        self._added = itertools.count()
         self._store = store
         self._threads = threads(settings)
         self._expected = plain(skeleton.tensors())
@@ -133,6 +137,44 @@ class VllmModel:
                 prompt, sample = asked[int(output.request_id)]
                 yield _answer(prompt, sample, output.outputs[0], self._weights)
 
+    def add(self, number: int, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source) -> Sequence[Answer]:
+        """Put prompts in flight beside those that are.
+
+        The engine masks the rows past its widest vocabulary; those between a narrower one and that get a bias by which
+        they are never chosen, since the mask is of all requests.
+        """
+        from vllm.inputs import tokens_input
+
+        words = vocabulary(tokenizer, self._store)
+        widest = min(self._widest, self.rows)
+        if not self._flying:
+            self._limit(widest)
+        self._engine.output_processor.tokenizer = words.tokenizer  # each request keeps the one that it is added with
+        asked, refused = samples(prompts, sampling, self._max_model_len)
+        for prompt, sample in asked:
+            params = _sampling_params(sampling, words, seed(sampling, prompt, sample), widest)
+            name = str(next(self._added))
+            self._flying[name] = number, prompt, sample
+            self._engine.add_request(name, tokens_input(list(prompt.token_ids)), params)
+        return refused
+
+    def steps(self) -> Iterator[tuple[int, Answer] | int]:
+        """Step until nothing is in flight: answers, and now and then the number of tokens so far."""
+        finished, last = 0, time.monotonic()
+        while self._flying:
+            for output in self._engine.step():
+                number, prompt, sample = self._flying.pop(output.request_id)
+                finished += len(output.outputs[0].token_ids)
+                yield number, _answer(prompt, sample, output.outputs[0], self._weights)
+            if time.monotonic() - last > _COUNT_EVERY:
+                last = time.monotonic()
+                yield finished + self._begun()
+
+    def _begun(self) -> int:
+        """Return the number of tokens of the answers in flight."""
+        states = self._engine.output_processor.request_states.values()
+        return sum(state.detokenizer.num_output_tokens() for state in states)
+
     def loglikelihood(self, pairs: Sequence[Pair]) -> Iterator[Likelihood | int]:
         """Score continuations as the ends of longer prompts."""
         from vllm import SamplingParams
@@ -183,11 +225,11 @@ class VllmModel:
                 yield output
             if time.monotonic() - last > _COUNT_EVERY:
                 last = time.monotonic()
-                states = self._engine.output_processor.request_states.values()
-                yield finished + sum(state.detokenizer.num_output_tokens() for state in states)
+                yield finished + self._begun()
 
 
-def _sampling_params(sampling: Sampling, words: Vocabulary, seed: int) -> Any:
+def _sampling_params(sampling: Sampling, words: Vocabulary, seed: int, widest: int = 0) -> Any:
+    """Return vLLM's parameters of a request; rows from the length of `words` up to `widest` are never chosen."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -200,6 +242,7 @@ def _sampling_params(sampling: Sampling, words: Vocabulary, seed: int) -> Any:
         ignore_eos=True,  # the ends are those of the tokenizer of this call
         seed=seed if sampling.temperature > 0 else None,
         output_kind=RequestOutputKind.FINAL_ONLY,
+        logit_bias=dict.fromkeys(range(words.length, widest), _NEVER) or None,
     )
 
 

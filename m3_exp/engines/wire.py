@@ -1,7 +1,10 @@
 """What crosses between an engine's process and ours: one JSON object a line.
 
-to the child     {"do": "start" | "load" | "generate" | "loglikelihood" | "close", ...}
+to the child     {"do": "start" | "load" | "ask" | "generate" | "loglikelihood" | "close", ...}
 from the child   {"ready"}, {"loaded"}, {"answer"}, {"likelihood"}, {"progress"}, {"refused"}, {"done"}
+
+Batches that are asked have numbers: their answers are {"batch", "answer"}, and each ends with {"batch", "ended"}, where
+the text says why it was refused, if it was. No {"done"} follows, and more may be asked before they end.
 """
 
 import json

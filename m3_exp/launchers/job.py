@@ -13,12 +13,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m3_exp.events import Taken
+from m3_exp.events import Done, Event, Taken
 from m3_exp.groups import Group, Queue
 from m3_exp.launchers.orders import Diary, Ledger, Order, folder, order_of
 from m3_exp.launchers.signs import Sign
@@ -87,26 +87,53 @@ def carry_out(
     queue = Queue([*order.groups[first:], *order.groups[:first]])
     last: Group | None = None
     others = 0  # groups in a row that other workers have
+    going: list[tuple[int, Group]] = []  # the groups that are not done, with their numbers, the newest last
+
+    def tell(events: Iterator[Event]) -> bool:
+        """Take up what the worker says, and return whether another one has the newest group."""
+        taken = False
+        for event in events:
+            sign.note(event)
+            if isinstance(event, Taken):
+                queue.back(going.pop()[1])
+                taken = True
+                continue
+            about = _about(event, going)
+            if about is None:
+                continue  # the end of a group that another worker has
+            diary.note(event, *about)
+            if isinstance(event, Done):
+                going.remove(about)
+                queue.done()
+        return taken
+
     while not worker.is_over and (group := queue.take(None if others else last)) is not None:
         at = numbers[id(group)]
         ledger.news()
         left = tuple(one for n, one in enumerate(group.evaluations) if (at, n) not in ledger.settled)
-        taken = False
-        for event in worker.carry(replace(group, evaluations=left)) if left else ():
-            sign.note(event)
-            taken = taken or isinstance(event, Taken)
-            if not taken:
-                diary.note(event, at, group)
-        if not taken:
+        if not left:
             queue.done()
             others, last = 0, group
             continue
-        queue.back(group)
+        going.append((at, group))
+        if not tell(worker.carry(replace(group, evaluations=left))):
+            others, last = 0, group
+            continue
         others += 1
         if others >= len(queue):
             others = 1
             pause(PAUSE)
+    tell(worker.finish())
     diary.end()
+
+
+def _about(event: Event, going: Sequence[tuple[int, Group]]) -> tuple[int, Group] | None:
+    """Return the group that an event is about, with its number, of those that are not done; None: of no such."""
+    if isinstance(event, Done):
+        return next((one for one in going if one[1].key == event.group), None)
+    evaluation = getattr(event, "evaluation", None)
+    found = (one for one in going if evaluation is not None and evaluation in one[1].evaluations)
+    return next(found, going[-1] if going else None)
 
 
 def place() -> str:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 
 from m3_exp.engines.sharing import default_workers, divide
-from m3_exp.events import Taken
+from m3_exp.events import Done, Taken
 from m3_exp.groups import Group, Queue
 from m3_exp.launchers.protocol import Here, Report, Work
 from m3_exp.launchers.signs import Sign
@@ -62,17 +62,22 @@ def _carry(
 ) -> None:
     last: Group | None = None
     while not stopping.is_set() and here.clock() < work.until and (group := queue.take(last)) is not None:
-        taken = False
+        last = group
         for event in worker.carry(group):
             sign.note(event)
             reports.put(Report(sign.name, event))
-            taken = taken or isinstance(event, Taken)
-        if taken:
-            queue.back(group)
+            if isinstance(event, Taken):
+                queue.back(group)
+                last = None
+            elif isinstance(event, Done) and not (last is None and event.group == group.key):
+                queue.done()
+        if last is None:
             stopping.wait(PAUSE)
-        else:
+    for event in worker.finish():
+        sign.note(event)
+        reports.put(Report(sign.name, event))
+        if isinstance(event, Done):
             queue.done()
-        last = None if taken else group
 
 
 def until_all_end(reports: _Reports, workers: int) -> Iterator[Report]:

@@ -73,7 +73,7 @@ class Diary:
     def __init__(self, journal: Journal, worker: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._journal, self._worker, self._clock = journal, worker, clock
         self._number = -1
-        self._tokens: list[int] = []
+        self._tokens: dict[At, list[int]] = {}
         self._speed: Speed | None = None
         self._flushed = -_FLUSH
 
@@ -81,7 +81,7 @@ class Diary:
         """Take up an event of the worker, which is at the group of this number."""
         self._number = number
         if isinstance(event, Answered):
-            self._tokens.append(event.tokens)
+            self._tokens.setdefault((number, group.evaluations.index(event.evaluation)), []).append(event.tokens)
         elif isinstance(event, Speed):
             self._speed = event
         else:
@@ -99,11 +99,11 @@ class Diary:
     def flush(self) -> None:
         """Write down what was held back to be one line."""
         self._flushed = self._clock()
-        if self._tokens:
-            self._write({"event": "Answered", "tokens": self._tokens})
+        for (number, evaluation), tokens in self._tokens.items():
+            self._write({"event": "Answered", "number": number, "evaluation": evaluation, "tokens": tokens})
         if self._speed is not None:
             self._write({"event": "Speed", **vars(self._speed)})
-        self._tokens, self._speed = [], None
+        self._tokens, self._speed = {}, None
 
     def _write(self, fields: Json) -> None:
         self._journal.append({"worker": self._worker, "number": self._number, **fields})
@@ -171,7 +171,8 @@ def spoken(said: Said, evaluation: Evaluation | None, results: Results) -> Itera
     fields = {key: value for key, value in said.fields.items() if key not in ("event", "evaluation", "complete")}
     match said.fields["event"]:
         case "Answered":
-            yield from (Answered(tokens) for tokens in said.fields["tokens"])  # type: ignore[attr-defined]
+            assert evaluation is not None
+            yield from (Answered(evaluation, tokens) for tokens in said.fields["tokens"])  # type: ignore[attr-defined]
         case "Scored":
             assert evaluation is not None
             record = results.get(results.tasks.task(evaluation.cell, evaluation.repeat))

@@ -122,15 +122,26 @@ class _Crew:
             raise M3Error(f"launcher=ray: {self.unusable[-1]}; what is done is in the store")
 
 
+@dataclass
+class _UnderWay:
+    """An evaluation that is not settled: how many answers were told of it, and told to come."""
+
+    evaluation: Evaluation
+    counted: int = 0
+    more: int = 0
+
+
 class _Member:
-    """One worker as it is seen from here: its actor, where that is, and what it has said of its group."""
+    """One worker as it is seen from here: its actor, where that is, and what it has said of its groups."""
 
     def __init__(self, crew: _Crew, start: Start, actor: Any) -> None:
         self._crew, self._start, self._actor = crew, start, actor
         self._place = ""
-        self._settled: list[Evaluation] = []  # of the group under way: what needs no other try
-        self._counted = self._more = 0  # of the evaluation under way: answers that were told, and told to come
-        self._moved = False  # whether this try gave anything
+        self._open: list[Group] = []  # the groups that it has, and that are not done, the newest last
+        self._settled: list[Evaluation] = []  # of these: what needs no other try
+        self._under_way: list[_UnderWay] = []
+        self._moved = False  # whether the group that it began last gave anything
+        self._one_by_one = False  # it takes no group before the last one is done, since a worker died with several
 
     def serve(self) -> None:
         """Take groups until none waits, the time is over or the run ends. What goes wrong goes to the reports."""
@@ -157,9 +168,10 @@ class _Member:
     def _serve(self) -> None:
         queue, last = self._crew.queue, None
         while self._place or self._begin():
-            if self._crew.is_over or (group := queue.take(last)) is None:
+            if not self._crew.is_over and (group := queue.take(last)) is not None:
+                last = group if self._carry(group) else None
+            elif self._finish():
                 return
-            last = group if self._carry(group) else None
 
     def _begin(self) -> bool:
         """Wait until Ray has a place for the actor, and its worker is ready. False where nothing is left to do."""
@@ -199,72 +211,104 @@ class _Member:
         return True
 
     def _carry(self, group: Group) -> bool:
-        """Have the actor carry a group out. False where that did not come to its end."""
+        """Have the actor carry a group out, until its engine is free. False where it does not come so far."""
+        self._open.append(group)
+        self._moved = False
+        stream = self._actor.carry.options(num_returns="streaming").remote(group, self._crew.here.clock())
+        if not self._heard(stream):
+            return False
+        if group in self._open or self._moved:
+            return not self._one_by_one or self._finish()
+        return False
+
+    def _finish(self) -> bool:
+        """Have the actor score what is left. False where it dies of that."""
+        if not self._open:
+            return True
+        return self._heard(self._actor.finish.options(num_returns="streaming").remote(self._crew.here.clock()))
+
+    def _heard(self, stream: Any) -> bool:
+        """Pass on what the actor says. False where it is lost."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
-        self._settled, self._moved, taken = [], False, False
-        stream = self._actor.carry.options(num_returns="streaming").remote(group, self._crew.here.clock())
         try:
             for reference in stream:
                 event: Event = ray.get(reference)
                 self._note(event)
                 self._say(event)
-                taken = taken or isinstance(event, Taken)
+                if isinstance(event, Taken):
+                    self._crew.queue.back(self._open.pop())
+                    self._crew.stopping.wait(PAUSE)
         except RayTaskError as error:
             if not isinstance(error.cause, RayError):
                 raise error.cause from error
-            self._lose(group, error)
+            self._lose(error)
             return False
         except RayError as error:
-            self._lose(group, error)
+            self._lose(error)
             return False
-        if taken:
-            self._crew.queue.back(group)
-            self._crew.stopping.wait(PAUSE)
-            return False
-        self._crew.queue.done()
         return True
 
     def _note(self, event: Event) -> None:
-        """Remember what is told of the group under way, for when the actor dies."""
+        """Remember what is told of the groups that it has, for when the actor dies."""
         match event:
-            case Started():
-                self._counted = self._more = 0
-            case Known(answers):
-                self._counted += answers
-            case MoreAnswers(answers):
-                self._more += answers
-            case Answered():
-                self._counted += 1
+            case Started(evaluation):
+                self._under_way.append(_UnderWay(evaluation))
+            case Known(evaluation, answers):
+                self._of(evaluation).counted += answers
+            case MoreAnswers(evaluation, answers):
+                self._of(evaluation).more += answers
+            case Answered(evaluation):
+                self._of(evaluation).counted += 1
                 self._moved = True
             case There(evaluation) | Failed(evaluation):
                 self._settle(evaluation)
             case Scored(evaluation, record) if not record.result.n_unscored:
                 self._settle(evaluation)
+            case Done(key) if done := [group for group in self._open if group.key == key]:
+                self._open.remove(done[0])
+                self._moved = True
+                self._crew.queue.done()
+                if not self._open:
+                    self._settled = []
+
+    def _of(self, evaluation: Evaluation) -> "_UnderWay":
+        return next(one for one in self._under_way if one.evaluation == evaluation)
 
     def _settle(self, evaluation: Evaluation) -> None:
         self._settled.append(evaluation)
-        self._counted = self._more = 0
+        self._under_way = [one for one in self._under_way if one.evaluation != evaluation]
         self._moved = True
 
-    def _lose(self, group: Group, error: Exception) -> None:
-        """Give the group of a dead actor back. What was counted of a cell under way is counted by who takes it over."""
+    def _lose(self, error: Exception) -> None:
+        """Give the groups of a dead actor back. What was counted of a cell under way is counted by who takes it over.
+
+        A death counts against a group that the actor had alone.
+        """
         if self._crew.stopping.is_set():
             return
         place, self._place = self._place, ""
         died = f"{self._start.name} on {place} lost: {cluster.why(error)}"
         self._say(Note(f"{died}; its cells are taken over"))
-        self._say(Known(-self._counted))
-        self._say(MoreAnswers(-self._more))
-        self._say(Done(group.key))
+        for one in self._under_way:
+            self._say(Known(one.evaluation, -one.counted))
+            self._say(MoreAnswers(one.evaluation, -one.more))
+        self._say(Done(""))
+        alone, self._one_by_one = len(self._open) == 1, True
+        for group in reversed(self._open):
+            self._give_back(group, died, int(alone))
+        self._open, self._settled, self._under_way = [], [], []
+
+    def _give_back(self, group: Group, died: str, deaths: int) -> None:
+        """Give a group back to the queue, or up where too many workers died at it."""
         left = tuple(one for one in group.evaluations if one not in self._settled)
-        deaths = self._crew.deaths[group.key] = 0 if self._moved else self._crew.deaths[group.key] + 1
-        if left and deaths < DEATHS:
+        known = self._crew.deaths[group.key] = 0 if self._moved else self._crew.deaths[group.key] + deaths
+        if left and known < DEATHS:
             self._crew.queue.back(replace(group, evaluations=left), first=True)
             return
         for evaluation in left:
-            reason = f"{deaths} workers died at it without one answer between, the last: {died}"
+            reason = f"{known} workers died at it without one answer between, the last: {died}"
             self._crew.here.results.note_failure(evaluation.cell, reason, "", evaluation.repeat)
             self._say(Failed(evaluation, reason))
         self._crew.queue.done()

@@ -84,6 +84,13 @@ class Actor:
             self._sign.note(event)
             yield event
 
+    def finish(self, now: float) -> Iterator[Event]:
+        """Score what is left of the groups, as `Worker.finish`."""
+        self._ahead = now - time.time()
+        for event in self._worker.finish():
+            self._sign.note(event)
+            yield event
+
     def close(self) -> None:
         """End the engine, give up what is under way, and take the sign of life away."""
         self._open.close()

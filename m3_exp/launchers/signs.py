@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 
 from m3_exp.events import Answered, Doing, Event, Failed, Known, Scored, Speed, Started, There
+from m3_exp.groups import Evaluation, together
 from m3_exp.heartbeat import forget_worker
 from m3_exp.store import BEAT, Store, WorkerRecord, hold, lock_reach
 from m3_exp.types import M3Error
@@ -30,6 +31,7 @@ class Sign:
         self._record = WorkerRecord(run, name, place=place, **who)  # type: ignore[arg-type]
         self._lock: int | None = None
         self._count = 0
+        self._at_work: list[str] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="sign", daemon=True)
 
@@ -53,21 +55,28 @@ class Sign:
         at = self._record
         match event:
             case Started(evaluation):
-                self._record = replace(at, cell=str(evaluation), doing="")
+                self._at_work.append(str(evaluation))
+                self._record = replace(at, cell=together(self._at_work), doing="")
             case Doing(what):
                 self._record = replace(at, doing=what)
-            case Answered(tokens):
+            case Answered(_, tokens):
                 self._record = replace(at, answers=at.answers + 1, tokens=at.tokens + tokens, doing="")
             case Known():
                 self._record = replace(at, doing="")
             case Speed(tokens_per_second):
                 self._record = replace(at, tokens_per_second=tokens_per_second)
-            case Scored(_, record) if not record.result.n_unscored:
-                self._record = replace(at, cells_done=at.cells_done + 1, cell="", doing="")
+            case Scored(evaluation, record) if not record.result.n_unscored:
+                self._record = replace(at, cells_done=at.cells_done + 1, cell=self._without(evaluation), doing="")
             case There():
                 self._record = replace(at, cells_done=at.cells_done + 1)
-            case Failed():
-                self._record = replace(at, cells_failed=at.cells_failed + 1, cell="", doing="")
+            case Failed(evaluation):
+                self._record = replace(at, cells_failed=at.cells_failed + 1, cell=self._without(evaluation), doing="")
+
+    def _without(self, evaluation: Evaluation) -> str:
+        """Return what is still at work when an evaluation has come to its end."""
+        with contextlib.suppress(ValueError):
+            self._at_work.remove(str(evaluation))
+        return together(self._at_work)
 
     def show(self) -> None:
         """Write a sign of life now."""

@@ -242,7 +242,7 @@ class _Array:
         for said in past:
             for report in self._reported(said):
                 if isinstance(report.event, Answered):
-                    yield replace(report, event=Known(1))
+                    yield replace(report, event=Known(report.event.evaluation, 1))
                 elif isinstance(report.event, Started | Known | MoreAnswers):
                     yield report
 
@@ -286,15 +286,15 @@ class _Array:
         match event:
             case Started():
                 tally.begin()
-            case Known(answers):
-                return Known(tally.answers(answers))
+            case Known(evaluation, answers):
+                return Known(evaluation, tally.answers(answers))
             case There(evaluation, answers):
                 tally.begin()
                 return There(evaluation, tally.answers(answers))
             case Answered():
                 tally.answers(1)
-            case MoreAnswers(answers):
-                return MoreAnswers(tally.more(answers))
+            case MoreAnswers(evaluation, answers):
+                return MoreAnswers(evaluation, tally.more(answers))
         return event
 
 

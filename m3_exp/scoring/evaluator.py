@@ -113,6 +113,11 @@ class Evaluator(ABC):
         """
         return problems
 
+    @property
+    def prepares(self) -> bool:
+        """Whether it may make its items with the model."""
+        return type(self).prepare is not Evaluator.prepare
+
     def searched(self, n: int) -> tuple[int, int]:
         """Return how many answers `prepare` asks for at most where there are n items, and how many are then scored."""
         return 0, n

@@ -113,6 +113,7 @@ class RunRecord:
     which whoever is in its `reach` sees (`store.leases.lock_reach`; older records have none).
 
     `plan` is the identity of its plan; `cells_done` have a complete result, `cells_failed` a failure noted.
+    `engine`: the seconds of its engines, by what they went to (`busy`).
     """
 
     command: str
@@ -131,6 +132,7 @@ class RunRecord:
     updated: float = 0.0
     locked: bool = False
     reach: str = ""
+    engine: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ class PastRun:
 
     `name` is short, and the run's own in its store; `run` is its id. `plan` is the identity of its plan. `done` of its
     cells have a complete result, `failed` none for a reason that is noted. `ended` is 0 while it goes on, and of one
-    that was killed. `experts` names those of each pair that it merges, in their order.
+    that was killed. `experts` names those of each pair that it merges, in their order. `engine`: as `RunRecord`.
     """
 
     name: str
@@ -178,6 +180,7 @@ class PastRun:
     started: float = 0.0
     ended: float = 0.0
     experts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    engine: dict[str, float] | None = None
 
     @property
     def left(self) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
-from m3_exp import lacking
+from m3_exp import busy, lacking
 from m3_exp.amounts import count, counted, duration
 from m3_exp.command_line import CommandLine
 from m3_exp.config import Request
@@ -210,6 +210,7 @@ def ending(found: Outcome, seconds: float, asked: CommandLine, limits: Sequence[
     stopped = f"{at}{counted(found.left, 'cell')} left; to go on:"
     return [
         outcome(found, seconds),
+        *filter(None, [busy.words(found.engine)]),
         *[f"{stopped} {asked.line('run', *limits)}"] * bool(found.left),
         *[f"to try all failed ones again: {asked.line('run')}"] * bool(found.failures),
         *[f"its table: {table}"] * bool(found.run),

@@ -44,8 +44,8 @@ class Declares:
     that a keyword of type `str` may have, as {"trim": ("model", "tensor")}. `scans(**keywords)` tells whether a method
     needs the cut-offs that it names, where a keyword decides.
 
-    `statistic` names what a method needs measured of each expert on calibration text (`merging.statistics`): `fisher` or
-    `grams`. The function then has a positional `measured` and the keywords `text`, `sequences` and `length`.
+    `statistic` names what a method needs measured of each expert on calibration text (`merging.statistics`): `fisher`
+    or `grams`. The function then has a positional `measured` and the keywords `text`, `sequences` and `length`.
 
     Of a sparsifier: `changes_nothing(**keywords)` tells whether it leaves every delta as it is.
     """

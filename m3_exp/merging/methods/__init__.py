@@ -109,8 +109,8 @@ def _method(named: PluginFunction) -> Method:
         named.declares.statistic and not {"text", "sequences", "length"} <= {*named.keywords}
     ):
         raise M3Error(
-            f"method {target!r}: `measured`, `statistic` in Declares, and the keywords text, sequences and length after "
-            "the * go together, as in fisher.py"
+            f"method {target!r}: `measured`, `statistic` in Declares, and the keywords text, sequences and length go "
+            "together, as in fisher.py"
         )
     for key in (key for key in named.keywords if not {int, float}.issuperset(named.types(key))):
         if key not in named.words:

@@ -2,8 +2,8 @@
 
     W = (sum of w_i W_i G_i) (sum of w_i G_i)^-1,  G_i = off_diagonal * gram_i + (1 - off_diagonal) * diag(gram_i)
 
-gram_i is the mean of x x^T over the inputs x of the layer in expert i, and W_i is (outputs, inputs). Plain is w = 1. All
-other tensors (embeddings, norms, biases, head) are the weighted average, as in the paper.
+gram_i is the mean of x x^T over the inputs x of the layer in expert i, and W_i is (outputs, inputs). Plain is w = 1.
+All other tensors (embeddings, norms, biases, head) are the weighted average, as in the paper.
 """
 
 from __future__ import annotations

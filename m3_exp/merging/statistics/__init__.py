@@ -3,6 +3,7 @@
     text        the calibration text: read, and cut into sequences of token ids
     wanted      which statistics a recipe needs, and the key of each
     layered     a transformers model of which one decoder layer at a time has weights
+    cost        what that takes, by headers
     measuring   grams and fisher, layer by layer; what is measured already is not measured again
     kept        a statistic as the store has it
     process     the measuring, in a process of its own (`child`)

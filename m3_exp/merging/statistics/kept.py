@@ -11,14 +11,14 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
 from m3_exp import temporary
 from m3_exp.merging.checkpoint import tensor_bytes
 from m3_exp.merging.layout import Entry, SafetensorsFile
-from m3_exp.store import Measured, Store, sync
+from m3_exp.store import Measured, Store, dumps, sync
 from m3_exp.types import M3Error
 
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ def write_part(path: Path, tensors: Mapping[str, torch.Tensor], same: Mapping[st
     path.parent.mkdir(parents=True, exist_ok=True)
     cpu = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     squares = math.fsum(float(torch.linalg.vector_norm(one, dtype=torch.float64)) ** 2 for one in cpu.values())
-    about = {"digest": _digest(cpu), "same": json.dumps(same, sort_keys=True), "squares": repr(squares)}
+    about = dumps({"digest": _digest(cpu, same), "same": same, "squares": squares})
     partial = temporary.beside(path)
     try:
-        save_file(cpu, partial, metadata=about)
+        save_file(cpu, partial, metadata={"m3": about})  # one entry: the library keeps no order of several
         sync(partial)
         os.replace(partial, path)
     except BaseException:
@@ -99,26 +99,27 @@ def _is_whole(path: Path, _size: int, _modified: int, _changed: int) -> bool:
     try:
         file = SafetensorsFile(path)
         held = {name: file.read(name, 0, entry.numel) for name, entry in file.entries.items()}
-        return _about(path).get("digest") == _digest(held)
-    except M3Error:
+        about = _about(path)
+        return about.get("digest") == _digest(held, about.get("same"))
+    except (M3Error, ValueError):
         return False
 
 
-def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    hashed = blake3(max_threads=blake3.AUTO)
+def _digest(tensors: Mapping[str, torch.Tensor], same: object) -> str:
+    hashed = blake3(dumps(same).encode(), max_threads=blake3.AUTO)
     for name in sorted(tensors):
         hashed.update(name.encode() + b"\0")
         hashed.update(tensor_bytes(tensors[name]))
     return hashed.hexdigest()
 
 
-def _about(path: Path) -> Mapping[str, str]:
+def _about(path: Path) -> Mapping[str, Any]:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        return dict(file.metadata() or {})
+        found: dict[str, Any] = json.loads((file.metadata() or {}).get("m3", "{}"))
+    return found
 
 
 def _shared(path: Path) -> Mapping[str, str]:
-    found: dict[str, str] = json.loads(_about(path)["same"])
-    return found
+    return dict(_about(path)["same"])

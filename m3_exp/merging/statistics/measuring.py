@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from m3_exp.machine import cores
 from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.statistics import kept
+from m3_exp.merging.statistics.cost import check_disk
 from m3_exp.merging.statistics.layered import OUTSIDE, LayeredModel
 from m3_exp.merging.statistics.text import digest, sequences
 from m3_exp.merging.statistics.wanted import Wanted
@@ -53,6 +54,8 @@ def measure(wanted: Wanted, store: Store, say: Say = lambda line: None) -> None:
             f"{wanted.expert}: its tokenizer makes token {largest} of the text, its embedding has {model.vocabulary} "
             "rows: put its own tokenizer beside it"
         )
+    store.root.mkdir(parents=True, exist_ok=True)
+    check_disk(wanted, model, store.root)
     layered = LayeredModel(model, _device(wanted, store))
     measuring = _Measuring(wanted, store.statistic(key), layered, ids, model.digest, say)
     names = measuring.fisher() if wanted.statistic == "fisher" else measuring.grams()
@@ -88,7 +91,7 @@ class _Measuring:
         self._seed = seed
         self._scratch = folder / "scratch"
         self._scratch.mkdir(parents=True, exist_ok=True)
-        self._width = 0
+        self._width = 0  # of the hidden states
 
     def clear(self) -> None:
         """Remove the scratch files."""

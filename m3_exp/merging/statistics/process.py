@@ -55,7 +55,8 @@ def _measured(wanted: Wanted, store: Store, say: Say, stopped: threading.Event) 
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env={**os.environ, **quiet},
         )  # fmt: skip
     try:
-        assert child.stdin and child.stdout
+        assert child.stdin
+        assert child.stdout
         child.stdin.write(json.dumps({"wanted": plain(wanted), "store": str(store.root)}).encode() + b"\n")
         child.stdin.flush()  # it stays open: its end tells the child that we are gone
         is_done = _listen(child.stdout.fileno(), say, stopped)

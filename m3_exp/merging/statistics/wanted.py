@@ -1,9 +1,8 @@
-"""Which statistics a recipe needs, and by what each is kept: the expert's content, text, tokenizer, length, settings."""
+"""Which statistics a recipe needs, and the key of each: of expert and text by content, tokenizer, length, settings."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from m3_exp.merging.canonical import canonical
@@ -61,8 +60,3 @@ def wanted(recipe: Recipe) -> list[Wanted]:
         length=int(settings["length"]), labels=str(settings.get("labels", "")),
     )  # fmt: skip
     return [make(expert=expert) for expert in form.experts]
-
-
-def all_wanted(recipes: Sequence[Recipe]) -> list[Wanted]:
-    """Return the statistics that any of several recipes needs, each once."""
-    return list(dict.fromkeys(one for recipe in recipes for one in wanted(recipe)))

@@ -55,4 +55,5 @@ def regmean(
         mixed += model.double() @ gram
     if not ridge > 0:  # no input at all
         return average(models, weights)
-    return torch.linalg.solve(total, mixed.T).T.float()
+    solved: Tensor = torch.linalg.solve(total, mixed.T).T
+    return solved.float()

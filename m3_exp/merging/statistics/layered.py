@@ -211,9 +211,9 @@ def _without_weights(model: Model) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind = str(model.config.get("model_type"))
-    known: Any = AutoModelForCausalLM._model_mapping
-    config = CONFIG_MAPPING[kind].from_dict(dict(model.config)) if kind in CONFIG_MAPPING else None
-    made = known.get(type(config), None)
+    auto: Any = AutoModelForCausalLM
+    config: Any = CONFIG_MAPPING[kind].from_dict(dict(model.config)) if kind in CONFIG_MAPPING else None
+    made = auto._model_mapping.get(type(config), None)
     named = model.config.get("architectures") or []
     if made is None or (named and made.__name__ not in named):
         what = f"{named[0] if named else kind} is no causal language model that transformers knows"
@@ -230,7 +230,7 @@ def _without_weights(model: Model) -> Any:
 
     torch.nn.Module.register_parameter = without_values  # type: ignore[method-assign, assignment]
     try:
-        net = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        net = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
     finally:
         torch.nn.Module.register_parameter = original  # type: ignore[method-assign]
     return net.eval()

@@ -137,6 +137,10 @@ def tokenizer_digest(source: Source) -> str:
         path = _checked(adapter)
     elif path.is_file():
         return _opened(path)[1]
+    if not _vocabularies(path):
+        raise M3Error(
+            f"{source} holds no tokenizer, but its method measures it on text: put the tokenizer's files there"
+        )
     files = tokenizer_files(_checked(path))
     return identity([(file.name, blake3(read_bytes(file, _LARGEST)).hexdigest()) for file in files])
 

@@ -22,6 +22,7 @@ from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.model_config import cache_values
 from m3_exp.merging.notes import notes as adapter_notes
 from m3_exp.merging.source import without_fetching
+from m3_exp.merging.statistics import cost as statistics
 from m3_exp.planning import mixture_text
 from m3_exp.results import Results
 from m3_exp.scoring.evaluator import Cost
@@ -100,6 +101,7 @@ def forecast(
         cache = _cache_values(plan, store) or cache_values
         mixed = {recipe.experts: recipe for recipe in recipes.values()}
         adapters = sorted({line for recipe in mixed.values() for line in adapter_notes(recipe, store)})
+        measuring = statistics.forecast(recipes.values(), store)
     measured = store.rates.get(identity([plan.engine.name, plan.engine.dtype, parameters]))
     length = (measured.tokens_per_answer if measured is not None else None) or USUAL
     totals = _totals(plan, cells, merges, keep, length)
@@ -109,10 +111,11 @@ def forecast(
     gpus = () if load is None else tuple(_on(gpu, load, totals) for gpu in GPUS)
     totals = replace(totals, seconds_typical=typical, seconds_at_most=most, gpus=gpus)
     refused = sorted({merge.refused for merge in merges.values() if merge.refused})
-    notes = (*adapters, *words(plan, _open(cells), totals, basis, load, length))
+    notes = (*adapters, *statistics.words(measuring), *words(plan, _open(cells), totals, basis, load, length))
     own = (*notes, *(f"cannot be merged: {reason}" for reason in refused))
     merging = {key: merge.seconds for key, merge in merges.items()}
-    return Forecast(cells, totals, plan.notes, own, load, merging, length)
+    more: Json = {"measuring": plain(measuring)} if measuring else {}
+    return Forecast(cells, totals, plan.notes, own, load, merging, length, more)
 
 
 def _recipes(cells: Sequence[Cell] | Sequence[CellForecast]) -> dict[str, Recipe]:

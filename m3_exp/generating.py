@@ -12,6 +12,8 @@ from m3_exp.engines.protocol import Batch, Engine, EngineDied, module
 from m3_exp.events import Answered, Doing, EngineStarted, Event, Known, MoreAnswers, Note, Speed
 from m3_exp.flight import Flight
 from m3_exp.groups import Evaluation, Group
+from m3_exp.merging.statistics.process import ensure
+from m3_exp.merging.statistics.wanted import wanted
 from m3_exp.results import Results
 from m3_exp.store import Answers, AnswerSet, Merge, Prepared
 from m3_exp.tasks import Task
@@ -95,6 +97,9 @@ class Generator:
     def _load(self, group: Group) -> Merge:
         if self.closed.is_set():
             raise EngineDied("interrupted")
+        # Here, as an engine that says nothing for minutes counts as hung; recorded answers may need no weights.
+        for one in wanted(group.recipe) if self._settings.name != "recorded" else ():
+            ensure(one, self._store, lambda line: self._emit(Doing(line)), self.closed)
         if self._engine is None or self._tokenizer != group.tokenizer:
             self._stop()
             self._engine = self._start(group)

@@ -80,7 +80,7 @@ def collect(args: Sequence[str]) -> int:
     parser = takes("gc", about)
     parser.add_argument("--yes", action="store_true", help="remove them")
     parser.add_argument("--quota", metavar="SIZE", help="only until the store fits, as 50GB: what nobody misses first")
-    kinds = "temporary, quarantine, logs, wandb, caches, tokenizers, checkpoints; or, only by its name, answers"
+    kinds = "temporary, quarantine, logs, wandb, caches, statistics, tokenizers, checkpoints; or, only by name, answers"
     parser.add_argument("--only", action="append", default=[], metavar="KIND", help=kinds)
     options, asked = parsed(parser, args)
     show_config(options, asked)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from m3_exp import generating
 from m3_exp.engines import recorded
 from m3_exp.engines.protocol import EngineDied
 from m3_exp.engines.recorded import RecordedEngine
-from m3_exp.events import Answered, Done, EngineStarted, Event, Failed, Scored, Started
+from m3_exp.events import Answered, Doing, Done, EngineStarted, Event, Failed, Scored, Started
 from m3_exp.generating import Generator
 from m3_exp.groups import Evaluation, Group, grouped
 from m3_exp.reporting.wandb.tracker import Untracked
@@ -64,6 +65,26 @@ def test_what_a_closed_worker_was_at_is_no_failure(
     events = carried(worker, group)
     assert [type(event) for event in events if isinstance(event, Started | Scored | Failed)] == [Started]
     assert list(store.failures) == []
+
+
+def test_experts_are_measured_before_an_engine_starts(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What needs no weights, as recorded answers, needs nothing measured here."""
+    plan, store, group = planned(models, tmp_path)
+    monkeypatch.setattr(generating, "wanted", lambda recipe: [recipe])
+    monkeypatch.setattr(generating, "ensure", lambda one, store, say, stopped: say(f"measuring {one.dtype}"))
+
+    def unable(*_: object) -> None:
+        raise M3Error("no engine here")
+
+    monkeypatch.setattr(Generator, "_start", unable)
+    for name, said in (("transformers", [Doing("measuring float32")]), ("recorded", [])):
+        events: list[Event] = []
+        generator = Generator(replace(plan.engine, name=name), Results(store, plan.engine), "r", events.append)
+        with pytest.raises(M3Error, match="no engine here"):
+            generator.load(group)
+        assert events == said
 
 
 @pytest.mark.parametrize("late", ["_start", "load"])

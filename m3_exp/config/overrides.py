@@ -17,7 +17,10 @@ from m3_exp.reading.paths import expanded
 from m3_exp.types import M3Error
 
 PATH_SETTINGS = ("items", "annotations", "prompts", "masked_lm")  # of evaluators
-_PATHS = ("out", "store", "items", "engine.answers", "family.base", "family.experts", "family.masked_lm", "tracker.dir")
+_PATHS = (
+    *("out", "store", "items", "engine.answers", "family.base", "family.experts", "family.masked_lm", "tracker.dir"),
+    "method.text",
+)
 ARGUMENTS = "chat_args is one quoted word: 'chat_args={enable_thinking: false}'"
 _LONGEST = 20_000  # characters of an override
 _DEEPEST = 50  # brackets open in one

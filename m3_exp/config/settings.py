@@ -14,6 +14,7 @@ from m3_exp.config.choices import function
 from m3_exp.config.overrides import PATH_SETTINGS
 from m3_exp.config.values import MANY, Tree, choice, number, optional, parameter, source, truth
 from m3_exp.engines.gpus import Node, described
+from m3_exp.merging.plugins import PluginFunction
 from m3_exp.merging.source import parse_source
 from m3_exp.reading.paths import expanded, is_file
 from m3_exp.scoring.evaluate import load_evaluator
@@ -102,13 +103,21 @@ def _method_params(cfg: Tree) -> dict[str, float | str]:
     """Return the method's hyper-parameters: numbers, and the words that are not its default."""
     named = function("method", cfg["method"])
     assert named is not None
+    return named.without_default_words(
+        {key: _method_param(cfg, key, named) for key in named.keywords if key in cfg["method"]}
+    )
+
+
+def _method_param(cfg: Tree, key: str, named: PluginFunction) -> float | str:
     words = named.declares.choices
-    given = {
-        key: choice(cfg, f"method.{key}", words[key]) if key in words else number(cfg, f"method.{key}", float)
-        for key in named.keywords
-        if key in cfg["method"]
-    }
-    return named.without_default_words(given)
+    if key in words:
+        return choice(cfg, f"method.{key}", words[key])
+    if key not in named.words:
+        return number(cfg, f"method.{key}", float)
+    text = cfg["method"][key]
+    if not isinstance(text, str):
+        raise M3Error(f"method.{key}={text} is not a text: give a word or a path, in quotes where it is a number")
+    return text if text == named.defaults.get(key) else str(Path(expanded(text, f"method.{key}")).absolute())
 
 
 def _chosen(cfg: Tree, group: str) -> Choice | None:

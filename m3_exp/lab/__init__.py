@@ -6,6 +6,7 @@
     functions, coding                        humaneval; mbpp and livebench_coding
     instructions, formats                    alpaca_eval; livebench_instruction_following
     misspellings, sentences                  livebench_typos; prompt_bench_sst2 and prompt_bench_cola
+    calibration                              the text that fisher and regmean measure experts on
     train, masked_lm                         the experts; the masked language model that BERTAttack asks
 
 docs/lab.md describes it. Nothing imports this folder; conf/family/lab.yaml points to its files.

@@ -13,6 +13,7 @@
     notes               remarks on a recipe's adapters for whoever reads its plan
     canonical           recipes that mean the same weights become one
     scan, sparsify      whole-model thresholds, DARE masks; `kernels`, `compiled`: the compiled loops of both
+    statistics          what some methods merge by, measured of each expert on calibration text
     methods             one merge method a file; `plugins` imports what yaml names
     gram, ranks, singular   what methods and sparsifiers of whole tensors compute with
     blend               one block of several merges that share what they read

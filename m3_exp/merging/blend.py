@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from m3_exp.machine import cores
@@ -19,12 +19,15 @@ from m3_exp.merging import sparsify
 from m3_exp.merging.canonical import KeyedRecipe, keyed
 from m3_exp.merging.checkpoint import Model, open_model
 from m3_exp.merging.layout import CODES, Entry, torch_dtype
-from m3_exp.merging.methods import Method, load
+from m3_exp.merging.methods import Measured, Method, load
 from m3_exp.merging.scan import Cutoffs, Scan, blocks, by_size, cutoffs
 from m3_exp.merging.sparsify import Sparsifier
+from m3_exp.merging.statistics.kept import Statistic
+from m3_exp.merging.statistics.process import ensure
+from m3_exp.merging.statistics.wanted import Wanted, wanted
 from m3_exp.merging.tying import alike
 from m3_exp.store import Store
-from m3_exp.types import Json, M3Error, Recipe, Source
+from m3_exp.types import Json, M3Error, Recipe, Source, plain
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +46,7 @@ class Job:
     recipe: KeyedRecipe
     experts: tuple[Model, ...]
     base: Model
+    wanted: Mapping[str, Wanted] = field(default_factory=dict)  # of each expert, by its digest
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -96,7 +100,8 @@ def prepare(recipe: Recipe, store: Store) -> Job:
 
     form = keyed(recipe, content, store)
     *experts, base = alike([models[source.location] for source in (*form.experts, form.base)])
-    return Job(form, tuple(experts), base)
+    statistics = {open_model(one.expert, store).digest: one for one in wanted(recipe)}
+    return Job(form, tuple(experts), base, statistics)
 
 
 def merged_names(sources: Sequence[Source], store: Store) -> list[str]:
@@ -131,6 +136,7 @@ class _Form:
     method: Method
     sparsifier: Sparsifier | None
     cutoffs: Cutoffs | None = None
+    statistics: tuple[Statistic, ...] = ()
 
     @classmethod
     def of(cls, recipe: KeyedRecipe, job: Job) -> _Form:
@@ -142,6 +148,10 @@ class _Form:
     @property
     def keywords(self) -> dict[str, float | str]:
         return self.method.keywords(self.recipe.params)
+
+    def is_measured(self, name: str) -> bool:
+        """Tell whether what the method needs of a tensor was measured, in every expert."""
+        return bool(self.statistics) and all(name in one.entries for one in self.statistics)
 
     @property
     def whole_tensors(self) -> bool:
@@ -166,6 +176,8 @@ class Blender:
                 scan = self._scan(job, form, layout)
                 key = scan.experts, scan.retain
                 form.cutoffs = scanned[key] = scanned.get(key) or cutoffs(scan, store, pool)
+            for form in (form for form in forms.values() if form.method.statistic):
+                form.statistics = tuple(ensure(job.wanted[model.digest], store) for model in form.experts)
 
     @property
     def names(self) -> list[str]:
@@ -207,7 +219,21 @@ class Blender:
             names = [str(model.source) for model in cut.experts]
             report["kept"] = dict(zip(names, cut.cutoffs.kept, strict=True))
             report["cutoffs"] = dict(zip(names, cut.cutoffs.magnitudes, strict=True))
+        if any(form.statistics for form in forms):
+            report |= self._measured(index)
         return report
+
+    def _measured(self, index: int) -> Json:
+        """Return what was measured of the experts of a job, and the tensors that had to be averaged without it."""
+        job, merged = self.jobs[index], [n for n, entry in self.layouts[index].items() if not is_copied(n, entry)]
+        forms = {name: self._forms[index][id(job.recipe.form(name))] for name in merged}
+        used = {
+            str(model.source): one.record
+            for form in forms.values()
+            for model, one in zip(form.experts if form.statistics else (), form.statistics, strict=True)
+        }
+        averaged = [name for name, form in forms.items() if form.statistics and not form.is_measured(name)]
+        return {"measured": plain(used), "averaged": averaged}
 
     def _one(self, index: int, block: _Block) -> torch.Tensor | None:
         import torch
@@ -232,6 +258,8 @@ class Blender:
             extra["base"] = block.plain(job.base)[:count].view(shape)
         if method.needs_cutoffs:
             extra["cutoffs"] = form.cutoffs
+        if method.statistic:
+            extra["measured"] = block.measured(form, shape) if form.is_measured(block.name) else None
         given = [expert[:count].view(shape) for expert in experts]
         made = method.named.function(given, form.recipe.weights, **extra, **form.keywords)
         if not isinstance(made, torch.Tensor) or made.shape != shape:
@@ -301,6 +329,23 @@ class _Block:
         if model.digest not in self._plain:
             self._plain[model.digest] = self._blender.aligned(model, self.name, self.start, self.stop)
         return self._plain[model.digest]
+
+    def measured(self, form: _Form, shape: tuple[int, ...]) -> Measured:
+        """Return what was measured of the experts: of fisher for elements of this shape, of grams whole matrices."""
+        by_element = form.method.statistic == "fisher"
+        values = [self._value(one, by_element) for one in form.statistics]
+        values = [value[: math.prod(shape)].view(shape) if by_element else value for value in values]
+        return Measured(values, tuple(one.record.norm for one in form.statistics))
+
+    def _value(self, statistic: Statistic, by_element: bool) -> torch.Tensor:
+        """Return one expert's, with 0 for the rows of a vocabulary that it lacks."""
+        import torch
+
+        entry = statistic.entries[self.name]
+        if not by_element:
+            return statistic.read(self.name, 0, entry.numel).view(entry.shape)
+        value = statistic.read(self.name, min(self.start, entry.numel), min(self.stop, entry.numel))
+        return torch.nn.functional.pad(value, (0, self.stop - self.start - value.numel()))
 
     def delta(self, model: Model, base: Model, sparsifier: Sparsifier | None, shape: tuple[int, ...]) -> torch.Tensor:
         """Return an expert's difference from the base, thinned where there is a sparsifier: flat, of a tensor that has

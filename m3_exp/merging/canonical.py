@@ -16,6 +16,7 @@ from m3_exp.merging import parts, sparsify
 from m3_exp.merging.methods import check_params, load
 from m3_exp.merging.plugins import are_shares
 from m3_exp.merging.source import is_hub, resolve
+from m3_exp.merging.statistics.text import digest
 from m3_exp.store import Store
 from m3_exp.types import Json, M3Error, Recipe, Source, identity
 
@@ -146,9 +147,20 @@ def keyed(recipe: Recipe, content: Callable[[Source], Source], store: Store) -> 
     needed = {named.base} if load(named.method).reads_base else set()
     known: Mapping[Source, Source] = {s: content(s) for s in sorted({*named.experts, *needed}, key=str)}
     experts = tuple(known[expert] for expert in named.experts)
-    form = canonical(replace(named, base=known.get(named.base, named.base), experts=experts))
+    measured = _measured_on(named, known) if load(named.method).statistic else {}
+    params = {**named.params, **measured}
+    form = canonical(replace(named, base=known.get(named.base, named.base), experts=experts, params=params))
     base = form.base if load(form.method).reads_base else form.experts[0]
     return KeyedRecipe(base, form.experts, form.method, form.params, form.weights, form.sparsify, form.dtype)
+
+
+def _measured_on(named: Recipe, known: Mapping[Source, Source]) -> Mapping[str, str]:
+    """Return what stands for the text of a method's statistics: its content, and the tokenizer of each expert."""
+    from m3_exp.merging.tokenizer import tokenizer_digest
+
+    experts = sorted(named.experts, key=lambda expert: str(known[expert]))
+    text = digest(str(load(named.method).keywords(named.params)["text"]))
+    return {"text": identity([text, *map(tokenizer_digest, experts)])}
 
 
 def needs_base(recipe: Recipe) -> bool:

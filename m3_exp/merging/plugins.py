@@ -44,6 +44,9 @@ class Declares:
     that a keyword of type `str` may have, as {"trim": ("model", "tensor")}. `scans(**keywords)` tells whether a method
     needs the cut-offs that it names, where a keyword decides.
 
+    `statistic` names what a method needs measured of each expert on calibration text (`merging.statistics`): `fisher`
+    or `grams`. The function then has a positional `measured` and the keywords `text`, `sequences` and `length`.
+
     Of a sparsifier: `changes_nothing(**keywords)` tells whether it leaves every delta as it is.
     """
 
@@ -56,9 +59,12 @@ class Declares:
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     scans: Callable[..., bool] | None = None
+    statistic: str = ""
     changes_nothing: Callable[..., bool] | None = None
 
     def __post_init__(self) -> None:
+        if self.statistic not in ("", "fisher", "grams"):
+            raise M3Error(f"statistic={self.statistic!r} is not known: 'fisher' or 'grams' is allowed")
         if isinstance(self.granularity, str) and self.granularity not in ("element", "tensor"):
             raise M3Error(f"granularity={self.granularity!r} is not known: 'element' or 'tensor' is allowed")
 
@@ -101,6 +107,11 @@ class PluginFunction:
     def defaults(self) -> dict[str, Any]:
         return {key: parameter.default for key, parameter in self.keywords.items() if key not in self.required}
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The keywords that are words, not numbers: of a measured method also the text that it is measured on."""
+        return (*self.declares.choices, *(("text",) if self.declares.statistic else ()))
+
     def types(self, keyword: str) -> tuple[type, ...]:
         """Return the plain types that a keyword's annotation names; none where it says nothing that is known."""
         annotation = self.keywords[keyword].annotation
@@ -126,7 +137,7 @@ class PluginFunction:
 
     def without_default_words(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return keywords without the words that are the default: a recipe that states one is the same recipe."""
-        usual = {key: self.defaults.get(key) for key in self.declares.choices}
+        usual = {key: self.defaults.get(key) for key in self.words}
         return {key: value for key, value in params.items() if key not in usual or value != usual[key]}
 
     def __str__(self) -> str:

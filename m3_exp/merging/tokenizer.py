@@ -20,11 +20,11 @@ from pydantic import Field
 from m3_exp.merging import tokenizer_probe
 from m3_exp.merging.gguf_file import GgufFile
 from m3_exp.merging.model_config import ModelConfig
-from m3_exp.merging.source import locate, parse_source
+from m3_exp.merging.source import is_hub, locate, parse_source, resolve
 from m3_exp.reading.files import decoded, exists, parse_json, read_bytes, read_json
 from m3_exp.reading.typed import Finite, Strict, checked
 from m3_exp.store import Store, publish_directory
-from m3_exp.types import Json, M3Error, Source
+from m3_exp.types import Json, M3Error, Source, identity
 
 CONFIGS = ("config.json", "generation_config.json")
 TOKENIZER = (
@@ -121,6 +121,28 @@ def tokenizer_files(folder: Path) -> list[Path]:
     """Return the files of a tokenizer that a directory holds, whichever library reads them."""
     named = [folder / name for name in TOKENIZER if exists(folder / name)]
     return [*named, *sorted(folder.glob("*.tiktoken"))]
+
+
+def tokenizer_digest(source: Source) -> str:
+    """Return the identity of a model's tokenizer, by its files; of one on the hub `id@commit`. Nothing is converted.
+
+    Raises:
+        M3Error: the model is not at hand, or has no tokenizer.
+    """
+    if source.adapter is None and is_hub(source):
+        return str(resolve(source))
+    path = locate(source)
+    adapter = locate(parse_source(source.adapter)) if source.adapter else None
+    if adapter and _vocabularies(adapter):
+        path = _checked(adapter)
+    elif path.is_file():
+        return _opened(path)[1]
+    if not _vocabularies(path):
+        raise M3Error(
+            f"{source} holds no tokenizer, but its method measures it on text: put the tokenizer's files there"
+        )
+    files = tokenizer_files(_checked(path))
+    return identity([(file.name, blake3(read_bytes(file, _LARGEST)).hexdigest()) for file in files])
 
 
 def content(folder: Path) -> list[tuple[str, str]]:

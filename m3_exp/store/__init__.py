@@ -29,6 +29,7 @@ from m3_exp.store.records import (
     FailureNote,
     Inputs,
     Majority,
+    Measured,
     Merge,
     PastRun,
     Prepared,
@@ -43,7 +44,7 @@ from m3_exp.store.store import DEFAULT_ROOT, STORE_FORMAT, Answers, Records, Sto
 
 __all__ = [
     "BEAT", "DEFAULT_ROOT", "STORE_FORMAT", "AnswerSet", "Answers", "Cutoff", "FailureNote", "Held", "Inputs",
-    "Journal", "Majority", "Merge", "PastRun", "Prepared", "Rate", "Records", "Rendered", "RunRecord", "Spelled",
-    "Store", "StoredAnswer", "Tail", "WandbFiles", "WorkerRecord", "check_new", "decoded", "dumps", "hold", "in_turn",
-    "lock_reach", "locked", "publish_directory", "sync", "write_atomic",
+    "Journal", "Majority", "Measured", "Merge", "PastRun", "Prepared", "Rate", "Records", "Rendered", "RunRecord",
+    "Spelled", "Store", "StoredAnswer", "Tail", "WandbFiles", "WorkerRecord", "check_new", "decoded", "dumps", "hold",
+    "in_turn", "lock_reach", "locked", "publish_directory", "sync", "write_atomic",
 ]  # fmt: skip

@@ -29,6 +29,23 @@ class Majority:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """A statistic of a model on calibration text, which is there as a whole: its files are `parts`, in their folder.
+
+    `model` and `text` are digests. `norm`: the square root of the sum of all squared elements.
+    """
+
+    statistic: str
+    model: str
+    text: str
+    sequences: int
+    length: int
+    parts: tuple[str, ...]
+    norm: float
+    device: str
+
+
+@dataclass(frozen=True)
 class Merge:
     """The digest of a recipe's weights, and what merging them reported."""
 

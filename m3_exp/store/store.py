@@ -57,6 +57,7 @@ class Store:
         self.inputs = Records(self, "inputs", kept.Inputs, derived=True)
         self.cutoffs = Records(self, "scans", kept.Cutoff, derived=True)
         self.majorities = Records(self, "scans", kept.Majority, derived=True)
+        self.statistics = Records(self, "statistics", kept.Measured, derived=True)
         self.loading = Records[Json](self, "loading", dict)  # what transformers makes of a model (merging/loading.py)
         self.rendered = Records(self, "rendered", kept.Rendered, derived=True)
         self.merges = Records(self, "merges", kept.Merge)
@@ -89,6 +90,10 @@ class Store:
     def tokenizer(self, key: str) -> Path:
         """Return the folder of a tokenizer that was converted or gathered, by the digest of what it was made of."""
         return self.root / "tokenizers" / key
+
+    def statistic(self, key: str) -> Path:
+        """Return the folder of a statistic's files, by its key."""
+        return self.root / "statistics" / key
 
     def scoring_cache(self, name: str) -> Path:
         """Return the folder of what scoring paid for, such as judgments (scoring/cache.py)."""

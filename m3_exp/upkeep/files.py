@@ -11,7 +11,7 @@ from m3_exp.amounts import counted, size
 from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.source import check_at_hand, without_fetching
 from m3_exp.reading.records import Damaged, unsealed
-from m3_exp.store import AnswerSet, Inputs, Merge, PastRun, Spelled, Store
+from m3_exp.store import AnswerSet, Inputs, Measured, Merge, PastRun, Spelled, Store
 from m3_exp.types import Json, M3Error, ResultRecord, Source, identity
 from m3_exp.upkeep.cells import AGAIN
 from m3_exp.upkeep.reader import DERIVED, JUDGMENTS, KINDS, NESTED, SIGNS, Fault, Shelf, Wrong, typed
@@ -112,6 +112,9 @@ def _about(shelf: Shelf, kind: str, key: str, record: Json, value: object, resul
             return [f"it is the run {value.name!r}"]
         case PastRun() if not shelf.path("plans", value.plan).is_file():
             return [f"its plan plans/{value.plan}.json is not there"]
+        case Measured():
+            absent = [name for name in value.parts if not (shelf.root / kind / key / name).is_file()]
+            return [f"its file {name} is not there" for name in absent]
         case Spelled() if len(value.cell_key) != 64:
             return [f"{value.cell_key!r} is no key of a cell"]
     if kind == "plans" and identity(record) != key:

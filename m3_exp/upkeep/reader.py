@@ -22,6 +22,7 @@ from m3_exp.store import (
     FailureNote,
     Inputs,
     Majority,
+    Measured,
     Merge,
     PastRun,
     Prepared,
@@ -44,12 +45,18 @@ KINDS: Mapping[str, tuple[type, ...]] = {
     "repeat_sets": (AnswerSet,), "conditions": (dict,), "prepared": (Prepared,), "failures": (FailureNote,),
     "results": (ResultRecord,), "repeats": (ResultRecord,), "spelled": (Spelled,), "rates": (Rate,),
     "workers": (WorkerRecord,), "rendered": (Rendered,), "inputs": (Inputs,), "scans": (Cutoff, Majority),
-    "loading": (dict,),
+    "loading": (dict,), "statistics": (Measured,),
 }  # fmt: skip
 SIGNS = ("runs", "workers")  # of life, each beside a lock: they go with who gives them
 NESTED = ("results", "repeats")
 JUDGMENTS = "judgments"  # what judges said, which was paid for: records in folders of their own
-DERIVED = ("rendered", "inputs", "scans", "loading")  # remembered to save time, made again where they are missing
+DERIVED = (
+    "rendered",
+    "inputs",
+    "scans",
+    "loading",
+    "statistics",
+)  # remembered to save time, made again where they are missing
 
 
 class Wrong(Exception):
@@ -111,7 +118,7 @@ class Shelf:
         except OSError as error:
             raise cannot_read(path, error) from error
         try:
-            bare = self.bare and kind not in ("rendered", "inputs", "scans")
+            bare = self.bare and kind not in ("rendered", "inputs", "scans", "statistics")
             return unsealed(data, f"{kind}/{key}", bare=bare, columns="scores" if kind in NESTED else "")
         except Damaged as damage:
             raise Wrong(str(damage)) from None

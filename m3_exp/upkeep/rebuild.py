@@ -115,6 +115,8 @@ KINDS: Mapping[str, Kind] = {
         Kind("wandb", "runs that W&B has: m3 wandb sync records them again", _sent),
         Kind("caches", "digests, cut-offs and prompts: the next m3 run reads the models again",
              _inside("rendered", "loading", "scans", "inputs")),
+        Kind("statistics", "of experts, for fisher and regmean: the next m3 run measures them again",
+             _inside("statistics")),
         Kind("tokenizers", "made again of the models' files, in seconds", _inside("tokenizers")),
         Kind("checkpoints", "m3 run with checkpoint=keep merges them again: recipe and models are at hand",
              _checkpoints),

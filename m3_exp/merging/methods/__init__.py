@@ -8,24 +8,43 @@ A method gets the same tensor of each expert as float32 and returns the merged o
 
 `models` are the experts themselves, `deltas` their differences from the base, after DARE where there is one. `weights`
 is one number an expert, or None for the method's own default. Naming `base` or `cutoffs` asks for the base's tensor or
-the whole-model thresholds (`merging.scan`; `retain` must be among its hyper-parameters then). Keyword-only arguments
-are its hyper-parameters: numbers, or words of which `Declares.choices` lists the allowed ones. What a signature cannot
+the whole-model thresholds (`merging.scan`; `retain` must be among its hyper-parameters then); naming `measured`, for
+what was measured of each expert (`Declares.statistic`, and `Measured` below). Keyword-only arguments are its
+hyper-parameters: numbers, or words of which `Declares.choices` lists the allowed ones. What a signature cannot
 say stands in `plugins.Declares` above the function. docs/methods/ has a page for each:
 
     average, task_arithmetic, ties              element by element; consensus: with TALL masks
     slerp, nuslerp, karcher, model_stock        by lengths and angles of whole tensors
     sce                                         by energies of whole tensors
     tsv_m, iso_c                                by singular vectors
+    fisher, regmean                             by what was measured of the experts on text
 """
 
 import contextlib
 import math
 import pkgutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 
 from m3_exp.merging.plugins import PluginFunction, imported
 from m3_exp.types import HyperParameters, M3Error, Parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of the tensor at hand: a float32 tensor for each expert, in their order.
+
+    Of fisher they have the shape of the block, of grams (n, n) for a linear layer with n inputs. `norms`: of each
+    expert the square root of the sum of all squared elements, over its whole model.
+    """
+
+    values: Sequence["Tensor"]
+    norms: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +55,11 @@ class Method:
     takes_deltas: bool
     needs_base: bool
     needs_cutoffs: bool
+
+    @property
+    def statistic(self) -> str:
+        """What it needs measured of each expert on text, "" for nothing."""
+        return self.named.declares.statistic
 
     @property
     def reads_base(self) -> bool:
@@ -76,14 +100,20 @@ def _method(named: PluginFunction) -> Method:
     target = named.target
     first, rest = named.positional[:2], named.positional[2:]
     experts_first = first in (("models", "weights"), ("deltas", "weights"))
-    if named.has_varargs or not experts_first or not set(rest) <= {"base", "cutoffs"}:
-        raise M3Error(
-            f"method {target!r} is {named}: a merge method is NAME(models | deltas, weights[, base][, cutoffs], *, ...)"
-        )
+    if named.has_varargs or not experts_first or not set(rest) <= {"base", "cutoffs", "measured"}:
+        form = "NAME(models | deltas, weights[, base][, cutoffs][, measured], *, ...)"
+        raise M3Error(f"method {target!r} is {named}: a merge method is {form}")
     if "cutoffs" in rest and "retain" not in named.keywords:
         raise M3Error(f"method {target!r} names cutoffs, but has no `retain`: add it after the *, as in ties.py")
+    if ("measured" in rest) != bool(named.declares.statistic) or (
+        named.declares.statistic and not {"text", "sequences", "length"} <= {*named.keywords}
+    ):
+        raise M3Error(
+            f"method {target!r}: `measured`, `statistic` in Declares, and the keywords text, sequences and length go "
+            "together, as in fisher.py"
+        )
     for key in (key for key in named.keywords if not {int, float}.issuperset(named.types(key))):
-        if key not in named.declares.choices:
+        if key not in named.words:
             raise M3Error(
                 f"method {target!r}: {key} is no number: a method's keywords are annotated int, float or not at all, "
                 "or have `choices` in Declares"
@@ -122,7 +152,9 @@ def check_params(target: str, params: Parameters) -> None:
 def _check(method: Method, params: tuple[tuple[str, type, object], ...]) -> None:
     method.named.check("method", [key for key, _, _ in params], (load(other).named for other in known()))
     method.named.check_words("method", {key: value for key, _, value in params})
-    for key, value in ((key, value) for key, _, value in params if key not in method.named.declares.choices):
+    if any(key == "text" and (not isinstance(value, str) or not value) for key, _, value in params):
+        raise M3Error('method.text is no text: give "lab", or the path of a .txt or .jsonl file')
+    for key, value in ((key, value) for key, _, value in params if key not in method.named.words):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise M3Error(f"method.{key}={value} is not a number: give a finite one")
         if method.named.types(key) == (int,) and value != int(value):

@@ -72,11 +72,12 @@ def _formed(recipe: Recipe) -> Recipe:
         why = "takes the experts themselves (`models`), a sparsifier thins deltas"
         raise M3Error(f"method {recipe.method} {why}: give sparsify=none, or name `deltas` in the method")
     if algebra.proportions is not None:
-        pairs = _pairs(recipe, recipe.experts, algebra.proportions(n, recipe.weights))
+        keywords = method.keywords(params)
+        pairs = _pairs(recipe, recipe.experts, algebra.proportions(n, recipe.weights, **keywords))
         changing = [(expert, weight) for expert, weight in pairs if expert != recipe.base]
-        shares = algebra.proportions(len(changing), [weight for _, weight in changing]) if changing else ()
         if not changing:
             return _single(recipe, recipe.base)
+        shares = algebra.proportions(len(changing), [weight for _, weight in changing], **keywords)
         return _sorted(recipe, [expert for expert, _ in changing], shares)
     if algebra.shares is not None:
         return _shared(recipe, algebra.shares(n, recipe.weights))

@@ -115,13 +115,13 @@ def _ties(recipe: Recipe) -> _Form:
             "method.trim=model trims over the whole model, mergekit's density each tensor: give "
             "method.trim=tensor, which both have"
         )
-    if (sign := recipe.params.get("sign", "mass")) != "mass":
-        raise M3Error(f"method.sign={sign}: mergekit elects the sign of the sum alone: give method.sign=mass")
+    if (sign := recipe.params.get("sign", "mass")) == "count":
+        raise M3Error("method.sign=count: mergekit elects the sign of the weighted sum: give method.sign=weighted")
     weights = [recipe.weights, *(one for part in recipe.parts for one in (part.weights, part.last or None))]
-    if any(len({*one}) > 1 for one in weights if one):
+    if sign == "mass" and any(len({*one}) > 1 or min(one) < 0 for one in weights if one):
         raise M3Error(
-            "ratio: mergekit's ties elects signs by weighted deltas, m3 by the deltas alone: only equal weights are "
-            "the same in both (ratio=plain)"
+            "ratio: mergekit's ties elects signs by weighted deltas, method.sign=mass by the deltas alone: give "
+            "method.sign=weighted, or equal weights (ratio=plain)"
         )
     thinned, retain = _thinned(recipe), _number(recipe, "retain")
     if thinned.name is not None and retain != 1:
@@ -135,7 +135,8 @@ def _ties(recipe: Recipe) -> _Form:
         "breadcrumbs": "breadcrumbs_ties",
         "della": "della",
     }
-    shared = {"lambda": _number(recipe, "scaling") * thinned.factor, "normalize": True, **thinned.shared}
+    is_mean = recipe.params.get("combine", "mean") == "mean"
+    shared = {"lambda": _number(recipe, "scaling") * thinned.factor, "normalize": is_mean, **thinned.shared}
     own = thinned.own if thinned.name is not None else {"density": retain}
     return _Form(names[thinned.name], shared, own, notes=thinned.notes)
 

@@ -36,7 +36,9 @@ def total(tensors: Sequence[Tensor], weights: Weights) -> Tensor:
 
 
 def karcher(tensors: Sequence[Tensor], shares: Weights, steps: int = 30) -> Tensor:
-    """Return the Karcher mean by steps on the tensors themselves."""
+    """Return the Karcher mean by steps on the tensors themselves; of tensors that are all 0 it is 0."""
+    if not any(bool(tensor.any()) for tensor in tensors):
+        return torch.zeros_like(tensors[0])
     units = [tensor / tensor.norm() for tensor in tensors]
     mean = total(units, shares)
     mean = mean / mean.norm()

@@ -193,7 +193,14 @@ SHAPES = {
         f"name: one\nmerge_method: linear\n{WEIGHTED}\n---\nname: two\nmerge_method: linear\n{WEIGHTED}",
         "holds 2 YAML documents",
     ),
-    "the tokens of all": (f"merge_method: linear\n{WEIGHTED}\ntokenizer_source: union", "tokenizer_source=union"),
+    "the tokens of two": (
+        f"merge_method: linear\n{WEIGHTED}\ntokenizer_source: union",
+        "method=average ratio=fixed ratio.weights=[0.7, 0.4]",
+    ),
+    "the tokens of all": (
+        f"merge_method: linear\nbase_model: org/base\n{WEIGHTED}\ntokenizer_source: union",
+        "tokenizer_source=union",
+    ),
     "tokens of one's own": (
         f"merge_method: linear\n{WEIGHTED}\ntokenizer: {{source: base, tokens: {{<x>: {{source: org/a}}}}}}",
         "tokenizer.tokens",

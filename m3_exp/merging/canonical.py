@@ -120,14 +120,15 @@ def recipe_key(recipe: Recipe, store: Store, known: dict[Source, Source] | None 
     """Return the identity of a recipe by content. A hub id counts as `id@commit`, everything else by its digest, which
     is taken once. `known` remembers the models of many recipes by their content.
     """
-    from m3_exp.merging.checkpoint import open_model  # with numpy and pydantic, which a plan does not need
+    from m3_exp.merging.tokens import opener  # with numpy and pydantic, which a plan does not need
 
-    contents = {} if known is None else known
+    contents = {} if known is None or recipe.tokens else known
+    opened = opener(recipe, store)
 
     def content(source: Source) -> Source:
         if source not in contents:
-            hub = is_hub(source) and source.adapter is None
-            contents[source] = resolve(source) if hub else Source(open_model(source, store).digest)
+            hub = is_hub(source) and source.adapter is None and not recipe.tokens
+            contents[source] = resolve(source) if hub else Source(opened(source).digest)
         return contents[source]
 
     return keyed(recipe, content, store).key

@@ -59,15 +59,27 @@ def exported(asked: CommandLine) -> Exported:
         )
     config, recipe = found[0]
     form = _form(recipe)
-    _check_vocabularies(recipe, form)
+    if config.tokenizer != "union":
+        _check_vocabularies(recipe, form)
     tree, notes = _tree(recipe, form, Store(request.store)), list(form.notes)
     home = merge_tokenizer(config)
+    if config.tokenizer == "union":
+        if not form.has_base:
+            raise M3Error(
+                f"tokenizer=union: mergekit's {form.method} has no base whose rows it would take: give "
+                "method=task_arithmetic, or the number of an expert"
+            )
+        return _text({**tree, "tokenizer_source": "union"}, notes)
     if not form.has_base and home in recipe.experts and form.method == "linear":
         tree = {"merge_method": tree.pop("merge_method"), "base_model": _model(home), **tree}
     elif home != (recipe.base if form.has_base else recipe.experts[0]) or form.method in ("nuslerp", "karcher"):
         notes.append(
             f"tokenizer={config.tokenizer}: mergekit copies the tokenizer of its base_model; copy that of {home}"
         )
+    return _text(tree, notes)
+
+
+def _text(tree: Json, notes: Sequence[str]) -> Exported:
     return Exported(yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000), tuple(notes))
 
 

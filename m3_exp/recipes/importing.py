@@ -317,13 +317,16 @@ def _tokenizer(document: Document, base: str, experts: Sequence[str]) -> tuple[s
     if source is None:
         return ("tokenizer=base" if document.base is not None else "tokenizer=0"), []
     if source == "union":
-        raise M3Error(
-            "tokenizer_source=union gives the merge the tokens of all models; m3 keeps the rows of its models: where "
-            "all have one vocabulary, give tokenizer_source: base, or leave it out"
-        )
+        is_without = base not in document.models and document.method in ("linear", "karcher")
+        if is_without or (document.base is None and len(experts) > 2):
+            raise M3Error(
+                f"tokenizer_source=union: m3 takes a token's row that is missing from the base, and mergekit's "
+                f"{document.method} has none here: give a base_model that stands among the models, with weight 0"
+            )
+        return "tokenizer=union", []
     note = (
         "tokenizer_source: mergekit lays the rows of all models out as this tokenizer has them, and cuts rows past it; "
-        "m3 keeps the rows, so that the weights are the same where all models have its vocabulary already"
+        "m3 does so where models give a token other rows, and else keeps the rows"
     )
     if source in ("base", base):
         if source == "base" and document.base is None:

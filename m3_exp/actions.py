@@ -106,9 +106,10 @@ def merge(asked: CommandLine | Request) -> list[Merged]:
     outs = [request.out] if len(variants) == 1 else [request.out / name for name in numbered]
     from m3_exp.merging.stream import write  # after what is refused: it is slow to import
 
+    tokens = planning.merge_tokens(asked_for)
     written = write(
-        [recipe for _, recipe in variants], outs, Store(request.store), planning.merge_tokenizer(asked_for),
-        with_tokenizer=asked_for.tokenizer != "none", verify=request.verify,
+        [replace(recipe, tokens=tokens) for _, recipe in variants], outs, Store(request.store),
+        planning.merge_tokenizer(asked_for), with_tokenizer=asked_for.tokenizer != "none", verify=request.verify,
     )  # fmt: skip
     return [
         Merged(out, label, result.digest, dict(result.report))

@@ -39,6 +39,11 @@ def build(configs: Sequence[Config]) -> Plan:
     """
     if len({config.engine for config in configs}) > 1:
         raise M3Error("one request uses one engine: engine.* and dtype must be the same in all its parts")
+    if any(config.tokenizer == "union" for config in configs):
+        raise M3Error(
+            "tokenizer=union makes a tokenizer of its own, for m3 merge: write the checkpoint, and run it as "
+            "family=local pair=base family.base=DIR"
+        )
     cells: dict[tuple[object, ...], Cell] = {}
     asked = 0
     for config in configs:
@@ -163,11 +168,21 @@ def tokenizer(config: Config, evaluator: EvaluatorSpec) -> Source:
 def merge_tokenizer(config: Config) -> Source:
     """Return the model whose tokenizer, chat template and config go along with a checkpoint.
 
-    `tokenizer=base`, `0` or `1` name the base or an expert. With `none` only the first expert's config goes along.
+    `tokenizer=base`, `0`, `1` or its name name the base or an expert. With `none` only the first expert's config goes
+    along, with `union` the base's.
     """
-    if config.tokenizer == "base":
+    if config.tokenizer in ("base", "union"):
         return config.base
+    if config.tokenizer in config.experts:
+        return config.experts[config.tokenizer]
     return list(config.experts.values())[0 if config.tokenizer == "none" else int(config.tokenizer)]
+
+
+def merge_tokens(config: Config) -> str:
+    """Return by whose tokens the rows of a checkpoint's vocabulary are laid out; empty where they stay as they are."""
+    if config.tokenizer == "union":
+        return config.tokenizer
+    return str(merge_tokenizer(config)) if config.tokenizer in ("base", *config.experts) else ""
 
 
 def _collapse_notes(plan: Plan, asked: int) -> tuple[str, ...]:

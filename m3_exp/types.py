@@ -130,6 +130,8 @@ class Recipe:
 
     `sparsify` holds a sparsifier's keywords, the `seed` of what it draws, and its `target` where it is not DARE, as in
     {"drop_rate": 0.2, "seed": 7}.
+    With `tokens` vocabularies are laid out by tokens (`merging.tokens`): by those of all tokenizers ("union"), or of
+    the model that it names.
     `vocab` says what happens where vocabularies differ in length: `mean` (new rows are the mean of the model's own
     rows, as in the paper) or `refuse`. `check_lineage` is a check, not a part of the recipe's identity.
     """
@@ -144,6 +146,7 @@ class Recipe:
     vocab: Literal["mean", "refuse"] = "mean"
     check_lineage: bool = True
     parts: tuple[Part, ...] = field(default=(), metadata=OMIT_IF_EMPTY)
+    tokens: str = field(default="", metadata=OMIT_IF_EMPTY)
 
     @cached_property
     def text(self) -> str:

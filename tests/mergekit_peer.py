@@ -163,6 +163,12 @@ models: [{model: "{a}"}, {model: "{b}"}, {model: "{c}"}]
 parameters: {select_topk: 0.4}
 dtype: float32
 """,
+    "ties_weighted": filled(DELTAS, "ties", 0.7, 0.4, {"density": 0.6, "lambda": 1.2}),
+    "ties_summed": filled(DELTAS, "ties", 0.7, 0.4, {"density": 0.6, "normalize": False}),
+    "ties_of_negative_weight": filled(DELTAS, "ties", 0.7, -0.4, {"density": 0.6}),
+    "ties_by_layer": filled(DELTAS, "ties", [0.2, 0.5, 1.0], 0.5, {"density": 0.6}),
+    "dare_ties": filled(DELTAS, "dare_ties", 0.7, 0.4, {"density": 1.0}),
+    "breadcrumbs_ties_summed": filled(DELTAS, "breadcrumbs_ties", 0.5, 0.5, {"density": 0.6, "gamma": 0.1}),
     "ties_density_1": filled(DELTAS, "ties", 0.5, 0.5, {"density": 1.0, "lambda": 0.9}),
 }  # fmt: skip
 DRAWN = """

@@ -1,6 +1,5 @@
-"""Each method of whole tensors against its formula, written here in float64."""
+"""Each method of whole tensors against its formula in float64 (`tests/formulas.py`)."""
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from m3_exp.merging.methods import load
 from m3_exp.merging.scan import Cutoffs
+from tests import formulas
 
 Weights = Sequence[float] | None
 SHAPES = [(7, 5), (5, 9), (11,), (2, 3, 4), ()]
@@ -42,17 +42,12 @@ def merged(
     return out
 
 
+def doubled(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.double() for tensor in tensors]
+
+
 def close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
-
-
-def angle(one: Tensor, other: Tensor) -> float:
-    return math.acos(max(-1.0, min(1.0, float((one * other).sum() / (one.norm() * other.norm())))))
-
-
-def arc(one: Tensor, other: Tensor, lam: float) -> Tensor:
-    theta = angle(one, other)
-    return (math.sin(lam * theta) * one + math.sin((1 - lam) * theta) * other) / math.sin(theta)
 
 
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape])
@@ -61,7 +56,7 @@ def test_slerp(shape: tuple[int, ...], lam: float | None) -> None:
     base, deltas = drawn(2, shape)
     weights = None if lam is None else (lam, 1 - lam)
     one, other = (base.double() + delta.double() for delta in deltas)
-    expected = arc(one, other, 0.5 if lam is None else lam)
+    expected = formulas.arc(one, other, 0.5 if lam is None else lam)
     close(merged("slerp", base, deltas, weights, threshold=0.9999), expected)
     if lam is not None:
         close(merged("slerp", base, deltas, (3 * lam, 3 - 3 * lam), threshold=0.9999), expected)
@@ -88,12 +83,12 @@ def test_nuslerp(shape: tuple[int, ...], by: str) -> None:
     base, deltas = drawn(2, shape)
     one, other = (delta.double() for delta in deltas)
     if by == "tensor" or len(shape) == 1:
-        expected = arc(one, other, 0.3)
+        expected = formulas.arc(one, other, 0.3)
     else:
         dim = -1 if by == "row" else 0
         last, rest = one.transpose(dim, -1), other.transpose(dim, -1)
         vectors = zip(last.reshape(-1, last.shape[-1]), rest.reshape(-1, last.shape[-1]), strict=True)
-        expected = torch.stack([arc(a, b, 0.3) for a, b in vectors]).reshape(last.shape).transpose(dim, -1)
+        expected = torch.stack([formulas.arc(a, b, 0.3) for a, b in vectors]).reshape(last.shape).transpose(dim, -1)
     close(merged("nuslerp", base, deltas, (0.3, 0.7), by=by), base.double() + expected)
 
 
@@ -107,33 +102,19 @@ def test_nuslerp_where_nothing_or_the_same_was_changed(by: str) -> None:
     assert torch.equal(merged("nuslerp", torch.ones(2, 3), [0 * delta, 0 * delta], by=by), torch.ones(2, 3))
 
 
-def karcher_in_space(tensors: Sequence[Tensor], shares: Sequence[float], steps: int) -> Tensor:
-    """Return the Karcher mean by steps on the tensors themselves."""
-    units = [tensor / tensor.norm() for tensor in tensors]
-    mean = sum((share * unit for share, unit in zip(shares, units, strict=True)), torch.zeros_like(units[0]))
-    mean = mean / mean.norm()
-    for _ in range(steps):
-        tangent = torch.zeros_like(mean)
-        for share, unit in zip(shares, units, strict=True):
-            theta = angle(mean, unit)
-            tangent += share * theta / math.sin(theta) * (unit - math.cos(theta) * mean)
-        mean = math.cos(tangent.norm()) * mean + math.sin(tangent.norm()) * tangent / tangent.norm()
-    return mean * sum(share * float(tensor.norm()) for share, tensor in zip(shares, tensors, strict=True))
-
-
 @pytest.mark.parametrize("shape", [(7, 5), (11,), (2, 3, 4)])
 @pytest.mark.parametrize("weights", [None, (0.2, 0.3, 0.5), (2, 3, 5)])
 def test_karcher(shape: tuple[int, ...], weights: Weights) -> None:
     base, deltas = drawn(3, shape)
     shares = [weight / sum(weights) for weight in weights] if weights else [1 / 3] * 3
-    expected = karcher_in_space([base.double() + delta.double() for delta in deltas], shares, 30)
+    expected = formulas.karcher([base.double() + delta.double() for delta in deltas], shares)
     close(merged("karcher", base, deltas, weights, steps=200, tolerance=1e-7), expected)
 
 
 def test_karcher_of_two_is_the_middle_of_the_arc_at_the_mean_length() -> None:
     base, deltas = drawn(2, (7, 5))
     one, other = (base.double() + delta.double() for delta in deltas)
-    middle = arc(one / one.norm(), other / other.norm(), 0.25) * (0.25 * one.norm() + 0.75 * other.norm())
+    middle = formulas.arc(one / one.norm(), other / other.norm(), 0.25) * (0.25 * one.norm() + 0.75 * other.norm())
     close(merged("karcher", base, deltas, (0.25, 0.75), steps=200, tolerance=1e-7), middle)
 
 
@@ -148,11 +129,7 @@ def test_karcher_without_directions() -> None:
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_model_stock(shape: tuple[int, ...], n: int) -> None:
     base, deltas = drawn(n, shape)
-    pairs = list(itertools.combinations([delta.double() for delta in deltas], 2))
-    cos = sum(math.cos(angle(one, other)) for one, other in pairs) / len(pairs)
-    t = n * cos / (1 + (n - 1) * cos)
-    average = sum((base.double() + delta.double() for delta in deltas), torch.zeros(shape, dtype=torch.float64)) / n
-    close(merged("model_stock", base, deltas), t * average + (1 - t) * base.double())
+    close(merged("model_stock", base, deltas), formulas.model_stock(base.double(), doubled(deltas)))
 
 
 def test_model_stock_of_opposed_experts_is_the_base() -> None:
@@ -167,26 +144,12 @@ def test_of_equal_experts_it_is_that_expert(name: str) -> None:
     close(merged(name, base, [delta, delta], **params.get(name, {})), (base + delta).double())
 
 
-def sce_formula(base: Tensor, deltas: Sequence[Tensor], density: float) -> Tensor:
-    stack = torch.stack([delta.double() for delta in deltas])
-    spread = stack.var(0, correction=0)
-    count = int(density * int((spread > 0).sum()))
-    chosen = torch.zeros(spread.numel(), dtype=torch.bool)
-    chosen[spread.flatten().argsort(descending=True, stable=True)[:count]] = True
-    stack = stack * (chosen.view(spread.shape) if density < 1 else 1)
-    energy = stack.square().reshape(len(deltas), -1).sum(1)
-    share = (energy / energy.sum()).nan_to_num().view(-1, *[1] * base.ndim)
-    agrees = stack.sign() == torch.where(stack.sum(0) >= 0, 1.0, -1.0)
-    below = (share * agrees).sum(0)
-    return base.double() + (share * agrees * stack).sum(0) / torch.where(below > 0, below, 1.0)
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("density", [1.0, 0.6, 0.01])
 @pytest.mark.parametrize("spread", [1.0, 1e-4])
 def test_sce(shape: tuple[int, ...], density: float, spread: float) -> None:
     base, deltas = drawn(3, shape, spread)
-    expected = sce_formula(base, deltas, density) - base.double()
+    expected = formulas.sce(base.double(), doubled(deltas), density) - base.double()
     found = merged("sce", torch.zeros(shape), deltas, density=density)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5 * spread)
 
@@ -201,18 +164,10 @@ def test_sce_by_hand() -> None:
 @pytest.mark.parametrize("agree", [0, 1, 2, 4])
 def test_consensus(weights: Weights, agree: int) -> None:
     base, deltas = drawn(3, (7, 5))
-    stack = torch.stack([delta.double() for delta in deltas])
-    needed = stack.abs() > 0.4 * (stack.sum(0) - stack).abs()
-    kept = needed.sum(0) >= agree
-    expected = base.double() + 0.8 * kept * sum((w * d for w, d in zip(weights or (1, 1, 1), stack, strict=True)))
+    expected = formulas.consensus(base.double(), doubled(deltas), weights or (1, 1, 1), 0.8, 0.4, agree)
     close(merged("consensus", base, deltas, weights, scaling=0.8, threshold=0.4, agree=agree), expected)
-    assert kept.float().mean() == {0: 1.0, 4: 0.0}.get(agree, kept.float().mean())
-
-
-def polar(matrix: Tensor) -> Tensor:
-    """Return the nearest matrix with orthonormal columns by Newton's iteration on the square of it."""
-    values, vectors = torch.linalg.eigh(matrix.T @ matrix)
-    return matrix @ vectors @ torch.diag(values.rsqrt()) @ vectors.T
+    changed = (expected != base.double()).double().mean()
+    assert changed == {0: 1.0, 4: 0.0}.get(agree, changed)
 
 
 @pytest.mark.parametrize("shape", [(8, 6), (6, 9), (7, 7)])
@@ -220,14 +175,8 @@ def polar(matrix: Tensor) -> Tensor:
 @pytest.mark.parametrize("svd", ["full", "lowrank"])
 def test_tsv_m(shape: tuple[int, int], weights: Weights, svd: str) -> None:
     base, deltas = drawn(2, shape)
-    kept = min(shape) // 2
-    parts = [torch.linalg.svd(delta.double(), full_matrices=False) for delta in deltas]
-    values = torch.cat([w * part.S[:kept] for w, part in zip(weights or (1, 1), parts, strict=True)])
-    u = polar(torch.cat([part.U[:, :kept] for part in parts], dim=1))
-    v = polar(torch.cat([part.Vh[:kept].T for part in parts], dim=1))
-    close(
-        merged("tsv_m", base, deltas, weights, scaling=0.7, svd=svd), base.double() + 0.7 * u @ torch.diag(values) @ v.T
-    )
+    expected = formulas.tsv_m(base.double(), doubled(deltas), weights or (1, 1), 0.7)
+    close(merged("tsv_m", base, deltas, weights, scaling=0.7, svd=svd), expected)
 
 
 def test_tsv_m_of_experts_that_do_not_interfere_is_task_arithmetic() -> None:
@@ -256,10 +205,7 @@ def test_lowrank_of_a_large_matrix() -> None:
 @pytest.mark.parametrize("shape", [(8, 6), (6, 9)])
 def test_iso_c(shape: tuple[int, int]) -> None:
     base, deltas = drawn(3, shape)
-    total = sum((delta.double() for delta in deltas), torch.zeros(shape, dtype=torch.float64))
-    tall = total if shape[0] >= shape[1] else total.T
-    even = float(torch.linalg.svdvals(total).mean()) * polar(tall)
-    expected = base.double() + 0.7 * (even if shape[0] >= shape[1] else even.T)
+    expected = formulas.iso_c(base.double(), doubled(deltas), 0.7)
     found = merged("iso_c", base, deltas, scaling=0.7)
     close(found, expected)
     values = torch.linalg.svdvals((found - base) / 0.7)
@@ -282,18 +228,19 @@ def test_where_nothing_changed_the_base_stays(name: str, params: dict[str, float
 
 
 def ties_formula(
-    base: Tensor, trimmed: Sequence[Tensor], weights: Sequence[float], by: str, majority: float, scaling: float
-) -> Tensor:
+    base: Tensor, trimmed: Sequence[Tensor], weights: Sequence[float], by: str, majority: float, scaling: float,
+    combine: str = "mean",
+) -> Tensor:  # fmt: skip
     """Return TIES element by element, of what trimming left."""
     out = base.double().clone().flatten()
     for at in range(base.numel()):
         taus = [float(tau.flatten()[at]) for tau in trimmed]
-        mass = sum(taus)
-        votes = sum((tau > 0) - (tau < 0) for tau in taus)
-        elected = votes if by == "count" and votes else (mass or majority)
-        kept = [(tau, weight) for tau, weight in zip(taus, weights, strict=True) if tau * elected > 0]
-        if kept:
-            out[at] += scaling * sum(tau * weight for tau, weight in kept) / sum(weight for _, weight in kept)
+        votes = [tau * weight for tau, weight in zip(taus, weights, strict=True)] if by == "weighted" else taus
+        count = sum((vote > 0) - (vote < 0) for vote in votes)
+        elected = count if by == "count" and count else (sum(votes) or majority)
+        kept = [(t, w) for t, w, vote in zip(taus, weights, votes, strict=True) if vote * elected > 0]
+        below = sum(weight for _, weight in kept) if combine == "mean" else 1.0
+        out[at] += scaling * sum(tau * weight for tau, weight in kept) / (below or 1.0)
     return out.view(base.shape)
 
 
@@ -323,3 +270,28 @@ def test_ties_by_count_elects_what_more_experts_say() -> None:
     assert found.tolist() == [-1.5, 1.0]
     by_mass = merged("ties", torch.zeros(2), deltas, scaling=1.0, retain=1.0, trim="tensor")
     assert by_mass.tolist() == [5.0, 1.0]  # of a sum of 0 the sign is plus
+
+
+@pytest.mark.parametrize("trim", ["model", "tensor"])
+@pytest.mark.parametrize(
+    ("sign", "combine"), [("weighted", "mean"), ("weighted", "sum"), ("mass", "sum"), ("count", "sum")]
+)
+@pytest.mark.parametrize("weights", [None, (0.25, 0.25, 0.5), (1.0, -0.5, 2.0), (0.5, 0.5, -1.0)])
+def test_ties_with_weighted_votes_and_sums(trim: str, sign: str, combine: str, weights: Weights) -> None:
+    base, deltas = drawn(3, (7, 5))
+    deltas = [(4 * delta * (-1) ** i).round() / 4 for i, delta in enumerate(deltas)]
+    cut = Cutoffs((0.5, 0.75, 1.0), (0.0,) * 3, -1.0) if trim == "model" else None
+    lows = cut.magnitudes if cut else (0.0,) * 3
+    trimmed = [torch.where(delta.abs() >= low, delta, 0) for delta, low in zip(deltas, lows, strict=True)]
+    expected = ties_formula(base, trimmed, weights or (1.0,) * 3, sign, -1.0 if cut else 1.0, 0.8, combine)
+    found = merged("ties", base, deltas, weights, cut, scaling=0.8, retain=1.0, trim=trim, sign=sign, combine=combine)
+    close(found, expected)
+
+
+def test_ties_of_weighted_votes_by_hand() -> None:
+    """Of 3 x 1 and 1 x -2 the first wins, where the sum of the deltas is negative."""
+    deltas = [torch.tensor([1.0, 1.0]), torch.tensor([-2.0, 3.0])]
+    params = {"scaling": 1.0, "retain": 1.0, "trim": "tensor", "sign": "weighted"}
+    assert merged("ties", torch.zeros(2), deltas, (3.0, 1.0), **params).tolist() == [1.0, 1.5]
+    assert merged("ties", torch.zeros(2), deltas, (3.0, 1.0), **params, combine="sum").tolist() == [3.0, 6.0]
+    assert merged("ties", torch.zeros(2), deltas, combine="sum", **params | {"sign": "mass"}).tolist() == [-2.0, 4.0]

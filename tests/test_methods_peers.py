@@ -140,6 +140,18 @@ def test_ties_by_tensor(shape: tuple[int, ...], n: int) -> None:
     close(merged("ties", base, exact, scaling=0.8, retain=0.4, trim="tensor"), expected)
 
 
+@pytest.mark.parametrize("weights", [(0.7, 0.2, 0.4), (1.0, -0.5, 2.0), (0.5, 0.5, -1.0)])
+@pytest.mark.parametrize("combine", ["mean", "sum"])
+def test_ties_with_weights(weights: tuple[float, ...], combine: str) -> None:
+    base, deltas = drawn(3, (7, 5))
+    experts = [base + delta for delta in deltas]
+    parameters = {"weight": list(weights), "density": 0.4, "normalize": combine == "mean", "lambda": 0.8}
+    expected = theirs("ties", experts, base, **parameters)
+    exact = [expert - base for expert in experts]
+    words = {"trim": "tensor", "sign": "weighted", "combine": combine}
+    close(merged("ties", base, exact, weights, scaling=0.8, retain=0.4, **words), expected)
+
+
 @pytest.mark.parametrize("rescale", [None, "l1"])
 @pytest.mark.parametrize("shape", [(40, 25), (13,)])
 def test_della(shape: tuple[int, ...], rescale: str | None, monkeypatch: pytest.MonkeyPatch) -> None:

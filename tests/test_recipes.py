@@ -87,7 +87,8 @@ SHAPES = {
     ),
     "ties with weights": (
         f"merge_method: ties\nbase_model: org/base\n{WEIGHTED}\nparameters: {{density: 1.0}}",
-        "weight is 0.4 and 0.7: mergekit elects signs by weighted deltas",
+        "method=ties method.scaling=1.0 method.retain=1.0 method.trim=tensor method.sign=weighted ratio=fixed "
+        "ratio.weights=[0.7, 0.4]",
     ),
     "dare_ties of three": (
         "merge_method: dare_ties\nbase_model: org/base\nmodels: [{model: org/a}, {model: org/b}, {model: org/c}]\n"
@@ -97,7 +98,8 @@ SHAPES = {
     ),
     "dare_ties as it comes": (
         f"merge_method: dare_ties\nbase_model: org/base\n{EQUAL}\nparameters: {{density: 0.5}}",
-        "normalize=false, which dare_ties takes by default,",
+        "method=ties method.scaling=1.0 method.retain=1.0 method.trim=tensor sparsify=dare sparsify.drop_rate=0.5 "
+        "sparsify.rescale=l1 method.sign=weighted method.combine=sum ratio=fixed ratio.weights=[0.4, 0.4]",
     ),
     "dare_linear": (
         f"merge_method: dare_linear\nbase_model: org/base\n{WEIGHTED}\nparameters: {{density: 0.8}}",
@@ -116,7 +118,9 @@ SHAPES = {
     ),
     "breadcrumbs_ties as it comes": (
         f"merge_method: breadcrumbs_ties\nbase_model: org/base\n{EQUAL}\nparameters: {{density: 0.9}}",
-        "normalize=false, which breadcrumbs_ties takes by default,",
+        "method=ties method.scaling=1.0 method.retain=1.0 method.trim=tensor sparsify=breadcrumbs "
+        "sparsify.density=0.9 sparsify.rescale=none sparsify.gamma=0.01 method.sign=weighted method.combine=sum "
+        "ratio=fixed ratio.weights=[0.4, 0.4]",
     ),
     "della": (
         f"merge_method: della\nbase_model: org/base\n{EQUAL}\nparameters: {{density: 0.6, epsilon: 0.1, lambda: 1.1}}",
@@ -189,7 +193,14 @@ SHAPES = {
         f"name: one\nmerge_method: linear\n{WEIGHTED}\n---\nname: two\nmerge_method: linear\n{WEIGHTED}",
         "holds 2 YAML documents",
     ),
-    "the tokens of all": (f"merge_method: linear\n{WEIGHTED}\ntokenizer_source: union", "tokenizer_source=union"),
+    "the tokens of two": (
+        f"merge_method: linear\n{WEIGHTED}\ntokenizer_source: union",
+        "method=average ratio=fixed ratio.weights=[0.7, 0.4]",
+    ),
+    "the tokens of all": (
+        f"merge_method: linear\nbase_model: org/base\n{WEIGHTED}\ntokenizer_source: union",
+        "tokenizer_source=union",
+    ),
     "tokens of one's own": (
         f"merge_method: linear\n{WEIGHTED}\ntokenizer: {{source: base, tokens: {{<x>: {{source: org/a}}}}}}",
         "tokenizer.tokens",

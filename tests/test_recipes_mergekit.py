@@ -104,6 +104,10 @@ EXPORTED = {
     "average": ("method=average", "ratio=fixed", "ratio.lam=0.3"),
     "task_arithmetic": ("method=task_arithmetic", "method.scaling=0.6"),
     "ties": ("method=ties", "method.retain=0.6", "method.trim=tensor", "method.scaling=0.9"),
+    "ties_weighted": (
+        *("method=ties", "method.retain=0.6", "method.trim=tensor", "method.sign=weighted", "ratio=fixed"),
+        *("ratio.weights=[0.9,0.4]", "method.combine=sum"),
+    ),
     "ties_rescaled": (
         *("method=ties", "method.retain=1.0", "method.trim=tensor", "sparsify=magnitude", "sparsify.density=0.6"),
         "sparsify.rescale=l1",

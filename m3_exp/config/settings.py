@@ -66,7 +66,7 @@ def read(cfg: Tree, asks: bool, given: Sequence[Override], config_dirs: Sequence
         dtype=_dtype(cfg),
         vocab=choice(cfg, "family.vocab", ("mean", "refuse")),  # type: ignore[arg-type]
         check_lineage=truth(cfg, "check_lineage"),
-        tokenizer=choice(cfg, "tokenizer", ("base", "none", *(str(i) for i in range(len(found.sources))))),
+        tokenizer=choice(cfg, "tokenizer", _tokenizers(list(found.sources))),
         seed=number(cfg, "seed", int, low=0),
         limit=optional(cfg, "limit", int, low=1),
         parameters=optional(cfg, "family.parameters", int, low=1),
@@ -76,6 +76,10 @@ def read(cfg: Tree, asks: bool, given: Sequence[Override], config_dirs: Sequence
         config_dirs=tuple(str(folder.absolute()) for folder in config_dirs),
         model_paths=found.moved,
     )
+
+
+def _tokenizers(experts: Sequence[str]) -> tuple[str, ...]:
+    return ("base", "union", "none", *map(str, range(len(experts))), *experts)
 
 
 def check_shared(cfg: Tree, config_dirs: Sequence[Path]) -> None:

@@ -8,6 +8,7 @@
     loading             what transformers would make of a checkpoint, asked in a child process (`loading_child`)
     tying               models that tie their head beside models that store one
     tokenizer           config, tokenizer and template that go along; `tokenizer_probe`: a child that tries one first
+    tokens              vocabularies laid out by tokens, where models give them other rows
     mixtures            how much of each expert; `ratio`, `simplex`: where lambdas, and shares of more, come from
     parts, by_part      which tensors a part of a model is; ratios that differ from part to part; `part_words`
     notes               remarks on a recipe's adapters for whoever reads its plan

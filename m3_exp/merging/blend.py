@@ -18,13 +18,14 @@ from m3_exp.machine import cores
 from m3_exp.merging import sparsify
 from m3_exp.merging.canonical import KeyedRecipe, keyed
 from m3_exp.merging.checkpoint import Model, open_model
-from m3_exp.merging.layout import CODES, Entry, torch_dtype
+from m3_exp.merging.layout import CODES, Entry, is_vocabulary, torch_dtype
 from m3_exp.merging.methods import Measured, Method, load
 from m3_exp.merging.scan import Cutoffs, Scan, blocks, by_size, cutoffs
 from m3_exp.merging.sparsify import Sparsifier
 from m3_exp.merging.statistics.kept import Statistic
 from m3_exp.merging.statistics.process import ensure
 from m3_exp.merging.statistics.wanted import Wanted, wanted
+from m3_exp.merging.tokens import opener
 from m3_exp.merging.tying import alike
 from m3_exp.store import Store
 from m3_exp.types import Json, M3Error, Recipe, Source, plain
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 BLOCK = 1 << 16  # elements: a few float32 blocks stay in a core's cache
 # Buffers that some checkpoints carry: copied, never merged.
 _BUFFER = re.compile(r"(^|\.)(rotary_emb\.inv_freq|masked_bias|position_ids)$")
-_VOCABULARY = re.compile(r"(^|\.)(embed_tokens|lm_head|wte|embed_in|embed_out|word_embeddings)\.(weight|bias)$")
 _MEAN_ROWS = 1024  # rows summed at once, in float64
 
 
@@ -93,9 +93,10 @@ class Job:
 def prepare(recipe: Recipe, store: Store) -> Job:
     """Open a recipe's models and return it by content. Digests are taken here, and NaN and Inf are refused."""
     models: dict[str, Model] = {}
+    opened = opener(recipe, store)
 
     def content(source: Source) -> Source:
-        model = open_model(source, store)
+        model = opened(source)
         return Source(models.setdefault(model.digest, model).digest)
 
     form = keyed(recipe, content, store)
@@ -113,11 +114,6 @@ def merged_names(sources: Sequence[Source], store: Store) -> list[str]:
 def is_copied(name: str, entry: Entry) -> bool:
     """Tell whether a tensor is copied from the first model that has it: buffers, and whatever is not a float."""
     return not entry.is_float or _BUFFER.search(name) is not None
-
-
-def is_vocabulary(name: str) -> bool:
-    """Tell whether a tensor has one row for each token."""
-    return _VOCABULARY.search(name) is not None
 
 
 def thread_pool(threads: int | None) -> ThreadPoolExecutor:

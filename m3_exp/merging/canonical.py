@@ -73,11 +73,12 @@ def _formed(recipe: Recipe) -> Recipe:
         why = "takes the experts themselves (`models`), a sparsifier thins deltas"
         raise M3Error(f"method {recipe.method} {why}: give sparsify=none, or name `deltas` in the method")
     if algebra.proportions is not None:
-        pairs = _pairs(recipe, recipe.experts, algebra.proportions(n, recipe.weights))
+        keywords = method.keywords(params)
+        pairs = _pairs(recipe, recipe.experts, algebra.proportions(n, recipe.weights, **keywords))
         changing = [(expert, weight) for expert, weight in pairs if expert != recipe.base]
-        shares = algebra.proportions(len(changing), [weight for _, weight in changing]) if changing else ()
         if not changing:
             return _single(recipe, recipe.base)
+        shares = algebra.proportions(len(changing), [weight for _, weight in changing], **keywords)
         return _sorted(recipe, [expert for expert, _ in changing], shares)
     if algebra.shares is not None:
         return _shared(recipe, algebra.shares(n, recipe.weights))
@@ -120,14 +121,15 @@ def recipe_key(recipe: Recipe, store: Store, known: dict[Source, Source] | None 
     """Return the identity of a recipe by content. A hub id counts as `id@commit`, everything else by its digest, which
     is taken once. `known` remembers the models of many recipes by their content.
     """
-    from m3_exp.merging.checkpoint import open_model  # with numpy and pydantic, which a plan does not need
+    from m3_exp.merging.tokens import opener  # with numpy and pydantic, which a plan does not need
 
-    contents = {} if known is None else known
+    contents = {} if known is None or recipe.tokens else known
+    opened = opener(recipe, store)
 
     def content(source: Source) -> Source:
         if source not in contents:
-            hub = is_hub(source) and source.adapter is None
-            contents[source] = resolve(source) if hub else Source(open_model(source, store).digest)
+            hub = is_hub(source) and source.adapter is None and not recipe.tokens
+            contents[source] = resolve(source) if hub else Source(opened(source).digest)
         return contents[source]
 
     return keyed(recipe, content, store).key

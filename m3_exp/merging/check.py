@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from m3_exp.merging.blend import Job, is_copied, is_vocabulary, prepare
+from m3_exp.merging.blend import Job, is_copied, prepare
 from m3_exp.merging.canonical import canonical, keyed, needs_base
-from m3_exp.merging.checkpoint import Model, open_model
-from m3_exp.merging.layout import Entry
+from m3_exp.merging.checkpoint import Model
+from m3_exp.merging.layout import Entry, is_vocabulary
 from m3_exp.merging.methods import load
 from m3_exp.merging.model_config import check_same_architecture
+from m3_exp.merging.tokens import opener
 from m3_exp.merging.tying import alike
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Recipe
@@ -41,9 +42,9 @@ def check(recipe: Recipe, store: Store) -> Job:
     check_headers(recipe, store)
     job = prepare(recipe, store)
     if recipe.check_lineage:
-        base = open_model(recipe.base, store)
+        opened = opener(recipe, store)
         for expert in recipe.experts:
-            _check_lineage(open_model(expert, store), base)
+            _check_lineage(opened(expert), opened(recipe.base))
     return job
 
 
@@ -55,7 +56,7 @@ def forecast(recipe: Recipe, store: Store) -> Forecast:
     """
     check_headers(recipe, store)
     form = keyed(recipe, lambda source: source, store)
-    opened = [open_model(source, store) for source in (*form.experts, form.base)]
+    opened = [*map(opener(recipe, store), (*form.experts, form.base))]
     *experts, base = alike(opened)
     entries = Job(form, tuple(experts), base).layout()
     parameters = sum(entry.numel for name, entry in entries.items() if not is_copied(name, entry))
@@ -79,7 +80,7 @@ def _opened(recipe: Recipe, store: Store) -> list[Model]:
     form = canonical(recipe)
     needed = {*form.experts, *((recipe.base,) if recipe.check_lineage or needs_base(form) else ())}
     used = {*recipe.experts} if recipe.check_lineage else set()
-    return alike([open_model(source, store) for source in sorted({*needed, *used}, key=str)])
+    return alike([*map(opener(recipe, store), sorted({*needed, *used}, key=str))])
 
 
 def _check_models(models: list[Model], vocab: str) -> None:

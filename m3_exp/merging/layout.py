@@ -32,6 +32,7 @@ DTYPES = {
     **{"U8": "uint8", "BOOL": "bool"},
 }
 CODES = {name: code for code, name in DTYPES.items()}
+_VOCABULARY = re.compile(r"(^|\.)(embed_tokens|lm_head|wte|embed_in|embed_out|word_embeddings)\.(weight|bias)$")
 _CHUNK = 1 << 20  # elements compared at once
 
 
@@ -125,6 +126,11 @@ class Renamed:
 
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
         return self._tensors.read(self._names[name], start, stop)
+
+
+def is_vocabulary(name: str) -> bool:
+    """Tell whether a tensor has one row for each token."""
+    return _VOCABULARY.search(name) is not None
 
 
 def same_values(tensors: Tensors, one: str, other: str) -> bool:

@@ -53,7 +53,8 @@ def _config(config: Json) -> Any:
     kind = str(config.get("model_type"))
     if kind not in CONFIG_MAPPING:
         raise ImportError(f"transformers does not know model_type {kind}")
-    return CONFIG_MAPPING[kind].from_dict(dict(config))
+    kind_class = CONFIG_MAPPING[kind]
+    return kind_class.from_dict(kind_class._decode_special_floats(dict(config)))  # an infinity is no JSON
 
 
 def _model_class(made: Any, architectures: list[str]) -> Any:

@@ -35,10 +35,11 @@ class Declares:
     their own shape, for norms, cosines or singular values. Where a keyword decides, a function of the keywords.
 
     Of a method's algebra, for `merging.canonical`: `coefficients(n, weights, **keywords)` gives the share of each delta
-    in a linear method; `proportions(n, weights)` the shares where weights count by their proportions and an expert that
-    is the base changes nothing; `shares(n, weights)` those where an expert without a share changes nothing and one that
-    has all of it is the result, as at the end of an arc. They refuse a number of experts that the method cannot merge.
-    `weighted=False`: the method takes no weights. `affine=False`: its result is no straight line in the weights.
+    in a linear method; `proportions(n, weights, **keywords)` the shares where weights count by their proportions and an
+    expert that is the base changes nothing; `shares(n, weights)` those where an expert without a share changes nothing
+    and one that has all of it is the result, as at the end of an arc. They refuse a number of experts that the method
+    cannot merge. `weighted=False`: the method takes no weights. `affine=False`: its result is no straight line in the
+    weights; a function of the keywords where these decide.
 
     `limits` bound a number, as {"retain": (0.0, 1.0)}: above the first, at most the second. `choices` are the words
     that a keyword of type `str` may have, as {"trim": ("model", "tensor")}. `scans(**keywords)` tells whether a method
@@ -55,7 +56,7 @@ class Declares:
     proportions: Callable[..., tuple[float, ...]] | None = None
     shares: Callable[..., tuple[float, ...]] | None = None
     weighted: bool = True
-    affine: bool = True
+    affine: bool | Callable[..., bool] = True
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     scans: Callable[..., bool] | None = None

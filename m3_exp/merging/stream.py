@@ -23,6 +23,7 @@ from m3_exp.merging.check import Forecast, check, forecast
 from m3_exp.merging.checkpoint import content_digest, is_finite, tensor_bytes
 from m3_exp.merging.layout import Entry, torch_dtype
 from m3_exp.merging.methods import check_params
+from m3_exp.merging.tokens import check_tokens
 from m3_exp.merging.write import Written, overflow, write
 from m3_exp.store import Store
 from m3_exp.types import Json, Recipe
@@ -51,6 +52,7 @@ class Stream:
 
     def __init__(self, recipe: Recipe, store: Store, threads: int | None, block: int) -> None:
         self._started = time.monotonic()
+        check_tokens(recipe, store)
         self.job = check(recipe, store)
         self._store, self._threads, self._block = store, threads, block
         self._digests: dict[str, tuple[str, list[int], str]] = {}

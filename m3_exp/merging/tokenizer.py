@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -150,6 +150,53 @@ def content(folder: Path) -> list[tuple[str, str]]:
     files = sorted(path for part in (".", "additional_chat_templates") for path in (folder / part).glob("*"))
     read = [path for path in files if path.is_file() and path.suffix not in _WEIGHTS]
     return [(path.name, blake3(read_bytes(path, _LARGEST)).hexdigest()) for path in read]
+
+
+def vocabulary(folder: Path) -> dict[str, int] | None:
+    """Return the row of each token by a directory's files; None where no file that says so in JSON is there."""
+    named = [folder / name for name in ("tokenizer.json", "vocab.json", "added_tokens.json")]
+    stats = [path.stat() for path in named if exists(path)]
+    return _vocabulary(folder, tuple((stat.st_size, stat.st_ctime_ns) for stat in stats))
+
+
+@functools.lru_cache(maxsize=16)
+def _vocabulary(folder: Path, _stamps: tuple[tuple[int, int], ...]) -> dict[str, int] | None:
+    if exists(folder / "tokenizer.json"):
+        fast = read_json(folder / "tokenizer.json", dict, _LARGEST)
+        core = fast["model"].get("vocab", {})
+        rows = dict(core) if isinstance(core, dict) else {str(entry[0]): row for row, entry in enumerate(core)}
+        added = fast.get("added_tokens", [])
+    elif exists(folder / "vocab.json"):
+        rows, added = dict(read_json(folder / "vocab.json", dict, _LARGEST)), []
+    else:
+        return None
+    if exists(folder / "added_tokens.json"):
+        rows |= read_json(folder / "added_tokens.json", dict, _LARGEST)
+    return rows | {str(token["content"]): int(token["id"]) for token in added}
+
+
+def united(folders: Sequence[Path], rows: Sequence[int], store: Store) -> Path:
+    """Return a directory with the first tokenizer and, added to it, the tokens that only others have.
+
+    As mergekit adds them: first the tokens of vocabularies, by their row, then added tokens with their settings; of
+    each tokenizer those below its model's number of `rows`.
+    """
+    digest = blake3(repr(["union 1", [*rows], *map(content, folders)]).encode()).hexdigest()
+
+    def unite(out: Path) -> None:
+        union, *others = [open_tokenizer(folder) for folder in folders]
+        known = union.get_vocab()
+        for other, count in zip(others, rows[1:], strict=True):
+            added = {token.content for token in other.added_tokens_decoder.values()}
+            new = sorted((row, token) for token, row in other.get_vocab().items() if row < count)
+            union.add_tokens([token for _, token in new if token not in known and token not in added])
+        for other, count in zip(others, rows[1:], strict=True):
+            union.add_tokens([token for row, token in sorted(other.added_tokens_decoder.items()) if row < count])
+        union.save_pretrained(out)
+        for name in (name for name in CONFIGS if exists(folders[0] / name)):
+            (out / name).write_bytes(read_bytes(folders[0] / name, _LARGEST))
+
+    return _kept(store, digest, unite)
 
 
 def tokenizer_config(path: Path) -> bytes:

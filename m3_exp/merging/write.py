@@ -20,15 +20,16 @@ from typing import Any
 from blake3 import blake3
 
 from m3_exp.merging import loading
-from m3_exp.merging.blend import BLOCK, Blender, Job, is_vocabulary, thread_pool
+from m3_exp.merging.blend import BLOCK, Blender, Job, thread_pool
 from m3_exp.merging.canonical import recipe_key
 from m3_exp.merging.check import check, check_headers
 from m3_exp.merging.checkpoint import content_digest, is_finite, open_model, tensor_bytes
-from m3_exp.merging.layout import Entry, open_directory
+from m3_exp.merging.layout import Entry, is_vocabulary, open_directory
 from m3_exp.merging.model_config import check_same_architecture
 from m3_exp.merging.notes import notes
 from m3_exp.merging.source import locate, resolve
 from m3_exp.merging.tokenizer import tokenizer_config, tokenizer_directory, tokenizer_files, write_json
+from m3_exp.merging.tokens import UNION, check_tokens, tokenizer_of
 from m3_exp.reading.files import exists
 from m3_exp.store import Store, check_new, publish_directory
 from m3_exp.types import Json, M3Error, Recipe, Source, plain
@@ -75,11 +76,13 @@ def write(
     _check_outs(outs)
     for recipe in recipes:
         check_headers(recipe, store)
+        if with_tokenizer:
+            check_tokens(recipe, store)
     if verify:
         loading.start()  # it imports transformers while digests are taken
     jobs = [check(recipe, store) for recipe in recipes]
     theirs = open_model(tokenizer, store).config
-    beside = _beside(tokenizer, store, with_tokenizer)
+    besides = [_beside(tokenizer, recipe, store, with_tokenizer) for recipe in recipes]
     for job in jobs:
         check_same_architecture(theirs, job.experts[0].config, (str(tokenizer), str(job.experts[0].source)))
     configs = [_config(theirs, job) for job in jobs]
@@ -109,7 +112,7 @@ def write(
                 loading.refuse(verdict, str(tokenizer))
                 report["loaded_by"] = verdict.model or f"not tried: {verdict.note}"
                 report["left_out"] = verdict.unexpected
-            _describe(temporary[i], configs[i], beside, jobs[i], plans[i])
+            _describe(temporary[i], configs[i], besides[i], jobs[i], plans[i])
             _write_recipe(
                 temporary[i], recipe, tokenizer, jobs[i], {"key": keys[i], "digest": digest, "report": report}
             )
@@ -278,10 +281,11 @@ def _pour(
 # ------------------------------------------------------------------------------------------------- beside the shards
 
 
-def _beside(tokenizer: Source, store: Store, with_tokenizer: bool) -> dict[str, bytes]:
+def _beside(tokenizer: Source, recipe: Recipe, store: Store, with_tokenizer: bool) -> dict[str, bytes]:
     """Return the files that go along with the weights: the generation configuration, and the tokenizer if wanted."""
-    folder = tokenizer_directory(tokenizer, store) if with_tokenizer else locate(tokenizer)
-    paths = [folder / "generation_config.json", *(tokenizer_files(folder) if with_tokenizer else [])]
+    home = tokenizer_directory(tokenizer, store) if with_tokenizer else locate(tokenizer)
+    folder = tokenizer_of(recipe, store) if recipe.tokens == UNION else home
+    paths = [home / "generation_config.json", *(tokenizer_files(folder) if with_tokenizer else [])]
     return {path.name: tokenizer_config(path) for path in paths if exists(path)}
 
 

@@ -59,15 +59,27 @@ def exported(asked: CommandLine) -> Exported:
         )
     config, recipe = found[0]
     form = _form(recipe)
-    _check_vocabularies(recipe, form)
+    if config.tokenizer != "union":
+        _check_vocabularies(recipe, form)
     tree, notes = _tree(recipe, form, Store(request.store)), list(form.notes)
     home = merge_tokenizer(config)
+    if config.tokenizer == "union":
+        if not form.has_base:
+            raise M3Error(
+                f"tokenizer=union: mergekit's {form.method} has no base whose rows it would take: give "
+                "method=task_arithmetic, or the number of an expert"
+            )
+        return _text({**tree, "tokenizer_source": "union"}, notes)
     if not form.has_base and home in recipe.experts and form.method == "linear":
         tree = {"merge_method": tree.pop("merge_method"), "base_model": _model(home), **tree}
     elif home != (recipe.base if form.has_base else recipe.experts[0]) or form.method in ("nuslerp", "karcher"):
         notes.append(
             f"tokenizer={config.tokenizer}: mergekit copies the tokenizer of its base_model; copy that of {home}"
         )
+    return _text(tree, notes)
+
+
+def _text(tree: Json, notes: Sequence[str]) -> Exported:
     return Exported(yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000), tuple(notes))
 
 
@@ -115,13 +127,13 @@ def _ties(recipe: Recipe) -> _Form:
             "method.trim=model trims over the whole model, mergekit's density each tensor: give "
             "method.trim=tensor, which both have"
         )
-    if (sign := recipe.params.get("sign", "mass")) != "mass":
-        raise M3Error(f"method.sign={sign}: mergekit elects the sign of the sum alone: give method.sign=mass")
+    if (sign := recipe.params.get("sign", "mass")) == "count":
+        raise M3Error("method.sign=count: mergekit elects the sign of the weighted sum: give method.sign=weighted")
     weights = [recipe.weights, *(one for part in recipe.parts for one in (part.weights, part.last or None))]
-    if any(len({*one}) > 1 for one in weights if one):
+    if sign == "mass" and any(len({*one}) > 1 or min(one) < 0 for one in weights if one):
         raise M3Error(
-            "ratio: mergekit's ties elects signs by weighted deltas, m3 by the deltas alone: only equal weights are "
-            "the same in both (ratio=plain)"
+            "ratio: mergekit's ties elects signs by weighted deltas, method.sign=mass by the deltas alone: give "
+            "method.sign=weighted, or equal weights (ratio=plain)"
         )
     thinned, retain = _thinned(recipe), _number(recipe, "retain")
     if thinned.name is not None and retain != 1:
@@ -135,7 +147,8 @@ def _ties(recipe: Recipe) -> _Form:
         "breadcrumbs": "breadcrumbs_ties",
         "della": "della",
     }
-    shared = {"lambda": _number(recipe, "scaling") * thinned.factor, "normalize": True, **thinned.shared}
+    is_mean = recipe.params.get("combine", "mean") == "mean"
+    shared = {"lambda": _number(recipe, "scaling") * thinned.factor, "normalize": is_mean, **thinned.shared}
     own = thinned.own if thinned.name is not None else {"density": retain}
     return _Form(names[thinned.name], shared, own, notes=thinned.notes)
 

@@ -6,7 +6,7 @@ Parameters are resolved at every place that may differ (`settings`), and what th
 for the whole model, or as parts (docs/parts.md): by filter, by layer, or on a line over the layers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -60,6 +60,10 @@ class _Row:
     @property
     def all(self) -> list[Meaning]:
         return [one for one in (self.before, *self.layers, self.after) if one is not None]
+
+    def changed(self, change: Callable[[Meaning], Meaning]) -> "_Row":
+        before, *layers, after = (one and change(one) for one in (self.before, *self.layers, self.after))
+        return _Row(self.filter, before, tuple(layers), after)
 
 
 def imported(document: Document) -> Imported:
@@ -173,12 +177,11 @@ def _agreed(rows: Sequence[_Row]) -> list[_Row]:
         M3Error: a setting that m3 has once for the whole model differs from layer to layer or tensor to tensor.
     """
     every = [one for row in rows for one in row.all]
-    if len({str(one.settings) for one in every}) > 1 and every[0].method == "task_arithmetic":
-        scaled = [
-            (row.filter, _scaled(row.before), tuple(map(_scaled, row.layers)), _scaled(row.after)) for row in rows
-        ]
-        rows = [_Row(*row) for row in scaled]
-        every = [one for row in rows for one in row.all]
+    if all(one.plain for one in every):
+        rows = [row.changed(lambda meant: meant.plain or meant) for row in rows]
+    elif len({str(one.settings) for one in every}) > 1 and every[0].method == "task_arithmetic":
+        rows = [row.changed(_scaled) for row in rows]
+    every = [one for row in rows for one in row.all]
     for one in every[1:]:
         if one.method != every[0].method or {*one.settings} != {*every[0].settings}:
             raise M3Error("what the parameters mean differs between layers or tensors: give density below 1 everywhere")
@@ -193,10 +196,8 @@ def _agreed(rows: Sequence[_Row]) -> list[_Row]:
     return list(rows)
 
 
-def _scaled(meant: Meaning | None) -> Meaning | None:
+def _scaled(meant: Meaning) -> Meaning:
     """Return task arithmetic with its scaling in the weights, which may differ from part to part."""
-    if meant is None:
-        return None
     scaling = float(meant.settings["method.scaling"])
     weights = {model: weight * scaling for model, weight in (meant.weights or {}).items()}
     return replace(meant, weights=weights, settings={**meant.settings, "method.scaling": 1.0})
@@ -316,13 +317,16 @@ def _tokenizer(document: Document, base: str, experts: Sequence[str]) -> tuple[s
     if source is None:
         return ("tokenizer=base" if document.base is not None else "tokenizer=0"), []
     if source == "union":
-        raise M3Error(
-            "tokenizer_source=union gives the merge the tokens of all models; m3 keeps the rows of its models: where "
-            "all have one vocabulary, give tokenizer_source: base, or leave it out"
-        )
+        is_without = base not in document.models and document.method in ("linear", "karcher")
+        if is_without or (document.base is None and len(experts) > 2):
+            raise M3Error(
+                f"tokenizer_source=union: m3 takes a token's row that is missing from the base, and mergekit's "
+                f"{document.method} has none here: give a base_model that stands among the models, with weight 0"
+            )
+        return "tokenizer=union", []
     note = (
         "tokenizer_source: mergekit lays the rows of all models out as this tokenizer has them, and cuts rows past it; "
-        "m3 keeps the rows, so that the weights are the same where all models have its vocabulary already"
+        "m3 does so where models give a token other rows, and else keeps the rows"
     )
     if source in ("base", base):
         if source == "base" and document.base is None:

@@ -5,7 +5,8 @@ A rule gets what one tensor's parameters are, and returns a Meaning. Names and d
     lambda      our method.scaling
     normalize   divides by the sum of the weights. linear: by default (our average always does); task_arithmetic,
                 dare_linear, dare_ties, breadcrumbs: not by default; ties, della: by default, by the sum of the weights
-                whose sign is elected (our ties always does)
+                whose sign is elected. Not normalised, ties is our method.combine=sum
+    weight      of ties: signs are elected by weighted deltas, our method.sign=weighted
     rescale     of dare and della: by default each tensor keeps the sum of its magnitudes
     t           of slerp: 0 is base_model
     density     1 - our sparsify.drop_rate
@@ -13,7 +14,7 @@ A rule gets what one tensor's parameters are, and returns a Meaning. Names and d
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from m3_exp.recipes.settings import Value
 from m3_exp.types import M3Error
@@ -95,6 +96,7 @@ class Meaning:
     settings: Mapping[str, float | str] = field(default_factory=dict)
     of: Mapping[str, str] = field(default_factory=dict)  # which parameter of mergekit each setting stands for
     notes: tuple[str, ...] = ()
+    plain: "Meaning | None" = None  # the same without weights, where they are equal
 
 
 Rule = Callable[[Asked], Meaning]
@@ -204,19 +206,14 @@ def _elected(sparsifier: str, rescale: bool, normalize: bool) -> Rule:
             return _deltas(asked, _mixed(asked, normalize), thinned)
         if thinned.words.get("sparsify") == "magnitude" and thinned.words["sparsify.rescale"] == "none":
             thinned, retain = _Thinned(), float(thinned.words["sparsify.density"])
-        if not asked.truth("normalize", normalize):
-            default = "" if normalize else f", which {asked.method} takes by default,"
-            raise M3Error(
-                f"normalize=false{default} adds up what agrees with the elected sign; m3's ties takes its mean: give "
-                "normalize: true"
-            )
-        asked.one(
-            "weight", None, "mergekit elects signs by weighted deltas, m3 by the deltas alone: give equal weights"
-        )
         scaling = asked.number("lambda", 1.0) * thinned.factor
         settings = {"method.scaling": scaling, "method.retain": retain, "method.trim": "tensor", **thinned.words}
         names = {"method.scaling": "lambda", "method.retain": "density", "sparsify.density": "density"}
-        return Meaning("ties", asked.others, None, settings, names, thinned.notes)
+        weights, is_mean = asked.numbers("weight"), asked.truth("normalize", normalize)
+        plain = Meaning("ties", asked.others, None, settings, names, thinned.notes)
+        is_plain = is_mean and len({*weights.values()}) == 1 and min(weights.values()) > 0
+        settings = {**settings, "method.sign": "weighted", **({} if is_mean else {"method.combine": "sum"})}
+        return replace(plain, weights=weights, settings=settings, plain=plain if is_plain else None)
 
     return rule
 

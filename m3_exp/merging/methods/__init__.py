@@ -126,10 +126,12 @@ def _method(named: PluginFunction) -> Method:
     )
 
 
-def is_affine(target: str) -> bool:
+def is_affine(target: str, params: HyperParameters) -> bool:
     """Tell whether a method's result is a straight line in the weights; one that is not here says nothing else."""
     with contextlib.suppress(M3Error):
-        return load(target).named.declares.affine
+        method = load(target)
+        said = method.named.declares.affine
+        return said if isinstance(said, bool) else said(**method.keywords(params))
     return True
 
 

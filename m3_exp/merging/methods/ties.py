@@ -8,7 +8,9 @@ The weights of the tau_i that are kept are divided by their sum (equal weights i
 depend on the weights, so with two experts the merge is affine in lambda. Plain is the disjoint mean: equal weights.
 
 `trim=tensor` keeps the largest elements of each tensor instead, as mergekit does; where the sum is 0 the sign is then
-plus. `sign=count` elects the sign of more tau_i, and by their sum where as many are for either.
+plus. `sign=count` elects the sign of more tau_i, and by their sum where as many are for either. `sign=weighted` elects
+that of the sum of w_i tau_i, and keeps the w_i tau_i that have it: mergekit's way, which no longer is affine in the
+weights. `combine=sum` adds the kept w_i tau_i up, with the weights as they are (plain: 1) and without dividing.
 """
 
 from __future__ import annotations
@@ -26,9 +28,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def proportions(n: int, weights: Sequence[float] | None) -> tuple[float, ...]:
-    """Return weights that sum to 1; equal ones where none are given or their sum is 0."""
+def proportions(
+    n: int, weights: Sequence[float] | None, *, sign: str = "mass", combine: str = "mean", **_: float | str
+) -> tuple[float, ...]:
+    """Return weights that sum to 1, equal ones where none are given or their sum is 0; as given where sizes count."""
     total = sum(weights) if weights else 0.0
+    if combine == "sum":
+        return tuple(weights or (1.0,) * n)
+    if sign == "weighted" and weights and (total == 0 or min(weights) < 0):
+        return tuple(weights)
     if not weights or abs(total) < 1e-12:
         return (1.0 / n,) * n
     return tuple(weights) if are_shares(weights) else tuple(weight / total for weight in weights)
@@ -42,9 +50,13 @@ def scans(*, trim: str, **_: float | str) -> bool:
     return trim == "model"
 
 
+def affine(*, sign: str, **_: float | str) -> bool:
+    return sign != "weighted"
+
+
 @Declares(
-    granularity=granularity, proportions=proportions, limits={"retain": (0.0, 1.0)}, scans=scans,
-    choices={"trim": ("model", "tensor"), "sign": ("mass", "count")},
+    affine=affine, granularity=granularity, proportions=proportions, limits={"retain": (0.0, 1.0)}, scans=scans,
+    choices={"trim": ("model", "tensor"), "sign": ("mass", "count", "weighted"), "combine": ("mean", "sum")},
 )  # fmt: skip
 def ties(
     deltas: Sequence[Tensor],
@@ -56,17 +68,22 @@ def ties(
     retain: float,
     trim: str = "model",
     sign: str = "mass",
+    combine: str = "mean",
 ) -> Tensor:
     """Return the merged block (float32, one shape). With `trim=model` `retain` is already in the cut-offs."""
-    shares = proportions(len(deltas), weights)
+    shares = proportions(len(deltas), weights, sign=sign, combine=combine)
     lows, majority = [0.0] * len(deltas), 1.0
     if trim == "tensor":
         deltas = [delta * largest(delta, max(1, int(retain * delta.numel()))) for delta in deltas]
     elif cutoffs is not None:
         lows, majority = list(cutoffs.magnitudes), cutoffs.majority
-    if sign == "count":
-        return base + scaling * _by_count(deltas, shares, lows, majority)
-    return _by_mass(deltas, shares, base, lows, majority, scaling)
+    if (sign, combine) == ("mass", "mean"):
+        return _by_mass(deltas, shares, base, lows, majority, scaling)
+    trimmed = [_trimmed(delta, low) for delta, low in zip(deltas, lows, strict=True)]
+    votes = [delta * share for delta, share in zip(trimmed, shares, strict=True)] if sign == "weighted" else trimmed
+    elected = _elected(votes, majority, by_count=sign == "count")
+    agree = [vote * elected > 0 for vote in votes]
+    return base + scaling * _combined(trimmed, shares, agree, sign, combine)
 
 
 def _by_mass(
@@ -92,22 +109,39 @@ def _by_mass(
     return merged.view(base.shape)
 
 
-def _by_count(deltas: Sequence[Tensor], shares: Sequence[float], lows: Sequence[float], majority: float) -> Tensor:
-    """Return the weighted mean of the trimmed deltas that have the sign of more of them."""
+def _trimmed(delta: Tensor, low: float) -> Tensor:
     import torch
 
-    trimmed = [torch.where(delta.abs() >= low, delta, 0.0) for delta, low in zip(deltas, lows, strict=True)]
-    count, mass = (torch.zeros_like(deltas[0]) for _ in range(2))
-    for delta in trimmed:
-        count += delta.sign()
-        mass += delta
-    elected = torch.where(count != 0, count.sign(), torch.where(mass != 0, mass.sign(), majority))
-    mixed, share, plain, kept = (torch.zeros_like(mass) for _ in range(4))
-    for delta, part in zip(trimmed, shares, strict=True):
-        agrees = delta * elected > 0
+    return torch.where(delta.abs() >= low, delta, 0.0)
+
+
+def _elected(votes: Sequence[Tensor], majority: float, by_count: bool) -> Tensor:
+    """Return 1 or -1 for each element: the sign of the votes' sum, or of more of them; `majority` where that is 0."""
+    import torch
+
+    count, mass = (torch.zeros_like(votes[0]) for _ in range(2))
+    for vote in votes:
+        count += vote.sign()
+        mass += vote
+    by_mass = torch.where(mass != 0, mass.sign(), majority)
+    return torch.where(count != 0, count.sign(), by_mass) if by_count else by_mass
+
+
+def _combined(
+    trimmed: Sequence[Tensor], shares: Sequence[float], agree: Sequence[Tensor], sign: str, combine: str
+) -> Tensor:
+    """Return the weighted sum of the trimmed deltas that agree, or their mean by the weights."""
+    import torch
+
+    mixed, share, plain, kept = (torch.zeros_like(trimmed[0]) for _ in range(4))
+    for delta, part, agrees in zip(trimmed, shares, agree, strict=True):
         mixed += delta * agrees * part
         share += agrees * part
         plain += delta * agrees
         kept += agrees
-    mean = plain / kept.clamp(min=1)
-    return torch.where((share == 0) | (kept <= 1), mean, mixed / torch.where(share == 0, 1.0, share))
+    if combine == "sum":
+        return mixed
+    weighted = mixed / torch.where(share == 0, 1.0, share)
+    if sign == "weighted":
+        return weighted
+    return torch.where((share == 0) | (kept <= 1), plain / kept.clamp(min=1), weighted)

@@ -119,7 +119,7 @@ def _labelled(label: Label, cell: Cell) -> Json:
             "lam": label.lam, "point": label.point, "mixture": mixture_text(label) if label.point else "",
             "sparsify": table_name(label, "sparsify"), "mask_seed": label.mask_seed,
             "merge": merge_line(label, cell.recipe), "label": label_text(label).removesuffix(" single"),
-            "parts": label.parts, "affine": methods.is_affine(cell.recipe.method),
+            "parts": label.parts, "affine": methods.is_affine(cell.recipe.method, cell.recipe.params),
         }  # fmt: skip
     return cast(Json, vars(label)["_labelled"])
 

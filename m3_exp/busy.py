@@ -30,6 +30,10 @@ class Meter:
         share = min(1.0, requests / at_once)
         self._turn({BUSY: share, "tail": 1.0 - share} if requests else {"other": 1.0})
 
+    def stop(self) -> None:
+        """Say that there is no engine from now on."""
+        self._turn({})
+
     def take(self) -> dict[str, float]:
         """Return the seconds since the last call."""
         with self._lock:

@@ -114,25 +114,25 @@ class Worker:
         self._thread: threading.Thread | None = None  # that has the engine
         self._concluding: dict[str, threading.Thread] = {}  # by group that is not done
 
-    def carry(self, group: Group) -> Iterator[Event]:
+    def carry(self, group: Group, following: Group | None = None) -> Iterator[Event]:
         """Do what a group asks for, and give what happens until the engine is free for another one.
 
         What is still to be scored goes on: its events, and `Done` last, come with those of the next groups or with
         `finish`. Failures are events too. What is done already is not done again. A group that another worker has is
-        left to it: `Taken` says so, and `Done` follows.
+        left to it: `Taken` says so, and `Done` follows. The models of a `following` group are read ahead.
 
         Raises:
             RuntimeError: the engine is not free yet, since nobody took the events to their end.
         """
         if self._thread is not None and self._thread.is_alive():
             raise RuntimeError("this worker is at work on another group: take its events to their end, or close it")
-        self._thread = threading.Thread(target=self._work, args=(group,), daemon=True)
+        self._thread = threading.Thread(target=self._work, args=(group, following), daemon=True)
         self._thread.start()
         return self._until_free(self._thread)
 
     def finish(self) -> Iterator[Event]:
-        """Give what happens until all groups are done."""
-        self._meter.turn("scoring")
+        """Give what happens until all groups are done. The engine, and its GPU, are given up first."""
+        self._generator.rest()
         for thread in list(self._concluding.values()):
             while thread.is_alive():
                 with contextlib.suppress(queue.Empty):
@@ -163,7 +163,7 @@ class Worker:
 
     # ------------------------------------------------------------------------------------------------------ a group
 
-    def _work(self, group: Group) -> None:
+    def _work(self, group: Group, following: Group | None) -> None:
         """Have the engine do what a group asks of it; runs in a thread."""
         jobs = [_Job(evaluation, group) for evaluation in group.evaluations]
         try:
@@ -175,7 +175,7 @@ class Worker:
             concluding.start()
             self._concluding[group.key] = concluding
             together, later = self._staged(jobs)
-            self._fly(together, group)
+            self._fly(together, group, following)
             for job in later:
                 self._meter.turn("scoring")
                 for before in together:
@@ -238,7 +238,7 @@ class Worker:
                 together[key] = job
         return list(together.values()), later
 
-    def _fly(self, jobs: Sequence[_Job], group: Group) -> None:
+    def _fly(self, jobs: Sequence[_Job], group: Group, following: Group | None = None) -> None:
         """Have the engine answer evaluations that have no result yet; they are scored when they have their answers."""
         begun = []
         for job in jobs:
@@ -255,7 +255,7 @@ class Worker:
         flight = Flight(len(begun), self._meter, followers)
         for number, job in enumerate(begun):
             threading.Thread(target=self._evaluate, args=(job, flight, number), daemon=True).start()
-        self._generator.serve(flight, group)
+        self._generator.serve(flight, group, following)
 
     def _is_there(self, job: _Job) -> bool:
         """Tell whether an evaluation has its result already, and say so then."""

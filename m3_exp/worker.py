@@ -171,7 +171,8 @@ class Worker:
             self._meter.turn("other")
             lease = self._hold(group)
             lease.__enter__()
-            concluding = threading.Thread(target=self._conclude, args=(group, jobs, lease), daemon=True)
+            earlier = next(reversed(self._concluding.values()), None)
+            concluding = threading.Thread(target=self._conclude, args=(group, jobs, lease, earlier), daemon=True)
             concluding.start()
             self._concluding[group.key] = concluding
             together, later = self._staged(jobs)
@@ -202,9 +203,20 @@ class Worker:
             if thread is not None:
                 thread.join()
 
-    def _conclude(self, group: Group, jobs: Sequence[_Job], lease: contextlib.AbstractContextManager[object]) -> None:
-        """Say what becomes of a group's evaluations, in their order, and let the group go; runs in a thread."""
+    def _conclude(
+        self,
+        group: Group,
+        jobs: Sequence[_Job],
+        lease: contextlib.AbstractContextManager[object],
+        earlier: threading.Thread | None,
+    ) -> None:
+        """Say what becomes of a group's evaluations, when an `earlier` group is done.
+
+        The evaluations are told of in their order, then the group is let go. Runs in a thread.
+        """
         with lease:
+            if earlier is not None:
+                earlier.join()
             for job in jobs:
                 job.ended.wait()
                 for event in job.said:

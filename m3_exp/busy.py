@@ -64,9 +64,9 @@ def share(seconds: Seconds) -> float:
 
 
 def words(seconds: Seconds | None) -> str:
-    """Return a record in a few words, as in `engine 93 % busy (tail 4 %, swap 2 %, other 1 %)`; nothing where it was never busy.
+    """Return a record in a few words, as in `engine 93 % busy (tail 4 %, swap 2 %, other 1 %)`.
 
-    What is below half a percent is left out.
+    What is below half a percent is left out; nothing is said of an engine that was never busy.
     """
     if not seconds or not seconds.get(BUSY):
         return ""

@@ -11,7 +11,7 @@ import pytest
 
 from m3_exp import config
 from m3_exp.engines import pace
-from m3_exp.engines.pace import Lengths, batch_seconds, finishes
+from m3_exp.engines.pace import Lengths, finishes, flight_seconds
 from m3_exp.engines.protocol import EngineDied
 from m3_exp.engines.recorded import RecordedEngine
 from m3_exp.results import Results, look_up
@@ -103,9 +103,16 @@ def test_lengths_follow_the_law() -> None:
 
 def test_many_answers_take_what_the_steady_rate_says() -> None:
     step = pace.step(Pace(tokens_per_second=1000, sequences=64))
-    assert batch_seconds(0, 2048, Lengths(), 64, step) == 0.0
+    assert flight_seconds([(0, 2048)], Lengths(), 64, step) == 0.0
     for answers in (8_000, 100_000):
-        assert batch_seconds(answers, 10**6, Lengths(), 64, step) == pytest.approx(answers * 300 / 1000, rel=0.02)
+        asked = [(answers // 4, 10**6), (answers - answers // 4, 10**6)]
+        assert flight_seconds(asked, Lengths(), 64, step) == pytest.approx(answers * 300 / 1000, rel=0.02)
+
+
+def test_answers_in_flight_together_have_one_tail() -> None:
+    step = pace.step(Pace(tokens_per_second=1000, sequences=64, latency=0.02))
+    apart = sum(flight_seconds([(200, 2048)], Lengths(), 64, step) for _ in range(3))
+    assert flight_seconds([(200, 2048)] * 3, Lengths(), 64, step) < 0.9 * apart
 
 
 def engine(folder: Path, models: list[Path], **given: float) -> RecordedEngine:

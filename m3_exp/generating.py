@@ -155,6 +155,7 @@ class Generator:
         flight.fly(ready, self._died)
 
     def _died(self, death: EngineDied) -> None:
+        self._loaded = None
         if not self.closed.is_set():
             self._emit(Note(f"engine restarted: {death}"))
 

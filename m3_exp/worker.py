@@ -313,6 +313,8 @@ class Worker:
                     job.asked.set()
                 with self._scorers:
                     self._score(job, generated)
+        except BaseException as error:  # as a plugin's SystemExit: it ends the run
+            self._events.put(error)
         finally:
             job.end()
 

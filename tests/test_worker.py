@@ -11,9 +11,9 @@ import pytest
 
 from m3_exp import worker as worker_module
 from m3_exp.engines import recorded
-from m3_exp.engines.protocol import EngineDied
+from m3_exp.engines.protocol import EngineDied, Loaded
 from m3_exp.engines.recorded import RecordedEngine
-from m3_exp.events import Answered, Done, EngineStarted, Event, Failed, Scored, Started
+from m3_exp.events import Answered, Done, EngineStarted, Event, Failed, Note, Scored, Started
 from m3_exp.generating import Generator
 from m3_exp.groups import Evaluation, Group, grouped
 from m3_exp.reporting.wandb.tracker import Untracked
@@ -174,6 +174,34 @@ def test_the_engine_goes_on_while_others_are_scored(
     events = list(worker.finish())
     assert [type(event) for event in events if isinstance(event, Scored | Done)] == [Scored, Done] * 3
     assert list((store.root / "leases").glob("*")) == []
+
+
+def test_an_engine_that_died_in_flight_is_loaded_again_and_the_rest_is_asked(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, store, group = planned(models, tmp_path)
+    loads, deaths = list[Recipe](), list[str]()
+    generate, load = RecordedEngine.generate, RecordedEngine.load
+
+    def loaded(self: RecordedEngine, recipe: Recipe) -> Loaded:
+        loads.append(recipe)
+        deaths.clear()
+        return load(self, recipe)
+
+    def dies(self: RecordedEngine, *args: Any, **more: Any) -> Iterator[Answer]:
+        for number, answer in enumerate(generate(self, *args, **more)):
+            if (len(loads) == 1 and number == 3) or deaths:
+                deaths.append("killed" if not deaths else "it holds no weights")
+                raise EngineDied(deaths[-1])
+            yield answer
+
+    monkeypatch.setattr(RecordedEngine, "load", loaded)
+    monkeypatch.setattr(RecordedEngine, "generate", dies)
+    events = carried(Worker(store, plan.engine, run="r"), replace(group, evaluations=group.evaluations[:1]))
+    assert [event.text for event in events if isinstance(event, Note)] == ["engine restarted: killed"]
+    assert [type(event) for event in events if isinstance(event, Scored | Failed)] == [Scored]
+    assert sum(isinstance(event, Answered) for event in events) == len(FIRST), "what was answered is not asked again"
+    assert len(loads) == 2
 
 
 def test_scores_that_fall_far_behind_are_waited_for(

@@ -30,6 +30,10 @@ class Meter:
         share = min(1.0, requests / at_once)
         self._turn({BUSY: share, "tail": 1.0 - share} if requests else {"other": 1.0})
 
+    def stop(self) -> None:
+        """Say that there is no engine from now on."""
+        self._turn({})
+
     def take(self) -> dict[str, float]:
         """Return the seconds since the last call."""
         with self._lock:
@@ -60,13 +64,13 @@ def share(seconds: Seconds) -> float:
 
 
 def words(seconds: Seconds | None) -> str:
-    """Return a record in a few words, as in `engine 93 % busy (tail 4 %, swap 2 %, other 1 %)`; nothing where none is.
+    """Return a record in a few words, as in `engine 93 % busy (tail 4 %, swap 2 %, other 1 %)`.
 
-    What is below half a percent is left out.
+    What is below half a percent is left out; nothing is said of an engine that was never busy.
     """
-    total = sum(seconds.values()) if seconds else 0.0
-    if not seconds or not total:
+    if not seconds or not seconds.get(BUSY):
         return ""
+    total = sum(seconds.values())
     rest = sorted(((s / total, what) for what, s in seconds.items() if what != BUSY), reverse=True)
     shown = ", ".join(f"{what} {100 * part:.0f} %" for part, what in rest if part >= 0.005)
     return f"engine {100 * share(seconds):.0f} % busy" + (f" ({shown})" if shown else "")

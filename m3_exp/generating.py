@@ -12,6 +12,7 @@ from m3_exp.engines.protocol import Batch, Engine, EngineDied, module
 from m3_exp.events import Answered, Doing, EngineStarted, Event, Known, MoreAnswers, Note, Speed
 from m3_exp.flight import Flight
 from m3_exp.groups import Evaluation, Group
+from m3_exp.merging.ahead import read_ahead
 from m3_exp.merging.statistics.process import ensure
 from m3_exp.merging.statistics.wanted import wanted
 from m3_exp.results import Results
@@ -81,6 +82,11 @@ class Generator:
         self.closed.set()
         self._stop()
 
+    def rest(self) -> None:
+        """End the engine, which nothing is left for; it would be started again."""
+        self._stop()
+        self.meter.stop()
+
     # -------------------------------------------------------------------------------------------------- weights
 
     def load(self, group: Group) -> Merge:
@@ -137,11 +143,24 @@ class Generator:
         engine.on_progress = lambda done, total, tokens_per_second: self._emit(Speed(tokens_per_second))
         return engine
 
-    def serve(self, flight: Flight, group: Group) -> None:
-        """Have the engine serve a flight with a group's weights, until its members have left."""
-        flight.fly(lambda: self._ready(group), self._died)
+    def serve(self, flight: Flight, group: Group, following: Group | None = None) -> None:
+        """Have the engine serve a flight with a group's weights, until its members have left.
+
+        Meanwhile the models of the `following` group are read ahead.
+        """
+
+        ahead = [] if following is None else [following.recipe]
+
+        def ready() -> Engine:
+            engine = self._ready(group)
+            while ahead:
+                threading.Thread(target=read_ahead, args=(ahead.pop(),), daemon=True).start()
+            return engine
+
+        flight.fly(ready, self._died)
 
     def _died(self, death: EngineDied) -> None:
+        self._loaded = None
         if not self.closed.is_set():
             self._emit(Note(f"engine restarted: {death}"))
 

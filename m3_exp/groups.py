@@ -100,6 +100,11 @@ class Queue:
             self._out += 1
             return self._waiting.pop(0 if last is None else self._best(_Waiting(last))).group
 
+    def following(self, last: Group) -> Group | None:
+        """Return the group that a worker would be given next if it asked now; None where none waits."""
+        with self._lock:
+            return self._waiting[self._best(_Waiting(last))].group if self._waiting else None
+
     def _best(self, last: "_Waiting") -> int:
         same_engine = 0
         for at, one in enumerate(self._waiting):

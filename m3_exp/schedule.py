@@ -12,7 +12,7 @@ from functools import cache
 from m3_exp.amounts import about, count, counted, rounded
 from m3_exp.engines import gpus, pace
 from m3_exp.engines.gpus import Load, Node
-from m3_exp.engines.pace import Lengths, Step, batch_seconds
+from m3_exp.engines.pace import Lengths, Step, flight_seconds
 from m3_exp.forecast import Forecast
 from m3_exp.forecast_words import CellForecast
 from m3_exp.groups import Evaluation, Group, Queue, arranged, grouped
@@ -88,8 +88,8 @@ def simulated(
     """
 
     @cache
-    def generating(number: int, limit: int) -> float:
-        return batch_seconds(number, limit, times.lengths, times.sequences, times.step)
+    def generating(asked: tuple[tuple[int, int], ...]) -> float:
+        return flight_seconds(asked, times.lengths, times.sequences, times.step)
 
     queue = Queue(groups)
     free = [(0.0, engine) for engine in range(engines)]
@@ -103,7 +103,7 @@ def simulated(
             continue
         begins = before is None or before.tokenizer != group.tokenizer
         took = (times.start if begins else 0.0) + times.swap(group.recipe)
-        took += sum(generating(*answers(evaluation.cell)) for evaluation in group.evaluations)
+        took += generating(tuple(answers(evaluation.cell) for evaluation in group.evaluations))
         queue.done()
         last[engine], ends[engine] = group, now + took
         done[engine].append(group)

@@ -114,25 +114,25 @@ class Worker:
         self._thread: threading.Thread | None = None  # that has the engine
         self._concluding: dict[str, threading.Thread] = {}  # by group that is not done
 
-    def carry(self, group: Group) -> Iterator[Event]:
+    def carry(self, group: Group, following: Group | None = None) -> Iterator[Event]:
         """Do what a group asks for, and give what happens until the engine is free for another one.
 
         What is still to be scored goes on: its events, and `Done` last, come with those of the next groups or with
         `finish`. Failures are events too. What is done already is not done again. A group that another worker has is
-        left to it: `Taken` says so, and `Done` follows.
+        left to it: `Taken` says so, and `Done` follows. The models of a `following` group are read ahead.
 
         Raises:
             RuntimeError: the engine is not free yet, since nobody took the events to their end.
         """
         if self._thread is not None and self._thread.is_alive():
             raise RuntimeError("this worker is at work on another group: take its events to their end, or close it")
-        self._thread = threading.Thread(target=self._work, args=(group,), daemon=True)
+        self._thread = threading.Thread(target=self._work, args=(group, following), daemon=True)
         self._thread.start()
         return self._until_free(self._thread)
 
     def finish(self) -> Iterator[Event]:
-        """Give what happens until all groups are done."""
-        self._meter.turn("scoring")
+        """Give what happens until all groups are done. The engine, and its GPU, are given up first."""
+        self._generator.rest()
         for thread in list(self._concluding.values()):
             while thread.is_alive():
                 with contextlib.suppress(queue.Empty):
@@ -163,7 +163,7 @@ class Worker:
 
     # ------------------------------------------------------------------------------------------------------ a group
 
-    def _work(self, group: Group) -> None:
+    def _work(self, group: Group, following: Group | None) -> None:
         """Have the engine do what a group asks of it; runs in a thread."""
         jobs = [_Job(evaluation, group) for evaluation in group.evaluations]
         try:
@@ -171,11 +171,12 @@ class Worker:
             self._meter.turn("other")
             lease = self._hold(group)
             lease.__enter__()
-            concluding = threading.Thread(target=self._conclude, args=(group, jobs, lease), daemon=True)
+            earlier = next(reversed(self._concluding.values()), None)
+            concluding = threading.Thread(target=self._conclude, args=(group, jobs, lease, earlier), daemon=True)
             concluding.start()
             self._concluding[group.key] = concluding
             together, later = self._staged(jobs)
-            self._fly(together, group)
+            self._fly(together, group, following)
             for job in later:
                 self._meter.turn("scoring")
                 for before in together:
@@ -202,9 +203,20 @@ class Worker:
             if thread is not None:
                 thread.join()
 
-    def _conclude(self, group: Group, jobs: Sequence[_Job], lease: contextlib.AbstractContextManager[object]) -> None:
-        """Say what becomes of a group's evaluations, in their order, and let the group go; runs in a thread."""
+    def _conclude(
+        self,
+        group: Group,
+        jobs: Sequence[_Job],
+        lease: contextlib.AbstractContextManager[object],
+        earlier: threading.Thread | None,
+    ) -> None:
+        """Say what becomes of a group's evaluations, when an `earlier` group is done.
+
+        The evaluations are told of in their order, then the group is let go. Runs in a thread.
+        """
         with lease:
+            if earlier is not None:
+                earlier.join()
             for job in jobs:
                 job.ended.wait()
                 for event in job.said:
@@ -238,7 +250,7 @@ class Worker:
                 together[key] = job
         return list(together.values()), later
 
-    def _fly(self, jobs: Sequence[_Job], group: Group) -> None:
+    def _fly(self, jobs: Sequence[_Job], group: Group, following: Group | None = None) -> None:
         """Have the engine answer evaluations that have no result yet; they are scored when they have their answers."""
         begun = []
         for job in jobs:
@@ -255,7 +267,7 @@ class Worker:
         flight = Flight(len(begun), self._meter, followers)
         for number, job in enumerate(begun):
             threading.Thread(target=self._evaluate, args=(job, flight, number), daemon=True).start()
-        self._generator.serve(flight, group)
+        self._generator.serve(flight, group, following)
 
     def _is_there(self, job: _Job) -> bool:
         """Tell whether an evaluation has its result already, and say so then."""
@@ -301,6 +313,8 @@ class Worker:
                     job.asked.set()
                 with self._scorers:
                     self._score(job, generated)
+        except BaseException as error:  # as a plugin's SystemExit: it ends the run
+            self._events.put(error)
         finally:
             job.end()
 

@@ -41,10 +41,10 @@ class Slow(Actor):
 class Poisoned(Actor):
     """It dies of the group M3_TEST_POISON."""
 
-    def carry(self, group: Group, now: float) -> Iterator[Event]:
+    def carry(self, group: Group, now: float, following: Group | None = None) -> Iterator[Event]:
         if group.key == os.environ["M3_TEST_POISON"]:
             os._exit(1)
-        yield from super().carry(group, now)
+        yield from super().carry(group, now, following)
 
 
 def seen() -> tuple[str, str]:

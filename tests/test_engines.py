@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 
-from m3_exp.engines.protocol import EngineDied
+from m3_exp.engines.protocol import Batch, Ended, EngineDied
 from m3_exp.engines.text import vocabulary
 from m3_exp.merging import stream
 from m3_exp.store import Store
@@ -225,6 +225,53 @@ def test_samples_have_seeds_of_their_own(world: World) -> None:
     assert {answer.sample: answer.text for answer in alone} == {sample: texts["2", sample] for sample in range(3)}
     other = dataclasses.replace(sampling, seed=6)
     assert {a.text for a in world.engine.generate(PROMPTS[2:3], other, world.source("a"))}.isdisjoint(texts.values())
+
+
+def test_batches_in_flight_together_have_the_answers_that_each_has_alone(world: World) -> None:
+    """In float32: other samplings, other tokenizers (of another length), and one that joins; one is refused."""
+    world.load("a", "b", shares=(0.5, 0.5))
+    drawn = Sampling(max_tokens=8, temperature=1.0, top_p=0.9, n=2, seed=5)
+    batches = {
+        0: Batch(PROMPTS, SAMPLING, world.source("a")),
+        1: Batch(PROMPTS[:3], Sampling(max_tokens=9), world.source("b")),
+        2: Batch(PROMPTS[2:5], drawn, world.source("a")),
+        3: Batch([Prompt("x", (10**6,))], SAMPLING, world.source("a")),
+        4: Batch([Prompt("long", tuple([7] * 256))], SAMPLING, world.source("a")),
+        5: Batch(PROMPTS[3:], SAMPLING, world.source("b")),
+    }
+    joins = {5: batches[5]}
+    found: dict[int, dict[tuple[str, int], Answer]] = {number: {} for number in batches}
+    ends: dict[int, str] = {}
+    world.engine.submit({number: batch for number, batch in batches.items() if number not in joins})
+    for number, reply in world.engine.collect():
+        if isinstance(reply, Ended):
+            ends[number] = reply.refused
+            continue
+        found[number][reply.id, reply.sample] = reply
+        if joins and reply.finish != "refused":
+            world.engine.submit(joins)
+            joins = {}
+    assert "holds token 1000000" in ends.pop(3)
+    assert ends == dict.fromkeys((0, 1, 2, 4, 5), "")
+    assert found[4]["long", 0].finish == "refused"
+    for number in (0, 1, 2, 5):
+        batch = batches[number]
+        alone = world.engine.generate(batch.prompts, batch.sampling, batch.tokenizer)
+        assert found[number] == {(answer.id, answer.sample): answer for answer in alone}
+    assert list(world.engine.collect()) == [], "nothing is in flight"
+
+
+def test_an_engine_that_dies_in_flight_says_so_and_a_new_one_knows_nothing_of_it(world: World) -> None:
+    world.load("a")
+    world.engine.submit({0: Batch(PROMPTS, Sampling(max_tokens=200), world.source("a"))})
+    os.kill(world.engine.pid, signal.SIGKILL)
+    with pytest.raises(EngineDied, match=r"\(signal 9\)"):
+        list(world.engine.collect())
+    with pytest.raises(EngineDied, match="is not running"):
+        world.engine.submit({1: Batch(PROMPTS, SAMPLING, world.source("a"))})
+    world.load("a")
+    world.engine.submit({2: Batch(PROMPTS[:1], SAMPLING, world.source("a"))})
+    assert [number for number, _ in world.engine.collect()] == [2, 2]
 
 
 def test_a_prompt_without_room_is_refused_alone(world: World) -> None:

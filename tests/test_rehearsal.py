@@ -4,13 +4,14 @@ import math
 import statistics
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from m3_exp import config
 from m3_exp.engines import pace
-from m3_exp.engines.pace import Lengths, batch_seconds, finishes
+from m3_exp.engines.pace import Lengths, finishes, flight_seconds
 from m3_exp.engines.protocol import EngineDied
 from m3_exp.engines.recorded import RecordedEngine
 from m3_exp.results import Results, look_up
@@ -21,7 +22,7 @@ from m3_exp.views.lookup import Lookup
 from m3_exp.views.opening import first_words
 from m3_exp.views.tables import looked_up
 from tests.judge_server import JudgeServer, serving
-from tests.test_repeat import FIRST, models, write_answers
+from tests.test_repeat import FIRST, files, models, write_answers
 
 __all__ = ["models"]
 REHEARSAL = ["engine=recorded", "engine.answers=generated"]
@@ -102,9 +103,16 @@ def test_lengths_follow_the_law() -> None:
 
 def test_many_answers_take_what_the_steady_rate_says() -> None:
     step = pace.step(Pace(tokens_per_second=1000, sequences=64))
-    assert batch_seconds(0, 2048, Lengths(), 64, step) == 0.0
+    assert flight_seconds([(0, 2048)], Lengths(), 64, step) == 0.0
     for answers in (8_000, 100_000):
-        assert batch_seconds(answers, 10**6, Lengths(), 64, step) == pytest.approx(answers * 300 / 1000, rel=0.02)
+        asked = [(answers // 4, 10**6), (answers - answers // 4, 10**6)]
+        assert flight_seconds(asked, Lengths(), 64, step) == pytest.approx(answers * 300 / 1000, rel=0.02)
+
+
+def test_answers_in_flight_together_have_one_tail() -> None:
+    step = pace.step(Pace(tokens_per_second=1000, sequences=64, latency=0.02))
+    apart = sum(flight_seconds([(200, 2048)], Lengths(), 64, step) for _ in range(3))
+    assert flight_seconds([(200, 2048)] * 3, Lengths(), 64, step) < 0.9 * apart
 
 
 def engine(folder: Path, models: list[Path], **given: float) -> RecordedEngine:
@@ -175,6 +183,30 @@ def test_an_attack_that_asks_the_model_is_rehearsed_too(models: list[Path], tmp_
     plan, store = carried(models, tmp_path, *attack)
     assert len(list(store.prepared)) == 1
     assert [one.record.result.n_unscored for one in look_up(plan, store) if one.record] == [0]
+
+
+def test_benchmarks_in_flight_together_leave_the_records_that_each_leaves_alone(
+    models: list[Path], tmp_path: Path
+) -> None:
+    """Two benchmarks, one of which makes its items with the model; the same answers judged by two rules."""
+    judged = ["evaluator=[gsm8k]", "evaluator.gsm8k.extractor=paper,strict"]
+    attacked = ["evaluator=[prompt_bench_sst2]", "evaluator.prompt_bench_sst2.attack=deepwordbug"]
+    pace_of = ["engine.pace.tokens_per_second=1e5", "engine.pace.sequences=5"]
+    found = []
+    for name, runs in {"together": [(judged, attacked)], "alone": [(judged,), (attacked,)]}.items():
+        store = Store(tmp_path / name / "store")
+        for lines in runs:
+            common = asked(models, tmp_path / name, "limit=6", *pace_of, "ratio=grid", "ratio.nodes=3")
+            requests = [config.request([*common, *words], multirun=True) for words in lines]
+            cells = tuple(cell for one in requests for cell in one.plan.cells)
+            outcome = Run(replace(requests[0].plan, cells=cells), store).carry_out()
+            assert (outcome.failures, outcome.done) == ((), outcome.cells)
+        keys = sorted(store.answer_sets)
+        lines_of = {key: sorted((a.id, a.text, a.prompt) for a in store.answers(key).read()) for key in keys}
+        assert all(len(set(lines)) == len(lines) for lines in lines_of.values()), "asked once"
+        found.append((files(store, "results", "answer_sets", "prepared"), lines_of))
+    assert len(found[0][0]) > 12
+    assert found[0] == found[1]
 
 
 def test_a_rehearsal_is_never_taken_for_real(models: list[Path], tmp_path: Path) -> None:

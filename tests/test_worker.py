@@ -1,17 +1,20 @@
 """A worker by itself: what it is given and what it says are plain data, and what is cut short is no failure."""
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from m3_exp import generating
+from m3_exp import worker as worker_module
 from m3_exp.engines import recorded
-from m3_exp.engines.protocol import EngineDied
+from m3_exp.engines.protocol import EngineDied, Loaded
 from m3_exp.engines.recorded import RecordedEngine
-from m3_exp.events import Answered, Doing, Done, EngineStarted, Event, Failed, Scored, Started
+from m3_exp.events import Answered, Doing, Done, EngineStarted, Event, Failed, Note, Scored, Started
 from m3_exp.generating import Generator
 from m3_exp.groups import Evaluation, Group, grouped
 from m3_exp.reporting.wandb.tracker import Untracked
@@ -143,7 +146,8 @@ def test_an_engine_is_started_again_only_for_a_tokenizer_that_cannot_share_it(
     monkeypatch.setattr(Results, "is_done", lambda *_: False)
     worker = Worker(store, plan.engine, run="r")
     asked = [replace(group, key=str(number), tokenizer=Source(name)) for number, name in enumerate("aabba")]
-    counts = [sum(isinstance(event, EngineStarted) for event in carried(worker, one)) for one in asked]
+    counts = [sum(isinstance(event, EngineStarted) for event in worker.carry(one)) for one in asked]
+    list(worker.finish())
     assert (counts, began) == ([1, 0, 1, 0, 1], ["a", "b", "a"])
 
 
@@ -167,6 +171,73 @@ def test_a_worker_takes_one_group_at_a_time(
     events = carried(worker, replace(group, evaluations=group.evaluations[1:]))
     kinds = [type(event) for event in events if isinstance(event, Started | Scored | Done)]
     assert kinds == [Scored, Done, Started, Scored, Done]
+
+
+def test_the_engine_goes_on_while_others_are_scored(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answers of the second weights are there before the first ones' scores; both are told in their order."""
+    write_answers(tmp_path / "answers.jsonl", {0: FIRST})
+    plan, store = request(models, tmp_path, "ratio=grid", "ratio.nodes=3")
+    groups = grouped([Evaluation(cell) for cell in plan.cells], Results(store, plan.engine))
+    go_on, evaluated = threading.Event(), worker_module.evaluate
+
+    def slow(*given: Any) -> Any:
+        assert go_on.wait(60)
+        return evaluated(*given)
+
+    monkeypatch.setattr(worker_module, "evaluate", slow)
+    worker = Worker(store, plan.engine, run="r")
+    events = [event for group in groups for event in worker.carry(group)]
+    assert sum(isinstance(event, Answered) for event in events) == 3 * len(FIRST)
+    assert not [event for event in events if isinstance(event, Scored | Done)]
+    go_on.set()
+    events = list(worker.finish())
+    assert [type(event) for event in events if isinstance(event, Scored | Done)] == [Scored, Done] * 3
+    assert list((store.root / "leases").glob("*")) == []
+
+
+def test_an_engine_that_died_in_flight_is_loaded_again_and_the_rest_is_asked(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, store, group = planned(models, tmp_path)
+    loads, deaths = list[Recipe](), list[str]()
+    generate, load = RecordedEngine.generate, RecordedEngine.load
+
+    def loaded(self: RecordedEngine, recipe: Recipe) -> Loaded:
+        loads.append(recipe)
+        deaths.clear()
+        return load(self, recipe)
+
+    def dies(self: RecordedEngine, *args: Any, **more: Any) -> Iterator[Answer]:
+        for number, answer in enumerate(generate(self, *args, **more)):
+            if (len(loads) == 1 and number == 3) or deaths:
+                deaths.append("killed" if not deaths else "it holds no weights")
+                raise EngineDied(deaths[-1])
+            yield answer
+
+    monkeypatch.setattr(RecordedEngine, "load", loaded)
+    monkeypatch.setattr(RecordedEngine, "generate", dies)
+    events = carried(Worker(store, plan.engine, run="r"), replace(group, evaluations=group.evaluations[:1]))
+    assert [event.text for event in events if isinstance(event, Note)] == ["engine restarted: killed"]
+    assert [type(event) for event in events if isinstance(event, Scored | Failed)] == [Scored]
+    assert sum(isinstance(event, Answered) for event in events) == len(FIRST), "what was answered is not asked again"
+    assert len(loads) == 2
+
+
+def test_scores_that_fall_far_behind_are_waited_for(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_answers(tmp_path / "answers.jsonl", {0: FIRST})
+    plan, store = request(models, tmp_path, "ratio=grid", "ratio.nodes=3")
+    groups = grouped([Evaluation(cell) for cell in plan.cells], Results(store, plan.engine))
+    evaluated = worker_module.evaluate
+    monkeypatch.setattr(worker_module, "BEHIND", 1)
+    monkeypatch.setattr(worker_module, "evaluate", lambda *given: (time.sleep(0.3), evaluated(*given))[1])
+    worker = Worker(store, plan.engine, run="r")
+    events = [event for group in groups for event in worker.carry(group)]
+    assert sum(isinstance(event, Done) for event in events) >= 1
+    assert sum(isinstance(event, Done) for event in worker.finish()) <= 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])

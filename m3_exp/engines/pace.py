@@ -19,7 +19,7 @@ T = TypeVar("T")
 USUAL = 300  # tokens of an answer that may be longer: assumed
 SPREAD = 0.6  # of the logarithm of answers' lengths: assumed
 Step = Callable[[int], float]  # answers in flight -> seconds in which each of them gets a token
-_SIMULATED = 8192  # answers; of more, the others are taken at the steady rate
+_SIMULATED = 8192  # answers
 _DRAWS = 64  # of few answers' lengths, whose longest one decides
 
 
@@ -112,15 +112,26 @@ def finishes(lengths: Sequence[int], sequences: int, step: Step) -> Iterator[tup
         yield seconds, flight.pop()
 
 
-def batch_seconds(answers: int, limit: int, lengths: Lengths, sequences: int, step: Step) -> float:
-    """Return how long an engine takes on average for so many answers of one benchmark, asked together."""
-    simulated = min(answers, _SIMULATED)
-    if not simulated:
+def flight_seconds(asked: Sequence[tuple[int, int]], lengths: Lengths, sequences: int, step: Step) -> float:
+    """Return how long an engine takes on average for answers that are in flight together.
+
+    Args:
+        asked: of each benchmark, in their order, how many answers, and the limit of each in tokens.
+    """
+    answers = sum(number for number, _ in asked)
+    if not answers:
         return 0.0
+    share = min(1.0, _SIMULATED / answers)  # of more answers, the others are taken at the steady rate
+    simulated = [(math.ceil(number * share), limit) for number, limit in asked]
+    count = sum(number for number, _ in simulated)
     seconds = tokens = 0.0
-    draws = max(1, min(_DRAWS, _SIMULATED // simulated))
+    draws = max(1, min(_DRAWS, _SIMULATED // count))
     for seed in range(draws):
-        drawn = lengths.drawn(simulated, limit, seed)
-        tokens += sum(drawn) / (draws * simulated)
+        drawn = [
+            length
+            for which, (number, limit) in enumerate(simulated)
+            for length in lengths.drawn(number, limit, draws * which + seed)
+        ]
+        tokens += sum(drawn) / (draws * count)
         seconds += max(end for end, _ in finishes(drawn, sequences, step)) / draws
-    return seconds + (answers - simulated) * tokens * step(sequences) / sequences
+    return seconds + (answers - count) * tokens * step(sequences) / sequences

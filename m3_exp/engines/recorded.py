@@ -158,12 +158,16 @@ class RecordedEngine:
         if self._pace.tokens_per_second is not None:
             yield from self._paced_together()
             return
-        while self._waiting:
-            number, batch = self._waiting.popleft()
-            self.examples = batch.examples
-            for answer in self.generate(batch.prompts, batch.sampling, batch.tokenizer):
-                yield number, answer
-            yield number, Ended()
+        try:
+            while self._waiting:
+                number, batch = self._waiting.popleft()
+                self.examples = batch.examples
+                for answer in self.generate(batch.prompts, batch.sampling, batch.tokenizer):
+                    yield number, answer
+                yield number, Ended()
+        except BaseException:  # also: nobody wants the rest
+            self._waiting.clear()
+            raise
 
     def _paced_together(self) -> Iterator[tuple[int, Answer | Ended]]:
         begun = told = time.monotonic()

@@ -116,7 +116,7 @@ def carry_out(
             others, last = 0, group
             continue
         going.append((at, group))
-        if not tell(worker.carry(replace(group, evaluations=left))):
+        if not tell(worker.carry(replace(group, evaluations=left), queue.following(group))):
             others, last = 0, group
             continue
         others += 1

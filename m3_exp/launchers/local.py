@@ -63,7 +63,7 @@ def _carry(
     last: Group | None = None
     while not stopping.is_set() and here.clock() < work.until and (group := queue.take(last)) is not None:
         last = group
-        for event in worker.carry(group):
+        for event in worker.carry(group, queue.following(group)):
             sign.note(event)
             reports.put(Report(sign.name, event))
             if isinstance(event, Taken):

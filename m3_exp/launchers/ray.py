@@ -214,7 +214,8 @@ class _Member:
         """Have the actor carry a group out, until its engine is free. False where it does not come so far."""
         self._open.append(group)
         self._moved = False
-        stream = self._actor.carry.options(num_returns="streaming").remote(group, self._crew.here.clock())
+        now, following = self._crew.here.clock(), self._crew.queue.following(group)
+        stream = self._actor.carry.options(num_returns="streaming").remote(group, now, following)
         if not self._heard(stream):
             return False
         if group in self._open or self._moved:

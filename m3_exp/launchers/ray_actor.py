@@ -77,10 +77,10 @@ class Actor:
         self._open.callback(self._worker.close)
         return Begun(place)
 
-    def carry(self, group: Group, now: float) -> Iterator[Event]:
+    def carry(self, group: Group, now: float, following: Group | None = None) -> Iterator[Event]:
         """Carry a group out, as `Worker.carry`. `now` is the time by the clock of the run, by which its budget goes."""
         self._ahead = now - time.time()
-        for event in self._worker.carry(group):
+        for event in self._worker.carry(group, following):
             self._sign.note(event)
             yield event
 

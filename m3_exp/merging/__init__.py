@@ -20,6 +20,7 @@
     blend               one block of several merges that share what they read
     check, stream       what is refused before a merge, and the stream itself
     write               several merges to disk, in one pass
+    ahead               the files of the next merge, read into the page cache
 
 Callers outside need `source`, `canonical` and `stream`.
 """

@@ -191,6 +191,7 @@ MASKED: Sequence[tuple[str, str]] = (
     (re.escape(str(HERE.parent.parent)), "ROOT"),
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|\+\d\d:\d\d)?", "TIME"),
     (r'"seconds": [\d.e-]+', '"seconds": SECONDS'),
+    (r"(?m)^engine \d+ % busy.*$", "engine SHARE busy"),
     (r"[\d,.]+( [KMBT])? tokens/s", "N tokens/s"),
 )
 

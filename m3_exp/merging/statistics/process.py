@@ -62,7 +62,7 @@ def _measured(wanted: Wanted, store: Store, say: Say, stopped: threading.Event) 
     say(f"{_BEGIN} {wanted}")
     store.log.mkdir(parents=True, exist_ok=True)
     log = store.log / f"measuring-{os.getpid()}-{threading.get_ident()}.log"
-    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with open(log, "wb") as errors:
         child = subprocess.Popen(
             [sys.executable, "-m", "m3_exp.merging.statistics.child"],

@@ -356,7 +356,7 @@ def test_what_a_plan_says_of_it(world: Path, tmp_path: Path) -> None:
     found = forecast_of([recipe, replace(recipe, weights=(0.2, 0.8))], store)
     assert [each.state for each in found] == ["to do", "to do"]
     assert words(found)[0].startswith(
-        "fisher of 2 experts: 0 measured already; 2 forward and 1 backward passes over 120"
+        "fisher of 2 experts: 0 measured already; 2 forward passes and a backward one over 120"
     )
     with pytest.raises(M3Error, match=r"of disk, .* free: make room"):
         check_disk(replace(one, sequences=10**15), model, tmp_path)

@@ -271,6 +271,8 @@ def test_a_checkpoint_says_what_was_measured(world: Path, tmp_path: Path) -> Non
         verify=False,
     )  # fmt: skip
     assert "model.norm.weight" in str(written.report["averaged"])
+    said = "7 tensors are plain averages (embeddings, head, norms): nothing is measured of them"
+    assert written.report["notes"] == [said]
     assert open_model(Source(str(tmp_path / "out")), Store(world / "store")).digest == written.digest
 
 

@@ -216,20 +216,24 @@ class Blender:
             report["kept"] = dict(zip(names, cut.cutoffs.kept, strict=True))
             report["cutoffs"] = dict(zip(names, cut.cutoffs.magnitudes, strict=True))
         if any(form.statistics for form in forms):
-            report |= self._measured(index)
+            report |= {**self._measured(index), "averaged": self.averaged(index)}
         return report
 
+    def averaged(self, index: int) -> list[str]:
+        """Return the tensors of a job that were averaged, because what the method needs was not measured of them."""
+        forms = self._by_tensor(index)
+        return [name for name, form in forms.items() if form.statistics and not form.is_measured(name)]
+
     def _measured(self, index: int) -> Json:
-        """Return what was measured of the experts of a job, and the tensors that had to be averaged without it."""
-        job, merged = self.jobs[index], [n for n, entry in self.layouts[index].items() if not is_copied(n, entry)]
-        forms = {name: self._forms[index][id(job.recipe.form(name))] for name in merged}
-        used = {
-            str(model.source): one.record
-            for form in forms.values()
-            for model, one in zip(form.experts if form.statistics else (), form.statistics, strict=True)
-        }
-        averaged = [name for name, form in forms.items() if form.statistics and not form.is_measured(name)]
-        return {"measured": plain(used), "averaged": averaged}
+        """Return what was measured of the experts of a job, by their names."""
+        forms = self._by_tensor(index).values()
+        pairs = [pair for form in forms if form.statistics for pair in zip(form.experts, form.statistics, strict=True)]
+        return {"measured": plain({str(model.source): one.record for model, one in pairs})}
+
+    def _by_tensor(self, index: int) -> dict[str, _Form]:
+        """Return what makes each tensor of a job that is not copied."""
+        merged = [name for name, entry in self.layouts[index].items() if not is_copied(name, entry)]
+        return {name: self._forms[index][id(self.jobs[index].recipe.form(name))] for name in merged}
 
     def _one(self, index: int, block: _Block) -> torch.Tensor | None:
         import torch

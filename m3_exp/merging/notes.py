@@ -1,9 +1,13 @@
-"""Notes on a recipe's adapters: one lies on another base than its own, or changes both of two tied matrices."""
+"""Notes on a recipe's adapters (one lies on another base than its own, or changes both of two tied matrices), and on
+what a method could not do.
+"""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from m3_exp.merging.checkpoint import Model, open_model
+from m3_exp.merging.parts import kind
 from m3_exp.merging.source import parse_source
 from m3_exp.reading.files import exists
 from m3_exp.store import Store
@@ -23,6 +27,14 @@ def notes(recipe: Recipe, store: Store) -> list[str]:
             model = open_model(source, store)
             lines |= {_other_base(model), *(model.adapter.notes if model.adapter else ())}
     return sorted(line for line in lines if line)
+
+
+def averaged(names: Sequence[str]) -> list[str]:
+    """Return a line about the tensors that a method averaged, because it has no statistic of them; none without any."""
+    kinds = sorted({kind(name) or "others" for name in names})
+    return (
+        [f"{len(names)} tensors are plain averages ({', '.join(kinds)}): nothing is measured of them"] if names else []
+    )
 
 
 def _other_base(model: Model) -> str | None:

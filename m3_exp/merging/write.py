@@ -26,7 +26,7 @@ from m3_exp.merging.check import check, check_headers
 from m3_exp.merging.checkpoint import content_digest, is_finite, open_model, tensor_bytes
 from m3_exp.merging.layout import Entry, is_vocabulary, open_directory
 from m3_exp.merging.model_config import check_same_architecture
-from m3_exp.merging.notes import notes
+from m3_exp.merging.notes import averaged, notes
 from m3_exp.merging.source import locate, resolve
 from m3_exp.merging.tokenizer import tokenizer_config, tokenizer_directory, tokenizer_files, write_json
 from m3_exp.merging.tokens import UNION, check_tokens, tokenizer_of
@@ -102,7 +102,7 @@ def write(
         written = []
         for i, (recipe, out) in enumerate(zip(recipes, outs, strict=True)):
             digest, report = content_digest(digests[i]), blender.report(i)
-            if lines := notes(recipe, store):
+            if lines := [*notes(recipe, store), *averaged(blender.averaged(i))]:
                 report["notes"] = lines
             if verify:
                 while not loads[i].done():

@@ -23,7 +23,7 @@ class Cost:
     """What one measurement takes. `kept` and `scratch`: bytes on disk, of grams `kept` at most.
 
     `forward` and `backward`: passes of all its tokens through the model; `work`: tokens times parameters, of forward
-    passes, a backward one counting as two.
+    passes, a backward one counting as two, and Gram matrices as one.
     """
 
     tokens: int
@@ -70,7 +70,8 @@ def cost(wanted: Wanted, model: Model) -> Cost:
     else:
         inputs = [shape[1] for name, shape in shapes.items() if len(shape) == 2 and parts.layer(name) is not None]
         kept, scratch = _FLOAT * sum(n * n for n in inputs), 2 * state
-    work = float(wanted.tokens) * elements * (forward + 2 * backward)
+    passes = forward + (2 * backward or 1)
+    work = float(wanted.tokens) * elements * passes
     return Cost(wanted.tokens, forward, backward, kept, scratch, work)
 
 
@@ -93,10 +94,10 @@ def words(found: Sequence[Forecast]) -> list[str]:
         left = [one.cost for one in here if one.state != "done"]
         line = f"{kind} of {counted(len(here), 'expert')}: {len(here) - len(left)} measured already"
         if left:
-            passes = f"{left[0].forward} forward" + (f" and {left[0].backward} backward" if left[0].backward else "")
+            passes = "2 forward passes and a backward one" if left[0].backward else "a forward pass"
             seconds = sum(one.work for one in left) / _SPEED
             line += (
-                f"; {passes} passes over {counted(sum(one.tokens for one in left), 'token')}, {about(seconds)} on two "
+                f"; {passes} over {counted(sum(one.tokens for one in left), 'token')}, {about(seconds)} on two "
                 f"CPU cores (assumed); disk at most {size(sum(one.kept for one in left))}, and meanwhile "
                 f"{size(max(one.scratch for one in left))}"
             )

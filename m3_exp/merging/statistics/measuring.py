@@ -101,6 +101,8 @@ class _Measuring:
 
     def grams(self) -> list[str]:
         """Measure the Gram matrices of each layer's linear modules; return the names of the files."""
+        if not any(self._model.linear(layer) for layer in range(self._model.layers)):
+            raise self._model.refused("has no torch.nn.Linear in its decoder layers")
         layers = range(self._model.layers + 1)
         reached = [k for k in layers if self._is_there("hidden", k) and all(map(self._is_measured, range(k)))]
         last = self._begin(embed=not reached)

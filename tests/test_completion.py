@@ -37,7 +37,7 @@ def offered(line: str) -> list[str]:
         ("m3 run ratio=fixed ratio.", ["ratio.lam=", "ratio.weights="]),
         (
             "m3 run sparsify=dare method=ties method.",
-            ["method.retain=", "method.scaling=", "method.sign=", "method.trim="],
+            ["method.combine=", "method.retain=", "method.scaling=", "method.sign=", "method.trim="],
         ),
         ("m3 run method=nuslerp method.by=", ["method.by=column ", "method.by=row ", "method.by=tensor "]),
         ("m3 run sparsify=dare sparsify.rescale=", ["sparsify.rescale=l1 ", "sparsify.rescale=p "]),

@@ -319,8 +319,8 @@ def _tokenizer(document: Document, base: str, experts: Sequence[str]) -> tuple[s
     if source == "union":
         if document.base is None and len(experts) > 2:
             raise M3Error(
-                "tokenizer_source=union: m3 takes a row that a model lacks from the base, mergekit without a base_model "
-                "the mean of the others: give a base_model"
+                "tokenizer_source=union: m3 takes a row that a model lacks from the base, mergekit without a "
+                "base_model the mean of the others: give a base_model"
             )
         return "tokenizer=union", []
     note = (

@@ -7,6 +7,7 @@ From a command to a table (docs/design.md has the picture); folders are rooms wi
     printing          lines and tables as wide as the terminal
     actions, views/   what `m3` does and what it shows, as functions; `doctor`: is this machine fit; `lacking`: what a
                       request has not here
+    soups             greedy model soups: runs whose scores say what the next run is
     recipes/          YAML files of mergekit, in and out
     config/           conf/ and overrides -> Config
     planning          Config -> Plan: cells, each a recipe on a benchmark

@@ -83,6 +83,10 @@ def run(args: Sequence[str]) -> int:
     from m3_exp.views.lookup import Lookup
 
     request = config.compose(asked)
+    if request.choose:
+        from m3_exp import soups
+
+        return soups.command(request, hours=options.hours, cells=options.cells, as_json=options.json)
     about = [*words.lambdas(request.plan), *request.notes, *request.plan.notes]
     say(*about, *words.missing(request), *words.untried(request), file=sys.stderr)
     began = time.monotonic()

@@ -83,6 +83,11 @@ def consensus(
     return base + scaling * kept * total(deltas, weights)
 
 
+def nearswap(base: Tensor, deltas: Sequence[Tensor], weights: Weights, reach: float) -> Tensor:
+    near = [delta.sign() * torch.minimum(delta.abs(), torch.tensor(reach)) for delta in deltas]
+    return base + total(near, weights)
+
+
 def polar(matrix: Tensor) -> Tensor:
     """Return the nearest matrix with orthonormal columns, by the eigenvectors of its square."""
     values, vectors = torch.linalg.eigh(matrix.T @ matrix)

@@ -163,6 +163,13 @@ models: [{model: "{a}"}, {model: "{b}"}, {model: "{c}"}]
 parameters: {select_topk: 0.4}
 dtype: float32
 """,
+    "nearswap": """
+merge_method: nearswap
+base_model: "{base}"
+models: [{model: "{base}"}, {model: "{a}"}]
+parameters: {t: 0.015}
+dtype: float32
+""",
     "ties_weighted": filled(DELTAS, "ties", 0.7, 0.4, {"density": 0.6, "lambda": 1.2}),
     "ties_summed": filled(DELTAS, "ties", 0.7, 0.4, {"density": 0.6, "normalize": False}),
     "ties_of_negative_weight": filled(DELTAS, "ties", 0.7, -0.4, {"density": 0.6}),

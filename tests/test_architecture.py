@@ -18,7 +18,7 @@ ORDER = [["machine", "types", "command_line", "amounts", "interrupts", "busy"], 
          ["heartbeat", "prompts", "keys", "forecast_words"], ["tasks", "upkeep"], ["results"], ["groups", "forecast"],
          ["events", "answers", "schedule", "flight"], ["generating"], ["worker"], ["launchers"], ["running"],
          ["config"], ["lacking"], ["doctor", "recipes", "views"], ["actions", "printing"],
-         ["arguments"], ["completion", "recipe_command", "store_commands"], ["cli"]]  # fmt: skip
+         ["soups"], ["arguments"], ["completion", "recipe_command", "store_commands"], ["cli"]]  # fmt: skip
 
 
 @cache

@@ -36,6 +36,7 @@ FORMULAS: dict[str, Formula] = {
     "model_stock": lambda base, experts, deltas: formulas.model_stock(base, deltas),
     "sce": lambda base, experts, deltas: formulas.sce(base, deltas, 0.7),
     "consensus": lambda base, experts, deltas: formulas.consensus(base, deltas, WEIGHTS, 0.8, 0.4, 1),
+    "nearswap": lambda base, experts, deltas: formulas.nearswap(base, deltas, WEIGHTS, 0.015),
     "tsv_m": lambda base, experts, deltas: formulas.tsv_m(base, deltas, WEIGHTS, 0.8),
     "iso_c": lambda base, experts, deltas: formulas.iso_c(base, deltas, 0.8),
 }
@@ -43,6 +44,7 @@ PARAMS: dict[str, dict[str, float]] = {
     "task_arithmetic": {"scaling": 0.8}, "ties": {"scaling": 0.8, "retain": 0.6}, "slerp": {"threshold": 0.9995},
     "karcher": {"steps": 200, "tolerance": 1e-7}, "sce": {"density": 0.7}, "tsv_m": {"scaling": 0.8},
     "consensus": {"scaling": 0.8, "threshold": 0.4, "agree": 1}, "iso_c": {"scaling": 0.8},
+    "nearswap": {"reach": 0.015},
 }  # fmt: skip
 UNWEIGHTED = ("model_stock", "sce", "iso_c")
 METHODS = (*FORMULAS, "ties")

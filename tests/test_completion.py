@@ -14,8 +14,8 @@ from m3_exp.completion import SCRIPTS, words
 from m3_exp.store import PastRun, Store
 
 METHODS = (
-    "average", "consensus", "iso_c", "karcher", "model_stock", "nuslerp", "sce", "slerp", "task_arithmetic", "ties",
-    "tsv_m",
+    "average", "consensus", "iso_c", "karcher", "model_stock", "nearswap", "nuslerp", "sce", "slerp",
+    "task_arithmetic", "ties", "tsv_m",
 )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def offered(line: str) -> list[str]:
         ("m3 run ratio=fixed ratio.", ["ratio.lam=", "ratio.weights="]),
         (
             "m3 run sparsify=dare method=ties method.",
-            ["method.retain=", "method.scaling=", "method.sign=", "method.trim="],
+            ["method.combine=", "method.retain=", "method.scaling=", "method.sign=", "method.trim="],
         ),
         ("m3 run method=nuslerp method.by=", ["method.by=column ", "method.by=row ", "method.by=tensor "]),
         ("m3 run sparsify=dare sparsify.rescale=", ["sparsify.rescale=l1 ", "sparsify.rescale=p "]),

@@ -31,6 +31,7 @@ PARAMS: Mapping[str, HyperParameters] = {
     "model_stock": {},
     "sce": {"density": 0.5},
     "iso_c": {"scaling": 1.0},
+    "nearswap": {"reach": 0.001},
 }
 OF_TWO = ("slerp", "nuslerp")
 WITHOUT_WEIGHTS = ("model_stock", "sce", "iso_c")
@@ -124,7 +125,7 @@ def test_an_expert_without_a_share_still_counts(world: Path, name: str) -> None:
     assert digest(world, recipe(name, (A, C), (1.0, 0.0))) != digest(world, recipe("karcher", (A,)))
 
 
-@pytest.mark.parametrize("name", ["consensus", "tsv_m"])
+@pytest.mark.parametrize("name", ["consensus", "nearswap", "tsv_m"])
 def test_affine_in_the_weights(world: Path, name: str) -> None:
     """What a method does not deny in Declares: the middle of two merges is the merge of the middle."""
     low, middle, high = (

@@ -170,6 +170,17 @@ def test_consensus(weights: Weights, agree: int) -> None:
     assert changed == {0: 1.0, 4: 0.0}.get(agree, changed)
 
 
+@pytest.mark.parametrize("weights", [None, (0.2, 0.3, 0.5), (1.0, 0.0, -1.0)])
+@pytest.mark.parametrize("reach", [1e-3, 0.5, 100.0])
+def test_nearswap(weights: Weights, reach: float) -> None:
+    base, deltas = drawn(3, (7, 5))
+    shares = weights or (1 / 3,) * 3
+    found = merged("nearswap", base, deltas, weights, reach=reach)
+    close(found, formulas.nearswap(base.double(), doubled(deltas), shares, reach))
+    if reach == 100:
+        close(found, base.double() + formulas.total(doubled(deltas), shares))  # nothing is that far
+
+
 @pytest.mark.parametrize("shape", [(8, 6), (6, 9), (7, 7)])
 @pytest.mark.parametrize("weights", [None, (0.25, 0.75), (1.5, -0.5)])
 @pytest.mark.parametrize("svd", ["full", "lowrank"])

@@ -140,6 +140,14 @@ def test_ties_by_tensor(shape: tuple[int, ...], n: int) -> None:
     close(merged("ties", base, exact, scaling=0.8, retain=0.4, trim="tensor"), expected)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("reach", [0.01, 0.7])
+def test_nearswap(shape: tuple[int, ...], reach: float) -> None:
+    base, (delta,) = drawn(1, shape)
+    expected = theirs("nearswap", [base + delta], base, t=reach)
+    close(merged("nearswap", base, [base + delta - base], (1.0,), reach=reach), expected)
+
+
 @pytest.mark.parametrize("weights", [(0.7, 0.2, 0.4), (1.0, -0.5, 2.0), (0.5, 0.5, -1.0)])
 @pytest.mark.parametrize("combine", ["mean", "sum"])
 def test_ties_with_weights(weights: tuple[float, ...], combine: str) -> None:

@@ -198,7 +198,7 @@ SHAPES = {
         "method=average ratio=fixed ratio.weights=[0.7, 0.4]",
     ),
     "the tokens of all": (
-        f"merge_method: linear\nbase_model: org/base\n{WEIGHTED}\ntokenizer_source: union",
+        f"merge_method: linear\n{WEIGHTED}\n- {{model: org/c, parameters: {{weight: 1}}}}\ntokenizer_source: union",
         "tokenizer_source=union",
     ),
     "tokens of one's own": (

@@ -59,6 +59,7 @@ class Request:
     tracker: track.Settings | None
     sweep: str | None = None
     sweep_table: str | None = None
+    choose: str | None = None  # a way of choosing by steps (`sweeps.CHOOSING`)
     notes: tuple[str, ...] = ()
     node: Node | None = None
     price: float | None = None  # dollars for an hour of one GPU
@@ -134,6 +135,7 @@ def compose(asked: CommandLine | Request) -> Request:
         tracker=track.chosen(first["tracker"]),
         sweep=sweep,
         sweep_table=document.get("table", sweep),
+        choose=document.get("choose"),
         node=node(first),
         price=optional(first, "price", float, low=0, high=1e6),
         repeat=number(first, "repeat", int, low=0, high=MANY),

@@ -16,6 +16,7 @@ from m3_exp.reading.paths import is_file
 from m3_exp.types import M3Error
 
 _AXES = ("pair", "method", "ratio", "sparsify")  # of what a block of a sweep is about, even with one value
+CHOOSING = ("greedy_soup",)  # ways of choosing whose later steps follow from earlier scores
 _MANY = 10_000  # values or requests: more is a slip of the pen
 
 
@@ -39,6 +40,8 @@ def read_sweep(name: str, config_dirs: Sequence[Path]) -> dict[str, Any]:
                 raise M3Error(f"{path}: plan {number}: {key} must hold a value, or values with commas between")
     if not isinstance(document.get("table", name), str):
         raise M3Error(f"{path}: table must be the name of a table, it is {document['table']}")
+    if document.get("choose") not in (None, *CHOOSING):
+        raise M3Error(f"{path}: choose: {document['choose']} is not known; allowed: {', '.join(CHOOSING)}")
     return document
 
 

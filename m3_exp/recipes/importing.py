@@ -317,11 +317,10 @@ def _tokenizer(document: Document, base: str, experts: Sequence[str]) -> tuple[s
     if source is None:
         return ("tokenizer=base" if document.base is not None else "tokenizer=0"), []
     if source == "union":
-        is_without = base not in document.models and document.method in ("linear", "karcher")
-        if is_without or (document.base is None and len(experts) > 2):
+        if document.base is None and len(experts) > 2:
             raise M3Error(
-                f"tokenizer_source=union: m3 takes a token's row that is missing from the base, and mergekit's "
-                f"{document.method} has none here: give a base_model that stands among the models, with weight 0"
+                "tokenizer_source=union: m3 takes a row that a model lacks from the base, mergekit without a "
+                "base_model the mean of the others: give a base_model"
             )
         return "tokenizer=union", []
     note = (

@@ -29,7 +29,7 @@ ENERGIES = (
 )
 STRAIGHT = 1 - 1e-12  # |cos| above which mergekit's nuslerp takes a line, as far as float32 tells
 _NOTHING = 1e-8  # mergekit divides by no smaller sum of weights
-_ABSENT = {name: f"m3 has no {name}" for name in ("arcee_fusion", "multislerp", "nearswap", "ram", "ramplus_tl")}
+_ABSENT = {name: f"m3 has no {name}" for name in ("arcee_fusion", "multislerp", "ram", "ramplus_tl")}
 
 
 @dataclass(frozen=True)
@@ -266,6 +266,14 @@ def _sce(asked: Asked) -> Meaning:
     return Meaning("sce", asked.others, None, settings, names, (ENERGIES,))
 
 
+def _nearswap(asked: Asked) -> Meaning:
+    base, reach = asked.with_base(), asked.number("t")
+    if len(asked.others) != 1:
+        raise M3Error(f"nearswap takes base_model and one other model; here are {', '.join(asked.models)}")
+    (model,) = asked.others
+    return Meaning("nearswap", (model, base), {model: 1.0, base: 0.0}, {"method.reach": reach}, {"method.reach": "t"})
+
+
 RULES: dict[str, Rule] = {
     "linear": _linear,
     "passthrough": _passthrough,
@@ -277,6 +285,7 @@ RULES: dict[str, Rule] = {
     "breadcrumbs_ties": _elected("breadcrumbs", rescale=False, normalize=False),
     "della": _elected("della", rescale=True, normalize=True),
     "della_linear": _added("della", rescale=True),
+    "nearswap": _nearswap,
     "slerp": _slerp,
     "nuslerp": _nuslerp,
     "karcher": _karcher,

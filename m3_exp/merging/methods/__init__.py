@@ -13,7 +13,7 @@ what was measured of each expert (`Declares.statistic`, and `Measured` below). K
 hyper-parameters: numbers, or words of which `Declares.choices` lists the allowed ones. What a signature cannot
 say stands in `plugins.Declares` above the function. docs/methods/ has a page for each:
 
-    average, task_arithmetic, ties              element by element; consensus: with TALL masks
+    average, task_arithmetic, ties, nearswap    element by element; consensus: with TALL masks
     slerp, nuslerp, karcher, model_stock        by lengths and angles of whole tensors
     sce                                         by energies of whole tensors
     tsv_m, iso_c                                by singular vectors

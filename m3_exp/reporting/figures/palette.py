@@ -108,6 +108,7 @@ _NAMES: Mapping[str, str] = {
     "consensus": "Consensus",
     "tsv_m": "TSV-M",
     "iso_c": "Iso-C",
+    "nearswap": "NearSwap",
     "stresstest": "StressTest",
     "deepwordbug": "DeepWordBug",
     "bertattack": "BERTAttack",

@@ -31,11 +31,11 @@ def widened(raw: Bytes, dtype: str) -> Floats:
     if dtype == "F64":
         with np.errstate(over="ignore"):
             return raw.view(np.float64).astype(np.float32)
-    from m3_exp.merging import kernels
+    from m3_exp.merging.kernels import widen_brain, widen_half
 
     words = raw.view(np.uint16)
     values = np.empty(words.size, np.float32)
-    (kernels.widen_half if dtype == "F16" else kernels.widen_brain)(words, values)
+    (widen_half if dtype == "F16" else widen_brain)(words, values)
     return values
 
 
@@ -43,10 +43,10 @@ def rounded(values: Floats, dtype: str) -> Bytes:
     """Return flat, contiguous float32 values as BF16, F16 or F32, rounded to nearest even."""
     if dtype == "F32":
         return values.view(np.uint8)
-    from m3_exp.merging import kernels
+    from m3_exp.merging.kernels import round_brain, round_half
 
     words = np.empty(values.size, np.uint16)
-    (kernels.round_half if dtype == "F16" else kernels.round_brain)(values.view(np.uint32), words)
+    (round_half if dtype == "F16" else round_brain)(values.view(np.uint32), words)
     return words.view(np.uint8)
 
 
@@ -54,10 +54,10 @@ def is_finite(raw: Bytes, dtype: str) -> bool:
     """Tell whether stored numbers hold no NaN and no Inf (integers never do)."""
     if dtype not in _EXPONENTS:
         return True
-    from m3_exp.merging import kernels
+    from m3_exp.merging.kernels import has_none
 
     exponent = _EXPONENTS[dtype]
-    return bool(kernels.has_none(raw.view(exponent.dtype), exponent))
+    return bool(has_none(raw.view(exponent.dtype), exponent))
 
 
 def passed(block: Floats, as_array: bool) -> Floats | Tensor:

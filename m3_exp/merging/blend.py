@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from m3_exp.merging import sparsify
 from m3_exp.merging.bits import Bytes, Floats, is_finite, passed, rounded
@@ -196,16 +197,16 @@ class Blender:
         block = self._block * (_FUSED if all(form.shares is not None for form in forms) else 1)
         return list(blocks(numel, max(numel, 1) if whole else block))
 
-    def blend(self, name: str, start: int, stop: int) -> list[Bytes | None]:
-        """Return one block of each job's output: the bytes of the flat elements [start, stop), in its final dtype.
+    def blend(self, name: str, start: int, stop: int) -> Iterator[Bytes | None]:
+        """Give one block of each job's output: the bytes of the flat elements [start, stop), in its final dtype.
 
-        None for a job whose tensor ends before `start`.
+        None for a job whose tensor ends before `start`. Only one output is in memory at a time.
 
         Raises:
             M3Error: the block holds NaN or Inf.
         """
         block = _Block(self, name, start, stop)
-        return [self._one(index, block) for index in range(len(self.jobs))]
+        return (self._one(index, block) for index in range(len(self.jobs)))
 
     def report(self, index: int) -> Json:
         """Return what happened to a job: vocabulary rows filled, tensors copied, DARE and TIES shares as measured."""
@@ -325,18 +326,26 @@ def _fused(form: _Form, job: Job, name: str, start: int, stop: int) -> Bytes | N
     """Return a block of a linear recipe in one compiled loop, where all that it reads and writes is of one 16-bit dtype
     and no row is missing; the same bytes as by the method's function.
     """
-    models = [*form.experts, *([job.base] if form.method.needs_base else [])]
-    entries = [model.tensors[name] for model in models]
-    is_alike = all(entry.dtype == job.dtype and stop <= entry.numel for entry in entries)
-    if form.shares is None or job.dtype not in ("BF16", "F16") or not is_alike:
+    if form.shares is None or form.experts[0].tensors[name].dtype != job.dtype:
         return None
-    from m3_exp.merging import kernels
+    words = _halves([*form.experts, *([job.base] if form.method.needs_base else [])], name, start, stop)
+    if words is None:
+        return None
+    from m3_exp.merging.kernels import linear
 
-    words = [model.stored(name, start, stop).view(np.uint16) for model in models]
     experts, out = tuple(words[: len(form.experts)]), np.empty(stop - start, np.uint16)
     base = words[-1] if form.method.needs_base else out[:0]
-    kernels.linear(experts, base, form.shares, job.dtype == "F16", out)
+    linear(experts, base, form.shares, job.dtype == "F16", out)
     return out.view(np.uint8)
+
+
+def _halves(models: Sequence[Model], name: str, start: int, stop: int) -> list[NDArray[np.uint16]] | None:
+    """Return the bits of a block of each model, where they are of one 16-bit dtype of floats and all have it whole."""
+    entries = [model.tensors[name] for model in models]
+    dtype = entries[0].dtype
+    if dtype not in ("BF16", "F16") or any(one.dtype != dtype or stop > one.numel for one in entries):
+        return None
+    return [model.stored(name, start, stop).view(np.uint16) for model in models]
 
 
 class _Block:
@@ -360,7 +369,7 @@ class _Block:
         whole = sparsifier is not None and sparsifier.whole_tensors
         key = (model.digest, base.digest, sparsifier and sparsifier.key, whole and shape)
         if key not in self._deltas:
-            delta = self.plain(model) - self.plain(base)
+            delta = self._difference(model, base)
             if sparsifier is None:
                 self._deltas[key] = delta
             elif whole:
@@ -368,6 +377,16 @@ class _Block:
             else:
                 self._deltas[key] = self._by_element(delta, model, sparsifier)
         return self._deltas[key]
+
+    def _difference(self, model: Model, base: Model) -> Floats:
+        words = _halves([model, base], self.name, self.start, self.stop)
+        if words is None:
+            return self.plain(model) - self.plain(base)
+        from m3_exp.merging.kernels import difference
+
+        delta = np.empty(self.stop - self.start, np.float32)
+        difference(words[0], words[1], model.tensors[self.name].dtype == "F16", delta)
+        return delta
 
     def _by_element(self, delta: Floats, model: Model, sparsifier: Sparsifier) -> Floats:
         """Only the model's own rows are counted, so that a report does not depend on the other jobs."""

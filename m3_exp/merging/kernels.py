@@ -62,10 +62,10 @@ def round_half(words: Words, out: Halves) -> None:
 @compiled
 def has_none(words: Halves | Words | NDArray[np.uint64], mask: np.uint16 | np.uint32 | np.uint64) -> bool:
     """Tell whether no word has all the bits of a mask; both of one type."""
-    found = 0
+    found = False
     for i in range(words.size):
         found |= (words[i] & mask) == mask
-    return found == 0
+    return not found
 
 
 @compiled
@@ -103,14 +103,29 @@ def _widen(words: Halves, is_half: bool, out: Floats) -> None:
 
 
 @compiled
+def difference(words: Halves, base: Halves, is_half: bool, out: Floats) -> None:
+    """Write the float32 differences of numbers that are given as bits, of float16 or of bfloat16."""
+    values, under = np.empty(_PIECE, np.float32), np.empty(_PIECE, np.float32)
+    for start in range(0, out.size, _PIECE):
+        stop = min(start + _PIECE, out.size)
+        _widen(words[start:stop], is_half, values)
+        _widen(base[start:stop], is_half, under)
+        part = out[start:stop]
+        for i in range(part.size):
+            part[i] = values[i] - under[i]
+
+
+@compiled
 def drop(delta: Floats, key: np.uint64, start: int, threshold: np.uint64, kept: np.float32, out: Floats) -> np.int64:
     """Write masked delta / kept to `out`; return how many were dropped.
 
     An element is dropped where the upper 32 bits of splitmix64(key, its index in the tensor) are below the threshold.
     """
     dropped = np.int64(0)
+    state = key + np.uint64(start) * np.uint64(0x9E3779B97F4A7C15)
     for i in range(delta.size):
-        z = key + np.uint64(start + i + 1) * np.uint64(0x9E3779B97F4A7C15)
+        state += np.uint64(0x9E3779B97F4A7C15)
+        z = state
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = (z ^ (z >> np.uint64(31))) >> np.uint64(32)

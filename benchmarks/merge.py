@@ -1,7 +1,8 @@
 """Time merging beside mergekit 0.1.5: whole processes on generated llama-shaped bfloat16 checkpoints.
 
     python benchmarks/merge.py                          in full (1.1B parameters; 2, 3, 5, 8 experts; hours on 2 cores)
-    python benchmarks/merge.py --experts 2              about 30 minutes
+    python benchmarks/merge.py --experts 2              about an hour
+    python benchmarks/merge.py --methods slerp,sce      some methods alone; slerp has two experts
     python benchmarks/merge.py --layers 2 --hidden 256  a trial
 
 mergekit gets a virtual environment of its own that sees this one's packages (or `--mergekit PATH` names its
@@ -21,19 +22,56 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Merge:
+    """One merge as both tools know it: our method, its parameters and sparsifier, and what mergekit's YAML says.
+
+    `shared` are mergekit's parameters of the whole, `each` those of every model.
+    """
+
+    method: str
+    params: dict[str, float] = field(default_factory=dict)
+    sparsify: dict[str, float | str] | None = None
+    shared: dict[str, float | bool] = field(default_factory=dict)
+    each: dict[str, float] = field(default_factory=dict)
+    has_base: bool = True
+    has_weights: bool = True
+    most: int = 8  # experts
+
+
+SUM, SPARSIFIERS = {"scaling": 1.0}, "m3_exp.merging.sparsify"
+DELLA: dict[str, float | str] = {"target": f"{SPARSIFIERS}.della:della", "seed": 1, "rescale": "l1"}
+CRUMBS: dict[str, float | str] = {"target": f"{SPARSIFIERS}.breadcrumbs:breadcrumbs"}
+PLAIN: dict[str, float | bool] = {"normalize": False}
 METHODS = {
-    "linear": ("average", {}, None),
-    "task_arithmetic": ("task_arithmetic", {"scaling": 1.0}, None),
-    "dare_linear": ("task_arithmetic", {"scaling": 1.0}, 0.2),
-    "ties": ("ties", {"scaling": 1.0, "retain": 0.7}, None),
-}
+    "linear": Merge("average", has_base=False),
+    "task_arithmetic": Merge("task_arithmetic", SUM, shared=PLAIN),
+    "dare_linear": Merge("task_arithmetic", SUM, {"drop_rate": 0.2, "seed": 1}, PLAIN, {"density": 0.8}),
+    "ties": Merge("ties", {"scaling": 1.0, "retain": 0.7}, shared=PLAIN, each={"density": 0.7}),
+    "slerp": Merge("slerp", {"threshold": 0.9995}, has_base=False, most=2),
+    "karcher": Merge(
+        "karcher", {"steps": 10, "tolerance": 1e-5}, shared={"max_iter": 10, "tol": 1e-5},
+        has_base=False, has_weights=False,
+    ),
+    "model_stock": Merge("model_stock", has_weights=False),
+    "sce": Merge("sce", {"density": 0.7}, shared={"select_topk": 0.7}, has_weights=False),
+    "della_linear": Merge(
+        "task_arithmetic", SUM, {**DELLA, "density": 0.7, "epsilon": 0.15},
+        PLAIN, {"density": 0.7, "epsilon": 0.15},
+    ),
+    "breadcrumbs": Merge(
+        "task_arithmetic", SUM, {**CRUMBS, "density": 0.7, "gamma": 0.01}, PLAIN, {"density": 0.7, "gamma": 0.01}
+    ),
+}  # fmt: skip
 GOAL = 3.0  # times mergekit's speed
 NAMES = "abcdefgh"  # of the experts
 OURS = """
@@ -44,10 +82,10 @@ from m3_exp.store import Store
 from m3_exp.types import Recipe, Source
 asked = json.loads(sys.argv[1])
 base, *experts = (Source(f"{asked['models']}/{name}") for name in ("base", *asked["experts"]))
-method, rate = asked["method"], asked["drop_rate"]
+method = asked["method"]
 recipes = [
-    Recipe(base, tuple(experts), f"m3_exp.merging.methods.{method}:{method}", asked["params"], tuple(weights),
-           None if rate is None else {"drop_rate": rate, "seed": 1})
+    Recipe(base, tuple(experts), f"m3_exp.merging.methods.{method}:{method}", asked["params"],
+           tuple(weights) if asked["has_weights"] else None, asked["sparsify"])
     for weights in asked["weights"]
 ]
 write(recipes, [Path(out) for out in asked["outs"]], Store(Path(asked["store"])), experts[0], verify=False)
@@ -70,11 +108,17 @@ def main() -> None:
     try:
         mergekit = Path(options.mergekit) if options.mergekit else install(work / "mergekit")
         parameters = generate(work / "models", options.layers, options.hidden, max(options.experts))
-        rows = [compare(name, n, work, fast, mergekit, options.runs) for name in METHODS for n in options.experts]
-        share = options.layers * 7 // 22 or 1
-        small = generate(work / "small" / "models", share, options.hidden)
-        one, seven = several(work / "small", fast, options.runs)
-        report(options, rows, parameters, small, one, seven)
+        rows = [
+            compare(name, n, work, fast, mergekit, options.runs)
+            for name in options.methods
+            for n in options.experts
+            if n <= METHODS[name].most
+        ]
+        swept: list[str] = []
+        if "task_arithmetic" in options.methods:
+            small = generate(work / "small" / "models", options.layers * 7 // 22 or 1, options.hidden)
+            swept = sweep(small, *several(work / "small", fast, options.runs))
+        report(options, rows, parameters, swept)
     finally:
         shutil.rmtree(work, ignore_errors=True)
         shutil.rmtree(fast, ignore_errors=True)
@@ -86,11 +130,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, default=2048)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--experts", type=lambda text: [int(n) for n in text.split(",")], default=[2, 3, 5, 8])
+    parser.add_argument("--methods", type=names, default=[*METHODS], help=", ".join(METHODS))
     parser.add_argument("--mergekit", help="a mergekit-yaml of version 0.1.5")
     parser.add_argument("--work", default=tempfile.gettempdir(), help="where the inputs go (20 GB with 8 experts)")
     parser.add_argument("--fast", default="/dev/shm", help="where the outputs go, one after the other (6 GB)")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks" / "merge.md")
     return parser.parse_args()
+
+
+def names(text: str) -> list[str]:
+    if unknown := sorted({*text.split(",")} - {*METHODS}):
+        raise argparse.ArgumentTypeError(f"{unknown[0]} is not known: {', '.join(METHODS)}")
+    return text.split(",")
 
 
 def install(folder: Path) -> Path:
@@ -170,31 +221,30 @@ def anonymous(pid: int) -> float:
 
 
 def ours(name: str, work: Path, outs: list[Path], weights: list[tuple[float, ...]]) -> Run:
-    method, params, drop_rate = METHODS[name]
     shutil.rmtree(work / "store" / "scans", ignore_errors=True)
     asked = {
         "models": str(work / "models"),
         "experts": NAMES[: len(weights[0])],
         "store": str(work / "store"),
         "outs": [str(out) for out in outs],
-        "method": method,
-        "params": params,
-        "drop_rate": drop_rate,
         "weights": weights,
+        **asdict(METHODS[name]),
     }
     return measure([sys.executable, "-c", OURS, json.dumps(asked)], outs)
 
 
 def theirs(name: str, work: Path, out: Path, mergekit: Path, weights: tuple[float, ...]) -> Run:
-    density = {"dare_linear": 0.8, "ties": 0.7}.get(name)
-    lines = [f"merge_method: {name}", "dtype: bfloat16", "models:"]
-    for model, weight in zip(NAMES, weights, strict=False):
-        lines += [f"  - model: {work / 'models' / model}", "    parameters:", f"      weight: {weight}"]
-        lines += [f"      density: {density}"] if density else []
-    if name != "linear":
-        lines += [f"base_model: {work / 'models' / 'base'}", "parameters:", "  normalize: false"]
+    merge, folder = METHODS[name], work / "models"
+    shared, base = dict(merge.shared), folder / "base" if merge.has_base else None
+    models: list[dict[str, object]] = [{"model": str(folder / model)} for model in NAMES[: len(weights)]]
+    if name == "slerp":  # t is the share of the other model
+        base, shared = folder / NAMES[0], {"t": weights[1] / sum(weights)}
+    elif merge.has_weights:
+        for model, weight in zip(models, weights, strict=True):
+            model["parameters"] = {"weight": weight, **merge.each}
+    whole = {"merge_method": name, "dtype": "bfloat16", "models": models, "parameters": shared}
     config = work / f"{name}.yaml"
-    config.write_text("\n".join(lines) + "\n")
+    config.write_text(json.dumps(whole | ({"base_model": str(base)} if base else {})))  # JSON is YAML
     return measure([str(mergekit), str(config), str(out)], [out])
 
 
@@ -238,11 +288,9 @@ def report(
     options: argparse.Namespace,
     rows: list[tuple[str, int, Run, Run]],
     parameters: int,
-    small: int,
-    one: Run,
-    seven: Run,
+    swept: list[str],
 ) -> None:
-    text = "\n".join([*conditions(options, parameters), "", *table(rows), "", *sweep(small, one, seven), ""])
+    text = "\n".join([*conditions(options, parameters), "", *table(rows), "", *swept, ""])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(text)
     print(text)

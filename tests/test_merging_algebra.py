@@ -174,14 +174,14 @@ def test_mask_drops_its_share_and_differs_between_experts_and_tensors(world: Pat
 
 def test_exact_magnitudes_where_deltas_tie(tmp_path: Path) -> None:
     """Cut-offs equal torch.kthvalue at every rank, with many equal |delta|, and ties at the cut-off all survive."""
-    from m3_exp.merging.blend import thread_pool
+    from m3_exp.merging.checkpoint import thread_pool
     from m3_exp.merging.scan import Scan, cutoffs
 
     generator = torch.Generator().manual_seed(0)
     delta = (torch.randn(5000, generator=generator) * 20).round() / 64
     delta[:40] = torch.tensor([0.0, -0.0, 1e-40, -1e-40] * 10)
     for retain in (1.0, 0.9999, 0.9, 0.7, 0.5, 0.3, 0.1, 0.0001):
-        scan = Scan("b", ("e",), {"t": 5000}, retain, None, lambda n, a, b, e: [delta[a:b]], 700)
+        scan = Scan("b", ("e",), {"t": 5000}, retain, None, lambda n, a, b, e: [delta[a:b].numpy()], 700)
         with thread_pool(2) as pool:
             found = cutoffs(scan, Store(tmp_path / str(retain)), pool)
         k = int(5000 * (1 - retain))

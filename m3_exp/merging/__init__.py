@@ -13,7 +13,8 @@
     parts, by_part      which tensors a part of a model is; ratios that differ from part to part; `part_words`
     notes               remarks on a recipe's adapters for whoever reads its plan
     canonical           recipes that mean the same weights become one
-    scan, sparsify      whole-model thresholds, DARE masks; `kernels`, `compiled`: the compiled loops of both
+    bits                floats as files hold them, widened and rounded without torch
+    scan, sparsify      whole-model thresholds, DARE masks; `kernels`, `compiled`: the compiled loops of all
     statistics          what some methods merge by, measured of each expert on calibration text
     methods             one merge method a file; `plugins` imports what yaml names
     gram, ranks, singular   what methods and sparsifiers of whole tensors compute with

@@ -9,16 +9,20 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from m3_exp.machine import cores
+import numpy as np
+from numpy.typing import NDArray
+
 from m3_exp.merging import sparsify
-from m3_exp.merging.canonical import KeyedRecipe, keyed
+from m3_exp.merging.bits import Bytes, Floats, is_finite, passed, rounded
+from m3_exp.merging.canonical import AVERAGE, TASK_ARITHMETIC, KeyedRecipe, keyed
 from m3_exp.merging.checkpoint import Model, open_model
-from m3_exp.merging.layout import CODES, Entry, is_vocabulary, torch_dtype
+from m3_exp.merging.layout import CODES, Entry, is_vocabulary, tensor_bytes, torch_dtype
 from m3_exp.merging.methods import Measured, Method, load
 from m3_exp.merging.scan import Cutoffs, Scan, blocks, by_size, cutoffs
 from m3_exp.merging.sparsify import Sparsifier
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     import torch
 
 BLOCK = 1 << 16  # elements: a few float32 blocks stay in a core's cache
+_FUSED = 4  # blocks at once for the loop of linear recipes, which cuts its own
 # Buffers that some checkpoints carry: copied, never merged.
 _BUFFER = re.compile(r"(^|\.)(rotary_emb\.inv_freq|masked_bias|position_ids)$")
 _MEAN_ROWS = 1024  # rows summed at once, in float64
@@ -116,11 +121,11 @@ def is_copied(name: str, entry: Entry) -> bool:
     return not entry.is_float or _BUFFER.search(name) is not None
 
 
-def thread_pool(threads: int | None) -> ThreadPoolExecutor:
-    """Return a pool of threads, each of which runs torch's operations on itself alone."""
-    import torch
-
-    return ThreadPoolExecutor(threads or len(cores()), "merge", initializer=torch.set_num_threads, initargs=(1,))
+def overflow(name: str, dtype: str) -> M3Error:
+    """Return the refusal of an output that is not finite."""
+    return M3Error(
+        f"the merged {name} holds NaN or Inf in {dtype}: its values do not fit; write bfloat16 or float32 (dtype=...)"
+    )
 
 
 @dataclass
@@ -141,7 +146,7 @@ class _Form:
         sparsifier = sparsify.of(recipe.sparsify) if recipe.sparsify else None
         return cls(recipe, experts, load(recipe.method), sparsifier)
 
-    @property
+    @cached_property
     def keywords(self) -> dict[str, float | str]:
         return self.method.keywords(self.recipe.params)
 
@@ -149,10 +154,23 @@ class _Form:
         """Tell whether what the method needs of a tensor was measured, in every expert."""
         return bool(self.statistics) and all(name in one.entries for one in self.statistics)
 
-    @property
+    @cached_property
     def whole_tensors(self) -> bool:
         """Whether the method is given whole tensors."""
         return self.method.named.declares.whole_tensors(self.keywords)
+
+    @cached_property
+    def shares(self) -> Floats | None:
+        """The share of each expert in a linear recipe that thins nothing; None of any other."""
+        linear = self.method.named.declares.coefficients
+        if linear is None or self.sparsifier or self.recipe.method not in (AVERAGE, TASK_ARITHMETIC):
+            return None
+        return np.array(linear(len(self.experts), self.recipe.weights, **self.keywords), np.float32)
+
+    @cached_property
+    def takes_arrays(self) -> bool:
+        """Whether the method is given numpy arrays."""
+        return self.method.named.declares.takes_arrays(self.keywords)
 
 
 class Blender:
@@ -163,9 +181,12 @@ class Blender:
         self.layouts = [job.layout() for job in jobs]
         self._block = block
         self._lock = threading.Lock()
-        self._means: dict[tuple[str, str], torch.Tensor] = {}
+        self._means: dict[tuple[str, str], Floats] = {}
         self._dropped: dict[tuple[str, str], list[int]] = {}
         self._forms = [{id(form): _Form.of(form, job) for form in job.recipe.forms or (job.recipe,)} for job in jobs]
+        used = [one for forms in self._forms for form in forms.values() for one in (form, form.sparsifier) if one]
+        if not all(one.takes_arrays for one in used):
+            import torch  # noqa: F401  # before the pool's threads begin, which then use one core each
         for job, layout, forms in zip(jobs, self.layouts, self._forms, strict=True):
             scanned: dict[tuple[object, ...], Cutoffs] = {}  # the parts of a model share what its whole says
             for form in (form for form in forms.values() if form.method.scans(form.recipe.params)):
@@ -185,15 +206,19 @@ class Blender:
         numel = max(layout[name].numel for layout in self.layouts if name in layout)
         forms = [form for job_forms in self._forms for form in job_forms.values()]
         whole = any(used.whole_tensors for form in forms for used in (form, form.sparsifier) if used)
-        return list(blocks(numel, max(numel, 1) if whole else self._block))
+        block = self._block * (_FUSED if all(form.shares is not None for form in forms) else 1)
+        return list(blocks(numel, max(numel, 1) if whole else block))
 
-    def blend(self, name: str, start: int, stop: int) -> list[torch.Tensor | None]:
-        """Return one block of each job's output: flat elements [start, stop), in the job's final dtype.
+    def blend(self, name: str, start: int, stop: int) -> Iterator[Bytes | None]:
+        """Give one block of each job's output: the bytes of the flat elements [start, stop), in its final dtype.
 
-        None for a job whose tensor ends before `start`.
+        None for a job whose tensor ends before `start`. Only one output is in memory at a time.
+
+        Raises:
+            M3Error: the block holds NaN or Inf.
         """
         block = _Block(self, name, start, stop)
-        return [self._one(index, block) for index in range(len(self.jobs))]
+        return (self._one(index, block) for index in range(len(self.jobs)))
 
     def report(self, index: int) -> Json:
         """Return what happened to a job: vocabulary rows filled, tensors copied, DARE and TIES shares as measured."""
@@ -235,46 +260,61 @@ class Blender:
         merged = [name for name, entry in self.layouts[index].items() if not is_copied(name, entry)]
         return {name: self._forms[index][id(self.jobs[index].recipe.form(name))] for name in merged}
 
-    def _one(self, index: int, block: _Block) -> torch.Tensor | None:
-        import torch
-
+    def _one(self, index: int, block: _Block) -> Bytes | None:
         job, entry = self.jobs[index], self.layouts[index].get(block.name)
         if entry is None or block.start >= entry.numel:
             return None
         stop = min(block.stop, entry.numel)
         if is_copied(block.name, entry):
             owner = next(model for model in job.models if block.name in model.tensors)
-            return owner.read(block.name, block.start, stop)
+            made = owner.stored(block.name, block.start, stop)
+        else:
+            made = self._merged(index, block, entry.shape, stop - block.start)
+        if not is_finite(made, entry.dtype):
+            raise overflow(block.name, job.recipe.dtype)
+        return made
+
+    def _merged(self, index: int, block: _Block, whole: tuple[int, ...], count: int) -> Bytes:
+        """Return the first `count` elements of a block as one job merges them; `whole` is its tensor's shape."""
+        job = self.jobs[index]
         form = self._forms[index][id(job.recipe.form(block.name))]
+        if (fused := _fused(form, job, block.name, block.start, block.start + count)) is not None:
+            return fused
         method = form.method
-        count = stop - block.start
-        shape = entry.shape if form.whole_tensors else (count,)
+        shape = whole if form.whole_tensors else (count,)
+
+        def given(values: Floats) -> object:
+            return passed(values[:count].reshape(shape), form.takes_arrays)
+
         if method.takes_deltas:
-            experts = [block.delta(model, job.base, form.sparsifier, entry.shape) for model in form.experts]
+            experts = [block.delta(model, job.base, form.sparsifier, whole) for model in form.experts]
         else:
             experts = [block.plain(model) for model in form.experts]
         extra: dict[str, object] = {}
         if method.needs_base:
-            extra["base"] = block.plain(job.base)[:count].view(shape)
+            extra["base"] = given(block.plain(job.base))
         if method.needs_cutoffs:
             extra["cutoffs"] = form.cutoffs
         if method.statistic:
             extra["measured"] = block.measured(form, shape) if form.is_measured(block.name) else None
-        given = [expert[:count].view(shape) for expert in experts]
-        made = method.named.function(given, form.recipe.weights, **extra, **form.keywords)
-        if not isinstance(made, torch.Tensor) or made.shape != shape:
-            what = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
+        with np.errstate(all="ignore"):  # what does not fit is refused below
+            made = method.named.function([given(one) for one in experts], form.recipe.weights, **extra, **form.keywords)
+        kind = type(made).__name__
+        if kind not in ("ndarray", "Tensor") or made.shape != shape:
+            what = kind if kind not in ("ndarray", "Tensor") else tuple(made.shape)
             raise M3Error(
                 f"method {method.named.target} returned {what} for {block.name}, a tensor of {shape} is needed"
             )
-        return made.to(torch_dtype(job.dtype)).reshape(-1)
+        if kind == "Tensor":
+            return tensor_bytes(made.to(torch_dtype(job.dtype)))
+        return rounded(np.ascontiguousarray(made, np.float32).reshape(-1), job.dtype)
 
     def _scan(self, job: Job, form: _Form, layout: Mapping[str, Entry]) -> Scan:
         base, recipe, sparsifier, block = job.base, form.recipe, form.sparsifier, self._block
         by_digest = {model.digest: model for model in form.experts}
         whole = sparsifier is not None and sparsifier.whole_tensors
 
-        def deltas(name: str, start: int, stop: int, experts: Sequence[str]) -> list[torch.Tensor]:
+        def deltas(name: str, start: int, stop: int, experts: Sequence[str]) -> list[Floats]:
             read = _Block(self, name, start, layout[name].numel if whole else stop, counted=False)
             deltas_of = [read.delta(by_digest[expert], base, sparsifier, layout[name].shape) for expert in experts]
             return [delta[: stop - start] for delta in deltas_of]
@@ -284,16 +324,14 @@ class Blender:
         block = max(sizes.values(), default=block) if whole else block
         return Scan(base.digest, experts, sizes, float(recipe.params["retain"]), recipe.sparsify, deltas, block)
 
-    def aligned(self, model: Model, name: str, start: int, stop: int) -> torch.Tensor:
+    def aligned(self, model: Model, name: str, start: int, stop: int) -> Floats:
         """Return a float32 block; rows past a model's own vocabulary are the mean of its rows."""
-        import torch
-
         own = model.tensors[name].numel
         if stop <= own:
-            return model.read(name, start, stop).float()
+            return model.floats(name, start, stop)
         mean = self._mean_row(model, name)
-        new = mean[torch.arange(max(start, own), stop) % mean.numel()]
-        return torch.cat([model.read(name, start, own).float(), new]) if start < own else new
+        new = mean[np.arange(max(start, own), stop) % mean.size]
+        return np.concatenate([model.floats(name, start, own), new]) if start < own else new
 
     def count_dropped(self, digest: str, sparsifier: Sparsifier, dropped: int, total: int) -> None:
         with self._lock:
@@ -301,7 +339,7 @@ class Blender:
             counts[0] += dropped
             counts[1] += total
 
-    def _mean_row(self, model: Model, name: str) -> torch.Tensor:
+    def _mean_row(self, model: Model, name: str) -> Floats:
         import torch
 
         key = (model.digest, name)
@@ -312,8 +350,34 @@ class Blender:
             for first in range(0, rows, _MEAN_ROWS):
                 last = min(first + _MEAN_ROWS, rows)
                 total += model.read(name, first * width, last * width).view(-1, width).sum(0, dtype=torch.float64)
-            self._means[key] = (total / rows).float()
+            self._means[key] = (total / rows).float().numpy()
         return self._means[key]
+
+
+def _fused(form: _Form, job: Job, name: str, start: int, stop: int) -> Bytes | None:
+    """Return a block of a linear recipe in one compiled loop, where all that it reads and writes is of one 16-bit dtype
+    and no row is missing; the same bytes as by the method's function.
+    """
+    if form.shares is None or form.experts[0].tensors[name].dtype != job.dtype:
+        return None
+    words = _halves([*form.experts, *([job.base] if form.method.needs_base else [])], name, start, stop)
+    if words is None:
+        return None
+    from m3_exp.merging.kernels import linear
+
+    experts, out = tuple(words[: len(form.experts)]), np.empty(stop - start, np.uint16)
+    base = words[-1] if form.method.needs_base else out[:0]
+    linear(experts, base, form.shares, job.dtype == "F16", out)
+    return out.view(np.uint8)
+
+
+def _halves(models: Sequence[Model], name: str, start: int, stop: int) -> list[NDArray[np.uint16]] | None:
+    """Return the bits of a block of each model, where they are of one 16-bit dtype of floats and all have it whole."""
+    entries = [model.tensors[name] for model in models]
+    dtype = entries[0].dtype
+    if dtype not in ("BF16", "F16") or any(one.dtype != dtype or stop > one.numel for one in entries):
+        return None
+    return [model.stored(name, start, stop).view(np.uint16) for model in models]
 
 
 class _Block:
@@ -322,10 +386,10 @@ class _Block:
     def __init__(self, blender: Blender, name: str, start: int, stop: int, counted: bool = True) -> None:
         self.name, self.start, self.stop = name, start, stop
         self._blender, self._counted = blender, counted
-        self._plain: dict[str, torch.Tensor] = {}
-        self._deltas: dict[tuple[object, ...], torch.Tensor] = {}
+        self._plain: dict[str, Floats] = {}
+        self._deltas: dict[tuple[object, ...], Floats] = {}
 
-    def plain(self, model: Model) -> torch.Tensor:
+    def plain(self, model: Model) -> Floats:
         if model.digest not in self._plain:
             self._plain[model.digest] = self._blender.aligned(model, self.name, self.start, self.stop)
         return self._plain[model.digest]
@@ -347,34 +411,42 @@ class _Block:
         value = statistic.read(self.name, min(self.start, entry.numel), min(self.stop, entry.numel))
         return torch.nn.functional.pad(value, (0, self.stop - self.start - value.numel()))
 
-    def delta(self, model: Model, base: Model, sparsifier: Sparsifier | None, shape: tuple[int, ...]) -> torch.Tensor:
+    def delta(self, model: Model, base: Model, sparsifier: Sparsifier | None, shape: tuple[int, ...]) -> Floats:
         """Return an expert's difference from the base, thinned where there is a sparsifier: flat, of a tensor that has
         this shape in the output.
         """
         whole = sparsifier is not None and sparsifier.whole_tensors
         key = (model.digest, base.digest, sparsifier and sparsifier.key, whole and shape)
         if key not in self._deltas:
-            delta = self.plain(model) - self.plain(base)
+            delta = self._difference(model, base)
             if sparsifier is None:
                 self._deltas[key] = delta
             elif whole:
-                self._deltas[key] = self._thinned(delta[: math.prod(shape)].view(shape), model, sparsifier).flatten()
+                self._deltas[key] = self._thinned(delta[: math.prod(shape)].reshape(shape), model, sparsifier).ravel()
             else:
                 self._deltas[key] = self._by_element(delta, model, sparsifier)
         return self._deltas[key]
 
-    def _by_element(self, delta: torch.Tensor, model: Model, sparsifier: Sparsifier) -> torch.Tensor:
+    def _difference(self, model: Model, base: Model) -> Floats:
+        words = _halves([model, base], self.name, self.start, self.stop)
+        if words is None:
+            return self.plain(model) - self.plain(base)
+        from m3_exp.merging.kernels import difference
+
+        delta = np.empty(self.stop - self.start, np.float32)
+        difference(words[0], words[1], model.tensors[self.name].dtype == "F16", delta)
+        return delta
+
+    def _by_element(self, delta: Floats, model: Model, sparsifier: Sparsifier) -> Floats:
         """Only the model's own rows are counted, so that a report does not depend on the other jobs."""
-        import torch
-
-        own = max(0, min(delta.numel(), model.tensors[self.name].numel - self.start))
+        own = max(0, min(delta.size, model.tensors[self.name].numel - self.start))
         thinned = self._thinned(delta[:own], model, sparsifier)
-        if own == delta.numel():
+        if own == delta.size:
             return thinned
-        return torch.cat([thinned, sparsifier(delta[own:], model.digest, self.name, self.start + own)[0]])
+        return np.concatenate([thinned, sparsifier(delta[own:], model.digest, self.name, self.start + own)[0]])
 
-    def _thinned(self, delta: torch.Tensor, model: Model, sparsifier: Sparsifier) -> torch.Tensor:
+    def _thinned(self, delta: Floats, model: Model, sparsifier: Sparsifier) -> Floats:
         thinned, dropped = sparsifier(delta, model.digest, self.name, self.start)
         if self._counted:
-            self._blender.count_dropped(model.digest, sparsifier, dropped, delta.numel())
+            self._blender.count_dropped(model.digest, sparsifier, dropped, delta.size)
         return thinned

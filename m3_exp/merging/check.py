@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from m3_exp.merging.blend import Job, is_copied, prepare
 from m3_exp.merging.canonical import canonical, keyed, needs_base
 from m3_exp.merging.checkpoint import Model
@@ -137,10 +139,10 @@ def _check_lineage(expert: Model, base: Model) -> None:
         rows = min(entry.numel, expert.tensors[name].numel)
         for start in _starts(rows):
             stop = min(start + _SAMPLE, rows)
-            ours = base.read(name, start, stop).double()
-            theirs = expert.read(name, start, stop).double()
-            delta += float((theirs - ours).square().sum())
-            size += float(ours.square().sum())
+            ours = base.floats(name, start, stop).astype(np.float64)
+            theirs = expert.floats(name, start, stop).astype(np.float64)
+            delta += float(np.square(theirs - ours).sum())
+            size += float(np.square(ours).sum())
     if delta > size:
         times = (delta / size) ** 0.5
         raise M3Error(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
+from m3_exp.machine import cores
 from m3_exp.merging import quantised
 from m3_exp.merging.adapters import Adapted, Base, adapt
+from m3_exp.merging.bits import Bytes, Floats, is_finite, widened
 from m3_exp.merging.gguf_file import GgufFile
 from m3_exp.merging.layout import DTYPES, Entry, Renamed, Tensors, open_directory, same_values
 from m3_exp.merging.loading import Loading, ask
@@ -70,6 +73,14 @@ class Model:
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Return the flat elements [start, stop) of a tensor in its stored dtype; a view where possible."""
         return self.content.read(name, start, stop)
+
+    def stored(self, name: str, start: int, stop: int) -> Bytes:
+        """Return the bytes of the flat elements [start, stop) of a tensor; a view where possible."""
+        return self.content.stored(name, start, stop)
+
+    def floats(self, name: str, start: int, stop: int) -> Floats:
+        """Return the flat elements [start, stop) of a tensor of floats as float32; do not write to them."""
+        return widened(self.stored(name, start, stop), self.tensors[name].dtype)
 
     @cached_property
     def digest(self) -> str:
@@ -263,36 +274,28 @@ def content_digest(tensors: Mapping[str, tuple[str, list[int], str]]) -> str:
     return blake3("\n".join(lines).encode()).hexdigest()
 
 
-def tensor_bytes(tensor: torch.Tensor) -> memoryview:
-    """Return the bytes of a contiguous tensor, not copied."""
-    import torch
-
-    data: memoryview = tensor.reshape(-1).view(torch.uint8).numpy().data
-    return data
+def thread_pool(threads: int | None) -> ThreadPoolExecutor:
+    """Return a pool of threads, each of which runs the operations of a torch that is imported on itself alone."""
+    return ThreadPoolExecutor(threads or len(cores()), "merge", initializer=_run_alone)
 
 
-def is_finite(block: torch.Tensor) -> bool:
-    """Tell whether a block holds no NaN and no Inf (integers never do). One pass: a sum shows both."""
-    import torch
+def _run_alone() -> None:
+    if "torch" in sys.modules:
+        import torch
 
-    if not block.is_floating_point() or not block.numel():
-        return True
-    total = block.sum(dtype=torch.float64 if block.dtype == torch.float64 else torch.float32)
-    return bool(torch.isfinite(total)) or bool(torch.isfinite(block).all())
+        torch.set_num_threads(1)
 
 
 def _digest_part(tensors: Tensors, names: list[str]) -> Inputs:
-    import torch
-
     def one(name: str) -> tuple[tuple[str, list[int], str], bool]:
         digest, finite, entry = blake3(), True, tensors.entries[name]
         for start in range(0, entry.numel, _CHUNK):
-            block = tensors.read(name, start, min(start + _CHUNK, entry.numel))
-            digest.update(tensor_bytes(block))
-            finite = finite and is_finite(block)
+            block = tensors.stored(name, start, min(start + _CHUNK, entry.numel))
+            digest.update(block.data)
+            finite = finite and is_finite(block, entry.dtype)
         return (entry.dtype, list(entry.shape), digest.hexdigest()), finite
 
-    with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with thread_pool(None) as pool:
         results = dict(zip(names, pool.map(one, names), strict=True))
     not_finite = [name for name, (_, finite) in results.items() if not finite]
     return Inputs({name: held for name, (held, _) in results.items()}, not_finite)

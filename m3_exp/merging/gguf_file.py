@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from m3_exp.merging.layout import Entry, mapped
+from m3_exp.merging.bits import Bytes
+from m3_exp.merging.layout import Entry, mapped, tensor_bytes
 from m3_exp.reading.typed import Count, Finite, Strict, checked
 from m3_exp.types import Json, M3Error
 
@@ -167,6 +168,9 @@ class GgufFile:
             self._last.key = (name, start, stop)
         value: torch.Tensor = self._last.value
         return value
+
+    def stored(self, name: str, start: int, stop: int) -> Bytes:
+        return tensor_bytes(self.read(name, start, stop))
 
     def _rows(self, name: str, stored: _Stored, first: int, last: int) -> NDArray[np.float32]:
         from gguf import GGMLQuantizationType, quants

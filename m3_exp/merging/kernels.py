@@ -8,7 +8,111 @@ from m3_exp.merging.compiled import compiled
 Floats = NDArray[np.float32]
 Stack = np.ndarray[tuple[int, int, int], np.dtype[np.float32]]
 Words = NDArray[np.uint32]
+Halves = NDArray[np.uint16]
 Counts = NDArray[np.int64]
+_PIECE = 2048  # elements: a few float32 arrays stay in a core's first cache
+
+
+@compiled
+def widen_brain(words: Halves, out: Floats) -> None:
+    """Write bfloat16 numbers, given as their bits, to `out`."""
+    for i in range(words.size):
+        out[i] = np.uint32(np.uint32(words[i]) << np.uint32(16)).view(np.float32)
+
+
+@compiled
+def widen_half(words: Halves, out: Floats) -> None:
+    """Write float16 numbers, given as their bits, to `out`; NaN and Inf become others.
+
+    The product moves the exponent, and makes normal numbers of those that are denormal in float16.
+    """
+    for i in range(words.size):
+        sign = np.uint32(np.uint32(words[i] & np.uint16(0x8000)) << np.uint32(16))
+        size = np.uint32(np.uint32(words[i] & np.uint16(0x7FFF)) << np.uint32(13)).view(np.float32)
+        out[i] = np.uint32(np.float32(size * np.float32(2.0**112)).view(np.uint32) | sign).view(np.float32)
+
+
+@compiled
+def round_brain(words: Words, out: Halves) -> None:
+    """Round float32 numbers, given as their bits, to the bits of bfloat16 (to nearest even; NaN stays one)."""
+    for i in range(words.size):
+        odd = np.uint32(np.uint32(words[i] >> np.uint32(16)) & np.uint32(1))
+        rounded = np.uint16(np.uint32(np.uint32(words[i] + np.uint32(0x7FFF)) + odd) >> np.uint32(16))
+        is_number = np.uint32(words[i] & np.uint32(0x7FFFFFFF)) <= np.uint32(0x7F800000)
+        out[i] = rounded if is_number else np.uint16(0x7FC0)
+
+
+@compiled
+def round_half(words: Words, out: Halves) -> None:
+    """Round float32 numbers, given as their bits, to the bits of float16 (to nearest even; NaN becomes Inf).
+
+    Below 2^-14, where float16 is denormal, the sum with 1/2 rounds at the place of its last bit.
+    """
+    for i in range(words.size):
+        size = np.uint32(words[i] & np.uint32(0x7FFFFFFF))
+        odd = np.uint32(np.uint32(size >> np.uint32(13)) & np.uint32(1))
+        normal = np.uint32(np.uint32(np.uint32(size + np.uint32(0xC8000FFF)) + odd) >> np.uint32(13))
+        sum_ = np.float32(size.view(np.float32) + np.float32(0.5))
+        denormal = np.uint32(sum_.view(np.uint32) - np.uint32(0x3F000000))
+        small = denormal if size < np.uint32(0x38800000) else normal
+        bits = small if size < np.uint32(0x47800000) else np.uint32(0x7C00)
+        out[i] = np.uint16(bits | np.uint32(np.uint32(words[i] >> np.uint32(16)) & np.uint32(0x8000)))
+
+
+@compiled
+def has_none(words: Halves | Words | NDArray[np.uint64], mask: np.uint16 | np.uint32 | np.uint64) -> bool:
+    """Tell whether no word has all the bits of a mask; both of one type."""
+    found = False
+    for i in range(words.size):
+        found |= (words[i] & mask) == mask
+    return not found
+
+
+@compiled
+def linear(models: tuple[Halves, ...], base: Halves, shares: Floats, is_half: bool, out: Halves) -> None:
+    """Write the weighted sum of some models to `out`, or, where a base is not empty, of their differences from it.
+
+    All are bits of float16 or of bfloat16. The sums are float32, each model after the other, as methods/ makes them.
+    """
+    under, values, sums = np.empty(_PIECE, np.float32), np.empty(_PIECE, np.float32), np.empty(_PIECE, np.float32)
+    for start in range(0, out.size, _PIECE):
+        stop = min(start + _PIECE, out.size)
+        count = stop - start
+        if base.size:
+            _widen(base[start:stop], is_half, under)
+        for j in range(len(models)):
+            _widen(models[j][start:stop], is_half, values)
+            for i in range(count):
+                part = (values[i] - under[i] if base.size else values[i]) * shares[j]
+                sums[i] = part if j == 0 else sums[i] + part
+        if base.size:
+            for i in range(count):
+                sums[i] += under[i]
+        if is_half:
+            round_half(sums[:count].view(np.uint32), out[start:stop])
+        else:
+            round_brain(sums[:count].view(np.uint32), out[start:stop])
+
+
+@compiled
+def _widen(words: Halves, is_half: bool, out: Floats) -> None:
+    if is_half:
+        widen_half(words, out)
+    else:
+        widen_brain(words, out)
+
+
+@compiled
+def difference(words: Halves, base: Halves, is_half: bool, out: Floats) -> None:
+    """Write the float32 differences of numbers that are given as bits, of float16 or of bfloat16."""
+    values, under = np.empty(_PIECE, np.float32), np.empty(_PIECE, np.float32)
+    for start in range(0, out.size, _PIECE):
+        stop = min(start + _PIECE, out.size)
+        _widen(words[start:stop], is_half, values)
+        _widen(base[start:stop], is_half, under)
+        part = out[start:stop]
+        for i in range(part.size):
+            part[i] = values[i] - under[i]
 
 
 @compiled
@@ -18,8 +122,10 @@ def drop(delta: Floats, key: np.uint64, start: int, threshold: np.uint64, kept: 
     An element is dropped where the upper 32 bits of splitmix64(key, its index in the tensor) are below the threshold.
     """
     dropped = np.int64(0)
+    state = key + np.uint64(start) * np.uint64(0x9E3779B97F4A7C15)
     for i in range(delta.size):
-        z = key + np.uint64(start + i + 1) * np.uint64(0x9E3779B97F4A7C15)
+        state += np.uint64(0x9E3779B97F4A7C15)
+        z = state
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = (z ^ (z >> np.uint64(31))) >> np.uint64(32)

@@ -15,9 +15,13 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
+from m3_exp.merging.bits import Bytes
 from m3_exp.reading.files import cannot_read, exists, read_json
 from m3_exp.reading.typed import Strict, checked
 from m3_exp.types import M3Error
@@ -43,7 +47,7 @@ class Entry:
     shape: tuple[int, ...]
     dtype: str
 
-    @property
+    @cached_property
     def numel(self) -> int:
         return math.prod(self.shape)
 
@@ -51,7 +55,7 @@ class Entry:
     def nbytes(self) -> int:
         return self.numel * self.itemsize
 
-    @property
+    @cached_property
     def itemsize(self) -> int:
         """Bytes of one element."""
         return 1 if self.dtype == "BOOL" else int(self.dtype.strip("BFIU")) // 8
@@ -88,6 +92,18 @@ class Tensors(Protocol):
         """Return the flat elements [start, stop) of a tensor in its own dtype; do not write to them."""
         ...
 
+    def stored(self, name: str, start: int, stop: int) -> Bytes:
+        """Return the bytes of what `read` gives; torch is imported only where it takes part."""
+        ...
+
+
+def tensor_bytes(tensor: torch.Tensor) -> Bytes:
+    """Return the bytes of a contiguous tensor, not copied."""
+    import torch
+
+    data: Bytes = tensor.reshape(-1).view(torch.uint8).numpy()
+    return data
+
 
 class ShardedTensors:
     """The tensors of one or several files of one directory, as one set."""
@@ -108,6 +124,9 @@ class ShardedTensors:
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
         return self._home[name].read(name, start, stop)
 
+    def stored(self, name: str, start: int, stop: int) -> Bytes:
+        return self._home[name].stored(name, start, stop)
+
 
 class Renamed:
     """Tensors under other names: `names` maps each new name to the stored one; other stored tensors are hidden."""
@@ -126,6 +145,9 @@ class Renamed:
 
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
         return self._tensors.read(self._names[name], start, stop)
+
+    def stored(self, name: str, start: int, stop: int) -> Bytes:
+        return self._tensors.stored(self._names[name], start, stop)
 
 
 def is_vocabulary(name: str) -> bool:
@@ -280,6 +302,10 @@ class SafetensorsFile:
         offset = self._offsets[name] + start * entry.itemsize
         return torch.frombuffer(self._map, dtype=dtype, count=stop - start, offset=offset)
 
+    def stored(self, name: str, start: int, stop: int) -> Bytes:
+        size = self.entries[name].itemsize
+        return np.frombuffer(self._map, np.uint8, (stop - start) * size, self._offsets[name] + start * size)
+
 
 class TorchFile:
     """One mapped `.bin` file, read by torch's weights-only loader."""
@@ -323,6 +349,9 @@ class TorchFile:
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
         block: torch.Tensor = self._flat[name][start:stop]
         return block
+
+    def stored(self, name: str, start: int, stop: int) -> Bytes:
+        return tensor_bytes(self.read(name, start, stop))
 
 
 def _reason(error: Exception) -> str:

@@ -34,6 +34,9 @@ class Declares:
     function then gets flat blocks, in little memory. `tensor`, and where nothing is declared: it gets whole tensors in
     their own shape, for norms, cosines or singular values. Where a keyword decides, a function of the keywords.
 
+    `arrays`: the function works as well on numpy's float32 arrays and is given those, so that no torch need be
+    imported; again a function of the keywords where they decide.
+
     Of a method's algebra, for `merging.canonical`: `coefficients(n, weights, **keywords)` gives the share of each delta
     in a linear method; `proportions(n, weights, **keywords)` the shares where weights count by their proportions and an
     expert that is the base changes nothing; `shares(n, weights)` those where an expert without a share changes nothing
@@ -52,6 +55,7 @@ class Declares:
     """
 
     granularity: str | Callable[..., str] = "tensor"
+    arrays: bool | Callable[..., bool] = False
     coefficients: Callable[..., tuple[float, ...]] | None = None
     proportions: Callable[..., tuple[float, ...]] | None = None
     shares: Callable[..., tuple[float, ...]] | None = None
@@ -73,6 +77,11 @@ class Declares:
         """Tell whether the function is given whole tensors when it has these keywords, its defaults among them."""
         chosen = self.granularity
         return (chosen if isinstance(chosen, str) else chosen(**keywords)) == "tensor"
+
+    def takes_arrays(self, keywords: Mapping[str, Any]) -> bool:
+        """Tell whether the function is given numpy arrays when it has these keywords, its defaults among them."""
+        chosen = self.arrays
+        return chosen if isinstance(chosen, bool) else chosen(**keywords)
 
     def __call__(self, function: Function) -> Function:
         vars(function)["declares"] = self

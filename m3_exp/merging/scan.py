@@ -10,21 +10,18 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor as Pool
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from m3_exp.merging.bits import Floats
 from m3_exp.store import Cutoff, Majority, Store
 from m3_exp.types import Parameters, identity
-
-if TYPE_CHECKING:
-    import torch
 
 Words = NDArray[np.uint32]
 Counts = NDArray[np.int64]
 # (tensor name, start, stop) -> the float32 delta of each asked-for expert in that block, in the order asked
-Deltas = Callable[[str, int, int, Sequence[str]], list["torch.Tensor"]]
+Deltas = Callable[[str, int, int, Sequence[str]], list[Floats]]
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ def _counts(
         for start, stop in blocks(scan.sizes[name], scan.block):
             deltas = scan.deltas(name, start, stop, experts)
             for row, wanted, delta in zip(counts, bins, deltas, strict=True):
-                count(delta.numpy().view(np.uint32), wanted, row)
+                count(delta.view(np.uint32), wanted, row)
         with lock:
             np.add(total, counts, out=total)
 
@@ -133,7 +130,7 @@ def _majority(scan: Scan, magnitudes: Sequence[float], pool: Pool) -> float:
 
     def one(name: str) -> int:
         cuts = blocks(scan.sizes[name], scan.block)
-        deltas = (tuple(d.numpy() for d in scan.deltas(name, *cut, scan.experts)) for cut in cuts)
+        deltas = (tuple(scan.deltas(name, *cut, scan.experts)) for cut in cuts)
         return sum(int(kernels.count_signs(block, lows)) for block in deltas)
 
     return float(np.sign(sum(pool.map(one, by_size(scan.sizes)))))

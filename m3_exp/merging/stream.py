@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from m3_exp.merging.blend import BLOCK, Blender, thread_pool
+from m3_exp.merging.blend import BLOCK, Blender
 from m3_exp.merging.check import Forecast, check, forecast
-from m3_exp.merging.checkpoint import content_digest, is_finite, tensor_bytes
-from m3_exp.merging.layout import Entry, torch_dtype
+from m3_exp.merging.checkpoint import content_digest, thread_pool
+from m3_exp.merging.layout import Entry, tensor_bytes, torch_dtype
 from m3_exp.merging.methods import check_params
 from m3_exp.merging.tokens import check_tokens
-from m3_exp.merging.write import Written, overflow, write
+from m3_exp.merging.write import Written, write
 from m3_exp.store import Store
 from m3_exp.types import Json, Recipe
 
@@ -89,14 +89,12 @@ class Stream:
         import torch
 
         out = torch.empty(entry.shape, dtype=torch_dtype(entry.dtype))
-        flat = out.view(-1)
+        flat = tensor_bytes(out)
 
         def fill(start: int, stop: int) -> None:
             (made,) = blender.blend(name, start, stop)
             if made is not None:
-                if not is_finite(made):
-                    raise overflow(name, self.job.recipe.dtype)
-                flat[start:stop] = made
+                flat[start * entry.itemsize : start * entry.itemsize + made.size] = made
 
         return name, entry, out, [pool.submit(fill, *limits) for limits in blender.blocks(name)]
 
@@ -104,7 +102,7 @@ class Stream:
         name, entry, out, futures = pending
         for future in futures:
             future.result()
-        self._digests[name] = (entry.dtype, list(entry.shape), blake3(tensor_bytes(out)).hexdigest())
+        self._digests[name] = (entry.dtype, list(entry.shape), blake3(tensor_bytes(out).data).hexdigest())
         return name, out
 
     def _require_end(self) -> None:

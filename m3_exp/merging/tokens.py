@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
+from m3_exp.merging.bits import Bytes
 from m3_exp.merging.canonical import needs_base
 from m3_exp.merging.checkpoint import Model, open_model
-from m3_exp.merging.layout import Entry, is_vocabulary
+from m3_exp.merging.layout import Entry, is_vocabulary, tensor_bytes
 from m3_exp.merging.source import locate, parse_source
 from m3_exp.merging.tokenizer import tokenizer_directory, united, vocabulary
 from m3_exp.store import Store, dumps
@@ -177,6 +178,11 @@ class _Rows:
             for i, row in held:
                 block[at] += self._models[i].content.read(name, row * width, (row + 1) * width).float() / len(held)
         return block.view(-1)[start - first * width : stop - first * width]
+
+    def stored(self, name: str, start: int, stop: int) -> Bytes:
+        if not is_vocabulary(name):
+            return self._own.stored(name, start, stop)
+        return tensor_bytes(self.read(name, start, stop))
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from typing import Any
 from blake3 import blake3
 
 from m3_exp.merging import loading
-from m3_exp.merging.blend import BLOCK, Blender, Job, thread_pool
+from m3_exp.merging.blend import BLOCK, Blender, Job
 from m3_exp.merging.canonical import recipe_key
 from m3_exp.merging.check import check, check_headers
-from m3_exp.merging.checkpoint import content_digest, is_finite, open_model, tensor_bytes
+from m3_exp.merging.checkpoint import content_digest, open_model, thread_pool
 from m3_exp.merging.layout import Entry, is_vocabulary, open_directory
 from m3_exp.merging.model_config import check_same_architecture
 from m3_exp.merging.notes import averaged, notes
@@ -132,13 +132,6 @@ def _end_loading(stopped: threading.Event) -> None:
         loading.stop()
 
 
-def overflow(name: str, dtype: str) -> M3Error:
-    """Return the refusal of an output that is not finite."""
-    return M3Error(
-        f"the merged {name} holds NaN or Inf in {dtype}: its values do not fit; write bfloat16 or float32 (dtype=...)"
-    )
-
-
 # -------------------------------------------------------------------------------------------------- before the work
 
 
@@ -213,13 +206,12 @@ def _shard(file: str, names: list[str], layout: Mapping[str, Entry]) -> Shard:
 
 @contextlib.contextmanager
 def _created(folder: Path, shards: Sequence[Shard]) -> Iterator[dict[str, tuple[int, int]]]:
-    """Create the files of one output at full size; give each tensor's (descriptor, offset)."""
+    """Create the files of one output; give each tensor's (descriptor, offset)."""
     places: dict[str, tuple[int, int]] = {}
     with contextlib.ExitStack() as stack:
         for shard in shards:
             descriptor = os.open(folder / shard.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             stack.callback(os.close, descriptor)
-            os.posix_fallocate(descriptor, 0, shard.size)
             _put(descriptor, memoryview(shard.header), 0)
             places.update({name: (descriptor, offset) for name, offset in shard.offsets.items()})
         yield places
@@ -247,14 +239,12 @@ def _pour(
         for start, stop in blender.blocks(name):
             _check_not_stopped(stopped)
             for i, made in enumerate(blender.blend(name, start, stop)):
-                if made is None:
+                entry = entries[i]
+                if made is None or entry is None:
                     continue
-                if not is_finite(made):
-                    raise overflow(name, blender.jobs[i].recipe.dtype)
-                data = tensor_bytes(made)
-                hashers[i].update(data)
+                hashers[i].update(made.data)
                 descriptor, offset = places[i][name]
-                _put(descriptor, data, offset + start * made.dtype.itemsize)
+                _put(descriptor, made.data, offset + start * entry.itemsize)
         for i, entry in enumerate(entries):
             if entry is not None:
                 digests[i][name] = (entry.dtype, list(entry.shape), hashers[i].hexdigest())

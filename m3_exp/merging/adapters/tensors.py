@@ -18,7 +18,8 @@ import numpy as np
 from m3_exp.merging.adapters.changes import changes_of
 from m3_exp.merging.adapters.config import read_config
 from m3_exp.merging.adapters.draft import Base, Change, Draft, Product
-from m3_exp.merging.layout import Entry, SafetensorsFile, TorchFile
+from m3_exp.merging.bits import Bytes
+from m3_exp.merging.layout import Entry, SafetensorsFile, TorchFile, tensor_bytes
 from m3_exp.reading.files import exists
 from m3_exp.types import Json, M3Error, plain
 
@@ -91,6 +92,9 @@ class Adapted:
         if change.tokens:
             self._replace_rows(block, change, start)
         return block
+
+    def stored(self, name: str, start: int, stop: int) -> Bytes:
+        return tensor_bytes(self.read(name, start, stop))
 
     def _dtype(self, change: Change) -> str:
         if not change.is_copy:

@@ -21,9 +21,9 @@ def coefficients(n: int, weights: Sequence[float] | None) -> tuple[float, ...]:
     return tuple(weights) if are_shares(weights) else tuple(weight / total for weight in weights)
 
 
-@Declares(granularity="element", coefficients=coefficients)
+@Declares(granularity="element", arrays=True, coefficients=coefficients)
 def average(models: Sequence[Tensor], weights: Sequence[float] | None) -> Tensor:
-    """Return the weighted average of float32 blocks of one shape."""
+    """Return the weighted average of float32 blocks of one shape: tensors or arrays."""
     shares = coefficients(len(models), weights)
     result = models[0] * shares[0]
     for model, share in zip(models[1:], shares[1:], strict=True):

@@ -16,11 +16,11 @@ def coefficients(n: int, weights: Sequence[float] | None, *, scaling: float) -> 
     return tuple(scaling * weight for weight in weights or (1.0,) * n)
 
 
-@Declares(granularity="element", coefficients=coefficients)
+@Declares(granularity="element", arrays=True, coefficients=coefficients)
 def task_arithmetic(
     deltas: Sequence[Tensor], weights: Sequence[float] | None, base: Tensor, *, scaling: float
 ) -> Tensor:
-    """Return the base plus the scaled, weighted sum of the deltas (float32 blocks of one shape)."""
+    """Return the base plus the scaled, weighted sum of the deltas (float32 blocks of one shape: tensors or arrays)."""
     shares = coefficients(len(deltas), weights, scaling=scaling)
     result = deltas[0] * shares[0]
     for delta, share in zip(deltas[1:], shares[1:], strict=True):

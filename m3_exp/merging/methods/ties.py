@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m3_exp.merging.bits import like
 from m3_exp.merging.plugins import Declares, are_shares
 from m3_exp.merging.ranks import largest
 from m3_exp.merging.scan import Cutoffs
@@ -54,8 +55,13 @@ def affine(*, sign: str, **_: float | str) -> bool:
     return sign != "weighted"
 
 
+def arrays(*, trim: str, sign: str, combine: str, **_: float | str) -> bool:
+    return trim == "model" and sign == "mass" and combine == "mean"
+
+
 @Declares(
-    affine=affine, granularity=granularity, proportions=proportions, limits={"retain": (0.0, 1.0)}, scans=scans,
+    affine=affine, granularity=granularity, arrays=arrays, proportions=proportions, limits={"retain": (0.0, 1.0)},
+    scans=scans,
     choices={"trim": ("model", "tensor"), "sign": ("mass", "count", "weighted"), "combine": ("mean", "sum")},
 )  # fmt: skip
 def ties(
@@ -70,7 +76,10 @@ def ties(
     sign: str = "mass",
     combine: str = "mean",
 ) -> Tensor:
-    """Return the merged block (float32, one shape). With `trim=model` `retain` is already in the cut-offs."""
+    """Return the merged block (float32, one shape). With `trim=model` `retain` is already in the cut-offs.
+
+    Arrays in place of tensors are taken where nothing is ranked and no sign counted (`arrays`).
+    """
     shares = proportions(len(deltas), weights, sign=sign, combine=combine)
     lows, majority = [0.0] * len(deltas), 1.0
     if trim == "tensor":
@@ -94,19 +103,17 @@ def _by_mass(
     majority: float,
     scaling: float,
 ) -> Tensor:
-    import torch
-
     from m3_exp.merging import kernels
 
     parts, cutoffs = np.array(shares, np.float32), np.array(lows, np.float32)
     signs_and_scale = np.float32(majority), np.float32(scaling)
-    flat, merged = base.reshape(-1), torch.empty_like(base).reshape(-1)
-    arrays = tuple(delta.reshape(-1).numpy() for delta in deltas)
-    if len(arrays) == 2:
-        kernels.ties_two(*arrays, flat.numpy(), cutoffs, parts, *signs_and_scale, merged.numpy())
+    flat, *blocks = (np.asarray(one).reshape(-1) for one in (base, *deltas))
+    merged = np.empty_like(flat)
+    if len(blocks) == 2:
+        kernels.ties_two(blocks[0], blocks[1], flat, cutoffs, parts, *signs_and_scale, merged)
     else:
-        kernels.ties_many(arrays, flat.numpy(), cutoffs, parts, *signs_and_scale, merged.numpy())
-    return merged.view(base.shape)
+        kernels.ties_many(tuple(blocks), flat, cutoffs, parts, *signs_and_scale, merged)
+    return like(merged, base)
 
 
 def _trimmed(delta: Tensor, low: float) -> Tensor:

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
 
+import numpy as np
 from blake3 import blake3
 
+from m3_exp.merging.bits import Floats, passed
 from m3_exp.merging.plugins import PluginFunction, imported
 from m3_exp.types import M3Error, Parameter, Parameters, identity
-
-if TYPE_CHECKING:
-    import torch
 
 DARE = "m3_exp.merging.sparsify.dare:dare"
 
@@ -35,20 +34,23 @@ class Sparsifier:
     seed: int
     key: str
 
-    @property
+    @cached_property
     def whole_tensors(self) -> bool:
         return self.named.declares.whole_tensors({**self.named.defaults, **self.params})
 
-    def __call__(self, delta: torch.Tensor, expert: str, tensor: str, start: int) -> tuple[torch.Tensor, int]:
-        """Thin the delta of an expert (a digest) from flat element `start` of a tensor on; say how many it lost."""
-        import torch
+    @cached_property
+    def takes_arrays(self) -> bool:
+        return self.named.declares.takes_arrays({**self.named.defaults, **self.params})
 
+    def __call__(self, delta: Floats, expert: str, tensor: str, start: int) -> tuple[Floats, int]:
+        """Thin the delta of an expert (a digest) from flat element `start` of a tensor on; say how many it lost."""
         given = {"key": self._key(expert, tensor), "start": start}
-        made = self.named.function(delta, **{name: given[name] for name in self.named.positional[1:]}, **self.params)
+        asked = {name: given[name] for name in self.named.positional[1:]}
+        made = self.named.function(passed(delta, self.takes_arrays), **asked, **self.params)
         with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):  # no pair, or no count
             thinned, dropped = made
-            if isinstance(thinned, torch.Tensor) and thinned.shape == delta.shape:
-                return thinned, int(dropped)
+            if type(thinned).__name__ in ("ndarray", "Tensor") and thinned.shape == delta.shape:
+                return np.asarray(thinned, np.float32), int(dropped)
         wanted = f"a tensor of {tuple(delta.shape)} and how many elements it dropped"
         raise M3Error(f"sparsifier {self.named.target} returned {type(made).__name__} for {tensor}: give {wanted}")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m3_exp.merging.bits import like
 from m3_exp.merging.plugins import Declares
 from m3_exp.merging.ranks import l1_factor
 from m3_exp.types import M3Error
@@ -28,20 +29,24 @@ def changes_nothing(*, drop_rate: float, rescale: str) -> bool:
     return drop_rate == 0
 
 
-@Declares(granularity=granularity, changes_nothing=changes_nothing, choices={"rescale": ("p", "l1")})
+def arrays(*, drop_rate: float, rescale: str) -> bool:
+    return rescale == "p"
+
+
+@Declares(granularity=granularity, arrays=arrays, changes_nothing=changes_nothing, choices={"rescale": ("p", "l1")})
 def dare(delta: Tensor, key: int, start: int, *, drop_rate: float, rescale: str = "p") -> tuple[Tensor, int]:
     """Return the masked, rescaled delta (float32) of a block, and how many of its elements were dropped.
 
-    32 bits, which follow from the key and the element's index, decide about an element.
+    32 bits, which follow from the key and the element's index, decide about an element. An array may stand for the
+    tensor (`arrays`).
     """
-    import torch
-
     from m3_exp.merging import kernels
 
-    flat = delta.reshape(-1)
-    out = torch.empty_like(flat)
+    flat = np.asarray(delta).reshape(-1)
+    out = np.empty_like(flat)
     threshold, kept = np.uint64(round(drop_rate * 2**32)), np.float32(1 if rescale == "l1" else 1 - drop_rate)
-    dropped = kernels.drop(flat.numpy(), np.uint64(key), start, threshold, kept, out.numpy())
+    dropped = kernels.drop(flat, np.uint64(key), start, threshold, kept, out)
+    thinned = like(out, delta)
     if rescale == "l1":
-        out *= l1_factor(flat, out)
-    return out.view(delta.shape), int(dropped)
+        thinned *= l1_factor(delta, thinned)
+    return thinned, int(dropped)

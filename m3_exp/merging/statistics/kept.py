@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from m3_exp import temporary
-from m3_exp.merging.checkpoint import tensor_bytes
-from m3_exp.merging.layout import Entry, SafetensorsFile
+from m3_exp.merging.layout import Entry, SafetensorsFile, tensor_bytes
 from m3_exp.store import Measured, Store, dumps, sync
 from m3_exp.types import M3Error
 

@@ -108,7 +108,7 @@ def _digest(tensors: Mapping[str, torch.Tensor], same: object) -> str:
     hashed = blake3(dumps(same).encode(), max_threads=blake3.AUTO)
     for name in sorted(tensors):
         hashed.update(name.encode() + b"\0")
-        hashed.update(tensor_bytes(tensors[name]))
+        hashed.update(tensor_bytes(tensors[name]).data)
     return hashed.hexdigest()
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from m3_exp.lab import (
+    calibration,
     instructions,
     masked_lm,
     sentences,
@@ -50,6 +51,15 @@ def seen() -> dict[str, list[Example]]:
 @pytest.mark.parametrize("name", NAMES)
 def test_items_are_remade_byte_for_byte(name: str, gold: dict[str, list[Example]]) -> None:
     assert (ITEMS / f"{name}.jsonl").read_bytes() == render([dict(example.row) for example in gold[name]])
+
+
+@pytest.mark.slow
+def test_the_calibration_text_is_remade_and_holds_no_item(gold: dict[str, list[Example]]) -> None:
+    rows = calibration.rows()
+    assert calibration.FILE.read_bytes() == render(rows)
+    asked = [load_benchmark(name).prompt(Problem("0", example.row)) for name in NAMES for example in gold[name]]
+    assert len({*asked}) == len(asked) == len(NAMES) * N_ITEMS
+    assert not [row for row in rows if str(row["text"]).startswith(tuple(asked))]
 
 
 @pytest.mark.slow

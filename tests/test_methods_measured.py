@@ -21,6 +21,8 @@ from m3_exp.planning import build, label_text, merge_line
 from m3_exp.store import Measured as Record
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Part, Recipe, Source
+from m3_exp.upkeep.files import check
+from m3_exp.upkeep.reader import Shelf
 from tests.models import Shape, Weights, fine_tuned, linear_shapes, random_weights, resized, write_model
 
 SMALL = Shape(vocab=270, hidden=16, inner=24, layers=2)
@@ -318,3 +320,15 @@ def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         build(config.request([*asked, "method.labels=all"]).configs)
     with pytest.raises(M3Error, match="quoted"):
         build(config.request([*asked, "method.text=1e-4"]).configs)
+
+
+def test_m3_verify_misses_a_file_of_a_statistic(tmp_path: Path) -> None:
+    store, key = Store(tmp_path / "store"), "0" * 64
+    part = store.statistic(key) / "all.safetensors"
+    write_part(part, {"weight": torch.ones(3)}, {})
+    store.statistics.put(key, Record("fisher", "", "", 4, 8, ("all.safetensors",), 1.0, "cpu"))
+    looked = check(Shelf(store.root))
+    assert (looked.faults, looked.notes) == ([], [])
+    part.unlink()
+    (fault,) = check(Shelf(store.root)).faults
+    assert "its file all.safetensors is not there; remove it: it is made again" in str(fault)

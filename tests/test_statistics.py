@@ -19,7 +19,7 @@ from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.statistics import text as calibration
 from m3_exp.merging.statistics.cost import check_disk, cost, words
 from m3_exp.merging.statistics.cost import forecast as forecast_of
-from m3_exp.merging.statistics.kept import Statistic, find, is_whole
+from m3_exp.merging.statistics.kept import Statistic, find, is_whole, write_part
 from m3_exp.merging.statistics.measuring import measure
 from m3_exp.merging.statistics.process import ensure
 from m3_exp.merging.statistics.wanted import Wanted
@@ -363,3 +363,9 @@ def test_what_a_plan_says_of_it(world: Path, tmp_path: Path) -> None:
 
 
 FISHER = "m3_exp.merging.methods.fisher:fisher"
+
+
+def test_what_is_not_finite_is_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(M3Error, match=r"layer-1 holds NaN or Inf"):
+        write_part(tmp_path / "layer-1", {"weight": torch.tensor([1.0, float("nan")])}, {})
+    assert not list(tmp_path.iterdir())

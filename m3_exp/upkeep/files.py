@@ -238,7 +238,7 @@ def _odd(shelf: Shelf, kind: str) -> Iterator[Path]:
     folder = shelf.root / kind
     suffixes = (".json", ".lock") if kind in SIGNS else (".json",)
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.startswith("."):
+        if path.name.startswith(".") or (kind == "statistics" and path.is_dir()):
             continue
         if kind in NESTED and path.is_dir():
             yield from (inner for inner in path.iterdir() if inner.suffix != ".json" and inner.name[0] != ".")

@@ -52,13 +52,21 @@ class Statistic:
 
 
 def write_part(path: Path, tensors: Mapping[str, torch.Tensor], same: Mapping[str, str]) -> None:
-    """Put float32 tensors into a file at once. `same` maps further names to the names whose tensor is theirs too."""
+    """Put float32 tensors into a file at once. `same` maps further names to the names whose tensor is theirs too.
+
+    Raises:
+        M3Error: they are not finite.
+    """
     import torch
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     cpu = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     squares = math.fsum(float(torch.linalg.vector_norm(one, dtype=torch.float64)) ** 2 for one in cpu.values())
+    if not math.isfinite(squares):
+        raise M3Error(
+            f"what is measured for {path.name} holds NaN or Inf: is this model sound? give another text or method"
+        )
     about = dumps({"digest": _digest(cpu, same), "same": same, "squares": squares})
     partial = temporary.beside(path)
     try:

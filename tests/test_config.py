@@ -116,7 +116,7 @@ def test_parents_beside_a_pair_are_asked_what_the_pair_is_asked() -> None:
         (["hydra/launcher=joblib"], "use launcher=local workers=N"),
         (["hydra/sweeper=optuna"], "use -m KEY=A,B"),
         (["family=local"], "family.base"),
-        (["tokenizer=7"], "tokenizer=7 is not known; allowed: base, none, 0, 1"),
+        (["tokenizer=7"], "tokenizer=7 is not known; allowed: base, union, none, 0, 1, lm, math"),
         (["checkpoint=all"], "checkpoint=all is not known; allowed: none, keep"),
         (["pair.experts=[lm,poet]"], "pair.experts names 'poet'"),
     ],

@@ -111,6 +111,29 @@ def test_by_default_moved_tokens_are_refused(models: Path, tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "{}", '{"model": 3}', '{"model": {"vocab": {"a": -1}}}', '{"model": {"vocab": {"a": "x"}}}',
+     '{"model": {"vocab": {}}, "added_tokens": [{"id": 1}]}', '{"model": {"vocab": 3}}'],
+)  # fmt: skip
+def test_a_broken_tokenizer_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(M3Error) as caught:
+        vocabulary(tmp_path)
+    assert "tokenizer.json" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_vocabularies_of_other_files(tmp_path: Path) -> None:
+    assert vocabulary(tmp_path) is None
+    (tmp_path / "vocab.json").write_text('{"a": 0, "b": 1}')
+    (tmp_path / "added_tokens.json").write_text('{"<x>": 2}')
+    assert vocabulary(tmp_path) == {"a": 0, "b": 1, "<x>": 2}
+    unigram = {"model": {"vocab": [["<unk>", 0.0], ["b", -1.5]]}, "added_tokens": [{"id": 0, "content": "<unk>"}]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(unigram))
+    assert vocabulary(tmp_path) == {"<unk>": 0, "b": 1, "<x>": 2}
+
+
 def test_without_a_tokenizer_nothing_is_known_of_tokens(models: Path, tmp_path: Path) -> None:
     merged = made(models, tmp_path / "out", "method=average", "tokenizer=none")
     assert len(merged[EMBEDDING]) == len(TOKENS["one"])

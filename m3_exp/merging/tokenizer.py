@@ -43,6 +43,7 @@ _Id = Annotated[int, Field(ge=0, lt=1 << 24)]  # the library keeps a table up to
 
 class _Added(Strict):
     id: _Id
+    content: str
 
 
 class _Core(Strict):
@@ -153,26 +154,34 @@ def content(folder: Path) -> list[tuple[str, str]]:
 
 
 def vocabulary(folder: Path) -> dict[str, int] | None:
-    """Return the row of each token by a directory's files; None where no file that says so in JSON is there."""
+    """Return the row of each token by a directory's files; None where no file that says so in JSON is there.
+
+    Raises:
+        M3Error: a file numbers its tokens as none can be.
+    """
     named = [folder / name for name in ("tokenizer.json", "vocab.json", "added_tokens.json")]
-    stats = [path.stat() for path in named if exists(path)]
-    return _vocabulary(folder, tuple((stat.st_size, stat.st_ctime_ns) for stat in stats))
+    stamps = {path: (path.stat().st_size, path.stat().st_ctime_ns) for path in named if exists(path)}
+    for path, stamp in stamps.items():
+        _check_file(path, *stamp)
+    return _vocabulary(folder, tuple(stamps.values()))
 
 
 @functools.lru_cache(maxsize=16)
 def _vocabulary(folder: Path, _stamps: tuple[tuple[int, int], ...]) -> dict[str, int] | None:
-    if exists(folder / "tokenizer.json"):
-        fast = read_json(folder / "tokenizer.json", dict, _LARGEST)
-        core = fast["model"].get("vocab", {})
-        rows = dict(core) if isinstance(core, dict) else {str(entry[0]): row for row, entry in enumerate(core)}
-        added = fast.get("added_tokens", [])
-    elif exists(folder / "vocab.json"):
-        rows, added = dict(read_json(folder / "vocab.json", dict, _LARGEST)), []
+    rows: dict[str, int]
+    if exists(path := folder / "tokenizer.json"):
+        fast = checked(_Fast, read_json(path, dict, _LARGEST), path)
+        core = fast.model.vocab
+        pieces = [entry[0] if isinstance(entry, list) and entry else None for entry in core]
+        rows = dict(core) if isinstance(core, dict) else {str(piece): row for row, piece in enumerate(pieces)}
+        rows |= {token.content: token.id for token in fast.added_tokens}
+    elif exists(path := folder / "vocab.json"):
+        rows = dict(read_json(path, dict, _LARGEST))
     else:
         return None
-    if exists(folder / "added_tokens.json"):
-        rows |= read_json(folder / "added_tokens.json", dict, _LARGEST)
-    return rows | {str(token["content"]): int(token["id"]) for token in added}
+    if exists(path := folder / "added_tokens.json"):
+        rows |= {token: row for token, row in read_json(path, dict, _LARGEST).items() if isinstance(row, int)}
+    return rows
 
 
 def united(folders: Sequence[Path], rows: Sequence[int], store: Store) -> Path:

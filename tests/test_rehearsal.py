@@ -222,13 +222,10 @@ def test_a_run_keeps_how_busy_its_engine_was_and_says_so(
     assert said == [busy.words(past.engine)]
     assert {"busy", "tail", "swap"} <= past.engine.keys()
     assert past.engine["swap"] >= 0.3
-    lengths = [
-        answer.n_tokens for answer in next(iter(texts(config.request(words).plan, Store(tmp_path / "store")).values()))
-    ]
-    assert past.engine["busy"] + past.engine["tail"] == pytest.approx(sum(lengths) / 1000, rel=0.5)
-    living = RunState(
-        "m3 run", "p", 1, 0, 0, 8, 4, 9.0, (), seconds_left=1.0, alive=True, engine={"busy": 9.0, "swap": 1.0}
-    )
+    (answers,) = texts(config.request(words).plan, Store(tmp_path / "store")).values()
+    assert past.engine["busy"] + past.engine["tail"] >= 0.99 * sum(answer.n_tokens for answer in answers) / 1000
+    seconds = {"busy": 9.0, "swap": 1.0}
+    living = RunState("m3 run", "p", 1, 0, 0, 8, 4, 9.0, (), seconds_left=1.0, alive=True, engine=seconds)
     assert ", about 1 s left, engine 90 % busy (swap 10 %) | preparing" in str(living)
 
 

@@ -68,7 +68,7 @@ class Flight:
             match asked.replies.get():
                 case Answer() as answer:
                     yield answer
-                case Ended("" as refused):
+                case Ended(""):
                     return
                 case Ended(refused):
                     raise M3Error(refused)

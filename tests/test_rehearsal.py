@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from m3_exp import config
+from m3_exp import busy, cli, config
 from m3_exp.engines import pace
 from m3_exp.engines.pace import Lengths, finishes, flight_seconds
 from m3_exp.engines.protocol import EngineDied
 from m3_exp.engines.recorded import RecordedEngine
+from m3_exp.heartbeat import RunState, history
 from m3_exp.results import Results, look_up
 from m3_exp.running import Run
 from m3_exp.store import Store, decoded
@@ -207,6 +208,25 @@ def test_benchmarks_in_flight_together_leave_the_records_that_each_leaves_alone(
         found.append((files(store, "results", "answer_sets", "prepared"), lines_of))
     assert len(found[0][0]) > 12
     assert found[0] == found[1]
+
+
+def test_a_run_keeps_how_busy_its_engine_was_and_says_so(
+    models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pace_of = ["engine.pace.tokens_per_second=1000", "engine.pace.sequences=2", "engine.pace.length=20"]
+    words = asked(models, tmp_path, "evaluator=[gsm8k]", "limit=8", "engine.pace.swap=0.3", "tracker=none", *pace_of)
+    assert cli.main(["run", *words]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("engine ")]
+    (past,) = history(Store(tmp_path / "store"))
+    assert past.engine is not None
+    assert said == [busy.words(past.engine)]
+    assert {"busy", "tail", "swap"} <= past.engine.keys()
+    assert past.engine["swap"] >= 0.3
+    (answers,) = texts(config.request(words).plan, Store(tmp_path / "store")).values()
+    assert past.engine["busy"] + past.engine["tail"] >= 0.99 * sum(answer.n_tokens for answer in answers) / 1000
+    seconds = {"busy": 9.0, "swap": 1.0}
+    living = RunState("m3 run", "p", 1, 0, 0, 8, 4, 9.0, (), seconds_left=1.0, alive=True, engine=seconds)
+    assert ", about 1 s left, engine 90 % busy (swap 10 %) | preparing" in str(living)
 
 
 def test_a_rehearsal_is_never_taken_for_real(models: list[Path], tmp_path: Path) -> None:

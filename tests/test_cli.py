@@ -41,7 +41,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     ("line", "says"),
     [
         ("rum", "m3 rum is not a command (did you mean run?); there are run, runs, plan, merge"),
-        ("run method=slurp", "method=slurp does not exist; allowed: average, consensus, iso_c, "),
+        ("run method=slurp", "method=slurp does not exist; allowed: average, consensus, fisher, "),
         ("run --no-such-option", "m3 run: "),
         ("merge", "out=DIR must be given"),
         ("merge -m method=average,ties out=x", "m3 merge takes one method"),

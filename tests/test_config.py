@@ -98,7 +98,7 @@ def test_parents_beside_a_pair_are_asked_what_the_pair_is_asked() -> None:
             ["ratio.alhpa=1"],
             "ratio.alhpa is not known; ratio has the parameters alpha, draws, first, groups, lam, lams, last, nodes",
         ),
-        (["method=slurp"], "method=slurp does not exist; allowed: average, consensus, iso_c, "),
+        (["method=slurp"], "method=slurp does not exist; allowed: average, consensus, fisher, "),
         (["family=nope"], "family=nope does not exist; allowed: "),
         (["evaluator=[gsm9k]"], "evaluator=gsm9k does not exist; allowed: alpaca_eval, gsm8k, "),
         (["sweeps=nope"], "sweeps=nope does not exist; there are "),

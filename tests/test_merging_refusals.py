@@ -1,6 +1,8 @@
 """What is refused: in one line that says what and where, before any output, with nothing left behind."""
 
+import errno
 import json
+import os
 import pickle
 import shutil
 from dataclasses import replace
@@ -251,6 +253,19 @@ def test_outs(recipe: Recipe, tmp_path: Path) -> None:
     refused(recipe, tmp_path, "not empty", outs=[tmp_path / "new", used])
     refused(recipe, tmp_path, "twice", outs=[tmp_path / "x", tmp_path / "x"])
     assert (used / "old.txt").read_text() == "kept"
+
+
+def test_a_disk_that_fills_up(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some blocks; what was written is removed."""
+    put, times = os.pwrite, iter(range(10**6))
+
+    def full(descriptor: int, data: bytes, offset: int) -> int:
+        if next(times) >= 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return put(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    refused(recipe, tmp_path, "cannot write the merged model (No space left on device): make room")
 
 
 def test_disk_forecast(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

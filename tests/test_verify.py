@@ -146,7 +146,9 @@ def test_a_run_that_calls_done_what_its_store_does_not_hold_says_so(
 # ----------------------------------------------------------------------------------------------------------- damage
 
 HELD = [
-    kind for kind in KINDS if kind not in (*SIGNS, "repeats", "repeat_sets", "prepared", "rates", "scans", "loading", "statistics")
+    kind
+    for kind in KINDS
+    if kind not in (*SIGNS, "repeats", "repeat_sets", "prepared", "rates", "scans", "loading", "statistics")
 ]
 
 

@@ -290,7 +290,7 @@ def report(
     parameters: int,
     swept: list[str],
 ) -> None:
-    text = "\n".join([*conditions(options, parameters), "", *table(rows), "", *swept, ""])
+    text = "\n".join([*conditions(options, parameters), "", *table(rows), *(["", *swept] if swept else []), ""])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(text)
     print(text)

@@ -14,8 +14,8 @@ from m3_exp.completion import SCRIPTS, words
 from m3_exp.store import PastRun, Store
 
 METHODS = (
-    "average", "consensus", "fisher", "iso_c", "karcher", "model_stock", "nearswap", "nuslerp", "regmean", "sce", "slerp",
-    "task_arithmetic", "ties", "tsv_m",
+    "average", "consensus", "fisher", "iso_c", "karcher", "model_stock", "nearswap", "nuslerp", "regmean", "sce",
+    "slerp", "task_arithmetic", "ties", "tsv_m",
 )  # fmt: skip
 
 

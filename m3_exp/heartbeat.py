@@ -103,11 +103,7 @@ class Heartbeat:
                     names = [name for name, past in self._store.history.items() if past.run == run]
                     _keep(self._store, "".join(names), record)
                     _forget(self._store, run)
-            at_work = {self._run, *self._store.runs}
-            for key, worker in self._store.workers.items():  # those of a batch system may outlive their run
-                path, lock = self._store.workers.path(key), self._store.worker_lock(key)
-                if worker.run not in at_work and not _alive(self._store, path, lock, worker):
-                    forget_worker(self._store, key)
+            self._forget_lost_workers()
             self._lock = hold(self._store.run_lock(self._run), os.O_RDWR | os.O_CREAT | os.O_EXCL)
         with contextlib.suppress(OSError, M3Error):
             self.name = self._named()
@@ -121,8 +117,17 @@ class Heartbeat:
         with contextlib.suppress(OSError, M3Error):
             _keep(self._store, self.name, self._state(), ended=time.time())
             _forget(self._store, self._run)
+            self._forget_lost_workers()  # those of a killed run may have lived on for a while
         if self._lock is not None:
             os.close(self._lock)
+
+    def _forget_lost_workers(self) -> None:
+        """Remove what workers left whose runs are not at work, and that live no more."""
+        at_work = {self._run, *self._store.runs}
+        for key, worker in self._store.workers.items():  # those of a batch system may outlive their run
+            path, lock = self._store.workers.path(key), self._store.worker_lock(key)
+            if worker.run not in at_work and not _alive(self._store, path, lock, worker):
+                forget_worker(self._store, key)
 
     def show(self) -> None:
         """Write a sign of life now."""

@@ -103,7 +103,7 @@ class Heartbeat:
                     names = [name for name, past in self._store.history.items() if past.run == run]
                     _keep(self._store, "".join(names), record)
                     _forget(self._store, run)
-            self._forget_lost_workers(self._run)
+            self._forget_lost_workers()
             self._lock = hold(self._store.run_lock(self._run), os.O_RDWR | os.O_CREAT | os.O_EXCL)
         with contextlib.suppress(OSError, M3Error):
             self.name = self._named()
@@ -120,6 +120,14 @@ class Heartbeat:
             self._forget_lost_workers()  # one of a killed run may have lived until now
         if self._lock is not None:
             os.close(self._lock)
+
+    def _forget_lost_workers(self) -> None:
+        """Remove what workers left whose runs are not at work, and that live no more."""
+        at_work = {self._run, *self._store.runs}
+        for key, worker in self._store.workers.items():  # those of a batch system may outlive their run
+            path, lock = self._store.workers.path(key), self._store.worker_lock(key)
+            if worker.run not in at_work and not _alive(self._store, path, lock, worker):
+                forget_worker(self._store, key)
 
     def show(self) -> None:
         """Write a sign of life now."""
@@ -146,14 +154,6 @@ class Heartbeat:
             )
             self._store.history.put(name, past)
         return name
-
-    def _forget_lost_workers(self, *at_work: str) -> None:
-        """Forget dead workers of runs that are gone. Those of a batch system may outlive their run."""
-        here = {*at_work, *self._store.runs}
-        for key, worker in self._store.workers.items():
-            path, lock = self._store.workers.path(key), self._store.worker_lock(key)
-            if worker.run not in here and not _alive(self._store, path, lock, worker):
-                forget_worker(self._store, key)
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):

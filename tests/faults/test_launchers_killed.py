@@ -75,6 +75,8 @@ def _storm(world: World, whole: bytes, tmp_path: Path, name: str, more: list[str
     folder = world.folder / store
     assert sum(worlds.answered_twice(folder).values()) <= 2 * kills, "no more than was in flight"
     assert [one for one in worlds.left_behind(60) if not any(name in one for name in worlds.DAEMONS)] == []
+    if list((folder / "workers").glob("*.json")):  # an actor of a killed run outlived the last run: the next forgets it
+        assert _start(world, store, more, log).wait(300) == 0
     for kind in ("runs", "workers", "leases", "failures"):
         assert list((folder / kind).glob("*.json")) == [], kind
     code, words = worlds.call(["verify", f"store={store}"])

@@ -184,7 +184,7 @@ MASKED: Sequence[tuple[str, str]] = (
     (r"(again/answers/\w+)/\d+-\w+\.jsonl", r"\1/JOURNAL"),
     # keyed by what a file is on this disk, or where, and by the packages that read it
     (r"(again/(inputs|conditions|loading|rendered))/[\w-]+\.json", r"\1/KEY"),
-    (r"(?m)^(\s*\d+/\d+  .* items?), [^,]* s\)$", r"\1, SECONDS)"),
+    (r"(?m)^(\s*\d+/\d+  .* items?), [^,;]* s\)", r"\1, SECONDS)"),
     (r" done( \(.*\))?(, \d+ failed)? in \d[^;\n]*", r" done\1\2 in SECONDS"),
     (r"[\d.]+ [GT]B free", "N free"),
     (r" family\.(base|experts\.\w+)=WORLD/models/\w+", ""),  # where a line that rebuilds weights finds the models
@@ -205,7 +205,8 @@ def bare(text: str) -> str:
     """Return a text with the masks laid over it."""
     for pattern, name in MASKED:
         text = re.sub(pattern, name, text)
-    return text
+    lines = text.splitlines(keepends=True)  # items are made while others are scored: a note may come sooner or later
+    return "".join(sorted(lines, key=lambda line: line if line.startswith("items made by ") else ""))
 
 
 def call(command: Sequence[str]) -> tuple[int, str]:

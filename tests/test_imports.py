@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[list[str], int, tuple[str, ...]]] = {
     "help": (["--help"], 140, ()),
     "list": (["plan", "--list"], 150, ()),
     "TAB": (["completion", "words", "m3 run ratio.al"], 190, ()),
-    "no such method": ([*MERGE, "method=nope", "out=merged"], 470, ()),
+    "no such method": ([*MERGE, "method=nope", "out=merged"], 500, ()),
     "no such lambda": ([*MERGE, "ratio=fixed", "ratio.lam=2", "out=merged"], 630, ()),
     "no such expert": (["merge", "family=local", "family.base=no", "family.experts=[no,no]", "out=merged"], 600, ()),
     "output that is there": ([*MERGE, "out=models"], 770, ()),

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from m3_exp import cli, config, planning
 from m3_exp.command_line import override
@@ -444,7 +444,7 @@ def test_plan_and_table_name_a_keyword_alike(more: Path, word: object, shown: st
 def test_a_sparsifier_that_returns_no_pair_is_refused(more: Path, made: str) -> None:
     (more.parent / "outside_more.py").write_text(f"def alone(delta):\n    return {made}\n")
     with pytest.raises(M3Error, match=r"sparsifier outside_more:alone returned \w+ for w: give a tensor of \(2, 3\)"):
-        sparsify.of({"target": "outside_more:alone"})(torch.zeros(2, 3), "expert", "w", 0)
+        sparsify.of({"target": "outside_more:alone"})(np.zeros((2, 3), np.float32), "expert", "w", 0)
 
 
 def test_choices_written_before_still_compose(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from m3_exp.views import words
 def test_an_engine_that_exchanges_weights_passes(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor", "--engine", "engine=transformers", "dtype=float32"]) == 0
     tied, untied = capsys.readouterr().out.splitlines()
-    assert tied.startswith("ok    transformers swap, tied head, 1 device: as a fresh start, ")
-    assert untied.startswith("ok    transformers swap, untied head, 1 device: as a fresh start, ")
+    assert tied.startswith("ok   transformers swap, tied head, 1 device: as a fresh start, ")
+    assert untied.startswith("ok   transformers swap, untied head, 1 device: as a fresh start, ")
 
 
 @pytest.mark.long

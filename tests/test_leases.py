@@ -66,6 +66,18 @@ def _hold(folder: Path, held: "multiprocessing.synchronize.Event") -> None:  # t
         time.sleep(600)
 
 
+def test_a_full_disk_leaves_no_lease_that_others_wait_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(leases, "_sealed", full)
+        with Leases(tmp_path).take("g", run="r"):
+            pass
+    with Leases(tmp_path).take("g", run="later") as lease:
+        assert isinstance(lease, Lease)
+
+
 def test_a_killed_holder_of_this_machine_is_dead_at_once(tmp_path: Path) -> None:
     forked = multiprocessing.get_context("fork")
     held = forked.Event()

@@ -151,8 +151,12 @@ class Leases:
                 raise Held(other) from None
             write_atomic(path, _sealed(path, holder))
             return
-        with open(descriptor, "wb") as file:
-            file.write(_sealed(path, holder))
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(_sealed(path, holder))
+        except OSError:  # a full disk: an empty lease, which nobody holds, would have others wait
+            path.unlink(missing_ok=True)
+            raise
 
     def _is_dead(self, group: str, other: Holder, us: Holder) -> bool:
         """Tell whether a holder is dead: at once where we have the lock that it would have if it lived."""

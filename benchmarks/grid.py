@@ -109,7 +109,7 @@ def by_scripts(options: argparse.Namespace, scratch: Path) -> Cost:
 
     store = Store(scratch / "theirs")
     (scratch / "evaluate.py").write_text(EVALUATE)
-    planned = planning.build(config.request(overrides(options, store.root)[1:]).configs)
+    planned = planning.build(config.request(overrides(options, store.root)[1:], multirun=True).configs)
     results = Results(store, planned.engine)
     merges: dict[str, list[Any]] = {}
     for cell in planned.cells:

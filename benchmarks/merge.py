@@ -3,6 +3,7 @@
     python benchmarks/merge.py                          in full (1.1B parameters; 2, 3, 5, 8 experts; hours on 2 cores)
     python benchmarks/merge.py --experts 2              about an hour
     python benchmarks/merge.py --methods slerp,sce      some methods alone; slerp has two experts
+    python benchmarks/merge.py --add --methods ties     these anew; the other rows of the table stay
     python benchmarks/merge.py --layers 2 --hidden 256  a trial
 
 mergekit gets a virtual environment of its own that sees this one's packages (or `--mergekit PATH` names its
@@ -13,6 +14,7 @@ checked by neither.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -108,17 +110,15 @@ def main() -> None:
     try:
         mergekit = Path(options.mergekit) if options.mergekit else install(work / "mergekit")
         parameters = generate(work / "models", options.layers, options.hidden, max(options.experts))
-        rows = [
-            compare(name, n, work, fast, mergekit, options.runs)
-            for name in options.methods
-            for n in options.experts
-            if n <= METHODS[name].most
-        ]
-        swept: list[str] = []
+        rows, swept = earlier(options.out) if options.add else ({}, [])
+        for n, name in itertools.product(options.experts, options.methods):
+            if n <= METHODS[name].most:
+                rows[name, n] = compare(name, n, work, fast, mergekit, options.runs)
+                report(options, rows, parameters, swept)
         if "task_arithmetic" in options.methods:
             small = generate(work / "small" / "models", options.layers * 7 // 22 or 1, options.hidden)
             swept = sweep(small, *several(work / "small", fast, options.runs))
-        report(options, rows, parameters, swept)
+            report(options, rows, parameters, swept)
     finally:
         shutil.rmtree(work, ignore_errors=True)
         shutil.rmtree(fast, ignore_errors=True)
@@ -129,6 +129,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=22)
     parser.add_argument("--hidden", type=int, default=2048)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--add", action="store_true", help="keep the rows of --out that are not measured now")
     parser.add_argument("--experts", type=lambda text: [int(n) for n in text.split(",")], default=[2, 3, 5, 8])
     parser.add_argument("--methods", type=names, default=[*METHODS], help=", ".join(METHODS))
     parser.add_argument("--mergekit", help="a mergekit-yaml of version 0.1.5")
@@ -248,8 +249,8 @@ def theirs(name: str, work: Path, out: Path, mergekit: Path, weights: tuple[floa
     return measure([str(mergekit), str(config), str(out)], [out])
 
 
-def compare(name: str, n: int, work: Path, fast: Path, mergekit: Path, runs: int) -> tuple[str, int, Run, Run]:
-    """Alternate ours and theirs with n experts; return the medians of time and of peak memory."""
+def compare(name: str, n: int, work: Path, fast: Path, mergekit: Path, runs: int) -> str:
+    """Alternate ours and theirs with n experts; return the row of the medians of time and of peak memory."""
     total = 1.0 if name != "task_arithmetic" else 0.9  # else it would be the linear merge
     weights = [tuple(total * (k + 1) / (n * (n + 1) / 2) for k in range(n))]
     ours(name, work, [fast / "warm-up"], weights)  # digests, compiled loops, page cache
@@ -259,7 +260,10 @@ def compare(name: str, n: int, work: Path, fast: Path, mergekit: Path, runs: int
     ]
     mine, peer = (median([pair[i] for pair in pairs]) for i in (0, 1))
     print(f"{name} of {n}: {mine} against {peer}, {peer.seconds / mine.seconds:.2f} times", flush=True)
-    return name, n, mine, peer
+    wall = f"{mine.seconds:.1f} | {peer.seconds:.1f} | {peer.seconds / mine.seconds:.1f} | {GOAL}"
+    processor = f"{mine.processor:.1f} | {peer.processor:.1f} | {peer.processor / mine.processor:.1f}"
+    load = f"{os.getloadavg()[0]:.1f}"
+    return f"| {name} | {n} | {runs} | {wall} | {processor} | {mine.anonymous:.0f} | {peer.anonymous:.0f} | {load} |"
 
 
 def several(work: Path, fast: Path, runs: int) -> tuple[Run, Run]:
@@ -284,19 +288,30 @@ def median(runs: list[Run]) -> Run:
 # -------------------------------------------------------------------------------------------------------------- table
 
 
-def report(
-    options: argparse.Namespace,
-    rows: list[tuple[str, int, Run, Run]],
-    parameters: int,
-    swept: list[str],
-) -> None:
-    text = "\n".join([*conditions(options, parameters), "", *table(rows), *(["", *swept] if swept else []), ""])
+def report(options: argparse.Namespace, rows: dict[tuple[str, int], str], parameters: int, swept: list[str]) -> None:
+    order = sorted(rows, key=lambda row: ([*METHODS].index(row[0]), row[1]))
+    head = [
+        "| method | experts | runs | m3, s | mergekit, s | times | goal | m3, CPU s | mergekit | times"
+        " | m3, MB anonymous | mergekit | load |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    table = [*head, *(rows[row] for row in order)]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text)
-    print(text)
+    options.out.write_text("\n".join([*conditions(parameters), "", *table, "", *swept]).rstrip() + "\n")
 
 
-def conditions(options: argparse.Namespace, parameters: int) -> list[str]:
+def earlier(out: Path) -> tuple[dict[tuple[str, int], str], list[str]]:
+    """Return the rows of a table that was written before, and the lines about several lambdas below it."""
+    if not out.is_file():
+        return {}, []
+    lines = out.read_text().splitlines()
+    cells = {line: line.split(" | ") for line in lines if line.startswith("| ") and "| method" not in line}
+    rows = {(name.removeprefix("| "), int(n)): line for line, (name, n, *_) in cells.items()}
+    below = [number for number, line in enumerate(lines) if line.startswith("Seven lambdas")]
+    return rows, lines[below[0] :] if below else []
+
+
+def conditions(parameters: int) -> list[str]:
     machine = (
         f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, torch {torch.__version__}"
     )
@@ -304,27 +319,14 @@ def conditions(options: argparse.Namespace, parameters: int) -> list[str]:
         "# Merging beside mergekit 0.1.5",
         "",
         f"Generated bfloat16 fine-tunes of a base, {parameters / 1e9:.2f}B parameters each, llama-shaped; whole",
-        f"processes, median of {options.runs} alternating runs; {machine};",
-        f"load average {os.getloadavg()[1]:.1f} at the end. The runs alone make about 2; on a loaded machine the",
-        "processor seconds (all threads) are the steadier measure. Inputs on disk in the page cache, outputs to a",
+        f"processes, medians of alternating runs; {machine}.",
+        "`load` is the load average at a row's end: the runs alone make about 2; on a loaded machine the processor",
+        "seconds (all threads) are the steadier measure. Inputs on disk in the page cache, outputs to a",
         "tmpfs: we sync what we write, mergekit does not. Our inputs' digests are known, as in a sweep; TIES scans the",
         "whole model in every run (mergekit trims each tensor by itself). mergekit computes in its usual",
         "`dtype: bfloat16`, we in float32. That transformers loads the result is checked by neither (`verify=false`).",
         "Made by `python benchmarks/merge.py`.",
     ]
-
-
-def table(rows: list[tuple[str, int, Run, Run]]) -> list[str]:
-    lines = [
-        "| method | experts | m3, s | mergekit, s | times | goal | m3, CPU s | mergekit | times | m3, MB anonymous"
-        " | mergekit |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, n, mine, peer in rows:
-        wall = f"{mine.seconds:.1f} | {peer.seconds:.1f} | {peer.seconds / mine.seconds:.1f} | {GOAL}"
-        processor = f"{mine.processor:.1f} | {peer.processor:.1f} | {peer.processor / mine.processor:.1f}"
-        lines.append(f"| {name} | {n} | {wall} | {processor} | {mine.anonymous:.0f} | {peer.anonymous:.0f} |")
-    return lines
 
 
 def sweep(small: int, one: Run, seven: Run) -> list[str]:

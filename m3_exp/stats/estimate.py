@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
 from m3_exp.stats.roots import root
@@ -142,7 +143,6 @@ class Mean:
 
     def p_value(self) -> float:
         """Return the two-sided p-value of a true value of 0: the level at which the interval just touches it."""
-        from scipy import special
 
         def excludes(z: float) -> float:
             low, high = self._ends(z)
@@ -151,7 +151,7 @@ class Mean:
         if self.value == 0 or excludes(1e-6) <= 0:
             return 1.0
         reach = _HIGHEST if excludes(_HIGHEST) > 0 else root(excludes, 1e-6, _HIGHEST, xtol=1e-10)
-        return float(2 * special.ndtr(-reach))
+        return math.erfc(reach / math.sqrt(2))
 
     def estimate(self, *, n: int | None = None, moved: int = 0, unscored: int = 0) -> Estimate:
         """Return the mean as an Estimate over `n` items; by default `self.n`, which clusters make smaller."""
@@ -164,18 +164,14 @@ class Mean:
 
 def normal(level: float) -> float:
     """Return the two-sided normal quantile of a level."""
-    from scipy import special
-
-    return float(special.ndtri(0.5 + level / 2))
+    return statistics.NormalDist().inv_cdf(0.5 + level / 2)
 
 
 def _student(z: float, freedom: float) -> float:
     """Return Student's quantile at the level of a normal one."""
     if math.isinf(freedom):
         return z
-    from scipy import special
-
-    return float(-special.stdtrit(freedom, special.ndtr(-z)))
+    return float(-scipy.special.stdtrit(freedom, scipy.special.ndtr(-z)))
 
 
 # ------------------------------------------------------------------------------------------------- items -> a mean

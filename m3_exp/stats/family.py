@@ -1,10 +1,12 @@
 """Many comparisons at once: adjusted p-values, what could have been found, and what choosing the best gains."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+import scipy
 
 from m3_exp.stats.estimate import LEVEL, Array, Estimate, normal
 
@@ -33,8 +35,6 @@ def max_t(p: Sequence[float], influences: Array) -> list[float]:
     """
     if not len(p):
         return []
-    from scipy import special
-
     count = len(p)
     size = np.sqrt((influences**2).sum(axis=0))
     unit = influences / np.where(size > 0, size, 1.0)
@@ -43,7 +43,7 @@ def max_t(p: Sequence[float], influences: Array) -> list[float]:
     values, vectors = np.linalg.eigh(correlation)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     drawn = _normal(count) @ root.T
-    least = np.sort(2 * special.ndtr(-np.abs(drawn).max(axis=1)))
+    least = np.sort(2 * scipy.special.ndtr(-np.abs(drawn).max(axis=1)))
     return [_adjusted(float(q), count, least) for q in p]
 
 
@@ -72,9 +72,7 @@ def _adjusted(p: float, count: int, least: Array) -> float:
 
 def critical(count: int, level: float = LEVEL) -> float:
     """Return the normal quantile that the first of `count` comparisons must exceed in Holm's procedure."""
-    from scipy import special
-
-    return float(-special.ndtri((1 - level) / 2 / max(1, count)))
+    return -statistics.NormalDist().inv_cdf((1 - level) / 2 / max(1, count))
 
 
 def detectable(estimate: Estimate, count: int = 1, power: float = POWER) -> float:
@@ -83,17 +81,13 @@ def detectable(estimate: Estimate, count: int = 1, power: float = POWER) -> floa
     `count` comparisons are made. The part of the interval that is not chance over items (bias, unscored items, few
     masks) is added to the difference as it is.
     """
-    from scipy import special
-
     besides = max(0.0, (estimate.high - estimate.low) / 2 - normal(LEVEL) * estimate.se)
-    return (critical(count) + float(special.ndtri(power))) * estimate.se + besides
+    return (critical(count) + statistics.NormalDist().inv_cdf(power)) * estimate.se + besides
 
 
 @lru_cache(maxsize=64)
 def best_of(n: int) -> float:
     """Return the expected maximum of n independent standard normal scores: 1.35 for the paper's seven alphas."""
-    from scipy import special
-
     grid = np.linspace(-10, 10, 200_001)
-    density = n * np.exp(-(grid**2) / 2) / math.sqrt(2 * math.pi) * special.ndtr(grid) ** (n - 1)
+    density = n * np.exp(-(grid**2) / 2) / math.sqrt(2 * math.pi) * scipy.special.ndtr(grid) ** (n - 1)
     return float(np.trapezoid(grid * density, grid))

@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from m3_exp.stats.estimate import Array, influences, weighted_mean
 from m3_exp.stats.expectation import ALPHAS, BEND, Evaluated
@@ -171,7 +171,7 @@ def density(lams: Array, alpha: float) -> Array:
 
 def log_beta(alpha: float) -> float:
     """Return the logarithm of B(alpha, alpha), the constant of that density."""
-    return float(special.betaln(alpha, alpha))
+    return float(scipy.special.betaln(alpha, alpha))
 
 
 def density_ratio(lams: Array, alpha: float) -> Array:
@@ -183,7 +183,7 @@ def density_ratio(lams: Array, alpha: float) -> Array:
 def _density_ratio(lams: bytes, alpha: float) -> Array:
     at = np.frombuffer(lams)
     every = np.array([_log_density(at, one) for one in ALPHAS])
-    mixture = special.logsumexp(every, axis=0) - np.log(len(ALPHAS))
+    mixture = scipy.special.logsumexp(every, axis=0) - np.log(len(ALPHAS))
     return np.asarray(np.exp(_log_density(at, alpha) - mixture))
 
 
@@ -191,13 +191,13 @@ def _density_ratio(lams: bytes, alpha: float) -> Array:
 def _mixture_table() -> tuple[Array, Array]:
     half = np.geomspace(1e-16, 0.5, 40_001)
     lams = np.concatenate([half, 1 - half[-2::-1]])
-    return np.mean([special.betainc(alpha, alpha, lams) for alpha in ALPHAS], axis=0), lams
+    return np.mean([scipy.special.betainc(alpha, alpha, lams) for alpha in ALPHAS], axis=0), lams
 
 
 @lru_cache(maxsize=128)
 def quantiles(alpha: float) -> Array:
     """Return the lambdas in the middles of equal shares of Beta(alpha, alpha)."""
-    return np.asarray(special.betaincinv(alpha, alpha, (np.arange(_QUANTILES) + 0.5) / _QUANTILES))
+    return np.asarray(scipy.special.betaincinv(alpha, alpha, (np.arange(_QUANTILES) + 0.5) / _QUANTILES))
 
 
 def mixture_quantile(shares: Array) -> Array:
@@ -228,9 +228,9 @@ def hats(lams: Array, at: Array) -> Array:
 def _moments(lams: Array, alpha: float) -> tuple[Array, Array, Array]:
     """Return the integrals of 1, lambda and lambda^2 against Beta(alpha, alpha) over each interval, shapes (K - 1,)."""
     second = (alpha + 1) / (2 * (2 * alpha + 1))
-    zeroth = np.diff(special.betainc(alpha, alpha, lams))
-    first = 0.5 * np.diff(special.betainc(alpha + 1, alpha, lams))
-    return zeroth, first, second * np.diff(special.betainc(alpha + 2, alpha, lams))
+    zeroth = np.diff(scipy.special.betainc(alpha, alpha, lams))
+    first = 0.5 * np.diff(scipy.special.betainc(alpha + 1, alpha, lams))
+    return zeroth, first, second * np.diff(scipy.special.betainc(alpha + 2, alpha, lams))
 
 
 def weights(lams: Array, alpha: float) -> Array:

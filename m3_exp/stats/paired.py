@@ -8,6 +8,7 @@ masks or draws, weighted scores, clusters) have the interval of `estimate.Mean` 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -102,16 +103,16 @@ def tango(gained: int, lost: int, n: int, level: float = LEVEL) -> tuple[float, 
     return low, high
 
 
+@lru_cache(maxsize=4096)
 def mid_p(gained: int, lost: int) -> float:
     """Return McNemar's mid-p value: the exact one less half the probability of what was seen; 1 if nothing differs."""
     n, least = gained + lost, min(gained, lost)
     if n == 0:
         return 1.0
-    from scipy import special
-
-    below = float(special.bdtr(least, n, 0.5))
-    seen = below - (float(special.bdtr(least - 1, n, 0.5)) if least else 0.0)
-    return min(1.0, 2 * below - seen)
+    seen, below = 1, 0  # of 2 ** n: as many gains as there were, or fewer losses; Python's integers round nothing
+    for k in range(least):
+        seen, below = seen * (n - k) // (k + 1), below + seen
+    return min(1.0, (2 * below + seen) / 2**n)
 
 
 def spread(masks: Sequence[Array], shape: Shape = EVEN) -> list[VarianceSource]:

@@ -45,8 +45,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from m3_exp.stats.estimate import LEVEL, Array, VarianceSource, normal
 from m3_exp.stats.roots import root
@@ -56,7 +56,7 @@ Vector = Sequence[float] | Array
 _EDGE = 1e-9  # of theta / (1 + theta): nothing nearer to 0 or infinity is looked at
 _CERTAIN = 37.0  # standard errors: 2 Phi(-37) is 1e-299
 _MOST = 8.0  # normal quantile above which no interval is widened: p is 1e-15 there
-_PSEUDO = 0.5 * float(special.ndtri(0.975)) ** 2  # items that differ, the fewest a standard error is made of
+_PSEUDO = 0.5 * normal(0.95) ** 2  # items that differ, the fewest a standard error is made of
 _NONE_RIGHT = "undefined: no item is right without the attack"
 
 
@@ -340,9 +340,9 @@ def _p_value(interval: Callable[[float], _Ends]) -> float:
     while apart(far) > 0.0:
         near, far = far, 2.0 * far
         if near > _CERTAIN:
-            return 2.0 * float(special.ndtr(-_CERTAIN))
+            return math.erfc(_CERTAIN / math.sqrt(2))
     z = root(apart, near, far, xtol=1e-10)
-    return 2.0 * float(special.ndtr(-z))
+    return math.erfc(z / math.sqrt(2))
 
 
 # ------------------------------------------------------------------------------------------- other sources of chance
@@ -367,12 +367,12 @@ def widened(at: Callable[[float], Ratio], sources: Sequence[VarianceSource]) -> 
 
     def ends(level: float) -> _Ends:
         own, tail = at(level), 0.5 - level / 2
-        reach = math.hypot(*(float(special.stdtrit(s.freedom, tail)) * math.sqrt(s.variance) for s in sources))
+        reach = math.hypot(*(float(scipy.special.stdtrit(s.freedom, tail)) * math.sqrt(s.variance) for s in sources))
         return value - math.hypot(value - own.low, reach), value + math.hypot(own.high - value, reach)
 
     (low, high), p = ends(LEVEL), ratio.p
     if p is not None:
-        p = max(p, _p_value(lambda z: ends(1 - 2 * float(special.ndtr(-min(z, _MOST))))))
+        p = max(p, _p_value(lambda z: ends(math.erf(min(z, _MOST) / math.sqrt(2)))))
     se = math.sqrt((ratio.se or 0.0) ** 2 + sum(source.variance for source in sources))
     how = f"{ratio.how}, {1 + min(int(source.freedom) for source in sources)} masks or draws"
     return replace(ratio, low=low, high=high, p=p, se=se, how=how)

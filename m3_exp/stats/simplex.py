@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from m3_exp.stats.estimate import Array, influences, weighted_mean
 from m3_exp.stats.expectation import ALPHAS, BEND, Evaluated
@@ -52,14 +52,14 @@ _FLAT = 1e-12  # share of the whole area below which a triangle holds no point
 def log_density(points: Array, alpha: float) -> Array:
     """Return the logarithm of the density of Dirichlet(alpha, ..., alpha) at shares (C, N), shape (C,)."""
     n = points.shape[-1]
-    constant = special.gammaln(n * alpha) - n * special.gammaln(alpha)
+    constant = scipy.special.gammaln(n * alpha) - n * scipy.special.gammaln(alpha)
     return np.asarray((alpha - 1) * np.log(np.maximum(points, _EDGE)).sum(axis=-1) + constant)
 
 
 def density_ratio(points: Array, alpha: float) -> Array:
     """Return the density of Dirichlet(alpha, ..., alpha) over that of the equal mixture of the seven: 7 at most."""
     every = np.array([log_density(points, one) for one in ALPHAS])
-    mixture = special.logsumexp(every, axis=0) - math.log(len(ALPHAS))
+    mixture = scipy.special.logsumexp(every, axis=0) - math.log(len(ALPHAS))
     return np.asarray(np.exp(log_density(points, alpha) - mixture))
 
 
@@ -74,7 +74,7 @@ def quantiles(n_experts: int, alpha: float, count: int = _QUANTILES) -> Array:
     left, shares = np.ones(count), []
     for j in range(n_experts - 1):
         at = (numbers + 0.5) / count if j == 0 else _radical_inverse(numbers, _PRIMES[j - 1])
-        shares.append(left * special.betaincinv(alpha, (n_experts - 1 - j) * alpha, at))
+        shares.append(left * scipy.special.betaincinv(alpha, (n_experts - 1 - j) * alpha, at))
         left = left - shares[-1]
     found = np.column_stack([*shares, np.maximum(left, 0.0)])
     found.flags.writeable = False
@@ -223,7 +223,7 @@ def masses(order: int, alpha: float) -> Array:
     for i in range(order):
         length = (order - 1 - i) + rest  # of the strip at x, in steps of the lattice: x = (i + s) / order
         density = (alpha - 1) * np.log((i + s) / order) + (2 * alpha - 1) * np.log(length / order)
-        mass = np.exp(logs - math.log(order) + density - special.betaln(alpha, 2 * alpha))
+        mass = np.exp(logs - math.log(order) + density - scipy.special.betaln(alpha, 2 * alpha))
         feet = np.arange(order - i, dtype=np.float64)[:, None]
         one, zero = np.ones_like(s), np.zeros_like(s)
         upright = np.stack([[rest, s, zero], [-one, zero, one]])  # the hat functions: a constant, and a slope in r
@@ -242,7 +242,8 @@ def _of_strip(mass: Array, length: Array, feet: Array, ends: tuple[Array, Array]
     """
     low, high = (np.minimum((feet + end) / length, 1.0) for end in ends)
     zeroth, first, second = (
-        special.betainc(alpha + power, alpha, high) - special.betainc(alpha + power, alpha, low) for power in range(3)
+        scipy.special.betainc(alpha + power, alpha, high) - scipy.special.betainc(alpha + power, alpha, low)
+        for power in range(3)
     )
     first = 0.5 * length * first
     second = (alpha + 1) / (2 * (2 * alpha + 1)) * length**2 * second

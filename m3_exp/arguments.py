@@ -74,6 +74,7 @@ def of_table(parser: Parser) -> None:
         "choose by score: crossfit (on one half of the items, scored on the other), dev (on development items), test"
         " (on the items that score it: flattered); say what the chosen one is worth"
     )
+    against = "compare each row with this method's (of the same models), or this expert's, not with itself without M3"
     add = parser.add_argument
     add("--list", action="store_true", help="name the tables")
     add("--run", metavar="NAME", help=RUN)
@@ -82,6 +83,7 @@ def of_table(parser: Parser) -> None:
     add("--draw", type=int, help="only the draw of lambda with this number, not the mean over draws")
     add("--all", action="store_true", help="a row for every single lambda that was drawn, chosen or on a curve")
     add("--marks", default="significant", choices=["significant", "real", "paper"], help=marks)
+    add("--against", default="", metavar="NAME", help=against)
     add("--select", choices=["crossfit", "dev", "test"], help=select)
     add("--repeats", action="store_true", help="what batches alone change: each repeat beside its first pass")
     add("--variance", action="store_true", help="how uncertain items, draws, masks and curves leave it, each")

@@ -194,7 +194,7 @@ def table(args: Sequence[str]) -> int:
     options, asked = parsed(parser, args)
     from m3_exp.views import runs, tables
 
-    ways = {way: getattr(options, way) for way in ("select", "repeats", "variance", "all", "draw", "marks")}
+    ways = {way: getattr(options, way) for way in ("select", "repeats", "variance", "all", "draw", "marks", "against")}
     if options.list:
         print_list(tables.titles(asked).items(), 16)
         return 0

@@ -112,7 +112,7 @@ def mid_p(gained: int, lost: int) -> float:
     seen, below = 1, 0  # of 2 ** n: as many gains as there were, or fewer losses; Python's integers round nothing
     for k in range(least):
         seen, below = seen * (n - k) // (k + 1), below + seen
-    return min(1.0, (2 * below + seen) / 2**n)
+    return min(1.0, (2 * below + seen) / (1 << n))
 
 
 def spread(masks: Sequence[Array], shape: Shape = EVEN) -> list[VarianceSource]:

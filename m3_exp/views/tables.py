@@ -56,6 +56,7 @@ def table(
     all: bool = False,
     draw: int | None = None,
     marks: Marks = "significant",
+    against: str = "",
 ) -> Table:
     """Return a table of the store.
 
@@ -68,12 +69,16 @@ def table(
         all: show a row for every (alpha, draw, lambda).
         draw: show this draw of lambda in place of the mean over draws.
         marks: `significant`: marks of tests, adjusted; `paper`: bold for the highest score, without a test.
+        against: a method, or an expert by name: each row is compared with its row, in place of itself without M3.
 
     Raises:
         M3Error: two ways that show different things, or nothing to show.
     """
     asked_for = dict(zip(_VIEWS, (select, repeats, variance, all, draw), strict=True))
     ways = [f"--{way}" for way, value in asked_for.items() if value not in (None, False)]
+    if against:
+        ways = [*(way for way in ways if way not in ("--all", "--draw")), "--against"]
+        ways += ["--marks paper"] * (marks == "paper")
     if len(ways) > 1:
         raise M3Error(f"{' and '.join(ways)} show different things: give one of them")
     if select and marks == "paper":
@@ -88,7 +93,7 @@ def table(
         return noise.build(looked.name, looked.repeats)
     if variance:
         return _components(looked)
-    return looked_up(looked, draw=draw, every=all, marks=marks)
+    return looked_up(looked, draw=draw, every=all, marks=marks, against=against)
 
 
 def _selected(asked: CommandLine, how: How) -> Table:
@@ -146,7 +151,14 @@ def line(request: Request) -> str:
     return others.with_overrides(name, *others.overrides).line("table", "--format", "md") + f" > {name}.md"
 
 
-def looked_up(looked: Lookup, *, draw: int | None = None, every: bool = False, marks: Marks = "significant") -> Table:
+def looked_up(
+    looked: Lookup,
+    *,
+    draw: int | None = None,
+    every: bool = False,
+    marks: Marks = "significant",
+    against: str = "",
+) -> Table:
     """Return a request's table with the noise floor at its foot.
 
     Raises:
@@ -159,7 +171,7 @@ def looked_up(looked: Lookup, *, draw: int | None = None, every: bool = False, m
             there = f"draws {', '.join(map(str, have))}" if have else "no draws"
             raise M3Error(f"--draw {draw} is not in this table, which has {there}")
         frame = frame[frame["draw"].isna() | (frame["draw"] == draw)]
-    built = build(looked, frame, looked.behind if draw is None else None, every=every, marks=marks)
+    built = build(looked, frame, looked.behind if draw is None else None, every=every, marks=marks, against=against)
     return replace(built, notes=(*built.notes, *noise.footer(looked.repeats)))
 
 
@@ -170,13 +182,16 @@ def build(
     *,
     every: bool = False,
     marks: Marks = "significant",
+    against: str = "",
 ) -> Table:
     """Return the table of a request's cells. `behind`: the frame of the curves that its M3 rows are expectations on."""
     name = looked.request.sweep_table
     shown = Shown(
         frame, every, looked.published, behind=behind, marks=marks, experts=looked.parents, asked=looked.request.asked,
-        nodes=looked.request.sweep is None,
+        nodes=looked.request.sweep is None, against=against,
     )  # fmt: skip
+    if against and (name in ATTACKS or name == "figure4"):
+        raise M3Error(f"--against {against}: {looked.name} compares with and without M3 alone; leave it out")
     if name in ATTACKS:
         return adversarial.build(name, shown)
     if name == "table3" and not every:

@@ -84,7 +84,8 @@ class Compared:
     """A cell against its row without M3: the estimate of M3 - plain and its adjusted p-value; None: the same model.
 
     `question` names its family. `why`: the reason if it can carry no sign. `less_is_better`: for a drop rate.
-    `other_items`: there is no estimate because the items are not the same.
+    `other_items`: there is no estimate because the items are not the same. `than`: the row that it is compared with, if
+    not that without M3.
     """
 
     contrast: Estimate | None
@@ -94,6 +95,7 @@ class Compared:
     why: str = ""
     less_is_better: bool = False
     other_items: bool = False
+    than: str = ""
 
     @property
     def sign(self) -> Sign:
@@ -114,12 +116,13 @@ class Compared:
 
     def __str__(self) -> str:
         if self.other_items:
-            return "other items than without M3: nothing to compare"
+            return f"other items than {self.than or 'without M3'}: nothing to compare"
         if self.contrast is None:
-            return "the same weights as without M3: nothing to compare"
+            return f"the same weights as {self.than or 'without M3'}: nothing to compare"
         c = self.contrast
+        sides = f"this - {self.than}" if self.than else "M3 - without"
         text = (
-            f"M3 - without: {100 * c.value:+.1f} [{100 * c.low:+.1f}, {100 * c.high:+.1f}] points,"
+            f"{sides}: {100 * c.value:+.1f} [{100 * c.low:+.1f}, {100 * c.high:+.1f}] points,"
             f" p {c.p:.2g}, adjusted {self.p_adjusted:.2g} over {self.family}, {c.n} items, {c.moved} differ, {c.how}"
         )
         if self.why:
@@ -135,11 +138,12 @@ def against(
     pairs: Mapping[Place, tuple[Entry, Entry]],
     known: Mapping[Place, Compared],
     contrast: Callable[[Place], Estimate | None] | None = None,
+    than: str = "",
 ) -> dict[Place, Compared]:
     """Contrast the first of each pair with the second, over the items that both have; none in common: left out.
 
     `known`: comparisons of expectations, which are a family of their own. `contrast`: computes the difference, if it is
-    not that of the two scores.
+    not that of the two scores. `than`: what the second ones are called, if they are not the same row without M3.
     """
     contrasts: dict[Place, tuple[Estimate, str]] = {}
     same: dict[Place, Compared] = {}
@@ -152,7 +156,7 @@ def against(
             same[place] = known[place]
         elif (c := contrast(place) if contrast else compare(mixed, plain)) is not None:
             contrasts[place] = c, unclaimed(mixed, plain)
-    return same | adjusted(contrasts)
+    return {place: replace(one, than=than) for place, one in (same | adjusted(contrasts)).items()}
 
 
 def adjusted(contrasts: Mapping[Place, tuple[Estimate, str]]) -> dict[Place, Compared]:
@@ -314,19 +318,20 @@ def ranked(columns: Sequence[Mapping[Place, Entry]]) -> tuple[frozenset[Place], 
 def words(compared: Mapping[Place, Compared], bold: Best | None = None) -> list[str]:
     """Say what the marks of a table mean, for how many comparisons they are adjusted, and what they could detect."""
     made = [c for c in compared.values() if c.contrast is not None]
+    than = next((c.than for c in compared.values() if c.than), "the same row without M3")
     others = sum(c.other_items for c in compared.values())
     same = sum(c.contrast is None for c in compared.values()) - others
     lines: list[str] = []
     if made or same:
         lines.append(
-            "▲ better, ▼ worse, ≈ not told apart from the same row without M3, paired over items, at 5 % after"
+            f"▲ better, ▼ worse, ≈ not told apart from {than}, paired over items, at 5 % after"
             " adjustment" + (f"; = the same weights ({same}): no comparison." if same else ".")
         )
     lines += _families(made)
     for why in dict.fromkeys(c.why for c in made if c.why):
         lines.append(f"No sign ({counted(sum(c.why == why for c in made), 'cell')}): {why}.")
     if others:
-        lines.append(f"Other items under the same ids than without M3 ({others}): no comparison.")
+        lines.append(f"Other items under the same ids than {than} ({others}): no comparison.")
     finds = [100 * c.detectable for c in made if not c.why and c.detectable]
     if finds:
         lines.append(
@@ -346,7 +351,8 @@ def words(compared: Mapping[Place, Compared], bold: Best | None = None) -> list[
 def brief(compared: Mapping[Place, Compared], bold: Best | None = None) -> list[str]:
     """Say in two sentences what `words` says of the marks of a table and of what they could detect."""
     signs = {one.sign for one in compared.values()}
-    told = "▲ better, ▼ worse, ≈ not told apart from the same row without M3 (5 %, adjusted)"
+    than = next((one.than for one in compared.values() if one.than), "the same row without M3")
+    told = f"▲ better, ▼ worse, ≈ not told apart from {than} (5 %, adjusted)"
     marks = [
         *([told] if signs & {"better", "worse", "untold"} else []),
         *(["= the same weights"] if "same" in signs else []),

@@ -21,7 +21,7 @@ from m3_exp.reporting.data.dataframe import has_parts
 from m3_exp.reporting.data.published import NOTES
 from m3_exp.reporting.table import Column, Mark, Table, named_columns
 from m3_exp.reporting.tables.footers import briefly, footer, rebuild
-from m3_exp.reporting.tables.rows import KEYS, Marks, Row, Shown, at_shares, shares_heading, without_m3
+from m3_exp.reporting.tables.rows import KEYS, Row, Shown, at_shares, reference, shares_heading, without_m3
 from m3_exp.stats.expectation import ALPHAS
 from m3_exp.types import Json
 
@@ -40,7 +40,7 @@ def build(name: str, given: Shown) -> Table:
     frame, behind = given.frame, given.behind
     rows = rows_of(given)
     benchmarks = in_order(frame["benchmark"].unique())
-    marked = _marked(rows, given.marks)
+    marked = _marked(rows, given)
     compared, weights = marked.compared, marked.weights
     beside = [note for row in rows for b in benchmarks if b in row.beside for note in row.beside[b].number.notes]
     shown = _without_draws(frame, rows, given.every)
@@ -186,17 +186,17 @@ class _Marked:
     brief: Sequence[str]
 
 
-def _marked(rows: Sequence[Row], marks: Marks) -> _Marked:
+def _marked(rows: Sequence[Row], given: Shown) -> _Marked:
     entries = entries_of(rows)
     columns: dict[tuple[str, str, int], dict[Place, Entry]] = {}
     for (i, j), entry in entries.items():
         if rows[i].first["method"] != "single":
             columns.setdefault((rows[i].line[0], rows[i].line[1], j), {})[i, j] = entry
-    if marks == "paper":
+    if given.marks == "paper":
         first, second = contrasts.ranked(list(columns.values()))
         weights = {place: Mark(weight="bold") for place in first} | {p: Mark(weight="underline") for p in second}
         return _Marked({}, weights, [contrasts.BY_SCORE], [contrasts.BRIEFLY_BY_SCORE])
-    compared = against_plain(rows, entries)
+    compared = against(rows, entries, given.against) if given.against else against_plain(rows, entries)
     best = contrasts.best(list(columns.values()))
     bold = {place: Mark(weight="bold") for place in best.places}
     return _Marked(compared, bold, contrasts.words(compared, best), contrasts.brief(compared, best))
@@ -214,6 +214,13 @@ def against_plain(rows: Sequence[Row], entries: Mapping[Place, Entry]) -> dict[P
     pairs = {(i, j): (entry, entries[at[i], j]) for (i, j), entry in entries.items() if (at.get(i, -1), j) in entries}
     own = {(i, j): rows[i].against_plain(rows[i].benchmarks[j]) for i, j in entries}
     return contrasts.against(pairs, {place: compared for place, compared in own.items() if compared is not None})
+
+
+def against(rows: Sequence[Row], entries: Mapping[Place, Entry], name: str) -> dict[Place, Compared]:
+    """Compare each cell with that of a method's row, or an expert's, by the numbers of its row and benchmark."""
+    at = reference(rows, name)
+    pairs = {(i, j): (entry, entries[at[i], j]) for (i, j), entry in entries.items() if (at.get(i, -1), j) in entries}
+    return contrasts.against(pairs, {}, than=name)
 
 
 def _mark(place: Place, compared: Mapping[Place, Compared], weights: Mapping[Place, Mark]) -> Mark:

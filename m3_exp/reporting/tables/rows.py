@@ -18,7 +18,7 @@ from m3_exp.reporting.data import published
 from m3_exp.reporting.data.dataframe import thinned
 from m3_exp.reporting.data.published import Beside, Number
 from m3_exp.reporting.table import NOTHING, Cell, Figure, Mark, words
-from m3_exp.types import Json, Kind
+from m3_exp.types import Json, Kind, M3Error
 
 Marks = Literal["significant", "paper"]
 KEYS = ["pair", "method", "params", "ratio", "alpha", "sparsify"]
@@ -29,6 +29,7 @@ class Shown:
     """What a table shows.
 
     every: a row for every (alpha, draw, lambda) in place of one for their mean or for the nodes of a curve.
+    against: the method, or the expert by name, whose row each row is compared with, in place of itself without M3.
     nodes: a row for every node of a curve, and for every lambda sampled beside them, above its expectations.
     published: the folder of the paper's numbers (`results/published`), shown beside ours.
     responses: response curves. An M3 row whose pair, method, parameters and benchmark have one (of at least five
@@ -48,6 +49,7 @@ class Shown:
     experts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     asked: CommandLine = field(default_factory=CommandLine)
     nodes: bool = False
+    against: str = ""
 
     @property
     def runs_curves(self) -> str:
@@ -142,6 +144,36 @@ def without_m3(rows: Sequence[Line]) -> dict[int, int]:
         if at is not None:
             plain_rows[i] = at
     return plain_rows
+
+
+def reference(rows: Sequence[Line], name: str) -> dict[int, int]:
+    """Return, for the number of each row, that of the row it is compared with: `name` is a method or an expert.
+
+    A method's row is that of the same models without M3 and without a sparsifier; an expert's is its own.
+
+    Raises:
+        M3Error: there is no such row, or a method has several of the same models.
+    """
+    known: dict[tuple[str, str], list[int]] = {}
+    single = None
+    for i, row in enumerate(rows):
+        family, models, method = (str(row.first[key]) for key in ("family", "pair", "method"))
+        if method == "single":
+            single = i if models == name else single
+        elif method == name and not row.mixed and row.first["sparsify"] == "none":
+            known.setdefault((family, models), []).append(i)
+    for (_, models), found in known.items():
+        if len(found) > 1:
+            settings = " and ".join(f"({rows[i].first['params']})" for i in found)
+            raise M3Error(f"--against {name}: {models} has {len(found)} such rows, {settings}: ask for one of them")
+    if not known and single is None:
+        merged = [str(row.first["method"]) for row in rows if not row.mixed and row.first["sparsify"] == "none"]
+        alone = [str(row.first["pair"]) for row in rows if row.first["method"] == "single"]
+        there = dict.fromkeys([*(method for method in merged if method != "single"), *alone])
+        raise M3Error(f"--against {name}: this table has no row of it without M3; it has {', '.join(there)}")
+    places = ((i, known.get((str(row.first["family"]), str(row.first["pair"])), [])) for i, row in enumerate(rows))
+    at = {i: found[0] if found else single for i, found in places}
+    return {i: other for i, other in at.items() if other is not None and other != i}
 
 
 def keys_of(lines: pd.DataFrame) -> tuple[str, ...]:

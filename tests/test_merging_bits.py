@@ -26,6 +26,7 @@ from m3_exp.merging.stream import stream
 from m3_exp.store import Store
 from m3_exp.types import M3Error, Part, Recipe, Source
 from tests.models import AVERAGE, TASK, TIES, write_model, write_three
+from tests.test_merging_algebra import mask
 
 ROOT = Path(__file__).parents[1]
 HALVES = {"BF16": torch.bfloat16, "F16": torch.float16}
@@ -108,17 +109,23 @@ def write_models(folder: Path, dtypes: list[torch.dtype], odd: bool = False) -> 
 
 
 def expected(recipe: Recipe, store: Store) -> dict[str, torch.Tensor]:
-    """Return what torch makes: experts in the order of the canonical recipe, in which float32 is summed."""
+    """Return what torch makes: experts in the order of the canonical recipe, in which float32 is summed.
+
+    DARE's masks are made in plain numpy.
+    """
     job = check(recipe, store)
     made = {}
     for name, entry in job.layout().items():
         base = job.base.read(name, 0, entry.numel).float()
         experts = [model.read(name, 0, entry.numel).float() for model in job.experts]
         is_sum = job.recipe.method == TASK
-        parts = [
-            (one - base if is_sum else one) * share
-            for one, share in zip(experts, job.recipe.weights or (), strict=True)
-        ]
+        deltas = [one - base if is_sum else one for one in experts]
+        if recipe.sparsify:
+            rate, shape = 0.2, {name: torch.Size([entry.numel])}
+            keep = [mask(model.digest, 1, rate, shape) for model in job.experts]
+            divisor = torch.tensor(1 - rate, dtype=torch.float32)
+            deltas = [torch.where(mask, delta / divisor, 0.0) for mask, delta in zip(keep, deltas, strict=True)]
+        parts = [delta * share for delta, share in zip(deltas, job.recipe.weights or (), strict=True)]
         total = parts[0]
         for part in parts[1:]:
             total = total + part
@@ -144,6 +151,20 @@ def test_linear_recipes_have_torchs_bytes(tmp_path: Path, dtype: str, n: int, me
         merged = dict(stream(recipe, store, block=block))
         assert sorted(merged) == sorted(truth)
         assert [name for name in truth if not same(merged[name], truth[name])] == []
+
+
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_dare_has_torchs_bytes(tmp_path: Path, dtype: str, n: int) -> None:
+    """Negative weights too, of which a dropped element makes -0."""
+    base, *experts = write_models(tmp_path, [getattr(torch, dtype)] * (n + 1))
+    for weights in (MIXES[n], (-0.4, *MIXES[n][1:])):
+        recipe = Recipe(base, tuple(experts), TASK, {"scaling": 0.8}, weights, MASKED, dtype=dtype, check_lineage=False)
+        store = Store(tmp_path / "store")
+        truth = expected(recipe, store)
+        for block in (999, 1 << 16):
+            merged = dict(stream(recipe, store, block=block))
+            assert [name for name in truth if not same(merged[name], truth[name])] == []
 
 
 @pytest.mark.parametrize("kinds", [("bfloat16", "float32", "float16"), ("float16", "bfloat16", "bfloat16")])

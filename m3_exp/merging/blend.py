@@ -161,9 +161,11 @@ class _Form:
 
     @cached_property
     def shares(self) -> Floats | None:
-        """The share of each expert in a linear recipe that thins nothing; None of any other."""
+        """The share of each expert in a linear recipe that thins nothing, or by DARE; None of any other."""
         linear = self.method.named.declares.coefficients
-        if linear is None or self.sparsifier or self.recipe.method not in (AVERAGE, TASK_ARITHMETIC):
+        if linear is None or self.recipe.method not in (AVERAGE, TASK_ARITHMETIC):
+            return None
+        if self.sparsifier and (self.sparsifier.chance is None or not self.method.needs_base):
             return None
         return np.array(linear(len(self.experts), self.recipe.weights, **self.keywords), np.float32)
 
@@ -278,7 +280,7 @@ class Blender:
         """Return the first `count` elements of a block as one job merges them; `whole` is its tensor's shape."""
         job = self.jobs[index]
         form = self._forms[index][id(job.recipe.form(block.name))]
-        if (fused := _fused(form, job, block.name, block.start, block.start + count)) is not None:
+        if (fused := self._fused(form, job, block.name, block.start, block.start + count)) is not None:
             return fused
         method = form.method
         shape = whole if form.whole_tensors else (count,)
@@ -308,6 +310,30 @@ class Blender:
         if kind == "Tensor":
             return tensor_bytes(made.to(torch_dtype(job.dtype)))
         return rounded(np.ascontiguousarray(made, np.float32).reshape(-1), job.dtype)
+
+    def _fused(self, form: _Form, job: Job, name: str, start: int, stop: int) -> Bytes | None:
+        """Return a block of a linear recipe in one compiled loop, where all that it reads and writes is of one 16-bit
+        dtype and no row is missing; the same bytes as by the method's function.
+        """
+        if form.shares is None or form.experts[0].tensors[name].dtype != job.dtype:
+            return None
+        words = _halves([*form.experts, *([job.base] if form.method.needs_base else [])], name, start, stop)
+        if words is None:
+            return None
+        from m3_exp.merging import kernels
+
+        experts, out = tuple(words[: len(form.experts)]), np.empty(stop - start, np.uint16)
+        base, is_half = words[-1] if form.method.needs_base else out[:0], job.dtype == "F16"
+        if form.sparsifier and form.sparsifier.chance:
+            keys = np.array([form.sparsifier.drawn_by(model.digest, name) for model in form.experts], np.uint64)
+            dropped = np.zeros(len(experts), np.int64)
+            chance = form.sparsifier.chance
+            kernels.linear_dropped(experts, base, form.shares, is_half, keys, start, *chance, out, dropped)
+            for model, gone in zip(form.experts, dropped.tolist(), strict=True):
+                self.count_dropped(model.digest, form.sparsifier, gone, out.size)
+        else:
+            kernels.linear(experts, base, form.shares, is_half, out)
+        return out.view(np.uint8)
 
     def _scan(self, job: Job, form: _Form, layout: Mapping[str, Entry]) -> Scan:
         base, recipe, sparsifier, block = job.base, form.recipe, form.sparsifier, self._block
@@ -352,23 +378,6 @@ class Blender:
                 total += model.read(name, first * width, last * width).view(-1, width).sum(0, dtype=torch.float64)
             self._means[key] = (total / rows).float().numpy()
         return self._means[key]
-
-
-def _fused(form: _Form, job: Job, name: str, start: int, stop: int) -> Bytes | None:
-    """Return a block of a linear recipe in one compiled loop, where all that it reads and writes is of one 16-bit dtype
-    and no row is missing; the same bytes as by the method's function.
-    """
-    if form.shares is None or form.experts[0].tensors[name].dtype != job.dtype:
-        return None
-    words = _halves([*form.experts, *([job.base] if form.method.needs_base else [])], name, start, stop)
-    if words is None:
-        return None
-    from m3_exp.merging.kernels import linear
-
-    experts, out = tuple(words[: len(form.experts)]), np.empty(stop - start, np.uint16)
-    base = words[-1] if form.method.needs_base else out[:0]
-    linear(experts, base, form.shares, job.dtype == "F16", out)
-    return out.view(np.uint8)
 
 
 def _halves(models: Sequence[Model], name: str, start: int, stop: int) -> list[NDArray[np.uint16]] | None:

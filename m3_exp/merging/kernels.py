@@ -137,6 +137,42 @@ def drop(delta: Floats, key: np.uint64, start: int, threshold: np.uint64, kept: 
 
 
 @compiled
+def linear_dropped(
+    models: tuple[Halves, ...],
+    base: Halves,
+    shares: Floats,
+    is_half: bool,
+    keys: NDArray[np.uint64],
+    start: int,
+    threshold: np.uint64,
+    kept: np.float32,
+    out: Halves,
+    dropped: Counts,
+) -> None:
+    """Write `linear` of differences that `drop` thins, each model's by its key; add to `dropped` how many each lost."""
+    under, values, sums = np.empty(_PIECE, np.float32), np.empty(_PIECE, np.float32), np.empty(_PIECE, np.float32)
+    thinned = np.empty(_PIECE, np.float32)
+    for first in range(0, out.size, _PIECE):
+        stop = min(first + _PIECE, out.size)
+        count = stop - first
+        _widen(base[first:stop], is_half, under)
+        for j in range(len(models)):
+            _widen(models[j][first:stop], is_half, values)
+            for i in range(count):
+                values[i] -= under[i]
+            dropped[j] += drop(values[:count], keys[j], start + first, threshold, kept, thinned)
+            for i in range(count):
+                part = thinned[i] * shares[j]
+                sums[i] = part if j == 0 else sums[i] + part
+        for i in range(count):
+            sums[i] += under[i]
+        if is_half:
+            round_half(sums[:count].view(np.uint32), out[first:stop])
+        else:
+            round_brain(sums[:count].view(np.uint32), out[first:stop])
+
+
+@compiled
 def draw(key: np.uint64, start: int, out: Words) -> None:
     """Write the upper 32 bits of splitmix64(key, index) for the elements from `start` on: the numbers of `drop`."""
     for i in range(out.size):

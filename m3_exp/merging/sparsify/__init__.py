@@ -42,9 +42,19 @@ class Sparsifier:
     def takes_arrays(self) -> bool:
         return self.named.declares.takes_arrays({**self.named.defaults, **self.params})
 
+    @cached_property
+    def chance(self) -> tuple[np.uint64, np.float32] | None:
+        """What `dare.chance` says, where this is DARE by element; None of any other."""
+        rate = self.params.get("drop_rate")
+        if self.named.target != DARE or self.whole_tensors or not isinstance(rate, int | float):
+            return None
+        from m3_exp.merging.sparsify.dare import chance
+
+        return chance(rate)
+
     def __call__(self, delta: Floats, expert: str, tensor: str, start: int) -> tuple[Floats, int]:
         """Thin the delta of an expert (a digest) from flat element `start` of a tensor on; say how many it lost."""
-        given = {"key": self._key(expert, tensor), "start": start}
+        given = {"key": self.drawn_by(expert, tensor), "start": start}
         asked = {name: given[name] for name in self.named.positional[1:]}
         made = self.named.function(passed(delta, self.takes_arrays), **asked, **self.params)
         with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):  # no pair, or no count
@@ -54,7 +64,8 @@ class Sparsifier:
         wanted = f"a tensor of {tuple(delta.shape)} and how many elements it dropped"
         raise M3Error(f"sparsifier {self.named.target} returned {type(made).__name__} for {tensor}: give {wanted}")
 
-    def _key(self, expert: str, tensor: str) -> int:
+    def drawn_by(self, expert: str, tensor: str) -> int:
+        """Return the key of what is drawn for a tensor of an expert (a digest)."""
         text = f"dare 1\n{self.seed}\n{expert}\n{tensor}"  # these words are in every mask that was ever drawn
         return int.from_bytes(blake3(text.encode()).digest()[:8], "little")
 

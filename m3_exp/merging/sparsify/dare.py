@@ -33,6 +33,11 @@ def arrays(*, drop_rate: float, rescale: str) -> bool:
     return rescale == "p"
 
 
+def chance(drop_rate: float) -> tuple[np.uint64, np.float32]:
+    """Return the number of 32 bits below which an element is dropped, and what all others are divided by."""
+    return np.uint64(round(drop_rate * 2**32)), np.float32(1 - drop_rate)
+
+
 @Declares(granularity=granularity, arrays=arrays, changes_nothing=changes_nothing, choices={"rescale": ("p", "l1")})
 def dare(delta: Tensor, key: int, start: int, *, drop_rate: float, rescale: str = "p") -> tuple[Tensor, int]:
     """Return the masked, rescaled delta (float32) of a block, and how many of its elements were dropped.
@@ -44,7 +49,9 @@ def dare(delta: Tensor, key: int, start: int, *, drop_rate: float, rescale: str 
 
     flat = np.asarray(delta).reshape(-1)
     out = np.empty_like(flat)
-    threshold, kept = np.uint64(round(drop_rate * 2**32)), np.float32(1 if rescale == "l1" else 1 - drop_rate)
+    threshold, kept = chance(drop_rate)
+    if rescale == "l1":
+        kept = np.float32(1)
     dropped = kernels.drop(flat, np.uint64(key), start, threshold, kept, out)
     thinned = like(out, delta)
     if rescale == "l1":

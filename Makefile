@@ -32,8 +32,8 @@ test: setup ## all tests but the long forms, as CI runs them, on all cores
 test-fast: setup ## those that take neither an engine nor seconds, for the inner loop
 	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not engine and not slow and not long and not faults"
 
-test-faults: setup ## kill, starve and damage the real program, continue it, compare bytes (4 minutes)
-	@$(BIN)/python -m pytest -q tests/faults -m "faults and not long"
+test-faults: setup ## kill, starve and damage the real program, continue it, compare bytes
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/faults -m "faults and not long"
 
 test-long: setup ## the long forms of the slow tests
 	@$(BIN)/python -m pytest -q -m long

@@ -32,7 +32,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Hand out whole files, in the order of the tests.
+    """Hand out whole files, in the order of the tests; fault tests one by one.
 
     All those that start engines go to one process: two engines would fight for the cores. All those that wait go to
     another one: what is left of the cores belongs to the third.
@@ -43,6 +43,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             file = str(super()._split_scope(nodeid))
             name = Path(file).name
+            if Path(file).parent.name == "faults":
+                return nodeid
             return "engines" if name in _ENGINES else "waiting" if name in _WAITING else file
 
     return Scheduling(config, log)

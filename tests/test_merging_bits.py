@@ -167,6 +167,46 @@ def test_dare_has_torchs_bytes(tmp_path: Path, dtype: str, n: int) -> None:
             assert [name for name in truth if not same(merged[name], truth[name])] == []
 
 
+def elected(recipe: Recipe, store: Store) -> dict[str, torch.Tensor]:
+    """Return what TIES of whole models is in plain torch, float32 steps in the order of the formula."""
+    job = check(recipe, store)
+    names = {name: entry.numel for name, entry in job.layout().items()}
+    base = {name: job.base.read(name, 0, size).float() for name, size in names.items()}
+    deltas = [{name: one.read(name, 0, names[name]).float() - base[name] for name in names} for one in job.experts]
+    rank = int(sum(names.values()) * (1 - float(recipe.params["retain"])))
+    lows = [torch.cat([*delta.values()]).abs().kthvalue(rank).values for delta in deltas]
+    trimmed = [
+        {name: torch.where(delta[name].abs() >= low, delta[name], 0.0) for name in names}
+        for delta, low in zip(deltas, lows, strict=True)
+    ]
+    totals = {name: sum(one[name] for one in trimmed[1:]) + trimmed[0][name] for name in names}
+    majority = torch.sign(sum(totals[name].sign().sum() for name in names))
+    weights = torch.tensor(job.recipe.weights)
+    made = {}
+    for name, total in totals.items():
+        sign = torch.where(total == 0, majority, total.sign())
+        parts = [torch.where(one[name] * sign > 0, one[name], 0.0) for one in trimmed]
+        kept = [part != 0 for part in parts]
+        count = sum(one.float() for one in kept)
+        share = sum(one * weight for one, weight in zip(kept, weights, strict=True))
+        mixed = sum(part * weight for part, weight in zip(parts, weights, strict=True))
+        mean = torch.where(count <= 1, sum(parts), mixed / torch.where(count == len(parts), 1.0, share))
+        made[name] = (base[name] + float(recipe.params["scaling"]) * mean).to(torch_dtype(job.layout()[name].dtype))
+    return made
+
+
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_ties_has_torchs_bytes(tmp_path: Path, dtype: str, n: int) -> None:
+    base, *experts = write_models(tmp_path, [getattr(torch, dtype)] * (n + 1))
+    params = {"scaling": 0.8, "retain": 0.6}
+    recipe = Recipe(base, tuple(experts), TIES, params, MIXES[n], dtype=dtype, check_lineage=False)
+    truth = elected(recipe, Store(tmp_path / "store"))
+    for block in (999, 1 << 16):
+        merged = dict(stream(recipe, Store(tmp_path / f"store-{block}"), block=block))
+        assert [name for name in truth if not same(merged[name].flatten(), truth[name])] == []
+
+
 @pytest.mark.parametrize("kinds", [("bfloat16", "float32", "float16"), ("float16", "bfloat16", "bfloat16")])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_models_of_several_dtypes(tmp_path: Path, kinds: tuple[str, ...], dtype: str) -> None:

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from m3_exp.merging import sparsify
 from m3_exp.merging.bits import Bytes, Floats, is_finite, passed, rounded
-from m3_exp.merging.canonical import AVERAGE, TASK_ARITHMETIC, KeyedRecipe, keyed
+from m3_exp.merging.canonical import AVERAGE, TASK_ARITHMETIC, TIES, KeyedRecipe, keyed
 from m3_exp.merging.checkpoint import Model, open_model
 from m3_exp.merging.layout import CODES, Entry, is_vocabulary, tensor_bytes, torch_dtype
 from m3_exp.merging.methods import Measured, Method, load
-from m3_exp.merging.scan import Cutoffs, Scan, blocks, by_size, cutoffs
+from m3_exp.merging.scan import Cutoffs, Halves, Scan, blocks, by_size, cutoffs
 from m3_exp.merging.sparsify import Sparsifier
 from m3_exp.merging.statistics.kept import Statistic
 from m3_exp.merging.statistics.process import ensure
@@ -170,6 +170,19 @@ class _Form:
         return np.array(linear(len(self.experts), self.recipe.weights, **self.keywords), np.float32)
 
     @cached_property
+    def votes(self) -> Floats | None:
+        """The share of each expert in TIES of whole models that thins nothing; None of any other recipe."""
+        proportions = self.method.named.declares.proportions
+        if proportions is None or self.recipe.method != TIES or self.sparsifier or not self.takes_arrays:
+            return None
+        return np.array(proportions(len(self.experts), self.recipe.weights, **self.keywords), np.float32)
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether one compiled loop makes it of 16-bit numbers."""
+        return self.shares is not None or self.votes is not None
+
+    @cached_property
     def takes_arrays(self) -> bool:
         """Whether the method is given numpy arrays."""
         return self.method.named.declares.takes_arrays(self.keywords)
@@ -208,7 +221,7 @@ class Blender:
         numel = max(layout[name].numel for layout in self.layouts if name in layout)
         forms = [form for job_forms in self._forms for form in job_forms.values()]
         whole = any(used.whole_tensors for form in forms for used in (form, form.sparsifier) if used)
-        block = self._block * (_FUSED if all(form.shares is not None for form in forms) else 1)
+        block = self._block * (_FUSED if all(form.is_fused for form in forms) else 1)
         return list(blocks(numel, max(numel, 1) if whole else block))
 
     def blend(self, name: str, start: int, stop: int) -> Iterator[Bytes | None]:
@@ -280,7 +293,7 @@ class Blender:
         """Return the first `count` elements of a block as one job merges them; `whole` is its tensor's shape."""
         job = self.jobs[index]
         form = self._forms[index][id(job.recipe.form(block.name))]
-        if (fused := self._fused(form, job, block.name, block.start, block.start + count)) is not None:
+        if (fused := _fused(form, job, block, count)) is not None:
             return fused
         method = form.method
         shape = whole if form.whole_tensors else (count,)
@@ -311,40 +324,21 @@ class Blender:
             return tensor_bytes(made.to(torch_dtype(job.dtype)))
         return rounded(np.ascontiguousarray(made, np.float32).reshape(-1), job.dtype)
 
-    def _fused(self, form: _Form, job: Job, name: str, start: int, stop: int) -> Bytes | None:
-        """Return a block of a linear recipe in one compiled loop, where all that it reads and writes is of one 16-bit
-        dtype and no row is missing; the same bytes as by the method's function.
-        """
-        if form.shares is None or form.experts[0].tensors[name].dtype != job.dtype:
-            return None
-        words = _halves([*form.experts, *([job.base] if form.method.needs_base else [])], name, start, stop)
-        if words is None:
-            return None
-        from m3_exp.merging import kernels
-
-        experts, out = tuple(words[: len(form.experts)]), np.empty(stop - start, np.uint16)
-        base, is_half = words[-1] if form.method.needs_base else out[:0], job.dtype == "F16"
-        if form.sparsifier and form.sparsifier.chance:
-            keys = np.array([form.sparsifier.drawn_by(model.digest, name) for model in form.experts], np.uint64)
-            dropped = np.zeros(len(experts), np.int64)
-            chance = form.sparsifier.chance
-            kernels.linear_dropped(experts, base, form.shares, is_half, keys, start, *chance, out, dropped)
-            for model, gone in zip(form.experts, dropped.tolist(), strict=True):
-                self.count_dropped(model.digest, form.sparsifier, gone, out.size)
-        else:
-            kernels.linear(experts, base, form.shares, is_half, out)
-        return out.view(np.uint8)
-
     def _scan(self, job: Job, form: _Form, layout: Mapping[str, Entry]) -> Scan:
         base, recipe, sparsifier, block = job.base, form.recipe, form.sparsifier, self._block
         by_digest = {model.digest: model for model in form.experts}
         whole = sparsifier is not None and sparsifier.whole_tensors
 
-        def deltas(name: str, start: int, stop: int, experts: Sequence[str]) -> list[Floats]:
+        def deltas(name: str, start: int, stop: int, experts: Sequence[str]) -> list[Floats] | Halves:
+            models = [*(by_digest[expert] for expert in experts), base]
+            if sparsifier is None and (words := _halves(models, name, start, stop)):
+                return Halves(tuple(words[:-1]), words[-1], base.tensors[name].dtype == "F16")
             read = _Block(self, name, start, layout[name].numel if whole else stop, counted=False)
             deltas_of = [read.delta(by_digest[expert], base, sparsifier, layout[name].shape) for expert in experts]
             return [delta[: stop - start] for delta in deltas_of]
 
+        if sparsifier is None:
+            block *= _FUSED
         sizes = {name: base.tensors[name].numel for name, entry in layout.items() if not is_copied(name, entry)}
         experts = tuple(model.digest for model in form.experts)
         block = max(sizes.values(), default=block) if whole else block
@@ -380,6 +374,56 @@ class Blender:
         return self._means[key]
 
 
+def _fused(form: _Form, job: Job, block: _Block, count: int) -> Bytes | None:
+    """Return the first elements of a block of a linear recipe or of TIES in one compiled loop, where all that is read
+    and written is of one 16-bit dtype and no row is missing; the same bytes as by the method's function.
+    """
+    if not form.is_fused or form.experts[0].tensors[block.name].dtype != job.dtype:
+        return None
+    models = [*form.experts, *([job.base] if form.method.needs_base else [])]
+    words = _halves(models, block.name, block.start, block.start + count)
+    if words is None:
+        return None
+    out = np.empty(count, np.uint16)
+    base = words.pop() if form.method.needs_base else out[:0]
+    halves = Halves(tuple(words), base, job.dtype == "F16")
+    if form.votes is not None:
+        _elect(form, form.votes, halves, out)
+    elif form.shares is not None and form.sparsifier is None:
+        from m3_exp.merging.kernels import linear
+
+        linear(halves.experts, halves.base, form.shares, halves.is_half, out)
+    elif form.shares is not None and form.sparsifier is not None:
+        dropped = _drop(form, form.shares, form.sparsifier, halves, block, out)
+        for model, gone in zip(form.experts, dropped, strict=True):
+            block.count_dropped(model, form.sparsifier, gone, out.size)
+    return out.view(np.uint8)
+
+
+def _elect(form: _Form, votes: Floats, given: Halves, out: NDArray[np.uint16]) -> None:
+    from m3_exp.merging import kernels
+
+    cuts = form.cutoffs or Cutoffs((0.0,) * len(votes), (), 1.0)
+    lows, majority, scaling = np.array(cuts.magnitudes, np.float32), cuts.majority, float(form.keywords["scaling"])
+    room = kernels.rows(len(votes))
+    kernels.ties(
+        given.experts, given.base, given.is_half, room, lows, votes, np.float32(majority), np.float32(scaling), out
+    )
+
+
+def _drop(
+    form: _Form, shares: Floats, sparsifier: Sparsifier, given: Halves, block: _Block, out: NDArray[np.uint16]
+) -> list[int]:
+    """Return how many elements of each expert were dropped."""
+    from m3_exp.merging.kernels import linear_dropped
+
+    keys = np.array([sparsifier.drawn_by(model.digest, block.name) for model in form.experts], np.uint64)
+    threshold, kept = sparsifier.chance or (np.uint64(0), np.float32(1))
+    dropped = np.zeros(len(shares), np.int64)
+    linear_dropped(given.experts, given.base, shares, given.is_half, keys, block.start, threshold, kept, out, dropped)
+    return [int(gone) for gone in dropped]
+
+
 def _halves(models: Sequence[Model], name: str, start: int, stop: int) -> list[NDArray[np.uint16]] | None:
     """Return the bits of a block of each model, where they are of one 16-bit dtype of floats and all have it whole."""
     entries = [model.tensors[name] for model in models]
@@ -397,6 +441,13 @@ class _Block:
         self._blender, self._counted = blender, counted
         self._plain: dict[str, Floats] = {}
         self._deltas: dict[tuple[object, ...], Floats] = {}
+        self._dropped: set[tuple[str, str]] = set()
+
+    def count_dropped(self, model: Model, sparsifier: Sparsifier, dropped: int, total: int) -> None:
+        """Count what a sparsifier dropped of an expert's block, whichever jobs ask for it."""
+        if self._counted and (model.digest, sparsifier.key) not in self._dropped:
+            self._dropped.add((model.digest, sparsifier.key))
+            self._blender.count_dropped(model.digest, sparsifier, dropped, total)
 
     def plain(self, model: Model) -> Floats:
         if model.digest not in self._plain:
@@ -456,6 +507,5 @@ class _Block:
 
     def _thinned(self, delta: Floats, model: Model, sparsifier: Sparsifier) -> Floats:
         thinned, dropped = sparsifier(delta, model.digest, self.name, self.start)
-        if self._counted:
-            self._blender.count_dropped(model.digest, sparsifier, dropped, delta.size)
+        self.count_dropped(model, sparsifier, dropped, delta.size)
         return thinned

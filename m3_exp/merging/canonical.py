@@ -22,6 +22,7 @@ from m3_exp.types import Json, M3Error, Recipe, Source, identity
 
 AVERAGE = "m3_exp.merging.methods.average:average"
 TASK_ARITHMETIC = "m3_exp.merging.methods.task_arithmetic:task_arithmetic"
+TIES = "m3_exp.merging.methods.ties:ties"
 _NOTHING = 1e-12  # float32 weights cannot see a share this small
 _ALGORITHM = 1  # goes up whenever the same recipe gives other bytes
 

@@ -13,6 +13,11 @@ Counts = NDArray[np.int64]
 _PIECE = 2048  # elements: a few float32 arrays stay in a core's first cache
 
 
+def rows(count: int) -> tuple[Floats, ...]:
+    """Return room for a piece of the differences of so many models."""
+    return tuple(np.empty(_PIECE, np.float32) for _ in range(count))
+
+
 @compiled
 def widen_brain(words: Halves, out: Floats) -> None:
     """Write bfloat16 numbers, given as their bits, to `out`."""
@@ -116,6 +121,20 @@ def difference(words: Halves, base: Halves, is_half: bool, out: Floats) -> None:
 
 
 @compiled
+def _differences(
+    models: tuple[Halves, ...], base: Halves, start: int, is_half: bool, under: Floats, deltas: tuple[Floats, ...]
+) -> None:
+    """Write a piece of the base to `under`, and what each model differs by from it there to `deltas`."""
+    stop = start + under.size
+    _widen(base[start:stop], is_half, under)
+    for j in range(len(models)):
+        delta = deltas[j]
+        _widen(models[j][start:stop], is_half, delta)
+        for i in range(under.size):
+            delta[i] -= under[i]
+
+
+@compiled
 def drop(delta: Floats, key: np.uint64, start: int, threshold: np.uint64, kept: np.float32, out: Floats) -> np.int64:
     """Write masked delta / kept to `out`; return how many were dropped.
 
@@ -200,10 +219,52 @@ def count_low(deltas: Words, high: int, counts: Counts) -> None:
 
 
 @compiled
-def count_signs(deltas: tuple[Floats, ...], cutoffs: Floats) -> int:
-    """Return the sum of the signs of the summed trimmed deltas."""
+def count_high_of(
+    models: tuple[Halves, ...], base: Halves, is_half: bool, deltas: tuple[Floats, ...], counts: NDArray[np.int64]
+) -> None:
+    """Run `count_high` over what models that are given as bits differ by from a base; a row of `counts` each."""
+    for start in range(0, base.size, _PIECE):
+        under = np.empty(min(_PIECE, base.size - start), np.float32)
+        _differences(models, base, start, is_half, under, deltas)
+        for j in range(len(models)):
+            count_high(deltas[j][: under.size].view(np.uint32), counts[j])
+
+
+@compiled
+def count_low_of(
+    models: tuple[Halves, ...],
+    base: Halves,
+    is_half: bool,
+    deltas: tuple[Floats, ...],
+    highs: Counts,
+    counts: NDArray[np.int64],
+) -> None:
+    """Run `count_low` over what models that are given as bits differ by from a base; a row of `counts` each."""
+    for start in range(0, base.size, _PIECE):
+        under = np.empty(min(_PIECE, base.size - start), np.float32)
+        _differences(models, base, start, is_half, under, deltas)
+        for j in range(len(models)):
+            count_low(deltas[j][: under.size].view(np.uint32), highs[j], counts[j])
+
+
+@compiled
+def count_signs_of(
+    models: tuple[Halves, ...], base: Halves, is_half: bool, deltas: tuple[Floats, ...], cutoffs: Floats
+) -> int:
+    """Run `count_signs` over what models that are given as bits differ by from a base."""
     signs = 0
-    for i in range(deltas[0].size):
+    for start in range(0, base.size, _PIECE):
+        under = np.empty(min(_PIECE, base.size - start), np.float32)
+        _differences(models, base, start, is_half, under, deltas)
+        signs += count_signs(deltas, cutoffs, under.size)
+    return signs
+
+
+@compiled
+def count_signs(deltas: tuple[Floats, ...], cutoffs: Floats, count: int) -> int:
+    """Return the sum of the signs of the first `count` summed trimmed deltas."""
+    signs = 0
+    for i in range(count):
         total = np.float32(0)
         for j in range(len(deltas)):
             delta = deltas[j][i]
@@ -236,6 +297,34 @@ def ties_two(
         both = share_1 * one + share_2 * two
         alone = one if has_one else (two if has_two else zero)
         out[i] = base[i] + scaling * (both if (has_one and has_two) else alone)
+
+
+@compiled
+def ties(
+    models: tuple[Halves, ...],
+    base: Halves,
+    is_half: bool,
+    deltas: tuple[Floats, ...],
+    cutoffs: Floats,
+    shares: Floats,
+    majority: np.float32,
+    scaling: np.float32,
+    out: Halves,
+) -> None:
+    """Write one TIES block to `out` as `ties_two` or `ties_many` does; models, base and `out` are bits."""
+    whole = np.empty(_PIECE, np.float32)
+    for start in range(0, base.size, _PIECE):
+        under = np.empty(min(_PIECE, base.size - start), np.float32)
+        merged = whole[: under.size]
+        _differences(models, base, start, is_half, under, deltas)
+        if len(models) == 2:
+            ties_two(deltas[0], deltas[1], under, cutoffs, shares, majority, scaling, merged)
+        else:
+            ties_many(deltas, under, cutoffs, shares, majority, scaling, merged)
+        if is_half:
+            round_half(merged.view(np.uint32), out[start : start + under.size])
+        else:
+            round_brain(merged.view(np.uint32), out[start : start + under.size])
 
 
 @compiled

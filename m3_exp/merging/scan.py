@@ -18,10 +18,20 @@ from m3_exp.merging.bits import Floats
 from m3_exp.store import Cutoff, Majority, Store
 from m3_exp.types import Parameters, identity
 
-Words = NDArray[np.uint32]
 Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Halves:
+    """A block of experts and of their base as the bits of float16 or bfloat16: the deltas are their differences."""
+
+    experts: tuple[NDArray[np.uint16], ...]
+    base: NDArray[np.uint16]
+    is_half: bool
+
+
 # (tensor name, start, stop) -> the float32 delta of each asked-for expert in that block, in the order asked
-Deltas = Callable[[str, int, int, Sequence[str]], list[Floats]]
+Deltas = Callable[[str, int, int, Sequence[str]], Sequence[Floats] | Halves]
 
 
 @dataclass(frozen=True)
@@ -84,19 +94,33 @@ def _magnitudes(scan: Scan, experts: list[str], pool: Pool) -> list[Cutoff]:
         return [Cutoff(0.0, 1.0) for _ in experts]
     from m3_exp.merging import kernels
 
-    def high(delta: Words, _: int, counts: Counts) -> None:
-        kernels.count_high(delta, counts)
+    def high(block: Sequence[Floats] | Halves, counts: Counts) -> None:
+        if isinstance(block, Halves):
+            return kernels.count_high_of(block.experts, block.base, block.is_half, kernels.rows(len(experts)), counts)
+        for delta, row in zip(block, counts, strict=True):
+            kernels.count_high(delta.view(np.uint32), row)
 
-    anywhere = np.zeros(len(experts), np.int64)
-    below, bins = _rank_in(_counts(scan, experts, 1 << 15, high, anywhere, pool), anywhere + rank)
-    within, ends = _rank_in(_counts(scan, experts, 1 << 16, kernels.count_low, bins, pool), rank - below)
+    def low(block: Sequence[Floats] | Halves, counts: Counts) -> None:
+        if isinstance(block, Halves):
+            return kernels.count_low_of(
+                block.experts, block.base, block.is_half, kernels.rows(len(experts)), bins, counts
+            )
+        for delta, wanted, row in zip(block, bins, counts, strict=True):
+            kernels.count_low(delta.view(np.uint32), wanted, row)
+
+    below, bins = _rank_in(_counts(scan, experts, 1 << 15, high, pool), np.full(len(experts), rank))
+    within, ends = _rank_in(_counts(scan, experts, 1 << 16, low, pool), rank - below)
     magnitudes = ((bins << 16) | ends).astype(np.uint32).view(np.float32)
     kept = 1 - (below + within) / total
     return [Cutoff(float(magnitude), float(share)) for magnitude, share in zip(magnitudes, kept, strict=True)]
 
 
 def _counts(
-    scan: Scan, experts: list[str], width: int, count: Callable[[Words, int, Counts], None], bins: Counts, pool: Pool
+    scan: Scan,
+    experts: list[str],
+    width: int,
+    count: Callable[[Sequence[Floats] | Halves, Counts], None],
+    pool: Pool,
 ) -> Counts:
     """Run one counting pass over the model: a row of `width` counts an expert."""
     total, lock = np.zeros((len(experts), width), np.int64), threading.Lock()
@@ -104,9 +128,7 @@ def _counts(
     def one(name: str) -> None:
         counts = np.zeros_like(total)
         for start, stop in blocks(scan.sizes[name], scan.block):
-            deltas = scan.deltas(name, start, stop, experts)
-            for row, wanted, delta in zip(counts, bins, deltas, strict=True):
-                count(delta.view(np.uint32), wanted, row)
+            count(scan.deltas(name, start, stop, experts), counts)
         with lock:
             np.add(total, counts, out=total)
 
@@ -128,10 +150,15 @@ def _majority(scan: Scan, magnitudes: Sequence[float], pool: Pool) -> float:
 
     lows = np.array(magnitudes, np.float32)
 
+    def signs(block: Sequence[Floats] | Halves) -> int:
+        if isinstance(block, Halves):
+            rows = kernels.rows(len(lows))
+            return int(kernels.count_signs_of(block.experts, block.base, block.is_half, rows, lows))
+        return int(kernels.count_signs(tuple(block), lows, block[0].size))
+
     def one(name: str) -> int:
         cuts = blocks(scan.sizes[name], scan.block)
-        deltas = (tuple(scan.deltas(name, *cut, scan.experts)) for cut in cuts)
-        return sum(int(kernels.count_signs(block, lows)) for block in deltas)
+        return sum(signs(scan.deltas(name, *cut, scan.experts)) for cut in cuts)
 
     return float(np.sign(sum(pool.map(one, by_size(scan.sizes)))))
 

@@ -11,7 +11,7 @@ import pytest
 from tests.faults import world as worlds
 from tests.faults.world import Session, World
 
-KILLS = 30
+KILLS = 100
 REPORTS = 12
 
 

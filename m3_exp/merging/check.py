@@ -18,7 +18,7 @@ from m3_exp.types import M3Error, Recipe
 
 _SAMPLE, _SAMPLES = 4096, 4  # elements of a sampled block, and blocks of a tensor
 # Guesses for a forecast, measured on two cores: bytes read or written a second, and passes over the inputs by TIES.
-_BYTES_PER_SECOND = 2.5e9
+_BYTES_PER_SECOND = 5.0e9
 _TIES_PASSES = 4
 _START = 1.0  # seconds
 

@@ -127,11 +127,11 @@ def test_merging_time_counts_every_recipe_and_the_passes_of_ties(tmp_path: Path)
         return float(found.totals.merging_seconds)
 
     one = merging("method=average")
-    assert one == pytest.approx(1 + 3 * 26_031_728_640 / 2.5e9)
+    assert one == pytest.approx(1 + 3 * 26_031_728_640 / 5e9)
     assert merging("method=average", "ratio=grid", "ratio.nodes=3") == pytest.approx(
-        2 * (1 + 2 * 26.03e9 / 2.5e9) + one, rel=1e-3
+        2 * (1 + 2 * 26.03e9 / 5e9) + one, rel=1e-3
     )
-    assert merging("method=ties") == pytest.approx(1 + 13 * 26_031_728_640 / 2.5e9)
+    assert merging("method=ties") == pytest.approx(1 + 13 * 26_031_728_640 / 5e9)
 
 
 def test_the_hub_is_asked_once_for_a_model_while_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:

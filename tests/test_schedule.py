@@ -151,7 +151,7 @@ def test_hours_and_cost_follow_from_the_data_sheet(tmp_path: Path) -> None:
     card = next(gpu for gpu in GPUS if gpu.name == "H100 80 GB")
     load = Load(26_031_728_640, 2, 409_600, 4096, 1, 0.9)
     assert plan.tokens_per_second == pytest.approx(gpus.speed(card, load))
-    begins = 120 + 3 * 26.03e9 / 2.5e9
+    begins = 120 + 3 * 26.03e9 / 5e9
     fastest = begins + 1319 * 295 / gpus.speed(card, load)
     assert fastest < plan.seconds < fastest + 60
     assert begins + 1319 * 1024 / gpus.speed(card, load) <= plan.seconds_at_most

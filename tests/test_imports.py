@@ -44,9 +44,10 @@ COMMANDS: dict[str, tuple[list[str], int, tuple[str, ...]]] = {
     "plan": (["plan", *SMALL, *HERE], 790, ()),
     "status": (["status", *SMALL, *HERE], 790, ()),
     "table": (["table", "table1", "pair=lm_math", "limit=6", *HERE], 1480, ("pandas", *SCIPY)),
+    "table of single merges": (["table", "demo", "limit=6", *HERE], 1440, ("pandas",)),
     "response": (["response", *SMALL[:2], "limit=8", "--repeats", "20", *HERE], 1480, ("pandas", *SCIPY)),
     "figure": (["figure", "figure1a", "limit=6", "--out", "f.svg", *HERE], 1670, ("pandas", "matplotlib", *SCIPY)),
-    "score": (["score", "gsm8k", "answers-gsm8k.jsonl", "items=lab"], 860, SCIPY),
+    "score": (["score", "gsm8k", "answers-gsm8k.jsonl", "items=lab"], 700, ()),
 }
 
 

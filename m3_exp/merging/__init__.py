@@ -18,6 +18,7 @@
     statistics          what some methods merge by, measured of each expert on calibration text
     methods             one merge method a file; `plugins` imports what yaml names
     gram, ranks, singular   what methods and sparsifiers of whole tensors compute with
+    device              blocks made on a GPU, the same bytes
     blend               one block of several merges that share what they read
     check, stream       what is refused before a merge, and the stream itself
     write               several merges to disk, in one pass

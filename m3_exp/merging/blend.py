@@ -13,15 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from m3_exp.merging import sparsify
-from m3_exp.merging.bits import Bytes, Floats, is_finite, passed, rounded
+from m3_exp.merging.bits import Bytes, Floats, is_finite, passed, rounded, widened
 from m3_exp.merging.canonical import AVERAGE, TASK_ARITHMETIC, KeyedRecipe, keyed
 from m3_exp.merging.checkpoint import Model, open_model
+from m3_exp.merging.device import DEVICE_BLOCK, Device
 from m3_exp.merging.layout import CODES, Entry, is_vocabulary, tensor_bytes, torch_dtype
 from m3_exp.merging.methods import Measured, Method, load
 from m3_exp.merging.scan import Cutoffs, Scan, blocks, by_size, cutoffs
@@ -37,6 +38,7 @@ from m3_exp.types import Json, M3Error, Recipe, Source, plain
 if TYPE_CHECKING:
     import torch
 
+Values: TypeAlias = Any  # float32: an array, or a tensor of a device; both have slices, shapes and -
 BLOCK = 1 << 16  # elements: a few float32 blocks stay in a core's cache
 _FUSED = 4  # blocks at once for the loop of linear recipes, which cuts its own
 # Buffers that some checkpoints carry: copied, never merged.
@@ -172,14 +174,32 @@ class _Form:
         """Whether the method is given numpy arrays."""
         return self.method.named.declares.takes_arrays(self.keywords)
 
+    @cached_property
+    def left_to_cpu(self) -> list[str]:
+        """What of it no device serves: its method, its sparsifier."""
+        method, sparsifier = self.method.named, self.sparsifier
+        left = [] if method.declares.on_device(self.keywords) else [f"method {method.name}"]
+        return left + ([f"sparsify {sparsifier.named.name}"] if sparsifier and not sparsifier.on_device else [])
+
 
 class Blender:
-    """Computes the blocks of several jobs. What they need of the whole model is scanned when it is made."""
+    """Computes the blocks of several jobs. What they need of the whole model is scanned when it is made.
 
-    def __init__(self, jobs: Sequence[Job], store: Store, pool: ThreadPoolExecutor, block: int) -> None:
-        self.jobs = jobs
+    On a `device` where it serves a recipe, else on the CPU: the same bytes. What is scanned is counted on the CPU.
+    `block`: how many elements are made at once, by default what suits the CPU or the device.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        store: Store,
+        pool: ThreadPoolExecutor,
+        block: int | None = None,
+        device: Device | None = None,
+    ) -> None:
+        self.jobs, self.device = jobs, device
         self.layouts = [job.layout() for job in jobs]
-        self._block = block
+        self._block, self._device_block = block or BLOCK, block or DEVICE_BLOCK
         self._lock = threading.Lock()
         self._means: dict[tuple[str, str], Floats] = {}
         self._dropped: dict[tuple[str, str], list[int]] = {}
@@ -207,6 +227,8 @@ class Blender:
         forms = [form for job_forms in self._forms for form in job_forms.values()]
         whole = any(used.whole_tensors for form in forms for used in (form, form.sparsifier) if used)
         block = self._block * (_FUSED if all(form.shares is not None for form in forms) else 1)
+        if self.device and not all(form.left_to_cpu for form in forms):
+            block = self._device_block
         return list(blocks(numel, max(numel, 1) if whole else block))
 
     def blend(self, name: str, start: int, stop: int) -> Iterator[Bytes | None]:
@@ -217,8 +239,8 @@ class Blender:
         Raises:
             M3Error: the block holds NaN or Inf.
         """
-        block = _Block(self, name, start, stop)
-        return (self._one(index, block) for index in range(len(self.jobs)))
+        here, there = _Block(self, name, start, stop), _Block(self, name, start, stop, device=self.device)
+        return (self._one(index, here, there) for index in range(len(self.jobs)))
 
     def report(self, index: int) -> Json:
         """Return what happened to a job: vocabulary rows filled, tensors copied, DARE and TIES shares as measured."""
@@ -240,6 +262,9 @@ class Blender:
             names = [str(model.source) for model in cut.experts]
             report["kept"] = dict(zip(names, cut.cutoffs.kept, strict=True))
             report["cutoffs"] = dict(zip(names, cut.cutoffs.magnitudes, strict=True))
+        if self.device:
+            left = sorted({what for form in forms for what in form.left_to_cpu})
+            report |= {"device": str(self.device), "left_to_cpu": left}
         if any(form.statistics for form in forms):
             report |= {**self._measured(index), "averaged": self.averaged(index)}
         return report
@@ -260,31 +285,50 @@ class Blender:
         merged = [name for name, entry in self.layouts[index].items() if not is_copied(name, entry)]
         return {name: self._forms[index][id(self.jobs[index].recipe.form(name))] for name in merged}
 
-    def _one(self, index: int, block: _Block) -> Bytes | None:
-        job, entry = self.jobs[index], self.layouts[index].get(block.name)
-        if entry is None or block.start >= entry.numel:
+    def _one(self, index: int, here: _Block, there: _Block) -> Bytes | None:
+        """Return one job's block, made here by the CPU or there by the device."""
+        job, entry = self.jobs[index], self.layouts[index].get(here.name)
+        if entry is None or here.start >= entry.numel:
             return None
-        stop = min(block.stop, entry.numel)
-        if is_copied(block.name, entry):
-            owner = next(model for model in job.models if block.name in model.tensors)
-            made = owner.stored(block.name, block.start, stop)
+        stop = min(here.stop, entry.numel)
+        if is_copied(here.name, entry):
+            owner = next(model for model in job.models if here.name in model.tensors)
+            made = owner.stored(here.name, here.start, stop)
         else:
-            made = self._merged(index, block, entry.shape, stop - block.start)
+            form = self._forms[index][id(job.recipe.form(here.name))]
+            if self.device and not form.left_to_cpu:
+                return self._made_there(self.device, job, form, there, entry.shape, stop - here.start)
+            made = self._made_here(job, form, here, entry.shape, stop - here.start)
         if not is_finite(made, entry.dtype):
-            raise overflow(block.name, job.recipe.dtype)
+            raise overflow(here.name, job.recipe.dtype)
         return made
 
-    def _merged(self, index: int, block: _Block, whole: tuple[int, ...], count: int) -> Bytes:
-        """Return the first `count` elements of a block as one job merges them; `whole` is its tensor's shape."""
-        job = self.jobs[index]
-        form = self._forms[index][id(job.recipe.form(block.name))]
+    def _made_there(
+        self, device: Device, job: Job, form: _Form, block: _Block, whole: tuple[int, ...], count: int
+    ) -> Bytes:
+        with device.in_line():
+            made = device.rounded(self._merged(job, form, block, whole, count), job.dtype)
+            if made is None:
+                raise overflow(block.name, job.recipe.dtype)
+            return device.fetched(made)
+
+    def _made_here(self, job: Job, form: _Form, block: _Block, whole: tuple[int, ...], count: int) -> Bytes:
         if (fused := _fused(form, job, block.name, block.start, block.start + count)) is not None:
             return fused
+        made = self._merged(job, form, block, whole, count)
+        if type(made).__name__ == "Tensor":
+            return tensor_bytes(made.to(torch_dtype(job.dtype)))
+        return rounded(np.ascontiguousarray(made, np.float32).reshape(-1), job.dtype)
+
+    def _merged(self, job: Job, form: _Form, block: _Block, whole: tuple[int, ...], count: int) -> Values:
+        """Return the first `count` elements of a block as one job merges them; `whole` is its tensor's shape."""
         method = form.method
+        function = method.named.by_torch if block.device else method.named.function
         shape = whole if form.whole_tensors else (count,)
 
-        def given(values: Floats) -> object:
-            return passed(values[:count].reshape(shape), form.takes_arrays)
+        def given(values: Values) -> Values:
+            values = values[:count].reshape(shape)
+            return values if block.device else passed(values, form.takes_arrays)
 
         if method.takes_deltas:
             experts = [block.delta(model, job.base, form.sparsifier, whole) for model in form.experts]
@@ -298,16 +342,14 @@ class Blender:
         if method.statistic:
             extra["measured"] = block.measured(form, shape) if form.is_measured(block.name) else None
         with np.errstate(all="ignore"):  # what does not fit is refused below
-            made = method.named.function([given(one) for one in experts], form.recipe.weights, **extra, **form.keywords)
+            made = function([given(one) for one in experts], form.recipe.weights, **extra, **form.keywords)
         kind = type(made).__name__
         if kind not in ("ndarray", "Tensor") or made.shape != shape:
             what = kind if kind not in ("ndarray", "Tensor") else tuple(made.shape)
             raise M3Error(
                 f"method {method.named.target} returned {what} for {block.name}, a tensor of {shape} is needed"
             )
-        if kind == "Tensor":
-            return tensor_bytes(made.to(torch_dtype(job.dtype)))
-        return rounded(np.ascontiguousarray(made, np.float32).reshape(-1), job.dtype)
+        return made
 
     def _scan(self, job: Job, form: _Form, layout: Mapping[str, Entry]) -> Scan:
         base, recipe, sparsifier, block = job.base, form.recipe, form.sparsifier, self._block
@@ -324,22 +366,14 @@ class Blender:
         block = max(sizes.values(), default=block) if whole else block
         return Scan(base.digest, experts, sizes, float(recipe.params["retain"]), recipe.sparsify, deltas, block)
 
-    def aligned(self, model: Model, name: str, start: int, stop: int) -> Floats:
-        """Return a float32 block; rows past a model's own vocabulary are the mean of its rows."""
-        own = model.tensors[name].numel
-        if stop <= own:
-            return model.floats(name, start, stop)
-        mean = self._mean_row(model, name)
-        new = mean[np.arange(max(start, own), stop) % mean.size]
-        return np.concatenate([model.floats(name, start, own), new]) if start < own else new
-
     def count_dropped(self, digest: str, sparsifier: Sparsifier, dropped: int, total: int) -> None:
         with self._lock:
             counts = self._dropped.setdefault((digest, sparsifier.key), [0, 0])
             counts[0] += dropped
             counts[1] += total
 
-    def _mean_row(self, model: Model, name: str) -> Floats:
+    def mean_row(self, model: Model, name: str) -> Floats:
+        """Return the mean of a model's own rows, for those that its vocabulary lacks."""
         import torch
 
         key = (model.digest, name)
@@ -381,24 +415,58 @@ def _halves(models: Sequence[Model], name: str, start: int, stop: int) -> list[N
 
 
 class _Block:
-    """One block's inputs, shared by all jobs: each model's float32 elements and deltas, made at most once."""
+    """One block's inputs, shared by all jobs: each model's float32 elements and deltas, made at most once.
 
-    def __init__(self, blender: Blender, name: str, start: int, stop: int, counted: bool = True) -> None:
-        self.name, self.start, self.stop = name, start, stop
+    They are arrays, or tensors on its device.
+    """
+
+    def __init__(
+        self,
+        blender: Blender,
+        name: str,
+        start: int,
+        stop: int,
+        counted: bool = True,
+        device: Device | None = None,
+    ) -> None:
+        self.name, self.start, self.stop, self.device = name, start, stop, device
         self._blender, self._counted = blender, counted
-        self._plain: dict[str, Floats] = {}
-        self._deltas: dict[tuple[object, ...], Floats] = {}
+        self._plain: dict[str, Values] = {}
+        self._deltas: dict[tuple[object, ...], Values] = {}
 
-    def plain(self, model: Model) -> Floats:
+    def plain(self, model: Model) -> Values:
+        """Return a model's elements; rows past its own vocabulary are the mean of its rows."""
         if model.digest not in self._plain:
-            self._plain[model.digest] = self._blender.aligned(model, self.name, self.start, self.stop)
+            entry = model.tensors[self.name]
+            parts = []
+            if self.start < entry.numel:
+                stored = model.stored(self.name, self.start, min(self.stop, entry.numel))
+                parts.append(self._floats(stored, entry.dtype))
+            if self.stop > entry.numel:
+                mean = self._blender.mean_row(model, self.name)
+                new = mean[np.arange(max(self.start, entry.numel), self.stop) % mean.size]
+                parts.append(self._floats(new.view(np.uint8), "F32"))
+            self._plain[model.digest] = self._joined(parts)
         return self._plain[model.digest]
+
+    def _floats(self, stored: Bytes, dtype: str) -> Values:
+        return self.device.floats(stored, dtype) if self.device else widened(stored, dtype)
+
+    def _joined(self, parts: Sequence[Values]) -> Values:
+        if len(parts) == 1:
+            return parts[0]
+        if self.device is None:
+            return np.concatenate(parts)
+        import torch
+
+        return torch.cat(parts)
 
     def measured(self, form: _Form, shape: tuple[int, ...]) -> Measured:
         """Return what was measured of the experts: of fisher for elements of this shape, of grams whole matrices."""
         by_element = form.method.statistic == "fisher"
         values = [self._value(one, by_element) for one in form.statistics]
         values = [value[: math.prod(shape)].view(shape) if by_element else value for value in values]
+        values = [value.to(self.device.device) for value in values] if self.device else values
         return Measured(values, tuple(one.record.norm for one in form.statistics))
 
     def _value(self, statistic: Statistic, by_element: bool) -> torch.Tensor:
@@ -411,7 +479,7 @@ class _Block:
         value = statistic.read(self.name, min(self.start, entry.numel), min(self.stop, entry.numel))
         return torch.nn.functional.pad(value, (0, self.stop - self.start - value.numel()))
 
-    def delta(self, model: Model, base: Model, sparsifier: Sparsifier | None, shape: tuple[int, ...]) -> Floats:
+    def delta(self, model: Model, base: Model, sparsifier: Sparsifier | None, shape: tuple[int, ...]) -> Values:
         """Return an expert's difference from the base, thinned where there is a sparsifier: flat, of a tensor that has
         this shape in the output.
         """
@@ -422,13 +490,14 @@ class _Block:
             if sparsifier is None:
                 self._deltas[key] = delta
             elif whole:
-                self._deltas[key] = self._thinned(delta[: math.prod(shape)].reshape(shape), model, sparsifier).ravel()
+                made = self._thinned(delta[: math.prod(shape)].reshape(shape), model, sparsifier, self.start)
+                self._deltas[key] = made.reshape(-1)
             else:
                 self._deltas[key] = self._by_element(delta, model, sparsifier)
         return self._deltas[key]
 
-    def _difference(self, model: Model, base: Model) -> Floats:
-        words = _halves([model, base], self.name, self.start, self.stop)
+    def _difference(self, model: Model, base: Model) -> Values:
+        words = None if self.device else _halves([model, base], self.name, self.start, self.stop)
         if words is None:
             return self.plain(model) - self.plain(base)
         from m3_exp.merging.kernels import difference
@@ -437,16 +506,17 @@ class _Block:
         difference(words[0], words[1], model.tensors[self.name].dtype == "F16", delta)
         return delta
 
-    def _by_element(self, delta: Floats, model: Model, sparsifier: Sparsifier) -> Floats:
-        """Only the model's own rows are counted, so that a report does not depend on the other jobs."""
-        own = max(0, min(delta.size, model.tensors[self.name].numel - self.start))
-        thinned = self._thinned(delta[:own], model, sparsifier)
-        if own == delta.size:
+    def _by_element(self, delta: Values, model: Model, sparsifier: Sparsifier) -> Values:
+        own = max(0, min(len(delta), model.tensors[self.name].numel - self.start))
+        thinned = self._thinned(delta[:own], model, sparsifier, self.start)
+        if own == len(delta):
             return thinned
-        return np.concatenate([thinned, sparsifier(delta[own:], model.digest, self.name, self.start + own)[0]])
+        return self._joined([thinned, self._thinned(delta[own:], model, sparsifier, self.start + own, counted=False)])
 
-    def _thinned(self, delta: Floats, model: Model, sparsifier: Sparsifier) -> Floats:
-        thinned, dropped = sparsifier(delta, model.digest, self.name, self.start)
-        if self._counted:
-            self._blender.count_dropped(model.digest, sparsifier, dropped, delta.size)
+    def _thinned(self, delta: Values, model: Model, sparsifier: Sparsifier, start: int, counted: bool = True) -> Values:
+        """Only the model's own rows are `counted`, so that a report does not depend on the other jobs."""
+        thin = sparsifier.by_torch if self.device else sparsifier
+        thinned, dropped = thin(delta, model.digest, self.name, start)
+        if counted and self._counted:
+            self._blender.count_dropped(model.digest, sparsifier, dropped, math.prod(delta.shape))
         return thinned

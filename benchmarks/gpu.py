@@ -267,7 +267,7 @@ def compared(asked: Recipe, store: Store, options: argparse.Namespace) -> tuple[
     odd = stream(asked, store, threads=options.threads, device=options.device, block=100003)
     for _ in odd:
         pass
-    left = ", ".join(map(str, list(flow.report["left_to_cpu"])))  # type: ignore[call-overload]
+    left = ", ".join(flow.report["left_to_cpu"])
     differs = {name for name in here if not torch.equal(bits(here[name]), bits(there[name]))}
     if not differs:
         return "equal" if odd.digest == flow.digest else "differs with the block", left

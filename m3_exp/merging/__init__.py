@@ -18,6 +18,9 @@
     statistics          what some methods merge by, measured of each expert on calibration text
     methods             one merge method a file; `plugins` imports what yaml names
     gram, ranks, singular   what methods and sparsifiers of whole tensors compute with
+    device              blocks made on a GPU, the same bytes
+    jobs                a recipe by content with its models opened, and what makes its tensors
+    fused               blocks of 16-bit models in one compiled loop
     blend               one block of several merges that share what they read
     check, stream       what is refused before a merge, and the stream itself
     write               several merges to disk, in one pass

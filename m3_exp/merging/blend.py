@@ -1,204 +1,60 @@
-"""From recipes to merged blocks: which models a recipe reads, in which order, and what one block of its output is.
-
-The sources of a `Job` are content digests, so neither paths nor the order of experts reach the arithmetic. A `Blender`
-serves several jobs that share inputs: each block is read and sparsified once for all of them.
-"""
+"""One block of several merges that share inputs: it is read and sparsified once for all of them."""
 
 from __future__ import annotations
 
 import math
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from m3_exp.merging import sparsify
-from m3_exp.merging.bits import Bytes, Floats, is_finite, passed, rounded
-from m3_exp.merging.canonical import AVERAGE, TASK_ARITHMETIC, TIES, KeyedRecipe, keyed
-from m3_exp.merging.checkpoint import Model, open_model
-from m3_exp.merging.layout import CODES, Entry, is_vocabulary, tensor_bytes, torch_dtype
-from m3_exp.merging.methods import Measured, Method, load
+from m3_exp.merging.bits import Bytes, Floats, is_finite, passed, rounded, widened
+from m3_exp.merging.checkpoint import Model
+from m3_exp.merging.device import DEVICE_BLOCK, Device
+from m3_exp.merging.fused import fused, halves
+from m3_exp.merging.jobs import Form, Job, is_copied, overflow
+from m3_exp.merging.layout import Entry, tensor_bytes, torch_dtype
+from m3_exp.merging.methods import Measured
 from m3_exp.merging.scan import Cutoffs, Halves, Scan, blocks, by_size, cutoffs
 from m3_exp.merging.sparsify import Sparsifier
 from m3_exp.merging.statistics.kept import Statistic
 from m3_exp.merging.statistics.process import ensure
-from m3_exp.merging.statistics.wanted import Wanted, wanted
-from m3_exp.merging.tokens import opener
-from m3_exp.merging.tying import alike
 from m3_exp.store import Store
-from m3_exp.types import Json, M3Error, Recipe, Source, plain
+from m3_exp.types import Json, M3Error, plain
 
 if TYPE_CHECKING:
     import torch
 
+Values: TypeAlias = Any  # float32: an array, or a tensor of a device; both have slices, shapes and -
 BLOCK = 1 << 16  # elements: a few float32 blocks stay in a core's cache
-_FUSED = 4  # blocks at once for the loop of linear recipes, which cuts its own
-# Buffers that some checkpoints carry: copied, never merged.
-_BUFFER = re.compile(r"(^|\.)(rotary_emb\.inv_freq|masked_bias|position_ids)$")
+_FUSED = 4  # blocks at once for compiled loops, which cut their own
 _MEAN_ROWS = 1024  # rows summed at once, in float64
 
 
-@dataclass(frozen=True)
-class Job:
-    """A recipe by content, with its opened models: the experts in the recipe's order, and its base."""
-
-    recipe: KeyedRecipe
-    experts: tuple[Model, ...]
-    base: Model
-    wanted: Mapping[str, Wanted] = field(default_factory=dict)  # of each expert, by its digest
-
-    @property
-    def models(self) -> tuple[Model, ...]:
-        return (*self.experts, self.base)
-
-    @property
-    def dtype(self) -> str:
-        """The dtype of the output, as safetensors writes it."""
-        return CODES[self.recipe.dtype]
-
-    @property
-    def tied(self) -> bool:
-        return self.experts[0].tied
-
-    def layout(self) -> dict[str, Entry]:
-        """Return every tensor of the output by name: vocabularies at their largest, copied tensors as they are."""
-        entries: dict[str, Entry] = {}
-        for model in self.models:
-            for name, entry in model.tensors.items():
-                seen = entries.get(name)
-                if is_copied(name, entry):
-                    entries.setdefault(name, entry)
-                elif seen is None or entry.shape[:1] > seen.shape[:1]:
-                    entries[name] = Entry(entry.shape, self.dtype)
-        return dict(sorted(entries.items()))
-
-    def touched(self) -> dict[str, dict[str, list[int]]]:
-        """Return the vocabulary rows [first, end) that each model lacks and gets the mean of its rows for."""
-        full = self.layout()
-        return {
-            name: short
-            for name in full
-            if is_vocabulary(name)
-            and (
-                short := {
-                    str(model.source): [model.tensors[name].shape[0], full[name].shape[0]]
-                    for model in self.models
-                    if model.tensors[name].shape[0] < full[name].shape[0]
-                }
-            )
-        }
-
-
-def prepare(recipe: Recipe, store: Store) -> Job:
-    """Open a recipe's models and return it by content. Digests are taken here, and NaN and Inf are refused."""
-    models: dict[str, Model] = {}
-    opened = opener(recipe, store)
-
-    def content(source: Source) -> Source:
-        model = opened(source)
-        return Source(models.setdefault(model.digest, model).digest)
-
-    form = keyed(recipe, content, store)
-    *experts, base = alike([models[source.location] for source in (*form.experts, form.base)])
-    statistics = {open_model(one.expert, store).digest: one for one in wanted(recipe)}
-    return Job(form, tuple(experts), base, statistics)
-
-
-def merged_names(sources: Sequence[Source], store: Store) -> list[str]:
-    """Return the names of the tensors that a merge of some models computes, by their headers."""
-    models = alike([open_model(source, store) for source in sources])
-    return sorted({n for model in models for n, entry in model.tensors.items() if not is_copied(n, entry)})
-
-
-def is_copied(name: str, entry: Entry) -> bool:
-    """Tell whether a tensor is copied from the first model that has it: buffers, and whatever is not a float."""
-    return not entry.is_float or _BUFFER.search(name) is not None
-
-
-def overflow(name: str, dtype: str) -> M3Error:
-    """Return the refusal of an output that is not finite."""
-    return M3Error(
-        f"the merged {name} holds NaN or Inf in {dtype}: its values do not fit; write bfloat16 or float32 (dtype=...)"
-    )
-
-
-@dataclass
-class _Form:
-    """What makes the tensors of a job, or of one part of it: a recipe without parts and its models."""
-
-    recipe: KeyedRecipe
-    experts: tuple[Model, ...]
-    method: Method
-    sparsifier: Sparsifier | None
-    cutoffs: Cutoffs | None = None
-    statistics: tuple[Statistic, ...] = ()
-
-    @classmethod
-    def of(cls, recipe: KeyedRecipe, job: Job) -> _Form:
-        by_content = dict(zip(job.recipe.experts, job.experts, strict=True))
-        experts = tuple(by_content[expert] for expert in recipe.experts)
-        sparsifier = sparsify.of(recipe.sparsify) if recipe.sparsify else None
-        return cls(recipe, experts, load(recipe.method), sparsifier)
-
-    @cached_property
-    def keywords(self) -> dict[str, float | str]:
-        return self.method.keywords(self.recipe.params)
-
-    def is_measured(self, name: str) -> bool:
-        """Tell whether what the method needs of a tensor was measured, in every expert."""
-        return bool(self.statistics) and all(name in one.entries for one in self.statistics)
-
-    @cached_property
-    def whole_tensors(self) -> bool:
-        """Whether the method is given whole tensors."""
-        return self.method.named.declares.whole_tensors(self.keywords)
-
-    @cached_property
-    def shares(self) -> Floats | None:
-        """The share of each expert in a linear recipe that thins nothing, or by DARE; None of any other."""
-        linear = self.method.named.declares.coefficients
-        if linear is None or self.recipe.method not in (AVERAGE, TASK_ARITHMETIC):
-            return None
-        if self.sparsifier and (self.sparsifier.chance is None or not self.method.needs_base):
-            return None
-        return np.array(linear(len(self.experts), self.recipe.weights, **self.keywords), np.float32)
-
-    @cached_property
-    def votes(self) -> Floats | None:
-        """The share of each expert in TIES of whole models that thins nothing; None of any other recipe."""
-        proportions = self.method.named.declares.proportions
-        if proportions is None or self.recipe.method != TIES or self.sparsifier or not self.takes_arrays:
-            return None
-        return np.array(proportions(len(self.experts), self.recipe.weights, **self.keywords), np.float32)
-
-    @property
-    def is_fused(self) -> bool:
-        """Whether one compiled loop makes it of 16-bit numbers."""
-        return self.shares is not None or self.votes is not None
-
-    @cached_property
-    def takes_arrays(self) -> bool:
-        """Whether the method is given numpy arrays."""
-        return self.method.named.declares.takes_arrays(self.keywords)
-
-
 class Blender:
-    """Computes the blocks of several jobs. What they need of the whole model is scanned when it is made."""
+    """Computes the blocks of several jobs. What they need of the whole model is scanned when it is made.
 
-    def __init__(self, jobs: Sequence[Job], store: Store, pool: ThreadPoolExecutor, block: int) -> None:
-        self.jobs = jobs
+    On a `device` where it serves a recipe, else on the CPU: the same bytes. What is scanned is counted on the CPU.
+    `block`: how many elements are made at once, by default what suits the CPU or the device.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        store: Store,
+        pool: ThreadPoolExecutor,
+        block: int | None = None,
+        device: Device | None = None,
+    ) -> None:
+        self.jobs, self.device = jobs, device
         self.layouts = [job.layout() for job in jobs]
-        self._block = block
+        self._block, self._device_block = block or BLOCK, block or DEVICE_BLOCK
         self._lock = threading.Lock()
         self._means: dict[tuple[str, str], Floats] = {}
         self._dropped: dict[tuple[str, str], list[int]] = {}
-        self._forms = [{id(form): _Form.of(form, job) for form in job.recipe.forms or (job.recipe,)} for job in jobs]
+        self._forms = [{id(form): Form.of(form, job) for form in job.recipe.forms or (job.recipe,)} for job in jobs]
         used = [one for forms in self._forms for form in forms.values() for one in (form, form.sparsifier) if one]
         if not all(one.takes_arrays for one in used):
             import torch  # noqa: F401  # before the pool's threads begin, which then use one core each
@@ -222,6 +78,8 @@ class Blender:
         forms = [form for job_forms in self._forms for form in job_forms.values()]
         whole = any(used.whole_tensors for form in forms for used in (form, form.sparsifier) if used)
         block = self._block * (_FUSED if all(form.is_fused for form in forms) else 1)
+        if self.device and not all(form.left_to_cpu for form in forms):
+            block = self._device_block
         return list(blocks(numel, max(numel, 1) if whole else block))
 
     def blend(self, name: str, start: int, stop: int) -> Iterator[Bytes | None]:
@@ -232,8 +90,8 @@ class Blender:
         Raises:
             M3Error: the block holds NaN or Inf.
         """
-        block = _Block(self, name, start, stop)
-        return (self._one(index, block) for index in range(len(self.jobs)))
+        here, there = _Block(self, name, start, stop), _Block(self, name, start, stop, device=self.device)
+        return (self._one(index, here, there) for index in range(len(self.jobs)))
 
     def report(self, index: int) -> Json:
         """Return what happened to a job: vocabulary rows filled, tensors copied, DARE and TIES shares as measured."""
@@ -255,6 +113,9 @@ class Blender:
             names = [str(model.source) for model in cut.experts]
             report["kept"] = dict(zip(names, cut.cutoffs.kept, strict=True))
             report["cutoffs"] = dict(zip(names, cut.cutoffs.magnitudes, strict=True))
+        if self.device:
+            left = sorted({what for form in forms for what in form.left_to_cpu})
+            report |= {"device": str(self.device), "left_to_cpu": left}
         if any(form.statistics for form in forms):
             report |= {**self._measured(index), "averaged": self.averaged(index)}
         return report
@@ -270,36 +131,58 @@ class Blender:
         pairs = [pair for form in forms if form.statistics for pair in zip(form.experts, form.statistics, strict=True)]
         return {"measured": plain({str(model.source): one.record for model, one in pairs})}
 
-    def _by_tensor(self, index: int) -> dict[str, _Form]:
+    def _by_tensor(self, index: int) -> dict[str, Form]:
         """Return what makes each tensor of a job that is not copied."""
         merged = [name for name, entry in self.layouts[index].items() if not is_copied(name, entry)]
         return {name: self._forms[index][id(self.jobs[index].recipe.form(name))] for name in merged}
 
-    def _one(self, index: int, block: _Block) -> Bytes | None:
-        job, entry = self.jobs[index], self.layouts[index].get(block.name)
-        if entry is None or block.start >= entry.numel:
+    def _one(self, index: int, here: _Block, there: _Block) -> Bytes | None:
+        """Return one job's block, made here by the CPU or there by the device."""
+        job, entry = self.jobs[index], self.layouts[index].get(here.name)
+        if entry is None or here.start >= entry.numel:
             return None
-        stop = min(block.stop, entry.numel)
-        if is_copied(block.name, entry):
-            owner = next(model for model in job.models if block.name in model.tensors)
-            made = owner.stored(block.name, block.start, stop)
+        stop = min(here.stop, entry.numel)
+        if is_copied(here.name, entry):
+            owner = next(model for model in job.models if here.name in model.tensors)
+            made = owner.stored(here.name, here.start, stop)
         else:
-            made = self._merged(index, block, entry.shape, stop - block.start)
+            form = self._forms[index][id(job.recipe.form(here.name))]
+            if self.device and not form.left_to_cpu:
+                return self._made_there(self.device, job, form, there, entry.shape, stop - here.start)
+            made = self._made_here(job, form, here, entry.shape, stop - here.start)
         if not is_finite(made, entry.dtype):
-            raise overflow(block.name, job.recipe.dtype)
+            raise overflow(here.name, job.recipe.dtype)
         return made
 
-    def _merged(self, index: int, block: _Block, whole: tuple[int, ...], count: int) -> Bytes:
+    def _made_there(
+        self, device: Device, job: Job, form: Form, block: _Block, whole: tuple[int, ...], count: int
+    ) -> Bytes:
+        with device.in_line():
+            made = device.rounded(self._merged(job, form, block, whole, count), job.dtype)
+            if made is None:
+                raise overflow(block.name, job.recipe.dtype)
+            return device.fetched(made)
+
+    def _made_here(self, job: Job, form: Form, block: _Block, whole: tuple[int, ...], count: int) -> Bytes:
+        if (at_once := fused(form, job, block.name, block.start, block.start + count)) is not None:
+            if form.sparsifier:
+                for model, dropped in zip(form.experts, at_once[1], strict=True):
+                    block.count_dropped(model, form.sparsifier, dropped, count)
+            return at_once[0]
+        made = self._merged(job, form, block, whole, count)
+        if type(made).__name__ == "Tensor":
+            return tensor_bytes(made.to(torch_dtype(job.dtype)))
+        return rounded(np.ascontiguousarray(made, np.float32).reshape(-1), job.dtype)
+
+    def _merged(self, job: Job, form: Form, block: _Block, whole: tuple[int, ...], count: int) -> Values:
         """Return the first `count` elements of a block as one job merges them; `whole` is its tensor's shape."""
-        job = self.jobs[index]
-        form = self._forms[index][id(job.recipe.form(block.name))]
-        if (fused := _fused(form, job, block, count)) is not None:
-            return fused
         method = form.method
+        function = method.named.by_torch if block.device else method.named.function
         shape = whole if form.whole_tensors else (count,)
 
-        def given(values: Floats) -> object:
-            return passed(values[:count].reshape(shape), form.takes_arrays)
+        def given(values: Values) -> Values:
+            values = values[:count].reshape(shape)
+            return values if block.device else passed(values, form.takes_arrays)
 
         if method.takes_deltas:
             experts = [block.delta(model, job.base, form.sparsifier, whole) for model in form.experts]
@@ -313,25 +196,23 @@ class Blender:
         if method.statistic:
             extra["measured"] = block.measured(form, shape) if form.is_measured(block.name) else None
         with np.errstate(all="ignore"):  # what does not fit is refused below
-            made = method.named.function([given(one) for one in experts], form.recipe.weights, **extra, **form.keywords)
+            made = function([given(one) for one in experts], form.recipe.weights, **extra, **form.keywords)
         kind = type(made).__name__
         if kind not in ("ndarray", "Tensor") or made.shape != shape:
             what = kind if kind not in ("ndarray", "Tensor") else tuple(made.shape)
             raise M3Error(
                 f"method {method.named.target} returned {what} for {block.name}, a tensor of {shape} is needed"
             )
-        if kind == "Tensor":
-            return tensor_bytes(made.to(torch_dtype(job.dtype)))
-        return rounded(np.ascontiguousarray(made, np.float32).reshape(-1), job.dtype)
+        return made
 
-    def _scan(self, job: Job, form: _Form, layout: Mapping[str, Entry]) -> Scan:
+    def _scan(self, job: Job, form: Form, layout: Mapping[str, Entry]) -> Scan:
         base, recipe, sparsifier, block = job.base, form.recipe, form.sparsifier, self._block
         by_digest = {model.digest: model for model in form.experts}
         whole = sparsifier is not None and sparsifier.whole_tensors
 
         def deltas(name: str, start: int, stop: int, experts: Sequence[str]) -> list[Floats] | Halves:
             models = [*(by_digest[expert] for expert in experts), base]
-            if sparsifier is None and (words := _halves(models, name, start, stop)):
+            if sparsifier is None and (words := halves(models, name, start, stop)):
                 return Halves(tuple(words[:-1]), words[-1], base.tensors[name].dtype == "F16")
             read = _Block(self, name, start, layout[name].numel if whole else stop, counted=False)
             deltas_of = [read.delta(by_digest[expert], base, sparsifier, layout[name].shape) for expert in experts]
@@ -344,22 +225,14 @@ class Blender:
         block = max(sizes.values(), default=block) if whole else block
         return Scan(base.digest, experts, sizes, float(recipe.params["retain"]), recipe.sparsify, deltas, block)
 
-    def aligned(self, model: Model, name: str, start: int, stop: int) -> Floats:
-        """Return a float32 block; rows past a model's own vocabulary are the mean of its rows."""
-        own = model.tensors[name].numel
-        if stop <= own:
-            return model.floats(name, start, stop)
-        mean = self._mean_row(model, name)
-        new = mean[np.arange(max(start, own), stop) % mean.size]
-        return np.concatenate([model.floats(name, start, own), new]) if start < own else new
-
     def count_dropped(self, digest: str, sparsifier: Sparsifier, dropped: int, total: int) -> None:
         with self._lock:
             counts = self._dropped.setdefault((digest, sparsifier.key), [0, 0])
             counts[0] += dropped
             counts[1] += total
 
-    def _mean_row(self, model: Model, name: str) -> Floats:
+    def mean_row(self, model: Model, name: str) -> Floats:
+        """Return the mean of a model's own rows, for those that its vocabulary lacks."""
         import torch
 
         key = (model.digest, name)
@@ -374,73 +247,25 @@ class Blender:
         return self._means[key]
 
 
-def _fused(form: _Form, job: Job, block: _Block, count: int) -> Bytes | None:
-    """Return the first elements of a block of a linear recipe or of TIES in one compiled loop, where all that is read
-    and written is of one 16-bit dtype and no row is missing; the same bytes as by the method's function.
-    """
-    if not form.is_fused or form.experts[0].tensors[block.name].dtype != job.dtype:
-        return None
-    models = [*form.experts, *([job.base] if form.method.needs_base else [])]
-    words = _halves(models, block.name, block.start, block.start + count)
-    if words is None:
-        return None
-    out = np.empty(count, np.uint16)
-    base = words.pop() if form.method.needs_base else out[:0]
-    halves = Halves(tuple(words), base, job.dtype == "F16")
-    if form.votes is not None:
-        _elect(form, form.votes, halves, out)
-    elif form.shares is not None and form.sparsifier is None:
-        from m3_exp.merging.kernels import linear
-
-        linear(halves.experts, halves.base, form.shares, halves.is_half, out)
-    elif form.shares is not None and form.sparsifier is not None:
-        dropped = _drop(form, form.shares, form.sparsifier, halves, block, out)
-        for model, gone in zip(form.experts, dropped, strict=True):
-            block.count_dropped(model, form.sparsifier, gone, out.size)
-    return out.view(np.uint8)
-
-
-def _elect(form: _Form, votes: Floats, given: Halves, out: NDArray[np.uint16]) -> None:
-    from m3_exp.merging import kernels
-
-    cuts = form.cutoffs or Cutoffs((0.0,) * len(votes), (), 1.0)
-    lows, majority, scaling = np.array(cuts.magnitudes, np.float32), cuts.majority, float(form.keywords["scaling"])
-    room = kernels.rows(len(votes))
-    kernels.ties(
-        given.experts, given.base, given.is_half, room, lows, votes, np.float32(majority), np.float32(scaling), out
-    )
-
-
-def _drop(
-    form: _Form, shares: Floats, sparsifier: Sparsifier, given: Halves, block: _Block, out: NDArray[np.uint16]
-) -> list[int]:
-    """Return how many elements of each expert were dropped."""
-    from m3_exp.merging.kernels import linear_dropped
-
-    keys = np.array([sparsifier.drawn_by(model.digest, block.name) for model in form.experts], np.uint64)
-    threshold, kept = sparsifier.chance or (np.uint64(0), np.float32(1))
-    dropped = np.zeros(len(shares), np.int64)
-    linear_dropped(given.experts, given.base, shares, given.is_half, keys, block.start, threshold, kept, out, dropped)
-    return [int(gone) for gone in dropped]
-
-
-def _halves(models: Sequence[Model], name: str, start: int, stop: int) -> list[NDArray[np.uint16]] | None:
-    """Return the bits of a block of each model, where they are of one 16-bit dtype of floats and all have it whole."""
-    entries = [model.tensors[name] for model in models]
-    dtype = entries[0].dtype
-    if dtype not in ("BF16", "F16") or any(one.dtype != dtype or stop > one.numel for one in entries):
-        return None
-    return [model.stored(name, start, stop).view(np.uint16) for model in models]
-
-
 class _Block:
-    """One block's inputs, shared by all jobs: each model's float32 elements and deltas, made at most once."""
+    """One block's inputs, shared by all jobs: each model's float32 elements and deltas, made at most once.
 
-    def __init__(self, blender: Blender, name: str, start: int, stop: int, counted: bool = True) -> None:
-        self.name, self.start, self.stop = name, start, stop
+    They are arrays, or tensors on its device.
+    """
+
+    def __init__(
+        self,
+        blender: Blender,
+        name: str,
+        start: int,
+        stop: int,
+        counted: bool = True,
+        device: Device | None = None,
+    ) -> None:
+        self.name, self.start, self.stop, self.device = name, start, stop, device
         self._blender, self._counted = blender, counted
-        self._plain: dict[str, Floats] = {}
-        self._deltas: dict[tuple[object, ...], Floats] = {}
+        self._plain: dict[str, Values] = {}
+        self._deltas: dict[tuple[object, ...], Values] = {}
         self._dropped: set[tuple[str, str]] = set()
 
     def count_dropped(self, model: Model, sparsifier: Sparsifier, dropped: int, total: int) -> None:
@@ -449,16 +274,39 @@ class _Block:
             self._dropped.add((model.digest, sparsifier.key))
             self._blender.count_dropped(model.digest, sparsifier, dropped, total)
 
-    def plain(self, model: Model) -> Floats:
+    def plain(self, model: Model) -> Values:
+        """Return a model's elements; rows past its own vocabulary are the mean of its rows."""
         if model.digest not in self._plain:
-            self._plain[model.digest] = self._blender.aligned(model, self.name, self.start, self.stop)
+            entry = model.tensors[self.name]
+            parts = []
+            if self.start < entry.numel:
+                stored = model.stored(self.name, self.start, min(self.stop, entry.numel))
+                parts.append(self._floats(stored, entry.dtype))
+            if self.stop > entry.numel:
+                mean = self._blender.mean_row(model, self.name)
+                new = mean[np.arange(max(self.start, entry.numel), self.stop) % mean.size]
+                parts.append(self._floats(new.view(np.uint8), "F32"))
+            self._plain[model.digest] = self._joined(parts)
         return self._plain[model.digest]
 
-    def measured(self, form: _Form, shape: tuple[int, ...]) -> Measured:
+    def _floats(self, stored: Bytes, dtype: str) -> Values:
+        return self.device.floats(stored, dtype) if self.device else widened(stored, dtype)
+
+    def _joined(self, parts: Sequence[Values]) -> Values:
+        if len(parts) == 1:
+            return parts[0]
+        if self.device is None:
+            return np.concatenate(parts)
+        import torch
+
+        return torch.cat([*parts])
+
+    def measured(self, form: Form, shape: tuple[int, ...]) -> Measured:
         """Return what was measured of the experts: of fisher for elements of this shape, of grams whole matrices."""
         by_element = form.method.statistic == "fisher"
         values = [self._value(one, by_element) for one in form.statistics]
         values = [value[: math.prod(shape)].view(shape) if by_element else value for value in values]
+        values = [value.to(self.device.device) for value in values] if self.device else values
         return Measured(values, tuple(one.record.norm for one in form.statistics))
 
     def _value(self, statistic: Statistic, by_element: bool) -> torch.Tensor:
@@ -471,7 +319,7 @@ class _Block:
         value = statistic.read(self.name, min(self.start, entry.numel), min(self.stop, entry.numel))
         return torch.nn.functional.pad(value, (0, self.stop - self.start - value.numel()))
 
-    def delta(self, model: Model, base: Model, sparsifier: Sparsifier | None, shape: tuple[int, ...]) -> Floats:
+    def delta(self, model: Model, base: Model, sparsifier: Sparsifier | None, shape: tuple[int, ...]) -> Values:
         """Return an expert's difference from the base, thinned where there is a sparsifier: flat, of a tensor that has
         this shape in the output.
         """
@@ -482,13 +330,14 @@ class _Block:
             if sparsifier is None:
                 self._deltas[key] = delta
             elif whole:
-                self._deltas[key] = self._thinned(delta[: math.prod(shape)].reshape(shape), model, sparsifier).ravel()
+                made = self._thinned(delta[: math.prod(shape)].reshape(shape), model, sparsifier, self.start)
+                self._deltas[key] = made.reshape(-1)
             else:
                 self._deltas[key] = self._by_element(delta, model, sparsifier)
         return self._deltas[key]
 
-    def _difference(self, model: Model, base: Model) -> Floats:
-        words = _halves([model, base], self.name, self.start, self.stop)
+    def _difference(self, model: Model, base: Model) -> Values:
+        words = None if self.device else halves([model, base], self.name, self.start, self.stop)
         if words is None:
             return self.plain(model) - self.plain(base)
         from m3_exp.merging.kernels import difference
@@ -497,15 +346,17 @@ class _Block:
         difference(words[0], words[1], model.tensors[self.name].dtype == "F16", delta)
         return delta
 
-    def _by_element(self, delta: Floats, model: Model, sparsifier: Sparsifier) -> Floats:
-        """Only the model's own rows are counted, so that a report does not depend on the other jobs."""
-        own = max(0, min(delta.size, model.tensors[self.name].numel - self.start))
-        thinned = self._thinned(delta[:own], model, sparsifier)
-        if own == delta.size:
+    def _by_element(self, delta: Values, model: Model, sparsifier: Sparsifier) -> Values:
+        own = max(0, min(len(delta), model.tensors[self.name].numel - self.start))
+        thinned = self._thinned(delta[:own], model, sparsifier, self.start)
+        if own == len(delta):
             return thinned
-        return np.concatenate([thinned, sparsifier(delta[own:], model.digest, self.name, self.start + own)[0]])
+        return self._joined([thinned, self._thinned(delta[own:], model, sparsifier, self.start + own, counted=False)])
 
-    def _thinned(self, delta: Floats, model: Model, sparsifier: Sparsifier) -> Floats:
-        thinned, dropped = sparsifier(delta, model.digest, self.name, self.start)
-        self.count_dropped(model, sparsifier, dropped, delta.size)
+    def _thinned(self, delta: Values, model: Model, sparsifier: Sparsifier, start: int, counted: bool = True) -> Values:
+        """Only the model's own rows are `counted`, so that a report does not depend on the other jobs."""
+        thin = sparsifier.by_torch if self.device else sparsifier
+        thinned, dropped = thin(delta, model.digest, self.name, start)
+        if counted:
+            self.count_dropped(model, sparsifier, dropped, math.prod(delta.shape))
         return thinned

@@ -183,7 +183,7 @@ def tensors(recipe: Recipe, store: Store) -> parts.Table:
     Raises:
         M3Error: a part names no tensor of the models.
     """
-    from m3_exp.merging.blend import merged_names
+    from m3_exp.merging.jobs import merged_names
 
     names = merged_names([*recipe.experts, *([recipe.base] if needs_base(recipe) else [])], store)
     return parts.table(recipe.weights, recipe.parts, names, len(recipe.experts))

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from m3_exp.merging.blend import Job, is_copied, prepare
 from m3_exp.merging.canonical import canonical, keyed, needs_base
 from m3_exp.merging.checkpoint import Model
+from m3_exp.merging.jobs import Job, is_copied, prepare
 from m3_exp.merging.layout import Entry, is_vocabulary
 from m3_exp.merging.methods import load
 from m3_exp.merging.model_config import check_same_architecture

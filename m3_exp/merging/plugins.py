@@ -37,6 +37,10 @@ class Declares:
     `arrays`: the function works as well on numpy's float32 arrays and is given those, so that no torch need be
     imported; again a function of the keywords where they decide.
 
+    `device`: the function works on tensors of any torch device and gives the same bits there, by what `merging.device`
+    allows; a function of the keywords where they decide. `by_torch` is a function of the same parameters that does so
+    in its place, where the function itself has a loop for the CPU.
+
     Of a method's algebra, for `merging.canonical`: `coefficients(n, weights, **keywords)` gives the share of each delta
     in a linear method; `proportions(n, weights, **keywords)` the shares where weights count by their proportions and an
     expert that is the base changes nothing; `shares(n, weights)` those where an expert without a share changes nothing
@@ -56,6 +60,8 @@ class Declares:
 
     granularity: str | Callable[..., str] = "tensor"
     arrays: bool | Callable[..., bool] = False
+    device: bool | Callable[..., bool] = False
+    by_torch: Callable[..., Any] | None = None
     coefficients: Callable[..., tuple[float, ...]] | None = None
     proportions: Callable[..., tuple[float, ...]] | None = None
     shares: Callable[..., tuple[float, ...]] | None = None
@@ -83,6 +89,11 @@ class Declares:
         chosen = self.arrays
         return chosen if isinstance(chosen, bool) else chosen(**keywords)
 
+    def on_device(self, keywords: Mapping[str, Any]) -> bool:
+        """Tell whether blocks can be made on a device when the function has these keywords, its defaults among them."""
+        chosen = self.device
+        return chosen if isinstance(chosen, bool) else chosen(**keywords)
+
     def __call__(self, function: Function) -> Function:
         vars(function)["declares"] = self
         return function
@@ -108,6 +119,11 @@ class PluginFunction:
     @property
     def name(self) -> str:
         return self.target.partition(":")[2]
+
+    @property
+    def by_torch(self) -> Callable[..., Any]:
+        """What is called with tensors of a device."""
+        return self.declares.by_torch or self.function
 
     @cached_property
     def required(self) -> tuple[str, ...]:

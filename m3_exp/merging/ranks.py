@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,22 +10,6 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def largest(values: Tensor, count: int) -> Tensor:
-    """Return which `count` elements of a float32 tensor are the largest by magnitude, as a mask of its shape."""
-    import torch
-
-    if count >= values.numel():
-        return torch.ones_like(values, dtype=torch.bool)
-    if count <= 0:
-        return torch.zeros_like(values, dtype=torch.bool)
-    sizes = values.reshape(-1).abs()
-    cutoff = smallest(sizes, values.numel() - count + 1)
-    mask = sizes > cutoff
-    missing = count - int(mask.sum())
-    mask[(sizes == cutoff).nonzero().flatten()[:missing]] = True
-    return mask.view(values.shape)
 
 
 def smallest(values: Tensor, rank: int) -> float:
@@ -39,6 +24,40 @@ def smallest(values: Tensor, rank: int) -> float:
     kernels.count_low(words, high, ends)
     low, _ = _bin(ends, rank - below)
     return float(np.array([high << 16 | low], np.uint32).view(np.float32)[0])
+
+
+def largest(values: Tensor, count: int, smallest: Callable[[Tensor, int], float] = smallest) -> Tensor:
+    """Return which `count` elements of a float32 tensor are the largest by magnitude, as a mask of its shape.
+
+    `smallest` finds a rank: `smallest_by_torch` does on every device.
+    """
+    import torch
+
+    if count >= values.numel():
+        return torch.ones_like(values, dtype=torch.bool)
+    if count <= 0:
+        return torch.zeros_like(values, dtype=torch.bool)
+    sizes = values.reshape(-1).abs()
+    cutoff = smallest(sizes, values.numel() - count + 1)
+    mask = sizes > cutoff
+    missing = count - int(mask.sum())
+    mask[(sizes == cutoff).nonzero().flatten()[:missing]] = True
+    return mask.view(values.shape)
+
+
+def smallest_by_torch(values: Tensor, rank: int) -> float:
+    """Return what `smallest` does, of a tensor on any torch device."""
+    import torch
+
+    words = values.reshape(-1).abs().view(torch.int32)
+    high, below = _bin(_counted(words >> 16, 1 << 15), rank)
+    low, _ = _bin(_counted(words[words >> 16 == high] & 0xFFFF, 1 << 16), rank - below)
+    return float(np.array([high << 16 | low], np.uint32).view(np.float32)[0])
+
+
+def _counted(words: Tensor, width: int) -> NDArray[np.int64]:
+    counts: NDArray[np.int64] = words.bincount(minlength=width).cpu().numpy()
+    return counts
 
 
 def l1_factor(delta: Tensor, kept: Tensor) -> float:

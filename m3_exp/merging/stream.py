@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from m3_exp.merging.blend import BLOCK, Blender
+from m3_exp.merging.blend import Blender
 from m3_exp.merging.check import Forecast, check, forecast
 from m3_exp.merging.checkpoint import content_digest, thread_pool
+from m3_exp.merging.device import Device
 from m3_exp.merging.layout import Entry, tensor_bytes, torch_dtype
 from m3_exp.merging.methods import check_params
 from m3_exp.merging.tokens import check_tokens
@@ -37,24 +38,32 @@ _WINDOW = 128 << 20  # bytes of tensors computed ahead of the reader
 _Pending = tuple[str, Entry, "torch.Tensor", list["Future[None]"]]
 
 
-def stream(recipe: Recipe, store: Store, *, threads: int | None = None, block: int = BLOCK) -> Stream:
+def stream(
+    recipe: Recipe, store: Store, *, threads: int | None = None, block: int | None = None, device: str | None = None
+) -> Stream:
     """Merge a recipe as an iterable of (name, tensor), by name, in the recipe's dtype, without a tied head.
+
+    With a `device`, as `cuda`, blocks are made there, the same bytes. Tensors come in the host's memory all the same,
+    where their digest is taken; it is pinned then.
 
     Raises:
         M3Error: the recipe is refused (see `check`), here and not while iterating. Only NaN or Inf in the output
             (float16 overflow) is refused later.
     """
-    return Stream(recipe, store, threads, block)
+    return Stream(recipe, store, threads, block, device)
 
 
 class Stream:
     """One pass over the inputs; iterate once. `digest` and `report` are there when it is exhausted."""
 
-    def __init__(self, recipe: Recipe, store: Store, threads: int | None, block: int) -> None:
+    def __init__(
+        self, recipe: Recipe, store: Store, threads: int | None, block: int | None, device: str | None
+    ) -> None:
         self._started = time.monotonic()
         check_tokens(recipe, store)
         self.job = check(recipe, store)
         self._store, self._threads, self._block = store, threads, block
+        self._device = Device(device) if device else None
         self._digests: dict[str, tuple[str, list[int], str]] = {}
         self._report: Json | None = None
 
@@ -72,7 +81,7 @@ class Stream:
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         with thread_pool(self._threads) as pool:
-            blender = Blender([self.job], self._store, pool, self._block)
+            blender = Blender([self.job], self._store, pool, self._block, self._device)
             waiting: deque[_Pending] = deque()
             held = 0
             for name, entry in blender.layouts[0].items():
@@ -88,7 +97,8 @@ class Stream:
     def _start(self, blender: Blender, pool: ThreadPoolExecutor, name: str, entry: Entry) -> _Pending:
         import torch
 
-        out = torch.empty(entry.shape, dtype=torch_dtype(entry.dtype))
+        pinned = self._device is not None and self._device.is_gpu
+        out = torch.empty(entry.shape, dtype=torch_dtype(entry.dtype), pin_memory=pinned)
         flat = tensor_bytes(out)
 
         def fill(start: int, stop: int) -> None:
@@ -102,7 +112,9 @@ class Stream:
         name, entry, out, futures = pending
         for future in futures:
             future.result()
-        self._digests[name] = (entry.dtype, list(entry.shape), blake3(tensor_bytes(out).data).hexdigest())
+        threads = blake3.AUTO if self._device else 1  # without a device the cores are at work
+        digest = blake3(tensor_bytes(out).data, max_threads=threads)
+        self._digests[name] = (entry.dtype, list(entry.shape), digest.hexdigest())
         return name, out
 
     def _require_end(self) -> None:

@@ -20,10 +20,12 @@ from typing import Any
 from blake3 import blake3
 
 from m3_exp.merging import loading
-from m3_exp.merging.blend import BLOCK, Blender, Job
+from m3_exp.merging.blend import Blender
 from m3_exp.merging.canonical import recipe_key
 from m3_exp.merging.check import check, check_headers
 from m3_exp.merging.checkpoint import content_digest, open_model, thread_pool
+from m3_exp.merging.device import Device
+from m3_exp.merging.jobs import Job
 from m3_exp.merging.layout import Entry, is_vocabulary, open_directory
 from m3_exp.merging.model_config import check_same_architecture
 from m3_exp.merging.notes import averaged, notes
@@ -60,13 +62,15 @@ def write(
     verify: bool = True,
     shard_bytes: int = SHARD_BYTES,
     threads: int | None = None,
-    block: int = BLOCK,
+    block: int | None = None,
+    device: str | None = None,
     stopped: threading.Event | None = None,
 ) -> list[Written]:
     """Merge recipes into directories, all in one pass. `tokenizer` says whose config, tokenizer and template go along.
 
     With `with_tokenizer=False` no tokenizer goes along. With `verify`, transformers loads names and shapes into the
     model that config.json describes, beside the write, before a directory gets its name. Setting `stopped` ends it.
+    With a `device`, as `cuda`, blocks are made there: the same bytes.
 
     Raises:
         M3Error: an `out` is not empty, a recipe is refused, the disk is too small, or the output would hold NaN or Inf,
@@ -74,6 +78,7 @@ def write(
     """
     stopped = stopped or threading.Event()
     _check_outs(outs)
+    place = Device(device) if device else None
     for recipe in recipes:
         check_headers(recipe, store)
         if with_tokenizer:
@@ -97,7 +102,7 @@ def write(
         ]
         temporary = [stack.enter_context(publish_directory(out)) for out in outs]
         with thread_pool(threads) as pool:
-            blender = Blender(jobs, store, pool, block)
+            blender = Blender(jobs, store, pool, block, place)
             digests = _pour(blender, pool, temporary, plans, stopped)
         written = []
         for i, (recipe, out) in enumerate(zip(recipes, outs, strict=True)):

@@ -21,7 +21,7 @@ def coefficients(n: int, weights: Sequence[float] | None) -> tuple[float, ...]:
     return tuple(weights) if are_shares(weights) else tuple(weight / total for weight in weights)
 
 
-@Declares(granularity="element", arrays=True, coefficients=coefficients)
+@Declares(granularity="element", arrays=True, device=True, coefficients=coefficients)
 def average(models: Sequence[Tensor], weights: Sequence[float] | None) -> Tensor:
     """Return the weighted average of float32 blocks of one shape: tensors or arrays."""
     shares = coefficients(len(models), weights)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@Declares(granularity="element", limits={"threshold": (0.0, float("inf")), "agree": (-1.0, float("inf"))})
+@Declares(granularity="element", device=True, limits={"threshold": (0.0, float("inf")), "agree": (-1.0, float("inf"))})
 def consensus(
     deltas: Sequence[Tensor],
     weights: Sequence[float] | None,

@@ -27,7 +27,7 @@ def shares(n: int, weights: Sequence[float] | None) -> tuple[float, ...]:
 
 
 @Declares(
-    granularity="element", shares=shares, affine=False, statistic="fisher",
+    granularity="element", device=True, shares=shares, affine=False, statistic="fisher",
     choices={"labels": ("model", "text"), "scale": ("none", "norm")},
     limits={"sequences": (0.0, 1e6), "length": (1.0, 1e6)},
 )  # fmt: skip
@@ -52,7 +52,7 @@ def fisher(
 
     by = [share / norm if scale == "norm" and norm else share
           for share, norm in zip(shares(len(models), weights), measured.norms, strict=True)]  # fmt: skip
-    total = torch.zeros(models[0].shape, dtype=torch.float64)
+    total = torch.zeros_like(models[0], dtype=torch.float64)
     mixed = torch.zeros_like(total)
     for model, value, share in zip(models, measured.values, by, strict=True):
         counts = value.double() * share

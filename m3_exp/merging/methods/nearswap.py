@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@Declares(granularity="element", limits={"reach": (0.0, float("inf"))})
+@Declares(granularity="element", device=True, limits={"reach": (0.0, float("inf"))})
 def nearswap(deltas: Sequence[Tensor], weights: Sequence[float] | None, base: Tensor, *, reach: float) -> Tensor:
     """Return the base plus the weighted sum of the float32 deltas, each element of which is at most `reach`."""
     shares = weights or (1 / len(deltas),) * len(deltas)

@@ -16,7 +16,7 @@ def coefficients(n: int, weights: Sequence[float] | None, *, scaling: float) -> 
     return tuple(scaling * weight for weight in weights or (1.0,) * n)
 
 
-@Declares(granularity="element", arrays=True, coefficients=coefficients)
+@Declares(granularity="element", arrays=True, device=True, coefficients=coefficients)
 def task_arithmetic(
     deltas: Sequence[Tensor], weights: Sequence[float] | None, base: Tensor, *, scaling: float
 ) -> Tensor:

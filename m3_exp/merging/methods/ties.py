@@ -59,9 +59,32 @@ def arrays(*, trim: str, sign: str, combine: str, **_: float | str) -> bool:
     return trim == "model" and sign == "mass" and combine == "mean"
 
 
+def by_torch(
+    deltas: Sequence[Tensor],
+    weights: Sequence[float] | None,
+    base: Tensor,
+    cutoffs: Cutoffs,
+    *,
+    scaling: float,
+    retain: float,
+    trim: str = "model",
+    sign: str = "mass",
+    combine: str = "mean",
+) -> Tensor:
+    """Return what `ties` does with the cut-offs of the model, of blocks on any torch device."""
+    if (sign, combine) != ("mass", "mean"):
+        return ties(
+            deltas, weights, base, cutoffs, scaling=scaling, retain=retain, trim=trim, sign=sign, combine=combine
+        )
+    shares = proportions(len(deltas), weights, sign=sign, combine=combine)
+    trimmed = [_trimmed(delta, low) for delta, low in zip(deltas, cutoffs.magnitudes, strict=True)]
+    mixed = _mixed_two if len(deltas) == 2 else _mixed_many
+    return base + scaling * mixed(trimmed, shares, cutoffs.majority)
+
+
 @Declares(
-    affine=affine, granularity=granularity, arrays=arrays, proportions=proportions, limits={"retain": (0.0, 1.0)},
-    scans=scans,
+    affine=affine, granularity=granularity, arrays=arrays, device=scans, by_torch=by_torch, proportions=proportions,
+    limits={"retain": (0.0, 1.0)}, scans=scans,
     choices={"trim": ("model", "tensor"), "sign": ("mass", "count", "weighted"), "combine": ("mean", "sum")},
 )  # fmt: skip
 def ties(
@@ -114,6 +137,44 @@ def _by_mass(
     else:
         kernels.ties_many(tuple(blocks), flat, cutoffs, parts, *signs_and_scale, merged)
     return like(merged, base)
+
+
+def _mixed_two(trimmed: Sequence[Tensor], shares: Sequence[float], majority: float) -> Tensor:
+    """Return what `kernels.ties_two` adds to the base, before scaling."""
+    import torch
+
+    one, two = trimmed
+    elected = _sign(one + two, majority)
+    has_one, has_two = one * elected > 0, two * elected > 0
+    alone = torch.where(has_one, one, torch.where(has_two, two, 0.0))
+    return torch.where(has_one & has_two, one * shares[0] + two * shares[1], alone)
+
+
+def _mixed_many(trimmed: Sequence[Tensor], shares: Sequence[float], majority: float) -> Tensor:
+    """Return what `kernels.ties_many` adds to the base, before scaling."""
+    import torch
+
+    total, plain, mixed, share, count = (torch.zeros_like(trimmed[0]) for _ in range(5))
+    for delta in trimmed:
+        total += delta
+    elected = _sign(total, majority)
+    for delta, part in zip(trimmed, shares, strict=True):
+        agrees = delta * elected > 0
+        kept = torch.where(agrees, delta, 0.0)
+        plain += kept
+        mixed += kept * part
+        share += agrees.to(delta.dtype) * part
+        count += agrees
+    mean = plain / count.clamp(min=1)
+    whole = (count == len(trimmed)) | (share == 0)
+    return torch.where((count <= 1) | (share == 0), mean, mixed / torch.where(whole, 1.0, share))
+
+
+def _sign(total: Tensor, majority: float) -> Tensor:
+    """Return 1 or -1 for each element, as float32; `majority` where the total is 0."""
+    import torch
+
+    return torch.where(total > 0, 1.0, torch.where(total < 0, -1.0, torch.full_like(total, majority)))
 
 
 def _trimmed(delta: Tensor, low: float) -> Tensor:

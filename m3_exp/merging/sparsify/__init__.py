@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from blake3 import blake3
@@ -21,6 +22,9 @@ from blake3 import blake3
 from m3_exp.merging.bits import Floats, passed
 from m3_exp.merging.plugins import PluginFunction, imported
 from m3_exp.types import M3Error, Parameter, Parameters, identity
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DARE = "m3_exp.merging.sparsify.dare:dare"
 
@@ -52,10 +56,13 @@ class Sparsifier:
 
         return chance(rate)
 
+    @cached_property
+    def on_device(self) -> bool:
+        return self.named.declares.on_device({**self.named.defaults, **self.params})
+
     def __call__(self, delta: Floats, expert: str, tensor: str, start: int) -> tuple[Floats, int]:
         """Thin the delta of an expert (a digest) from flat element `start` of a tensor on; say how many it lost."""
-        given = {"key": self.drawn_by(expert, tensor), "start": start}
-        asked = {name: given[name] for name in self.named.positional[1:]}
+        asked = self._asked(expert, tensor, start)
         made = self.named.function(passed(delta, self.takes_arrays), **asked, **self.params)
         with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):  # no pair, or no count
             thinned, dropped = made
@@ -63,6 +70,16 @@ class Sparsifier:
                 return np.asarray(thinned, np.float32), int(dropped)
         wanted = f"a tensor of {tuple(delta.shape)} and how many elements it dropped"
         raise M3Error(f"sparsifier {self.named.target} returned {type(made).__name__} for {tensor}: give {wanted}")
+
+    def by_torch(self, delta: Tensor, expert: str, tensor: str, start: int) -> tuple[Tensor, int]:
+        """Thin a delta that lies on a device."""
+        made: tuple[Tensor, int] = self.named.by_torch(delta, **self._asked(expert, tensor, start), **self.params)
+        return made
+
+    def _asked(self, expert: str, tensor: str, start: int) -> dict[str, int]:
+        """Return what the function asks for beside the delta."""
+        given = {"key": self.drawn_by(expert, tensor), "start": start}
+        return {name: given[name] for name in self.named.positional[1:]}
 
     def drawn_by(self, expert: str, tensor: str) -> int:
         """Return the key of what is drawn for a tensor of an expert (a digest)."""

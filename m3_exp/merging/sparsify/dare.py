@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m3_exp.merging.bits import like
+from m3_exp.merging.device import draws, scalar
 from m3_exp.merging.plugins import Declares
 from m3_exp.merging.ranks import l1_factor
 from m3_exp.types import M3Error
@@ -38,7 +39,18 @@ def chance(drop_rate: float) -> tuple[np.uint64, np.float32]:
     return np.uint64(round(drop_rate * 2**32)), np.float32(1 - drop_rate)
 
 
-@Declares(granularity=granularity, arrays=arrays, changes_nothing=changes_nothing, choices={"rescale": ("p", "l1")})
+def by_torch(delta: Tensor, key: int, start: int, *, drop_rate: float, rescale: str = "p") -> tuple[Tensor, int]:
+    """Return what `dare` does with `rescale=p`, of a block on any torch device."""
+    import torch
+
+    gone = draws(key, start, delta.numel(), delta.device).view_as(delta) < round(drop_rate * 2**32)
+    return torch.where(gone, 0.0, delta / scalar(1 - drop_rate, delta)), int(gone.sum())
+
+
+@Declares(
+    granularity=granularity, arrays=arrays, device=arrays, by_torch=by_torch, changes_nothing=changes_nothing,
+    choices={"rescale": ("p", "l1")},
+)  # fmt: skip
 def dare(delta: Tensor, key: int, start: int, *, drop_rate: float, rescale: str = "p") -> tuple[Tensor, int]:
     """Return the masked, rescaled delta (float32) of a block, and how many of its elements were dropped.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m3_exp.merging.device import draws, scalar
 from m3_exp.merging.plugins import Declares
 from m3_exp.merging.ranks import l1_factor
-from m3_exp.merging.sparsify.magnitude import check_density
+from m3_exp.merging.sparsify.magnitude import check_density, device
 from m3_exp.types import M3Error
 
 if TYPE_CHECKING:
@@ -27,7 +29,21 @@ def changes_nothing(*, density: float, epsilon: float, rescale: str) -> bool:
     return density == 1
 
 
-@Declares(granularity="tensor", changes_nothing=changes_nothing, choices={"rescale": ("p", "l1", "none")})
+def by_torch(
+    delta: Tensor, key: int, start: int, *, density: float, epsilon: float, rescale: str = "p"
+) -> tuple[Tensor, int]:
+    """Return what `della` does, of a tensor on any torch device."""
+
+    def drawn(first: int, count: int) -> Tensor:
+        return draws(key, first, count, delta.device).double() * 2.0**-32
+
+    return _pruned(delta, drawn, start, density, epsilon, rescale)
+
+
+@Declares(
+    granularity="tensor", device=device, by_torch=by_torch, changes_nothing=changes_nothing,
+    choices={"rescale": ("p", "l1", "none")},
+)  # fmt: skip
 def della(
     delta: Tensor, key: int, start: int, *, density: float, epsilon: float, rescale: str = "p"
 ) -> tuple[Tensor, int]:
@@ -38,13 +54,34 @@ def della(
     """
     import torch
 
+    def drawn(first: int, count: int) -> Tensor:
+        from m3_exp.merging import kernels
+
+        words = np.empty(count, np.uint32)
+        kernels.draw(np.uint64(key), first, words)
+        return torch.from_numpy(words * 2.0**-32)
+
+    return _pruned(delta, drawn, start, density, epsilon, rescale)
+
+
+def _pruned(
+    delta: Tensor,
+    drawn: Callable[[int, int], Tensor],
+    start: int,
+    density: float,
+    epsilon: float,
+    rescale: str,
+) -> tuple[Tensor, int]:
+    """Prune a delta. `drawn(first, count)` gives numbers in [0, 1), float64, which follow from elements' indices."""
+    import torch
+
     width = delta.shape[-1] if delta.ndim else 1
     rows = delta.reshape(-1, width)
     out, dropped = torch.empty_like(rows), 0
     for first in range(0, len(rows), step := max(1, _ELEMENTS // width)):
         some = rows[first : first + step]
         stays = probabilities(some, density, epsilon)
-        mask = _drawn(key, start + first * width, some.numel()).view_as(some) >= 1 - stays
+        mask = drawn(start + first * width, some.numel()).view_as(some) >= 1 - stays
         out[first : first + step] = some * mask / stays.float() if rescale == "p" else some * mask
         dropped += some.numel() - int(mask.sum())
     if rescale == "l1":
@@ -58,17 +95,7 @@ def probabilities(rows: Tensor, density: float, epsilon: float) -> Tensor:
 
     width = rows.shape[1]
     order = rows.abs().argsort(dim=1, stable=True)
-    ranks = torch.empty_like(order).scatter_(1, order, torch.arange(width).expand_as(order))
-    place = ranks.double() / (width - 1) if width > 1 else torch.full_like(rows, 0.5, dtype=torch.float64)
+    ranks = torch.empty_like(order).scatter_(1, order, torch.arange(width, device=rows.device).expand_as(order))
+    place = ranks.double()
+    place = place / scalar(width - 1, place) if width > 1 else torch.full_like(place, 0.5)
     return density - epsilon + 2 * epsilon * place
-
-
-def _drawn(key: int, start: int, count: int) -> Tensor:
-    """Return numbers in [0, 1), float64, which follow from the key and the elements' indices: those of DARE."""
-    import torch
-
-    from m3_exp.merging import kernels
-
-    words = np.empty(count, np.uint32)
-    kernels.draw(np.uint64(key), start, words)
-    return torch.from_numpy(words * 2.0**-32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from m3_exp.merging.plugins import Declares
-from m3_exp.merging.ranks import l1_factor, largest
+from m3_exp.merging.ranks import l1_factor, largest, smallest_by_torch
 from m3_exp.types import M3Error
 
 if TYPE_CHECKING:
@@ -24,7 +24,20 @@ def changes_nothing(*, density: float, rescale: str) -> bool:
     return density == 1
 
 
-@Declares(granularity="tensor", changes_nothing=changes_nothing, choices={"rescale": RESCALE})
+def device(*, rescale: str, **_: float) -> bool:
+    """Tell whether a device serves these keywords: no sum of magnitudes."""
+    return rescale != "l1"
+
+
+def by_torch(delta: Tensor, *, density: float, rescale: str = "none") -> tuple[Tensor, int]:
+    """Return what `magnitude` does, of a tensor on any torch device."""
+    return thinned(delta, largest(delta, max(1, int(density * delta.numel())), smallest_by_torch), rescale)
+
+
+@Declares(
+    granularity="tensor", device=device, by_torch=by_torch, changes_nothing=changes_nothing,
+    choices={"rescale": RESCALE},
+)  # fmt: skip
 def magnitude(delta: Tensor, *, density: float, rescale: str = "none") -> tuple[Tensor, int]:
     """Return a float32 delta with its `density` largest elements (one at least), and how many were dropped.
 

@@ -17,6 +17,7 @@ from m3_exp.merging import bits
 from m3_exp.merging.check import check
 from m3_exp.merging.checkpoint import open_model
 from m3_exp.merging.layout import torch_dtype
+from m3_exp.merging.methods import load
 from m3_exp.merging.methods.average import average
 from m3_exp.merging.methods.task_arithmetic import task_arithmetic
 from m3_exp.merging.methods.ties import ties
@@ -205,6 +206,27 @@ def test_ties_has_torchs_bytes(tmp_path: Path, dtype: str, n: int) -> None:
     for block in (999, 1 << 16):
         merged = dict(stream(recipe, Store(tmp_path / f"store-{block}"), block=block))
         assert [name for name in truth if not same(merged[name].flatten(), truth[name])] == []
+
+
+@pytest.mark.parametrize(("name", "n"), [("slerp", 2), ("nuslerp", 2), ("model_stock", 3), ("karcher", 3)])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sums_by_inner_products_have_the_bytes_of_the_methods_function(
+    tmp_path: Path, dtype: str, name: str, n: int
+) -> None:
+    """Other tests hold the functions against float64."""
+    base, *experts = write_models(tmp_path, [getattr(torch, dtype)] * (n + 1))
+    params = {"slerp": {"threshold": 0.9995}, "karcher": {"steps": 10, "tolerance": 1e-5}}.get(name, {})
+    weights, target = None if name == "model_stock" else MIXES[n], f"m3_exp.merging.methods.{name}:{name}"
+    recipe = Recipe(base, tuple(experts), target, params, weights, dtype=dtype, check_lineage=False)
+    store = Store(tmp_path / "store")
+    merged, job, method = dict(stream(recipe, store)), check(recipe, store), load(target)
+    for key, entry in job.layout().items():
+        under = job.base.read(key, 0, entry.numel).float().view(entry.shape)
+        values = [model.read(key, 0, entry.numel).float().view(entry.shape) for model in job.experts]
+        given = [value - under for value in values] if method.takes_deltas else values
+        more = (under,) if method.needs_base else ()
+        made = method.named.function(given, job.recipe.weights, *more, **method.keywords(job.recipe.params))
+        assert same(merged[key], made.to(getattr(torch, dtype))), key
 
 
 @pytest.mark.parametrize("kinds", [("bfloat16", "float32", "float16"), ("float16", "bfloat16", "bfloat16")])

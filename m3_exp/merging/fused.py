@@ -1,4 +1,7 @@
-"""Blocks of 16-bit models in one compiled loop: linear recipes, DARE on them, and TIES, to the bytes of the method."""
+"""Blocks of 16-bit models in compiled loops, to the bytes of the method.
+
+They make linear recipes, DARE on them, TIES, and what is a sum of the models by their inner products.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from numpy.typing import NDArray
 
 from m3_exp.merging.bits import Bytes, Floats
 from m3_exp.merging.checkpoint import Model
+from m3_exp.merging.gram import gram_of
 from m3_exp.merging.jobs import Form, Job
 from m3_exp.merging.scan import Cutoffs, Halves
 from m3_exp.merging.sparsify import Sparsifier
@@ -36,10 +40,13 @@ def fused(form: Form, job: Job, name: str, start: int, stop: int) -> tuple[Bytes
     elif form.shares is not None and form.sparsifier is not None:
         keys = [form.sparsifier.drawn_by(model.digest, name) for model in form.experts]
         dropped = _drop(form.shares, form.sparsifier, given, np.array(keys, np.uint64), start, out)
-    elif form.shares is not None:
+    elif form.shares is not None or form.by_gram is not None:
+        shares = _by_gram(form, given) if form.shares is None else form.shares
+        if shares is None:
+            return None
         from m3_exp.merging.kernels import linear
 
-        linear(given.experts, given.base, form.shares, given.is_half, out)
+        linear(given.experts, given.base, shares, given.is_half, out)
     return out.view(np.uint8), dropped
 
 
@@ -50,6 +57,12 @@ def halves(models: Sequence[Model], name: str, start: int, stop: int) -> list[Wo
     if dtype not in ("BF16", "F16") or any(one.dtype != dtype or stop > one.numel for one in entries):
         return None
     return [model.stored(name, start, stop).view(np.uint16) for model in models]
+
+
+def _by_gram(form: Form, given: Halves) -> Floats | None:
+    assert form.by_gram is not None
+    coefficients = form.by_gram(gram_of(given), form.recipe.weights, **form.keywords)
+    return None if coefficients is None else np.array(coefficients, np.float32)
 
 
 def _elect(form: Form, votes: Floats, given: Halves, out: Words) -> None:

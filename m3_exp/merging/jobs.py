@@ -6,7 +6,7 @@ The sources of a `Job` are content digests, so neither paths nor the order of ex
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -166,8 +166,13 @@ class Form:
 
     @property
     def is_fused(self) -> bool:
-        """Whether one compiled loop makes it of 16-bit numbers."""
-        return self.shares is not None or self.votes is not None
+        """Whether compiled loops make it of 16-bit numbers."""
+        return self.shares is not None or self.votes is not None or self.by_gram is not None
+
+    @property
+    def by_gram(self) -> Callable[..., Sequence[float] | None] | None:
+        """What gives the coefficients of a tensor by inner products; None of other methods, and of thinned deltas."""
+        return None if self.sparsifier else self.method.named.declares.by_gram
 
     @cached_property
     def takes_arrays(self) -> bool:

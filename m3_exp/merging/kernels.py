@@ -10,6 +10,7 @@ Stack = np.ndarray[tuple[int, int, int], np.dtype[np.float32]]
 Words = NDArray[np.uint32]
 Halves = NDArray[np.uint16]
 Counts = NDArray[np.int64]
+Doubles = NDArray[np.float64]
 _PIECE = 2048  # elements: a few float32 arrays stay in a core's first cache
 
 
@@ -132,6 +133,55 @@ def _differences(
         _widen(models[j][start:stop], is_half, delta)
         for i in range(under.size):
             delta[i] -= under[i]
+
+
+@compiled
+def _dot(one: Floats, other: Floats) -> np.float64:
+    """Return the sum of the float32 products, in float64: eight sums side by side, which a compiler runs as one."""
+    a, b, c, d = np.float64(0), np.float64(0), np.float64(0), np.float64(0)
+    e, f, g, h = np.float64(0), np.float64(0), np.float64(0), np.float64(0)
+    whole = one.size - one.size % 8
+    for i in range(0, whole, 8):
+        a += np.float64(one[i] * other[i])
+        b += np.float64(one[i + 1] * other[i + 1])
+        c += np.float64(one[i + 2] * other[i + 2])
+        d += np.float64(one[i + 3] * other[i + 3])
+        e += np.float64(one[i + 4] * other[i + 4])
+        f += np.float64(one[i + 5] * other[i + 5])
+        g += np.float64(one[i + 6] * other[i + 6])
+        h += np.float64(one[i + 7] * other[i + 7])
+    for i in range(whole, one.size):
+        a += np.float64(one[i] * other[i])
+    return ((a + b) + (c + d)) + ((e + f) + (g + h))
+
+
+@compiled
+def dots(one: Floats, other: Floats, sums: Doubles) -> None:
+    """Write the inner product of each piece of 2,048 elements."""
+    for k in range(sums.size):
+        start, stop = k * _PIECE, (k + 1) * _PIECE
+        sums[k] = _dot(one[start:stop], other[start:stop])
+
+
+@compiled
+def dots_of(models: tuple[Halves, ...], base: Halves, is_half: bool, values: tuple[Floats, ...], sums: Doubles) -> None:
+    """Write `dots` of every two models that are given as bits, or of what they differ by from a base that is not empty.
+
+    `sums` (pairs, pieces): of the models 0 and 0, 1 and 0, 1 and 1, 2 and 0, and so on.
+    """
+    size = models[0].size
+    for k in range(sums.shape[1]):
+        start, count = k * _PIECE, min(_PIECE, size - k * _PIECE)
+        if base.size:
+            _differences(models, base, start, is_half, np.empty(count, np.float32), values)
+        else:
+            for j in range(len(models)):
+                _widen(models[j][start : start + count], is_half, values[j])
+        pair = 0
+        for i in range(len(models)):
+            for j in range(i + 1):
+                sums[pair, k] = _dot(values[i][:count], values[j][:count])
+                pair += 1
 
 
 @compiled

@@ -15,7 +15,7 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import SimpleNamespace, UnionType
@@ -48,6 +48,10 @@ class Declares:
     cannot merge. `weighted=False`: the method takes no weights. `affine=False`: its result is no straight line in the
     weights; a function of the keywords where these decide.
 
+    `by_gram(products, weights, **keywords)`: each tensor of the result is a sum of the models, or the base plus one of
+    the deltas, and this gives their coefficients by the inner products (n, n) of every two of them; None where keywords
+    ask for another form. It spares 16-bit models arrays of their own.
+
     `limits` bound a number, as {"retain": (0.0, 1.0)}: above the first, at most the second. `choices` are the words
     that a keyword of type `str` may have, as {"trim": ("model", "tensor")}. `scans(**keywords)` tells whether a method
     needs the cut-offs that it names, where a keyword decides.
@@ -65,6 +69,7 @@ class Declares:
     coefficients: Callable[..., tuple[float, ...]] | None = None
     proportions: Callable[..., tuple[float, ...]] | None = None
     shares: Callable[..., tuple[float, ...]] | None = None
+    by_gram: Callable[..., Sequence[float] | None] | None = None
     weighted: bool = True
     affine: bool | Callable[..., bool] = True
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)

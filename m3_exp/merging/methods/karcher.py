@@ -49,20 +49,24 @@ def mean(cosines: Matrix, shares: Sequence[float], steps: int, tolerance: float)
     return at
 
 
-@Declares(
-    granularity="tensor", shares=coefficients, affine=False,
-    limits={"steps": (0.0, 1000.0), "tolerance": (0.0, 0.1)},
-)  # fmt: skip
-def karcher(models: Sequence[Tensor], weights: Sequence[float] | None, *, steps: int, tolerance: float) -> Tensor:
-    """Return the Karcher mean of float32 tensors of one shape, at the mean of their lengths."""
-    shares = coefficients(len(models), weights)
-    products = gram(models)
-    lengths = [math.sqrt(products[i][i]) for i in range(len(models))]
+def point(products: Matrix, weights: Sequence[float] | None, *, steps: int, tolerance: float) -> list[float]:
+    """Return the experts' coefficients, by their inner products."""
+    shares = coefficients(len(products), weights)
+    lengths = [math.sqrt(row[i]) for i, row in enumerate(products)]
     long = [i for i, length in enumerate(lengths) if length > tolerance]
     if not long:
-        return models[0] * 0.0
+        return [0.0] * len(products)
     scale = math.fsum(share * length for share, length in zip(shares, lengths, strict=True))
     among = coefficients(len(long), [shares[i] for i in long])
     found = mean([[cosine(products, i, j) for j in long] for i in long], among, steps, tolerance)
     by_expert = dict(zip(long, found, strict=True))
-    return combined(models, [scale * by_expert[i] / lengths[i] if i in by_expert else 0.0 for i in range(len(models))])
+    return [scale * by_expert[i] / length if i in by_expert else 0.0 for i, length in enumerate(lengths)]
+
+
+@Declares(
+    granularity="tensor", by_gram=point, shares=coefficients, affine=False,
+    limits={"steps": (0.0, 1000.0), "tolerance": (0.0, 0.1)},
+)  # fmt: skip
+def karcher(models: Sequence[Tensor], weights: Sequence[float] | None, *, steps: int, tolerance: float) -> Tensor:
+    """Return the Karcher mean of float32 tensors of one shape, at the mean of their lengths."""
+    return combined(models, point(gram(models), weights, steps=steps, tolerance=tolerance))

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from m3_exp.merging.gram import combined, cosine, gram
+from m3_exp.merging.gram import Matrix, combined, cosine, gram
 from m3_exp.merging.plugins import Declares
 from m3_exp.types import M3Error
 
@@ -21,15 +21,19 @@ if TYPE_CHECKING:
 _SINGULAR = 1e-6
 
 
-@Declares(granularity="tensor", weighted=False, affine=False)
-def model_stock(deltas: Sequence[Tensor], weights: None, base: Tensor) -> Tensor:
-    """Return the base plus t times the mean of the float32 deltas of one tensor."""
-    n = len(deltas)
+def point(products: Matrix, weights: None) -> list[float]:
+    """Return t / n for each delta, by their inner products."""
+    n = len(products)
     if n < 2:
         raise M3Error("model_stock needs two experts at least, there is one: it lives on the angles between them")
-    products = gram(deltas)
     pairs = list(itertools.combinations(range(n), 2))
     cos = math.fsum(cosine(products, i, j) for i, j in pairs) / len(pairs)
     below = 1 + (n - 1) * cos
     t = 0.0 if abs(below) < _SINGULAR else n * cos / below  # opposed experts: no finite estimate, the base stays
-    return combined(deltas, [t / n] * n) + base
+    return [t / n] * n
+
+
+@Declares(granularity="tensor", by_gram=point, weighted=False, affine=False)
+def model_stock(deltas: Sequence[Tensor], weights: None, base: Tensor) -> Tensor:
+    """Return the base plus t times the mean of the float32 deltas of one tensor."""
+    return combined(deltas, point(gram(deltas), weights)) + base

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from m3_exp.merging.gram import combined, cosine, gram
+from m3_exp.merging.gram import Matrix, combined, cosine, gram
 from m3_exp.merging.methods.slerp import STRAIGHT, arc, shares
 from m3_exp.merging.plugins import Declares
 
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@Declares(granularity="tensor", shares=shares, affine=False, choices={"by": ("tensor", "row", "column")})
+def point(products: Matrix, weights: Sequence[float] | None, *, by: str) -> tuple[float, ...] | None:
+    """Return the two deltas' coefficients, by their inner products; None where vectors have angles of their own."""
+    return arc(cosine(products, 0, 1), shares(len(products), weights), threshold=1.0) if by == "tensor" else None
+
+
+@Declares(granularity="tensor", by_gram=point, shares=shares, affine=False, choices={"by": ("tensor", "row", "column")})
 def nuslerp(deltas: Sequence[Tensor], weights: Sequence[float] | None, base: Tensor, *, by: str = "tensor") -> Tensor:
     """Return the base plus the point on the arc between two float32 deltas.
 
@@ -24,8 +29,7 @@ def nuslerp(deltas: Sequence[Tensor], weights: Sequence[float] | None, base: Ten
     """
     share = shares(len(deltas), weights)
     if by == "tensor" or base.ndim < 2:
-        cos = cosine(gram(deltas), 0, 1)
-        return combined(deltas, arc(cos, share, threshold=1.0)) + base
+        return combined(deltas, arc(cosine(gram(deltas), 0, 1), share, threshold=1.0)) + base
     return base + _by_vector(deltas, share, -1 if by == "row" else 0)
 
 

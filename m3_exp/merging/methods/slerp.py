@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from m3_exp.merging.gram import combined, cosine, gram
+from m3_exp.merging.gram import Matrix, combined, cosine, gram
 from m3_exp.merging.methods.average import coefficients
 from m3_exp.merging.plugins import Declares
 from m3_exp.types import M3Error
@@ -42,8 +42,12 @@ def arc(cos: float, share: Sequence[float], threshold: float) -> tuple[float, fl
     return math.sin(one * angle) / math.sin(angle), math.sin(other * angle) / math.sin(angle)
 
 
-@Declares(granularity="tensor", shares=shares, affine=False, limits={"threshold": (0.0, 1.0)})
+def point(products: Matrix, weights: Sequence[float] | None, *, threshold: float) -> tuple[float, ...]:
+    """Return the two experts' coefficients, by their inner products."""
+    return arc(cosine(products, 0, 1), shares(len(products), weights), threshold)
+
+
+@Declares(granularity="tensor", by_gram=point, shares=shares, affine=False, limits={"threshold": (0.0, 1.0)})
 def slerp(models: Sequence[Tensor], weights: Sequence[float] | None, *, threshold: float) -> Tensor:
     """Return the point on the arc between two float32 tensors."""
-    cos = cosine(gram(models), 0, 1)
-    return combined(models, arc(cos, shares(len(models), weights), threshold))
+    return combined(models, point(gram(models), weights, threshold=threshold))

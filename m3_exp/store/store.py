@@ -7,6 +7,7 @@ store.answers(key)                           a journal of answers
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import time
@@ -228,11 +229,9 @@ class Records(Generic[T]):
         record = read_record(path, f"{self._kind}/{key}", self._store.quarantine, bare=bare, columns=last)
         if record is None:
             return None
-        from pydantic import ValidationError
-
         try:
             return decoded(self._type, record, path)
-        except ValidationError as error:
+        except _pydantic().ValidationError as error:
             if not self._quiet:
                 from m3_exp.reading.typed import first_fault
 
@@ -322,10 +321,8 @@ def decoded(record_type: type[T], record: Any, where: object = "a record") -> T:
     """
     if record_type is dict:
         return cast(T, record)
-    from pydantic import TypeAdapter, ValidationError  # slow to import, and a wrong request reads no record
-
     if record_type not in _ADAPTERS:
-        _ADAPTERS[record_type] = TypeAdapter(record_type)
+        _ADAPTERS[record_type] = _pydantic().TypeAdapter(record_type)
     adapter = _ADAPTERS[record_type]
     if record_type is not ResultRecord or "scores" not in record:
         return cast(T, adapter.validate_python(record))
@@ -336,7 +333,7 @@ def decoded(record_type: type[T], record: Any, where: object = "a record") -> T:
         return cast(T, _with_scores(adapter.validate_python({**record, "scores": ()}), columns_of))
     try:
         found = adapter.validate_python(record)
-    except ValidationError:
+    except _pydantic().ValidationError:
         found = adapter.validate_python({**record, "scores": [_texts(score) for score in scores]})
     return cast(T, _with_scores(found, tuple(cast(ResultRecord, found).scores)))
 
@@ -354,3 +351,11 @@ def _texts(score: Json) -> Json:
 
 
 _ADAPTERS: dict[type, "TypeAdapter[object]"] = {}
+
+
+@functools.cache
+def _pydantic() -> Any:
+    """Return pydantic: slow to import, and a wrong request reads no record; each `from` of it takes 10 us again."""
+    import pydantic
+
+    return pydantic

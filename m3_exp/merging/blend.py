@@ -459,7 +459,7 @@ class _Block:
             return np.concatenate(parts)
         import torch
 
-        return torch.cat(parts)
+        return torch.cat([*parts])
 
     def measured(self, form: _Form, shape: tuple[int, ...]) -> Measured:
         """Return what was measured of the experts: of fisher for elements of this shape, of grams whole matrices."""

@@ -68,7 +68,7 @@ class Device:
         import torch
 
         if not hasattr(self._local, "stream"):
-            self._local.stream = torch.cuda.Stream(self.device)
+            self._local.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         try:
             with torch.cuda.stream(self._local.stream):
                 yield

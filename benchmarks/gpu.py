@@ -199,7 +199,7 @@ def driver() -> str:
 
 
 def bytes_section(page: Page, work: Path) -> None:
-    """Compare digests of merges by both ways, of inputs of each dtype with vocabularies that differ."""
+    """Compare the bytes of merges by both ways, of inputs of each dtype with vocabularies that differ."""
     options = page.options
     page.say(
         "Merges of three experts (two for the arcs) of one base, whose vocabularies differ, read and written in each",
@@ -211,9 +211,8 @@ def bytes_section(page: Page, work: Path) -> None:
     dtypes = ("bfloat16", "float16", "float32")
     worlds = {dtype: world(work / f"bytes-{dtype}", dtype, options.tiny) for dtype in dtypes}
     for name, (method, params) in METHODS.items():
-        declares = load(target("methods", method)).named.declares
-        takes_deltas = load(target("methods", method)).takes_deltas or declares.coefficients is not None
-        for thinned in SPARSE if takes_deltas and name not in ("tsv_m", "iso_c", "nuslerp") else ("none",):
+        one = load(target("methods", method))
+        for thinned in SPARSE if one.named.declares.on_device(one.keywords(params)) else ("none",):
             verdicts, left = [], ""
             for dtype, folder in worlds.items():
                 asked = recipe(folder, method, params, SPARSE[thinned], thinned, dtype, "abc")

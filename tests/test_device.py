@@ -114,19 +114,31 @@ def made(root: Path, asked: Recipe, **how: Any) -> tuple[str, dict[str, Any]]:
 # --------------------------------------------------------------------------------------------------------- the bytes
 
 
+def same_by_both_ways(root: Path, asked: Recipe, block: int | None) -> None:
+    digest, report = made(root, asked)
+    found, told = made(root, asked, block=block, device="cpu")
+    assert found == digest
+    assert (told.pop("device"), told.pop("left_to_cpu")) == ("cpu, by torch", [])
+    assert {**told, "seconds": 0} == {**report, "seconds": 0}  # shares dropped and kept, rows filled
+
+
 @pytest.mark.parametrize("thinned", list(SPARSE))
 @pytest.mark.parametrize("name", list(SERVED))
 def test_bytes_are_those_of_the_cpu(world: Path, name: str, thinned: str) -> None:
+    """In blocks of an odd size, which end within rows, and of which one holds the end of a shorter vocabulary."""
     method, params = SERVED[name]
-    for read, written in [*((one, one) for one in DTYPES), ("bfloat16", "float32"), ("float32", "bfloat16")]:
-        asked = recipe(world / read, method, params, of(thinned), written)
-        digest, report = made(world, asked)
-        for block in (None, 77):
-            found, told = made(world, asked, block=block, device="cpu")
-            assert found == digest, (read, written, block)
-            assert told.pop("device") == "cpu, by torch"
-            assert told.pop("left_to_cpu") == []
-            assert {**told, "seconds": 0} == {**report, "seconds": 0}  # shares dropped and kept, rows filled
+    same_by_both_ways(world, recipe(world / "bfloat16", method, params, of(thinned), "bfloat16"), 177)
+
+
+@pytest.mark.parametrize(
+    ("read", "written"),
+    [("float16", "float16"), ("float32", "float32"), ("bfloat16", "float32"), ("float32", "bfloat16")],
+)
+def test_bytes_of_every_dtype(world: Path, read: str, written: str) -> None:
+    pairs = [*((name, "none") for name in SERVED), *(("task_arithmetic", thinned) for thinned in SPARSE)]
+    for name, thinned in pairs:
+        method, params = SERVED[name]
+        same_by_both_ways(world, recipe(world / read, method, params, of(thinned), written), None)
 
 
 @pytest.mark.parametrize("experts", ["a", "ab"])
@@ -308,11 +320,11 @@ def test_doubles_are_rounded_and_what_is_not_finite_is_not_given() -> None:
 
 # Operations that IEEE 754 or integers define, element by element; what makes or moves elements; counts.
 EXACT = {
-    *("abs", "add", "add_", "sub", "rsub", "mul", "mul_", "div", "neg", "sign", "clamp", "where", "square"),
+    *("abs", "add", "add_", "sub", "rsub", "mul", "mul_", "div", "neg", "sign", "clamp", "where"),
     *("eq", "ne", "lt", "le", "gt", "ge", "isfinite", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor"),
     *("__and__", "__or__", "__rshift__", "__xor__", "all", "sum", "bincount", "nonzero", "sort", "argsort", "scatter_"),
     *("arange", "empty", "empty_like", "full", "full_like", "zeros", "zeros_like", "ones_like", "fill_", "clone"),
-    *("_to_copy", "_local_scalar_dense", "_unsafe_view", "alias", "copy_", "detach", "expand", "flatten", "index"),
+    *("_to_copy", "_local_scalar_dense", "alias", "copy_", "detach", "expand", "index"),
     *("index_put_", "lift_fresh", "scalar_tensor", "select", "slice", "unsqueeze", "view"),
 }
 

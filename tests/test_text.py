@@ -23,6 +23,7 @@ from m3_exp.reporting.glossary import WORDS
 from m3_exp.reporting.page import assemble
 from m3_exp.reporting.page import tables as page
 from m3_exp.reporting.table import NO_FIGURE, NOTHING, Cell, Column, Figure, Mark, Table, named_columns, words
+from m3_exp.reporting.tables import text as printed
 from m3_exp.reporting.tables.formats import as_html, latex, markdown
 from m3_exp.reporting.tables.text import lines, text
 from m3_exp.reporting.wandb import logged
@@ -310,3 +311,9 @@ def test_no_line_of_a_command_is_wider_than_asked(
     out, err = capsys.readouterr()
     wide = [line for line in [*out.splitlines(), *err.splitlines()] if cell_len(line) > 60]
     assert [line for line in wide if len(line.removesuffix(" \\").split()) > 1] == []  # a path alone may be longer
+
+
+def test_another_sparsifier_goes_by_its_name() -> None:
+    assert printed._spoken("DARE", "yes") == "DARE"
+    assert printed._spoken("DARE", "no") == "no DARE"
+    assert printed._spoken("DARE", "magnitude (density 0.7)") == "magnitude (density 0.7)"

@@ -138,9 +138,11 @@ def _said(above: Names, rows: Sequence[Names]) -> Iterator[str]:
 
 
 def _spoken(name: str, value: str) -> str:
-    """Return what a name says of a row: `no DARE`, `M3`, `lambda 0.25`."""
+    """Return what a name says of a row: `no DARE`, `M3`, `lambda 0.25`, `magnitude (density 0.7)`."""
     if value in ("no", "yes"):
         return f"no {name}" if value == "no" else name
+    if name == "DARE":  # another sparsifier, by its name
+        return value
     return value if name in _BARE else f"{name} {value}".removeprefix(" ")
 
 

@@ -16,6 +16,8 @@ from m3_exp.merging.stream import stream
 from m3_exp.store import Store, decoded
 from m3_exp.types import Json, M3Error, Recipe
 
+_HEAD_BIAS = "lm_head.bias"
+
 
 class MergeExtension:
     """Methods that vLLM adds to its worker; `model_runner` is the worker's."""
@@ -31,11 +33,12 @@ class MergeExtension:
         touched = False
         try:
             weights = stream(decoded(Recipe, json.loads(recipe)), Store(Path(store)), threads=threads)
-            fitted = Fitted(weights, decoded(Expected, expected))
+            wanted = decoded(Expected, expected)
+            fitted = Fitted(weights, wanted)
             pairs = iter(fitted)
             first = next(pairs)
             touched = True
-            self._reload(itertools.chain([first], pairs))
+            self._reload(itertools.chain([first], pairs), _HEAD_BIAS in wanted.shapes)
         except M3Error as error:
             return {"refused": str(error), "dirty": touched}
         if not fitted.complete or fitted.rows is None:
@@ -48,14 +51,24 @@ class MergeExtension:
             _logits_processor(self.model_runner.get_model()).register_forward_hook(self._mask)
         self._vocabulary = rows
 
-    def _reload(self, weights: Any) -> None:
+    def _reload(self, weights: Any, head_bias: bool) -> None:
+        """Do what vLLM's `reload_weights` does, and what it leaves undone."""
         from vllm.config import set_current_vllm_config
+        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
         runner = self.model_runner
+        model = runner.get_model()
+        tied = bool(getattr(runner.model_config.hf_config, "tie_word_embeddings", False))
         with set_current_vllm_config(runner.vllm_config), torch.no_grad():
-            runner.reload_weights(weights_iterator=weights)
-            if getattr(runner.model_config.hf_config, "tie_word_embeddings", False):
-                _tie_again(runner.get_model())
+            if head_bias and model.lm_head.bias is None:
+                _add_head_bias(model.lm_head)
+            _pack_experts_again(model)
+            initialize_layerwise_reload(model)
+            model.load_weights(weights)
+            _check_loaded(model, tied)
+            finalize_layerwise_reload(model, runner.model_config)
+            if tied:
+                _tie_again(model)
 
     def _mask(self, module: Any, arguments: Any, logits: Any) -> Any:
         if logits is None or self._vocabulary is None or self._vocabulary >= module.vocab_size:
@@ -73,6 +86,49 @@ def _logits_processor(model: Any) -> Any:
     return processor
 
 
+def _add_head_bias(head: Any) -> None:
+    """Make a head's bias before a reload. Where vLLM makes it during one, the end of the reload takes it away."""
+    with torch.device(head.weight.device):
+        head._register_bias()
+
+
+def _pack_experts_again(model: Any) -> None:
+    """Let the next load of a CPU's experts pack them: vLLM packs those of the first load only, and would then compute
+    with numbers in the wrong order.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    for module in model.modules():
+        method = getattr(module, "quant_method", None)
+        if getattr(method, "moe_kernel", None) is not None:
+            method.moe_kernel = None
+
+
+def _check_loaded(model: Any, tied: bool) -> None:
+    """Refuse a model whose own loading code passes vLLM's reload by: such tensors would keep their old values.
+
+    Raises:
+        M3Error: a parameter was not given to the reload; the weights are now of no use.
+    """
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+    from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+    from vllm.model_executor.model_loader.reload.meta import SKIP_LOAD_TENSORS
+
+    for name, module in model.named_modules():
+        layer = get_layerwise_info(module)
+        if not layer.can_load() or (tied and isinstance(module, ParallelLMHead)):
+            continue  # complete, or it follows the embedding
+        given = {parameter for parameter, _ in layer.loaded_weights}
+        missed = sorted(set(layer.restore_metadata[0]) - given - SKIP_LOAD_TENSORS)
+        if missed:
+            raise M3Error(
+                f"engine=vllm: vLLM's {type(model).__name__} does not take new weights in a living engine "
+                f"({name}.{missed[0]} would keep its old ones): take engine=transformers"
+            )
+
+
 def _tie_again(model: Any) -> None:
     """Give a tied head the new embedding, and check that it computes with it.
 
@@ -80,9 +136,10 @@ def _tie_again(model: Any) -> None:
     """
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 
-    heads: list[Any] = [module for module in model.modules() if isinstance(module, ParallelLMHead)]
-    tables: list[Any] = [module for module in model.modules() if type(module) is VocabParallelEmbedding]
-    for head, table in itertools.product(heads, tables):
+    both: list[Any] = [module for module in model.modules() if isinstance(module, VocabParallelEmbedding)]
+    heads = [module for module in both if isinstance(module, ParallelLMHead)]
+    for head in heads:
+        (table,) = [one for one in both if one not in heads and one.weight.shape == head.weight.shape]
         head.weight = table.weight
         head.quant_method.process_weights_after_loading(head)
         probe = table.weight[: 1 << 6].mean(dim=0, keepdim=True)

@@ -102,7 +102,7 @@ class TransformersModel:
         self.rows = fitted.rows
         return Loaded(weights.digest, time.monotonic() - started, weights.report)
 
-    def _convert(self, weights: Mapping[str, torch.Tensor]) -> None:
+    def _convert(self, weights: dict[str, torch.Tensor]) -> None:
         """Load what the model holds in another form than checkpoints do, as transformers does when it opens one."""
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import convert_and_load_state_dict_in_model
@@ -110,9 +110,8 @@ class TransformersModel:
 
         if not weights:
             return
-        config = LoadStateDictConfig(
-            device_map={"": self._device}, weight_mapping=get_model_conversion_mapping(self._model)
-        )
+        mapping: Any = get_model_conversion_mapping(self._model)
+        config = LoadStateDictConfig(device_map={"": self._device}, weight_mapping=mapping)
         told, _ = convert_and_load_state_dict_in_model(self._model, weights, config)
         if told.unexpected_keys or told.mismatched_keys or told.conversion_errors:
             raise RuntimeError(f"transformers did not convert all weights: {told}")

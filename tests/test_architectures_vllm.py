@@ -11,16 +11,15 @@ import pytest
 
 from m3_exp.engines import vllm
 from m3_exp.store import Store
-from m3_exp.types import EngineSettings, M3Error, Recipe, Source
-from tests.architectures import KINDS
+from m3_exp.types import EngineSettings, Recipe, Source
 from tests.fixed_tokens import PAIRS, a_token, by_transformers, check, two_merges
 
 pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 SETTINGS = EngineSettings("vllm", dtype="float32", kv_cache_gib=0.25, threads=1)
 
-NOT_HERE: dict[str, str] = {}
-REFUSED: dict[str, str] = {}
+# Those that were run here. Of the other kinds of `tests.architectures` nothing is known yet: add one, and run it alone.
+SHOWN = ("qwen3",)
 
 
 def exchanged(root: Path, recipes: Sequence[Recipe]) -> list[list[float]]:
@@ -36,15 +35,8 @@ def exchanged(root: Path, recipes: Sequence[Recipe]) -> list[list[float]]:
     return found
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - set(NOT_HERE) - set(REFUSED)))
-def test_exchanged_weights_of_each_architecture_are_those_of_the_checkpoint(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", SHOWN)
+def test_exchanged_weights_of_an_architecture_are_those_of_the_checkpoint(tmp_path: Path, kind: str) -> None:
     first, second = two_merges(tmp_path, kind)
     wanted = by_transformers(tmp_path, (first, second))
     check(exchanged(tmp_path, (first, second, first)), wanted)
-
-
-@pytest.mark.parametrize("kind", sorted(REFUSED))
-def test_an_architecture_that_vllm_would_load_wrongly_is_refused(tmp_path: Path, kind: str) -> None:
-    first, second = two_merges(tmp_path, kind)
-    with pytest.raises(M3Error, match=REFUSED[kind]):
-        exchanged(tmp_path, (first, second))

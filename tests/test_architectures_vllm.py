@@ -19,7 +19,11 @@ pytestmark = [pytest.mark.engine, pytest.mark.long]
 SETTINGS = EngineSettings("vllm", dtype="float32", kv_cache_gib=0.25, threads=1)
 
 # Those that were run here. Of the other kinds of `tests.architectures` nothing is known yet: add one, and run it alone.
-SHOWN = ("qwen3",)
+SHOWN = (
+    "gemma3_text",
+    "qwen3",
+    "qwen3_moe",
+)
 
 
 def exchanged(root: Path, recipes: Sequence[Recipe]) -> list[list[float]]:

@@ -21,6 +21,7 @@ SETTINGS = EngineSettings("vllm", dtype="float32", kv_cache_gib=0.25, threads=1)
 # Those that were run here. Of the other kinds of `tests.architectures` nothing is known yet: add one, and run it alone.
 SHOWN = (
     "gemma3_text",
+    "mixtral",
     "qwen3",
     "qwen3_moe",
 )

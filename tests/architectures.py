@@ -1,7 +1,11 @@
 """Tiny models of many architectures, by transformers' `model_type`: what is not the default in their configurations."""
 
+from pathlib import Path
 from typing import Any
 
+import torch
+
+NAMES = ("base", "a", "b")
 ROWS = 48
 _SIZES: dict[str, Any] = {
     "vocab_size": ROWS, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -53,10 +57,48 @@ KINDS: dict[str, dict[str, Any]] = {
                    "layer_types": ["linear_attention", "full_attention"]},
 }  # fmt: skip
 
+# vLLM's attention on a CPU has heads of at least 32, its latent one has those of DeepSeek's models only.
+_WIDE: dict[str, Any] = {
+    "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32,
+}  # fmt: skip
+_GPT2_WIDE = {"n_embd": 64, "n_head": 2}
+_LATENT_WIDE = {
+    "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 32, "v_head_dim": 32, "num_key_value_heads": 2,
+    "head_dim": 64,
+}  # fmt: skip
+_MIXED_WIDE = {"mamba_d_state": 16, "mamba_n_heads": 2, "mamba_d_head": 64}
+_WIDE_BY_KIND: dict[str, dict[str, Any]] = {
+    "gpt2": _GPT2_WIDE, "gptj": {**_GPT2_WIDE, "rotary_dim": 16}, "gpt_bigcode": _GPT2_WIDE,
+    "codegen": {"n_embd": 128, "hidden_size": 128, "num_attention_heads": 4},
+    "ctrl": {**_GPT2_WIDE, "dff": 128}, "gpt_neo": {"num_heads": 2}, "bloom": {"n_head": 2},
+    "opt": {"ffn_dim": 128, "word_embed_proj_dim": 64}, "mpt": {"d_model": 64, "n_heads": 2},
+    "falcon": {"head_dim": None}, "jetmoe": {"kv_channels": 32}, "lfm2": {"block_ff_dim": 128},
+    "llama4_text": {"intermediate_size_mlp": 128}, "deepseek_v2": _LATENT_WIDE, "deepseek_v3": _LATENT_WIDE,
+    "diffllama": {"num_key_value_heads": 2}, "rwkv": {"attention_hidden_size": 64},
+    "glm4_moe": {"num_key_value_heads": 1, "head_dim": 32},
+    "mamba": {"state_size": 16, "conv_kernel": 4}, "falcon_mamba": {"state_size": 16, "conv_kernel": 4},
+    "mamba2": {"state_size": 16, "num_heads": 2, "head_dim": 64}, "falcon_h1": {**_MIXED_WIDE, "mamba_d_ssm": 128},
+    "bamba": _MIXED_WIDE, "jamba": {"mamba_d_state": 16}, "recurrent_gemma": {"lru_width": 64},
+    "qwen3_next": {"linear_key_head_dim": 32, "linear_value_head_dim": 32},
+}  # fmt: skip
 
-def config_of(kind: str) -> Any:
-    """Return the configuration of a tiny model: two layers, 32 wide."""
+
+def config_of(kind: str, *, wide: bool = False) -> Any:
+    """Return the configuration of a tiny model: two layers, 32 wide, or with heads as `wide` as vLLM wants them."""
     from transformers import AutoConfig
 
-    settings = {**_SIZES, **KINDS[kind]}
+    settings = {**_SIZES, **KINDS[kind], **({**_WIDE, **_WIDE_BY_KIND.get(kind, {})} if wide else {})}
     return AutoConfig.for_model(kind, **{key: value for key, value in settings.items() if value is not None})
+
+
+def three(root: Path, config: Any, sizes: tuple[float, float, float] = (0.05, 0.02, 0.02)) -> None:
+    """Write a base and two fine-tunes as transformers saves them, in float32: each `sizes` away from the last."""
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for name, size in zip(NAMES, sizes, strict=True):
+            for value in model.parameters():
+                value.add_(size * torch.randn(value.shape))
+            model.save_pretrained(root / name)

@@ -6,7 +6,6 @@ The formulas are put to the tensors as transformers saved them, and transformers
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,10 +16,9 @@ from m3_exp.merging.stream import write
 from m3_exp.store import Store
 from m3_exp.types import Recipe, Source
 from tests import formulas
-from tests.architectures import KINDS, ROWS, config_of
+from tests.architectures import KINDS, NAMES, ROWS, config_of, three
 from tests.formulas import Model
 
-NAMES = ("base", "a", "b")
 WEIGHTS = (0.25, 0.75)
 CLOSE = 5e-5  # of logits whose spread is about 0.1 to 1: weights are rounded to float32
 SHORT = ("llama", "gpt2", "gpt_oss", "deepseek_v3", "mamba")
@@ -48,19 +46,6 @@ PARAMS: dict[str, dict[str, float]] = {
 }  # fmt: skip
 UNWEIGHTED = ("model_stock", "sce", "iso_c")
 METHODS = (*FORMULAS, "ties")
-
-
-def three(root: Path, config: Any) -> None:
-    """Write a base and two fine-tunes as transformers saves them, in float32."""
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    with torch.no_grad():
-        for name, size in zip(NAMES, (0.05, 0.02, 0.02), strict=True):
-            for value in model.parameters():
-                value.add_(size * torch.randn(value.shape))
-            model.save_pretrained(root / name)
 
 
 def stored(folder: Path) -> dict[str, Tensor]:

@@ -66,6 +66,14 @@ def test_an_answer_of_other_weights_is_refused(versions: list[str], words: str) 
     assert vllm._answer(Prompt("7", (1,)), 0, output, "new").text == "x"
 
 
+def test_the_cache_is_sized_by_attention_alone() -> None:
+    sizes = {"num_hidden_layers": 3, "hidden_size": 64}
+    grouped = SimpleNamespace(**sizes, num_attention_heads=4, num_key_value_heads=2, head_dim=32)
+    assert vllm._cache_bytes(grouped, "float32") == 2 * 3 * (2 * 32) * 4
+    assert vllm._cache_bytes(SimpleNamespace(**sizes, num_attention_heads=4), "bfloat16") == 2 * 3 * 64 * 2
+    assert vllm._cache_bytes(SimpleNamespace(**sizes), "float32") == 0  # Mamba
+
+
 def _bytes() -> Vocabulary:
     """A tokenizer whose tokens are single bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

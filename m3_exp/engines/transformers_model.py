@@ -89,14 +89,33 @@ class TransformersModel:
         started = time.monotonic()
         weights = stream(recipe, self._store, threads=self._threads)
         fitted = Fitted(weights, self._expected)
-        own = self._model.state_dict()
+        own, converted = self._model.state_dict(), {}
         with torch.no_grad():
             for name, tensor in fitted:
-                own[name].copy_(tensor)
+                if name in self._expected.converted:
+                    converted[name] = tensor
+                else:
+                    own[name].copy_(tensor)
+        self._convert(converted)
         torch.set_num_threads(self._threads)  # the merge may have set it for its own threads
         assert fitted.rows is not None
         self.rows = fitted.rows
         return Loaded(weights.digest, time.monotonic() - started, weights.report)
+
+    def _convert(self, weights: dict[str, torch.Tensor]) -> None:
+        """Load what the model holds in another form than checkpoints do, as transformers does when it opens one."""
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import convert_and_load_state_dict_in_model
+        from transformers.modeling_utils import LoadStateDictConfig
+
+        if not weights:
+            return
+        mapping: Any = get_model_conversion_mapping(self._model)
+        config = LoadStateDictConfig(device_map={"": self._device}, weight_mapping=mapping)
+        told, _ = convert_and_load_state_dict_in_model(self._model, weights, config)
+        if told.unexpected_keys or told.mismatched_keys or told.conversion_errors:
+            raise RuntimeError(f"transformers did not convert all weights: {told}")
+        self._model.requires_grad_(False)
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, tokenizer: Source, at_once: int | None = None

@@ -288,7 +288,7 @@ def _cpu_arguments(settings: EngineSettings, skeleton: Skeleton) -> dict[str, An
     chosen: Json = {"enforce_eager": True, "max_num_seqs": sequences}
     if settings.kv_cache_gib is None:
         token = _cache_bytes(skeleton.config, settings.dtype)
-        wanted = sequences * min(length, _TYPICAL_LEN) * token
+        wanted = sequences * min(length, _TYPICAL_LEN) * token or _free_share(settings)
         chosen["kv_cache_memory_bytes"] = max(min(wanted, _free_share(settings)), (length + 256) * token)
     return chosen
 
@@ -307,8 +307,10 @@ def _cpu_environment(workers: int) -> dict[str, str]:
 
 
 def _cache_bytes(config: Any, dtype: str) -> int:
-    """Bytes of keys and values that one token takes."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    """Bytes of keys and values that one token takes; 0 of a model without attention."""
+    heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", 0)
+    if not heads:
+        return 0
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * config.num_hidden_layers * heads * width * (4 if dtype == "float32" else 2))
 

@@ -31,19 +31,25 @@ class Skeleton:
     tied: bool
 
     def tensors(self) -> Expected:
-        """Return the names and shapes that its weights have: all parameters, a tied head once, persistent buffers."""
+        """Return the names and shapes that its weights have in a checkpoint: a tied head once, persistent buffers."""
         import torch
         from transformers import AutoModelForCausalLM
+        from transformers.core_model_loading import revert_weight_conversion
 
         auto: Any = AutoModelForCausalLM
         with torch.device("meta"):
             model = auto.from_config(self.config)
         model.tie_weights()
         aliases = set(dict(model.named_parameters(remove_duplicate=False))) - set(dict(model.named_parameters()))
-        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in aliases}
-        embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
-        modules = {name for name, module in model.named_modules() if any(module is one for one in embeddings)}
-        return Expected(shapes, tuple(name for name in shapes if name.rpartition(".")[0] in modules))
+        state = {name: value for name, value in model.state_dict(keep_vars=True).items() if name not in aliases}
+        stored: dict[str, torch.Tensor] = revert_weight_conversion(model, state)
+        tables = [one for one in (model.get_input_embeddings(), model.get_output_embeddings()) if one is not None]
+        embeddings = {id(value) for one in tables for value in one.parameters()}
+        return Expected(
+            {name: tuple(value.shape) for name, value in stored.items()},
+            tuple(name for name, value in stored.items() if id(value) in embeddings),
+            tuple(name for name, value in stored.items() if state.get(name) is not value),
+        )
 
     def max_model_len(self, wanted: int | None) -> int:
         """Return the longest prompt with answer, in tokens: as asked for, else the model's own, at most 4096.
@@ -59,10 +65,14 @@ class Skeleton:
 
 @dataclass(frozen=True)
 class Expected:
-    """Names and shapes that a stream of weights must have; `embeddings` may have fewer rows than their shape."""
+    """Names and shapes that a stream of weights must have; `embeddings` may have fewer rows than their shape.
+
+    transformers holds those that are `converted` in another form: a layer's experts in one tensor, say.
+    """
 
     shapes: dict[str, tuple[int, ...]]
     embeddings: tuple[str, ...]
+    converted: tuple[str, ...] = ()
 
 
 def read_skeleton(recipe: Recipe, tokenizer: Source, store: Store) -> Skeleton:

@@ -119,7 +119,8 @@ def described(text: str) -> Node:
     form = re.fullmatch(r"(?:([1-9]\d{0,3})x)?([1-9]\d{0,2})x([\w-]+)", text, re.ASCII)
     known = ", ".join(gpu.short for gpu in GPUS)
     if form is None:
-        raise M3Error(f"node={text} is no machine: write GPUSxCARD or MACHINESxGPUSxCARD, as 8xH100-80; cards: {known}")
+        words = "GPUSxCARD or MACHINESxGPUSxCARD, as 8xH100-80, of 1 to 999 GPUs and 1 to 9,999 machines"
+        raise M3Error(f"node={text} is no machine: write {words}; cards: {known}")
     machines, each, card = form.groups()
     wanted = card.upper()
     fitting = [gpu for gpu in GPUS if wanted in (gpu.short.upper(), *gpu.short.upper().rsplit("-", 1))]

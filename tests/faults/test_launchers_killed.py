@@ -39,6 +39,7 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "slow" / "sitecustomize.py").write_text(SLOW)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'slow'}:{ROOT}")
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # with 15, its default, actors starve beside other tests
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ os.environ.pop("COLUMNS", None)  # pytest-xdist's processes have one, and a tabl
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: for small matrices threads are three times the work
 _MOST = 8  # processes: each has torch and transformers in memory
 _WAITING = {"test_ray.py", "test_schedule.py", "test_slurm.py"}  # for daemons and paces, nearly all of their minutes
+_LONGEST = ["test_launchers_killed.py", "test_kills.py"]  # of the faults
 _ENGINES = {file.name for file in Path(__file__).parent.glob("test_*.py") if "mark.engine" in file.read_text()}
 
 
@@ -56,6 +57,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {item.path for item in items if item.get_closest_marker("slow")}
 
     def place(file: Path) -> tuple[int, int]:
+        if file.name in _LONGEST:
+            return -1, _LONGEST.index(file.name)
         if file.name in _ENGINES:
             return 0, 0
         return (1, 0) if file.name in _WAITING else (2 if file in slow else 3, -file.stat().st_size)

@@ -19,6 +19,7 @@ from m3_exp.types import M3Error
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.pop("COLUMNS", None)  # pytest-xdist's processes have one, and a table is folded to it
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: for small matrices threads are three times the work
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray says 15, and beside other tests its workers would starve
 _MOST = 8  # processes: each has torch and transformers in memory
 _WAITING = {"test_ray.py", "test_schedule.py", "test_slurm.py"}  # for daemons and paces, nearly all of their minutes
 _LONGEST = ["test_launchers_killed.py", "test_kills.py"]  # of the faults

@@ -16,6 +16,7 @@ KILLS = 100
 REPORTS = 12
 
 
+@pytest.mark.timeout(1800)
 def test_a_hundred_kills_end_in_the_same_bytes(world: World, whole: bytes, tmp_path: Path) -> None:
     """Half of them at a step that a run takes on disk, before or after it; half at any time."""
     chance, landed, lives = worlds.seeded("kills"), Counter[str](), 0

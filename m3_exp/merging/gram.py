@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3_exp.merging.scan import Halves
-
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from m3_exp.merging.scan import Halves
 
 Matrix = list[list[float]]
 _PIECE = 2048  # elements, as kernels.dots takes them
